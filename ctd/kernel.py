@@ -1,0 +1,243 @@
+"""The kernel contract: the one thing that a new science plugs in.
+
+A kernel describes ONE item (one parameter point with its own random key) by pure functions::
+
+    shared = load(inputs)                                 host side, once per group
+    state  = init(static, shared, traced, key)
+    state  = advance(static, shared, traced, key, state)  one bounded piece of work, repeated until
+    done   = finished(state)
+    values = result(static, shared, traced, key, state)   dict: name -> array, described by `dims`
+    table  = reduce(inputs, shared, columns, results, options)   host side, once per group (optional)
+
+The functions see no batch axis, no device and no file of results. Whoever runs the kernel (`ctd.batch`
+in a notebook, `jobs` in a sweep) adds jit, vmap, sharding, checkpoints and storage.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
+
+
+class Kind(Enum):
+    """What a field of `Params` is to the compiler."""
+
+    STATIC = "static"
+    TRACED = "traced"
+    DATA = "data"
+    FILE = "file"
+
+
+Static = Annotated[T, Kind.STATIC]
+"""A shape, a name or a switch: compiled in. Items with equal static fields form a group."""
+
+Traced = Annotated[T, Kind.TRACED]
+"""A number, or a tuple of numbers: vmapped, one value an item."""
+
+Data = Annotated[T, Kind.DATA]
+"""Chooses what `load` reads (a network's index, a number of trials). Splits groups as a static field
+does, but only `load` and `reduce` see it: groups that differ in data share one compiled program."""
+
+File = Annotated[T, Kind.FILE]
+"""A `Data` field that is a path; a relative one starts at the job file's folder."""
+
+
+class Params(BaseModel):
+    """The parameters of ONE item, validated; each field is `Static`, `Traced`, `Data` or `File`.
+
+    `dtype` is the floating type of the whole computation; "float64" switches JAX's 64-bit mode on
+    around every function of the kernel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    dtype: Static[Literal["float32", "float64"]] = "float32"
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, info in cls.model_fields.items():
+            if sum(isinstance(mark, Kind) for mark in info.metadata) != 1:
+                raise TypeError(
+                    f"{cls.__module__}.{cls.__name__}.{name}: write its type as Static[...], "
+                    "Traced[...], Data[...] or File[...]: the runner must know what to compile in"
+                )
+
+
+@cache
+def field_kinds(params: type[Params]) -> dict[str, Kind]:
+    """Field name -> kind, in the order of definition."""
+    return {
+        name: next(mark for mark in info.metadata if isinstance(mark, Kind))
+        for name, info in params.model_fields.items()
+    }
+
+
+@cache
+def _view(params: type[Params], kinds: frozenset[Kind]) -> Any:
+    names = [name for name, kind in field_kinds(params).items() if kind in kinds]
+    label = "_".join(sorted(kind.value for kind in kinds))
+    return namedtuple(f"{params.__name__}_{label}", names)
+
+
+def _select(params: Params, *kinds: Kind) -> Any:
+    view = _view(type(params), frozenset(kinds))
+    return view(*(getattr(params, name) for name in view._fields))
+
+
+def static_of(params: Params) -> Any:
+    """The static fields as a hashable named tuple: what `init`, `advance` and `result` get."""
+    return _select(params, Kind.STATIC)
+
+
+def inputs_of(params: Params) -> Any:
+    """All but the traced fields as a named tuple: what `load` and `reduce` get."""
+    return _select(params, Kind.STATIC, Kind.DATA, Kind.FILE)
+
+
+def traced_of(params: Params) -> Any:
+    """The traced fields of one item as a named tuple of scalars or tuples."""
+    return _select(params, Kind.TRACED)
+
+
+def traced_type(params: type[Params]) -> Any:
+    """The named-tuple class that holds the traced fields, to build columns with."""
+    return _view(params, frozenset({Kind.TRACED}))
+
+
+class Var(NamedTuple):
+    """One named result: its own axes (the item axis is added outside), units and long name."""
+
+    axes: tuple[str, ...] = ()
+    units: str = "1"
+    long_name: str = ""
+
+
+class Outcome(NamedTuple):
+    """How an item can end. `failed` items are kept as data and counted apart."""
+
+    name: str
+    reason: str
+    failed: bool = False
+
+
+class NoOptions(BaseModel):
+    """The options of a kernel whose `reduce` takes none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _load_nothing(inputs: Any) -> Any:
+    del inputs
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A science, as pure functions of one item. See the module's docstring for their arguments."""
+
+    name: str
+    Params: type[Params]
+    dims: Mapping[str, Var]
+    """Every name that `result` may return -> its axes, units and long name. Which of them it returns
+    may depend on the static fields (another cell has other weights)."""
+    init: Callable[..., Any]
+    advance: Callable[..., Any]
+    finished: Callable[[Any], jax.Array]
+    result: Callable[..., dict[str, jax.Array]]
+    load: Callable[[Any], Any] = _load_nothing
+    outcomes: tuple[Outcome, ...] = ()
+    """If not empty, `result` holds an integer `outcome`: the index into this tuple."""
+    coords: Callable[[Any, Any], dict[str, np.ndarray]] | None = None
+    """(inputs, shared) -> coordinate values of the axes that have any (time in s, ...)."""
+    reduce: Callable[..., dict[str, np.ndarray]] | None = None
+    reduced: Mapping[str, Var] = field(default_factory=dict)
+    """Every name that `reduce` returns -> all of its axes, units and long name."""
+    Options: type[BaseModel] = NoOptions
+    """The settings of `reduce`; they can be changed after the run."""
+    summary: tuple[str, ...] = ()
+    """The reduced names that a terminal shows as a table; their first axis is its rows."""
+    figure: Callable[..., Any] | None = None
+    """(inputs, shared, columns, results, reduced) -> matplotlib Figure."""
+    width: int = 256
+    """How many items one device holds at a time unless the job says otherwise."""
+    microbatches: tuple[int, ...] = (0, 1)
+    """Vmapped widths worth measuring at start-up (0: all slots, 1: one by one); the first is used where
+    nothing is measured. A kernel that knows its best names that one alone."""
+
+
+def one_shot(
+    name: str,
+    params: type[Params],
+    dims: Mapping[str, Var],
+    run: Callable[..., dict[str, Any]],
+    **optional: Any,
+) -> Kernel:
+    """The kernel whose whole work is one call `run(static, shared, traced, key) -> values`."""
+
+    def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> Any:
+        values = jax.eval_shape(lambda: run(static, shared, traced, key))
+        return jnp.zeros((), bool), jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), values)
+
+    def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: Any) -> Any:
+        del state
+        return jnp.ones((), bool), run(static, shared, traced, key)
+
+    def result(static: Any, shared: Any, traced: Any, key: jax.Array, state: Any) -> Any:
+        del static, shared, traced, key
+        return state[1]
+
+    return Kernel(
+        name, params, dims, init, advance, finished=lambda s: s[0], result=result, **optional
+    )
+
+
+def kernel_names() -> tuple[str, ...]:
+    """The kernels that come with ctd: every module `ctd.NAME` that defines `kernel`."""
+    import ctd
+
+    names = []
+    for module in pkgutil.iter_modules(ctd.__path__):
+        if isinstance(
+            getattr(importlib.import_module(f"ctd.{module.name}"), "kernel", None), Kernel
+        ):
+            names.append(module.name)
+    return tuple(names)
+
+
+def load_kernel(name: str) -> Kernel:
+    """The kernel called `name`: a module of ctd, or the dotted path of a user's own module.
+
+    Raises ValueError, naming the nearest kernels, where there is none.
+    """
+    for path in (f"ctd.{name}", name):
+        try:
+            module = importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            # A missing import *inside* the user's module is theirs to see as it is.
+            if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
+                raise
+            continue
+        kernel = getattr(module, "kernel", None)
+        if isinstance(kernel, Kernel):
+            return kernel
+    known = kernel_names()
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+        f"kernel: {name!r} is unknown; {hint}ctd has {', '.join(known)}. A kernel of your own is "
+        "named by the dotted path of its module, which defines `kernel` and lies beside the job file "
+        "or is installed"
+    )
