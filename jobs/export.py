@@ -1,0 +1,81 @@
+"""Items of a store as HDF5 files: to take a trained network elsewhere, and as the input of another job."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctd.data import write_hdf5
+from jobs.errors import JobError
+from jobs.store import Store
+
+WEIGHTS = "weights."
+"""Results so named make the trained model of an item."""
+
+
+class ItemPart(NamedTuple):
+    """What a resolved reference names."""
+
+    store: str
+    item: int
+    part: str
+
+
+def parse_item(text: str, base: str) -> ItemPart | None:
+    """`STORE::ITEM[::results]` -> its parts, the store's path starting at `base`; None for a file."""
+    pieces = text.split("::")
+    if len(pieces) not in (2, 3) or not pieces[1].isdigit():
+        return None
+    store = pieces[0] if "://" in pieces[0] else str(Path(base) / pieces[0])
+    return ItemPart(store, int(pieces[1]), pieces[2] if len(pieces) == 3 else "weights")
+
+
+def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:
+    """The trained model (or the other results) of one item; JobError where the store has none."""
+    for group, n in enumerate(store.job.plan.group_sizes):
+        rows = np.flatnonzero(store.rows(group, "item", 0, n) == item)
+        if len(rows):
+            break
+    else:
+        raise JobError(
+            f"{store.address}: has no item {item}; it has {sum(store.job.plan.group_sizes)}"
+        )
+    row = int(rows[0])
+    if store.rows(group, "status", row, row + 1)[0] == 0:
+        raise JobError(f"{store.address}: item {item} has not been computed")
+    names = [n for n in store.names(group) if n.startswith(WEIGHTS) == (part == "weights")]
+    if not names:
+        raise JobError(f"{store.address}: kernel {store.job.spec.kernel} stores no {part}")
+    return {n.removeprefix(WEIGHTS): store.rows(group, n, row, row + 1)[0] for n in names}
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the files of this process; it goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="ctd-")
+
+
+@cache
+def materialise(reference: ItemPart) -> str:
+    """The referenced arrays as an HDF5 file, made once a process; its path."""
+    arrays = item_arrays(Store.open(reference.store), reference.item, reference.part)
+    name = f"{abs(hash(reference)):x}-{reference.item}-{reference.part}.h5"
+    path = Path(_scratch().name) / name
+    write_hdf5(path, arrays)
+    return str(path)
+
+
+def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
+    """Write one item's trained model (or its other results) to an HDF5 file.
+
+    A network's file has the layout that the kernels read. Raises JobError where the store has no such
+    item, or the file cannot be written.
+    """
+    arrays = item_arrays(store, item, part)
+    about: dict[str, Any] = {"store": store.address, "item": item, "kernel": store.job.spec.kernel}
+    try:
+        write_hdf5(path, arrays, about)
+    except ValueError as error:
+        raise JobError(str(error)) from None

@@ -1,0 +1,45 @@
+"""The kernel's own picture of a gathered group, as a PNG."""
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from ctd.batch import precision
+from ctd.kernel import inputs_of, static_of
+from jobs.gather import GroupResults, columns_of, committed_rows, group_params
+from jobs.query import decode
+from jobs.store import Store, attributes
+from jobs.work import load_group
+
+
+def save_figure(store: Store, group: int, path: Path) -> bool:
+    """Draw a group to `path`; False where the kernel draws nothing, or nothing was gathered."""
+    kernel = store.kernel
+    gathered = f"gathered/{group}"
+    if kernel.figure is None or gathered not in store.root:
+        return False
+    rows = committed_rows(store)[group]
+    params = group_params(store, group)
+    results = GroupResults(store, group, rows, store.names(group))
+    node = store.root[gathered]
+    assert isinstance(node, zarr.Group)
+    reduced = {name: decode(np.asarray(a[...]), attributes(a)) for name, a in node.arrays()}
+    with precision(static_of(params)):
+        shared = load_group(kernel, params, store.job.base)
+        figure = kernel.figure(
+            inputs_of(params), shared, columns_of(store, group, rows), results, reduced
+        )
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
+    """stem.png for one group, stem-0.png ... for several; at most `limit` of them."""
+    n = len(store.job.plan.group_sizes)
+    paths = []
+    for group in range(min(n, limit)):
+        path = stem.with_name(f"{stem.name}{f'-{group}' if n > 1 else ''}.png")
+        if save_figure(store, group, path):
+            paths.append(path)
+    return paths

@@ -1,0 +1,128 @@
+"""What can be said about a job in words and numbers: its plan, its state, a first job file."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic_core import PydanticUndefined
+
+from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.run import Prepared, read_events
+from jobs.store import Store
+
+
+def plan_rows(ready: Prepared, address: str, workers: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """(one row a group, totals). The time is from the shards of the store at `address`, if any."""
+    rows = []
+    for group, layout, measured in zip(
+        ready.items.groups, ready.plan.layouts, ready.measured, strict=True
+    ):
+        sizes = measured.sizes
+        per_item = sizes.state + sizes.work
+        rows.append(
+            {
+                "group": group.number,
+                **{name: str(value) for name, value in group.labels.items()},
+                "items": len(group.items),
+                "shards": ready.plan.counts[group.number],
+                "slots": layout.slots,
+                "memory_MB": (sizes.shared + per_item * layout.slots) / 1e6,
+                "result_MB": sizes.result * len(group.items) / 1e6,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    seconds = measured_seconds_per_item(address)
+    estimate = None if seconds is None else float(f"{seconds * ready.items.n / workers:.3g}")
+    total = {
+        "items": ready.items.n,
+        "groups": len(rows),
+        "shards": ready.plan.n_shards,
+        "memory_MB": round(float(frame["memory_MB"].max()), 2),
+        "result_MB": round(float(frame["result_MB"].sum()), 2),
+        "estimated_s": estimate,
+    }
+    return frame, total
+
+
+def measured_seconds_per_item(address: str) -> float | None:
+    """Worker seconds an item, over the committed shards of a store; None where there are none."""
+    if not Store.exists(address):
+        return None
+    markers = Store.open(address).markers()
+    items = sum(m["shard"]["stop"] - m["shard"]["start"] for m in markers)
+    return sum(m["seconds"] for m in markers) / items if items else None
+
+
+def state(store: Store) -> dict[str, Any]:
+    """How far a job is: counts, outcomes, hosts, times, the errors of its last run."""
+    plan, markers = store.job.plan, store.markers()
+    outcomes: dict[str, int] = {}
+    for marker in markers:
+        for name, n in marker["outcomes"].items():
+            outcomes[name] = outcomes.get(name, 0) + n
+    items = sum(m["shard"]["stop"] - m["shard"]["start"] for m in markers)
+    done = {m["shard"]["number"] for m in markers}
+    errors = [
+        {"shard": e["shard"], "attempt": e["attempt"], "error": e["error"]}
+        for e in read_events(store)
+        if e["event"] == "error" and e["shard"] not in done
+    ]
+    seconds = [m["seconds"] for m in markers]
+    return {
+        "store": store.address,
+        "kernel": store.job.spec.kernel,
+        "items": sum(plan.group_sizes),
+        "items_done": items,
+        "items_failed": sum(m["n_failed"] for m in markers),
+        "shards": plan.n_shards,
+        "shards_done": len(markers),
+        "complete": len(markers) == plan.n_shards,
+        "outcomes": outcomes,
+        "hosts": sorted({m["host"] for m in markers}),
+        "devices": sorted({m["device_kind"] for m in markers}),
+        "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
+        "errors": errors[-10:],
+    }
+
+
+def starter(name: str, kernel: Kernel) -> str:
+    """A commented job file for a kernel: every field with its default, kind and meaning."""
+    lines = [
+        f"# A job for kernel {name}. Run it: ctd run FILE.yaml",
+        f"kernel: {name}",
+        "seed: 0            # item i draws from fold_in(key(seed), i)",
+        "params:            # what all items share",
+    ]
+    kinds = field_kinds(kernel.Params)
+    lines += _fields(kernel.Params, {k: v.value for k, v in kinds.items()})
+    traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
+    lines += [
+        "sweep:             # what differs; a field that is swept is not given in params",
+        "  grid: {}         # every combination: {name: [1, 2, 3]}, {range: 10}, {linspace: [0, 1, 5]}",
+        "  # zip: {}        # side by side",
+        "  # random: {}     # {name: {loguniform: [1e-4, 1e-2]}}, with samples: 64",
+        "  # seeds: 8       # replicates",
+        f"  # numbers that cost no compilation when swept: {', '.join(traced) or 'none'}",
+    ]
+    if kernel.Options.model_fields:
+        lines += ["gather:            # settings of the reduction; can be changed after the run"]
+        lines += _fields(kernel.Options, {})
+    lines += ["run: {}            # slots, shard_items, workers, retries ...: see ctd schema"]
+    return "\n".join(lines) + "\n"
+
+
+def _fields(model: Any, kinds: dict[str, str]) -> list[str]:
+    lines = []
+    for name, info in model.model_fields.items():
+        notes = [kinds[name]] if name in kinds else []
+        notes += [info.description] if info.description else []
+        comment = f"  # {': '.join(notes)}" if notes else ""
+        default = info.get_default(call_default_factory=True)
+        if default is PydanticUndefined:
+            lines.append(f"  {name}:  # REQUIRED, {': '.join(notes)}")
+            continue
+        if hasattr(default, "model_dump"):
+            default = default.model_dump(mode="json")
+        lines.append(f"  # {name}: {json.dumps(default)}{comment}")
+    return lines

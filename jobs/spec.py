@@ -1,0 +1,197 @@
+"""JobSpec: a job file, validated.
+
+kernel: fixed_points
+params: {weights: decision_gru.h5, cell: gru}      what all items have
+sweep:  {grid: {candidate: {range: 10000}}}        what differs: see jobs.sweep
+gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`
+run:    {retries: 2}                               how it is run: changes no result
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from ctd.kernel import Kernel, load_kernel
+from jobs.errors import JobError, explain
+from jobs.sweep import Sweep
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML whose numbers are those of YAML 1.2: PyYAML alone reads 1e-4 as a string."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class RunSettings(BaseModel):
+    """How a job is run. Only `slots`, `microbatch` and `shard_items` lay items out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots: PositiveInt | None = Field(
+        None, description="items that a device holds at a time; by default the kernel's"
+    )
+    microbatch: PositiveInt | None = Field(
+        None,
+        description="vmapped width inside a shard; by default the fastest, measured at start-up",
+    )
+    shard_items: PositiveInt | None = Field(
+        None, description="items of one dispatch; by default from result size and workers"
+    )
+    workers: PositiveInt | None = Field(
+        None, description="worker processes; by default one a GPU, or one a CPU where there is none"
+    )
+    cpus_per_worker: PositiveFloat = Field(1, description="CPU cores (and threads) of a worker")
+    gpus_per_worker: NonNegativeInt | None = Field(
+        None, description="GPUs of a worker; by default 1 where the cluster has GPUs"
+    )
+    memory_gb: PositiveFloat | None = Field(
+        None, description="memory that one worker may use; by default what its device has"
+    )
+    retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
+    backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")
+
+
+class JobSpec(BaseModel):
+    """One submitted sweep."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kernel: str = Field(description="a kernel of ctd, or the dotted path of your own module")
+    name: str | None = Field(None, description="shown in listings; by default the file's name")
+    seed: int = Field(0, ge=0, lt=2**32, description="item i has the key fold_in(key(seed), i)")
+    params: dict[str, Any] = Field({}, description="the fields that all items share")
+    sweep: Sweep | list[Sweep] = Field(Sweep(), description="the fields that differ")
+    gather: dict[str, Any] = Field({}, description="settings of the kernel's reduction")
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_default(cls, content: Any) -> Any:
+        """`params:` with nothing under it is YAML's null; it means what leaving it out means."""
+        if isinstance(content, dict):
+            return {name: value for name, value in content.items() if value is not None}
+        return content
+
+    def sweeps(self) -> list[Sweep]:
+        """The sweeps in order."""
+        return self.sweep if isinstance(self.sweep, list) else [self.sweep]
+
+    def science(self) -> dict[str, Any]:
+        """What determines the results: everything but names, reductions and the manner of running."""
+        return self.model_dump(
+            mode="json", exclude={"name", "gather", "run"}, exclude_defaults=True
+        )
+
+    def digest(self) -> str:
+        """sha256 over `science()`: two jobs with equal digests have equal results."""
+        text = json.dumps(self.science(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The mapping in a job file (YAML or JSON), with `key.path=value` overrides applied.
+
+    Raises JobError naming the file, and the line where it is not YAML.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror}); give a job file") from None
+    try:
+        content = yaml.load(text, _Yaml)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", "not YAML")
+        raise JobError(f"{path}{at}: not valid YAML or JSON: {problem}") from None
+    if not isinstance(content, dict):
+        raise JobError(
+            f"{path}: a mapping (kernel: ..., params: ...) expected, got {content!r:.60}"
+        )
+    for override in overrides or []:
+        set_field(content, override)
+    return content
+
+
+def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
+    """The validated job of a file; JobError naming file and field otherwise."""
+    path = Path(path)
+    return parse_job({"name": path.stem, **read_content(path, overrides)}, str(path))
+
+
+def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
+    """A mapping -> JobSpec; JobError with `where` in front of every line otherwise."""
+    try:
+        return JobSpec.model_validate(content)
+    except ValidationError as error:
+        known: dict[tuple[str, ...], Any] = {
+            (): JobSpec.model_fields,
+            ("run",): RunSettings.model_fields,
+            ("sweep",): Sweep.model_fields,
+        }
+        raise JobError(explain(error, where, known)) from None
+
+
+def set_field(content: dict[str, Any], override: str) -> None:
+    """Apply `a.b.c=value` (the value read as YAML) to nested mappings."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise JobError(f"--set {override}: key.path=value expected, for example --set seed=1")
+    *parents, last = key.split(".")
+    here = content
+    for name in parents:
+        here = here.setdefault(name, {})
+        if not isinstance(here, dict):
+            raise JobError(f"--set {override}: {name!r} is {here!r}, not a mapping with fields")
+    here[last] = yaml.load(text, _Yaml)
+
+
+def find_kernel(name: str, base: str) -> Kernel:
+    """The kernel, a user's own looked for in the folder `base` too; JobError if unknown."""
+    if base not in sys.path:
+        sys.path.insert(0, base)
+    try:
+        return load_kernel(name)
+    except ValueError as error:
+        raise JobError(str(error)) from None
+
+
+def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
+    """The validated settings of the kernel's reduction."""
+    try:
+        return kernel.Options.model_validate(spec.gather)
+    except ValidationError as error:
+        raise JobError(explain(error, "gather", {(): kernel.Options.model_fields})) from None
+
+
+def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
+    """The JSON Schema of a job file; with a kernel, of its `params` and `gather` too."""
+    schema = JobSpec.model_json_schema()
+    if kernel is not None:
+        for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
+            inner = model.model_json_schema()
+            schema["$defs"].update(inner.pop("$defs", {}))
+            schema["properties"][field] = inner
+    return schema

@@ -1,0 +1,228 @@
+"""Sweeps: which values the fields of `Params` take, as columns over the items.
+
+A sweep is a product of blocks::
+
+    grid:    {lr: [0.01, 0.1], candidate: {range: 10000}}   every combination
+    zip:     {n: [50, 100], width: [5, 10]}                 side by side
+    random:  {g: {uniform: [0.5, 2.0]}}                     `samples` draws
+    samples: 64
+    seeds:   8                                              replicates
+
+or a list of such sweeps, one after another. Item ids count through the list, the last axis fastest, so
+that appending a sweep to the list leaves the older items' ids, and with them their keys, as they were.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+MAX_ITEMS = 10**8
+"""A sweep above this is taken for a mistake (ids must stay below 2**32)."""
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Range(_Form):
+    """`range: n` or `range: [start, stop, step]`, as Python's."""
+
+    range: int | tuple[int, int] | tuple[int, int, int]
+
+    def _python(self) -> range:
+        return range(*(self.range if isinstance(self.range, tuple) else (self.range,)))
+
+    def __len__(self) -> int:
+        return len(self._python())
+
+    def values(self) -> np.ndarray:
+        steps = self._python()
+        return np.arange(steps.start, steps.stop, steps.step)
+
+
+class Linspace(_Form):
+    """`linspace: [first, last, count]`, evenly spaced, ends included."""
+
+    linspace: tuple[float, float, PositiveInt]
+
+    def __len__(self) -> int:
+        return self.linspace[2]
+
+    def values(self) -> np.ndarray:
+        return np.linspace(*self.linspace)
+
+
+class Geomspace(_Form):
+    """`geomspace: [first, last, count]`, evenly spaced in the logarithm, ends included."""
+
+    geomspace: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], PositiveInt]
+
+    def __len__(self) -> int:
+        return self.geomspace[2]
+
+    def values(self) -> np.ndarray:
+        return np.geomspace(*self.geomspace)
+
+
+Axis = Annotated[list[Any], Field(min_length=1)] | Range | Linspace | Geomspace
+
+
+class Uniform(_Form):
+    """`uniform: [low, high]`."""
+
+    uniform: tuple[float, float]
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        low, high = self.uniform
+        return low + (high - low) * rng.random(n)
+
+
+class Loguniform(_Form):
+    """`loguniform: [low, high]`, uniform in the logarithm."""
+
+    loguniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        low, high = np.log(self.loguniform)
+        return np.exp(low + (high - low) * rng.random(n))
+
+
+class Integers(_Form):
+    """`integers: [low, high]`, high excluded."""
+
+    integers: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Integers":
+        if self.integers[0] >= self.integers[1]:
+            raise ValueError(f"integers: low < high expected, got {list(self.integers)}")
+        return self
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        return rng.integers(*self.integers, size=n)
+
+
+class Choice(_Form):
+    """`choice: [a, b, ...]`, each equally likely."""
+
+    choice: Annotated[list[Any], Field(min_length=1)]
+
+
+Distribution = Uniform | Loguniform | Integers | Choice
+
+
+class Column(NamedTuple):
+    """The values of one field over n items: item i has `values[codes[i]]`.
+
+    codes: (n,) int32.
+    values: the distinct settings in order: a number array where `numeric`, else a list.
+    generated: made by a formula, so that its extremes stand for all of it when it is validated.
+    """
+
+    codes: np.ndarray
+    values: Any
+    generated: bool = False
+
+
+class Sweep(BaseModel):
+    """One product of axes; see the module's docstring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: dict[str, Axis] = {}
+    zip: dict[str, Axis] = {}
+    random: dict[str, Distribution] = {}
+    samples: PositiveInt | None = Field(None, description="draws of the random fields")
+    seeds: PositiveInt = Field(
+        1, description="replicates of every point, numbered in column `seed`"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Sweep":
+        if self.random and self.samples is None:
+            raise ValueError("random fields are given but no `samples: N`")
+        if self.samples is not None and not self.random:
+            raise ValueError("`samples` is given but no random fields")
+        lengths = {name: len(axis) for name, axis in self.zip.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"zip: fields of equal length expected, got {lengths}")
+        names = self.names()
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"field(s) swept twice: {', '.join(sorted(twice))}")
+        return self
+
+    def names(self) -> list[str]:
+        """The swept fields."""
+        return [*self.grid, *self.zip, *self.random, *(["seed"] if self.seeds > 1 else [])]
+
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes: grid..., zip, samples, seeds."""
+        grid = tuple(len(axis) for axis in self.grid.values())
+        zipped = tuple({len(axis) for axis in self.zip.values()})
+        return (*grid, *zipped, self.samples or 1, self.seeds)
+
+    def count(self) -> int:
+        """How many items there are, without making them."""
+        return math.prod(self.shape())
+
+    def columns(self, seed: int) -> dict[str, Column]:
+        """Field -> column over the `count()` items, in the order of the module's docstring."""
+        shape = self.shape()
+        index = np.unravel_index(np.arange(self.count()), shape)
+        codes = [axis.astype(np.int32) for axis in index]
+        columns = {}
+        for axis, (name, form) in enumerate(self.grid.items()):
+            columns[name] = Column(codes[axis], _values(form), not isinstance(form, list))
+        for name, form in self.zip.items():
+            columns[name] = Column(codes[len(self.grid)], _values(form), not isinstance(form, list))
+        for name, law in self.random.items():
+            columns[name] = self._drawn(name, law, seed, codes[-2])
+        if self.seeds > 1:
+            columns["seed"] = Column(codes[-1], np.arange(self.seeds), True)
+        return columns
+
+    def _drawn(self, name: str, form: Distribution, seed: int, codes: np.ndarray) -> Column:
+        # A generator for each field: adding one leaves the draws of the others as they were, and a
+        # larger `samples` begins with the smaller one's draws.
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        assert self.samples is not None
+        if isinstance(form, Choice):
+            drawn = rng.integers(len(form.choice), size=self.samples).astype(np.int32)
+            return Column(drawn[codes], _tidy(form.choice))
+        return Column(codes, form.draw(rng, self.samples), True)
+
+
+def _tidy(values: list[Any]) -> Any:
+    """A list of plain numbers as an array; anything else as it is."""
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return np.asarray(values) if numbers else list(values)
+
+
+def _values(axis: Axis) -> Any:
+    return _tidy(axis) if isinstance(axis, list) else axis.values()
+
+
+def join(
+    parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, Any]
+) -> dict[str, Column]:
+    """Columns of several sweeps end to end; a field that one does not vary has its base value there.
+
+    parts: (number of items, columns) of each sweep. base: field -> the value outside the sweep.
+    """
+    names = list(dict.fromkeys(name for _, columns in parts for name in columns))
+    joined = {}
+    for name in names:
+        values: list[Any] = []
+        codes, generated = [], True
+        for n, columns in parts:
+            here = columns.get(name, Column(np.zeros(n, np.int32), [base[name]]))
+            codes.append(here.codes + len(values))
+            values.extend(list(here.values))
+            generated &= here.generated
+        joined[name] = Column(np.concatenate(codes).astype(np.int32), _tidy(values), generated)
+    return joined
