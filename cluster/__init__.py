@@ -1,0 +1,1 @@
+"""Where a job runs: Ray, and the command line on top."""

@@ -1,0 +1,306 @@
+"""The command line `ctd`: validate, plan, run, look. Bad input prints one screen and exits with 2."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cluster.display import err, live_progress, out, show_json, show_table
+from ctd.kernel import kernel_names, load_kernel
+from jobs.errors import JobError
+from jobs.pipeline import Stage, read_stages
+from jobs.run import Executor, SerialExecutor
+from jobs.spec import JobSpec, job_schema
+from jobs.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Run sweeps of dynamical-systems computations: one job file, one Zarr store.",
+)
+
+JobFile = Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)]
+StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="override a field: key.path=value; may be repeated"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+def _executor(name: str, spec: JobSpec, address: str | None) -> Executor:
+    if name == "serial":
+        if address:
+            raise JobError("--address: goes with --executor ray")
+        return SerialExecutor(spec.run.memory_gb)
+    from cluster.ray_executor import RayExecutor
+
+    return RayExecutor(spec.run, address)
+
+
+@app.command()
+def run(
+    job_files: Annotated[
+        list[Path], typer.Argument(help="job files, run in order", show_default=False)
+    ],
+    store: Annotated[
+        str | None, typer.Option(help="where results go; by default beside the job file")
+    ] = None,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="an existing Ray cluster, host:port; by default one is started"),
+    ] = None,
+    executor: Annotated[
+        Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
+    ] = "ray",
+    as_json: AsJson = False,
+) -> None:
+    """Run jobs and their stages; of a store that is there already, do what is left."""
+    if store and len(job_files) > 1:
+        raise JobError("--store: goes with one job file; several write beside their files")
+    stages = [stage for path in job_files for stage in read_stages(path, overrides, store)]
+    finished: dict[str, str] = {}
+    for stage in stages:
+        if len(stages) > 1 and not as_json:
+            err.print(f"stage {stage.name}")
+        _run_stage(stage, finished, executor, address, as_json)
+        finished[stage.name] = stage.address
+
+
+def _run_stage(
+    stage: Stage, finished: dict[str, str], executor: str, address: str | None, as_json: bool
+) -> None:
+    from jobs.gather import gather
+    from jobs.run import open_or_create, run_shards
+
+    spec = stage.spec(finished)
+    runner = _executor(executor, spec, address)
+    try:
+        opened = open_or_create(spec, stage.base, stage.where, stage.address, runner)
+        with live_progress(quiet=as_json) as listener:
+            progress = run_shards(opened, runner, listener)
+    finally:
+        runner.close()
+    gather(opened)
+    _finish(opened, as_json)
+    if progress.failed:
+        for number, error in list(progress.failed.items())[:5]:
+            err.print(f"shard {number} failed: {error}", style="red")
+        err.print(f"{len(progress.failed)} shards failed; ctd status {stage.address} tells more")
+        raise typer.Exit(1)
+
+
+def _finish(store: Store, as_json: bool) -> None:
+    """Where the results are, the kernel's own summary, the picture."""
+    from jobs.figures import save_figures
+
+    paths: list[Path] = []
+    if "://" not in store.address:
+        where = Path(store.address)
+        paths = save_figures(store, where.with_suffix(""))
+    if as_json:
+        show_json(_state(store) | {"figures": [str(path) for path in paths]})
+        return
+    _summary(store)
+    out.print(f"store   {store.address}")
+    for path in paths:
+        out.print(f"figure  {path}")
+
+
+def _summary(store: Store) -> None:
+    from jobs.query import query
+
+    kernel = store.kernel
+    if not kernel.summary:
+        return
+    axis = kernel.reduced[kernel.summary[0]].axes[0]
+    frame = query(store, source=axis)
+    labels = [name for name in frame.columns if name not in kernel.reduced and name != axis]
+    if len(store.job.plan.group_sizes) == 1:
+        labels = [name for name in labels if name != "group"]
+    show_table(frame[[*labels, *(n for n in kernel.summary if n in frame)]], title=axis)
+
+
+@app.command()
+def plan(
+    job: JobFile,
+    store: Annotated[str | None, typer.Option(help="a store to take measured times from")] = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="how many shards can run at a time")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do: items, groups, shards, memory; nothing is written."""
+    from jobs.report import plan_rows
+    from jobs.run import prepare
+
+    for stage in (stages := read_stages(job, overrides, store)):
+        before = {s.name: s.address for s in stages[: stages.index(stage)]}
+        waits = [name for name in stage.needs() if not Store.exists(before.get(name, ""))]
+        if waits and set(waits) <= before.keys():
+            err.print(f"stage {stage.name}: can be planned once {', '.join(waits)} has run")
+            continue
+        spec = stage.spec(before)
+        memory = SerialExecutor(spec.run.memory_gb).memory
+        ready = prepare(spec, stage.base, stage.where, lambda: workers, memory)
+        rows, total = plan_rows(ready, stage.address, workers)
+        if as_json:
+            show_json({"stage": stage.name, **total, "by_group": rows.to_dict("records")})
+            continue
+        show_table(rows, title=f"{spec.name}: kernel {spec.kernel}")
+        for name, value in total.items():
+            out.print(f"{name:16} {value if value is not None else 'known once one shard has run'}")
+
+
+def _state(store: Store) -> dict[str, Any]:
+    from jobs.report import state
+
+    return state(store)
+
+
+@app.command()
+def status(store: StorePath, as_json: AsJson = False) -> None:
+    """Say how far a job is and what went wrong."""
+    found = _state(Store.open(store))
+    if as_json:
+        show_json(found)
+        return
+    errors = found.pop("errors")
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{n:,} {key}" for key, n in value.items())
+        out.print(f"{name:15} {value}")
+    for line in errors:
+        out.print(f"shard {line['shard']}, attempt {line['attempt']}: {line['error']}", style="red")
+
+
+@app.command()
+def gather(store: StorePath, overrides: Overrides = None) -> None:
+    """Reduce the committed shards again, with other settings of the reduction if given."""
+    from jobs.figures import save_figures
+    from jobs.gather import gather as reduce_store
+
+    opened = Store.open(store)
+    if overrides:
+        opened.set_gather(overrides)
+    n = reduce_store(opened)
+    if "://" not in store:
+        save_figures(opened, Path(store).with_suffix(""))
+    _summary(opened)
+    out.print(f"gathered {n:,} items")
+
+
+@app.command()
+def query(
+    store: StorePath,
+    where: Annotated[str | None, typer.Option(help='condition, "q < 1e-10 and stable"')] = None,
+    sort: Annotated[str | None, typer.Option(help="column, -column for falling order")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="at most so many rows")] = None,
+    columns: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
+    group_by: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
+    agg: Annotated[str | None, typer.Option(help='"median(q), count(item)"')] = None,
+    table: Annotated[
+        str | None, typer.Option(help="items, shards, or an axis of the reduction")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="write .csv or .json instead of showing")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question from a store."""
+    from jobs.query import query as ask
+
+    names = lambda text: [part.strip() for part in text.split(",")] if text else []
+    frame = ask(
+        Store.open(store),
+        source=table, where=where, sort=sort, limit=limit,
+        columns=names(columns), group_by=names(group_by), agg=agg,
+    )  # fmt: skip
+    if to is not None:
+        if to.suffix == ".csv":
+            frame.to_csv(to, index=False)
+        elif to.suffix == ".json":
+            frame.to_json(to, orient="records", indent=1)
+        else:
+            raise JobError(f"--to {to}: a name that ends in .csv or .json expected")
+    elif as_json:
+        show_json(frame.to_dict("records"))
+    else:
+        show_table(frame, limit=100)
+
+
+@app.command()
+def export(
+    store: StorePath,
+    item: Annotated[int, typer.Argument(help="item id")],
+    path: Annotated[Path, typer.Argument(help="HDF5 file to write")],
+    results: Annotated[
+        bool, typer.Option("--results", help="everything but the trained model")
+    ] = False,
+) -> None:
+    """Write an item's trained model to an HDF5 file that other jobs, and the tutorials, read."""
+    from jobs.export import export as write
+
+    write(Store.open(store), item, path, "results" if results else "weights")
+    out.print(f"wrote {path}")
+
+
+@app.command()
+def schema(
+    kernel: Annotated[
+        str | None, typer.Argument(help="with its params; by default without")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a job file, for an editor to complete and check it."""
+    show_json(job_schema(_kernel(kernel) if kernel else None))
+
+
+def _kernel(name: str) -> Any:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return load_kernel(name)
+    except ValueError as error:
+        raise JobError(str(error)) from None
+
+
+@app.command()
+def kernels() -> None:
+    """List the kernels that come with ctd."""
+    for name in kernel_names():
+        text = (sys.modules[f"ctd.{name}"].__doc__ or "").strip().splitlines()[0]
+        out.print(f"{name:16} {text.removeprefix('Kernel: ')}")
+
+
+@app.command()
+def new(
+    kernel: Annotated[str, typer.Argument(help="a kernel of ctd, or a dotted path")],
+) -> None:
+    """Print a commented starter job for a kernel."""
+    from jobs.report import starter
+
+    sys.stdout.write(starter(kernel, _kernel(kernel)))
+
+
+def main() -> None:
+    """Entry point: JobErrors become one screen of text and exit code 2."""
+    try:
+        app()
+    except JobError as error:
+        err.print(f"[red]error:[/red] {_escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("stopped; the store keeps what was done")
+        sys.exit(130)
+    except Exception:
+        # A fault of ours, not of the user's input: show it whole.
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

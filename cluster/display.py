@@ -1,0 +1,117 @@
+"""What a terminal shows: progress while a job runs, tables after it."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from jobs.run import Listener
+from jobs.run import Progress as RunProgress
+
+# A file or a pipe has no width: tables are written whole.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+PLAIN_EVERY_S = 5.0
+"""Seconds between two lines where the output is no terminal."""
+
+
+def describe(p: RunProgress) -> str:
+    """One line: outcomes, rate, time to go, trouble."""
+    parts = [f"{n:,} {name}" for name, n in p.outcomes.items() if n]
+    fresh = p.items_done - p.items_before + p.running_items
+    elapsed = time.time() - p.started
+    if fresh and elapsed > 0:
+        rate = fresh / elapsed
+        parts.append(f"{rate:,.3g} items/s")
+        left = p.n_items - p.items_before - fresh
+        if left > 0:
+            parts.append(f"ETA {left / rate:,.0f} s")
+    if p.retried:
+        parts.append(f"{p.retried} retried")
+    if p.failed:
+        parts.append(f"{len(p.failed)} shards failed")
+    return ", ".join(parts)
+
+
+@contextmanager
+def live_progress(quiet: bool = False) -> Iterator[Listener]:
+    """A listener that draws a bar on a terminal and prints a line now and then elsewhere."""
+    if quiet:
+        yield lambda p: None
+    elif err.is_terminal:
+        with Progress(
+            TextColumn("items"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shards]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=err,
+        ) as bar:
+            task = bar.add_task("items", total=None, shards="", text="")
+
+            def draw(p: RunProgress) -> None:
+                bar.update(
+                    task,
+                    total=p.n_items,
+                    completed=p.items_done + p.running_items,
+                    shards=f"shards {p.shards_done}/{p.n_shards}",
+                    text=describe(p),
+                )
+
+            yield draw
+    else:
+        last = [0.0]
+
+        def line(p: RunProgress) -> None:
+            if time.time() - last[0] >= PLAIN_EVERY_S or p.items_done == p.n_items:
+                last[0] = time.time()
+                items = f"{p.items_done + p.running_items:,}/{p.n_items:,} items"
+                err.print(f"{items}, {p.shards_done}/{p.n_shards} shards, {describe(p)}")
+
+        yield line
+
+
+def cell(value: Any) -> str:
+    """One value of a table, short."""
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    if isinstance(value, complex | np.complexfloating):
+        return f"{value.real:.4g}{value.imag:+.4g}i"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def show_table(frame: pd.DataFrame, title: str = "", limit: int = 40) -> None:
+    """A frame as a table on the terminal, the first `limit` rows of it."""
+    table = Table(title=title or None, title_justify="left")
+    for name in frame.columns:
+        number = frame[name].dtype.kind in "iufc"
+        table.add_column(str(name), justify="right" if number else "left")
+    for _, row in frame.head(limit).iterrows():
+        table.add_row(*(cell(value) for value in row))
+    out.print(table)
+    if len(frame) > limit:
+        out.print(f"... {len(frame) - limit:,} more rows; ctd query shows them")
+
+
+def show_json(content: Any) -> None:
+    """JSON on standard output, for programs."""
+    json.dump(content, sys.stdout, default=_plain)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value)
