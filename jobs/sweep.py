@@ -12,6 +12,7 @@ or a list of such sweeps, one after another. Item ids count through the list, th
 that appending a sweep to the list leaves the older items' ids, and with them their keys, as they were.
 """
 
+import builtins
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ class Range(_Form):
 
     range: int | tuple[int, int] | tuple[int, int, int]
 
-    def _python(self) -> range:
-        return range(*(self.range if isinstance(self.range, tuple) else (self.range,)))
+    def _python(self) -> builtins.range:
+        return builtins.range(*(self.range if isinstance(self.range, tuple) else (self.range,)))
 
     def __len__(self) -> int:
         return len(self._python())

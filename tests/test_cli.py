@@ -281,7 +281,7 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
     before = {p: p.read_bytes() for p in points.rglob("*") if p.is_file() and "done" in p.parts}
     assert ctd("run", path, "--executor", "serial")[0] == 0
     assert before == {p: p.read_bytes() for p in points.rglob("*") if p.is_file() and "done" in p.parts}
-    code, out, err = ctd("export", train, items[0]["item"], "best.h5")
+    code, _, err = ctd("export", train, items[0]["item"], "best.h5")
     assert code == 0, err
     trained = xr.open_datatree(train, engine="zarr")["results/0"]
     with h5py.File("best.h5") as file:
