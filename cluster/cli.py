@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cluster.cache import use_compilation_cache
 from cluster.display import err, live_progress, out, show_json, show_table
 from ctd.kernel import kernel_names, load_kernel
 from jobs.errors import JobError
@@ -62,6 +63,7 @@ def run(
     """Run jobs and their stages; of a store that is there already, do what is left."""
     if store and len(job_files) > 1:
         raise JobError("--store: goes with one job file; several write beside their files")
+    use_compilation_cache()
     stages = [stage for path in job_files for stage in read_stages(path, overrides, store)]
     finished: dict[str, str] = {}
     for stage in stages:

@@ -66,6 +66,7 @@ class Program:
 
     def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
         self.kernel, self.static, self.layout = kernel, static, layout
+        self._abstract: dict[Any, Any] = {}
         self.mesh = jax.make_mesh(
             (layout.devices,),
             ("item",),
@@ -163,6 +164,16 @@ class Program:
 
     def abstract(self, shared: Any, traced: Any) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
         """(state, results) of one item as shapes and dtypes, without computing anything."""
+        leaves, tree = jax.tree.flatten((shared, traced))
+        key = (
+            tree,
+            tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves),
+        )
+        if key not in self._abstract:
+            self._abstract[key] = self._evaluate(shared, traced)
+        return self._abstract[key]
+
+    def _evaluate(self, shared: Any, traced: Any) -> Any:
         with precision(self.static):
             key = jax.random.key(0)
             state = jax.eval_shape(

@@ -18,10 +18,9 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from obstore.store import ObjectStore
 from zarr.codecs import BloscCodec
@@ -31,6 +30,9 @@ from jobs import objects
 from jobs.errors import JobError
 from jobs.plan import Group, GroupLayout, Items, Plan, Shard, chunk_items
 from jobs.spec import JobSpec, find_kernel, options_of, parse_job, set_field
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMAT = 1
 """Version of the layout above; a reader refuses a higher one."""
@@ -378,9 +380,11 @@ def _remove_tree(path: Any) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def open_store(address: str) -> xr.DataTree:
+def open_store(address: str) -> "xr.DataTree":
     """The store as a lazy xarray DataTree: /results/0 ..., /gathered/0 ..., /items."""
     store = Store.open(str(address))
+    import xarray as xr  # here: workers never need it, and it takes a second to import
+
     return xr.open_datatree(
         zarr.storage.ObjectStore(store.objects),  # type: ignore[arg-type]
         engine="zarr",

@@ -1,0 +1,377 @@
+"""What an executor owes to `run_shards`, for all of them; and what only processes can suffer."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+
+from cluster.local import LocalRay
+from cluster.ray_executor import RayExecutor, _set_environment
+from ctd.batch import Layout, run_items
+from jobs.errors import JobError
+from jobs.run import SerialExecutor, open_or_create, read_events, run_shards
+from jobs.spec import RunSettings, parse_job
+from jobs.work import Report
+
+# A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
+# the first time only), a group by its `mode` once the file `armed` is there (planning loads data too).
+KERNEL = '''
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctd.kernel import Data, Params, Static, Traced, Var, one_shot
+
+HERE = Path(__file__).parent
+
+
+class Faulty(Params):
+    tag: Static[str] = ""
+    mode: Data[str] = "good"
+    fault: Traced[int] = 0
+
+
+class Stubborn(Exception):
+    """Can be neither pickled nor printed."""
+
+    def __reduce__(self):
+        raise TypeError("no")
+
+    def __str__(self):
+        raise TypeError("no")
+
+
+def load(inputs):
+    if (HERE / "armed").exists():
+        if inputs.mode == "hopeless":
+            raise ValueError("bad data")
+        if inputs.mode == "stubborn":
+            raise Stubborn
+        if inputs.mode == "quits":
+            sys.exit("bye")
+    return np.ones(3, np.float32)
+
+
+def run(static, shared, traced, key):
+    def answer(fault, number):
+        tried = HERE / f"tried-{static.tag}-{number}"
+        first = not tried.exists()
+        tried.touch()
+        if fault == 1 or (fault == 2 and first):
+            raise ValueError("this item says no")
+        if fault == 3 or (fault == 4 and first):
+            os._exit(3)
+        if fault == 5:
+            time.sleep(0.5)
+        return np.float32(7)
+
+    number = jax.random.bits(key)
+    value = jax.pure_callback(
+        answer, jax.ShapeDtypeStruct((), jnp.float32), traced.fault, number, vmap_method="sequential"
+    )
+    return {"value": value + shared.sum()}
+
+
+kernel = one_shot("faulty", Faulty, {"value": Var((), "1", "ten")}, run, load=load)
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the job files are, with the user's kernel beside them."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "faulty_kernel.py").write_text(KERNEL)
+    (folder / "toy.py").write_text(Path(toy.__file__).read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ray_address(tmp_path_factory):
+    """A Ray that the executors under test find running; at the end it has lost its workers only."""
+    cache = _set_environment({"CTD_CACHE": str(tmp_path_factory.mktemp("cache"))})
+    local = LocalRay(cpus=8)
+    before = _set_environment(local.environment)
+    yield local.address()
+    assert wait_until(lambda: not mentioning(local._folder, "ray::ShardWorker"))
+    assert mentioning(local._folder, "raylet")
+    local.stop()
+    assert wait_until(lambda: not mentioning(local._folder))
+    _set_environment(before | cache)
+
+
+@pytest.fixture(scope="module")
+def ray_pool(ray_address):
+    """A Ray executor that all tests share: its two actors take one store after another."""
+    executor = RayExecutor(RunSettings(workers=2), ray_address)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(params=["serial", pytest.param("ray", marks=pytest.mark.ray)])
+def executor(request):
+    if request.param == "ray":
+        return request.getfixturevalue("ray_pool")
+    return SerialExecutor()
+
+
+def make(folder, executor, name, sweep, *, kernel="faulty_kernel", params=None, **run):
+    """A planned store for a job whose shards have one item each, unless `run` says otherwise."""
+    run = {"microbatch": 1, "shard_items": 1, "backoff_s": 0, **run}
+    content = {
+        "kernel": kernel,
+        "params": params or {"tag": f"{name}-{executor.name}"},
+        "sweep": {"grid": sweep},
+        "run": run,
+    }
+    address = str(folder / f"{name}-{executor.name}.zarr")
+    return open_or_create(parse_job(content, name), str(folder), name, address, executor)
+
+
+def attempts(store):
+    return {marker["shard"]["number"]: marker["attempt"] for marker in store.markers()}
+
+
+def errors(store):
+    return [event for event in read_events(store) if event["event"] == "error"]
+
+
+def mentioning(folder, command=""):
+    """The other processes whose command line or environment names the folder."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line, environment = (
+                Path(f"/proc/{pid}/{n}").read_bytes() for n in ("cmdline", "environ")
+            )
+        except OSError:
+            continue
+        if command.encode() in line and str(folder).encode() in line + environment:
+            found.append(int(pid))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def wait_until(claim, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not claim() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return claim()
+
+
+# --- a Ray, found or started ----------------------------------------------------------------------
+# (First in the file: these are about connecting, and the pools below stay connected to their Ray.)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("settings", "address", "text"),
+    [
+        ({}, "127.0.0.1:1", "--address 127.0.0.1:1: no Ray answers there"),
+        ({"cpus_per_worker": 64}, None, "largest node of this Ray has 8 and 0"),
+        ({"gpus_per_worker": 8}, None, "8 GPUs"),
+    ],
+)
+def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
+    executor = RayExecutor(RunSettings(**settings), address or ray_address)
+    with pytest.raises(JobError, match=text):
+        executor.workers()
+    executor.close()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CTD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
+    executor = RayExecutor(RunSettings(workers=3))
+    temporary = executor._local._folder
+    try:
+        store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
+        assert run_shards(store, executor).shards_done == 6
+        assert mentioning(temporary)
+    finally:
+        executor.close()
+    assert wait_until(lambda: not mentioning(temporary))
+    assert not temporary.exists()
+    assert not (tmp_path / ".ray").exists()
+    assert before == {name: os.environ.get(name) for name in before}
+
+
+# --- all executors --------------------------------------------------------------------------------
+
+
+def test_results_do_not_depend_on_the_executor(executor, folder):
+    rates = np.linspace(-0.5, 0.9, 23)
+    store = make(
+        folder, executor, "same", {"rate": rates.tolist()}, kernel="toy", params={"n_steps": 20},
+        microbatch=2, slots=4, shard_items=6,
+    )  # fmt: skip
+    progress = run_shards(store, executor)
+    assert progress.items_done == 23
+    expected = run_items(
+        toy.kernel, toy.Walk(n_steps=20), {"rate": rates}, layout=Layout(slots=4, microbatch=2)
+    )
+    for name, values in expected.items():
+        assert store.rows(0, name, 0, 23).tobytes() == values.tobytes(), name
+
+
+def test_progress_counts_items_shards_and_outcomes(executor, folder):
+    heard = []
+    store = make(
+        folder, executor, "counts", {"rate": [0.5, 1e30, 0.1, 1e30, 0.2]}, kernel="toy",
+        params={"n_steps": 5}, shard_items=2,
+    )  # fmt: skip
+    progress = run_shards(store, executor, lambda p: heard.append((p.items_done, p.running_items)))
+    assert (progress.n_items, progress.n_shards, progress.shards_done) == (5, 3, 3)
+    assert progress.outcomes == {"stopped": 3, "diverged": 2}
+    done = [items for items, _ in heard]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert done[-1] == 5
+    assert all(items + running <= 5 for items, running in heard)
+    assert run_shards(store, executor).items_before == 5
+
+
+def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
+    store = make(folder, executor, "once", {"fault": [0, 2, 0]})
+    progress = run_shards(store, executor)
+    assert progress.failed == {}
+    assert progress.retried == 1
+    assert attempts(store) == {0: 1, 1: 2, 2: 1}
+    (error,) = errors(store)
+    assert error["shard"] == 1
+    assert "this item says no" in error["error"] + error["trace"]
+    assert store.rows(0, "value", 0, 3).tolist() == [10, 10, 10]
+
+
+def test_a_shard_that_always_fails_is_given_up(executor, folder):
+    store = make(folder, executor, "always", {"fault": [0, 1, 0]}, retries=1)
+    progress = run_shards(store, executor)
+    assert list(progress.failed) == [1]
+    assert [error["attempt"] for error in errors(store)] == [1, 2]
+    assert attempts(store) == {0: 1, 2: 1}
+
+
+@pytest.mark.parametrize(
+    ("mode", "tries", "text"),
+    [
+        ("hopeless", 1, "bad data"),  # the input is at fault
+        ("stubborn", 2, "Stubborn"),  # an error that can be neither pickled nor printed
+    ],
+)
+def test_a_group_that_cannot_be_loaded_leaves_the_others_alone(executor, folder, mode, tries, text):
+    store = make(folder, executor, mode, {"mode": ["good", mode]}, retries=1)
+    (folder / "armed").touch()
+    try:
+        progress = run_shards(store, executor)
+    finally:
+        (folder / "armed").unlink()
+    assert list(progress.failed) == [1]
+    assert text in progress.failed[1]
+    assert len(errors(store)) == tries
+    assert attempts(store) == {0: 1}
+    assert all("died" not in error for error in errors(store))
+
+
+def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
+    def start():
+        executor.start(str(folder / "nowhere.zarr"))
+        wait_until(lambda: executor.wait(0.2))
+
+    with pytest.raises(JobError, match=r"nowhere\.zarr: no such store"):
+        start()
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool(ray_address):
+    """A single worker: what is queued is queued behind what runs."""
+    executor = RayExecutor(RunSettings(workers=1), ray_address)
+    yield executor
+    executor.close()
+
+
+def collect(executor, n):
+    reports = {}
+    deadline = time.monotonic() + 60
+    while len(reports) < n and time.monotonic() < deadline:
+        reports |= {report.shard: report for report in executor.wait(0.5)}
+    return reports
+
+
+@pytest.mark.ray
+def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch):
+    monkeypatch.setattr("cluster.ray_executor.QUEUE_BELOW_S", 600)  # all shards count as short
+    store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
+    shards = list(store.job.plan.shards())
+    pool.start(store.address)
+    assert wait_until(lambda: pool.wait(0.1) or pool.capacity() == 1)
+    pool.submit(shards[0], 1)
+    first = collect(pool, 1)[0]
+    assert pool.capacity() == 2  # one more is queued behind the running one
+    pool.submit(shards[1], 1)
+    pool.submit(shards[2], 1)
+    reports = collect(pool, 2)
+    assert reports[1].info == {"died": "killed"}
+    assert reports[1].error.startswith("the worker died (killed)")
+    assert reports[1].attempt == 1
+    assert reports[2].error is None
+    assert reports[2].attempt == 1
+    assert reports[2].info["pid"] != first.info["pid"]
+    pool.submit(shards[1], 2)
+    assert collect(pool, 1)[1].error is None
+
+
+@pytest.mark.ray
+def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
+    from ray.exceptions import OutOfMemoryError
+
+    import cluster.ray_executor as module
+
+    store = make(folder, pool, "memory", {"fault": [0]}, retries=1)
+    get = module.ray.get
+
+    def starved(ref):
+        answer = get(ref)
+        if isinstance(answer, Report) and answer.attempt == 1:
+            raise OutOfMemoryError("low on memory")
+        return answer
+
+    monkeypatch.setattr(module.ray, "get", starved)
+    progress = run_shards(store, pool)
+    assert progress.failed == {}
+    assert progress.retried == 1
+    assert attempts(store) == {0: 2}
+    assert [error["died"] for error in errors(store)] == ["oom"]
+
+
+@pytest.mark.ray
+def test_progress_inside_a_running_shard_is_seen(pool, folder):
+    store = make(
+        folder, pool, "live", {"fault": [5] * 8}, shard_items=8, slots=1,
+    )  # fmt: skip
+    heard = set()
+    run_shards(store, pool, lambda p: heard.add(p.running_items))
+    assert heard & set(range(1, 8)), heard
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_that_die_at_once_end_the_run(pool, folder):
+    module = folder / "stillborn_kernel.py"
+    module.write_text(KERNEL)
+    store = make(folder, pool, "stillborn", {"fault": [0]}, kernel="stillborn_kernel")
+    module.write_text("import os; os._exit(3)")
+    with pytest.raises(JobError, match="no worker could start"):
+        run_shards(store, pool)
