@@ -1,0 +1,126 @@
+"""HDF5 files of weights and of trials, read with checks and written whole or not at all.
+
+The layout is flat, one dataset a name, as in the tutorials of computation through dynamics
+(google-research): `trained_params_*.h5` holds a network's weights, `trained_data_*.h5` its trials.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ctd.cells import check_params
+
+TRIAL_AXES = {
+    "inputs": ("trial", "time", "input"),
+    "hiddens": ("trial", "time", "state"),
+    "outputs": ("trial", "time", "output"),
+    "targets": ("trial", "time", "output"),
+    "h0s": ("trial", "state"),
+}
+"""What a file of trials may hold; without `h0s` every trial starts from the network's own h0."""
+
+
+def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
+    """Every dataset at the top of an HDF5 file, name -> array.
+
+    Raises ValueError, naming the file, where it is missing, unreadable or not HDF5, or where it
+    holds no dataset or one that is not numeric.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"{path}: the file {kind}; give the path of an HDF5 file")
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {k: np.asarray(v) for k, v in file.items() if isinstance(v, h5py.Dataset)}
+    except OSError as error:
+        raise ValueError(f"{path}: not an HDF5 file, or a damaged one: {error}") from error
+    if not arrays:
+        raise ValueError(f"{path}: holds no dataset at its top level")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufc":
+            raise ValueError(
+                f"{path}: dataset {name} has the type {array.dtype}, which is no number"
+            )
+    return arrays
+
+
+def write_hdf5(
+    path: str | Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None
+) -> None:
+    """Write name -> array as an HDF5 file; a file that was there is replaced at the very end.
+
+    Times are not recorded, so equal arrays give equal bytes. Raises ValueError where the folder
+    does not exist or refuses the file.
+    """
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error.strerror}") from error
+    os.close(handle)
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(attributes or {})
+            for name, array in arrays.items():
+                file.create_dataset(name, data=np.asarray(array), track_times=False)
+        # mkstemp makes a private file; the user's umask is what a plain open would have followed.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_weights(path: str | Path, cell: str | None = None) -> dict[str, np.ndarray]:
+    """The weights of a network, checked against the cell's shapes where `cell` is given.
+
+    Raises ValueError, naming file and weight.
+    """
+    weights = read_hdf5(path)
+    if cell is not None:
+        check_params(cell, weights, str(path))
+    return weights
+
+
+def write_weights(path: str | Path, weights: Mapping[str, Any], cell: str) -> None:
+    """Write the weights of a network; the cell's name becomes an attribute of the file."""
+    weights = {name: np.asarray(value) for name, value in weights.items()}
+    check_params(cell, weights, str(path))
+    write_hdf5(path, weights, {"cell": cell})
+
+
+def read_trials(path: str | Path) -> dict[str, np.ndarray]:
+    """The trials of a file: name -> array for the names of `TRIAL_AXES` that it holds.
+
+    Raises ValueError, naming file and dataset, where none is there, lengths along an axis disagree,
+    or a value is NaN or infinite. Other datasets are left alone.
+    """
+    found = read_hdf5(path)
+    trials = {name: found[name] for name in TRIAL_AXES if name in found}
+    if not trials:
+        raise ValueError(
+            f"{path}: holds none of {', '.join(TRIAL_AXES)}; found {', '.join(sorted(found))}"
+        )
+    lengths: dict[str, tuple[int, str]] = {}
+    for name, array in trials.items():
+        axes = TRIAL_AXES[name]
+        if array.ndim != len(axes):
+            raise ValueError(
+                f"{path}: {name} has the shape {array.shape}, it needs the axes {axes}"
+            )
+        if not np.isfinite(array).all():
+            bad = int((~np.isfinite(array)).sum())
+            raise ValueError(f"{path}: {name} has {bad} NaN or infinite entries")
+        for axis, length in zip(axes, array.shape, strict=True):
+            first, by = lengths.setdefault(axis, (length, name))
+            if first != length:
+                raise ValueError(f"{path}: {name} has {length} along {axis}, but {by} has {first}")
+    return trials

@@ -1,0 +1,147 @@
+"""HDF5 files of weights and trials: round trips, clear refusals, whole files or none."""
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+from ctd.cells import get_cell
+from ctd.data import read_hdf5, read_trials, read_weights, write_hdf5, write_weights
+
+
+def weights(name="gru"):
+    drawn = get_cell(name).init(jax.random.key(0), 5, 2, 1)
+    return {k: np.asarray(v) for k, v in drawn.items()}
+
+
+def trials():
+    rng = np.random.default_rng(0)
+    return {
+        "inputs": rng.normal(size=(4, 3, 2)),
+        "hiddens": rng.normal(size=(4, 3, 5)),
+        "outputs": rng.normal(size=(4, 3, 1)),
+        "targets": rng.normal(size=(4, 3, 1)),
+        "h0s": rng.normal(size=(4, 5)),
+    }
+
+
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].dtype == value.dtype
+        np.testing.assert_array_equal(got[name], value)
+
+
+@pytest.mark.parametrize("name", ["gru", "vanilla", "lstm", "leaky"])
+def test_weights_round_trip(tmp_path, name):
+    write_weights(tmp_path / "w.h5", weights(name), name)
+    assert_same(read_weights(tmp_path / "w.h5", name), weights(name))
+    assert_same(read_weights(tmp_path / "w.h5"), weights(name))
+
+
+def test_weights_flat_layout(tmp_path):
+    """The tutorials' layout: one dataset a weight at the top of the file."""
+    with h5py.File(tmp_path / "trained_params_vrnn.h5", "w") as file:
+        for name, value in weights("vanilla").items():
+            file.create_dataset(name, data=value)
+    assert_same(read_weights(tmp_path / "trained_params_vrnn.h5", "vanilla"), weights("vanilla"))
+    write_weights(tmp_path / "ours.h5", weights("vanilla"), "vanilla")
+    with h5py.File(tmp_path / "ours.h5") as file:
+        assert set(file) == {"wI", "wR", "bR", "wO", "bO", "h0"}
+        assert file.attrs["cell"] == "vanilla"
+
+
+@pytest.mark.parametrize("left_out", [(), ("h0s",), ("inputs", "targets", "outputs")])
+def test_trials_round_trip(tmp_path, left_out):
+    some = {k: v for k, v in trials().items() if k not in left_out}
+    write_hdf5(tmp_path / "t.h5", some | {"note": np.arange(3)})
+    assert_same(read_trials(tmp_path / "t.h5"), some)
+
+
+def test_write_hdf5_same_bytes(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        write_hdf5(tmp_path / name, weights())
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_write_hdf5_failure_keeps_old(tmp_path):
+    write_hdf5(tmp_path / "w.h5", {"a": np.arange(3)})
+    with pytest.raises(TypeError):
+        write_hdf5(tmp_path / "w.h5", {"a": np.arange(5), "b": np.array([object()])})
+    assert [p.name for p in tmp_path.iterdir()] == ["w.h5"]
+    np.testing.assert_array_equal(read_hdf5(tmp_path / "w.h5")["a"], np.arange(3))
+
+
+def test_write_hdf5_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"w\.h5: cannot be written: No such file"):
+        write_hdf5(tmp_path / "absent" / "w.h5", {"a": np.arange(3)})
+
+
+def test_write_weights_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match=r"w\.h5: bC has 5 NaN"):
+        write_weights(tmp_path / "w.h5", weights() | {"bC": np.full(5, np.nan)}, "gru")
+    assert not list(tmp_path.iterdir())
+
+
+def spoil_cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def spoil_text(path):
+    path.write_text("not HDF5")
+
+
+def spoil_empty(path):
+    with h5py.File(path, "w") as file:
+        file.create_group("nothing")
+
+
+def spoil_strings(path):
+    with h5py.File(path, "w") as file:
+        file["names"] = ["a", "b"]
+
+
+FILES = {
+    "missing": (lambda path: path.unlink(), r"x\.h5: the file does not exist"),
+    "cut short": (spoil_cut, r"x\.h5: not an HDF5 file, or a damaged one"),
+    "text": (spoil_text, r"x\.h5: not an HDF5 file, or a damaged one"),
+    "no dataset": (spoil_empty, r"x\.h5: holds no dataset"),
+    "strings": (spoil_strings, r"x\.h5: dataset names has the type object"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), FILES.values(), ids=FILES)
+@pytest.mark.parametrize("read", [read_hdf5, read_weights, read_trials])
+def test_read_refuses_file(tmp_path, read, spoil, message):
+    path = tmp_path / "x.h5"
+    write_hdf5(path, weights())
+    spoil(path)
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+def test_read_refuses_folder(tmp_path):
+    with pytest.raises(ValueError, match="the file is a folder"):
+        read_hdf5(tmp_path)
+
+
+def test_read_weights_wrong_cell(tmp_path):
+    write_weights(tmp_path / "w.h5", weights(), "gru")
+    with pytest.raises(ValueError, match=r"w\.h5: cell vanilla lacks .* weights of cell gru"):
+        read_weights(tmp_path / "w.h5", "vanilla")
+
+
+TRIALS = {
+    "none known": ({}, "holds none of inputs, hiddens"),
+    "axes": ({"hiddens": np.ones((4, 5))}, r"hiddens has the shape \(4, 5\), it needs the axes"),
+    "trials": ({"hiddens": np.ones((3, 3, 5))}, "hiddens has 3 along trial, but inputs has 4"),
+    "states": ({"h0s": np.ones((4, 6))}, "h0s has 6 along state, but hiddens has 5"),
+    "nan": ({"hiddens": np.full((4, 3, 5), np.nan)}, "hiddens has 60 NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), TRIALS.values(), ids=TRIALS)
+def test_read_trials_refuses(tmp_path, change, message):
+    write_hdf5(tmp_path / "t.h5", trials() | change if change else {"other": np.ones(2)})
+    with pytest.raises(ValueError, match=rf"t\.h5: {message}"):
+        read_trials(tmp_path / "t.h5")

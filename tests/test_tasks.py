@@ -1,0 +1,237 @@
+"""Tasks and spiking data: their statistics, their targets against NumPy, and how they are named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.integrate import solve_ivp
+
+from ctd import tasks
+from ctd.kernel import Params, Static
+from ctd.tasks import TASKS, Task, Trial, batch, get_task
+
+N = 4096
+
+
+def draw(task, n=N, key=0):
+    return Trial(*(np.asarray(leaf, float) for leaf in batch(task, jax.random.key(key), n)))
+
+
+class Echo(Task):
+    """A task of one's own: give the input back."""
+
+    gain: float = 1.0
+
+    @property
+    def n_in(self):
+        return 1
+
+    @property
+    def n_out(self):
+        return 1
+
+    def trial(self, key, dtype):
+        x = jax.random.normal(key, (self.n_steps, 1), dtype)
+        return Trial(x, self.gain * x, jnp.ones(self.n_steps, dtype))
+
+
+class Model(Params):
+    task: Static[tasks.AnyTask] = tasks.Decision()
+
+
+# --- trials ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("task", [cls() for cls in TASKS.values()], ids=TASKS)
+def test_trial_shapes(task, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        trial = jax.eval_shape(lambda key: task.trial(key, dtype), jax.random.key(0))
+    steps = task.n_steps
+    assert [leaf.shape for leaf in trial] == [(steps, task.n_in), (steps, task.n_out), (steps,)]
+    assert all(leaf.dtype == dtype for leaf in trial)
+
+
+def test_trial_is_pure():
+    task = tasks.Integrator()
+    np.testing.assert_array_equal(draw(task, 3).inputs, draw(task, 3).inputs)
+    trials = draw(task, 3).inputs
+    assert np.abs(trials[0] - trials[1]).max() > 0.01
+    assert np.abs(trials - draw(task, 3, key=1).inputs).max() > 0.01
+
+
+def test_white_noise_statistics():
+    """The tutorials' numbers: b ~ U(-0.01, 0.01), noise of 0.025 / sqrt(1 / 25) = 0.125."""
+    x = draw(tasks.Integrator()).inputs[:, :, 0]
+    # Tolerances are 5 standard errors of 4096 x 25 normals, and of 4096 trial means.
+    np.testing.assert_allclose(x.std(), 0.125, rtol=5 / (2 * x.size) ** 0.5 + 0.002)
+    assert abs(x.mean()) < 5 * 0.025 / N**0.5
+    quiet = draw(tasks.Integrator(sd=0)).inputs[:, 0, 0]
+    assert np.abs(quiet).max() <= 0.01
+    np.testing.assert_allclose(quiet.std(), 0.01 / 3**0.5, rtol=0.05)
+
+
+def test_integrator_targets():
+    trials = draw(tasks.Integrator(), 64)
+    np.testing.assert_allclose(trials.targets, np.cumsum(trials.inputs, axis=1), atol=1e-6)
+    assert (trials.mask == 1).all()
+
+
+def test_decision_targets():
+    trials = draw(tasks.Decision())
+    total = trials.inputs[:, :, 0].sum(1)
+    sure = np.abs(total) > 1e-5  # float32 sums of either order agree on these
+    np.testing.assert_array_equal(trials.targets[sure, -1, 0], np.sign(total[sure]))
+    assert (trials.targets[:, :-1] == 0).all()
+    # The sum has mean -0.25 and variance 25 x 0.125^2 + 0.5^2: Phi(0.25 / 0.8) = 0.62.
+    assert abs((trials.targets[:, -1] == -1).mean() - 0.622) < 5 * 0.5 / N**0.5
+    np.testing.assert_array_equal(trials.mask, np.tile(np.eye(25)[-1], (N, 1)))
+    quiet = draw(tasks.Decision(sd=0)).inputs[:, 0, 0]
+    # b = 2 bias (xi - 1/2): mean -bias, standard deviation 2 bias.
+    np.testing.assert_allclose(quiet.mean(), -0.01, atol=5 * 0.02 / N**0.5)
+    np.testing.assert_allclose(quiet.std(), 0.02, rtol=0.06)
+
+
+def test_contextual_targets():
+    trials = draw(tasks.ContextualIntegrator())
+    streams, context = trials.inputs[:, :, :2], trials.inputs[:, :, 2:]
+    assert (context == context[:, :1]).all()
+    assert (context.sum(-1) == 1).all()
+    assert abs(context[:, 0, 0].mean() - 0.5) < 5 * 0.5 / N**0.5
+    chosen = np.where(context[:, 0, :1] == 1, streams[:, :, 0], streams[:, :, 1])
+    np.testing.assert_allclose(trials.targets[:, :, 0], np.cumsum(chosen, axis=1), atol=1e-5)
+    assert abs(np.corrcoef(streams[:, :, 0].sum(1), streams[:, :, 1].sum(1))[0, 1]) < 5 / N**0.5
+
+
+@pytest.mark.parametrize(("n_bits", "p_pulse"), [(1, 0.3), (3, 0.1)])
+def test_flipflop_targets(n_bits, p_pulse):
+    trials = draw(tasks.FlipFlop(n_bits=n_bits, p_pulse=p_pulse), 256)
+    memory = np.zeros((256, n_bits))
+    for t in range(trials.inputs.shape[1]):
+        pulse = trials.inputs[:, t]
+        memory = np.where(pulse != 0, pulse, memory)
+        np.testing.assert_array_equal(trials.targets[:, t], memory)
+    later = trials.inputs[:, 1:]
+    assert set(np.unique(later)) == {-1, 0, 1}
+    error = 5 * (p_pulse * (1 - p_pulse) / later.size) ** 0.5
+    assert abs((later != 0).mean() - p_pulse) < error
+    assert (trials.inputs[:, 0] != 0).all()
+
+
+def test_chaotic_generator():
+    task = tasks.ChaoticGenerator(n_steps=2000, n_units=200, n_targets=3)
+    trials = draw(task, 2)
+    np.testing.assert_array_equal(trials.targets[0], trials.targets[1])
+    np.testing.assert_array_equal(trials.inputs[0, :, 0], np.eye(2000)[0])
+    late = trials.targets[0, -500:]
+    assert late.std() > 0.1, "g = 1.8 is chaotic: activity does not die"
+    calm = draw(task.model_copy(update={"g": 0.8}), 1).targets[0, -500:]
+    assert calm.std() < 0.01, "below g = 1 it does"
+    other = draw(task.model_copy(update={"network_seed": 1}), 1).targets[0]
+    assert np.abs(other - trials.targets[0]).max() > 0.1
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("decision", tasks.Decision()),
+        ({"name": "integrator", "n_steps": 40}, tasks.Integrator(n_steps=40)),
+        ({"name": f"{__name__}.Echo", "gain": 2}, Echo(gain=2)),
+        (tasks.FlipFlop(n_bits=2), tasks.FlipFlop(n_bits=2)),
+    ],
+)
+def test_task_field(given, expected):
+    model = Model(task=given)
+    assert model.task == expected
+    assert hash(model) == hash(Model(task=expected))
+    assert Model.model_validate_json(model.model_dump_json()) == model
+    assert model != Model(task="contextual_integrator")
+
+
+BAD = {
+    "unknown": ("decisoin", "'decisoin' is no task, did you mean 'decision'"),
+    "unknown parameter": (
+        {"name": "flipflop", "n_bit": 2},
+        "task flipflop: unknown parameter n_bit, did you mean 'n_bits'",
+    ),
+    "far parameter": ({"name": "flipflop", "zzz": 2}, "zzz; its parameters are n_steps, n_bits"),
+    "value": ({"name": "integrator", "n_steps": 0}, "task integrator: n_steps: .*greater than 0"),
+    "type": ({"name": "integrator", "sd": "much"}, "sd: .*valid number.*given: 'much'"),
+    "no module": ("nowhere.Task", "task nowhere.Task: there is no module nowhere"),
+    "no class": (f"{__name__}.Model", "has no class Model derived from ctd.tasks.Task"),
+    "no name": ({"n_steps": 3}, "a task's name, or a mapping with its name"),
+    "number": (3, "a task's name, or a mapping with its name"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), BAD.values(), ids=BAD)
+def test_task_field_refuses(given, message):
+    with pytest.raises(ValidationError, match=message):
+        Model(task=given)
+
+
+def test_get_task_missing_import(tmp_path, monkeypatch):
+    """A fault inside the user's module is theirs to see as it is."""
+    (tmp_path / "broken_task.py").write_text("import not_installed_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_here"):
+        get_task("broken_task.Mine")
+
+
+def test_task_schema():
+    options = Model.model_json_schema()["properties"]["task"]["anyOf"]
+    names = {o["properties"]["name"].get("const") for o in options if "properties" in o}
+    assert names == {*TASKS, None}
+
+
+# --- spiking data ---------------------------------------------------------------------------------
+
+
+def test_spikes_from_states():
+    states = jnp.tile(jnp.array([-1.0, 0.0, 1.0, 5.0]), (200, 500, 1))
+    spikes, rates = tasks.spikes_from_states(jax.random.key(0), states, 0.04, max_rate=20)
+    np.testing.assert_allclose(rates[0, 0], [0, 10, 20, 20])
+    assert spikes.dtype == jnp.int32
+    counts = np.asarray(spikes).reshape(-1, 4)
+    assert (counts[:, 0] == 0).all()
+    # 10^5 Poisson counts: mean and variance to 5 standard errors.
+    for k, expected in ((1, 0.4), (2, 0.8)):
+        error = 5 * (expected / len(counts)) ** 0.5
+        np.testing.assert_allclose(counts[:, k].mean(), expected, atol=error)
+        np.testing.assert_allclose(counts[:, k].var(), expected, rtol=0.03)
+
+
+def test_lorenz_scipy():
+    start, dt, n = [1.0, 2.0, 25.0], 0.005, 200
+
+    def flow(_, s):
+        x, y, z = s
+        return [10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z]
+
+    exact = solve_ivp(
+        flow, (0, n * dt), start, t_eval=np.arange(1, n + 1) * dt, rtol=1e-11, atol=1e-11
+    )
+    with jax.enable_x64(True):
+        got = tasks.lorenz(jnp.asarray(start), n, dt)
+    # Fourth order: the error over one time unit is about 1e-5 at this step, growing e-fold.
+    np.testing.assert_allclose(got, exact.y.T, atol=1e-3)
+
+
+def test_lorenz_spikes():
+    data = tasks.lorenz_spikes(jax.random.key(0), n_conditions=20, n_trials=50, n_neurons=10)
+    spikes, rates, states = (np.asarray(data[k]) for k in ("spikes", "rates", "states"))
+    assert spikes.shape == (20, 50, 100, 10)
+    np.testing.assert_allclose(states.reshape(-1, 3).mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(states.reshape(-1, 3).std(0), 1, rtol=1e-4)
+    # Log rates are linear in the state, with weights on the unit sphere.
+    w, residual, *_ = np.linalg.lstsq(states.reshape(-1, 3), np.log(rates / 5).reshape(-1, 10))
+    np.testing.assert_allclose(np.linalg.norm(w, axis=0), 1, rtol=1e-3)
+    assert residual.max() < 1e-4
+    # Poisson: sum over trials of (count - mean)^2 / mean is 1 a trial in the mean.
+    mean = rates[:, None] * 0.01
+    chi2 = ((spikes - mean) ** 2 / mean).mean()
+    np.testing.assert_allclose(chi2, 1, rtol=0.05)
