@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,9 +24,12 @@ from ctd.kernel import (
     traced_of,
 )
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
 SMALL = {
     "kuramoto": {"n": 5, "n_steps": 20},
     "toy": {"n_steps": 5},
+    "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
 }
@@ -175,7 +179,5 @@ def test_kernel_is_frozen():
 
 def test_example_kernel_is_short():
     """The promise of the README: a kernel of one's own in under 40 lines."""
-    from pathlib import Path
-
-    source = Path(__file__).parent.parent / "examples" / "kuramoto.py"
+    source = EXAMPLES / "kuramoto.py"
     assert len(source.read_text().splitlines()) < 40

@@ -1,0 +1,238 @@
+"""Training against a NumPy optimiser, its bookkeeping, and what a diverged network leaves behind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ctd import tasks
+from ctd.batch import Layout, program, run_items
+from ctd.cells import CELLS, check_params, get_cell, run
+from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.train_rnn import (
+    Network,
+    eval_trials,
+    item_keys,
+    kernel,
+    mean_squared_error,
+    minibatch,
+)
+
+TASK = tasks.Integrator(n_steps=6)
+SMALL = {"task": TASK, "n": 8, "batch_size": 5, "n_eval": 12, "n_batches": 7, "report_every": 3}
+PAIR = Layout(2, 2)
+
+
+def small(**changes):
+    """A small network to train. Changes of traced fields share its compiled program."""
+    return Network(**SMALL | {"cell": "vanilla", "n_saved": 4, "learning_rate": 0.02} | changes)
+
+
+def weights_of(results, params, row=0):
+    return {name: results[f"weights.{name}"][row] for name in get_cell(params.cell).axes}
+
+
+def item_key(item=0, seed=0):
+    return jax.random.fold_in(jax.random.key(seed), item)
+
+
+# --- the optimiser --------------------------------------------------------------------------------
+
+
+def numpy_vanilla(w, inputs):
+    """Outputs of the tanh network on a batch, by the textbook."""
+    h, outputs = np.tile(w["h0"], (len(inputs), 1)), []
+    for t in range(inputs.shape[1]):
+        h = np.tanh(h @ w["wR"].T + inputs[:, t] @ w["wI"].T + w["bR"])
+        outputs.append(h @ w["wO"].T + w["bO"])
+    return np.stack(outputs, axis=1)
+
+
+def test_training_numpy():
+    """Every step against Adam written out, on the minibatch that belongs to this step alone."""
+    params = small(
+        dtype="float64", decay=0.9, l2=0.01, clip_norm=0.25, adam_eps=1e-3, recurrent_scale=0.7
+    )
+    static, results = static_of(params), run_items(kernel, params)
+    with jax.enable_x64(True):
+        key_weights, key_data = item_keys(item_key(), traced_of(params))
+        drawn = get_cell("vanilla").init(
+            key_weights, 8, 1, 1, recurrent_scale=0.7, dtype=jnp.float64
+        )
+        w = {k: np.asarray(v) for k, v in drawn.items()}
+        m = {k: np.zeros_like(v) for k, v in w.items()}
+        v = {k: np.zeros_like(v) for k, v in w.items()}
+        losses, norms = [], []
+        for step in range(7):
+            trials = minibatch(static, key_data, step)
+            x, z = np.asarray(trials.inputs), np.asarray(trials.targets)
+            losses.append(np.mean((numpy_vanilla(w, x) - z) ** 2))
+
+            def loss(w, x=x, z=z):
+                outputs = jax.vmap(lambda one: run(get_cell("vanilla"), w, one)[1])(x)
+                return jnp.mean((outputs - z) ** 2) + 0.01 * sum(jnp.sum(a**2) for a in w.values())
+
+            g = {k: np.asarray(a) for k, a in jax.grad(loss)(w).items()}
+            norms.append(sum(np.sum(a**2) for a in g.values()) ** 0.5)
+            g = {k: a * min(1, 0.25 / norms[-1]) for k, a in g.items()}
+            for k in w:
+                m[k] = 0.9 * m[k] + 0.1 * g[k]
+                v[k] = 0.999 * v[k] + 0.001 * g[k] ** 2
+                rate = 0.02 * 0.9**step
+                first, second = m[k] / (1 - 0.9 ** (step + 1)), v[k] / (1 - 0.999 ** (step + 1))
+                w[k] = w[k] - rate * first / (np.sqrt(second) + 1e-3)
+    assert max(norms) > 0.25 > min(norms), "clipping is on in some steps and off in others"
+    for name, value in w.items():
+        found = results[f"weights.{name}"][0]
+        np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-12, err_msg=name)
+    expected = [np.mean(losses[:3]), np.mean(losses[3:6]), losses[6]]
+    np.testing.assert_allclose(results["curve"][0], expected, rtol=1e-10)
+
+
+def test_minibatch_each_step_its_own():
+    static = static_of(small())
+    first = [np.asarray(minibatch(static, item_key(), step).inputs) for step in range(20)]
+    other = [np.asarray(minibatch(static, item_key(1), step).inputs) for step in range(20)]
+    trials = np.concatenate(first + other).reshape(-1, TASK.n_steps)
+    assert len(np.unique(trials, axis=0)) == 2 * 20 * static.batch_size
+    np.testing.assert_array_equal(minibatch(static, item_key(), 3).inputs, first[3])
+
+
+# --- bookkeeping ----------------------------------------------------------------------------------
+
+
+def test_results_bookkeeping():
+    params = small(l2=0.1)
+    results = run_items(kernel, params, layout=PAIR)
+    check_params("vanilla", weights_of(results, params), "here")
+    assert results["curve"].shape == (1, 3)
+    np.testing.assert_array_equal(kernel.coords(params, None)["batch"], [3, 6, 7])
+    assert results["batches"] == 7
+    assert kernel.outcomes[results["outcome"][0]].name == "trained"
+    assert results["train_loss"] == results["curve"][0, -1]
+    for name, value in results.items():
+        assert value.ndim == 1 + len(kernel.dims[name].axes), name
+    # 12 evaluation trials in minibatches of 5: the mean over all, without the L2 penalty.
+    weights, trials = weights_of(results, params), eval_trials(TASK, 12)
+    outputs = numpy_vanilla(weights, np.asarray(trials.inputs))
+    loss = np.mean((outputs - trials.targets) ** 2)
+    np.testing.assert_allclose(results["eval_loss"][0], loss, rtol=1e-5)
+    np.testing.assert_allclose(results["outputs"][0], outputs[:4], rtol=1e-5, atol=1e-6)
+    read = results["states"][0] @ weights["wO"].T + weights["bO"]
+    np.testing.assert_allclose(read, outputs[:4], rtol=1e-5, atol=1e-6)
+
+
+def test_masked_steps_do_not_count():
+    trials = eval_trials(tasks.Decision(n_steps=6), 64)
+    cell = get_cell("vanilla")
+    weights = cell.init(jax.random.key(0), 8, 1, 1)
+    outputs = numpy_vanilla(weights, np.asarray(trials.inputs))
+    expected = np.mean((outputs - trials.targets)[:, -1] ** 2)
+    np.testing.assert_allclose(mean_squared_error(cell, weights, trials), expected, rtol=1e-5)
+
+
+def test_networks_differ_by_item_and_seed():
+    together = run_items(kernel, small(), {"seed": [0, 0, 1]}, layout=PAIR)
+    rows = together["wR"]
+    assert min(np.abs(rows[i] - rows[j]).max() for i in range(3) for j in range(i)) > 0.1
+    again = run_items(kernel, small(), {"seed": [0, 0]}, layout=PAIR)
+    for name, value in again.items():
+        np.testing.assert_array_equal(value, together[name][:2], err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_learns(cell):
+    params = small(
+        cell=cell, n=16, n_batches=60, report_every=20, batch_size=16, learning_rate=0.05, alpha=0.5
+    )
+    results = run_items(kernel, params)
+    curve = results["curve"][0]
+    assert curve[-1] < 0.5 * curve[0]
+    check_params(cell, weights_of(results, params), "here")
+    if cell == "leaky":
+        assert results["alpha"] == np.float32(0.5)
+
+
+def test_own_task_by_dotted_path(tmp_path, monkeypatch):
+    (tmp_path / "mylab.py").write_text(
+        "from typing import ClassVar\n"
+        "import jax, jax.numpy as jnp\n"
+        "from ctd.tasks import Task, Trial\n"
+        "class Echo(Task):\n"
+        "    gain: float = 1.0\n"
+        "    n_in: ClassVar[int] = 2\n"
+        "    n_out: ClassVar[int] = 2\n"
+        "    def trial(self, key, dtype):\n"
+        "        x = jax.random.normal(key, (self.n_steps, 2), dtype)\n"
+        "        return Trial(x, self.gain * x, jnp.ones(self.n_steps, dtype))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    params = small(task={"name": "mylab.Echo", "gain": 0.5, "n_steps": 3})
+    state, results = program(kernel, static_of(params), PAIR).abstract(
+        kernel.load(inputs_of(params)), traced_of(params)
+    )
+    assert state.weights["wI"].shape == (8, 2)
+    assert results["outputs"].shape == (4, 3, 2)
+
+
+# --- divergence -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "batches"),
+    [
+        (1e6, 3),  # the loss grows: seen at the end of the block
+        (1e38, 1),  # the loss overflows: no step is taken from there on
+    ],
+)
+def test_diverged_is_data(rate, batches):
+    """A network that runs away stops early with finite weights; its neighbour is untouched."""
+    both = run_items(kernel, small(), {"learning_rate": [0.02, rate]}, layout=PAIR)
+    calm = run_items(kernel, small(), {"learning_rate": [0.02, 0.02]}, layout=PAIR)
+    assert [kernel.outcomes[k].name for k in both["outcome"]] == ["trained", "diverged"]
+    assert kernel.outcomes[1].failed
+    assert both["batches"][1] == batches
+    assert np.isnan(both["curve"][1, 1:]).all()
+    assert np.isfinite(both["train_loss"]).all()
+    check_params("vanilla", weights_of(both, small(), 1), "here")
+    for name, value in both.items():
+        np.testing.assert_array_equal(value[0], calm[name][0], err_msg=name)
+
+
+@pytest.mark.parametrize("outcome", [(0, 1, 0, 0), (1, 1, 1, 1)])
+def test_reduce_and_figure(outcome):
+    curves = np.array([[3, 1, 0.5], [9, np.nan, np.nan], [3, 2, 1], [5, 3, 0.1]], np.float32)
+    results = {
+        "outcome": np.array(outcome),
+        "curve": curves,
+        "train_loss": curves[:, -1],
+        "eval_loss": np.array([0.4, np.nan, 0.9, 0.2]),
+    }
+    columns, options = {"item": np.array([10, 11, 12, 13])}, kernel.Options(n_best=2)
+    reduced = kernel.reduce(small(), None, columns, results, options)
+    assert list(reduced["network"]) == ([] if all(outcome) else [13, 10])
+    for name, value in reduced.items():
+        assert value.ndim == len(kernel.reduced[name].axes), name
+    if not all(outcome):
+        np.testing.assert_allclose(reduced["curve_quantile"][1], [3, 2, 0.5])
+    picture = kernel.figure(small(), None, columns, results, reduced)
+    assert len(picture.axes[0].lines) == 5
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+BAD = {
+    "cell": ({"cell": "grru"}, "cell\n.*'grru' is unknown; did you mean 'gru'"),
+    "task": ({"task": "decisoin"}, "task\n.*did you mean 'decision'"),
+    "saved": ({"n_saved": 13}, "n_saved: 13 trials cannot be stored of n_eval = 12"),
+    "rate": ({"learning_rate": 0}, "learning_rate\n.*greater than 0"),
+    "field": ({"n_units": 3}, "n_units\n.*Extra inputs"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_params_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        small(**changes)
