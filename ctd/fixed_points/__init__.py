@@ -1,0 +1,24 @@
+"""Kernel: fixed and slow points of a recurrent network, h with F(h, x) = h or nearly so.
+
+The speed of a state is q(h) = |F(h, x) - h|^2 / 2 at a constant input x (Sussillo & Barak 2013,
+"Opening the black box"). A *fixed point* has q = 0 to a tolerance; a *slow point* is a local minimum of
+q with q > 0. An item is one candidate: a search down q from one start. Tolerances on the tutorials'
+loss, the mean over units of (F - h)^2 = 2 q / n, are to be multiplied by n / 2.
+
+    candidates   the network, the states that searches start from
+    search       the searches: Levenberg-Marquardt, Adam
+    unique       which of their ends are the same point
+    linear       the network linearised around a point
+    summary      the table of the points of a network         picture    its figure
+    notebook     `find`, the same for a function of one's own
+
+`reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
+"""
+
+from ctd.fixed_points.candidates import load, map_of, n_in_of
+from ctd.fixed_points.kernel import make_kernel
+from ctd.fixed_points.notebook import Found, find
+
+kernel = make_kernel("fixed_points", map_of, load, n_in_of)
+
+__all__ = ["Found", "find", "kernel"]

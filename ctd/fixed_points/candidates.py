@@ -1,0 +1,146 @@
+"""The network whose fixed points are sought, and the states from which the searches start."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctd import tasks
+from ctd.cells import CELLS, Cell, check_params, get_cell, run
+from ctd.data import read_hdf5
+
+Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
+"""F(weights, state, input) -> the next state."""
+
+
+class Network(NamedTuple):
+    """What all candidates of a network share."""
+
+    weights: dict[str, Any]
+    states: Any
+    """(trial, time, state), the candidate states; number k is states.reshape(-1, state)[k]."""
+    spread: Any
+    """Root mean square distance of the states from their mean; 1 where they are all the same."""
+    largest: Any
+    """The largest |h_i| among the states, at least 1."""
+
+
+def find_cell(name: str) -> Cell | Map:
+    """The cell of this name, or what lies at the dotted path: a Cell or a plain F(weights, h, x)."""
+    module, _, attribute = name.rpartition(".")
+    if name in CELLS or not module:
+        return get_cell(name)
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        # A missing import inside the user's module is theirs to see as it is.
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise ValueError(f"cell: {name}: there is no module {error.name}") from None
+    if not (isinstance(found, Cell) or callable(found)):
+        raise ValueError(
+            f"cell: {name}: {module} has no {attribute} that is a ctd.cells.Cell or a function "
+            "F(weights, h, x)"
+        )
+    return found
+
+
+def map_of(static: Any) -> Map:
+    """F of the cell, or the user's own F."""
+    found = find_cell(static.cell)
+    return found.step if isinstance(found, Cell) else found
+
+
+def n_in_of(static: Any, network: Network) -> int | None:
+    """How many inputs the network has; None for a user's own F, which may take any number."""
+    found = find_cell(static.cell)
+    return found.infer(network.weights)[1] if isinstance(found, Cell) else None
+
+
+def make_network(weights: dict[str, Any], states: Any, dtype: str) -> Network:
+    """Check the states, (..., state), and measure their spread. Raises ValueError."""
+    states = np.asarray(states, dtype)
+    if states.ndim == 0 or states.size == 0:
+        raise ValueError(f"shape {states.shape}: at least one state expected, (candidate, state)")
+    if not np.isfinite(states).all():
+        bad = int((~np.isfinite(states)).sum())
+        raise ValueError(f"{bad} of {states.size} entries are NaN or infinite")
+    if states.ndim != 3:
+        states = states.reshape(-1, 1, states.shape[-1])
+    flat = states.reshape(-1, states.shape[-1])
+    spread = np.sqrt(np.mean(np.sum((flat - flat.mean(0)) ** 2, axis=1)))
+    largest = max(1.0, float(np.abs(flat).max()))
+    weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
+    return Network(
+        weights, states, np.asarray(spread if spread > 0 else 1, dtype), np.asarray(largest, dtype)
+    )
+
+
+def load(inputs: Any) -> Network:
+    """Read the weights; read the candidate states, or run trials of the task to get them."""
+    found = find_cell(inputs.cell)
+    weights: dict[str, Any] = {}
+    if inputs.weights is not None:
+        weights = read_hdf5(inputs.weights)
+        if isinstance(found, Cell) and found is CELLS.get(found.name):
+            check_params(inputs.cell, weights, inputs.weights)
+    elif isinstance(found, Cell):
+        raise ValueError(f"weights: cell {inputs.cell} needs a file of weights")
+    if inputs.candidates is None:
+        if not isinstance(found, Cell):
+            raise ValueError(
+                f"candidates: {inputs.cell} is a function without an initial state to run trials "
+                "from; give a file of candidate states"
+            )
+        return make_network(weights, simulate(found, weights, inputs), inputs.dtype)
+    where = f"{inputs.candidates}: {inputs.dataset}"
+    stored = read_hdf5(inputs.candidates)
+    if inputs.dataset not in stored:
+        raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}")
+    states = stored[inputs.dataset]
+    if isinstance(found, Cell):
+        size = found.state_size(found.infer(weights)[0])
+        if states.ndim == 0 or states.shape[-1] != size:
+            raise ValueError(
+                f"{where}: has the shape {states.shape}, but the state of this network has "
+                f"{size} entries, which the last axis must have"
+            )
+    try:
+        return make_network(weights, states, inputs.dtype)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
+    """The states of `n_trials` trials of the task, (trial, time, state), without those at t = 0."""
+    n_in = cell.infer(weights)[1]
+    if inputs.task.n_in != n_in:
+        raise ValueError(
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs,"
+            f" but the network in {inputs.weights} takes {n_in}"
+        )
+    trials = tasks.batch(
+        inputs.task, jax.random.key(inputs.trial_seed), inputs.n_trials, inputs.dtype
+    )
+    network = {name: jnp.asarray(value, inputs.dtype) for name, value in weights.items()}
+    states = jax.jit(jax.vmap(lambda x: run(cell, network, x)[0]))(trials.inputs)
+    return np.asarray(states)
+
+
+def draw_start(network: Network, traced: Any, key: jax.Array) -> jax.Array:
+    """Candidate number `traced.candidate` (modulo their number), mixed and with noise, (state,).
+
+    With probability `mix` the start lies between the candidate and another state drawn at random:
+    halfway, or anywhere on the segment, each in half of the cases.
+    """
+    states = network.states.reshape(-1, network.states.shape[-1])
+    key_choice, key_noise = jax.random.split(key)
+    chosen, halfway, share, other = jax.random.uniform(key_choice, (4,), states.dtype)
+    h = states[traced.candidate % len(states)]
+    to = states[jnp.minimum((other * len(states)).astype(jnp.int32), len(states) - 1)] - h
+    share = jnp.where(chosen < traced.mix, jnp.where(halfway < 0.5, 0.5, share), 0)
+    noise: jax.Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
+    return h + share.astype(states.dtype) * to + noise

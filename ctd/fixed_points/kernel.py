@@ -1,0 +1,185 @@
+"""The kernel of `ctd.fixed_points`: its parameters, and the searches behind the kernel contract."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+from pydantic import AfterValidator, Field
+
+from ctd import tasks
+from ctd.cells import CELLS
+from ctd.fixed_points import search
+from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
+from ctd.fixed_points.picture import figure
+from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
+from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
+
+
+def _known(name: str) -> str:
+    find_cell(name)
+    return name
+
+
+class FixedPoint(Params):
+    """One candidate: a search for a point with q(h) = |F(h, x) - h|^2 / 2 = 0."""
+
+    dtype: Static[Literal["float32", "float64"]] = "float64"
+    cell: Static[Annotated[str, AfterValidator(_known)]] = Field(
+        "gru",
+        description=f"{', '.join(CELLS)}; or the dotted path of a Cell or of F(weights, h, x)",
+    )
+    method: Static[Literal["lm", "adam"]] = Field(
+        "lm",
+        description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
+        "and ends at slow points by the limit",
+    )
+    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    candidates: File[str | None] = Field(
+        None, description="HDF5 file of states to start from; without it, trials are run"
+    )
+    dataset: Data[str] = Field(
+        "hiddens", description="name of the states in that file, (..., state)"
+    )
+    task: Data[tasks.AnyTask] = Field(
+        tasks.Decision(), description="task whose trials give the states to start from"
+    )
+    n_trials: Data[int] = Field(400, gt=0, description="trials that are run")
+    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
+    dt: Data[float | None] = Field(
+        None, gt=0, description="length of a step (s): frequencies and time constants in seconds"
+    )
+    candidate: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="number of the state to start from, modulo their number"
+    )
+    x: Traced[tuple[float, ...]] = Field(
+        (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
+    )
+    noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
+    mix: Traced[float] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability to start between two states instead of at one: finds saddles",
+    )
+    q_tol: Traced[float] = Field(
+        1e-20, gt=0, description="a fixed point has q below this; the tutorials' loss is 2 q / n"
+    )
+    max_iterations: Traced[int] = Field(
+        10_000, gt=0, lt=2**31, description="gradients (adam) or Hessian products (lm) of a search"
+    )
+    max_step: Traced[float] = Field(
+        0.25, gt=0, description="lm: longest step, in units of the states' spread"
+    )
+    stray: Traced[float] = Field(
+        3.0, gt=0, description="diverged: an |h_i| beyond this many times the largest candidate's"
+    )
+    learning_rate: Traced[float] = Field(0.2, gt=0, description="adam: first step size")
+    decay: Traced[float] = Field(
+        0.9999, gt=0, le=1, description="adam: factor of the step size at each iteration"
+    )
+    adam_eps: Traced[float] = Field(1e-5, gt=0, description="adam: epsilon")
+
+
+OUTCOMES = (
+    Outcome("fixed", "q fell below q_tol, or below rounding"),
+    Outcome("slow", "a local minimum of q: the Newton step is negligible, the curvature positive"),
+    Outcome("limit", "max_iterations reached, or no step lowered q any more"),
+    Outcome("diverged", "q not finite, or a unit beyond stray times the candidates", failed=True),
+)
+
+DIMS = {
+    "point": Var(("state",), "1", "where the search ended"),
+    "q": Var((), "1", "q = |F(h) - h|^2 / 2 there"),
+    "residual": Var((), "1", "|F(h) - h| there"),
+    "gradient_norm": Var((), "1", "norm of the gradient of q there"),
+    "distance": Var((), "1", "distance of the end from the start"),
+    "iterations": Var((), "1", "gradients (adam) or Hessian products (lm) computed"),
+    "outcome": Var((), "1", "how the search ended"),
+    "constant_input": Var(("input",), "1", "the constant input x"),
+}
+
+
+def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
+    """x, zeros where none was given. Raises ValueError where its length does not fit the network."""
+    if traced.x.shape[0] == 0:
+        return jnp.zeros(n_in or 0, shared.states.dtype)
+    if n_in is not None and traced.x.shape[0] != n_in:
+        raise ValueError(f"x: {traced.x.shape[0]} numbers given, but the network has {n_in} inputs")
+    return traced.x
+
+
+def make_kernel(
+    name: str,
+    map_of: Callable[[Any], Map],
+    load: Callable[[Any], Network],
+    n_in_of: Callable[[Any, Network], int | None],
+) -> Kernel:
+    """The kernel that searches the map `map_of(static)` on the network that `load` gives.
+
+    `n_in_of(static, network)` is the length of its input; None: whatever length x has.
+    """
+
+    def bind(static: Any, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
+        x = constant_input(shared, traced, n_in_of(static, shared))
+        f = map_of(static)
+        limits = search.Settings(
+            traced.q_tol, traced.max_iterations, shared.spread, traced.stray * shared.largest
+        )
+        return lambda h: f(shared.weights, h, x), limits
+
+    def adam(traced: Any) -> search.AdamSettings:
+        return search.AdamSettings(traced.learning_rate, traced.decay, traced.adam_eps)
+
+    def init(static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
+        step, limits = bind(static, shared, traced)
+        start = draw_start(shared, traced, key)
+        if static.method == "adam":
+            return search.adam_init(step, start, adam(traced), limits)
+        return search.lm_init(step, start, traced.max_step, limits)
+
+    def advance(static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
+        del key
+        step, limits = bind(static, shared, traced)
+
+        def tick(state: Any) -> Any:
+            if static.method == "adam":
+                return search.adam_tick(step, adam(traced), limits, state)
+            return search.lm_tick(step, traced.max_step, limits, state)
+
+        return search.run_block(tick, state)
+
+    def result(
+        static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
+    ) -> dict[str, jax.Array]:
+        del key
+        return {
+            "point": state.h,
+            "q": state.q,
+            "residual": jnp.sqrt(2 * state.q),
+            "gradient_norm": jnp.linalg.norm(state.g),
+            "distance": jnp.linalg.norm(state.h - state.start),
+            "iterations": state.iterations,
+            "outcome": state.outcome,
+            "constant_input": constant_input(shared, traced, n_in_of(static, shared)),
+        }
+
+    return Kernel(
+        name=name,
+        Params=FixedPoint,
+        dims=DIMS,
+        load=load,
+        init=init,
+        advance=advance,
+        finished=lambda state: state.outcome != search.RUNNING,
+        result=result,
+        outcomes=OUTCOMES,
+        reduce=lambda *args: reduce(map_of, *args),
+        reduced=REDUCED,
+        Options=Options,
+        summary=SUMMARY,
+        figure=figure,
+        width=1024,
+        # Shared weights: one product serves the whole microbatch; wider ones leave the cache.
+        microbatches=(64,),
+    )

@@ -1,0 +1,77 @@
+"""The network linearised around a point: Jacobians, modes, and what they say about stability."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+class Derivatives(NamedTuple):
+    """Derivatives of F at k points, float64."""
+
+    dh: np.ndarray
+    """dF/dh, (k, state, state): row i, column j is dF_i / dh_j."""
+    dx: np.ndarray
+    """dF/dx, (k, state, input)."""
+    curvature: np.ndarray
+    """(k,) smallest eigenvalue of the Hessian of q: positive at a strict local minimum."""
+
+
+def derivatives(
+    step: Callable[[jax.Array, jax.Array], jax.Array], points: np.ndarray, x: np.ndarray
+) -> Derivatives:
+    """Derivatives of the map step(h, x) at points (k, state) with inputs x (k, input)."""
+
+    def at(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        h, x = pair
+        q = lambda h: jnp.sum((step(h, x) - h) ** 2) / 2
+        dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
+        return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0]
+
+    with jax.enable_x64(True):
+        if len(points) == 0:
+            n, n_in = points.shape[1], x.shape[1]
+            return Derivatives(np.zeros((0, n, n)), np.zeros((0, n, n_in)), np.zeros(0))
+        # One point after the other: a Hessian's workspace is n times that of its gradient.
+        values = jax.jit(lambda pairs: lax.map(at, pairs))(
+            (jnp.asarray(points, jnp.float64), jnp.asarray(x, jnp.float64))
+        )
+        return Derivatives(*(np.asarray(value) for value in values))
+
+
+class Modes(NamedTuple):
+    """Modes of k Jacobians, by decreasing magnitude; of a conjugate pair, the positive angle first."""
+
+    eigenvalues: np.ndarray
+    """(k, mode) complex."""
+    right: np.ndarray
+    """(k, state, mode): J right_m = lambda_m right_m, of unit length."""
+    left: np.ndarray
+    """(k, state, mode): left_m^H J = lambda_m left_m^H, with left^H right = 1."""
+
+
+def modes(jacobians: np.ndarray) -> Modes:
+    """Eigenvalues, right and left eigenvectors of (k, n, n) matrices."""
+    values, right = (part.astype(complex) for part in np.linalg.eig(jacobians))
+    # Equal magnitudes up to rounding keep conjugate pairs together.
+    magnitude, real = np.round(np.abs(values), 12), np.round(values.real, 12)
+    order = np.lexsort((-values.imag, -real, -magnitude), axis=-1)
+    values = np.take_along_axis(values, order, axis=-1)
+    right = np.take_along_axis(right, order[:, None, :], axis=-1)
+    # A defective matrix has no basis of eigenvectors: its left ones are then a least-squares answer.
+    left = np.linalg.pinv(right, rcond=1e-15).conj().swapaxes(-1, -2)
+    return Modes(values, right, left)
+
+
+def time_constants(eigenvalues: np.ndarray) -> np.ndarray:
+    """-1 / ln|lambda| in steps: e-folding time, negative where a mode grows, inf where it stays."""
+    with np.errstate(divide="ignore"):
+        return 1 / (0 - np.log(np.abs(eigenvalues)))
+
+
+def frequencies(eigenvalues: np.ndarray) -> np.ndarray:
+    """arg(lambda) / 2 pi in cycles per step, within (-1/2, 1/2]."""
+    return np.angle(eigenvalues) / (2 * np.pi)

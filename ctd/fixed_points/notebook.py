@@ -1,0 +1,88 @@
+"""`find`: the search for a function of one's own, in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctd.batch import precision, run_items
+from ctd.fixed_points.candidates import Network, make_network
+from ctd.fixed_points.kernel import FixedPoint, make_kernel
+from ctd.fixed_points.summary import Options
+from ctd.kernel import inputs_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `find` found."""
+
+    results: dict[str, np.ndarray]
+    """One row a candidate: point, q, residual, outcome (see `outcomes`), ..."""
+    unique: dict[str, np.ndarray]
+    """One row a fixed or slow point: kind, point, eigenvalue, right, left, stable, ..."""
+    outcomes: tuple[str, ...]
+    """The names of the codes in results["outcome"]."""
+    network: Network
+    inputs: Any
+    draw: Callable[..., Any]
+
+    def figure(self) -> Any:
+        """The points in the plane of the candidates' first two principal components, and spectra."""
+        with precision(self.inputs):
+            return self.draw(self.inputs, self.network, {}, self.results, self.unique)
+
+
+def find(
+    step: Callable[..., jax.Array],
+    candidates: Any,
+    *,
+    x: Any = None,
+    method: str = "lm",
+    seed: int = 0,
+    **settings: Any,
+) -> Found:
+    """Find h with step(h) = h, or the local minima of q(h) = |step(h) - h|^2 / 2, from many starts.
+
+    Args:
+        step: the one-step map of one state, (n,) -> (n,), written in JAX; step(h, x) where x is given.
+        candidates: (m, n) states to start from.
+        x: constant input, (n_in,) for all candidates or (m, n_in).
+        method: "lm" or "adam".
+        seed: of the noise on the starts.
+        **settings: fields of `FixedPoint` (noise, q_tol, max_iterations, dtype, dt, ...) and of
+            `Options` (unique_tol, outlier_tol, max_points).
+
+    Raises ValueError where candidates, input and settings do not fit each other.
+    """
+    chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
+    params, options = FixedPoint(method=method, **settings), Options(**chosen)
+    candidates = np.asarray(candidates)
+    if candidates.ndim != 2:
+        raise ValueError(f"candidates: shape {candidates.shape}, (candidate, state) expected")
+    try:
+        network = make_network({}, candidates, params.dtype)
+    except ValueError as error:
+        raise ValueError(f"candidates: {error}") from None
+    m = len(candidates)
+    columns: dict[str, np.ndarray] = {"candidate": np.arange(m)}
+    if x is not None:
+        x = np.asarray(x, float)
+        if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != m):
+            raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
+        columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
+
+    def f(weights: Any, h: jax.Array, x_now: jax.Array) -> jax.Array:
+        del weights
+        return step(h) if x is None else step(h, x_now)
+
+    kernel = make_kernel("find", lambda static: f, lambda inputs: network, lambda *_: None)
+    results = run_items(kernel, params, columns, seed=seed, shared=network)
+    inputs = inputs_of(params)
+    assert kernel.reduce is not None
+    assert kernel.figure is not None
+    with precision(inputs):
+        unique = kernel.reduce(inputs, network, columns, results, options)
+    outcomes = tuple(outcome.name for outcome in kernel.outcomes)
+    return Found(results, unique, outcomes, network, inputs, kernel.figure)

@@ -1,0 +1,291 @@
+"""Two ways down q(h) = |F(h) - h|^2 / 2, each as a state machine for one candidate.
+
+A tick is one gradient of q (adam) or one gradient and one Hessian-vector product (lm), so that
+candidates at different stages of their searches still run in one program.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+Step = Callable[[jax.Array], jax.Array]
+"""The one-step map h -> F(h) of one candidate: weights and input are bound."""
+
+RUNNING = -1
+FIXED, SLOW, LIMIT, DIVERGED = range(4)
+
+BLOCK = 32
+"""Ticks of one `advance`. A search takes some hundreds; in a finished one a lane idles half a block."""
+
+POINT_TOL = 1e-5
+"""A slow point is located to this, in units of the candidates' spread: well below any tolerance by
+which points are told apart, and above the rounding of Newton steps along nearly flat valleys."""
+
+
+class Settings(NamedTuple):
+    """What ends a search, and how far it may go. Scalars."""
+
+    q_tol: jax.Array
+    max_iterations: jax.Array
+    spread: jax.Array
+    """Root mean square distance of the candidate states from their mean: the unit of lengths."""
+    bound: jax.Array
+    """A search whose largest |h_i| exceeds this has diverged."""
+
+
+def speed(step: Step) -> Callable[[jax.Array], jax.Array]:
+    """h -> q(h)."""
+    return lambda h: jnp.sum((step(h) - h) ** 2) / 2
+
+
+def run_block(tick: Callable[[Any], Any], state: Any) -> Any:
+    """At most BLOCK ticks, fewer once the outcome is known."""
+
+    def going(carry: tuple[jax.Array, Any]) -> jax.Array:
+        count, state = carry
+        return (count < BLOCK) & (state.outcome == RUNNING)
+
+    start = (jnp.zeros((), jnp.int32), state)
+    return lax.while_loop(going, lambda carry: (carry[0] + 1, tick(carry[1])), start)[1]
+
+
+def _verdict(h: jax.Array, q: jax.Array, iterations: jax.Array, limits: Settings) -> jax.Array:
+    """The outcome at h, RUNNING where the search goes on."""
+    # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
+    floor = (4 * jnp.finfo(h.dtype).eps) ** 2 * jnp.sum(h * h) / 2
+    lost = ~jnp.isfinite(q) | (jnp.max(jnp.abs(h)) > limits.bound)
+    outcome = jnp.where(iterations >= limits.max_iterations, LIMIT, RUNNING)
+    outcome = jnp.where(q <= jnp.maximum(limits.q_tol, floor), FIXED, outcome)
+    return jnp.where(lost, DIVERGED, outcome).astype(jnp.int32)
+
+
+# --- Levenberg-Marquardt --------------------------------------------------------------------------
+
+FORCING = 0.5, 1 / 3
+"""CG ends at a residual of min(a, (|g| / spread)^b) |g|: superlinear convergence (Dembo et al. 1982)."""
+
+TIGHT = 1e-3
+"""The same for steps so short that they may certify a slow point; and what part of q one may gain."""
+
+
+class Descent(NamedTuple):
+    """A Levenberg-Marquardt search between two ticks: at h, with part of the next step p known."""
+
+    start: jax.Array
+    h: jax.Array
+    q: jax.Array
+    g: jax.Array
+    """Gradient of q at h."""
+    radius: jax.Array
+    p: jax.Array
+    r: jax.Array
+    """-(g + H p), the residual of the Newton equations."""
+    rz: jax.Array
+    """r.M r, M the preconditioner."""
+    d: jax.Array
+    """The next direction of the conjugate gradients."""
+    along: jax.Array
+    """Unit vector along the valley: the last long step."""
+    along_length: jax.Array
+    """Length of that step."""
+    boost: jax.Array
+    """The preconditioner is M = 1 + boost along along'."""
+    stiffness: jax.Array
+    """Largest curvature met so far, d.H d / d.d."""
+    decrease: jax.Array
+    """What the quadratic model says that p gains, -(g.p + p.H.p / 2)."""
+    trying: jax.Array
+    """p is complete: the next tick looks at h + p."""
+    inside: jax.Array
+    """p met neither the radius nor negative curvature."""
+    products: jax.Array
+    """int32, Hessian products of this step."""
+    iterations: jax.Array
+    """int32, ticks so far."""
+    outcome: jax.Array
+
+
+def _precondition(s: Descent, r: jax.Array) -> jax.Array:
+    return r + s.boost * (s.along @ r) * s.along
+
+
+def _begin(s: Descent) -> Descent:
+    """Conjugate gradients from p = 0."""
+    d = _precondition(s, -s.g)
+    return s._replace(
+        p=jnp.zeros_like(s.h),
+        r=-s.g,
+        rz=-s.g @ d,
+        d=d,
+        decrease=jnp.zeros_like(s.q),
+        trying=jnp.zeros((), bool),
+        inside=jnp.ones((), bool),
+        products=jnp.zeros((), jnp.int32),
+    )
+
+
+def lm_init(step: Step, h: jax.Array, max_step: jax.Array, limits: Settings) -> Descent:
+    q, g = jax.value_and_grad(speed(step))(h)
+    zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    radius = max_step * limits.spread
+    outcome = _verdict(h, q, zero, limits)
+    nothing, none = jnp.zeros_like(h), jnp.zeros_like(q)
+    valley = (nothing, none, none, none)
+    s = Descent(h, h, q, g, radius, g, g, q, g, *valley, q, no, no, zero, zero, outcome)
+    return _begin(s)
+
+
+def lm_tick(step: Step, max_step: jax.Array, limits: Settings, s: Descent) -> Descent:
+    """One Hessian-vector product of the Levenberg-Marquardt search.
+
+    The step p minimises the quadratic model g.p + p.H.p / 2 within |p| <= radius: Levenberg's damped
+    step, with the radius in place of the damping (More 1978). H = J'J + sum_i f_i d2f_i, f = F - h,
+    is the full Hessian, since at a slow point J'f = 0 with f != 0: there J'J alone is singular, and
+    convergence would not be quadratic. The model is minimised by conjugate gradients that end at the
+    radius or at negative curvature (Steihaug 1983; Nocedal & Wright 2006, algorithm 7.2): products
+    H d cost a few evaluations of F, need no n x n matrix, and batch into matrix products that
+    share the weights. A step that gains too little is halved and tried again along the same p.
+
+    A search follows a curved valley of q, along which the curvature is thousands of times lower than
+    across: conjugate gradients are preconditioned to see it as stiff as the rest. The valley's
+    direction is that of the last long step; the curvature along it costs nothing, since the tick that
+    tries a step has its Hessian product to spare. Steps that were cut at `max_step` do not count:
+    far from a valley they would lead out of the basin of gradient descent.
+    """
+    at = jnp.where(s.trying, s.h + s.p, s.h)
+    length = jnp.linalg.norm(s.p)
+    long = length >= jnp.minimum(s.along_length, s.radius) / 2
+    along = jnp.where(long, s.p / length, s.along)
+    direction = jnp.where(s.trying, along, s.d)
+    (q, g), (_, hd) = jax.jvp(jax.value_and_grad(speed(step)), (at,), (direction,))
+    s = s._replace(iterations=s.iterations + 1)
+    longer = _lengthen(s, hd, limits)
+    ahead = s._replace(along=along, along_length=jnp.where(long, length, s.along_length))
+    tried = _try_step(ahead, at, q, g, along @ hd, max_step * limits.spread, limits)
+    return jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, longer)
+
+
+def _lengthen(s: Descent, hd: jax.Array, limits: Settings) -> Descent:
+    """Add the direction d to p, given H d."""
+    curvature, dd, pd = s.d @ hd, s.d @ s.d, s.p @ s.d
+    norm_g = jnp.linalg.norm(s.g)
+    # |p + to_radius d| = radius
+    room = jnp.maximum(s.radius**2 - s.p @ s.p, 0)
+    to_radius = (jnp.sqrt(pd**2 + dd * room) - pd) / dd
+    eps = jnp.finfo(s.h.dtype).eps
+    stationary = s.rz == 0
+    outside = ~stationary & ((curvature <= eps * dd) | (s.rz >= to_radius * curvature))
+    a = jnp.where(stationary, 0, jnp.where(outside, to_radius, s.rz / curvature))
+    p, r = s.p + a * s.d, s.r - a * hd
+    decrease = s.decrease + a * s.rz - a * a * curvature / 2
+    inside = s.inside & ~outside
+
+    short = jnp.linalg.norm(p) <= POINT_TOL * limits.spread
+    forcing = jnp.minimum(FORCING[0], (norm_g / limits.spread) ** FORCING[1])
+    # A gain that q is too coarse to show, in float32 mostly, ends the search like a short step.
+    invisible = decrease <= 8 * eps * s.q
+    forcing = jnp.where(short | invisible, jnp.minimum(forcing, TIGHT), forcing)
+    solved = jnp.linalg.norm(r) <= forcing * norm_g
+    products = s.products + 1
+    exhausted = products >= 2 * s.h.shape[0] + 8
+    # The minimum of a convex model lies a short step away and gains next to nothing: h is it.
+    minimum = solved & inside & ((short & (decrease <= TIGHT * s.q)) | invisible)
+    outcome = jnp.where(minimum, SLOW, RUNNING)
+    outcome = jnp.where(s.iterations >= limits.max_iterations, LIMIT, outcome)
+    z = _precondition(s, r)
+    return s._replace(
+        p=p,
+        r=r,
+        rz=r @ z,
+        d=z + jnp.where(stationary, 0, (r @ z) / s.rz) * s.d,
+        stiffness=jnp.where(stationary, s.stiffness, jnp.maximum(s.stiffness, curvature / dd)),
+        decrease=decrease,
+        trying=outside | solved | exhausted,
+        inside=inside,
+        products=products,
+        outcome=outcome.astype(jnp.int32),
+    )
+
+
+def _try_step(
+    s: Descent,
+    at: jax.Array,
+    q: jax.Array,
+    g: jax.Array,
+    flatness: jax.Array,
+    largest: jax.Array,
+    limits: Settings,
+) -> Descent:
+    """Go to h + p if q agrees with the model there, otherwise halve p.
+
+    `flatness` is the curvature along the valley there, `largest` the longest step.
+    """
+    gain = (s.q - q) / s.decrease
+    length = jnp.linalg.norm(s.p)
+    wider = jnp.where((gain > 0.75) & ~s.inside, 2 * s.radius, s.radius)
+    radius = jnp.where(gain < 0.25, length / 2, jnp.minimum(wider, largest))
+    accepted = gain > 1e-4
+    valley = (flatness > 0) & (s.inside | (s.radius < largest))
+    boost = jnp.where(valley, jnp.maximum(s.stiffness / flatness - 1, 0), 0)
+    moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost))
+    moved = moved._replace(outcome=_verdict(at, q, s.iterations, limits))
+
+    gp = s.g @ s.p
+    php = -2 * (s.decrease + gp)
+    stuck = length <= 4 * jnp.finfo(s.h.dtype).eps * jnp.linalg.norm(s.h)
+    outcome = jnp.where(stuck | (s.iterations >= limits.max_iterations), LIMIT, RUNNING)
+    halved = s._replace(
+        p=s.p / 2,
+        decrease=-(gp / 2 + php / 8),
+        radius=length / 2,
+        inside=jnp.zeros((), bool),
+        outcome=jnp.where(jnp.isfinite(s.decrease), outcome, DIVERGED).astype(jnp.int32),
+    )
+    return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), moved, halved)
+
+
+# --- Adam -----------------------------------------------------------------------------------------
+
+
+class Adam(NamedTuple):
+    """An Adam search between two ticks."""
+
+    start: jax.Array
+    h: jax.Array
+    q: jax.Array
+    g: jax.Array
+    """Gradient of q at h."""
+    moments: Any
+    iterations: jax.Array
+    outcome: jax.Array
+
+
+class AdamSettings(NamedTuple):
+    """Adam's numbers (Kingma & Ba 2015): the step is learning_rate decay^iterations."""
+
+    learning_rate: jax.Array
+    decay: jax.Array
+    eps: jax.Array
+
+    def moments(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(b1=0.9, b2=0.999, eps=self.eps)
+
+
+def adam_init(step: Step, h: jax.Array, adam: AdamSettings, limits: Settings) -> Adam:
+    q, g = jax.value_and_grad(speed(step))(h)
+    zero = jnp.zeros((), jnp.int32)
+    return Adam(h, h, q, g, adam.moments().init(h), zero, _verdict(h, q, zero, limits))
+
+
+def adam_tick(step: Step, adam: AdamSettings, limits: Settings, s: Adam) -> Adam:
+    """One step of Adam on 2 q / n, the mean square over units that eps = 1e-5 was chosen for."""
+    direction, moments = adam.moments().update(s.g * (2 / s.h.shape[0]), s.moments)
+    rate = adam.learning_rate * adam.decay ** s.iterations.astype(s.h.dtype)
+    h = s.h - rate * direction
+    q, g = jax.value_and_grad(speed(step))(h)
+    iterations = s.iterations + 1
+    return Adam(s.start, h, q, g, moments, iterations, _verdict(h, q, iterations, limits))

@@ -1,0 +1,186 @@
+"""The table of a network's fixed and slow points, from where its candidates ended."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ctd.cells import Cell, readout
+from ctd.fixed_points import linear
+from ctd.fixed_points.candidates import Map, Network, find_cell
+from ctd.fixed_points.search import FIXED, SLOW
+from ctd.fixed_points.unique import cover, nearest_distance
+from ctd.kernel import Var
+
+
+class Options(BaseModel):
+    """Settings of the reduction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unique_tol: float = Field(
+        1e-3,
+        gt=0,
+        description="ends closer than this, in units of h, are one point. A point with residual "
+        "|F(h) - h| is off by up to that over the smallest singular value of dF/dh - 1: with the "
+        "default q_tol, 1e-10 / 1e-5 at worst",
+    )
+    outlier_tol: float = Field(
+        2.0,
+        gt=0,
+        description="an outlier is farther than this from every candidate state, in units of the "
+        "states' root mean square distance from their mean: nowhere near what the network visits",
+    )
+    max_points: int = Field(
+        500, gt=0, description="most points analysed for each input; those with the largest basins"
+    )
+
+
+_P = ("fixed_point",)
+REDUCED = {
+    "kind": Var(_P, "1", "fixed: q below q_tol; slow: a local minimum of q"),
+    "point": Var((*_P, "state"), "1", "the state h"),
+    "constant_input": Var((*_P, "input"), "1", "the constant input x"),
+    "q": Var(_P, "1", "q = |F(h) - h|^2 / 2"),
+    "residual": Var(_P, "1", "|F(h) - h|"),
+    "count": Var(_P, "1", "candidates that ended here"),
+    "basin_share": Var(_P, "1", "their share of all candidates with this input"),
+    "stable": Var(_P, "1", "no eigenvalue on or outside the unit circle, but for a slow point's 1"),
+    "n_unstable": Var(_P, "1", "eigenvalues outside the unit circle, but for a slow point's 1"),
+    "leading": Var(_P, "1", "largest magnitude of an eigenvalue"),
+    "curvature": Var(_P, "1", "smallest eigenvalue of the Hessian of q"),
+    "nearest_state": Var(_P, "1", "distance to the nearest candidate state"),
+    "outlier": Var(_P, "1", "far from every candidate state"),
+    "output": Var((*_P, "output"), "1", "readout of the state"),
+    "jacobian": Var((*_P, "state_out", "state"), "1", "dF/dh"),
+    "input_jacobian": Var((*_P, "state_out", "input"), "1", "dF/dx"),
+    "eigenvalue": Var((*_P, "mode"), "1", "eigenvalues of dF/dh, by decreasing magnitude"),
+    "right": Var((*_P, "state", "mode"), "1", "right eigenvectors, of unit length"),
+    "left": Var((*_P, "state", "mode"), "1", "left eigenvectors, left^H right = identity"),
+    "time_constant": Var((*_P, "mode"), "step", "-1 / ln|eigenvalue|; negative: grows"),
+    "frequency": Var((*_P, "mode"), "1/step", "arg(eigenvalue) / 2 pi"),
+    "time_constant_s": Var((*_P, "mode"), "s", "time constant in seconds, where dt is given"),
+    "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
+    "n_unique": Var((), "1", "unique points, those beyond max_points included"),
+}
+SUMMARY = ("kind", "q", "stable", "n_unstable", "leading", "basin_share", "count", "outlier")
+
+
+def reduce(
+    map_of: Callable[[Any], Map],
+    inputs: Any,
+    shared: Network,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Options,
+) -> dict[str, np.ndarray]:
+    """The unique points of a network and its linearisation around each.
+
+    Points come in the order of: the inputs x as they first appear, fixed before slow, larger basins
+    first, lower q first. The point of a basin is its member of lowest q, fixed before slow. All
+    derivatives are computed in float64, whatever the searches ran in.
+    """
+    del columns
+    outcome, q = np.asarray(results["outcome"]), np.asarray(results["q"], float)
+    x_all = np.asarray(results["constant_input"], float)
+    ends = np.asarray(results["point"], float)
+    rows, counts, shares, n_unique = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0)], 0
+    for members in _by_input(x_all):
+        settled = members[np.isin(outcome[members], (FIXED, SLOW))]
+        best, count = _unique(settled, ends, q, outcome, options.unique_tol)
+        n_unique += len(best)
+        kept = np.sort(np.argsort(-count, kind="stable")[: options.max_points])
+        rows.append(best[kept])
+        counts.append(count[kept])
+        shares.append(count[kept] / len(members))
+    row, count = np.concatenate(rows), np.concatenate(counts)
+    points, x = ends[row], x_all[row]
+    states = np.asarray(shared.states, float).reshape(-1, ends.shape[1])
+    nearest = nearest_distance(points, states)
+    return {
+        "kind": np.where(outcome[row] == FIXED, "fixed", "slow"),
+        "point": points,
+        "constant_input": x,
+        "q": q[row],
+        "residual": np.sqrt(2 * q[row]),
+        "count": count,
+        "basin_share": np.concatenate(shares),
+        "nearest_state": nearest,
+        "outlier": nearest > options.outlier_tol * float(shared.spread),
+        "n_unique": np.asarray(n_unique),
+        **_linearise(map_of, inputs, shared, points, x, outcome[row] == SLOW),
+    }
+
+
+def _by_input(x: np.ndarray) -> list[np.ndarray]:
+    """The rows of each distinct input, in the order in which they first appear."""
+    if x.shape[1] == 0:
+        return [np.arange(len(x))]
+    _, first, inverse = np.unique(x, axis=0, return_index=True, return_inverse=True)
+    return [np.flatnonzero(inverse.ravel() == k) for k in np.argsort(first)]
+
+
+def _unique(
+    rows: np.ndarray, ends: np.ndarray, q: np.ndarray, outcome: np.ndarray, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row of the best member, number of members) of every distinct point."""
+    ordered = rows[np.lexsort((q[rows], outcome[rows]))]
+    leaders, counts = np.unique(cover(ends[ordered], tol), return_counts=True)
+    best = ordered[leaders]
+    order = np.lexsort((q[best], -counts, outcome[best]))
+    return best[order], counts[order]
+
+
+def _linearise(
+    map_of: Callable[[Any], Map],
+    inputs: Any,
+    shared: Network,
+    points: np.ndarray,
+    x: np.ndarray,
+    slow: np.ndarray,
+) -> dict[str, np.ndarray]:
+    f = map_of(inputs)
+    with jax.enable_x64(True):
+        weights = {name: jnp.asarray(w, jnp.float64) for name, w in shared.weights.items()}
+        output = _outputs(inputs, weights, points)
+    d = linear.derivatives(lambda h, x: f(weights, h, x), points, x)
+    m = linear.modes(d.dh)
+    magnitude = np.abs(m.eigenvalues)
+    # At a slow point (dF/dh - 1)'f = 0: f is a left eigenvector of dF/dh with the eigenvalue 1. That mode
+    # is the slow drift itself; rounding puts it on either side of the circle.
+    drift = slow[:, None] & (np.arange(magnitude.shape[1]) == _nearest_to_one(m.eigenvalues))
+    unstable = (magnitude > 1) & ~drift
+    tau, frequency = linear.time_constants(m.eigenvalues), linear.frequencies(m.eigenvalues)
+    out = {
+        "stable": ((magnitude < 1) | drift).all(axis=1),
+        "n_unstable": unstable.sum(axis=1),
+        "leading": magnitude.max(axis=1, initial=0),
+        "curvature": d.curvature,
+        "output": output,
+        "jacobian": d.dh,
+        "input_jacobian": d.dx,
+        "eigenvalue": m.eigenvalues,
+        "right": m.right,
+        "left": m.left,
+        "time_constant": tau,
+        "frequency": frequency,
+    }
+    if inputs.dt is not None:
+        out |= {"time_constant_s": tau * inputs.dt, "frequency_hz": frequency / inputs.dt}
+    return out
+
+
+def _nearest_to_one(eigenvalues: np.ndarray) -> np.ndarray:
+    """(k, 1) the mode of each point whose eigenvalue is nearest to 1."""
+    return np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
+
+
+def _outputs(inputs: Any, weights: dict[str, jax.Array], points: np.ndarray) -> np.ndarray:
+    """Readouts of the points, (k, output); no output for a function of one's own."""
+    cell = find_cell(inputs.cell)
+    if not isinstance(cell, Cell):
+        return np.zeros((len(points), 0))
+    return np.asarray(jax.vmap(lambda h: readout(cell, weights, h))(jnp.asarray(points)))
