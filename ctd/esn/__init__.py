@@ -1,0 +1,265 @@
+"""Echo-state networks: ensembles of random networks whose readout alone is trained, by FORCE or ridge.
+
+    params     EchoState: what one item is                    reservoir  weights, step, spectral radius
+    force      recursive least squares in the loop            ridge      teacher forcing, memory capacity
+    replay     the trained network on its own                 summary    success over the seeds, map
+
+Sources: Jaeger 2001 (GMD report 148); Jaeger & Haas 2004 (Science 304:78); Sussillo & Abbott 2009
+(Neuron 63:544).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctd import series
+from ctd.cells import CELLS
+from ctd.esn.force import Now, Rls, begin, force_pass, scaled_identity
+from ctd.esn.params import EchoState as EchoState
+from ctd.esn.replay import Replay, free_run, largest_exponent, replay
+from ctd.esn.reservoir import Weights, draw, spectral_radius
+from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
+from ctd.esn.summary import REDUCED, figure, reduce
+from ctd.esn.summary import Options as Options
+from ctd.kernel import Kernel, Outcome, Var
+
+OUTCOMES = (
+    Outcome("done", "trained and replayed"),
+    Outcome("diverged", "a state, a weight or the replay is not finite", failed=True),
+    Outcome(
+        "ill_conditioned",
+        "P of RLS, or the Gram matrix, stopped being positive definite; use dtype float64, a smaller "
+        "alpha or a larger ridge",
+        failed=True,
+    ),
+    Outcome(
+        "no_spectrum", "the recurrent matrix has spectral radius 0: no scaling sets it", failed=True
+    ),
+)
+DONE, DIVERGED, ILL_CONDITIONED, NO_SPECTRUM = range(4)
+
+DIMS = {
+    "outcome": Var((), "1", "how the item ended"),
+    "train_nrmse": Var(
+        ("pass",), "1", "NRMSE while training, before each update; nan: not reached"
+    ),
+    "replay_nrmse": Var((), "1", "NRMSE of the replays of the test range"),
+    "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
+    "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
+    "valid_time": Var((), "time", "mean time that a replay stays valid"),
+    "spectral_radius": Var((), "1", "of the trained network linearised at rest, one sample on"),
+    "memory": Var(("delay",), "1", "squared correlation of past input with its readout"),
+    "memory_capacity": Var((), "1", "sum of `memory` over the delays"),
+    "lyapunov": Var((), "1/time", "largest exponent of the trained network on its own"),
+    "readout_weights": Var(("output", "feature"), "1", "readout, the constant last"),
+    "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
+    **{
+        f"weights.{name}": Var(axes, "1", f"weight {name} of the closed network, see ctd.cells")
+        for name, axes in CELLS["leaky"].axes.items()
+    },
+}
+
+
+class State(NamedTuple):
+    """One network between passes. A ridge readout is fitted in one, and its P is empty."""
+
+    weights: Weights
+    rls: Rls
+    now: Now
+    train_nrmse: jax.Array
+    """(passes,)"""
+    passes: jax.Array
+    outcome: jax.Array
+
+
+def load(inputs: Any) -> series.Series:
+    """The target, all of washout, training, validation and test. Raises ValueError."""
+    length = inputs.washout + inputs.train + inputs.validation + inputs.test
+    m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
+    drive = None
+    if inputs.target == "chaotic":
+        targets = series.chaotic_network(length, m, dt, seed=seed)
+    elif inputs.target == "lorenz":
+        targets = series.lorenz(length, dt, seed=seed)
+    elif inputs.target == "narma10":
+        drive, targets = series.narma10(length, seed=seed)
+    elif inputs.target == "sines":
+        targets = series.sines(length, m, dt, seed=seed)
+    elif inputs.target == "file":
+        targets = series.read_array(inputs.path, inputs.dataset, length, m)
+        if inputs.input_dataset is not None:
+            drive = series.read_array(inputs.path, inputs.input_dataset, length)
+    else:
+        delay = float(inputs.target.removeprefix("mackey-glass-"))
+        targets = series.mackey_glass(length, delay, dt, seed=seed)
+    return series.series(targets, dt, drive)
+
+
+def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> State:
+    """The untrained network, its readout N(0, 1/n) for FORCE."""
+    key_network, key_readout = jax.random.split(jax.random.fold_in(key, 0))
+    weights, scalable = draw(static, shared, traced, key_network)
+    p = static.n + static.intercept
+    force = static.readout == "force"
+    readout = jax.random.normal(key_readout, (static.m, p), static.dtype) / static.n**0.5
+    rls = Rls(readout, scaled_identity(traced.alpha, p if force else 0, static.dtype))
+    return State(
+        weights,
+        rls,
+        begin(static, weights, readout),
+        jnp.full(static.passes if force else 1, jnp.nan, static.dtype),
+        jnp.zeros((), jnp.int32),
+        jnp.where(scalable, DONE, NO_SPECTRUM).astype(jnp.int32),
+    )
+
+
+def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: State) -> State:
+    """One pass of FORCE, or the whole ridge fit."""
+    key = jax.random.fold_in(jax.random.fold_in(key, 1), state.passes)
+    if static.readout == "force":
+        end = force_pass(static, shared, traced, key, state.weights, state.rls)
+        rls, now, squared_error, definite = end.rls, end.now, end.squared_error, end.definite
+    else:
+        fit = ridge_fit(static, shared, traced, key, state.weights)
+        rls, now = state.rls._replace(readout=fit.readout), fit.now
+        squared_error, definite = fit.squared_error, fit.definite
+    mean = squared_error / (static.train * static.m)
+    nrmse = jnp.sqrt(mean / shared.variance.astype(static.dtype))
+    finite = jnp.isfinite(now.units.a).all()
+    outcome = jnp.where(definite, jnp.where(finite, DONE, DIVERGED), ILL_CONDITIONED)
+    return state._replace(
+        rls=rls,
+        now=now,
+        train_nrmse=state.train_nrmse.at[state.passes].set(nrmse),
+        passes=state.passes + 1,
+        outcome=outcome.astype(jnp.int32),
+    )
+
+
+def finished(state: State) -> jax.Array:
+    """All passes are done, or no further one can help."""
+    return (state.passes == len(state.train_nrmse)) | (state.outcome != DONE)
+
+
+def _tests(static: Any, shared: Any, state: State) -> tuple[Any, Replay, Now, jax.Array]:
+    """NRMSE on the validation range; on the test range its replays, the start and the inputs."""
+    w, readout = state.weights, state.rls.readout
+    x = shared.inputs.astype(static.state_dtype)
+    y, variance = (leaf.astype(static.dtype) for leaf in (shared.targets, shared.variance))
+    at = static.washout + static.train
+    now, validation = state.now, jnp.asarray(jnp.nan, static.dtype)
+    if static.validation:
+        end = at + static.validation
+        found, now = replay(static, w, readout, now, x[at:end], y[at:end], variance)
+        at, validation = end, found.nrmse
+    if not static.test:
+        # The training range again: FORCE was on its own during the washout, ridge was not.
+        skip, at = static.washout, static.washout + static.train
+        now = begin(static, w, readout)
+        if static.readout == "force":
+            now, _ = free_run(static, w, readout, now, x[:skip])
+        else:
+            silent = jnp.zeros((skip, static.n), static.state_dtype)
+            forced = y[:skip].astype(static.state_dtype)
+            now, _ = teacher_forced(static, w, now, x[:skip], forced, silent)
+        found, _ = replay(static, w, readout, now, x[skip:at], y[skip:at], variance)
+        return validation, found, now, x[skip:at]
+    found, _ = replay(static, w, readout, now, x[at:], y[at:], variance)
+    return validation, found, now, x[at:]
+
+
+def result(
+    static: Any, shared: Any, traced: Any, key: jax.Array, state: State
+) -> dict[str, jax.Array]:
+    """Replays and what else was asked for. A failed item has nan in place of errors."""
+    w, readout = state.weights, state.rls.readout
+    validation, found, now, x = _tests(static, shared, state)
+    dt = shared.dt.astype(static.dtype)
+    outcome = jnp.where(
+        (state.outcome == DONE) & ~jnp.isfinite(found.nrmse), DIVERGED, state.outcome
+    )
+    or_nan = lambda value: jnp.where(outcome == DONE, value, jnp.nan)
+    values = {
+        "outcome": outcome,
+        "train_nrmse": state.train_nrmse,
+        "replay_nrmse": or_nan(found.nrmse),
+        "replay_last_nrmse": or_nan(found.last_nrmse),
+        "valid_time": or_nan(found.valid_samples * dt),
+        "spectral_radius": spectral_radius(linearised(static, closed(static, w, readout))),
+    }
+    if static.validation:
+        values["validation_nrmse"] = or_nan(validation)
+    if static.memory_delays:
+        values["memory"] = memory_capacity(static, traced, jax.random.fold_in(key, 2), w)
+        values["memory_capacity"] = values["memory"].sum()
+    if "lyapunov" in static.record:
+        values["lyapunov"] = or_nan(largest_exponent(static, w, readout, now, x) / dt)
+    if "readout" in static.record:
+        values["readout_weights"] = readout
+    if "weights" in static.record:
+        values |= {f"weights.{name}": value for name, value in closed(static, w, readout).items()}
+    if "traces" in static.record:
+        values["trace"] = found.outputs[0]
+    return values
+
+
+def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
+    """The trained network as one network without feedback: the weights of a cell of `ctd.cells`.
+
+    Outputs are linear in rates, so wR = W_R + W_F readout. `continuous` networks are `leaky` cells; so
+    named, the weights of `discrete` ones say h' = (1 - alpha) h + alpha tanh(wR h + wI x + bR).
+    """
+    n, m = static.n, static.m
+    readout = readout.astype(static.state_dtype)
+    wO, bO = readout[:, :n], readout[:, n] if static.intercept else jnp.zeros(m, readout.dtype)
+    feedback = w.drive[:, -m:] if static.feedback else jnp.zeros((n, m), readout.dtype)
+    return {
+        "wI": w.drive[:, n : w.drive.shape[1] - m * static.feedback],
+        "wR": w.drive[:, :n] + feedback @ wO,
+        "bR": w.bias + feedback @ bO,
+        "alpha": w.rate,
+        "wO": wO,
+        "bO": bO,
+        "h0": w.start,
+    }
+
+
+def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
+    """(n, n) derivative of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR."""
+    return cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * jnp.eye(
+        static.n, dtype=cell["wR"].dtype
+    )
+
+
+def coords(inputs: Any, shared: Any) -> dict[str, np.ndarray]:
+    """Time since a replay's start, pass numbers, delays in samples."""
+    del shared
+    found = {"pass": np.arange(1, 1 + (inputs.passes if inputs.readout == "force" else 1))}
+    if "traces" in inputs.record:
+        horizon = inputs.horizon or inputs.test or inputs.train
+        found["time"] = inputs.dt * np.arange(1, 1 + horizon)
+    if inputs.memory_delays:
+        found["delay"] = np.arange(1, 1 + inputs.memory_delays)
+    return found
+
+
+kernel = Kernel(
+    "esn",
+    EchoState,
+    DIMS,
+    init,
+    advance,
+    finished,
+    result,
+    load=load,
+    outcomes=OUTCOMES,
+    coords=coords,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Options,
+    summary=("g", "alpha", "ridge", "count", "success_rate", "nrmse_median"),
+    figure=figure,
+    width=64,
+)

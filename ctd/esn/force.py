@@ -1,0 +1,172 @@
+"""FORCE: recursive least squares (RLS) on the readout while its output is fed back."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ctd.esn.reservoir import Units, Weights, disturbances, step, units
+
+
+class Now(NamedTuple):
+    """A network between two samples."""
+
+    units: Units
+    z: jax.Array
+    """(m,) what is fed back into the next sample, in `state_dtype`."""
+
+
+class Symmetric(NamedTuple):
+    """A symmetric matrix [[A, B^T], [B, C]] of size p, q = p // 2, without its upper right quarter.
+
+    The quarter less to read keeps network and P of n = 500 in a core's own cache: 15 % a step.
+    """
+
+    A: jax.Array
+    """(q, q)"""
+    B: jax.Array
+    """(p - q, q)"""
+    C: jax.Array
+    """(p - q, p - q)"""
+
+
+class Rls(NamedTuple):
+    """What RLS has learned; p features, m outputs, in `dtype`."""
+
+    readout: jax.Array
+    """(m, p)"""
+    P: Symmetric
+    """Inverse of I / alpha + sum of the features' outer products."""
+
+
+class Pass(NamedTuple):
+    """The end of a pass over the training range."""
+
+    now: Now
+    rls: Rls
+    squared_error: jax.Array
+    """() sum over samples and outputs of (z - f)^2, each z before its update."""
+    definite: jax.Array
+    """() whether no quadratic form h P h was 0 or less; one that is nan tells of the states, not of P."""
+
+
+def features(static: Any, h: jax.Array) -> jax.Array:
+    """(..., n) rates -> (..., p) what the readout sees, in `dtype`: the rates, and 1 with intercept."""
+    h = h.astype(static.dtype)
+    if static.intercept:
+        h = jnp.concatenate([h, jnp.ones((*h.shape[:-1], 1), h.dtype)], axis=-1)
+    return h
+
+
+def begin(static: Any, w: Weights, readout: jax.Array) -> Now:
+    """The network at its initial activation."""
+    start = units(static, w.start)
+    return Now(start, (readout @ features(static, start.h)).astype(static.state_dtype))
+
+
+def free_step(
+    static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
+) -> tuple[Now, Any]:
+    """One sample on its own output -> (network, (m,) output in `dtype`)."""
+    moved = step(static, w, now.units, x, now.z)
+    z = readout @ features(static, moved.h)
+    return Now(moved, z.astype(static.state_dtype)), z
+
+
+def scaled_identity(scale: jax.Array, p: int, dtype: Any) -> Symmetric:
+    """scale I of size p."""
+    q = p // 2
+    eye = lambda n: scale * jnp.eye(n, dtype=dtype)
+    return Symmetric(eye(q), jnp.zeros((p - q, q), dtype), eye(p - q))
+
+
+def times(P: Symmetric, h: jax.Array) -> jax.Array:
+    """P h, (p,)."""
+    q = P.A.shape[0]
+    return jnp.concatenate([P.A @ h[:q] + h[q:] @ P.B, P.B @ h[:q] + P.C @ h[q:]])
+
+
+def update(
+    rls: Rls, K: jax.Array, j: jax.Array, forgetting: jax.Array, h: jax.Array, f: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """RLS on sample j of a block -> (readout, K, output z = readout h before it, h P h).
+
+    With l = forgetting, u = P_j h and s = h u, RLS (Haykin, Adaptive Filter Theory, ch. 10) is::
+
+        readout -= (z - f) u^T / (l + s)        P_{j+1} = (P_j - u u^T / (l + s)) / l
+
+    P is not touched within the block: P_j = l^-j (P_0 - K^T K), where row j of K becomes
+    l^(j/2) u / sqrt(l + s). A step then reads P once instead of writing it too, and its updates,
+    summed before they are subtracted, lose less to rounding.
+    """
+    power = forgetting**j
+    u = (times(rls.P, h) - (K @ h) @ K) / power
+    s = h @ u
+    z = rls.readout @ h
+    readout = rls.readout - jnp.outer(z - f, u / (forgetting + s))
+    K = lax.dynamic_update_index_in_dim(K, jnp.sqrt(power / (forgetting + s)) * u, j, 0)
+    return readout, K, z, s
+
+
+def flush(P: Symmetric, K: jax.Array, forgetting: jax.Array) -> Symmetric:
+    """P after a block of len(K) samples."""
+    q, power = P.A.shape[0], forgetting ** len(K)
+    left, right = K[:, :q], K[:, q:]
+    return Symmetric(
+        (P.A - left.T @ left) / power,
+        (P.B - right.T @ left) / power,
+        (P.C - right.T @ right) / power,
+    )
+
+
+def in_blocks(f: Callable[..., Any], carry: Any, rows: Any, length: int) -> Any:
+    """carry -> f(carry, index, block) for blocks of `length` rows in order; the last may be shorter."""
+    total = len(jax.tree.leaves(rows)[0])
+    whole = total // length
+    cut = jax.tree.map(lambda r: r[: whole * length].reshape(whole, length, *r.shape[1:]), rows)
+    carry, _ = lax.scan(lambda c, at: (f(c, *at), None), carry, (jnp.arange(whole), cut))
+    if total % length:
+        carry = f(carry, whole, jax.tree.map(lambda r: r[whole * length :], rows))
+    return carry
+
+
+def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights, rls: Rls) -> Pass:
+    """One pass from the initial activation: washout, then RLS at every sample of the training range.
+
+    Sussillo & Abbott 2009 (Neuron 63:544), eqs. 4-5. The output before its update is fed back.
+    """
+    start, stop = static.washout, static.washout + static.train
+    x = shared.inputs.astype(static.state_dtype)
+    now = begin(static, w, rls.readout)
+    now, _ = lax.scan(lambda c, x: free_step(static, w, rls.readout, c, x), now, x[:start])
+
+    def block(carry: Pass, index: Any, rows: Any) -> Pass:
+        P = carry.rls.P
+        length = len(rows[0])
+
+        def sample(c: Any, row: Any) -> tuple[Any, None]:
+            now, readout, K, total, definite = c
+            x, f, noise, j = row
+            moved = step(static, w, now.units, x, now.z, noise)
+            h = features(static, moved.h)
+            readout, K, z, s = update(Rls(readout, P), K, j, traced.forgetting, h, f)
+            total += (z - f) @ (z - f)
+            now = Now(moved, z.astype(static.state_dtype))
+            return (now, readout, K, total, definite & ~(s <= 0)), None
+
+        noise = disturbances(static, traced, key, index, length)
+        K = jnp.zeros((length, carry.rls.readout.shape[1]), static.dtype)
+        state = (carry.now, carry.rls.readout, K, carry.squared_error, carry.definite)
+        rows = (*rows, noise, jnp.arange(length))
+        (now, readout, K, total, definite), _ = lax.scan(sample, state, rows)
+        return Pass(now, Rls(readout, flush(P, K, traced.forgetting)), total, definite)
+
+    rows = (x[start:stop], shared.targets[start:stop].astype(static.dtype))
+    state = Pass(now, rls, jnp.zeros((), static.dtype), jnp.ones((), bool))
+    end = in_blocks(block, state, rows, static.block)
+    # The products of a flush are symmetric but for rounding; once a pass is enough against its drift.
+    even = lambda M: (M + M.T) / 2
+    P = end.rls.P._replace(A=even(end.rls.P.A), C=even(end.rls.P.C))
+    return end._replace(rls=end.rls._replace(P=P))

@@ -1,0 +1,85 @@
+"""What a trained network does with its readout frozen."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ctd.esn.force import Now, free_step
+from ctd.esn.reservoir import Weights
+from ctd.esn.ridge import teacher_forced
+
+
+class Replay(NamedTuple):
+    """Replays of one range, s starts and h samples each."""
+
+    nrmse: jax.Array
+    """() over all replays and samples"""
+    last_nrmse: jax.Array
+    """() over the last samples of the replays: NRMSE_h of Jaeger's tests"""
+    valid_samples: jax.Array
+    """() mean number of samples before the error of a replay exceeds `valid_error` deviations"""
+    outputs: jax.Array
+    """(s, h, m)"""
+
+
+def free_run(static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array) -> Any:
+    """The network on its own outputs, driven by inputs x (t, k) only -> (network, (t, m) outputs)."""
+    return lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
+
+
+def replay(
+    static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array, y: jax.Array, variance: Any
+) -> tuple[Replay, Now]:
+    """Replays evenly spaced over the range of inputs x (t, k) and targets y (t, m), from `now` on.
+
+    Without feedback a replay is simply driven. Between starts the targets are fed back. Errors are
+    relative to `variance`; also returns the network after the range, teacher-forced.
+    """
+    length = len(x)
+    horizon = static.horizon or length
+    stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
+    forced = y.astype(static.state_dtype)
+    silent = jnp.zeros((length, static.n), static.state_dtype)
+
+    def hop(c: Now, i: Any) -> tuple[Now, Now]:
+        cut = lambda rows: lax.dynamic_slice_in_dim(rows, i * stride, stride)
+        return teacher_forced(static, w, c, cut(x), cut(forced), silent[:stride])[0], c
+
+    _, begun = lax.scan(hop, now, jnp.arange(static.starts))
+    window = jnp.arange(static.starts)[:, None] * stride + jnp.arange(horizon)
+    run = lambda start, x: free_run(static, w, readout, start, x)[1]
+    z = jax.vmap(run)(begun, x[window])
+    # Squared error at each start and sample, in variances.
+    error = jnp.mean((z - y[window]) ** 2, axis=-1) / variance
+    exceeded = ~(error <= static.valid_error**2)
+    valid = jnp.where(exceeded.any(axis=1), jnp.argmax(exceeded, axis=1), horizon)
+    found = Replay(
+        jnp.sqrt(jnp.mean(error)),
+        jnp.sqrt(jnp.mean(error[:, -1])),
+        jnp.mean(valid.astype(z.dtype)),
+        z,
+    )
+    return found, teacher_forced(static, w, now, x, forced, silent)[0]
+
+
+def largest_exponent(
+    static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
+) -> jax.Array:
+    """Largest Lyapunov exponent of the network on its own outputs, per sample.
+
+    Growth of one tangent vector, renormalised at every sample (Benettin et al. 1980, Meccanica 15:9);
+    the first tenth lets it align and is left out.
+    """
+
+    def sample(c: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        now, tangent = c
+        move = lambda now: free_step(static, w, readout, now, x)[0]
+        now, tangent = jax.jvp(move, (now,), (tangent,))
+        norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tangent)))
+        return (now, jax.tree.map(lambda leaf: leaf / norm, tangent)), jnp.log(norm)
+
+    ones = jax.tree.map(lambda leaf: jnp.ones_like(leaf) / leaf.size**0.5, now)
+    _, growth = lax.scan(sample, (now, ones), x)
+    return jnp.mean(growth[len(x) // 10 :])

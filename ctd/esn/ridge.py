@@ -1,0 +1,104 @@
+"""Ridge readouts of teacher-forced networks, and the memory capacity that they measure."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ctd.esn.force import Now, begin, features
+from ctd.esn.reservoir import Units, Weights, disturbances, step, units
+
+
+class Fit(NamedTuple):
+    """A readout and how well it fits."""
+
+    now: Now
+    """The network after the training range; fed back is the target."""
+    readout: jax.Array
+    """(m, p)"""
+    squared_error: jax.Array
+    """() sum over the training range and outputs of (z - f)^2."""
+    definite: jax.Array
+    """() whether Gram matrix and ridge made a positive definite matrix."""
+
+
+def teacher_forced(
+    static: Any, w: Weights, now: Now, x: jax.Array, y: jax.Array, noise: jax.Array
+) -> tuple[Now, jax.Array]:
+    """Drive the network by inputs x (t, k), with targets y (t, m) in place of its outputs.
+
+    Returns the network at the end and its rates (t, n). Sample 0 is fed `now.z`, sample i y[i-1].
+    """
+
+    def sample(c: Now, row: Any) -> tuple[Now, jax.Array]:
+        x, y, noise = row
+        moved = step(static, w, c.units, x, c.z, noise)
+        return Now(moved, y), moved.h
+
+    return lax.scan(sample, now, (x, y, noise))
+
+
+def solve(h: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The readout R (m, p) with R (H^T H + ridge I) = F^T H, for features (t, p) and targets (t, m).
+
+    Also returns whether the matrix was positive definite. One step of refinement brings the residual of
+    the normal equations to rounding.
+    """
+    gram = h.T @ h + ridge * jnp.eye(h.shape[1], dtype=h.dtype)
+    moment = h.T @ f
+    factor = jax.scipy.linalg.cho_factor(gram, lower=True)
+    readout = jax.scipy.linalg.cho_solve(factor, moment)
+    residual = h.T @ (f - h @ readout) - ridge * readout
+    readout = readout + jax.scipy.linalg.cho_solve(factor, residual)
+    definite = jnp.isfinite(readout).all()
+    return jnp.where(definite, readout, 0).T, definite
+
+
+def ridge_fit(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights) -> Fit:
+    """Teacher forcing over washout and training range, then ridge regression on the latter.
+
+    Jaeger 2001 (GMD report 148), Lukosevicius 2012, eq. 9.
+    """
+    start, stop = static.washout, static.washout + static.train
+    x = shared.inputs[:stop].astype(static.state_dtype)
+    y = shared.targets[:stop].astype(static.state_dtype)
+    now = begin(static, w, jnp.zeros((static.m, static.n + static.intercept), static.dtype))
+    noise = disturbances(static, traced, key, 0, stop)
+    now, rates = teacher_forced(static, w, now, x, y, noise)
+    h, f = features(static, rates[start:]), shared.targets[start:stop].astype(static.dtype)
+    readout, definite = solve(h, f, traced.ridge)
+    # States that are not finite are no fault of the Gram matrix.
+    definite |= ~jnp.isfinite(now.units.a).all()
+    return Fit(now, readout, jnp.sum((h @ readout.T - f) ** 2), definite)
+
+
+def memory_capacity(static: Any, traced: Any, key: jax.Array, w: Weights) -> jax.Array:
+    """(delay,) squared correlation of u(t-d) with its linear readout, d = 1..`memory_delays`.
+
+    Jaeger 2002 (GMD report 152): u ~ U[-1, 1] drives the network through weights of deviation
+    `input_scale`, without feedback; their sum over all delays is the memory capacity, at most n.
+    Readouts are fitted on one half of the samples after a washout and scored on the other.
+    """
+    delays, n = static.memory_delays, static.n
+    skip, half = delays + 100, 10 * n + 1000
+    keys = jax.random.split(key, 2)
+    total = skip + 2 * half
+    u = jax.random.uniform(keys[0], (total,), static.state_dtype, -1, 1)
+    scale = traced.input_scale.astype(static.state_dtype)
+    alone = static._replace(feedback=False)
+    into = scale * jax.random.normal(keys[1], (n, 1), static.state_dtype)
+    driven = w._replace(drive=jnp.concatenate([w.drive[:, :n], into], axis=1))
+
+    def sample(c: Units, u: jax.Array) -> tuple[Units, jax.Array]:
+        c = step(alone, driven, c, u[None], u[None])
+        return c, c.h
+
+    _, rates = lax.scan(sample, units(static, w.start), u)
+    past = jnp.arange(skip, total)[:, None] - jnp.arange(1, delays + 1)
+    h, f = features(static, rates[skip:]), u[past].astype(static.dtype)
+    readout, _ = solve(h[:half], f[:half], traced.ridge)
+    z, f = h[half:] @ readout.T, f[half:]
+    z, f = z - z.mean(0), f - f.mean(0)
+    explained = jnp.sum(z * f, 0) ** 2 / (jnp.sum(z * z, 0) * jnp.sum(f * f, 0))
+    return jnp.where(jnp.isfinite(explained), explained, 0)

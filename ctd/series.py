@@ -1,0 +1,208 @@
+"""Time series that a network learns to produce or to transform: sampled in float64 on the host.
+
+Every generator discards its transient, so that the first sample already lies on the attractor, and is
+a pure function of its arguments: the same seed gives the same series.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+
+class Series(NamedTuple):
+    """What drives a network and what it should answer, one row a sample."""
+
+    inputs: np.ndarray
+    """(time, input); no columns where nothing drives the network."""
+    targets: np.ndarray
+    """(time, output)"""
+    dt: np.ndarray
+    """() sampling interval."""
+    variance: np.ndarray
+    """() variance of the targets over time, mean over the outputs: what a NRMSE is relative to."""
+
+
+def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> Series:
+    """Targets, and inputs if there are any, with their variance. Raises ValueError on constant targets."""
+    if inputs is None:
+        inputs = np.zeros((len(targets), 0))
+    variance = targets.var(axis=0).mean() if len(targets) else 0.0
+    if not variance > 0:
+        raise ValueError(
+            "target: all samples are equal, so no error relative to its variance exists"
+        )
+    return Series(inputs, targets, np.asarray(dt, float), np.asarray(variance))
+
+
+def chaotic_network(
+    length: int, m: int, dt: float = 0.1, *, seed: int = 0, g: float = 1.8, n: int = 500
+) -> np.ndarray:
+    """The first m of n rates tanh(a) of a random network, da/dt = -a + W tanh(a), W_ij ~ N(0, g^2/n).
+
+    Above g = 1 a large network is chaotic (Sompolinsky, Crisanti & Sommers 1988, Phys Rev Lett 61:259);
+    its rates as targets, Euler steps of dt in units of the time constant, and no transient discarded:
+    the setting of the FORCE notebook of computation-thru-dynamics.
+
+    Returns:
+        (length, m).
+    """
+    if m > n:
+        raise ValueError(f"m: {m} outputs, but the chaotic network has {n} units; at most {n}")
+    rng = np.random.default_rng(seed)
+    a = 0.25 * rng.standard_normal(n)
+    w = g / np.sqrt(n) * rng.standard_normal((n, n))
+    rates = np.empty((length, m))
+    for t in range(length):
+        a = a + dt * (w @ np.tanh(a) - a)
+        rates[t] = np.tanh(a[:m])
+    return rates
+
+
+def mackey_glass(length: int, delay: float = 17.0, dt: float = 1.0, *, seed: int = 0) -> np.ndarray:
+    """tanh(x - 1) of dx/dt = 0.2 x(t - delay) / (1 + x(t - delay)^10) - 0.1 x(t), sampled every dt.
+
+    Mackey & Glass 1977 (Science 197:287); chaotic from a delay of about 16.8. Runge-Kutta steps of at
+    most 0.1 with the delayed value at half a step interpolated by a cubic, a history of 1.2 with small
+    noise of the seed, and the first 2,000 time units discarded. The squashing is that of Jaeger & Haas
+    2004 (Science 304:78).
+
+    Returns:
+        (length, 1).
+    """
+    per_sample = max(1, round(dt / 0.1))
+    step = dt / per_sample
+    lag = round(delay / step)
+    if abs(lag * step - delay) > 1e-9 * delay:
+        raise ValueError(f"dt: the delay {delay} is no multiple of the integration step {step}")
+    skip = int(np.ceil(2000 / dt))
+    n_steps = per_sample * (skip + length)
+    # Plain floats: ten times faster than array elements in this loop.
+    x = (1.2 + 0.1 * np.random.default_rng(seed).uniform(-1, 1, lag + 1)).tolist()
+    production = lambda past: 0.2 * past / (1 + past**10)
+    for i in range(lag, lag + n_steps):
+        early, late = x[i - lag], x[i - lag + 1]
+        # Cubic through the four samples around the middle of the delayed step.
+        before = x[i - lag - 1] if i > lag else early
+        middle = (9 * (early + late) - before - x[i - lag + 2]) / 16
+        k1 = production(early) - 0.1 * x[i]
+        half = production(middle)
+        k2 = half - 0.1 * (x[i] + step / 2 * k1)
+        k3 = half - 0.1 * (x[i] + step / 2 * k2)
+        k4 = production(late) - 0.1 * (x[i] + step * k3)
+        x.append(x[i] + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
+    sampled = np.array(x[lag + per_sample * skip :: per_sample][:length])
+    return np.tanh(sampled - 1)[:, None]
+
+
+def lorenz(length: int, dt: float = 0.02, *, seed: int = 0) -> np.ndarray:
+    """x, y, z of the Lorenz system at sigma = 10, rho = 28, beta = 8/3, each with mean 0, variance 1.
+
+    Lorenz 1963 (J Atmos Sci 20:130). Runge-Kutta steps of at most 0.01, the first 50 time units
+    discarded. Means and variances are those of the attractor, not of the sample.
+
+    Returns:
+        (length, 3).
+    """
+    per_sample = max(1, int(np.ceil(dt / 0.01 - 1e-9)))
+    step = dt / per_sample
+
+    def field(x: float, y: float, z: float) -> tuple[float, float, float]:
+        return 10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z
+
+    x, y, z = (np.array([1.0, 1.0, 25.0]) + np.random.default_rng(seed).uniform(-1, 1, 3)).tolist()
+    skip = int(np.ceil(50 / dt))
+    samples = []
+    for _ in range(skip + length):
+        for _ in range(per_sample):
+            a1, b1, c1 = field(x, y, z)
+            a2, b2, c2 = field(x + step / 2 * a1, y + step / 2 * b1, z + step / 2 * c1)
+            a3, b3, c3 = field(x + step / 2 * a2, y + step / 2 * b2, z + step / 2 * c2)
+            a4, b4, c4 = field(x + step * a3, y + step * b3, z + step * c3)
+            x += step / 6 * (a1 + 2 * a2 + 2 * a3 + a4)
+            y += step / 6 * (b1 + 2 * b2 + 2 * b3 + b4)
+            z += step / 6 * (c1 + 2 * c2 + 2 * c3 + c4)
+        samples.append((x, y, z))
+    # Time averages over 10^5 time units.
+    mean, deviation = np.array([0.0, 0.0, 23.55]), np.array([7.92, 9.01, 8.62])
+    return (np.array(samples[skip:]) - mean) / deviation
+
+
+def narma10(length: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The tenth-order moving average y(t+1) = .3 y + .05 y sum_{i<10} y(t-i) + 1.5 u(t-9) u(t) + .1.
+
+    Atiya & Parlos 2000 (IEEE Trans Neural Netw 11:697), eq. 86; u ~ U[0, 0.5]. About one series in
+    thousands explodes; such a draw is rejected and the next one taken.
+
+    Returns:
+        (inputs, targets), each (length, 1); targets[t] depends on inputs up to and with t.
+    """
+    rng = np.random.default_rng(seed)
+    skip = 100
+    while True:
+        u = rng.uniform(0, 0.5, skip + length)
+        y = np.zeros(skip + length + 1)
+        for t in range(9, skip + length):
+            y[t + 1] = (
+                0.3 * y[t] + 0.05 * y[t] * y[t - 9 : t + 1].sum() + 1.5 * u[t - 9] * u[t] + 0.1
+            )
+            if not y[t + 1] < 2:
+                break
+        else:
+            return u[skip:, None], y[skip + 1 :, None]
+
+
+def sines(
+    length: int, m: int, dt: float = 0.1, *, seed: int = 0, period: float = 60.0
+) -> np.ndarray:
+    """m mixtures of the first four harmonics of one period, random amplitudes and phases, variance 1/2.
+
+    The kind of periodic target of Sussillo & Abbott 2009 (Neuron 63:544), figure 2.
+
+    Returns:
+        (length, m).
+    """
+    rng = np.random.default_rng(seed)
+    amplitude = rng.uniform(0.2, 1, (4, m))
+    amplitude /= np.sqrt(np.sum(amplitude**2, axis=0))
+    phase = rng.uniform(0, 2 * np.pi, (4, m))
+    angle = 2 * np.pi / period * dt * np.arange(length)[:, None, None] * np.arange(1, 5)[:, None]
+    return np.asarray(np.sum(amplitude * np.sin(angle + phase), axis=1))
+
+
+def read_array(
+    path: str | Path, dataset: str, length: int, columns: int | None = None
+) -> np.ndarray:
+    """The first `length` rows of a (time, column) dataset of an HDF5 file; (time,) is one column.
+
+    Raises ValueError, naming file and dataset, where it is missing, has another shape, is shorter, or
+    holds NaN or infinity.
+    """
+    where = f"{path}: dataset {dataset!r}"
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get(dataset), h5py.Dataset):
+                raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
+            if file[dataset].dtype.kind not in "iuf":
+                raise ValueError(f"{where} has the type {file[dataset].dtype}, which is no number")
+            if file[dataset].ndim not in (1, 2):
+                raise ValueError(
+                    f"{where} has shape {file[dataset].shape}; expected (time, column)"
+                )
+            values = np.asarray(file[dataset][:length], float)
+            available = file[dataset].shape[0]
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable HDF5 file ({error})") from error
+    values = values.reshape(len(values), -1)
+    if columns is not None and values.shape[1] != columns:
+        raise ValueError(f"{where} has {values.shape[1]} columns; expected {columns}, the field m")
+    if available < length:
+        raise ValueError(
+            f"{where} has {available} samples, but washout, train, validation and test ask for {length}; "
+            "shorten them"
+        )
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"{where} is {values[row, column]} at row {row}, column {column}")
+    return values
