@@ -28,12 +28,13 @@ import numpy as np
 import ray
 import zarr
 
-import cluster.ray_executor
-from cluster.ray_executor import RayExecutor, ShardWorker
+import cluster.pool
+from cluster.pool import ShardWorker
+from cluster.ray_executor import RayExecutor
 from jobs import objects
 from jobs.run import open_or_create, run_shards
 from jobs.spec import RunSettings, parse_job
-from jobs.work import Report, Worker
+from jobs.work import Report, Task, Worker
 
 KERNEL = """
 from ctd.kernel import Params, Traced, Var, one_shot
@@ -82,10 +83,10 @@ class EmptyWorker(ShardWorker):
     def open(self, address: str) -> None:
         self.writes = Writes(f"{address}-{os.getpid()}", 100_000) if "writes" in address else None
 
-    def do(self, shard, attempt: int) -> Report:
+    def do(self, task: Task) -> Report:
         if self.writes:
-            self.writes.write(shard.number)
-        return report(shard.number, attempt)
+            self.writes.write(task.shard.number)
+        return report(task.shard.number, task.attempt)
 
 
 def report(shard: int, attempt: int) -> Report:
@@ -131,10 +132,10 @@ def worked(folder: Path, name: str, n: int, executor: RayExecutor) -> float:
     store = planned(folder, name, n, executor)
     worker = Worker(store.address)
     shards = list(store.job.plan.shards())
-    worker.do(shards[0], 1)
+    worker.do(Task(shards[0]))
     start = time.perf_counter()
     for shard in shards:
-        worker.do(shard, 1)
+        worker.do(Task(shard))
     return (time.perf_counter() - start) / n
 
 
@@ -156,7 +157,7 @@ def main() -> None:
         real = RayExecutor(settings)
         executed(folder, "first", 4 * args.workers, real)
         ready = time.perf_counter() - started
-        cluster.ray_executor.ShardWorker = EmptyWorker
+        cluster.pool.ShardWorker = EmptyWorker
         empty = RayExecutor(settings)
         make = ray.remote(num_cpus=0.01, runtime_env={"env_vars": {"NPROC": "1"}})(Bare)
         actors = [make.remote(str(folder / f"bare{k}"), n) for k in range(args.workers)]

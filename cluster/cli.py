@@ -2,15 +2,20 @@
 
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from cluster.cache import use_compilation_cache
-from cluster.display import err, live_progress, out, show_json, show_table
+from cluster.cli_recovery import add as add_recovery_commands
+from cluster.cli_submit import add as add_cluster_commands
+from cluster.display import err, out, show_json, show_table
+from cluster.running import make_executor, run_store, summary
 from ctd.kernel import kernel_names, load_kernel
 from jobs.errors import JobError
+from jobs.objects import is_storage_error
 from jobs.pipeline import Stage, read_stages
 from jobs.run import Executor, SerialExecutor
 from jobs.spec import JobSpec, job_schema
@@ -32,16 +37,6 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
-def _executor(name: str, spec: JobSpec, address: str | None) -> Executor:
-    if name == "serial":
-        if address:
-            raise JobError("--address: goes with --executor ray")
-        return SerialExecutor(spec.run.memory_gb)
-    from cluster.ray_executor import RayExecutor
-
-    return RayExecutor(spec.run, address)
-
-
 @app.command()
 def run(
     job_files: Annotated[
@@ -55,76 +50,45 @@ def run(
         str | None,
         typer.Option(help="an existing Ray cluster, host:port; by default one is started"),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="folder that file names in the job start at; by default the job file's"),
+    ] = None,
     executor: Annotated[
         Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
     ] = "ray",
+    fork: Annotated[
+        str | None,
+        typer.Option(help="a store of this job before its sweep grew: its items are copied"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run jobs and their stages; of a store that is there already, do what is left."""
     if store and len(job_files) > 1:
         raise JobError("--store: goes with one job file; several write beside their files")
     use_compilation_cache()
-    stages = [stage for path in job_files for stage in read_stages(path, overrides, store)]
+    stages = [stage for path in job_files for stage in read_stages(path, overrides, store, base)]
+    if fork and len(stages) > 1:
+        raise JobError("--fork: goes with one job; this is several")
+    before = Store.open(fork) if fork else None
     finished: dict[str, str] = {}
     for stage in stages:
         if len(stages) > 1 and not as_json:
             err.print(f"stage {stage.name}")
-        _run_stage(stage, finished, executor, address, as_json)
+        spec = stage.spec(finished)
+        run_store(_opener(stage, spec, before), make_executor(executor, spec, address), as_json)
         finished[stage.name] = stage.address
 
 
-def _run_stage(
-    stage: Stage, finished: dict[str, str], executor: str, address: str | None, as_json: bool
-) -> None:
-    from jobs.gather import gather
-    from jobs.run import open_or_create, run_shards
+def _opener(stage: Stage, spec: JobSpec, before: Store | None) -> Callable[[Executor], Store]:
+    """What makes or opens the stage's store, once there is an executor to plan for."""
+    from jobs.fork import fork
+    from jobs.run import open_or_create
 
-    spec = stage.spec(finished)
-    runner = _executor(executor, spec, address)
-    try:
-        opened = open_or_create(spec, stage.base, stage.where, stage.address, runner)
-        with live_progress(quiet=as_json) as listener:
-            progress = run_shards(opened, runner, listener)
-    finally:
-        runner.close()
-    gather(opened)
-    _finish(opened, as_json)
-    if progress.failed:
-        for number, error in list(progress.failed.items())[:5]:
-            err.print(f"shard {number} failed: {error}", style="red")
-        err.print(f"{len(progress.failed)} shards failed; ctd status {stage.address} tells more")
-        raise typer.Exit(1)
-
-
-def _finish(store: Store, as_json: bool) -> None:
-    """Where the results are, the kernel's own summary, the picture."""
-    from jobs.figures import save_figures
-
-    paths: list[Path] = []
-    if "://" not in store.address:
-        where = Path(store.address)
-        paths = save_figures(store, where.with_suffix(""))
-    if as_json:
-        show_json(_state(store) | {"figures": [str(path) for path in paths]})
-        return
-    _summary(store)
-    out.print(f"store   {store.address}")
-    for path in paths:
-        out.print(f"figure  {path}")
-
-
-def _summary(store: Store) -> None:
-    from jobs.query import query
-
-    kernel = store.kernel
-    if not kernel.summary:
-        return
-    axis = kernel.reduced[kernel.summary[0]].axes[0]
-    frame = query(store, source=axis)
-    labels = [name for name in frame.columns if name not in kernel.reduced and name != axis]
-    if len(store.job.plan.group_sizes) == 1:
-        labels = [name for name in labels if name != "group"]
-    show_table(frame[[*labels, *(n for n in kernel.summary if n in frame)]], title=axis)
+    where = (spec, stage.base, stage.where, stage.address)
+    if before is None:
+        return lambda runner: open_or_create(*where, runner)
+    return lambda runner: fork(*where, before, runner)
 
 
 @app.command()
@@ -172,11 +136,15 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         return
     errors = found.pop("errors")
     for name, value in found.items():
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
         if isinstance(value, dict):
             value = ", ".join(f"{n:,} {key}" for key, n in value.items())
         out.print(f"{name:15} {value}")
     for line in errors:
-        out.print(f"shard {line['shard']}, attempt {line['attempt']}: {line['error']}", style="red")
+        which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
+        text = f"{which}, attempt {line['attempt']}: {line['error']}"
+        out.print(text, style="red", markup=False)
 
 
 @app.command()
@@ -191,7 +159,7 @@ def gather(store: StorePath, overrides: Overrides = None) -> None:
     n = reduce_store(opened)
     if "://" not in store:
         save_figures(opened, Path(store).with_suffix(""))
-    _summary(opened)
+    summary(opened)
     out.print(f"gathered {n:,} items")
 
 
@@ -284,6 +252,10 @@ def new(
     sys.stdout.write(starter(kernel, _kernel(kernel)))
 
 
+add_recovery_commands(app)
+add_cluster_commands(app)
+
+
 def main() -> None:
     """Entry point: JobErrors become one screen of text and exit code 2."""
     try:
@@ -294,7 +266,10 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("stopped; the store keeps what was done")
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        if is_storage_error(error):
+            err.print(f"[red]error:[/red] the storage fails: {_escape(str(error).splitlines()[0])}")
+            sys.exit(74)  # EX_IOERR of sysexits.h
         # A fault of ours, not of the user's input: show it whole.
         traceback.print_exc()
         sys.exit(1)

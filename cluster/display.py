@@ -37,6 +37,10 @@ def describe(p: RunProgress) -> str:
             parts.append(f"ETA {left / rate:,.0f} s")
     if p.retried:
         parts.append(f"{p.retried} retried")
+    if p.failed_items:
+        parts.append(f"{len(p.failed_items)} items failed with an error")
+    if p.trouble:
+        parts.append(f"waiting: {p.trouble}")
     if p.failed:
         parts.append(f"{len(p.failed)} shards failed")
     return ", ".join(parts)

@@ -7,10 +7,11 @@ import zarr
 
 from ctd.batch import precision
 from ctd.kernel import inputs_of, static_of
+from jobs.arrays import attributes
 from jobs.gather import GroupResults, columns_of, committed_rows, group_params
+from jobs.measure import load_group
 from jobs.query import decode
-from jobs.store import Store, attributes
-from jobs.work import load_group
+from jobs.store import Store
 
 
 def save_figure(store: Store, group: int, path: Path) -> bool:

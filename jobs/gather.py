@@ -14,9 +14,16 @@ from pydantic import BaseModel
 
 from ctd.batch import precision
 from ctd.kernel import Params, Var, inputs_of, static_of
+from jobs import objects
+from jobs.arrays import attributes, describe, flags, put_array
+from jobs.failure import failed_items
+from jobs.measure import load_group, with_files
+from jobs.sealed import write_sums
 from jobs.spec import options_of
-from jobs.store import Store, attributes, describe, flags, put_array
-from jobs.work import load_group, with_files
+from jobs.store import Store
+
+GATHERED = ("gathered", "items", "shards")
+"""The groups at the root that a reduction makes."""
 
 
 class GroupResults(Mapping[str, np.ndarray]):
@@ -66,12 +73,19 @@ def gather(store: Store) -> int:
     options = options_of(spec, kernel)
     rows = committed_rows(store)
     if kernel.reduce is not None:
+        failed = failed_items(store)
         for group, here in enumerate(rows):
-            if here.any():
-                _reduce_group(store, group, here, options)
+            # An item that failed with an error has no results: a reduction would meet fill values.
+            left_out = [e["row"] for (g, _), found in failed.items() if g == group for e in found]
+            some = here.copy()
+            some[left_out] = False
+            if some.any():
+                _reduce_group(store, group, some, options)
     _write_items(store, rows)
     _write_shards(store)
     store.consolidate()
+    found = [key for part in GATHERED for key in objects.keys(store.objects, part)]
+    write_sums(store.objects, "gathered", [*found, "zarr.json"])
     return int(sum(here.sum() for here in rows))
 
 

@@ -4,15 +4,20 @@ A write is seen whole or not at all, and `create` succeeds for exactly one of se
 file system, conditional put on an object store). Markers and leases stand on these two facts.
 """
 
+import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from jobs.errors import JobError
+
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN}
+"""Of the operating system's errors, those that say that a file system, not a file, is at fault."""
 
 
 def local_path(address: str) -> Path | None:
@@ -39,7 +44,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
             path.mkdir(parents=True, exist_ok=True)
         elif not path.is_dir():
             raise JobError(f"{path}: no such store")
-        return LocalStore(path.absolute())
+        return LocalStore(path.absolute(), automatic_cleanup=True)
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -72,6 +77,23 @@ def delete(objects: ObjectStore, key: str) -> None:
         obstore.delete(objects, key)
     except FileNotFoundError:
         return
+
+
+def delete_all(objects: ObjectStore, prefix: str) -> None:
+    """Remove everything below the folder `prefix`, on a file system its folders too."""
+    for key in list(keys(objects, prefix)):
+        delete(objects, key)
+    if isinstance(objects, LocalStore) and objects.prefix is not None:
+        shutil.rmtree(objects.prefix / prefix, ignore_errors=True)
+
+
+def is_storage_error(error: BaseException | None) -> bool:
+    """Whether the storage failed: full, read-only, gone or flaky. A key that is not there is no failure."""
+    if isinstance(error, OSError):
+        return error.errno in STORAGE_ERRORS
+    return isinstance(error, BaseError) and not isinstance(
+        error, NotFoundError | AlreadyExistsError
+    )
 
 
 def keys(objects: ObjectStore, prefix: str) -> Iterator[str]:

@@ -51,21 +51,27 @@ class Stage:
 
 
 def read_stages(
-    path: str | Path, overrides: list[str] | None = None, store: str | None = None
+    path: str | Path,
+    overrides: list[str] | None = None,
+    store: str | None = None,
+    base: str | None = None,
 ) -> list[Stage]:
     """The jobs of a file in order; JobError where it is not a job file or a stage name is bad.
 
     store: where results go; for a file with stages, the part of their stores' names before .STAGE.zarr.
+    base: the folder that relative file names start at; by default the file's.
     """
     path = Path(path)
     content = read_content(path, overrides)
-    base = str(path.resolve().parent)
+    base = base or str(path.resolve().parent)
     stem = store or str(path.resolve().with_suffix(""))
     if "stages" not in content:
         return [Stage(path.stem, content, str(path), base, store or f"{stem}.zarr")]
-    extra = sorted(content.keys() - {"stages"})
+    extra = sorted(content.keys() - {"stages", "cluster"})
     if extra:
-        raise JobError(f"{path}: {', '.join(extra)}: a file with stages has no other field")
+        raise JobError(
+            f"{path}: {', '.join(extra)}: a file with stages has no other field but cluster"
+        )
     if not isinstance(content["stages"], dict) or not content["stages"]:
         raise JobError(f"{path}: stages: a mapping of names to jobs expected")
     stages = []

@@ -3,7 +3,7 @@
     expand(spec, kernel)  -> Sweepings: columns over all items, and the groups of equal static fields
     lay_out(groups, sizes) -> Plan: how many slots a device holds, which rows make a shard
 
-Between the two, the driver measures the `Sizes` of each group (`jobs.work.measure`), which takes the
+Between the two, the driver measures the `Sizes` of each group (`jobs.measure.measure`), which takes the
 group's data.
 """
 

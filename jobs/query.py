@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from jobs.arrays import attributes
 from jobs.errors import JobError, nearest
 from jobs.expression import Expression
 from jobs.gather import require_rows
-from jobs.store import Store, attributes
+from jobs.store import Store
 
 AGGREGATES = ("count", "mean", "median", "std", "min", "max", "sum")
 

@@ -1,6 +1,7 @@
 """What can be said about a job in words and numbers: its plan, its state, a first job file."""
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,11 @@ import pandas as pd
 from pydantic_core import PydanticUndefined
 
 from ctd.kernel import Kernel, Kind, field_kinds
-from jobs.run import Prepared, read_events
+from jobs.errors import JobError
+from jobs.events import read_events
+from jobs.failure import failed_items
+from jobs.lease import describe, last_seen
+from jobs.prepare import Prepared
 from jobs.store import Store
 
 
@@ -63,11 +68,17 @@ def state(store: Store) -> dict[str, Any]:
             outcomes[name] = outcomes.get(name, 0) + n
     items = sum(m["shard"]["stop"] - m["shard"]["start"] for m in markers)
     done = {m["shard"]["number"] for m in markers}
+    events = read_events(store)
+    failures = [e for e in events if e["event"] == "error"]
     errors = [
         {"shard": e["shard"], "attempt": e["attempt"], "error": e["error"]}
-        for e in read_events(store)
-        if e["event"] == "error" and e["shard"] not in done
+        for e in failures
+        if e["shard"] not in done
     ]
+    culprits = [e for entries in failed_items(store).values() for e in entries]
+    errors += [{"item": e["item"], "attempt": e["attempt"], "error": e["error"]} for e in culprits]
+    ends = [e for e in events if e["event"] == "end"]
+    held = last_seen(store.objects)
     seconds = [m["seconds"] for m in markers]
     return {
         "store": store.address,
@@ -82,8 +93,64 @@ def state(store: Store) -> dict[str, Any]:
         "hosts": sorted({m["host"] for m in markers}),
         "devices": sorted({m["device_kind"] for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
+        "running": describe(held) if held else None,
+        "runs": len([e for e in events if e["event"] == "run"]),
+        "stopped": ends[-1]["stopped"] if ends and not held else None,
+        "attempts_failed": len(failures),
+        "items_with_errors": len(culprits),
+        "learned": [e["text"] for e in events if e["event"] == "decision"][-5:],
         "errors": errors[-10:],
     }
+
+
+def history(
+    store: Store, shard: int | None = None, item: int | None = None
+) -> list[dict[str, Any]]:
+    """The events of all runs in order, or of one shard, or of the shard of one item with the item's
+    own failure; JobError where there is no such shard or item."""
+    plan = store.job.plan
+    if item is not None:
+        shard = shard_of(store, item)
+    if shard is None:
+        return read_events(store)
+    if shard >= plan.n_shards:
+        raise JobError(f"--shard {shard}: the store has the shards 0 to {plan.n_shards - 1}")
+    found = [event for event in read_events(store) if event.get("shard") == shard]
+    entries = [e for (_, number), es in failed_items(store).items() if number == shard for e in es]
+    found += [
+        {**entry, "event": "item failed", "shard": shard}
+        for entry in entries
+        if item is None or entry["item"] == item
+    ]
+    committed = [m for m in store.markers() if m["shard"]["number"] == shard]
+    kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
+    found += [
+        {"time": m["started"] + m["seconds"], "event": "committed", "shard": shard}
+        | {key: m[key] for key in kept if key in m}
+        for m in committed
+    ]
+    return sorted(found, key=lambda event: event["time"])
+
+
+def history_lines(events: list[dict[str, Any]]) -> list[str]:
+    """Events as text: a line each, and under it the trace if it has one."""
+    lines = []
+    for event in events:
+        rest = {k: v for k, v in event.items() if k not in ("time", "event", "trace") and v != ""}
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
+        lines.append(f"{at}  {event['event']}  " + "  ".join(f"{k}={v}" for k, v in rest.items()))
+        lines += ["    " + line for line in str(event.get("trace", "")).splitlines()]
+    return lines
+
+
+def shard_of(store: Store, item: int) -> int:
+    """The shard that computes an item; JobError where the store has no such item."""
+    for shard in store.job.plan.shards():
+        ids = store.rows(shard.group, "item", shard.start, shard.stop)
+        if ids[0] <= item <= ids[-1] and item in ids:  # ids rise inside a group
+            return shard.number
+    n = sum(store.job.plan.group_sizes)
+    raise JobError(f"--item {item}: the store has the items 0 to {n - 1}")
 
 
 def starter(name: str, kernel: Kernel) -> str:

@@ -33,9 +33,19 @@ from jobs.sweep import Sweep
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML whose numbers are those of YAML 1.2: PyYAML alone reads 1e-4 as a string."""
+    """YAML whose numbers are those of YAML 1.2: PyYAML reads 1e-4 as a string and 4:00:00 as 14400."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML copies it before it changes it)
+        first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:int"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"),
+    list("-+0123456789"),
+)
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -70,6 +80,17 @@ class RunSettings(BaseModel):
     )
     retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
     backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")
+    checkpoint_s: float = Field(
+        300, ge=0, description="time between two checkpoints inside a shard (s)"
+    )
+    time_limit_s: PositiveFloat | None = Field(
+        None,
+        description="an advance that takes longer, compilation included, is ended (s); by default 20 times the longest so far, "
+        "and no less than a minute",
+    )
+    grace_s: float = Field(
+        30, ge=0, description="how long workers may take to leave their shards in a stop (s)"
+    )
 
 
 class JobSpec(BaseModel):
@@ -84,6 +105,11 @@ class JobSpec(BaseModel):
     sweep: Sweep | list[Sweep] = Field(Sweep(), description="the fields that differ")
     gather: dict[str, Any] = Field({}, description="settings of the kernel's reduction")
     run: RunSettings = RunSettings()
+    cluster: str | dict[str, Any] | None = Field(
+        None,
+        exclude=True,
+        description="where ctd submit sends it: the name of a cluster profile, or a profile",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -5,72 +5,55 @@
     gathered/0/...          what the kernel's reduction made of group 0
     items/...               one row an item, all groups: sweep columns, status, scalar results
     run/job.json            spec, plan, base folder: written last at creation, so it means "complete"
+    run/job.copy.json       the same: all else can be made again from these
+    run/sums/...            checksums of what was made at creation and by gather
     run/layout/...          execution mode, chosen once by the first worker of each kind of device
     run/done/G/SSSSSS.json  commit marker of shard S of group G: written last, atomically
+    run/checkpoints/...     shards that are under way                                (jobs.checkpoint)
+    run/slots/, run/failed/ groups that need more memory, items that fail            (jobs.failure)
+    run/lease/, run/cancel/ who runs the job, requests to stop                       (jobs.lease)
+    run/events/...          what happened                                            (jobs.events)
 
 A shard's rows fill whole Zarr chunks of their own, so that writing them twice, or by two workers at once,
 is harmless. Nothing but its marker says that a shard is done: a fill value may be a result.
 """
 
-import hashlib
-import json
+import errno
+import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from obstore.store import ObjectStore
-from zarr.codecs import BloscCodec
+from obstore.store import MemoryStore, ObjectStore
 
 from ctd.kernel import Kernel, Var
 from jobs import objects
+from jobs.arrays import (
+    attributes,
+    compressor,
+    describe,
+    digest,
+    fill_value,
+    flags,
+    plain,
+    put_array,
+)
 from jobs.errors import JobError
-from jobs.plan import Group, GroupLayout, Items, Plan, Shard, chunk_items
-from jobs.spec import JobSpec, find_kernel, options_of, parse_job, set_field
+from jobs.job import CREATING, FORMAT, JOB, Job, read_job, write_job
+from jobs.plan import Group, GroupLayout, Items, Shard, chunk_items
+from jobs.sealed import seal, unseal, write_sums
+from jobs.spec import find_kernel, options_of, set_field
 
 if TYPE_CHECKING:
     import xarray as xr
 
-FORMAT = 1
-"""Version of the layout above; a reader refuses a higher one."""
-
-STATUS = {1: "done", 2: "failed"}
-"""Item status -> name; 0 is an item that nothing has been computed for."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker must know; all of it is in the store."""
-
-    spec: JobSpec
-    plan: Plan
-    base: str
-    """The folder that relative file names of the spec start at."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As written to run/job.json."""
-        return {
-            "format": FORMAT,
-            "spec": self.spec.model_dump(mode="json", exclude_defaults=True),
-            "digest": self.spec.digest(),
-            "base": self.base,
-            "group_sizes": list(self.plan.group_sizes),
-            "layouts": [layout._asdict() for layout in self.plan.layouts],
-        }
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any], where: str) -> "Job":
-        """The inverse of `to_json`; JobError for a newer format."""
-        if content.get("format", 0) > FORMAT:
-            raise JobError(
-                f"{where}: store format {content['format']}, this ctd reads up to {FORMAT}; update ctd"
-            )
-        layouts = tuple(GroupLayout(**layout) for layout in content["layouts"])
-        plan = Plan(tuple(content["group_sizes"]), layouts)
-        return Job(parse_job(content["spec"], where), plan, content["base"])
+BEFORE = ("run/submit/", "run/lease/", "run/cancel/", CREATING)
+"""What may be at the address of a store before it is made, and is kept when it is made again."""
 
 
 class Store:
@@ -96,11 +79,14 @@ class Store:
 
     @staticmethod
     def exists(address: str) -> bool:
-        """Whether there is anything at `address`."""
+        """Whether there is anything at `address` but what comes before a store, or a store half made."""
         path = objects.local_path(address)
-        if path is not None:
+        if path is not None and not path.is_dir():
             return path.exists()
-        return any(True for _ in objects.keys(objects.open_objects(address), ""))
+        found = objects.open_objects(address)
+        if objects.read(found, CREATING) and not objects.read(found, JOB):
+            return False
+        return any(not key.startswith(BEFORE) for key in objects.keys(found, ""))
 
     @staticmethod
     def create(
@@ -109,7 +95,6 @@ class Store:
         items: Items,
         shapes: list[dict[str, Any]],
         coords: list[dict[str, np.ndarray]],
-        provenance: Mapping[str, Any],
     ) -> "Store":
         """Lay out an empty store; nothing may be at `address`.
 
@@ -117,32 +102,21 @@ class Store:
         values, for each group.
         """
         path = objects.local_path(address)
-        made = path is not None and not path.exists()
+        made = path is not None and not Store.exists(address)
         store = Store(address, objects.open_objects(address, create=True), job)
         try:
-            root = zarr.create_group(zarr.storage.ObjectStore(store.objects))
-            for group in items.groups:
-                layout = job.plan.layouts[group.number]
-                store._create_group(
-                    root, group, items, layout, shapes[group.number], coords[group.number]
-                )
-            root.attrs.put(
-                {
-                    "ctd_format": FORMAT,
-                    "kernel": job.spec.kernel,
-                    "name": job.spec.name or "",
-                    "spec": job.spec.model_dump(mode="json", exclude_defaults=True),
-                    "spec_sha256": job.spec.digest(),
-                    "provenance": dict(provenance),
-                }
-            )
-            store.consolidate()
+            store._clear()
+            store._lay_out(items, shapes, coords)
+            write_sums(store.objects, "created", store.keys_outside_run())
             store._write_job()
+            objects.delete(store.objects, CREATING)
         except BaseException as error:
             if made and path is not None:
-                _remove_tree(path)
-            if isinstance(error, OSError):
-                raise JobError(f"{address}: cannot be written: {error}") from None
+                _remove(path)
+            if isinstance(error, OSError) or objects.is_storage_error(error):
+                raise JobError(
+                    f"{address}: cannot be written: {str(error).splitlines()[0]}"
+                ) from None
             raise
         return store
 
@@ -150,10 +124,7 @@ class Store:
     def open(address: str) -> "Store":
         """The store at `address`; JobError where it is none, or of a newer format."""
         store = objects.open_objects(address)
-        content = objects.read(store, "run/job.json")
-        if content is None:
-            raise JobError(f"{address}: not a complete ctd store (it has no run/job.json)")
-        return Store(address, store, Job.from_json(json.loads(content), address))
+        return Store(address, store, read_job(store, address))
 
     def set_gather(self, overrides: list[str]) -> None:
         """Change settings of the reduction, as `key=value`; JobError where they are not valid."""
@@ -165,8 +136,55 @@ class Store:
         self.job = replace(self.job, spec=spec)
         self._write_job()
 
+    def _lay_out(
+        self, items: Items, shapes: list[dict[str, Any]], coords: list[dict[str, np.ndarray]]
+    ) -> None:
+        """Write all metadata and columns."""
+        spec = self.job.spec
+        root = zarr.create_group(zarr.storage.ObjectStore(self.objects))
+        for group in items.groups:
+            layout = self.job.plan.layouts[group.number]
+            self._create_group(
+                root, group, items, layout, shapes[group.number], coords[group.number]
+            )
+        root.attrs.put(
+            {
+                "ctd_format": FORMAT,
+                "kernel": spec.kernel,
+                "name": spec.name or "",
+                "spec": spec.model_dump(mode="json", exclude_defaults=True),
+                "spec_sha256": spec.digest(),
+                "provenance": dict(self.job.provenance),
+            }
+        )
+        self.consolidate()
+
+    @staticmethod
+    def laid_out(
+        job: Job,
+        items: Items,
+        shapes: list[dict[str, Any]],
+        coords: list[dict[str, np.ndarray]],
+    ) -> "Store":
+        """An empty store of this job in memory: what `create` wrote, byte for byte."""
+        store = Store("memory", MemoryStore(), job)
+        store._lay_out(items, shapes, coords)
+        return store
+
+    def keys_outside_run(self) -> list[str]:
+        """Every object of the Zarr hierarchy."""
+        return [key for key in objects.keys(self.objects, "") if not key.startswith("run/")]
+
+    def _clear(self) -> None:
+        """Remove what a creation left that did not come to its end, and say that one has begun."""
+        if objects.read(self.objects, CREATING):
+            for key in list(objects.keys(self.objects, "")):
+                if not key.startswith(BEFORE):
+                    objects.delete(self.objects, key)
+        objects.write(self.objects, CREATING, b"{}")
+
     def _write_job(self) -> None:
-        objects.write(self.objects, "run/job.json", json.dumps(self.job.to_json()).encode())
+        write_job(self.objects, self.job)
 
     def consolidate(self) -> None:
         """Gather all metadata at the root: readers open the store by one read and list nothing."""
@@ -191,7 +209,7 @@ class Store:
         out.attrs.put(
             {
                 "params": group.params.model_dump(mode="json"),
-                "swept": {name: _plain(value) for name, value in group.labels.items()},
+                "swept": {name: plain(value) for name, value in group.labels.items()},
                 "layout": layout._asdict(),
                 "results": sorted(shapes),
                 # CF: which variables are coordinates; xarray reads it.
@@ -217,7 +235,7 @@ class Store:
                 shape=(n, *shape.shape),
                 chunks=(chunk, *(max(1, k) for k in shape.shape)),
                 dtype=shape.dtype,
-                fill_value=_fill(name, shape.dtype),
+                fill_value=fill_value(name, shape.dtype),
                 compressors=compressor(),
                 dimension_names=("item", *var.axes),
                 config={"write_empty_chunks": True},
@@ -255,23 +273,33 @@ class Store:
         return np.asarray(self.array(group, name)[start:stop])
 
     def write_shard(
-        self, shard: Shard, values: Mapping[str, np.ndarray], report: Mapping[str, Any]
+        self,
+        shard: Shard,
+        values: Mapping[str, np.ndarray],
+        report: Mapping[str, Any],
+        rows: np.ndarray,
     ) -> None:
-        """Write the rows, read them back, then commit; JobError where they do not read back."""
+        """Write the results of `rows` and, for the shard's other rows, fill values and the status
+        *failed*; read everything back, then commit. OSError (EIO) where it does not read back."""
         hashes = {}
-        for name, rows in values.items():
+        for name in [*self.names(shard.group), "status"]:
             array = self.array(shard.group, name)
-            rows = np.ascontiguousarray(rows, array.dtype)
-            array[shard.start : shard.stop] = rows
+            fill = 2 if name == "status" else array.fill_value
+            whole = np.full((shard.stop - shard.start, *array.shape[1:]), fill, array.dtype)
+            if len(rows):
+                whole[rows - shard.start] = values[name]
+            array[shard.start : shard.stop] = whole
             back = np.asarray(array[shard.start : shard.stop])
-            if back.tobytes() != rows.tobytes():
-                raise JobError(
-                    f"{self.address}: results/{shard.group}/{name}, rows {shard.start}-{shard.stop}: "
-                    "what was written does not read back; check the storage"
+            if back.tobytes() != whole.tobytes():
+                raise OSError(
+                    errno.EIO,
+                    f"results/{shard.group}/{name}, rows {shard.start}-{shard.stop}: what was written "
+                    "does not read back",
+                    self.address,
                 )
             hashes[name] = digest(back)
         marker = {"shard": shard._asdict(), **report, "sha256": hashes}
-        objects.write(self.objects, self._marker(shard), json.dumps(marker).encode())
+        objects.write(self.objects, self._marker(shard), seal(marker))
 
     def _marker(self, shard: Shard) -> str:
         return f"run/done/{shard.group}/{shard.number:06d}.json"
@@ -284,100 +312,35 @@ class Store:
         }
 
     def markers(self) -> list[dict[str, Any]]:
-        """What every committed shard reported, in the order of the plan."""
+        """What every committed shard reported, in the order of the plan; damaged ones are left out."""
         found = [
-            json.loads(objects.read(self.objects, key) or b"null")
+            unseal(objects.read(self.objects, key))
             for key in objects.keys(self.objects, "run/done")
         ]
         return sorted((m for m in found if m), key=lambda m: int(m["shard"]["number"]))
 
     def recall(self, key: str) -> Any:
         """The value at `key` of run/, or None."""
-        return json.loads(objects.read(self.objects, f"run/{key}.json") or b"null")
+        return unseal(objects.read(self.objects, f"run/{key}.json"))
 
     def agree(self, key: str, value: Any) -> Any:
         """The value at `key` of run/, which the first caller sets for all."""
-        objects.create(self.objects, f"run/{key}.json", json.dumps(value).encode())
-        return self.recall(key)
+        objects.create(self.objects, f"run/{key}.json", seal(value))
+        agreed = self.recall(key)
+        if agreed is None:  # something is there, but it is damaged
+            objects.write(self.objects, f"run/{key}.json", seal(value))
+        return agreed or value
 
 
-def attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:
-    """The attributes of a group or array."""
-    return dict(node.attrs)
-
-
-def digest(values: np.ndarray) -> str:
-    """sha256 of the values' bytes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-
-
-def compressor() -> Any:
-    """zstd over shuffled bytes: 2.2 times smaller on float32 results, 1.3 times without the shuffle."""
-    return BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
-
-
-def describe(var: Var) -> dict[str, Any]:
-    """CF attributes of a variable."""
-    return {"units": var.units, "long_name": var.long_name}
-
-
-def flags(kernel: Kernel, name: str) -> dict[str, Any]:
-    """CF flag attributes of the coded results `status` and `outcome`."""
-    if name == "status":
-        codes = {0: "pending", **STATUS}
-    elif name == "outcome":
-        codes = {k: outcome.name for k, outcome in enumerate(kernel.outcomes)}
-    else:
-        return {}
-    return {"flag_values": list(codes), "flag_meanings": " ".join(codes.values())}
-
-
-def _fill(name: str, dtype: np.dtype[Any]) -> Any:
-    if name == "outcome":
-        return -1
-    return np.nan if dtype.kind in "fc" else 0
-
-
-def put_array(group: zarr.Group, name: str, values: np.ndarray, var: Var) -> None:
-    """Write a whole array with its dimension names; text becomes codes with their meanings."""
-    values = np.asarray(values)
-    attrs: dict[str, Any] = describe(var)
-    if values.dtype.kind in "US":
-        # Zarr v3 has no settled string type: codes, and the texts in the attributes.
-        texts, codes = np.unique(values, return_inverse=True)
-        values = codes.astype(np.int32).reshape(values.shape)
-        attrs["flag_values"], attrs["labels"] = list(range(len(texts))), [str(t) for t in texts]
-    rows = max(1, (4 << 20) // max(1, values[:1].nbytes)) if values.ndim else 1
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=tuple(max(1, k) for k in (min(rows, values.shape[0]), *values.shape[1:]))
-        if values.ndim
-        else (),
-        dtype=values.dtype,
-        fill_value=_fill(name, values.dtype),
-        compressors=compressor(),
-        dimension_names=var.axes,
-        overwrite=True,
-        config={"write_empty_chunks": True},
-    )
-    array[...] = values
-    array.attrs.put(attrs)
-
-
-def _plain(value: Any) -> Any:
-    """A swept value as JSON."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return value
-
-
-def _remove_tree(path: Any) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
+def _remove(path: Path) -> None:
+    """Remove a store that could not be made, but for the record of its submission."""
+    submission = path / "run" / "submit"
+    if not submission.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    for child in (*path.iterdir(), *(path / "run").iterdir()):
+        if child not in (path / "run", submission):
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
 def open_store(address: str) -> "xr.DataTree":

@@ -1,39 +1,46 @@
 """One shard's work: read the items from the store, run the kernel, write the results, commit."""
 
-import os
-import platform
-import socket
-import subprocess
-import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 
-from ctd.batch import Layout, Run, precision, program, traced_columns
-from ctd.kernel import (
-    Kernel,
-    Kind,
-    Params,
-    field_kinds,
-    inputs_of,
-    static_of,
-    traced_of,
-    traced_type,
-)
+from ctd.batch import Layout, Run, program, traced_columns
+from ctd.kernel import Params, static_of, traced_type
 from ctd.tune import fastest_microbatch
+from jobs import objects
+from jobs.arrays import attributes
+from jobs.checkpoint import Checkpoints, clear
 from jobs.errors import JobError
-from jobs.export import materialise, parse_item
-from jobs.plan import Shard, Sizes
-from jobs.store import Store, attributes
+from jobs.measure import load_group
+from jobs.plan import Shard
+from jobs.provenance import host, said
+from jobs.store import Store
 
-PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
+Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped"]
+"""Why a shard was not committed: an exception in its items' computation; one outside of it, in
+loading, reading or writing; bad input, which another attempt would not change; memory that did not suffice; storage that failed; a worker that died; a stop that was asked for."""
+
+
+class Task(NamedTuple):
+    """One attempt at a shard."""
+
+    shard: Shard
+    attempt: int = 1
+    slots: int | None = None
+    """Items that a device holds, where that is fewer than planned because memory ran out."""
+    without: tuple[int, ...] = ()
+    """Rows of the group that are not computed but marked as failed."""
+    probe: bool = False
+    """Compute and forget: `shard` is a part of a planned one, to find the item that fails."""
+    resume: bool = False
+    """There may be a checkpoint."""
 
 
 class Report(NamedTuple):
@@ -44,101 +51,13 @@ class Report(NamedTuple):
     error: str | None = None
     """None: committed. Otherwise the last line of what went wrong."""
     trace: str = ""
-    hopeless: bool = False
-    """The input is at fault: trying again would end the same way."""
+    fault: Fault = "error"
+    """What kind of error; without one, of no meaning."""
     info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
 
-def with_files(params: Params, base: str) -> Params:
-    """The parameters with files made present: relative names start at the folder `base`, and a
-    reference to an item of another store becomes a file of its arrays."""
-    kinds = field_kinds(type(params))
-    found = {}
-    for name, kind in kinds.items():
-        value = getattr(params, name)
-        if kind is not Kind.FILE or value is None:
-            continue
-        item = parse_item(value, base)
-        if item is not None:
-            found[name] = materialise(item)
-        elif "://" not in value:
-            found[name] = str(Path(base) / value)
-    return params.model_copy(update=found)
-
-
-def load_group(kernel: Kernel, params: Params, base: str) -> Any:
-    """The group's shared data; JobError, naming the fields, where they cannot be read."""
-    params = with_files(params, base)
-    for name, kind in field_kinds(type(params)).items():
-        value = getattr(params, name)
-        if (
-            kind is Kind.FILE
-            and value is not None
-            and "://" not in value
-            and not Path(value).exists()
-        ):
-            raise JobError(f"params: {name}: {value}: no such file")
-    try:
-        with precision(static_of(params)):
-            return kernel.load(inputs_of(params))
-    except JobError:
-        raise
-    except (ValueError, OSError, KeyError) as error:
-        raise JobError(f"params: {error}") from None
-
-
-@dataclass
-class Measured:
-    """What planning needs to know of one group."""
-
-    sizes: Sizes
-    shapes: dict[str, jax.ShapeDtypeStruct]
-    coords: dict[str, np.ndarray]
-
-
-def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int]) -> Measured:
-    """Shapes and sizes of one group, by abstract evaluation and by the compiler's own account.
-
-    compiled: bytes of temporaries an item, by program; filled here so that groups which share a
-    program compile once. JobError where the data or the kernel's own declarations do not fit.
-    """
-    shared = load_group(kernel, params, base)
-    static = static_of(params)
-    columns = {name: np.asarray(value)[None] for name, value in traced_of(params)._asdict().items()}
-    traced = traced_columns(type(params), columns, static.dtype)
-    layout = Layout(4, 4)
-    prog = program(kernel, static, layout)
-    first = jax.tree.map(lambda leaf: leaf[0], traced)
-    try:
-        state, shapes = prog.abstract(shared, first)
-    except (ValueError, TypeError) as error:
-        raise JobError(f"kernel {kernel.name}: {type(error).__name__}: {error}") from error
-    if not set(shapes) <= set(kernel.dims):
-        raise JobError(
-            f"kernel {kernel.name}: `result` returns {sorted(set(shapes) - set(kernel.dims))}, which "
-            f"`dims` does not describe; it has {sorted(kernel.dims)}"
-        )
-    for name, shape in shapes.items():
-        if len(shape.shape) != len(kernel.dims[name].axes):
-            raise JobError(
-                f"kernel {kernel.name}: result {name!r} has shape {shape.shape}, "
-                f"dims gives it the axes {kernel.dims[name].axes}"
-            )
-    nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    key = (id(prog), str(jax.tree.map(lambda leaf: np.shape(leaf), shared)))
-    if key not in compiled:
-        run = Run(prog, shared, 0, np.zeros(1, int), traced)
-        compiled[key] = run.temporaries() // layout.slots
-    sizes = Sizes(
-        state=nbytes(state), work=compiled[key], result=nbytes(shapes), shared=_nbytes(shared)
-    )
-    with precision(static):
-        coords = kernel.coords(inputs_of(with_files(params, base)), shared) if kernel.coords else {}
-    return Measured(sizes, shapes, coords)
-
-
-def _nbytes(shared: Any) -> int:
-    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(shared))
+class Stopped(Exception):
+    """The shard was left between two advances because somebody asked for it."""
 
 
 @dataclass
@@ -147,11 +66,17 @@ class Worker:
 
     address: str
     _shared: dict[int, tuple[Params, Any]] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _computing: bool = False
 
     def __post_init__(self) -> None:
         self.store = Store.open(self.address)
         self.job = self.store.job
         self.kernel = self.store.kernel
+
+    def interrupt(self) -> None:
+        """Leave the running shard, and every later one, at its next checkpoint; from any thread."""
+        self._stop.set()
 
     def group(self, index: int) -> tuple[Params, Any]:
         """(params, shared data) of a group; the last one is kept."""
@@ -162,26 +87,65 @@ class Worker:
             self._shared[index] = params, load_group(self.kernel, params, self.job.base)
         return self._shared[index]
 
-    def do(
-        self, shard: Shard, attempt: int, progress: Callable[[int], None] = lambda n: None
-    ) -> Report:
-        """Compute, write and commit one shard. Never raises: an error is in the report."""
-        started = time.time()
+    def do(self, task: Task, progress: Callable[[int], None] = lambda n: None) -> Report:
+        """Compute, write and commit one shard. Never raises: an error is in the report.
+
+        progress: called after every advance with the number of items that have finished.
+        """
+        shard, attempt = task.shard, task.attempt
+        self._computing = False
         try:
-            info = self._do(shard, attempt, started, progress)
+            info = self._do(task, time.time(), progress)
+        except Stopped as stop:
+            return Report(shard.number, attempt, str(stop), fault="stopped", info=host())
         except Exception as error:
             trace = traceback.format_exc()[-8000:]
-            hopeless = isinstance(error, JobError)
-            return Report(shard.number, attempt, said(error), trace, hopeless, host())
+            fault = fault_of(error)
+            if fault == "error" and not self._computing:
+                fault = "outside"
+            return Report(shard.number, attempt, said(error), trace, fault, host())
         return Report(shard.number, attempt, info=info)
 
-    def _do(
-        self, shard: Shard, attempt: int, started: float, progress: Callable[[int], None]
-    ) -> dict[str, Any]:
+    def _do(self, task: Task, started: float, progress: Callable[[int], None]) -> dict[str, Any]:
+        if self._stop.is_set():
+            raise Stopped("stopped before it began")
+        shard = task.shard
+        rows = np.setdiff1d(np.arange(shard.start, shard.stop), task.without)
+        if len(rows):
+            values, info = self._compute(task, rows, progress)
+        else:
+            planned = self.job.plan.layouts[shard.group]
+            layout = Layout(planned.slots, planned.microbatch, jax.local_device_count())
+            values, info = {}, {"layout": layout._asdict(), "rounds": 0}
+        if task.probe:
+            return info
+        values["status"] = self._status(values, len(rows))
+        info |= {
+            "attempt": task.attempt,
+            "without": list(task.without),
+            "narrowed_to": task.slots,
+            "started": started,
+            "seconds": time.time() - started,
+            "outcomes": self._counts(values),
+            "n_failed": int((values["status"] == 2).sum()) + len(task.without),
+            **host(),
+        }
+        self.store.write_shard(shard, values, info, rows)
+        if task.resume or info.get("checkpoints"):
+            clear(self.store, shard)
+        return info
+
+    def _compute(
+        self, task: Task, rows: np.ndarray, progress: Callable[[int], None]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(results of these rows of the shard's group, how they came about)."""
+        shard = task.shard
         params, shared = self.group(shard.group)
         static = static_of(params)
         kind = type(params)
-        read = lambda name: self.store.rows(shard.group, name, shard.start, shard.stop)
+        read = lambda name: self.store.rows(shard.group, name, shard.start, shard.stop)[
+            rows - shard.start
+        ]
         ids = read("item")
         stored = str(self.store.results(shard.group).attrs["coordinates"]).split()
         columns = {}
@@ -191,28 +155,40 @@ class Worker:
                 read(name) if name in stored else np.repeat(fixed[None], len(ids), axis=0)
             )
         traced = traced_columns(kind, columns, static.dtype)
-        layout = self._layout(shard.group, static, shared, ids, traced)
+        self._computing = True
+        layout = self._layout(task, static, shared, ids, traced)
         run = Run(program(self.kernel, static, layout), shared, self.job.spec.seed, ids, traced)
-        while not run.finished:
-            run.advance()
-            progress(run.n_finished)
-        values = dict(run.results)
-        values["status"] = self._status(values)
-        info = {
-            "attempt": attempt,
-            "started": started,
-            "seconds": time.time() - started,
-            "rounds": run.rounds,
-            "layout": layout._asdict(),
-            "outcomes": self._counts(values),
-            "n_failed": int((values["status"] == 2).sum()),
-            **host(),
-        }
-        self.store.write_shard(shard, values, info)
-        return info
+        saved = None if task.probe else Checkpoints(self.store, shard, ids, layout)
+        info = self._advance(run, saved, task.resume, progress)
+        self._computing = False
+        return dict(run.results), {"layout": layout._asdict(), **info}
 
-    def _layout(self, group: int, static: Any, shared: Any, ids: np.ndarray, traced: Any) -> Layout:
+    def _advance(
+        self, run: Run, saved: Checkpoints | None, resume: bool, progress: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Advance to the end, from a checkpoint if there is one, and keep checkpoints on the way."""
+        info: dict[str, Any] = {}
+        if saved and resume and (before := saved.latest()):
+            run.restore(before)
+            info["resumed_at"] = run.rounds
+        longest, kept = 0.0, 0
+        while not run.finished:
+            if self._stop.is_set():
+                if saved:
+                    saved.keep(run)
+                raise Stopped(f"stopped after {run.rounds} advances")
+            began = time.monotonic()
+            run.advance()
+            longest = max(longest, time.monotonic() - began)
+            progress(run.n_finished)
+            if saved and saved.is_due and not run.finished:
+                saved.keep(run)
+                kept += 1
+        return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
+
+    def _layout(self, task: Task, static: Any, shared: Any, ids: np.ndarray, traced: Any) -> Layout:
         """The planned layout; the microbatch, where it is open, is measured once a kind of device."""
+        group = task.shard.group
         planned = self.job.plan.layouts[group]
         devices = jax.local_device_count()
         m = planned.microbatch
@@ -222,22 +198,23 @@ class Worker:
             if chosen is None:
                 best, seconds = fastest_microbatch(
                     self.kernel, static, shared, self.job.spec.seed, ids, traced,
-                    planned.slots, devices,
+                    task.slots or planned.slots, devices,
                 )  # fmt: skip
                 measured = {str(k): v for k, v in seconds.items()}
                 chosen = self.store.agree(name, {"microbatch": best, "seconds_per_item": measured})
             m = int(chosen["microbatch"])
-        return Layout(-(-planned.slots // m) * m, m, devices)
+        slots = task.slots or planned.slots
+        m = min(m, slots)  # only where not even one microbatch fits into memory
+        return Layout(-(-slots // m) * m, m, devices)
 
-    def _status(self, values: dict[str, np.ndarray]) -> np.ndarray:
+    def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
         failing = [k for k, outcome in enumerate(self.kernel.outcomes) if outcome.failed]
-        n = len(next(iter(values.values())))
-        if not failing:
+        if not failing or not n:
             return np.ones(n, np.int8)
         return np.where(np.isin(values["outcome"], failing), 2, 1).astype(np.int8)
 
     def _counts(self, values: dict[str, np.ndarray]) -> dict[str, int]:
-        if not self.kernel.outcomes:
+        if not self.kernel.outcomes or "outcome" not in values:
             return {}
         return {
             outcome.name: int((values["outcome"] == k).sum())
@@ -245,40 +222,12 @@ class Worker:
         }
 
 
-def said(error: BaseException) -> str:
-    """What an exception says, in at most 2,000 characters; it may be one that cannot be printed."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(no readable text)"
-    return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]
-
-
-def host() -> dict[str, Any]:
-    """Where this process runs."""
-    device = jax.local_devices()[0]
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "platform": device.platform,
-        "device_kind": device.device_kind,
-    }
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, git commit and host of the process that makes a store."""
-    source = Path(__file__).parent.parent
-    commit = None
-    if (source / ".git").exists():  # not an installed copy inside somebody else's repository
-        commit = subprocess.run(
-            ["git", "-C", str(source), "rev-parse", "HEAD"],
-            capture_output=True, text=True, check=False,
-        ).stdout.strip()  # fmt: skip
-    return {
-        "versions": {name: version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
-        "git_commit": commit,
-        "host": socket.gethostname(),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": sys.argv,
-    }
+def fault_of(error: Exception) -> Fault:
+    """What kind of error an exception is; only XLA's and Python's own words mean memory."""
+    if isinstance(error, JobError):
+        return "input"
+    if isinstance(error, MemoryError) or (
+        isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    ):
+        return "memory"
+    return "storage" if objects.is_storage_error(error) else "error"

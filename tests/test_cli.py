@@ -269,18 +269,22 @@ stages:
 
 def test_pipeline_trains_then_searches_the_best(ctd, job_file):
     path = job_file(PIPELINE, "pipe.yaml")
-    code, out, err = ctd("run", path, "--executor", "serial")
+    code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0, err
     train, points = path.with_name("pipe.train.zarr"), path.with_name("pipe.points.zarr")
     items = json.loads(ctd("query", train, "--sort", "eval_loss", "--limit", "2", "--json")[1])
     tree = xr.open_datatree(points, engine="zarr")
     assert len(tree["results"].children) == 2
     for group, item in enumerate(items):
-        assert tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
+        assert (
+            tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
+        )
     # Every stage is resumed by itself, and a stage that is complete is left as it is.
     before = {p: p.read_bytes() for p in points.rglob("*") if p.is_file() and "done" in p.parts}
     assert ctd("run", path, "--executor", "serial")[0] == 0
-    assert before == {p: p.read_bytes() for p in points.rglob("*") if p.is_file() and "done" in p.parts}
+    assert before == {
+        p: p.read_bytes() for p in points.rglob("*") if p.is_file() and "done" in p.parts
+    }
     code, _, err = ctd("export", train, items[0]["item"], "best.h5")
     assert code == 0, err
     trained = xr.open_datatree(train, engine="zarr")["results/0"]
@@ -306,7 +310,10 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
 def test_pipeline_refuses(ctd, job_file, override, said):
     path = job_file(PIPELINE, "pipe.yaml")
     if "stages.points.params" in override:
-        assert ctd("run", path, "--executor", "serial", "--set", "stages.points.params.q_tol=0")[0] == 2
+        assert (
+            ctd("run", path, "--executor", "serial", "--set", "stages.points.params.q_tol=0")[0]
+            == 2
+        )
         assert path.with_name("pipe.train.zarr").exists()
     refused(ctd("run", path, "--executor", "serial", "--set", override), said)
 

@@ -1,6 +1,7 @@
 """What an executor owes to `run_shards`, for all of them; and what only processes can suffer."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import numpy as np
 import pytest
 import toy
 
+from cluster.connection import set_environment
 from cluster.local import LocalRay
-from cluster.ray_executor import RayExecutor, _set_environment
+from cluster.ray_executor import RayExecutor
 from ctd.batch import Layout, run_items
 from jobs.errors import JobError
+from jobs.failure import failed_items
 from jobs.run import SerialExecutor, open_or_create, read_events, run_shards
 from jobs.spec import RunSettings, parse_job
-from jobs.work import Report
+from jobs.stop import Stop
+from jobs.work import Report, Task
 
 # A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
 # the first time only), a group by its `mode` once the file `armed` is there (planning loads data too).
@@ -71,6 +75,10 @@ def run(static, shared, traced, key):
             os._exit(3)
         if fault == 5:
             time.sleep(0.5)
+        if fault == 6:
+            time.sleep(1000)
+        if fault == 7:
+            os.kill(os.getpid(), 11)
         return np.float32(7)
 
     number = jax.random.bits(key)
@@ -96,15 +104,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ray_address(tmp_path_factory):
     """A Ray that the executors under test find running; at the end it has lost its workers only."""
-    cache = _set_environment({"CTD_CACHE": str(tmp_path_factory.mktemp("cache"))})
+    cache = set_environment({"CTD_CACHE": str(tmp_path_factory.mktemp("cache"))})
     local = LocalRay(cpus=8)
-    before = _set_environment(local.environment)
+    before = set_environment(local.environment)
     yield local.address()
     assert wait_until(lambda: not mentioning(local._folder, "ray::ShardWorker"))
     assert mentioning(local._folder, "raylet")
     local.stop()
     assert wait_until(lambda: not mentioning(local._folder))
-    _set_environment(before | cache)
+    set_environment(before | cache)
 
 
 @pytest.fixture(scope="module")
@@ -253,12 +261,16 @@ def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
     assert store.rows(0, "value", 0, 3).tolist() == [10, 10, 10]
 
 
-def test_a_shard_that_always_fails_is_given_up(executor, folder):
-    store = make(folder, executor, "always", {"fault": [0, 1, 0]}, retries=1)
+def test_an_item_that_always_fails_is_marked_and_leaves_the_others_alone(executor, folder):
+    store = make(
+        folder, executor, "always", {"fault": [0, 0, 1, 0, 0, 0]}, retries=1, shard_items=4
+    )
     progress = run_shards(store, executor)
-    assert list(progress.failed) == [1]
-    assert [error["attempt"] for error in errors(store)] == [1, 2]
-    assert attempts(store) == {0: 1, 2: 1}
+    assert progress.failed == {}
+    assert list(progress.failed_items) == [2]
+    assert "this item says no" in failed_items(store)[0, 0][0]["trace"]
+    assert store.rows(0, "status", 0, 6).tolist() == [1, 1, 2, 1, 1, 1]
+    np.testing.assert_array_equal(store.rows(0, "value", 0, 6), [10, 10, np.nan, 10, 10, 10])
 
 
 @pytest.mark.parametrize(
@@ -280,6 +292,31 @@ def test_a_group_that_cannot_be_loaded_leaves_the_others_alone(executor, folder,
     assert len(errors(store)) == tries
     assert attempts(store) == {0: 1}
     assert all("died" not in error for error in errors(store))
+
+
+def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(executor, folder):
+    rates = np.linspace(-0.5, 0.9, 8)
+    params = {"n_steps": 6000, "n": 100}
+    store = make(
+        folder, executor, "stop", {"rate": rates.tolist()}, kernel="toy", params=params,
+        microbatch=2, slots=4, shard_items=4,
+    )  # fmt: skip
+    stop = Stop()
+    timer = threading.Timer(1.0, stop.ask, ["test"])
+    timer.start()
+    stopped = run_shards(store, executor, stop=stop)
+    timer.join()
+    assert stopped.stopped == "test"
+    left_at = [e["error"] for e in read_events(store) if e["event"] == "stopped"]
+    assert left_at
+    assert run_shards(store, executor).stopped is None
+    if any("advances" in text for text in left_at):
+        assert any("resumed_at" in marker for marker in store.markers())
+    expected = run_items(
+        toy.kernel, toy.Walk(**params), {"rate": rates}, layout=Layout(slots=4, microbatch=2)
+    )
+    for name, values in expected.items():
+        assert store.rows(0, name, 0, 8).tobytes() == values.tobytes(), name
 
 
 def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
@@ -317,20 +354,39 @@ def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch
     shards = list(store.job.plan.shards())
     pool.start(store.address)
     assert wait_until(lambda: pool.wait(0.1) or pool.capacity() == 1)
-    pool.submit(shards[0], 1)
+    pool.submit(Task(shards[0]))
     first = collect(pool, 1)[0]
     assert pool.capacity() == 2  # one more is queued behind the running one
-    pool.submit(shards[1], 1)
-    pool.submit(shards[2], 1)
+    pool.submit(Task(shards[1]))
+    pool.submit(Task(shards[2]))
     reports = collect(pool, 2)
-    assert reports[1].info == {"died": "killed"}
+    assert reports[1].info["died"] == "killed"
     assert reports[1].error.startswith("the worker died (killed)")
     assert reports[1].attempt == 1
     assert reports[2].error is None
     assert reports[2].attempt == 1
     assert reports[2].info["pid"] != first.info["pid"]
-    pool.submit(shards[1], 2)
+    pool.submit(Task(shards[1], 2))
     assert collect(pool, 1)[1].error is None
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(3, "worker died (killed)"), (7, "worker died (killed)"), (6, "no advance has ended for")],
+    ids=["exits", "segfault", "hangs"],
+)
+@pytest.mark.slow
+def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, fault, said):
+    store = make(
+        folder, pool, f"kills{fault}", {"fault": [0, 0, fault, 0]}, retries=0, shard_items=4,
+        slots=4, time_limit_s=10 if fault == 6 else None,
+    )  # fmt: skip
+    progress = run_shards(store, pool)
+    assert progress.failed == {}
+    assert list(progress.failed_items) == [2]
+    assert said in progress.failed_items[2]
+    assert store.rows(0, "status", 0, 4).tolist() == [1, 1, 2, 1]
 
 
 @pytest.mark.ray

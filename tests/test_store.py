@@ -12,11 +12,14 @@ import xarray as xr
 import zarr
 
 from jobs import objects
+from jobs.arrays import digest
 from jobs.errors import JobError
 from jobs.gather import gather
+from jobs.job import FORMAT
 from jobs.run import SerialExecutor, difference, open_or_create, read_events, run_shards
 from jobs.spec import parse_job
-from jobs.store import FORMAT, Store, digest, open_store
+from jobs.store import Store, open_store
+from jobs.work import Task
 
 BASE = str(Path(__file__).parent)
 JOB = {
@@ -155,7 +158,7 @@ def test_gather_of_a_partial_run_has_the_committed_items(tmp_path):
     executor = SerialExecutor(1)
     executor.start(store.address)
     shards = list(store.job.plan.shards())
-    executor.submit(shards[5], 1)
+    executor.submit(Task(shards[5]))
     assert executor.wait(0)[0].error is None
     assert gather(store) == shards[5].stop - shards[5].start
     items = open_store(store.address)["items"]
@@ -263,6 +266,7 @@ def test_open_refuses(tmp_path, finished, what):
             said = f"store format {FORMAT + 1}, this ctd reads up to {FORMAT}; update ctd"
         else:
             job.unlink()
+            job.with_name("job.copy.json").unlink()
     with pytest.raises(JobError, match=said):
         Store.open(str(path))
 

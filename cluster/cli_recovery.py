@@ -1,0 +1,100 @@
+"""The commands that look after a store: resume, cancel, check, logs. Imported by cluster.cli, whose `app` they join."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from cluster.cache import use_compilation_cache
+from cluster.display import err, out, show_json
+from cluster.running import make_executor, run_store
+from jobs.lease import cancel as ask_to_stop
+from jobs.lease import describe
+from jobs.store import Store
+
+StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+def add(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(resume)
+    app.command()(cancel)
+    app.command()(check)
+    app.command()(logs)
+
+
+def resume(
+    store: StorePath,
+    address: Annotated[
+        str | None,
+        typer.Option(help="an existing Ray cluster, host:port; by default one is started"),
+    ] = None,
+    executor: Annotated[
+        Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
+    ] = "ray",
+    as_json: AsJson = False,
+) -> None:
+    """Go on with the job of a store, which needs nothing but the store."""
+    use_compilation_cache()
+    opened = Store.open(store)
+    runner = make_executor(executor, opened.job.spec, address)
+    run_store(lambda runner: opened, runner, as_json)
+
+
+def cancel(store: StorePath) -> None:
+    """Stop the run of a store, from any machine; `ctd resume` goes on where it was."""
+    opened = Store.open(store)
+    try:
+        stopped = ask_to_stop(opened.objects)
+    except TimeoutError:
+        err.print("asked, but it has not stopped yet: a long advance may have to end first")
+        raise typer.Exit(1) from None
+    if stopped is None:
+        out.print(f"{store}: nothing runs")
+    else:
+        out.print(f"stopped {describe(stopped)}; `ctd resume {store}` goes on")
+
+
+def check(
+    store: StorePath,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="make right what can be, and mark the rest for resume")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong."""
+    from jobs.check import check as inspect
+
+    findings = inspect(store, repair)
+    if as_json:
+        show_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            cure = f" -> {finding.cure}" if repair and finding.cure else ""
+            out.print(f"{finding.key}: {finding.what}{cure}", markup=False)
+        verb = "repaired" if repair else "found"
+        waits = any("computed" in finding.what + finding.cure for finding in findings)
+        out.print(f"{len(findings)} {verb}" if findings else "all is as it should be")
+        if findings and not repair:
+            out.print(f"`ctd check {store} --repair` makes it right")
+        elif waits:
+            out.print(f"`ctd resume {store}` computes what is missing")
+    if findings and not repair:
+        raise typer.Exit(1)
+
+
+def logs(
+    store: StorePath,
+    shard: Annotated[int | None, typer.Option(min=0, help="what concerns this shard")] = None,
+    item: Annotated[int | None, typer.Option(min=0, help="what concerns this item")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what happened: attempts, reasons, hosts, times, and the traces of what failed."""
+    from jobs.report import history, history_lines
+
+    found = history(Store.open(store), shard, item)
+    if as_json:
+        show_json(found)
+    else:
+        for line in history_lines(found):
+            out.print(line, markup=False)

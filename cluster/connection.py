@@ -1,0 +1,41 @@
+"""Connect this process to a Ray, and hand Ray the environment that it reads."""
+
+import os
+import socket
+from collections.abc import Mapping
+
+import ray
+
+from jobs.errors import JobError
+
+ANSWER_S = 5.0
+"""A Ray at a given address answers within this time."""
+
+
+def connect(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit() and "/" not in host:
+            socket.create_connection(
+                (host, int(port)), ANSWER_S
+            ).close()  # Ray itself tries for a minute
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"--address {address}: no Ray answers there ({error}); start one with `ray start --head`, or "
+            "leave --address out to have one started on this machine"
+        ) from None
+
+
+def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Set (or with None, remove) environment variables that Ray reads; returns what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    # Ray reads them when it is imported, which was earlier.
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+    return before

@@ -1,0 +1,161 @@
+"""The actors of the Ray executor: what runs inside one, and the pool of them."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import ray
+
+from cluster.cache import use_compilation_cache
+from cluster.connection import connect
+from cluster.local import LocalRay
+from cluster.nodes import Nodes
+from jobs.errors import JobError
+from jobs.executor import available_memory
+from jobs.provenance import said
+from jobs.spec import RunSettings
+from jobs.work import Report, Task, Worker
+
+
+class ShardWorker:
+    """What runs inside an actor. Every method answers: an error is text in the answer."""
+
+    def __init__(self) -> None:
+        use_compilation_cache()
+        self._worker: Worker | None = None
+        self._finished = (-1, 0)
+        self._advanced = time.monotonic()
+
+    def open(self, address: str) -> tuple[str, bool] | None:
+        """Get ready for a store; otherwise (what went wrong, whether trying again is in vain)."""
+        try:
+            self._worker = Worker(address)
+        except BaseException as error:
+            return said(error), isinstance(error, JobError)
+        return None
+
+    def do(self, task: Task) -> Report:
+        """Compute, write and commit one shard."""
+        assert self._worker is not None
+        number = task.shard.number
+
+        def note(n: int) -> None:
+            self._finished, self._advanced = (number, n), time.monotonic()
+
+        note(0)
+        try:
+            return self._worker.do(task, note)
+        except BaseException as error:  # sys.exit in a kernel, or an error that cannot be printed
+            return Report(number, task.attempt, said(error))
+
+    def interrupt(self) -> None:
+        """Leave the running shard at a checkpoint, and begin none that is queued."""
+        if self._worker is not None:
+            self._worker.interrupt()
+
+    def finished(self) -> tuple[int, int, float]:
+        """(the shard that runs, how many of its items have finished, seconds since its last advance)."""
+        return *self._finished, time.monotonic() - self._advanced
+
+    def node(self) -> str:
+        """The id of the node that this actor is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def device_memory(self) -> int | None:
+        """Bytes that XLA may use of one device; None on a CPU."""
+        stats = jax.local_devices()[0].memory_stats()
+        return int(stats["bytes_limit"]) if stats else None
+
+
+@dataclass
+class Slot:
+    """One actor's place in the pool."""
+
+    actor: Any
+    opening: Any = None
+    """The answer that is due before the actor may be fed; None once it is ready."""
+    ready: bool = False
+    held: list[tuple[Any, Task]] = field(default_factory=list)
+    """(answer due, task): the first one runs, a second is queued behind it."""
+    asked: Any = None
+    """The `finished` answer that is due."""
+    alive_at: float = 0.0
+    """When the shard that runs gave its last sign of life."""
+    where: Any = None
+    """The `node` answer that is due."""
+    node: str = ""
+    """The id of the actor's node, once it is ready."""
+    failed_starts: int = 0
+
+
+class Pool:
+    """The connection to Ray, and the actors."""
+
+    def __init__(self, settings: RunSettings, address: str | None, local: LocalRay | None) -> None:
+        self._settings = settings
+        self.slots: list[Slot] = []
+        self.nodes = Nodes()
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            connect(local.address() if local else str(address))
+        elif address not in (None, here := ray.get_runtime_context().gcs_address):
+            raise JobError(f"--address {address}: this process is connected to the Ray at {here}")
+        try:
+            self._settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def _settle(self) -> None:
+        """How many actors there can be, what each may have; start them."""
+        settings = self._settings
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.gpus = settings.gpus_per_worker
+        if self.gpus is None:
+            self.gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
+        counts = [self._places(node) for node in nodes]
+        if not sum(counts) and not settings.workers:
+            most = {kind: max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
+            raise JobError(
+                f"run: a worker takes {settings.cpus_per_worker:g} CPUs (cpus_per_worker) and {self.gpus} "
+                f"GPUs (gpus_per_worker); the largest node of this Ray has {most['CPU']} and {most['GPU']}"
+            )
+        self.n = settings.workers or sum(counts)
+        held = [min(k, self.n) for k in counts]
+        shares = [node.get("memory", 0) / k for node, k in zip(nodes, held, strict=True) if k]
+        self.node_share = int(min(shares, default=available_memory()))
+        self.slots += [Slot(self.actor()) for _ in range(self.n)]
+
+    def _places(self, node: Mapping[str, float]) -> int:
+        places = node.get("CPU", 0) / self._settings.cpus_per_worker
+        return int(min(places, node.get("GPU", 0) / self.gpus) if self.gpus else places)
+
+    def actor(self) -> Any:
+        """A new actor: its device and threads are settled before it imports anything."""
+        threads = str(max(1, math.floor(self._settings.cpus_per_worker)))
+        # NPROC is what XLA sizes its own thread pool by.
+        names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        env = dict.fromkeys(names, threads)
+        if not self.gpus:
+            # Ray no longer hides the GPUs from an actor that asked for none.
+            env["JAX_PLATFORMS"] = "cpu"
+        make = ray.remote(
+            num_cpus=self._settings.cpus_per_worker,
+            num_gpus=self.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"watch": 1},
+            runtime_env={"env_vars": env},
+            label_selector=self.nodes.selector(),
+        )
+        return make(ShardWorker).remote()
+
+    def close(self) -> None:
+        """Kill the actors; leave Ray if it was this pool that connected to it."""
+        while self.slots:
+            ray.kill(self.slots.pop().actor, no_restart=True)
+        if self._connected:
+            ray.shutdown()

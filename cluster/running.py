@@ -1,0 +1,98 @@
+"""What `ctd run` and `ctd resume` share: an executor, the shards, the reduction, what is said at the end."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from cluster.display import err, live_progress, out, show_json, show_table
+from jobs.errors import JobError
+from jobs.objects import is_storage_error
+from jobs.patience import storage_trouble
+from jobs.run import Executor, SerialExecutor
+from jobs.spec import JobSpec
+from jobs.stop import EXIT_STOPPED, Stop, signals
+from jobs.store import Store
+
+
+def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
+    """The executor called `name`; JobError where an address is given that it does not take."""
+    if name == "serial":
+        if address:
+            raise JobError("--address: goes with --executor ray")
+        return SerialExecutor(spec.run.memory_gb)
+    from cluster.ray_executor import RayExecutor
+
+    return RayExecutor(spec.run, address)
+
+
+def run_store(open_store: Callable[[Executor], Store], executor: Executor, as_json: bool) -> None:
+    """Run what is left of a store, reduce it and say what came out.
+
+    open_store: makes or opens the store; the executor starts up meanwhile. Exits with 75 where the run
+    was stopped before its end, with 1 where something could not be computed.
+    """
+    from jobs.gather import gather
+    from jobs.run import run_shards
+
+    stop = Stop()
+    with signals(stop):
+        try:
+            store = open_store(executor)
+            with live_progress(quiet=as_json) as listener:
+                progress = run_shards(store, executor, listener, stop)
+        finally:
+            executor.close()
+        if progress.stopped is not None:
+            err.print(f"stopped ({progress.stopped}); `ctd resume {store.address}` goes on")
+            raise typer.Exit(EXIT_STOPPED)
+        try:
+            gather(store)
+            finish(store, as_json)
+        except Exception as fault:
+            if not is_storage_error(fault):
+                raise
+            trouble = storage_trouble(store.address, str(fault))
+            raise JobError(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
+    for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
+        for number, error in list(found.items())[:5]:
+            err.print(f"{what} {number} failed: {error}", style="red", markup=False)
+        if found:
+            some = next(iter(found))
+            err.print(
+                f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` tells more"
+            )
+    if progress.failed or progress.failed_items:
+        raise typer.Exit(1)
+
+
+def finish(store: Store, as_json: bool) -> None:
+    """Where the results are, the kernel's own summary, the picture."""
+    from jobs.figures import save_figures
+    from jobs.report import state
+
+    paths: list[Path] = []
+    if "://" not in store.address:
+        paths = save_figures(store, Path(store.address).with_suffix(""))
+    if as_json:
+        show_json(state(store) | {"figures": [str(path) for path in paths]})
+        return
+    summary(store)
+    out.print(f"store   {store.address}")
+    for path in paths:
+        out.print(f"figure  {path}")
+
+
+def summary(store: Store) -> None:
+    """The reduced results that the kernel shows as a table."""
+    from jobs.query import query
+
+    kernel = store.kernel
+    if not kernel.summary:
+        return
+    axis = kernel.reduced[kernel.summary[0]].axes[0]
+    frame = query(store, source=axis)
+    labels = [name for name in frame.columns if name not in kernel.reduced and name != axis]
+    if len(store.job.plan.group_sizes) == 1:
+        labels = [name for name in labels if name != "group"]
+    show_table(frame[[*labels, *(n for n in kernel.summary if n in frame)]], title=axis)

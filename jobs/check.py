@@ -1,0 +1,312 @@
+"""Compare a store with what it should be, bit for bit, and make again what is damaged.
+
+    run/job.json, its copy      carry their own checksums; each is the other's backup
+    metadata, sweep columns     checksums taken at creation; made again from the job
+    commit markers              carry their own checksums; without one its shard is computed again
+    rows of committed shards    every storage object there, checksums as in the marker
+    reductions                  checksums taken by gather; reduced again
+
+A repair removes the markers of damaged shards, and `resume` computes them. What only says what happened
+(events, leases, submissions) is left out: nothing is made from it.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import obstore
+
+from jobs import objects
+from jobs.arrays import digest
+from jobs.checkpoint import decode, folder
+from jobs.gather import GATHERED, gather
+from jobs.job import CREATING, JOB, JOB_COPY
+from jobs.lease import Lease
+from jobs.measure import shapes_and_coords
+from jobs.plan import Shard, expand
+from jobs.sealed import is_intact, read_sums, seal, sums_key, unseal, write_sums
+from jobs.store import Store
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it should be."""
+
+    key: str
+    """The object, or the start of the keys of several."""
+    what: str
+    cure: str
+    """What a repair does about it; empty where nothing is needed."""
+
+
+def check(address: str, repair: bool = False) -> list[Finding]:
+    """Everything that is wrong with a store, and with `repair`, made right as far as it can be.
+
+    After a repair `resume` computes what is missing. JobError where there is no store, both copies of
+    run/job.json are damaged, or (for a repair) the store is being run.
+    """
+    store = Store.open(address)
+    if not repair:
+        return list(_Check(store, False).all())
+    lease = Lease.take(store.objects, address)
+    try:
+        return list(_Check(store, True).all())
+    finally:
+        lease.release()
+
+
+class _Check:
+    def __init__(self, store: Store, repair: bool) -> None:
+        self.store, self.objects, self.repair = store, store.objects, repair
+        self.broken_groups: set[int] = set()
+        """Groups whose rows cannot be read as long as their metadata are damaged."""
+
+    def all(self) -> Iterator[Finding]:
+        yield from self.job()
+        yield from self.created()
+        markers = yield from self.markers()
+        yield from self.results(markers)
+        yield from self.notes(markers)
+        yield from self.leftovers(set(markers))
+        yield from self.gathered()
+
+    # --- what creation wrote ----------------------------------------------------------------------
+
+    def job(self) -> Iterator[Finding]:
+        for key, other in ((JOB, JOB_COPY), (JOB_COPY, JOB)):
+            if unseal(objects.read(self.objects, key)) is None:
+                state = self._state(key)
+                if self.repair:
+                    self._write(key, objects.read(self.objects, other) or b"")
+                yield Finding(key, state, f"copied from {other}")
+
+    def created(self) -> Iterator[Finding]:
+        sums = read_sums(self.objects, "created")
+        if sums is None:
+            key = sums_key("created")
+            yield Finding(key, self._state(key), "made again")
+            made = self._laid_out()
+            write_sums(made.objects, "created", made.keys_outside_run())
+            if self.repair:
+                self._write(key, objects.read(made.objects, key) or b"")
+            sums = read_sums(made.objects, "created") or {}
+        bad = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+        # gather adds to the root's metadata and has its own checksum of it.
+        if "zarr.json" in bad and self._root_is_as_gathered():
+            bad.remove("zarr.json")
+        states = {key: self._state(key) for key in bad}
+        if bad and self.repair:
+            made = self._laid_out()
+            for key in bad:
+                self._write(key, objects.read(made.objects, key) or b"")
+            self.store = Store.open(self.store.address)  # which forgets what it read
+        elif bad:
+            groups = range(len(self.store.job.plan.group_sizes))
+            hit = lambda g: any(key.startswith(f"results/{g}/") for key in bad)
+            at_root = any(key.count("/") < 2 for key in bad)
+            self.broken_groups = {g for g in groups if at_root or hit(g)}
+        for key in bad:
+            yield Finding(key, states[key], "made again from the job")
+
+    def _root_is_as_gathered(self) -> bool:
+        sums = read_sums(self.objects, "gathered")
+        if sums is not None:
+            return is_intact(self.objects, "zarr.json", sums["zarr.json"])
+        return self._has_gathered() and _is_json(objects.read(self.objects, "zarr.json"))
+
+    def _laid_out(self) -> Store:
+        store, job = self.store, self.store.job
+        items = expand(job.spec, store.kernel, store.address)
+        found = [shapes_and_coords(store.kernel, g.params, job.base) for g in items.groups]
+        return Store.laid_out(job, items, [s for s, _ in found], [c for _, c in found])
+
+    # --- shards -----------------------------------------------------------------------------------
+
+    def markers(self) -> Generator[Finding, None, dict[int, dict[str, Any]]]:
+        """Yields findings; returns shard -> marker of those that are as they should be."""
+        shards = {shard.number: shard for shard in self.store.job.plan.shards()}
+        good: dict[int, dict[str, Any]] = {}
+        for key in sorted(objects.keys(self.objects, "run/done")):
+            marker = unseal(objects.read(self.objects, key))
+            shard = Shard(**marker["shard"]) if marker else None
+            if shard and shard == shards.get(shard.number) and key == self.store._marker(shard):
+                good[shard.number] = marker or {}
+                continue
+            if self.repair:
+                objects.delete(self.objects, key)
+            yield Finding(key, "damaged", "removed: its shard is computed again")
+        for number in sorted(shards.keys() - good.keys()):
+            key = self.store._marker(shards[number])
+            yield Finding(key, "not there: the shard is not computed", "")
+        return good
+
+    def results(self, markers: dict[int, dict[str, Any]]) -> Iterator[Finding]:
+        for shard in self.store.job.plan.shards():
+            if shard.number not in markers or shard.group in self.broken_groups:
+                continue
+            bad = list(self._bad_results(shard, markers[shard.number]["sha256"]))
+            if bad:
+                del markers[shard.number]
+                self._compute_again(shard)
+                yield from bad
+
+    def _bad_results(self, shard: Shard, sums: Mapping[str, str]) -> Iterator[Finding]:
+        cure = "its shard is computed again"
+        for name in [*self.store.names(shard.group), "status"]:
+            keys = list(self._chunks(shard, name))
+            missing = [key for key in keys if not _exists(self.objects, key)]
+            if missing:
+                yield Finding(missing[0], "missing", cure)
+                continue
+            try:
+                rows = self.store.rows(shard.group, name, shard.start, shard.stop)
+            except Exception as error:  # whatever a codec says of bytes that are not its own
+                yield Finding(keys[0], f"damaged: {error}", cure)
+                continue
+            if digest(rows) != sums.get(name):
+                yield Finding(keys[0], "not as committed", cure)
+
+    def _chunks(self, shard: Shard, name: str) -> Iterator[str]:
+        """The keys of the storage objects that hold these rows."""
+        array = self.store.array(shard.group, name)
+        size = array.chunks[0]
+        first = range(shard.start // size, -(-shard.stop // size))
+        inner = [range(-(-n // k)) for n, k in zip(array.shape[1:], array.chunks[1:], strict=True)]
+        for place in itertools.product(first, *inner):
+            yield f"results/{shard.group}/{name}/c/" + "/".join(map(str, place))
+
+    def _compute_again(self, shard: Shard) -> None:
+        if self.repair:
+            objects.delete(self.objects, self.store._marker(shard))
+
+    # --- notes that shards depend on --------------------------------------------------------------
+
+    def notes(self, markers: dict[int, dict[str, Any]]) -> Iterator[Finding]:
+        yield from self._layouts(markers)
+        yield from self._slots(markers)
+        for shard in self.store.job.plan.shards():
+            without = markers.get(shard.number, {}).get("without")
+            key = f"run/failed/{shard.group}/{shard.number:06d}.json"
+            known = unseal(objects.read(self.objects, key))
+            if known is None and (without or _exists(self.objects, key)):
+                state = self._state(key)
+                if self.repair:
+                    objects.delete(self.objects, key)
+                self._compute_again(shard)
+                yield Finding(key, state, "its shard is computed again")
+
+    def _slots(self, markers: Mapping[int, Mapping[str, Any]]) -> Iterator[Finding]:
+        """Slots that were halved for want of memory are in the markers of the shards that ran so."""
+        wanted: dict[str, dict[str, int]] = {}
+        for marker in markers.values():
+            group, slots = marker["shard"]["group"], marker.get("narrowed_to")
+            key = f"run/slots/{group}.json"
+            if slots and slots <= wanted.get(key, {"slots": slots})["slots"]:
+                planned = self.store.job.plan.layouts[group].slots
+                wanted[key] = {"slots": slots, "planned": planned}
+        for key in sorted({*objects.keys(self.objects, "run/slots"), *wanted}):
+            if unseal(objects.read(self.objects, key)) is None:
+                state = self._state(key)
+                if self.repair and key in wanted:
+                    self._write(key, seal(wanted[key]))
+                elif self.repair:
+                    objects.delete(self.objects, key)
+                yield Finding(key, state, "taken from the markers, or learned again")
+
+    def _layouts(self, markers: Mapping[int, Mapping[str, Any]]) -> Iterator[Finding]:
+        """The microbatch, once chosen, is in every marker too."""
+        wanted: dict[str, int] = {}
+        for marker in markers.values():
+            group = marker["shard"]["group"]
+            if self.store.job.plan.layouts[group].microbatch == 0 and marker.get("longest_s"):
+                name = f"layout/{group}-{marker['device_kind']}".replace(" ", "_")
+                wanted[name] = max(wanted.get(name, 0), marker["layout"]["microbatch"])
+        present = {k[4:-5] for k in objects.keys(self.objects, "run/layout")}
+        for name in sorted(present | wanted.keys()):
+            if self.store.recall(name) is not None:
+                continue
+            key = f"run/{name}.json"
+            state = self._state(key)
+            if self.repair and name in wanted:
+                self._write(key, seal({"microbatch": wanted[name], "seconds_per_item": {}}))
+            elif self.repair:
+                objects.delete(self.objects, key)
+            yield Finding(key, state, "taken from the markers, or measured again")
+
+    # --- the rest ---------------------------------------------------------------------------------
+
+    def leftovers(self, done: set[int]) -> Iterator[Finding]:
+        stale = {folder(shard) for shard in self.store.job.plan.shards() if shard.number in done}
+        for key in sorted(objects.keys(self.objects, "run/checkpoints")):
+            if key.rpartition("/")[0] in stale:
+                what = "left over: its shard is committed"
+            elif decode(objects.read(self.objects, key) or b"") is None:
+                what = "damaged"
+            else:
+                continue
+            if self.repair:
+                objects.delete(self.objects, key)
+            yield Finding(key, what, "removed")
+        if _exists(self.objects, CREATING):
+            if self.repair:
+                objects.delete(self.objects, CREATING)
+            yield Finding(CREATING, "left over: the store is complete", "removed")
+        for path in self._half_written():
+            if self.repair:
+                path.unlink(missing_ok=True)
+            key = str(path.relative_to(Path(self.store.address)))
+            yield Finding(key, "left over: half written", "removed")
+
+    def _half_written(self) -> Iterator[Path]:
+        """What a killed process left on a file system: `NAME#N`, which no listing of objects shows."""
+        root = objects.local_path(self.store.address)
+        for place, _, names in os.walk(root) if root else ():
+            for name in names:
+                stem, mark, number = name.rpartition("#")
+                if mark and stem and number.isdigit():
+                    yield Path(place) / name
+
+    def gathered(self) -> Iterator[Finding]:
+        if not self._has_gathered():
+            return
+        sums = read_sums(self.objects, "gathered")
+        if sums is None:
+            bad = [sums_key("gathered")]
+        else:
+            bad = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+        states = {key: self._state(key) for key in bad}
+        if bad and self.repair:
+            for part in GATHERED:
+                objects.delete_all(self.objects, part)
+            gather(Store.open(self.store.address))
+        bad = [key for key in bad if key != "zarr.json"]  # reported with what creation wrote
+        for key in bad:
+            yield Finding(key, states[key], "gathered again")
+
+    def _has_gathered(self) -> bool:
+        return _exists(self.objects, sums_key("gathered")) or any(
+            True for part in GATHERED for _ in objects.keys(self.objects, part)
+        )
+
+    def _state(self, key: str) -> str:
+        return "damaged" if _exists(self.objects, key) else "missing"
+
+    def _write(self, key: str, data: bytes) -> None:
+        objects.write(self.objects, key, data)
+
+
+def _is_json(data: bytes | None) -> bool:
+    try:
+        return json.loads(data or b"null") is not None
+    except ValueError:
+        return False
+
+
+def _exists(store: Any, key: str) -> bool:
+    try:
+        obstore.head(store, key)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""What happened in the runs of a store: one JSON line each, kept in the store."""
+
+import json
+import os
+import time
+from typing import Any
+
+from jobs import objects
+from jobs.store import Store
+
+BYTES = 100_000
+"""An object that is not full is written anew with every line that must not be lost."""
+
+FLUSH_S = 30.0
+
+
+class Events:
+    """What happened, one JSON line each, in objects of some `BYTES` below run/events/."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._prefix = f"run/events/{time.time_ns():020d}-{os.getpid()}"
+        self._lines: list[str] = []
+        self._segment = self._bytes = 0
+        self._flushed = time.monotonic()
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Add one line; kept in memory until `flush`, a full object, or half a minute has passed."""
+        self._lines.append(json.dumps({"time": time.time(), "event": event, **fields}))
+        self._bytes += len(self._lines[-1])
+        if self._bytes >= BYTES or time.monotonic() - self._flushed > FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that are not in the store yet; where the storage fails, they stay here."""
+        if not self._lines:
+            return
+        self._flushed = time.monotonic()
+        key = f"{self._prefix}-{self._segment:05d}.jsonl"
+        try:
+            objects.write(self._store.objects, key, ("\n".join(self._lines) + "\n").encode())
+        except Exception as error:
+            if not objects.is_storage_error(error):
+                raise
+            return
+        if self._bytes >= BYTES:
+            self._segment, self._lines, self._bytes = self._segment + 1, [], 0
+
+
+def read_events(store: Store) -> list[dict[str, Any]]:
+    """All events of all runs on this store, in order; a line that cannot be read is left out."""
+    found = []
+    for key in sorted(objects.keys(store.objects, "run/events")):
+        for line in (objects.read(store.objects, key) or b"").decode(errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    return found

@@ -1,0 +1,80 @@
+"""Go on from the store of a job whose sweep has grown: the old items are copied, the new ones computed.
+
+A sweep grows by further sweeps at the end of its list, which leaves the ids of the older items, and with
+them their random numbers, as they were. The groups that there were keep their layout, so that their
+shards have the same rows, and the rows computed now the same bits as in one run of the whole job.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from jobs import objects
+from jobs.errors import JobError
+from jobs.executor import Executor
+from jobs.failure import failed_items
+from jobs.plan import Plan, Shard
+from jobs.prepare import Prepared, create, difference, has_grown, prepare, reopen
+from jobs.sealed import seal
+from jobs.spec import JobSpec
+from jobs.store import Store
+
+
+def fork(
+    spec: JobSpec, base: str, where: str, address: str, old: Store, executor: Executor
+) -> Store:
+    """The store of `spec` at `address`, with every shard that it shares with `old` copied from there.
+
+    JobError where more has changed than that the sweep has grown.
+    """
+    if not has_grown(old.job.spec, spec):
+        raise JobError(
+            f"--fork {old.address}: its items are kept only where nothing but further sweeps at the end "
+            f"of the list is new\n{difference(old.job.spec, spec)}"
+        )
+    if Store.exists(address):
+        store = reopen(spec, address)
+    else:
+        ready = prepare(spec, base, where, executor.workers, executor.memory)
+        store = create(_as_before(ready, old), address)
+    _copy(old, store)
+    return store
+
+
+def _as_before(ready: Prepared, old: Store) -> Prepared:
+    """The plan, with the layouts that the old groups had."""
+    layouts = [*old.job.plan.layouts, *ready.plan.layouts[len(old.job.plan.layouts) :]]
+    return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts)))
+
+
+def _copy(old: Store, new: Store) -> None:
+    """Copy what the two have in common and the new one has not; it may be interrupted and repeated."""
+    groups = range(len(old.job.plan.group_sizes))
+    for prefix in ("run/layout", "run/slots"):
+        for key in list(objects.keys(old.objects, prefix)):
+            objects.create(new.objects, key, objects.read(old.objects, key) or b"")
+    done = new.done()
+    target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
+    failed = failed_items(old)
+    for marker in old.markers():
+        source = Shard(**marker["shard"])
+        shard = target.get(source[1:])
+        if shard is None or shard.number in done:
+            continue
+        _check_items(old, new, shard)
+        if entries := failed.get((source.group, source.number)):
+            key = f"run/failed/{shard.group}/{shard.number:06d}.json"
+            objects.write(new.objects, key, seal({"rows": entries}))
+        rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.get("without", []))
+        read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
+        values = {name: read(name) for name in [*old.names(shard.group), "status"]}
+        report = {k: v for k, v in marker.items() if k not in ("shard", "sha256", "seal")}
+        new.write_shard(shard, values, report | {"copied_from": old.address}, rows)
+
+
+def _check_items(old: Store, new: Store, shard: Shard) -> None:
+    before, after = (s.rows(shard.group, "item", shard.start, shard.stop) for s in (old, new))
+    if not np.array_equal(before, after):
+        raise JobError(
+            f"--fork {old.address}: shard {shard.number} has other items there; it cannot be kept"
+        )

@@ -1,0 +1,86 @@
+"""run/job.json: what a store is the store of. All else in it can be made again from this."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from obstore.store import ObjectStore
+
+from jobs import objects
+from jobs.errors import JobError
+from jobs.plan import GroupLayout, Plan
+from jobs.sealed import seal, unseal
+from jobs.spec import JobSpec, parse_job
+
+FORMAT = 1
+"""Version of the layout above; a reader refuses a higher one."""
+
+JOB, JOB_COPY = "run/job.json", "run/job.copy.json"
+"""All else can be made again from it; therefore there are two of it."""
+
+CREATING = "run/creating.json"
+"""There while a store is made."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know; all of it is in the store."""
+
+    spec: JobSpec
+    plan: Plan
+    base: str
+    """The folder that relative file names of the spec start at."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, host and command of the process that made the store."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to run/job.json."""
+        return {
+            "format": FORMAT,
+            "spec": self.spec.model_dump(mode="json", exclude_defaults=True),
+            "digest": self.spec.digest(),
+            "base": self.base,
+            "group_sizes": list(self.plan.group_sizes),
+            "layouts": [layout._asdict() for layout in self.plan.layouts],
+            "provenance": dict(self.provenance),
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], where: str) -> "Job":
+        """The inverse of `to_json`; JobError for a newer format."""
+        if content.get("format", 0) > FORMAT:
+            raise JobError(
+                f"{where}: store format {content['format']}, this ctd reads up to {FORMAT}; update ctd"
+            )
+        layouts = tuple(GroupLayout(**layout) for layout in content["layouts"])
+        plan = Plan(tuple(content["group_sizes"]), layouts)
+        return Job(parse_job(content["spec"], where), plan, content["base"], content["provenance"])
+
+
+def read_job(store: ObjectStore, address: str) -> Job:
+    """The job of a store, from whichever copy is as it was written; JobError where there is none, or it
+    is of a newer format."""
+    copies = [objects.read(store, key) for key in (JOB, JOB_COPY)]
+    if not any(copies) or (copies[0] is None and objects.read(store, CREATING)):
+        raise JobError(f"{address}: not a complete ctd store (it has no run/job.json)")
+    for data in copies:
+        if content := unseal(data) or _newer(data):
+            return Job.from_json(content, address)
+    raise JobError(f"{address}: run/job.json and its copy are damaged; restore one from a backup")
+
+
+def write_job(store: ObjectStore, job: Job) -> None:
+    """Write both copies, the one that means "complete" last."""
+    for key in (JOB_COPY, JOB):
+        objects.write(store, key, seal(job.to_json()))
+
+
+def _newer(data: bytes | None) -> dict[str, Any] | None:
+    """The content of a run/job.json whose format this version does not know, sealed or not."""
+    try:
+        content = json.loads(data or b"null")
+    except ValueError:
+        return None
+    found = content.get("format", 0) if isinstance(content, dict) else 0
+    return content if isinstance(found, int) and found > FORMAT else None

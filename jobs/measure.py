@@ -1,0 +1,133 @@
+"""A group's data, and what one of its items takes: what the plan must know before anything is computed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctd.batch import Layout, Program, Run, precision, program, traced_columns
+from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_of
+from jobs.errors import JobError
+from jobs.export import materialise, parse_item
+from jobs.plan import Sizes
+
+
+def with_files(params: Params, base: str) -> Params:
+    """The parameters with files made present: relative names start at the folder `base`, and a
+    reference to an item of another store becomes a file of its arrays."""
+    kinds = field_kinds(type(params))
+    found = {}
+    for name, kind in kinds.items():
+        value = getattr(params, name)
+        if kind is not Kind.FILE or value is None:
+            continue
+        item = parse_item(value, base)
+        if item is not None:
+            found[name] = materialise(item)
+        elif "://" not in value:
+            found[name] = str(Path(base) / value)
+    return params.model_copy(update=found)
+
+
+def load_group(kernel: Kernel, params: Params, base: str) -> Any:
+    """The group's shared data; JobError, naming the fields, where they cannot be read."""
+    params = with_files(params, base)
+    for name, kind in field_kinds(type(params)).items():
+        value = getattr(params, name)
+        if (
+            kind is Kind.FILE
+            and value is not None
+            and "://" not in value
+            and not Path(value).exists()
+        ):
+            raise JobError(f"params: {name}: {value}: no such file")
+    try:
+        with precision(static_of(params)):
+            return kernel.load(inputs_of(params))
+    except JobError:
+        raise
+    except (ValueError, OSError, KeyError) as error:
+        raise JobError(f"params: {error}") from None
+
+
+@dataclass
+class Measured:
+    """What planning needs to know of one group."""
+
+    sizes: Sizes
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    coords: dict[str, np.ndarray]
+
+
+@dataclass
+class _Group:
+    """A group with its data, evaluated without computing anything."""
+
+    shared: Any
+    program: Program
+    traced: Any
+    state: Any
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    coords: dict[str, np.ndarray]
+
+
+def shapes_and_coords(
+    kernel: Kernel, params: Params, base: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(result -> shape and dtype of one item, axis -> coordinates) of one group."""
+    group = _evaluate(kernel, params, base)
+    return dict(group.shapes), group.coords
+
+
+def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int]) -> Measured:
+    """Shapes and sizes of one group, by abstract evaluation and by the compiler's own account.
+
+    compiled: bytes of temporaries an item, by program; filled here so that groups which share a
+    program compile once. JobError where the data or the kernel's own declarations do not fit.
+    """
+    group = _evaluate(kernel, params, base)
+    nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    key = (id(group.program), str(jax.tree.map(lambda leaf: np.shape(leaf), group.shared)))
+    if key not in compiled:
+        run = Run(group.program, group.shared, 0, np.zeros(1, int), group.traced)
+        compiled[key] = run.temporaries() // group.program.layout.slots
+    sizes = Sizes(
+        state=nbytes(group.state),
+        work=compiled[key],
+        result=nbytes(group.shapes),
+        shared=_nbytes(group.shared),
+    )
+    return Measured(sizes, group.shapes, group.coords)
+
+
+def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
+    shared = load_group(kernel, params, base)
+    static = static_of(params)
+    columns = {name: np.asarray(value)[None] for name, value in traced_of(params)._asdict().items()}
+    traced = traced_columns(type(params), columns, static.dtype)
+    prog = program(kernel, static, Layout(4, 4))
+    first = jax.tree.map(lambda leaf: leaf[0], traced)
+    try:
+        state, shapes = prog.abstract(shared, first)
+    except (ValueError, TypeError) as error:
+        raise JobError(f"kernel {kernel.name}: {type(error).__name__}: {error}") from error
+    if not set(shapes) <= set(kernel.dims):
+        raise JobError(
+            f"kernel {kernel.name}: `result` returns {sorted(set(shapes) - set(kernel.dims))}, which "
+            f"`dims` does not describe; it has {sorted(kernel.dims)}"
+        )
+    for name, shape in shapes.items():
+        if len(shape.shape) != len(kernel.dims[name].axes):
+            raise JobError(
+                f"kernel {kernel.name}: result {name!r} has shape {shape.shape}, "
+                f"dims gives it the axes {kernel.dims[name].axes}"
+            )
+    with precision(static):
+        coords = kernel.coords(inputs_of(with_files(params, base)), shared) if kernel.coords else {}
+    return _Group(shared, prog, traced, state, shapes, coords)
+
+
+def _nbytes(shared: Any) -> int:
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(shared))

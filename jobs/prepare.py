@@ -1,0 +1,116 @@
+"""Before a run: plan a job, make or reopen its store."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ctd.kernel import Kernel
+from jobs import objects
+from jobs.errors import JobError
+from jobs.executor import Executor
+from jobs.job import Job
+from jobs.lease import Lease
+from jobs.measure import Measured, measure
+from jobs.plan import Items, Plan, expand, lay_out
+from jobs.provenance import provenance
+from jobs.spec import JobSpec, find_kernel, options_of
+from jobs.store import Store
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A planned job: everything that is known before the first item is computed."""
+
+    spec: JobSpec
+    base: str
+    kernel: Kernel
+    items: Items
+    plan: Plan
+    measured: list[Measured]
+
+
+def prepare(
+    spec: JobSpec, base: str, where: str, workers: Callable[[], int], memory: Callable[[], int]
+) -> Prepared:
+    """Validate and plan; reads the groups' data. Raises JobError, writes nothing.
+
+    workers, memory: as `Executor` has them; asked last, since a cluster may take seconds to know.
+    """
+    kernel = find_kernel(spec.kernel, base)
+    options_of(spec, kernel)
+    items = expand(spec, kernel, where)
+    compiled: dict[Any, int] = {}
+    measured = []
+    for group in items.groups:
+        try:
+            measured.append(measure(kernel, group.params, base, compiled))
+        except JobError as error:
+            raise JobError(f"{where}: {error}") from error
+    sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
+    plan = lay_out(sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where)
+    return Prepared(spec, base, kernel, items, plan, measured)
+
+
+def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor: Executor) -> Store:
+    """The job's store, planned and laid out if there is none yet.
+
+    Raises JobError where `address` holds another job, or the job is not valid, or another process is
+    making or running the store.
+    """
+    if Store.exists(address):
+        return reopen(spec, address)
+    return create(prepare(spec, base, where, executor.workers, executor.memory), address)
+
+
+def create(ready: Prepared, address: str) -> Store:
+    """Make the store of a planned job, unless another process has just made it."""
+    shapes: list[dict[str, Any]] = [dict(m.shapes) for m in ready.measured]
+    coords = [m.coords for m in ready.measured]
+    job = Job(ready.spec, ready.plan, ready.base, provenance())
+    lease = Lease.take(objects.open_objects(address, create=True), address)
+    try:
+        if Store.exists(address):
+            return reopen(ready.spec, address)
+        return Store.create(address, job, ready.items, shapes, coords)
+    finally:
+        lease.release()
+
+
+def reopen(spec: JobSpec, address: str) -> Store:
+    """The store at `address`; JobError, with the differences, where it holds another job."""
+    store = Store.open(address)
+    if store.job.spec.digest() != spec.digest():
+        hint = (
+            f"`--store NEW --fork {address}` keeps its items"
+            if has_grown(store.job.spec, spec)
+            else "give --store another path, or delete it"
+        )
+        raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
+    return store
+
+
+def has_grown(old: JobSpec, new: JobSpec) -> bool:
+    """Whether `new` is `old` with further sweeps at the end of its list."""
+    bare = lambda spec: {k: v for k, v in spec.science().items() if k != "sweep"}
+    before, after = old.sweeps(), new.sweeps()
+    return len(after) > len(before) and bare(old) == bare(new) and after[: len(before)] == before
+
+
+def difference(old: JobSpec, new: JobSpec) -> str:
+    """The fields that differ, one a line: path: old -> new."""
+
+    def leaves(value: Any, path: str = "") -> dict[str, Any]:
+        if isinstance(value, dict):
+            found: dict[str, Any] = {}
+            for key, inner in value.items():
+                found |= leaves(inner, f"{path}.{key}" if path else key)
+            return found
+        return {path: value}
+
+    a, b = leaves(old.science()), leaves(new.science())
+    absent = "(not given)"
+    return "\n".join(
+        f"  {path}: {a.get(path, absent)} in the store, {b.get(path, absent)} in the job"
+        for path in sorted(a.keys() | b.keys())
+        if a.get(path, absent) != b.get(path, absent)
+    )

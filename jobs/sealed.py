@@ -1,0 +1,60 @@
+"""Small JSON objects that tell whether they are as they were written, and checksums of larger ones.
+
+{"slots":4,"seal":"<sha256 of the bytes without this field>"}
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from obstore.store import ObjectStore
+
+from jobs import objects
+
+_SEAL = ',"seal":"'
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """A mapping with at least one field as JSON, closed by a checksum of itself."""
+    body = json.dumps(content, separators=(",", ":"))
+    return f'{body[:-1]}{_SEAL}{_digest(body.encode())}"}}'.encode()
+
+
+def unseal(data: bytes | None) -> dict[str, Any] | None:
+    """The mapping that `seal` wrote; None where nothing is there or a bit of it has changed."""
+    try:
+        body, found, rest = (data or b"").decode().rpartition(_SEAL)
+    except UnicodeDecodeError:
+        return None
+    body += "}"
+    if not found or rest != f'{_digest(body.encode())}"}}':
+        return None
+    return dict(json.loads(body))
+
+
+def write_sums(store: ObjectStore, name: str, keys: Iterable[str]) -> None:
+    """Keep the checksums of these objects, as they are now, in run/sums/NAME.json."""
+    sums = {key: _digest(objects.read(store, key) or b"") for key in sorted(keys)}
+    objects.write(store, sums_key(name), seal({"sha256": sums}))
+
+
+def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
+    """Key -> checksum, as `write_sums` kept them; None where that is missing or damaged."""
+    content = unseal(objects.read(store, sums_key(name)))
+    return None if content is None else dict(content["sha256"])
+
+
+def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:
+    """Whether the object at `key` has this checksum."""
+    data = objects.read(store, key)
+    return data is not None and _digest(data) == sha256
+
+
+def sums_key(name: str) -> str:
+    """Where the checksums called `name` are."""
+    return f"run/sums/{name}.json"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

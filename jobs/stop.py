@@ -1,0 +1,62 @@
+"""A request to stop a run in order: no shard is begun, running ones are left at a checkpoint."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT_STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: stopped in order, `ctd resume` goes on."""
+
+
+class Stop:
+    """Whether, why and until when; safe to ask from signal handlers and threads."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._deadline = float("inf")
+        self._grace_s: float | None = None
+        self._told: list[Callable[[], None]] = []
+
+    def ask(self, reason: str, grace_s: float | None = None) -> None:
+        """Stop because of `reason`; the first one counts. grace_s: less time than the job gives."""
+        if self.reason is None:
+            self._grace_s, self.reason = grace_s, reason
+            for tell in self._told:
+                tell()
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when a stop is asked for, or now if it has been."""
+        self._told.append(listener)
+        if self.reason is not None:
+            listener()
+
+    def begin_grace(self, grace_s: float) -> None:
+        """The workers have been asked: from now on they have this long."""
+        if self._deadline == float("inf"):
+            self._deadline = time.monotonic() + min(grace_s, self._grace_s or grace_s)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time that the workers had has run out."""
+        return time.monotonic() >= self._deadline
+
+
+@contextmanager
+def signals(stop: Stop) -> Iterator[None]:
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM is a KeyboardInterrupt."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        if stop.reason is not None and number != signal.SIGUSR1:
+            raise KeyboardInterrupt
+        stop.ask("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+
+    caught = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = {number: signal.signal(number, handle) for number in caught}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

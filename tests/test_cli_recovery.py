@@ -1,0 +1,194 @@
+"""ctd resume, cancel, check, logs, status and run --fork: what they print and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import TOY, ctd, refused  # noqa: F401 (ctd is a fixture)
+from test_store import BASE
+
+from jobs import objects
+from jobs.lease import Lease
+from jobs.run import SerialExecutor, open_or_create
+from jobs.spec import read_job
+from jobs.stop import EXIT_STOPPED
+from jobs.store import Store
+
+FAULTY = """
+import jax, jax.numpy as jnp, numpy as np
+from ctd.kernel import Params, Traced, Var, one_shot
+
+
+class Faulty(Params):
+    fault: Traced[int] = 0
+
+
+def run(static, shared, traced, key):
+    def answer(fault):
+        if fault:
+            raise ValueError("this item says no")
+        return np.float32(7)
+
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    return {"value": jax.pure_callback(answer, shape, traced.fault, vmap_method="sequential")}
+
+
+kernel = one_shot("faulty", Faulty, {"value": Var((), "1", "seven")}, run)
+"""
+
+FAULTY_JOB = """
+kernel: cli_faulty
+sweep: {grid: {fault: [0, 0, 1, 0]}}
+run: {microbatch: 1, slots: 1, shard_items: 4, retries: 0}
+"""
+
+
+@pytest.fixture
+def made(job_file):
+    """A store of six items that nothing has been computed of."""
+    path = job_file(TOY.replace("0.5, 6]}}}", "0.5, 6]}}}\nrun: {shard_items: 2}"))
+    address = str(path.with_suffix(".zarr"))
+    return open_or_create(read_job(path), str(path.parent), "job", address, SerialExecutor(1))
+
+
+def test_resume_needs_the_store_alone(ctd, made, job_file):  # noqa: F811
+    Path(made.address).with_suffix(".yaml").unlink()
+    code, out, err = ctd("resume", made.address, "--executor", "serial")
+    assert code == 0, err
+    assert "best_norm" in out
+    assert made.done() == {0, 1, 2}
+    code, out, _ = ctd("resume", made.address, "--executor", "serial", "--json")
+    assert (code, json.loads(out)["complete"]) == (0, True)
+
+
+def test_resume_refuses(ctd, made):  # noqa: F811
+    refused(ctd("resume", "none.zarr"), "no such store")
+    refused(
+        ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address: goes"
+    )
+    lease = Lease.take(made.objects, made.address)
+    refused(
+        ctd("resume", made.address, "--executor", "serial"), f"is being run by process {os.getpid()}",
+        f"ctd cancel {made.address}",
+    )  # fmt: skip
+    lease.release()
+
+
+def test_check_finds_repairs_and_resume_ends_it(ctd, made):  # noqa: F811
+    assert ctd("resume", made.address, "--executor", "serial")[0] == 0
+    assert ctd("check", made.address)[:2] == (0, "all is as it should be\n")
+    chunk = Path(made.address) / "results/0/norm/c/1"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:-1])
+    code, out, _ = ctd("check", made.address)
+    assert code == 1
+    assert "results/0/norm/c/1: damaged" in out
+    assert json.loads(ctd("check", made.address, "--json")[1])[0]["key"] == "results/0/norm/c/1"
+    code, out, _ = ctd("check", made.address, "--repair")
+    assert code == 0
+    assert f"`ctd resume {made.address}` computes what is missing" in out
+    assert ctd("resume", made.address, "--executor", "serial")[0] == 0
+    assert chunk.read_bytes() == whole
+
+
+def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path):  # noqa: F811
+    (tmp_path / "cli_faulty.py").write_text(FAULTY)
+    path = job_file(FAULTY_JOB)
+    code, _, err = ctd("run", path, "--executor", "serial")
+    store = path.with_suffix(".zarr")
+    assert code == 1
+    assert "item 2 failed" in err
+    assert f"`ctd logs {store} --item 2` tells more" in err
+    out = ctd("status", store)[1]
+    assert "items_with_errors 1" in out
+    assert "item 2, attempt" in out
+    text = ctd("logs", store, "--item", "2")[1]
+    assert "this item says no" in text
+    assert "Traceback" in text
+    events = json.loads(ctd("logs", store, "--shard", "0", "--json")[1])
+    assert {"error", "decision", "item failed", "committed"} <= {e["event"] for e in events}
+    assert json.loads(ctd("logs", store, "--json")[1])[0]["event"] == "run"
+    refused(ctd("logs", store, "--item", "4"), "--item 4: the store has the items 0 to 3")
+    refused(ctd("logs", store, "--shard", "1"), "--shard 1: the store has the shards 0 to 0")
+
+
+def test_fork_from_the_command_line(ctd, made, job_file):  # noqa: F811
+    assert ctd("resume", made.address, "--executor", "serial")[0] == 0
+    grown = TOY.replace(
+        "sweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}",
+        "sweep: [{grid: {rate: {linspace: [0, 0.5, 6]}}}, {grid: {rate: [0.7, 0.8]}}]\n"
+        "run: {shard_items: 2}",
+    )
+    path = job_file(grown, "grown.yaml")
+    serial = ["--executor", "serial"]
+    refused(
+        ctd("run", path, "--store", made.address, *serial), f"--store NEW --fork {made.address}"
+    )
+    code, _, err = ctd("run", path, "--fork", made.address, *serial)
+    assert code == 0, err
+    new = Store.open(str(path.with_suffix(".zarr")))
+    assert ["copied_from" in marker for marker in new.markers()] == [True, True, True, False]
+    refused(
+        ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
+        "seed", "further sweeps at the end",
+    )  # fmt: skip
+
+
+LONG = """
+kernel: toy
+params: {n_steps: 200000, n: 200}
+sweep: {grid: {rate: {linspace: [0, 0.5, 8]}}}
+run: {microbatch: 2, slots: 4, shard_items: 4}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cancel", "twice"])
+def test_cancel_from_another_process_and_ctrl_c_twice(tmp_path, how):
+    path = tmp_path / "job.yaml"
+    path.write_text(LONG)
+    (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
+    store = tmp_path / "job.zarr"
+    command = [sys.executable, "-m", "cluster.cli"]
+    root = Path(BASE).parent
+    process = subprocess.Popen(
+        [*command, "run", str(path), "--executor", "serial"],
+        cwd=root,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(store.glob("run/layout/*")) and time.monotonic() < deadline:
+        # the lease of the run itself, after that of the creation
+        if (store / "run/lease/00000001.json").exists():
+            break
+        time.sleep(0.05)
+    time.sleep(3)
+    began = time.monotonic()
+    if how == "cancel":
+        done = subprocess.run(
+            [*command, "cancel", str(store)], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "stopped process" in done.stdout) == (0, True), done.stderr
+    else:
+        process.send_signal(signal.SIGINT)
+        threading.Event().wait(0.05)
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10 + 5 * (
+        how == "cancel"
+    )  # and the start of `ctd cancel` itself
+    # The second Ctrl-C may come when the first has already led to an end, and Python itself is leaving.
+    ends = (EXIT_STOPPED,) if how == "cancel" else (130, EXIT_STOPPED, -signal.SIGINT)
+    assert process.returncode in ends, err
+    if how == "cancel":
+        assert "stopped (cancelled by" in err
+        kept = list(objects.keys(objects.open_objects(str(store)), "run/checkpoints"))
+        assert kept
+    assert Store.open(str(store)).done() == set()

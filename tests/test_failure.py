@@ -1,0 +1,323 @@
+"""What fails, and what is done about it: jobs.failure, with the serial executor."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from test_store import JOB, make, run, tree_bytes
+
+from jobs import objects
+from jobs.executor import SerialExecutor
+from jobs.failure import MAX_FOUND, Failures, Search
+from jobs.gather import gather
+from jobs.patience import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
+from jobs.plan import Shard
+from jobs.run import read_events, run_shards
+from jobs.store import Store
+from jobs.work import Report, fault_of
+
+
+def searched(n, failing, flaky=0, confirm=2):
+    """(rows that the search finds, number of probes); the first `flaky` probes fail whatever they hold."""
+    search, probes = Search(0, n, confirm), 0
+    while search.probe is not None:
+        probes += 1
+        start, stop = search.probe
+        if probes <= flaky or any(start <= row < stop for row in failing):
+            search.failed()
+        else:
+            search.passed()
+    return search.found, probes
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 64, 100])
+def test_search_finds_exactly_the_failing_rows(n):
+    rng = np.random.default_rng(n)
+    for k in range(min(n, 6)):
+        failing = set(rng.choice(n, k, replace=False).tolist())
+        assert set(searched(n, failing)[0]) == failing
+    for row in range(n):
+        found, probes = searched(n, {row})
+        assert found == [row]
+        assert probes <= np.ceil(np.log2(n)) * 2 + 2
+
+
+def test_search_blames_nothing_where_only_the_whole_fails():
+    assert searched(50, set())[0] == []
+
+
+def test_search_does_not_blame_a_row_for_a_failure_by_chance():
+    for flaky in range(1, 7):
+        assert searched(64, set(), flaky)[0] == []
+
+
+# --- a store --------------------------------------------------------------------------------------
+
+RUN = {**JOB["run"], "retries": 1, "backoff_s": 0.0}
+
+
+class Failing(SerialExecutor):
+    """Reports a fault, without computing, for every task that `fault` finds one for."""
+
+    def __init__(self, fault):
+        super().__init__(1)
+        self.fault, self.seen = fault, []
+
+    def wait(self, timeout):
+        reports = []
+        for task in list(self._waiting):
+            self.seen.append(task)
+            if found := self.fault(task):
+                self._waiting.remove(task)
+                text = f"{found} of {task.shard.number}"
+                info = {"died": "killed"} if found == "death" else {}
+                report = Report(task.shard.number, task.attempt, text, "trace", found, info)
+                reports.append(report)
+        return reports + super().wait(timeout)
+
+
+def holds(task, rows):
+    """Whether a task computes one of these rows of its group."""
+    computed = set(range(task.shard.start, task.shard.stop)) - set(task.without)
+    return bool(computed & rows)
+
+
+@pytest.mark.parametrize("fault", ["error", "death"])
+@pytest.mark.parametrize("rows", [{8}, {6, 11}, {0, 1, 2, 3, 4, 5}, {21}])
+def test_items_that_fail_are_found_and_the_others_are_as_without_them(tmp_path, fault, rows):
+    whole, _ = run(tmp_path / "whole.zarr", {**JOB, "run": RUN})
+    store = make(tmp_path / "f.zarr", {**JOB, "run": RUN})
+    bad = lambda task: task.shard.group == 0 and holds(task, rows) and fault
+    progress = run_shards(store, Failing(bad))
+    items = store.rows(0, "item", 0, 22)
+    assert progress.failed == {}
+    assert set(progress.failed_items) == {int(items[row]) for row in rows}
+    assert progress.shards_done == 8
+    good = np.array([row for row in range(22) if row not in rows])
+    for name in [*store.names(0), "status"]:
+        values, expected = store.rows(0, name, 0, 22), whole.rows(0, name, 0, 22)
+        assert values[good].tobytes() == expected[good].tobytes(), name
+    assert (store.rows(0, "status", 0, 22)[list(rows)] == 2).all()
+    assert np.isnan(store.rows(0, "x", 0, 22)[list(rows)]).all()
+    assert sum(marker["n_failed"] for marker in store.markers()) == len(rows)
+    kept = json.loads(objects.read(store.objects, f"run/failed/0/{min(rows) // 6:06d}.json"))
+    assert kept["rows"][0]["error"].startswith(fault)
+    assert kept["rows"][0]["trace"] == "trace"
+    # Shards without such an item are computed once, and nothing else of them is asked.
+    others = {m["shard"]["number"] for m in store.markers()} - {row // 6 for row in rows}
+    attempts = {m["shard"]["number"]: m["attempt"] for m in store.markers()}
+    assert all(attempts[k] == 1 for k in others)
+    gather(store)
+
+
+def test_items_that_failed_are_known_to_the_next_run(tmp_path):
+    store = make(tmp_path / "n.zarr", {**JOB, "run": RUN})
+    bad = lambda task: task.shard.group == 0 and holds(task, {8}) and "error"
+    run_shards(store, Failing(bad))
+    shard = store.job.plan.shards()
+    marker = store._marker(list(shard)[1])
+    before = tree_bytes(store.address)
+    objects.delete(store.objects, marker)
+    again = Failing(bad)
+    progress = run_shards(Store.open(store.address), again)
+    assert [task.without for task in again.seen] == [(8,)]
+    assert len(progress.failed_items) == 1
+    assert tree_bytes(store.address) == before
+
+
+def test_shard_whose_parts_all_pass_is_given_up(tmp_path):
+    store = make(tmp_path / "w.zarr", {**JOB, "run": RUN})
+    whole = lambda task: task.shard.number == 1 and not task.probe and "error"
+    progress = run_shards(store, Failing(whole))
+    assert progress.failed == {1: "error of 1"}
+    assert progress.failed_items == {}
+    assert progress.shards_done == 7
+
+
+def test_shard_in_which_everything_fails_is_given_up_as_a_whole(tmp_path):
+    job = {**JOB, "sweep": {"grid": {"rate": {"linspace": [0, 1, 200]}}}}
+    store = make(tmp_path / "e.zarr", {**job, "run": {**RUN, "shard_items": 100}})
+    progress = run_shards(store, Failing(lambda task: task.shard.number == 0 and "error"))
+    assert f"{MAX_FOUND} of its items fail" in progress.failed[0]
+    assert progress.shards_done == 1
+
+
+@pytest.mark.parametrize(("fault", "attempts"), [("input", 1), ("outside", 2)])
+def test_fault_outside_of_the_items_is_not_searched_for_in_them(tmp_path, fault, attempts):
+    store = make(tmp_path / "i.zarr", {**JOB, "run": RUN})
+    executor = Failing(lambda task: task.shard.number == 1 and fault)
+    assert run_shards(store, executor).failed == {1: f"{fault} of 1"}
+    assert len([task for task in executor.seen if task.shard.number == 1]) == attempts
+
+
+@pytest.mark.parametrize(("shard_items", "tried"), [(100, 2), (1, 64)])
+def test_group_of_which_nothing_can_be_computed_is_given_up(tmp_path, shard_items, tried):
+    """A mistake in a kernel is not searched for in every shard; another group is none the worse."""
+    job = {**JOB, "sweep": {"grid": {"n": [3, 5], "rate": {"linspace": [0, 1, 600]}}}}
+    store = make(
+        tmp_path / "h.zarr", {**job, "run": {**RUN, "retries": 0, "shard_items": shard_items}}
+    )
+    everything = set(range(600))
+    executor = Failing(lambda task: task.shard.group == 0 and holds(task, everything) and "error")
+    progress = run_shards(store, executor)
+    of_group_0 = {task.shard.number for task in executor.seen if task.shard.group == 0}
+    assert tried <= len(of_group_0) <= tried + 1
+    assert "nothing of group 0 could be computed" in progress.failed[max(progress.failed)]
+    assert {m["shard"]["number"] for m in store.markers() if m["shard"]["group"] == 1} == set(
+        range(600 // shard_items, 1200 // shard_items)
+    )
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fits", "layout"), [(2, (2, 2)), (1, (1, 1))])
+def test_memory_halves_the_slots_of_the_group_then_the_microbatch(tmp_path, fits, layout):
+    store = make(tmp_path / "m.zarr", {**JOB, "run": {**RUN, "retries": 0}})
+    over = lambda task: task.shard.group == 0 and (task.slots or 4) > fits and "memory"
+    progress = run_shards(store, Failing(over))
+    assert progress.failed == {}
+    layouts = {
+        m["shard"]["group"]: (m["layout"]["slots"], m["layout"]["microbatch"])
+        for m in store.markers()
+    }
+    assert layouts == {0: layout, 1: (4, 2)}
+    assert Failures(store).task(next(store.job.plan.shards()), 1, False).slots == fits
+    if fits == 2:  # the microbatch is what was planned: no bit has changed
+        whole, _ = run(tmp_path / "whole.zarr", {**JOB, "run": RUN})
+        assert tree_bytes(store.address) == tree_bytes(whole.address)
+
+
+def test_deaths_that_no_item_explains_narrow_the_group_but_change_no_bit(tmp_path):
+    store = make(tmp_path / "d.zarr", {**JOB, "run": RUN})
+    dies = lambda task: (
+        task.shard.number == 1 and not task.probe and (task.slots or 4) > 2 and "death"
+    )
+    assert run_shards(store, Failing(dies)).failed == {}
+    assert store.markers()[1]["layout"] == {"slots": 2, "microbatch": 2, "devices": 1}
+
+
+def test_only_the_words_of_xla_and_python_mean_memory():
+    from jax.errors import JaxRuntimeError
+    from obstore.exceptions import GenericError
+
+    assert (
+        fault_of(JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"))
+        == "memory"
+    )
+    assert fault_of(MemoryError()) == "memory"
+    assert fault_of(JaxRuntimeError("INTERNAL: out of memory of what I meant to say")) == "error"
+    assert fault_of(ValueError("RESOURCE_EXHAUSTED")) == "error"
+    assert fault_of(GenericError("No space left on device")) == "storage"
+    assert fault_of(OSError(28, "No space left on device")) == "storage"
+    assert fault_of(FileNotFoundError(2, "no such file")) == "error"
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+class Hanging(SerialExecutor):
+    """Some tasks never end until their worker is killed."""
+
+    def __init__(self, hangs):
+        super().__init__(1)
+        self.hangs, self.hanging, self.killed = hangs, {}, []
+
+    def wait(self, timeout):
+        for task in list(self._waiting):
+            if self.hangs(task):
+                self._waiting.remove(task)
+                self.hanging[task.shard.number] = task
+        reports = []
+        for number in self.killed:
+            task = self.hanging.pop(number)
+            info = {"died": "killed"}
+            reports.append(Report(number, task.attempt, "the worker died", "", "death", info))
+        self.killed = []
+        return reports + super().wait(timeout)
+
+    def silence(self):
+        return dict.fromkeys(self.hanging, 61.0)
+
+    def kill(self, shard):
+        self.killed.append(shard)
+
+
+def test_hung_advance_is_ended_and_its_item_found(tmp_path):
+    store = make(tmp_path / "h.zarr", {**JOB, "run": RUN})
+    executor = Hanging(lambda task: task.shard.group == 1 and holds(task, {21}))
+    progress = run_shards(store, executor)
+    assert list(progress.failed_items.values()) == ["no advance has ended for 61 s (limit 60 s)"]
+    assert progress.shards_done == 8
+
+
+def test_time_limit_comes_from_measured_times():
+    limits = TimeLimits(None)
+    assert limits.of(0) == float("inf")
+    limits.note(0, 0.1)
+    assert limits.of(0) == LEAST_LIMIT_S
+    limits.note(0, 10.0)
+    limits.note(0, 1.0)
+    assert limits.of(0) == 200
+    assert limits.of(1) == float("inf")
+    assert TimeLimits(3.0).of(1) == 3.0
+
+
+# --- storage --------------------------------------------------------------------------------------
+
+
+def test_storage_that_fails_pauses_the_run_which_then_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.patience.LONGEST_PAUSE_S", 0.2)
+    store = make(tmp_path / "s.zarr", {**JOB, "run": {**RUN, "retries": 0}})
+    until = time.monotonic() + 3
+    executor = Failing(
+        lambda task: task.shard.number == 3 and time.monotonic() < until and "storage"
+    )
+    heard = set()
+    progress = run_shards(store, executor, lambda p: heard.add(p.trouble))
+    assert progress.failed == {}
+    assert progress.shards_done == 8
+    assert 2 <= len([e for e in read_events(store) if e["event"] == "error"]) <= 20
+    trouble = (heard - {None}).pop()
+    assert store.address in trouble
+    assert "MB free" in trouble
+    assert progress.trouble is None
+
+
+def test_pause_doubles_up_to_a_minute(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    pause, waits = Pause(), []
+    for _ in range(9):
+        pause.begin("full")
+        pause.begin("full")
+        waits.append(pause._until - now[0])
+        now[0] = pause._until
+        assert not pause.lasts
+    assert waits == [1, 2, 4, 8, 16, 32, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    pause.end()
+    assert pause.reason is None
+
+
+def test_values_that_do_not_read_back_are_the_storages_fault(tmp_path):
+    store = make(tmp_path / "b.zarr")
+    shard = Shard(0, 0, 0, 6)
+    array = store.array(0, "norm")
+
+    class Lossy:
+        shape, dtype, fill_value = array.shape, array.dtype, array.fill_value
+
+        def __setitem__(self, where, values):
+            array[where] = np.zeros_like(values)
+
+        def __getitem__(self, where):
+            return array[where]
+
+    store._arrays[0, "norm"] = Lossy()
+    values = {name: np.ones((6, *store.array(0, name).shape[1:])) for name in store.names(0)}
+    values["status"] = np.ones(6, np.int8)
+    with pytest.raises(OSError, match="does not read back") as caught:
+        store.write_shard(shard, values, {}, np.arange(6))
+    assert fault_of(caught.value) == "storage"
+    assert store.done() == set()
