@@ -1,0 +1,126 @@
+set -u
+
+# --- What this allocation is to be known by -----------------------------------------------------------
+# allocations.tsv: time, allocation, what happened, detail. It is what `ctd status` reads once Slurm has
+# forgotten the job.
+note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$SLURM_JOB_ID" "$1" "${2:-}" >>"$home/allocations.tsv"; }
+say() { printf '%(%F %T)T [%s] %s\n' -1 "$SLURM_JOB_ID" "$*"; }
+started=$(grep -c $'\tstarted\t' "$home/allocations.tsv" 2>/dev/null)
+if ((${started:-0} >= max_allocations)); then
+  note limit "$max_allocations"
+  say "started $started times already (max_allocations): left as it is; ctd submit goes on"
+  exit 75
+fi
+note started "$SLURM_JOB_NODELIST"
+
+# --- Signals ------------------------------------------------------------------------------------------
+# USR1: the time limit or a preemption is near. TERM: cancelled. Both let the driver write checkpoints.
+# CONT, which Slurm sends along, must not be trapped: bash 5.2 then loses the other signal.
+driver='' again=1 stop=''
+trap 'say "time limit or preemption ahead"; stop=1; [ -z "$driver" ] || kill -USR1 "$driver"' USR1
+trap 'say "cancelled"; stop=1 again=; [ -z "$driver" ] || kill -TERM "$driver"' TERM
+# A trapped signal ends `wait` early.
+await() { local rc; while wait "$1"; rc=$?; kill -0 "$1" 2>/dev/null; do :; done; return $rc; }
+
+# --- A Ray that nobody else finds, and that finds nobody else ------------------------------------------
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work_dir/token-$SLURM_JOB_ID RAY_USAGE_STATS_ENABLED=0
+export RAY_raylet_start_wait_time_s=120
+# Told to end, a node waits so long for work that will not end. Slurm kills 30 s after a scancel.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=3
+# By file and not by value: the environment of a job can be read by others.
+rm -f "$RAY_AUTH_TOKEN_PATH"
+(umask 077; od -An -tx1 -N32 /dev/urandom | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
+# On the node's own disk, and short: Ray hangs where its path has more than 40 characters. Closed to
+# others: Ray opens its own folder to all.
+export own_tmp=/tmp/ctd-$SLURM_JOB_ID
+ray_tmp=$own_tmp/ray
+ulimit -n "$(ulimit -Hn)" 2>/dev/null
+
+try=${SLURM_RESTART_COUNT:-0} nodes=$SLURM_JOB_NUM_NODES cpus=${SLURM_CPUS_PER_TASK:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
+# --overlap: a second step would wait for the first. --cpus-per-task: steps do not inherit it.
+step=(srun --overlap --kill-on-bad-exit=1 --ntasks-per-node=1 --cpus-per-task="$cpus" --mem=0)
+
+# 100 ports, in the first block from the allocation's id on that nobody listens in on any of its nodes.
+block=$((SLURM_JOB_ID % 200 + 100))
+taken=" $("${step[@]}" -N "$nodes" -n "$nodes" --job-name=ports bash -c '
+  while read -r _ local _ state _; do
+    [ "$state" != 0A ] || echo $((16#${local##*:} / 100))
+  done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)' | sort -nu | tr '\n' ' ')"
+while [[ $taken == *" $block "* ]]; do block=$(((block - 99) % 200 + 100)); done
+port=$((block * 100))
+ports=(--node-manager-port=$((port + 1)) --object-manager-port=$((port + 2))
+  --dashboard-agent-listen-port=$((port + 3)) --dashboard-agent-grpc-port=$((port + 4))
+  --runtime-env-agent-port=$((port + 5)) --metrics-export-port=$((port + 6))
+  --min-worker-port=$((port + 10)) --max-worker-port=$((port + 99)))
+head_ports=(--port="$port")
+# Where Ray's client server is installed it is started, by default on the same port for every head.
+! python -c 'import grpc' 2>/dev/null || head_ports+=(--ray-client-server-port=$((port + 7)))
+
+# What was allocated: Ray by itself would offer the whole machine. Results do not pass through its
+# object store, which is therefore small.
+offer=(--num-cpus="$cpus" --num-gpus="$gpus" --memory=$((memory_mb * 800000))
+  --object-store-memory=100000000 --temp-dir="$ray_tmp" --disable-usage-stats --log-color=false)
+
+# Slurm's address of this node: `hostname -i` is 127.0.1.1 on some systems.
+address=$(scontrol getaddrs "$SLURMD_NODENAME" 2>/dev/null | sed 's/^[^:]*: *//; s/:[0-9]*$//')
+address=$(getent ahostsv4 "${address:-$SLURMD_NODENAME}" | sed -n '1s/ .*//p')
+
+# A node's share: its files go with it, whichever way the step ends. --block keeps Ray's processes
+# inside the step; `ray stop` would end other jobs' Ray too.
+on_node='trap : TERM INT; rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit; export TMPDIR=$own_tmp
+  "$@" & ray=$!; while wait $ray; rc=$?; kill -0 $ray 2>/dev/null; do kill -TERM $ray; done
+  rm -rf "$own_tmp"; exit $rc'
+"${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
+  bash -c "$on_node" - ray start --head --block --node-ip-address="$address" \
+  --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
+steps=($!) rc=75
+for ((i = 0; i < 900 && !stop; i++)); do
+  [ -s "$ray_tmp/ray_current_cluster" ] && break  # what ray start writes last
+  kill -0 "${steps[0]}" 2>/dev/null || { rc=1; break; }
+  sleep 0.2
+done
+if ((rc == 1)); then
+  say "the head did not start:"
+  tail -n 20 "$home/head-$SLURM_JOB_ID.$try.log"
+elif ((nodes > 1)) && [ -z "$stop" ]; then
+  "${step[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
+    --output="$home/worker-%j.$try-%n.log" \
+    bash -c "$on_node" - ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
+  steps+=($!)
+  # The plan of a new store counts the workers that are there.
+  for ((i = 0; i < 600 && !stop; i++)); do
+    up=$(grep -ls 'Ray runtime started' "$home/worker-$SLURM_JOB_ID.$try"-*.log | wc -l)
+    ((up < nodes - 1)) && kill -0 "${steps[1]}" 2>/dev/null || break
+    sleep 0.2
+  done
+fi
+
+# --- The driver ---------------------------------------------------------------------------------------
+if ((rc == 75)) && [ -z "$stop" ]; then
+  say "Ray at $address:$port: $nodes nodes, each $cpus CPUs, $gpus GPUs, $memory_mb MB"
+  "${run[@]}" --address "$address:$port" &
+  driver=$!
+  [ -z "$stop" ] || kill -USR1 "$driver"
+  await "$driver"
+  rc=$? driver=
+  # It did not live to see the signal.
+  [ -z "$stop" ] || ((rc <= 128)) || rc=75
+fi
+
+# --- Tear-down by step, and what comes next -----------------------------------------------------------
+# (A signal to srun itself would kill: the node's files would stay.)
+squeue --steps --noheader --jobs="$SLURM_JOB_ID" --format='%i %j' | while read -r id name; do
+  [[ $name != ray-* ]] || scancel --signal=TERM "$id"
+done
+for pid in "${steps[@]}"; do await "$pid"; done
+rm -f "$RAY_AUTH_TOKEN_PATH"
+note ended "$rc"
+say "ended with $rc after $SECONDS s"
+if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
+  if [ "$go_on" = requeue ]; then
+    note requeued
+    exec scontrol requeue "$SLURM_JOB_ID"
+  fi
+  next=$(sbatch --parsable "$home/allocation.sbatch") && note chained "${next%%;*}"
+fi
+exit "$rc"

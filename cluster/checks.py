@@ -1,0 +1,173 @@
+"""What `ctd clusters` finds out about a profile: is it reachable, are versions equal, GPUs, shared folder."""
+
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from cluster import slurm
+from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
+from cluster.submit import check_folder, check_python
+from cluster.versions import differences, versions
+from jobs import objects
+from jobs.errors import JobError
+
+ANSWER_S = 5.0
+
+
+def check(profile: Profile) -> list[dict[str, Any]]:
+    """One line a check: what was checked, whether it holds, what was found."""
+    if isinstance(profile, LocalProfile):
+        return _lines({"GPUs": _local_gpus, "versions": lambda: _plain(versions())})
+    if isinstance(profile, RayProfile):
+        return _check_ray(profile)
+
+    def folder() -> str:
+        check_folder(profile.folder(), "work_dir")
+        return str(profile.folder())
+
+    def same_versions() -> str:
+        check_python(profile, "versions")
+        return _plain(versions())
+
+    return _lines(
+        {
+            "reachable": lambda: _slurm(profile),
+            "versions": same_versions,
+            "GPUs": lambda: _slurm_gpus(profile),
+            "work_dir writable": folder,
+        }
+    )
+
+
+def _lines(checks: dict[str, Callable[[], str]]) -> list[dict[str, Any]]:
+    lines = []
+    for name, ask in checks.items():
+        try:
+            ok, found = True, ask()
+        except JobError as error:
+            ok, found = False, str(error)
+        lines.append({"check": name, "ok": ok, "found": found})
+    return lines
+
+
+def _plain(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def _local_gpus() -> str:
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "none"
+    return done.stdout.strip() or "none"
+
+
+# --- Slurm ------------------------------------------------------------------------------------------------
+
+
+def _slurm(profile: SlurmProfile) -> str:
+    slurm.check_partition(profile, "profile")
+    nodes = _nodes(profile)
+    if not nodes:
+        raise JobError("no node in the partition")
+    counts: dict[str, int] = {}
+    for _, state, _ in nodes:
+        counts[state] = counts.get(state, 0) + 1
+    return ", ".join(f"{n} nodes {state}" for state, n in counts.items())
+
+
+def _nodes(profile: SlurmProfile) -> list[tuple[str, str, str]]:
+    """(name, state, generic resources) of the partition's nodes."""
+    where = [f"--partition={profile.partition}"] if profile.partition else []
+    text = slurm.command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G", *where)
+    lines = {line.split("|")[0]: line.split("|") for line in text.splitlines()}
+    return [(name, state, resources) for name, state, resources in lines.values()]
+
+
+def _slurm_gpus(profile: SlurmProfile) -> str:
+    nodes = [(name, text) for name, _, text in _nodes(profile) if "gpu" in text]
+    if profile.n_gpus() and not nodes:
+        raise JobError(f"gpus: {profile.gpus} wanted, no node of the partition has any")
+    return ", ".join(f"{name} {text}" for name, text in nodes[:8]) or "none"
+
+
+# --- Ray --------------------------------------------------------------------------------------------------
+
+
+def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
+    answers: dict[str, Any] = {}
+
+    def reach() -> str:
+        host, _, port = profile.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), ANSWER_S).close()
+        except OSError as error:
+            raise JobError(f"nothing answers at {profile.address}: {error}") from None
+        answers.update(_ask(profile))
+        return f"{len(answers['nodes'])} nodes at {profile.address}"
+
+    def asked(name: str) -> Any:
+        if name not in answers:
+            raise JobError("not known: the cluster was not reached")
+        return answers[name]
+
+    def same_versions() -> str:
+        if wrong := differences(versions(), asked("versions"), "on the cluster"):
+            raise JobError(wrong)
+        return _plain(versions())
+
+    def jobs_api() -> str:
+        from cluster import rayjobs
+
+        with rayjobs.client(profile) as api:
+            return f"Ray {api.get_version()} at {profile.dashboard_url()}"
+
+    def folder() -> str:
+        if asked("seen") is False:
+            raise JobError(f"{profile.stores}: a file written here is not seen on the cluster")
+        return profile.stores or "none given: --store must be a folder that every node sees"
+
+    return _lines(
+        {
+            "reachable": reach,
+            "jobs API": jobs_api,
+            "versions": same_versions,
+            "GPUs": lambda: f"{sum(asked('nodes')):g}",
+            "stores writable": folder,
+        }
+    )
+
+
+def _ask(profile: RayProfile) -> dict[str, Any]:
+    """What a task on the cluster sees: its versions, and a file written to `stores` from here."""
+    import ray
+
+    from cluster import versions as module
+    from cluster.connection import connect, set_environment
+    from cluster.rayjobs import environment
+
+    # By value: the cluster need not have ctd.
+    ray.cloudpickle.register_pickle_by_value(module)
+    written = None
+    if profile.stores and (folder := objects.local_path(profile.stores)):
+        check_folder(folder, "stores")
+        written = folder / f"probe-{secrets.token_hex(4)}"
+        written.touch()
+    before = set_environment(environment(profile))
+    try:
+        connect(profile.address)
+        found = ray.remote(num_cpus=0)(module.versions).remote()
+        seen = ray.remote(num_cpus=0)(os.path.exists).remote(str(written))
+        nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+        there = ray.get(found, timeout=ANSWER_S * 12)
+        return {"nodes": nodes, "versions": there, "seen": ray.get(seen) if written else None}
+    except (RuntimeError, ray.exceptions.RayError) as error:
+        raise JobError(f"{profile.address}: {error}") from None
+    finally:
+        ray.shutdown()
+        set_environment(before)
+        if written:
+            written.unlink()

@@ -1,0 +1,213 @@
+"""Cluster profiles: where a job can be sent, written down once.
+
+A profile is a YAML file ~/.config/ctd/clusters/NAME.yaml, or the field `cluster` of a job file.
+
+    kind: local                                  this machine
+    kind: ray    address: head:6379 ...          a Ray cluster that exists
+    kind: slurm  partition: gpu  nodes: 2 ...    allocations of a Slurm cluster
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from jobs.errors import JobError, explain, nearest
+from jobs.spec import read_content
+
+
+class _Profile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LocalProfile(_Profile):
+    """This machine: `ctd run` starts a Ray on it."""
+
+    kind: Literal["local"]
+
+
+class RayProfile(_Profile):
+    """A Ray cluster that exists."""
+
+    kind: Literal["ray"]
+    address: str = Field(description="host:port of its head, for ctd run --address")
+    dashboard: str | None = Field(
+        None,
+        description="http://host:port of its dashboard, which takes jobs; by default host:8265",
+    )
+    token: str | None = Field(None, description="file with its authentication token, mode 0600")
+    stores: str | None = Field(
+        None,
+        description="folder or object store, seen by every node, that stores go to; by default the job file's folder",
+    )
+    installed: bool = Field(
+        False, description="use the ctd installed on the cluster instead of shipping this one"
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        if not re.fullmatch(r"[\w.-]+:\d+", value):
+            raise ValueError("host:port expected, for example head.cluster:6379")
+        return value
+
+    def dashboard_url(self) -> str:
+        """Where the Jobs API answers."""
+        return self.dashboard or f"http://{self.address.rpartition(':')[0]}:8265"
+
+
+class SlurmProfile(_Profile):
+    """Allocations of a Slurm cluster; all amounts are for each node."""
+
+    kind: Literal["slurm"]
+    partition: str | None = Field(None, description="by default the cluster's default partition")
+    account: str | None = Field(None, description="account to charge")
+    qos: str | None = Field(None, description="quality of service")
+    constraint: str | None = Field(None, description="features that nodes must have, as in sbatch")
+    nodes: PositiveInt = Field(1, description="nodes of an allocation")
+    cpus: PositiveInt = Field(1, description="CPU cores of each node")
+    gpus: NonNegativeInt | str = Field(
+        0, description="GPUs of each node; type:count where there are several types"
+    )
+    memory_gb: PositiveFloat = Field(description="memory of each node")
+    time: str | int = Field(description="time limit: D-HH:MM:SS, HH:MM:SS, or minutes")
+    grace_s: PositiveInt = Field(
+        120, description="seconds before the time limit at which the run is checkpointed"
+    )
+    max_allocations: PositiveInt = Field(
+        20, description="how often a job may start before it is left unfinished"
+    )
+    go_on: Literal["requeue", "chain"] = Field(
+        "requeue",
+        description="after the time limit: the same allocation again, or a new one where requeueing is forbidden",
+    )
+    sbatch: list[str] = Field([], description="further #SBATCH options, such as --exclude=n13")
+    modules: list[str] = Field([], description="environment modules to load")
+    setup: list[str] = Field([], description="shell lines before anything is started")
+    environment: dict[str, str] = Field({}, description="environment variables of all processes")
+    python: str | None = Field(
+        None,
+        description="interpreter on the nodes whose environment has ctd; by default the one that submits",
+    )
+    work_dir: str = Field(
+        "~/.cache/ctd/slurm",
+        description="folder on the shared file system: tokens, logs, compiled programs",
+    )
+
+    @field_validator("gpus")
+    @classmethod
+    def _count(cls, value: int | str) -> int | str:
+        if isinstance(value, str) and not re.fullmatch(r"[\w.-]+:\d+", value):
+            raise ValueError("a number, or type:number such as a100:2, expected")
+        return value
+
+    @field_validator("sbatch")
+    @classmethod
+    def _options(cls, value: list[str]) -> list[str]:
+        for line in value:
+            if not line.startswith("-") or "\n" in line:
+                raise ValueError(f"{line!r}: an option of sbatch such as --exclude=n13 expected")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name):
+                raise ValueError(f"{name!r} is not the name of an environment variable")
+        return value
+
+    @model_validator(mode="after")
+    def _times(self) -> "SlurmProfile":
+        if self.grace_s >= self.time_s():
+            raise ValueError(
+                f"grace_s: {self.grace_s} s leave nothing of the time limit, {self.time_s()} s"
+            )
+        return self
+
+    def time_s(self) -> int:
+        """The time limit in seconds."""
+        return slurm_seconds(self.time)
+
+    def n_gpus(self) -> int:
+        """GPUs of each node."""
+        return int(str(self.gpus).rpartition(":")[2])
+
+    def folder(self) -> Path:
+        """`work_dir` as an absolute path."""
+        return Path(self.work_dir).expanduser().absolute()
+
+
+Profile = LocalProfile | RayProfile | SlurmProfile
+
+_kinds: dict[str, type[Profile]] = {
+    "local": LocalProfile,
+    "ray": RayProfile,
+    "slurm": SlurmProfile,
+}
+
+
+def slurm_seconds(text: str | int) -> int:
+    """A Slurm time limit in seconds: "D-H[:M[:S]]", "H:M:S", "M:S" or "M" minutes."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text))
+    if match is None:
+        raise ValueError(f"time: D-HH:MM:SS, HH:MM:SS or minutes expected, got {text!r}")
+    days, *fields = (None if part is None else int(part) for part in match.groups())
+    given = [part for part in fields if part is not None]
+    if days is not None or len(given) == 3:
+        hours, minutes, seconds = [*given, 0, 0][:3]
+    else:
+        hours, (minutes, seconds) = 0, [*given, 0][:2]
+    return (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def profiles_folder() -> Path:
+    """Where profiles are kept."""
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(config).expanduser() / "ctd" / "clusters"
+
+
+def profile_names() -> list[str]:
+    """The profiles of this user, and `local`, which needs no file."""
+    return sorted({"local", *(path.stem for path in profiles_folder().glob("*.yaml"))})
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of that name, or in that file where the name ends in .yaml; JobError otherwise."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else profiles_folder() / f"{name}.yaml"
+    if path.is_file():
+        return parse_profile(read_content(path), str(path))
+    if name == "local":
+        return LocalProfile(kind="local")
+    if path.parent != profiles_folder():
+        raise JobError(f"--cluster {name}: there is no such file")
+    raise JobError(
+        f"cluster {name!r}: {path} does not exist{nearest(name, profile_names())}\n"
+        "docs/clusters.md shows how to write a profile"
+    )
+
+
+def parse_profile(content: Any, where: str) -> Profile:
+    """A validated profile; JobError naming `where` and the field otherwise."""
+    if isinstance(content, str):
+        return load_profile(content)
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in _kinds:
+        raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}")
+    model = _kinds[kind]
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise JobError(explain(error, where, {(): model.model_fields})) from None

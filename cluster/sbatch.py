@@ -1,0 +1,90 @@
+"""The batch script of a Slurm allocation: a readable head made from the profile, then allocation.sh.
+
+What it does, in order: make a token, find free ports, start a Ray head and its workers as steps of the
+allocation, run the driver, tear the steps down, and where the driver exits with 75 go on in another
+allocation. Every choice that is not obvious is explained in allocation.sh, which is part of the script.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.profiles import SlurmProfile
+
+BODY = Path(__file__).with_name("allocation.sh")
+
+
+def options(profile: SlurmProfile, name: str, home: Path) -> list[str]:
+    """The options of sbatch, in the order of the script."""
+    wanted: dict[str, object] = {
+        "job-name": name,
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "nodes": profile.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": profile.cpus,
+        "gpus-per-node": profile.gpus or None,
+        "mem": f"{memory_mb(profile)}M",
+        "time": clock(profile.time_s()),
+        # B: the batch shell alone; it tells the driver, and Ray stays up until that is done.
+        "signal": f"B:USR1@{profile.grace_s}",
+        "open-mode": "append",
+        "output": home / "slurm-%j.out",
+    }
+    lines = [f"--{key}={_quoted(value)}" for key, value in wanted.items() if value is not None]
+    lines.append("--requeue" if profile.go_on == "requeue" else "--no-requeue")
+    return lines + profile.sbatch
+
+
+def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str]) -> str:
+    """The whole batch script.
+
+    name: of the job, as squeue shows it. home: folder of the submission, on the shared file system.
+    run: the driver's command; `--address HOST:PORT` is added to it.
+    """
+    python = Path(profile.python or sys.executable)
+    folder = profile.folder()
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options(profile, name, home)), ""]
+    lines += prologue(profile, python)
+    for key, value in {
+        "home": home,
+        "work_dir": folder,
+        "memory_mb": memory_mb(profile),
+        "max_allocations": profile.max_allocations,
+        "go_on": profile.go_on,
+    }.items():
+        lines.append(f"{key}={shlex.quote(str(value))}")
+    lines.append(f"export CTD_CACHE={shlex.quote(str(folder / 'cache'))}")
+    lines += [f"run=({shlex.join(run)})", ""]
+    return "\n".join(lines) + BODY.read_text()
+
+
+def prologue(profile: SlurmProfile, python: Path) -> list[str]:
+    """The shell lines that make ctd and ray runnable: modules, PATH, set-up, environment."""
+    return [
+        'unset "${!RAY_@}"  # of the shell that submitted: it may point to another Ray',
+        *(f"module load {shlex.quote(module)}" for module in profile.modules),
+        f'export PATH={shlex.quote(str(python.parent))}:"$PATH"',
+        *profile.setup,
+        *(f"export {key}={shlex.quote(text)}" for key, text in profile.environment.items()),
+    ]
+
+
+def memory_mb(profile: SlurmProfile) -> int:
+    """Memory of a node in Slurm's megabytes (2^20 bytes)."""
+    return int(profile.memory_gb * 1e9 / 2**20)
+
+
+def clock(seconds: int) -> str:
+    """A duration as D-HH:MM:SS."""
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours // 24}-{hours % 24:02}:{minute:02}:{second:02}"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,237 @@
+"""Talk to Slurm: submit a batch script, ask for all allocations at once, cancel; answers in words."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.profiles import SlurmProfile
+from jobs.errors import JobError, nearest
+
+TRIES = 4
+"""A controller that is busy is asked so often, after 1, 2 and 4 s."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What Slurm says of one allocation."""
+
+    number: str
+    state: str
+    """In Slurm's words: PENDING, RUNNING, COMPLETED, TIMEOUT, ..."""
+    text: str
+    """The same for people, with the reason and the estimated start of one that waits."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will never run again."""
+        return self.state not in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING")
+
+
+def command(*arguments: str, text: str | None = None) -> str:
+    """What a command of Slurm prints; JobError with its complaint where it fails.
+
+    A controller that does not answer is asked again, each time after a longer wait.
+    """
+    for attempt in range(TRIES):
+        try:
+            done = subprocess.run(
+                arguments, input=text, capture_output=True, text=True, check=False, timeout=60
+            )
+        except FileNotFoundError:
+            raise JobError(
+                f"{arguments[0]}: not found; run ctd on a login node of the Slurm cluster"
+            ) from None
+        except subprocess.TimeoutExpired:
+            complaint = "no answer within 60 s"
+        else:
+            if done.returncode == 0:
+                return done.stdout
+            complaint = done.stderr.strip()
+            if not re.search(r"(?i)unable to contact|timed out|try again|connect", complaint):
+                break
+        if attempt < TRIES - 1:
+            time.sleep(2.0**attempt)
+    raise SlurmError(arguments[0], complaint)
+
+
+class SlurmError(JobError):
+    """A command of Slurm failed; `complaint` is what it said."""
+
+    def __init__(self, program: str, complaint: str) -> None:
+        super().__init__(f"{program}: {complaint}")
+        self.complaint = complaint
+
+
+# --- submission -----------------------------------------------------------------------------------------
+
+REFUSALS = {
+    "Invalid account": "account: {account} is not one of yours for this partition; `sacctmgr show "
+    "assoc user=$USER format=account,partition,qos` lists them",
+    "Invalid qos": "qos: {qos} is not one of yours; `sacctmgr show assoc user=$USER format=account,qos` "
+    "lists them",
+    "Invalid feature": "constraint: no node has the feature {constraint}; `sinfo -o '%P %f'` lists them",
+    "Requested time limit is invalid": "time: {time} is more than the partition allows",
+    "Memory specification": "memory_gb: no node of the partition has {memory_gb} GB",
+    "Requested node configuration is not available": "no node of the partition has {cpus} CPUs, {gpus} "
+    "GPUs and {memory_gb} GB at once, or it has fewer than {nodes} nodes; `sinfo -N -o '%N %P %c %m %G'` "
+    "lists what there is",
+    "allocate resources": "the cluster does not take it now: {complaint}",
+}
+
+
+def submit(script: str, profile: SlurmProfile, where: str) -> str:
+    """Submit a batch script; the allocation's id. JobError in the profile's words where it is refused."""
+    try:
+        return command("sbatch", "--parsable", text=script).strip().partition(";")[0]
+    except SlurmError as error:
+        for pattern, words in REFUSALS.items():
+            if pattern.lower() in error.complaint.lower():
+                fields = profile.model_dump() | {"complaint": error.complaint}
+                said = words.format_map(
+                    {k: v if v is not None else "none" for k, v in fields.items()}
+                )
+                raise JobError(f"{where}: {said}\n({error})") from None
+        raise JobError(f"{where}: not submitted: {error}") from None
+
+
+def check_partition(profile: SlurmProfile, where: str) -> dict[str, Any]:
+    """The partition as Slurm describes it; JobError where the profile cannot be met there.
+
+    Many clusters accept such a job and let it wait for ever.
+    """
+    found = json.loads(command("scontrol", "show", "partition", "--json"))["partitions"]
+    partitions = {partition["name"]: partition for partition in found}
+    if profile.partition is None:
+        return {}
+    if profile.partition not in partitions:
+        raise JobError(
+            f"{where}: partition: there is no {profile.partition!r}"
+            f"{nearest(profile.partition, partitions)}"
+        )
+    partition = partitions[profile.partition]
+    limit = partition["maximums"]["time"]
+    if limit["set"] and profile.time_s() > limit["number"] * 60:
+        raise JobError(
+            f"{where}: time: {profile.time} is over the limit of partition {profile.partition}, "
+            f"{limit['number']} minutes"
+        )
+    accounts = [name for name in partition["accounts"]["allowed"].split(",") if name]
+    if accounts and profile.account not in accounts:
+        raise JobError(
+            f"{where}: account: partition {profile.partition} takes {', '.join(accounts)}; "
+            + (f"given: {profile.account}" if profile.account else "none is given")
+        )
+    if profile.nodes > partition["nodes"]["total"]:
+        raise JobError(
+            f"{where}: nodes: {profile.nodes} wanted, partition {profile.partition} has "
+            f"{partition['nodes']['total']}"
+        )
+    return dict(partition)
+
+
+# --- states -----------------------------------------------------------------------------------------------
+
+REASONS = {
+    "Resources": "for {wanted} in partition {partition}",
+    "Priority": "behind jobs of higher priority in partition {partition}",
+    "Dependency": "for another job to end",
+    "DependencyNeverSatisfied": "for ever: the job it depends on failed",
+    "BeginTime": "for its start time (after a requeue, up to two minutes)",
+    "JobHeldUser": "because you hold it: `scontrol release {number}`",
+    "JobHeldAdmin": "because an administrator holds it",
+    "PartitionTimeLimit": "for ever: its time limit is over that of partition {partition}",
+    "PartitionNodeLimit": "for ever: partition {partition} has too few nodes for it",
+    "PartitionDown": "for partition {partition} to be switched on",
+    "PartitionInactive": "for partition {partition} to be switched on",
+    "ReqNodeNotAvail": "for nodes that are down or reserved",
+    "Reservation": "for its reservation",
+    "Licenses": "for a licence",
+    "Cleaning": "for its last run to be cleaned up",
+    "NodeDown": "for a node that is down",
+    "BadConstraints": "for ever: no node meets its constraints",
+    "AccountNotAllowed": "for ever: partition {partition} does not take its account",
+    "InvalidAccount": "for ever: its account is not valid",
+    "InvalidQOS": "for ever: its qos is not valid",
+    "JobArrayTaskLimit": "for other tasks of its array",
+}
+
+STATES = {
+    "RUNNING": "running on {nodes}",
+    "COMPLETING": "ending on {nodes}",
+    "CONFIGURING": "waiting for {nodes} to boot",
+    "COMPLETED": "ended in order",
+    "FAILED": "ended with exit code {code}",
+    "TIMEOUT": "stopped by its time limit",
+    "CANCELLED": "cancelled",
+    "PREEMPTED": "preempted by another job",
+    "NODE_FAIL": "lost a node ({nodes})",
+    "OUT_OF_MEMORY": "used more memory than allocated",
+    "BOOT_FAIL": "its nodes did not boot",
+}
+
+
+def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
+    """What Slurm knows of these allocations, by one query; those that it has forgotten are left out."""
+    wanted = sorted(set(numbers))
+    if not wanted:
+        return {}
+    try:
+        answer = command("squeue", "--json", "--states=all", f"--jobs={','.join(wanted)}")
+    except SlurmError as error:
+        if "Invalid job id" in error.complaint:
+            return {}
+        raise
+    found = [translate(job) for job in json.loads(answer)["jobs"]]
+    return {allocation.number: allocation for allocation in found}
+
+
+def translate(job: Mapping[str, Any]) -> Allocation:
+    """One entry of squeue --json."""
+    states = job["job_state"]
+    state = states[0] if isinstance(states, list) else str(states)
+    if isinstance(states, list) and "COMPLETING" in states:
+        state = "COMPLETING"
+    code = job.get("exit_code") or {}
+    fields = {
+        "number": job["job_id"],
+        "partition": job["partition"],
+        "nodes": job.get("nodes") or "no node",
+        "wanted": _wanted(str(job.get("tres_req_str", ""))),
+        "code": _number(code.get("return_code")) if isinstance(code, dict) else code,
+    }
+    if state != "PENDING":
+        words = STATES.get(state, state.lower()).format_map(fields)
+        return Allocation(str(job["job_id"]), state, words)
+    reason = str(job.get("state_reason") or "None")
+    if reason in REASONS:
+        words = "waiting " + REASONS[reason].format_map(fields)
+    elif reason.startswith(("QOS", "Assoc", "MaxJobs")):
+        words = f"waiting: a limit of your account or qos is reached ({reason})"
+    elif reason == "None":
+        words = "waiting to be looked at"
+    else:
+        words = f"waiting ({reason})"
+    start = _number(job.get("start_time"))
+    if start:
+        words += f", estimated start {time.strftime('%Y-%m-%d %H:%M', time.localtime(start))}"
+    return Allocation(str(job["job_id"]), state, words)
+
+
+def _wanted(resources: str) -> str:
+    """ "cpu=8,mem=9G,node=2,gres/gpu=4" -> "4 GPUs"; nodes where no GPUs are wanted."""
+    amounts = dict(part.split("=", 1) for part in resources.split(",") if "=" in part)
+    for key, unit in (("gres/gpu", "GPU"), ("node", "node")):
+        if n := int(amounts.get(key, "0")):
+            return f"{n} {unit}{'s' if n > 1 else ''}"
+    return "resources"
+
+
+def _number(value: Any) -> int:
+    """A number of Slurm's JSON, which since 23.02 may come as {set, infinite, number}."""
+    if isinstance(value, Mapping):
+        return int(value["number"]) if value.get("set") else 0
+    return int(value or 0)

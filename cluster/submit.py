@@ -1,0 +1,375 @@
+"""Send a job file to a cluster, and know afterwards where it went.
+
+    STORE/run/submit/ID/record.json          profile, ids, command: read by status, logs and cancel
+    STORE/run/submit/ID/NAME.yaml            the job file as it was: it may be edited while the job waits
+    STORE/run/submit/ID/allocation.sbatch    the batch script                               (Slurm)
+    STORE/run/submit/ID/allocations.tsv      what became of each allocation, from inside    (Slurm)
+    STORE/run/submit/ID/slurm-N.out          what allocation N printed                      (Slurm)
+
+The record is in the store of every stage; the folder is in the first one's, or in the profile's work
+directory where that store is no folder.
+"""
+
+import json
+import math
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster import slurm
+from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
+from cluster.sbatch import prologue, script
+from cluster.versions import differences, versions
+from jobs import objects
+from jobs.errors import JobError
+from jobs.pipeline import Stage, read_stages
+from jobs.prepare import difference, prepare
+from jobs.spec import read_content
+from jobs.store import Store
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One `ctd submit`."""
+
+    id: str
+    kind: str
+    """slurm or ray."""
+    numbers: list[str]
+    """Allocations of Slurm, or the job of Ray, as submitted; later ones are in allocations.tsv."""
+    home: str
+    profile: dict[str, Any]
+    command: str
+    submitted: float
+
+    def history(self) -> list[list[str]]:
+        """The lines of allocations.tsv: time, allocation, what happened, detail."""
+        try:
+            text = (Path(self.home) / "allocations.tsv").read_text()
+        except OSError:
+            return []
+        return [line.split("\t") for line in text.splitlines()]
+
+    def all_numbers(self) -> list[str]:
+        """The allocations submitted, and those that they chained."""
+        return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job file on its way: what is to run, and from where."""
+
+    path: Path
+    content: dict[str, Any]
+    stages: list[Stage]
+    base: str
+    id: str
+
+    @property
+    def name(self) -> str:
+        """As schedulers show it."""
+        return f"ctd-{self.path.stem}"
+
+
+def read_request(
+    path: Path, overrides: list[str] | None, store: str | None, stores: str | None = None
+) -> tuple[Request, Any]:
+    """(the request, the file's `cluster` field). stores: where stores go unless `store` says so."""
+    content = read_content(path, overrides)
+    cluster = content.pop("cluster", None)
+    if store is None and stores is not None:
+        store = f"{stores.rstrip('/')}/{path.stem}.zarr"
+    if store is not None and (folder := objects.local_path(store)) is not None:
+        store = str(folder.expanduser().absolute())
+    stages = read_stages(path, overrides, store)
+    id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return Request(path, content, stages, str(path.resolve().parent), id), cluster
+
+
+def submit(
+    path: Path,
+    cluster: str | None,
+    overrides: list[str] | None = None,
+    store: str | None = None,
+    dry_run: bool = False,
+) -> tuple[Submission | None, str]:
+    """(the submission, the batch script or command). JobError, before anything is sent, where it can't run.
+
+    cluster: name or file of a profile; None: the job file's `cluster`.
+    """
+    given = cluster or read_content(path, overrides).get("cluster")
+    if given is None:
+        raise JobError(
+            f"{path}: no cluster is given; name one by --cluster NAME, or in the field `cluster`; "
+            "`ctd clusters` lists yours"
+        )
+    where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
+    profile = parse_profile(given, where)
+    if isinstance(profile, LocalProfile):
+        raise JobError(f"{where}: is this machine; use ctd run {path}")
+    stores = profile.stores if isinstance(profile, RayProfile) else None
+    request, _ = read_request(path, overrides, store, stores)
+    if isinstance(profile, RayProfile):
+        from cluster import rayjobs
+
+        command = rayjobs.entrypoint(request, profile)
+        if dry_run:
+            return None, command
+        check_job(request, workers=1, memory=None)
+        number = rayjobs.submit(request, profile, command, where)
+        return _record(request, profile, number, "", command), command
+    home = home_of(request, profile)
+    text = script(profile, request.name, home, driver_command(request, home))
+    if dry_run:
+        return None, text
+    return _submit_to_slurm(request, profile, home, text, where), text
+
+
+# --- Slurm ------------------------------------------------------------------------------------------------
+
+
+def home_of(request: Request, profile: SlurmProfile) -> Path:
+    """The folder of the submission."""
+    first = objects.local_path(request.stages[0].address)
+    if first is not None:
+        return first.absolute() / "run" / "submit" / request.id
+    return profile.folder() / request.id
+
+
+def driver_command(request: Request, home: Path) -> list[str]:
+    """What the head runs, as often as it takes: a second run of the same file does what is left."""
+    return [
+        "ctd", "run", str(home / f"{request.path.stem}.yaml"),
+        "--store", store_argument(request), "--base", request.base,
+    ]  # fmt: skip
+
+
+def store_argument(request: Request) -> str:
+    """--store for the whole file: of one with stages, the part before .STAGE.zarr."""
+    stage = request.stages[0]
+    if len(request.stages) == 1 and "stages" not in request.content:
+        return stage.address
+    return stage.address.removesuffix(f".{stage.name}.zarr") + ".zarr"
+
+
+def _submit_to_slurm(
+    request: Request, profile: SlurmProfile, home: Path, text: str, where: str
+) -> Submission:
+    check_folder(profile.folder(), f"{where}: work_dir")
+    slurm.check_partition(profile, where)
+    check_python(profile, where)
+    per_worker = int(profile.memory_gb * 0.8e9 / max(1, profile.n_gpus() or profile.cpus))
+    workers = profile.nodes * (profile.n_gpus() or profile.cpus)
+    check_job(request, workers, None if profile.n_gpus() else per_worker, profile.grace_s)
+    _refuse_second(request)
+    check_folder(home, "store")
+    (home / "allocation.sbatch").write_text(text)
+    content = yaml.safe_dump(request.content, sort_keys=False)
+    (home / f"{request.path.stem}.yaml").write_text(content)
+    try:
+        number = slurm.submit(text, profile, where)
+    except JobError:
+        shutil.rmtree(home)
+        with suppress(OSError):  # those that were there before are not empty
+            for folder in list(home.parents)[:3]:
+                folder.rmdir()
+        raise
+    command = shlex.join(driver_command(request, home))
+    return _record(request, profile, number, str(home), command)
+
+
+def check_folder(folder: Path, where: str) -> None:
+    """Make the folder and write to it; JobError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise JobError(
+            f"{where}: {folder} cannot be written ({error.strerror}); give a folder on the shared file system"
+        ) from None
+
+
+def check_python(profile: SlurmProfile, where: str) -> None:
+    """JobError where the profile's interpreter and set-up lead to other versions than those here."""
+    if not (profile.python or profile.setup or profile.modules):
+        return
+    lines = [
+        "set -e",
+        *prologue(profile, Path(profile.python or sys.executable)),
+        "exec python -m cluster.versions",
+    ]
+    done = subprocess.run(
+        ["bash", "-l", "-c", "\n".join(lines)], capture_output=True, text=True, check=False,
+        cwd="/", timeout=120,
+    )  # fmt: skip
+    if done.returncode:
+        raise JobError(
+            f"{where}: ctd does not run after its modules and setup lines:\n{done.stderr.strip()[-1000:]}"
+        )
+    there = json.loads(done.stdout.splitlines()[-1])
+    if wrong := differences(versions(), there, "after its modules and setup lines"):
+        raise JobError(f"{where}: {wrong}; install the same versions")
+
+
+def _refuse_second(request: Request) -> None:
+    """JobError where a submission of a store of this request waits or runs."""
+    for stage in request.stages:
+        if not objects_exist(stage.address):
+            continue
+        for submission, states in look(stage.address):
+            for number, state in states.items():
+                if isinstance(state, slurm.Allocation) and not state.is_over:
+                    raise JobError(
+                        f"{stage.address}: allocation {number} of submission {submission.id} is {state.text}; "
+                        "wait for it, or end it by ctd cancel"
+                    )
+
+
+# --- all kinds --------------------------------------------------------------------------------------------
+
+
+def check_job(
+    request: Request, workers: int, memory: int | None, grace_s: float = math.inf
+) -> None:
+    """Plan the stages that wait for no other, as the driver will; JobError where they are not valid.
+
+    memory: bytes of a worker; None where only the node knows. grace_s: what a stop may take in all.
+    """
+    for stage in request.stages:
+        if stage.needs():
+            continue
+        spec = stage.spec({})
+        if spec.run.grace_s >= grace_s:
+            raise JobError(
+                f"{stage.where}: run.grace_s: {spec.run.grace_s:g} s are not less than the cluster profile's "
+                f"grace_s, {grace_s:g} s, within which Ray is shut down too"
+            )
+        if Store.exists(stage.address):
+            there = Store.open(stage.address).job.spec
+            if there.digest() != spec.digest():
+                raise JobError(
+                    f"{stage.address}: holds another job; give --store another path, or delete it\n"
+                    + difference(there, spec)
+                )
+            continue
+        given = spec.run.memory_gb
+        available = int(given * 1e9) if given else memory or 2**50
+        prepare(spec, stage.base, stage.where, partial(int, workers), partial(int, available))
+
+
+def _record(request: Request, profile: Profile, number: str, home: str, command: str) -> Submission:
+    submission = Submission(
+        request.id, profile.kind, [number], home,
+        profile.model_dump(mode="json", exclude_defaults=True) | {"kind": profile.kind},
+        command, time.time(),
+    )  # fmt: skip
+    for stage in request.stages:
+        store = objects.open_objects(stage.address, create=True)
+        content = json.dumps(asdict(submission), indent=1)
+        objects.write(store, f"run/submit/{request.id}/record.json", content.encode())
+    return submission
+
+
+def objects_exist(address: str) -> bool:
+    """Whether there is a folder to look into."""
+    path = objects.local_path(address)
+    return path is None or path.is_dir()
+
+
+def submissions(address: str) -> list[Submission]:
+    """All submissions of a store, the latest last."""
+    store = objects.open_objects(address)
+    found = [key for key in objects.keys(store, "run/submit") if key.endswith("/record.json")]
+    records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]
+    return [Submission(**record) for record in records]
+
+
+def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
+    """Submissions of a store, each with number -> state (`slurm.Allocation`, or text), the latest last.
+
+    One query for all allocations. What the scheduler has forgotten, or cannot be asked here, is told from
+    what the allocations themselves wrote down.
+    """
+    found = submissions(address)
+    numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
+    try:
+        known = slurm.allocations(numbers)
+        unknown = "Slurm has forgotten it"
+    except JobError as error:
+        known, unknown = {}, str(error)
+    result = []
+    for submission in found:
+        if submission.kind == "ray":
+            from cluster import rayjobs
+
+            result.append((submission, rayjobs.states(submission)))
+            continue
+        states: dict[str, Any] = {}
+        for number in submission.all_numbers():
+            lines = [line for line in submission.history() if line[1] == number]
+            told = f"{lines[-1][2]} {lines[-1][3]}".strip() if lines else "it never started"
+            states[number] = known.get(number, f"{told} ({unknown})")
+        result.append((submission, states))
+    return result
+
+
+def said(state: Any) -> str:
+    """A state as text."""
+    return state.text if isinstance(state, slurm.Allocation) else str(state)
+
+
+def cancel(address: str) -> list[str]:
+    """End what is submitted for a store, letting what runs write its checkpoints; one line each."""
+    lines = []
+    for submission, states in look(address):
+        if submission.kind == "ray":
+            from cluster import rayjobs
+
+            lines += rayjobs.cancel(submission)
+            continue
+        for number, state in states.items():
+            if not isinstance(state, slurm.Allocation) or state.is_over:
+                continue
+            home = Path(submission.home)
+            first = not (home / "cancelled").exists()
+            (home / "cancelled").touch()
+            if first and state.state == "RUNNING":
+                # The batch shell alone: it lets the driver write checkpoints while Ray is still up.
+                slurm.command("scancel", "--batch", "--signal=TERM", number)
+                lines.append(
+                    f"allocation {number}: told to stop; cancel once more to end it at once"
+                )
+            else:
+                slurm.command("scancel", number)
+                lines.append(f"allocation {number}: cancelled")
+    return lines
+
+
+def log_tail(address: str, n_lines: int = 40) -> str:
+    """The end of what the latest submission printed."""
+    found = submissions(address)
+    if not found:
+        return ""
+    latest = found[-1]
+    if latest.kind == "ray":
+        from cluster import rayjobs
+
+        return rayjobs.log(latest, n_lines)
+    files = sorted(Path(latest.home).glob("slurm-*.out"), key=os.path.getmtime)
+    if not files:
+        return ""
+    tail = files[-1].read_text(errors="replace").splitlines()[-n_lines:]
+    return "\n".join([f"--- {files[-1]}", *tail])
