@@ -11,6 +11,7 @@ import typer
 from cluster.cache import use_compilation_cache
 from cluster.cli_recovery import add as add_recovery_commands
 from cluster.cli_submit import add as add_cluster_commands
+from cluster.cli_submit import submission_lines
 from cluster.display import err, out, show_json, show_table
 from cluster.running import make_executor, run_store, summary
 from ctd.kernel import kernel_names, load_kernel
@@ -129,11 +130,20 @@ def _state(store: Store) -> dict[str, Any]:
 
 @app.command()
 def status(store: StorePath, as_json: AsJson = False) -> None:
-    """Say how far a job is and what went wrong."""
-    found = _state(Store.open(store))
+    """Say how far a job is, where it was submitted to, and what went wrong."""
+    sent = submission_lines(store)
+    if sent and not Store.exists(store):  # submitted, and nothing has run yet
+        if as_json:
+            show_json({"store": store, "submissions": sent})
+        for line in [] if as_json else sent:
+            out.print(f"{'submitted':15} {line}", markup=False)
+        return
+    found = _state(Store.open(store)) | ({"submissions": sent} if sent else {})
     if as_json:
         show_json(found)
         return
+    for line in found.pop("submissions", []):
+        out.print(f"{'submitted':15} {line}", markup=False)
     errors = found.pop("errors")
     for name, value in found.items():
         if isinstance(value, list):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.cache import use_compilation_cache
+from cluster.cli_submit import cancel_submissions, submission_log
 from cluster.display import err, out, show_json
 from cluster.running import make_executor, run_store
 from jobs.lease import cancel as ask_to_stop
@@ -42,13 +43,18 @@ def resume(
 
 
 def cancel(store: StorePath) -> None:
-    """Stop the run of a store, from any machine; `ctd resume` goes on where it was."""
+    """Stop the run of a store, from any machine, and what was submitted for it; `ctd resume` goes on."""
+    sent = cancel_submissions(store)
+    if sent and not Store.exists(store):
+        return
     opened = Store.open(store)
     try:
         stopped = ask_to_stop(opened.objects)
     except TimeoutError:
         err.print("asked, but it has not stopped yet: a long advance may have to end first")
         raise typer.Exit(1) from None
+    if stopped is None and sent:
+        return
     if stopped is None:
         out.print(f"{store}: nothing runs")
     else:
@@ -92,9 +98,13 @@ def logs(
     """Tell what happened: attempts, reasons, hosts, times, and the traces of what failed."""
     from jobs.report import history, history_lines
 
+    printed = "" if as_json or shard is not None or item is not None else submission_log(store)
+    if printed and not Store.exists(store):
+        out.print(printed, markup=False)
+        return
     found = history(Store.open(store), shard, item)
     if as_json:
         show_json(found)
     else:
-        for line in history_lines(found):
+        for line in [*history_lines(found), *printed.splitlines()]:
             out.print(line, markup=False)

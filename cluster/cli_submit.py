@@ -18,6 +18,37 @@ def add(app: typer.Typer) -> None:
     app.command()(clusters)
 
 
+def submission_lines(store: str) -> list[str]:
+    """What was submitted for a store and what became of it, one line an allocation."""
+    from cluster.submit import look, objects_exist, said
+
+    if not objects_exist(store):
+        return []
+    what = {"slurm": "allocation", "ray": "job"}
+    return [
+        f"{what[submission.kind]} {number}: {said(state)}"
+        for submission, states in look(store)
+        for number, state in states.items()
+    ]
+
+
+def cancel_submissions(store: str) -> list[str]:
+    """End what is submitted for a store; what was done, printed and returned."""
+    from cluster.submit import cancel, objects_exist
+
+    lines = cancel(store) if objects_exist(store) else []
+    for line in lines:
+        out.print(line, markup=False)
+    return lines
+
+
+def submission_log(store: str) -> str:
+    """The end of what the latest submission of a store printed, or ""."""
+    from cluster.submit import log_tail, objects_exist
+
+    return log_tail(store) if objects_exist(store) else ""
+
+
 def submit(
     job: Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)],
     cluster: Annotated[

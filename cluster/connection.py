@@ -5,6 +5,7 @@ import socket
 from collections.abc import Mapping
 
 import ray
+from ray.exceptions import RayError
 
 from jobs.errors import JobError
 
@@ -13,6 +14,7 @@ ANSWER_S = 5.0
 
 
 def connect(address: str) -> None:
+    """Connect to the Ray at host:port; JobError where there is none, or one that cannot be used."""
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit() and "/" not in host:
@@ -24,6 +26,11 @@ def connect(address: str) -> None:
         raise JobError(
             f"--address {address}: no Ray answers there ({error}); start one with `ray start --head`, or "
             "leave --address out to have one started on this machine"
+        ) from None
+    except (RuntimeError, RayError) as error:  # other versions, a token that is missing or wrong
+        raise JobError(
+            f"--address {address}: the Ray there cannot be used: {error}\nPython and ray must be equal to "
+            "the last digit; a token is given by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=file"
         ) from None
 
 

@@ -1,6 +1,7 @@
 """The actors of the Ray executor: what runs inside one, and the pool of them."""
 
 import math
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +14,15 @@ from cluster.cache import use_compilation_cache
 from cluster.connection import connect
 from cluster.local import LocalRay
 from cluster.nodes import Nodes
+from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.executor import available_memory
 from jobs.provenance import said
 from jobs.spec import RunSettings
 from jobs.work import Report, Task, Worker
+
+LOOK_S = 5.0
+"""Time between two looks for nodes that joined."""
 
 
 class ShardWorker:
@@ -29,8 +34,14 @@ class ShardWorker:
         self._finished = (-1, 0)
         self._advanced = time.monotonic()
 
-    def open(self, address: str) -> tuple[str, bool] | None:
-        """Get ready for a store; otherwise (what went wrong, whether trying again is in vain)."""
+    def open(self, address: str, expected: Mapping[str, str]) -> tuple[str, bool] | None:
+        """Get ready for a store; otherwise (what went wrong, whether trying again is in vain).
+
+        expected: the driver's versions, which this process must have too.
+        """
+        wrong = differences(expected, versions(), f"on {socket.gethostname()}")
+        if wrong:
+            return f"versions differ: {wrong}; install the same everywhere", True
         try:
             self._worker = Worker(address)
         except BaseException as error:
@@ -120,14 +131,25 @@ class Pool:
         if not sum(counts) and not settings.workers:
             most = {kind: max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
             raise JobError(
-                f"run: a worker takes {settings.cpus_per_worker:g} CPUs (cpus_per_worker) and {self.gpus} "
+                f"run: a worker takes {settings.cpus_per_worker:g} CPUs (cpus_per_worker) and {self.gpus:g} "
                 f"GPUs (gpus_per_worker); the largest node of this Ray has {most['CPU']} and {most['GPU']}"
             )
         self.n = settings.workers or sum(counts)
+        self._looked_at = time.monotonic()
         held = [min(k, self.n) for k in counts]
         shares = [node.get("memory", 0) / k for node, k in zip(nodes, held, strict=True) if k]
         self.node_share = int(min(shares, default=available_memory()))
         self.slots += [Slot(self.actor()) for _ in range(self.n)]
+
+    def joined(self) -> list[Slot]:
+        """Places for further actors, on nodes that joined since the last look."""
+        if self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
+            return []
+        self._looked_at = time.monotonic()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        new = max(0, sum(self._places(node) for node in nodes) - self.n)
+        self.n += new
+        return [Slot(self.actor()) for _ in range(new)]
 
     def _places(self, node: Mapping[str, float]) -> int:
         places = node.get("CPU", 0) / self._settings.cpus_per_worker
@@ -142,6 +164,9 @@ class Pool:
         if not self.gpus:
             # Ray no longer hides the GPUs from an actor that asked for none.
             env["JAX_PLATFORMS"] = "cpu"
+        elif self.gpus < 1:
+            # JAX takes three quarters of a device for itself; workers that share one share 0.9 of it.
+            env["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * self.gpus:.3f}"
         make = ray.remote(
             num_cpus=self._settings.cpus_per_worker,
             num_gpus=self.gpus,

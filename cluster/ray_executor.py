@@ -33,6 +33,7 @@ from cluster.connection import set_environment
 from cluster.local import LocalRay
 from cluster.nodes import DEATHS
 from cluster.pool import Pool, Slot
+from cluster.versions import versions
 from jobs import objects
 from jobs.errors import JobError
 from jobs.spec import RunSettings
@@ -120,7 +121,7 @@ class RayExecutor:
     def _open(self, slot: Slot) -> None:
         slot.ready, slot.node = False, ""
         slot.where = slot.actor.node.remote()
-        slot.opening = slot.actor.open.remote(self._address)
+        slot.opening = slot.actor.open.remote(self._address, versions())
 
     def capacity(self) -> int:
         """How many shards ready actors can take, less those that wait for a place again."""
@@ -145,6 +146,10 @@ class RayExecutor:
             self.submit(self._returned.pop(0))
         if self._interrupted and (waiting := self._tell_to_stop()):
             return waiting
+        if not self._interrupted:
+            for slot in self._pool.joined():
+                self._pool.slots.append(slot)
+                self._open(slot)
         due: dict[Any, Slot] = {}
         for slot in self._pool.slots:
             due |= {ref: slot for ref, _ in slot.held}

@@ -340,12 +340,13 @@ def cancel(address: str) -> list[str]:
 
             lines += rayjobs.cancel(submission)
             continue
+        home = Path(submission.home)
+        first = not (home / "cancelled").exists()
+        if home.is_dir():  # seen where Slurm cannot be asked from here: no allocation follows
+            (home / "cancelled").touch()
         for number, state in states.items():
             if not isinstance(state, slurm.Allocation) or state.is_over:
                 continue
-            home = Path(submission.home)
-            first = not (home / "cancelled").exists()
-            (home / "cancelled").touch()
             if first and state.state == "RUNNING":
                 # The batch shell alone: it lets the driver write checkpoints while Ray is still up.
                 slurm.command("scancel", "--batch", "--signal=TERM", number)

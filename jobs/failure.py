@@ -16,6 +16,7 @@ What is learned is in the store, and holds for the next run too:
 
 import heapq
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jobs import objects
@@ -27,6 +28,9 @@ from jobs.work import Fault, Report, Task
 
 MAX_FOUND = 32
 """A shard with so many items that fail is at fault as a whole."""
+
+LEAST_CONFIRM = 2
+"""A worker's death may be the doing of what it computed before: one is not enough to blame a row."""
 
 FREE_NODE_DEATHS = 3
 """A shard may lose its node this often before the node's death is counted as the shard's doing."""
@@ -106,16 +110,26 @@ class Search:
 
     A range that fails is cut in two. Where the first half passes, the second is taken to fail and is cut
     without being probed, so that one failing row among n takes about log2(n) probes. A single row must
-    fail `confirm` times in a row: workers also die for reasons that are not theirs.
+    fail `confirm` times in a row: workers also die for reasons that are not theirs, or only after they
+    have reported.
+
+    rows: those in question, rising; the probes' ranges may hold others between them.
     """
 
-    def __init__(self, start: int, stop: int, confirm: int) -> None:
-        self._confirm, self._misses = confirm, 0
+    def __init__(self, rows: Sequence[int], confirm: int) -> None:
+        self._rows, self._confirm, self._misses = rows, confirm, 0
         self._waiting: list[tuple[int, int]] = []
-        self.probe: tuple[int, int] | None = None
-        """The range to compute next; None once the search is over."""
+        self._part: tuple[int, int] | None = None
+        self._is_first_half = False
         self.found: list[int] = []
-        self._halve(start, stop)
+        self._halve(0, len(rows))
+
+    @property
+    def probe(self) -> tuple[int, int] | None:
+        """The range of rows to compute next; None once the search is over."""
+        if self._part is None:
+            return None
+        return self._rows[self._part[0]], self._rows[self._part[1] - 1] + 1
 
     def passed(self) -> None:
         """The probe was computed."""
@@ -127,15 +141,15 @@ class Search:
 
     def failed(self) -> bool:
         """The probe failed; whether that found a row, the last of `found`."""
-        assert self.probe is not None
-        start, stop = self.probe
+        assert self._part is not None
+        start, stop = self._part
         if stop - start > 1:
             self._halve(start, stop)
             return False
         self._misses += 1
         if self._misses < self._confirm:
             return False
-        self.found.append(start)
+        self.found.append(self._rows[start])
         self._misses = 0
         self._go_on()
         return True
@@ -143,10 +157,10 @@ class Search:
     def _halve(self, start: int, stop: int) -> None:
         middle = (start + stop) // 2
         self._waiting.append((middle, stop))
-        self.probe, self._is_first_half = (start, middle), True
+        self._part, self._is_first_half = (start, middle), True
 
     def _go_on(self) -> None:
-        self.probe = self._waiting.pop() if self._waiting else None
+        self._part = self._waiting.pop() if self._waiting else None
         self._is_first_half = False
 
 
@@ -207,13 +221,16 @@ class Failures:
             return Verdict(again, self._settings.backoff_s * 2 ** (charged - 1))
         if report.fault == "outside" or number in self._searched:
             return Verdict(None)
-        self._searched.add(number)
         rows = sorted(set(range(shard.start, shard.stop)) - set(task.without))
         if len(rows) == 1:
+            if report.fault == "death" and charged < LEAST_CONFIRM:
+                return Verdict(again)
             return self._blame(task, report, shard, rows[0])
-        self._searches[number] = search = Search(
-            shard.start, shard.stop, self._settings.retries + 1
-        )
+        if not rows:
+            return Verdict(None)
+        self._searched.add(number)
+        confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
+        self._searches[number] = search = Search(rows, confirm)
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
 
     # --- memory -----------------------------------------------------------------------------------

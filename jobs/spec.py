@@ -24,6 +24,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -72,8 +73,10 @@ class RunSettings(BaseModel):
         None, description="worker processes; by default one a GPU, or one a CPU where there is none"
     )
     cpus_per_worker: PositiveFloat = Field(1, description="CPU cores (and threads) of a worker")
-    gpus_per_worker: NonNegativeInt | None = Field(
-        None, description="GPUs of a worker; by default 1 where the cluster has GPUs"
+    gpus_per_worker: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a worker, or the part of one that it shares; by default 1 where there are GPUs",
     )
     memory_gb: PositiveFloat | None = Field(
         None, description="memory that one worker may use; by default what its device has"
@@ -91,6 +94,13 @@ class RunSettings(BaseModel):
     grace_s: float = Field(
         30, ge=0, description="how long workers may take to leave their shards in a stop (s)"
     )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_or_part(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("a whole number, or a part of one GPU, expected")
+        return value
 
 
 class JobSpec(BaseModel):

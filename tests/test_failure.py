@@ -20,7 +20,7 @@ from jobs.work import Report, fault_of
 
 def searched(n, failing, flaky=0, confirm=2):
     """(rows that the search finds, number of probes); the first `flaky` probes fail whatever they hold."""
-    search, probes = Search(0, n, confirm), 0
+    search, probes = Search(range(n), confirm), 0
     while search.probe is not None:
         probes += 1
         start, stop = search.probe
@@ -41,6 +41,19 @@ def test_search_finds_exactly_the_failing_rows(n):
         found, probes = searched(n, {row})
         assert found == [row]
         assert probes <= np.ceil(np.log2(n)) * 2 + 2
+
+
+def test_search_skips_rows_that_are_known():
+    search = Search([0, 3, 4, 9], 1)
+    assert search.probe == (0, 4)
+    search.failed()
+    assert search.probe == (0, 1)
+    search.passed()
+    assert search.probe == (3, 4)
+    search.failed()
+    assert search.probe == (4, 10)
+    search.passed()
+    assert (search.probe, search.found) == (None, [3])
 
 
 def test_search_blames_nothing_where_only_the_whole_fails():

@@ -134,7 +134,7 @@ def test_masked_steps_do_not_count():
 
 def test_networks_differ_by_item_and_seed():
     together = run_items(kernel, small(), {"seed": [0, 0, 1]}, layout=PAIR)
-    rows = together["wR"]
+    rows = together["weights.wR"]
     assert min(np.abs(rows[i] - rows[j]).max() for i in range(3) for j in range(i)) > 0.1
     again = run_items(kernel, small(), {"seed": [0, 0]}, layout=PAIR)
     for name, value in again.items():
