@@ -152,7 +152,7 @@ def test_every_cell_learns(cell):
     assert curve[-1] < 0.5 * curve[0]
     check_params(cell, weights_of(results, params), "here")
     if cell == "leaky":
-        assert results["alpha"] == np.float32(0.5)
+        assert results["weights.alpha"] == np.float32(0.5)
 
 
 def test_own_task_by_dotted_path(tmp_path, monkeypatch):
