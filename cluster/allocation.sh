@@ -3,9 +3,12 @@ set -u
 # --- What this allocation is to be known by -----------------------------------------------------------
 # allocations.tsv: time, allocation, what happened, detail. It is what `ctd status` reads once Slurm has
 # forgotten the job.
-note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$SLURM_JOB_ID" "$1" "${2:-}" >>"$home/allocations.tsv"; }
-say() { printf '%(%F %T)T [%s] %s\n' -1 "$SLURM_JOB_ID" "$*"; }
-started=$(grep -c $'\tstarted\t' "$home/allocations.tsv" 2>/dev/null)
+# An allocation of an array is known as ARRAY_TASK.
+number=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+number=${number:-$SLURM_JOB_ID}
+note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }
+say() { printf '%(%F %T)T [%s] %s\n' -1 "$number" "$*"; }
+started=$(grep -c "${SLURM_ARRAY_JOB_ID:+$'\t'$number}"$'\tstarted\t' "$home/allocations.tsv" 2>/dev/null)
 if ((${started:-0} >= max_allocations)); then
   note limit "$max_allocations"
   say "started $started times already (max_allocations): left as it is; ctd submit goes on"
@@ -67,9 +70,10 @@ address=$(getent ahostsv4 "${address:-$SLURMD_NODENAME}" | sed -n '1s/ .*//p')
 
 # A node's share: its files go with it, whichever way the step ends. --block keeps Ray's processes
 # inside the step; `ray stop` would end other jobs' Ray too.
-on_node='trap : TERM INT; rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit; export TMPDIR=$own_tmp
+on_node='end=; trap end=1 TERM INT; rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit
+  export TMPDIR=$own_tmp
   "$@" & ray=$!; while wait $ray; rc=$?; kill -0 $ray 2>/dev/null; do kill -TERM $ray; done
-  rm -rf "$own_tmp"; exit $rc'
+  rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
 "${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
   bash -c "$on_node" - ray start --head --block --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &

@@ -1,5 +1,6 @@
 """The command line `ctd`: validate, plan, run, look. Bad input prints one screen and exits with 2."""
 
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -62,6 +63,10 @@ def run(
         str | None,
         typer.Option(help="a store of this job before its sweep grew: its items are copied"),
     ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(help="I/N: beside other drivers of the store, beginning with part I of N"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run jobs and their stages; of a store that is there already, do what is left."""
@@ -69,6 +74,7 @@ def run(
         raise JobError("--store: goes with one job file; several write beside their files")
     use_compilation_cache()
     stages = [stage for path in job_files for stage in read_stages(path, overrides, store, base)]
+    shared = _parts(parts, len(stages)) if parts else None
     if fork and len(stages) > 1:
         raise JobError("--fork: goes with one job; this is several")
     before = Store.open(fork) if fork else None
@@ -77,8 +83,18 @@ def run(
         if len(stages) > 1 and not as_json:
             err.print(f"stage {stage.name}")
         spec = stage.spec(finished)
-        run_store(_opener(stage, spec, before), make_executor(executor, spec, address), as_json)
+        runner = make_executor(executor, spec, address)
+        run_store(_opener(stage, spec, before), runner, as_json, shared)
         finished[stage.name] = stage.address
+
+
+def _parts(text: str, n_stages: int) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise JobError(f"--parts {text}: I/N expected, with I below N, for example 0/8")
+    if n_stages > 1:
+        raise JobError("--parts: goes with one job; this is several")
+    return int(match[1]), int(match[2])
 
 
 def _opener(stage: Stage, spec: JobSpec, before: Store | None) -> Callable[[Executor], Store]:

@@ -62,6 +62,10 @@ def submit(
         list[str] | None,
         typer.Option("--set", help="override a field: key.path=value; may be repeated"),
     ] = None,
+    array: Annotated[
+        int | None,
+        typer.Option(min=1, help="so many allocations of one node each, which share the store"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print what would be submitted, and stop")
     ] = False,
@@ -70,7 +74,7 @@ def submit(
     """Send a job file to a cluster; it goes on over as many allocations as it takes."""
     from cluster.submit import submit as send
 
-    submission, text = send(job, cluster, overrides, store, dry_run)
+    submission, text = send(job, cluster, overrides, store, dry_run, array)
     if submission is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return

@@ -26,29 +26,43 @@ def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
     return RayExecutor(spec.run, address)
 
 
-def run_store(open_store: Callable[[Executor], Store], executor: Executor, as_json: bool) -> None:
+def run_store(
+    open_store: Callable[[Executor], Store],
+    executor: Executor,
+    as_json: bool,
+    parts: tuple[int, int] | None = None,
+) -> None:
     """Run what is left of a store, reduce it and say what came out.
 
     open_store: makes or opens the store; the executor starts up meanwhile. Exits with 75 where the run
     was stopped before its end, with 1 where something could not be computed.
+
+    parts: (i, n): share the store with other drivers, beginning with part i of n; the last one reduces.
     """
-    from jobs.gather import gather
-    from jobs.run import run_shards
+    from jobs.run import run_parts, run_shards
 
     stop = Stop()
     with signals(stop):
         try:
             store = open_store(executor)
             with live_progress(quiet=as_json) as listener:
-                progress = run_shards(store, executor, listener, stop)
+                if parts is None:
+                    progress = run_shards(store, executor, listener, stop)
+                else:
+                    progress = run_parts(store, executor, *parts, listener, stop)
         finally:
             executor.close()
         if progress.stopped is not None:
             err.print(f"stopped ({progress.stopped}); `ctd resume {store.address}` goes on")
             raise typer.Exit(EXIT_STOPPED)
         try:
-            gather(store)
-            finish(store, as_json)
+            if parts is None or progress.shards_done == progress.n_shards:
+                _reduce(store, stop, shared=parts is not None)
+                finish(store, as_json)
+            else:
+                err.print(
+                    "the other parts are with other drivers; the last one reduces the results"
+                )
         except Exception as fault:
             if not is_storage_error(fault):
                 raise
@@ -64,6 +78,23 @@ def run_store(open_store: Callable[[Executor], Store], executor: Executor, as_js
             )
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)
+
+
+def _reduce(store: Store, stop: Stop, shared: bool) -> None:
+    """Gather; of several drivers that come to the end at once, one."""
+    from jobs.gather import gather
+    from jobs.lease import Held, Lease
+    from jobs.parts import gathering
+
+    if not shared:
+        gather(store)
+        return
+    try:
+        with Lease.take(gathering(store), store.address).held(stop):
+            gather(store)
+    except Held:
+        err.print("another driver reduces the results")
+        raise typer.Exit(0) from None
 
 
 def finish(store: Store, as_json: bool) -> None:

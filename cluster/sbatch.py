@@ -15,7 +15,11 @@ from cluster.profiles import SlurmProfile
 BODY = Path(__file__).with_name("allocation.sh")
 
 
-def options(profile: SlurmProfile, name: str, home: Path) -> list[str]:
+PARTS_EACH = 4
+"""Parts of the store for each allocation of an array: the more, the better the last ones are shared out."""
+
+
+def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> list[str]:
     """The options of sbatch, in the order of the script."""
     wanted: dict[str, object] = {
         "job-name": name,
@@ -23,7 +27,8 @@ def options(profile: SlurmProfile, name: str, home: Path) -> list[str]:
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint,
-        "nodes": profile.nodes,
+        "array": f"0-{array - 1}" if array else None,
+        "nodes": 1 if array else profile.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": profile.cpus,
         "gpus-per-node": profile.gpus or None,
@@ -32,22 +37,27 @@ def options(profile: SlurmProfile, name: str, home: Path) -> list[str]:
         # B: the batch shell alone; it tells the driver, and Ray stays up until that is done.
         "signal": f"B:USR1@{profile.grace_s}",
         "open-mode": "append",
-        "output": home / "slurm-%j.out",
+        "output": home / ("slurm-%A_%a.out" if array else "slurm-%j.out"),
     }
     lines = [f"--{key}={_quoted(value)}" for key, value in wanted.items() if value is not None]
     lines.append("--requeue" if profile.go_on == "requeue" else "--no-requeue")
     return lines + profile.sbatch
 
 
-def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str]) -> str:
+def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str], array: int = 0) -> str:
     """The whole batch script.
 
     name: of the job, as squeue shows it. home: folder of the submission, on the shared file system.
-    run: the driver's command; `--address HOST:PORT` is added to it.
+    run: the driver's command; `--address HOST:PORT` is added to it. array: allocations of one node each
+    that share the store; 0 for a single allocation.
     """
     python = Path(profile.python or sys.executable)
     folder = profile.folder()
-    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options(profile, name, home)), ""]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in options(profile, name, home, array)),
+        "",
+    ]
     lines += prologue(profile, python)
     for key, value in {
         "home": home,
@@ -58,7 +68,11 @@ def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str]) -> 
     }.items():
         lines.append(f"{key}={shlex.quote(str(value))}")
     lines.append(f"export CTD_CACHE={shlex.quote(str(folder / 'cache'))}")
-    lines += [f"run=({shlex.join(run)})", ""]
+    lines.append(f"run=({shlex.join(run)})")
+    if array:
+        first = f"$((SLURM_ARRAY_TASK_ID * {PARTS_EACH}))"
+        lines.append(f'run+=(--parts "{first}/{array * PARTS_EACH}")')
+    lines.append("")
     return "\n".join(lines) + BODY.read_text()
 
 

@@ -195,9 +195,10 @@ def translate(job: Mapping[str, Any]) -> Allocation:
     state = states[0] if isinstance(states, list) else str(states)
     if isinstance(states, list) and "COMPLETING" in states:
         state = "COMPLETING"
+    number = _label(job)
     code = job.get("exit_code") or {}
     fields = {
-        "number": job["job_id"],
+        "number": number,
         "partition": job["partition"],
         "nodes": job.get("nodes") or "no node",
         "wanted": _wanted(str(job.get("tres_req_str", ""))),
@@ -205,7 +206,7 @@ def translate(job: Mapping[str, Any]) -> Allocation:
     }
     if state != "PENDING":
         words = STATES.get(state, state.lower()).format_map(fields)
-        return Allocation(str(job["job_id"]), state, words)
+        return Allocation(number, state, words)
     reason = str(job.get("state_reason") or "None")
     if reason in REASONS:
         words = "waiting " + REASONS[reason].format_map(fields)
@@ -218,7 +219,16 @@ def translate(job: Mapping[str, Any]) -> Allocation:
     start = _number(job.get("start_time"))
     if start:
         words += f", estimated start {time.strftime('%Y-%m-%d %H:%M', time.localtime(start))}"
-    return Allocation(str(job["job_id"]), state, words)
+    return Allocation(number, state, words)
+
+
+def _label(job: Mapping[str, Any]) -> str:
+    """The allocation's id; of one in an array ARRAY_TASK, of tasks that wait together ARRAY_[0-3]."""
+    task = job.get("array_task_id")
+    if isinstance(task, Mapping) and task.get("set"):
+        return f"{_number(job.get('array_job_id'))}_{task['number']}"
+    waiting = job.get("array_task_string")
+    return f"{job['job_id']}_[{waiting}]" if waiting else str(job["job_id"])
 
 
 def _wanted(resources: str) -> str:

@@ -35,7 +35,7 @@ from cluster.versions import differences, versions
 from jobs import objects
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages
-from jobs.prepare import difference, prepare
+from jobs.prepare import Prepared, create, prepare, reopen
 from jobs.spec import read_content
 from jobs.store import Store
 
@@ -104,10 +104,12 @@ def submit(
     overrides: list[str] | None = None,
     store: str | None = None,
     dry_run: bool = False,
+    array: int | None = None,
 ) -> tuple[Submission | None, str]:
     """(the submission, the batch script or command). JobError, before anything is sent, where it can't run.
 
-    cluster: name or file of a profile; None: the job file's `cluster`.
+    cluster: name or file of a profile; None: the job file's `cluster`. array: allocations of one node each
+    that share the store, instead of a single one.
     """
     given = cluster or read_content(path, overrides).get("cluster")
     if given is None:
@@ -121,6 +123,8 @@ def submit(
         raise JobError(f"{where}: is this machine; use ctd run {path}")
     stores = profile.stores if isinstance(profile, RayProfile) else None
     request, _ = read_request(path, overrides, store, stores)
+    if array:
+        _check_array(request, profile, where)
     if isinstance(profile, RayProfile):
         from cluster import rayjobs
 
@@ -131,10 +135,10 @@ def submit(
         number = rayjobs.submit(request, profile, command, where)
         return _record(request, profile, number, "", command), command
     home = home_of(request, profile)
-    text = script(profile, request.name, home, driver_command(request, home))
+    text = script(profile, request.name, home, driver_command(request, home), array or 0)
     if dry_run:
         return None, text
-    return _submit_to_slurm(request, profile, home, text, where), text
+    return _submit_to_slurm(request, profile, home, text, where, array or 0), text
 
 
 # --- Slurm ------------------------------------------------------------------------------------------------
@@ -165,16 +169,18 @@ def store_argument(request: Request) -> str:
 
 
 def _submit_to_slurm(
-    request: Request, profile: SlurmProfile, home: Path, text: str, where: str
+    request: Request, profile: SlurmProfile, home: Path, text: str, where: str, array: int
 ) -> Submission:
     check_folder(profile.folder(), f"{where}: work_dir")
     slurm.check_partition(profile, where)
     check_python(profile, where)
     per_worker = int(profile.memory_gb * 0.8e9 / max(1, profile.n_gpus() or profile.cpus))
-    workers = profile.nodes * (profile.n_gpus() or profile.cpus)
-    check_job(request, workers, None if profile.n_gpus() else per_worker, profile.grace_s)
+    workers = (array or profile.nodes) * (profile.n_gpus() or profile.cpus)
+    ready = check_job(request, workers, None if profile.n_gpus() else per_worker, profile.grace_s)
     _refuse_second(request)
     check_folder(home, "store")
+    for stage, plan in ready if array else []:
+        create(plan, stage.address)
     (home / "allocation.sbatch").write_text(text)
     content = yaml.safe_dump(request.content, sort_keys=False)
     (home / f"{request.path.stem}.yaml").write_text(content)
@@ -243,11 +249,12 @@ def _refuse_second(request: Request) -> None:
 
 def check_job(
     request: Request, workers: int, memory: int | None, grace_s: float = math.inf
-) -> None:
+) -> list[tuple[Stage, Prepared]]:
     """Plan the stages that wait for no other, as the driver will; JobError where they are not valid.
 
-    memory: bytes of a worker; None where only the node knows. grace_s: what a stop may take in all.
+    The plans are those of the stages that have no store yet. memory: bytes of a worker; None where only the node knows. grace_s: what a stop may take in all.
     """
+    ready = []
     for stage in request.stages:
         if stage.needs():
             continue
@@ -258,16 +265,28 @@ def check_job(
                 f"grace_s, {grace_s:g} s, within which Ray is shut down too"
             )
         if Store.exists(stage.address):
-            there = Store.open(stage.address).job.spec
-            if there.digest() != spec.digest():
-                raise JobError(
-                    f"{stage.address}: holds another job; give --store another path, or delete it\n"
-                    + difference(there, spec)
-                )
+            reopen(spec, stage.address)
             continue
         given = spec.run.memory_gb
         available = int(given * 1e9) if given else memory or 2**50
-        prepare(spec, stage.base, stage.where, partial(int, workers), partial(int, available))
+        plan = prepare(
+            spec, stage.base, stage.where, partial(int, workers), partial(int, available)
+        )
+        ready.append((stage, plan))
+    return ready
+
+
+def _check_array(request: Request, profile: Profile, where: str) -> None:
+    if not isinstance(profile, SlurmProfile) or profile.go_on != "requeue":
+        raise JobError(f"{where}: --array goes with kind slurm and go_on: requeue")
+    if len(request.stages) > 1:
+        raise JobError(f"{request.path}: --array goes with one job; this file has several stages")
+    run = request.content.get("run") or {}
+    if profile.n_gpus() and "memory_gb" not in run:
+        raise JobError(
+            f"{request.path}: run.memory_gb: --array plans before there is a node: say how much memory of a "
+            "GPU its items may use"
+        )
 
 
 def _record(request: Request, profile: Profile, number: str, home: str, command: str) -> Submission:
@@ -319,9 +338,16 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
             continue
         states: dict[str, Any] = {}
         for number in submission.all_numbers():
-            lines = [line for line in submission.history() if line[1] == number]
-            told = f"{lines[-1][2]} {lines[-1][3]}".strip() if lines else "it never started"
-            states[number] = known.get(number, f"{told} ({unknown})")
+            tasks = {n: state for n, state in known.items() if n.partition("_")[0] == number}
+            states |= tasks
+            if not tasks:
+                last = {
+                    line[1]: line for line in submission.history()
+                    if line[1].partition("_")[0] == number
+                }  # fmt: skip
+                told = {n: f"{line[2]} {line[3]}".strip() for n, line in last.items()}
+                for n, text in (told or {number: "it never started"}).items():
+                    states[n] = f"{text} ({unknown})"
         result.append((submission, states))
     return result
 

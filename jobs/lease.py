@@ -36,6 +36,10 @@ CANCEL_GRACE_S = 6.0
 """What workers get to write checkpoints when the run is cancelled: it is over within 10 s."""
 
 
+class Held(JobError):
+    """The lease is another driver's."""
+
+
 class Lease:
     """A lease that this process holds; `take` gets one."""
 
@@ -44,11 +48,11 @@ class Lease:
 
     @staticmethod
     def take(store: ObjectStore, address: str) -> "Lease":
-        """The lease of the store at `address`; JobError, with holder and age, where it is held."""
+        """The lease of the store at `address`; Held, with holder and age, where it is another's."""
         while True:
             held = holder(store)
             if held is not None and _is_alive(store, held):
-                raise JobError(
+                raise Held(
                     f"{address}: is being run by {describe(held)}; wait for it, or stop it with "
                     f"`ctd cancel {address}`"
                 )

@@ -5,7 +5,7 @@ The executor says where a shard runs; everything else about a run is here, once,
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs import objects
@@ -14,7 +14,8 @@ from jobs.events import read_events as read_events
 from jobs.executor import Executor as Executor
 from jobs.executor import SerialExecutor as SerialExecutor
 from jobs.failure import Failures, Hopeless, Queue
-from jobs.lease import Lease
+from jobs.lease import Held, Lease
+from jobs.parts import Part, open_parts, refuse_mixture
 from jobs.patience import Pause, TimeLimits, storage_trouble
 from jobs.plan import Shard
 from jobs.prepare import Prepared as Prepared
@@ -59,26 +60,58 @@ def run_shards(
     executor: Executor,
     listener: Listener = lambda p: None,
     stop: Stop | None = None,
+    part: Part | None = None,
 ) -> Progress:
     """Run every shard of the store that is not committed; what cannot be done is in `failed`.
 
+    part: those of the part alone, beside other drivers that have other parts.
+
     stop: once it is asked for, no shard is begun and the workers have `run.grace_s` to leave theirs at
-    a checkpoint; `stopped` then says why.
+    a checkpoint; `stopped` then says why. Held where another driver runs the store, or the part.
     """
     stop = stop or Stop()
     if len(store.done()) == store.job.plan.n_shards:
         return _Driver(store, executor, listener, stop).progress
-    with Lease.take(store.objects, store.address).held(stop):
-        driver = _Driver(store, executor, listener, stop)
+    refuse_mixture(store, part)
+    place = store.objects if part is None else part.place(store)
+    with Lease.take(place, store.address).held(stop):
+        driver = _Driver(store, executor, listener, stop, part)
         if driver.queue:
             driver.run()
     return driver.progress
 
 
+def run_parts(
+    store: Store, executor: Executor, first: int, n: int, listener: Listener, stop: Stop
+) -> Progress:
+    """Run, of the n parts of the store, those that no other driver holds, from part `first` on."""
+    failed: dict[int, str] = {}
+    failed_items: dict[int, str] = {}
+    stopped = None
+    for part in open_parts(store, first, n):
+        try:
+            progress = run_shards(store, executor, listener, stop, part)
+        except Held:
+            continue
+        failed |= progress.failed
+        failed_items |= progress.failed_items
+        if stopped := progress.stopped:
+            break
+    whole = _Driver(store, executor, listener, stop).progress
+    return replace(whole, failed=failed, failed_items=failed_items, stopped=stopped)
+
+
 class _Driver:
     """One run over one store."""
 
-    def __init__(self, store: Store, executor: Executor, listener: Listener, stop: Stop) -> None:
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        listener: Listener,
+        stop: Stop,
+        part: Part | None = None,
+    ) -> None:
         self.store, self.executor, self.listener, self.stop = store, executor, listener, stop
         self.settings = store.job.spec.run
         self.shards = list(store.job.plan.shards())
@@ -104,7 +137,7 @@ class _Driver:
             self._blame(number, entries)
         kept = {int(key.split("/")[-2]) for key in objects.keys(store.objects, "run/checkpoints")}
         for shard in self.shards:
-            if shard.number not in done:
+            if shard.number not in done and (part is None or shard.number in part):
                 self.queue.push(self.failures.task(shard, 1, shard.number in kept))
 
     def run(self) -> None:

@@ -12,6 +12,8 @@
     run/checkpoints/...     shards that are under way                                (jobs.checkpoint)
     run/slots/, run/failed/ groups that need more memory, items that fail            (jobs.failure)
     run/lease/, run/cancel/ who runs the job, requests to stop                       (jobs.lease)
+    run/parts/...           the same where several drivers share the store           (jobs.parts)
+    run/submit/ID/...       what was sent to a cluster                               (cluster.submit)
     run/events/...          what happened                                            (jobs.events)
 
 A shard's rows fill whole Zarr chunks of their own, so that writing them twice, or by two workers at once,

@@ -1,8 +1,12 @@
 """cluster.profiles and cluster.sbatch: what a profile may say, and the script that comes of it."""
 
+import json
 import subprocess
+from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from cluster.profiles import (
     LocalProfile,
@@ -16,6 +20,8 @@ from cluster.profiles import (
 from cluster.sbatch import clock, script
 from jobs.errors import JobError
 
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent / "examples"
 SLURM = {"kind": "slurm", "memory_gb": 8, "time": "4:00:00"}
 
 
@@ -125,3 +131,23 @@ def test_script_of_a_small_profile_asks_for_little(tmp_path):
     assert "partition" not in text.split("\n\n")[0]
     assert f'#SBATCH --output="{tmp_path}/a b/home/slurm-%j.out"' in text
     assert "#SBATCH --requeue" in text
+
+
+@pytest.mark.parametrize("name", ["lab_slurm", "department_ray"])
+def test_profiles_of_the_examples(name):
+    assert load_profile(str(EXAMPLES / "clusters" / f"{name}.yaml")).kind in ("slurm", "ray")
+
+
+def test_kuberay_manifest_fits_its_schema():
+    """And the mounts of every container are volumes of its pod."""
+    schema = json.loads((HERE / "data" / "rayjob_schema.json").read_text())
+    manifest = yaml.safe_load((EXAMPLES / "kuberay_rayjob.yaml").read_text())
+    jsonschema.validate(manifest, schema)
+    cluster = manifest["spec"]["rayClusterSpec"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {m["name"] for c in pod["containers"] for m in c["volumeMounts"]} == volumes
+    manifest["spec"]["entryPoint"] = manifest["spec"].pop("entrypoint")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(manifest, schema)

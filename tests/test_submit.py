@@ -15,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import toy
 import yaml
 
-from cluster import checks, rayjobs, versions
+from cluster import checks, ray_executor, rayjobs, versions
+from cluster.connection import set_environment
 from cluster.profiles import RayProfile
 from cluster.submit import cancel, log_tail, look, submissions, submit
 from jobs.errors import JobError
 from jobs.run import SerialExecutor, open_or_create, run_shards
-from jobs.spec import parse_job, read_job
+from jobs.spec import RunSettings, parse_job, read_job
 from jobs.store import Store
 
 has_jobs_api = pytest.mark.skipif(
@@ -50,7 +52,6 @@ def ray_cluster():
         }
         common = [
             "--block",
-            "--num-cpus=2",
             "--object-store-memory=100000000",
             f"--temp-dir={folder}/r",
         ]
@@ -74,20 +75,27 @@ def ray_cluster():
         try:
             dashboard = free_port()
             start(
-                "--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}",
+                "--head", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}",
                 "--num-gpus=1", f"--dashboard-agent-listen-port={free_port()}",
                 f"--ray-client-server-port={free_port()}",
             )  # fmt: skip
-            start(
+            worker = (
                 f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1",
                 f"--dashboard-agent-listen-port={free_port()}",
             )  # fmt: skip
-            yield {
-                "kind": "ray",
-                "address": f"127.0.0.1:{port}",
-                "dashboard": f"http://127.0.0.1:{dashboard}",
-                "token": str(token),
-            }
+            start(*worker, "--num-cpus=2")
+            join = lambda: start(
+                *worker[:2], f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=1"
+            )
+            yield (
+                {
+                    "kind": "ray",
+                    "address": f"127.0.0.1:{port}",
+                    "dashboard": f"http://127.0.0.1:{dashboard}",
+                    "token": str(token),
+                },
+                join,
+            )
         finally:
             for node in reversed(nodes):
                 node.terminate()
@@ -99,6 +107,20 @@ def ray_cluster():
                     node.wait()
 
 
+@pytest.fixture
+def ray_address(ray_cluster):
+    """The fields of its profile."""
+    return ray_cluster[0]
+
+
+@pytest.fixture
+def connected(ray_address):
+    """This process has the cluster's token."""
+    before = set_environment(rayjobs.environment(RayProfile.model_validate(ray_address)))
+    yield ray_address["address"]
+    set_environment(before)
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -106,7 +128,7 @@ def free_port():
 
 
 @pytest.fixture
-def folder(tmp_path, ray_cluster):
+def folder(tmp_path, ray_address):
     """A job's folder with the user's own kernel; the stores are elsewhere."""
     (tmp_path / "stores").mkdir()
     folder = tmp_path / "project"
@@ -118,7 +140,7 @@ def folder(tmp_path, ray_cluster):
         "params": {"n_steps": 7},
         "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 6]}}},
         "run": {"shard_items": 2, "slots": 2, "microbatch": 1, "gpus_per_worker": 0},
-        "cluster": {**ray_cluster, "stores": str(tmp_path / "stores")},
+        "cluster": {**ray_address, "stores": str(tmp_path / "stores")},
     }
     (folder / "walk.yaml").write_text(yaml.safe_dump(job))
     return folder
@@ -221,18 +243,79 @@ def ctd(*arguments, **environment):
 @has_jobs_api
 @pytest.mark.slow
 @pytest.mark.ray
-def test_interactive_driver(folder, tmp_path, ray_cluster):
+def test_interactive_driver(folder, tmp_path, ray_address):
     """ctd run --address, with the token; without it, words."""
     job = folder / "walk.yaml"
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ray_cluster["token"]}
-    done = ctd("run", str(job), "--address", ray_cluster["address"], "--json", **token)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ray_address["token"]}
+    done = ctd("run", str(job), "--address", ray_address["address"], "--json", **token)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["complete"]
     shutil.rmtree(job.with_suffix(".zarr"))
-    done = ctd("run", str(job), "--address", ray_cluster["address"], RAY_AUTH_MODE="disabled")
+    done = ctd("run", str(job), "--address", ray_address["address"], RAY_AUTH_MODE="disabled")
     assert done.returncode == 2
     assert "token" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["python", "jax"])
+def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, name):
+    """Python is compared by Ray itself, the others by every worker before it gets work."""
+    if name == "python":
+        monkeypatch.setattr(ray._private.utils, "compute_version_info", lambda: ("2.60.0", "3.9.1"))
+        said = r"(?s)the Ray there cannot be used: .*Python: 3\.9\.1"
+    else:
+        other = {**versions.versions(), "jax": "0.0.1"}
+        monkeypatch.setattr(ray_executor, "versions", lambda: other)
+        said = r"versions differ: jax is .* and 0\.0\.1 here; install the same everywhere"
+    spec = read_job(folder / "walk.yaml")
+    executor = ray_executor.RayExecutor(spec.run, connected)
+    try:
+        where = (str(folder), "walk", str(folder / "x.zarr"))
+        with pytest.raises(JobError, match=said):
+            run_shards(open_or_create(spec, *where, executor), executor)
+    finally:
+        executor.close()
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+def test_node_that_joins_late_is_used(folder, connected, ray_cluster):
+    """And the GPU of the head is shared by the workers that take a part of it."""
+    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    try:
+        assert executor.workers() == 1  # the cluster has a GPU, and so a worker takes one
+    finally:
+        executor.close()
+    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
+    try:
+        assert executor.workers() == 2
+        shares = [
+            ray.get(slot.actor.__ray_call__.remote(lambda actor: dict(os.environ)))
+            for slot in executor._pool.slots
+        ]
+        assert {e["XLA_PYTHON_CLIENT_MEM_FRACTION"] for e in shares} == {"0.450"}
+        assert {e["CUDA_VISIBLE_DEVICES"] for e in shares} == {"0"}
+        assert {e["NPROC"] for e in shares} == {"1"}
+    finally:
+        executor.close()
+    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0), connected)
+    try:
+        assert executor.workers() == 4
+        spec = read_job(folder / "walk.yaml")
+        store = open_or_create(spec, str(folder), "walk", str(folder / "late.zarr"), executor)
+        executor.start(store.address)
+        ray_cluster[1]()
+        end = time.monotonic() + 60
+        while executor.workers() < 5 or executor.capacity() < 5:
+            executor.wait(timeout=0.5)
+            assert time.monotonic() < end
+        assert not run_shards(store, executor).failed
+    finally:
+        executor.close()
 
 
 # --- without a cluster ------------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""Several drivers on one store: the shards in parts, each part under a lease of its own.
+
+Shard s is in part s mod n. A driver goes through the parts from a place of its own on and takes every
+one that nobody holds, so that the parts of a driver that never came, or died, are done by the others.
+The lease of a part is that of `jobs.lease`, in the folder run/parts/PPPP instead of the store's own.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from obstore.store import ObjectStore
+
+from jobs import objects
+from jobs.lease import Held, describe, running
+from jobs.store import Store
+
+FOLDER = "run/parts"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number` of `of`."""
+
+    number: int
+    of: int
+
+    def __contains__(self, shard: int) -> bool:
+        return shard % self.of == self.number
+
+    def place(self, store: Store) -> ObjectStore:
+        """Where its lease is."""
+        return _place(store, f"{self.number:04d}")
+
+
+def gathering(store: Store) -> ObjectStore:
+    """Where the lease of the driver that gathers is."""
+    return _place(store, "gather")
+
+
+def _place(store: Store, name: str) -> ObjectStore:
+    return objects.open_objects(f"{store.address.rstrip('/')}/{FOLDER}/{name}", create=True)
+
+
+def refuse_mixture(store: Store, part: Part | None) -> None:
+    """Held where a driver of the whole store would run beside drivers of its parts, or the reverse."""
+    if part is not None:
+        places = [store.objects]
+    else:
+        found = {key.split("/")[2] for key in objects.keys(store.objects, FOLDER)}
+        places = [_place(store, name) for name in sorted(found)]
+    # Side by side: a dead driver's lease takes some seconds to be told from a living one's.
+    with ThreadPoolExecutor(16) as threads:
+        others = [held for held in threads.map(running, places) if held]
+    if others:
+        raise Held(
+            f"{store.address}: is being run by {describe(others[0])}; wait for it, or stop it with "
+            f"`ctd cancel {store.address}`"
+        )
+
+
+def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
+    """The parts with shards that are not committed when their turn comes, from part `first` on."""
+    for k in range(n):
+        part = Part((first + k) % n, n)
+        done = store.done()
+        if any(s in part and s not in done for s in range(store.job.plan.n_shards)):
+            yield part
