@@ -196,8 +196,7 @@ def test_creation_that_was_killed_is_done_again(tmp_path, monkeypatch):
         pass
 
     real = Store._write_job
-    removed = monkeypatch.setattr("jobs.store._remove", lambda path: None)
-    del removed
+    monkeypatch.setattr("jobs.store._remove", lambda path: None)
 
     def die(self):
         raise Killed
