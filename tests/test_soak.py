@@ -1,0 +1,67 @@
+"""Ten thousand shards, one in a hundred of which fails: nothing grows, nothing is left."""
+
+import gc
+import os
+import time
+
+import pytest
+from test_executors import KERNEL, mentioning, wait_until
+
+from cluster.ray_executor import RayExecutor
+from jobs import objects
+from jobs.run import open_or_create, read_events, run_shards
+from jobs.spec import parse_job
+
+N = 10_000
+
+
+def resident():
+    """Bytes of memory of this process."""
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_soak(tmp_path):
+    (tmp_path / "faulty_kernel.py").write_text(KERNEL)
+    # 98 exceptions and 2 deaths, each at the first attempt only; no two of a shard.
+    faults = [2 if k % 100 == 50 else 0 for k in range(N)]
+    faults[1050] = faults[7050] = 4
+    content = {
+        "kernel": "faulty_kernel",
+        "params": {"tag": "soak"},
+        "sweep": {"zip": {"fault": faults}},
+        "run": {"microbatch": 1, "shard_items": 1, "slots": 1, "backoff_s": 0, "workers": 2},
+    }
+    spec = parse_job(content, "soak")
+    executor = RayExecutor(spec.run)
+    folder, sizes, files = executor._local._folder, [], []
+    try:
+        store = open_or_create(spec, str(tmp_path), "soak", str(tmp_path / "soak.zarr"), executor)
+
+        def listener(progress):
+            if progress.shards_done >= 1000 * (len(sizes) + 1):
+                sizes.append(resident())
+                files.append(len(os.listdir("/proc/self/fd")))
+
+        began = time.monotonic()
+        progress = run_shards(store, executor, listener)
+        seconds = time.monotonic() - began
+    finally:
+        executor.close()
+    assert progress.shards_done == N
+    assert progress.failed == {}
+    assert progress.failed_items == {}
+    errors = [event for event in read_events(store) if event["event"] == "error"]
+    assert len(errors) == 100
+    growth = (max(sizes[1:]) - sizes[0]) / 1e6
+    print(f"{1e3 * seconds / N:.1f} ms a shard, memory grew by {growth:.1f} MB, files {files}")
+    assert growth < 50
+    assert files[-1] <= files[0] + 5
+    assert wait_until(lambda: not mentioning(folder))
+    assert not list(objects.keys(store.objects, "run/checkpoints"))
+    assert not [name for _, _, names in os.walk(store.address) for name in names if "#" in name]
+    assert len(list(objects.keys(store.objects, "run/events"))) < 100
+    assert (store.rows(0, "value", 0, N) == 10).all()
