@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,3 +22,11 @@ def job_file(tmp_path):
         return path
 
     return write
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """In CI every program that the tests need is installed: a skip is a missing install step."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and exitstatus == 0 and reporter.stats.get("skipped"):
+        reporter.write_line("CI: tests were skipped; install what they need", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
