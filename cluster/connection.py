@@ -1,7 +1,9 @@
 """Connect this process to a Ray, and hand Ray the environment that it reads."""
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Mapping
 
 import ray
@@ -32,6 +34,14 @@ def connect(address: str) -> None:
             f"--address {address}: the Ray there cannot be used: {error}\nPython and ray must be equal to "
             "the last digit; a token is given by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=file"
         ) from None
+
+
+def take_back_sigterm() -> None:
+    """Put Python's handler of SIGTERM in its place again: connecting to Ray sets one below it, which
+    aborts the process 3 s after the signal, in the middle of an orderly stop."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -29,7 +29,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from cluster.connection import set_environment
+from cluster.connection import set_environment, take_back_sigterm
 from cluster.local import LocalRay
 from cluster.nodes import DEATHS
 from cluster.pool import Pool, Slot
@@ -115,7 +115,9 @@ class RayExecutor:
         path = objects.local_path(address)
         self._address = str(path.absolute()) if path is not None else address
         self._interrupted = self._told = False
-        for slot in self._pool.slots:
+        slots = self._pool.slots
+        take_back_sigterm()
+        for slot in slots:
             self._open(slot)
 
     def _open(self, slot: Slot) -> None:

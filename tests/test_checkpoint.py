@@ -226,12 +226,13 @@ JOB_FILE = """
 kernel: toy
 params: {n_steps: 3000, n: 100}
 sweep: {grid: {rate: {linspace: [0, 0.5, 64]}}}
-run: {microbatch: 2, slots: 8, shard_items: 32}
+run: {microbatch: 2, slots: 8, shard_items: 32, workers: 1}
 """
 
 
 @pytest.mark.slow
-def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path):
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path, executor):
     path = tmp_path / "job.yaml"
     path.write_text(JOB_FILE)
     (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
@@ -242,15 +243,14 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path):
     run_shards(whole, SerialExecutor(1))
     gather(whole)
     command = [sys.executable, "-m", "cluster.cli"]
-    serial = ["--executor", "serial"]
     process = subprocess.Popen(
-        [*command, "run", str(path), *serial],
+        [*command, "run", str(path), "--executor", executor],
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(BASE).parent,
     )
     marker = tmp_path / "job.zarr" / "run" / "done" / "0" / "000000.json"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not marker.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -260,7 +260,7 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path):
     store = Store.open(str(tmp_path / "job.zarr"))
     assert len(store.done()) == 1
     done = subprocess.run(
-        [*command, "resume", store.address, *serial], capture_output=True, text=True,
+        [*command, "resume", store.address, "--executor", "serial"], capture_output=True, text=True,
         cwd=Path(BASE).parent, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
