@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import cluster  # noqa: F401  it settles what Ray reads when it is imported, by a test or by us
+
 HERE = Path(__file__).parent
 
 # The toy kernels of the tests, and the user's kernel of the examples, are modules of their own.
