@@ -26,6 +26,9 @@ from jobs.stop import Stop
 from jobs.store import Store
 from jobs.work import Report, Task
 
+IDLE_S = 60.0
+"""Workers that import JAX beside each other take half a minute to start."""
+
 
 @dataclass
 class Progress:
@@ -49,7 +52,7 @@ class Progress:
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None
-    """What the run waits for: storage that fails."""
+    """What the run waits for: storage that fails, workers that do not start."""
 
 
 Listener = Callable[[Progress], None]
@@ -122,6 +125,7 @@ class _Driver:
         self.limits = TimeLimits(self.settings.time_limit_s)
         self.storage, self.hopeless = Pause(), Hopeless()
         self.events = Events(store)
+        self.idle_since = time.monotonic()
         markers = store.markers()
         done = {marker["shard"]["number"] for marker in markers}
         before = sum(self.shards[k].stop - self.shards[k].start for k in done)
@@ -162,7 +166,7 @@ class _Driver:
                     self._take(report)
                 self._end_hung()
                 progress.running_items = sum(executor.progress().values())
-                progress.trouble = self.storage.reason
+                progress.trouble = self.storage.reason or self._idle()
                 self.listener(progress)
             if self.queue or self.running:
                 progress.stopped = self.stop.reason
@@ -172,6 +176,15 @@ class _Driver:
                 stopped=self.stop.reason, lost=sorted(self.running),
             )  # fmt: skip
             self.events.flush()
+
+    def _idle(self) -> str | None:
+        """That no worker takes a shard, said once the usual time of a start is over."""
+        if self.running or not self.queue or self.executor.capacity() > 0:
+            self.idle_since = time.monotonic()
+        idle_s = time.monotonic() - self.idle_since
+        if idle_s < IDLE_S:
+            return None
+        return f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
 
     def _hand_out(self) -> None:
         while (

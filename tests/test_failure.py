@@ -265,6 +265,22 @@ def test_hung_advance_is_ended_and_its_item_found(tmp_path):
     assert progress.shards_done == 8
 
 
+def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.run.IDLE_S", 0.3)
+    ready_at = time.monotonic() + 2
+
+    class Late(SerialExecutor):
+        def capacity(self):
+            return super().capacity() if time.monotonic() > ready_at else 0
+
+    store = make(tmp_path / "l.zarr", {**JOB, "run": RUN})
+    heard = set()
+    progress = run_shards(store, Late(1), lambda p: heard.add(p.trouble))
+    assert progress.shards_done == 8
+    assert "no worker is ready since 1 s (serial's own logs may say why)" in heard
+    assert progress.trouble is None
+
+
 def test_time_limit_comes_from_measured_times():
     limits = TimeLimits(None)
     assert limits.of(0) == float("inf")

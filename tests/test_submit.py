@@ -85,8 +85,8 @@ def ray_cluster():
             )  # fmt: skip
             start(*worker, "--num-cpus=2")
             join = lambda: start(
-                *worker[:2], f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=1"
-            )
+                *worker[:2], f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=2", "--num-gpus=2",
+            )  # fmt: skip
             yield (
                 {
                     "kind": "ray",
@@ -283,8 +283,11 @@ def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, na
 @has_jobs_api
 @pytest.mark.slow
 @pytest.mark.ray
-def test_node_that_joins_late_is_used(folder, connected, ray_cluster):
-    """And the GPU of the head is shared by the workers that take a part of it."""
+def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cluster):
+    """One GPU on the head, none on the second node, two on the one that joins."""
+    environments = lambda executor: ray.get(
+        [s.actor.__ray_call__.remote(lambda _: dict(os.environ)) for s in executor._pool.slots]
+    )
     executor = ray_executor.RayExecutor(RunSettings(), connected)
     try:
         assert executor.workers() == 1  # the cluster has a GPU, and so a worker takes one
@@ -293,10 +296,7 @@ def test_node_that_joins_late_is_used(folder, connected, ray_cluster):
     executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
     try:
         assert executor.workers() == 2
-        shares = [
-            ray.get(slot.actor.__ray_call__.remote(lambda actor: dict(os.environ)))
-            for slot in executor._pool.slots
-        ]
+        shares = environments(executor)
         assert {e["XLA_PYTHON_CLIENT_MEM_FRACTION"] for e in shares} == {"0.450"}
         assert {e["CUDA_VISIBLE_DEVICES"] for e in shares} == {"0"}
         assert {e["NPROC"] for e in shares} == {"1"}
@@ -309,11 +309,23 @@ def test_node_that_joins_late_is_used(folder, connected, ray_cluster):
         store = open_or_create(spec, str(folder), "walk", str(folder / "late.zarr"), executor)
         executor.start(store.address)
         ray_cluster[1]()
-        end = time.monotonic() + 60
-        while executor.workers() < 5 or executor.capacity() < 5:
+        end = time.monotonic() + 120
+        while executor.workers() < 6 or executor.capacity() < 6:
             executor.wait(timeout=0.5)
             assert time.monotonic() < end
         assert not run_shards(store, executor).failed
+    finally:
+        executor.close()
+    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    try:
+        assert executor.workers() == 3
+        nodes = ray.get([slot.actor.node.remote() for slot in executor._pool.slots])
+        found = [
+            (n, e["CUDA_VISIBLE_DEVICES"])
+            for n, e in zip(nodes, environments(executor), strict=True)
+        ]
+        per_node = sorted(sorted(gpu for at, gpu in found if at == node) for node in set(nodes))
+        assert per_node == [["0"], ["0", "1"]]
     finally:
         executor.close()
 
