@@ -17,6 +17,7 @@ from cluster.nodes import Nodes
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.executor import available_memory
+from jobs.objects import Unreachable
 from jobs.provenance import said
 from jobs.spec import RunSettings
 from jobs.work import Report, Task, Worker
@@ -45,7 +46,8 @@ class ShardWorker:
         try:
             self._worker = Worker(address)
         except BaseException as error:
-            return said(error), isinstance(error, JobError)
+            in_vain = isinstance(error, JobError) and not isinstance(error, Unreachable)
+            return said(error), in_vain
         return None
 
     def do(self, task: Task) -> Report:

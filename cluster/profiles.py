@@ -159,6 +159,26 @@ _kinds: dict[str, type[Profile]] = {
 }
 
 
+SECRET = re.compile(
+    r"\b(\w*(?:SECRET|PASSWORD|TOKEN|ACCESS_KEY|ACCOUNT_KEY|SAS_KEY)\w*(?<!_PATH)(?<!_FILE))=(?![\"']?\$)"
+)
+"""A variable of such a name, set to a value that is written there and not read from elsewhere."""
+
+
+def _refuse_secrets(content: dict[str, Any], where: str) -> None:
+    """JobError where a profile holds credentials: it is written into batch scripts and stores."""
+    environment = content.get("environment")
+    pairs = environment.items() if isinstance(environment, dict) else ()
+    lines = {"environment": [f"{name}={value}" for name, value in pairs]}
+    lines |= {name: content.get(name) or [] for name in ("setup", "sbatch")}
+    for field, texts in lines.items():
+        for found in filter(None, (SECRET.search(str(text)) for text in texts)):
+            raise JobError(
+                f"{where}: {field}: {found[1]}: a profile is written into batch scripts and stores, where "
+                "others read it; keep credentials in ~/.aws/credentials or set them by a line that reads them"
+            )
+
+
 def slurm_seconds(text: str | int) -> int:
     """A Slurm time limit in seconds: "D-H[:M[:S]]", "H:M:S", "M:S" or "M" minutes."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text))
@@ -207,6 +227,7 @@ def parse_profile(content: Any, where: str) -> Profile:
     if kind not in _kinds:
         raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}")
     model = _kinds[kind]
+    _refuse_secrets(content, where)
     try:
         return model.model_validate(content)
     except ValidationError as error:

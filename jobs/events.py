@@ -50,8 +50,9 @@ class Events:
 def read_events(store: Store) -> list[dict[str, Any]]:
     """All events of all runs on this store, in order; a line that cannot be read is left out."""
     found = []
-    for key in sorted(objects.keys(store.objects, "run/events")):
-        for line in (objects.read(store.objects, key) or b"").decode(errors="replace").splitlines():
+    keys = sorted(objects.keys(store.objects, "run/events"))
+    for _, data in objects.read_all(store.objects, keys):
+        for line in (data or b"").decode(errors="replace").splitlines():
             try:
                 found.append(json.loads(line))
             except ValueError:

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from obstore.exceptions import BaseError
 
 from ctd.data import write_hdf5
+from jobs import objects
+from jobs.addresses import join, local_path
 from jobs.errors import JobError
 from jobs.store import Store
 
@@ -28,8 +31,9 @@ def parse_item(text: str, base: str) -> ItemPart | None:
     pieces = text.split("::")
     if len(pieces) not in (2, 3) or not pieces[1].isdigit():
         return None
-    store = pieces[0] if "://" in pieces[0] else str(Path(base) / pieces[0])
-    return ItemPart(store, int(pieces[1]), pieces[2] if len(pieces) == 3 else "weights")
+    return ItemPart(
+        join(base, pieces[0]), int(pieces[1]), pieces[2] if len(pieces) == 3 else "weights"
+    )
 
 
 def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:
@@ -68,14 +72,23 @@ def materialise(reference: ItemPart) -> str:
 
 
 def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
-    """Write one item's trained model (or its other results) to an HDF5 file.
+    """Write one item's trained model (or its other results) to an HDF5 file, here or on an object store.
 
     A network's file has the layout that the kernels read. Raises JobError where the store has no such
     item, or the file cannot be written.
     """
     arrays = item_arrays(store, item, part)
     about: dict[str, Any] = {"store": store.address, "item": item, "kernel": store.job.spec.kernel}
+    local = local_path(str(path))
     try:
-        write_hdf5(path, arrays, about)
+        if local is not None:
+            write_hdf5(local, arrays, about)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            write_hdf5(Path(scratch) / "item.h5", arrays, about)
+            data = (Path(scratch) / "item.h5").read_bytes()
+        objects.write(objects.open_objects(str(path)), "", data)
     except ValueError as error:
         raise JobError(str(error)) from None
+    except BaseError as error:
+        raise JobError(f"{path}: cannot be written: {objects.reason(error)}") from None

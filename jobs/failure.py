@@ -316,9 +316,10 @@ class Failures:
 def failed_items(store: Store) -> dict[tuple[int, int], list[dict[str, Any]]]:
     """(group, shard) -> its items that fail by themselves: row, item, error, trace, host, time ..."""
     found = {}
-    for key in objects.keys(store.objects, "run/failed"):
+    keys = list(objects.keys(store.objects, "run/failed"))
+    for key, data in objects.read_all(store.objects, keys):
         *_, group, name = key.split("/")
-        found[int(group), int(name.removesuffix(".json"))] = _load(store, key).get("rows", [])
+        found[int(group), int(name.removesuffix(".json"))] = (unseal(data) or {}).get("rows", [])
     return found
 
 

@@ -9,47 +9,54 @@ import numpy as np
 
 from ctd.batch import Layout, Program, Run, precision, program, traced_columns
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_of
+from jobs.addresses import join
 from jobs.errors import JobError
 from jobs.export import materialise, parse_item
+from jobs.files import local_file
 from jobs.plan import Sizes
 
 
 def with_files(params: Params, base: str) -> Params:
-    """The parameters with files made present: relative names start at the folder `base`, and a
-    reference to an item of another store becomes a file of its arrays."""
-    kinds = field_kinds(type(params))
+    """The parameters with files made present: relative names start at the folder (or address) `base`; an
+    item of another store, a Zarr array or group and a file elsewhere become files of this machine."""
     found = {}
-    for name, kind in kinds.items():
-        value = getattr(params, name)
-        if kind is not Kind.FILE or value is None:
-            continue
+    for name, value in _files(params).items():
         item = parse_item(value, base)
-        if item is not None:
-            found[name] = materialise(item)
-        elif "://" not in value:
-            found[name] = str(Path(base) / value)
+        try:
+            found[name] = local_file(join(base, value)) if item is None else materialise(item)
+        except JobError as error:
+            raise JobError(f"params: {name}: {error}") from None
     return params.model_copy(update=found)
+
+
+def _files(params: Params) -> dict[str, str]:
+    """The file fields that are given."""
+    kinds = field_kinds(type(params))
+    return {
+        name: value
+        for name, kind in kinds.items()
+        if kind is Kind.FILE and (value := getattr(params, name)) is not None
+    }
 
 
 def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     """The group's shared data; JobError, naming the fields, where they cannot be read."""
-    params = with_files(params, base)
-    for name, kind in field_kinds(type(params)).items():
-        value = getattr(params, name)
-        if (
-            kind is Kind.FILE
-            and value is not None
-            and "://" not in value
-            and not Path(value).exists()
-        ):
-            raise JobError(f"params: {name}: {value}: no such file")
+    given, params = _files(params), with_files(params, base)
+    files = _files(params)
+    for name, path in files.items():
+        if not Path(path).exists():
+            raise JobError(f"params: {name}: {path}: no such file")
     try:
         with precision(static_of(params)):
             return kernel.load(inputs_of(params))
     except JobError:
         raise
     except (ValueError, OSError, KeyError) as error:
-        raise JobError(f"params: {error}") from None
+        text = str(error)
+        for name, path in files.items():
+            if not path.endswith(given[name]):  # a copy: the user knows it by another name
+                text = text.replace(path, given[name])
+        raise JobError(f"params: {text}") from None
 
 
 @dataclass
@@ -117,6 +124,12 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
         raise JobError(
             f"kernel {kernel.name}: `result` returns {sorted(set(shapes) - set(kernel.dims))}, which "
             f"`dims` does not describe; it has {sorted(kernel.dims)}"
+        )
+    taken = {"item", "status", *field_kinds(type(params))}
+    if clash := sorted(taken & set(shapes)):
+        raise JobError(
+            f"kernel {kernel.name}: result {clash[0]!r} has the name of a parameter, or of a column that "
+            "every store has; call it something else"
         )
     for name, shape in shapes.items():
         if len(shape.shape) != len(kernel.dims[name].axes):

@@ -33,11 +33,6 @@ class Part:
         return _place(store, f"{self.number:04d}")
 
 
-def gathering(store: Store) -> ObjectStore:
-    """Where the lease of the driver that gathers is."""
-    return _place(store, "gather")
-
-
 def _place(store: Store, name: str) -> ObjectStore:
     return objects.open_objects(f"{store.address.rstrip('/')}/{FOLDER}/{name}", create=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jobs import objects
 from jobs.errors import JobError
 
 PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
@@ -20,7 +21,8 @@ PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
 def said(error: BaseException) -> str:
     """What an exception says, in at most 2,000 characters; it may be one that cannot be printed."""
     try:
-        text = str(error)
+        # A server's answer may repeat the request, with the name of the access key in it.
+        text = objects.reason(error) if objects.is_storage_error(error) else str(error)
     except Exception:
         text = "(no readable text)"
     return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]

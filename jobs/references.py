@@ -11,12 +11,12 @@ NAMEs; `part: results` is everything else that was stored of the item.
 """
 
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
 from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.addresses import join, scheme
 from jobs.errors import JobError, explain
 from jobs.query import query
 from jobs.store import Store
@@ -98,11 +98,11 @@ def _address(reference: Reference, base: str, stages: dict[str, str], where: str
             )
         return stages[reference.stage]
     assert reference.store is not None
-    return reference.store if "://" in reference.store else str(Path(base) / reference.store)
+    return join(base, reference.store)
 
 
 def _relative(address: str, base: str) -> str:
-    return address if "://" in address else os.path.relpath(address, base)
+    return address if scheme(address) or scheme(base) else os.path.relpath(address, base)
 
 
 def _select(address: str, reference: Reference, where: str) -> list[int]:

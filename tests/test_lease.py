@@ -1,4 +1,4 @@
-"""One driver a store: leases on a local folder and in memory, and requests to stop."""
+"""One driver a store: leases on a local folder, in memory and on an S3 server, and requests to stop."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from obstore.store import MemoryStore
+from obstore.store import MemoryStore, S3Store
 from test_store import JOB, make, run
 
 from jobs import lease as module
@@ -20,9 +20,14 @@ from jobs.stop import Stop
 from jobs.store import Store
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3"])
 def storage(request, tmp_path):
-    return MemoryStore() if request.param == "memory" else objects.open_objects(str(tmp_path))
+    if request.param == "memory":
+        return MemoryStore()
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return objects.open_objects(f"s3://lab/lease/{tmp_path.name}")
+    return objects.open_objects(str(tmp_path))
 
 
 def elsewhere(storage, **changes):
@@ -90,7 +95,7 @@ def test_silent_holder_elsewhere_expires_but_a_renewing_one_with_another_clock_d
 
 def test_one_of_many_gets_it(storage):
     """Ten threads that all find a dead holder: exactly one of them takes over, time and again."""
-    for _ in range(10):
+    for _ in range(3 if isinstance(storage, S3Store) else 10):
         taken, refused = [], []
         start = threading.Barrier(10)
 
@@ -144,6 +149,24 @@ def test_lost_lease_stops_the_run(storage, monkeypatch):
     assert "node9" in stop.reason
 
 
+def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, monkeypatch):
+    """The one that took it from us is gone too, with its traces; ours must not count again."""
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_S", 0.02)
+    stop = Stop()
+    lease = Lease.take(storage, "s")
+    other = holder(storage) | {"generation": 2, "host": "node9"}
+    objects.write(storage, module._key(2), json.dumps(other).encode())
+    objects.delete(storage, module._key(0))
+    with lease.held(stop):
+        deadline = time.monotonic() + 5
+        while stop.reason is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "taken over by process" in stop.reason
+    assert holder(storage)["host"] == "node9"
+    assert not holder(storage).get("released")
+
+
 def test_held_lease_is_renewed(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
@@ -175,6 +198,8 @@ def test_two_drivers_at_once_and_cancel(tmp_path):
         run_shards(Store.open(store.address), SerialExecutor(1))
     except JobError as error:
         refused.append(str(error))
+    while not store.done():
+        time.sleep(0.01)
     began = time.monotonic()
     assert cancel(store.objects)["pid"] == os.getpid()
     assert time.monotonic() - began < 10

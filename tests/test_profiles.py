@@ -74,6 +74,30 @@ def test_bad_profiles(content, said):
         parse_profile(content, "x")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("environment", {"AWS_SECRET_ACCESS_KEY": "hush"}, "AWS_SECRET_ACCESS_KEY"),
+        ("environment", {"AZURE_STORAGE_ACCOUNT_KEY": "hush"}, "AZURE_STORAGE_ACCOUNT_KEY"),
+        ("setup", ["export AWS_SESSION_TOKEN='hush'"], "AWS_SESSION_TOKEN"),
+        ("sbatch", ["--export=ALL,DB_PASSWORD=hush"], "DB_PASSWORD"),
+    ],
+)
+def test_profile_with_credentials_is_refused_without_repeating_them(field, value, name):
+    with pytest.raises(JobError, match=f"x: {field}: {name}: a profile is written") as refused:
+        parse_profile({**SLURM, field: value}, "x")
+    assert "hush" not in str(refused.value)
+
+
+def test_profile_may_say_where_credentials_are():
+    setup = [
+        'export AWS_SECRET_ACCESS_KEY="$(pass show lab)"',
+        "export RAY_AUTH_TOKEN_PATH=/a/token",
+    ]
+    environment = {"AWS_PROFILE": "lab", "AWS_WEB_IDENTITY_TOKEN_FILE": "/a/token"}
+    assert parse_profile({**SLURM, "setup": setup, "environment": environment}, "x").setup == setup
+
+
 def test_profiles_by_name(folder, tmp_path):
     (folder / "gpu.yaml").write_text("{kind: ray, address: 'head:6379'}")
     assert profile_names() == ["gpu", "local"]

@@ -1,0 +1,85 @@
+"""Addresses: a path of this machine, or SCHEME://BUCKET/KEY on an object store.
+
+    results/points.zarr                 a path; file:///home/you/points.zarr is one too
+    s3://BUCKET/KEY                     Amazon S3, and whatever speaks its protocol
+    gs://BUCKET/KEY                     Google Cloud Storage
+    az://CONTAINER/KEY                  Azure Blob Storage
+    https://HOST/KEY                    data files only
+
+An address is written down in stores, events and messages: one that carries a secret is refused.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from jobs.errors import JobError, nearest
+
+BUCKETS = ("s3", "gs", "az")
+"""Schemes of object stores: they hold results and data."""
+
+LINKS = ("http", "https")
+"""Schemes that data can be read from."""
+
+
+def local_path(address: str) -> Path | None:
+    """The path that `address` means, or None where it is on an object store.
+
+    JobError where it is neither, naming what was expected.
+    """
+    name = scheme(address)
+    if not name:
+        return Path(address)
+    if name != "file":
+        _check(address, name)
+        return None
+    parts = urlsplit(address)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise JobError(f"{address}: file:///ABSOLUTE/PATH expected, or the path alone")
+    return Path(unquote(parts.path))
+
+
+def plain(address: str) -> str:
+    """The address as it is written everywhere: a path without file://, no slash at the end."""
+    path = local_path(address)
+    return address.rstrip("/") if path is None else str(path)
+
+
+def scheme(address: str) -> str:
+    """What is in front of `:/`, in small letters; "" for a path."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", address)
+    if match is None and address.partition(":")[0] in BUCKETS and ":" in address:
+        raise JobError(f"{address}: {address.partition(':')[0]}://BUCKET/KEY expected")
+    return match[1].lower() if match else ""
+
+
+def join(base: str, name: str) -> str:
+    """`name` from the folder or address `base` on; an address, or an absolute path, stays as it is."""
+    if scheme(name):
+        return plain(name)
+    if not scheme(base):
+        return str(Path(base) / name)
+    return name if Path(name).is_absolute() else f"{plain(base)}/{name}"
+
+
+def _check(address: str, name: str) -> None:
+    known = (*BUCKETS, *LINKS, "file")
+    if name not in known:
+        raise JobError(f"{_bare(address)}: unknown scheme {name}://{nearest(name, known)}")
+    parts = urlsplit(address)
+    if "@" in parts.netloc or parts.query:
+        raise JobError(
+            f"{_bare(address)}: holds credentials, or a signed link, which the store would show to everybody; "
+            "give them by the environment (docs/object-stores.md)"
+        )
+    place = "HOST" if name in LINKS else "CONTAINER" if name == "az" else "BUCKET"
+    if not address[len(name) :].startswith("://") or not parts.netloc or not parts.path.strip("/"):
+        raise JobError(
+            f"{address}: {name}://{place}/KEY expected, for example {name}://lab/run.zarr"
+        )
+
+
+def _bare(address: str) -> str:
+    """An address without what may be secret in it."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
