@@ -102,7 +102,8 @@ def show_table(frame: pd.DataFrame, title: str = "", limit: int = 40) -> None:
     for name in frame.columns:
         number = frame[name].dtype.kind in "iufc"
         table.add_column(str(name), justify="right" if number else "left")
-    for _, row in frame.head(limit).iterrows():
+    # Not iterrows: it makes the integers of a row floats, and item 62599 becomes 6.26e+04.
+    for row in frame.head(limit).itertuples(index=False, name=None):
         table.add_row(*(cell(value) for value in row))
     out.print(table)
     if len(frame) > limit:

@@ -8,9 +8,9 @@ import zarr
 from ctd.batch import precision
 from ctd.kernel import inputs_of, static_of
 from jobs.arrays import attributes
+from jobs.columns import as_array, decode
 from jobs.gather import GroupResults, columns_of, committed_rows, group_params
 from jobs.measure import load_group
-from jobs.query import decode
 from jobs.store import Store
 
 
@@ -25,7 +25,9 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
     results = GroupResults(store, group, rows, store.names(group))
     node = store.root[gathered]
     assert isinstance(node, zarr.Group)
-    reduced = {name: decode(np.asarray(a[...]), attributes(a)) for name, a in node.arrays()}
+    reduced = {
+        name: as_array(decode(np.asarray(a[...]), attributes(a))) for name, a in node.arrays()
+    }
     with precision(static_of(params)):
         shared = load_group(kernel, params, store.job.base)
         figure = kernel.figure(

@@ -1,73 +1,35 @@
-"""Query: tables of a store, filtered, sorted and grouped by column names.
+"""Query: the rows of a store's tables, filtered, sorted and grouped by column names.
 
-A store has the table `items` (one row an item: sweep columns, status, outcome, scalar results), the
-table `shards`, and one for each axis that leads the kernel's reduced values, named by the axis (say
-`fixed_point`), with the rows of all groups.
+The same words in Python and on the command line; see jobs.tables for the tables, jobs.expression for
+conditions and jobs.aggregate for what groups are reduced to.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import zarr
 
-from jobs.arrays import attributes
+from jobs.aggregate import Aggregate, aggregate, canonical, parse_aggregates
+from jobs.columns import as_column, order, rank
 from jobs.errors import JobError, nearest
-from jobs.expression import Expression
-from jobs.gather import require_rows
+from jobs.expression import Expression, condition
+from jobs.readers import Rows
 from jobs.store import Store
+from jobs.tables import Table, Tables, View, ask
 
-AGGREGATES = ("count", "mean", "median", "std", "min", "max", "sum")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def tables(store: Store) -> list[str]:
     """The names of the store's tables, `items` first."""
-    axes = [var.axes[0] for var in store.kernel.reduced.values() if var.axes]
-    return ["items", *dict.fromkeys(axes), "shards"]
+    return ask(store, Tables.names)
 
 
-def table(store: Store, name: str) -> pd.DataFrame:
-    """One table with all its rows and one-dimensional columns; codes are shown as their names."""
-    require_rows(store)
-    if name in ("items", "shards"):
-        return _frame(store.root[name], "item" if name == "items" else "shard")  # type: ignore[arg-type]
-    if name not in tables(store):
-        raise JobError(f"table {name!r} unknown{nearest(name, tables(store))}")
-    parts = []
-    for group in range(len(store.job.plan.group_sizes)):
-        if f"gathered/{group}" not in store.root:
-            continue
-        here = store.root[f"gathered/{group}"]
-        frame = _frame(here, name)  # type: ignore[arg-type]
-        for key, value in reversed(attributes(here)["swept"].items()):
-            frame.insert(
-                0, key, [str(value) if isinstance(value, list | dict) else value] * len(frame)
-            )
-        frame.insert(0, "group", group)
-        parts.append(frame)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _frame(group: zarr.Group, axis: str) -> pd.DataFrame:
-    columns: dict[str, Any] = {}
-    for name, array in group.arrays():
-        if array.metadata.dimension_names == (axis,):  # type: ignore[union-attr]
-            columns[name] = decode(np.asarray(array[...]), attributes(array))
-    # The row's number, then what was swept, then what came of it.
-    swept = str(attributes(group).get("coordinates", "")).split()
-    first = [name for name in [axis, *swept] if name in columns]
-    return pd.DataFrame({name: columns[name] for name in [*first, *sorted(columns.keys() - first)]})
-
-
-def decode(values: np.ndarray, attrs: dict[str, Any]) -> np.ndarray:
-    """Codes with CF flags, or our labels, as their texts; other values as they are."""
-    if "flag_values" not in attrs:
-        return values
-    texts = attrs.get("labels") or str(attrs["flag_meanings"]).split()
-    names = dict(zip(attrs["flag_values"], texts, strict=True))
-    return np.asarray([names.get(int(v), "") for v in values.ravel()], object).reshape(values.shape)
+def table(store: Store, name: str) -> "pd.DataFrame":
+    """One table with all its rows and the columns that are shown by default."""
+    return ask(store, lambda tables: tables[name].frame())
 
 
 def query(
@@ -80,7 +42,7 @@ def query(
     columns: Sequence[str] = (),
     group_by: Sequence[str] = (),
     agg: str | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """The rows of one table that satisfy `where`.
 
     Args:
@@ -91,75 +53,114 @@ def query(
         limit: at most so many rows.
         columns: which columns, in this order; by default all.
         group_by: with `agg`, one row for each combination of these columns.
-        agg: for example "median(q), mean(seconds)"; functions: count mean median std min max sum.
+        agg: for example "median(q), mean(stable), q95(seconds), count" (see jobs.aggregate).
 
     Raises:
-        JobError: an unknown table or column (with the nearest), an expression that does not parse.
+        JobError: an unknown table or column (with the nearest), an expression that does not parse, no
+            item computed yet.
     """
-    condition = Expression(where) if where else None
-    keys = [key.strip() for key in sort.split(",")] if sort else []
-    wanted = parse_aggregates(agg) if agg else []
-    if bool(wanted) != bool(group_by):
-        raise JobError("--group-by and --agg go together: name the columns and what to compute")
-    named = {*(condition.names if condition else ()), *columns, *group_by, *(c for _, c in wanted)}
-    if not wanted:
-        named |= {key.lstrip("-") for key in keys}
-    frame = _resolve(store, source, named)
-    if condition is not None:
-        frame = _filter(frame, condition)
-    if wanted:
-        frame = _aggregate(frame, group_by, wanted)
-    for key in keys:
-        if key.lstrip("-") not in frame:
-            raise JobError(
-                f"sort: unknown column {key.lstrip('-')!r}{nearest(key.lstrip('-'), frame)}"
-            )
-    if keys:
-        rising = [not key.startswith("-") for key in keys]
-        frame = frame.sort_values([k.lstrip("-") for k in keys], ascending=rising, kind="stable")
+    if group_by and not agg:
+        raise JobError("--group-by and --agg go together: say what to compute, for example count")
+    test = Expression(where) if where else None
+    if not agg:
+        return ask(store, lambda tables: _rows(tables, source, test, sort, limit, columns))
+    wanted = parse_aggregates(agg)
+    frame = ask(store, lambda tables: _groups(tables, source, test, group_by, wanted))
+    keys = {key: canonical(key) for key in [*_keys(sort), *columns]}
+    for key, name in keys.items():
+        if name not in frame:
+            raise JobError(f"unknown column {key!r}{nearest(key, frame)}")
+    if sort:
+        ranks = [
+            rank(as_column(frame[keys[name]].to_numpy()), falling)
+            for name, falling in _keys(sort).items()
+        ]
+        frame = frame.iloc[order(ranks)]
     if columns:
-        frame = frame[list(columns)]
+        frame = frame[[keys[name] for name in columns]]
     return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
 
 
-def _resolve(store: Store, source: str | None, named: set[str]) -> pd.DataFrame:
+def _rows(
+    tables: Tables,
+    source: str | None,
+    test: Expression | None,
+    sort: str | None,
+    limit: int | None,
+    columns: Sequence[str],
+) -> "pd.DataFrame":
+    table, rows = find(tables, source, test, sort, limit, columns)
+    return table.frame(columns, rows)
+
+
+def _groups(
+    tables: Tables,
+    source: str | None,
+    test: Expression | None,
+    group_by: Sequence[str],
+    wanted: Sequence[Aggregate],
+) -> "pd.DataFrame":
+    named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
+    table, rows = find(tables, source, test, named=named)
+    table.prefetch(named)
+    return aggregate(table, rows, group_by, wanted)
+
+
+def find(
+    tables: Tables,
+    source: str | None = None,
+    test: Expression | None = None,
+    sort: str | None = None,
+    limit: int | None = None,
+    named: Sequence[str] = (),
+) -> tuple[Table, Rows]:
+    """The table that has all the named columns, and the rows of it that are asked for."""
+    keys = _keys(sort)
+    first = [*keys, *(test.names if test else ())]
+    table = _resolve(tables, source, {*named, *first})
+    table.prefetch(first)
+    rows: Rows = slice(None) if test is None else _matching(table, test)
+    if keys:
+        ranks = [rank(table.read(name, rows), falling) for name, falling in keys.items()]
+        sorted_rows = order(ranks, limit)
+        rows = sorted_rows if isinstance(rows, slice) else rows[sorted_rows]
+    if limit is None:
+        return table, rows
+    return table, np.arange(min(limit, table.n)) if isinstance(rows, slice) else rows[:limit]
+
+
+def _keys(sort: str | None) -> dict[str, bool]:
+    """'a, -b' -> {a: False, b: True}: column -> whether its order falls."""
+    # A comma inside quantile(x, 0.9) separates nothing.
+    keys = [key.strip() for key in re.split(r",(?![^()]*\))", sort)] if sort else []
+    return {key.removeprefix("-"): key.startswith("-") for key in keys}
+
+
+def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
     """The table asked for, or the first that has all the named columns."""
-    candidates = [source] if source else tables(store)
     known: set[str] = set()
-    for name in candidates:
-        frame = table(store, name)
-        if named <= set(frame.columns):
-            return frame
-        known |= set(frame.columns)
+    for name in [source] if source else _candidates(tables):
+        table = tables[name]
+        if name == "items" and table.n == 0:
+            raise JobError(
+                f"{tables.store.address}: no item has been computed yet; `ctd status` tells how far "
+                "it is, `ctd resume` goes on"
+            )
+        if named <= set(table.names):
+            return table
+        known |= set(table.names)
     missing = sorted(named - known) or sorted(named)
     raise JobError(f"unknown column {missing[0]!r}{nearest(missing[0], known)}")
 
 
-def _filter(frame: pd.DataFrame, condition: Expression) -> pd.DataFrame:
-    keep = condition({name: frame[name].to_numpy() for name in frame.columns})
-    if np.shape(keep) != (len(frame),) or np.asarray(keep).dtype.kind != "b":
-        raise JobError(f"{condition.text!r}: a condition (true or false for each row) expected")
-    return frame[keep]
+def _candidates(tables: Tables) -> Iterator[str]:
+    yield "items"
+    yield from tables.names()[1:]  # which asks the kernel
 
 
-def parse_aggregates(text: str) -> list[tuple[str, str]]:
-    """'median(q), mean(seconds)' -> [(median, q), (mean, seconds)]."""
-    wanted = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\w+)\((\w[\w.]*)\)\s*", part)
-        if match is None:
-            raise JobError(f"--agg {part.strip()!r}: function(column) expected, as in median(q)")
-        if match[1] not in AGGREGATES:
-            raise JobError(f"--agg: unknown function {match[1]!r}{nearest(match[1], AGGREGATES)}")
-        wanted.append((match[1], match[2]))
-    return wanted
-
-
-def _aggregate(
-    frame: pd.DataFrame, group_by: Sequence[str], wanted: list[tuple[str, str]]
-) -> pd.DataFrame:
-    for function, column in wanted:
-        if function != "count" and not pd.api.types.is_numeric_dtype(frame[column]):
-            raise JobError(f"--agg {function}({column}): {column} is text; only count works on it")
-    named = {f"{function}({column})": (column, function) for function, column in wanted}
-    return frame.groupby(list(group_by), sort=True).agg(**named).reset_index()
+def _matching(table: Table, test: Expression) -> np.ndarray:
+    """The numbers of the rows that satisfy a condition."""
+    found = []
+    for start, stop, rows in table.pieces():
+        found.append(start + np.flatnonzero(condition(test, View(table, rows), stop - start)))
+    return np.concatenate(found)

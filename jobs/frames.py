@@ -1,0 +1,83 @@
+"""A table as a file: .csv, .json (a list of rows), .parquet, .nc (NetCDF with the rows' axis)."""
+
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jobs.errors import JobError
+
+
+def save_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table in the format of the name's ending; JobError where that cannot be."""
+    check_target(path)
+    try:
+        WRITERS[path.suffix](_without_complex(frame), path)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def check_target(path: Path) -> None:
+    """JobError where `save_frame` cannot write there, before anything is computed for it."""
+    if path.suffix not in WRITERS:
+        raise JobError(f"{path}: a name that ends in {', '.join(WRITERS)} expected")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise JobError(f"{path}: needs pyarrow; pip install 'ctd[parquet]', or write .csv")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise JobError(f"{path}: cannot be written: {what}")
+
+
+def _csv(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_csv(path, index=False)
+
+
+def _json(frame: pd.DataFrame, path: Path) -> None:
+    # double_precision: pandas rounds to 10 decimals unless told, which makes 1e-12 a zero.
+    frame.to_json(path, orient="records", indent=1, double_precision=15)
+
+
+def _parquet(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_parquet(path, engine="pyarrow", index=False)
+
+
+def _netcdf(frame: pd.DataFrame, path: Path) -> None:
+    """The first column is the coordinate of its axis if it numbers the rows, as `item` does."""
+    import xarray as xr
+
+    first = str(frame.columns[0]) if len(frame.columns) else "row"
+    numbers = len(frame) > 0 and frame[first].dtype.kind in "iu" and frame[first].is_unique
+    axis = first if numbers else "row"
+    columns = {str(name): (axis, _nc3(frame[name].to_numpy())) for name in frame.columns}
+    with warnings.catch_warnings():
+        # Of the engines, scipy comes with ctd.
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        xr.Dataset(columns).to_netcdf(path, engine="scipy")
+
+
+def _nc3(values: np.ndarray) -> np.ndarray:
+    """As NetCDF 3 can hold it: no integers beyond 32 bits."""
+    if values.dtype.kind in "iu" and len(values):
+        wide = max(abs(int(values.min())), abs(int(values.max()))) >= 2**31
+        return values.astype(np.float64 if wide else np.int32)
+    return values.astype(object) if values.dtype.kind not in "biuf" else values
+
+
+def _without_complex(frame: pd.DataFrame) -> pd.DataFrame:
+    """Complex columns as two real ones, which every format has."""
+    columns = {}
+    for name in frame.columns:
+        if frame[name].dtype.kind == "c":
+            columns[f"{name}.real"] = frame[name].to_numpy().real
+            columns[f"{name}.imag"] = frame[name].to_numpy().imag
+        else:
+            columns[name] = frame[name]
+    return pd.DataFrame(columns)
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": _csv, ".json": _json, ".parquet": _parquet, ".nc": _netcdf,
+}  # fmt: skip
