@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.cache import use_compilation_cache
+from cluster.cli_query import add as add_query_command
 from cluster.cli_recovery import add as add_recovery_commands
+from cluster.cli_report import add as add_report_commands
 from cluster.cli_submit import add as add_cluster_commands
 from cluster.cli_submit import submission_lines
 from cluster.display import err, out, show_json, show_table
 from cluster.running import make_executor, run_store, summary
 from ctd.kernel import kernel_names, load_kernel
 from jobs.errors import JobError
-from jobs.objects import is_storage_error
+from jobs.objects import is_storage_error, local_path, reason
 from jobs.pipeline import Stage, read_stages
 from jobs.run import Executor, SerialExecutor
 from jobs.spec import JobSpec, job_schema
@@ -174,63 +176,40 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def gather(store: StorePath, overrides: Overrides = None) -> None:
-    """Reduce the committed shards again, with other settings of the reduction if given."""
+def gather(
+    store: StorePath,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option(help="with --executor ray, an existing Ray cluster, host:port")
+    ] = None,
+    executor: Annotated[
+        Literal["ray", "serial"], typer.Option(help="serial, or ray: groups side by side")
+    ] = "serial",
+) -> None:
+    """Reduce what was committed since the last time; all, where settings of the reduction are given."""
     from jobs.figures import save_figures
     from jobs.gather import gather as reduce_store
 
     opened = Store.open(store)
     if overrides:
         opened.set_gather(overrides)
-    n = reduce_store(opened)
-    if "://" not in store:
-        save_figures(opened, Path(store).with_suffix(""))
+    use_compilation_cache()
+    runner = make_executor(executor, opened.job.spec, address)
+    try:
+        n = reduce_store(opened, runner)
+    finally:
+        runner.close()
+    if local_path(store) is not None:
+        save_figures(opened, Path(opened.address).with_suffix(""))
     summary(opened)
     out.print(f"gathered {n:,} items")
-
-
-@app.command()
-def query(
-    store: StorePath,
-    where: Annotated[str | None, typer.Option(help='condition, "q < 1e-10 and stable"')] = None,
-    sort: Annotated[str | None, typer.Option(help="column, -column for falling order")] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="at most so many rows")] = None,
-    columns: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
-    group_by: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
-    agg: Annotated[str | None, typer.Option(help='"median(q), count(item)"')] = None,
-    table: Annotated[
-        str | None, typer.Option(help="items, shards, or an axis of the reduction")
-    ] = None,
-    to: Annotated[Path | None, typer.Option(help="write .csv or .json instead of showing")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Answer a question from a store."""
-    from jobs.query import query as ask
-
-    names = lambda text: [part.strip() for part in text.split(",")] if text else []
-    frame = ask(
-        Store.open(store),
-        source=table, where=where, sort=sort, limit=limit,
-        columns=names(columns), group_by=names(group_by), agg=agg,
-    )  # fmt: skip
-    if to is not None:
-        if to.suffix == ".csv":
-            frame.to_csv(to, index=False)
-        elif to.suffix == ".json":
-            frame.to_json(to, orient="records", indent=1)
-        else:
-            raise JobError(f"--to {to}: a name that ends in .csv or .json expected")
-    elif as_json:
-        show_json(frame.to_dict("records"))
-    else:
-        show_table(frame, limit=100)
 
 
 @app.command()
 def export(
     store: StorePath,
     item: Annotated[int, typer.Argument(help="item id")],
-    path: Annotated[Path, typer.Argument(help="HDF5 file to write")],
+    path: Annotated[str, typer.Argument(help="HDF5 file to write, here or on an object store")],
     results: Annotated[
         bool, typer.Option("--results", help="everything but the trained model")
     ] = False,
@@ -278,7 +257,9 @@ def new(
     sys.stdout.write(starter(kernel, _kernel(kernel)))
 
 
+add_query_command(app)
 add_recovery_commands(app)
+add_report_commands(app)
 add_cluster_commands(app)
 
 
@@ -294,7 +275,7 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if is_storage_error(error):
-            err.print(f"[red]error:[/red] the storage fails: {_escape(str(error).splitlines()[0])}")
+            err.print(f"[red]error:[/red] the storage fails: {_escape(reason(error))}")
             sys.exit(74)  # EX_IOERR of sysexits.h
         # A fault of ours, not of the user's input: show it whole.
         traceback.print_exc()

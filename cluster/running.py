@@ -1,13 +1,14 @@
 """What `ctd run` and `ctd resume` share: an executor, the shards, the reduction, what is said at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from cluster.display import err, live_progress, out, show_json, show_table
 from jobs.errors import JobError
-from jobs.objects import is_storage_error
+from jobs.objects import is_storage_error, local_path, reason
 from jobs.patience import storage_trouble
 from jobs.run import Executor, SerialExecutor
 from jobs.spec import JobSpec
@@ -50,24 +51,19 @@ def run_store(
                     progress = run_shards(store, executor, listener, stop)
                 else:
                     progress = run_parts(store, executor, *parts, listener, stop)
+            complete = parts is None or progress.shards_done == progress.n_shards
+            if progress.stopped is None and complete:
+                _reduce(store, executor)
         finally:
             executor.close()
         if progress.stopped is not None:
             err.print(f"stopped ({progress.stopped}); `ctd resume {store.address}` goes on")
             raise typer.Exit(EXIT_STOPPED)
-        try:
-            if parts is None or progress.shards_done == progress.n_shards:
-                _reduce(store, stop, shared=parts is not None)
+        if complete:
+            with _storage_explained(store):
                 finish(store, as_json)
-            else:
-                err.print(
-                    "the other parts are with other drivers; the last one reduces the results"
-                )
-        except Exception as fault:
-            if not is_storage_error(fault):
-                raise
-            trouble = storage_trouble(store.address, str(fault))
-            raise JobError(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
+        else:
+            err.print("the other parts are with other drivers; the last one reduces the results")
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
             err.print(f"{what} {number} failed: {error}", style="red", markup=False)
@@ -80,21 +76,24 @@ def run_store(
         raise typer.Exit(1)
 
 
-def _reduce(store: Store, stop: Stop, shared: bool) -> None:
-    """Gather; of several drivers that come to the end at once, one."""
-    from jobs.gather import gather
-    from jobs.lease import Held, Lease
-    from jobs.parts import gathering
-
-    if not shared:
-        gather(store)
-        return
+@contextmanager
+def _storage_explained(store: Store) -> Iterator[None]:
+    """Where the storage fails after the run, say what is left to do."""
     try:
-        with Lease.take(gathering(store), store.address).held(stop):
-            gather(store)
-    except Held:
-        err.print("another driver reduces the results")
-        raise typer.Exit(0) from None
+        yield
+    except Exception as fault:
+        if not is_storage_error(fault):
+            raise
+        trouble = storage_trouble(store.address, reason(fault))
+        raise JobError(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
+
+
+def _reduce(store: Store, executor: Executor) -> None:
+    """Gather on the executor of the run, which need not be up again for the rest."""
+    from jobs.gather import gather
+
+    with _storage_explained(store):
+        gather(store, executor)
 
 
 def finish(store: Store, as_json: bool) -> None:
@@ -103,7 +102,7 @@ def finish(store: Store, as_json: bool) -> None:
     from jobs.report import state
 
     paths: list[Path] = []
-    if "://" not in store.address:
+    if local_path(store.address) is not None:
         paths = save_figures(store, Path(store.address).with_suffix(""))
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})

@@ -28,6 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from ctd.plots import Plot
+
 T = TypeVar("T")
 
 
@@ -171,11 +173,21 @@ class Kernel:
     """The reduced names that a terminal shows as a table; their first axis is its rows."""
     figure: Callable[..., Any] | None = None
     """(inputs, shared, columns, results, reduced) -> matplotlib Figure."""
+    plots: Callable[..., list[Plot]] | None = None
+    """The same -> what a report shows of a group (see ctd.plots). Results are read when they are
+    indexed: `results["curve"][:200]` reads 200 rows."""
     width: int = 256
     """How many items one device holds at a time unless the job says otherwise."""
     microbatches: tuple[int, ...] = (0, 1)
     """Vmapped widths worth measuring at start-up (0: all slots, 1: one by one); the first is used where
     nothing is measured. A kernel that knows its best names that one alone."""
+    cpu_microbatches: tuple[int, ...] = ()
+    """The same on a CPU, where another one is known to be best there; empty: as elsewhere."""
+
+    def candidates(self) -> tuple[int, ...]:
+        """The microbatches worth measuring on the devices of this process."""
+        on_cpu = jax.default_backend() == "cpu"
+        return (self.cpu_microbatches if on_cpu else ()) or self.microbatches
 
 
 def one_shot(

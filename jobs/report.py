@@ -39,7 +39,7 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> tuple[pd.DataFrame
     frame = pd.DataFrame(rows)
     seconds = measured_seconds_per_item(address)
     estimate = None if seconds is None else float(f"{seconds * ready.items.n / workers:.3g}")
-    total = {
+    total: dict[str, Any] = {
         "items": ready.items.n,
         "groups": len(rows),
         "shards": ready.plan.n_shards,
@@ -47,6 +47,9 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> tuple[pd.DataFrame
         "result_MB": round(float(frame["result_MB"].sum()), 2),
         "estimated_s": estimate,
     }
+    if search := ready.spec.search:
+        together = sorted({search.size or len(group.items) for group in ready.items.groups})
+        total["search"] = "; ".join(search.describe(n) for n in together)
     return frame, total
 
 
@@ -172,9 +175,16 @@ def starter(name: str, kernel: Kernel) -> str:
         "  # seeds: 8       # replicates",
         f"  # numbers that cost no compilation when swept: {', '.join(traced) or 'none'}",
     ]
+    lines += [
+        "# search:          # compare items as they go on",
+        "#   {method: halving, metric: NAME, min_advances: 4, eta: 3}",
+        "#   {method: population, metric: NAME, every: 5, generations: 8,",
+        "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
+    ]
     if kernel.Options.model_fields:
         lines += ["gather:            # settings of the reduction; can be changed after the run"]
         lines += _fields(kernel.Options, {})
+        lines += ["  # reductions: []  # tables over all items: best, seeds, counts, histogram"]
     lines += ["run: {}            # slots, shard_items, workers, retries ...: see ctd schema"]
     return "\n".join(lines) + "\n"
 

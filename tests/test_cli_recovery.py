@@ -88,7 +88,7 @@ def test_check_finds_repairs_and_resume_ends_it(ctd, made):  # noqa: F811
     chunk.write_bytes(whole[:-1])
     code, out, _ = ctd("check", made.address)
     assert code == 1
-    assert "results/0/norm/c/1: damaged" in out
+    assert "results/0/norm/c/1: not as committed" in out
     assert json.loads(ctd("check", made.address, "--json")[1])[0]["key"] == "results/0/norm/c/1"
     code, out, _ = ctd("check", made.address, "--repair")
     assert code == 0

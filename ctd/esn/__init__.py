@@ -18,6 +18,7 @@ from ctd import series
 from ctd.cells import CELLS
 from ctd.esn.force import Now, Rls, begin, force_pass, scaled_identity
 from ctd.esn.params import EchoState as EchoState
+from ctd.esn.plots import plots
 from ctd.esn.replay import Replay, free_run, largest_exponent, replay
 from ctd.esn.reservoir import Weights, draw, spectral_radius
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
@@ -261,5 +262,6 @@ kernel = Kernel(
     Options=Options,
     summary=("g", "alpha", "ridge", "count", "success_rate", "nrmse_median"),
     figure=figure,
+    plots=plots,
     width=64,
 )

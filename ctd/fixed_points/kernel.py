@@ -12,6 +12,7 @@ from ctd.cells import CELLS
 from ctd.fixed_points import search
 from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
 from ctd.fixed_points.picture import figure
+from ctd.fixed_points.plots import plots
 from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 
@@ -179,6 +180,7 @@ def make_kernel(
         Options=Options,
         summary=SUMMARY,
         figure=figure,
+        plots=plots,
         width=1024,
         # Shared weights: one product serves the whole microbatch; wider ones leave the cache.
         microbatches=(64,),

@@ -39,7 +39,7 @@ def figure(
     flat = trials.reshape(-1, trials.shape[-1])
     axes, mean = principal_axes(flat, 2), flat.mean(axis=0)
     project = lambda h: (h - mean) @ axes
-    colour = _colour(inputs, shared, project)
+    colour = colour_of(inputs, shared, project)
     at_points, at_trials = colour(points), colour(flat[:20_000])
     # The extreme trials would leave the rest pale.
     limit = float(np.quantile(np.abs(np.concatenate([at_trials, at_points])), 0.98)) or 1.0
@@ -55,7 +55,7 @@ def figure(
     return fig
 
 
-def _colour(inputs: Any, shared: Network, project: Any) -> Any:
+def colour_of(inputs: Any, shared: Network, project: Any) -> Any:
     """(k, state) -> (k,): the first output, or the first principal component."""
     cell = find_cell(inputs.cell)
     if "wO" not in shared.weights or not isinstance(cell, Cell):

@@ -1,0 +1,192 @@
+"""The page of a store, served live while a run goes on.
+
+    GET /?token=T                the page
+    GET /content?token=T&have=V  {"version", "content"} as JSON; 204 where V is the newest
+
+Without the token every request gets a 403, whatever it asks for, and so does one that names this server
+by another host name (a page elsewhere that has its own name point here). Nothing can be written.
+"""
+
+import hmac
+import ipaddress
+import json
+import secrets
+import socket
+import socketserver
+import sys
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from jobs.errors import JobError
+from jobs.page import EMPTY, Content, redact, render
+from jobs.store import Store
+
+LOOK_S = 1.0
+"""Least time between two looks at the store."""
+SHARE = 0.1
+"""Of the time, what making new content may take of a core."""
+
+
+class Watch:
+    """A server of one store's page; close it, or use it as a context."""
+
+    def __init__(self, store: Store, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self.is_private = _is_loopback(host)
+        self.maker = Maker(store)
+        try:
+            self._server = _Server((host, port), self)
+        except OSError as error:
+            reason = error.strerror or error
+            raise JobError(f"--host {host} --port {port}: cannot listen there: {reason}") from None
+        self.host, self.port = host, int(self._server.server_address[1])
+        self._ended = threading.Event()
+        self._looking = threading.Thread(target=self._look, daemon=True, name="look")
+        self._looking.start()
+
+    @property
+    def url(self) -> str:
+        """The address to open, token included."""
+        name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
+        name = f"[{name}]" if ":" in name else name
+        return f"http://{name}:{self.port}/?token={self.token}"
+
+    def serve(self) -> None:
+        """Answer requests until `stop`, or a KeyboardInterrupt."""
+        self._server.serve_forever(poll_interval=0.2)
+
+    def stop(self) -> None:
+        """End `serve`, which runs in another thread."""
+        self._server.shutdown()
+
+    def close(self) -> None:
+        """Look no more, and give up the port."""
+        self._ended.set()
+        self._server.server_close()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def admits(self, token: str, host: str) -> bool:
+        """Whether a request with this token, made to this host name, is answered."""
+        named = urlsplit(f"//{host}").hostname or ""
+        right = hmac.compare_digest(token.encode(), self.token.encode())
+        return right and (not self.is_private or _is_loopback(named))
+
+    def _look(self) -> None:
+        took = 0.0
+        while not self._ended.wait(max(LOOK_S, took / SHARE) if took else 0.0):
+            began = time.monotonic()
+            self.maker.look()
+            took = time.monotonic() - began
+
+
+class Maker:
+    """Keeps a content of the store: its quick part from every look, pictures when shards are committed."""
+
+    def __init__(self, store: Store) -> None:
+        self._page, self._store = Content(store), store
+        self._results: dict[str, Any] = dict(EMPTY)
+        self._made_of: Any = None
+        self._lock = threading.Lock()
+        self.latest: tuple[str, dict[str, Any]] = ("0", self._page.facts() | self._results)
+        """(version, content); the version is another where anything but the time has changed."""
+
+    def look(self) -> None:
+        """Bring the content up to date; what cannot be read just now stays, and the page says so."""
+        with self._lock:
+            version, content = self.latest
+            try:
+                facts = self._page.facts()
+                made_of = self._store.done(), facts["status"]["word"]
+                if made_of != self._made_of:
+                    self._results, self._made_of = self._page.results(), made_of
+                new = facts | self._results
+            except Exception as error:
+                # A driver may reduce, or make a shard again, while it is read: the next look tells.
+                text = f"cannot be read just now: {type(error).__name__}: {error}"
+                new = content | {"trouble": redact(text)}
+            if {**new, "made": ""} != {**content, "made": ""}:
+                version = str(int(version) + 1)
+            self.latest = version, new
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = False
+
+    def __init__(self, address: tuple[str, int], watch: Watch) -> None:
+        self.watch = watch
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind, without asking the name service what this host is called."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader who goes away in the middle of an answer is no fault."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version, sys_version = "ctd", ""
+
+    def do_GET(self) -> None:
+        """The page, its content, or a refusal."""
+        watch, parts = self.server.watch, urlsplit(self.path)
+        given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if not watch.admits(given.get("token", ""), self.headers.get("Host", "")):
+            self._answer(HTTPStatus.FORBIDDEN, "the address that `ctd watch` printed is needed\n")
+        elif parts.path not in ("/", "/content"):
+            self._answer(HTTPStatus.NOT_FOUND, "nothing is here\n")
+        else:
+            version, content = watch.maker.latest
+            if parts.path == "/":
+                page = render(content, live=f"/content?token={watch.token}")
+                self._answer(HTTPStatus.OK, page, "text/html")
+            elif given.get("have") == version:
+                self._answer(HTTPStatus.NO_CONTENT, "")
+            else:
+                text = json.dumps({"version": version, "content": content}, allow_nan=False)
+                self._answer(HTTPStatus.OK, text, "application/json")
+
+    def _answer(self, status: HTTPStatus, text: str, kind: str = "text/plain") -> None:
+        data = text.encode()
+        self.send_response(status)
+        if status is not HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(data)))
+        for name, value in (
+            ("Cache-Control", "no-store"),
+            ("Referrer-Policy", "no-referrer"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: addresses hold the token."""
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,174 @@
+"""What a report shows of an ensemble: where training succeeds, what the best network replays, the errors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.esn.summary import REDUCED, SWEPT
+from ctd.plots import (
+    Axis,
+    Image,
+    Layer,
+    Lines,
+    Plot,
+    Points,
+    Scale,
+    histogram,
+    is_wide,
+    stacked,
+    tick,
+)
+
+N_OUTPUTS = 5
+"""Outputs whose replay is drawn."""
+N_CURVES = 200
+"""Networks whose training error is drawn."""
+
+
+def plots(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    reduced: Mapping[str, np.ndarray],
+) -> list[Plot]:
+    """Success over the sweep, the replay of the best network, errors in training and replay."""
+    varied = [k for k in SWEPT if k in reduced and len(np.unique(reduced[k])) > 1]
+    made: list[Plot] = []
+    if len(varied) >= 2:
+        made += _maps(varied, reduced)
+    elif varied:
+        made += _curves(varied[0], reduced)
+    if "trace" in results:
+        made.append(_replay(inputs, shared, columns, results, reduced))
+    if results["train_nrmse"].shape[1] > 1:
+        made.append(_training(results, columns))
+    error = np.asarray(results["replay_nrmse"][:], float)
+    error = error[np.isfinite(error) & (error > 0)]
+    made.append(
+        Plot(
+            "Replay error of all networks",
+            [histogram(np.log10(error))],
+            Axis("log10 replay NRMSE"),
+            Axis("networks"),
+            note="" if len(error) else "No network has a finite replay error.",
+        )
+    )
+    return made
+
+
+def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
+    """Success rate and median error over the first two swept fields."""
+    first, second, *others = varied
+    xs, column = np.unique(reduced[first], return_inverse=True)
+    ys, row = np.unique(reduced[second], return_inverse=True)
+    cell, shape = row * len(xs) + column, (len(ys), len(xs))
+    n = np.bincount(cell, minlength=shape[0] * shape[1])
+    with np.errstate(invalid="ignore"):
+        rate = np.bincount(cell, reduced["success_rate"], len(n)) / n
+    error = np.full(len(n), np.inf)
+    np.minimum.at(error, cell, reduced["nrmse_median"])
+    with np.errstate(divide="ignore"):
+        power = np.log10(np.where(np.isfinite(error), error, np.nan))
+    x = Axis(first, ticks=[tick(v) for v in xs])
+    y = Axis(second, ticks=[tick(v) for v in ys])
+    further = f" over {', '.join(others)} too" if others else ""
+    count = reduced["count"]
+    seeds = f"{count.min():,} networks" if np.ptp(count) == 0 else "all networks"
+    return [
+        Plot(
+            "Success",
+            [Image(rate.reshape(shape))],
+            x,
+            y,
+            Scale("success rate", low=0.0, high=1.0),
+            note=f"Share of the {seeds} at a point that reach the threshold"
+            + (f"; mean{further}." if others else "."),
+        ),
+        Plot(
+            "Replay error",
+            [Image(power.reshape(shape))],
+            x,
+            y,
+            Scale("log10 median NRMSE"),
+            note="Median over a point's networks; empty: most of them failed."
+            + (f" Lowest{further}." if others else ""),
+        ),
+    ]
+
+
+def _curves(name: str, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
+    """Success rate and median error, with their intervals, over the one swept field."""
+    order = np.argsort(reduced[name], kind="stable")
+    x = np.asarray(reduced[name], float)[order]
+    axis = Axis(name, log=is_wide(x))
+    made = []
+    for value, log in (("success_rate", False), ("nrmse_median", True)):
+        y, low, high = (
+            np.where(np.isfinite(reduced[value + end][order]), reduced[value + end][order], np.nan)
+            for end in ("", "_low", "_high")
+        )
+        bars = np.stack([low, high], axis=1)
+        layers: list[Layer] = [
+            Lines(np.stack([x, x], axis=1), bars, "interval", faint=True),
+            Lines(x, y, REDUCED[value].long_name),
+            Points(x, y, text=[f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]),
+        ]
+        made.append(
+            Plot(f"{value.replace('_', ' ')} over {name}", layers, axis, Axis(value, log=log))
+        )
+    return made
+
+
+def _replay(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    reduced: Mapping[str, np.ndarray],
+) -> Plot:
+    """The first replay of the best network beside its target, outputs one below the other."""
+    item = int(reduced["best_item"])
+    row = int(np.flatnonzero(np.asarray(columns["item"][:]) == item)[0])
+    outputs = np.asarray(results["trace"][row], float)[:, :N_OUTPUTS]
+    start = inputs.washout + (inputs.train + inputs.validation if inputs.test else 0)
+    targets = np.asarray(shared.targets, float)[start : start + len(outputs), :N_OUTPUTS]
+    time = inputs.dt * np.arange(1, 1 + len(outputs))
+    step = 1.2 * max(float(np.ptp(targets, axis=0).max()), 1e-9)
+    middle = targets.mean(axis=0)
+    # A replay that left the scale of its target would hide it.
+    outputs = np.where(np.abs(outputs - middle) < 1.5 * step, outputs, np.nan)
+    text = [f"output {k}" for k in range(outputs.shape[1])]
+    m = shared.targets.shape[1]
+    return Plot(
+        f"Replay of item {item}, the best",
+        [
+            Lines(time, stacked((targets - middle).T, step), "target", strong=True, text=text),
+            Lines(time, stacked((outputs - middle).T, step), "network", text=text),
+        ],
+        Axis("time since the start of the replay"),
+        Axis(ticks=text[::-1]),
+        note="The network on its own."
+        + (f" The first {N_OUTPUTS} of {m} outputs." if m > N_OUTPUTS else ""),
+    )
+
+
+def _training(results: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> Plot:
+    """NRMSE of every pass of FORCE."""
+    n, passes = results["train_nrmse"].shape
+    rows = np.unique(np.linspace(0, n - 1, min(n, N_CURVES)).round().astype(int))
+    error = np.asarray(results["train_nrmse"][rows], float)
+    final = np.asarray(results["replay_nrmse"][:], float)[rows]
+    items = np.asarray(columns["item"][:])[rows]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shade = np.log10(final)
+    text = [f"item {k}: replay NRMSE {e:.4g}" for k, e in zip(items, final, strict=True)]
+    return Plot(
+        "Training error by pass",
+        [Lines(np.arange(1, passes + 1), error, "networks", shade, text)],
+        Axis("pass"),
+        Axis("NRMSE before each update", log=True),
+        Scale("log10 replay NRMSE"),
+        note="" if n <= N_CURVES else f"{len(rows)} of {n:,} networks, evenly spaced.",
+    )

@@ -1,0 +1,216 @@
+"""What a report shows of a network's fixed points: state space, spectra, basins, how well q was minimised."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.fixed_points.candidates import Network
+from ctd.fixed_points.picture import colour_of
+from ctd.fixed_points.search import FIXED, SLOW
+from ctd.plots import Axis, Bars, Layer, Lines, Plot, Points, Scale, histogram, principal
+
+N_TRIALS = 60
+"""Trials that are drawn."""
+N_SPECTRA = 40
+"""Points whose eigenvalues are drawn: those with the largest basins."""
+N_STATES = 2000
+"""Candidate states that are drawn where they are no trials."""
+
+
+def plots(
+    inputs: Any,
+    shared: Network,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    reduced: Mapping[str, np.ndarray],
+) -> list[Plot]:
+    """State space, spectra and basins of the unique points; q over all candidates."""
+    del columns
+    made = [_q_of_candidates(results)]
+    if len(reduced.get("point", ())) == 0:
+        return made
+    states = np.asarray(shared.states, float)
+    flat = states.reshape(-1, states.shape[-1])
+    project, share = principal(flat, 3)
+    colour = colour_of(inputs, shared, project)
+    at_points = colour(np.asarray(reduced["point"], float))
+    # The extreme trials would leave the rest pale.
+    spread = np.abs(np.concatenate([colour(flat[:20_000]), at_points]))
+    limit = float(np.quantile(spread, 0.98)) or 1.0
+    label = "readout" if np.shape(reduced["output"])[1] else "principal component 1"
+    scale = Scale(label, diverging=True, low=-limit, high=limit)
+    texts = _texts(reduced)
+    space = [
+        _space(states, project, colour, reduced, at_points, texts, scale, share, pair)
+        for pair in ((0, 1), (0, 2))
+        if max(pair) < len(share)
+    ]
+    return [*space, _spectra(reduced, at_points, scale), _basins(reduced, texts), *made]
+
+
+def _space(
+    states: np.ndarray,
+    project: Any,
+    colour: Any,
+    reduced: Mapping[str, np.ndarray],
+    at_points: np.ndarray,
+    texts: list[str],
+    scale: Scale,
+    share: np.ndarray,
+    pair: tuple[int, int],
+) -> Plot:
+    """Trials and points in two principal components of the states."""
+    first, second = pair
+    layers: list[Layer] = []
+    if states.shape[1] > 1:
+        some = states[:N_TRIALS]
+        path = project(some)
+        shade = np.stack([colour(trial) for trial in some])
+        layers.append(
+            Lines(path[..., first], path[..., second], "trials", colour=shade, faint=True)
+        )
+    else:
+        some = states[:N_STATES, 0]
+        path = project(some)
+        layers.append(Points(path[:, first], path[:, second], "states", colour=colour(some)))
+    where = project(reduced["point"])
+    for label, rows, marker, hollow in sorts(reduced):
+        layers.append(
+            Points(
+                where[rows, first],
+                where[rows, second],
+                f"{label} ({len(rows)})",
+                colour=at_points[rows],
+                size=np.asarray(reduced["basin_share"], float)[rows],
+                marker=marker,
+                hollow=hollow,
+                text=[texts[row] for row in rows],
+                key=rows,
+            )
+        )
+    axis = lambda k: Axis(f"principal component {k + 1} ({share[k]:.0%} of the variance)")
+    return Plot(
+        f"State space, components {first + 1} and {second + 1}",
+        layers,
+        axis(first),
+        axis(second),
+        scale,
+        note="Area of a point: its basin's share of the candidates. Hollow: unstable; diamond: slow.",
+    )
+
+
+def sorts(reduced: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, Any, bool]]:
+    """(label, rows, marker, hollow) of each sort of point that occurs."""
+    slow = np.asarray(reduced["kind"]) == "slow"
+    stable = np.asarray(reduced["stable"], bool)
+    found: list[tuple[str, np.ndarray, Any, bool]] = [
+        ("fixed, stable", np.flatnonzero(~slow & stable), "circle", False),
+        ("fixed, unstable", np.flatnonzero(~slow & ~stable), "circle", True),
+        ("slow, stable", np.flatnonzero(slow & stable), "diamond", False),
+        ("slow, unstable", np.flatnonzero(slow & ~stable), "diamond", True),
+    ]
+    return [sort for sort in found if len(sort[1])]
+
+
+def _texts(reduced: Mapping[str, np.ndarray]) -> list[str]:
+    """What is said about each point."""
+    return [
+        f"point {k}: {reduced['kind'][k]}, {'stable' if reduced['stable'][k] else 'unstable'}\n"
+        f"q {reduced['q'][k]:.2g}, leading |λ| {reduced['leading'][k]:.4f}\n"
+        f"basin {reduced['basin_share'][k]:.1%} ({int(reduced['count'][k]):,} candidates)"
+        for k in range(len(reduced["kind"]))
+    ]
+
+
+def _spectra(reduced: Mapping[str, np.ndarray], at_points: np.ndarray, scale: Scale) -> Plot:
+    """Eigenvalues of dF/dh in the complex plane."""
+    shown = np.sort(np.argsort(-np.asarray(reduced["count"]), kind="stable")[:N_SPECTRA])
+    values = np.asarray(reduced["eigenvalue"])[shown]
+    tau = np.asarray(reduced["time_constant"])[shown]
+    point, mode = (index.ravel() for index in np.indices(values.shape))
+    flat, tau = values.ravel(), tau.ravel()
+    text = [
+        f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
+        f"time constant {t:.3g} steps"
+        for p, m, v, t in zip(point, mode, flat, tau, strict=True)
+    ]
+    angle = np.linspace(0, 2 * np.pi, 181)
+    layers: list[Layer] = [Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)]
+    unstable = np.abs(flat) > 1
+    for name, rows, hollow in (
+        ("inside", np.flatnonzero(~unstable), False),
+        ("outside", np.flatnonzero(unstable), True),
+    ):
+        if len(rows):
+            layers.append(
+                Points(
+                    flat.real[rows],
+                    flat.imag[rows],
+                    f"{name} ({len(rows):,})",
+                    colour=at_points[shown[point[rows]]],
+                    hollow=hollow,
+                    size=np.full(len(rows), 0.02 if hollow else 0.005),
+                    text=[text[row] for row in rows],
+                    key=shown[point[rows]],
+                )
+            )
+    note = "Eigenvalues of dF/dh; a mode outside the unit circle grows."
+    if len(shown) < len(at_points):
+        note += f" The {len(shown)} of {len(at_points)} points with the largest basins."
+    return Plot(
+        "Spectra of the linearisation",
+        layers,
+        Axis("Re λ"),
+        Axis("Im λ"),
+        scale,
+        equal=True,
+        note=note,
+    )
+
+
+def _basins(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
+    """The share of the candidates that ended at each point."""
+    share = np.asarray(reduced["basin_share"], float)
+    order = np.argsort(-share, kind="stable")[:60]
+    layers: list[Layer] = []
+    for label, rows, _, _ in sorts(reduced):
+        places = np.flatnonzero(np.isin(order, rows))
+        if len(places):
+            at = order[places]
+            text = [texts[row] for row in at]
+            layers.append(Bars(places - 0.4, places + 0.4, share[at], label, text=text, key=at))
+    note = "" if len(share) <= 60 else f"The largest 60 of {len(share):,} points."
+    return Plot(
+        "Basin shares",
+        layers,
+        Axis("point", ticks=[str(k) for k in order]),
+        Axis("share of candidates"),
+        note=note,
+    )
+
+
+def _q_of_candidates(results: Mapping[str, np.ndarray]) -> Plot:
+    """How far the searches came: log10 q of every candidate, by how it ended."""
+    q, outcome = np.asarray(results["q"][:], float), np.asarray(results["outcome"][:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        power = np.log10(q)
+    # q may be an exact 0: it is counted at the lower end.
+    finite = power[np.isfinite(power)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (-20.0, 0.0)
+    ends = (low - 0.5, max(high, low) + 0.5)
+    power = np.where(q == 0, low, power)
+    layers: list[Layer] = []
+    for name, rows in (
+        ("fixed", outcome == FIXED),
+        ("slow", outcome == SLOW),
+        ("limit or diverged", (outcome != FIXED) & (outcome != SLOW)),
+    ):
+        if rows.any():
+            layers.append(histogram(power[rows], f"{name} ({rows.sum():,})", ends=ends))
+    return Plot(
+        "Where the searches ended",
+        layers,
+        Axis("log10 q, q = |F(h) - h|²/2"),
+        Axis("candidates"),
+    )

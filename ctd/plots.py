@@ -1,0 +1,184 @@
+"""Plots as data: what a kernel shows of a group in a report, in numbers and labels, not in strokes.
+
+A plot is a list of layers over two axes. Whoever draws it adds zoom, hover, legend and colours, and may
+leave out some of many lines or points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a plot."""
+
+    label: str = ""
+    log: bool = False
+    """Values that are not positive are left out."""
+    ticks: Sequence[str] = ()
+    """Texts at the places 0, 1, ...: an axis of categories."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the colours of the layers' `colour` numbers mean."""
+
+    label: str = ""
+    diverging: bool = False
+    """Two hues around the middle of the range, in place of dark to bright."""
+    low: float | None = None
+    """Both ends: by default those of the numbers."""
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One line a row of y; a NaN interrupts it."""
+
+    x: Any
+    """(n,) for all lines, or (line, n)"""
+    y: Any
+    """(line, n), or (n,) for one"""
+    name: str = ""
+    """In the legend."""
+    colour: Any = None
+    """A number a line, (line,), or a number a vertex, (line, n)."""
+    text: Sequence[str] = ()
+    """What hovering over a line says, one a line."""
+    strong: bool = False
+    """Drawn thick, in the colour of text."""
+    faint: bool = False
+    """Background: thin and grey unless `colour` is given."""
+    dashed: bool = False
+    hue: int | None = None
+    """Which of the colours of uncoloured layers; by default each layer has its own."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Markers at (x, y)."""
+
+    x: Any
+    y: Any
+    name: str = ""
+    colour: Any = None
+    """(n,) numbers of the plot's scale"""
+    size: Any = None
+    """(n,) relative areas; by default all are small"""
+    marker: Literal["circle", "diamond"] = "circle"
+    hollow: bool = False
+    text: Sequence[str] = ()
+    key: Any = None
+    """(n,) integers: what is under the pointer lights up its equals in all plots of the group"""
+
+
+@dataclass(frozen=True)
+class Band:
+    """The area between `low` and `high` over x, each (n,)."""
+
+    x: Any
+    low: Any
+    high: Any
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars from 0 to `height` between `left` and `right`, each (n,)."""
+
+    left: Any
+    right: Any
+    height: Any
+    name: str = ""
+    colour: Any = None
+    text: Sequence[str] = ()
+    key: Any = None
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Horizontal bars from `left` to `right` at the places `row`, each (n,)."""
+
+    left: Any
+    right: Any
+    row: Any
+    name: str = ""
+    colour: Any = None
+    text: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A grid of colours: cell (row, column) of z lies around (x, y) = (column, row)."""
+
+    z: Any
+
+
+Layer = Lines | Points | Band | Bars | Spans | Image
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture."""
+
+    title: str
+    layers: Sequence[Layer]
+    x: Axis = field(default_factory=Axis)
+    y: Axis = field(default_factory=Axis)
+    scale: Scale = field(default_factory=Scale)
+    equal: bool = False
+    """One unit is as long on y as on x."""
+    note: str = ""
+    """Below the picture: what to see in it, what was left out."""
+
+
+def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> Bars:
+    """Counts of the finite values in equal bins; of no value, no bar. ends: of the bins, if given."""
+    values = np.asarray(values, float).ravel()
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return Bars([], [], [], name)
+    counts, edges = np.histogram(values, bins, ends)
+    return Bars(edges[:-1], edges[1:], counts, name)
+
+
+def category_bars(heights: Any, name: str = "", **optional: Any) -> Bars:
+    """Bars around the places 0, 1, ..., for an axis with `ticks`."""
+    heights = np.asarray(heights, float)
+    place = np.arange(len(heights))
+    return Bars(place - 0.4, place + 0.4, heights, name, **optional)
+
+
+def is_wide(values: Any) -> bool:
+    """Whether positive values span so much that only a logarithmic axis shows them."""
+    values = np.asarray(values, float).ravel()
+    values = values[np.isfinite(values)]
+    return len(values) > 0 and values.min() > 0 and values.max() > 20 * values.min()
+
+
+def tick(value: float) -> str:
+    """A number in few characters: 0.01, 3.16, 1000, 1e5."""
+    if 1000 <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+
+
+def stacked(rows: Any, step: float) -> np.ndarray:
+    """Rows of a (k, n) array one below the other in units of `step`, the first at the top: for an axis
+    whose `ticks` name the rows from the bottom up."""
+    rows = np.asarray(rows, float)
+    return rows / step + np.arange(len(rows))[::-1, None]
+
+
+def principal(points: Any, k: int) -> tuple[Any, np.ndarray]:
+    """(a function (..., n) -> (..., min(k, n)) onto the first principal components of the (m, n) points;
+    the shares of their variance)."""
+    points = np.asarray(points, float)
+    mean = points.mean(axis=0)
+    variance, vectors = np.linalg.eigh((points - mean).T @ (points - mean))
+    axes = vectors[:, ::-1][:, :k]
+    share = variance[::-1][:k] / (variance.sum() or 1.0)
+    return lambda values: (np.asarray(values, float) - mean) @ axes, share

@@ -1,0 +1,65 @@
+"use strict";
+// Elements and numbers. Text is always set as text, never as markup.
+
+function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key === "style") Object.assign(node.style, value);
+    else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key in node && key !== "list") node[key] = value;
+    else node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const card = (...children) => el("div", { className: "card" }, ...children);
+
+function fmt(v) {
+  if (v === null || v === undefined || Number.isNaN(v)) return "–";
+  if (typeof v !== "number") return String(v);
+  if (!Number.isFinite(v)) return v > 0 ? "∞" : "−∞";
+  const size = Math.abs(v);
+  let text;
+  if (Number.isInteger(v) && size < 1e9) text = v.toLocaleString("en");
+  else if (size !== 0 && (size >= 1e6 || size < 1e-3)) text = v.toExponential(3).replace(/\.?0+e/, "e").replace("e+", "e");
+  else text = String(Number(v.toPrecision(5)));
+  return text.replace("-", "−").replace("e-", "e−");
+}
+
+// Whether positive numbers span so much that only a logarithmic axis shows them: uniform ones do not.
+function isWide(column) {
+  if (column.kind !== "number") return false;
+  const sorted = column.values.filter((v) => Number.isFinite(v)).sort((a, b) => a - b), n = sorted.length;
+  return n > 0 && sorted[0] > 0 && sorted[Math.ceil(0.9 * (n - 1))] > 20 * sorted[Math.floor(0.1 * (n - 1))];
+}
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const get = (name) => style.getPropertyValue("--" + name).trim();
+  const colours = { dark: matchMedia("(prefers-color-scheme: dark)").matches };
+  for (const name of ["page", "card", "ink", "muted", "line", "grid", "accent"]) colours[name] = get(name);
+  colours.series = [0, 1, 2, 3, 4, 5, 6, 7].map((k) => get("c" + k));
+  return colours;
+}
+let THEME = theme();
+
+const VIRIDIS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"];
+const LIGHT_ENDS = ["2c43b8", "6f8fe8", "b4b6bd", "ee8468", "b40426"];
+const DARK_ENDS = ["5f86ff", "86a2f0", "9298a4", "f08a72", "ff5a55"];
+
+// The colour at 0 <= t <= 1. Marks leave out the end of the scale that is the page's own shade.
+function shade(t, diverging, marks = true) {
+  if (t === null || Number.isNaN(t)) return THEME.muted;
+  t = Math.min(1, Math.max(0, t));
+  let stops = VIRIDIS;
+  if (diverging) stops = THEME.dark ? DARK_ENDS : LIGHT_ENDS;
+  else if (marks) t = THEME.dark ? 0.22 + 0.78 * t : 0.9 * t;
+  const place = t * (stops.length - 1), k = Math.min(stops.length - 2, Math.floor(place)), f = place - k;
+  const part = (i) => {
+    const at = (s) => parseInt(s.slice(2 * i, 2 * i + 2), 16);
+    return Math.round(at(stops[k]) * (1 - f) + at(stops[k + 1]) * f);
+  };
+  return `rgb(${part(0)},${part(1)},${part(2)})`;
+}

@@ -1,0 +1,131 @@
+// Parallel coordinates: one vertical axis a column, one line an item. Drag along an axis to keep a range;
+// by keyboard: ← → choose an axis, ↑ ↓ move the range, + − size it, 0 clears it.
+
+class Parallel {
+  constructor() {
+    this.ranges = new Map();
+    this.at = 0;
+    this.base = el("canvas", { className: "over", tabIndex: 0, role: "img", "aria-label": "parallel coordinates; keys: arrows + − 0" });
+    this.frame = el("div", { className: "draw" }, this.base);
+    this.count = el("span", { role: "status" });
+    this.node = el("div", {}, el("div", { className: "scroll" }, this.frame), el("p", { className: "note" }, "Drag along an axis to keep a range; double click clears. ", this.count));
+    new ResizeObserver(() => this.draw()).observe(this.frame);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    this.listen();
+  }
+
+  // columns: those of a table; colour: the name of one of them.
+  update(columns, colour) {
+    this.axes = columns.map((column) => {
+      const finite = column.values.filter((v) => Number.isFinite(v));
+      let low = Math.min(...finite), high = Math.max(...finite);
+      const log = isWide(column);
+      const map = log ? Math.log10 : (v) => v;
+      [low, high] = finite.length ? [map(low), map(high)] : [0, 1];
+      if (low === high) [low, high] = [low - 0.5, high + 0.5];
+      return { column, log, low, high, t: column.values.map((v) => (Number.isFinite(v) && !(log && v <= 0) ? (map(v) - low) / (high - low) : NaN)) };
+    });
+    this.colour = this.axes.findIndex((axis) => axis.column.name === colour);
+    this.n = columns.length ? columns[0].values.length : 0;
+    for (const name of [...this.ranges.keys()]) if (!this.axes.some((a) => a.column.name === name)) this.ranges.delete(name);
+    this.frame.style.minWidth = `${82 * columns.length}px`; // narrower screens scroll
+    this.draw();
+  }
+
+  isKept(row) {
+    return this.axes.every((axis) => {
+      const range = this.ranges.get(axis.column.name), t = axis.t[row];
+      return !range || (t >= range[0] - 1e-9 && t <= range[1] + 1e-9);
+    });
+  }
+
+  x(k) { return 46 + (k * (this.frame.clientWidth - 92)) / Math.max(1, this.axes.length - 1); }
+  y(t) { return this.frame.clientHeight - 26 - t * (this.frame.clientHeight - 62); }
+
+  draw() {
+    const w = this.frame.clientWidth, h = this.frame.clientHeight, dpr = window.devicePixelRatio || 1;
+    if (!w || !this.axes) return;
+    [this.base.width, this.base.height] = [Math.round(w * dpr), Math.round(h * dpr)];
+    const c = this.base.getContext("2d");
+    c.setTransform(dpr, 0, 0, dpr, 0, 0);
+    c.font = "11.5px system-ui, sans-serif";
+    const kept = Array.from({ length: this.n }, (_, row) => this.isKept(row));
+    const n = kept.filter(Boolean).length;
+    for (const pass of [false, true]) {
+      c.globalAlpha = pass ? Math.max(0.12, Math.min(0.7, 60 / Math.sqrt(n * 20 + 1))) : 0.12;
+      for (let row = 0; row < this.n; row++) if (kept[row] === pass) {
+        c.strokeStyle = pass ? (this.colour < 0 ? THEME.accent : shade(this.axes[this.colour].t[row], false)) : THEME.muted;
+        this.line(c, row);
+      }
+    }
+    c.globalAlpha = 1;
+    this.axes.forEach((axis, k) => this.drawAxis(c, axis, k));
+    this.count.textContent = this.ranges.size ? `${n.toLocaleString("en")} of ${this.n.toLocaleString("en")} items kept.` : "";
+  }
+
+  line(c, row) {
+    c.beginPath();
+    let on = false;
+    this.axes.forEach((axis, k) => {
+      if (Number.isNaN(axis.t[row])) { on = false; return; }
+      on ? c.lineTo(this.x(k), this.y(axis.t[row])) : c.moveTo(this.x(k), this.y(axis.t[row]));
+      on = true;
+    });
+    c.stroke();
+  }
+
+  drawAxis(c, axis, k) {
+    const x = this.x(k), focus = document.activeElement === this.base && k === this.at;
+    const room = (this.frame.clientWidth - 92) / Math.max(1, this.axes.length - 1) - 6;
+    c.strokeStyle = focus ? THEME.accent : THEME.muted;
+    c.lineWidth = focus ? 2 : 1;
+    stroke(c, x, this.y(0), x, this.y(1));
+    c.lineWidth = 1;
+    c.textAlign = "center";
+    const text = (v) => (axis.column.kind === "number" ? fmt(Number((axis.log ? 10 ** v : v).toPrecision(3))) : axis.column.labels[Math.round(v)] ?? "");
+    const write = (s, y, base, fill) => { c.textBaseline = base; c.fillStyle = fill; c.fillText(clip(c, s, Math.max(30, room)), x, y); };
+    write(axis.column.name, 2, "top", THEME.ink);
+    write(text(axis.high), this.y(1) - 3, "bottom", THEME.muted);
+    write(text(axis.low), this.y(0) + 5, "top", THEME.muted);
+    const range = this.ranges.get(axis.column.name);
+    if (!range) return;
+    c.fillStyle = THEME.accent;
+    c.globalAlpha = 0.25;
+    c.fillRect(x - 7, this.y(range[1]), 14, this.y(range[0]) - this.y(range[1]));
+    c.globalAlpha = 1;
+    c.strokeStyle = THEME.accent;
+    c.strokeRect(x - 7, this.y(range[1]), 14, this.y(range[0]) - this.y(range[1]));
+  }
+
+  keep(k, low, high) {
+    this.ranges.set(this.axes[k].column.name, [Math.max(0, Math.min(low, high)), Math.min(1, Math.max(low, high))]);
+    this.draw();
+  }
+
+  listen() {
+    let from = null;
+    const t = (event) => (this.frame.clientHeight - 26 - (event.clientY - this.base.getBoundingClientRect().top)) / (this.frame.clientHeight - 62);
+    this.base.addEventListener("pointerdown", (event) => {
+      const x = event.clientX - this.base.getBoundingClientRect().left;
+      this.at = this.axes.reduce((best, _, k) => (Math.abs(this.x(k) - x) < Math.abs(this.x(best) - x) ? k : best), 0);
+      from = t(event);
+      this.base.setPointerCapture(event.pointerId);
+    });
+    this.base.addEventListener("pointermove", (event) => { if (from !== null && Math.abs(t(event) - from) > 0.015) this.keep(this.at, from, t(event)); });
+    for (const name of ["pointerup", "pointercancel"]) this.base.addEventListener(name, () => { from = null; this.draw(); });
+    this.base.addEventListener("dblclick", () => { this.ranges.clear(); this.draw(); });
+    for (const name of ["focus", "blur"]) this.base.addEventListener(name, () => this.draw());
+    this.base.addEventListener("keydown", (event) => {
+      const name = this.axes[this.at].column.name, [low, high] = this.ranges.get(name) || [0, 1];
+      const turn = { ArrowLeft: -1, ArrowRight: 1 }[event.key], move = { ArrowUp: 0.05, ArrowDown: -0.05 }[event.key];
+      const size = { "+": 0.025, "=": 0.025, "-": -0.025 }[event.key];
+      if (turn) this.at = (this.at + turn + this.axes.length) % this.axes.length;
+      else if (move && high - low < 1) this.keep(this.at, low + Math.max(-low, Math.min(1 - high, move)), high + Math.max(-low, Math.min(1 - high, move)));
+      else if (size && high - low + 2 * size > 0.01) this.keep(this.at, low - size, high + size);
+      else if (event.key === "0" || event.key === "Escape") this.ranges.clear();
+      else if (!move && !size) return;
+      event.preventDefault();
+      this.draw();
+    });
+  }
+}

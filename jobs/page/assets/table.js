@@ -1,0 +1,97 @@
+// A table that sorts by its headers and filters by conditions: "q < 1e-10 and kind == fixed", or any text.
+
+const PAGE_ROWS = 25;
+const CONDITION = /^\s*([\w.]+)\s*(<=|>=|==|!=|=|<|>|~)\s*(.*?)\s*$/;
+
+class Table {
+  constructor(name) {
+    this.sort = null;
+    this.page = 0;
+    this.filter = el("input", { type: "search", placeholder: 'filter: a text, or conditions such as "n > 3 and status == done"', "aria-label": `filter ${name}`, oninput: () => { this.page = 0; this.show(); } });
+    this.head = el("thead");
+    this.body = el("tbody");
+    this.status = el("span", { role: "status" });
+    this.note = el("p", { className: "note" });
+    this.back = el("button", { type: "button", onclick: () => { this.page--; this.show(); } }, "previous");
+    this.forth = el("button", { type: "button", onclick: () => { this.page++; this.show(); } }, "next");
+    this.node = el("div", {},
+      el("div", { className: "controls" }, this.filter),
+      el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": `table ${name}` }, el("table", {}, this.head, this.body)),
+      el("div", { className: "pager" }, this.back, this.forth, this.status), this.note);
+  }
+
+  update(table) {
+    this.table = table;
+    this.columns = table.columns;
+    this.n = this.columns.length ? this.columns[0].values.length : 0;
+    this.note.textContent = table.note;
+    this.note.hidden = !table.note;
+    if (this.sort && !this.columns.some((c) => c.name === this.sort.name)) this.sort = null;
+    this.show();
+  }
+
+  value(column, row) { return column.kind === "text" ? column.labels[column.values[row]] : column.values[row]; }
+
+  // The rows that pass the filter; throws with what is wrong with it.
+  rows() {
+    const text = this.filter.value.trim(), all = Array.from({ length: this.n }, (_, k) => k);
+    if (!text) return all;
+    const tests = text.split(/\s+and\s+|\s*&&\s*/i).map((part) => this.test(part));
+    return all.filter((row) => tests.every((test) => test(row)));
+  }
+
+  test(part) {
+    const match = CONDITION.exec(part);
+    if (!match) {
+      const wanted = part.toLowerCase();
+      return (row) => this.columns.some((c) => (c.kind === "text" ? this.value(c, row) : fmt(c.values[row])).toLowerCase().includes(wanted));
+    }
+    const [, name, op, given] = match, column = this.columns.find((c) => c.name === name);
+    if (!column) throw new Error(`there is no column ${name}`);
+    const text = given.replace(/^(["'])(.*)\1$/, "$2"), isText = column.kind === "text";
+    const wanted = isText ? ({ true: "yes", false: "no" }[text.toLowerCase()] ?? text) : Number(text);
+    if (op !== "~" && !isText && (given === "" || Number.isNaN(wanted))) throw new Error(`${name} is a number; ${given || "nothing"} is not`);
+    const compare = {
+      "<": (v) => v < wanted, "<=": (v) => v <= wanted, ">": (v) => v > wanted, ">=": (v) => v >= wanted,
+      "==": (v) => v === wanted, "=": (v) => v === wanted, "!=": (v) => v !== wanted,
+      "~": (v) => String(v).toLowerCase().includes(text.toLowerCase()),
+    }[op];
+    return (row) => { const v = this.value(column, row); return v !== null && compare(v); };
+  }
+
+  sorted(rows) {
+    if (!this.sort) return rows;
+    const column = this.columns.find((c) => c.name === this.sort.name), sign = this.sort.falling ? -1 : 1;
+    const compare = (a, b) => {
+      const [x, y] = [this.value(column, a), this.value(column, b)];
+      if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
+      return (column.kind === "text" ? x.localeCompare(y, undefined, { numeric: true }) : x - y) * sign || a - b;
+    };
+    return [...rows].sort(compare);
+  }
+
+  show() {
+    let rows = [], wrong = "";
+    try { rows = this.rows(); } catch (error) { wrong = error.message; }
+    rows = this.sorted(rows);
+    const pages = Math.max(1, Math.ceil(rows.length / PAGE_ROWS));
+    this.page = Math.max(0, Math.min(this.page, pages - 1));
+    const from = this.page * PAGE_ROWS, some = rows.slice(from, from + PAGE_ROWS);
+    const heads = this.columns.map((column) => {
+      const here = this.sort && this.sort.name === column.name;
+      const turn = () => { this.sort = { name: column.name, falling: here && !this.sort.falling }; this.page = 0; this.show(); this.head.querySelectorAll("button")[this.columns.indexOf(column)].focus(); };
+      return el("th", { scope: "col", className: column.kind === "number" ? "number" : "", "aria-sort": here ? (this.sort.falling ? "descending" : "ascending") : null }, el("button", { type: "button", title: column.title, onclick: turn }, column.name));
+    });
+    this.head.replaceChildren(el("tr", {}, ...heads));
+    this.body.replaceChildren(...some.map((row) => el("tr", {}, ...this.columns.map((column) => {
+      const v = this.value(column, row);
+      return el("td", { className: column.kind === "number" ? "number" : "", title: column.kind === "text" && v.length > 40 ? v : null }, fmt(v));
+    }))));
+    this.back.disabled = this.page === 0;
+    this.forth.disabled = this.page >= pages - 1;
+    this.back.hidden = this.forth.hidden = pages < 2;
+    const count = (k) => k.toLocaleString("en");
+    this.status.className = wrong ? "error" : "";
+    this.status.textContent = wrong ? wrong : rows.length ? `rows ${count(from + 1)}–${count(from + some.length)} of ${count(rows.length)}${rows.length < this.n ? ` that match, of ${count(this.n)}` : ""}` : "no row matches";
+  }
+}

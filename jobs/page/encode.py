@@ -1,0 +1,188 @@
+"""Plots and tables as JSON of bounded size; what was left out is said."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ctd.plots import Image, Layer, Lines, Plot
+
+MAX_LINES, MAX_VERTICES = 400, 60_000
+"""Lines of a layer; vertices of all its lines together."""
+MAX_MARKS = 5_000
+"""Points, bars or spans of a layer."""
+MAX_CELLS = 256
+"""Rows, and columns, of an image."""
+MAX_ROWS, MAX_COLUMNS = 2_000, 60
+"""Of a table."""
+EXTREMES = 25
+"""Rows with the lowest and highest values of each number that are always kept."""
+
+
+def numbers(values: Any, digits: int = 5) -> Any:
+    """Nested lists of numbers with so many significant digits; what is not finite becomes None."""
+    values = np.asarray(values)
+    if values.ndim == 0:
+        return numbers(values[None], digits)[0]
+    if values.ndim > 1:
+        return [numbers(row, digits) for row in values]
+    if values.dtype.kind in "iub":
+        return values.tolist()
+    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.tolist()]
+
+
+def spread(n: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers 0 ... n-1, evenly spaced, both ends among them."""
+    if n <= most:
+        return np.arange(n)
+    return np.unique(np.linspace(0, n - 1, most).round().astype(int))
+
+
+def plot_json(plot: Plot) -> dict[str, Any]:
+    """A plot as the page's script draws it."""
+    notes: list[str] = []
+    layers = [_layer(layer, notes) for layer in plot.layers]
+    out = {
+        field.name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+        for field in dataclasses.fields(plot)
+        if (value := getattr(plot, field.name)) is not None and field.name != "layers"
+    }
+    for name in ("x", "y"):
+        out[name]["ticks"] = [str(tick) for tick in out[name]["ticks"]]
+    out["scale"] = {
+        k: v if isinstance(v, str | bool | None) else float(v) for k, v in out["scale"].items()
+    }
+    out["note"] = " ".join(part for part in (plot.note, *notes) if part)
+    return out | {"layers": layers}
+
+
+def _layer(layer: Layer, notes: list[str]) -> dict[str, Any]:
+    if isinstance(layer, Lines):
+        return _lines(layer, notes)
+    if isinstance(layer, Image):
+        return _image(layer, notes)
+    fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    sizes = {np.shape(v)[0] for v in fields.values() if np.ndim(v) == 1 and len(v)}
+    n = max(sizes, default=0)
+    some = spread(n, MAX_MARKS)
+    if len(some) < n:
+        notes.append(f"{len(some):,} of {n:,} {layer.name or 'marks'}, evenly spaced.")
+    return {"kind": type(layer).__name__.lower()} | {
+        name: _picked(value, some) for name, value in fields.items() if value is not None
+    }
+
+
+def _picked(value: Any, some: np.ndarray) -> Any:
+    if isinstance(value, str | bool):
+        return value
+    if len(value) and isinstance(value[0], str):
+        return [str(value[k]) for k in some]
+    value = np.asarray(value)
+    return numbers(value[some] if len(value) else value)
+
+
+def _lines(layer: Lines, notes: list[str]) -> dict[str, Any]:
+    y = np.atleast_2d(np.asarray(layer.y, float))
+    x = np.asarray(layer.x, float)
+    colour = None if layer.colour is None else np.asarray(layer.colour, float)
+    some = spread(len(y), MAX_LINES)
+    if len(some) < len(y):
+        notes.append(f"{len(some):,} of {len(y):,} {layer.name or 'lines'}, evenly spaced.")
+    length = y.shape[1]
+    places = spread(length, max(2, MAX_VERTICES // max(1, len(some))))
+    if len(places) < length:
+        notes.append(f"{len(places):,} of {length:,} samples of each line, evenly spaced.")
+    cut = np.ix_(some, places)
+    out = {
+        "kind": "lines",
+        "x": numbers(x[places] if x.ndim == 1 else x[cut]),
+        "y": numbers(y[cut]),
+        "name": layer.name,
+        "strong": layer.strong,
+        "faint": layer.faint,
+        "dashed": layer.dashed,
+        "hue": layer.hue,
+    }
+    if colour is not None:
+        out["colour"] = numbers(colour[some] if colour.ndim == 1 else colour[cut], 4)
+    if len(layer.text):
+        out["text"] = [str(layer.text[k]) for k in some]
+    return out
+
+
+def _image(layer: Image, notes: list[str]) -> dict[str, Any]:
+    z = np.asarray(layer.z, float)
+    rows, columns = spread(z.shape[0], MAX_CELLS), spread(z.shape[1], MAX_CELLS)
+    if len(rows) * len(columns) < z.size:
+        notes.append(f"{len(rows)} of {z.shape[0]} rows, {len(columns)} of {z.shape[1]} columns.")
+    return {
+        "kind": "image",
+        "z": numbers(z[np.ix_(rows, columns)], 4),
+        "rows": rows.tolist(),
+        "columns": columns.tolist(),
+    }
+
+
+def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
+    """A table column by column: all its rows, or some of them with the extremes of every number."""
+    kept, notes = some_rows(frame), []
+    if len(kept) < len(frame):
+        notes.append(
+            f"{len(kept):,} of {len(frame):,} rows: evenly spaced, and the {EXTREMES} lowest and "
+            "highest of every column. ctd query answers from all."
+        )
+    names = list(frame.columns)[:MAX_COLUMNS]
+    if len(names) < frame.shape[1]:
+        notes.append(f"{len(names)} of {frame.shape[1]} columns.")
+    part = frame.iloc[kept]
+    return {
+        "name": name,
+        "n": len(frame),
+        "note": " ".join(notes),
+        "columns": [
+            {"name": str(column), "title": titles.get(str(column), "")} | _column(part[column])
+            for column in names
+        ],
+    }
+
+
+def some_rows(frame: pd.DataFrame) -> np.ndarray:
+    """Which rows a table shows, rising."""
+    n = len(frame)
+    if n <= MAX_ROWS:
+        return np.arange(n)
+    chosen: list[np.ndarray] = []
+    for name in list(frame.columns)[:MAX_COLUMNS]:
+        values = frame[name].to_numpy()
+        if values.dtype.kind != "f":
+            continue
+        finite = np.flatnonzero(np.isfinite(values))
+        if len(finite) > 2 * EXTREMES:
+            order = np.argpartition(values[finite], (EXTREMES, len(finite) - EXTREMES))
+            chosen += [finite[order[:EXTREMES]], finite[order[-EXTREMES:]]]
+    extremes = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, int)
+    return np.union1d(
+        extremes[: MAX_ROWS // 2], spread(n, MAX_ROWS - min(len(extremes), MAX_ROWS // 2))
+    )
+
+
+def _column(values: pd.Series) -> dict[str, Any]:
+    """`values` as numbers, or codes of `labels` where it is text."""
+    array = values.to_numpy()
+    kind = array.dtype.kind
+    if kind in "iuf":
+        found = numbers(array, 6)
+        if kind == "f":
+            for row in np.flatnonzero(np.isinf(array)):
+                found[row] = "inf" if array[row] > 0 else "-inf"
+        return {"kind": "number", "values": found}
+    if kind == "c":
+        texts = np.array([f"{v.real:.5g}{v.imag:+.5g}i" for v in array], object)
+    elif kind == "b":
+        texts = np.where(array, "yes", "no").astype(object)
+    else:
+        texts = np.array([str(v) for v in array], object)
+    labels, codes = np.unique(texts.astype(str), return_inverse=True)
+    return {"kind": "text", "labels": [str(label) for label in labels], "values": codes.tolist()}

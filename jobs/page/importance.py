@@ -1,0 +1,77 @@
+"""Which parameters of a sweep matter for which result: one parameter at a time, from ranks alone.
+
+share  of the variance of the result's ranks, what lies between bins of the parameter (its values, or 10
+       equally filled bins): eta^2, adjusted for chance: 1 - (1 - eta^2)(n - 1)/(n - k), at least 0
+rho    Spearman's rank correlation: sign and strength of a monotone relation; none for text
+
+Neither sees interactions: a parameter that matters only together with another looks as if it did not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+N_BINS = 10
+LEAST_ITEMS = 8
+"""Below that, shares are noise."""
+
+
+class Effect(NamedTuple):
+    """What one parameter says about one result."""
+
+    parameter: str
+    result: str
+    share: float
+    rho: float | None
+    n: int
+
+
+def effects(frame: pd.DataFrame, parameters: list[str], results: list[str]) -> list[Effect]:
+    """Every parameter against every result, over the items whose result is finite."""
+    found = []
+    for result in results:
+        values = frame[result].to_numpy(float)
+        rows = np.isfinite(values)
+        if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
+            continue
+        ranks = rankdata(values[rows])
+        for parameter in parameters:
+            column = frame[parameter].to_numpy()[rows]
+            number = column.dtype.kind in "iuf"
+            bins = bins_of(column)
+            if bins.max() == 0:
+                continue
+            rho = _correlation(rankdata(column), ranks) if number else None
+            found.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
+    return found
+
+
+def bins_of(column: np.ndarray) -> np.ndarray:
+    """The bin of each value, 0, 1, ...: one a value where there are few, else of equal counts."""
+    kinds, codes = np.unique(
+        column if column.dtype.kind in "iufb" else column.astype(str), return_inverse=True
+    )
+    if column.dtype.kind not in "iuf" or len(kinds) <= N_BINS + 2:
+        return codes
+    edges = np.unique(np.quantile(column, np.linspace(0, 1, N_BINS + 1)[1:-1]))
+    return np.unique(np.searchsorted(edges, column, side="right"), return_inverse=True)[1]
+
+
+def variance_share(bins: np.ndarray, values: np.ndarray) -> float:
+    """eta^2 of values between bins, adjusted for the number of bins; nan with as many bins as values."""
+    n, k = len(values), int(bins.max()) + 1
+    if n <= k:
+        return float("nan")
+    counts = np.bincount(bins)
+    means = np.bincount(bins, values) / counts
+    between = np.sum(counts * (means - values.mean()) ** 2)
+    total = np.sum((values - values.mean()) ** 2)
+    return max(0.0, float(1 - (1 - between / total) * (n - 1) / (n - k)))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt(np.sum(a * a) * np.sum(b * b))
+    return float(np.sum(a * b) / size) if size > 0 else None

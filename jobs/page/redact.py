@@ -1,0 +1,71 @@
+"""No credential leaves with a page: secrets in texts become ***."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "***"
+
+_NAMES = r"[\w.-]*(?:secret|token|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|signature|authorization)[\w.-]*"
+_PATTERNS = [
+    # user:password@ of an address
+    (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{HIDDEN}@"),
+    # Authorization: Bearer ... and the like
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.I), rf"\1 {HIDDEN}"),
+    # name=value, "name": "value", --name value, ?name=value&
+    (
+        re.compile(
+            rf"(?P<name>\b{_NAMES}['\"]?\s*[=:]\s*|--{_NAMES}\s+)(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&'\")}}\]]+)",
+            re.I,
+        ),
+        rf"\g<name>{HIDDEN}",
+    ),
+    (re.compile(r"([?&](?:sig|key|se|sv)=)[^&\s'\"]+", re.I), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.S),
+        HIDDEN,
+    ),
+]
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|signature|auth", re.I)
+
+SHORTEST = 8
+"""Values of the environment that are shorter are words, not secrets."""
+
+
+def secrets_of(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The values of the environment that are secret by their names, long ones first."""
+    found = {
+        value
+        for name, value in environment.items()
+        # The name of a file that holds a secret is none.
+        if _SECRET_NAME.search(name) and len(value) >= SHORTEST and not os.path.isabs(value)
+    }
+    return sorted(found, key=len, reverse=True)
+
+
+def redact(content: Any, secrets: list[str] | None = None) -> Any:
+    """The same JSON, with *** for what is, or looks like, a credential."""
+    known = secrets_of() if secrets is None else secrets
+    if isinstance(content, str):
+        return redact_text(content, known)
+    if isinstance(content, dict):
+        return {
+            redact_text(str(key), known): redact(value, known) for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [
+            redact(value, known) if isinstance(value, str | dict | list) else value
+            for value in content
+        ]
+    return content
+
+
+def redact_text(text: str, secrets: list[str]) -> str:
+    """One text without credentials."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
