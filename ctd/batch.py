@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int = 0) -> Layout:
     """The layout that a job gets when it does not ask for one."""
     per_device = max(1, min(kernel.width, -(-n_items // devices)))
-    m = min(microbatch or kernel.microbatches[0] or per_device, per_device)
+    m = min(microbatch or kernel.candidates()[0] or per_device, per_device)
     return Layout(-(-per_device // m) * m, m, devices)
 
 
@@ -76,6 +76,7 @@ class Program:
         self.init = self._over_slots(self._init)
         self.step = self._over_slots(self._step)
         self.result = self._over_slots(self._result)
+        self._some_results: dict[tuple[str, ...], Any] = {}
         self.permute = jax.jit(
             lambda slots, order: jax.tree.map(lambda leaf: leaf[order], slots),
             out_shardings=NamedSharding(self.mesh, ITEM),
@@ -108,6 +109,17 @@ class Program:
         del fresh
         key = jax.random.fold_in(root, slot.ids)
         return self.kernel.result(self.static, shared, slot.traced, key, slot.state)
+
+    def some_results(self, names: tuple[str, ...]) -> Any:
+        """`result` of which all but `names` is left out: dead code, which the compiler removes."""
+
+        def some(*args: Any) -> Any:
+            values = self._result(*args)
+            return {name: values[name] for name in names}
+
+        if names not in self._some_results:
+            self._some_results[names] = self._over_slots(some)
+        return self._some_results[names]
 
     # --- all slots --------------------------------------------------------------------------------
 
@@ -206,27 +218,14 @@ def traced_columns(params: type[Params], columns: Mapping[str, np.ndarray], dtyp
 
 @dataclass
 class Snapshot:
-    """Everything that `Run` needs to go on after an advance, as host arrays."""
+    """Everything that a run needs to go on after an advance: `rounds` advances made, arrays by name."""
 
-    slots: Any
-    rows: np.ndarray
-    next_row: int
-    results: dict[str, np.ndarray]
     rounds: int
+    arrays: dict[str, np.ndarray]
 
 
-class Run:
-    """The items `ids` of one group, on their way from `init` to `result`.
-
-    Args:
-        program: what to run.
-        shared: the group's data, as `load` returned it.
-        seed: the job's seed; item i has the key fold_in(key(seed), i).
-        ids: (n,) item ids, below 2**32.
-        traced: named tuple of arrays with leading axis n.
-
-    `advance()` until `finished`, then `results` holds name -> (n, ...) arrays in the order of `ids`.
-    """
+class Placed:
+    """The slots of a program on the devices, and which physical row each logical slot is."""
 
     def __init__(
         self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
@@ -241,13 +240,7 @@ class Run:
             self._root = jax.device_put(jax.random.key(seed), whole)
             self._shared = jax.device_put(shared, whole)
         first = jax.tree.map(lambda leaf: leaf[0], traced)
-        self._state, values = program.abstract(shared, first)
-        self.results = {k: np.zeros((self.n, *v.shape), v.dtype) for k, v in values.items()}
-        # rows[p]: which row of the shard lies in logical slot p; -1 is an empty slot.
-        self._rows = np.full(self.total, -1)
-        self._next = 0
-        self._slots: Any = None
-        self._fill(live=0)
+        self._state, self._values = program.abstract(shared, first)
 
     @cached_property
     def _physical(self) -> np.ndarray:
@@ -268,6 +261,31 @@ class Run:
         if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
             return self._put(jax.random.split(jax.random.key(0), (self.total, *shape.shape)))
         return self._put(jnp.zeros((self.total, *shape.shape), shape.dtype))
+
+
+class Run(Placed):
+    """The items `ids` of one group, on their way from `init` to `result`.
+
+    Args:
+        program: what to run.
+        shared: the group's data, as `load` returned it.
+        seed: the job's seed; item i has the key fold_in(key(seed), i).
+        ids: (n,) item ids, below 2**32.
+        traced: named tuple of arrays with leading axis n.
+
+    `advance()` until `finished`, then `results` holds name -> (n, ...) arrays in the order of `ids`.
+    """
+
+    def __init__(
+        self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
+    ) -> None:
+        super().__init__(program, shared, seed, ids, traced)
+        self.results = {k: np.zeros((self.n, *v.shape), v.dtype) for k, v in self._values.items()}
+        # rows[p]: which row of the shard lies in logical slot p; -1 is an empty slot.
+        self._rows = np.full(self.total, -1)
+        self._next = 0
+        self._slots: Any = None
+        self._fill(live=0)
 
     def _fill(self, live: int) -> None:
         """Start the next items of the queue in the logical slots from `live` on."""
@@ -367,31 +385,35 @@ class Run:
 
     def snapshot(self) -> Snapshot:
         """The run between two advances, as host arrays: `restore` goes on with the same bits."""
-        slots = jax.tree.map(_to_host, self._slots)
-        results = {name: value.copy() for name, value in self.results.items()}
-        return Snapshot(slots, self._rows.copy(), self._next, results, self.rounds)
+        leaves = jax.tree.leaves(self._slots)
+        arrays = {f"slots.{k}": to_host(leaf) for k, leaf in enumerate(leaves)}
+        arrays |= {f"results.{name}": value.copy() for name, value in self.results.items()}
+        arrays |= {"rows": self._rows.copy(), "next": np.asarray(self._next)}
+        return Snapshot(self.rounds, arrays)
 
     def restore(self, saved: Snapshot) -> None:
         """Go on from `saved`, which a run over the same items and layout made."""
         with precision(self.program.static):
             leaves, tree = jax.tree.flatten(self._slots)
-            saved_leaves = jax.tree.leaves(saved.slots)
             put = [
-                self._put(_from_host(s, like)) for s, like in zip(saved_leaves, leaves, strict=True)
+                self._put(from_host(saved.arrays[f"slots.{k}"], like))
+                for k, like in enumerate(leaves)
             ]
             self._slots = jax.tree.unflatten(tree, put)
-        self._rows, self._next = saved.rows.copy(), saved.next_row
-        self.results = {name: value.copy() for name, value in saved.results.items()}
+        self._rows, self._next = saved.arrays["rows"].copy(), int(saved.arrays["next"])
+        self.results = {name: saved.arrays[f"results.{name}"].copy() for name in self.results}
         self.rounds = saved.rounds
 
 
-def _to_host(leaf: jax.Array) -> np.ndarray:
+def to_host(leaf: jax.Array) -> np.ndarray:
+    """A device array as a host array; random keys as their data."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf))
     return np.asarray(leaf)
 
 
-def _from_host(saved: np.ndarray, like: jax.Array) -> Any:
+def from_host(saved: np.ndarray, like: jax.Array) -> Any:
+    """The inverse of `to_host`, up to where it lies; `like` has the dtype."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
     return saved

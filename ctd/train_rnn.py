@@ -26,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from ctd import tasks
 from ctd.cells import CELLS, Cell, get_cell, run
+from ctd.curves import rnn_plots
 from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
 
 CellName = Annotated[
@@ -386,5 +387,6 @@ kernel = Kernel(
     Options=Options,
     summary=("network", "eval_loss", "train_loss"),
     figure=figure,
+    plots=rnn_plots,
     width=64,
 )

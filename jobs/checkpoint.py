@@ -20,6 +20,7 @@ from ctd.batch import Layout, Run, Snapshot
 from jobs import objects
 from jobs.plan import Shard
 from jobs.provenance import host
+from jobs.search.run import SearchRun
 from jobs.store import Store
 
 COST = 0.02
@@ -52,7 +53,7 @@ class Checkpoints:
         """Whether it is time to keep another one."""
         return time.monotonic() >= self._due
 
-    def keep(self, run: Run) -> None:
+    def keep(self, run: Run | SearchRun) -> None:
         """Write the run, as it is between two advances, over the older generation."""
         began = time.monotonic()
         try:
@@ -92,37 +93,28 @@ def clear(store: Store, shard: Shard) -> None:
 
 def encode(snapshot: Snapshot, identity: dict[str, Any]) -> bytes:
     """A snapshot as bytes: no pickle, so that reading one runs nothing."""
-    leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(snapshot.slots)]
-    names = sorted(snapshot.results)
-    arrays = [snapshot.rows, *leaves, *(snapshot.results[name] for name in names)]
     head = {
         "identity": identity,
-        "next_row": snapshot.next_row,
         "rounds": snapshot.rounds,
-        "leaves": len(leaves),
-        "results": names,
-        "arrays": [[str(array.dtype), list(array.shape)] for array in arrays],
+        "named": [[name, str(a.dtype), list(a.shape)] for name, a in snapshot.arrays.items()],
     }
-    body = b"".join([json.dumps(head).encode(), b"\n", *(array.tobytes() for array in arrays)])
+    parts = (array.tobytes() for array in snapshot.arrays.values())
+    body = b"".join([json.dumps(head).encode(), b"\n", *parts])
     return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
 def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
-    """(identity, snapshot) of `encode`'s bytes; None where a bit of them is not as it was written.
-
-    The slots are a flat list of arrays, in the order of their tree.
-    """
+    """(identity, snapshot) of `encode`'s bytes; None where a bit of them is not as it was written."""
     checksum, newline, body = data.partition(b"\n")
     if not newline or hashlib.sha256(body).hexdigest().encode() != checksum:
         return None
     line, _, rest = body.partition(b"\n")
     head = json.loads(line)
-    arrays, at = [], 0
-    for name, shape in head["arrays"]:
-        dtype, n = np.dtype(name), math.prod(shape)
-        arrays.append(np.frombuffer(rest, dtype, n, at).reshape(shape))
+    if "named" not in head:  # of an older ctd
+        return None
+    arrays, at = {}, 0
+    for name, kind, shape in head["named"]:
+        dtype, n = np.dtype(kind), math.prod(shape)
+        arrays[name] = np.frombuffer(rest, dtype, n, at).reshape(shape)
         at += n * dtype.itemsize
-    rows, slots, results = arrays[0], arrays[1 : 1 + head["leaves"]], arrays[1 + head["leaves"] :]
-    named = dict(zip(head["results"], results, strict=True))
-    snapshot = Snapshot(slots, rows, head["next_row"], named, head["rounds"])
-    return head["identity"], snapshot
+    return head["identity"], Snapshot(head["rounds"], arrays)

@@ -32,6 +32,11 @@ def fork(
             f"--fork {old.address}: its items are kept only where nothing but further sweeps at the end "
             f"of the list is new\n{difference(old.job.spec, spec)}"
         )
+    if spec.search is not None and spec.search.size is None:
+        raise JobError(
+            f"--fork {old.address}: its search compares all items that share a program, so a grown sweep "
+            "is another search; only one with search.size can be gone on with"
+        )
     if Store.exists(address):
         store = reopen(spec, address)
     else:

@@ -13,6 +13,8 @@ from jobs.lease import Lease
 from jobs.measure import Measured, measure
 from jobs.plan import Items, Plan, expand, lay_out
 from jobs.provenance import provenance
+from jobs.reductions import reductions_of
+from jobs.search.planned import check_search
 from jobs.spec import JobSpec, find_kernel, options_of
 from jobs.store import Store
 
@@ -38,6 +40,7 @@ def prepare(
     """
     kernel = find_kernel(spec.kernel, base)
     options_of(spec, kernel)
+    reductions_of(spec, kernel)
     items = expand(spec, kernel, where)
     compiled: dict[Any, int] = {}
     measured = []
@@ -46,8 +49,11 @@ def prepare(
             measured.append(measure(kernel, group.params, base, compiled))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
+    together = check_search(spec, kernel, items, [m.shapes for m in measured], where)
     sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
-    plan = lay_out(sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where)
+    plan = lay_out(
+        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together
+    )
     return Prepared(spec, base, kernel, items, plan, measured)
 
 
@@ -98,6 +104,14 @@ def has_grown(old: JobSpec, new: JobSpec) -> bool:
 
 def difference(old: JobSpec, new: JobSpec) -> str:
     """The fields that differ, one a line: path: old -> new."""
+    return "\n".join(
+        f"  {path}: {a} in the store, {b} in the job"
+        for path, a, b in differing(old.science(), new.science())
+    )
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, value in old, value in new) of the inner fields that differ."""
 
     def leaves(value: Any, path: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
@@ -107,10 +121,10 @@ def difference(old: JobSpec, new: JobSpec) -> str:
             return found
         return {path: value}
 
-    a, b = leaves(old.science()), leaves(new.science())
+    a, b = leaves(old), leaves(new)
     absent = "(not given)"
-    return "\n".join(
-        f"  {path}: {a.get(path, absent)} in the store, {b.get(path, absent)} in the job"
+    return [
+        (path, a.get(path, absent), b.get(path, absent))
         for path in sorted(a.keys() | b.keys())
         if a.get(path, absent) != b.get(path, absent)
-    )
+    ]

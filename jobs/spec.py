@@ -3,7 +3,9 @@
 kernel: fixed_points
 params: {weights: decision_gru.h5, cell: gru}      what all items have
 sweep:  {grid: {candidate: {range: 10000}}}        what differs: see jobs.sweep
-gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`
+gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`, and
+                                                   `reductions`: see jobs.reductions
+search: {method: halving, ...}                     what items do to one another: see jobs.search.spec
 run:    {retries: 2}                               how it is run: changes no result
 """
 
@@ -30,6 +32,7 @@ from pydantic import (
 
 from ctd.kernel import Kernel, load_kernel
 from jobs.errors import JobError, explain
+from jobs.search.spec import Halving, Population, Search
 from jobs.sweep import Sweep
 
 
@@ -113,7 +116,12 @@ class JobSpec(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="item i has the key fold_in(key(seed), i)")
     params: dict[str, Any] = Field({}, description="the fields that all items share")
     sweep: Sweep | list[Sweep] = Field(Sweep(), description="the fields that differ")
-    gather: dict[str, Any] = Field({}, description="settings of the kernel's reduction")
+    search: Search | None = Field(
+        None, description="stop items that do badly, or have them copy ones that do well"
+    )
+    gather: dict[str, Any] = Field(
+        {}, description="settings of the kernel's reduction, and `reductions`"
+    )
     run: RunSettings = RunSettings()
     cluster: str | dict[str, Any] | None = Field(
         None,
@@ -186,8 +194,14 @@ def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
             (): JobSpec.model_fields,
             ("run",): RunSettings.model_fields,
             ("sweep",): Sweep.model_fields,
+            ("search",): _search_fields(content.get("search")),
         }
         raise JobError(explain(error, where, known)) from None
+
+
+def _search_fields(content: Any) -> Mapping[str, Any]:
+    halving = isinstance(content, dict) and content.get("method") == "halving"
+    return Halving.model_fields if halving else Population.model_fields
 
 
 def set_field(content: dict[str, Any], override: str) -> None:
@@ -215,9 +229,10 @@ def find_kernel(name: str, base: str) -> Kernel:
 
 
 def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
-    """The validated settings of the kernel's reduction."""
+    """The validated settings of the kernel's own reduction; `reductions` is not among them."""
     try:
-        return kernel.Options.model_validate(spec.gather)
+        settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
+        return kernel.Options.model_validate(settings)
     except ValidationError as error:
         raise JobError(explain(error, "gather", {(): kernel.Options.model_fields})) from None
 
@@ -228,6 +243,12 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
     if kernel is not None:
         for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
             inner = model.model_json_schema()
+            if field == "gather":
+                from jobs.reductions import LIST  # which needs JobSpec
+
+                reductions = LIST.json_schema(ref_template="#/$defs/{model}")
+                inner.setdefault("$defs", {}).update(reductions.pop("$defs"))
+                inner.setdefault("properties", {})["reductions"] = reductions
             schema["$defs"].update(inner.pop("$defs", {}))
             schema["properties"][field] = inner
     return schema

@@ -13,6 +13,7 @@ from jax.errors import JaxRuntimeError
 
 from ctd.batch import Layout, Run, program, traced_columns
 from ctd.kernel import Params, static_of, traced_type
+from ctd.laps import Laps
 from ctd.tune import fastest_microbatch
 from jobs import objects
 from jobs.arrays import attributes
@@ -21,6 +22,11 @@ from jobs.errors import JobError
 from jobs.measure import load_group
 from jobs.plan import Shard
 from jobs.provenance import host, said
+from jobs.reduce import reduce_group
+from jobs.search.records import DROPPED
+from jobs.search.run import HalvingRun, PopulationRun, SearchRun
+from jobs.search.spec import Halving
+from jobs.spec import find_kernel
 from jobs.store import Store
 
 Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped"]
@@ -41,6 +47,8 @@ class Task(NamedTuple):
     """Compute and forget: `shard` is a part of a planned one, to find the item that fails."""
     resume: bool = False
     """There may be a checkpoint."""
+    reduces: bool = False
+    """Reduce the group `shard.group`, all of its committed shards, in place of computing."""
 
 
 class Report(NamedTuple):
@@ -73,6 +81,8 @@ class Worker:
         self.store = Store.open(self.address)
         self.job = self.store.job
         self.kernel = self.store.kernel
+        self.science = find_kernel(self.job.spec.kernel, self.job.base)
+        """The kernel without what a search adds to its results: what is compiled is the same."""
 
     def interrupt(self) -> None:
         """Leave the running shard, and every later one, at its next checkpoint; from any thread."""
@@ -95,12 +105,14 @@ class Worker:
         shard, attempt = task.shard, task.attempt
         self._computing = False
         try:
+            if task.reduces:
+                reduce_group(self.store, shard.group)
+                return Report(shard.number, attempt)
             info = self._do(task, time.time(), progress)
         except Stopped as stop:
             return Report(shard.number, attempt, str(stop), fault="stopped", info=host())
         except Exception as error:
-            trace = traceback.format_exc()[-8000:]
-            fault = fault_of(error)
+            trace, fault = _trace(error), fault_of(error)
             if fault == "error" and not self._computing:
                 fault = "outside"
             return Report(shard.number, attempt, said(error), trace, fault, host())
@@ -157,14 +169,39 @@ class Worker:
         traced = traced_columns(kind, columns, static.dtype)
         self._computing = True
         layout = self._layout(task, static, shared, ids, traced)
-        run = Run(program(self.kernel, static, layout), shared, self.job.spec.seed, ids, traced)
+        prog, seed = program(self.science, static, layout), self.job.spec.seed
+        run: Run | SearchRun
+        if self.job.spec.search is None or task.probe:
+            # An item that fails by itself does so unsearched.
+            run = Run(prog, shared, seed, ids, traced)
+        else:
+            run = self._search(Laps(prog, shared, seed, ids, traced), task, rows, ids, columns)
         saved = None if task.probe else Checkpoints(self.store, shard, ids, layout)
         info = self._advance(run, saved, task.resume, progress)
         self._computing = False
-        return dict(run.results), {"layout": layout._asdict(), **info}
+        values = dict(run.results)
+        if isinstance(run, SearchRun):
+            info["advances"] = int(run.laps.ages.sum())
+        return values, {"layout": layout._asdict(), **info}
+
+    def _search(
+        self, laps: Laps, task: Task, rows: np.ndarray, ids: np.ndarray, columns: Any
+    ) -> SearchRun:
+        """The items of a shard at the start of the job's search."""
+        search, plan = self.job.spec.search, self.job.plan
+        assert search is not None
+        size = search.size or plan.group_sizes[task.shard.group]
+        if isinstance(search, Halving):
+            return HalvingRun(laps, search, rows // size, size)
+        starts = {name: columns[name].astype(float) for name in search.params}
+        return PopulationRun(laps, search, rows // size, self.job.spec.seed, ids, starts)
 
     def _advance(
-        self, run: Run, saved: Checkpoints | None, resume: bool, progress: Callable[[int], None]
+        self,
+        run: Run | SearchRun,
+        saved: Checkpoints | None,
+        resume: bool,
+        progress: Callable[[int], None],
     ) -> dict[str, Any]:
         """Advance to the end, from a checkpoint if there is one, and keep checkpoints on the way."""
         info: dict[str, Any] = {}
@@ -197,7 +234,7 @@ class Worker:
             chosen = self.store.recall(name)
             if chosen is None:
                 best, seconds = fastest_microbatch(
-                    self.kernel, static, shared, self.job.spec.seed, ids, traced,
+                    self.science, static, shared, self.job.spec.seed, ids, traced,
                     task.slots or planned.slots, devices,
                 )  # fmt: skip
                 measured = {str(k): v for k, v in seconds.items()}
@@ -208,10 +245,13 @@ class Worker:
         return Layout(-(-slots // m) * m, m, devices)
 
     def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
+        status = np.ones(n, np.int8)
         failing = [k for k, outcome in enumerate(self.kernel.outcomes) if outcome.failed]
-        if not failing or not n:
-            return np.ones(n, np.int8)
-        return np.where(np.isin(values["outcome"], failing), 2, 1).astype(np.int8)
+        if failing and n:
+            status[np.isin(values["outcome"], failing)] = 2
+        if n and "search_dropped" in values:
+            status[values["search_dropped"]] = DROPPED
+        return status
 
     def _counts(self, values: dict[str, np.ndarray]) -> dict[str, int]:
         if not self.kernel.outcomes or "outcome" not in values:
@@ -220,6 +260,13 @@ class Worker:
             outcome.name: int((values["outcome"] == k).sum())
             for k, outcome in enumerate(self.kernel.outcomes)
         }
+
+
+def _trace(error: Exception) -> str:
+    """Where it was raised; of a storage's own words only what `said` lets through."""
+    if not objects.is_storage_error(error):
+        return traceback.format_exc()[-8000:]
+    return ("".join(traceback.format_tb(error.__traceback__)) + said(error))[-8000:]
 
 
 def fault_of(error: Exception) -> Fault:

@@ -31,7 +31,7 @@ def begin(params):
         shared = esn.load(inputs_of(params))
     traced = kind(*(np.asarray([v], static.dtype) for v in traced_of(params)))
     run = Run(program(kernel, static, Layout(1, 1)), shared, 0, np.arange(1), traced)
-    return run, shared, jax.tree.map(lambda leaf: leaf[0], run.snapshot().slots.state)
+    return run, shared, jax.tree.map(lambda leaf: leaf[0], run._slots.state)
 
 
 def finish(run):
@@ -342,7 +342,7 @@ def test_force_P_stays_symmetric():
     run, _, _ = begin(EchoState(**SMALL))
     for _ in range(2):
         run.advance()
-    P = whole(jax.tree.map(lambda leaf: leaf[0], run.snapshot().slots.state.rls.P))
+    P = whole(jax.tree.map(lambda leaf: leaf[0], run._slots.state.rls.P))
     np.testing.assert_array_equal(P, P.T)
     assert np.linalg.eigvalsh(P.astype(float)).min() > 0
 

@@ -1,0 +1,9 @@
+"""Search: what a sweep's items do to one another between their advances.
+
+jobs.search.spec         the `search:` section of a job file
+jobs.search.halving      successive halving: which items leave at a rung
+jobs.search.population   population-based training: who copies whom, and where the parameters move
+jobs.search.records      what the store keeps of it: the lineage of every item
+jobs.search.planned      does the section fit the job's kernel and sweep
+jobs.search.run          one shard's search: laps of advances, decisions in between
+"""

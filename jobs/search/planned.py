@@ -1,0 +1,135 @@
+"""Does a search fit the job: its metric, its parameters, and which items it compares with one another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.errors import JobError, explain, nearest
+from jobs.plan import Group, Items
+from jobs.search.records import searched
+from jobs.search.spec import Halving, Population, bounds
+from jobs.spec import JobSpec
+
+
+def check_search(
+    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
+) -> list[int]:
+    """How many items each group's search compares with one another; 1 where there is no search.
+
+    shapes: result -> shape and dtype of one item, of every group. JobError, by field, where the search
+    does not fit.
+    """
+    search = spec.search
+    if search is None:
+        return [1] * len(items.groups)
+    for group, found in zip(items.groups, shapes, strict=True):
+        _check_metric(search, kernel, found, where)
+        if isinstance(search, Population):
+            for name in search.params:
+                _check_parameter(search, name, kernel, group, items, where)
+    _check_names(search, kernel, where)
+    return [_size(spec, search, group, items, where) for group in items.groups]
+
+
+def _check_metric(
+    search: Halving | Population, kernel: Kernel, shapes: Mapping[str, Any], where: str
+) -> None:
+    scalars = [k for k, s in shapes.items() if s.shape == () and s.dtype.kind in "fiu"]
+    scalars = [name for name in scalars if name != "outcome"]
+    if search.metric not in scalars:
+        raise JobError(
+            f"{where}: search.metric: {search.metric!r} is no scalar result of kernel {kernel.name}"
+            f"{nearest(search.metric, scalars)}"
+        )
+
+
+def _check_names(search: Halving | Population, kernel: Kernel, where: str) -> None:
+    new = set(searched(kernel, search).dims) - set(kernel.dims)
+    own = {name for name in kernel.dims if name.startswith(("search_", "final_"))}
+    twice = sorted(own | (new & set(kernel.Params.model_fields)))
+    if twice:
+        raise JobError(
+            f"{where}: search: kernel {kernel.name} has {twice[0]!r} of its own, the name of what is "
+            "kept of a search"
+        )
+
+
+def _check_parameter(
+    search: Population, name: str, kernel: Kernel, group: Group, items: Items, where: str
+) -> None:
+    kinds = field_kinds(kernel.Params)
+    traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
+    at = f"{where}: search.params: {name}"
+    if name not in kinds:
+        raise JobError(f"{at}: unknown field{nearest(name, traced)}")
+    value = getattr(group.params, name)
+    if kinds[name] is not Kind.TRACED or not isinstance(value, float):
+        what = (
+            f"a {kinds[name].value} field" if kinds[name] is not Kind.TRACED else "no real number"
+        )
+        raise JobError(
+            f"{at}: is {what}; a population moves traced real numbers: "
+            f"{', '.join(f for f in traced if isinstance(getattr(group.params, f), float))}"
+        )
+    low, high = bounds(search.params[name])
+    content = group.params.model_dump(mode="json")
+    for end in (low, high):
+        try:
+            kernel.Params.model_validate({**content, name: end})
+        except ValidationError as error:
+            raise JobError(explain(error, f"{where}: search.params", {})) from None
+    starts = items.values(name, group.items) if name in items.columns else np.asarray([value])
+    outside = starts[(starts < low) | (starts > high)]
+    if len(outside):
+        raise JobError(
+            f"{at}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen the "
+            f"range, or start inside of it: `sweep: {{random: {{{name}: ...}}}}` or params.{name}"
+        )
+
+
+def _size(
+    spec: JobSpec, search: Halving | Population, group: Group, items: Items, where: str
+) -> int:
+    n = len(group.items)
+    size = search.size or n
+    least = search.eta if isinstance(search, Halving) else 2
+    labels = ", ".join(f"{k} = {v}" for k, v in group.labels.items())
+    which = f"group {group.number}" + (f" ({labels})" if labels else "")
+    if size < least:
+        raise JobError(
+            f"{where}: search.size: {size} items cannot be compared with one another, {least} are the "
+            f"least; {which} has {n}: sweep more (`samples`, `seeds`)"
+        )
+    if n % size:
+        raise JobError(
+            f"{where}: search.size: {which} has {n} items, which is no multiple of {size}; items are "
+            "compared with those alone that share all static and data fields"
+        )
+    if spec.run.shard_items and spec.run.shard_items % size:
+        raise JobError(
+            f"{where}: run.shard_items: {spec.run.shard_items} is no multiple of the {size} items that "
+            "the search compares; leave it out"
+        )
+    if isinstance(search, Population):
+        _check_members(search, group, items, size, where)
+    return size
+
+
+def _check_members(search: Population, group: Group, items: Items, size: int, where: str) -> None:
+    """Members take over one another's states: they must be models of the same kind."""
+    for name, column in items.columns.items():
+        if name in search.params or name in group.labels or name == "seed":
+            continue
+        codes = column.codes[group.items].reshape(-1, size)
+        differ = np.flatnonzero((codes != codes[:, :1]).any(axis=1))
+        if len(differ):
+            first, last = group.items[differ[0] * size], group.items[differ[0] * size + size - 1]
+            raise JobError(
+                f"{where}: search: {name} differs inside the population of items {first}-{last}, but is "
+                f"not searched; give it a range in search.params, or set search.size so that {name} is "
+                "constant among so many neighbours (the axes of a sweep: grid, zip, samples, seeds; the "
+                "last varies fastest)"
+            )

@@ -1,0 +1,218 @@
+"""One shard's search: laps of advances, and in between the decisions who goes on, and from where.
+
+Everything is a function of the job and of the items' own numbers: a search that goes on from a checkpoint
+makes the decisions of one that was never disturbed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+
+from ctd.batch import Snapshot
+from ctd.laps import TO_THE_END, Laps
+from jobs.errors import JobError
+from jobs.search.halving import survivors
+from jobs.search.population import generator, moved, parents
+from jobs.search.spec import Halving, Population
+
+
+class SearchRun(ABC):
+    """Items on their way to their results, as `ctd.batch.Run`, but searched.
+
+    laps: the items, at their start. blocks: (n,) which of them are compared with one another.
+    """
+
+    length_field: str
+    """The field of the search that says how long its first lap is."""
+
+    def __init__(
+        self, laps: Laps, search: Halving | Population, blocks: np.ndarray, n_laps: int
+    ) -> None:
+        self.laps, self._blocks = laps, blocks
+        self._name, self._sign = search.metric, 1 if search.mode == "min" else -1
+        self._n_laps, self.lap = n_laps, 0
+        self.going = np.ones(laps.n, bool)
+        """(n,) which make the present lap."""
+        self.dropped = np.zeros(laps.n, bool)
+        """(n,) which have left before they had finished."""
+        self.metric = np.full((laps.n, n_laps), np.nan)
+        """(n, laps) at the end of each lap; NaN where an item did not come to it."""
+        self.results: dict[str, np.ndarray] = {}
+        self.finished = False
+        self._begin()
+
+    @abstractmethod
+    def _length(self) -> int:
+        """Advances of the present lap, which is not the last."""
+
+    @abstractmethod
+    def _select(self, loss: np.ndarray) -> None:
+        """Decide who makes the next lap, and from where. loss: (n,) less is better, NaN is broken."""
+
+    @abstractmethod
+    def _records(self) -> dict[str, np.ndarray]:
+        """What the store keeps of it: see jobs.search.records."""
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """What changes from lap to lap, beside the laps themselves."""
+
+    @property
+    def rounds(self) -> int:
+        """Advances of the devices."""
+        return self.laps.rounds
+
+    @property
+    def n_finished(self) -> int:
+        """How many items make no further advances."""
+        return int((self.laps.done | ~self.going).sum())
+
+    def advance(self) -> None:
+        """One advance of the items on the devices; at the end of a lap, what follows from it."""
+        if not self.laps.over:
+            self.laps.advance()
+        if self.laps.over:
+            self._decide()
+
+    def _begin(self) -> None:
+        last = self.lap == self._n_laps - 1
+        self.laps.begin(np.flatnonzero(self.going), TO_THE_END if last else self._length())
+
+    def _decide(self) -> None:
+        loss = self._measure()
+        if self.lap == 0:
+            self._check_length(loss)
+        if self.lap == self._n_laps - 1 or self.laps.done[self.going].all():
+            self._end()
+            return
+        self._select(loss)
+        self.lap += 1
+        self._begin()
+
+    def _measure(self) -> np.ndarray:
+        """Note the metric of those that made the lap; (n,) the same as a loss."""
+        rows = np.flatnonzero(self.going)
+        outcomes = self.laps.program.kernel.outcomes
+        found = self.laps.values(rows, [self._name, *(["outcome"] if outcomes else [])])
+        self.metric[rows, self.lap] = found[self._name]
+        loss = self._sign * self.metric[:, self.lap]
+        loss[~np.isfinite(loss)] = np.nan
+        if outcomes:
+            failing = [k for k, outcome in enumerate(outcomes) if outcome.failed]
+            loss[rows[self.laps.done[rows] & np.isin(found["outcome"], failing)]] = np.nan
+        return loss
+
+    def _end(self) -> None:
+        results = self.laps.values(np.arange(self.laps.n)) | self._records()
+        if outcomes := self.laps.program.kernel.outcomes:
+            results["outcome"][self.dropped] = len(outcomes)  # see jobs.search.records
+        results["search_advances"] = self.laps.ages.astype(np.int32)
+        self.results = results | {"search_dropped": self.dropped}
+        self.finished = True
+
+    def _check_length(self, loss: np.ndarray) -> None:
+        if self.laps.done.all() and not np.isnan(loss).all():
+            raise JobError(
+                f"search.{self.length_field}: the items finish after {int(self.laps.ages.max())} "
+                "advances, before the search has compared them; lower it, or have an item make more "
+                "and shorter advances (for train_rnn: lower report_every)"
+            )
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The search between two advances: `restore` goes on with the same bits and lineage."""
+        saved = self.laps.snapshot()
+        saved.arrays |= {f"search.{name}": array.copy() for name, array in self._all().items()}
+        saved.arrays["search.lap"] = np.asarray(self.lap)
+        return saved
+
+    def restore(self, saved: Snapshot) -> None:
+        """Go on from `saved`, which a search over the same items and layout made."""
+        self.laps.restore(saved)
+        for name, array in self._all().items():
+            array[...] = saved.arrays[f"search.{name}"]
+        self.lap = int(saved.arrays["search.lap"])
+
+    def _all(self) -> dict[str, np.ndarray]:
+        return {
+            "going": self.going, "dropped": self.dropped, "metric": self.metric, **self._arrays(),
+        }  # fmt: skip
+
+
+class HalvingRun(SearchRun):
+    """Successive halving; size: how many items a bracket has."""
+
+    length_field = "min_advances"
+
+    def __init__(self, laps: Laps, search: Halving, blocks: np.ndarray, size: int) -> None:
+        self._search = search
+        self._rung = np.zeros(laps.n, np.int32)
+        super().__init__(laps, search, blocks, search.n_rungs(size) + 1)
+
+    def _length(self) -> int:
+        return self._search.lap(self.lap)
+
+    def _select(self, loss: np.ndarray) -> None:
+        going = survivors(loss, self.going, self._blocks, self._search.eta, self.lap)
+        self.dropped |= self.going & ~going & ~self.laps.done
+        self.going &= going
+        self._rung += going
+
+    def _records(self) -> dict[str, np.ndarray]:
+        return {"search_metric": self.metric[:, :-1], "search_rung": self._rung}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {"rung": self._rung}
+
+
+class PopulationRun(SearchRun):
+    """Population-based training; starts: searched parameter -> (n,) float64, items: (n,) ids."""
+
+    length_field = "every"
+
+    def __init__(
+        self,
+        laps: Laps,
+        search: Population,
+        blocks: np.ndarray,
+        seed: int,
+        items: np.ndarray,
+        starts: Mapping[str, np.ndarray],
+    ) -> None:
+        self._search, self._seed, self._items = search, seed, items
+        shape = (laps.n, search.generations)
+        self._parent = np.full(shape, -1, np.int32)
+        self._parent[:, 0] = items
+        self._params = {name: np.full(shape, np.nan) for name in search.params}
+        for name, values in starts.items():
+            self._params[name][:, 0] = values
+        super().__init__(laps, search, blocks, search.generations)
+
+    def _length(self) -> int:
+        return self._search.every
+
+    def _select(self, loss: np.ndarray) -> None:
+        now, new = self.lap, self.lap + 1
+        rngs = [generator(self._seed, now, int(item)) for item in self._items]
+        found = parents(self._search, rngs, loss, self.laps.done, self._blocks)
+        self.laps.copy(found)
+        self._parent[:, new] = self._items[found]
+        for values in self._params.values():
+            values[:, new] = values[found, now]
+        for row in np.flatnonzero(found != np.arange(len(found))):
+            copied = {name: float(values[row, new]) for name, values in self._params.items()}
+            for name, value in moved(self._search, rngs[row], copied).items():
+                self._params[name][row, new] = value
+        for name, values in self._params.items():
+            self.laps.set_traced(name, values[:, new])
+
+    def _records(self) -> dict[str, np.ndarray]:
+        found = {"search_metric": self.metric, "search_parent": self._parent}
+        for name, values in self._params.items():
+            found[f"search_{name}"], found[f"final_{name}"] = values, values[:, self.lap]
+        return found
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {"parent": self._parent, **{f"params.{k}": v for k, v in self._params.items()}}

@@ -1,0 +1,73 @@
+"""A kernel for tests of searches: gradient descent on a quadratic, x <- x - rate h x + noise.
+
+Each advance is one step, so every decision of a search can be followed by hand. Above 2 / max(h) the
+descent diverges.
+"""
+
+import jax
+import jax.numpy as jnp
+from pydantic import Field
+
+from ctd.kernel import Data, Kernel, Outcome, Params, Static, Traced, Var
+
+
+class Descent(Params):
+    n: Static[int] = Field(3, gt=0, description="components")
+    steps: Data[int] = Field(20, gt=0)
+    rate: Traced[float] = Field(0.1, gt=0, le=10, description="learning rate")
+    noise: Traced[float] = Field(0.0, ge=0, description="standard deviation of the noise")
+    limit: Traced[int] = Field(10**6, description="steps after which an item finishes early")
+    push: Traced[tuple[float, ...]] = (0.0,)
+    seed: Traced[int] = 0
+
+
+def load(inputs):
+    return jnp.int32(inputs.steps)
+
+
+def init(static, shared, traced, key):
+    return {
+        "x": 1 + jax.random.uniform(key, (static.n,), static.dtype),
+        "step": jnp.int32(0),
+        "end": jnp.minimum(shared, traced.limit).astype(jnp.int32),
+    }
+
+
+def advance(static, shared, traced, key, state):
+    slope = jnp.arange(1, static.n + 1) * state["x"]
+    noise = traced.noise * jax.random.normal(jax.random.fold_in(key, state["step"]), (static.n,))
+    return {**state, "x": state["x"] - traced.rate * slope + noise, "step": state["step"] + 1}
+
+
+def diverged(state):
+    return jnp.abs(state["x"]).max() > 100
+
+
+def result(static, shared, traced, key, state):
+    return {
+        "x": state["x"],
+        "loss": jnp.sum(jnp.arange(1, static.n + 1) * state["x"] ** 2),
+        "gain": -jnp.sum(jnp.arange(1, static.n + 1) * state["x"] ** 2),
+        "steps": state["step"],
+        "outcome": jnp.where(diverged(state), 1, 0).astype(jnp.int32),
+    }
+
+
+kernel = Kernel(
+    "hill",
+    Descent,
+    {
+        "x": Var(("component",), "1", "position"),
+        "loss": Var((), "1", "height"),
+        "gain": Var((), "1", "minus the height"),
+        "steps": Var((), "1", "steps"),
+        "outcome": Var((), "1", "how it ended"),
+    },
+    init,
+    advance,
+    lambda state: (state["step"] >= state["end"]) | diverged(state),
+    result,
+    load=load,
+    outcomes=(Outcome("descended", "made its steps"), Outcome("diverged", "too far", failed=True)),
+    width=8,
+)
