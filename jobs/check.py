@@ -10,7 +10,6 @@ A repair removes the markers of damaged shards, and `resume` computes them. What
 (events, leases, submissions) is left out: nothing is made from it.
 """
 
-import itertools
 import json
 import os
 from collections.abc import Generator, Iterator, Mapping
@@ -20,14 +19,13 @@ from typing import Any, NamedTuple
 import obstore
 
 from jobs import objects
-from jobs.arrays import digest
 from jobs.checkpoint import decode, folder
 from jobs.gather import GATHERED, gather
 from jobs.job import CREATING, JOB, JOB_COPY
 from jobs.lease import Lease
 from jobs.measure import shapes_and_coords
 from jobs.plan import Shard, expand
-from jobs.sealed import is_intact, read_sums, seal, sums_key, unseal, write_sums
+from jobs.sealed import digest, is_intact, read_sums, seal, sums_key, unseal, write_sums
 from jobs.store import Store
 
 
@@ -146,36 +144,18 @@ class _Check:
         for shard in self.store.job.plan.shards():
             if shard.number not in markers or shard.group in self.broken_groups:
                 continue
-            bad = list(self._bad_results(shard, markers[shard.number]["sha256"]))
+            bad = list(self._bad_results(markers[shard.number]["sha256"]))
             if bad:
                 del markers[shard.number]
                 self._compute_again(shard)
                 yield from bad
 
-    def _bad_results(self, shard: Shard, sums: Mapping[str, str]) -> Iterator[Finding]:
-        cure = "its shard is computed again"
-        for name in [*self.store.names(shard.group), "status"]:
-            keys = list(self._chunks(shard, name))
-            missing = [key for key in keys if not _exists(self.objects, key)]
-            if missing:
-                yield Finding(missing[0], "missing", cure)
-                continue
-            try:
-                rows = self.store.rows(shard.group, name, shard.start, shard.stop)
-            except Exception as error:  # whatever a codec says of bytes that are not its own
-                yield Finding(keys[0], f"damaged: {error}", cure)
-                continue
-            if digest(rows) != sums.get(name):
-                yield Finding(keys[0], "not as committed", cure)
-
-    def _chunks(self, shard: Shard, name: str) -> Iterator[str]:
-        """The keys of the storage objects that hold these rows."""
-        array = self.store.array(shard.group, name)
-        size = array.chunks[0]
-        first = range(shard.start // size, -(-shard.stop // size))
-        inner = [range(-(-n // k)) for n, k in zip(array.shape[1:], array.chunks[1:], strict=True)]
-        for place in itertools.product(first, *inner):
-            yield f"results/{shard.group}/{name}/c/" + "/".join(map(str, place))
+    def _bad_results(self, sums: Mapping[str, str]) -> Iterator[Finding]:
+        for key, data in objects.read_all(self.objects, sums):
+            if data is None:
+                yield Finding(key, "missing", "its shard is computed again")
+            elif digest(data) != sums[key]:
+                yield Finding(key, "not as committed", "its shard is computed again")
 
     def _compute_again(self, shard: Shard) -> None:
         if self.repair:
@@ -271,19 +251,32 @@ class _Check:
     def gathered(self) -> Iterator[Finding]:
         if not self._has_gathered():
             return
-        sums = read_sums(self.objects, "gathered")
-        if sums is None:
-            bad = [sums_key("gathered")]
-        else:
-            bad = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
-        states = {key: self._state(key) for key in bad}
+        own = read_sums(self.objects, "gathered")
+        made = unseal(objects.read(self.objects, sums_key("gathered"))) or {}
+        seals = {key[9:-5] for key in objects.keys(self.objects, "run/sums/gathered")}
+        bad: dict[str, list[str]] = {}  # what is to be gathered again -> the objects that are wrong
+        for name in [
+            "gathered",
+            *sorted(seals | {f"gathered/{g}" for g in made.get("groups", ())}),
+        ]:
+            sums = own if name == "gathered" else read_sums(self.objects, name)
+            if sums is None:
+                wrong = [sums_key(name)]
+            else:
+                wrong = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+            if wrong:
+                bad[name] = wrong
+        states = {key: self._state(key) for keys in bad.values() for key in keys}
         if bad and self.repair:
-            for part in GATHERED:
-                objects.delete_all(self.objects, part)
+            for name in bad:
+                for key in {*bad[name], sums_key(name)} - {"zarr.json"}:
+                    objects.delete(self.objects, key)
+                for part in [name] if name != "gathered" else [p for p in GATHERED if p != name]:
+                    objects.delete_all(self.objects, part)
             gather(Store.open(self.store.address))
-        bad = [key for key in bad if key != "zarr.json"]  # reported with what creation wrote
-        for key in bad:
-            yield Finding(key, states[key], "gathered again")
+        for key, state in states.items():
+            if key != "zarr.json":  # reported with what creation wrote
+                yield Finding(key, state, "gathered again")
 
     def _has_gathered(self) -> bool:
         return _exists(self.objects, sums_key("gathered")) or any(

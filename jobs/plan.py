@@ -27,8 +27,9 @@ CHECKED = 10_000
 SHARD_BYTES = 4 << 20
 """Results of one shard aim here: objects of a megabyte or more, in a bounded time."""
 
-CHUNK_BYTES = 16 << 20
-"""No stored object is larger, before compression."""
+CHUNK_BYTES = 1 << 20, 16 << 20
+"""What is read and decompressed at a time is not smaller and not larger than this, before compression,
+where the data allow it."""
 
 
 class Group(NamedTuple):
@@ -284,20 +285,27 @@ def lay_out(
     workers: int,
     memory: int,
     where: str = "job",
+    together: Sequence[int] | None = None,
 ) -> Plan:
     """Cut groups into shards.
 
     sizes: (number of items, sizes of an item) of each group. workers: how many shards can run at a
-    time. memory: bytes that one worker may use. JobError where not even one item fits.
+    time. memory: bytes that one worker may use. together: how many neighbours a search compares in
+    each group, which are then in one shard. JobError where not even one item fits.
     """
     layouts = []
     for index, (n, size) in enumerate(sizes):
-        per_item = size.state + size.work
-        room = memory - size.shared
+        unit = together[index] if together else 1
+        # Between the laps of a search its items wait beside the slots.
+        waiting = size.state * max(unit, settings.shard_items or 0) if unit > 1 else 0
+        per_item = size.state * (1 + (unit > 1)) + size.work
+        room = memory - size.shared - waiting
         if per_item > room:
+            beside = f"{_bytes(size.shared)} of shared data"
+            beside += f" and {_bytes(waiting)} of items that the search compares" if waiting else ""
             raise JobError(
                 f"{where}: group {index}: one item takes {_bytes(per_item)} beside "
-                f"{_bytes(size.shared)} of shared data, {_bytes(per_item + size.shared - memory)} more "
+                f"{beside}, {_bytes(per_item - room)} more "
                 f"than the {_bytes(memory)} of a worker; make the item smaller or give the worker "
                 "more (run.memory_gb, or a larger device)"
             )
@@ -310,7 +318,10 @@ def lay_out(
                 f"worker; at most {fitting} fit"
             )
         slots = settings.slots or min(kernel.width, fitting)
-        shard_items = settings.shard_items or _shard_items(n, slots, size.result, workers)
+        by_default = _divisible(_shard_items(n, slots, size.result, workers), size.result)
+        if unit > 1:  # as many brackets or populations as fill the slots
+            by_default = -(-min(slots, -(-n // workers)) // unit) * unit
+        shard_items = settings.shard_items or by_default
         slots = max(1, min(slots, shard_items))
         microbatch = min(settings.microbatch or 0, slots)
         layouts.append(GroupLayout(slots, microbatch, shard_items))
@@ -326,18 +337,35 @@ def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
     return max(1, min(max(slots, -(-n // (4 * workers))), max(by_bytes, slots), n))
 
 
-def chunk_items(shard_items: int, row_bytes: int) -> int:
-    """Rows of one stored object: the largest divisor of `shard_items` that keeps it within bounds."""
-    limit = max(1, CHUNK_BYTES // max(1, row_bytes))
-    if shard_items <= limit:
-        return shard_items
-    divisors = (
-        d
-        for k in range(1, math.isqrt(shard_items) + 1)
-        if shard_items % k == 0
-        for d in (k, shard_items // k)
-    )
-    return max(d for d in divisors if d <= limit)
+def _divisible(items: int, result: int) -> int:
+    """So many items or a few percent more, a number with small divisors where a shard must be cut."""
+    if items * result <= CHUNK_BYTES[1]:
+        return items
+    step = 1 << max(0, (items // 16).bit_length() - 1)
+    return -(-items // step) * step
+
+
+def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The chunks that a shard's values of one result are cut into; all of it where it is small enough.
+
+    shard: the shape of the values, items first. Every chunk divides it. The first axes are cut first,
+    so that a chunk holds whole items unless one of them is too large.
+    """
+    chunk = [max(1, k) for k in shard]
+    least, most = CHUNK_BYTES
+    for axis, length in enumerate(chunk):
+        inner = math.prod(chunk[axis + 1 :]) * itemsize
+        if length * inner <= most:
+            break
+        # How far a size is outside the bounds, as a ratio; inside them, the larger the better.
+        excess = lambda k, inner=inner: (max(1.0, least / (k * inner), k * inner / most), -k)
+        chunk[axis] = min(_divisors(length), key=excess)
+    return tuple(chunk)
+
+
+def _divisors(n: int) -> list[int]:
+    low = [k for k in range(1, math.isqrt(n) + 1) if n % k == 0]
+    return [*low, *(n // k for k in low)]
 
 
 def _bytes(n: float) -> str:

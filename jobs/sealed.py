@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Buffer, Iterable, Mapping
 from typing import Any
 
 from obstore.store import ObjectStore
@@ -18,7 +18,7 @@ _SEAL = ',"seal":"'
 def seal(content: Mapping[str, Any]) -> bytes:
     """A mapping with at least one field as JSON, closed by a checksum of itself."""
     body = json.dumps(content, separators=(",", ":"))
-    return f'{body[:-1]}{_SEAL}{_digest(body.encode())}"}}'.encode()
+    return f'{body[:-1]}{_SEAL}{digest(body.encode())}"}}'.encode()
 
 
 def unseal(data: bytes | None) -> dict[str, Any] | None:
@@ -28,15 +28,18 @@ def unseal(data: bytes | None) -> dict[str, Any] | None:
     except UnicodeDecodeError:
         return None
     body += "}"
-    if not found or rest != f'{_digest(body.encode())}"}}':
+    if not found or rest != f'{digest(body.encode())}"}}':
         return None
     return dict(json.loads(body))
 
 
-def write_sums(store: ObjectStore, name: str, keys: Iterable[str]) -> None:
-    """Keep the checksums of these objects, as they are now, in run/sums/NAME.json."""
-    sums = {key: _digest(objects.read(store, key) or b"") for key in sorted(keys)}
-    objects.write(store, sums_key(name), seal({"sha256": sums}))
+def write_sums(store: ObjectStore, name: str, keys: Iterable[str], **about: Any) -> None:
+    """Keep the checksums of these objects, as they are now, in run/sums/NAME.json.
+
+    about: what else is to be known of them.
+    """
+    sums = {key: digest(data or b"") for key, data in objects.read_all(store, sorted(keys))}
+    objects.write(store, sums_key(name), seal({**about, "sha256": sums}))
 
 
 def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
@@ -48,7 +51,7 @@ def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
 def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:
     """Whether the object at `key` has this checksum."""
     data = objects.read(store, key)
-    return data is not None and _digest(data) == sha256
+    return data is not None and digest(data) == sha256
 
 
 def sums_key(name: str) -> str:
@@ -56,5 +59,6 @@ def sums_key(name: str) -> str:
     return f"run/sums/{name}.json"
 
 
-def _digest(data: bytes) -> str:
+def digest(data: Buffer) -> str:
+    """sha256, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

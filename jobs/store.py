@@ -4,6 +4,8 @@
     results/0/...           group 0: one array a result, leading axis `item`; coordinates = sweep columns
     gathered/0/...          what the kernel's reduction made of group 0
     items/...               one row an item, all groups: sweep columns, status, scalar results
+    shards/...              one row a committed shard
+    reduced/TABLE/...       the job's further reductions                          (jobs.reductions)
     run/job.json            spec, plan, base folder: written last at creation, so it means "complete"
     run/job.copy.json       the same: all else can be made again from these
     run/sums/...            checksums of what was made at creation and by gather
@@ -14,16 +16,19 @@
     run/lease/, run/cancel/ who runs the job, requests to stop                       (jobs.lease)
     run/parts/...           the same where several drivers share the store           (jobs.parts)
     run/submit/ID/...       what was sent to a cluster                               (cluster.submit)
+    run/gathering/...       who gathers                                              (jobs.gather)
     run/events/...          what happened                                            (jobs.events)
 
-A shard's rows fill whole Zarr chunks of their own, so that writing them twice, or by two workers at once,
-is harmless. Nothing but its marker says that a shard is done: a fill value may be a result.
+docs/store-format.md has all of it. A shard's rows fill whole storage objects of their own, one a result, so
+that writing them twice, or by two workers at once, is harmless. Nothing but its marker says that a shard is done: a fill value may be a result.
 """
 
 import errno
+import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Buffer as Bytes
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from obstore.store import MemoryStore, ObjectStore
+from zarr.buffer.cpu import Buffer
 
 from ctd.kernel import Kernel, Var
 from jobs import objects
@@ -39,7 +45,6 @@ from jobs.arrays import (
     attributes,
     compressor,
     describe,
-    digest,
     fill_value,
     flags,
     plain,
@@ -47,12 +52,15 @@ from jobs.arrays import (
 )
 from jobs.errors import JobError
 from jobs.job import CREATING, FORMAT, JOB, Job, read_job, write_job
-from jobs.plan import Group, GroupLayout, Items, Shard, chunk_items
-from jobs.sealed import seal, unseal, write_sums
+from jobs.plan import Group, GroupLayout, Items, Shard, chunk_shape
+from jobs.reductions import reductions_of
+from jobs.sealed import digest, seal, unseal, write_sums
+from jobs.search.records import searched
+from jobs.search.records import shapes as search_shapes
 from jobs.spec import find_kernel, options_of, set_field
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from jobs.opened import StoreTree
 
 BEFORE = ("run/submit/", "run/lease/", "run/cancel/", CREATING)
 """What may be at the address of a store before it is made, and is kept when it is made again."""
@@ -62,12 +70,12 @@ class Store:
     """An opened store. `create` makes one, `open` reads one; both raise JobError in a user's words."""
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
-        self.address, self.objects, self.job = address, store, job
+        self.address, self.objects, self.job = objects.plain(address), store, job
 
     @cached_property
     def kernel(self) -> Kernel:
         """The job's kernel."""
-        return find_kernel(self.job.spec.kernel, self.job.base)
+        return searched(find_kernel(self.job.spec.kernel, self.job.base), self.job.spec.search)
 
     @cached_property
     def root(self) -> zarr.Group:
@@ -116,9 +124,7 @@ class Store:
             if made and path is not None:
                 _remove(path)
             if isinstance(error, OSError) or objects.is_storage_error(error):
-                raise JobError(
-                    f"{address}: cannot be written: {str(error).splitlines()[0]}"
-                ) from None
+                raise JobError(f"{address}: cannot be written: {objects.reason(error)}") from None
             raise
         return store
 
@@ -135,6 +141,7 @@ class Store:
             set_field(settings, override)
         spec = self.job.spec.model_copy(update={"gather": settings})
         options_of(spec, self.kernel)
+        reductions_of(spec, self.kernel)
         self.job = replace(self.job, spec=spec)
         self._write_job()
 
@@ -146,9 +153,8 @@ class Store:
         root = zarr.create_group(zarr.storage.ObjectStore(self.objects))
         for group in items.groups:
             layout = self.job.plan.layouts[group.number]
-            self._create_group(
-                root, group, items, layout, shapes[group.number], coords[group.number]
-            )
+            found = shapes[group.number] | search_shapes(spec.search, len(group.items))
+            self._create_group(root, group, items, layout, found, coords[group.number])
         root.attrs.put(
             {
                 "ctd_format": FORMAT,
@@ -195,6 +201,23 @@ class Store:
             warnings.filterwarnings("ignore", "Consolidated metadata|Object at run")
             zarr.consolidate_metadata(zarr.storage.ObjectStore(self.objects), zarr_format=3)
 
+    def consolidate_gathered(self, parts: Sequence[str], unchanged: Set[str]) -> None:
+        """The same, where only nodes below `parts` can have changed, and none of those in `unchanged`."""
+        root = json.loads(objects.read(self.objects, "zarr.json") or b"{}")
+        known = root["consolidated_metadata"]["metadata"]
+        nodes = {path: node for path, node in known.items() if path.split("/")[0] not in parts}
+        for part in parts:
+            for key in objects.keys(self.objects, part):
+                path, _, name = key.rpartition("/")
+                if name == "zarr.json":
+                    is_known = path in known and "/".join(path.split("/")[:2]) in unchanged
+                    read = lambda key=key: json.loads(objects.read(self.objects, key) or b"{}")
+                    nodes[path] = known[path] if is_known else read()
+        # As Zarr orders them: parents before children.
+        paths = sorted(nodes, key=lambda path: (path.count("/"), path))
+        root["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in paths}
+        objects.write(self.objects, "zarr.json", json.dumps(root, indent=2).encode())
+
     def _create_group(
         self,
         root: zarr.Group,
@@ -228,14 +251,19 @@ class Store:
         for axis, values in coords.items():
             put_array(out, axis, np.asarray(values), Var((axis,), "1", axis))
         specs = {name: (kernel.dims[name], shape) for name, shape in shapes.items()}
-        specs["status"] = (Var((), "1", "0 not computed, 1 done, 2 failed"), np.zeros((), np.int8))
+        specs["status"] = (
+            Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped"),
+            np.zeros((), np.int8),
+        )
         for name, (var, shape) in specs.items():
-            row = int(np.prod(shape.shape, dtype=int)) * shape.dtype.itemsize
-            chunk = chunk_items(layout.shard_items, row)
+            # One object a shard; a large one is cut inside, so that an item is read without the rest.
+            whole = (layout.shard_items, *(max(1, k) for k in shape.shape))
+            chunk = chunk_shape(whole, shape.dtype.itemsize)
             array = out.create_array(
                 name,
                 shape=(n, *shape.shape),
-                chunks=(chunk, *(max(1, k) for k in shape.shape)),
+                chunks=chunk,
+                shards=None if chunk == whole else whole,
                 dtype=shape.dtype,
                 fill_value=fill_value(name, shape.dtype),
                 compressors=compressor(),
@@ -283,25 +311,54 @@ class Store:
     ) -> None:
         """Write the results of `rows` and, for the shard's other rows, fill values and the status
         *failed*; read everything back, then commit. OSError (EIO) where it does not read back."""
-        hashes = {}
+        sums: dict[str, str] = {}
+        n = shard.stop - shard.start
         for name in [*self.names(shard.group), "status"]:
-            array = self.array(shard.group, name)
-            fill = 2 if name == "status" else array.fill_value
-            whole = np.full((shard.stop - shard.start, *array.shape[1:]), fill, array.dtype)
-            if len(rows):
-                whole[rows - shard.start] = values[name]
-            array[shard.start : shard.stop] = whole
-            back = np.asarray(array[shard.start : shard.stop])
-            if back.tobytes() != whole.tobytes():
-                raise OSError(
-                    errno.EIO,
-                    f"results/{shard.group}/{name}, rows {shard.start}-{shard.stop}: what was written "
-                    "does not read back",
-                    self.address,
-                )
-            hashes[name] = digest(back)
-        marker = {"shard": shard._asdict(), **report, "sha256": hashes}
+            whole = values.get(name)
+            if len(rows) < n or whole is None:
+                array = self.array(shard.group, name)
+                fill = 2 if name == "status" else array.fill_value
+                whole = np.full((n, *array.shape[1:]), fill, array.dtype)
+                if len(rows):
+                    whole[rows - shard.start] = values[name]
+            for key, data in self._encode(shard, name, whole).items():
+                objects.write(self.objects, key, data)
+                if not objects.holds(self.objects, key, data):
+                    raise OSError(
+                        errno.EIO, f"{key}: what was written does not read back", self.address
+                    )
+                sums[key] = digest(data)
+        marker = {"shard": shard._asdict(), **report, "sha256": sums}
         objects.write(self.objects, self._marker(shard), seal(marker))
+
+    def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:
+        """Key -> bytes of the storage objects that hold these values of a shard.
+
+        They are made in memory: Zarr would read, and merge with, whatever is left of an object that the
+        rows do not fill, as those of the last shard do not.
+        """
+        path = f"results/{shard.group}/{name}"
+        if (path, len(whole)) not in self._mirrors:
+            metadata = json.loads(objects.read(self.objects, f"{path}/zarr.json") or b"{}")
+            metadata["shape"][0] = len(whole)
+            made: dict[str, Any] = {"zarr.json": Buffer.from_bytes(json.dumps(metadata).encode())}
+            mirror = zarr.open_array(
+                zarr.storage.MemoryStore(made), mode="r+", config={"write_empty_chunks": True}
+            )
+            self._mirrors[path, len(whole)] = made, mirror
+        made, mirror = self._mirrors[path, len(whole)]
+        mirror[...] = whole
+        size = (mirror.shards or mirror.chunks)[0]
+        encoded = {}
+        for key in [key for key in made if key != "zarr.json"]:
+            _, first, *inner = key.split("/")
+            place = "/".join([str(shard.start // size + int(first)), *inner])
+            encoded[f"{path}/c/{place}"] = made.pop(key).as_buffer_like()
+        return encoded
+
+    @cached_property
+    def _mirrors(self) -> dict[tuple[str, int], tuple[dict[str, Any], zarr.Array[Any]]]:
+        return {}
 
     def _marker(self, shard: Shard) -> str:
         return f"run/done/{shard.group}/{shard.number:06d}.json"
@@ -313,12 +370,12 @@ class Store:
             for key in objects.keys(self.objects, "run/done")
         }
 
-    def markers(self) -> list[dict[str, Any]]:
-        """What every committed shard reported, in the order of the plan; damaged ones are left out."""
-        found = [
-            unseal(objects.read(self.objects, key))
-            for key in objects.keys(self.objects, "run/done")
-        ]
+    def markers(self, group: int | None = None) -> list[dict[str, Any]]:
+        """What every committed shard (of a group) reported, in the order of the plan; damaged ones are
+        left out."""
+        folder = "run/done" if group is None else f"run/done/{group}"
+        keys = list(objects.keys(self.objects, folder))
+        found = [unseal(data) for _, data in objects.read_all(self.objects, keys)]
         return sorted((m for m in found if m), key=lambda m: int(m["shard"]["number"]))
 
     def recall(self, key: str) -> Any:
@@ -345,13 +402,10 @@ def _remove(path: Path) -> None:
             shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
-def open_store(address: str) -> "xr.DataTree":
-    """The store as a lazy xarray DataTree: /results/0 ..., /gathered/0 ..., /items."""
-    store = Store.open(str(address))
-    import xarray as xr  # here: workers never need it, and it takes a second to import
-
-    return xr.open_datatree(
-        zarr.storage.ObjectStore(store.objects),  # type: ignore[arg-type]
-        engine="zarr",
-        consolidated=True,
+def open_store(address: str) -> "StoreTree":
+    """The store as a lazy xarray DataTree that can be asked: .query, .select, .table, .weights, .sql."""
+    from jobs.opened import (
+        StoreTree,  # here: workers never need xarray, which takes a second to import
     )
+
+    return StoreTree.of(Store.open(str(address)))

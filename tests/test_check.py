@@ -15,7 +15,7 @@ from jobs.gather import gather
 from jobs.run import run_shards
 from jobs.store import Store
 
-NOTES = ("run/events", "run/lease", "run/cancel", "run/submit")
+NOTES = ("run/events", "run/gathering", "run/lease", "run/cancel", "run/submit")
 """What only says what happened: nothing is made from it."""
 
 

@@ -15,7 +15,7 @@ from ctd.data import write_hdf5, write_weights
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.kernel import FixedPoint, make_kernel
 from ctd.fixed_points.linear import derivatives, frequencies, modes, time_constants
-from ctd.fixed_points.unique import cover, nearest_distance
+from ctd.fixed_points.unique import Basins, cover, nearest_distance
 from ctd.kernel import inputs_of
 
 FIXED, SLOW, LIMIT, DIVERGED = range(4)
@@ -509,6 +509,67 @@ def test_cover_many_converged_points():
     leaders, counts = np.unique(cover(points, 1e-3), return_counts=True)
     assert len(leaders) == 3
     np.testing.assert_array_equal(np.sort(counts), np.sort(np.bincount(which)))
+
+
+def found_in_blocks(points, rank, q, tol, size):
+    basins = Basins(tol, points.shape[1])
+    for start in range(0, len(points), size):
+        some = slice(start, start + size)
+        basins.add(points[some], rank[some], q[some])
+    return basins.points()
+
+
+@pytest.mark.parametrize("size", [7, 100, 4000])
+def test_basins_of_settled_ends_do_not_depend_on_blocks(size):
+    """Clusters far narrower than tol and farther apart: points, sizes, best members as computed at once."""
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((9, 20))
+    which = rng.integers(9, size=4000)
+    points = centres[which] + 1e-6 * rng.standard_normal((4000, 20))
+    q, rank = rng.random(4000), (rng.random(4000) < 0.3).astype(int) + (which > 6)
+    found = found_in_blocks(points, rank, q, 1e-2, size)
+    best = [min(np.flatnonzero(which == k), key=lambda r: (rank[r], q[r])) for k in range(9)]
+    counts = np.bincount(which)
+    order = np.lexsort((q[best], -counts, rank[best]))
+    row = np.array(best)[order]
+    for got, expected in zip(found, (points[row], rank[row], q[row], counts[order]), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(np.int8, st.tuples(st.integers(1, 60), st.integers(1, 5)), elements=st.integers(-4, 4)),
+    st.sampled_from([0.1, 1.01, 2.3]),
+    st.integers(1, 60),
+)
+def test_basins_stand_apart_and_hold_their_members(grid, tol, size):
+    """Whatever the points: all are counted, no two results are within tol, each row is within 1.5 tol."""
+    points = grid + 1e-3 * np.sin(np.arange(grid.size)).reshape(grid.shape)
+    q = np.abs(np.cos(np.arange(len(points))))
+    found, rank, best_q, count = found_in_blocks(points, np.zeros(len(points), int), q, tol, size)
+    apart = np.linalg.norm(found[:, None] - found, axis=-1)
+    assert (apart[~np.eye(len(found), dtype=bool)] > tol).all()
+    reach = np.linalg.norm(points[:, None] - found, axis=-1).min(axis=1)
+    assert (reach <= 1.5 * tol * (1 + 1e-9)).all()
+    assert count.sum() == len(points)
+    assert best_q.min() == q.min()
+    assert not rank.any()
+
+
+def test_basins_behind_each_other_in_the_projection():
+    """Twenty points that differ only beyond the first three principal components are told apart."""
+    rng = np.random.default_rng(2)
+    wide = 10 * rng.standard_normal((400, 3))
+    points = np.zeros((400, 24))
+    points[:, :3] = np.repeat(wide[:20], 20, axis=0)
+    points[np.arange(400), 3 + np.arange(400) % 20] = 0.1
+    found, *_, count = found_in_blocks(points, np.zeros(400, int), np.arange(400.0), 1e-2, 50)
+    assert len(found) == 400
+    again, *_, count = found_in_blocks(
+        np.concatenate([points] * 3), np.zeros(1200, int), np.arange(1200.0), 1e-2, 50
+    )
+    assert len(again) == 400
+    assert (count == 3).all()
 
 
 def test_nearest_distance_in_blocks():

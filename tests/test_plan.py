@@ -10,8 +10,10 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctd.kernel import Params, Traced, Var, one_shot
 from jobs.errors import JobError
-from jobs.plan import CHUNK_BYTES, Sizes, chunk_items, expand, lay_out
+from jobs.measure import shapes_and_coords
+from jobs.plan import CHUNK_BYTES, Sizes, chunk_shape, expand, lay_out
 from jobs.spec import RunSettings, parse_job
 
 SIZES = Sizes(state=100, work=100, result=100, shared=1000)
@@ -102,9 +104,26 @@ def test_lay_out_partitions(sizes, workers, result, shard_items):
     assert plan.n_shards == number + 1
     for layout in plan.layouts:
         assert 1 <= layout.slots <= layout.shard_items
-        chunk = chunk_items(layout.shard_items, result)
-        assert layout.shard_items % chunk == 0
-        assert chunk == 1 or chunk * result <= CHUNK_BYTES
+        if shard_items is None and layout.shard_items * result > CHUNK_BYTES[1]:
+            (chunk,) = chunk_shape((layout.shard_items,), result)
+            assert layout.shard_items % chunk == 0
+            assert chunk == 1 or CHUNK_BYTES[0] <= chunk * result <= CHUNK_BYTES[1]
+
+
+@pytest.mark.parametrize(
+    ("shard", "itemsize", "chunk"),
+    [
+        ((4096, 100), 8, (4096, 100)),  # 3.3 MB: whole
+        ((4096, 5000), 4, (512, 5000)),  # 82 MB: eight, of 10 MB
+        ((64, 300, 200, 50), 4, (1, 300, 200, 50)),  # items of 12 MB: one each
+        ((8, 400, 1000, 100), 4, (1, 40, 1000, 100)),  # items of 160 MB: parts of one
+        ((4877, 1000), 4, (4877, 1000)),  # a prime number of rows, 19.5 MB: rather that than 4 kB
+        ((10, 0), 8, (10, 1)),
+    ],
+)
+def test_chunk_shape_is_of_whole_items_within_bounds(shard, itemsize, chunk):
+    assert chunk_shape(shard, itemsize) == chunk
+    assert all(max(1, n) % k == 0 for n, k in zip(shard, chunk, strict=True))
 
 
 def test_lay_out_gives_every_worker_a_shard():
@@ -158,3 +177,14 @@ def test_plan_of_a_million_items_is_small():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     _, megabytes = map(float, done.stdout.split())
     assert megabytes < 500
+
+
+@pytest.mark.parametrize("name", ["gain", "status"])
+def test_result_with_the_name_of_a_column_is_refused(name):
+    class Gain(Params):
+        gain: Traced[float] = 1.0
+
+    run = lambda static, shared, traced, key: {name: traced.gain}
+    kernel = one_shot("gain", Gain, {name: Var()}, run)
+    with pytest.raises(JobError, match=f"kernel gain: result '{name}' has the name of a param"):
+        shapes_and_coords(kernel, Gain(), ".")

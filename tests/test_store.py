@@ -12,11 +12,12 @@ import xarray as xr
 import zarr
 
 from jobs import objects
-from jobs.arrays import digest
+from jobs.check import check
 from jobs.errors import JobError
 from jobs.gather import gather
 from jobs.job import FORMAT
 from jobs.run import SerialExecutor, difference, open_or_create, read_events, run_shards
+from jobs.sealed import digest
 from jobs.spec import parse_job
 from jobs.store import Store, open_store
 from jobs.work import Task
@@ -173,8 +174,10 @@ def test_markers_say_where_and_what(finished):
         assert marker["layout"] == {"slots": 4, "microbatch": 2, "devices": 1}
         assert marker["device_kind"] == "cpu"
         assert marker["seconds"] > 0
-        for name, sha in marker["sha256"].items():
-            assert digest(store.rows(shard.group, name, shard.start, shard.stop)) == sha
+        names = {key.split("/")[2] for key in marker["sha256"]}
+        assert names == {*store.names(shard.group), "status"}
+        for key, sha in marker["sha256"].items():
+            assert digest(objects.read(store.objects, key)) == sha
     events = [e["event"] for e in read_events(store)]
     assert events.count("done") == 8
     assert events[0] == "run"
@@ -284,3 +287,61 @@ def test_create_leaves_nothing_after_an_error(tmp_path, monkeypatch):
 def test_difference_names_fields():
     a, b = parse_job(JOB, "a"), parse_job({**JOB, "seed": 1, "run": {"retries": 9}}, "b")
     assert difference(a, b) == "  seed: 5 in the store, 1 in the job"
+
+
+# --- the layout of arrays -----------------------------------------------------------------------------
+
+WIDE = {
+    "kernel": "toy",
+    "params": {"n_steps": 3, "n": 900},
+    "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 20]}}},
+    "run": {"shard_items": 8, "slots": 8, "microbatch": 2},
+}
+"""Shards of 8, 8 and 4 items with results of 3.6 kB."""
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Chunks of 4 to 8 kB, so that a shard's values are cut into chunks inside its object."""
+    monkeypatch.setattr("jobs.plan.CHUNK_BYTES", (4_000, 8_000))
+
+
+def test_large_objects_are_cut_inside(tmp_path, cut):
+    store, _ = run(tmp_path / "w.zarr", WIDE)
+    array = store.array(0, "x")
+    assert (array.shards, array.chunks) == ((8, 900), (2, 900))
+    assert store.array(0, "norm").shards is None
+    keys = {k.removeprefix("results/0/x/") for k in objects.keys(store.objects, "results/0/x/c")}
+    assert keys == {"c/0/0", "c/1/0", "c/2/0"}
+    assert all(len(marker["sha256"]) == 5 for marker in store.markers())  # one an array and shard
+    tree = xr.open_datatree(store.address, engine="zarr")
+    with jax.enable_x64(True):
+        walked = toy.walk(19, 0, 900, 0.0, 3, 0.5, (0, 0), np.float32)
+    np.testing.assert_allclose(tree["results/0"].x[19], walked, atol=2e-6)  # float32, 3 steps
+    assert check(store.address) == []
+
+
+@pytest.mark.parametrize("where", ["whole", "last"])
+@pytest.mark.parametrize("left", [b"torn", b""])
+def test_a_shard_is_written_over_whatever_was_left(tmp_path, cut, where, left):
+    """The last object of an array is not filled by its rows; what a killed worker left is not read."""
+    store = make(tmp_path / "t.zarr", WIDE)
+    number = 2 if where == "last" else 0
+    for name in ("x", "norm"):
+        key = f"results/0/{name}/c/{number}{'/0' if name == 'x' else ''}"
+        objects.write(store.objects, key, left)
+    progress = run_shards(store, SerialExecutor(1))
+    assert progress.failed == {}
+    again, _ = run(tmp_path / "u.zarr", WIDE)
+    assert tree_bytes(store.address) == tree_bytes(again.address)
+
+
+def test_objects_are_those_that_zarr_would_write(tmp_path, cut):
+    store, _ = run(tmp_path / "z.zarr", WIDE)
+    other = make(tmp_path / "y.zarr", WIDE)
+    for name in [*store.names(0), "status"]:
+        other.array(0, name)[:] = store.rows(0, name, 0, 20)
+    found, expected = (
+        {k: v for k, v in tree_bytes(s.address).items() if "/c/" in k} for s in (store, other)
+    )
+    assert found == expected

@@ -1,6 +1,7 @@
 """The table of a network's fixed and slow points, from where its candidates ended."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ctd.blocks import blocks
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import Map, Network, find_cell
 from ctd.fixed_points.search import FIXED, SLOW
-from ctd.fixed_points.unique import cover, nearest_distance
+from ctd.fixed_points.unique import Basins, nearest_distance
 from ctd.kernel import Var
 
 
@@ -81,57 +83,78 @@ def reduce(
 
     Points come in the order of: the inputs x as they first appear, fixed before slow, larger basins
     first, lower q first. The point of a basin is its member of lowest q, fixed before slow. All
-    derivatives are computed in float64, whatever the searches ran in.
+    derivatives are computed in float64, whatever the searches ran in. The ends are read in blocks.
     """
     del columns
-    outcome, q = np.asarray(results["outcome"]), np.asarray(results["q"], float)
-    x_all = np.asarray(results["constant_input"], float)
-    ends = np.asarray(results["point"], float)
-    rows, counts, shares, n_unique = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0)], 0
-    for members in _by_input(x_all):
-        settled = members[np.isin(outcome[members], (FIXED, SLOW))]
-        best, count = _unique(settled, ends, q, outcome, options.unique_tol)
-        n_unique += len(best)
-        kept = np.sort(np.argsort(-count, kind="stable")[: options.max_points])
-        rows.append(best[kept])
-        counts.append(count[kept])
-        shares.append(count[kept] / len(members))
-    row, count = np.concatenate(rows), np.concatenate(counts)
-    points, x = ends[row], x_all[row]
-    states = np.asarray(shared.states, float).reshape(-1, ends.shape[1])
+    n_states = n_in = 0
+    by_input: dict[bytes, _Ends] = {}
+    for block in blocks(results, ("outcome", "q", "constant_input", "point")):
+        n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
+        for x, members in _by_input(np.asarray(block["constant_input"], float)):
+            basins = Basins(options.unique_tol, n_states)
+            by_input.setdefault(x.tobytes(), _Ends(x, basins)).add(block, members)
+    tables = [found.table(options.max_points) for found in by_input.values()]
+    join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
+    points = join("point", np.zeros((0, n_states)))
+    outcome, q = join("outcome", np.zeros(0, int)), join("q", np.zeros(0))
+    x = join("constant_input", np.zeros((0, n_in)))
+    states = np.asarray(shared.states, float).reshape(-1, n_states)
     nearest = nearest_distance(points, states)
     return {
-        "kind": np.where(outcome[row] == FIXED, "fixed", "slow"),
+        "kind": np.where(outcome == FIXED, "fixed", "slow"),
         "point": points,
         "constant_input": x,
-        "q": q[row],
-        "residual": np.sqrt(2 * q[row]),
-        "count": count,
-        "basin_share": np.concatenate(shares),
+        "q": q,
+        "residual": np.sqrt(2 * q),
+        "count": join("count", np.zeros(0, int)),
+        "basin_share": join("basin_share", np.zeros(0)),
         "nearest_state": nearest,
         "outlier": nearest > options.outlier_tol * float(shared.spread),
-        "n_unique": np.asarray(n_unique),
-        **_linearise(map_of, inputs, shared, points, x, outcome[row] == SLOW),
+        "n_unique": np.asarray(sum(table["n_unique"] for table in tables)),
+        **_linearise(map_of, inputs, shared, points, x, outcome == SLOW),
     }
 
 
-def _by_input(x: np.ndarray) -> list[np.ndarray]:
-    """The rows of each distinct input, in the order in which they first appear."""
-    if x.shape[1] == 0:
-        return [np.arange(len(x))]
-    _, first, inverse = np.unique(x, axis=0, return_index=True, return_inverse=True)
-    return [np.flatnonzero(inverse.ravel() == k) for k in np.argsort(first)]
+def _by_input(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(x, its rows) of each distinct input, in the order in which they first appear."""
+    if not len(x):
+        return []
+    if (x == x[0]).all():
+        return [(x[0], np.arange(len(x)))]
+    values, first, inverse = np.unique(x, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(inverse.ravel(), kind="stable")
+    rows = np.split(order, np.cumsum(np.bincount(inverse.ravel())))
+    return [(values[k], rows[k]) for k in np.argsort(first)]
 
 
-def _unique(
-    rows: np.ndarray, ends: np.ndarray, q: np.ndarray, outcome: np.ndarray, tol: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(row of the best member, number of members) of every distinct point."""
-    ordered = rows[np.lexsort((q[rows], outcome[rows]))]
-    leaders, counts = np.unique(cover(ends[ordered], tol), return_counts=True)
-    best = ordered[leaders]
-    order = np.lexsort((q[best], -counts, outcome[best]))
-    return best[order], counts[order]
+@dataclass
+class _Ends:
+    """Where the candidates with one input ended."""
+
+    x: np.ndarray
+    basins: Basins
+    n: int = 0
+
+    def add(self, block: Mapping[str, np.ndarray], members: np.ndarray) -> None:
+        """Take in some rows of a block."""
+        self.n += len(members)
+        rows = members[np.isin(block["outcome"][members], (FIXED, SLOW))]
+        q = np.asarray(block["q"][rows], float)
+        self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q)
+
+    def table(self, max_points: int) -> dict[str, Any]:
+        """The distinct points, at most so many of them, with the largest basins."""
+        points, outcome, q, count = self.basins.points()
+        kept = np.sort(np.argsort(-count, kind="stable")[:max_points])
+        return {
+            "point": points[kept],
+            "outcome": outcome[kept],
+            "q": q[kept],
+            "count": count[kept],
+            "basin_share": count[kept] / self.n,
+            "constant_input": np.tile(self.x, (len(kept), 1)),
+            "n_unique": len(count),
+        }
 
 
 def _linearise(
