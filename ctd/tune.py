@@ -21,7 +21,7 @@ a machine with other work, and the choice stays for the whole run."""
 
 def microbatch_candidates(kernel: Kernel, slots: int) -> list[int]:
     """The microbatches worth measuring: those that the kernel names, cut to `slots` (0: all)."""
-    return sorted({min(m or slots, slots) for m in kernel.microbatches})
+    return sorted({min(m or slots, slots) for m in kernel.candidates()})
 
 
 def fastest_microbatch(

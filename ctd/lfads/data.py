@@ -1,0 +1,260 @@
+"""The trials that models are fitted to: read from HDF5, checked, cut into what the encoder sees.
+
+Two layouts, told apart by their names; `NAME` stands for train and eval, or train and valid:
+
+    ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs
+    lfads-torch   NAME_encod_data, NAME_recon_data; if known NAME_ext_input, NAME_behavior, NAME_truth
+
+In lfads-torch's the encoder sees fewer units and bins than are reconstructed if `encod` is smaller than
+`recon`; in the other `held_out_units` and `held_out_bins` say so. True rates and inputs may cover the
+first trials alone.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import gammaln
+
+from ctd.data import read_hdf5
+
+
+class Trials(NamedTuple):
+    """Trials for training or for evaluation; None where the file has no such thing."""
+
+    data: np.ndarray
+    """(trial, time, unit) counts, or reals if the likelihood is Gaussian."""
+    encoded: np.ndarray | None = None
+    """(trial, encoded time, encoded unit) what the encoder sees, where that is not a part of `data`."""
+    external: np.ndarray | None = None
+    """(trial, time, external input)"""
+    behavior: np.ndarray | None = None
+    """(trial, time, channel)"""
+    rates: np.ndarray | None = None
+    """(some trials, time, unit) the truth."""
+    inputs: np.ndarray | None = None
+    """(some trials, time, input) the truth."""
+
+
+class Dataset(NamedTuple):
+    """What all models of a group share."""
+
+    train: Trials
+    evaluation: Trials
+    seen_units: np.ndarray
+    """Numbers of the units that the encoder sees."""
+    held_units: np.ndarray
+    """Numbers of the others."""
+    seen_bins: np.ndarray
+    """Numbers of the bins that it sees: the first ones."""
+    bias: np.ndarray
+    """(output,) log mean counts; mean and log variance of every unit, if Gaussian."""
+    log_factorial: np.ndarray | None
+    """log x! for x up to the largest count; None if Gaussian."""
+
+
+NAMES: dict[str, dict[str, str | None]] = {
+    "ctd": {
+        "data": "{}",
+        "encoded": None,
+        "external": "{}_external",
+        "behavior": "{}_behavior",
+        "rates": "{}_rates",
+        "inputs": "{}_inputs",
+    },
+    "lfads-torch": {
+        "data": "{}_recon_data",
+        "encoded": "{}_encod_data",
+        "external": "{}_ext_input",
+        "behavior": "{}_behavior",
+        "rates": "{}_truth",
+        "inputs": "{}_inputs",
+    },
+}
+
+
+def load(inputs: Any) -> Dataset:
+    """Read and check the file. Raises ValueError, naming file and dataset."""
+    if inputs.data is None:
+        raise ValueError(
+            "data: the HDF5 file of the trials is needed: (trial, time, unit) datasets train and eval, or "
+            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data"
+        )
+    return make_dataset(read_hdf5(inputs.data), inputs, str(inputs.data))
+
+
+Found = Mapping[str, tuple[str, np.ndarray]]
+"""Field of `Trials` -> (its name in the file, its array)."""
+
+
+def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "data") -> Dataset:
+    """The trials in arrays of one of the layouts, for the model `inputs`."""
+    found = _find(arrays, where)
+    for parts in found:
+        for field, (name, array) in parts.items():
+            _check_array(f"{where}: {name}", array, field, inputs.likelihood)
+        _check_within(where, parts)
+    _check_between(where, *found)
+    train, evaluation = (_trials(parts, inputs) for parts in found)
+    units, bins = _seen(where, train, inputs)
+    if all(
+        trials.encoded is None or _is_part(trials, units, bins) for trials in (train, evaluation)
+    ):
+        # The usual case: one copy serves.
+        train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
+    if len(bins) <= inputs.lag:
+        raise ValueError(
+            f"lag: {inputs.lag} bins around its own are hidden from the controller, but trials of {where} "
+            f"show {len(bins)} to the encoder; shorten the lag"
+        )
+    bias, table = _moments(where, train, evaluation, inputs)
+    held_units = np.setdiff1d(np.arange(train.data.shape[2]), units)
+    return Dataset(train, evaluation, units, held_units, bins, bias, table)
+
+
+def _find(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Found, Found]:
+    """The arrays for training and for evaluation, by the names of the layout."""
+    layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
+    found = []
+    for role in ("train", "eval" if layout == "ctd" else "valid"):
+        names = {k: pattern.format(role) for k, pattern in NAMES[layout].items() if pattern}
+        if names["data"] not in arrays and names.get("encoded") in arrays:
+            names["data"] = names["encoded"]  # nothing is held out
+        missing = sorted({names["data"], names.get("encoded", names["data"])} - set(arrays))
+        if missing:
+            raise ValueError(
+                f"{where}: lacks {', '.join(missing)}, (trial, time, unit); found "
+                f"{', '.join(sorted(arrays))}"
+            )
+        found.append({k: (name, arrays[name]) for k, name in names.items() if name in arrays})
+    return found[0], found[1]
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> None:
+    if array.ndim != 3:
+        raise ValueError(f"{where} has the shape {array.shape}; (trial, time, ...) expected")
+    if 0 in array.shape:
+        raise ValueError(f"{where} has the shape {array.shape}: it is empty")
+    if array.dtype.kind == "c":
+        raise ValueError(f"{where} has complex numbers; reals expected")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        first = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"{where} has {int((~np.isfinite(array)).sum())} NaN or infinite entries, the first at {first}; "
+            "leave out such trials or fill them"
+        )
+    if field == "data" and likelihood == "poisson":
+        bad = (array < 0) | (array != np.floor(array)) if array.dtype.kind in "if" else array < 0
+        if bad.any():
+            first = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{where} holds {array[first]} at {first}, but a Poisson likelihood needs counts 0, 1, 2, "
+                "...; give spike counts, not rates, or `likelihood: gaussian`"
+            )
+
+
+def _check_within(where: str, parts: Found) -> None:
+    """Lengths along trial and time agree; the truth may have fewer trials."""
+    by, data = parts["data"]
+    for field, (dataset, array) in parts.items():
+        short = field in ("rates", "inputs") and len(array) < len(data)
+        if len(array) != len(data) and not short:
+            raise ValueError(
+                f"{where}: {dataset} has {len(array)} trials, but {by} has {len(data)}"
+            )
+        if array.shape[1] != data.shape[1] and field != "encoded":
+            raise ValueError(
+                f"{where}: {dataset} has {array.shape[1]} time bins, but {by} has {data.shape[1]}"
+            )
+        if field == "rates" and array.shape[2] != data.shape[2]:
+            raise ValueError(
+                f"{where}: {dataset} has {array.shape[2]} units, but {by} has {data.shape[2]}"
+            )
+        if field == "encoded" and (
+            array.shape[1] > data.shape[1] or array.shape[2] > data.shape[2]
+        ):
+            raise ValueError(
+                f"{where}: {dataset} has the shape {array.shape}, more than {by} with {data.shape}: what "
+                "the encoder sees is a part of what is reconstructed"
+            )
+
+
+def _check_between(where: str, first: Found, second: Found) -> None:
+    """Training and evaluation have the same units, bins and channels."""
+    for field in ("data", "encoded", "external", "behavior"):
+        if (field in first) != (field in second):
+            has, lacks = (first, "evaluation") if field in first else (second, "training")
+            raise ValueError(
+                f"{where}: {has[field][0]} is there, but its like for {lacks} is missing"
+            )
+        if field in first and first[field][1].shape[1:] != second[field][1].shape[1:]:
+            (a, x), (b, y) = first[field], second[field]
+            raise ValueError(
+                f"{where}: {a} has (time, ...) {x.shape[1:]}, but {b} has {y.shape[1:]}; they must agree"
+            )
+
+
+def _trials(parts: Found, inputs: Any) -> Trials:
+    """Counts in as few bytes as hold them, all else in the model's precision."""
+    made = {}
+    for field, (_, array) in parts.items():
+        if field == "data" and inputs.likelihood == "poisson":
+            small = array.max() < 256
+            made[field] = array.astype(np.uint8 if small else np.int32)
+        else:
+            made[field] = array.astype(inputs.dtype)
+    return Trials(**made)
+
+
+def _seen(where: str, train: Trials, inputs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the units and of the bins that the encoder sees."""
+    n_bins, n_units = train.data.shape[1:]
+    held_units, held_bins = inputs.held_out_units, inputs.held_out_bins
+    if train.encoded is not None:
+        if held_units or held_bins:
+            raise ValueError(
+                f"held_out_units, held_out_bins: {where} says itself what is held out, by train_encod_data; "
+                "leave these fields out"
+            )
+        return np.arange(train.encoded.shape[2]), np.arange(train.encoded.shape[1])
+    beyond = sorted(u for u in held_units if u >= n_units)
+    if beyond:
+        raise ValueError(
+            f"held_out_units: {', '.join(map(str, beyond))} do not exist; {where} has the units 0 to "
+            f"{n_units - 1}"
+        )
+    if len(held_units) == n_units or held_bins >= n_bins:
+        what = f"{held_bins} of {n_bins} bins" if held_bins >= n_bins else f"all {n_units} units"
+        raise ValueError(f"held_out: {what} of {where} are held out; the encoder must see some")
+    return np.setdiff1d(np.arange(n_units), held_units), np.arange(n_bins - held_bins)
+
+
+def _is_part(trials: Trials, units: np.ndarray, bins: np.ndarray) -> bool:
+    assert trials.encoded is not None
+    return np.array_equal(trials.encoded, trials.data[:, : len(bins), : len(units)])
+
+
+def _moments(
+    where: str, train: Trials, evaluation: Trials, inputs: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(bias of the output, table of log x!)."""
+    mean = train.data.mean((0, 1), dtype=float)
+    if inputs.likelihood == "gaussian":
+        variance = np.maximum(train.data.var((0, 1), dtype=float), 1e-6)
+        return np.concatenate([mean, np.log(variance)]).astype(inputs.dtype), None
+    silent = np.flatnonzero(mean == 0)
+    if len(silent):
+        warnings.warn(
+            f"{where}: {len(silent)} units have no spike in training: {', '.join(map(str, silent[:10]))}"
+            f"{', ...' if len(silent) > 10 else ''}; they are kept, their rates start near 0",
+            stacklevel=2,
+        )
+    # Half a spike in all of the data: a finite logarithm for a silent unit.
+    least = 0.5 / (train.data.shape[0] * train.data.shape[1])
+    largest = max(int(train.data.max()), int(evaluation.data.max()))
+    table = gammaln(np.arange(largest + 1) + 1.0)
+    return np.log(np.maximum(mean, least)).astype(inputs.dtype), table.astype(inputs.dtype)

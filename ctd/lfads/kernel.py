@@ -1,0 +1,266 @@
+"""The kernel of `ctd.lfads`: one model in training, and what is kept of it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ctd.kernel import Kernel, Outcome
+from ctd.lfads import metrics
+from ctd.lfads.data import Dataset, load
+from ctd.lfads.loss import TERMS, evaluate
+from ctd.lfads.model import Tree, factor_weights, flatten, init_weights, unflatten
+from ctd.lfads.names import DIMS
+from ctd.lfads.params import Model
+from ctd.lfads.plots import plots
+from ctd.lfads.posterior import posterior_mean
+from ctd.lfads.summary import DIVERGED, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
+from ctd.lfads.train import STEP_TERMS, optimizer, train_step
+
+EVAL_TERMS = ("loss", *TERMS)
+
+OUTCOMES = (
+    Outcome("trained", "all training steps were taken"),
+    Outcome("stopped_early", "no better evaluation for `patience` of them"),
+    Outcome("diverged", "loss or gradient not finite", failed=True),
+)
+
+
+class State(NamedTuple):
+    """A model in training."""
+
+    weights: jax.Array
+    """All of them in one vector."""
+    optimizer: Any
+    step: jax.Array
+    """int32, minibatches seen."""
+    best: jax.Array
+    """The weights of the best evaluation so far; the first ones before it."""
+    best_value: jax.Array
+    """Its criterion; inf before it."""
+    best_step: jax.Array
+    stale: jax.Array
+    """Evaluations since then."""
+    curves: dict[str, jax.Array]
+    """Name -> (batch,): mean over a block's steps, and evaluations at its end; NaN where not reached."""
+    outcome: jax.Array
+    done: jax.Array
+
+
+def item_keys(key: jax.Array, traced: Any) -> jax.Array:
+    """Keys of the first weights, of training, of evaluation and of the posterior."""
+    return jax.random.split(jax.random.fold_in(key, traced.seed), 4)
+
+
+def _first_weights(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
+    n_external = 0 if shared.train.external is None else shared.train.external.shape[-1]
+    bias = jnp.asarray(shared.bias, static.dtype)
+    return init_weights(static, traced, key, len(shared.seen_units), n_external, bias)
+
+
+def _shapes(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
+    """Weights as shapes and dtypes."""
+    return jax.eval_shape(lambda: _first_weights(static, shared, traced, key))
+
+
+def init(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> State:
+    weights = flatten(_first_weights(static, shared, traced, item_keys(key, traced)[0]))
+    n_blocks = -(-static.n_batches // static.report_every)
+    names = [f"train.{name}" for name in STEP_TERMS] + [f"eval.{name}" for name in EVAL_TERMS]
+    zero = jnp.zeros((), jnp.int32)
+    return State(
+        weights,
+        optimizer(traced).init(weights),
+        zero,
+        weights,
+        jnp.full((), jnp.inf, static.dtype),
+        zero,
+        zero,
+        {name: jnp.full(n_blocks, jnp.nan, static.dtype) for name in names},
+        zero,
+        jnp.zeros((), bool),
+    )
+
+
+def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: State) -> State:
+    """`report_every` steps, or those that are left, and one evaluation."""
+    _, key_train, key_eval, _ = item_keys(key, traced)
+    block = state.step // static.report_every
+    like = _shapes(static, shared, traced, key)
+
+    def body(carry: Any, _: None) -> tuple[Any, Any]:
+        weights, optimizer_state, step, diverged = carry
+        *moved_to, terms, finite = train_step(
+            static, traced, shared, key_train, step, weights, optimizer_state, like
+        )
+        # Beyond the last step, and from the first step that is not finite on, the model stands.
+        active = (step < static.n_batches) & ~diverged
+        moved = active & finite
+        keep = lambda new, old: jnp.where(moved, new, old)
+        new = jax.tree.map(keep, tuple(moved_to), (weights, optimizer_state))
+        terms = {name: jnp.where(moved, value, jnp.nan) for name, value in terms.items()}
+        return (*new, step + moved, diverged | (active & ~finite)), terms
+
+    start = (state.weights, state.optimizer, state.step, jnp.zeros((), bool))
+    (weights, optimizer_state, step, diverged), terms = lax.scan(
+        body, start, length=static.report_every
+    )
+    values = {f"train.{name}": jnp.nanmean(value) for name, value in terms.items()}
+    evaluated = evaluate(static, traced, shared, unflatten(weights, like), key_eval)
+    values |= {f"eval.{name}": value for name, value in evaluated.items()}
+    criterion = evaluated[static.criterion]
+    better = criterion < state.best_value
+    stale = jnp.where(better, 0, state.stale + 1)
+    early = (traced.patience > 0) & (stale >= traced.patience) & (step < static.n_batches)
+    return State(
+        weights,
+        optimizer_state,
+        step,
+        jnp.where(better, weights, state.best),
+        jnp.where(better, criterion, state.best_value),
+        jnp.where(better, step, state.best_step),
+        stale,
+        {name: curve.at[block].set(values[name]) for name, curve in state.curves.items()},
+        jnp.where(diverged, DIVERGED, jnp.where(early, STOPPED_EARLY, TRAINED)).astype(jnp.int32),
+        diverged | early | (step >= static.n_batches),
+    )
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def result(
+    static: Any, shared: Dataset, traced: Any, key: jax.Array, state: State
+) -> dict[str, jax.Array]:
+    """Of the best weights: the weights, evaluation, posterior means of some trials, metrics."""
+    key_posterior = item_keys(key, traced)[3]
+    weights = unflatten(state.best, _shapes(static, shared, traced, key))
+    trials, floor = shared.evaluation, traced.variance_floor
+    n = min(static.n_metric, len(trials.data))
+    means = posterior_mean(static, floor, shared, trials, weights, n, key_posterior)
+    if not static.controller:
+        del means["inferred_inputs"]
+    values = {f"curve.{name}": curve for name, curve in state.curves.items()}
+    block = jnp.maximum(state.best_step - 1, 0) // static.report_every
+    values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
+    values |= _metrics(static, shared, means)
+    if trials.behavior is not None:
+        values["behavior_r2"] = _behavior_r2(static, floor, shared, weights, means, key_posterior)
+    if static.n_saved:
+        values |= {name: value[: static.n_saved] for name, value in means.items()}
+    return (
+        values
+        | _weights(static, weights)
+        | {
+            "batches": state.step,
+            "best_batch": state.best_step,
+            "outcome": state.outcome,
+        }
+    )
+
+
+def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What the posterior means of the first evaluation trials are worth."""
+    trials, rates = shared.evaluation, means["rates"]
+    counts = jnp.asarray(trials.data[: len(rates)])
+    values = {}
+    n_bins, seen, held = len(shared.seen_bins), shared.seen_units, shared.held_units
+    if static.likelihood == "poisson":
+        inside = lambda a: a[:, :n_bins]
+        values["bits_per_spike"] = metrics.bits_per_spike(
+            inside(counts)[..., seen], inside(rates)[..., seen]
+        )
+        if len(held):
+            values["cosmoothing_bits_per_spike"] = metrics.bits_per_spike(
+                inside(counts)[..., held], inside(rates)[..., held]
+            )
+        if n_bins < counts.shape[1]:
+            values["forward_bits_per_spike"] = metrics.bits_per_spike(
+                counts[:, n_bins:], rates[:, n_bins:]
+            )
+    if trials.rates is not None:
+        n = min(len(trials.rates), len(rates))
+        values["rate_r2"] = metrics.rate_r2(rates[:n], jnp.asarray(trials.rates[:n], rates.dtype))
+    if trials.inputs is not None and "inferred_inputs" in means:
+        n = min(len(trials.inputs), len(rates))
+        by_lag = metrics.input_r2(
+            means["inferred_inputs"][:n], jnp.asarray(trials.inputs[:n], rates.dtype)
+        )
+        values |= {"input_r2": by_lag[len(by_lag) // 2], "input_r2_by_lag": by_lag}
+    return values
+
+
+def _behavior_r2(
+    static: Any,
+    floor: Any,
+    shared: Dataset,
+    weights: Tree,
+    means: dict[str, jax.Array],
+    key: jax.Array,
+) -> jax.Array:
+    """Of a ridge regression on factors, fitted on training trials."""
+    train, n = shared.train, len(means["factors"])
+    n_train = min(static.n_metric, len(train.data))
+    key = jax.random.fold_in(key, 1)
+    fitted = posterior_mean(static, floor, shared, train, weights, n_train, key, ("factors",))
+    assert train.behavior is not None
+    assert shared.evaluation.behavior is not None
+    return metrics.ridge_r2(
+        fitted["factors"],
+        jnp.asarray(train.behavior[:n_train]),
+        means["factors"],
+        jnp.asarray(shared.evaluation.behavior[:n]),
+    )
+
+
+def _weights(static: Any, weights: Tree) -> dict[str, jax.Array]:
+    """The generator as a network of `ctd.cells.gru` whose readout are the factors; the rest by its path.
+
+    Its h0 is the mean of the prior of initial conditions.
+    """
+    generator = dict(weights["generator"])
+    generator["wO"] = factor_weights(generator)
+    generator["bO"] = jnp.zeros(static.n_factors, static.dtype)
+    generator["h0"] = weights["ic_prior"]["mean"]
+    values = {f"weights.{name}": value for name, value in generator.items()}
+    for part, entries in weights.items():
+        if part != "generator":
+            values |= {f"model.{part}.{name}": value for name, value in entries.items()}
+    return values
+
+
+def coords(inputs: Any, shared: Dataset) -> dict[str, np.ndarray]:
+    """How many batches each entry of a curve ends at; the lags of inputs."""
+    ends = np.arange(
+        inputs.report_every, inputs.n_batches + inputs.report_every, inputs.report_every
+    )
+    found = {"batch": np.minimum(ends, inputs.n_batches)}
+    if shared.evaluation.inputs is not None and inputs.controller:
+        found["lag"] = np.array(metrics.lags(shared.evaluation.data.shape[1]))
+    return found
+
+
+kernel = Kernel(
+    name="lfads",
+    Params=Model,
+    dims=DIMS,
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda state: state.done,
+    result=result,
+    outcomes=OUTCOMES,
+    coords=coords,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Options,
+    summary=("model", "eval_loss"),
+    plots=plots,
+    width=16,
+    # Weights of its own: on a CPU a model alone keeps them in cache, on a GPU its products are too small.
+    # Measuring would take a good part of a run.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
+)

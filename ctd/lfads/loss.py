@@ -1,0 +1,243 @@
+"""The loss of LFADS: the negative evidence lower bound of a trial, in nats, mean over a minibatch.
+
+    loss = nll + k (kl_ic KL_ic + kl_input KL_inputs) + l (l2_generator |W_g|^2 + l2_controller |W_c|^2)
+
+nll is -log p(data | rates) summed over bins and units, log x! included; k and l are ramps of the training
+step. |W|^2 runs over the recurrent weights alone.
+
+Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the data from the
+encoder and reconstructs only what it hid, so that a model cannot pass single spikes through. The hidden
+entries are weighted by 1 / share: the expected nll stays that of all data, and the KL keeps its scale.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ctd.lfads.data import Dataset, Trials
+from ctd.lfads.distributions import (
+    ar1_kl,
+    gaussian_kl,
+    gaussian_log_likelihood,
+    poisson_log_likelihood,
+)
+from ctd.lfads.model import Decoded, Encoded, Noise, Tree, decode, encode
+
+TERMS = ("nll", "kl_ic", "kl_input")
+"""The parts of the negative ELBO, nats a trial."""
+
+
+class Batch(NamedTuple):
+    """Trials of one pass, time first."""
+
+    data: jax.Array
+    """(time, trial, unit)"""
+    seen: jax.Array
+    """(encoded time, trial, encoded unit) what the encoder may see of it."""
+    external: jax.Array
+    """(time, trial, external input)"""
+    log_factorial: jax.Array | None
+    """(time, trial, unit) log x!, for counts."""
+
+
+def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> Batch:
+    """The trials with these numbers."""
+    rows = trials.data[index].swapaxes(0, 1)
+    data = rows.astype(static.dtype)
+    if trials.encoded is not None:
+        seen = trials.encoded[index].swapaxes(0, 1).astype(static.dtype)
+    else:
+        seen = data[: len(dataset.seen_bins)]
+        if len(dataset.seen_units) < data.shape[-1]:
+            seen = seen[..., dataset.seen_units]
+    if trials.external is None:
+        external = jnp.zeros((*data.shape[:2], 0), static.dtype)
+    else:
+        external = trials.external[index].swapaxes(0, 1).astype(static.dtype)
+    # A look-up: log gamma of every entry would take as long as its likelihood.
+    table = dataset.log_factorial
+    return Batch(data, seen, external, None if table is None else table[rows.astype(jnp.int32)])
+
+
+# --- noise ----------------------------------------------------------------------------------------
+
+
+def draw_noise(static: Any, key: jax.Array, batch: Batch) -> Noise:
+    """The noise of a pass in which nothing is dropped."""
+    n_steps, n_trials = batch.data.shape[:2]
+    n_inferred = static.n_inputs if static.controller else 0
+    shapes = (n_trials, static.generator), (n_steps, n_trials, n_inferred)
+    return Noise(*_cut(shapes, lambda n: jax.random.normal(key, (n,), static.dtype)))
+
+
+def draw_dropout(
+    static: Any, traced: Any, key: jax.Array, batch: Batch, noise: Noise
+) -> tuple[Noise, jax.Array]:
+    """(noise with the masks of a training pass, weights of the seen entries in the nll)."""
+    n_steps, n_trials = batch.data.shape[:2]
+    width, n_seen = 2 * static.encoder, len(batch.seen)
+    encoded_steps = n_seen if static.controller else 0
+    drawn, *others = _cut(
+        (
+            batch.seen.shape,
+            (n_trials, width),
+            (n_steps, n_trials, static.generator),
+            (encoded_steps, n_trials, width),
+        ),
+        lambda n: _uniform(key, n, static.dtype),
+    )
+    hidden, rate = traced.coordinated_dropout, traced.dropout
+    ends, states, encoded = (jnp.where(u >= rate, 1 / (1 - rate), 0) for u in others)
+    # One draw decides both: below `hidden` an entry is hidden, and of the others a share is dropped.
+    keep = (1 - hidden) * (1 - rate)
+    data = jnp.where(drawn >= 1 - keep, 1 / keep, 0)
+    shown_weight = jnp.where(hidden > 0, 0, 1).astype(static.dtype)
+    hidden_weight = 1 / jnp.where(hidden > 0, hidden, 1)
+    weights = jnp.where(drawn < hidden, hidden_weight, shown_weight)
+    masks = {"data": data, "ends": ends, "states": states}
+    return noise._replace(**masks, encoded=encoded if static.controller else None), weights
+
+
+def _cut(shapes: tuple[tuple[int, ...], ...], draw: Callable[[int], jax.Array]) -> list[jax.Array]:
+    """Arrays of these shapes from one draw of all their entries: each draw adds to compile time."""
+    stops = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = jnp.split(draw(int(stops[-1])), stops[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:
+    """n numbers in [0, 1), in steps of 2^-16: fine enough for a rate, at half the price of full ones."""
+    pairs = jax.random.bits(key, (-(-n // 2),), jnp.uint32)
+    return lax.bitcast_convert_type(pairs, jnp.uint16).ravel()[:n].astype(dtype) / 65536
+
+
+def spread_weights(dataset: Dataset, weights: jax.Array, n_steps: int, n_units: int) -> jax.Array:
+    """Weights of what the encoder sees -> of all entries: what it never sees counts once."""
+    n_bins, _, n_seen = weights.shape
+    if n_seen < n_units:
+        # Column n_seen, of ones, stands for the units that are not seen.
+        source = jnp.full(n_units, n_seen).at[dataset.seen_units].set(jnp.arange(n_seen))
+        weights = jnp.pad(weights, ((0, 0), (0, 0), (0, 1)), constant_values=1)[..., source]
+    return jnp.pad(weights, ((0, n_steps - n_bins), (0, 0), (0, 0)), constant_values=1)
+
+
+# --- terms ----------------------------------------------------------------------------------------
+
+
+def log_likelihood(static: Any, floor: Any, batch: Batch, output: jax.Array) -> jax.Array:
+    """(time, trial, unit) log p(data | output)."""
+    if static.likelihood == "poisson":
+        return poisson_log_likelihood(batch.data, output, batch.log_factorial)
+    mean, log_variance = jnp.split(output, 2, axis=-1)
+    return gaussian_log_likelihood(batch.data, mean, jnp.exp(log_variance) + floor)
+
+
+def divergences(
+    static: Any, weights: Tree, encoded: Encoded, decoded: Decoded
+) -> tuple[jax.Array, jax.Array]:
+    """(trial,) KL of the initial condition, and of the inferred inputs over all steps."""
+    prior = weights["ic_prior"]
+    ic = gaussian_kl(
+        encoded.ic_mean, encoded.ic_variance, prior["mean"], jnp.exp(prior["log_variance"])
+    )
+    if not static.controller:
+        return ic.sum(-1), jnp.zeros(ic.shape[0], ic.dtype)
+    prior = weights["input_prior"]
+    moments = decoded.input_mean, decoded.input_variance, prior["mean"]
+    variance = jnp.exp(prior["log_variance"])
+    if static.input_prior == "ar1":
+        inputs = ar1_kl(*moments, variance, jnp.exp(prior["log_tau"]))
+    else:
+        inputs = gaussian_kl(*moments, variance)
+    return ic.sum(-1), inputs.sum((0, -1))
+
+
+def bound(
+    static: Any,
+    weights: Tree,
+    floor: Any,
+    batch: Batch,
+    noise: Noise,
+    entry_weights: jax.Array | None = None,
+) -> dict[str, jax.Array]:
+    """(trial,) each term of the negative ELBO by one draw."""
+    encoded = encode(static, weights, batch.seen, len(batch.data), floor, noise)
+    decoded = decode(static, weights, encoded, batch.external, floor, noise)
+    likelihood = log_likelihood(static, floor, batch, decoded.output)
+    if entry_weights is not None:
+        likelihood = likelihood * entry_weights
+    kl_ic, kl_input = divergences(static, weights, encoded, decoded)
+    return {"nll": -likelihood.sum((0, 2)), "kl_ic": kl_ic, "kl_input": kl_input}
+
+
+def ramp(step: jax.Array, start: Any, length: jax.Array, dtype: Any) -> jax.Array:
+    """start at step 0, rising linearly to 1 at step `length`."""
+    share = jnp.minimum(step.astype(dtype) / jnp.maximum(length, 1).astype(dtype), 1)
+    return jnp.where(length > 0, start + (1 - start) * share, 1)
+
+
+def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
+    """The L2 penalty on recurrent weights, the columns of the state, at its full scale."""
+    square = lambda cell: sum(
+        jnp.sum(cell[name][:, : cell["wCHX"].shape[0]] ** 2) for name in ("wRUHX", "wCHX")
+    )
+    total = traced.l2_generator * square(weights["generator"])
+    if static.controller:
+        total += traced.l2_controller * square(weights["controller"])
+    return total
+
+
+def training_loss(
+    static: Any,
+    traced: Any,
+    dataset: Dataset,
+    weights: Tree,
+    batch: Batch,
+    key: jax.Array,
+    step: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(loss, its terms before scales and ramps) of one minibatch at this step of training."""
+    key_noise, key_dropout = jax.random.split(key)
+    noise = draw_noise(static, key_noise, batch)
+    noise, seen_weights = draw_dropout(static, traced, key_dropout, batch, noise)
+    n_steps, _, n_units = batch.data.shape
+    entry_weights = spread_weights(dataset, seen_weights, n_steps, n_units)
+    parts = bound(static, weights, traced.variance_floor, batch, noise, entry_weights)
+    terms = {name: value.mean() for name, value in parts.items()}
+    terms["l2"] = penalty(static, traced, weights)
+    kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
+    k = ramp(step, traced.kl_start, traced.kl_ramp, static.dtype)
+    l = ramp(step, 0.0, traced.l2_ramp, static.dtype)
+    return terms["nll"] + k * kl + l * terms["l2"], terms
+
+
+def chunks(n: int, size: int) -> tuple[jax.Array, jax.Array]:
+    """(chunk, row) trial numbers below n in chunks of one size, and which of them are not filling."""
+    size = min(size, n)
+    number = jnp.arange(-(-n // size) * size).reshape(-1, size)
+    return jnp.minimum(number, n - 1), number < n
+
+
+def evaluate(
+    static: Any, traced: Any, dataset: Dataset, weights: Tree, key: jax.Array
+) -> dict[str, jax.Array]:
+    """Terms of the negative ELBO, at full scales, mean over all evaluation trials, one draw each."""
+    trials = dataset.evaluation
+    n = len(trials.data)
+    index, real = chunks(n, static.batch_size)
+
+    def part(now: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+        number, rows, counted = now
+        batch = gather(static, dataset, trials, rows)
+        noise = draw_noise(static, jax.random.fold_in(key, number), batch)
+        terms = bound(static, weights, traced.variance_floor, batch, noise)
+        return {name: jnp.sum(jnp.where(counted, value, 0)) for name, value in terms.items()}
+
+    sums = lax.map(part, (jnp.arange(len(index)), index, real))
+    terms = {name: value.sum() / n for name, value in sums.items()}
+    return terms | {"loss": terms["nll"] + terms["kl_ic"] + terms["kl_input"]}

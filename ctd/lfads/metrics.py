@@ -1,0 +1,75 @@
+"""How good a posterior mean is: against the data, against the truth where it is known, for behaviour."""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+
+MAX_LAG = 3
+"""Inferred inputs are compared with true ones up to so many bins earlier and later."""
+
+
+def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:
+    """(log p(counts | rates) - log p(counts | each unit's mean)) / (spikes log 2), over (trial, time, unit).
+
+    Pei et al. 2021 (the Neural Latents Benchmark, arXiv 2109.04463), eq. 3; log x! cancels. NaN without
+    any spike.
+    """
+    counts = counts.astype(rates.dtype)
+    mean = counts.mean((0, 1), keepdims=True)
+    # xlogy: a silent unit's mean is 0, and 0 log 0 = 0.
+    gain = xlogy(counts, rates) - rates - xlogy(counts, mean) + mean
+    return gain.sum() / (counts.sum() * jnp.log(2).astype(rates.dtype))
+
+
+def squared_correlation(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Squared correlation over time, axis 1 of (trial, time, ...); NaN where one of them is constant."""
+    a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
+    product = (a**2).sum(1) * (b**2).sum(1)
+    return jnp.where(product > 0, (a * b).sum(1) ** 2 / jnp.where(product > 0, product, 1), jnp.nan)
+
+
+def rate_r2(rates: jax.Array, truth: jax.Array) -> jax.Array:
+    """Squared correlation over time of rates with true ones, mean over trials and units."""
+    return jnp.nanmean(squared_correlation(rates, truth))
+
+
+def lags(n_steps: int) -> range:
+    """The lags at which inputs are compared: few beside the length of a trial."""
+    most = min(MAX_LAG, (n_steps - 1) // 4)
+    return range(-most, most + 1)
+
+
+def input_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
+    """(lag,) squared correlation of the inferred input at t with the true one at t + lag.
+
+    Mean over trials and true inputs, each with the inferred input that follows it best at that lag. A
+    model that infers its input one bin early peaks at lag 1; its loss does not tell.
+    """
+    n_steps = inferred.shape[1]
+
+    def at(lag: int) -> jax.Array:
+        a = inferred[:, max(0, -lag) : n_steps - max(0, lag), :, None]
+        b = truth[:, max(0, lag) : n_steps - max(0, -lag), None, :]
+        return jnp.nanmean(squared_correlation(a, b), axis=0).max(0).mean()
+
+    return jnp.stack([at(lag) for lag in lags(n_steps)])
+
+
+def ridge_r2(
+    features: jax.Array, targets: jax.Array, test_features: jax.Array, test_targets: jax.Array
+) -> jax.Array:
+    """R2 of targets read out linearly at each bin: fitted on one set of trials, tested on the other.
+
+    1 - residual / total sum of squares, mean over channels; the ridge is 1e-4 of the mean variance of a
+    feature. Arrays are (trial, time, ...).
+    """
+    x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
+    gram = x.T @ x
+    n = gram.shape[0]
+    gram += 1e-4 * jnp.trace(gram) / n * jnp.eye(n, dtype=gram.dtype)
+    readout = jnp.linalg.solve(gram, x.T @ y)
+    residual = test_targets - mean_y - (test_features - mean_x) @ readout
+    spread = test_targets - test_targets.mean((0, 1))
+    return jnp.mean(1 - (residual**2).sum((0, 1)) / (spread**2).sum((0, 1)))

@@ -1,0 +1,89 @@
+"""The results of a model: axes, units and long names."""
+
+from ctd.kernel import Var
+
+
+def _model_dims() -> dict[str, Var]:
+    """Axes of every weight; layers have axes of their own, as their sizes differ."""
+    cells = {
+        "encoder_forward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),
+        "encoder_backward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),
+        "controller": ("controller_gate", "controller_unit", "controller_unit_and_input"),
+    }
+    found: dict[str, tuple[str, ...]] = {}
+    for part, (gate, unit, columns) in cells.items():
+        axes = {"wRUHX": (gate, columns), "bRU": (gate,), "wCHX": (unit, columns)}
+        axes |= {"bC": (unit,), "h0": (unit,)}
+        found |= {f"{part}.{name}": value for name, value in axes.items()}
+    for part, n_out, n_in in (
+        ("ic", "ic_moment", "encoder_end"),
+        ("inputs", "input_moment", "controller_unit"),
+        ("output", "output_entry", "factor"),
+    ):
+        found |= {f"{part}.w": (n_out, n_in), f"{part}.b": (n_out,)}
+    for part, axis, names in (
+        ("ic_prior", "state", ("mean", "log_variance")),
+        ("input_prior", "inferred", ("mean", "log_variance", "log_tau")),
+    ):
+        found |= {f"{part}.{name}": (axis,) for name in names}
+    dims = {
+        f"model.{path}": Var(axes, "1", f"{path} of the model, see ctd.lfads.model")
+        for path, axes in found.items()
+    }
+    generator = {
+        "wRUHX": ("reset_update", "unit_and_input"),
+        "bRU": ("reset_update",),
+        "wCHX": ("state", "unit_and_input"),
+        "bC": ("state",),
+        "wO": ("factor", "state"),
+        "bO": ("factor",),
+        "h0": ("state",),
+    }
+    return dims | {
+        f"weights.{name}": Var(axes, "1", f"weight {name} of the generator, see ctd.cells")
+        for name, axes in generator.items()
+    }
+
+
+LONG = {
+    "loss": "loss",
+    "nll": "negative log likelihood",
+    "kl_ic": "KL of initial conditions",
+    "kl_input": "KL of inferred inputs",
+}
+
+DIMS = {
+    **{
+        f"curve.train.{name}": Var(("batch",), "nat", f"{text} in training, mean over each block")
+        for name, text in LONG.items()
+    },
+    "curve.train.l2": Var(("batch",), "1", "L2 penalty in training, before its ramp"),
+    "curve.train.gradient_norm": Var(("batch",), "nat", "norm of the gradient before clipping"),
+    **{
+        f"curve.eval.{name}": Var(("batch",), "nat", f"{text} a trial, all evaluation trials")
+        for name, text in LONG.items()
+    },
+    **{
+        f"eval_{name}": Var((), "nat", f"{text} a trial at the best weights, all evaluation trials")
+        for name, text in LONG.items()
+    },
+    "bits_per_spike": Var((), "bit", "of the posterior mean, over seen units and bins"),
+    "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units"),
+    "forward_bits_per_spike": Var((), "bit", "the same over held-out bins"),
+    "rate_r2": Var((), "1", "squared correlation of rates with true ones over time"),
+    "input_r2": Var((), "1", "squared correlation of inferred inputs with true ones over time"),
+    "input_r2_by_lag": Var(("lag",), "1", "the same with true inputs `lag` bins later"),
+    "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors"),
+    "rates": Var(
+        ("trial", "time", "unit"), "1/bin", "posterior mean of rates; of means, if Gaussian"
+    ),
+    "factors": Var(("trial", "time", "factor"), "1", "posterior mean of factors"),
+    "inferred_inputs": Var(("trial", "time", "inferred"), "1", "posterior mean of inferred inputs"),
+    "states": Var(("trial", "time", "state"), "1", "posterior mean of the generator's states"),
+    "initial_conditions": Var(
+        ("trial", "state"), "1", "posterior mean of the state before the trial"
+    ),
+    "batches": Var((), "1", "training steps taken"),
+    "best_batch": Var((), "1", "training steps before the best evaluation"),
+    "outcome": Var((), "1", "how training ended"),
+} | _model_dims()

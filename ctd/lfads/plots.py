@@ -1,0 +1,242 @@
+"""What a report shows of LFADS models: training, and what the best of them infers on saved trials."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.curves import loss_curves
+from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, principal, stacked
+
+DIVERGED = 2
+TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
+N_UNITS = 6
+"""Units whose rates are drawn: those that fire most."""
+N_TRIALS = 6
+"""Trials whose inferred inputs are drawn."""
+
+
+def plots(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    reduced: Mapping[str, np.ndarray],
+) -> list[Plot]:
+    """Losses of all models; terms, rates, factors and inferred inputs of the best one."""
+    items, outcome = np.asarray(columns["item"][:]), np.asarray(results["outcome"][:])
+    loss = np.asarray(results["eval_loss"][:], float)
+    steps = np.arange(1, 1 + results["curve.eval.loss"].shape[1]) * inputs.report_every
+    steps = np.minimum(steps, inputs.n_batches)
+    made = [
+        loss_curves(
+            steps,
+            results["curve.eval.loss"],
+            items,
+            loss,
+            outcome == DIVERGED,
+            title="Evaluation loss",
+            quantiles=reduced.get("curve_quantile"),
+            label="negative ELBO a trial (nat)",
+            log=False,
+            name="models",
+        )
+    ]
+    made += _loss_and_truth(results, items, loss)
+    if len(reduced.get("model", ())):
+        item = int(reduced["model"][0])
+        row = int(np.flatnonzero(items == item)[0])
+        made.append(_terms(results, row, item, steps))
+        best = {name: np.asarray(results[name][row], float) for name in SAVED if name in results}
+        made += _inferred(shared, best, item)
+        if "input_r2_by_lag" in results:
+            made.append(_by_lag(results, items))
+    return made
+
+
+SAVED = ("rates", "factors", "inferred_inputs")
+
+
+def _terms(results: Mapping[str, Any], row: int, item: int, steps: np.ndarray) -> Plot:
+    """The parts of the loss, in training and in evaluation."""
+    layers: list[Layer] = []
+    smallest = np.inf
+    for hue, (name, label) in enumerate(TERMS.items()):
+        for where in ("eval", "train"):
+            key = f"curve.{where}.{name}"
+            if key not in results:
+                continue
+            curve = np.asarray(results[key][row], float)
+            smallest = min(smallest, np.nanmin(curve, initial=np.inf))
+            layers.append(
+                Lines(steps, curve, f"{label}, {where}", dashed=where == "train", hue=hue)
+            )
+    return Plot(
+        f"Loss terms of model {item}, the best",
+        layers,
+        Axis("training step"),
+        # Terms of sizes from 1 to 1000; the likelihood of reals may be above 1.
+        Axis("nat a trial", log=bool(smallest > 0)),
+    )
+
+
+def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndarray) -> list[Plot]:
+    """How models of one loss differ in what they are worth: the loss alone cannot tell."""
+    made = []
+    for name, label in (
+        ("rate_r2", "r² of the rates"),
+        ("input_r2", "r² of the inferred inputs"),
+        ("behavior_r2", "R² of behaviour"),
+        ("cosmoothing_bits_per_spike", "bits a spike, held-out units"),
+    ):
+        if name not in results or len(items) < 3:
+            continue
+        worth = np.asarray(results[name][:], float)
+        text = [
+            f"model {k}: loss {a:.5g}, {b:.3f}" for k, a, b in zip(items, loss, worth, strict=True)
+        ]
+        made.append(
+            Plot(
+                f"{label} against the loss",
+                [Points(loss, worth, text=text, key=items)],
+                Axis("evaluation loss (nat a trial)"),
+                Axis(label),
+            )
+        )
+    return made
+
+
+def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Plot]:
+    """Posterior means beside data and truth; trials are the first ones of the evaluation."""
+    trials = shared.evaluation
+    made = []
+    if "rates" in best:
+        counts = np.asarray(trials.data[: len(best["rates"])], float)
+        truth = None if trials.rates is None else np.asarray(trials.rates, float)
+        made += _rates(best["rates"], counts, truth, item)
+    if "factors" in best:
+        made += _factors(best["factors"], item)
+    if "inferred_inputs" in best:
+        truth = None if trials.inputs is None else np.asarray(trials.inputs, float)
+        made.append(_inputs(best["inferred_inputs"], truth, item))
+    return made
+
+
+def _rates(
+    rates: np.ndarray, counts: np.ndarray, truth: np.ndarray | None, item: int
+) -> list[Plot]:
+    """One trial: rates of the most active units over their spikes; all units as two images."""
+    busy = np.sort(np.argsort(-counts.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
+    time = np.arange(rates.shape[1])
+    shown, spikes = rates[0][:, busy].T, counts[0][:, busy].T
+    true = truth[0][:, busy].T if truth is not None and len(truth) else None
+    step = 1.2 * max(float(shown.max()), float(true.max()) if true is not None else 0.0, 1e-9)
+    names = [f"unit {unit}" for unit in busy]
+    layers: list[Layer] = []
+    if true is not None:
+        layers.append(Lines(time, stacked(true, step), "true rate", strong=True, text=names))
+    layers.append(Lines(time, stacked(shown, step), "rate", text=names))
+    unit, bin = np.nonzero(spikes)
+    heights = spikes[unit, bin]
+    layers.append(
+        Points(
+            bin,
+            len(busy) - 1 - unit,
+            "data",
+            size=0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1))),
+            text=[
+                f"{names[u]}, bin {b}: {h:g}" for u, b, h in zip(unit, bin, heights, strict=True)
+            ],
+        )
+    )
+    # Units whose rates peak early come first: sequences and common swings show.
+    order = np.argsort(np.argmax(rates[0], axis=0), kind="stable")
+    ticks = [str(k) for k in order]
+    images = [
+        Plot(
+            title,
+            [Image(values[0][:, order].T)],
+            Axis("bin", ticks=[str(t) for t in time]),
+            Axis("unit, by the time of its largest rate", ticks=ticks),
+            Scale(label),
+        )
+        for title, values, label in (
+            ("Data of one trial", counts, "count"),
+            (f"Rates of model {item} on that trial", rates, "rate a bin"),
+        )
+    ]
+    return [
+        Plot(
+            f"Rates of model {item} against the data, one trial",
+            layers,
+            Axis("bin"),
+            Axis(ticks=names[::-1]),
+            note=f"The {len(busy)} most active units; their data are marks at the height of rate 0.",
+        ),
+        *images,
+    ]
+
+
+def _factors(factors: np.ndarray, item: int) -> list[Plot]:
+    """Saved trials in the principal components of the factors, and over time."""
+    project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
+    paths = project(factors)
+    time = np.arange(factors.shape[1])
+    shade = np.tile(time.astype(float), (len(paths), 1))
+    text = [f"trial {k}" for k in range(len(paths))]
+    made = []
+    if len(share) > 1:
+        made.append(
+            Plot(
+                f"Factors of model {item}, state space",
+                [Lines(paths[..., 0], paths[..., 1], "trials", colour=shade, text=text)],
+                Axis(f"principal component 1 ({share[0]:.0%} of the variance)"),
+                Axis(f"principal component 2 ({share[1]:.0%} of the variance)"),
+                Scale("bin"),
+            )
+        )
+    layers: list[Layer] = [
+        Lines(time, paths[..., k], f"component {k + 1}", text=text) for k in range(len(share))
+    ]
+    made.append(
+        Plot(f"Factors of model {item} over time", layers, Axis("bin"), Axis("principal component"))
+    )
+    return made
+
+
+def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
+    """The first inferred input of some trials; the true one scaled to it, since its sign and unit are free."""
+    shown = inferred[:N_TRIALS, :, 0]
+    shown = shown - shown.mean()
+    time, names = np.arange(shown.shape[1]), [f"trial {k}" for k in range(len(shown))]
+    step = 1.2 * max(float(np.ptp(shown)), 1e-9)
+    layers: list[Layer] = []
+    note = "The first inferred input."
+    if truth is not None and len(truth) >= len(shown):
+        true = truth[: len(shown), :, 0]
+        centred = true - true.mean()
+        fitted = centred * np.sum(centred * shown) / (np.sum(centred**2) or 1.0)
+        layers.append(Lines(time, stacked(fitted, step), "true, scaled", strong=True, text=names))
+        note += " The true one is scaled to it by least squares: sign and unit are not identified."
+    layers.append(Lines(time, stacked(shown, step), "inferred", text=names))
+    return Plot(
+        f"Inferred inputs of model {item}",
+        layers,
+        Axis("bin"),
+        Axis(ticks=names[::-1]),
+        note=note,
+    )
+
+
+def _by_lag(results: Mapping[str, Any], items: np.ndarray) -> Plot:
+    """r2 of inferred and true inputs at each lag: a model may infer them early or late at the same loss."""
+    rows = np.unique(np.linspace(0, len(items) - 1, min(len(items), 200)).round().astype(int))
+    values = np.asarray(results["input_r2_by_lag"][rows], float)
+    lags = np.arange(values.shape[1]) - values.shape[1] // 2
+    return Plot(
+        "Inferred inputs, by lag",
+        [Lines(lags, values, text=[f"model {items[k]}" for k in rows])],
+        Axis("true input so many bins later"),
+        Axis("r² with the inferred input"),
+        note="A peak away from 0: inferred early or late.",
+    )

@@ -1,0 +1,61 @@
+"""The posterior mean of rates, factors and inputs: many draws of the same trials, averaged."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ctd.lfads.data import Dataset, Trials
+from ctd.lfads.loss import chunks, draw_noise, gather
+from ctd.lfads.model import Tree, decode, encode
+
+
+def posterior_mean(
+    static: Any,
+    floor: Any,
+    dataset: Dataset,
+    trials: Trials,
+    weights: Tree,
+    n: int,
+    key: jax.Array,
+    names: tuple[str, ...] = ("rates", "factors", "inferred_inputs", "states"),
+) -> dict[str, jax.Array]:
+    """Of the first n trials: (trial, time, ...) for each of `names`, and the initial conditions.
+
+    Means over `n_samples` draws of initial conditions and inputs. Inferred inputs are the means of their
+    posterior given each draw; initial conditions (trial, state) the mean of theirs.
+    """
+    index, _ = chunks(n, static.batch_size)
+
+    def chunk(now: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+        number, rows = now
+        batch = gather(static, dataset, trials, rows)
+        key_chunk = jax.random.fold_in(key, number)
+        blank = draw_noise(static, key_chunk, batch)
+        encoded = encode(static, weights, batch.seen, len(batch.data), floor, blank)
+
+        def draw(k: jax.Array) -> dict[str, jax.Array]:
+            noise = draw_noise(static, jax.random.fold_in(key_chunk, k), batch)
+            made = decode(static, weights, encoded, batch.external, floor, noise)
+            rates = (
+                jnp.exp(made.output)
+                if static.likelihood == "poisson"
+                else made.output[..., : batch.data.shape[-1]]
+            )
+            values = {
+                "rates": rates,
+                "factors": made.factors,
+                "inferred_inputs": made.input_mean,
+                "states": made.states,
+            }
+            return {name: values[name] for name in names}
+
+        add = lambda k, total: jax.tree.map(jnp.add, total, draw(k))
+        zero = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(draw, 0))
+        total = lax.fori_loop(0, static.n_samples, add, zero)
+        means = {name: (v / static.n_samples).swapaxes(0, 1) for name, v in total.items()}
+        return means | {"initial_conditions": encoded.ic_mean}
+
+    means = lax.map(chunk, (jnp.arange(len(index)), index))
+    return {name: v.reshape(index.size, *v.shape[2:])[:n] for name, v in means.items()}

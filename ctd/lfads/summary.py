@@ -1,0 +1,77 @@
+"""The best models of a sweep."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ctd.kernel import Var
+
+TRAINED, STOPPED_EARLY, DIVERGED = range(3)
+"""How a model can end."""
+
+METRICS = {
+    "bits_per_spike": "bits a spike, seen units",
+    "cosmoothing_bits_per_spike": "bits a spike, held-out units",
+    "rate_r2": "squared correlation with true rates",
+    "input_r2": "squared correlation with true inputs",
+    "behavior_r2": "R2 of behaviour",
+}
+"""Results that stand in the table where the data give them."""
+
+
+class Options(BaseModel):
+    """Settings of the reduction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_best: int = Field(10, gt=0, description="models in the table, by `criterion`")
+
+
+REDUCED = {
+    "model": Var(("rank",), "1", "item id, by increasing criterion"),
+    "eval_loss": Var(("rank",), "nat", "negative ELBO a trial, all evaluation trials"),
+    "eval_nll": Var(("rank",), "nat", "negative log likelihood a trial, all evaluation trials"),
+    **{name: Var(("rank",), "1", text) for name, text in METRICS.items()},
+    "curve_quantile": Var(("quantile", "batch"), "nat", "quantiles of the evaluation loss"),
+    "quantile": Var(("quantile",), "1", "which quantile"),
+}
+
+
+def reduce(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Options,
+) -> dict[str, np.ndarray]:
+    """The best of the models that did not diverge, and how the loss fell over all of these."""
+    del shared
+    order = _order(inputs, results)
+    best = order[: options.n_best]
+    quantile = np.array([0.1, 0.5, 0.9])
+    curves = np.asarray(results["curve.eval.loss"])
+    names = ("eval_loss", "eval_nll", *(name for name in METRICS if name in results))
+    return {
+        "model": np.asarray(columns["item"])[best],
+        **{name: np.asarray(results[name])[best] for name in names},
+        "curve_quantile": _quantiles(curves[order], quantile),
+        "quantile": quantile,
+    }
+
+
+def _order(inputs: Any, results: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows of the models that did not diverge, the best one first."""
+    trained = np.flatnonzero(np.asarray(results["outcome"][:]) != DIVERGED)
+    value = np.asarray(results[f"eval_{inputs.criterion}"][:])
+    return trained[np.argsort(value[trained], kind="stable")]
+
+
+def _quantiles(curves: np.ndarray, quantile: np.ndarray) -> np.ndarray:
+    """Over models, (quantile, batch); NaN where none of them came, since some stop early."""
+    out = np.full((len(quantile), curves.shape[1]), np.nan, curves.dtype)
+    reached = np.isfinite(curves).any(0)
+    if reached.any():
+        out[:, reached] = np.nanquantile(curves[:, reached], quantile, axis=0)
+    return out

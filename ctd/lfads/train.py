@@ -1,0 +1,73 @@
+"""One step of training: Adam (Kingma & Ba 2015) on the gradient, clipped to a norm, of one minibatch.
+
+Everything that a search may change between two advances is read from `traced` at every step.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ctd.lfads.data import Dataset
+from ctd.lfads.loss import Batch, gather, training_loss
+from ctd.lfads.model import Tree, flatten, unflatten
+
+STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm")
+"""What a step reports; the KL and L2 terms before their scales and ramps."""
+
+
+def optimizer(traced: Any) -> optax.GradientTransformation:
+    """Adam's direction; the learning rate is applied outside."""
+    return optax.scale_by_adam(b1=0.9, b2=0.999, eps=traced.adam_eps)
+
+
+def learning_rate(static: Any, traced: Any, step: jax.Array) -> jax.Array:
+    """Of this step: the largest one, times a linear warm-up, times decay^step, times half a cosine.
+
+    The cosine falls from 1 at the end of the warm-up to 0 at n_batches.
+    """
+    at = step.astype(static.dtype)
+    warm_up = traced.warm_up.astype(static.dtype)
+    rate = traced.learning_rate * traced.decay**at
+    rate *= jnp.minimum((at + 1) / jnp.maximum(warm_up, 1), 1)
+    if static.schedule == "cosine":
+        share = (at - warm_up) / jnp.maximum(static.n_batches - warm_up, 1)
+        rate *= 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1)))
+    return rate
+
+
+def minibatch(
+    static: Any, dataset: Dataset, key: jax.Array, step: jax.Array
+) -> tuple[Batch, jax.Array]:
+    """(trials of one step, drawn with replacement; key of its noise), from the item's training key."""
+    key_trials, key_noise = jax.random.split(jax.random.fold_in(key, step))
+    n = len(dataset.train.data)
+    index = jax.random.randint(key_trials, (static.batch_size,), 0, n)
+    return gather(static, dataset, dataset.train, index), key_noise
+
+
+def train_step(
+    static: Any,
+    traced: Any,
+    dataset: Dataset,
+    key: jax.Array,
+    step: jax.Array,
+    weights: jax.Array,
+    state: Any,
+    like: Tree,
+) -> tuple[jax.Array, Any, dict[str, jax.Array], jax.Array]:
+    """(weights, optimiser state, terms by STEP_TERMS, whether all of it is finite) after one step.
+
+    weights: one vector, of weights with the shapes of `like`.
+    """
+    batch, key_noise = minibatch(static, dataset, key, step)
+    loss = lambda w: training_loss(static, traced, dataset, w, batch, key_noise, step)
+    (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(weights, like))
+    gradient = flatten(slopes)
+    norm = jnp.linalg.norm(gradient)
+    gradient *= jnp.minimum(1, traced.clip_norm / jnp.maximum(norm, traced.clip_norm))
+    direction, new_state = optimizer(traced).update(gradient, state)
+    new = weights - learning_rate(static, traced, step) * direction
+    terms |= {"loss": value, "gradient_norm": norm}
+    return new, new_state, terms, jnp.isfinite(value) & jnp.isfinite(norm)

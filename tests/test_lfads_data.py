@@ -1,0 +1,142 @@
+"""What LFADS says of data and of settings that cannot be right."""
+
+import warnings
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ctd.data import write_hdf5
+from ctd.lfads import Model
+from ctd.lfads.data import load, make_dataset
+
+RNG = np.random.default_rng(0)
+
+
+def counts(n=4, n_steps=6, n_units=5):
+    return RNG.poisson(1.5, (n, n_steps, n_units)) + (np.arange(n) == 0)[:, None, None]
+
+
+def arrays(**changes):
+    found = {"train": counts(), "eval": counts(3)} | changes
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def with_entry(value, at=(1, 2, 3)):
+    array = counts().astype(float)
+    array[at] = value
+    return array
+
+
+def torch_arrays(**changes):
+    data = {
+        f"{name}_{kind}": counts(n)[:, : 4 if kind == "encod_data" else 6]
+        for name, n in (("train", 4), ("valid", 3))
+        for kind in ("encod_data", "recon_data")
+    }
+    return data | changes
+
+
+@pytest.mark.parametrize(
+    ("given", "params", "said"),
+    [
+        (arrays(train=with_entry(-1)), {}, r"train holds -1.0 at \(1, 2, 3\).*counts 0, 1, 2"),
+        (arrays(eval=with_entry(0.5)), {}, r"eval holds 0.5 at \(1, 2, 3\).*likelihood: gaussian"),
+        (
+            arrays(train=with_entry(np.nan)),
+            {},
+            r"train has 1 NaN or infinite entries, the first at",
+        ),
+        (arrays(train=None), {}, "lacks train.*found eval"),
+        (arrays(train=counts()[0]), {}, r"train has the shape \(6, 5\); \(trial, time, ...\)"),
+        (arrays(eval=counts(3, n_units=4)), {}, r"train has .* \(6, 5\), but eval has \(6, 4\)"),
+        (arrays(eval=counts(3, n_steps=7)), {}, r"\(6, 5\), but eval has \(7, 5\)"),
+        (arrays(eval_rates=counts(3, n_units=4)), {}, "eval_rates has 4 units, but eval has 5"),
+        (arrays(eval_inputs=counts(3, 5, 1)), {}, "eval_inputs has 5 time bins, but eval has 6"),
+        (arrays(eval_rates=counts(9)), {}, "eval_rates has 9 trials, but eval has 3"),
+        (arrays(train_external=counts()), {}, "train_external is there, but .* is missing"),
+        (arrays(eval=counts(0)), {}, "it is empty"),
+        (arrays(), {"lag": 6}, "lag: 6 bins .* show 6 to the encoder"),
+        (arrays(), {"lag": 4, "held_out_bins": 2}, "lag: 4 bins .* show 4"),
+        (arrays(), {"held_out_units": (2, 7, 9)}, "held_out_units: 7, 9 do not exist.* 0 to 4"),
+        (arrays(), {"held_out_units": tuple(range(5))}, "all 5 units .* are held out"),
+        (arrays(), {"held_out_bins": 6}, "6 of 6 bins"),
+        (torch_arrays(), {"held_out_units": (1,)}, "says itself what is held out"),
+        (
+            torch_arrays(valid_encod_data=counts(3, n_steps=7)),
+            {},
+            "valid_encod_data has the shape .* more than valid_recon_data",
+        ),
+        (torch_arrays(train_encod_data=with_entry(2)[:, :4]), {"lag": 5}, "lag: 5 bins"),
+    ],
+)
+def test_data_refused(given, params, said):
+    """The message names the dataset or the field, what it has and what was expected."""
+    with pytest.raises(ValueError, match=said):
+        make_dataset(given, Model(**params), "spikes.h5")
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"n_batches": 500}, "kl_ramp: 1000 steps are longer than training"),
+        ({"l2_ramp": 9000}, "l2_ramp: 9000 steps"),
+        ({"warm_up": 9000}, "warm_up: 9000 steps"),
+        ({"n_saved": 2000}, "n_saved: 2000 trials cannot be stored of n_metric = 1000"),
+        ({"held_out_units": (1, 1)}, "different numbers from 0"),
+        ({"held_out_units": (-1,)}, "different numbers from 0"),
+        ({"likelihood": "binomial"}, "likelihood"),
+        ({"dropout": 1.0}, "dropout"),
+    ],
+)
+def test_settings_refused(params, said):
+    with pytest.raises(ValidationError, match=said):
+        Model(**params)
+
+
+def test_file_is_needed():
+    with pytest.raises(ValueError, match="data: the HDF5 file of the trials is needed"):
+        load(Model())
+
+
+def test_file_lacks_trials(tmp_path):
+    write_hdf5(tmp_path / "other.h5", {"weights": np.ones(3)})
+    with pytest.raises(ValueError, match=r"other\.h5: lacks .*train.*found weights"):
+        load(Model(data=str(tmp_path / "other.h5")))
+
+
+def test_silent_units_are_warned_of_and_kept():
+    train = counts()
+    train[..., 2] = 0
+    with pytest.warns(UserWarning, match="1 units have no spike in training: 2"):
+        dataset = make_dataset(arrays(train=train), Model())
+    assert np.isfinite(dataset.bias).all()
+    assert dataset.bias[2] == pytest.approx(np.log(0.5 / 24))
+
+
+def test_counts_take_few_bytes():
+    dataset = make_dataset(arrays(), Model())
+    assert dataset.train.data.dtype == np.uint8
+    large = make_dataset(arrays(train=counts() + 300), Model())
+    assert large.train.data.dtype == np.int32
+    assert len(large.log_factorial) == large.train.data.max() + 1
+
+
+def test_encoded_data_of_its_own():
+    """What the encoder sees may be other than counts (smoothed, say); a part of them is not copied."""
+    whole = {f"{n}_recon_data": counts(k) for n, k in (("train", 4), ("valid", 3))}
+    part = {f"{n}_encod_data": whole[f"{n}_recon_data"][:, :4, :3] for n in ("train", "valid")}
+    dataset = make_dataset(whole | part, Model())
+    assert dataset.train.encoded is None
+    assert (list(dataset.seen_units), list(dataset.seen_bins)) == ([0, 1, 2], [0, 1, 2, 3])
+    assert list(dataset.held_units) == [3, 4]
+    smooth = {name: value + 0.5 for name, value in part.items()}
+    assert make_dataset(whole | smooth, Model()).train.encoded.shape == (4, 4, 3)
+
+
+def test_gaussian_takes_reals():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = make_dataset(arrays(train=with_entry(-0.5)), Model(likelihood="gaussian"))
+    assert dataset.log_factorial is None
+    assert dataset.bias.shape == (10,)

@@ -1,0 +1,202 @@
+"""Models in training behind the kernel contract: bookkeeping, outcomes, results, searches in between."""
+
+import jax
+import numpy as np
+import pytest
+
+from ctd.batch import Layout, Run, program, run_items, traced_columns
+from ctd.cells import check_params
+from ctd.data import write_hdf5
+from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.lfads import Model, kernel
+from ctd.lfads.data import make_dataset
+from ctd.lfads.metrics import bits_per_spike
+
+SIZES = {
+    "encoder": 6,
+    "controller": 5,
+    "generator": 7,
+    "n_factors": 3,
+    "batch_size": 8,
+    "n_batches": 10,
+    "report_every": 4,
+    "warm_up": 2,
+    "kl_ramp": 5,
+    "n_samples": 3,
+    "n_metric": 9,
+    "n_saved": 2,
+    "held_out_units": (1,),
+    "held_out_bins": 2,
+}
+LAYOUT = Layout(1, 1)
+N_STEPS, N_UNITS = 8, 6
+
+
+def arrays():
+    rng = np.random.default_rng(0)
+    rates = rng.uniform(0.5, 3, (30, N_STEPS, N_UNITS))
+    counts = rng.poisson(rates)
+    return {
+        "train": counts[:20],
+        "eval": counts[20:],
+        "eval_rates": rates[20:],
+        "eval_inputs": rng.standard_normal((10, N_STEPS, 1)),
+        "train_behavior": rates[:20, :, :2],
+        "eval_behavior": rates[20:, :, :2],
+    }
+
+
+def model(**changes):
+    return Model(**SIZES | changes)
+
+
+def train(params, columns=None):
+    shared = make_dataset(arrays(), inputs_of(params))
+    return run_items(kernel, params, columns, shared=shared, layout=LAYOUT)
+
+
+def start(params):
+    shared = make_dataset(arrays(), inputs_of(params))
+    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
+    traced = traced_columns(Model, columns, params.dtype)
+    prog = program(kernel, static_of(params), LAYOUT)
+    return Run(prog, shared, 0, np.arange(1), traced)
+
+
+@pytest.fixture(scope="module")
+def several():
+    """Models that differ in what an item can differ in; row 1 diverges, row 2 stops early."""
+    columns = {
+        "learning_rate": [0.01, 1e30, 1e-12, 0.01],
+        "patience": [0, 0, 1, 0],
+        "dropout": [0.1, 0.1, 0.1, 0.4],
+        "warm_up": [2, 0, 2, 2],
+    }
+    return train(model(), columns)
+
+
+def test_results_are_all_there(several):
+    """Shapes by axis; scalars of every metric that the data allow."""
+    lengths = {"trial": 2, "time": N_STEPS, "unit": N_UNITS, "factor": 3, "state": 7, "batch": 3}
+    for name, axes in (
+        ("rates", ("trial", "time", "unit")),
+        ("factors", ("trial", "time", "factor")),
+        ("states", ("trial", "time", "state")),
+        ("initial_conditions", ("trial", "state")),
+        ("curve.eval.loss", ("batch",)),
+    ):
+        assert kernel.dims[name].axes == axes
+        assert several[name].shape == (4, *(lengths[axis] for axis in axes))
+    for name in (
+        "bits_per_spike", "cosmoothing_bits_per_spike", "forward_bits_per_spike", "rate_r2",
+        "input_r2", "behavior_r2", "eval_loss",
+    ):  # fmt: skip
+        assert np.isfinite(several[name][0]), name
+    assert (several["rates"][0] > 0).all()
+
+
+def test_outcomes(several):
+    """How each ended, in steps taken and in curves."""
+    names = [kernel.outcomes[k].name for k in several["outcome"]]
+    assert names == ["trained", "diverged", "stopped_early", "trained"]
+    assert several["batches"][0] == 10
+    assert several["batches"][1] < 10
+    assert several["batches"][2] == 8
+    assert np.isfinite(several["curve.eval.loss"][0]).all()
+    assert np.isnan(several["curve.eval.loss"][2][-1])
+    # The one that diverged did so before any evaluation: it keeps its first weights.
+    assert np.isnan(several["eval_loss"][1])
+    for name in ("weights.wRUHX", "rates"):
+        assert np.isfinite(several[name][1]).all(), name
+
+
+def test_best_parameters_are_kept(several):
+    """What is reported is the best evaluation on the curve, on the same draws."""
+    for row in (0, 2, 3):
+        curve = several["curve.eval.loss"][row]
+        assert several["eval_loss"][row] == np.nanmin(curve)
+        ends = np.minimum(4 * np.arange(1, 4), 10)
+        assert several["best_batch"][row] == ends[np.nanargmin(curve)]
+    parts = sum(several[f"eval_{name}"][0] for name in ("nll", "kl_ic", "kl_input"))
+    assert parts == pytest.approx(several["eval_loss"][0], rel=1e-6)
+
+
+def test_generator_is_a_network(several):
+    weights = {
+        name.removeprefix("weights."): value[0]
+        for name, value in several.items()
+        if name.startswith("weights.")
+    }
+    check_params("gru", weights, "generator")
+    np.testing.assert_allclose(np.linalg.norm(weights["wO"], axis=1), 1, rtol=1e-5)
+
+
+def test_training_lowers_the_loss():
+    """Counts of a fixed pattern over time: the model learns it, and beats flat rates by far."""
+    rng = np.random.default_rng(1)
+    pattern = np.exp(rng.uniform(-1, 1.5, (N_STEPS, N_UNITS)))
+    counts = rng.poisson(np.broadcast_to(pattern, (80, N_STEPS, N_UNITS)))
+    params = model(
+        n_batches=300, report_every=100, learning_rate=0.03, dropout=0.0, kl_ramp=100,
+        held_out_units=(), held_out_bins=0,
+    )  # fmt: skip
+    data = {"train": counts[:60], "eval": counts[60:], "eval_rates": np.stack([pattern] * 20)}
+    shared = make_dataset(data, inputs_of(params))
+    results = run_items(kernel, params, shared=shared, layout=LAYOUT)
+    curve = results["curve.eval.loss"][0]
+    assert curve[-1] < curve[0]
+    # The true rates are worth this many bits; noise of 60 trials costs a little.
+    best = float(bits_per_spike(counts[60:], np.stack([pattern] * 20).astype(np.float32)))
+    assert results["bits_per_spike"][0] > 0.8 * best
+    assert results["rate_r2"][0] > 0.8
+
+
+def test_learning_rate_changes_between_advances():
+    """A search replaces traced values between two advances: the next block is trained with the new ones."""
+    one, other = start(model()), start(model())
+    for run in (one, other):
+        run.advance()
+    traced = other._slots.traced._replace(learning_rate=np.full(1, 0.5, np.float32))
+    other._slots = other._slots._replace(traced=traced)
+    for run in (one, other):
+        run.advance()
+    a, b = (
+        jax.tree.map(np.asarray, run._slots.state.curves["train.nll"][0]) for run in (one, other)
+    )
+    assert a[0] == b[0]
+    assert a[1] != b[1]
+
+
+def test_variant_without_controller():
+    """And with a Gaussian likelihood: what does not apply is not among the results."""
+    results = train(model(likelihood="gaussian", controller=0))
+    assert results["outcome"][0] == 0
+    assert np.isfinite(results["behavior_r2"]).all()
+    assert not {"inferred_inputs", "input_r2", "bits_per_spike"} & set(results)
+
+
+def test_file_of_either_layout(tmp_path):
+    """The same trials under the names of lfads-torch give the same bits."""
+    own, held = arrays(), N_UNITS - 1
+    names = {"rates": "truth", "inputs": "inputs", "behavior": "behavior"}
+    torch = {
+        f"{role.replace('eval', 'valid')}_{names[field]}": array
+        for name, array in own.items()
+        for role, _, field in [name.partition("_")]
+        if field
+    }
+    for role, name in (("train", "train"), ("eval", "valid")):
+        torch[f"{name}_recon_data"] = own[role].astype(np.float32)
+        torch[f"{name}_encod_data"] = own[role][:, :-2, :held].astype(np.float32)
+    write_hdf5(tmp_path / "own.h5", own)
+    write_hdf5(tmp_path / "torch.h5", torch)
+    a, b = (
+        run_items(kernel, model(data=str(tmp_path / file), **held_out), layout=LAYOUT)
+        for file, held_out in (
+            ("own.h5", {"held_out_units": (held,)}),
+            ("torch.h5", {"held_out_units": (), "held_out_bins": 0}),
+        )
+    )
+    assert set(a) == set(b)
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
