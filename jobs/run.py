@@ -184,7 +184,9 @@ class _Driver:
         idle_s = time.monotonic() - self.idle_since
         if idle_s < IDLE_S:
             return None
-        return f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
+        return (
+            f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
+        )
 
     def _hand_out(self) -> None:
         while (
