@@ -68,7 +68,10 @@ def write_hdf5(
         with h5py.File(temporary, "w") as file:
             file.attrs.update(attributes or {})
             for name, array in arrays.items():
-                file.create_dataset(name, data=np.asarray(array), track_times=False)
+                array = np.asarray(array)
+                # Spike counts shrink to a tenth; a scalar cannot be compressed.
+                packed = {"compression": "gzip", "shuffle": True} if array.ndim else {}
+                file.create_dataset(name, data=array, track_times=False, **packed)
         # mkstemp makes a private file; the user's umask is what a plain open would have followed.
         mask = os.umask(0)
         os.umask(mask)

@@ -48,6 +48,12 @@ JOBS = {
     "fixed_points": (
         {"weights": "net.h5", "n_trials": 4, "q_tol": 1e-20}, {"candidate": {"range": 240}},
     ),
+    "lfads": (
+        {"data": str(ROOT / "examples" / "lfads_spikes.h5"), "encoder": 4, "controller": 4, "generator": 5,
+         "n_factors": 3, "batch_size": 4, "n_batches": 60, "report_every": 20, "warm_up": 1, "kl_ramp": 10,
+         "n_samples": 2, "n_metric": 4, "n_saved": 2},
+        {"learning_rate": {"geomspace": [1e-3, 1e-2, 24]}},
+    ),
 }  # fmt: skip
 
 PLAN = ["worker"] * 12 + ["raylet"] * 3 + ["node"] * 2 + ["driver"] * 2 + ["cluster"]
