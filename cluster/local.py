@@ -19,6 +19,9 @@ from pathlib import Path
 STOP_S = 20.0
 """Ray takes about 2 s to stop; what is left after this time is killed."""
 
+TRIES, TOO_SLOW = 3, "timed out during startup"
+"""How often Ray is started, and what it says where its own time for that was too short."""
+
 OBJECT_STORE = 100 << 20
 """Bytes. Results go from the workers to the store; Ray carries a few hundred bytes a shard."""
 
@@ -36,8 +39,7 @@ class LocalRay:
             tempfile.mkdtemp(prefix="ctd-", dir=parent if len(parent) < 20 else "/tmp")
         )
         token = self._folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        self._secret = secrets.token_hex(32)
         self.environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
@@ -45,26 +47,43 @@ class LocalRay:
         }
         """What a process needs to connect. Left to itself Ray writes ~/.ray/auth_token, which switches
         authentication on for every later Ray of this user."""
+        self._cpus = cpus
+        self._address: str | None = None
+        self._helper = self._start()
+
+    def _start(self) -> "subprocess.Popen[str]":
+        self._folder.mkdir(exist_ok=True)  # a helper that gave up has removed it
+        token = self._folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(self._secret)
         self._log = (self._folder / "start.log").open("w+")
         quick = {"RAY_prestart_worker_first_driver": "0"}  # workers without our threads: of no use
-        self._helper = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(self._folder), str(cpus)],
+        return subprocess.Popen(
+            [sys.executable, "-P", __file__, str(self._folder), str(self._cpus)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
             env={**os.environ, **self.environment, **quick},
             start_new_session=True,  # Ctrl-C is for the driver alone, which then stops Ray in order
         )  # fmt: skip
-        self._address: str | None = None
 
     def address(self) -> str:
-        """host:port, once Ray is up; RuntimeError with the end of its log where it does not come up."""
-        if self._address is None:
+        """host:port, once Ray is up; RuntimeError with the end of its log where it does not come up.
+
+        Ray gives its own processes a fixed 30 s to start, which a busy machine exceeds now and then.
+        """
+        for attempt in range(TRIES):
+            if self._address is not None:
+                break
             assert self._helper.stdout is not None
-            line = self._helper.stdout.readline()
-            if not line:
-                self._log.seek(0)
-                tail = self._log.read()[-2000:].strip()
+            if line := self._helper.stdout.readline():
+                self._address = json.loads(line)
+                break
+            self._log.seek(0)
+            tail = self._log.read()[-2000:].strip()
+            if TOO_SLOW not in tail or attempt == TRIES - 1:
                 raise RuntimeError(f"Ray did not start on this machine:\n{tail}")
-            self._address = json.loads(line)
+            self._end()
+            self._helper = self._start()
+        assert self._address is not None
         return self._address
 
     @property
@@ -74,6 +93,10 @@ class LocalRay:
 
     def stop(self) -> None:
         """End Ray and all its processes, and remove its files."""
+        self._end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self) -> None:
         helper = self._helper
         assert helper.stdin is not None
         assert helper.stdout is not None
@@ -85,7 +108,6 @@ class LocalRay:
             helper.wait()
         helper.stdout.close()
         self._log.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _hold(folder: str, cpus: int) -> None:

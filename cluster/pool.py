@@ -113,7 +113,7 @@ class Pool:
         self.nodes = Nodes()
         self._connected = not ray.is_initialized()
         if self._connected:
-            connect(local.address() if local else str(address))
+            connect(_address(local) if local else str(address))
         elif address not in (None, here := ray.get_runtime_context().gcs_address):
             raise JobError(f"--address {address}: this process is connected to the Ray at {here}")
         try:
@@ -186,3 +186,10 @@ class Pool:
             ray.kill(self.slots.pop().actor, no_restart=True)
         if self._connected:
             ray.shutdown()
+
+
+def _address(local: LocalRay) -> str:
+    try:
+        return local.address()
+    except RuntimeError as error:
+        raise JobError(f"{error}\n`--executor serial` computes without Ray") from None
