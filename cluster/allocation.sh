@@ -69,10 +69,16 @@ address=$(scontrol getaddrs "$SLURMD_NODENAME" 2>/dev/null | sed 's/^[^:]*: *//;
 address=$(getent ahostsv4 "${address:-$SLURMD_NODENAME}" | sed -n '1s/ .*//p')
 
 # A node's share: its files go with it, whichever way the step ends. --block keeps Ray's processes
-# inside the step; `ray stop` would end other jobs' Ray too.
-on_node='end=; trap end=1 TERM INT; rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit
-  export TMPDIR=$own_tmp
-  "$@" & ray=$!; while wait $ray; rc=$?; kill -0 $ray 2>/dev/null; do kill -TERM $ray; done
+# inside the step; `ray stop` would end other jobs' Ray too. Ray gives its processes a fixed 30 s to start,
+# which a busy node exceeds now and then: it is started again then.
+on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
+  for attempt in 1 2 3; do
+    rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit
+    "$@" > >(trap "" TERM INT; exec tee "$own_tmp/said") 2>&1 & ray=$!
+    while wait $ray; rc=$?; kill -0 $ray 2>/dev/null; do kill -TERM $ray; done
+    ((rc)) && [ -z "$end" ] && sleep 1 || break  # for tee to end
+    grep -qs "timed out during startup" "$own_tmp/said" || break
+  done
   rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
 "${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
   bash -c "$on_node" - ray start --head --block --node-ip-address="$address" \
