@@ -48,7 +48,7 @@ def result(static, shared, traced, key, state):
         "x": state["x"],
         "loss": jnp.sum(jnp.arange(1, static.n + 1) * state["x"] ** 2),
         "gain": -jnp.sum(jnp.arange(1, static.n + 1) * state["x"] ** 2),
-        "steps": state["step"],
+        "taken": state["step"],
         "outcome": jnp.where(diverged(state), 1, 0).astype(jnp.int32),
     }
 
@@ -60,7 +60,7 @@ kernel = Kernel(
         "x": Var(("component",), "1", "position"),
         "loss": Var((), "1", "height"),
         "gain": Var((), "1", "minus the height"),
-        "steps": Var((), "1", "steps"),
+        "taken": Var((), "1", "steps taken"),
         "outcome": Var((), "1", "how it ended"),
     },
     init,

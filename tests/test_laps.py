@@ -80,7 +80,7 @@ def test_laps_advance_an_item_no_more_than_its_lap():
     for length in (4, 1, 7):
         lap(laps, np.arange(N), length)
     np.testing.assert_array_equal(laps.ages, 12)
-    np.testing.assert_array_equal(laps.values(np.arange(N), ["steps"])["steps"], 12)
+    np.testing.assert_array_equal(laps.values(np.arange(N), ["taken"])["taken"], 12)
 
 
 def test_laps_copy_is_exact_and_leaves_the_others():

@@ -228,7 +228,7 @@ def test_forward_pass_numpy(name):
             assert float(terms[term][trial]) == pytest.approx(value, rel=1e-10, abs=1e-12), term
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["gaussian", "no controller", "held out"])
 def test_gradient_finite_differences(name):
     """Along one random direction of each weight. Central differences at 1e-5 are good to about 1e-9 of
     the loss; 1e-6 of the slope, or 1e-6 where it is smaller than 1."""
@@ -503,7 +503,7 @@ def test_rate_r2_numpy():
     expected = np.mean(
         [np.corrcoef(a[i, :, j], b[i, :, j])[0, 1] ** 2 for i in range(3) for j in range(3)]
     )
-    assert float(metrics.rate_r2(a, b)) == pytest.approx(expected, rel=1e-10)
+    assert float(jax.jit(metrics.rate_r2)(a, b)) == pytest.approx(expected, rel=1e-10)
 
 
 def test_input_r2_by_lag():
@@ -511,7 +511,7 @@ def test_input_r2_by_lag():
     rng = np.random.default_rng(0)
     true = rng.standard_normal((6, 20, 1))
     inferred = np.stack([rng.standard_normal((6, 20)), -3 * np.roll(true[..., 0], -1, axis=1)], -1)
-    r2 = np.asarray(metrics.input_r2(jnp.asarray(inferred), jnp.asarray(true)))
+    r2 = np.asarray(jax.jit(metrics.input_r2)(inferred, true))
     lags = list(metrics.lags(20))
     assert r2[lags.index(1)] == pytest.approx(1, abs=1e-12)
     assert max(r2[k] for k, lag in enumerate(lags) if lag != 1) < 0.3
@@ -522,7 +522,7 @@ def test_ridge_r2_recovers_a_linear_readout():
     x, readout = rng.standard_normal((2, 30, 5, 4)), rng.standard_normal((4, 2))
     noise = 0.5 * rng.standard_normal((2, 30, 5, 2))
     y = x @ readout + 3 + noise
-    found = float(metrics.ridge_r2(x[0], y[0], x[1], y[1]))
+    found = float(jax.jit(metrics.ridge_r2)(x[0], y[0], x[1], y[1]))
     # Least squares with a constant, in NumPy; the ridge of 1e-4 of a variance moves R2 by less than 1e-3.
     design = lambda a: np.c_[a.reshape(-1, 4), np.ones(150)]
     fit = np.linalg.lstsq(design(x[0]), y[0].reshape(-1, 2), rcond=None)[0]

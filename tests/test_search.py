@@ -166,7 +166,7 @@ def test_halving_decides_as_numpy_does(tmp_path, n, eta, first):
     n_rungs = Halving(**job["search"]).n_rungs(n)
     left = halve(members, first, eta, n_rungs)
     for k, member in enumerate(members):
-        assert found["search_advances"][k] == member.advances == found["steps"][k]
+        assert found["search_advances"][k] == member.advances == found["taken"][k]
         assert found["search_rung"][k] == left.get(k, n_rungs)
         assert found["status"][k] == (2 if member.diverged else 3 if k in left else 1)
         assert found["outcome"][k] == (1 if member.diverged else 2 if k in left else 0)
@@ -252,7 +252,7 @@ def test_halving_an_item_that_finishes_keeps_its_result(tmp_path):
     found = results(store)
     np.testing.assert_array_equal(found["status"], [1, 3, 1, 1, 3, 1, 3, 3, 3])
     np.testing.assert_array_equal(found["search_rung"], [0, 1, 0, 2, 0, 1, 0, 0, 0])
-    np.testing.assert_array_equal(found["steps"], [1, 6, 2, 60, 2, 2, 2, 2, 2])
+    np.testing.assert_array_equal(found["taken"], [1, 6, 2, 60, 2, 2, 2, 2, 2])
 
 
 # --- populations ----------------------------------------------------------------------------------

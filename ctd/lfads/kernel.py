@@ -16,7 +16,7 @@ from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
 from ctd.lfads.posterior import posterior_mean
-from ctd.lfads.summary import DIVERGED, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
+from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, optimizer, train_step
 
 EVAL_TERMS = ("loss", *TERMS)
@@ -256,7 +256,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     Options=Options,
-    summary=("model", "eval_loss"),
+    summary=("model", "eval_loss", *METRICS),
     plots=plots,
     width=16,
     # Weights of its own: on a CPU a model alone keeps them in cache, on a GPU its products are too small.
