@@ -70,12 +70,16 @@ address=$(getent ahostsv4 "${address:-$SLURMD_NODENAME}" | sed -n '1s/ .*//p')
 
 # A node's share: its files go with it, whichever way the step ends. --block keeps Ray's processes
 # inside the step; `ray stop` would end other jobs' Ray too. Ray gives its processes a fixed 30 s to start,
-# which a busy node exceeds now and then: it is started again then.
+# which a busy node exceeds now and then: it is started again then. While it starts it may not hear a TERM.
 on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   for attempt in 1 2 3; do
     rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit
     "$@" > >(trap "" TERM INT; exec tee "$own_tmp/said") 2>&1 & ray=$!
-    while wait $ray; rc=$?; kill -0 $ray 2>/dev/null; do kill -TERM $ray; done
+    while wait $ray; rc=$?; kill -0 $ray 2>/dev/null; do
+      kill -TERM $ray
+      for ((k = 0; k < 50; k++)); do kill -0 $ray 2>/dev/null && sleep 0.3; done
+      kill -KILL $ray 2>/dev/null
+    done
     ((rc)) && [ -z "$end" ] && sleep 1 || break  # for tee to end
     grep -qs "timed out during startup" "$own_tmp/said" || break
   done
