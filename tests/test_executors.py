@@ -297,7 +297,7 @@ def test_a_group_that_cannot_be_loaded_leaves_the_others_alone(executor, folder,
 
 def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(executor, folder):
     rates = np.linspace(-0.5, 0.9, 8)
-    params = {"n_steps": 6000, "n": 100}
+    params = {"n_steps": 20_000, "n": 100}
     store = make(
         folder, executor, "stop", {"rate": rates.tolist()}, kernel="toy", params=params,
         microbatch=2, slots=4, shard_items=4,
