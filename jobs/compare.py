@@ -15,7 +15,6 @@ import pandas as pd
 from jobs.arrays import attributes
 from jobs.columns import Column, Text, as_array, as_column, joined, literal, rank, short
 from jobs.errors import JobError
-from jobs.gather import item_columns
 from jobs.prepare import differing
 from jobs.store import Store
 from jobs.tables import Table, ask
@@ -56,7 +55,7 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
         if table.n == 0:
             raise JobError(f"{store.address}: no item has been computed yet")
     keys: dict[str, list[Column]] = {}
-    for name in dict.fromkeys(name for store in stores for name in item_columns(store)):
+    for name in dict.fromkeys(name for store in stores for name in store.job.spec.swept()):
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
         found = [value for value in values if value is not None]
         if len(found) == len(stores):

@@ -211,7 +211,7 @@ def _write_items(store: Store, rows: list[np.ndarray]) -> None:
     put("group", lambda g, r: np.full(r.sum(), g, np.int32), Var(("item",), "1", "group"))
     row = Var(("item",), "1", "row in the group's results")
     put("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
-    for name in item_columns(store):
+    for name in store.job.spec.swept():
         first = _column(store, 0, name, rows[0])
         axes = ("item", f"{name}_index")[: first.ndim]
         put(name, lambda g, r, name=name: _column(store, g, name, r), Var(axes, "1", name))  # type: ignore[misc]
@@ -223,12 +223,7 @@ def _write_items(store: Store, rows: list[np.ndarray]) -> None:
             read = lambda g, r, name=name, has=has: _scalar(store, g, name, r, g in has)
             put(name, read, var._replace(axes=("item",)))
             out[name].attrs.update(describe(var) | flags(kernel, name))
-    out.attrs.put({"coordinates": " ".join(item_columns(store))})
-
-
-def item_columns(store: Store) -> list[str]:
-    """The swept fields of the job, in its order."""
-    return list(dict.fromkeys(name for part in store.job.spec.sweeps() for name in part.names()))
+    out.attrs.put({"coordinates": " ".join(store.job.spec.swept())})
 
 
 def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) -> np.ndarray:
@@ -295,7 +290,7 @@ def _write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
     known = {name: texts for name, texts in labels.items() if texts}
-    items = Items(_Columns(table), known, item_columns(store))
+    items = Items(_Columns(table), known, store.job.spec.swept())
     for one in reductions:
         here = out.require_group(one.label)
         made = one.make(items)

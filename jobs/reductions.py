@@ -263,7 +263,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
 
 def _column_names(spec: JobSpec, kernel: Kernel) -> tuple[list[str], list[str]]:
     """(all columns of the item table, those with one number an item)."""
-    swept = list(dict.fromkeys(name for part in spec.sweeps() for name in part.names()))
+    swept = spec.swept()
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
     numbers = [name for name in (*scalars, *swept) if name != "outcome"]
     return [*swept, *scalars, "status", "item", "group"], numbers

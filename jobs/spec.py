@@ -141,6 +141,10 @@ class JobSpec(BaseModel):
         """The sweeps in order."""
         return self.sweep if isinstance(self.sweep, list) else [self.sweep]
 
+    def swept(self) -> list[str]:
+        """The swept fields, in the order of the job."""
+        return list(dict.fromkeys(name for part in self.sweeps() for name in part.names()))
+
     def science(self) -> dict[str, Any]:
         """What determines the results: everything but names, reductions and the manner of running."""
         return self.model_dump(
