@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.plots import Axis, Band, Layer, Lines, Plot, Points, Scale, histogram, stacked
+from ctd.plots import Axis, Band, Layer, Lines, Plot, Points, Scale, histogram, spread, stacked
 
 N_CURVES = 200
 """Curves that are drawn."""
@@ -64,7 +64,7 @@ def loss_curves(
     curves: (item, step), read when indexed. quantiles: (0.1, 0.5, 0.9) over all of them, if known.
     """
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
-    some = np.sort(rank[_spread(len(rank), N_CURVES)])
+    some = np.sort(rank[spread(len(rank), N_CURVES)])
     drawn = np.asarray(curves[some], float)
     text = [f"item {items[k]}: final loss {final[k]:.4g}" for k in some]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -92,15 +92,6 @@ def loss_curves(
         Axis(label, log=log),
         Scale("log10 final loss" if log else "final loss"),
         note=note,
-    )
-
-
-def _spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers 0 ... n-1, evenly spaced, both ends among them."""
-    return (
-        np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
-        if n
-        else np.zeros(0, int)
     )
 
 

@@ -166,19 +166,15 @@ def tick(value: float) -> str:
     return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
+def spread(n: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers 0 ... n-1, evenly spaced, both ends among them."""
+    if n <= most:
+        return np.arange(n)
+    return np.unique(np.linspace(0, n - 1, most).round().astype(int))
+
+
 def stacked(rows: Any, step: float) -> np.ndarray:
     """Rows of a (k, n) array one below the other in units of `step`, the first at the top: for an axis
     whose `ticks` name the rows from the bottom up."""
     rows = np.asarray(rows, float)
     return rows / step + np.arange(len(rows))[::-1, None]
-
-
-def principal(points: Any, k: int) -> tuple[Any, np.ndarray]:
-    """(a function (..., n) -> (..., min(k, n)) onto the first principal components of the (m, n) points;
-    the shares of their variance)."""
-    points = np.asarray(points, float)
-    mean = points.mean(axis=0)
-    variance, vectors = np.linalg.eigh((points - mean).T @ (points - mean))
-    axes = vectors[:, ::-1][:, :k]
-    share = variance[::-1][:k] / (variance.sum() or 1.0)
-    return lambda values: (np.asarray(values, float) - mean) @ axes, share

@@ -15,7 +15,7 @@ from ctd.batch import Layout, Run, program
 from ctd.kernel import Kernel
 
 CLOSE = 1.5
-"""Candidates within this factor of the best are timed once more: a single time is off by a tenth or two on
+"""Candidates within this factor of the best are timed twice more: a single time is off by a tenth or two on
 a machine with other work, and the choice stays for the whole run."""
 
 

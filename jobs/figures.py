@@ -17,24 +17,32 @@ from jobs.store import Store
 def save_figure(store: Store, group: int, path: Path) -> bool:
     """Draw a group to `path`; False where the kernel draws nothing, or nothing was gathered."""
     kernel = store.kernel
-    gathered = f"gathered/{group}"
-    if kernel.figure is None or gathered not in store.root:
+    if kernel.figure is None or f"gathered/{group}" not in store.root:
         return False
     rows = committed_rows(store)[group]
     params = group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
-    node = store.root[gathered]
-    assert isinstance(node, zarr.Group)
-    reduced = {
-        name: as_array(decode(np.asarray(a[...]), attributes(a))) for name, a in node.arrays()
-    }
     with precision(static_of(params)):
         shared = load_group(kernel, params, store.job.base)
         figure = kernel.figure(
-            inputs_of(params), shared, columns_of(store, group, rows), results, reduced
+            inputs_of(params),
+            shared,
+            columns_of(store, group, rows),
+            results,
+            reduced_values(store, group),
         )
     figure.savefig(path, dpi=150)
     return True
+
+
+def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
+    """What the reduction of a group came to, codes as texts; empty where it was not gathered."""
+    name = f"gathered/{group}"
+    if name not in store.root:
+        return {}
+    node = store.root[name]
+    assert isinstance(node, zarr.Group)
+    return {key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in node.arrays()}
 
 
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:

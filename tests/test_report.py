@@ -12,7 +12,8 @@ from scipy.stats import f_oneway, spearmanr
 from test_cli import ctd as ctd
 
 from ctd.lfads.plots import plots as lfads_plots
-from ctd.plots import Axis, Bars, Image, Lines, Plot, Points, histogram, principal, stacked, tick
+from ctd.plots import Axis, Bars, Image, Lines, Plot, Points, histogram, stacked, tick
+from ctd.principal import principal
 from jobs.lease import Lease
 from jobs.page import Content, render
 from jobs.page.encode import (

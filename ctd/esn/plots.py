@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.esn.summary import REDUCED, SWEPT
+from ctd.esn.summary import REDUCED, success_grid, varied_fields
 from ctd.plots import (
     Axis,
     Image,
@@ -16,6 +16,7 @@ from ctd.plots import (
     Scale,
     histogram,
     is_wide,
+    spread,
     stacked,
     tick,
 )
@@ -34,7 +35,7 @@ def plots(
     reduced: Mapping[str, np.ndarray],
 ) -> list[Plot]:
     """Success over the sweep, the replay of the best network, errors in training and replay."""
-    varied = [k for k in SWEPT if k in reduced and len(np.unique(reduced[k])) > 1]
+    varied = varied_fields(reduced)
     made: list[Plot] = []
     if len(varied) >= 2:
         made += _maps(varied, reduced)
@@ -61,16 +62,7 @@ def plots(
 def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     """Success rate and median error over the first two swept fields."""
     first, second, *others = varied
-    xs, column = np.unique(reduced[first], return_inverse=True)
-    ys, row = np.unique(reduced[second], return_inverse=True)
-    cell, shape = row * len(xs) + column, (len(ys), len(xs))
-    n = np.bincount(cell, minlength=shape[0] * shape[1])
-    with np.errstate(invalid="ignore"):
-        rate = np.bincount(cell, reduced["success_rate"], len(n)) / n
-    error = np.full(len(n), np.inf)
-    np.minimum.at(error, cell, reduced["nrmse_median"])
-    with np.errstate(divide="ignore"):
-        power = np.log10(np.where(np.isfinite(error), error, np.nan))
+    xs, ys, rate, error = success_grid(first, second, reduced)
     x = Axis(first, ticks=[tick(v) for v in xs])
     y = Axis(second, ticks=[tick(v) for v in ys])
     further = f" over {', '.join(others)} too" if others else ""
@@ -79,7 +71,7 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     return [
         Plot(
             "Success",
-            [Image(rate.reshape(shape))],
+            [Image(rate)],
             x,
             y,
             Scale("success rate", low=0.0, high=1.0),
@@ -88,7 +80,7 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
         ),
         Plot(
             "Replay error",
-            [Image(power.reshape(shape))],
+            [Image(error)],
             x,
             y,
             Scale("log10 median NRMSE"),
@@ -157,7 +149,7 @@ def _replay(
 def _training(results: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> Plot:
     """NRMSE of every pass of FORCE."""
     n, passes = results["train_nrmse"].shape
-    rows = np.unique(np.linspace(0, n - 1, min(n, N_CURVES)).round().astype(int))
+    rows = spread(n, N_CURVES)
     error = np.asarray(results["train_nrmse"][rows], float)
     final = np.asarray(results["replay_nrmse"][:], float)[rows]
     items = np.asarray(columns["item"][:])[rows]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.esn.params import EchoState
 from ctd.kernel import Var, traced_type
+from ctd.plots import is_wide
 
 SWEPT = traced_type(EchoState)._fields
 """The fields by whose values items are told apart into points; the rest of a point are its seeds."""
@@ -99,6 +100,31 @@ def _point(error: np.ndarray, options: Options) -> dict[str, Any]:
     return row
 
 
+def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
+    """The swept fields that have more than one value."""
+    return [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
+
+
+def success_grid(
+    first: str, second: str, reduced: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(values of `first`, of `second`; (second, first) success rates, log10 of the median NRMSE).
+
+    Of points that differ in further fields, the mean rate and the lowest error; NaN where there is none.
+    """
+    xs, column = np.unique(reduced[first], return_inverse=True)
+    ys, row = np.unique(reduced[second], return_inverse=True)
+    cell, shape = row * len(xs) + column, (len(ys), len(xs))
+    n = np.bincount(cell, minlength=shape[0] * shape[1])
+    with np.errstate(invalid="ignore"):
+        rate = np.bincount(cell, reduced["success_rate"], len(n)) / n
+    error = np.full(len(n), np.inf)
+    np.minimum.at(error, cell, reduced["nrmse_median"])
+    with np.errstate(divide="ignore"):
+        power = np.log10(np.where(np.isfinite(error), error, np.nan))
+    return xs, ys, rate.reshape(shape), power.reshape(shape)
+
+
 def figure(
     inputs: Any,
     shared: Any,
@@ -113,7 +139,7 @@ def figure(
     del shared, columns, results
     from matplotlib.figure import Figure
 
-    varied = [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
+    varied = varied_fields(reduced)
     fig = Figure(figsize=(10, 4), layout="constrained")
     axes = fig.subplots(1, 2)
     if len(varied) < 2:
@@ -131,25 +157,15 @@ def _curves(axes: Any, name: str | None, reduced: Mapping[str, np.ndarray]) -> N
         y, low, high = (reduced[value + end][shown] for end in ("", "_low", "_high"))
         ax.errorbar(x[shown], y, (y - low, high - y), fmt="o-", capsize=3)
         ax.set(xlabel=name or "", ylabel=REDUCED[value].long_name)
-        if name and x.min() > 0 and x.max() > 20 * x.min():
+        if name and is_wide(x):
             ax.set_xscale("log")
     axes[1].set_yscale("log")
 
 
 def _maps(fig: Any, axes: Any, first: str, second: str, reduced: Mapping[str, np.ndarray]) -> None:
-    xs, column = np.unique(reduced[first], return_inverse=True)
-    ys, row = np.unique(reduced[second], return_inverse=True)
-    cells = row * len(xs) + column
-    counts = np.bincount(cells, minlength=len(ys) * len(xs))
-    rate = np.bincount(cells, reduced["success_rate"], minlength=len(counts))
-    with np.errstate(invalid="ignore"):
-        rate = rate / counts
-    error = np.full(len(counts), np.inf)
-    np.minimum.at(error, cells, reduced["nrmse_median"])
-    shown = np.log10(np.where(np.isfinite(error), error, np.nan))
-    panels = ((rate, "success rate", 0.0, 1.0), (shown, "log10 median NRMSE", None, None))
-    for ax, (values, label, low, high) in zip(axes, panels, strict=True):
-        grid = values.reshape(len(ys), len(xs))
+    xs, ys, rate, error = success_grid(first, second, reduced)
+    panels = ((rate, "success rate", 0.0, 1.0), (error, "log10 median NRMSE", None, None))
+    for ax, (grid, label, low, high) in zip(axes, panels, strict=True):
         image = ax.imshow(grid, origin="lower", aspect="auto", vmin=low, vmax=high)
         fig.colorbar(image, ax=ax, label=label)
         ax.set(xlabel=first, ylabel=second)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points.candidates import Network, find_cell
-from ctd.fixed_points.unique import principal_axes
+from ctd.principal import principal
 
 N_TRIALS = 60
 """Trials that are drawn."""
@@ -37,12 +37,10 @@ def figure(
     trials = np.asarray(shared.states, float)
     points = np.asarray(reduced["point"], float)
     flat = trials.reshape(-1, trials.shape[-1])
-    axes, mean = principal_axes(flat, 2), flat.mean(axis=0)
-    project = lambda h: (h - mean) @ axes
+    project, _ = principal(flat, 2)
     colour = colour_of(inputs, shared, project)
-    at_points, at_trials = colour(points), colour(flat[:20_000])
-    # The extreme trials would leave the rest pale.
-    limit = float(np.quantile(np.abs(np.concatenate([at_trials, at_points])), 0.98)) or 1.0
+    at_points = colour(points)
+    limit = colour_limit(colour, flat, at_points)
     mappable = ScalarMappable(Normalize(-limit, limit), "coolwarm")
 
     fig = Figure(figsize=(12, 5.6), layout="constrained")
@@ -50,8 +48,7 @@ def figure(
     space, plane = fig.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_space(space, project, trials, colour, mappable, reduced, at_points)
     _draw_spectra(plane, mappable, reduced, at_points)
-    label = "readout" if reduced["output"].shape[1] else "principal component 1"
-    fig.colorbar(mappable, ax=space, label=label, shrink=0.8)
+    fig.colorbar(mappable, ax=space, label=colour_label(reduced), shrink=0.8)
     return fig
 
 
@@ -63,6 +60,31 @@ def colour_of(inputs: Any, shared: Network, project: Any) -> Any:
     weights = {name: jnp.asarray(w) for name, w in shared.weights.items()}
     outputs = jax.jit(jax.vmap(lambda h: readout(cell, weights, h)[0]))
     return lambda h: np.asarray(outputs(jnp.asarray(h, shared.states.dtype)))
+
+
+def colour_limit(colour: Any, states: np.ndarray, at_points: np.ndarray) -> float:
+    """The end of the colour scale: the extreme trials would leave the rest pale."""
+    values = np.abs(np.concatenate([colour(states[:20_000]), at_points]))
+    return float(np.quantile(values, 0.98)) or 1.0
+
+
+def colour_label(reduced: Mapping[str, np.ndarray]) -> str:
+    """What the colours mean."""
+    return "readout" if np.shape(reduced["output"])[1] else "principal component 1"
+
+
+def sorts(reduced: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, Any, bool]]:
+    """(label, rows, marker, hollow) of each sort of point that occurs: filled when stable, a diamond
+    when slow."""
+    slow = np.asarray(reduced["kind"]) == "slow"
+    stable = np.asarray(reduced["stable"], bool)
+    found: list[tuple[str, np.ndarray, Any, bool]] = [
+        ("fixed, stable", np.flatnonzero(~slow & stable), "circle", False),
+        ("fixed, unstable", np.flatnonzero(~slow & ~stable), "circle", True),
+        ("slow, stable", np.flatnonzero(slow & stable), "diamond", False),
+        ("slow, unstable", np.flatnonzero(slow & ~stable), "diamond", True),
+    ]
+    return [sort for sort in found if len(sort[1])]
 
 
 def _draw_space(
@@ -87,9 +109,7 @@ def _draw_space(
         ax.scatter(*project(some).T, c=mappable.to_rgba(colour(some)), s=4, alpha=0.4, lw=0)
     where = project(reduced["point"])
     size = 40 + 260 * np.sqrt(reduced["basin_share"])
-    for style in _styles(reduced):
-        some = style.pop("rows")
-        hollow = style.pop("hollow")
+    for label, some, marker, hollow in sorts(reduced):
         face = "white" if hollow else mappable.to_rgba(at_points[some])
         ax.scatter(
             *where[some].T,
@@ -98,7 +118,8 @@ def _draw_space(
             edgecolors=mappable.to_rgba(at_points[some]) if hollow else "black",
             linewidths=2.0 if hollow else 1.0,
             zorder=3,
-            **style,
+            label=f"{label} ({len(some)})",
+            marker={"circle": "o", "diamond": "D"}[marker],
         )
     ax.autoscale_view()
     ax.set(xlabel="principal component 1", ylabel="principal component 2")
@@ -107,23 +128,6 @@ def _draw_space(
         legend = ax.legend(frameon=False, fontsize="small")
         for handle in legend.legend_handles:
             handle.set_sizes([40])
-
-
-def _styles(reduced: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Marker of each sort of point that occurs: filled when stable, a diamond when slow."""
-    slow = np.asarray(reduced["kind"]) == "slow"
-    stable = np.asarray(reduced["stable"])
-    sorts = [
-        ("fixed, stable", ~slow & stable, "o", False),
-        ("fixed, unstable", ~slow & ~stable, "o", True),
-        ("slow, stable", slow & stable, "D", False),
-        ("slow, unstable", slow & ~stable, "D", True),
-    ]
-    return [
-        {"label": f"{label} ({rows.sum()})", "rows": rows, "marker": marker, "hollow": hollow}
-        for label, rows, marker, hollow in sorts
-        if rows.any()
-    ]
 
 
 def _draw_spectra(

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from ctd.fixed_points.candidates import Network
-from ctd.fixed_points.picture import colour_of
+from ctd.fixed_points.picture import colour_label, colour_limit, colour_of, sorts
 from ctd.fixed_points.search import FIXED, SLOW
-from ctd.plots import Axis, Bars, Layer, Lines, Plot, Points, Scale, histogram, principal
+from ctd.plots import Axis, Bars, Layer, Lines, Plot, Points, Scale, histogram
+from ctd.principal import principal
 
 N_TRIALS = 60
 """Trials that are drawn."""
@@ -35,11 +36,8 @@ def plots(
     project, share = principal(flat, 3)
     colour = colour_of(inputs, shared, project)
     at_points = colour(np.asarray(reduced["point"], float))
-    # The extreme trials would leave the rest pale.
-    spread = np.abs(np.concatenate([colour(flat[:20_000]), at_points]))
-    limit = float(np.quantile(spread, 0.98)) or 1.0
-    label = "readout" if np.shape(reduced["output"])[1] else "principal component 1"
-    scale = Scale(label, diverging=True, low=-limit, high=limit)
+    limit = colour_limit(colour, flat, at_points)
+    scale = Scale(colour_label(reduced), diverging=True, low=-limit, high=limit)
     texts = _texts(reduced)
     space = [
         _space(states, project, colour, reduced, at_points, texts, scale, share, pair)
@@ -98,19 +96,6 @@ def _space(
         scale,
         note="Area of a point: its basin's share of the candidates. Hollow: unstable; diamond: slow.",
     )
-
-
-def sorts(reduced: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, Any, bool]]:
-    """(label, rows, marker, hollow) of each sort of point that occurs."""
-    slow = np.asarray(reduced["kind"]) == "slow"
-    stable = np.asarray(reduced["stable"], bool)
-    found: list[tuple[str, np.ndarray, Any, bool]] = [
-        ("fixed, stable", np.flatnonzero(~slow & stable), "circle", False),
-        ("fixed, unstable", np.flatnonzero(~slow & ~stable), "circle", True),
-        ("slow, stable", np.flatnonzero(slow & stable), "diamond", False),
-        ("slow, unstable", np.flatnonzero(slow & ~stable), "diamond", True),
-    ]
-    return [sort for sort in found if len(sort[1])]
 
 
 def _texts(reduced: Mapping[str, np.ndarray]) -> list[str]:

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ctd.principal import principal_axes
+
 N_COMPONENTS = 3
 """Dimensions of the search tree: beyond a few, a k-d tree visits everything."""
 
@@ -120,13 +122,6 @@ class Basins:
         rank, q = self._rank[best], self._q[best]
         by = np.lexsort((q, -count, rank))
         return self._best[best[by]], rank[by], q[by], count[by]
-
-
-def principal_axes(points: np.ndarray, k: int) -> np.ndarray:
-    """(n, min(k, n)) orthonormal columns: the directions of largest variance of (m, n) points."""
-    centred = points - points.mean(axis=0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    return vectors[:, ::-1][:, :k]
 
 
 def nearest_distance(points: np.ndarray, states: np.ndarray, block: int = 1 << 22) -> np.ndarray:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from ctd.curves import loss_curves
-from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, principal, stacked
+from ctd.lfads.summary import DIVERGED
+from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, spread, stacked
+from ctd.principal import principal
 
-DIVERGED = 2
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
 N_UNITS = 6
 """Units whose rates are drawn: those that fire most."""
@@ -230,7 +231,7 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
 
 def _by_lag(results: Mapping[str, Any], items: np.ndarray) -> Plot:
     """r2 of inferred and true inputs at each lag: a model may infer them early or late at the same loss."""
-    rows = np.unique(np.linspace(0, len(items) - 1, min(len(items), 200)).round().astype(int))
+    rows = spread(len(items), 200)
     values = np.asarray(results["input_r2_by_lag"][rows], float)
     lags = np.arange(values.shape[1]) - values.shape[1] // 2
     return Plot(

@@ -11,13 +11,13 @@ import pandas as pd
 
 from ctd.batch import precision
 from ctd.kernel import Params, inputs_of, static_of
-from ctd.plots import Axis, Lines, Plot
+from ctd.plots import Axis, Lines, Plot, spread
 from jobs.arrays import attributes
-from jobs.columns import as_array, decode
 from jobs.errors import JobError
 from jobs.events import read_events
+from jobs.figures import reduced_values
 from jobs.measure import load_group
-from jobs.page.encode import plot_json, spread, table_json
+from jobs.page.encode import plot_json, table_json
 from jobs.page.facts import facts
 from jobs.page.importance import effects
 from jobs.page.redact import redact
@@ -130,7 +130,7 @@ class Content:
         if kernel.plots is None and kernel.figure is None:
             return {"plots": [plot_json(p) for p in generic_plots(kernel, results, columns)]}
         params, shared = self._data(group)
-        reduced = self._reduced(group)
+        reduced = reduced_values(store, group)
         try:
             with precision(static_of(params)):
                 given = (inputs_of(params), shared, columns, results, reduced)
@@ -149,15 +149,6 @@ class Content:
                 shared = load_group(self._store.kernel, params, self._store.job.base)
             self._shared[group] = params, shared
         return self._shared[group]
-
-    def _reduced(self, group: int) -> dict[str, np.ndarray]:
-        name = f"gathered/{group}"
-        if name not in self._store.root:
-            return {}
-        arrays: Any = self._store.root[name]
-        return {
-            key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in arrays.arrays()
-        }
 
 
 def generic_plots(kernel: Any, results: LazyResults, columns: LazyResults) -> list[Plot]:
@@ -203,8 +194,9 @@ def _png(figure: Any) -> str:
 
 def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     """What was varied, what came of it, and how the second depends on the first."""
-    swept = list(dict.fromkeys(name for part in store.job.spec.sweeps() for name in part.names()))
-    parameters = [name for name in swept if name in frame and not is_replicate(frame[name])]
+    parameters = [
+        name for name in store.job.spec.swept() if name in frame and not is_replicate(frame[name])
+    ]
     results = [
         name
         for name, var in store.kernel.dims.items()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ctd.plots import Image, Layer, Lines, Plot
+from ctd.plots import Image, Layer, Lines, Plot, spread
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
 """Lines of a layer; vertices of all its lines together."""
@@ -31,13 +31,6 @@ def numbers(values: Any, digits: int = 5) -> Any:
     if values.dtype.kind in "iub":
         return values.tolist()
     return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.tolist()]
-
-
-def spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers 0 ... n-1, evenly spaced, both ends among them."""
-    if n <= most:
-        return np.arange(n)
-    return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 
 def plot_json(plot: Plot) -> dict[str, Any]:
