@@ -10,13 +10,10 @@ encoder and reconstructs only what it hid, so that a model cannot pass single sp
 entries are weighted by 1 / share: the expected nll stays that of all data, and the KL keeps its scale.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ctd.lfads.data import Dataset, Trials
@@ -26,7 +23,7 @@ from ctd.lfads.distributions import (
     gaussian_log_likelihood,
     poisson_log_likelihood,
 )
-from ctd.lfads.model import Decoded, Encoded, Noise, Tree, decode, encode
+from ctd.lfads.model import Decoded, Encoded, Noise, Tree, cut, decode, encode, entries
 
 TERMS = ("nll", "kl_ic", "kl_input")
 """The parts of the negative ELBO, nats a trial."""
@@ -72,7 +69,7 @@ def draw_noise(static: Any, key: jax.Array, batch: Batch) -> Noise:
     n_steps, n_trials = batch.data.shape[:2]
     n_inferred = static.n_inputs if static.controller else 0
     shapes = (n_trials, static.generator), (n_steps, n_trials, n_inferred)
-    return Noise(*_cut(shapes, lambda n: jax.random.normal(key, (n,), static.dtype)))
+    return Noise(*cut(jax.random.normal(key, (entries(shapes),), static.dtype), shapes))
 
 
 def draw_dropout(
@@ -82,15 +79,14 @@ def draw_dropout(
     n_steps, n_trials = batch.data.shape[:2]
     width, n_seen = 2 * static.encoder, len(batch.seen)
     encoded_steps = n_seen if static.controller else 0
-    drawn, *others = _cut(
-        (
-            batch.seen.shape,
-            (n_trials, width),
-            (n_steps, n_trials, static.generator),
-            (encoded_steps, n_trials, width),
-        ),
-        lambda n: _uniform(key, n, static.dtype),
+    # One draw for all: each draw adds to compile time.
+    shapes = (
+        batch.seen.shape,
+        (n_trials, width),
+        (n_steps, n_trials, static.generator),
+        (encoded_steps, n_trials, width),
     )
+    drawn, *others = cut(_uniform(key, entries(shapes), static.dtype), shapes)
     hidden, rate = traced.coordinated_dropout, traced.dropout
     ends, states, encoded = (jnp.where(u >= rate, 1 / (1 - rate), 0) for u in others)
     # One draw decides both: below `hidden` an entry is hidden, and of the others a share is dropped.
@@ -101,13 +97,6 @@ def draw_dropout(
     weights = jnp.where(drawn < hidden, hidden_weight, shown_weight)
     masks = {"data": data, "ends": ends, "states": states}
     return noise._replace(**masks, encoded=encoded if static.controller else None), weights
-
-
-def _cut(shapes: tuple[tuple[int, ...], ...], draw: Callable[[int], jax.Array]) -> list[jax.Array]:
-    """Arrays of these shapes from one draw of all their entries: each draw adds to compile time."""
-    stops = np.cumsum([math.prod(shape) for shape in shapes])
-    parts = jnp.split(draw(int(stops[-1])), stops[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:

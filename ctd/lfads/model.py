@@ -15,6 +15,8 @@ recurrence is computed before or after a scan, for all steps in one product: the
 of encoder and controller, and the output.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -123,17 +125,25 @@ def _gru_shapes(name: str, n: int, n_in: int) -> Blocks:
 
 def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], jax.Array]:
     """Blocks of N(0, 1 / columns) side by side, all from one draw: a draw of each would compile for long."""
-    total = sum(rows * columns for blocks in shapes.values() for rows, columns in blocks)
-    drawn, start, values = jax.random.normal(key, (total,), dtype), 0, {}
-    for name, blocks in shapes.items():
-        parts = []
-        for rows, columns in blocks:
-            stop = start + rows * columns
-            part = drawn[start:stop].reshape(rows, columns)
-            parts.append(part * max(columns, 1) ** -0.5)
-            start = stop
-        values[name] = jnp.concatenate(parts, axis=1)
-    return values
+    flat = [shape for blocks in shapes.values() for shape in blocks]
+    drawn = iter(cut(jax.random.normal(key, (entries(flat),), dtype), flat))
+    scaled = lambda columns: next(drawn) * max(columns, 1) ** -0.5
+    return {
+        name: jnp.concatenate([scaled(columns) for _, columns in blocks], axis=1)
+        for name, blocks in shapes.items()
+    }
+
+
+def entries(shapes: Sequence[tuple[int, ...]]) -> int:
+    """How many entries arrays of these shapes have together."""
+    return sum(map(math.prod, shapes))
+
+
+def cut(vector: jax.Array, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
+    """The entries of a vector as arrays of these shapes, one after another."""
+    stops = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = jnp.split(vector, stops[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _prior(n: int, variance: jax.Array, dtype: Any) -> Tree:
@@ -151,10 +161,7 @@ def flatten(weights: Tree) -> jax.Array:
 def unflatten(vector: jax.Array, like: Tree) -> Tree:
     """The inverse, for weights with the shapes of `like`."""
     leaves, tree = jax.tree.flatten(like)
-    stops = np.cumsum([leaf.size for leaf in leaves])
-    parts = jnp.split(vector, stops[:-1])
-    shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(tree, shaped)
+    return jax.tree.unflatten(tree, cut(vector, [leaf.shape for leaf in leaves]))
 
 
 def factor_weights(generator: Tree) -> jax.Array:
