@@ -38,11 +38,11 @@ class LocalRay:
         self._folder = Path(
             tempfile.mkdtemp(prefix="ctd-", dir=parent if len(parent) < 20 else "/tmp")
         )
-        token = self._folder / "token"
+        self._token = self._folder / "token"
         self._secret = secrets.token_hex(32)
         self.environment = {
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_AUTH_TOKEN_PATH": str(self._token),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         """What a process needs to connect. Left to itself Ray writes ~/.ray/auth_token, which switches
@@ -52,10 +52,10 @@ class LocalRay:
         self._helper = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
-        self._folder.mkdir(exist_ok=True)  # a helper that gave up has removed it
-        token = self._folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(self._secret)
+        if not self._folder.exists():  # a helper that gave up has removed it
+            self._folder.mkdir(mode=0o700)
+        self._token.touch(mode=0o600)
+        self._token.write_text(self._secret)
         self._log = (self._folder / "start.log").open("w+")
         quick = {"RAY_prestart_worker_first_driver": "0"}  # workers without our threads: of no use
         return subprocess.Popen(
@@ -70,20 +70,18 @@ class LocalRay:
 
         Ray gives its own processes a fixed 30 s to start, which a busy machine exceeds now and then.
         """
-        for attempt in range(TRIES):
-            if self._address is not None:
-                break
+        left = TRIES
+        while self._address is None:
             assert self._helper.stdout is not None
             if line := self._helper.stdout.readline():
-                self._address = json.loads(line)
+                self._address = str(json.loads(line))
                 break
             self._log.seek(0)
-            tail = self._log.read()[-2000:].strip()
-            if TOO_SLOW not in tail or attempt == TRIES - 1:
+            tail, left = self._log.read()[-2000:].strip(), left - 1
+            if TOO_SLOW not in tail or not left:
                 raise RuntimeError(f"Ray did not start on this machine:\n{tail}")
             self._end()
             self._helper = self._start()
-        assert self._address is not None
         return self._address
 
     @property
