@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jobs.columns import Column, Text, rank
+from jobs.columns import Column, Text, combined, rank
 from jobs.errors import JobError, nearest
 from jobs.expression import Expression, fault, parse
 from jobs.tables import Table, View
@@ -94,15 +94,9 @@ def aggregate(
 
 def _combinations(keys: Sequence[Column], n: int) -> tuple[np.ndarray, np.ndarray]:
     """(which combination each row has, the first row of each combination), in rising order."""
-    import pandas as pd
-
     if not keys:
         return np.zeros(n, np.int64), np.zeros(min(n, 1), np.int64)
-    label = np.zeros(n, np.int64)
-    for key in keys:
-        codes, values = pd.factorize(rank(key, False), sort=True, use_na_sentinel=False)
-        label = label * max(1, len(values)) + codes
-        label = pd.factorize(label, sort=True)[0]
+    label = combined((rank(key, False) for key in keys), n, rising=True)
     first = np.full(int(label.max()) + 1 if n else 0, 0)
     first[label[::-1]] = np.arange(n)[::-1]
     return label, first

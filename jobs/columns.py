@@ -8,7 +8,7 @@ second and 70 MB.
 """
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,19 @@ def order(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
     return picked[np.lexsort([key[picked] for key in reversed(keys)])][:limit]
 
 
+def combined(keys: Iterable[np.ndarray], n: int, *, rising: bool = False) -> np.ndarray:
+    """(n,) numbers from 0 on, equal where the rows agree in all keys; `rising`: in the order of the keys,
+    otherwise in that of the rows."""
+    import pandas as pd
+
+    number = np.zeros(n, np.int64)
+    for key in keys:
+        codes, found = pd.factorize(key, sort=rising, use_na_sentinel=False)
+        # Small again after each key: never overflows.
+        number = pd.factorize(number * max(1, len(found)) + codes, sort=rising)[0]
+    return number
+
+
 def literal(text: str) -> Any:
     """The dict or list that a text spells out; None where it is another text."""
     if text[:1] not in "{[":
@@ -131,12 +144,7 @@ def literal(text: str) -> Any:
 
 def rows_as_text(values: np.ndarray) -> Text:
     """The rows of a (n, k) array as texts, '[1, -0.5]'."""
-    import pandas as pd
-
-    codes = np.zeros(len(values), np.int64)
-    for k in range(values.shape[1]):
-        here, found = pd.factorize(values[:, k], use_na_sentinel=False)
-        codes = pd.factorize(codes * len(found) + here)[0]
+    codes = combined(values.T, len(values))
     first = np.unique(codes, return_index=True)[1]
     return labelled(codes, [str([short(v) for v in row]) for row in values[first].tolist()])
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.arrays import attributes
-from jobs.columns import Column, Text, as_array, as_column, joined, literal, rank, short
+from jobs.columns import Column, Text, as_array, as_column, combined, joined, literal, rank, short
 from jobs.errors import JobError
 from jobs.prepare import differing
 from jobs.store import Store
@@ -133,10 +133,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """(rows of a, rows of b) that go together; of several items with equal keys the first with the first."""
     n = sum(sizes)
-    label = np.zeros(n, np.int64)
-    for values in keys.values():
-        codes, found = pd.factorize(rank(joined(values), False), use_na_sentinel=False)
-        label = pd.factorize(label * max(1, len(found)) + codes)[0]
+    label = combined((rank(joined(values), False) for values in keys.values()), n)
     # The k-th item of a label in one store goes with the k-th of it in the other.
     split = [label[: sizes[0]], label[sizes[0] :]]
     nth = [pd.Series(part).groupby(part).cumcount().to_numpy() for part in split]

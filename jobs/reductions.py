@@ -17,12 +17,11 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from ctd.combinations import combinations
 from ctd.kernel import Kernel
+from jobs.arrays import DONE
 from jobs.errors import JobError, explain, nearest
 from jobs.spec import JobSpec
-
-DONE = 1
-"""The status of an item whose results count."""
 
 DRAWN = 1 << 24
 """Numbers that a bootstrap holds at a time."""
@@ -119,7 +118,7 @@ class Seeds(_Reduction):
     def make(self, items: Items) -> Table:
         """One row a setting: its values, count, failed, mean, sd, p5 ..., low, high."""
         settings = [name for name in items.swept if name not in self.over]
-        first, setting = settings_of([items.columns[name] for name in settings], _n(items))
+        first, setting = combinations([items.columns[name] for name in settings], _n(items))
         values, usable = _usable(items, self.of)
         n, of = len(first), setting[usable]
         count = np.bincount(of, minlength=n)
@@ -163,7 +162,7 @@ class Counts(_Reduction):
         """One row for each combination that occurs: status, outcome, count, share."""
         names = [*self.by, *(name for name in ("status", "outcome") if name in items.columns)]
         names = list(dict.fromkeys(names))
-        first, which = settings_of([items.columns[name] for name in names], _n(items))
+        first, which = combinations([items.columns[name] for name in names], _n(items))
         count = np.bincount(which, minlength=len(first))
         return {name: Column(items.pick(name, first)) for name in names} | {
             "count": Column(count, "1", "items"),
@@ -281,23 +280,6 @@ def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
     values = values.astype(float)
     rows = np.flatnonzero((items.columns["status"] == DONE) & np.isfinite(values))
     return values[rows], rows
-
-
-def settings_of(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(first row of each distinct combination, combination of each row), in order of appearance.
-
-    Rows of a column with an axis of its own are compared whole; n: how many rows there are.
-    """
-    codes = np.zeros(n, np.int64)
-    for values in columns:
-        inverse = np.unique(values, axis=0, return_inverse=True)[1].ravel()
-        codes = codes * (inverse.max(initial=0) + 1) + inverse
-        codes = np.unique(codes, return_inverse=True)[1].ravel()  # small again: never overflows
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return first[order], place[inverse.ravel()]
 
 
 def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -7,10 +7,11 @@ import scipy.stats
 import toy
 from test_store import JOB, run
 
+from ctd.combinations import combinations
 from jobs.arrays import attributes
 from jobs.errors import JobError
 from jobs.gather import gather, reduction_tables
-from jobs.reductions import bootstrap_means, reductions_of, settings_of
+from jobs.reductions import bootstrap_means, reductions_of
 from jobs.spec import options_of, parse_job
 from jobs.store import Store, open_store
 
@@ -178,10 +179,10 @@ def test_reductions_of_an_empty_store_are_empty_tables(tmp_path):
 
 def test_settings_are_told_apart_in_order_of_appearance():
     columns = [np.array([2.0, 1, 2, 1]), np.array([[0, 0], [0, 1], [0, 0], [1, 1]])]
-    first, which = settings_of(columns, 4)
+    first, which = combinations(columns, 4)
     np.testing.assert_array_equal(first, [0, 1, 3])
     np.testing.assert_array_equal(which, [0, 1, 0, 2])
-    first, which = settings_of([], 3)  # nothing else was swept
+    first, which = combinations([], 3)  # nothing else was swept
     np.testing.assert_array_equal(first, [0])
     np.testing.assert_array_equal(which, [0, 0, 0])
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ctd.combinations import combinations
 from ctd.esn.params import EchoState
 from ctd.kernel import Var, traced_type
 from ctd.plots import is_wide
@@ -58,7 +59,7 @@ def reduce(
     error = np.asarray(results["replay_nrmse"], float)
     error = np.where(np.isfinite(error), error, np.inf)
     swept = [name for name in SWEPT if name in columns]
-    points, point_of = _points([np.asarray(columns[name]) for name in swept], len(error))
+    points, point_of = combinations([np.asarray(columns[name]) for name in swept], len(error))
     out = {name: np.asarray(columns[name])[points] for name in swept}
     order = np.argsort(point_of, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(point_of))[:-1])
@@ -70,16 +71,6 @@ def reduce(
         "best_row": np.asarray(best),
         "best_item": np.asarray(columns["item"][best] if "item" in columns else best),
     }
-
-
-def _points(values: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """First row of each distinct combination in order of appearance; the combination of each row."""
-    if not values:
-        return np.zeros(1, int), np.zeros(n, int)
-    codes = np.stack([np.unique(v, return_inverse=True)[1] for v in values])
-    _, first, inverse = np.unique(codes, axis=1, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
-    return np.sort(first), rank[inverse.ravel()]
 
 
 def _point(error: np.ndarray, options: Options) -> dict[str, Any]:
