@@ -8,8 +8,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ctd.kernel import Kernel, Var
 
-STATUS = {1: "done", 2: "failed", 3: "dropped"}
-"""Item status -> name; 0 is an item that nothing has been computed for."""
+DONE, FAILED, DROPPED = 1, 2, 3
+"""The status of an item; 0 is one that nothing has been computed for, and one that a search took out at a
+rung is dropped."""
+
+STATUS = {DONE: "done", FAILED: "failed", DROPPED: "dropped"}
 
 
 def attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from zarr.buffer.cpu import Buffer
 from ctd.kernel import Kernel, Var
 from jobs import objects
 from jobs.arrays import (
+    FAILED,
     attributes,
     compressor,
     describe,
@@ -317,7 +318,7 @@ class Store:
             whole = values.get(name)
             if len(rows) < n or whole is None:
                 array = self.array(shard.group, name)
-                fill = 2 if name == "status" else array.fill_value
+                fill = FAILED if name == "status" else array.fill_value
                 whole = np.full((n, *array.shape[1:]), fill, array.dtype)
                 if len(rows):
                     whole[rows - shard.start] = values[name]

@@ -16,14 +16,13 @@ from ctd.kernel import Params, static_of, traced_type
 from ctd.laps import Laps
 from ctd.tune import fastest_microbatch
 from jobs import objects
-from jobs.arrays import attributes
+from jobs.arrays import DONE, DROPPED, FAILED, attributes
 from jobs.checkpoint import Checkpoints, clear
 from jobs.errors import JobError
 from jobs.measure import load_group
 from jobs.plan import Shard
 from jobs.provenance import host, said
 from jobs.reduce import reduce_group
-from jobs.search.records import DROPPED
 from jobs.search.run import HalvingRun, PopulationRun, SearchRun
 from jobs.search.spec import Halving
 from jobs.spec import find_kernel
@@ -139,7 +138,7 @@ class Worker:
             "started": started,
             "seconds": time.time() - started,
             "outcomes": self._counts(values),
-            "n_failed": int((values["status"] == 2).sum()) + len(task.without),
+            "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
             **host(),
         }
         self.store.write_shard(shard, values, info, rows)
@@ -245,10 +244,10 @@ class Worker:
         return Layout(-(-slots // m) * m, m, devices)
 
     def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
-        status = np.ones(n, np.int8)
+        status = np.full(n, DONE, np.int8)
         failing = [k for k, outcome in enumerate(self.kernel.outcomes) if outcome.failed]
         if failing and n:
-            status[np.isin(values["outcome"], failing)] = 2
+            status[np.isin(values["outcome"], failing)] = FAILED
         if n and "search_dropped" in values:
             status[values["search_dropped"]] = DROPPED
         return status

@@ -21,9 +21,6 @@ import numpy as np
 from ctd.kernel import Kernel, Outcome, Var
 from jobs.search.spec import Halving, Population
 
-DROPPED = 3
-"""The status of an item that left at a rung."""
-
 
 def searched(kernel: Kernel, search: Halving | Population | None) -> Kernel:
     """The kernel with what a search adds to its results and outcomes."""
