@@ -38,6 +38,26 @@ def s3(s3_server, monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def command_line(capsys, monkeypatch):
+    """Run `ctd ARGS` in this process; returns (exit code, standard output, standard error)."""
+    from cluster.cli import main
+
+    monkeypatch.setattr("sys.path", [*sys.path])
+
+    def call(*args):
+        monkeypatch.setattr("sys.argv", ["ctd", *map(str, args)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
 def job_file(tmp_path):
     """Write a job file's text to a fresh folder; returns its path."""
 

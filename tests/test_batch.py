@@ -126,16 +126,21 @@ print("same")
 """
 
 
-def test_run_eight_devices_same_bits():
-    """23 items on 8 devices, all at once and refilled: one device's bits."""
+def assert_same_on_eight_devices(program):
+    """The program, in a process with 8 CPU devices, ends by printing that all is the same."""
     here = Path(__file__).parent
-    code = DEVICES.format(path=[str(here), str(here.parent / "examples")])
+    code = program.format(path=[str(here), str(here.parent / "examples")])
     flags = "--xla_force_host_platform_device_count=8"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
+def test_run_eight_devices_same_bits():
+    """23 items on 8 devices, all at once and refilled: one device's bits."""
+    assert_same_on_eight_devices(DEVICES)
 
 
 def test_kuramoto_example_locks_with_coupling():

@@ -1,7 +1,6 @@
 """The command line, with the serial executor: what it prints, writes and refuses."""
 
 import json
-import sys
 from pathlib import Path
 
 import h5py
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cluster.cli import main
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 
@@ -31,22 +29,10 @@ run: {microbatch: 4, slots: 8}
 
 
 @pytest.fixture
-def ctd(capsys, monkeypatch, tmp_path):
+def ctd(command_line, monkeypatch, tmp_path):
     """Run `ctd ARGS`; returns (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*sys.path])
-
-    def call(*args):
-        monkeypatch.setattr("sys.argv", ["ctd", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return command_line
 
 
 @pytest.fixture

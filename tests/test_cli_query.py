@@ -1,7 +1,6 @@
 """`ctd query` on the command line: what it shows and writes, and one clear error for each bad question."""
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,6 @@ import pytest
 import zarr
 from test_store import JOB, make, run
 
-from cluster.cli import main
 from jobs.executor import SerialExecutor
 from jobs.gather import gather
 from jobs.work import Task
@@ -35,22 +33,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def ctd(capsys, monkeypatch, folder, tmp_path):
+def ctd(command_line, monkeypatch, folder):
     """Run `ctd query ARGS` among the stores; returns (exit code, standard output, standard error)."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("sys.path", [*sys.path])
-
-    def call(*args):
-        monkeypatch.setattr("sys.argv", ["ctd", "query", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return lambda *args: command_line("query", *args)
 
 
 def test_query_shows_a_table(ctd):

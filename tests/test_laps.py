@@ -1,13 +1,9 @@
 """ctd.laps: items in laps have the bits of items in a Run; states are exchanged exactly."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import hill
 import numpy as np
 import pytest
+from test_batch import assert_same_on_eight_devices
 from test_kernel import small
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
@@ -140,11 +136,4 @@ print("same")
 
 
 def test_laps_eight_devices_same_bits():
-    here = Path(__file__).parent
-    code = DEVICES.format(path=[str(here), str(here.parent / "examples")])
-    flags = "--xla_force_host_platform_device_count=8"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "same", done.stderr[-2000:]
+    assert_same_on_eight_devices(DEVICES)
