@@ -393,11 +393,13 @@ def test_ramp(step, start, length, expected):
         (30, {}, 0),
         (2, {"schedule": "exponential", "decay": 0.5}, 0.002),
         (20, {"schedule": "exponential", "warm_up": 0}, 0.008),
+        (20, {"schedule": "plateau", "plateau_factor": 0.5}, 0.002),
     ],
 )
 def test_learning_rate(step, changes, expected):
+    """After two plateaus, of which only one schedule takes note."""
     case = Case(**changes)
-    rate = learning_rate(case.static, case.traced, jnp.int32(step))
+    rate = learning_rate(case.static, case.traced, jnp.int32(step), jnp.int32(2))
     assert float(rate) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 

@@ -121,6 +121,23 @@ def test_best_parameters_are_kept(several):
     assert parts == pytest.approx(several["eval_loss"][0], rel=1e-6)
 
 
+def test_plateau_lowers_the_learning_rate():
+    """By the factor after every second evaluation in a row without a better one, as counted here."""
+    settings = {"n_batches": 24, "report_every": 2, "warm_up": 0, "kl_ramp": 0}
+    params = model(schedule="plateau", plateau_factor=0.5, plateau_patience=2, **settings)
+    found = train(params, {"learning_rate": [0.01, 0.5]})
+    for row, largest in enumerate((0.01, 0.5)):
+        expected, best, stale, rate = [], np.inf, 0, largest
+        for loss in found["curve.eval.loss"][row]:
+            expected.append(rate)
+            stale = 0 if loss < best else stale + 1
+            best = min(best, loss)
+            if stale and stale % 2 == 0:
+                rate *= 0.5
+        np.testing.assert_allclose(found["curve.train.learning_rate"][row], expected, rtol=1e-6)
+    assert min(found["curve.train.learning_rate"][1]) <= 0.25, "two plateaus at a rate far too high"
+
+
 def test_models_run_one_by_one_on_a_cpu():
     """Known, so that no run begins with measuring it."""
     assert kernel.candidates() == (1,)

@@ -43,6 +43,8 @@ class State(NamedTuple):
     best_step: jax.Array
     stale: jax.Array
     """Evaluations since then."""
+    plateaus: jax.Array
+    """How often there were `plateau_patience` of them since the last better one or the last plateau."""
     curves: dict[str, jax.Array]
     """Name -> (batch,): mean over a block's steps, and evaluations at its end; NaN where not reached."""
     outcome: jax.Array
@@ -78,6 +80,7 @@ def init(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> State:
         jnp.full((), jnp.inf, static.dtype),
         zero,
         zero,
+        zero,
         {name: jnp.full(n_blocks, jnp.nan, static.dtype) for name in names},
         zero,
         jnp.zeros((), bool),
@@ -93,7 +96,7 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
     def body(carry: Any, _: None) -> tuple[Any, Any]:
         weights, optimizer_state, step, diverged = carry
         *moved_to, terms, finite = train_step(
-            static, traced, shared, key_train, step, weights, optimizer_state, like
+            static, traced, shared, key_train, step, state.plateaus, weights, optimizer_state, like
         )
         # Beyond the last step, and from the first step that is not finite on, the model stands.
         active = (step < static.n_batches) & ~diverged
@@ -113,6 +116,7 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
     criterion = evaluated[static.criterion]
     better = criterion < state.best_value
     stale = jnp.where(better, 0, state.stale + 1)
+    plateau = (stale > 0) & (stale % traced.plateau_patience == 0)
     early = (traced.patience > 0) & (stale >= traced.patience) & (step < static.n_batches)
     return State(
         weights,
@@ -122,6 +126,7 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
         jnp.where(better, criterion, state.best_value),
         jnp.where(better, step, state.best_step),
         stale,
+        state.plateaus + plateau,
         {name: curve.at[block].set(values[name]) for name, curve in state.curves.items()},
         jnp.where(diverged, DIVERGED, jnp.where(early, STOPPED_EARLY, TRAINED)).astype(jnp.int32),
         diverged | early | (step >= static.n_batches),

@@ -59,6 +59,7 @@ DIMS = {
     },
     "curve.train.l2": Var(("batch",), "1", "L2 penalty in training, before its ramp"),
     "curve.train.gradient_norm": Var(("batch",), "nat", "norm of the gradient before clipping"),
+    "curve.train.learning_rate": Var(("batch",), "1", "learning rate, mean over each block"),
     **{
         f"curve.eval.{name}": Var(("batch",), "nat", f"{text} a trial, all evaluation trials")
         for name, text in LONG.items()

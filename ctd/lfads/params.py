@@ -46,9 +46,10 @@ class Model(Params):
     report_every: Static[int] = Field(
         100, gt=0, description="steps of one advance, between two evaluations"
     )
-    schedule: Static[Literal["cosine", "exponential"]] = Field(
+    schedule: Static[Literal["cosine", "exponential", "plateau"]] = Field(
         "cosine",
-        description="of the learning rate: to 0 at n_batches along half a cosine, or by `decay` alone",
+        description="of the learning rate: to 0 at n_batches along half a cosine, by `decay` alone, or "
+        "also by `plateau_factor` each time that evaluations stop getting better",
     )
     criterion: Static[Literal["loss", "nll"]] = Field(
         "loss",
@@ -68,6 +69,12 @@ class Model(Params):
     learning_rate: Traced[float] = Field(0.008, gt=0, description="largest learning rate")
     decay: Traced[float] = Field(
         1.0, gt=0, le=1, description="factor of the learning rate at each step, beside the schedule"
+    )
+    plateau_factor: Traced[float] = Field(
+        0.95, gt=0, le=1, description="factor of the learning rate at a plateau (schedule: plateau)"
+    )
+    plateau_patience: Traced[int] = Field(
+        6, gt=0, description="evaluations without a better one that make a plateau"
     )
     warm_up: Traced[int] = Field(
         100, ge=0, description="steps over which the learning rate rises from 0"

@@ -13,7 +13,7 @@ from ctd.lfads.data import Dataset
 from ctd.lfads.loss import Batch, gather, training_loss
 from ctd.lfads.model import Tree, flatten, unflatten
 
-STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm")
+STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
 """What a step reports; the KL and L2 terms before their scales and ramps."""
 
 
@@ -22,14 +22,17 @@ def optimizer(traced: Any) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=0.9, b2=0.999, eps=traced.adam_eps)
 
 
-def learning_rate(static: Any, traced: Any, step: jax.Array) -> jax.Array:
-    """Of this step: the largest one, times a linear warm-up, times decay^step, times half a cosine.
+def learning_rate(static: Any, traced: Any, step: jax.Array, plateaus: jax.Array) -> jax.Array:
+    """Of this step: the largest one, times a linear warm-up, times decay^step, times the schedule.
 
-    The cosine falls from 1 at the end of the warm-up to 0 at n_batches.
+    cosine: from 1 at the end of the warm-up to 0 at n_batches. plateau: plateau_factor^plateaus, for the
+    plateaus that there were (Sussillo et al. 2016).
     """
     at = step.astype(static.dtype)
     warm_up = traced.warm_up.astype(static.dtype)
     rate = traced.learning_rate * traced.decay**at
+    if static.schedule == "plateau":
+        rate *= traced.plateau_factor ** plateaus.astype(static.dtype)
     rate *= jnp.minimum((at + 1) / jnp.maximum(warm_up, 1), 1)
     if static.schedule == "cosine":
         share = (at - warm_up) / jnp.maximum(static.n_batches - warm_up, 1)
@@ -53,6 +56,7 @@ def train_step(
     dataset: Dataset,
     key: jax.Array,
     step: jax.Array,
+    plateaus: jax.Array,
     weights: jax.Array,
     state: Any,
     like: Tree,
@@ -68,6 +72,7 @@ def train_step(
     norm = jnp.linalg.norm(gradient)
     gradient *= jnp.minimum(1, traced.clip_norm / jnp.maximum(norm, traced.clip_norm))
     direction, new_state = optimizer(traced).update(gradient, state)
-    new = weights - learning_rate(static, traced, step) * direction
-    terms |= {"loss": value, "gradient_norm": norm}
+    rate = learning_rate(static, traced, step, plateaus)
+    new = weights - rate * direction
+    terms |= {"loss": value, "gradient_norm": norm, "learning_rate": rate}
     return new, new_state, terms, jnp.isfinite(value) & jnp.isfinite(norm)
