@@ -48,6 +48,9 @@ JOBS = {
     "fixed_points": (
         {"weights": "net.h5", "n_trials": 4, "q_tol": 1e-20}, {"candidate": {"range": 240}},
     ),
+    "spikes": (
+        {"weights": "net.h5", "n_train": 40, "n_eval": 10}, {"max_rate": {"linspace": [10, 40, 80]}},
+    ),
     "lfads": (
         {"data": str(ROOT / "examples" / "lfads_spikes.h5"), "encoder": 4, "controller": 4, "generator": 5,
          "n_factors": 3, "batch_size": 4, "n_batches": 60, "report_every": 20, "warm_up": 1, "kl_ramp": 10,

@@ -27,6 +27,7 @@ from ctd.kernel import (
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 SMALL = {
+    "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},
     "kuramoto": {"n": 5, "n_steps": 20},
     "toy": {"n_steps": 5},
     "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},

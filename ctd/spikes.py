@@ -1,0 +1,136 @@
+"""Kernel: spikes of neurons that follow a trained network, with the truth behind them: data for `lfads`.
+
+    h_t = F(h_{t-1}, x_t)                       the network on trials of its task
+    rate_t = max_rate (r(h_t) + 1) / 2          r in [-1, 1]: what the network's readout sees
+    count_t ~ Poisson(rate_t step_s)            one bin a step
+
+An item is a set of trials drawn with its own key. The results have the names that `lfads` reads, so that
+`data: {stage: spikes, part: results}` hands them on: the tutorial of LFADS (google-research,
+computation-thru-dynamics) makes its data so, and the true rates and inputs are known.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from ctd import tasks
+from ctd.cells import get_cell, run, sizes
+from ctd.data import read_weights
+from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
+from ctd.plots import Axis, Image, Plot, Scale
+from ctd.train_rnn import CellName
+
+LARGEST = 65_535
+"""Counts are stored in 16 bits."""
+
+
+class Spikes(Params):
+    """One set of trials."""
+
+    cell: Static[CellName] = Field("gru", description="vanilla, gru, gru_torch, lstm or leaky")
+    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    task: Static[tasks.AnyTask] = Field(
+        tasks.Integrator(), description="a task, see ctd.tasks: what drives the network"
+    )
+    n_train: Static[int] = Field(1024, gt=0, description="trials to train on")
+    n_eval: Static[int] = Field(256, gt=0, description="trials to evaluate with")
+    n_units: Data[int | None] = Field(
+        None,
+        gt=0,
+        description="how many of the network's units are recorded, the first ones; none: all",
+    )
+    step_s: Traced[float] = Field(0.04, gt=0, description="length of a step and of a bin (s)")
+    max_rate: Traced[float] = Field(20.0, gt=0, description="rate of a unit at its largest (1/s)")
+    seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: other trials and spikes")
+
+
+def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(the network's weights, numbers of the recorded units). Raises ValueError, naming file and field."""
+    if inputs.weights is None:
+        raise ValueError("weights: a file of the weights of a trained network is needed")
+    weights = read_weights(inputs.weights, inputs.cell)
+    n, n_in, _ = sizes(inputs.cell, weights)
+    if inputs.task.n_in != n_in:
+        raise ValueError(
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, "
+            f"but the network in {inputs.weights} takes {n_in}"
+        )
+    if inputs.n_units is not None and inputs.n_units > n:
+        raise ValueError(
+            f"n_units: {inputs.n_units} wanted, the network in {inputs.weights} has {n}"
+        )
+    weights = {name: value.astype(inputs.dtype) for name, value in weights.items()}
+    return weights, np.arange(inputs.n_units or n)
+
+
+def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+    """All trials of an item; only those for evaluation come with the truth."""
+    weights, units = shared
+    cell = get_cell(static.cell)
+    key_trials, key_spikes = jax.random.split(jax.random.fold_in(key, traced.seed))
+    trials = tasks.batch(static.task, key_trials, static.n_train + static.n_eval, static.dtype)
+    states, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
+    followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., units]
+    counts, rates = tasks.spikes_from_states(key_spikes, followed, traced.step_s, traced.max_rate)
+    counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
+    n = static.n_train
+    return {
+        "train": counts[:n],
+        "train_behavior": outputs[:n],
+        "eval": counts[n:],
+        "eval_behavior": outputs[n:],
+        "eval_rates": rates[n:] * traced.step_s,
+        "eval_inputs": trials.inputs[n:],
+        "mean_rate": rates.mean(),
+    }
+
+
+def plots(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, Any],
+    reduced: Mapping[str, np.ndarray],
+) -> list[Plot]:
+    """The first trial of the first item: counts and true rates, units by the time of their largest rate."""
+    del inputs, shared, reduced
+    rates, counts = (np.asarray(results[name][0], float)[0] for name in ("eval_rates", "eval"))
+    order = np.argsort(np.argmax(rates, axis=0), kind="stable")
+    return [
+        Plot(
+            f"{title} of one trial, item {int(columns['item'][0])}",
+            [Image(values[:, order].T)],
+            Axis("bin", ticks=[str(t) for t in range(len(values))]),
+            Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order]),
+            Scale(label),
+        )
+        for title, values, label in (
+            ("Spikes", counts, "count"),
+            ("True rates", rates, "rate a bin"),
+        )
+    ]
+
+
+TRAIN, EVAL = ("train_trial", "time"), ("trial", "time")
+
+kernel = one_shot(
+    "spikes",
+    Spikes,
+    {
+        "train": Var((*TRAIN, "unit"), "1", "spike counts to train on"),
+        "train_behavior": Var((*TRAIN, "output"), "1", "the network's output on these trials"),
+        "eval": Var((*EVAL, "unit"), "1", "spike counts to evaluate with"),
+        "eval_behavior": Var((*EVAL, "output"), "1", "the network's output on these trials"),
+        "eval_rates": Var((*EVAL, "unit"), "1/bin", "true rates"),
+        "eval_inputs": Var((*EVAL, "input"), "1", "true inputs of the network"),
+        "mean_rate": Var((), "1/s", "mean true rate over all trials and units"),
+    },
+    make,
+    load=load,
+    plots=plots,
+    width=4,
+)

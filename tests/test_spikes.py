@@ -1,0 +1,147 @@
+"""Spikes that follow a network: rates against NumPy, counts against Poisson's moments, and on to LFADS."""
+
+import jax
+import numpy as np
+import pytest
+
+from ctd.batch import run_items
+from ctd.cells import get_cell
+from ctd.data import write_weights
+from ctd.kernel import inputs_of
+from ctd.spikes import Spikes, kernel, load
+from jobs.store import open_store
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Write a random network's weights; returns (path, weights)."""
+
+    def write(cell="vanilla", n=6, n_in=1):
+        key = jax.random.key(3)
+        weights = get_cell(cell).init(key, n, n_in, 1, recurrent_scale=1.5, input_scale=2.0)
+        weights = {name: np.asarray(value) for name, value in weights.items()}
+        path = tmp_path / f"{cell}.h5"
+        write_weights(path, weights, cell)
+        return str(path), weights
+
+    return write
+
+
+def make(path, columns=None, **changes):
+    params = Spikes(**{"cell": "vanilla", "weights": path, "dtype": "float64", **changes})
+    return run_items(kernel, params, columns)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def step(cell, w, h, x):
+    """One step in NumPy; (the next state, what follows it)."""
+    if cell == "vanilla":
+        h = np.tanh(w["wR"] @ h + w["wI"] @ x + w["bR"])
+        return h, h
+    if cell == "leaky":
+        h = h + w["alpha"] * (-h + w["wR"] @ np.tanh(h) + w["wI"] @ x + w["bR"])
+        return h, np.tanh(h)
+    h, c = np.split(h, 2)
+    gates = w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"]
+    i, f, g, o = np.split(gates, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return np.concatenate([h, c]), h
+
+
+@pytest.mark.parametrize("cell", ["vanilla", "leaky", "lstm"])
+def test_rates_follow_the_network(network, cell):
+    """In float64, to 1e-12: 25 steps of some ten products each."""
+    path, weights = network(cell)
+    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
+    found = make(path, cell=cell, **sizes)
+    w = {name: value.astype(float) for name, value in weights.items()}
+    for trial in range(3):
+        h = w["h0"]
+        for t, x in enumerate(found["eval_inputs"][0, trial]):
+            h, followed = step(cell, w, h, x)
+            expected = 0.1 * 30 * (followed[:4] + 1) / 2
+            np.testing.assert_allclose(found["eval_rates"][0, trial, t], expected, rtol=1e-12)
+            output = w["wO"] @ followed + w["bO"]
+            np.testing.assert_allclose(found["eval_behavior"][0, trial, t], output, atol=1e-12)
+
+
+def test_counts_are_poisson(network):
+    """Mean and variance within 4 standard errors, given the rates."""
+    path, _ = network()
+    found = make(path, n_train=10, n_eval=200, max_rate=60.0)
+    counts, rates = found["eval"][0].astype(float), found["eval_rates"][0]
+    assert abs(np.sum(counts - rates)) < 4 * np.sqrt(rates.sum())
+    # The fourth central moment of a Poisson count is m + 3 m^2, so (x - m)^2 has variance m + 2 m^2.
+    excess = np.sum((counts - rates) ** 2 - rates)
+    assert abs(excess) < 4 * np.sqrt(np.sum(rates + 2 * rates**2))
+    assert found["train"].shape == (1, 10, 25, 6)
+
+
+def test_items_are_replicates(network):
+    """Another seed or item has other trials; rates scale, their trials stay."""
+    path, _ = network()
+    found = make(path, {"seed": [0, 0, 1], "max_rate": [20.0, 40.0, 20.0]}, n_train=2, n_eval=2)
+    assert len({value.tobytes() for value in found["eval_inputs"]}) == 3
+    assert found["mean_rate"][1] == pytest.approx(2 * found["mean_rate"][0], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights": None}, "weights: a file of the weights of a trained network is needed"),
+        ({"cell": "gru"}, "cell gru lacks"),
+        ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
+        ({"n_units": 7}, "n_units: 7 wanted, the network in .* has 6"),
+    ],
+)
+def test_bad_input(network, changes, said):
+    path, _ = network()
+    with pytest.raises(ValueError, match=said):
+        load(inputs_of(Spikes(**{"cell": "vanilla", "weights": path, **changes})))
+
+
+PIPELINE = """
+stages:
+  train:
+    kernel: train_rnn
+    params: {cell: vanilla, task: integrator, n: 5, n_batches: 4, report_every: 2, batch_size: 4, n_eval: 8}
+  spikes:
+    kernel: spikes
+    params: {cell: vanilla, weights: {stage: train}, n_train: 12, n_eval: 6}
+    sweep: {seeds: 2}
+  fit:
+    kernel: lfads
+    params:
+      data: {stage: spikes, part: results}
+      encoder: 4
+      controller: 3
+      generator: 4
+      n_factors: 2
+      batch_size: 4
+      n_batches: 4
+      report_every: 2
+      warm_up: 0
+      kl_ramp: 0
+      n_samples: 2
+      n_metric: 4
+      n_saved: 2
+"""
+
+
+def test_spikes_go_on_to_lfads(command_line, job_file):
+    """A network of one stage, the spikes of the next, a model of each set of trials with all of its truth."""
+    path = job_file(PIPELINE)
+    code, out, err = command_line("run", path, "--executor", "serial")
+    assert code == 0, err + out
+    fitted = open_store(str(path.with_suffix("")) + ".fit.zarr")
+    groups = [fitted[f"results/{group}"] for group in fitted["results"]]
+    assert sum(group.sizes["item"] for group in groups) == 2
+    for group in groups:
+        for name in ("rate_r2", "input_r2", "behavior_r2", "bits_per_spike"):
+            assert np.isfinite(group[name]).all(), name
+    code, out, err = command_line("report", str(path.with_suffix("")) + ".spikes.zarr")
+    assert code == 0, err + out
