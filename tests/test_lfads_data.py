@@ -95,7 +95,7 @@ def test_settings_refused(params, said):
 
 
 def test_file_is_needed():
-    with pytest.raises(ValueError, match="data: the HDF5 file of the trials is needed"):
+    with pytest.raises(ValueError, match="data: the file of the trials is needed: HDF5"):
         load(Model())
 
 

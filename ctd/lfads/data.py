@@ -1,6 +1,6 @@
-"""The trials that models are fitted to: read from HDF5, checked, cut into what the encoder sees.
+"""The trials that models are fitted to: read from HDF5 or NWB, checked, cut into what the encoder sees.
 
-Two layouts, told apart by their names; `NAME` stands for train and eval, or train and valid:
+Two layouts of HDF5, told apart by their names; `NAME` stands for train and eval, or train and valid:
 
     ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs
     lfads-torch   NAME_encod_data, NAME_recon_data; if known NAME_ext_input, NAME_behavior, NAME_truth
@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from ctd.data import read_hdf5
+from ctd.lfads.nwb import read_nwb
 
 
 class Trials(NamedTuple):
@@ -78,10 +79,12 @@ def load(inputs: Any) -> Dataset:
     """Read and check the file. Raises ValueError, naming file and dataset."""
     if inputs.data is None:
         raise ValueError(
-            "data: the HDF5 file of the trials is needed: (trial, time, unit) datasets train and eval, or "
-            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data"
+            "data: the file of the trials is needed: HDF5 with (trial, time, unit) datasets train and eval, or "
+            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data; or NWB"
         )
-    return make_dataset(read_hdf5(inputs.data), inputs, str(inputs.data))
+    path = str(inputs.data)
+    arrays = read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
+    return make_dataset(arrays, inputs, path)
 
 
 Found = Mapping[str, tuple[str, np.ndarray]]

@@ -14,7 +14,23 @@ class Model(Params):
     """
 
     data: File[str | None] = Field(
-        None, description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ..."
+        None,
+        description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ...; or NWB file",
+    )
+    bin_s: Data[float | None] = Field(None, gt=0, description="NWB: length of a bin (s)")
+    window: Data[tuple[float, float] | None] = Field(
+        None, description="NWB: what a trial is, from and to so many seconds after its event"
+    )
+    align_to: Data[str] = Field(
+        "start_time", description="NWB: the event, a column of the table of trials"
+    )
+    eval_every: Data[int] = Field(
+        5,
+        gt=1,
+        description="NWB: every so many-th trial is for evaluation, unless a column `split` says train or val",
+    )
+    behavior_series: Data[str | None] = Field(
+        None, description="NWB: the time series that is regressed on factors"
     )
     held_out_units: Data[tuple[int, ...]] = Field(
         (), description="units that the encoder does not see; rates are inferred for them too"
@@ -122,6 +138,24 @@ class Model(Params):
     seed: Traced[int] = Field(
         0, ge=0, lt=2**31, description="replicate: other weights, minibatches and noise"
     )
+
+    @model_validator(mode="after")
+    def _cut_of_nwb(self) -> "Model":
+        is_nwb = self.data is not None and self.data.endswith(".nwb")
+        if is_nwb and (self.bin_s is None or self.window is None):
+            raise ValueError(
+                "bin_s, window: trials are cut from an NWB file, as in bin_s: 0.02, window: [-0.2, 0.8]"
+            )
+        given = [
+            name
+            for name in ("bin_s", "window", "behavior_series")
+            if getattr(self, name) is not None
+        ]
+        if given and self.data is not None and not is_nwb:
+            raise ValueError(
+                f"{', '.join(given)}: cuts trials from an NWB file, but {self.data} holds trials; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "Model":

@@ -1,0 +1,158 @@
+"""Trials cut from NWB files that pynwb wrote: counts against NumPy's histogram, and what is refused."""
+
+import datetime
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ctd.kernel import inputs_of
+from ctd.lfads import Model
+from ctd.lfads.data import load
+from ctd.lfads.nwb import count_spikes
+
+with warnings.catch_warnings():  # hdmf's own deprecations, as it is imported
+    warnings.simplefilter("ignore")
+    import pynwb
+
+N_TRIALS, N_UNITS = 12, 3
+RNG = np.random.default_rng(0)
+START = 2.0 * np.arange(N_TRIALS)
+SPIKES = [np.sort(RNG.uniform(0, 2.0 * N_TRIALS, 400)) for _ in range(N_UNITS)]
+CUT = {"bin_s": 0.05, "window": (-0.1, 0.5), "align_to": "go_time"}
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Write a session; returns its path."""
+
+    def write(split=None, observed=None, trials=True, units=True):
+        file = pynwb.NWBFile("a session", "s1", datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+        if trials:
+            file.add_trial_column(name="go_time", description="the go cue")
+            if split:
+                file.add_trial_column(name="split", description="train, val or none")
+            for k, start in enumerate(START):
+                go = np.nan if k == 3 else start + 0.5
+                extra = {"split": split[k]} if split else {}
+                file.add_trial(start_time=start, stop_time=start + 1.5, go_time=go, **extra)
+        if units:
+            for times in SPIKES:
+                extra = {"obs_intervals": observed} if observed else {}
+                file.add_unit(spike_times=times, **extra)
+        hand = pynwb.TimeSeries(
+            name="hand",
+            data=np.stack([np.arange(2500.0), -np.arange(2500.0)], 1),
+            unit="m",
+            rate=100.0,
+            starting_time=0.0,
+            conversion=0.001,
+        )
+        module = file.create_processing_module(name="behavior", description="kinematics")
+        module.add(hand)
+        path = tmp_path / "session.nwb"
+        with pynwb.NWBHDF5IO(path, "w") as io:
+            io.write(file)
+        return str(path)
+
+    return write
+
+
+def read(path, **changes):
+    return load(inputs_of(Model(data=path, **CUT | changes)))
+
+
+def histogram(trial):
+    edges = START[trial] + 0.5 - 0.1 + 0.05 * np.arange(13)
+    return np.stack([np.histogram(times, edges)[0] for times in SPIKES], axis=1)
+
+
+def test_counts_of_every_trial(session):
+    """The trial without a go cue is left out; every fifth one is for evaluation."""
+    with pytest.warns(UserWarning, match="1 of 12 trials are left out: go_time is not known"):
+        found = read(session())
+    train = [k for k in range(N_TRIALS) if k % 5 != 4 and k != 3]
+    assert np.array_equal(found.train.data, [histogram(k) for k in train])
+    assert np.array_equal(found.evaluation.data, [histogram(k) for k in (4, 9)])
+
+
+def test_split_of_the_file_is_kept(session):
+    split = ["train"] * 5 + ["val"] * 4 + ["none"] * 3
+    with pytest.warns(UserWarning, match="left out"):
+        found = read(session(split))
+    assert np.array_equal(found.train.data, [histogram(k) for k in (0, 1, 2, 4)])
+    assert np.array_equal(found.evaluation.data, [histogram(k) for k in (5, 6, 7, 8)])
+
+
+def test_trials_out_of_the_recording_are_left_out(session):
+    """Where nobody recorded there are no spikes, but that is no measurement of none."""
+    observed = [[0.0, 10.2], [11.9, 24.0]]
+    with pytest.warns(UserWarning, match="2 of 12 trials are left out"):
+        found = read(session(observed=observed))
+    # Trial 5 spans 10.4 to 11 s.
+    kept = [k for k in range(N_TRIALS) if k % 5 != 4 and k not in (3, 5)]
+    assert np.array_equal(found.train.data, [histogram(k) for k in kept])
+
+
+def test_behavior_is_sampled_at_the_middle_of_bins(session):
+    """A ramp of 100 a second, in mm of which the file says 0.001 m."""
+    with pytest.warns(UserWarning, match="left out"):
+        found = read(session(), behavior_series="hand")
+    middle = START[4] + 0.4 + 0.05 * (np.arange(12) + 0.5)
+    expected = 0.1 * np.stack([middle, -middle], axis=1)
+    np.testing.assert_allclose(found.evaluation.behavior[0], expected, rtol=1e-5)
+
+
+def test_bins_are_half_open():
+    edges = np.array([[0.0, 1.0, 2.0]])
+    assert count_spikes([[1.0, 2.0, 0.0, 1.5]], edges).tolist() == [[[1], [2]]]
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "said"),
+    [
+        ({}, {"align_to": "go"}, "align_to: 'go' is no time in the trials of .* there are start_time, stop"),
+        ({}, {"bin_s": 0.07}, r"window, bin_s: 0.6 s are 8.57143 bins of 0.07 s; a whole number expected"),
+        ({}, {"window": (0.5, 0.1)}, "window, bin_s: -0.4 s are"),
+        ({}, {"behavior_series": "eye"}, "behavior_series: .* has no time series 'eye'; there are hand"),
+        ({}, {"window": (100.0, 100.6), "behavior_series": "hand"}, "no trial is left for train: 0 of 12"),
+        ({"trials": False}, {}, "has no trials"),
+        ({"units": False}, {}, "has no spike times"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_bad_sessions(session, content, changes, said):
+    with pytest.raises(ValueError, match=said):
+        read(session(**content), **changes)
+
+
+def test_no_nwb_at_all(tmp_path):
+    path = tmp_path / "notes.nwb"
+    path.write_text("not HDF5")
+    with pytest.raises(ValueError, match=r"data: .*notes.nwb: not an NWB file, or a damaged one"):
+        read(str(path))
+
+
+def test_the_extra_is_named(session, monkeypatch):
+    path = session()
+    monkeypatch.setitem(sys.modules, "pynwb", None)
+    with pytest.raises(ValueError, match=r"needs the package pynwb; install ctd\[nwb\]"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"data": "s.nwb"}, "bin_s, window: trials are cut from an NWB file, as in"),
+        (
+            {"data": "s.h5", "bin_s": 0.1},
+            "bin_s: cuts trials from an NWB file, but s.h5 holds trials",
+        ),
+        ({"data": "s.nwb", "bin_s": 0, "window": (0, 1)}, "bin_s"),
+    ],
+)
+def test_fields_that_do_not_fit(fields, said):
+    with pytest.raises(ValidationError, match=said):
+        Model(**fields)
