@@ -27,8 +27,9 @@ SlurmdPort={slurmd_port}
 SlurmUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job waits until its credential has expired: 120 s by default.
-AuthInfo=socket={folder}/munge.sock,cred_expire=5
+# A requeued job waits until its credential has expired: 120 s by default. Not less than KillWait: a node
+# that still ends the job when it comes back is set aside ("Duplicate jobid").
+AuthInfo=socket={folder}/munge.sock,cred_expire=25
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -213,6 +214,18 @@ class Lab:
             return False
 
         until(idle, "all nodes are idle", seconds)
+
+    def clear(self) -> None:
+        """End what is left in the queue, and take nodes that Slurm has set aside, saying why, back."""
+        for number in self.run("squeue", "-h", "-o", "%A").split():
+            self.run("scancel", number)
+        until(lambda: not self.run("squeue", "-h"), "the queue is empty", 120)
+        if aside := self.run("sinfo", "-h", "-R", "-o", "%N: %E").strip():
+            print(aside)
+            for node in range(1, self.nodes + 1):
+                with suppress(subprocess.CalledProcessError):
+                    self.run("scontrol", "update", f"nodename=n{node}", "state=resume")
+        self.wait_idle()
 
     def _spawn(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("a") as out:
