@@ -14,6 +14,7 @@ from jobs.measure import Measured, measure
 from jobs.plan import Items, Plan, expand, lay_out
 from jobs.provenance import provenance
 from jobs.reductions import reductions_of
+from jobs.rounding import check_keep_bits
 from jobs.search.planned import check_search
 from jobs.spec import JobSpec, find_kernel, options_of
 from jobs.store import Store
@@ -49,6 +50,7 @@ def prepare(
             measured.append(measure(kernel, group.params, base, compiled))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
+    check_keep_bits(spec.keep_bits, [m.shapes for m in measured], where)
     together = check_search(spec, kernel, items, [m.shapes for m in measured], where)
     sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
     plan = lay_out(

@@ -6,6 +6,7 @@ sweep:  {grid: {candidate: {range: 10000}}}        what differs: see jobs.sweep
 gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`, and
                                                    `reductions`: see jobs.reductions
 search: {method: halving, ...}                     what items do to one another: see jobs.search.spec
+keep_bits: {states: 10}                            results that are rounded: see jobs.rounding
 run:    {retries: 2}                               how it is run: changes no result
 """
 
@@ -121,6 +122,9 @@ class JobSpec(BaseModel):
     )
     gather: dict[str, Any] = Field(
         {}, description="settings of the kernel's reduction, and `reductions`"
+    )
+    keep_bits: dict[str, PositiveInt] = Field(
+        {}, description="result -> bits of mantissa that are stored: traces take less room"
     )
     run: RunSettings = RunSettings()
     cluster: str | dict[str, Any] | None = Field(

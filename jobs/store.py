@@ -55,6 +55,7 @@ from jobs.errors import JobError
 from jobs.job import CREATING, FORMAT, JOB, Job, read_job, write_job
 from jobs.plan import Group, GroupLayout, Items, Shard, chunk_shape
 from jobs.reductions import reductions_of
+from jobs.rounding import keep_bits
 from jobs.sealed import digest, seal, unseal, write_sums
 from jobs.search.records import searched
 from jobs.search.records import shapes as search_shapes
@@ -271,7 +272,9 @@ class Store:
                 dimension_names=("item", *var.axes),
                 config={"write_empty_chunks": True},
             )
-            array.attrs.put(describe(var) | flags(kernel, name))
+            bits = self.job.spec.keep_bits.get(name)
+            rounded = {} if bits is None else {"keep_bits": bits}
+            array.attrs.put(describe(var) | flags(kernel, name) | rounded)
 
     # --- shards -----------------------------------------------------------------------------------
 
@@ -316,12 +319,14 @@ class Store:
         n = shard.stop - shard.start
         for name in [*self.names(shard.group), "status"]:
             whole = values.get(name)
+            if whole is not None and name in self.job.spec.keep_bits:
+                whole = keep_bits(whole, self.job.spec.keep_bits[name])
             if len(rows) < n or whole is None:
-                array = self.array(shard.group, name)
+                array, some = self.array(shard.group, name), whole
                 fill = FAILED if name == "status" else array.fill_value
                 whole = np.full((n, *array.shape[1:]), fill, array.dtype)
-                if len(rows):
-                    whole[rows - shard.start] = values[name]
+                if some is not None:
+                    whole[rows - shard.start] = some
             for key, data in self._encode(shard, name, whole).items():
                 objects.write(self.objects, key, data)
                 if not objects.holds(self.objects, key, data):
