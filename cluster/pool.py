@@ -1,6 +1,7 @@
 """The actors of the Ray executor: what runs inside one, and the pool of them."""
 
 import math
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -157,8 +158,13 @@ class Pool:
         places = node.get("CPU", 0) / self._settings.cpus_per_worker
         return int(min(places, node.get("GPU", 0) / self.gpus) if self.gpus else places)
 
+    @property
+    def devices(self) -> int:
+        """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
+        return 1 if self.gpus else max(1, math.floor(self._settings.cpus_per_worker))
+
     def actor(self) -> Any:
-        """A new actor: its device and threads are settled before it imports anything."""
+        """A new actor: its devices and threads are settled before it imports anything."""
         threads = str(max(1, math.floor(self._settings.cpus_per_worker)))
         # NPROC is what XLA sizes its own thread pool by.
         names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -166,6 +172,9 @@ class Pool:
         if not self.gpus:
             # Ray no longer hides the GPUs from an actor that asked for none.
             env["JAX_PLATFORMS"] = "cpu"
+            # A device a core: items are split over them as over GPUs. (XLA has flags for the same.)
+            if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+                env["JAX_NUM_CPU_DEVICES"] = str(self.devices)
         elif self.gpus < 1:
             # JAX takes three quarters of a device for itself; workers that share one share 0.9 of it.
             env["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * self.gpus:.3f}"

@@ -1,6 +1,6 @@
 """Run shards on Ray: a pool of actors, one for each device slot, fed one shard at a time.
 
-    driver                          actor (one process, `cpus_per_worker` threads, its own GPUs or none)
+    driver                          actor (one process, `cpus_per_worker` cores, its own GPUs or none)
     submit(task)             ---->  do: read rows, run the kernel, write, commit      (jobs.work.Worker)
     wait() -> Report         <----  a few hundred bytes: no result ever passes through Ray
     progress()               <--->  finished: answered by a second thread of the actor
@@ -101,14 +101,15 @@ class RayExecutor:
         return self._pool.n
 
     def memory(self) -> int:
-        """`run.memory_gb`; else what XLA may use of a GPU; else a worker's share of its node."""
+        """What a device may use: of a GPU what XLA may; else an even part of the worker's share of its
+        node. `run.memory_gb` is asked first."""
         if self._settings.memory_gb:
-            return int(self._settings.memory_gb * 1e9)
+            return int(self._settings.memory_gb * 1e9) // self._pool.devices
         if self._pool.gpus:
             answers = [slot.actor.device_memory.remote() for slot in self._pool.slots]
             first, _ = ray.wait(answers)
             return ray.get(first[0]) or self._pool.node_share
-        return self._pool.node_share
+        return self._pool.node_share // self._pool.devices
 
     def start(self, address: str) -> None:
         """Let every actor open the store."""

@@ -233,6 +233,36 @@ def test_results_do_not_depend_on_the_executor(executor, folder):
         assert store.rows(0, name, 0, 23).tobytes() == values.tobytes(), name
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
+    """A population in one worker, on three devices of a core each: the bits of one device alone."""
+    job = {
+        "kernel": "toy",
+        "params": {"n_steps": 24},
+        "sweep": {"samples": 8, "random": {"rate": {"uniform": [-0.5, 0.9]}}},
+        "search": {"method": "population", "metric": "norm", "every": 2, "generations": 3,
+                   "params": {"rate": {"uniform": [-0.5, 0.9]}}},
+        "run": {"microbatch": 1, "cpus_per_worker": 3, "workers": 1, "memory_gb": 3},
+    }  # fmt: skip
+    stores = []
+    spec = parse_job(job, "cores")
+    for executor in (RayExecutor(spec.run, ray_address), SerialExecutor()):
+        try:
+            if executor.name == "ray":
+                assert executor.memory() == 1e9, "each device has a third"
+            address = str(folder / f"cores-{executor.name}.zarr")
+            store = open_or_create(spec, str(folder), "cores", address, executor)
+            assert not run_shards(store, executor).failed
+        finally:
+            executor.close()
+        stores.append(store)
+    assert [s.markers()[0]["layout"]["devices"] for s in stores] == [3, 1]
+    for name in stores[0].names(0):
+        first, second = (np.asarray(s.array(0, name)[:]) for s in stores)
+        assert first.tobytes() == second.tobytes(), name
+
+
 def test_progress_counts_items_shards_and_outcomes(executor, folder):
     heard = []
     store = make(
