@@ -91,7 +91,7 @@ def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
 def test_kernels_new_schema(ctd, job_file):
     out = ctd("kernels")[1]
     assert [line.split()[0] for line in out.splitlines()] == [
-        "esn", "fixed_points", "lfads", "train_rnn",
+        "esn", "fixed_points", "lfads", "spikes", "train_rnn",
     ]  # fmt: skip
     code, text, err = ctd("new", "fixed_points")
     assert code == 0, err
