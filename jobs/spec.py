@@ -76,7 +76,9 @@ class RunSettings(BaseModel):
     workers: PositiveInt | None = Field(
         None, description="worker processes; by default one a GPU, or one a CPU where there is none"
     )
-    cpus_per_worker: PositiveFloat = Field(1, description="CPU cores of a worker; without GPUs its items are split over them")
+    cpus_per_worker: PositiveFloat = Field(
+        1, description="CPU cores of a worker; without GPUs its items are split over them"
+    )
     gpus_per_worker: float | None = Field(
         None,
         ge=0,
