@@ -69,6 +69,12 @@ def job_file(tmp_path):
     return write
 
 
+def pytest_collection_modifyitems(items):
+    """Slurm's tests, which mostly wait, beside those that compute; the chaos, which takes every core, last."""
+    place = {"test_slurm.py": -1, "test_chaos.py": 1}
+    items.sort(key=lambda item: place.get(item.path.name, 0))
+
+
 def pytest_sessionfinish(session, exitstatus):
     """In CI every program that the tests need is installed: a skip is a missing install step."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

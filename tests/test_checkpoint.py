@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from test_kernel import SMALL, small
 from test_store import BASE, JOB, make, run, tree_bytes
+from waiting import until
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
 from ctd.kernel import inputs_of, static_of, traced_of
@@ -226,7 +227,7 @@ JOB_FILE = """
 kernel: toy
 params: {n_steps: 3000, n: 100}
 sweep: {grid: {rate: {linspace: [0, 0.5, 64]}}}
-run: {microbatch: 2, slots: 8, shard_items: 32, workers: 1}
+run: {microbatch: 2, slots: 8, shard_items: 32, workers: 1, checkpoint_s: 0.2}
 """
 
 
@@ -249,10 +250,11 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path, e
         text=True,
         cwd=Path(BASE).parent,
     )
-    marker = tmp_path / "job.zarr" / "run" / "done" / "0" / "000000.json"
-    deadline = time.monotonic() + 240
-    while not marker.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    run = tmp_path / "job.zarr" / "run"
+    under_way = lambda: (
+        (run / "done/0/000000.json").exists() and any(run.glob("checkpoints/0/000001/*"))
+    )
+    until(under_way, "the second shard is under way", 240)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err

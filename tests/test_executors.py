@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+from waiting import until
 
 from cluster.connection import set_environment
 from cluster.local import LocalRay
@@ -109,10 +110,10 @@ def ray_address(tmp_path_factory):
     local = LocalRay(cpus=8)
     before = set_environment(local.environment)
     yield local.address()
-    assert wait_until(lambda: not mentioning(local._folder, "ray::ShardWorker"))
+    until(lambda: not mentioning(local._folder, "ray::ShardWorker"), "its workers have ended")
     assert mentioning(local._folder, "raylet")
     local.stop()
-    assert wait_until(lambda: not mentioning(local._folder))
+    until(lambda: not mentioning(local._folder), "it has ended")
     set_environment(before | cache)
 
 
@@ -167,13 +168,6 @@ def mentioning(folder, command=""):
     return [pid for pid in found if pid != os.getpid()]
 
 
-def wait_until(claim, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not claim() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return claim()
-
-
 # --- a Ray, found or started ----------------------------------------------------------------------
 # (First in the file: these are about connecting, and the pools below stay connected to their Ray.)
 
@@ -209,7 +203,7 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
         assert mentioning(temporary)
     finally:
         executor.close()
-    assert wait_until(lambda: not mentioning(temporary))
+    until(lambda: not mentioning(temporary), "it has ended")
     assert not temporary.exists()
     assert not (tmp_path / ".ray").exists()
     assert before == {name: os.environ.get(name) for name in before}
@@ -358,7 +352,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(exec
 def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
     def start():
         executor.start(str(folder / "nowhere.zarr"))
-        wait_until(lambda: executor.wait(0.2))
+        until(lambda: executor.wait(0.2), "a report")
 
     with pytest.raises(JobError, match=r"nowhere\.zarr: no such store"):
         start()
@@ -389,7 +383,7 @@ def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch
     store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
     shards = list(store.job.plan.shards())
     pool.start(store.address)
-    assert wait_until(lambda: pool.wait(0.1) or pool.capacity() == 1)
+    until(lambda: pool.wait(0.1) or pool.capacity() == 1, "one worker is left")
     pool.submit(Task(shards[0]))
     first = collect(pool, 1)[0]
     assert pool.capacity() == 2  # one more is queued behind the running one

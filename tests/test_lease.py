@@ -10,6 +10,7 @@ import time
 import pytest
 from obstore.store import MemoryStore, S3Store
 from test_store import JOB, make, run
+from waiting import until
 
 from jobs import lease as module
 from jobs import objects
@@ -142,9 +143,7 @@ def test_lost_lease_stops_the_run(storage, monkeypatch):
     with Lease.take(storage, "s").held(stop):
         record = holder(storage) | {"generation": 1, "host": "node9"}
         objects.write(storage, module._key(1), json.dumps(record).encode())
-        deadline = time.monotonic() + 5
-        while stop.reason is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: stop.reason is not None, "it is told to stop")
     assert "taken over by process" in stop.reason
     assert "node9" in stop.reason
 
@@ -159,9 +158,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
     objects.write(storage, module._key(2), json.dumps(other).encode())
     objects.delete(storage, module._key(0))
     with lease.held(stop):
-        deadline = time.monotonic() + 5
-        while stop.reason is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: stop.reason is not None, "it is told to stop")
     assert "taken over by process" in stop.reason
     assert holder(storage)["host"] == "node9"
     assert not holder(storage).get("released")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import slurm_lab
 import toy
-from slurm_lab import until
+from waiting import until
 
 from cluster import slurm
 from cluster.profiles import SlurmProfile

@@ -5,7 +5,8 @@ import os
 import time
 
 import pytest
-from test_executors import KERNEL, mentioning, wait_until
+from test_executors import KERNEL, mentioning
+from waiting import until
 
 from cluster.ray_executor import RayExecutor
 from jobs import objects
@@ -60,7 +61,7 @@ def test_soak(tmp_path):
     print(f"{1e3 * seconds / N:.1f} ms a shard, memory grew by {growth:.1f} MB, files {files}")
     assert growth < 50
     assert files[-1] <= files[0] + 5
-    assert wait_until(lambda: not mentioning(folder))
+    until(lambda: not mentioning(folder), "all processes have ended")
     assert not list(objects.keys(store.objects, "run/checkpoints"))
     assert not [name for _, _, names in os.walk(store.address) for name in names if "#" in name]
     assert len(list(objects.keys(store.objects, "run/events"))) < 100

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from test_store import BASE, tree_bytes
+from waiting import until
 
 from jobs.errors import JobError
 from jobs.gather import gather
@@ -69,9 +70,7 @@ def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, troub
         time.sleep(0.01)
     if trouble == "read-only":
         remount(disk, "ro")
-    deadline = time.monotonic() + 30
-    while not any(heard) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: any(heard), "the run says so", 30)
     (said, *_) = filter(None, heard)
     assert thread.is_alive()
     assert 0 < len(store.done()) < 12
