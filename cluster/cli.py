@@ -240,11 +240,33 @@ def _kernel(name: str) -> Any:
 
 
 @app.command()
-def kernels() -> None:
-    """List the kernels that come with ctd."""
-    for name in kernel_names():
-        text = (sys.modules[f"ctd.{name}"].__doc__ or "").strip().splitlines()[0]
-        out.print(f"{name:16} {text.removeprefix('Kernel: ')}")
+def kernels(
+    kernel: Annotated[
+        str | None, typer.Argument(help="its results, one by one; by default a list of kernels")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the kernels that come with ctd, or say what one of them computes."""
+    from jobs.report import contents
+
+    if kernel is None:
+        about = {name: _about(f"ctd.{name}").splitlines()[0] for name in kernel_names()}
+        if as_json:
+            show_json(about)
+        for name, text in about.items() if not as_json else ():
+            out.print(f"{name:16} {text}")
+        return
+    found = contents(_kernel(kernel))
+    if as_json:
+        show_json({title: frame.to_dict("records") for title, frame in found.items()})
+        return
+    out.print(_about(f"ctd.{kernel}" if kernel in kernel_names() else kernel), markup=False)
+    for title, frame in found.items():
+        show_table(frame, title, limit=len(frame))
+
+
+def _about(module: str) -> str:
+    return (sys.modules[module].__doc__ or "").strip().removeprefix("Kernel: ")
 
 
 @app.command()

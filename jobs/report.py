@@ -156,6 +156,21 @@ def shard_of(store: Store, item: int) -> int:
     raise JobError(f"--item {item}: the store has the items 0 to {n - 1}")
 
 
+def contents(kernel: Kernel) -> dict[str, pd.DataFrame]:
+    """Title -> table: what a store of this kernel holds, and how its items end."""
+    rows = lambda names, lead: pd.DataFrame(
+        [(name, ", ".join([*lead, *v.axes]), v.units, v.long_name) for name, v in names.items()],
+        columns=["name", "axes", "units", "what"],
+    )
+    found = {"results/G": rows(kernel.dims, ["item"])}
+    if kernel.reduced:
+        found["gathered/G"] = rows(kernel.reduced, [])
+    if kernel.outcomes:
+        ends = [(end.name, end.reason, end.failed) for end in kernel.outcomes]
+        found["outcome"] = pd.DataFrame(ends, columns=["name", "what", "failed"])
+    return found
+
+
 def starter(name: str, kernel: Kernel) -> str:
     """A commented job file for a kernel: every field with its default, kind and meaning."""
     lines = [

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 import toy
-from kuramoto import kernel as kuramoto
 
 from ctd.batch import Layout, Run, layout_for, program, run_items, traced_columns
 from ctd.kernel import inputs_of, static_of
@@ -141,12 +140,3 @@ def assert_same_on_eight_devices(program):
 def test_run_eight_devices_same_bits():
     """23 items on 8 devices, all at once and refilled: one device's bits."""
     assert_same_on_eight_devices(DEVICES)
-
-
-def test_kuramoto_example_locks_with_coupling():
-    """Kuramoto 1984: with unit Cauchy rates r = sqrt(1 - 2/K) above K = 2, near 0 below."""
-    params = kuramoto.Params(n=400, n_steps=1500)
-    found = run_items(kuramoto, params, {"coupling": [0.5, 8.0]})["order"]
-    # Finite n: r fluctuates by about 1 / sqrt(n) = 0.05.
-    assert found[0] < 0.2
-    assert found[1] == pytest.approx(np.sqrt(1 - 2 / 8), abs=0.1)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
+from ctd.kernel import load_kernel
 
 HERE = Path(__file__).parent
 
@@ -93,6 +94,9 @@ def test_kernels_new_schema(ctd, job_file):
     assert [line.split()[0] for line in out.splitlines()] == [
         "esn", "fixed_points", "lfads", "spikes", "train_rnn",
     ]  # fmt: skip
+    assert json.loads(ctd("kernels", "--json")[1]).keys() == {
+        line.split()[0] for line in out.splitlines()
+    }
     code, text, err = ctd("new", "fixed_points")
     assert code == 0, err
     assert "# weights:" in text
@@ -102,6 +106,18 @@ def test_kernels_new_schema(ctd, job_file):
     assert ctd("plan", job_file(ctd("new", "toy")[1]))[0] == 0
     assert "params" in json.loads(ctd("schema", "fixed_points")[1])["properties"]
     assert json.loads(ctd("schema")[1])["title"] == "JobSpec"
+
+
+@pytest.mark.parametrize("name", ["esn", "fixed_points", "lfads", "spikes", "train_rnn", "toy"])
+def test_kernels_tells_what_one_computes(ctd, name):
+    code, out, err = ctd("kernels", name)
+    assert code == 0, err
+    kernel = load_kernel(name)
+    found = json.loads(ctd("kernels", name, "--json")[1])
+    for title, names in (("results/G", kernel.dims), ("gathered/G", kernel.reduced)):
+        assert [row["name"] for row in found.get(title, [])] == list(names)
+        assert all(var.long_name in out for var in names.values())
+    assert [row["name"] for row in found["outcome"]] == [end.name for end in kernel.outcomes]
 
 
 def test_fixed_points_from_file_to_figure(ctd, job_file, network):

@@ -29,6 +29,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = {
     "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},
     "kuramoto": {"n": 5, "n_steps": 20},
+    "lyapunov": {"n": 5, "max_advances": 2},
     "toy": {"n_steps": 5},
     "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
@@ -57,7 +58,7 @@ def small(name):
     return kernel, kernel.Params.model_validate(SMALL[name])
 
 
-@pytest.fixture(params=sorted({*kernel_names(), "kuramoto", "toy"}))
+@pytest.fixture(params=sorted({*kernel_names(), "kuramoto", "lyapunov", "toy"}))
 def case(request):
     return small(request.param)
 

@@ -1,0 +1,51 @@
+"""The kernels of examples/, against what is known of them."""
+
+import jax
+import numpy as np
+import pytest
+from kuramoto import kernel as kuramoto
+from lyapunov import kernel as lyapunov
+
+from ctd.batch import run_items
+
+
+def test_kuramoto_locks_with_coupling():
+    """Kuramoto 1984: with unit Cauchy rates r = sqrt(1 - 2/K) above K = 2, near 0 below."""
+    params = kuramoto.Params(n=400, n_steps=1500)
+    found = run_items(kuramoto, params, {"coupling": [0.5, 8.0]})["order"]
+    # Finite n: r fluctuates by about 1 / sqrt(n) = 0.05.
+    assert found[0] < 0.2
+    assert found[1] == pytest.approx(np.sqrt(1 - 2 / 8), abs=0.1)
+
+
+def recurrent_weights(item, g, n):
+    """Those that the item draws."""
+    key = jax.random.fold_in(jax.random.key(0), item)
+    return g / np.sqrt(n) * np.asarray(jax.random.normal(key, (n, n)), float)
+
+
+def exponents(w, steps):
+    """All Lyapunov exponents of x <- tanh(w x), by QR of a whole basis in float64 (Benettin et al. 1980)."""
+    x, q = np.random.default_rng(0).normal(size=len(w)), np.eye(len(w))
+    logs = np.zeros((steps, len(w)))
+    for t in range(-500, steps):
+        x = np.tanh(w @ x)
+        q, r = np.linalg.qr((1 - x**2)[:, None] * w @ q)
+        if t >= 0:
+            logs[t] = np.log(np.abs(np.diag(r)))
+    return logs.mean(axis=0)
+
+
+def test_lyapunov_exponents():
+    """At a small gain the logarithm of the spectral radius, as x goes to 0; at a large one, chaos."""
+    gains, n = [0.3, 0.5, 2.5], 40
+    found = run_items(lyapunov, lyapunov.Params(n=n), {"g": gains})
+    weights = [recurrent_weights(item, g, n) for item, g in enumerate(gains)]
+    for item in (0, 1):
+        radius = np.abs(np.linalg.eigvals(weights[item])).max()
+        # The mean growth over 1,000 steps still knows where in its turn the direction began.
+        assert found["exponent"][item] == pytest.approx(np.log(radius), abs=5e-3)
+    assert found["exponent"][2] > 0.05
+    # Another trajectory, of 3,000 steps: two standard errors near 2e-3 each, and a factor 3.
+    assert found["exponent"][2] == pytest.approx(exponents(weights[2], 3000)[0], abs=0.01)
+    assert list(found["outcome"]) == [0, 0, 0]
