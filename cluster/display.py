@@ -21,12 +21,17 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 PLAIN_EVERY_S = 5.0
-"""Seconds between two lines where the output is no terminal."""
+"""Seconds between two lines where the output is no terminal, at least."""
+PLAIN_SHARE = 0.01
+"""The same as a share of the time so far: a night is some hundred lines."""
 
 
 def describe(p: RunProgress) -> str:
     """One line: outcomes, rate, time to go, trouble."""
     parts = [f"{n:,} {name}" for name, n in p.outcomes.items() if n]
+    if p.advances and max(p.advances) > 1:  # else it says no more than the number of items
+        few, many = min(p.advances), max(p.advances)
+        parts.append(f"advance {many}" if few == many else f"advances {few}-{many}")
     fresh = p.items_done - p.items_before + p.running_items
     elapsed = time.time() - p.started
     if fresh and elapsed > 0:
@@ -77,10 +82,13 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
         last = [0.0]
 
         def line(p: RunProgress) -> None:
-            if time.time() - last[0] >= PLAIN_EVERY_S or p.items_done == p.n_items:
-                last[0] = time.time()
+            now = time.time()
+            due = last[0] + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
+            if now >= due or p.items_done == p.n_items:
+                last[0] = now
                 items = f"{p.items_done + p.running_items:,}/{p.n_items:,} items"
-                err.print(f"{items}, {p.shards_done}/{p.n_shards} shards, {describe(p)}")
+                shards = f"{p.shards_done}/{p.n_shards} shards"
+                err.print(", ".join(filter(None, [items, shards, describe(p)])))
 
         yield line
 

@@ -21,7 +21,7 @@ from jobs.executor import available_memory
 from jobs.objects import Unreachable
 from jobs.provenance import said
 from jobs.spec import RunSettings
-from jobs.work import Report, Task, Worker
+from jobs.work import Report, Standing, Task, Worker
 
 LOOK_S = 5.0
 """Time between two looks for nodes that joined."""
@@ -33,7 +33,7 @@ class ShardWorker:
     def __init__(self) -> None:
         use_compilation_cache()
         self._worker: Worker | None = None
-        self._finished = (-1, 0)
+        self._shard, self._standing = -1, Standing()
         self._advanced = time.monotonic()
 
     def open(self, address: str, expected: Mapping[str, str]) -> tuple[str, bool] | None:
@@ -56,10 +56,10 @@ class ShardWorker:
         assert self._worker is not None
         number = task.shard.number
 
-        def note(n: int) -> None:
-            self._finished, self._advanced = (number, n), time.monotonic()
+        def note(now: Standing) -> None:
+            self._shard, self._standing, self._advanced = number, now, time.monotonic()
 
-        note(0)
+        note(Standing())
         try:
             return self._worker.do(task, note)
         except BaseException as error:  # sys.exit in a kernel, or an error that cannot be printed
@@ -70,9 +70,9 @@ class ShardWorker:
         if self._worker is not None:
             self._worker.interrupt()
 
-    def finished(self) -> tuple[int, int, float]:
-        """(the shard that runs, how many of its items have finished, seconds since its last advance)."""
-        return *self._finished, time.monotonic() - self._advanced
+    def standing(self) -> tuple[int, Standing, float]:
+        """(the shard that runs, how far it has come, seconds since its last advance)."""
+        return self._shard, self._standing, time.monotonic() - self._advanced
 
     def node(self) -> str:
         """The id of the node that this actor is on."""
@@ -95,7 +95,7 @@ class Slot:
     held: list[tuple[Any, Task]] = field(default_factory=list)
     """(answer due, task): the first one runs, a second is queued behind it."""
     asked: Any = None
-    """The `finished` answer that is due."""
+    """The `standing` answer that is due."""
     alive_at: float = 0.0
     """When the shard that runs gave its last sign of life."""
     where: Any = None

@@ -3,7 +3,7 @@
     driver                          actor (one process, `cpus_per_worker` cores, its own GPUs or none)
     submit(task)             ---->  do: read rows, run the kernel, write, commit      (jobs.work.Worker)
     wait() -> Report         <----  a few hundred bytes: no result ever passes through Ray
-    progress()               <--->  finished: answered by a second thread of the actor
+    progress()               <--->  standing: answered by a second thread of the actor
     interrupt()              ---->  interrupt: the same thread; the report says where the shard was left
 
 An actor is fed once it has opened the store, and is never restarted by Ray (`max_restarts=0`): what it
@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -37,7 +37,7 @@ from cluster.versions import versions
 from jobs import objects
 from jobs.errors import JobError
 from jobs.spec import RunSettings
-from jobs.work import Fault, Report, Task
+from jobs.work import Fault, Report, Standing, Task
 
 log = logging.getLogger("ctd")
 
@@ -89,7 +89,7 @@ class RayExecutor:
         self._returned: list[Task] = []
         self._interrupted = self._told = False
         self._depth = 1
-        self._items: dict[int, int] = {}
+        self._standing: dict[int, Standing] = {}
         self._asked_at = 0.0
 
     @property
@@ -172,7 +172,7 @@ class RayExecutor:
             else:
                 reports += self._ended(slot, set(come))
         for report in reports:
-            self._items.pop(report.shard, None)
+            self._standing.pop(report.shard, None)
         return reports
 
     def _tell_to_stop(self) -> list[Report]:
@@ -258,29 +258,32 @@ class RayExecutor:
         slot.actor, slot.held, slot.asked = self._pool.actor(), [], None
         self._open(slot)
 
-    def progress(self) -> Mapping[int, int]:
-        """Items finished in each running shard, as of the last second or two."""
+    def hear(self, listener: Callable[[], None]) -> None:
+        """Never called: `wait` is over in time."""
+
+    def progress(self) -> Mapping[int, Standing]:
+        """Each running shard, as of the last second or two."""
         now = time.monotonic()
         asking = now - self._asked_at > POLL_S
         if asking:
             self._asked_at = now
         for slot in self._pool.slots:
             if asking and slot.held and slot.asked is None:
-                ask = slot.actor.finished.options(concurrency_group="watch")
+                ask = slot.actor.standing.options(concurrency_group="watch")
                 slot.asked = ask.remote()
             elif slot.asked is not None and ray.wait([slot.asked], timeout=0)[0]:
-                self._note_finished(slot)
-        return dict(self._items)
+                self._note_standing(slot)
+        return dict(self._standing)
 
-    def _note_finished(self, slot: Slot) -> None:
+    def _note_standing(self, slot: Slot) -> None:
         try:
-            shard, n, silent_s = ray.get(slot.asked)
+            shard, now, silent_s = ray.get(slot.asked)
         except RayError:
             return  # its shard's own answer tells
         finally:
             slot.asked = None
         if slot.held and slot.held[0][1].shard.number == shard:
-            self._items[shard] = n
+            self._standing[shard] = now
             slot.alive_at = max(slot.alive_at, time.monotonic() - silent_s)
 
     def silence(self) -> Mapping[int, float]:

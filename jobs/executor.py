@@ -1,10 +1,14 @@
 """Where shards run: what `jobs.run` asks of an executor, and the one that needs no other process."""
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from jobs.work import Report, Task, Worker
+from jobs.work import Report, Standing, Task, Worker
+
+HEAR_S = 0.5
+"""Least time between two calls of a listener."""
 
 
 class Executor(Protocol):
@@ -30,8 +34,11 @@ class Executor(Protocol):
     def wait(self, timeout: float) -> list[Report]:
         """The reports that have come in, waiting for the first at most `timeout` seconds."""
 
-    def progress(self) -> Mapping[int, int]:
-        """Shard -> items finished, of the shards now running."""
+    def progress(self) -> Mapping[int, Standing]:
+        """Shard -> how far it has come, of the shards now running."""
+
+    def hear(self, listener: Callable[[], None]) -> None:
+        """Call `listener` now and then from within `wait`, where that computes itself and takes long."""
 
     def silence(self) -> Mapping[int, float]:
         """Shard -> seconds since its last sign of life, of those running shards that `kill` can end."""
@@ -58,7 +65,9 @@ class SerialExecutor:
         self._memory = int((memory_gb or 0) * 1e9) or available_memory()
         self._waiting: list[Task] = []
         self._worker: Worker | None = None
-        self._progress: dict[int, int] = {}
+        self._progress: dict[int, Standing] = {}
+        self._listener: Callable[[], None] = lambda: None
+        self._heard_at = 0.0
 
     def workers(self) -> int:
         """One."""
@@ -87,14 +96,24 @@ class SerialExecutor:
         reports = []
         while self._waiting:
             task = self._waiting.pop(0)
-            note = lambda n, number=task.shard.number: self._progress.__setitem__(number, n)
+            note = lambda now, number=task.shard.number: self._note(number, now)
             reports.append(self._worker.do(task, note))
             self._progress.pop(task.shard.number, None)
         return reports
 
-    def progress(self) -> Mapping[int, int]:
-        """Items finished in the shard that is running."""
+    def _note(self, shard: int, now: Standing) -> None:
+        self._progress[shard] = now
+        if time.monotonic() - self._heard_at > HEAR_S:
+            self._listener()
+            self._heard_at = time.monotonic()
+
+    def progress(self) -> Mapping[int, Standing]:
+        """The shard that is running."""
         return dict(self._progress)
+
+    def hear(self, listener: Callable[[], None]) -> None:
+        """Call it after advances."""
+        self._listener = listener
 
     def silence(self) -> Mapping[int, float]:
         """Nothing: a shard that hangs here hangs the process."""

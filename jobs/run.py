@@ -48,6 +48,8 @@ class Progress:
     retried: int = 0
     running_items: int = 0
     """Items finished inside shards that are not committed yet."""
+    advances: tuple[int, ...] = ()
+    """How many each of these shards has made."""
     started: float = field(default_factory=time.time)
     stopped: str | None = None
     """Why the run was stopped before its end."""
@@ -154,6 +156,7 @@ class _Driver:
         try:
             if self.stop.reason is None:
                 executor.start(self.store.address)
+                executor.hear(self._look)
                 self.stop.tell(executor.interrupt)
             while self.running or (self.queue and self.stop.reason is None):
                 if self.stop.reason is None:
@@ -165,9 +168,7 @@ class _Driver:
                 for report in executor.wait(timeout=0.5 if self.running else 0.05):
                     self._take(report)
                 self._end_hung()
-                progress.running_items = sum(executor.progress().values())
-                progress.trouble = self.storage.reason or self._idle()
-                self.listener(progress)
+                self._look()
             if self.queue or self.running:
                 progress.stopped = self.stop.reason
         finally:
@@ -176,6 +177,14 @@ class _Driver:
                 stopped=self.stop.reason, lost=sorted(self.running),
             )  # fmt: skip
             self.events.flush()
+
+    def _look(self) -> None:
+        """Tell the listener where the run stands."""
+        running = self.executor.progress().values()
+        self.progress.running_items = sum(now.finished for now in running)
+        self.progress.advances = tuple(now.advances for now in running)
+        self.progress.trouble = self.storage.reason or self._idle()
+        self.listener(self.progress)
 
     def _idle(self) -> str | None:
         """That no worker takes a shard, said once the usual time of a start is over."""

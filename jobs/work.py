@@ -63,6 +63,15 @@ class Report(NamedTuple):
     info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
 
+class Standing(NamedTuple):
+    """How far a running shard has come."""
+
+    finished: int = 0
+    """Items that make no further advances."""
+    advances: int = 0
+    """Of the devices, those before a checkpoint that it went on from included."""
+
+
 class Stopped(Exception):
     """The shard was left between two advances because somebody asked for it."""
 
@@ -96,10 +105,10 @@ class Worker:
             self._shared[index] = params, load_group(self.kernel, params, self.job.base)
         return self._shared[index]
 
-    def do(self, task: Task, progress: Callable[[int], None] = lambda n: None) -> Report:
+    def do(self, task: Task, progress: Callable[[Standing], None] = lambda now: None) -> Report:
         """Compute, write and commit one shard. Never raises: an error is in the report.
 
-        progress: called after every advance with the number of items that have finished.
+        progress: called after every advance.
         """
         shard, attempt = task.shard, task.attempt
         self._computing = False
@@ -117,7 +126,9 @@ class Worker:
             return Report(shard.number, attempt, said(error), trace, fault, host())
         return Report(shard.number, attempt, info=info)
 
-    def _do(self, task: Task, started: float, progress: Callable[[int], None]) -> dict[str, Any]:
+    def _do(
+        self, task: Task, started: float, progress: Callable[[Standing], None]
+    ) -> dict[str, Any]:
         if self._stop.is_set():
             raise Stopped("stopped before it began")
         shard = task.shard
@@ -147,7 +158,7 @@ class Worker:
         return info
 
     def _compute(
-        self, task: Task, rows: np.ndarray, progress: Callable[[int], None]
+        self, task: Task, rows: np.ndarray, progress: Callable[[Standing], None]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(results of these rows of the shard's group, how they came about)."""
         shard = task.shard
@@ -200,7 +211,7 @@ class Worker:
         run: Run | SearchRun,
         saved: Checkpoints | None,
         resume: bool,
-        progress: Callable[[int], None],
+        progress: Callable[[Standing], None],
     ) -> dict[str, Any]:
         """Advance to the end, from a checkpoint if there is one, and keep checkpoints on the way."""
         info: dict[str, Any] = {}
@@ -216,7 +227,7 @@ class Worker:
             began = time.monotonic()
             run.advance()
             longest = max(longest, time.monotonic() - began)
-            progress(run.n_finished)
+            progress(Standing(run.n_finished, run.rounds))
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
                 kept += 1

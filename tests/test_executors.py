@@ -274,6 +274,16 @@ def test_progress_counts_items_shards_and_outcomes(executor, folder):
     assert run_shards(store, executor).items_before == 5
 
 
+def test_progress_inside_a_running_shard_is_seen(executor, folder):
+    store = make(folder, executor, "live", {"fault": [5] * 8}, shard_items=8, slots=1)
+    heard = set()
+    run_shards(store, executor, lambda p: heard.add((p.running_items, p.advances)))
+    inside = {(n, advances) for n, advances in heard if 0 < n < 8}
+    # One item on the devices at a time, of one advance each.
+    assert inside <= {(n, (n,)) for n in range(1, 8)}
+    assert len(inside) >= 2, heard
+
+
 def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
     store = make(folder, executor, "once", {"fault": [0, 2, 0]})
     progress = run_shards(store, executor)
@@ -440,16 +450,6 @@ def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
     assert progress.retried == 1
     assert attempts(store) == {0: 2}
     assert [error["died"] for error in errors(store)] == ["oom"]
-
-
-@pytest.mark.ray
-def test_progress_inside_a_running_shard_is_seen(pool, folder):
-    store = make(
-        folder, pool, "live", {"fault": [5] * 8}, shard_items=8, slots=1,
-    )  # fmt: skip
-    heard = set()
-    run_shards(store, pool, lambda p: heard.add(p.running_items))
-    assert heard & set(range(1, 8)), heard
 
 
 @pytest.mark.ray
