@@ -316,17 +316,8 @@ class Store:
         """Write the results of `rows` and, for the shard's other rows, fill values and the status
         *failed*; read everything back, then commit. OSError (EIO) where it does not read back."""
         sums: dict[str, str] = {}
-        n = shard.stop - shard.start
         for name in [*self.names(shard.group), "status"]:
-            whole = values.get(name)
-            if whole is not None and name in self.job.spec.keep_bits:
-                whole = keep_bits(whole, self.job.spec.keep_bits[name])
-            if len(rows) < n or whole is None:
-                array, some = self.array(shard.group, name), whole
-                fill = FAILED if name == "status" else array.fill_value
-                whole = np.full((n, *array.shape[1:]), fill, array.dtype)
-                if some is not None:
-                    whole[rows - shard.start] = some
+            whole = self._whole(shard, name, values, rows)
             for key, data in self._encode(shard, name, whole).items():
                 objects.write(self.objects, key, data)
                 if not objects.holds(self.objects, key, data):
@@ -336,6 +327,27 @@ class Store:
                 sums[key] = digest(data)
         marker = {"shard": shard._asdict(), **report, "sha256": sums}
         objects.write(self.objects, self._marker(shard), seal(marker))
+
+    def _whole(
+        self, shard: Shard, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray
+    ) -> np.ndarray:
+        """All rows of the shard. Raises ValueError where the kernel did not return this result."""
+        if len(rows) and name not in values:
+            raise ValueError(
+                f"kernel {self.job.spec.kernel} has not returned {name!r}, which it did when the store was "
+                "made: have its files or its source changed?"
+            )
+        some, n = values.get(name), shard.stop - shard.start
+        if some is not None and name in self.job.spec.keep_bits:
+            some = keep_bits(some, self.job.spec.keep_bits[name])
+        if some is not None and len(rows) == n:
+            return some
+        array = self.array(shard.group, name)
+        fill = FAILED if name == "status" else array.fill_value
+        whole = np.full((n, *array.shape[1:]), fill, array.dtype)
+        if some is not None:
+            whole[rows - shard.start] = some
+        return whole
 
     def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:
         """Key -> bytes of the storage objects that hold these values of a shard.

@@ -80,6 +80,22 @@ def test_run_computes_every_item(finished):
         assert (found.status == 1).all()
 
 
+def test_a_result_that_is_missing_is_not_made_up(tmp_path):
+    """Its files have changed since the plan, say: a fill value must not pass for a result."""
+    store = make(tmp_path / "s.zarr", JOB)
+    shard = next(store.job.plan.shards())
+    n = shard.stop - shard.start
+    values = {
+        "x": np.zeros((n, 3)),
+        "steps": np.zeros(n),
+        "outcome": np.zeros(n),
+        "status": np.ones(n),
+    }
+    with pytest.raises(ValueError, match="kernel toy has not returned 'norm'"):
+        store.write_shard(shard, values, {}, np.arange(shard.start, shard.stop))
+    assert store.done() == set()
+
+
 def test_store_opens_with_xarray_alone(finished):
     store, _ = finished
     tree = xr.open_datatree(store.address, engine="zarr")
