@@ -64,6 +64,15 @@ def read(path, **changes):
     return load(inputs_of(Model(data=path, **CUT | changes)))
 
 
+def changed(path, change):
+    """The file at `path`, opened by pynwb, changed and written anew."""
+    with pynwb.NWBHDF5IO(path, "a") as io:
+        file = io.read()
+        change(file)
+        io.write(file)
+    return path
+
+
 def histogram(trial):
     edges = START[trial] + 0.5 - 0.1 + 0.05 * np.arange(13)
     return np.stack([np.histogram(times, edges)[0] for times in SPIKES], axis=1)
@@ -96,6 +105,87 @@ def test_trials_out_of_the_recording_are_left_out(session):
     assert np.array_equal(found.train.data, [histogram(k) for k in kept])
 
 
+@pytest.mark.parametrize(
+    "observed",
+    [
+        [[0.0, 9.9], [9.9, 10.6], [10.6, 24.0]],  # touch
+        [[12.0, 24.0], [0.0, 12.5]],  # overlap, out of order
+        [[s + 0.4, s + 1.0] for s in START.tolist()],  # as long as a window, but for rounding
+    ],
+)
+def test_trials_wholly_observed_are_kept(session, observed):
+    with pytest.warns(UserWarning, match="1 of 12 trials are left out"):
+        read(session(observed=observed))
+
+
+def test_trials_after_the_last_spike_are_left_out(session, monkeypatch):
+    """The file does not say how long the recording was: its spikes do."""
+    monkeypatch.setattr(sys.modules[__name__], "SPIKES", [times[times < 19] for times in SPIKES])
+    with pytest.warns(UserWarning, match="4 of 12 trials are left out"):
+        found = read(session())
+    assert len(found.train.data) == 9 - 2  # 9, which is for evaluation, 10 and 11; and 3 as ever
+    assert found.evaluation.data.sum(axis=(1, 2)).all()
+
+
+def test_columns_that_are_no_times(session):
+    def change(file):
+        file.trials.add_column(
+            "lick_times", "ragged", data=[[1.0] * (k % 3) for k in range(12)], index=True
+        )
+        file.trials.add_column("position", "two numbers a trial", data=np.zeros((12, 2)))
+
+    path = changed(session(), change)
+    with pytest.warns(UserWarning, match="1 of 12"):
+        assert len(read(path).train.data) == 9
+    with pytest.raises(
+        ValueError, match=r"'position' is no time .*start_time, stop_time, go_time$"
+    ):
+        read(path, align_to="position")
+
+
+def series(times, values=None, name="eye"):
+    values = np.sin(times) if values is None else values
+    return pynwb.TimeSeries(name=name, data=values, unit="m", timestamps=times)
+
+
+def test_behavior_with_a_gap(session):
+    """Nothing is made up where nothing was sampled: 3 s without samples take two trials."""
+    times = np.arange(0, 24, 0.01)
+    times = times[(times < 11) | (times > 14)]
+    path = changed(session(), lambda file: file.add_acquisition(series(times)))
+    with pytest.warns(UserWarning, match="2 of 12 trials are left out"):
+        found = read(path, behavior_series="eye")
+    middle = START[4] + 0.4 + 0.05 * (np.arange(12) + 0.5)
+    # Linear between samples 0.01 s apart: an error below 0.01^2 / 8.
+    np.testing.assert_allclose(found.evaluation.behavior[0, :, 0], np.sin(middle), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("added", "name", "said"),
+    [
+        (series(np.r_[12.0:24:0.1, 0:12:0.1]), "eye", "acquisition/eye: its timestamps do not rise"),
+        (series(np.r_[0.0:24:0.1, np.nan]), "eye", "acquisition/eye: its timestamps do not rise"),
+        (series(np.arange(3.0), ["a", "b", "c"]), "eye", "eye: numbers expected, but it holds 3 "),
+        (series(np.empty(0), np.empty(0)), "eye", "eye: numbers expected, but it holds 0 float64"),
+        (series(np.arange(24.0), name="hand"), "hand",
+         "has 2 time series 'hand'; there are acquisition/hand, behavior/hand"),
+    ],
+)  # fmt: skip
+def test_bad_series(session, added, name, said):
+    path = changed(session(), lambda file: file.add_acquisition(added))
+    with pytest.raises(ValueError, match=said):
+        read(path, behavior_series=name)
+
+
+def test_series_of_one_name_are_told_by_their_paths(session):
+    added = series(np.arange(0, 24, 0.05), name="hand")
+    path = changed(session(), lambda file: file.add_acquisition(added))
+    with pytest.warns(UserWarning, match="1 of 12"):
+        assert read(path, behavior_series="acquisition/hand").train.behavior.shape[-1] == 1
+    with pytest.warns(UserWarning, match="1 of 12"):
+        assert read(path, behavior_series="behavior/hand").train.behavior.shape[-1] == 2
+
+
 def test_behavior_is_sampled_at_the_middle_of_bins(session):
     """A ramp of 100 a second, in mm of which the file says 0.001 m."""
     with pytest.warns(UserWarning, match="left out"):
@@ -116,7 +206,7 @@ def test_bins_are_half_open():
         ({}, {"align_to": "go"}, "align_to: 'go' is no time in the trials of .* there are start_time, stop"),
         ({}, {"bin_s": 0.07}, r"window, bin_s: 0.6 s are 8.57143 bins of 0.07 s; a whole number expected"),
         ({}, {"window": (0.5, 0.1)}, "window, bin_s: -0.4 s are"),
-        ({}, {"behavior_series": "eye"}, "behavior_series: .* has no time series 'eye'; there are hand"),
+        ({}, {"behavior_series": "eye"}, "behavior_series: .* has no time series 'eye'; there are behavior/hand"),
         ({}, {"window": (100.0, 100.6), "behavior_series": "hand"}, "no trial is left for train: 0 of 12"),
         ({"trials": False}, {}, "has no trials"),
         ({"units": False}, {}, "has no spike times"),
@@ -133,6 +223,8 @@ def test_no_nwb_at_all(tmp_path):
     path.write_text("not HDF5")
     with pytest.raises(ValueError, match=r"data: .*notes.nwb: not an NWB file, or a damaged one"):
         read(str(path))
+    with pytest.raises(ValueError, match=r"data: .*none.nwb: no such file"):
+        read(str(tmp_path / "none.nwb"))
 
 
 def test_the_extra_is_named(session, monkeypatch):
@@ -151,6 +243,8 @@ def test_the_extra_is_named(session, monkeypatch):
             "bin_s: cuts trials from an NWB file, but s.h5 holds trials",
         ),
         ({"data": "s.nwb", "bin_s": 0, "window": (0, 1)}, "bin_s"),
+        ({"data": "s.nwb", "bin_s": 0.1, "window": (0, float("inf"))}, "window"),
+        ({"data": "s.nwb", "bin_s": float("nan"), "window": (0, 1)}, "bin_s"),
     ],
 )
 def test_fields_that_do_not_fit(fields, said):

@@ -10,6 +10,7 @@ Needs pynwb, the extra ctd[nwb].
 """
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ def read_nwb(path: str, inputs: Any) -> dict[str, np.ndarray]:
     """The trials of a file: `train` and `eval`, and the same of behaviour, (trial, time, ...).
 
     inputs: bin_s, window, align_to, eval_every and behavior_series of `ctd.lfads.Model`. A trial whose event
-    is NaN, or whose window reaches out of what was recorded, is left out with a warning. Raises ValueError,
-    naming file and field.
+    is NaN, or whose window reaches out of what was recorded, is left out with a warning: out of the intervals
+    in which every unit was observed (without any, from the first spike to the last one), or of the series.
+    Raises ValueError, naming file and field.
     """
     try:
         from pynwb import NWBHDF5IO
@@ -28,6 +30,8 @@ def read_nwb(path: str, inputs: Any) -> dict[str, np.ndarray]:
         raise ValueError(
             f"data: {path}: reading NWB needs the package pynwb; install ctd[nwb]"
         ) from None
+    if not Path(path).is_file():
+        raise ValueError(f"data: {path}: no such file")
     try:
         with NWBHDF5IO(path, "r") as file:
             return _cut(path, file.read(), inputs)
@@ -43,11 +47,11 @@ def _cut(path: str, session: Any, inputs: Any) -> dict[str, np.ndarray]:
     start, train, evaluation = _trials(path, session.trials, inputs)
     n_bins = _n_bins(inputs)
     edges = start[:, None] + inputs.window[0] + inputs.bin_s * np.arange(n_bins + 1)
-    inside = _inside_recording(session.units, edges[:, 0], edges[:, -1])
+    inside = _inside_recording(session.units, edges)
     series = None
     if inputs.behavior_series is not None:
         series = _series(path, session, inputs.behavior_series)
-        inside &= (series[0][0] <= edges[:, 0]) & (edges[:, -1] <= series[0][-1])
+        inside &= _is_sampled(series[0], edges)
     if not inside.all():
         warnings.warn(
             f"{path}: {int((~inside).sum())} of {len(inside)} trials are left out: {inputs.align_to} is not "
@@ -81,32 +85,55 @@ def _n_bins(inputs: Any) -> int:
 
 def _trials(path: str, table: Any, inputs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(time of the event, is it for training, is it for evaluation) of every trial."""
+    from hdmf.common import VectorIndex
+
     if table is None or len(table) == 0:
         raise ValueError(f"data: {path}: has no trials, a table `trials` with their times")
-    numeric = [name for name in table.colnames if np.asarray(table[name][:]).dtype.kind == "f"]
-    if inputs.align_to not in numeric:
+    # Not table[name][:]: that also follows references, and a ragged column is no array.
+    columns = {
+        name: np.asarray(table[name].data[:])
+        for name in table.colnames
+        if not isinstance(table[name], VectorIndex)
+    }
+    times = [name for name, c in columns.items() if c.dtype.kind == "f" and c.ndim == 1]
+    if inputs.align_to not in times:
         raise ValueError(
             f"align_to: {inputs.align_to!r} is no time in the trials of {path}; there are "
-            f"{', '.join(numeric)}"
+            f"{', '.join(times)}"
         )
-    start = np.asarray(table[inputs.align_to][:], float)
-    if "split" in table.colnames:
-        split = np.asarray(table["split"][:]).astype(str)
+    start = columns[inputs.align_to].astype(float)
+    if "split" in columns:
+        split = columns["split"].astype(str)
         return start, split == "train", split == "val"
     evaluation = np.arange(len(start)) % inputs.eval_every == inputs.eval_every - 1
     return start, ~evaluation, evaluation
 
 
-def _inside_recording(units: Any, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """(trial,) whether every unit was observed from `first` to `last`; NaN is not."""
-    inside = np.isfinite(first)
-    if "obs_intervals" not in units.colnames:
-        return inside
-    for intervals in units["obs_intervals"]:
-        begin, end = np.asarray(intervals, float).reshape(-1, 2).T
-        within = (begin <= first[:, None]) & (last[:, None] <= end)
-        inside &= within.any(axis=1)
+def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
+    """(trial,) whether every unit was observed over all bins; a trial at NaN is not."""
+    first, last = edges[:, :1], edges[:, -1:]
+    slack = 1e-6 * (edges[:, 1:2] - edges[:, :1])  # times are sums of rounded numbers
+    inside = np.isfinite(first[:, 0])
+    if "obs_intervals" in units.colnames:
+        observed = [np.asarray(one, float).reshape(-1, 2) for one in units["obs_intervals"]]
+    else:
+        spikes = np.concatenate([[], *(np.asarray(one, float) for one in units["spike_times"])])
+        observed = [np.array([[spikes.min(), spikes.max()]]) if len(spikes) else np.empty((0, 2))]
+    for intervals in observed:
+        begin, end = _merged(intervals).T
+        inside &= ((begin <= first + slack) & (last <= end + slack)).any(axis=1)
     return inside
+
+
+def _merged(intervals: np.ndarray) -> np.ndarray:
+    """(n, 2) in order, those that touch or overlap made one."""
+    found: list[list[float]] = []
+    for begin, end in sorted(intervals.tolist()):
+        if found and begin <= found[-1][1] + 1e-9:
+            found[-1][1] = max(found[-1][1], end)
+        else:
+            found.append([begin, end])
+    return np.array(found).reshape(-1, 2)
 
 
 def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
@@ -122,21 +149,54 @@ def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
 
 
 def _series(path: str, session: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(times, (time, channel) values in the unit that the file names) of a time series."""
+    """(times, (time, channel) values in the unit that the file names) of a time series.
+
+    name: its own, or as much of its path (`behavior/hand`) as tells it from others.
+    """
     from pynwb import TimeSeries
 
-    known = {o.name: o for o in session.objects.values() if isinstance(o, TimeSeries)}
-    if name not in known:
+    known = {_path(session, o): o for o in session.objects.values() if isinstance(o, TimeSeries)}
+    found = [at for at in known if f"/{at}".endswith(f"/{name}")]
+    if len(found) != 1:
         raise ValueError(
-            f"behavior_series: {path} has no time series {name!r}; there are "
+            f"behavior_series: {path} has {len(found) or 'no'} time series {name!r}; there are "
             f"{', '.join(sorted(known)) or 'none'}"
         )
-    series = known[name]
-    values = np.asarray(series.data[:], float) * series.conversion + series.offset
-    values = values.reshape(len(values), -1)
-    if series.timestamps is not None:
-        return np.asarray(series.timestamps[:], float), values
-    return series.starting_time + np.arange(len(values)) / series.rate, values
+    series, where = known[found[0]], f"behavior_series: {path}: {found[0]}"
+    values = np.asarray(series.data[:])
+    if not values.size or values.dtype.kind not in "fiu":
+        raise ValueError(f"{where}: numbers expected, but it holds {values.size} {values.dtype}")
+    values = (values * series.conversion + series.offset).reshape(len(values), -1)
+    if series.timestamps is None:
+        return series.starting_time + np.arange(len(values)) / series.rate, values
+    times = np.asarray(series.timestamps[:], float)
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise ValueError(f"{where}: its timestamps do not rise all the way; sort them, without nan")
+    return times, values
+
+
+def _path(session: Any, container: Any) -> str:
+    """The names of what a container is in, and its own."""
+    names = [container.name]
+    while container.parent is not None and container.parent is not session:
+        container = container.parent
+        names.append(container.name)
+    if session.acquisition.get(container.name) is container:
+        names.append("acquisition")
+    return "/".join(reversed(names))
+
+
+def _is_sampled(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(trial,) whether the samples at `times` reach over all bins, without a gap where one would be made up."""
+    slack = 1e-6 * (edges[:, 1] - edges[:, 0])
+    inside = (times[0] <= edges[:, 0] + slack) & (edges[:, -1] <= times[-1] + slack)
+    if len(times) < 2:
+        return inside
+    middle = (edges[:, :-1] + edges[:, 1:]) / 2
+    after = np.clip(np.searchsorted(times, middle), 1, len(times) - 1)
+    nearest = np.minimum(np.abs(times[after] - middle), np.abs(middle - times[after - 1]))
+    near = np.maximum(edges[:, 1] - edges[:, 0], np.median(np.diff(times)))
+    return inside & (nearest <= near[:, None] * (1 + 1e-6)).all(axis=1)
 
 
 def _sample(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> np.ndarray:

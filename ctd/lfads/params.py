@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
@@ -17,8 +17,10 @@ class Model(Params):
         None,
         description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ...; or NWB file",
     )
-    bin_s: Data[float | None] = Field(None, gt=0, description="NWB: length of a bin (s)")
-    window: Data[tuple[float, float] | None] = Field(
+    bin_s: Data[float | None] = Field(
+        None, gt=0, allow_inf_nan=False, description="NWB: length of a bin (s)"
+    )
+    window: Data[tuple[FiniteFloat, FiniteFloat] | None] = Field(
         None, description="NWB: what a trial is, from and to so many seconds after its event"
     )
     align_to: Data[str] = Field(
