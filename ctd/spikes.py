@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ctd import tasks
 from ctd.cells import get_cell, run, sizes
@@ -26,6 +26,8 @@ from ctd.train_rnn import CellName
 
 LARGEST = 65_535
 """Counts are stored in 16 bits."""
+LARGEST_MEAN = 60_000
+"""Counts of that mean stay below `LARGEST` by 20 standard deviations."""
 
 
 class Spikes(Params):
@@ -46,6 +48,14 @@ class Spikes(Params):
     step_s: Traced[float] = Field(0.04, gt=0, description="length of a step and of a bin (s)")
     max_rate: Traced[float] = Field(20.0, gt=0, description="rate of a unit at its largest (1/s)")
     seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: other trials and spikes")
+
+    @model_validator(mode="after")
+    def _countable(self) -> "Spikes":
+        if self.max_rate * self.step_s > LARGEST_MEAN:
+            raise ValueError(
+                f"max_rate, step_s: {self.max_rate * self.step_s:g} spikes a bin; {LARGEST_MEAN} are the most"
+            )
+        return self
 
 
 def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -78,15 +88,16 @@ def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax
     counts, rates = tasks.spikes_from_states(key_spikes, followed, traced.step_s, traced.max_rate)
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
     n = static.n_train
-    return {
+    values = {
         "train": counts[:n],
-        "train_behavior": outputs[:n],
         "eval": counts[n:],
-        "eval_behavior": outputs[n:],
         "eval_rates": rates[n:] * traced.step_s,
         "eval_inputs": trials.inputs[n:],
         "mean_rate": rates.mean(),
     }
+    if outputs.shape[-1]:  # else the network has no readout
+        values |= {"train_behavior": outputs[:n], "eval_behavior": outputs[n:]}
+    return values
 
 
 def plots(

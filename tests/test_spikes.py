@@ -16,9 +16,9 @@ from jobs.store import open_store
 def network(tmp_path):
     """Write a random network's weights; returns (path, weights)."""
 
-    def write(cell="vanilla", n=6, n_in=1):
+    def write(cell="vanilla", n=6, n_in=1, n_out=1):
         key = jax.random.key(3)
-        weights = get_cell(cell).init(key, n, n_in, 1, recurrent_scale=1.5, input_scale=2.0)
+        weights = get_cell(cell).init(key, n, n_in, n_out, recurrent_scale=1.5, input_scale=2.0)
         weights = {name: np.asarray(value) for name, value in weights.items()}
         path = tmp_path / f"{cell}.h5"
         write_weights(path, weights, cell)
@@ -87,6 +87,21 @@ def test_items_are_replicates(network):
     found = make(path, {"seed": [0, 0, 1], "max_rate": [20.0, 40.0, 20.0]}, n_train=2, n_eval=2)
     assert len({value.tobytes() for value in found["eval_inputs"]}) == 3
     assert found["mean_rate"][1] == pytest.approx(2 * found["mean_rate"][0], rel=0.2)
+
+
+def test_no_readout_no_behavior(network):
+    found = make(network(n_out=0)[0], n_train=2, n_eval=2)
+    assert set(kernel.dims) - set(found) == {"train_behavior", "eval_behavior"}
+
+
+def test_counts_that_would_not_fit_are_refused(network):
+    """They have 16 bits; a count clipped without a word would not follow its rate."""
+    with pytest.raises(
+        ValueError, match="max_rate, step_s: 80000 spikes a bin; 60000 are the most"
+    ):
+        Spikes(max_rate=2e6)
+    found = make(network()[0], n_train=2, n_eval=20, max_rate=1.5e6)
+    assert 50_000 < found["eval"].max() < 65_535
 
 
 @pytest.mark.parametrize(
