@@ -107,10 +107,27 @@ def group_params(store: Store, group: int) -> Params:
     return with_files(store.kernel.Params.model_validate(content), store.job.base)
 
 
-def columns_of(store: Store, group: int, rows: np.ndarray) -> GroupResults:
-    """The swept columns and ids of the committed rows."""
-    names = str(attributes(store.results(group))["coordinates"]).split()
-    return GroupResults(store, group, rows, ["item", *names])
+class Columns(GroupResults):
+    """The ids and swept columns of the chosen rows; a traced field that is not swept answers too, but is
+    not listed."""
+
+    def __init__(self, store: Store, group: int, rows: np.ndarray) -> None:
+        found = attributes(store.results(group))
+        super().__init__(store, group, rows, ["item", *str(found["coordinates"]).split()])
+        self._params = found["params"]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name in self._names or name not in self._params:
+            return super().__getitem__(name)
+        return np.repeat(np.asarray(self._params[name])[None], int(self._rows.sum()), axis=0)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
+    """What the committed rows were made from."""
+    return Columns(store, group, rows)
 
 
 def made_from(store: Store, markers: Sequence[Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 from kuramoto import kernel as kuramoto
 from lyapunov import kernel as lyapunov
 
@@ -49,3 +50,14 @@ def test_lyapunov_exponents():
     # Another trajectory, of 3,000 steps: two standard errors near 2e-3 each, and a factor 3.
     assert found["exponent"][2] == pytest.approx(exponents(weights[2], 3000)[0], abs=0.01)
     assert list(found["outcome"]) == [0, 0, 0]
+
+
+def test_lyapunov_table_without_a_swept_gain(command_line, job_file, monkeypatch):
+    """`columns` has every traced field, swept or not."""
+    job = "kernel: lyapunov\nparams: {n: 10, max_advances: 2}\nsweep: {seeds: 3}\n"
+    path = job_file(job)
+    code, _, err = command_line("run", path, "--executor", "serial")
+    assert code == 0, err
+    found = xr.open_datatree(path.with_suffix(".zarr"), engine="zarr")["gathered/0"]
+    assert found.gain.values == [1.5]
+    assert 0 <= found.chaotic.values[0] <= 1
