@@ -4,6 +4,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,8 +130,10 @@ def plan(
             err.print(f"stage {stage.name}: can be planned once {', '.join(waits)} has run")
             continue
         spec = stage.spec(before)
-        memory = SerialExecutor(spec.run.memory_gb).memory
-        ready = prepare(spec, stage.base, stage.where, lambda: workers, memory)
+        devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
+        memory = SerialExecutor(spec.run.memory_gb).memory() // devices
+        asked = partial(int, workers), partial(int, memory), partial(int, devices)
+        ready = prepare(spec, stage.base, stage.where, *asked)
         rows, total = plan_rows(ready, stage.address, workers)
         if as_json:
             show_json({"stage": stage.name, **total, "by_group": rows.to_dict("records")})

@@ -161,7 +161,7 @@ class Pool:
     @property
     def devices(self) -> int:
         """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
-        return 1 if self.gpus else max(1, math.floor(self._settings.cpus_per_worker))
+        return self._settings.devices(on_gpus=bool(self.gpus))
 
     def actor(self) -> Any:
         """A new actor: its devices and threads are settled before it imports anything."""

@@ -111,6 +111,10 @@ class RayExecutor:
             return ray.get(first[0]) or self._pool.node_share
         return self._pool.node_share // self._pool.devices
 
+    def devices(self) -> int:
+        """The CPU cores of a worker; 1 where it has GPUs."""
+        return self._pool.devices
+
     def start(self, address: str) -> None:
         """Let every actor open the store."""
         path = objects.local_path(address)

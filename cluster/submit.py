@@ -174,9 +174,9 @@ def _submit_to_slurm(
     check_folder(profile.folder(), f"{where}: work_dir")
     slurm.check_partition(profile, where)
     check_python(profile, where)
-    per_worker = int(profile.memory_gb * 0.8e9 / max(1, profile.n_gpus() or profile.cpus))
+    per_core = int(profile.memory_gb * 0.8e9 / max(1, profile.cpus))
     workers = (array or profile.nodes) * (profile.n_gpus() or profile.cpus)
-    ready = check_job(request, workers, None if profile.n_gpus() else per_worker, profile.grace_s)
+    ready = check_job(request, workers, None if profile.n_gpus() else per_core, profile.grace_s)
     _refuse_second(request)
     check_folder(home, "store")
     for stage, plan in ready if array else []:
@@ -252,7 +252,9 @@ def check_job(
 ) -> list[tuple[Stage, Prepared]]:
     """Plan the stages that wait for no other, as the driver will; JobError where they are not valid.
 
-    The plans are those of the stages that have no store yet. memory: bytes of a worker; None where only the node knows. grace_s: what a stop may take in all.
+    The plans are those of the stages that have no store yet. workers: of one GPU, or one CPU core, each.
+    memory: bytes of a CPU core; None where only the node knows, as of GPUs. grace_s: what a stop may take
+    in all.
     """
     ready = []
     for stage in request.stages:
@@ -268,10 +270,14 @@ def check_job(
             reopen(spec, stage.address)
             continue
         given = spec.run.memory_gb
-        available = int(given * 1e9) if given else memory or 2**50
-        plan = prepare(
-            spec, stage.base, stage.where, partial(int, workers), partial(int, available)
+        devices = spec.run.devices(on_gpus=memory is None)
+        available = int(given * 1e9) // devices if given else memory or 2**50
+        asked = (
+            partial(int, max(1, workers // devices)),
+            partial(int, available),
+            partial(int, devices),
         )
+        plan = prepare(spec, stage.base, stage.where, *asked)
         ready.append((stage, plan))
     return ready
 

@@ -20,7 +20,10 @@ class Executor(Protocol):
         """How many shards can run at a time."""
 
     def memory(self) -> int:
-        """Bytes that one worker may use for its items."""
+        """Bytes that one device may use for its items."""
+
+    def devices(self) -> int:
+        """How many devices of a worker share its host's memory; 1 where they have memory of their own."""
 
     def start(self, address: str) -> None:
         """Get ready for the store at `address`."""
@@ -76,6 +79,10 @@ class SerialExecutor:
     def memory(self) -> int:
         """The memory that is free now, or what was asked for."""
         return self._memory
+
+    def devices(self) -> int:
+        """One, as far as memory goes."""
+        return 1
 
     def start(self, address: str) -> None:
         """Open the store."""

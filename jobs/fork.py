@@ -40,7 +40,8 @@ def fork(
     if Store.exists(address):
         store = reopen(spec, address)
     else:
-        ready = prepare(spec, base, where, executor.workers, executor.memory)
+        asked = executor.workers, executor.memory, executor.devices
+        ready = prepare(spec, base, where, *asked)
         store = create(_as_before(ready, old), address)
     _copy(old, store)
     return store

@@ -286,27 +286,31 @@ def lay_out(
     memory: int,
     where: str = "job",
     together: Sequence[int] | None = None,
+    devices: int = 1,
 ) -> Plan:
     """Cut groups into shards.
 
     sizes: (number of items, sizes of an item) of each group. workers: how many shards can run at a
-    time. memory: bytes that one worker may use. together: how many neighbours a search compares in
-    each group, which are then in one shard. JobError where not even one item fits.
+    time. memory: bytes that one device may use. together: how many neighbours a search compares in
+    each group, which are then in one shard. devices: how many of a worker share its host's memory.
+    JobError where not even one item fits.
     """
     layouts = []
     for index, (n, size) in enumerate(sizes):
         unit = together[index] if together else 1
-        # Between the laps of a search its items wait beside the slots.
+        # Between the laps of a search its items wait beside the slots, in the host's memory.
         waiting = size.state * max(unit, settings.shard_items or 0) if unit > 1 else 0
+        waiting = -(-waiting // devices)
         per_item = size.state * (1 + (unit > 1)) + size.work
         room = memory - size.shared - waiting
         if per_item > room:
             beside = f"{_bytes(size.shared)} of shared data"
             beside += f" and {_bytes(waiting)} of items that the search compares" if waiting else ""
+            whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
             raise JobError(
                 f"{where}: group {index}: one item takes {_bytes(per_item)} beside "
                 f"{beside}, {_bytes(per_item - room)} more "
-                f"than the {_bytes(memory)} of a worker; make the item smaller or give the worker "
+                f"than the {_bytes(memory)} of {whose}; make the item smaller or give the worker "
                 "more (run.memory_gb, or a larger device)"
             )
         fitting = int(room // max(1, per_item))

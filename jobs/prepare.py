@@ -33,11 +33,16 @@ class Prepared:
 
 
 def prepare(
-    spec: JobSpec, base: str, where: str, workers: Callable[[], int], memory: Callable[[], int]
+    spec: JobSpec,
+    base: str,
+    where: str,
+    workers: Callable[[], int],
+    memory: Callable[[], int],
+    devices: Callable[[], int] = lambda: 1,
 ) -> Prepared:
     """Validate and plan; reads the groups' data. Raises JobError, writes nothing.
 
-    workers, memory: as `Executor` has them; asked last, since a cluster may take seconds to know.
+    workers, memory, devices: as `Executor` has them; asked last, since a cluster may take seconds to know.
     """
     kernel = find_kernel(spec.kernel, base)
     options_of(spec, kernel)
@@ -54,7 +59,7 @@ def prepare(
     together = check_search(spec, kernel, items, [m.shapes for m in measured], where)
     sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
     plan = lay_out(
-        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together
+        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together, devices()
     )
     return Prepared(spec, base, kernel, items, plan, measured)
 
@@ -67,7 +72,8 @@ def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor:
     """
     if Store.exists(address):
         return reopen(spec, address)
-    return create(prepare(spec, base, where, executor.workers, executor.memory), address)
+    asked = executor.workers, executor.memory, executor.devices
+    return create(prepare(spec, base, where, *asked), address)
 
 
 def create(ready: Prepared, address: str) -> Store:

@@ -108,6 +108,10 @@ class RunSettings(BaseModel):
             raise ValueError("a whole number, or a part of one GPU, expected")
         return value
 
+    def devices(self, on_gpus: bool) -> int:
+        """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
+        return 1 if on_gpus else max(1, int(self.cpus_per_worker))
+
 
 class JobSpec(BaseModel):
     """One submitted sweep."""

@@ -238,6 +238,8 @@ class Worker:
         group = task.shard.group
         planned = self.job.plan.layouts[group]
         devices = jax.local_device_count()
+        most = task.slots or planned.slots
+        slots = min(most, -(-planned.shard_items // devices))  # more would stay empty
         m = planned.microbatch
         if m == 0:
             name = f"layout/{group}-{jax.local_devices()[0].device_kind}".replace(" ", "_")
@@ -245,14 +247,13 @@ class Worker:
             if chosen is None:
                 best, seconds = fastest_microbatch(
                     self.science, static, shared, self.job.spec.seed, ids, traced,
-                    task.slots or planned.slots, devices,
+                    slots, devices,
                 )  # fmt: skip
                 measured = {str(k): v for k, v in seconds.items()}
                 chosen = self.store.agree(name, {"microbatch": best, "seconds_per_item": measured})
             m = int(chosen["microbatch"])
-        slots = task.slots or planned.slots
-        m = min(m, slots)  # only where not even one microbatch fits into memory
-        return Layout(-(-slots // m) * m, m, devices)
+        m = min(m, most)  # only where not even one microbatch fits into memory
+        return Layout(-(-max(slots, m) // m) * m, m, devices)
 
     def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
         status = np.full(n, DONE, np.int8)

@@ -251,7 +251,8 @@ def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
         finally:
             executor.close()
         stores.append(store)
-    assert [s.markers()[0]["layout"]["devices"] for s in stores] == [3, 1]
+    layouts = [s.markers()[0]["layout"] for s in stores]
+    assert [(one["devices"], one["slots"]) for one in layouts] == [(3, 3), (1, 8)]
     for name in stores[0].names(0):
         first, second = (np.asarray(s.array(0, name)[:]) for s in stores)
         assert first.tobytes() == second.tobytes(), name

@@ -513,6 +513,17 @@ def test_a_shard_holds_whole_populations(settings, workers, memory, expected):
     assert (layout.slots, layout.shard_items) == expected
 
 
+def test_members_that_wait_are_in_the_memory_of_the_worker_once():
+    """On four cores each has a quarter of the memory, and of the 24 members."""
+    sizes = Sizes(state=100, work=100, result=100, shared=1000)
+    least = 1000 + 24 * 100 // 4 + 2 * 100 + 100
+    lay_out([(24, sizes)], kernel, RunSettings(), 1, least, "job", [24], devices=4)
+    with pytest.raises(
+        JobError, match=r"1 B more than the 1\.9 kB of each of a worker's 4 devices"
+    ):
+        lay_out([(24, sizes)], kernel, RunSettings(), 1, least - 1, "job", [24], devices=4)
+
+
 def test_a_population_that_does_not_fit_is_refused():
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
     said = "1 kB of shared data and 2.4 kB of items that the search compares, 100 B more"
