@@ -215,6 +215,15 @@ def test_effects_agree_with_scipy():
         assert found[name].share == pytest.approx(expected, abs=1e-12)
 
 
+def test_effects_of_a_small_random_sweep():
+    """12 items are enough to see what decides. Ranks 1 ... n have the variance (n^2 - 1) / 12."""
+    frame = pd.DataFrame({"a": np.geomspace(1, 100, 12), "y": np.arange(12.0)})
+    (found,) = effects(frame, ["a"], ["y"])
+    within, total = 3 * 4 * (4**2 - 1) / 12, 12 * (12**2 - 1) / 12
+    assert found.share == pytest.approx(1 - within / total * 11 / 9, abs=1e-12)
+    assert found.rho == pytest.approx(1)
+
+
 def test_variance_share_of_noise_is_nil_on_average():
     """Without the adjustment 10 bins of 50 values would explain 9/49 = 18 %."""
     rng = np.random.default_rng(1)
@@ -233,6 +242,7 @@ def test_variance_share_of_noise_is_nil_on_average():
 
 def test_bins_are_equally_filled_or_the_values():
     assert list(np.bincount(bins_of(np.arange(1000.0)))) == [100] * 10
+    assert list(np.bincount(bins_of(np.arange(12.0)))) == [4] * 3
     assert list(bins_of(np.array(["b", "a", "b"], object))) == [1, 0, 1]
     assert list(bins_of(np.array([5, 5, 7]))) == [0, 0, 1]
     assert bins_of(np.zeros(50)).max() == 0

@@ -1,7 +1,7 @@
 """Which parameters of a sweep matter for which result: one parameter at a time, from ranks alone.
 
-share  of the variance of the result's ranks, what lies between bins of the parameter (its values, or 10
-       equally filled bins): eta^2, adjusted for chance: 1 - (1 - eta^2)(n - 1)/(n - k), at least 0
+share  of the variance of the result's ranks, what lies between bins of the parameter (its values, or up
+       to 10 equally filled bins): eta^2, adjusted for chance: 1 - (1 - eta^2)(n - 1)/(n - k), at least 0
 rho    Spearman's rank correlation: sign and strength of a monotone relation; none for text
 
 Neither sees interactions: a parameter that matters only together with another looks as if it did not.
@@ -14,6 +14,8 @@ import pandas as pd
 from scipy.stats import rankdata
 
 N_BINS = 10
+IN_A_BIN = 4
+"""With fewer items in each there are fewer bins: between 12 bins of one item lies all variance."""
 LEAST_ITEMS = 8
 """Below that, shares are noise."""
 
@@ -53,9 +55,10 @@ def bins_of(column: np.ndarray) -> np.ndarray:
     kinds, codes = np.unique(
         column if column.dtype.kind in "iufb" else column.astype(str), return_inverse=True
     )
-    if column.dtype.kind not in "iuf" or len(kinds) <= N_BINS + 2:
+    n_bins = min(N_BINS, max(2, len(column) // IN_A_BIN))
+    if column.dtype.kind not in "iuf" or len(kinds) <= n_bins + 2:
         return codes
-    edges = np.unique(np.quantile(column, np.linspace(0, 1, N_BINS + 1)[1:-1]))
+    edges = np.unique(np.quantile(column, np.linspace(0, 1, n_bins + 1)[1:-1]))
     return np.unique(np.searchsorted(edges, column, side="right"), return_inverse=True)[1]
 
 
