@@ -170,7 +170,8 @@ def nothing_left(lab, number):
 @pytest.mark.slow
 def test_two_submissions_on_the_same_nodes(lab):
     """Both run at once on both nodes, end with the bytes of a local run, and leave nothing behind."""
-    jobs = [job(lab, "a", seed=1, pause=0.3), job(lab, "b", seed=2, pause=0.3)]
+    # Four shards of some 6 s each: there is one left for the node whose worker is ready later.
+    jobs = [job(lab, name, seed, items=8, pause=1.0) for name, seed in (("a", 1), ("b", 2))]
     sent = [send(lab, path, nodes=2) for path in jobs]
     both = lambda: all("Ray at" in log_tail(address, 50) for address, _ in sent)
     until(both, "both have a Ray", 180)
