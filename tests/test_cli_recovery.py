@@ -166,20 +166,20 @@ def test_cancel_from_another_process_and_ctrl_c_twice(tmp_path, how):
         other = subprocess.Popen([*command, "cancel", str(store)], text=True, **settings)
         # From the request on, so that the start of `ctd cancel` does not count.
         until(lambda: list(store.glob("run/cancel/*.json")), "the request", 60)
-        asked = time.time()
-        said, problem = other.communicate(timeout=60)
-        assert (other.returncode, "stopped process" in said) == (0, True), problem
-        lease = max(store.glob("run/lease/*.json"))
-        assert lease.stat().st_mtime - asked < 10
+        began = time.monotonic()
     else:
+        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         threading.Event().wait(0.05)
         process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
     # The second Ctrl-C may come when the first has already led to an end, and Python itself is leaving.
     ends = (EXIT_STOPPED,) if how == "cancel" else (130, EXIT_STOPPED, -signal.SIGINT)
     assert process.returncode in ends, err
     if how == "cancel":
+        said, problem = other.communicate(timeout=60)
+        assert (other.returncode, "stopped process" in said) == (0, True), problem
         assert "stopped (cancelled by" in err
         kept = list(objects.keys(objects.open_objects(str(store)), "run/checkpoints"))
         assert kept

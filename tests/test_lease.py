@@ -143,7 +143,7 @@ def test_lost_lease_stops_the_run(storage, monkeypatch):
     with Lease.take(storage, "s").held(stop):
         record = holder(storage) | {"generation": 1, "host": "node9"}
         objects.write(storage, module._key(1), json.dumps(record).encode())
-        until(lambda: stop.reason is not None, "it is told to stop")
+        until(lambda: stop.reason is not None, "it is told to stop", 5)
     assert "taken over by process" in stop.reason
     assert "node9" in stop.reason
 
@@ -158,7 +158,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
     objects.write(storage, module._key(2), json.dumps(other).encode())
     objects.delete(storage, module._key(0))
     with lease.held(stop):
-        until(lambda: stop.reason is not None, "it is told to stop")
+        until(lambda: stop.reason is not None, "it is told to stop", 5)
     assert "taken over by process" in stop.reason
     assert holder(storage)["host"] == "node9"
     assert not holder(storage).get("released")

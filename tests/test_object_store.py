@@ -19,6 +19,7 @@ import s3 as lab
 import zarr
 from test_cli import ctd  # noqa: F401 (ctd is a fixture)
 from test_store import BASE, make, run, tree_bytes
+from waiting import until
 
 from ctd.data import read_hdf5, write_hdf5
 from jobs import objects
@@ -69,14 +70,6 @@ def bucket_bytes(s3, address):
         key: data for key, data in found.items()
         if key.partition("/")[0] not in ("run", "shards", "zarr.json")
     }  # fmt: skip
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def hides_secrets(*texts):
@@ -177,7 +170,8 @@ def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):  #
         stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": BASE},
     )  # fmt: skip
     store = objects.open_objects(address)
-    wait_for(lambda: list(objects.keys(store, "run/checkpoints")) or first.poll() is not None)
+    under_way = lambda: list(objects.keys(store, "run/checkpoints")) or first.poll() is not None
+    until(under_way, "a checkpoint", 60)
     code, _, err = ctd("resume", address, "--executor", "serial")
     assert code == 2
     assert f"{address}: is being run by process {first.pid}" in err
