@@ -107,27 +107,37 @@ def group_params(store: Store, group: int) -> Params:
     return with_files(store.kernel.Params.model_validate(content), store.job.base)
 
 
-class Columns(GroupResults):
-    """The ids and swept columns of the chosen rows; a traced field that is not swept answers too, but is
-    not listed."""
+class Columns(Mapping[str, Any]):
+    """The ids and swept columns of n items, as `listed` has them; a traced field that is not swept answers
+    too, from `params`, but is not listed."""
 
-    def __init__(self, store: Store, group: int, rows: np.ndarray) -> None:
-        found = attributes(store.results(group))
-        super().__init__(store, group, rows, ["item", *str(found["coordinates"]).split()])
-        self._params = found["params"]
+    def __init__(self, listed: Mapping[str, Any], params: Mapping[str, Any], n: int) -> None:
+        self._listed, self._params, self._n = listed, params, n
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name in self._names or name not in self._params:
-            return super().__getitem__(name)
-        return np.repeat(np.asarray(self._params[name])[None], int(self._rows.sum()), axis=0)
+    def __getitem__(self, name: str) -> Any:
+        if name in self._listed or name not in self._params:
+            return self._listed[name]
+        return np.repeat(np.asarray(self._params[name])[None], self._n, axis=0)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._listed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+def column_names(store: Store, group: int) -> list[str]:
+    """The ids and what was swept."""
+    return ["item", *str(attributes(store.results(group))["coordinates"]).split()]
 
 
 def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
     """What the committed rows were made from."""
-    return Columns(store, group, rows)
+    listed = GroupResults(store, group, rows, column_names(store, group))
+    return Columns(listed, attributes(store.results(group))["params"], int(rows.sum()))
 
 
 def made_from(store: Store, markers: Sequence[Mapping[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from jobs import objects
 from jobs.check import check
 from jobs.errors import JobError
 from jobs.gather import GATHERED, gather, require_rows
-from jobs.reduce import GroupResults, reduce_group
+from jobs.reduce import Columns, GroupResults, reduce_group
 from jobs.run import SerialExecutor
 from jobs.store import Store, open_store
 from jobs.work import Report
@@ -319,3 +319,13 @@ def test_blocks_of_plain_arrays_are_one():
     (block,) = blocks(values, ["a", "b"])
     np.testing.assert_array_equal(block["a"], [0, 1, 2])
     np.testing.assert_array_equal(block["b"], [1, 2, 3])
+
+
+def test_columns_answer_for_traced_fields_that_are_not_swept():
+    columns = Columns({"item": np.arange(3), "g": np.ones(3)}, {"g": 9.0, "push": [1.0, 2.0]}, 3)
+    assert list(columns) == ["item", "g"]
+    assert columns["g"].tolist() == [1, 1, 1]
+    assert columns["push"].tolist() == [[1, 2]] * 3
+    assert "push" not in columns
+    with pytest.raises(KeyError):
+        columns["psuh"]

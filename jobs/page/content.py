@@ -23,7 +23,7 @@ from jobs.page.importance import effects
 from jobs.page.redact import redact
 from jobs.page.rows import LazyResults
 from jobs.query import table, tables
-from jobs.reduce import group_params, rows_of
+from jobs.reduce import Columns, column_names, group_params, rows_of
 from jobs.store import Store
 
 MAX_BYTES = 3_500_000
@@ -125,7 +125,8 @@ class Content:
         if not len(rows):
             return {"plots": [], "error": "every item of this group failed with an error"}
         lazy = lambda names: LazyResults({name: store.array(group, name) for name in names}, rows)
-        columns = lazy(["item", *str(attributes(store.results(group))["coordinates"]).split()])
+        shared_params = attributes(store.results(group))["params"]
+        columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
         results = lazy(store.names(group))
         if kernel.plots is None and kernel.figure is None:
             return {"plots": [plot_json(p) for p in generic_plots(kernel, results, columns)]}
@@ -151,7 +152,7 @@ class Content:
         return self._shared[group]
 
 
-def generic_plots(kernel: Any, results: LazyResults, columns: LazyResults) -> list[Plot]:
+def generic_plots(kernel: Any, results: LazyResults, columns: Columns) -> list[Plot]:
     """Of a kernel that has no pictures: every real result with one axis as a line an item."""
     made: list[Plot] = []
     items = columns["item"][:]
