@@ -250,15 +250,11 @@ def kernels(
     as_json: AsJson = False,
 ) -> None:
     """List the kernels that come with ctd, or say what one of them computes."""
+    if kernel is None:
+        _list_kernels(as_json)
+        return
     from jobs.report import contents
 
-    if kernel is None:
-        about = {name: _about(f"ctd.{name}").splitlines()[0] for name in kernel_names()}
-        if as_json:
-            show_json(about)
-        for name, text in about.items() if not as_json else ():
-            out.print(f"{name:16} {text}")
-        return
     found = contents(_kernel(kernel))
     if as_json:
         show_json({title: frame.to_dict("records") for title, frame in found.items()})
@@ -266,6 +262,15 @@ def kernels(
     out.print(_about(f"ctd.{kernel}" if kernel in kernel_names() else kernel), markup=False)
     for title, frame in found.items():
         show_table(frame, title, limit=len(frame))
+
+
+def _list_kernels(as_json: bool) -> None:
+    about = {name: _about(f"ctd.{name}").splitlines()[0] for name in kernel_names()}
+    if as_json:
+        show_json(about)
+        return
+    for name, text in about.items():
+        out.print(f"{name:16} {text}")
 
 
 def _about(module: str) -> str:

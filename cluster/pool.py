@@ -1,6 +1,5 @@
 """The actors of the Ray executor: what runs inside one, and the pool of them."""
 
-import math
 import os
 import socket
 import time
@@ -165,7 +164,7 @@ class Pool:
 
     def actor(self) -> Any:
         """A new actor: its devices and threads are settled before it imports anything."""
-        threads = str(max(1, math.floor(self._settings.cpus_per_worker)))
+        threads = str(self._settings.cores)
         # NPROC is what XLA sizes its own thread pool by.
         names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         env = dict.fromkeys(names, threads)

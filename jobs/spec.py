@@ -108,9 +108,14 @@ class RunSettings(BaseModel):
             raise ValueError("a whole number, or a part of one GPU, expected")
         return value
 
+    @property
+    def cores(self) -> int:
+        """Whole CPU cores of a worker, at least one."""
+        return max(1, int(self.cpus_per_worker))
+
     def devices(self, on_gpus: bool) -> int:
         """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
-        return 1 if on_gpus else max(1, int(self.cpus_per_worker))
+        return 1 if on_gpus else self.cores
 
 
 class JobSpec(BaseModel):

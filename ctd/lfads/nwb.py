@@ -192,14 +192,18 @@ def _is_sampled(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
     inside = (times[0] <= edges[:, 0] + slack) & (edges[:, -1] <= times[-1] + slack)
     if len(times) < 2:
         return inside
-    middle = (edges[:, :-1] + edges[:, 1:]) / 2
+    middle = _middle(edges)
     after = np.clip(np.searchsorted(times, middle), 1, len(times) - 1)
     nearest = np.minimum(np.abs(times[after] - middle), np.abs(middle - times[after - 1]))
     near = np.maximum(edges[:, 1] - edges[:, 0], np.median(np.diff(times)))
     return inside & (nearest <= near[:, None] * (1 + 1e-6)).all(axis=1)
 
 
+def _middle(edges: np.ndarray) -> np.ndarray:
+    """(trial, bin) of every bin."""
+    return (edges[:, :-1] + edges[:, 1:]) / 2
+
+
 def _sample(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """(trial, bin, channel) linear interpolation at the middle of every bin."""
-    middle = (edges[:, :-1] + edges[:, 1:]) / 2
-    return np.stack([np.interp(middle, times, channel) for channel in values.T], axis=-1)
+    return np.stack([np.interp(_middle(edges), times, channel) for channel in values.T], axis=-1)
