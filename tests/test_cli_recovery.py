@@ -164,8 +164,10 @@ def test_cancel_from_another_process_and_ctrl_c_twice(tmp_path, how):
     until(lambda: list(store.glob("run/checkpoints/0/000000/*")), "a checkpoint", 120)
     if how == "cancel":
         other = subprocess.Popen([*command, "cancel", str(store)], text=True, **settings)
-        # From the request on, so that the start of `ctd cancel` does not count.
-        until(lambda: list(store.glob("run/cancel/*.json")), "the request", 60)
+        # From the request on, so that the start of `ctd cancel` does not count. A quick stop takes the
+        # request away before it is seen.
+        requests = "run/cancel/*.json"
+        until(lambda: list(store.glob(requests)) or process.poll() is not None, "the request", 60)
         began = time.monotonic()
     else:
         began = time.monotonic()
