@@ -18,12 +18,12 @@ from cluster.cli_submit import add as add_cluster_commands
 from cluster.cli_submit import submission_lines
 from cluster.display import err, out, show_json, show_table
 from cluster.running import make_executor, run_store, summary
-from ctd.kernel import kernel_names, load_kernel
+from ctd.kernel import Kernel, kernel_names
 from jobs.errors import JobError
 from jobs.objects import is_storage_error, local_path, reason
 from jobs.pipeline import Stage, read_stages
 from jobs.run import Executor, SerialExecutor
-from jobs.spec import JobSpec, job_schema
+from jobs.spec import JobSpec, find_kernel, job_schema
 from jobs.store import Store
 
 app = typer.Typer(
@@ -234,12 +234,8 @@ def schema(
     show_json(job_schema(_kernel(kernel) if kernel else None))
 
 
-def _kernel(name: str) -> Any:
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return load_kernel(name)
-    except ValueError as error:
-        raise JobError(str(error)) from None
+def _kernel(name: str) -> Kernel:
+    return find_kernel(name, str(Path.cwd()))
 
 
 @app.command()

@@ -33,13 +33,20 @@ def resume(
     executor: Annotated[
         Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
     ] = "ray",
+    failed: Annotated[
+        bool, typer.Option("--failed", help="compute the shards of items with errors again")
+    ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="go on though the kernel's source has been edited"),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with the job of a store, which needs nothing but the store."""
     use_compilation_cache()
     opened = Store.open(store)
     runner = make_executor(executor, opened.job.spec, address)
-    run_store(lambda runner: opened, runner, as_json)
+    run_store(lambda runner: opened, runner, as_json, failed=failed, accept_changes=accept_changes)
 
 
 def cancel(store: StorePath) -> None:
@@ -68,25 +75,34 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong."""
+    """Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong. Shards
+    that are not computed yet are counted, and are not wrong."""
     from jobs.check import check as inspect
 
     findings = inspect(store, repair)
+    wrong = [finding for finding in findings if finding.cure]
     if as_json:
         show_json([finding._asdict() for finding in findings])
     else:
-        for finding in findings:
-            cure = f" -> {finding.cure}" if repair and finding.cure else ""
+        for finding in wrong:
+            cure = f" -> {finding.cure}" if repair else ""
             out.print(f"{finding.key}: {finding.what}{cure}", markup=False)
-        verb = "repaired" if repair else "found"
-        waits = any("computed" in finding.what + finding.cure for finding in findings)
-        out.print(f"{len(findings)} {verb}" if findings else "all is as it should be")
-        if findings and not repair:
+        if wrong:
+            out.print(f"{len(wrong)} {'repaired' if repair else 'found'}")
+        if wrong and not repair:
             out.print(f"`ctd check {store} --repair` makes it right")
-        elif waits:
-            out.print(f"`ctd resume {store}` computes what is missing")
-    if findings and not repair:
+        missing = _missing(store) if repair else len(findings) - len(wrong)
+        if missing:
+            out.print(f"{missing} shards are not computed; `ctd resume {store}` computes them")
+        if not findings:
+            out.print("all is as it should be")
+    if wrong and not repair:
         raise typer.Exit(1)
+
+
+def _missing(store: str) -> int:
+    opened = Store.open(store)
+    return opened.job.plan.n_shards - len(opened.done())
 
 
 def logs(

@@ -32,6 +32,8 @@ def run_store(
     executor: Executor,
     as_json: bool,
     parts: tuple[int, int] | None = None,
+    failed: bool = False,
+    accept_changes: bool = False,
 ) -> None:
     """Run what is left of a store, reduce it and say what came out.
 
@@ -39,13 +41,15 @@ def run_store(
     was stopped before its end, with 1 where something could not be computed.
 
     parts: (i, n): share the store with other drivers, beginning with part i of n; the last one reduces.
+    failed, accept_changes: see `jobs.run.reconsider`.
     """
-    from jobs.run import run_parts, run_shards
+    from jobs.run import reconsider, run_parts, run_shards
 
     stop = Stop()
     with signals(stop):
         try:
             store = open_store(executor)
+            reconsider(store, failed, accept_changes)
             with live_progress(quiet=as_json) as listener:
                 if parts is None:
                     progress = run_shards(store, executor, listener, stop)
@@ -70,7 +74,8 @@ def run_store(
         if found:
             some = next(iter(found))
             err.print(
-                f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` tells more"
+                f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` tells more, "
+                f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
             )
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)

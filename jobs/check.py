@@ -36,7 +36,7 @@ class Finding(NamedTuple):
     """The object, or the start of the keys of several."""
     what: str
     cure: str
-    """What a repair does about it; empty where nothing is needed."""
+    """What a repair does about it; empty for a shard that waits to be computed: nothing is wrong."""
 
 
 def check(address: str, repair: bool = False) -> list[Finding]:

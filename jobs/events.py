@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs import objects
@@ -58,3 +59,15 @@ def read_events(store: Store) -> list[dict[str, Any]]:
             except ValueError:
                 continue
     return found
+
+
+def unended(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The `run` events of drivers that have not told of an end: killed, or still at work."""
+    at_work: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for event in events:
+        who = event.get("host"), event.get("pid")
+        if event["event"] == "run" and None not in who:
+            at_work[who] = dict(event)
+        elif event["event"] == "end":
+            at_work.pop(who, None)
+    return list(at_work.values())

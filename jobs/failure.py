@@ -323,6 +323,17 @@ def failed_items(store: Store) -> dict[tuple[int, int], list[dict[str, Any]]]:
     return found
 
 
+def forget_failed(store: Store) -> int:
+    """Have the shards of all items that failed by themselves computed again, for a caller who has the
+    store's lease; returns how many items there were."""
+    found = failed_items(store)
+    for group, number in found:
+        # The marker first: without the note, it would miss rows that nothing explains.
+        for folder in ("done", "failed"):
+            objects.delete(store.objects, f"run/{folder}/{group}/{number:06d}.json")
+    return sum(map(len, found.values()))
+
+
 def _load(store: Store, key: str) -> Any:
     """Damaged notes say nothing: what they knew is found out again."""
     return unseal(objects.read(store.objects, key)) or {}

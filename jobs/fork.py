@@ -16,6 +16,7 @@ from jobs.failure import failed_items
 from jobs.plan import Plan, Shard
 from jobs.prepare import Prepared, create, difference, has_grown, prepare, reopen
 from jobs.sealed import seal
+from jobs.sources import refuse_changed
 from jobs.spec import JobSpec
 from jobs.store import Store
 
@@ -37,6 +38,7 @@ def fork(
             f"--fork {old.address}: its search compares all items that share a program, so a grown sweep "
             "is another search; only one with search.size can be gone on with"
         )
+    refuse_changed(old)
     if Store.exists(address):
         store = reopen(spec, address)
     else:

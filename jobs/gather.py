@@ -258,6 +258,7 @@ def _write_shards(store: Store, markers: Sequence[Mapping[str, Any]]) -> None:
         "host": ([m["host"] for m in markers], "1", "host"),
         "device_kind": ([m["device_kind"] for m in markers], "1", "kind of device"),
         "microbatch": ([m["layout"]["microbatch"] for m in markers], "1", "vmapped width"),
+        "source": ([m.get("source", "") for m in markers], "1", "digest of the kernel's source"),
     }
     for name, (values, units, text) in columns.items():
         put_array(out, name, np.asarray(values), Var(("shard",), units, text))

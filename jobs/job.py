@@ -33,6 +33,8 @@ class Job:
     """The folder that relative file names of the spec start at."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Versions, host and command of the process that made the store."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Module -> sha256 of the kernel's source (jobs.sources); empty in stores made before they were kept."""
 
     def to_json(self) -> dict[str, Any]:
         """As written to run/job.json."""
@@ -44,6 +46,7 @@ class Job:
             "group_sizes": list(self.plan.group_sizes),
             "layouts": [layout._asdict() for layout in self.plan.layouts],
             "provenance": dict(self.provenance),
+            "sources": dict(self.sources),
         }
 
     @staticmethod
@@ -55,7 +58,8 @@ class Job:
             )
         layouts = tuple(GroupLayout(**layout) for layout in content["layouts"])
         plan = Plan(tuple(content["group_sizes"]), layouts)
-        return Job(parse_job(content["spec"], where), plan, content["base"], content["provenance"])
+        spec, sources = parse_job(content["spec"], where), content.get("sources", {})
+        return Job(spec, plan, content["base"], content["provenance"], sources)
 
 
 def read_job(store: ObjectStore, address: str) -> Job:

@@ -16,6 +16,7 @@ from jobs.provenance import provenance
 from jobs.reductions import reductions_of
 from jobs.rounding import check_keep_bits
 from jobs.search.planned import check_search
+from jobs.sources import sources_of
 from jobs.spec import JobSpec, find_kernel, options_of
 from jobs.store import Store
 
@@ -80,7 +81,8 @@ def create(ready: Prepared, address: str) -> Store:
     """Make the store of a planned job, unless another process has just made it."""
     shapes: list[dict[str, Any]] = [dict(m.shapes) for m in ready.measured]
     coords = [m.coords for m in ready.measured]
-    job = Job(ready.spec, ready.plan, ready.base, provenance())
+    sources = sources_of(ready.spec, ready.base)
+    job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
     lease = Lease.take(objects.open_objects(address, create=True), address)
     try:
         if Store.exists(address):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from pydantic_core import PydanticUndefined
 
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError
-from jobs.events import read_events
+from jobs.events import read_events, unended
 from jobs.failure import failed_items
-from jobs.lease import describe, last_seen
+from jobs.lease import describe, holder, last_seen
 from jobs.prepare import Prepared
 from jobs.store import Store
 
@@ -80,7 +81,6 @@ def state(store: Store) -> dict[str, Any]:
     ]
     culprits = [e for entries in failed_items(store).values() for e in entries]
     errors += [{"item": e["item"], "attempt": e["attempt"], "error": e["error"]} for e in culprits]
-    ends = [e for e in events if e["event"] == "end"]
     held = last_seen(store.objects)
     seconds = [m["seconds"] for m in markers]
     return {
@@ -98,12 +98,21 @@ def state(store: Store) -> dict[str, Any]:
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
         "running": describe(held) if held else None,
         "runs": len([e for e in events if e["event"] == "run"]),
-        "stopped": ends[-1]["stopped"] if ends and not held else None,
+        "stopped": None if held else _why_stopped(events),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
         "learned": [e["text"] for e in events if e["event"] == "decision"][-5:],
         "errors": errors[-10:],
     }
+
+
+def _why_stopped(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the last run is over, where it was before its end; no driver is at work."""
+    runs = [e for e in events if e["event"] == "run"]
+    if (lost := unended(events)) and lost[-1] == runs[-1]:
+        return f"its driver, process {lost[-1]['pid']} on {lost[-1]['host']}, was killed"
+    ends = [e for e in events if e["event"] == "end"]
+    return ends[-1]["stopped"] if ends else None
 
 
 def history(
@@ -115,7 +124,7 @@ def history(
     if item is not None:
         shard = shard_of(store, item)
     if shard is None:
-        return read_events(store)
+        return _with_killed(store)
     if shard >= plan.n_shards:
         raise JobError(f"--shard {shard}: the store has the shards 0 to {plan.n_shards - 1}")
     found = [event for event in read_events(store) if event.get("shard") == shard]
@@ -133,6 +142,22 @@ def history(
         for m in committed
     ]
     return sorted(found, key=lambda event: event["time"])
+
+
+def _with_killed(store: Store) -> list[dict[str, Any]]:
+    """All events, and where a driver was killed, one that says so, at its last sign of life."""
+    events = read_events(store)
+    held = holder(store.objects)
+    living = last_seen(store.objects)
+    for run in unended(events):
+        who = {name: run[name] for name in ("host", "pid")}
+        same = lambda lease, who=who: lease is not None and who.items() <= lease.items()
+        if same(living):
+            continue
+        times = [e["time"] for e in events if e["time"] > run["time"] and e["event"] == "run"]
+        at = held["renewed"] if held and same(held) else min(times, default=run["time"])
+        events.append({"time": max(at, run["time"]), "event": "killed", **who})
+    return sorted(events, key=lambda event: event["time"])
 
 
 def history_lines(events: list[dict[str, Any]]) -> list[str]:

@@ -3,6 +3,8 @@
 The executor says where a shard runs; everything else about a run is here, once, for all executors.
 """
 
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +15,7 @@ from jobs.events import Events
 from jobs.events import read_events as read_events
 from jobs.executor import Executor as Executor
 from jobs.executor import SerialExecutor as SerialExecutor
-from jobs.failure import Failures, Hopeless, Queue
+from jobs.failure import Failures, Hopeless, Queue, forget_failed
 from jobs.lease import Held, Lease
 from jobs.parts import Part, open_parts, refuse_mixture
 from jobs.patience import Pause, TimeLimits, storage_trouble
@@ -22,6 +24,7 @@ from jobs.prepare import Prepared as Prepared
 from jobs.prepare import difference as difference
 from jobs.prepare import open_or_create as open_or_create
 from jobs.prepare import prepare as prepare
+from jobs.sources import accept_changes, refuse_changed
 from jobs.stop import Stop
 from jobs.store import Store
 from jobs.work import Report, Task
@@ -72,9 +75,11 @@ def run_shards(
     part: those of the part alone, beside other drivers that have other parts.
 
     stop: once it is asked for, no shard is begun and the workers have `run.grace_s` to leave theirs at
-    a checkpoint; `stopped` then says why. Held where another driver runs the store, or the part.
+    a checkpoint; `stopped` then says why. Held where another driver runs the store, or the part;
+    JobError where the kernel's source has changed since the store was made.
     """
     stop = stop or Stop()
+    refuse_changed(store)
     if len(store.done()) == store.job.plan.n_shards:
         return _Driver(store, executor, listener, stop).progress
     refuse_mixture(store, part)
@@ -104,6 +109,26 @@ def run_parts(
             break
     whole = _Driver(store, executor, listener, stop).progress
     return replace(whole, failed=failed, failed_items=failed_items, stopped=stopped)
+
+
+def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
+    """Before a run: have items that failed by themselves computed again, accept source that has changed.
+
+    Held where a driver runs the store.
+    """
+    if not (failed or changes):
+        return
+    refuse_mixture(store, None)
+    lease = Lease.take(store.objects, store.address)
+    try:
+        events = Events(store)
+        if changes and (edited := accept_changes(store)):
+            events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
+        if failed and (n := forget_failed(store)):
+            events.note("decision", text=f"{n} items that failed are computed again")
+        events.flush()
+    finally:
+        lease.release()
 
 
 class _Driver:
@@ -150,8 +175,10 @@ class _Driver:
         """Until every shard is committed or given up, or the run is stopped."""
         executor, progress = self.executor, self.progress
         self.events.note(
-            "run", executor=executor.name, pending=len(self.queue), workers=executor.workers()
-        )
+            "run", executor=executor.name, pending=len(self.queue), workers=executor.workers(),
+            host=socket.gethostname(), pid=os.getpid(),
+        )  # fmt: skip
+        self.events.flush()  # at once: a driver that is killed says nothing later
         self.listener(progress)
         try:
             if self.stop.reason is None:
@@ -175,6 +202,7 @@ class _Driver:
             self.events.note(
                 "end", done=progress.shards_done, failed=len(progress.failed),
                 stopped=self.stop.reason, lost=sorted(self.running),
+                host=socket.gethostname(), pid=os.getpid(),
             )  # fmt: skip
             self.events.flush()
 

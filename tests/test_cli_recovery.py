@@ -50,6 +50,14 @@ run: {microbatch: 1, slots: 1, shard_items: 4, retries: 0}
 """
 
 
+LONG = """
+kernel: toy
+params: {n_steps: 200000, n: 200}
+sweep: {grid: {rate: {linspace: [0, 0.5, 8]}}}
+run: {microbatch: 2, slots: 4, shard_items: 4, checkpoint_s: 0.5}
+"""
+
+
 @pytest.fixture
 def made(job_file):
     """A store of six items that nothing has been computed of."""
@@ -93,9 +101,33 @@ def test_check_finds_repairs_and_resume_ends_it(ctd, made):  # noqa: F811
     assert json.loads(ctd("check", made.address, "--json")[1])[0]["key"] == "results/0/norm/c/1"
     code, out, _ = ctd("check", made.address, "--repair")
     assert code == 0
-    assert f"`ctd resume {made.address}` computes what is missing" in out
+    assert f"`ctd resume {made.address}` computes them" in out
     assert ctd("resume", made.address, "--executor", "serial")[0] == 0
     assert chunk.read_bytes() == whole
+
+
+def test_check_of_an_unfinished_store_finds_nothing_wrong(ctd, made):  # noqa: F811
+    code, out, _ = ctd("check", made.address)
+    assert code == 0
+    assert out == f"3 shards are not computed; `ctd resume {made.address}` computes them\n"
+
+
+def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):  # noqa: F811
+    (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
+    path = job_file(LONG)
+    store = str(path.with_suffix(".zarr"))
+    command = [sys.executable, "-m", "cluster.cli", "run", str(path), "--executor", "serial"]
+    with subprocess.Popen(command, cwd=Path(BASE).parent, stderr=subprocess.PIPE) as process:
+        until(lambda: list(Path(store).glob("run/checkpoints/0/000000/*")), "a checkpoint", 120)
+        assert "\nrunning         process" in ctd("status", store)[1]
+        assert "killed" not in ctd("logs", store)[1]
+        process.kill()
+    out = ctd("status", store)[1]
+    assert f", process {process.pid} on " in out
+    assert "was killed" in out
+    lines = ctd("logs", store)[1].splitlines()
+    assert [line.split()[2] for line in lines] == ["run", "killed"]
+    assert f"pid={process.pid}" in lines[1]
 
 
 def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path):  # noqa: F811
@@ -115,6 +147,21 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     events = json.loads(ctd("logs", store, "--shard", "0", "--json")[1])
     assert {"error", "decision", "item failed", "committed"} <= {e["event"] for e in events}
     assert json.loads(ctd("logs", store, "--json")[1])[0]["event"] == "run"
+    assert f"`ctd resume {store} --failed` tries again" in err
+    source = tmp_path / "cli_faulty.py"
+    source.write_text(FAULTY.replace("if fault:", "if fault > 1:"))
+    refused(ctd("resume", store, "--failed"), "cli_faulty", "--accept-changes")
+    command = [sys.executable, "-m", "cluster.cli", "resume", str(store), "--executor", "serial"]
+    again = subprocess.run(
+        [*command, "--failed", "--accept-changes"], cwd=Path(BASE).parent, check=False
+    )
+    assert again.returncode == 0
+    opened = Store.open(str(store))
+    assert opened.rows(0, "value", 0, 4).tolist() == [7, 7, 7, 7]
+    assert opened.markers()[0]["without"] == []
+    assert ctd("check", store)[1] == "all is as it should be\n"
+    assert "items_with_errors 0" in ctd("status", store)[1]
+    assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
     refused(ctd("logs", store, "--item", "4"), "--item 4: the store has the items 0 to 3")
     refused(ctd("logs", store, "--shard", "1"), "--shard 1: the store has the shards 0 to 0")
 
@@ -139,14 +186,6 @@ def test_fork_from_the_command_line(ctd, made, job_file):  # noqa: F811
         ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
         "seed", "further sweeps at the end",
     )  # fmt: skip
-
-
-LONG = """
-kernel: toy
-params: {n_steps: 200000, n: 200}
-sweep: {grid: {rate: {linspace: [0, 0.5, 8]}}}
-run: {microbatch: 2, slots: 4, shard_items: 4, checkpoint_s: 0.5}
-"""
 
 
 @pytest.mark.slow

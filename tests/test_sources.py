@@ -1,0 +1,169 @@
+"""jobs.sources: which files a job's results come from, and what happens once they are edited."""
+
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from test_store import BASE
+
+from ctd.kernel import kernel_names
+from jobs import objects
+from jobs.errors import JobError
+from jobs.fork import fork
+from jobs.run import (
+    SerialExecutor,
+    open_or_create,
+    read_events,
+    reconsider,
+    run_shards,
+)
+from jobs.sources import combined, sources_of
+from jobs.spec import parse_job
+from jobs.stop import Stop
+from jobs.store import Store
+
+KERNEL = """
+from typing import TYPE_CHECKING
+
+import numpy
+import jax.numpy as jnp
+from ctd.kernel import Params, Static, Traced, Var, one_shot
+from {name}_parts import factor
+if TYPE_CHECKING:
+    import {name}_absent
+
+
+class Scale(Params):
+    by: Traced[float] = 1.0
+
+
+def run(static, shared, traced, key):
+    return {{"value": traced.by * factor.FACTOR}}
+
+
+kernel = one_shot("scale", Scale, {{"value": Var()}}, run)
+"""
+SWEEP = {"grid": {"by": [1.0, 2.0, 3.0, 4.0]}}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A user's kernel in a module beside its job, with a package of its own."""
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(KERNEL.format(name=name))
+    parts = tmp_path / f"{name}_parts"
+    parts.mkdir()
+    (parts / "__init__.py").write_text("from . import factor\n")
+    (parts / "factor.py").write_text("FACTOR = 2.0\n")
+    (parts / "unused.py").write_text("raise RuntimeError\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name
+
+
+def job(name, **changes):
+    run = {"shard_items": 2, "slots": 1, "microbatch": 1, "workers": 1}
+    return parse_job({"kernel": name, "sweep": SWEEP, "run": run} | changes, "job")
+
+
+def make(name, folder, store="s.zarr", spec=None):
+    path = str(folder / store)
+    return open_or_create(spec or job(name), str(folder), "job", path, SerialExecutor(1))
+
+
+def edit(folder, name, value):
+    (folder / f"{name}_parts" / "factor.py").write_text(f"FACTOR = {value}\n")
+    importlib.invalidate_caches()
+    for module in [m for m in sys.modules if m.startswith(name)]:
+        del sys.modules[module]
+
+
+def test_sources_are_what_the_kernel_imports_of_the_users_and_of_ctd(own, tmp_path):
+    found = sources_of(job(own), str(tmp_path))
+    users = {module for module in found if not module.startswith("ctd")}
+    assert users == {own, f"{own}_parts", f"{own}_parts.factor"}
+    assert {"ctd.kernel", "ctd.batch"} <= found.keys()
+    assert not any(module.split(".")[0] in ("jobs", "cluster", "numpy", "jax") for module in found)
+    text = (tmp_path / f"{own}_parts" / "factor.py").read_bytes()
+    assert found[f"{own}_parts.factor"] == hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_sources_of_every_kernel_are_its_own_modules(name):
+    found = sources_of(parse_job({"kernel": name}, "job"), BASE)
+    folder = Path(__file__).parent.parent / "ctd" / name
+    files = [folder.with_suffix(".py")] if not folder.is_dir() else folder.glob("*.py")
+    for path in files:
+        module = f"ctd.{name}" + ("" if path.stem in (name, "__init__") else f".{path.stem}")
+        assert found[module] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_sources_have_the_task_that_a_job_names(own, tmp_path):
+    spec = parse_job({"kernel": "train_rnn", "params": {"task": f"{own}_parts.factor.X"}}, "job")
+    assert f"{own}_parts.factor" in sources_of(spec, str(tmp_path))
+
+
+def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path):
+    store = make(own, tmp_path)
+    stop = Stop()
+    run_shards(store, SerialExecutor(1), lambda p: p.shards_done and stop.ask("enough", 0), stop)
+    assert store.done() == {0}
+    edit(tmp_path, own, 5.0)
+    for address in (store.address, make(own, tmp_path).address):
+        with pytest.raises(JobError, match=rf"{own}_parts.factor. For .*--accept-changes"):
+            run_shards(Store.open(address), SerialExecutor(1))
+    objects.write(store.objects, "run/checkpoints/0/000001/x", b"of the old source")
+    reconsider(Store.open(store.address), changes=True)
+    assert not list(objects.keys(store.objects, "run/checkpoints"))
+    again = Store.open(store.address)
+    run_shards(again, SerialExecutor(1))
+    assert again.rows(0, "value", 0, 4).tolist() == [2.0, 4.0, 15.0, 20.0]
+    first, second = [marker["source"] for marker in again.markers()]
+    assert first == combined(store.job.sources) != second == combined(again.job.sources)
+    said = [event["text"] for event in read_events(again) if event["event"] == "decision"]
+    assert said == [f"changed source accepted: {own}_parts.factor"]
+
+
+def test_a_complete_store_of_other_source_is_not_taken_for_the_jobs(own, tmp_path):
+    store = make(own, tmp_path)
+    run_shards(store, SerialExecutor(1))
+    run_shards(make(own, tmp_path), SerialExecutor(1))
+    edit(tmp_path, own, 5.0)
+    with pytest.raises(JobError, match="has changed since"):
+        run_shards(make(own, tmp_path), SerialExecutor(1))
+
+
+def test_a_fork_of_other_source_is_refused(own, tmp_path):
+    store = make(own, tmp_path)
+    run_shards(store, SerialExecutor(1))
+    edit(tmp_path, own, 5.0)
+    grown = job(own, sweep=[SWEEP, {"grid": {"by": [9.0]}}])
+    where = grown, str(tmp_path), "job", str(tmp_path / "grown.zarr")
+    with pytest.raises(JobError, match="has changed since"):
+        fork(*where, store, SerialExecutor(1))
+    assert not Store.exists(where[-1])
+
+
+def test_a_worker_with_other_source_computes_nothing(own, tmp_path):
+    store = make(own, tmp_path)
+
+    class Edits(SerialExecutor):
+        """The worker is on a machine with another version."""
+
+        def start(self, address):
+            edit(tmp_path, own, 5.0)
+            super().start(address)
+
+    progress = run_shards(store, Edits(1))
+    assert store.done() == set()
+    assert all("has other source than the driver" in text for text in progress.failed.values())
+
+
+def test_stores_without_sources_go_on(own, tmp_path):
+    store = make(own, tmp_path)
+    object.__setattr__(store.job, "sources", {})
+    store._write_job()
+    edit(tmp_path, own, 5.0)
+    run_shards(Store.open(store.address), SerialExecutor(1))
+    assert store.done() == {0, 1}
