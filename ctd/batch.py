@@ -24,6 +24,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from ctd.contract import evaluate
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_type
 
 ITEM = PartitionSpec("item")
@@ -175,7 +176,7 @@ class Program:
     # --- shapes -----------------------------------------------------------------------------------
 
     def abstract(self, shared: Any, traced: Any) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-        """(state, results) of one item as shapes and dtypes, without computing anything."""
+        """(state, results) of one item as shapes and dtypes; see `ctd.contract.evaluate`."""
         leaves, tree = jax.tree.flatten((shared, traced))
         key = (
             tree,
@@ -187,14 +188,7 @@ class Program:
 
     def _evaluate(self, shared: Any, traced: Any) -> Any:
         with precision(self.static):
-            key = jax.random.key(0)
-            state = jax.eval_shape(
-                lambda s, t: self.kernel.init(self.static, s, t, key), shared, traced
-            )
-            values = jax.eval_shape(
-                lambda s, t, z: self.kernel.result(self.static, s, t, key, z), shared, traced, state
-            )
-        return state, values
+            return evaluate(self.kernel, self.static, shared, traced)
 
 
 @lru_cache(maxsize=64)

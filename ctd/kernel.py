@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import jax
@@ -229,11 +230,22 @@ def kernel_names() -> tuple[str, ...]:
     return tuple(names)
 
 
+class UnknownKernel(ValueError):
+    """No module of this name, or none that defines a kernel."""
+
+
 def load_kernel(name: str) -> Kernel:
     """The kernel called `name`: a module of ctd, or the dotted path of a user's own module.
 
-    Raises ValueError, naming the nearest kernels, where there is none.
+    Raises UnknownKernel, naming the nearest kernels, where there is none, and what the user's module
+    raises when it is imported.
     """
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        raise UnknownKernel(
+            f"kernel: {name!r}: the dotted path of a module expected, such as "
+            f"{Path(name).name.removesuffix('.py')!r} for a file beside the job"
+        )
+    own = None
     for path in (f"ctd.{name}", name):
         try:
             module = importlib.import_module(path)
@@ -245,10 +257,16 @@ def load_kernel(name: str) -> Kernel:
         kernel = getattr(module, "kernel", None)
         if isinstance(kernel, Kernel):
             return kernel
+        own = module if path == name else None
+    if own is not None:
+        raise UnknownKernel(
+            f"kernel: {name!r}: {own.__file__} defines no `kernel`; end it with "
+            "`kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
+        )
     known = kernel_names()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(
+    raise UnknownKernel(
         f"kernel: {name!r} is unknown; {hint}ctd has {', '.join(known)}. A kernel of your own is "
         "named by the dotted path of its module, which defines `kernel` and lies beside the job file "
         "or is installed"

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ctd.batch import Layout, Program, Run, precision, program, traced_columns
+from ctd.contract import ContractError, located
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_of
 from jobs.addresses import join
 from jobs.errors import JobError
@@ -57,6 +58,8 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
             if not path.endswith(given[name]):  # a copy: the user knows it by another name
                 text = text.replace(path, given[name])
         raise JobError(f"params: {text}") from None
+    except Exception as error:
+        raise JobError(f"kernel {kernel.name}: load: {located(error)}") from error
 
 
 @dataclass
@@ -118,27 +121,21 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
     first = jax.tree.map(lambda leaf: leaf[0], traced)
     try:
         state, shapes = prog.abstract(shared, first)
-    except (ValueError, TypeError) as error:
-        raise JobError(f"kernel {kernel.name}: {type(error).__name__}: {error}") from error
-    if not set(shapes) <= set(kernel.dims):
-        raise JobError(
-            f"kernel {kernel.name}: `result` returns {sorted(set(shapes) - set(kernel.dims))}, which "
-            f"`dims` does not describe; it has {sorted(kernel.dims)}"
-        )
+    except ContractError as error:
+        raise JobError(str(error)) from error
     taken = {"item", "status", *field_kinds(type(params))}
     if clash := sorted(taken & set(shapes)):
         raise JobError(
             f"kernel {kernel.name}: result {clash[0]!r} has the name of a parameter, or of a column that "
             "every store has; call it something else"
         )
-    for name, shape in shapes.items():
-        if len(shape.shape) != len(kernel.dims[name].axes):
-            raise JobError(
-                f"kernel {kernel.name}: result {name!r} has shape {shape.shape}, "
-                f"dims gives it the axes {kernel.dims[name].axes}"
-            )
-    with precision(static):
-        coords = kernel.coords(inputs_of(with_files(params, base)), shared) if kernel.coords else {}
+    coords: dict[str, np.ndarray] = {}
+    if kernel.coords is not None:
+        try:
+            with precision(static):
+                coords = kernel.coords(inputs_of(with_files(params, base)), shared)
+        except Exception as error:
+            raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
     return _Group(shared, prog, traced, state, shapes, coords)
 
 

@@ -25,6 +25,10 @@ def said(error: BaseException) -> str:
         text = objects.reason(error) if objects.is_storage_error(error) else str(error)
     except Exception:
         text = "(no readable text)"
+    if (
+        "Traceback (most recent call last)" in text
+    ):  # of a callback, whose last line says what it was
+        text = text.strip().splitlines()[-1]
     return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]
 
 

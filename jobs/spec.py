@@ -31,7 +31,8 @@ from pydantic import (
     model_validator,
 )
 
-from ctd.kernel import Kernel, load_kernel
+from ctd.contract import located
+from ctd.kernel import Kernel, UnknownKernel, load_kernel
 from jobs.errors import JobError, explain
 from jobs.search.spec import Halving, Population, Search
 from jobs.sweep import Sweep
@@ -39,6 +40,19 @@ from jobs.sweep import Sweep
 
 class _Yaml(yaml.SafeLoader):
     """YAML whose numbers are those of YAML 1.2: PyYAML reads 1e-4 as a string and 4:00:00 as 14400."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """A mapping as it is written: PyYAML would let the last of two equal keys win."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if (name := str(key.value)) in lines:
+                raise yaml.composer.ComposerError(
+                    problem=f"{name!r} is given twice, first in line {lines[name]}; keep one of them",
+                    problem_mark=key.start_mark,
+                )
+            lines[name] = key.start_mark.line + 1
+        return node
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML copies it before it changes it)
         first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:int"]
@@ -178,17 +192,17 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
     Raises JobError naming the file, and the line where it is not YAML.
     """
     path = Path(path)
+    if (path / "zarr.json").exists():
+        raise JobError(f"{path}: is a store; give a job file, or `ctd resume {path}`")
     try:
         text = path.read_text()
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror}); give a job file") from None
-    try:
-        content = yaml.load(text, _Yaml)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", "not YAML")
-        raise JobError(f"{path}{at}: not valid YAML or JSON: {problem}") from None
+    except UnicodeDecodeError:
+        raise JobError(
+            f"{path}: not text, but a job file is; give a file in YAML or JSON"
+        ) from None
+    content = _parse(text, str(path))
     if not isinstance(content, dict):
         raise JobError(
             f"{path}: a mapping (kernel: ..., params: ...) expected, got {content!r:.60}"
@@ -196,6 +210,16 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
     for override in overrides or []:
         set_field(content, override)
     return content
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Yaml)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "a character that is not text"
+        raise JobError(f"{where}{at}: not valid YAML or JSON: {problem}") from None
 
 
 def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
@@ -234,17 +258,20 @@ def set_field(content: dict[str, Any], override: str) -> None:
         here = here.setdefault(name, {})
         if not isinstance(here, dict):
             raise JobError(f"--set {override}: {name!r} is {here!r}, not a mapping with fields")
-    here[last] = yaml.load(text, _Yaml)
+    here[last] = _parse(text, f"--set {override}")
 
 
 def find_kernel(name: str, base: str) -> Kernel:
-    """The kernel, a user's own looked for in the folder `base` too; JobError if unknown."""
+    """The kernel, a user's own looked for in the folder `base` too; JobError where there is none, or its
+    module cannot be imported."""
     if base not in sys.path:
         sys.path.insert(0, base)
     try:
         return load_kernel(name)
-    except ValueError as error:
+    except UnknownKernel as error:
         raise JobError(str(error)) from None
+    except Exception as error:
+        raise JobError(f"kernel: {name}: cannot be imported: {located(error)}") from error
 
 
 def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:

@@ -173,7 +173,10 @@ def test_params_views_split_by_kind():
     ("name", "said"),
     [
         ("train_rn", "did you mean 'train_rnn'"),
-        ("json", "'json' is unknown"),
+        ("json", "json.* defines no `kernel`"),
+        ("batch", "'batch' is unknown"),
+        ("decay.py", "dotted path of a module expected, such as 'decay'"),
+        ("../lab/decay", "such as 'decay'"),
         ("no.such.module", "beside the job file"),
     ],
 )

@@ -43,6 +43,18 @@ def test_read_job_overrides(job_file, override, where, expected):
     [
         ("kernel: [", None, "line 1, column 10: not valid YAML"),
         ("- 1", None, "a mapping"),
+        (
+            "kernel: toy\nseed: 1\nseed: 2",
+            None,
+            "line 3, column 1: not valid YAML or JSON: 'seed' is given twice, first in line 2",
+        ),
+        (
+            "kernel: toy\nparams: {n: 1, n: 2}",
+            None,
+            "line 2, column 16: not valid YAML or JSON: 'n' is given twice",
+        ),
+        ("kernel: toy\nname: \0", None, "not valid YAML"),
+        ("kernel: toy", "seed=[1", "--set seed=[1, line 1, column 3: not valid YAML"),
         ("kernel: toy\nsweeep: {}", None, "sweeep: unknown field; did you mean 'sweep'?"),
         ("kernel: toy\nrun: {retry: 1}", None, "run.retry: unknown field; did you mean 'retries'?"),
         ("kernel: toy\nsweep: {gird: {}}", None, "sweep.gird: unknown field; did you mean 'grid'?"),
@@ -61,6 +73,23 @@ def test_read_job_refuses(job_file, text, override, said):
     if override is None:
         assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("binary.yaml", "not text"), ("s.zarr", "is a store"), ("", "cannot be read")],
+)
+def test_read_job_of_what_is_no_job_file(tmp_path, name, said):
+    (tmp_path / "binary.yaml").write_bytes(b"\x89HDF\r\n")
+    (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "s.zarr" / "zarr.json").write_text("{}")
+    with pytest.raises(JobError, match=said):
+        read_job(tmp_path / name)
+
+
+def test_read_job_merges_and_overrides_by_anchors(job_file):
+    path = job_file("kernel: toy\nparams: {<<: &a {n: 1, rate: 0.5}, n: 2}\ngather: {<<: *a}")
+    assert read_job(path).params == {"n": 2, "rate": 0.5}
 
 
 def test_read_job_missing_file(tmp_path):

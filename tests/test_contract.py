@@ -1,0 +1,97 @@
+"""ctd.contract: every way to get a kernel wrong is told by function, line and what was expected."""
+
+import sys
+
+import pytest
+
+from ctd.contract import located
+from jobs.errors import JobError
+from jobs.run import SerialExecutor, open_or_create
+from jobs.spec import parse_job
+from jobs.store import Store
+
+RIGHT = """
+import jax, jax.numpy as jnp
+from ctd.kernel import Kernel, Params, Static, Traced, Var
+
+class P(Params):
+    n: Static[int] = 3
+    rate: Traced[float] = 0.5
+
+def load(inputs):
+    return jnp.ones(inputs.n)
+
+def init(static, shared, traced, key):
+    return {"x": shared, "k": jnp.int32(0)}
+
+def advance(static, shared, traced, key, s):
+    return {"x": traced.rate * s["x"], "k": s["k"] + 1}
+
+def finished(s):
+    return s["k"] >= 5
+
+def result(static, shared, traced, key, s):
+    return {"x": s["x"]}
+
+kernel = Kernel("own", P, {"x": Var(("unit",))}, init, advance, finished, result, load)
+"""
+
+MISTAKES = {
+    "annotation": ("n: Static[int]", "n: int", ["P.n: write its type as Static", "line 5"]),
+    "import": ("import jax,", "import jaxx,", ["cannot be imported", "No module named 'jaxx'"]),
+    "syntax": ("def init(", "def init((", ["cannot be imported: SyntaxError", "line 12"]),
+    "no finished": ("advance, finished, result, load", "advance, result=result", ["'finished'"]),
+    "no kernel": ("kernel = Kernel", "other = Kernel", ["defines no `kernel`"]),
+    "load": ("jnp.ones(inputs.n)", "inputs.m", ["load: AttributeError", "line 10, in load: "]),
+    "init": ("shared, \"k\"", "static.m, \"k\"", ["init: AttributeError", "line 13, in init: "]),
+    "shape": ("traced.rate * s[\"x\"]", "jnp.ones(4)", ["advance: x is float32[3] in the state and float32[4]"]),
+    "dtype": ("traced.rate * s[\"x\"]", "s[\"x\"].astype(\"float16\")", ["advance: x is float32[3] in the state and float16[3]"]),
+    "names": ("\"k\": s[\"k\"] + 1", "\"l\": s[\"k\"]", ["advance: k of the state is not returned"]),
+    "more": ("\"k\": s[\"k\"] + 1", "\"k\": s[\"k\"], \"l\": 1", ["advance: l is not part of the state"]),
+    "structure": ("{\"x\": traced.rate * s[\"x\"], \"k\": s[\"k\"] + 1}", "(s,)", ["advance: "]),
+    "if": ("    return {\"x\": traced", "    if traced.rate > 1: s = s\n    return {\"x\": traced", ["jnp.where or lax.cond", "line 16, in advance: if traced.rate > 1"]),
+    "key": ("s[\"k\"] >= 5", "s[\"kk\"] >= 5", ["finished: KeyError: 'kk'"]),
+    "arguments": ("def finished(s)", "def finished(s, t)", ["finished: TypeError", "'t'"]),
+    "one boolean": ("s[\"k\"] >= 5", "s[\"x\"] >= 5", ["finished: one boolean expected, got bool[3]"]),
+    "a number": ("s[\"k\"] >= 5", "s[\"k\"]", ["finished: one boolean expected, got int32[]"]),
+    "no dict": ("{\"x\": s[\"x\"]}", "s[\"x\"]", ["result: a dict of name -> array expected, got float32[3]"]),
+    "unknown": ("{\"x\": s[\"x\"]}", "{\"y\": s[\"x\"]}", ["result: y is returned, which `dims` does not describe"]),
+    "axes": ("Var((\"unit\",))", "Var()", ["result: x is float32[3], `dims` gives it the axes ()"]),
+    "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
+}  # fmt: skip
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Make the store of a kernel with this source."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = f"contract_{abs(hash(str(tmp_path)))}"
+
+    def made(text):
+        (tmp_path / f"{name}.py").write_text(text)
+        spec = parse_job({"kernel": name, "sweep": {"seeds": 2}}, "job.yaml")
+        address = str(tmp_path / "s.zarr")
+        return open_or_create(spec, str(tmp_path), "job.yaml", address, SerialExecutor(1))
+
+    return made
+
+
+def test_a_kernel_that_is_right_makes_a_store(make):
+    assert make(RIGHT).names(0) == ["x"]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_and_nothing_is_made(make, tmp_path, mistake):
+    old, new, said = MISTAKES[mistake]
+    assert RIGHT.count(old) == 1
+    with pytest.raises(JobError) as caught:
+        make(RIGHT.replace(old, new))
+    text = str(caught.value)
+    assert all(part in text for part in said), text
+    assert "site-packages" not in text
+    assert len(text.splitlines()) <= 5
+    assert not Store.exists(str(tmp_path / "s.zarr"))
+
+
+def test_located_of_an_exception_without_text_or_frames():
+    assert located(ValueError()) == "ValueError: "
