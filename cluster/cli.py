@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Run sweeps of dynamical-systems computations: one job file, one Zarr store.",
 )
 
 JobFile = Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)]
@@ -40,6 +40,22 @@ Overrides = Annotated[
     typer.Option("--set", help="override a field: key.path=value; may be repeated"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        out.print(f"ctd {version('ctd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Run sweeps of dynamical-systems computations: one job file, one Zarr store."""
 
 
 @app.command()
@@ -75,6 +91,8 @@ def run(
     """Run jobs and their stages; of a store that is there already, do what is left."""
     if store and len(job_files) > 1:
         raise JobError("--store: goes with one job file; several write beside their files")
+    if base is not None and local_path(base) is not None and not Path(base).is_dir():
+        raise JobError(f"--base {base}: no such folder")
     use_compilation_cache()
     stages = [stage for path in job_files for stage in read_stages(path, overrides, store, base)]
     shared = _parts(parts, len(stages)) if parts else None
@@ -167,6 +185,8 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         out.print(f"{'submitted':15} {line}", markup=False)
     errors = found.pop("errors")
     for name, value in found.items():
+        if value is None or value in ([], {}):
+            continue
         if isinstance(value, list):
             value = ", ".join(map(str, value))
         if isinstance(value, dict):

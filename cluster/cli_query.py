@@ -28,7 +28,10 @@ def query(
     columns: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
     group_by: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
     agg: Annotated[
-        str | None, typer.Option(help='"median(q), mean(stable), quantile(seconds, 0.9), count"')
+        str | None,
+        typer.Option(
+            help='"median(q), mean(stable), count"; also std, min, max, sum, quantile(q, 0.9), q90(q)'
+        ),
     ] = None,
     table: Annotated[
         str | None, typer.Option(help="items, shards, or an axis of the reduction")
@@ -62,8 +65,10 @@ def query(
         err.print(f"wrote {len(frame):,} rows to {to}", markup=False)
     elif as_json:
         show_json(frame.to_dict("records"))
-    else:
-        show_table(frame, limit=100)
+    elif len(frame):
+        show_table(frame, title=frame.attrs["table"], limit=100)
+    if not len(frame):
+        err.print(f"no row of table {frame.attrs['table']} is as asked for")
     _say_how_much(store)
 
 

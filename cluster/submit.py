@@ -36,6 +36,7 @@ from jobs import objects
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages
 from jobs.prepare import Prepared, create, prepare, reopen
+from jobs.sources import refuse_changed
 from jobs.spec import read_content
 from jobs.store import Store
 
@@ -267,7 +268,7 @@ def check_job(
                 f"grace_s, {grace_s:g} s, within which Ray is shut down too"
             )
         if Store.exists(stage.address):
-            reopen(spec, stage.address)
+            refuse_changed(reopen(spec, stage.address))
             continue
         given = spec.run.memory_gb
         devices = spec.run.devices(on_gpus=memory is None)

@@ -36,7 +36,7 @@ class Spikes(Params):
     cell: Static[CellName] = Field("gru", description="vanilla, gru, gru_torch, lstm or leaky")
     weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
     task: Static[tasks.AnyTask] = Field(
-        tasks.Integrator(), description="a task, see ctd.tasks: what drives the network"
+        tasks.Integrator(), description=f"what drives the network: {tasks.NAMES}"
     )
     n_train: Static[int] = Field(1024, gt=0, description="trials to train on")
     n_eval: Static[int] = Field(256, gt=0, description="trials to evaluate with")

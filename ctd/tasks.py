@@ -249,6 +249,9 @@ TASKS: dict[str, type[Task]] = {
     for task in (Integrator, Decision, ContextualIntegrator, FlipFlop, ChaoticGenerator)
 }
 
+NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
+"""What a job may give as its task."""
+
 
 # --- naming a task --------------------------------------------------------------------------------
 
@@ -274,10 +277,7 @@ def get_task(given: Any) -> Task:
 def _own_class(name: str) -> type[Task]:
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ValueError(
-            f"{name!r} is no task{_near(name, TASKS)}; the tasks are {', '.join(TASKS)}, or the "
-            "dotted path of a class of your own"
-        )
+        raise ValueError(f"{name!r} is no task{_near(name, TASKS)}; the tasks are {NAMES}")
     try:
         cls = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:

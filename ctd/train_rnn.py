@@ -46,7 +46,7 @@ class Network(Params):
     """One network to train."""
 
     cell: Static[CellName] = Field("gru", description="vanilla, gru, gru_torch, lstm or leaky")
-    task: Static[tasks.AnyTask] = Field(tasks.Decision(), description="a task, see ctd.tasks")
+    task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
     n: Static[int] = Field(100, gt=0, description="units")
     batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
     n_batches: Static[int] = Field(20_000, gt=0, description="steps of training")

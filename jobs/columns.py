@@ -22,12 +22,14 @@ class Text:
     codes: np.ndarray
     labels: np.ndarray
     """(k,) of str; the last is "", which the code -1 means."""
+    is_complete: bool = False
+    """Whether there are no other texts that a row could have had."""
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, rows: Any) -> "Text":
-        return Text(self.codes[rows], self.labels)
+        return Text(self.codes[rows], self.labels, self.is_complete)
 
     def array(self) -> np.ndarray:
         """The texts."""
@@ -45,9 +47,9 @@ class Text:
 Column = np.ndarray | Text
 
 
-def labelled(codes: np.ndarray, texts: Sequence[str]) -> Text:
+def labelled(codes: np.ndarray, texts: Sequence[str], is_complete: bool = False) -> Text:
     """Codes into `texts`; a code below 0 means no text."""
-    return Text(codes, np.asarray([*texts, ""], object))
+    return Text(codes, np.asarray([*texts, ""], object), is_complete)
 
 
 def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
@@ -58,7 +60,7 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
     known = dict(zip(attrs["flag_values"], texts, strict=True))
     n = max(known, default=-1) + 1
     codes = np.where((values < 0) | (values >= n), -1, values)
-    return labelled(codes, [known.get(code, "") for code in range(n)])
+    return labelled(codes, [known.get(code, "") for code in range(n)], "labels" not in attrs)
 
 
 def as_column(values: Any) -> Column:

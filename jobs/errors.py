@@ -1,6 +1,7 @@
 """What goes wrong by a user's hand, said in the user's words."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
@@ -47,6 +48,7 @@ def explain(
             given = repr(fault["input"])
             shown = given if len(given) < 80 else given[:77] + "..."
             text = fault["msg"].removeprefix("Value error, ")
+            text = re.sub(r" or instance of \w+$", "", text)  # a class, which no file can hold
             lines.append(f"{where}: {path}: {text} (given: {shown})")
     return "\n".join(dict.fromkeys(lines))
 

@@ -51,7 +51,10 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
         raise JobError(f"{store.address}: item {item} has not been computed")
     names = [n for n in store.names(group) if n.startswith(WEIGHTS) == (part == "weights")]
     if not names:
-        raise JobError(f"{store.address}: kernel {store.job.spec.kernel} stores no {part}")
+        kernel = store.job.spec.kernel
+        could = any(name.startswith(WEIGHTS) for name in store.kernel.dims) and part == "weights"
+        hint = f"; it does where its params ask for them, see `ctd new {kernel}`" if could else ""
+        raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
     return {n.removeprefix(WEIGHTS): store.rows(group, n, row, row + 1)[0] for n in names}
 
 
@@ -77,6 +80,8 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
     A network's file has the layout that the kernels read. Raises JobError where the store has no such
     item, or the file cannot be written.
     """
+    if Path(path).suffix not in (".h5", ".hdf5"):
+        raise JobError(f"{path}: is written as HDF5; give it the ending .h5")
     arrays = item_arrays(store, item, part)
     about: dict[str, Any] = {"store": store.address, "item": item, "kernel": store.job.spec.kernel}
     local = local_path(str(path))

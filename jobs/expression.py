@@ -253,6 +253,11 @@ class Expression:
         if isinstance(a, str | Text) != isinstance(b, str | Text):
             raise self._fault(node, "text compared with a number")
         test = _COMPARE[op]
+        for text, value in ((a, b), (b, a)):
+            known = isinstance(text, Text) and text.is_complete and isinstance(value, str)
+            if known and op in (ast.Eq, ast.NotEq) and value not in text.labels:
+                labels = [label for label in text.labels if label]
+                raise self._fault(node, f"no row can have {value!r}{nearest(value, labels)}")
         if isinstance(a, Text) and isinstance(b, Text):
             return test(a.array(), b.array()).astype(bool)
         if isinstance(a, Text):

@@ -9,6 +9,7 @@ holder that was taken for dead and comes back finds the higher one and stops; un
 two drivers run, which harms nothing: a shard is written by whole objects, and the same bytes each time.
 """
 
+import getpass
 import json
 import os
 import secrets
@@ -199,9 +200,16 @@ def identity() -> dict[str, Any]:
         "machine": _machine(),
         "pid": os.getpid(),
         "born": _born(os.getpid()),
-        "user": os.environ.get("USER") or str(os.getuid()),
+        "user": _user(),
         "command": sys.argv,
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an id without a name, as containers have
+        return str(os.getuid())
 
 
 def _is_alive(store: ObjectStore, record: dict[str, Any]) -> bool:

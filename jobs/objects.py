@@ -77,6 +77,8 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
     try:
         if create:
             path.mkdir(parents=True, exist_ok=True)
+        elif path.exists() and not path.is_dir():
+            raise JobError(f"{path}: is a file; a store is a folder, beside JOB.yaml JOB.zarr")
         elif not path.is_dir():
             raise JobError(f"{path}: no such store")
         return LocalStore(path.absolute(), automatic_cleanup=True)

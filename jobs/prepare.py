@@ -46,8 +46,11 @@ def prepare(
     workers, memory, devices: as `Executor` has them; asked last, since a cluster may take seconds to know.
     """
     kernel = find_kernel(spec.kernel, base)
-    options_of(spec, kernel)
-    reductions_of(spec, kernel)
+    try:
+        options_of(spec, kernel)
+        reductions_of(spec, kernel)
+    except JobError as error:
+        raise JobError(f"{where}: {error}") from None
     items = expand(spec, kernel, where)
     compiled: dict[Any, int] = {}
     measured = []
@@ -96,20 +99,27 @@ def reopen(spec: JobSpec, address: str) -> Store:
     """The store at `address`; JobError, with the differences, where it holds another job."""
     store = Store.open(address)
     if store.job.spec.digest() != spec.digest():
-        hint = (
-            f"`--store NEW --fork {address}` keeps its items"
-            if has_grown(store.job.spec, spec)
-            else "give --store another path, or delete it"
-        )
+        if has_grown(store.job.spec, spec):
+            hint = f"`--store NEW --fork {address}` keeps its items"
+        elif _bare(store.job.spec) == _bare(spec):
+            hint = (
+                "give --store another path, or delete it. To add items, leave the old sweep as it is and begin a list "
+                f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
+            )
+        else:
+            hint = "give --store another path, or delete it"
         raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
     return store
 
 
 def has_grown(old: JobSpec, new: JobSpec) -> bool:
     """Whether `new` is `old` with further sweeps at the end of its list."""
-    bare = lambda spec: {k: v for k, v in spec.science().items() if k != "sweep"}
     before, after = old.sweeps(), new.sweeps()
-    return len(after) > len(before) and bare(old) == bare(new) and after[: len(before)] == before
+    return len(after) > len(before) and _bare(old) == _bare(new) and after[: len(before)] == before
+
+
+def _bare(spec: JobSpec) -> dict[str, Any]:
+    return {name: value for name, value in spec.science().items() if name != "sweep"}
 
 
 def difference(old: JobSpec, new: JobSpec) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.aggregate import Aggregate, aggregate, canonical, parse_aggregates
+from jobs.arrays import attributes
 from jobs.columns import as_column, order, rank
 from jobs.errors import JobError, nearest
 from jobs.expression import Expression, condition
@@ -58,6 +59,8 @@ def query(
     Raises:
         JobError: an unknown table or column (with the nearest), an expression that does not parse, no
             item computed yet.
+
+    `attrs["table"]` of the answer is the name of the table that it is from.
     """
     if group_by and not agg:
         raise JobError("--group-by and --agg go together: say what to compute, for example count")
@@ -90,7 +93,7 @@ def _rows(
     columns: Sequence[str],
 ) -> "pd.DataFrame":
     table, rows = find(tables, source, test, sort, limit, columns)
-    return table.frame(columns, rows)
+    return _named(table.frame(columns, rows), table)
 
 
 def _groups(
@@ -103,7 +106,12 @@ def _groups(
     named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
     table, rows = find(tables, source, test, named=named)
     table.prefetch(named)
-    return aggregate(table, rows, group_by, wanted)
+    return _named(aggregate(table, rows, group_by, wanted), table)
+
+
+def _named(frame: "pd.DataFrame", table: Table) -> "pd.DataFrame":
+    frame.attrs["table"] = table.name
+    return frame
 
 
 def find(
@@ -149,8 +157,27 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
         if named <= set(table.names):
             return table
         known |= set(table.names)
-    missing = sorted(named - known) or sorted(named)
-    raise JobError(f"unknown column {missing[0]!r}{nearest(missing[0], known)}")
+    missing = sorted(named - known)
+    if not missing:
+        raise JobError(
+            f"no table has all of the columns {', '.join(sorted(named))}; name one by --table: "
+            f"{', '.join(tables.names())}"
+        )
+    raise JobError(f"unknown column {missing[0]!r}{_hint(tables.store, missing[0], known)}")
+
+
+def _hint(store: Store, name: str, known: set[str]) -> str:
+    """What may have been meant by a column that no table has."""
+    column, _, word = name.partition(" ")
+    if word.strip().lower() in ("asc", "desc") and column in known:
+        return f"; --sort={'-' * (word.strip().lower() == 'desc')}{column} sorts by it"
+    top = name.partition(".")[0]
+    params = attributes(store.results(0))["params"]
+    if top in params and top not in known and "[" not in name:
+        return f": the job does not sweep it, and all its items have {params[top]!r:.60}"
+    near = nearest(name, known)
+    quoted = "" if "did you mean" in near else f"; a text is written in quotes, '{name}'"
+    return near + (quoted if name.isidentifier() else "")
 
 
 def _candidates(tables: Tables) -> Iterator[str]:

@@ -227,8 +227,15 @@ def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
     """The validated reductions of a job; JobError, by field, where one names what there is not."""
     where = "gather: reductions"
     asked = spec.gather.get("reductions") or []
-    for k, one in enumerate(asked if isinstance(asked, list) else []):
+    if not isinstance(asked, list):
+        raise JobError(
+            f"{where}: a list expected, as in [{{name: best, by: RESULT}}], with the names "
+            f"{', '.join(_KINDS)} (given: {asked!r:.80})"
+        )
+    for k, one in enumerate(asked):
         name = one.get("name") if isinstance(one, dict) else None
+        if isinstance(one, dict) and name is None:
+            raise JobError(f"{where}.{k}: `name` is missing; one of {', '.join(_KINDS)}")
         if isinstance(name, str) and name not in _KINDS:
             raise JobError(f"{where}.{k}: unknown reduction {name!r}{nearest(name, _KINDS)}")
     try:

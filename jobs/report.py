@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pandas as pd
@@ -164,7 +164,11 @@ def history_lines(events: list[dict[str, Any]]) -> list[str]:
     """Events as text: a line each, and under it the trace if it has one."""
     lines = []
     for event in events:
-        rest = {k: v for k, v in event.items() if k not in ("time", "event", "trace") and v != ""}
+        rest = {
+            k: round(v, 3) if isinstance(v, float) else v
+            for k, v in event.items()
+            if k not in ("time", "event", "trace") and v not in ("", None, [], {})
+        }
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
         lines.append(f"{at}  {event['event']}  " + "  ".join(f"{k}={v}" for k, v in rest.items()))
         lines += ["    " + line for line in str(event.get("trace", "")).splitlines()]
@@ -229,10 +233,20 @@ def starter(name: str, kernel: Kernel) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _choices(annotation: Any) -> list[str]:
+    """The texts that a field takes, where it takes only some."""
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return list(dict.fromkeys(c for part in get_args(annotation) for c in _choices(part)))
+
+
 def _fields(model: Any, kinds: dict[str, str]) -> list[str]:
     lines = []
     for name, info in model.model_fields.items():
         notes = [kinds[name]] if name in kinds else []
+        choices = _choices(info.annotation)
+        if choices and not all(choice in (info.description or "") for choice in choices):
+            notes.append(", ".join(choices))
         notes += [info.description] if info.description else []
         comment = f"  # {': '.join(notes)}" if notes else ""
         default = info.get_default(call_default_factory=True)

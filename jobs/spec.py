@@ -35,7 +35,7 @@ from ctd.contract import located
 from ctd.kernel import Kernel, UnknownKernel, load_kernel
 from jobs.errors import JobError, explain
 from jobs.search.spec import Halving, Population, Search
-from jobs.sweep import Sweep
+from jobs.sweep import Sweep, Sweeps
 
 
 class _Yaml(yaml.SafeLoader):
@@ -141,7 +141,7 @@ class JobSpec(BaseModel):
     name: str | None = Field(None, description="shown in listings; by default the file's name")
     seed: int = Field(0, ge=0, lt=2**32, description="item i has the key fold_in(key(seed), i)")
     params: dict[str, Any] = Field({}, description="the fields that all items share")
-    sweep: Sweep | list[Sweep] = Field(Sweep(), description="the fields that differ")
+    sweep: Sweeps = Field(Sweep(), description="the fields that differ")
     search: Search | None = Field(
         None, description="stop items that do badly, or have them copy ones that do well"
     )

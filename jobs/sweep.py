@@ -19,7 +19,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 MAX_ITEMS = 10**8
 """A sweep above this is taken for a mistake (ids must stay below 2**32)."""
@@ -27,6 +35,20 @@ MAX_ITEMS = 10**8
 
 class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _one_of(message: str, *forms: str) -> Discriminator:
+    """Which of several forms a value is meant to be: a list, or the mapping with one of these keys. Without
+    it, an error would tell of all the forms that a value is not."""
+
+    def tag(value: Any) -> str | None:
+        if isinstance(value, list):
+            return "[list]" if "list" in forms else None
+        keys = value if isinstance(value, Mapping) else [type(value).__name__.lower()]
+        found = [form for form in forms if form in keys]
+        return f"[{found[0]}]" if len(found) == 1 else None
+
+    return Discriminator(tag, custom_error_type="form", custom_error_message=message)
 
 
 class Range(_Form):
@@ -69,7 +91,17 @@ class Geomspace(_Form):
         return np.geomspace(*self.geomspace)
 
 
-Axis = Annotated[list[Any], Field(min_length=1)] | Range | Linspace | Geomspace
+Axis = Annotated[
+    Annotated[list[Any], Field(min_length=1), Tag("[list]")]
+    | Annotated[Range, Tag("[range]")]
+    | Annotated[Linspace, Tag("[linspace]")]
+    | Annotated[Geomspace, Tag("[geomspace]")],
+    _one_of(
+        "a list, or one of {range: n}, {linspace: [first, last, count]} and "
+        "{geomspace: [first, last, count]} expected",
+        *("list", "range", "linspace", "geomspace"),
+    ),
+]
 
 
 class Uniform(_Form):
@@ -113,7 +145,17 @@ class Choice(_Form):
     choice: Annotated[list[Any], Field(min_length=1)]
 
 
-Distribution = Uniform | Loguniform | Integers | Choice
+Distribution = Annotated[
+    Annotated[Uniform, Tag("[uniform]")]
+    | Annotated[Loguniform, Tag("[loguniform]")]
+    | Annotated[Integers, Tag("[integers]")]
+    | Annotated[Choice, Tag("[choice]")],
+    _one_of(
+        "one of {uniform: [low, high]}, {loguniform: [low, high]}, {integers: [low, high]} and "
+        "{choice: [a, b]} expected",
+        *("uniform", "loguniform", "integers", "choice"),
+    ),
+]
 
 
 class Column(NamedTuple):
@@ -227,3 +269,10 @@ def join(
             generated &= here.generated
         joined[name] = Column(np.concatenate(codes).astype(np.int32), _tidy(values), generated)
     return joined
+
+
+Sweeps = Annotated[
+    Annotated[Sweep, Tag("[sweep]")] | Annotated[list[Sweep], Tag("[list]")],
+    Discriminator(lambda value: "[list]" if isinstance(value, list) else "[sweep]"),
+]
+"""One sweep, or several that follow one another."""

@@ -41,7 +41,8 @@ READERS = 8
 class Table:
     """One table. `read` gives some rows of a column, `frame` of several."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, name: str, columns: Columns) -> None:
+        self.name = name
         self.axis, self.n, self._reads, self.shown = columns
         self._kept: dict[str, Column] = {}
         self._picked: dict[str, tuple[np.ndarray, Column]] = {}
@@ -189,7 +190,7 @@ class Tables:
                 found = reduced(self.groups(), name)
             else:
                 raise JobError(f"table {name!r} unknown{nearest(name, self.names())}")
-            self._tables[name] = Table(found)
+            self._tables[name] = Table(name, found)
         return self._tables[name]
 
 

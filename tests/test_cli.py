@@ -1,6 +1,7 @@
 """The command line, with the serial executor: what it prints, writes and refuses."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
@@ -171,6 +172,34 @@ def test_run_refuses_network(ctd, job_file, network, tmp_path, change, said):
     path = job_file(POINTS)
     refused(ctd("run", path, "--executor", "serial"), said, "net.h5")
     assert not path.with_suffix(".zarr").exists()
+
+
+def test_version_and_starter_choices(ctd):
+    assert ctd("--version")[1] == f"ctd {version('ctd')}\n"
+    text = ctd("new", "esn")[1]
+    assert "data: chaotic, mackey-glass-17, mackey-glass-30, lorenz, narma10, sines, file: " in text
+    assert (
+        "static: integrator, decision, contextual_integrator, flipflop"
+        in ctd("new", "train_rnn")[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("run", "job.yaml", "--base", "nowhere"), "--base nowhere: no such folder"),
+        (("run", "job.yaml", "--store", "job.yaml"), "job.yaml: is a file; a store is a folder"),
+        (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
+        (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
+        (("export", "some.zarr", "0", "x.npz"), "x.npz: is written as HDF5"),
+        (("export", "some.zarr", "0", "x.h5"), "kernel toy stores no weights in this job"),
+        (("new", "../lab/decay"), "the dotted path of a module expected, such as 'decay'"),
+    ],
+)
+def test_what_is_given_in_the_wrong_place_is_told(ctd, job_file, tmp_path, args, said):
+    path = job_file(TOY)
+    assert ctd("run", path, "--executor", "serial", "--store", tmp_path / "some.zarr")[0] == 0
+    refused(ctd(*args), said)
 
 
 def refused(answer, *said):

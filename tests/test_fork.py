@@ -9,7 +9,7 @@ from jobs.check import check
 from jobs.errors import JobError
 from jobs.fork import fork
 from jobs.gather import gather
-from jobs.prepare import difference, has_grown
+from jobs.prepare import difference, has_grown, reopen
 from jobs.run import SerialExecutor, open_or_create, run_shards
 from jobs.spec import parse_job
 from jobs.store import Store
@@ -106,5 +106,8 @@ def test_run_over_a_store_whose_sweep_has_grown_names_the_fork(tmp_path):
     spec = parse_job(GROWN, "job")
     assert has_grown(old.job.spec, spec)
     assert difference(old.job.spec, spec)
+    longer = JOB | {"sweep": JOB["sweep"] | {"seeds": 2}}
+    with pytest.raises(JobError, match=r"begin a list with it, .*--store NEW --fork .*old\.zarr`"):
+        reopen(parse_job(longer, "job"), old.address)
     with pytest.raises(JobError, match=r"--store NEW --fork .*old\.zarr` keeps its items"):
         open_or_create(spec, BASE, "job", old.address, SerialExecutor(1))

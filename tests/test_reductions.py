@@ -203,9 +203,9 @@ def test_settings_are_told_apart_in_order_of_appearance():
         ([{"name": "counts"}, {"name": "counts"}], "1: there is a table 'counts' already"),
         ([{"name": "counts", "table": "items"}], "there is a table 'items' already"),
         ([{"name": "counts", "table": "place"}], "there is a table 'place' already"),
-        ([{"by": "norm"}], "Unable to extract tag"),
-        ({"name": "best"}, "should be a valid list"),
-        ("best", "should be a valid list"),
+        ([{"by": "norm"}], "0: `name` is missing; one of best, seeds, counts, histogram"),
+        ({"name": "best"}, "a list expected, as in [{name: best"),
+        ("best", "with the names best, seeds, counts, histogram"),
     ],
 )  # fmt: skip
 def test_reductions_refuse(reductions, said):

@@ -93,11 +93,17 @@ def test_random_draws_lie_in_range_and_do_not_move():
         ({"grid": {"a": {"geomspace": [0, 1, 3]}}}, "greater than 0"),
         ({"random": {"a": {"integers": [3, 3]}}, "samples": 2}, "low < high"),
         ({"seeds": 0}, "greater than 0"),
+        ({"grid": {"a": 3}}, "a list, or one of {range: n}"),
+        ({"grid": {"a": {"logspace": [0, 1, 3]}}}, "a list, or one of {range: n}"),
+        ({"grid": {"a": {"linspace": [0, 1, 3], "range": 2}}}, "a list, or one of {range: n}"),
+        ({"random": {"a": {"normal": [0, 1]}}, "samples": 2}, "one of {uniform: .low, high.}"),
+        ({"random": {"a": [0, 1]}, "samples": 2}, "one of {uniform: .low, high.}"),
     ],
 )
 def test_sweep_refuses(given, text):
-    with pytest.raises(ValidationError, match=text):
+    with pytest.raises(ValidationError, match=text) as caught:
         Sweep.model_validate(given)
+    assert caught.value.error_count() == 1  # of the form that was meant, not of all there are
 
 
 def test_join_keeps_earlier_items():

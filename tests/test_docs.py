@@ -1,0 +1,46 @@
+"""docs/data.md says what the code reads."""
+
+import re
+from pathlib import Path
+
+import jax
+
+from ctd.cells import CELLS
+from ctd.lfads.data import NAMES
+from ctd.tasks import TASKS
+
+DATA = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+
+
+def test_data_page_has_every_cells_weights_with_their_shapes():
+    n, n_in, n_out = 7, 3, 2
+    rows = dict(re.findall(r"^\| `?(\w+)`? \| (`.*)\|$", DATA, re.MULTILINE))
+    value = {"n": n, "n_in": n_in, "n_out": n_out, "n + n_in": n + n_in} | {
+        f"{k} n": k * n for k in (2, 3, 4)
+    }
+    for name, cell in CELLS.items():
+        told = {}
+        for weight, shape in re.findall(r"`(\w+)` \(([^;)]*)", rows[name] + rows["all"]):
+            told[weight] = tuple(value[part] for part in shape.split(", ") if part)
+        told["h0"] = (cell.state_size(n),)
+        weights = cell.init(jax.random.key(0), n, n_in, n_out)
+        assert told == {weight: array.shape for weight, array in weights.items()}
+
+
+def test_data_page_has_every_task_with_its_defaults():
+    for name, task in TASKS.items():
+        (row,) = [
+            line for line in DATA.splitlines() if line.startswith("|") and f"`{name}`" in line
+        ]
+        defaults = {field: info.default for field, info in task.model_fields.items()}
+        assert dict(re.findall(r"`(\w+)` ([\d.]+)", row)) == {
+            k: str(v) for k, v in defaults.items()
+        }
+
+
+def test_data_page_has_the_names_of_both_layouts():
+    for layout, roles in (("ctd", ("train", "eval")), ("lfads-torch", ("train", "valid"))):
+        for field, pattern in NAMES[layout].items():
+            truth = field in ("rates", "inputs")
+            for role in roles[1:] if truth else roles:
+                assert pattern is None or f"`{pattern.format(role)}`" in DATA
