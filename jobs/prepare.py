@@ -1,8 +1,11 @@
 """Before a run: plan a job, make or reopen its store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel
 from jobs import objects
@@ -98,7 +101,7 @@ def create(ready: Prepared, address: str) -> Store:
 def reopen(spec: JobSpec, address: str) -> Store:
     """The store at `address`; JobError, with the differences, where it holds another job."""
     store = Store.open(address)
-    if store.job.spec.digest() != spec.digest():
+    if not _same(store.job.spec, spec, store.kernel):
         if has_grown(store.job.spec, spec):
             hint = f"`--store NEW --fork {address}` keeps its items"
         elif _bare(store.job.spec) == _bare(spec):
@@ -110,6 +113,27 @@ def reopen(spec: JobSpec, address: str) -> Store:
             hint = "give --store another path, or delete it"
         raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
     return store
+
+
+def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
+    """Whether two jobs are one: `task: decision` is `task: {name: decision}`, and a default may be given."""
+    normal = lambda spec: {**spec.science(), "params": _normal(spec.params, kernel)}
+    return a.digest() == b.digest() or normal(a) == normal(b)
+
+
+def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
+    """Validated fields, without those that have their defaults."""
+    fields, found = kernel.Params.model_fields, {}
+    for name, value in params.items():
+        if name in fields:
+            info = fields[name]
+            kind: Any = Annotated[info.annotation, info]
+            with suppress(ValidationError):  # told when the job is planned
+                value = TypeAdapter(kind).validate_python(value)
+            if value == info.get_default(call_default_factory=True):
+                continue
+        found[name] = value
+    return found
 
 
 def has_grown(old: JobSpec, new: JobSpec) -> bool:

@@ -16,6 +16,7 @@ from jobs.check import check
 from jobs.errors import JobError
 from jobs.gather import gather
 from jobs.job import FORMAT
+from jobs.prepare import reopen
 from jobs.run import SerialExecutor, difference, open_or_create, read_events, run_shards
 from jobs.sealed import digest
 from jobs.spec import parse_job
@@ -60,6 +61,23 @@ def tree_bytes(path):
         for p in sorted(root.rglob("*"))
         if p.is_file() and p.relative_to(root).parts[0] not in ("run", "shards", "zarr.json")
     }
+
+
+def test_a_job_written_in_another_way_is_the_same(tmp_path):
+    job = lambda params: parse_job({"kernel": "train_rnn", "params": params}, "job")
+    path = str(tmp_path / "j.zarr")
+    open_or_create(job({"task": "integrator"}), BASE, "job", path, SerialExecutor(1))
+    reopen(job({"task": {"name": "integrator"}}), path)
+    reopen(job({"task": "integrator", "n": 100, "cell": "gru"}), path)
+    for other in (
+        {"task": "integrator", "n": 99},
+        {"task": {"name": "integrator", "n_steps": 24}},
+        {},
+        {"task": "integrator", "m": 3},
+        {"task": "integrator", "n": -1},
+    ):
+        with pytest.raises(JobError, match="holds another job"):
+            reopen(job(other), path)
 
 
 def test_run_computes_every_item(finished):
