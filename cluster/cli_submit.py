@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from cluster.display import err, out, show_json, show_table
@@ -110,6 +109,8 @@ def clusters(
     if as_json:
         show_json(found)
     else:
+        import pandas as pd
+
         show_table(pd.DataFrame(found))
         err.print(f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one")
     if not all(line["ok"] for line in found):

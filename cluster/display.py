@@ -5,16 +5,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from jobs.run import Listener
 from jobs.run import Progress as RunProgress
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A file or a pipe has no width: tables are written whole.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
@@ -104,7 +106,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def show_table(frame: pd.DataFrame, title: str = "", limit: int = 40) -> None:
+def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
     """A frame as a table on the terminal, the first `limit` rows of it."""
     table = Table(title=title or None, title_justify="left")
     for name in frame.columns:

@@ -3,10 +3,9 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
-import pandas as pd
 from pydantic_core import PydanticUndefined
 
 from ctd.kernel import Kernel, Kind, field_kinds
@@ -17,9 +16,14 @@ from jobs.lease import describe, holder, last_seen
 from jobs.prepare import Prepared
 from jobs.store import Store
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def plan_rows(ready: Prepared, address: str, workers: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+
+def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFrame, dict[str, Any]]":
     """(one row a group, totals). The time is from the shards of the store at `address`, if any."""
+    import pandas as pd
+
     rows = []
     for group, layout, measured in zip(
         ready.items.groups, ready.plan.layouts, ready.measured, strict=True
@@ -185,8 +189,10 @@ def shard_of(store: Store, item: int) -> int:
     raise JobError(f"--item {item}: the store has the items 0 to {n - 1}")
 
 
-def contents(kernel: Kernel) -> dict[str, pd.DataFrame]:
+def contents(kernel: Kernel) -> "dict[str, pd.DataFrame]":
     """Title -> table: what a store of this kernel holds, and how its items end."""
+    import pandas as pd
+
     rows = lambda names, lead: pd.DataFrame(
         [(name, ", ".join([*lead, *v.axes]), v.units, v.long_name) for name, v in names.items()],
         columns=["name", "axes", "units", "what"],

@@ -1,6 +1,8 @@
 """cluster -> jobs -> ctd, and who may import ray, zarr and plotting: read from the source with ast."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,13 @@ def imports(path):
 def test_imports_point_one_way(path):
     package = path.relative_to(ROOT).parts[0]
     assert not FORBIDDEN[package] & set(imports(path))
+
+
+def test_the_command_line_starts_without_what_few_commands_need():
+    code = "import sys, cluster.cli, jobs.report; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"pandas", "ray", "xarray", "matplotlib", "optax", "scipy"}
+    assert not slow & set(found.stdout.split())
 
 
 def test_imports_no_pyplot():
