@@ -6,8 +6,10 @@
     rows of committed shards    every storage object there, checksums as in the marker
     reductions                  checksums taken by gather; reduced again
 
-A repair removes the markers of damaged shards, and `resume` computes them. What only says what happened
-(events, leases, submissions) is left out: nothing is made from it.
+    events of runs that ended   checksums taken at the end; nothing makes them again
+
+A repair removes the markers of damaged shards, and `resume` computes them. Leases, requests and submissions
+are left out: they change as runs come and go, and nothing is made from them.
 """
 
 import json
@@ -68,6 +70,7 @@ class _Check:
         yield from self.results(markers)
         yield from self.notes(markers)
         yield from self.leftovers(set(markers))
+        yield from self.events()
         yield from self.gathered()
 
     # --- what creation wrote ----------------------------------------------------------------------
@@ -238,6 +241,27 @@ class _Check:
                 path.unlink(missing_ok=True)
             key = str(path.relative_to(Path(self.store.address)))
             yield Finding(key, "left over: half written", "removed")
+
+    def events(self) -> Iterator[Finding]:
+        """What a driver noted is sealed when its run ends. Nothing can make it again."""
+        noted: dict[str, list[str]] = {}
+        for key in sorted(objects.keys(self.objects, "run/events")):
+            noted.setdefault(key.removeprefix("run/").rpartition("-")[0], []).append(key)
+        seals = {key[9:-5] for key in objects.keys(self.objects, "run/sums/events")}
+        for name in sorted(noted.keys() | seals):
+            sums, keys = read_sums(self.objects, name), noted.get(name, [])
+            if sums is not None:
+                bad = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+            else:  # of a driver that was killed there is none
+                ended = any(
+                    b'"event": "end"' in (objects.read(self.objects, k) or b"") for k in keys
+                )
+                bad = [sums_key(name)] if ended or name in seals else []
+            states = [(key, self._state(key)) for key in bad]
+            if bad and self.repair:
+                write_sums(self.objects, name, keys)
+            for key, state in states:
+                yield Finding(key, state, "what can still be read is kept")
 
     def _half_written(self) -> Iterator[Path]:
         """What a killed process left on a file system: `NAME#N`, which no listing of objects shows."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs import objects
+from jobs.sealed import write_sums
 from jobs.store import Store
 
 BYTES = 100_000
@@ -46,6 +47,17 @@ class Events:
             return
         if self._bytes >= BYTES:
             self._segment, self._lines, self._bytes = self._segment + 1, [], 0
+
+    def close(self) -> None:
+        """Write what is left, and the checksums of all that was noted."""
+        self.flush()
+        keys = list(objects.keys(self._store.objects, "run/events"))
+        own = [key for key in keys if key.startswith(self._prefix)]
+        try:
+            write_sums(self._store.objects, self._prefix.removeprefix("run/"), own)
+        except Exception as error:
+            if not objects.is_storage_error(error):
+                raise
 
 
 def read_events(store: Store) -> list[dict[str, Any]]:

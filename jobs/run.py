@@ -126,7 +126,7 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
             events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
         if failed and (n := forget_failed(store)):
             events.note("decision", text=f"{n} items that failed are computed again")
-        events.flush()
+        events.close()
     finally:
         lease.release()
 
@@ -204,7 +204,7 @@ class _Driver:
                 stopped=self.stop.reason, lost=sorted(self.running),
                 host=socket.gethostname(), pid=os.getpid(),
             )  # fmt: skip
-            self.events.flush()
+            self.events.close()
 
     def _look(self) -> None:
         """Tell the listener where the run stands."""

@@ -15,7 +15,10 @@ from jobs.gather import gather
 from jobs.run import run_shards
 from jobs.store import Store
 
-NOTES = ("run/events", "run/gathering", "run/lease", "run/cancel", "run/submit")
+NOTES = (
+    *("run/events", "run/sums/events"),
+    *("run/gathering", "run/lease", "run/cancel", "run/submit"),
+)
 """What only says what happened: nothing is made from it."""
 
 
@@ -90,6 +93,22 @@ def test_any_damage_to_any_object_is_found_and_repaired(tmp_path, finished, how)
             others = {k for k in touched - {key} if not k.startswith("run/done")}
             assert others == set(), f"{key} {how}"
             assert len([k for k in touched if k.startswith("run/done")]) <= 1
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
+@pytest.mark.parametrize("folder", ["run/events", "run/sums/events"])
+def test_damage_to_what_happened_is_found_and_the_rest_kept(tmp_path, finished, folder, how):
+    path = tmp_path / "e.zarr"
+    shutil.copytree(finished.address, path)
+    (key,) = [key for key in files(path) if key.startswith(folder)]
+    damage(path / key, how, np.random.default_rng(2))
+    assert [finding.key for finding in check(str(path))] == [key]
+    before = files(path)
+    check(str(path), repair=True)
+    after = files(path)
+    changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+    assert all(k.startswith(("run/sums/events", "run/lease")) for k in changed)
+    assert check(str(path)) == []
 
 
 @pytest.mark.parametrize(
