@@ -18,7 +18,7 @@ from cluster.cli_report import add as add_report_commands
 from cluster.cli_submit import add as add_cluster_commands
 from cluster.cli_submit import submission_lines
 from cluster.display import err, out, show_json, show_table
-from cluster.running import make_executor, run_store, summary
+from cluster.running import AcceptChanges, Failed, make_executor, run_store, summary
 from ctd.kernel import Kernel, kernel_names
 from jobs.errors import JobError
 from jobs.objects import is_storage_error, local_path, reason
@@ -86,6 +86,8 @@ def run(
         str | None,
         typer.Option(help="I/N: beside other drivers of the store, beginning with part I of N"),
     ] = None,
+    failed: Failed = False,
+    accept_changes: AcceptChanges = False,
     as_json: AsJson = False,
 ) -> None:
     """Run jobs and their stages; of a store that is there already, do what is left."""
@@ -105,7 +107,8 @@ def run(
             err.print(f"stage {stage.name}")
         spec = stage.spec(finished)
         runner = make_executor(executor, spec, address)
-        run_store(_opener(stage, spec, before), runner, as_json, shared)
+        opener = _opener(stage, spec, before)
+        run_store(opener, runner, as_json, shared, failed, accept_changes)
         finished[stage.name] = stage.address
 
 

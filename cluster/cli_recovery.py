@@ -7,7 +7,7 @@ import typer
 from cluster.cache import use_compilation_cache
 from cluster.cli_submit import cancel_submissions, submission_log
 from cluster.display import err, out, show_json
-from cluster.running import make_executor, run_store
+from cluster.running import AcceptChanges, Failed, make_executor, run_store
 from jobs.lease import cancel as ask_to_stop
 from jobs.lease import describe
 from jobs.store import Store
@@ -33,13 +33,8 @@ def resume(
     executor: Annotated[
         Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
     ] = "ray",
-    failed: Annotated[
-        bool, typer.Option("--failed", help="compute the shards of items with errors again")
-    ] = False,
-    accept_changes: Annotated[
-        bool,
-        typer.Option("--accept-changes", help="go on though the kernel's source has been edited"),
-    ] = False,
+    failed: Failed = False,
+    accept_changes: AcceptChanges = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with the job of a store, which needs nothing but the store."""

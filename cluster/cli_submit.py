@@ -8,6 +8,7 @@ import typer
 
 from cluster.display import err, out, show_json, show_table
 from cluster.profiles import load_profile, profile_names, profiles_folder
+from cluster.running import AcceptChanges, Failed
 from jobs.errors import JobError
 
 
@@ -65,6 +66,8 @@ def submit(
         int | None,
         typer.Option(min=1, help="so many allocations of one node each, which share the store"),
     ] = None,
+    failed: Failed = False,
+    accept_changes: AcceptChanges = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print what would be submitted, and stop")
     ] = False,
@@ -73,7 +76,9 @@ def submit(
     """Send a job file to a cluster; it goes on over as many allocations as it takes."""
     from cluster.submit import submit as send
 
-    submission, text = send(job, cluster, overrides, store, dry_run, array)
+    submission, text = send(
+        job, cluster, overrides, store, dry_run, array, failed, accept_changes
+    )  # fmt: skip
     if submission is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return

@@ -19,6 +19,7 @@ from jobs.errors import JobError
 from jobs.executor import available_memory
 from jobs.objects import Unreachable
 from jobs.provenance import said
+from jobs.sources import SourceDiffers
 from jobs.spec import RunSettings
 from jobs.work import Report, Standing, Task, Worker
 
@@ -46,7 +47,9 @@ class ShardWorker:
         try:
             self._worker = Worker(address)
         except BaseException as error:
-            in_vain = isinstance(error, JobError) and not isinstance(error, Unreachable)
+            # A shared folder may agree in a moment.
+            passes = isinstance(error, Unreachable | SourceDiffers)
+            in_vain = isinstance(error, JobError) and not passes
             return said(error), in_vain
         return None
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,13 @@ from jobs.run import Executor, SerialExecutor
 from jobs.spec import JobSpec
 from jobs.stop import EXIT_STOPPED, Stop, signals
 from jobs.store import Store
+
+Failed = Annotated[
+    bool, typer.Option("--failed", help="compute the shards of items with errors again")
+]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="go on though the kernel's source has been edited")
+]
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:

@@ -36,6 +36,7 @@ from jobs import objects
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages
 from jobs.prepare import Prepared, create, prepare, reopen
+from jobs.run import reconsider
 from jobs.sources import refuse_changed
 from jobs.spec import read_content
 from jobs.store import Store
@@ -106,11 +107,14 @@ def submit(
     store: str | None = None,
     dry_run: bool = False,
     array: int | None = None,
+    failed: bool = False,
+    accept_changes: bool = False,
 ) -> tuple[Submission | None, str]:
     """(the submission, the batch script or command). JobError, before anything is sent, where it can't run.
 
     cluster: name or file of a profile; None: the job file's `cluster`. array: allocations of one node each
-    that share the store, instead of a single one.
+    that share the store, instead of a single one. failed, accept_changes: see `jobs.run.reconsider`; done
+    here and now.
     """
     given = cluster or read_content(path, overrides).get("cluster")
     if given is None:
@@ -126,6 +130,9 @@ def submit(
     request, _ = read_request(path, overrides, store, stores)
     if array:
         _check_array(request, profile, where)
+    for stage in request.stages if failed or accept_changes else ():
+        if not dry_run and Store.exists(stage.address):
+            reconsider(Store.open(stage.address), failed, accept_changes)
     if isinstance(profile, RayProfile):
         from cluster import rayjobs
 

@@ -32,6 +32,8 @@ def evaluate(
     key = jax.random.key(0)
     told = f"kernel {kernel.name}"
     state = _run(f"{told}: init", kernel.init, static, shared, traced, key)
+    # As it is stored: what init leaves weakly typed is not so in a later advance.
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     after = _run(f"{told}: advance", kernel.advance, static, shared, traced, key, state)
     for fault in _differences(state, after):
         raise ContractError(
@@ -85,7 +87,7 @@ def _run(what: str, function: Callable[..., Any], static: Any, *args: Any) -> An
 
 def _differences(before: Any, after: Any) -> Iterator[str]:
     named = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        jax.tree_util.keystr(path, simple=True, separator=".") or "it": leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
     old, new = named(before), named(after)
@@ -96,7 +98,8 @@ def _differences(before: Any, after: Any) -> Iterator[str]:
             yield f"{name} is not part of the state that init returns"
         elif _short(old[name]) != _short(new[name]):
             yield f"{name} is {_short(old[name])} in the state and {_short(new[name])} after it"
-    was, now = str(jax.tree.structure(before)), str(jax.tree.structure(after))
+    was: Any = jax.tree.structure(before)
+    now: Any = jax.tree.structure(after)
     if was != now:
         yield f"the state is {was} and {now} after it"
 

@@ -240,7 +240,13 @@ def load_kernel(name: str) -> Kernel:
     Raises UnknownKernel, naming the nearest kernels, where there is none, and what the user's module
     raises when it is imported.
     """
-    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+    kernel: Kernel = importlib.import_module(find_module(name)).kernel
+    return kernel
+
+
+def find_module(name: str) -> str:
+    """The module of the kernel called `name`; raises as `load_kernel`."""
+    if name.endswith(".py") or "/" in name:
         raise UnknownKernel(
             f"kernel: {name!r}: the dotted path of a module expected, such as "
             f"{Path(name).name.removesuffix('.py')!r} for a file beside the job"
@@ -254,14 +260,13 @@ def load_kernel(name: str) -> Kernel:
             if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
                 raise
             continue
-        kernel = getattr(module, "kernel", None)
-        if isinstance(kernel, Kernel):
-            return kernel
+        if isinstance(getattr(module, "kernel", None), Kernel):
+            return path
         own = module if path == name else None
     if own is not None:
         raise UnknownKernel(
-            f"kernel: {name!r}: {own.__file__} defines no `kernel`; end it with "
-            "`kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
+            f"kernel: {name!r}: {getattr(own, '__file__', None) or 'that module'} defines no `kernel`; end it "
+            "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
         )
     known = kernel_names()
     near = difflib.get_close_matches(name, known, n=1)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from jobs import objects
 from jobs.plan import Shard
-from jobs.sealed import seal, unseal
+from jobs.sealed import seal, sums_key, unseal
 from jobs.spec import RunSettings
 from jobs.store import Store
 from jobs.work import Fault, Report, Task
@@ -327,6 +327,10 @@ def forget_failed(store: Store) -> int:
     """Have the shards of all items that failed by themselves computed again, for a caller who has the
     store's lease; returns how many items there were."""
     found = failed_items(store)
+    if found:
+        objects.delete(
+            store.objects, sums_key("gathered")
+        )  # else it tells by the numbers of shards
     for group, number in found:
         # The marker first: without the note, it would miss rows that nothing explains.
         for folder in ("done", "failed"):

@@ -10,6 +10,7 @@ import numpy as np
 from ctd.batch import Layout, Program, Run, precision, program, traced_columns
 from ctd.contract import ContractError, located
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_of
+from jobs import objects
 from jobs.addresses import join
 from jobs.errors import JobError
 from jobs.export import materialise, parse_item
@@ -58,8 +59,6 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
             if not path.endswith(given[name]):  # a copy: the user knows it by another name
                 text = text.replace(path, given[name])
         raise JobError(f"params: {text}") from None
-    except Exception as error:
-        raise JobError(f"kernel {kernel.name}: load: {located(error)}") from error
 
 
 @dataclass
@@ -113,7 +112,14 @@ def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int])
 
 
 def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
-    shared = load_group(kernel, params, base)
+    try:
+        shared = load_group(kernel, params, base)
+    except JobError:
+        raise
+    except Exception as error:
+        if objects.is_storage_error(error):
+            raise
+        raise JobError(f"kernel {kernel.name}: load: {located(error)}") from error
     static = static_of(params)
     columns = {name: np.asarray(value)[None] for name, value in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)

@@ -8,11 +8,12 @@ The lease of a part is that of `jobs.lease`, in the folder run/parts/PPPP instea
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from obstore.store import ObjectStore
 
 from jobs import objects
-from jobs.lease import Held, describe, running
+from jobs.lease import Held, describe, last_seen, running
 from jobs.store import Store
 
 FOLDER = "run/parts"
@@ -39,11 +40,7 @@ def _place(store: Store, name: str) -> ObjectStore:
 
 def refuse_mixture(store: Store, part: Part | None) -> None:
     """Held where a driver of the whole store would run beside drivers of its parts, or the reverse."""
-    if part is not None:
-        places = [store.objects]
-    else:
-        found = {key.split("/")[2] for key in objects.keys(store.objects, FOLDER)}
-        places = [_place(store, name) for name in sorted(found)]
+    places = [store.objects] if part is not None else _places(store)
     # Side by side: a dead driver's lease takes some seconds to be told from a living one's.
     with ThreadPoolExecutor(16) as threads:
         others = [held for held in threads.map(running, places) if held]
@@ -52,6 +49,17 @@ def refuse_mixture(store: Store, part: Part | None) -> None:
             f"{store.address}: is being run by {describe(others[0])}; wait for it, or stop it with "
             f"`ctd cancel {store.address}`"
         )
+
+
+def drivers(store: Store) -> list[dict[str, Any]]:
+    """The leases of the store and of its parts that nobody gave up, without waiting for signs of life."""
+    found = [last_seen(place) for place in (store.objects, *_places(store))]
+    return [held for held in found if held is not None]
+
+
+def _places(store: Store) -> list[ObjectStore]:
+    names = {key.split("/")[2] for key in objects.keys(store.objects, FOLDER)}
+    return [_place(store, name) for name in sorted(names)]
 
 
 def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:

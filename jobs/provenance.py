@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def said(error: BaseException) -> str:
     if (
         "Traceback (most recent call last)" in text
     ):  # of a callback, whose last line says what it was
-        text = text.strip().splitlines()[-1]
+        ends = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
+        return ends[-1][:2000] if ends else text[:2000]
     return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]
 
 

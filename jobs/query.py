@@ -5,8 +5,8 @@ conditions and jobs.aggregate for what groups are reduced to.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -171,10 +171,13 @@ def _hint(store: Store, name: str, known: set[str]) -> str:
     column, _, word = name.partition(" ")
     if word.strip().lower() in ("asc", "desc") and column in known:
         return f"; --sort={'-' * (word.strip().lower() == 'desc')}{column} sorts by it"
+    value: Any = attributes(store.results(0))["params"]
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
     top = name.partition(".")[0]
-    params = attributes(store.results(0))["params"]
-    if top in params and top not in known and "[" not in name:
-        return f": the job does not sweep it, and all its items have {params[top]!r:.60}"
+    swept = any(column == top or column.startswith((f"{top}.", f"{top}[")) for column in known)
+    if value is not None and not swept:
+        return f": the job does not sweep it, and all its items have {value!r:.60}"
     near = nearest(name, known)
     quoted = "" if "did you mean" in near else f"; a text is written in quotes, '{name}'"
     return near + (quoted if name.isidentifier() else "")

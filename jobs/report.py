@@ -12,7 +12,8 @@ from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError
 from jobs.events import read_events, unended
 from jobs.failure import failed_items
-from jobs.lease import describe, holder, last_seen
+from jobs.lease import describe, holder
+from jobs.parts import drivers
 from jobs.prepare import Prepared
 from jobs.store import Store
 
@@ -85,7 +86,7 @@ def state(store: Store) -> dict[str, Any]:
     ]
     culprits = [e for entries in failed_items(store).values() for e in entries]
     errors += [{"item": e["item"], "attempt": e["attempt"], "error": e["error"]} for e in culprits]
-    held = last_seen(store.objects)
+    living = drivers(store)
     seconds = [m["seconds"] for m in markers]
     return {
         "store": store.address,
@@ -100,9 +101,9 @@ def state(store: Store) -> dict[str, Any]:
         "hosts": sorted({m["host"] for m in markers}),
         "devices": sorted({m["device_kind"] for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
-        "running": describe(held) if held else None,
+        "running": "; ".join(map(describe, living[:3])) or None,
         "runs": len([e for e in events if e["event"] == "run"]),
-        "stopped": None if held else _why_stopped(events),
+        "stopped": None if living else _why_stopped(events),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
         "learned": [e["text"] for e in events if e["event"] == "decision"][-5:],
@@ -151,12 +152,11 @@ def history(
 def _with_killed(store: Store) -> list[dict[str, Any]]:
     """All events, and where a driver was killed, one that says so, at its last sign of life."""
     events = read_events(store)
-    held = holder(store.objects)
-    living = last_seen(store.objects)
+    held, living = holder(store.objects), drivers(store)
     for run in unended(events):
         who = {name: run[name] for name in ("host", "pid")}
         same = lambda lease, who=who: lease is not None and who.items() <= lease.items()
-        if same(living):
+        if any(map(same, living)):
             continue
         times = [e["time"] for e in events if e["time"] > run["time"] and e["event"] == "run"]
         at = held["renewed"] if held and same(held) else min(times, default=run["time"])

@@ -114,21 +114,19 @@ def run_parts(
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
     """Before a run: have items that failed by themselves computed again, accept source that has changed.
 
-    Held where a driver runs the store.
+    Held where a driver runs the store; JobError, and nothing is changed, where changes are not accepted.
     """
     if not (failed or changes):
         return
     refuse_mixture(store, None)
-    lease = Lease.take(store.objects, store.address)
-    try:
+    with Lease.take(store.objects, store.address).held(Stop()):
         events = Events(store)
         if changes and (edited := accept_changes(store)):
             events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
+        refuse_changed(store)  # before anything is taken away
         if failed and (n := forget_failed(store)):
             events.note("decision", text=f"{n} items that failed are computed again")
         events.close()
-    finally:
-        lease.release()
 
 
 class _Driver:

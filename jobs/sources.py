@@ -1,43 +1,60 @@
 """The source code that a job's results come from: its kernel, and what that imports of the user's own and
 of ctd. A store is made by one state of it; where it has been edited since, a run is refused.
 
-Followed are the `import` statements of the kernel's module and of modules whose dotted path is a value of
-the job (a task, a map). Installed packages other than the kernel's own and ctd are not source but versions.
+Followed are the `import` statements, without executing any, of the kernel's module, of the modules that a
+field names as a dotted path (a task, a map), and of ctd.batch. What is followed lies in the kernel's own
+package, in ctd, or in the folders that the job and the kernel are in; the rest are versions, not source.
 """
 
 import ast
 import hashlib
-import importlib.util
-import sysconfig
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from ctd.kernel import Kind, field_kinds, find_module
 from jobs import objects
 from jobs.errors import JobError
 from jobs.job import write_job
 from jobs.spec import JobSpec, find_kernel
 from jobs.store import Store
 
-STANDARD = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
 INSTALLED = {"site-packages", "dist-packages"}
+
+_imported: dict[str, tuple[ModuleSpec, str]] = {}
+"""Module -> (its import, the checksum that its file had when this process first looked after it)."""
+
+
+class SourceDiffers(JobError):
+    """A worker has other source than the store."""
 
 
 def sources_of(spec: JobSpec, base: str) -> dict[str, str]:
-    """Module -> sha256 of its file, for all source code of a job. JobError for an unknown kernel."""
-    find_kernel(spec.kernel, base)  # which puts `base` on the path
-    roots = [_kernel_module(spec.kernel), "ctd.batch", *_named(spec.model_dump(mode="json"))]
-    packages = {root.partition(".")[0] for root in roots}
+    """Module -> sha256 of its file, for all source code of a job.
+
+    JobError for an unknown kernel, or a file that was edited since this process imported it.
+    """
+    kernel = find_kernel(spec.kernel, base)  # which puts `base` on the path
+    root = find_module(spec.kernel)
+    packages = {"ctd", root.partition(".")[0]}
+    folders = {Path(base).resolve(), *_import_folder(root)}
+    kinds = field_kinds(kernel.Params)
+    named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
+    waiting = [root, "ctd.batch", *_named(spec, set(named))]
     found: dict[str, str] = {}
-    waiting = roots
     while waiting:
         module = waiting.pop()
-        if module in found or not _is_own(module, packages) or (path := _file(module)) is None:
+        if module in found or (path := _file(module)) is None:
             continue
-        text = path.read_bytes()
-        found[module] = hashlib.sha256(text).hexdigest()
-        waiting += _imports(text, module, path.name == "__init__.py")
+        top = module.partition(".")[0]
+        if top in packages or folders & _import_folder(top):
+            text = path.read_bytes()
+            found[module] = hashlib.sha256(text).hexdigest()
+            _refuse_stale(module, path, found[module])
+            waiting += _imports(text, module, path.name == "__init__.py")
     return dict(sorted(found.items()))
 
 
@@ -62,8 +79,21 @@ def refuse_changed(store: Store) -> None:
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
             f"{_shortened(edited)}. For results of the new source give --store another path, or delete the store; "
-            f"`ctd resume {store.address} --accept-changes` keeps what is done and goes on with the new source"
+            f"`ctd resume {store.address} --accept-changes` (or the same of run or submit) keeps what is "
+            "done and goes on with the new source"
         )
+
+
+def sources_here(store: Store, host: str) -> dict[str, str]:
+    """What a worker is about to compute with; SourceDiffers where the store was made with other source."""
+    job = store.job
+    here = sources_of(job.spec, job.base)
+    if job.sources and (other := changed(job.sources, here)):
+        raise SourceDiffers(
+            f"{host} has other source than the driver of {_shortened(other)}: it was edited since the run began, "
+            "or another version is installed there"
+        )
+    return here
 
 
 def accept_changes(store: Store) -> list[str]:
@@ -71,9 +101,10 @@ def accept_changes(store: Store) -> list[str]:
     have changed. Committed shards stay, those under way begin anew."""
     job = store.job
     now = sources_of(job.spec, job.base)
-    edited = changed(job.sources, now)
+    edited = changed(job.sources, now) if job.sources else []
     if edited:
         objects.delete_all(store.objects, "run/checkpoints")
+    if now != job.sources:
         store.job = replace(job, sources=now)
         write_job(store.objects, store.job)
     return edited
@@ -83,52 +114,84 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _kernel_module(name: str) -> str:
-    return f"ctd.{name}" if _file(f"ctd.{name}") else name
+def _refuse_stale(module: str, path: Path, sha256: str) -> None:
+    """JobError where this process computes with what a file was before it was edited."""
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    if spec is None:
+        return
+    known, before = _imported.get(module, (None, ""))
+    if known is not spec:  # a reload makes another one
+        _imported[module] = spec, sha256
+    elif before != sha256:
+        raise JobError(
+            f"{path}: was edited after this process imported it; start the process again"
+        )
 
 
-def _named(value: Any) -> Iterator[str]:
-    """The modules that the texts of a job name as `module.attribute`."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _named(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _named(inner)
-    elif isinstance(value, str) and all(part.isidentifier() for part in value.split(".")):
-        module = value.rpartition(".")[0]
-        if module and not module.startswith("ctd.") and _file(module):
-            yield module
+def _named(spec: JobSpec, fields: set[str]) -> Iterator[str]:
+    """The modules that fields name as `module.attribute`, in params and in sweeps."""
+    content = spec.model_dump(mode="json")
+    blocks = [content["params"]]
+    for sweep in content["sweep"] if isinstance(content["sweep"], list) else [content["sweep"]]:
+        blocks += [sweep["grid"], sweep["zip"], sweep["random"]]
+    texts = {
+        text
+        for block in blocks
+        for name, value in block.items()
+        if name.partition(".")[0] in fields
+        for text in _texts(value)
+    }
+    yield from sorted(text.rpartition(".")[0] for text in texts if "." in text)
 
 
-def _is_own(module: str, packages: set[str]) -> bool:
-    """Whether a module belongs to the packages of a job, or lies where nothing is installed."""
-    top = module.partition(".")[0]
-    if top in packages:
-        return True
-    path = _place(top)  # of the package alone: to look for a module inside it would import it
-    if path is None or any(path.is_relative_to(folder) for folder in STANDARD):
-        return False
-    return not INSTALLED & set(path.parts)
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+# --- where modules are ----------------------------------------------------------------------------
+
+
+def _import_folder(module: str) -> set[Path]:
+    """The folder that has the top of this module; none for one that is installed or part of Python."""
+    spec = _spec(module.partition(".")[0])
+    place = _place(spec) if spec else None
+    if place is None or INSTALLED & set(place.parts):
+        return set()
+    return {place.parent.parent if spec and spec.submodule_search_locations else place.parent}
 
 
 def _file(module: str) -> Path | None:
     """The file of a module of Python source, if there is one."""
-    path = _place(module)
-    return path if path and path.suffix == ".py" else None
+    spec = _spec(module)
+    path = Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
+    return path if path and path.suffix == ".py" and path.is_file() else None
 
 
-def _place(module: str) -> Path | None:
-    """The file of a module, or a folder of a package that has none."""
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    if found is None or found.origin in ("built-in", "frozen"):
-        return None
-    folders = list(found.submodule_search_locations or [])
-    place = found.origin or (folders[0] if folders else None)
-    return Path(place).resolve() if place else None
+def _place(spec: ModuleSpec) -> Path | None:
+    """The file of a module, or the like of it in a package that has none."""
+    if spec.has_location and spec.origin:
+        return Path(spec.origin).resolve()
+    folders = list(spec.submodule_search_locations or [])
+    return Path(folders[0]).resolve() / "__init__.py" if folders else None
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is, without importing it or what it is in, as `importlib.util.find_spec` would."""
+    spec, path = None, None
+    parts = module.split(".")
+    for k in range(1, len(parts) + 1):
+        name = ".".join(parts[:k])
+        spec = getattr(sys.modules.get(name), "__spec__", None) or PathFinder.find_spec(name, path)
+        if spec is None:
+            return None
+        if k < len(parts) and spec.submodule_search_locations is None:
+            return None
+        path = list(spec.submodule_search_locations or [])
+    return spec
 
 
 def _imports(text: bytes, module: str, is_package: bool) -> Iterator[str]:

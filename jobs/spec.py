@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from pydantic import (
 )
 
 from ctd.contract import located
-from ctd.kernel import Kernel, UnknownKernel, load_kernel
+from ctd.kernel import Kernel, UnknownKernel, find_module, load_kernel
 from jobs.errors import JobError, explain
 from jobs.search.spec import Halving, Population, Search
 from jobs.sweep import Sweep, Sweeps
@@ -44,11 +45,12 @@ class _Yaml(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> Any:
         """A mapping as it is written: PyYAML would let the last of two equal keys win."""
         node = super().compose_mapping_node(anchor)
-        lines: dict[str, int] = {}
+        lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
-            if (name := str(key.value)) in lines:
+            name = key.tag, str(key.value)
+            if name in lines and name[0] != "tag:yaml.org,2002:merge":
                 raise yaml.composer.ComposerError(
-                    problem=f"{name!r} is given twice, first in line {lines[name]}; keep one of them",
+                    problem=f"{name[1]!r} is given twice, first in line {lines[name]}; keep one of them",
                     problem_mark=key.start_mark,
                 )
             lines[name] = key.start_mark.line + 1
@@ -267,11 +269,21 @@ def find_kernel(name: str, base: str) -> Kernel:
     if base not in sys.path:
         sys.path.insert(0, base)
     try:
-        return load_kernel(name)
+        kernel = load_kernel(name)
     except UnknownKernel as error:
         raise JobError(str(error)) from None
     except Exception as error:
         raise JobError(f"kernel: {name}: cannot be imported: {located(error)}") from error
+    here = PathFinder.find_spec(name.partition(".")[0], [base])
+    used = sys.modules[find_module(name)]
+    top = sys.modules[used.__name__.partition(".")[0]]
+    beside = here.origin if here else None
+    if beside and top.__name__ != "ctd" and not Path(beside).samefile(top.__file__ or beside):
+        raise JobError(
+            f"kernel: {name}: this process has another module of that name, {top.__file__}, than the one beside the "
+            f"job, {beside}; run the jobs one by one, or name the modules apart"
+        )
+    return kernel
 
 
 def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:

@@ -15,7 +15,7 @@ that appending a sweep to the list leaves the older items' ids, and with them th
 import builtins
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -42,7 +42,8 @@ def _one_of(message: str, *forms: str) -> Discriminator:
     it, an error would tell of all the forms that a value is not."""
 
     def tag(value: Any) -> str | None:
-        if isinstance(value, list):
+        # From Python an axis may be a tuple, a range or an array.
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | BaseModel):
             return "[list]" if "list" in forms else None
         keys = value if isinstance(value, Mapping) else [type(value).__name__.lower()]
         found = [form for form in forms if form in keys]
@@ -273,6 +274,6 @@ def join(
 
 Sweeps = Annotated[
     Annotated[Sweep, Tag("[sweep]")] | Annotated[list[Sweep], Tag("[list]")],
-    Discriminator(lambda value: "[list]" if isinstance(value, list) else "[sweep]"),
+    Discriminator(lambda value: "[list]" if isinstance(value, list | tuple) else "[sweep]"),
 ]
 """One sweep, or several that follow one another."""

@@ -6,7 +6,7 @@ import pytest
 
 from ctd.contract import located
 from jobs.errors import JobError
-from jobs.run import SerialExecutor, open_or_create
+from jobs.run import SerialExecutor, open_or_create, run_shards
 from jobs.spec import parse_job
 from jobs.store import Store
 
@@ -78,6 +78,33 @@ def make(tmp_path, monkeypatch):
 
 def test_a_kernel_that_is_right_makes_a_store(make):
     assert make(RIGHT).names(0) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("init", "advance"),
+    [
+        ('{"x": shared, "k": 0}', '{"x": s["x"], "k": s["k"] + jnp.int32(1)}'),
+        ('{"x": jnp.full(3, 0.0), "k": 0}', '{"x": s["x"] * jnp.bfloat16(2), "k": s["k"] + 1}'),
+        ('{"x": shared, "k": 0, "key": key, "none": None}', '{**s, "k": s["k"] + 1}'),
+    ],
+)
+def test_a_state_of_python_numbers_is_right(make, init, advance):
+    text = RIGHT.replace('{"x": shared, "k": jnp.int32(0)}', init)
+    text = text.replace('{"x": traced.rate * s["x"], "k": s["k"] + 1}', advance)
+    store = make(text)
+    run_shards(store, SerialExecutor(1))
+    assert store.done() == {0}
+
+
+def test_a_load_that_fails_in_a_worker_is_tried_again(make):
+    text = RIGHT.replace("def load(inputs):", "CALLS = []\ndef load(inputs):\n    CALLS.append(0)")
+    store = make(
+        text.replace(
+            "    return jnp.ones", "    if len(CALLS) == 2: raise RuntimeError\n    return jnp.ones"
+        )
+    )
+    progress = run_shards(store, SerialExecutor(1))
+    assert (progress.retried, store.done()) == (1, {0})
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

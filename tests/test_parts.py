@@ -1,12 +1,16 @@
 """jobs.parts: drivers that share a store deal its shards out, and do not mix with one that has it all."""
 
+import os
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
+from jobs.events import Events
 from jobs.lease import Held, Lease
 from jobs.parts import Part, open_parts, refuse_mixture
+from jobs.report import history, state
 from jobs.run import SerialExecutor, open_or_create, read_events, run_parts, run_shards
 from jobs.spec import parse_job
 from jobs.stop import Stop
@@ -59,6 +63,19 @@ def test_held_part_is_left_alone(store):
     assert [part.number for part in open_parts(store, 2, 3)] == [1]
     run_shards(store, SerialExecutor(1))
     assert len(store.done()) == 12
+
+
+def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
+    events = Events(store)
+    events.note("run", host=socket.gethostname(), pid=os.getpid())
+    events.flush()
+    with Lease.take(Part(1, 3).place(store), store.address).held(Stop()):
+        found = state(store)
+        assert f"process {os.getpid()} of " in found["running"]
+        assert found["stopped"] is None
+        assert [event["event"] for event in history(store)] == ["run"]
+    assert "was killed" in state(store)["stopped"]
+    assert [event["event"] for event in history(store)] == ["run", "killed"]
 
 
 def test_parts_beside_a_driver_of_the_whole(store):

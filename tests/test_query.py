@@ -233,6 +233,22 @@ def test_query_refuses(store, asked, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("n_steps", ": the job does not sweep it, and all its items have 7"),
+        ("zzz", "; known: "),
+        ("norm desc", "; --sort=-norm sorts by it"),
+        ("norm asc", "; --sort=norm sorts by it"),
+        ("arrived", "; a text is written in quotes, 'arrived'"),
+    ],
+)
+def test_hints_at_what_an_unknown_column_may_mean(store, name, said):
+    with pytest.raises(JobError) as caught:
+        query(store, sort=name)
+    assert said in str(caught.value)
+
+
 def test_aggregates_are_called_as_written():
     labels = [entry.label for entry in parse_aggregates("q95( x ),quantile(x,.9), mean(a>1)")]
     assert labels == ["q95(x)", "quantile(x, 0.9)", "mean(a > 1)"]

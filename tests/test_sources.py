@@ -19,7 +19,8 @@ from jobs.run import (
     reconsider,
     run_shards,
 )
-from jobs.sources import combined, sources_of
+from jobs.sealed import seal
+from jobs.sources import SourceDiffers, combined, sources_of
 from jobs.spec import parse_job
 from jobs.stop import Stop
 from jobs.store import Store
@@ -125,6 +126,64 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path):
     assert said == [f"changed source accepted: {own}_parts.factor"]
 
 
+def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp_path):
+    store = make(own, tmp_path)
+    run_shards(store, SerialExecutor(1))
+    objects.write(store.objects, "run/failed/0/000000.json", seal({"rows": [{"row": 0}]}))
+    edit(tmp_path, own, 5.0)
+    with pytest.raises(JobError, match="has changed since"):
+        reconsider(Store.open(store.address), failed=True)
+    assert store.done() == {0, 1}
+    reconsider(Store.open(store.address), failed=True, changes=True)
+    assert store.done() == {1}
+
+
+def test_a_process_that_has_imported_what_was_edited_since_is_refused(own, tmp_path):
+    store = make(own, tmp_path)
+    (tmp_path / f"{own}_parts" / "factor.py").write_text("FACTOR = 5.0\n")
+    with pytest.raises(JobError, match=r"factor.py: was edited after this process imported it"):
+        run_shards(store, SerialExecutor(1))
+    importlib.reload(sys.modules[f"{own}_parts.factor"])
+    with pytest.raises(JobError, match="has changed since"):
+        run_shards(store, SerialExecutor(1))
+
+
+def test_sources_execute_nothing(own, tmp_path, monkeypatch):
+    (tmp_path / "loud.py").write_text("raise SystemExit('executed')\n")
+    package = tmp_path / "loud_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('executed')\n")
+    (package / "inner.py").write_text("")
+    kernel = tmp_path / f"{own}.py"
+    kernel.write_text(kernel.read_text() + "\ndef late():\n    import loud, loud_package.inner\n")
+    found = sources_of(job(own), str(tmp_path))
+    assert {"loud", "loud_package", "loud_package.inner"} <= found.keys()
+    assert not {"loud", "loud_package"} & sys.modules.keys()
+
+
+def test_sources_are_not_looked_for_in_the_names_of_files():
+    spec = parse_job({"kernel": "lfads", "params": {"data": "jax.h5"}}, "job")
+    assert (
+        sources_of(spec, BASE).keys()
+        == sources_of(parse_job({"kernel": "lfads"}, "job"), BASE).keys()
+    )
+
+
+def test_a_kernel_may_be_called_like_a_module_of_ctd(own, tmp_path):
+    (tmp_path / "curves.py").write_text((tmp_path / f"{own}.py").read_text())
+    assert "curves" in sources_of(job("curves"), str(tmp_path))
+    del sys.modules["curves"]
+
+
+def test_another_module_of_the_same_name_is_refused(own, tmp_path):
+    sources_of(job(own), str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / f"{own}.py").write_text((tmp_path / f"{own}.py").read_text())
+    with pytest.raises(JobError, match="this process has another module of that name"):
+        sources_of(job(own), str(other))
+
+
 def test_a_complete_store_of_other_source_is_not_taken_for_the_jobs(own, tmp_path):
     store = make(own, tmp_path)
     run_shards(store, SerialExecutor(1))
@@ -155,9 +214,9 @@ def test_a_worker_with_other_source_computes_nothing(own, tmp_path):
             edit(tmp_path, own, 5.0)
             super().start(address)
 
-    progress = run_shards(store, Edits(1))
+    with pytest.raises(SourceDiffers, match="has other source than the driver"):
+        run_shards(store, Edits(1))
     assert store.done() == set()
-    assert all("has other source than the driver" in text for text in progress.failed.values())
 
 
 def test_stores_without_sources_go_on(own, tmp_path):

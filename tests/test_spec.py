@@ -6,7 +6,7 @@ import pytest
 
 from ctd.kernel import load_kernel
 from jobs.errors import JobError
-from jobs.spec import job_schema, parse_job, read_job
+from jobs.spec import job_schema, parse_job, read_content, read_job
 
 
 def test_read_job_yaml_and_json_agree(job_file):
@@ -85,6 +85,13 @@ def test_read_job_of_what_is_no_job_file(tmp_path, name, said):
     (tmp_path / "s.zarr" / "zarr.json").write_text("{}")
     with pytest.raises(JobError, match=said):
         read_job(tmp_path / name)
+
+
+def test_read_job_takes_two_merges_and_keys_of_two_types(job_file):
+    text = "kernel: toy\nparams: {<<: {n: 1}, <<: {rate: 0.5}}\ngather: {1: a, '1': b}"
+    spec = read_content(job_file(text))
+    assert spec["params"] == {"n": 1, "rate": 0.5}
+    assert spec["gather"] == {1: "a", "1": "b"}
 
 
 def test_read_job_merges_and_overrides_by_anchors(job_file):

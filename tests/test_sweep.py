@@ -106,6 +106,11 @@ def test_sweep_refuses(given, text):
     assert caught.value.error_count() == 1  # of the form that was meant, not of all there are
 
 
+def test_axes_from_python_may_be_any_sequence():
+    for axis in ((1, 2), range(1, 3), np.array([1, 2])):
+        assert Sweep.model_validate({"grid": {"a": axis}}).count() == 2
+
+
 def test_join_keeps_earlier_items():
     first = Sweep.model_validate({"grid": {"a": [1, 2]}})
     second = Sweep.model_validate({"grid": {"b": [5.0, 6.0]}})
