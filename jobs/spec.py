@@ -12,6 +12,7 @@ run:    {retries: 2}                               how it is run: changes no res
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -274,16 +275,22 @@ def find_kernel(name: str, base: str) -> Kernel:
         raise JobError(str(error)) from None
     except Exception as error:
         raise JobError(f"kernel: {name}: cannot be imported: {located(error)}") from error
-    here = PathFinder.find_spec(name.partition(".")[0], [base])
-    used = sys.modules[find_module(name)]
-    top = sys.modules[used.__name__.partition(".")[0]]
-    beside = here.origin if here else None
-    if beside and top.__name__ != "ctd" and not Path(beside).samefile(top.__file__ or beside):
-        raise JobError(
-            f"kernel: {name}: this process has another module of that name, {top.__file__}, than the one beside the "
-            f"job, {beside}; run the jobs one by one, or name the modules apart"
-        )
+    _refuse_namesake(name, base)
     return kernel
+
+
+def _refuse_namesake(name: str, base: str) -> None:
+    """JobError where this process has a module from elsewhere in place of the one beside the job."""
+    top = sys.modules[find_module(name).partition(".")[0]]
+    here = PathFinder.find_spec(name.partition(".")[0], [base])
+    beside, used = here.origin if here else None, top.__file__
+    if top.__name__ == "ctd" or not beside or not used:
+        return
+    if not os.path.samefile(beside, used) and Path(beside).read_bytes() != Path(used).read_bytes():
+        raise JobError(
+            f"kernel: {name}: this process has another module of that name, {used}, than the one beside "
+            f"the job, {beside}; run the jobs one by one, or name the modules apart"
+        )
 
 
 def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:

@@ -457,8 +457,9 @@ def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
 @pytest.mark.slow
 def test_workers_that_die_at_once_end_the_run(pool, folder):
     module = folder / "stillborn_kernel.py"
-    module.write_text(KERNEL)
+    sign = folder / "stillborn"
+    module.write_text(f"import os\nif os.path.exists({str(sign)!r}):\n    os._exit(3)\n{KERNEL}")
     store = make(folder, pool, "stillborn", {"fault": [0]}, kernel="stillborn_kernel")
-    module.write_text("import os; os._exit(3)")
+    sign.touch()
     with pytest.raises(JobError, match="no worker could start"):
         run_shards(store, pool)

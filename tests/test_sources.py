@@ -179,7 +179,10 @@ def test_another_module_of_the_same_name_is_refused(own, tmp_path):
     sources_of(job(own), str(tmp_path))
     other = tmp_path / "other"
     other.mkdir()
-    (other / f"{own}.py").write_text((tmp_path / f"{own}.py").read_text())
+    copy = other / f"{own}.py"
+    copy.write_text((tmp_path / f"{own}.py").read_text())
+    sources_of(job(own), str(other))
+    copy.write_text(copy.read_text() + "# another\n")
     with pytest.raises(JobError, match="this process has another module of that name"):
         sources_of(job(own), str(other))
 
