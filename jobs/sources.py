@@ -66,15 +66,14 @@ def combined(sources: Mapping[str, str]) -> str:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The modules that were edited, added or removed."""
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    """The modules that were edited. One that only one side follows lies elsewhere on the other, installed or
+    not; one that a kernel has newly imported shows in the module that imports it."""
+    return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
 def refuse_changed(store: Store) -> None:
     """JobError where the source of a job is not what its store was made with."""
     job = store.job
-    if not job.sources:  # made before sources were kept
-        return
     if edited := changed(job.sources, sources_of(job.spec, job.base)):
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
@@ -84,16 +83,16 @@ def refuse_changed(store: Store) -> None:
         )
 
 
-def sources_here(store: Store, host: str) -> dict[str, str]:
-    """What a worker is about to compute with; SourceDiffers where the store was made with other source."""
+def source_here(store: Store, host: str) -> str:
+    """The digest of what a worker is about to compute with; SourceDiffers where that is not the store's."""
     job = store.job
     here = sources_of(job.spec, job.base)
-    if job.sources and (other := changed(job.sources, here)):
+    if other := changed(job.sources, here):
         raise SourceDiffers(
             f"{host} has other source than the driver of {_shortened(other)}: it was edited since the run began, "
             "or another version is installed there"
         )
-    return here
+    return combined(job.sources or here)
 
 
 def accept_changes(store: Store) -> list[str]:
@@ -101,10 +100,10 @@ def accept_changes(store: Store) -> list[str]:
     have changed. Committed shards stay, those under way begin anew."""
     job = store.job
     now = sources_of(job.spec, job.base)
-    edited = changed(job.sources, now) if job.sources else []
+    edited = changed(job.sources, now)
     if edited:
         objects.delete_all(store.objects, "run/checkpoints")
-    if now != job.sources:
+    if edited or not job.sources:
         store.job = replace(job, sources=now)
         write_job(store.objects, store.job)
     return edited

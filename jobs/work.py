@@ -26,7 +26,7 @@ from jobs.provenance import host, said
 from jobs.reduce import reduce_group
 from jobs.search.run import HalvingRun, PopulationRun, SearchRun
 from jobs.search.spec import Halving
-from jobs.sources import combined, sources_here
+from jobs.sources import source_here
 from jobs.spec import find_kernel
 from jobs.store import Store
 
@@ -93,7 +93,7 @@ class Worker:
         self.kernel = self.store.kernel
         self.science = find_kernel(self.job.spec.kernel, self.job.base)
         """The kernel without what a search adds to its results: what is compiled is the same."""
-        self.source = combined(sources_here(self.store, socket.gethostname()))
+        self.source = source_here(self.store, socket.gethostname())
 
     def interrupt(self) -> None:
         """Leave the running shard, and every later one, at its next checkpoint; from any thread."""

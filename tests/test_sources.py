@@ -75,6 +75,10 @@ def make(name, folder, store="s.zarr", spec=None):
 
 def edit(folder, name, value):
     (folder / f"{name}_parts" / "factor.py").write_text(f"FACTOR = {value}\n")
+    forget(name)
+
+
+def forget(name):
     importlib.invalidate_caches()
     for module in [m for m in sys.modules if m.startswith(name)]:
         del sys.modules[module]
@@ -220,6 +224,19 @@ def test_a_worker_with_other_source_computes_nothing(own, tmp_path):
     with pytest.raises(SourceDiffers, match="has other source than the driver"):
         run_shards(store, Edits(1))
     assert store.done() == set()
+
+
+def test_a_module_that_lies_elsewhere_on_another_machine_is_no_change(own, tmp_path, monkeypatch):
+    store = make(own, tmp_path)
+    assert f"{own}_parts.factor" in store.job.sources
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (tmp_path / f"{own}_parts").rename(installed / f"{own}_parts")
+    monkeypatch.syspath_prepend(str(installed))
+    forget(own)
+    assert f"{own}_parts.factor" not in sources_of(job(own), str(tmp_path))
+    run_shards(store, SerialExecutor(1))
+    assert {marker["source"] for marker in store.markers()} == {combined(store.job.sources)}
 
 
 def test_stores_without_sources_go_on(own, tmp_path):
