@@ -10,6 +10,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -40,7 +41,9 @@ def sources_of(spec: JobSpec, base: str) -> dict[str, str]:
     kernel = find_kernel(spec.kernel, base)  # which puts `base` on the path
     root = find_module(spec.kernel)
     packages = {"ctd", root.partition(".")[0]}
-    folders = {Path(base).resolve(), *_import_folder(root)}
+    folders = _import_folder(root)
+    with suppress(OSError):  # "." of a Ray job, whose folder Ray has replaced under it
+        folders.add(Path(base).resolve())
     kinds = field_kinds(kernel.Params)
     named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
     waiting = [root, "ctd.batch", *_named(spec, set(named))]

@@ -173,6 +173,16 @@ def test_sources_are_not_looked_for_in_the_names_of_files():
     )
 
 
+def test_sources_are_found_where_the_current_folder_is_no_more(own, tmp_path, monkeypatch):
+    here = sources_of(job(own), str(tmp_path))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    assert sources_of(job(own), ".") == here
+    gone.rmdir()  # Ray does so, once the driver of a job has begun
+    assert sources_of(job(own), ".") == here
+
+
 def test_a_kernel_may_be_called_like_a_module_of_ctd(own, tmp_path):
     (tmp_path / "curves.py").write_text((tmp_path / f"{own}.py").read_text())
     assert "curves" in sources_of(job("curves"), str(tmp_path))
