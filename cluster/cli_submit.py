@@ -76,9 +76,7 @@ def submit(
     """Send a job file to a cluster; it goes on over as many allocations as it takes."""
     from cluster.submit import submit as send
 
-    submission, text = send(
-        job, cluster, overrides, store, dry_run, array, failed, accept_changes
-    )  # fmt: skip
+    submission, text = send(job, cluster, overrides, store, dry_run, array, failed, accept_changes)
     if submission is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return

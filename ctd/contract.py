@@ -13,6 +13,9 @@ from jax.errors import ConcretizationTypeError
 
 from ctd.kernel import Kernel
 
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of installed packages, on any machine."""
+
 LINES = 4
 """How many lines of the kernel's own source an error shows, the innermost last."""
 
@@ -73,7 +76,7 @@ def _is_own(filename: str) -> bool:
         Path(__file__).parent / name for name in ("contract.py", "kernel.py", "batch.py")
     }
     others = path.is_relative_to(Path(__file__).parents[1] / "jobs") or path in runs_kernels
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    installed = INSTALLED & set(path.parts)
     standard = path.is_relative_to(sysconfig.get_path("stdlib")) or filename.startswith("<")
     return not (others or installed or standard)
 

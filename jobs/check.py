@@ -5,7 +5,6 @@
     commit markers              carry their own checksums; without one its shard is computed again
     rows of committed shards    every storage object there, checksums as in the marker
     reductions                  checksums taken by gather; reduced again
-
     events of runs that ended   checksums taken at the end; nothing makes them again
 
 A repair removes the markers of damaged shards, and `resume` computes them. Leases, requests and submissions
@@ -27,7 +26,7 @@ from jobs.job import CREATING, JOB, JOB_COPY
 from jobs.lease import Lease
 from jobs.measure import shapes_and_coords
 from jobs.plan import Shard, expand
-from jobs.sealed import digest, is_intact, read_sums, seal, sums_key, unseal, write_sums
+from jobs.sealed import digest, is_intact, read_sums, seal, sums_key, sums_name, unseal, write_sums
 from jobs.store import Store
 
 
@@ -93,7 +92,7 @@ class _Check:
             if self.repair:
                 self._write(key, objects.read(made.objects, key) or b"")
             sums = read_sums(made.objects, "created") or {}
-        bad = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+        bad = self._altered(sums)
         # gather adds to the root's metadata and has its own checksum of it.
         if "zarr.json" in bad and self._root_is_as_gathered():
             bad.remove("zarr.json")
@@ -247,11 +246,11 @@ class _Check:
         noted: dict[str, list[str]] = {}
         for key in sorted(objects.keys(self.objects, "run/events")):
             noted.setdefault(key.removeprefix("run/").rpartition("-")[0], []).append(key)
-        seals = {key[9:-5] for key in objects.keys(self.objects, "run/sums/events")}
+        seals = self._seals("events")
         for name in sorted(noted.keys() | seals):
             sums, keys = read_sums(self.objects, name), noted.get(name, [])
             if sums is not None:
-                bad = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+                bad = self._altered(sums)
             else:  # of a driver that was killed there is none
                 ended = any(
                     b'"event": "end"' in (objects.read(self.objects, k) or b"") for k in keys
@@ -277,7 +276,7 @@ class _Check:
             return
         own = read_sums(self.objects, "gathered")
         made = unseal(objects.read(self.objects, sums_key("gathered"))) or {}
-        seals = {key[9:-5] for key in objects.keys(self.objects, "run/sums/gathered")}
+        seals = self._seals("gathered")
         bad: dict[str, list[str]] = {}  # what is to be gathered again -> the objects that are wrong
         for name in [
             "gathered",
@@ -287,7 +286,7 @@ class _Check:
             if sums is None:
                 wrong = [sums_key(name)]
             else:
-                wrong = [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+                wrong = self._altered(sums)
             if wrong:
                 bad[name] = wrong
         states = {key: self._state(key) for keys in bad.values() for key in keys}
@@ -306,6 +305,14 @@ class _Check:
         return _exists(self.objects, sums_key("gathered")) or any(
             True for part in GATHERED for _ in objects.keys(self.objects, part)
         )
+
+    def _seals(self, folder: str) -> set[str]:
+        """The names of the checksums below a folder of run/sums."""
+        return {sums_name(key) for key in objects.keys(self.objects, f"run/sums/{folder}")}
+
+    def _altered(self, sums: Mapping[str, str]) -> list[str]:
+        """The objects that are not as their checksums say."""
+        return [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
 
     def _state(self, key: str) -> str:
         return "damaged" if _exists(self.objects, key) else "missing"

@@ -328,9 +328,8 @@ def forget_failed(store: Store) -> int:
     store's lease; returns how many items there were."""
     found = failed_items(store)
     if found:
-        objects.delete(
-            store.objects, sums_key("gathered")
-        )  # else it tells by the numbers of shards
+        # Whether the tables are up to date is told by the numbers of shards alone.
+        objects.delete(store.objects, sums_key("gathered"))
     for group, number in found:
         # The marker first: without the note, it would miss rows that nothing explains.
         for folder in ("done", "failed"):

@@ -26,9 +26,8 @@ def said(error: BaseException) -> str:
         text = objects.reason(error) if objects.is_storage_error(error) else str(error)
     except Exception:
         text = "(no readable text)"
-    if (
-        "Traceback (most recent call last)" in text
-    ):  # of a callback, whose last line says what it was
+    if "Traceback (most recent call last)" in text:
+        # Of a callback: its last line says what it was.
         ends = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
         return ends[-1][:2000] if ends else text[:2000]
     return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]

@@ -169,8 +169,9 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
 def _hint(store: Store, name: str, known: set[str]) -> str:
     """What may have been meant by a column that no table has."""
     column, _, word = name.partition(" ")
-    if word.strip().lower() in ("asc", "desc") and column in known:
-        return f"; --sort={'-' * (word.strip().lower() == 'desc')}{column} sorts by it"
+    sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
+    if sign is not None and column in known:
+        return f"; --sort={sign}{column} sorts by it"
     value: Any = attributes(store.results(0))["params"]
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

@@ -121,9 +121,10 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
     refuse_mixture(store, None)
     with Lease.take(store.objects, store.address).held(Stop()):
         events = Events(store)
-        if changes and (edited := accept_changes(store)):
+        if not changes:
+            refuse_changed(store)  # before anything is taken away
+        elif edited := accept_changes(store):
             events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
-        refuse_changed(store)  # before anything is taken away
         if failed and (n := forget_failed(store)):
             events.note("decision", text=f"{n} items that failed are computed again")
         events.close()
@@ -172,10 +173,14 @@ class _Driver:
     def run(self) -> None:
         """Until every shard is committed or given up, or the run is stopped."""
         executor, progress = self.executor, self.progress
+        who: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
         self.events.note(
-            "run", executor=executor.name, pending=len(self.queue), workers=executor.workers(),
-            host=socket.gethostname(), pid=os.getpid(),
-        )  # fmt: skip
+            "run",
+            executor=executor.name,
+            pending=len(self.queue),
+            workers=executor.workers(),
+            **who,
+        )
         self.events.flush()  # at once: a driver that is killed says nothing later
         self.listener(progress)
         try:
@@ -199,8 +204,7 @@ class _Driver:
         finally:
             self.events.note(
                 "end", done=progress.shards_done, failed=len(progress.failed),
-                stopped=self.stop.reason, lost=sorted(self.running),
-                host=socket.gethostname(), pid=os.getpid(),
+                stopped=self.stop.reason, lost=sorted(self.running), **who,
             )  # fmt: skip
             self.events.close()
 

@@ -59,6 +59,11 @@ def sums_key(name: str) -> str:
     return f"run/sums/{name}.json"
 
 
+def sums_name(key: str) -> str:
+    """The inverse of `sums_key`."""
+    return key.removeprefix("run/sums/").removesuffix(".json")
+
+
 def digest(data: Buffer) -> str:
     """sha256, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

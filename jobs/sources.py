@@ -16,14 +16,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from ctd.contract import INSTALLED
 from ctd.kernel import Kind, field_kinds, find_module
 from jobs import objects
 from jobs.errors import JobError
 from jobs.job import write_job
 from jobs.spec import JobSpec, find_kernel
 from jobs.store import Store
-
-INSTALLED = {"site-packages", "dist-packages"}
 
 _imported: dict[str, tuple[ModuleSpec, str]] = {}
 """Module -> (its import, the checksum that its file had when this process first looked after it)."""
@@ -63,9 +62,8 @@ def sources_of(spec: JobSpec, base: str) -> dict[str, str]:
 
 def combined(sources: Mapping[str, str]) -> str:
     """One short digest for all of them, as commit markers have it."""
-    return hashlib.sha256("".join(f"{k} {v}\n" for k, v in sources.items()).encode()).hexdigest()[
-        :12
-    ]
+    text = "".join(f"{module} {sha256}\n" for module, sha256 in sources.items())
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -169,7 +167,7 @@ def _import_folder(module: str) -> set[Path]:
 def _file(module: str) -> Path | None:
     """The file of a module of Python source, if there is one."""
     spec = _spec(module)
-    path = Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
+    path = _place(spec) if spec else None
     return path if path and path.suffix == ".py" and path.is_file() else None
 
 

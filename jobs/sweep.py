@@ -100,7 +100,10 @@ Axis = Annotated[
     _one_of(
         "a list, or one of {range: n}, {linspace: [first, last, count]} and "
         "{geomspace: [first, last, count]} expected",
-        *("list", "range", "linspace", "geomspace"),
+        "list",
+        "range",
+        "linspace",
+        "geomspace",
     ),
 ]
 
@@ -154,7 +157,10 @@ Distribution = Annotated[
     _one_of(
         "one of {uniform: [low, high]}, {loguniform: [low, high]}, {integers: [low, high]} and "
         "{choice: [a, b]} expected",
-        *("uniform", "loguniform", "integers", "choice"),
+        "uniform",
+        "loguniform",
+        "integers",
+        "choice",
     ),
 ]
 
