@@ -100,9 +100,13 @@ def draw_dropout(
 
 
 def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:
-    """n numbers in [0, 1), in steps of 2^-16: fine enough for a rate, at half the price of full ones."""
-    pairs = jax.random.bits(key, (-(-n // 2),), jnp.uint32)
-    return lax.bitcast_convert_type(pairs, jnp.uint16).ravel()[:n].astype(dtype) / 65536
+    """n numbers in [0, 1), in steps of 2^-16: fine enough for a rate.
+
+    The words of split keys: all that the generator makes, where `jax.random.bits` keeps half of them.
+    """
+    words = jax.random.key_data(key).size
+    made = jax.random.key_data(jax.random.split(key, -(-n // (2 * words))))
+    return lax.bitcast_convert_type(made, jnp.uint16).ravel()[:n].astype(dtype) / 65536
 
 
 def spread_weights(dataset: Dataset, weights: jax.Array, n_steps: int, n_units: int) -> jax.Array:

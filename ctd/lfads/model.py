@@ -25,6 +25,16 @@ import numpy as np
 from jax import lax
 
 from ctd.cells import CANDIDATE_BIAS
+from ctd.lfads.recurrence import (
+    Drives,
+    Gru,
+    Loop,
+    Units,
+    masked,
+    product,
+    run_gru,
+    run_loop,
+)
 
 Tree = Any
 
@@ -182,20 +192,20 @@ def encode(
 
     data: (encoded time, trial, encoded unit); n_steps is the length of a trial, held-out bins included.
     """
-    data = _drop(data, noise.data)
+    data = masked(data, noise.data)
     forward = _run_encoder(weights["encoder_forward"], data)
-    backward = _run_encoder(weights["encoder_backward"], data[::-1])[::-1]
-    ends = _drop(jnp.concatenate([forward[-1], backward[0]], axis=-1), noise.ends)
-    mean, log_variance = jnp.split(_affine(weights["ic"], ends), 2, axis=-1)
+    backward = _run_encoder(weights["encoder_backward"], data, reverse=True)
+    ends = masked(jnp.concatenate([forward[-1], backward[0]], axis=-1), noise.ends)
+    mean, log_variance = jnp.split(ends @ weights["ic"]["w"].T + weights["ic"]["b"], 2, axis=-1)
     variance = jnp.exp(log_variance) + floor
     if not static.controller:
         return Encoded(mean, variance, None)
     both = jnp.concatenate([_shift(forward, static.lag), _shift(backward, -static.lag)], axis=-1)
-    both = _drop(both, noise.encoded)
+    both = masked(both, noise.encoded)
     # What the encoder has not seen is 0 to the controller, as where the lag hides it.
     both = jnp.pad(both, ((0, n_steps - len(both)), (0, 0), (0, 0)))
-    from_data = _input_weights(weights["controller"])[: both.shape[-1]]
-    return Encoded(mean, variance, both @ from_data + _bias(weights["controller"]))
+    from_data = _inputs(weights["controller"], 0, both.shape[-1])
+    return Encoded(mean, variance, product(both, from_data))
 
 
 def decode(
@@ -205,105 +215,54 @@ def decode(
 
     external: (time, trial, external input).
     """
-    generator = weights["generator"]
+    generator, output = weights["generator"], weights["output"]
     g0 = encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic
     readout = factor_weights(generator).T
-    from_inputs = _input_weights(generator)
-    n_inferred = len(from_inputs) - external.shape[-1]
-    drive = external @ from_inputs[n_inferred:] + _bias(generator)
+    n_inferred = noise.inputs.shape[-1]
+    # Without external inputs these are zeros, which a controlled generator need not add.
+    from_external = product(external, _inputs(generator, n_inferred))
     if encoded.drive is None:
-        states = _run_gru(generator, g0, drive)
-        factors = _drop(states, noise.states) @ readout
-        mean = variance = jnp.zeros((*external.shape[:2], 0), drive.dtype)
+        states = run_gru(_recurrent(generator), g0, from_external)
+        factors = product(masked(states, noise.states), readout)
+        mean = variance = jnp.zeros((*external.shape[:2], 0), g0.dtype)
     else:
-        states, factors, mean, variance = _run_controlled(
-            weights, g0, (encoded.drive, drive, noise.inputs, noise.states), readout, floor
+        controller, moments = weights["controller"], weights["inputs"]
+        loop = Loop(
+            controller=_recurrent(controller),
+            feedback=_inputs(controller, -readout.shape[1]),
+            moments=moments["w"].T,
+            moments_bias=moments["b"],
+            generator=_recurrent(generator),
+            from_inputs=_inputs(generator, 0, n_inferred),
+            readout=readout,
         )
-    return Decoded(states, factors, mean, variance, _affine(weights["output"], factors))
+        c0 = jnp.broadcast_to(controller["h0"], (len(g0), len(controller["h0"])))
+        given = from_external if external.shape[-1] else None
+        drives = Drives(encoded.drive, given, noise.inputs, noise.states)
+        states, factors, mean, variance = run_loop(loop, (c0, g0, g0 @ readout), drives, floor)
+    log_rates = product(factors, output["w"].T) + output["b"]
+    return Decoded(states, factors, mean, variance, log_rates)
 
 
-# --- recurrences ----------------------------------------------------------------------------------
-
-
-def _gru_step(recurrent: tuple[jax.Array, jax.Array], h: jax.Array, drive: jax.Array) -> jax.Array:
-    """One step of `ctd.cells.gru` for rows of trials; drive (trial, 3n) is the input part with biases."""
-    gates, candidate = recurrent
-    n = h.shape[-1]
-    r, u = jnp.split(jax.nn.sigmoid(h @ gates + drive[:, : 2 * n]), 2, axis=-1)
-    c = jnp.tanh((r * h) @ candidate + drive[:, 2 * n :])
-    return u * h + (1 - u) * c
-
-
-def _run_gru(cell: Tree, start: jax.Array, drive: jax.Array) -> jax.Array:
-    """(time, trial, unit) states."""
-    recurrent = _recurrent_weights(cell)
-
-    def step(h: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h = _gru_step(recurrent, h, drive)
-        return h, h
-
-    return lax.scan(step, start, drive)[1]
-
-
-def _run_controlled(
-    weights: Tree, g0: jax.Array, drives: tuple[Any, ...], readout: jax.Array, floor: Any
-) -> tuple[jax.Array, ...]:
-    """Controller and generator in turn: states, factors, means and variances of the inferred inputs.
-
-    drives: (time, trial, ...) the data's part of the controller's input, the external part of the
-    generator's, noise of the inputs, mask of the states that the factors see or None.
-    """
-    controller, generator = weights["controller"], weights["generator"]
-    c_recurrent, g_recurrent = _recurrent_weights(controller), _recurrent_weights(generator)
-    n_factors = readout.shape[1]
-    feedback = _input_weights(controller)[-n_factors:]
-    n_inferred = drives[2].shape[-1]
-    from_inputs = _input_weights(generator)[:n_inferred]
-
-    def step(carry: tuple[jax.Array, ...], drive: tuple[Any, ...]) -> Any:
-        c, g, f = carry
-        to_controller, to_generator, noise, mask = drive
-        c = _gru_step(c_recurrent, c, to_controller + f @ feedback)
-        mean, log_variance = jnp.split(_affine(weights["inputs"], c), 2, axis=-1)
-        variance = jnp.exp(log_variance) + floor
-        u = mean + jnp.sqrt(variance) * noise
-        g = _gru_step(g_recurrent, g, to_generator + u @ from_inputs)
-        f = _drop(g, mask) @ readout
-        return (c, g, f), (g, f, mean, variance)
-
-    c0 = jnp.broadcast_to(controller["h0"], (len(g0), len(controller["h0"])))
-    return lax.scan(step, (c0, g0, g0 @ readout), drives)[1]
-
-
-def _run_encoder(cell: Tree, data: jax.Array) -> jax.Array:
+def _run_encoder(cell: Tree, data: jax.Array, reverse: bool = False) -> jax.Array:
     """(time, trial, unit) states over data (time, trial, n_in), from the learned first one."""
     start = jnp.broadcast_to(cell["h0"], (data.shape[1], len(cell["h0"])))
-    return _run_gru(cell, start, data @ _input_weights(cell) + _bias(cell))
+    return run_gru(_recurrent(cell), start, product(data, _inputs(cell)), reverse)
 
 
-def _recurrent_weights(cell: Tree) -> tuple[jax.Array, jax.Array]:
-    """Of the gates (n, 2n) and of the candidate (n, n), for products with rows of trials."""
+# --- weights, as the recurrences take them --------------------------------------------------------
+
+
+def _recurrent(cell: Tree) -> Gru:
     n = cell["wCHX"].shape[0]
-    return cell["wRUHX"][:, :n].T, cell["wCHX"][:, :n].T
+    weights = Units(cell["wRUHX"][:, :n].T, cell["wCHX"][:, :n].T)
+    return Gru(weights, jnp.concatenate([cell["bRU"], cell["bC"] + CANDIDATE_BIAS]))
 
 
-def _input_weights(cell: Tree) -> jax.Array:
-    """(n_in, 3n), the columns for the gates r and u and for the candidate."""
+def _inputs(cell: Tree, start: int = 0, stop: int | None = None) -> jax.Array:
+    """(input, 3n) weights of the inputs start:stop: columns of the gates, then of the candidate."""
     n = cell["wCHX"].shape[0]
-    return jnp.concatenate([cell["wRUHX"][:, n:], cell["wCHX"][:, n:]]).T
-
-
-def _bias(cell: Tree) -> jax.Array:
-    """(3n,) in the order of `_input_weights`."""
-    return jnp.concatenate([cell["bRU"], cell["bC"] + CANDIDATE_BIAS])
-
-
-def _affine(layer: Tree, x: jax.Array) -> jax.Array:
-    return x @ layer["w"].T + layer["b"]
-
-
-def _drop(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    return x if mask is None else x * mask
+    return jnp.concatenate([cell["wRUHX"][:, n:], cell["wCHX"][:, n:]]).T[start:stop]
 
 
 def _shift(x: jax.Array, steps: int) -> jax.Array:

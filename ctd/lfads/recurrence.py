@@ -1,0 +1,287 @@
+"""The scans of LFADS, and their gradients written out (back-propagation through time).
+
+Per step the backward scans keep what they alone know, the gradients of what enters the units; those of
+the weights are then one product over all steps and trials each::
+
+    a_t = h_{t-1} W + drive_t        dW = sum_t h_{t-1}^T da_t,  ddrive_t = da_t
+
+Left to autodiff, every step would add to the gradients of all weights and keep five times as much for
+the way back; a training step takes a third longer on a CPU.
+
+Arrays are (time, trial, feature), weights stand on the right of rows of trials.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Units(NamedTuple):
+    """Two arrays by their last axis: what belongs to the gates r and u, and to the candidate."""
+
+    gates: jax.Array
+    """(..., 2n)"""
+    candidate: jax.Array
+    """(..., n)"""
+
+
+class Gru(NamedTuple):
+    """The recurrent part of `ctd.cells.gru`, for products with rows of trials."""
+
+    recurrent: Units
+    """(n, 2n) and (n, n)"""
+    bias: jax.Array
+    """(3n,) of r, u and the candidate"""
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+def over_trials(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """sum over time and trials of x^T slope: the gradient of w in x @ w.
+
+    In this form and order, which the barrier keeps: of others XLA makes a copy first on a CPU, or takes
+    a slower product, in the worst case twice the time.
+    """
+    rows = lambda array: array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    return lax.optimization_barrier(rows(x).T @ rows(slope))
+
+
+@jax.custom_vjp
+def product(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x @ w of rows (time, trial, feature)."""
+    return x @ w
+
+
+def _product_back(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> Any:
+    x, w = kept
+    return slope @ w.T, over_trials(x, slope)
+
+
+product.defvjp(lambda x, w: (x @ w, (x, w)), _product_back)
+
+
+# --- one step -------------------------------------------------------------------------------------
+
+
+def gru_step(w: Gru, h: jax.Array, drive: jax.Array) -> tuple[jax.Array, Units]:
+    """(trial, n) states after one step under drive (trial, 3n), and the values of the units."""
+    n = h.shape[-1]
+    total = drive + w.bias
+    gates = jax.nn.sigmoid(h @ w.recurrent.gates + total[:, : 2 * n])
+    r, u = jnp.split(gates, 2, axis=-1)
+    c = jnp.tanh((r * h) @ w.recurrent.candidate + total[:, 2 * n :])
+    return u * h + (1 - u) * c, Units(gates, c)
+
+
+def gru_back(w: Gru, h: jax.Array, units: Units, slope: jax.Array) -> tuple[jax.Array, Units]:
+    """Gradients in the states before a step, and in its drive, from that in the states after it."""
+    r, u = jnp.split(units.gates, 2, axis=-1)
+    c = units.candidate
+    to_candidate = slope * (1 - u) * (1 - c**2)
+    to_product = to_candidate @ w.recurrent.candidate.T
+    to_gates = jnp.concatenate([to_product * h, slope * (h - c)], axis=-1)
+    to_gates = to_gates * units.gates * (1 - units.gates)
+    to_h = slope * u + to_product * r + to_gates @ w.recurrent.gates.T
+    return to_h, Units(to_gates, to_candidate)
+
+
+def gru_slopes(h: jax.Array, units: Units, to_drive: Units) -> Gru:
+    """Gradients of the weights; h the states before every step."""
+    r = units.gates[..., : h.shape[-1]]
+    recurrent = over_trials(h, to_drive.gates), over_trials(r * h, to_drive.candidate)
+    bias = joined(Units(*(slope.sum((0, 1)) for slope in to_drive)))
+    return Gru(Units(*recurrent), bias)
+
+
+def joined(units: Units) -> jax.Array:
+    """(..., 3n)"""
+    return jnp.concatenate(units, axis=-1)
+
+
+def before(start: jax.Array, states: jax.Array, reverse: bool = False) -> jax.Array:
+    """The state before each step."""
+    if reverse:
+        return jnp.concatenate([states[1:], start[None]])
+    return jnp.concatenate([start[None], states[:-1]])
+
+
+# --- one cell -------------------------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def run_gru(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool = False) -> jax.Array:
+    """(time, trial, n) states from `start` (trial, n) under drive (time, trial, 3n), or back in time."""
+    return _run_gru(w, start, drive, reverse)[0]
+
+
+def _run_gru(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool) -> tuple[jax.Array, Units]:
+    def step(h: jax.Array, drive: jax.Array) -> Any:
+        h, units = gru_step(w, h, drive)
+        return h, (h, units)
+
+    found: tuple[jax.Array, Units] = lax.scan(step, start, drive, reverse=reverse)[1]
+    return found
+
+
+def _run_gru_forward(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool) -> Any:
+    states, units = _run_gru(w, start, drive, reverse)
+    return states, (w, start, states, units)
+
+
+def _run_gru_back(reverse: bool, kept: Any, slopes: jax.Array) -> Any:
+    w, start, states, units = kept
+    h = before(start, states, reverse)
+
+    def step(slope: jax.Array, now: Any) -> Any:
+        h, units, from_outside = now
+        return gru_back(w, h, units, slope + from_outside)
+
+    rows = (h, units, slopes)
+    to_start, to_drive = lax.scan(step, jnp.zeros_like(start), rows, reverse=not reverse)
+    return gru_slopes(h, units, to_drive), to_start, joined(to_drive)
+
+
+run_gru.defvjp(_run_gru_forward, _run_gru_back)
+
+
+# --- controller and generator in turn -------------------------------------------------------------
+
+
+class Loop(NamedTuple):
+    """Weights of controller and generator, and of what passes between them."""
+
+    controller: Gru
+    feedback: jax.Array
+    """(factor, 3 controller)"""
+    moments: jax.Array
+    """(controller, 2 inferred) mean and log variance of the inferred inputs"""
+    moments_bias: jax.Array
+    generator: Gru
+    from_inputs: jax.Array
+    """(inferred, 3 generator)"""
+    readout: jax.Array
+    """(generator, factor)"""
+
+
+class Drives(NamedTuple):
+    """What comes from outside at every step, (time, trial, ...)."""
+
+    controller: jax.Array
+    """(..., 3 controller) from the data"""
+    generator: jax.Array | None
+    """(..., 3 generator) from external inputs"""
+    noise: jax.Array
+    """(..., inferred) N(0, 1)"""
+    mask: jax.Array | None
+    """(..., generator) of the states that the factors see"""
+
+
+class Decoding(NamedTuple):
+    """What the loop gives at every step, (time, trial, ...)."""
+
+    states: jax.Array
+    factors: jax.Array
+    mean: jax.Array
+    variance: jax.Array
+    """(..., inferred)"""
+
+
+@jax.custom_vjp
+def run_loop(w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array) -> Decoding:
+    """Controller, inferred inputs, generator, factors, step by step from start = (c, g, f)::
+
+        c_t = GRU(c_{t-1}, drive_t + f_{t-1} feedback)       m_t, log s_t = c_t moments + bias
+        u_t = m_t + sqrt(v_t) noise_t, v_t = s_t + floor     g_t = GRU(g_{t-1}, drive_t + u_t from_inputs)
+        f_t = (mask_t g_t) readout
+
+    No gradient is taken in noise, mask and floor.
+    """
+    return _run_loop(w, start, drives, floor)[0]
+
+
+def _run_loop(w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array) -> Any:
+    def step(carry: tuple[jax.Array, ...], now: Drives) -> Any:
+        c, g, f = carry
+        c, units_c = gru_step(w.controller, c, now.controller + f @ w.feedback)
+        mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
+        variance = jnp.exp(log_variance) + floor
+        to_generator = (mean + jnp.sqrt(variance) * now.noise) @ w.from_inputs
+        if now.generator is not None:
+            to_generator += now.generator
+        g, units_g = gru_step(w.generator, g, to_generator)
+        f = masked(g, now.mask) @ w.readout
+        return (c, g, f), (Decoding(g, f, mean, variance), c, units_c, units_g)
+
+    return lax.scan(step, start, drives)[1]
+
+
+def _run_loop_forward(
+    w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array
+) -> Any:
+    decoding, *others = _run_loop(w, start, drives, floor)
+    return decoding, (w, start, drives, floor, decoding, *others)
+
+
+def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
+    w, start, drives, floor, decoding, c, units_c, units_g = kept
+    c_before, g_before = before(start[0], c), before(start[1], decoding.states)
+    deviation = jnp.sqrt(decoding.variance)
+    # By log s: of the variance s + floor, and of the draw, whose deviation is its root.
+    in_variance = decoding.variance - floor
+    in_draw = in_variance / (2 * deviation) * drives.noise
+
+    def step(carry: tuple[jax.Array, ...], now: Any) -> Any:
+        to_c, to_g, to_f = carry
+        slope, c, units_c, g, units_g, in_draw, in_variance, mask = now
+        to_f += slope.factors
+        to_g += slope.states + masked(to_f @ w.readout.T, mask)
+        to_g, to_generator = gru_back(w.generator, g, units_g, to_g)
+        to_u = times_transposed(to_generator, w.from_inputs)
+        to_log_variance = to_u * in_draw + slope.variance * in_variance
+        moments = jnp.concatenate([to_u + slope.mean, to_log_variance], axis=-1)
+        to_c, to_controller = gru_back(w.controller, c, units_c, to_c + moments @ w.moments.T)
+        carry = to_c, to_g, times_transposed(to_controller, w.feedback)
+        return carry, (to_controller, moments, to_generator, to_f)
+
+    rows = (slopes, c_before, units_c, g_before, units_g, in_draw, in_variance, drives.mask)
+    to_start, (to_controller, moments, to_generator, to_f) = lax.scan(
+        step, tuple(map(jnp.zeros_like, start)), rows, reverse=True
+    )
+    f_before = before(start[2], decoding.factors)
+    u = decoding.mean + deviation * drives.noise
+    drive_c, drive_g = joined(to_controller), joined(to_generator)
+    to_weights = Loop(
+        controller=gru_slopes(c_before, units_c, to_controller),
+        feedback=over_trials(f_before, drive_c),
+        moments=over_trials(c, moments),
+        moments_bias=moments.sum((0, 1)),
+        generator=gru_slopes(g_before, units_g, to_generator),
+        from_inputs=over_trials(u, drive_g),
+        readout=over_trials(masked(decoding.states, drives.mask), to_f),
+    )
+    to_drives = drives._replace(
+        controller=drive_c,
+        generator=None if drives.generator is None else drive_g,
+        noise=jnp.zeros_like(drives.noise),
+        mask=None if drives.mask is None else jnp.zeros_like(drives.mask),
+    )
+    return to_weights, to_start, to_drives, jnp.zeros_like(floor)
+
+
+run_loop.defvjp(_run_loop_forward, _run_loop_back)
+
+
+def times_transposed(units: Units, w: jax.Array) -> jax.Array:
+    """joined(units) @ w.T"""
+    n = units.gates.shape[-1]
+    return units.gates @ w[:, :n].T + units.candidate @ w[:, n:].T
+
+
+def masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """x times a mask of dropout, None where nothing is dropped."""
+    return x if mask is None else x * mask
