@@ -44,10 +44,12 @@ class Gru(NamedTuple):
 def over_trials(x: jax.Array, slope: jax.Array) -> jax.Array:
     """sum over time and trials of x^T slope: the gradient of w in x @ w.
 
-    In this form and order, which the barrier keeps: of others XLA makes a copy first on a CPU, or takes
-    a slower product, in the worst case twice the time.
+    As one product, the narrower matrix first, which the barrier keeps: of other forms XLA makes copies
+    on a CPU, or takes up to twice the time.
     """
     rows = lambda array: array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    if x.shape[-1] > slope.shape[-1]:
+        return lax.optimization_barrier(rows(slope).T @ rows(x)).T
     return lax.optimization_barrier(rows(x).T @ rows(slope))
 
 
@@ -254,19 +256,19 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
     )
     f_before = before(start[2], decoding.factors)
     u = decoding.mean + deviation * drives.noise
-    drive_c, drive_g = joined(to_controller), joined(to_generator)
+    drive_c = joined(to_controller)
     to_weights = Loop(
         controller=gru_slopes(c_before, units_c, to_controller),
         feedback=over_trials(f_before, drive_c),
         moments=over_trials(c, moments),
         moments_bias=moments.sum((0, 1)),
         generator=gru_slopes(g_before, units_g, to_generator),
-        from_inputs=over_trials(u, drive_g),
+        from_inputs=joined(Units(*(over_trials(u, slope) for slope in to_generator))),
         readout=over_trials(masked(decoding.states, drives.mask), to_f),
     )
     to_drives = drives._replace(
         controller=drive_c,
-        generator=None if drives.generator is None else drive_g,
+        generator=None if drives.generator is None else joined(to_generator),
         noise=jnp.zeros_like(drives.noise),
         mask=None if drives.mask is None else jnp.zeros_like(drives.mask),
     )
