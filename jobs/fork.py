@@ -28,7 +28,7 @@ def fork(
 
     JobError where more has changed than that the sweep has grown.
     """
-    if not has_grown(old.job.spec, spec):
+    if not has_grown(old.job.spec, spec, old.kernel):
         raise JobError(
             f"--fork {old.address}: its items are kept only where nothing but further sweeps at the end "
             f"of the list is new\n{difference(old.job.spec, spec)}"

@@ -102,9 +102,9 @@ def reopen(spec: JobSpec, address: str) -> Store:
     """The store at `address`; JobError, with the differences, where it holds another job."""
     store = Store.open(address)
     if not _same(store.job.spec, spec, store.kernel):
-        if has_grown(store.job.spec, spec):
+        if has_grown(store.job.spec, spec, store.kernel):
             hint = f"`--store NEW --fork {address}` keeps its items"
-        elif _bare(store.job.spec) == _bare(spec):
+        elif _bare(store.job.spec, store.kernel) == _bare(spec, store.kernel):
             hint = (
                 "give --store another path, or delete it. To add items, leave the old sweep as it is and begin a list "
                 f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
@@ -116,9 +116,13 @@ def reopen(spec: JobSpec, address: str) -> Store:
 
 
 def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
-    """Whether two jobs are one: `task: decision` is `task: {name: decision}`, and a default may be given."""
-    normal = lambda spec: {**spec.science(), "params": _normal(spec.params, kernel)}
-    return a.digest() == b.digest() or normal(a) == normal(b)
+    return a.digest() == b.digest() or _science(a, kernel) == _science(b, kernel)
+
+
+def _science(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
+    """What decides on the results, one way of writing it: `task: decision` is `task: {name: decision}`,
+    and a default may be given."""
+    return {**spec.science(), "params": _normal(spec.params, kernel)}
 
 
 def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
@@ -136,14 +140,15 @@ def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
     return found
 
 
-def has_grown(old: JobSpec, new: JobSpec) -> bool:
+def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
     """Whether `new` is `old` with further sweeps at the end of its list."""
     before, after = old.sweeps(), new.sweeps()
-    return len(after) > len(before) and _bare(old) == _bare(new) and after[: len(before)] == before
+    grown = len(after) > len(before) and after[: len(before)] == before
+    return grown and _bare(old, kernel) == _bare(new, kernel)
 
 
-def _bare(spec: JobSpec) -> dict[str, Any]:
-    return {name: value for name, value in spec.science().items() if name != "sweep"}
+def _bare(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
+    return {name: value for name, value in _science(spec, kernel).items() if name != "sweep"}
 
 
 def difference(old: JobSpec, new: JobSpec) -> str:

@@ -104,8 +104,10 @@ def test_fork_refuses_any_other_change_and_shows_it(tmp_path, change, said):
 def test_run_over_a_store_whose_sweep_has_grown_names_the_fork(tmp_path):
     old = make(tmp_path / "old.zarr")
     spec = parse_job(GROWN, "job")
-    assert has_grown(old.job.spec, spec)
+    assert has_grown(old.job.spec, spec, old.kernel)
     assert difference(old.job.spec, spec)
+    written = parse_job(GROWN | {"params": {"n_steps": 7.0, "offset": 0}}, "job")  # a default
+    assert has_grown(old.job.spec, written, old.kernel)
     longer = JOB | {"sweep": JOB["sweep"] | {"seeds": 2}}
     with pytest.raises(JobError, match=r"begin a list with it, .*--store NEW --fork .*old\.zarr`"):
         reopen(parse_job(longer, "job"), old.address)
