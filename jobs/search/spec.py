@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from jobs.sweep import Loguniform, Uniform
+from jobs.sweep import Interval, Loguniform, Uniform
 
 
 class _Search(BaseModel):
@@ -74,7 +74,7 @@ class Population(_Search):
     generations: int = Field(
         ge=2, description="how many there are; the last one lasts until its members have finished"
     )
-    params: dict[str, Uniform | Loguniform] = Field(
+    params: dict[str, Interval] = Field(
         min_length=1,
         description="the traced fields that are searched, each with its range; they start where the "
         "sweep or `params` puts them",
