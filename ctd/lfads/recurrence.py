@@ -6,7 +6,7 @@ the weights are then one product over all steps and trials each::
     a_t = h_{t-1} W + drive_t        dW = sum_t h_{t-1}^T da_t,  ddrive_t = da_t
 
 Left to autodiff, every step would add to the gradients of all weights and keep five times as much for
-the way back; a training step takes a third longer on a CPU.
+the way back; a training step then takes a quarter longer on a CPU.
 
 Arrays are (time, trial, feature), weights stand on the right of rows of trials.
 """
