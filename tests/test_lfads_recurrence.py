@@ -1,0 +1,113 @@
+"""The gradients written out in ctd/lfads/recurrence.py, against autodiff of the same scans in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctd.lfads import recurrence
+from ctd.lfads.recurrence import Drives, Gru, Loop, Units
+
+T, TRIALS, N_C, N_G, FACTORS, INPUTS = 5, 4, 3, 6, 2, 2
+# Rounding of some hundred float64 operations on numbers near 1.
+TOLERANCE = {"rtol": 1e-11, "atol": 1e-12}
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def draw(rng, *shape):
+    return jnp.asarray(rng.standard_normal(shape) / 2)
+
+
+def gru(rng, n):
+    return Gru(Units(draw(rng, n, 2 * n), draw(rng, n, n)), draw(rng, 3 * n))
+
+
+def assert_same_slopes(ours, plain, *arguments):
+    """Of a sum of all that is returned, each entry with a weight of its own."""
+
+    def total(f):
+        def summed(*arguments):
+            leaves = jax.tree.leaves(f(*arguments))
+            return sum(jnp.sum(leaf * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape)) for leaf in leaves)  # fmt: skip
+
+        return jax.grad(summed, argnums=tuple(range(len(arguments))))
+
+    got, expected = total(ours)(*arguments), total(plain)(*arguments)
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(3, 5), (5, 3), (0, 2)])
+def test_product_slopes(n_in, n_out):
+    rng = np.random.default_rng(0)
+    x, w = draw(rng, T, TRIALS, n_in), draw(rng, n_in, n_out)
+    assert_same_slopes(recurrence.product, jnp.matmul, x, w)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_run_gru_slopes(reverse):
+    rng = np.random.default_rng(1)
+    start, drive = draw(rng, TRIALS, N_G), draw(rng, T, TRIALS, 3 * N_G)
+    ours = lambda *a: recurrence.run_gru(*a, reverse)
+    plain = lambda *a: recurrence._run_gru(*a, reverse)[0]
+    assert_same_slopes(ours, plain, gru(rng, N_G), start, drive)
+
+
+def test_run_gru_back_in_time_is_the_run_over_reversed_drives():
+    rng = np.random.default_rng(2)
+    w, start, drive = gru(rng, N_G), draw(rng, TRIALS, N_G), draw(rng, T, TRIALS, 3 * N_G)
+    back = recurrence.run_gru(w, start, drive, True)
+    np.testing.assert_array_equal(back, recurrence.run_gru(w, start, drive[::-1])[::-1])
+
+
+def loop(rng):
+    return Loop(
+        controller=gru(rng, N_C),
+        feedback=draw(rng, FACTORS, 3 * N_C),
+        moments=draw(rng, N_C, 2 * INPUTS),
+        moments_bias=draw(rng, 2 * INPUTS),
+        generator=gru(rng, N_G),
+        from_inputs=draw(rng, INPUTS, 3 * N_G),
+        readout=draw(rng, N_G, FACTORS),
+    )
+
+
+def given(rng, external, mask):
+    rows = lambda n: draw(rng, T, TRIALS, n)
+    start = draw(rng, TRIALS, N_C), draw(rng, TRIALS, N_G), draw(rng, TRIALS, FACTORS)
+    drives = (rows(3 * N_C), rows(3 * N_G) if external else None)
+    fixed = (rows(INPUTS), jnp.abs(rows(N_G)) if mask else None, jnp.asarray(1e-2))
+    return start, drives, fixed
+
+
+def over(run, fixed):
+    """`run` of weights, start and drives alone: no gradient is taken in noise, mask and floor."""
+    noise, mask, floor = fixed
+    return lambda w, start, drives: run(w, start, Drives(*drives, noise, mask), floor)
+
+
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.parametrize("mask", [False, True])
+def test_run_loop_slopes(external, mask):
+    rng = np.random.default_rng(3)
+    w = loop(rng)
+    start, drives, fixed = given(rng, external, mask)
+    plain = lambda *a: recurrence._run_loop(*a)[0]
+    assert_same_slopes(over(recurrence.run_loop, fixed), over(plain, fixed), w, start, drives)
+
+
+def test_run_loop_slopes_of_models_side_by_side():
+    rng = np.random.default_rng(4)
+    models = [loop(rng) for _ in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+    start, drives, fixed = given(rng, True, True)
+    slopes = jax.grad(lambda w: over(recurrence.run_loop, fixed)(w, start, drives).factors.sum())
+    got = jax.vmap(slopes)(stacked)
+    for k, model in enumerate(models):
+        jax.tree.map(lambda a, b, k=k: np.testing.assert_allclose(a[k], b, **TOLERANCE), got, slopes(model))  # fmt: skip
