@@ -38,6 +38,15 @@ def s3(s3_server, monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def float64():
+    """JAX's 64-bit mode; `pytestmark = pytest.mark.usefixtures("float64")` for all of a file."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
 def command_line(capsys, monkeypatch):
     """Run `ctd ARGS` in this process; returns (exit code, standard output, standard error)."""
     from cluster.cli import main

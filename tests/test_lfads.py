@@ -1,4 +1,4 @@
-"""LFADS against an independent NumPy version, closed forms, Monte Carlo and finite differences."""
+"""Model and loss of LFADS against an independent NumPy version, and finite differences."""
 
 import math
 
@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 from scipy.special import gammaln
+from test_lfads_distributions import dense_kl
 
 from ctd.kernel import static_of, traced_of
-from ctd.lfads import Model, metrics
+from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
-from ctd.lfads.distributions import (
-    ar1_kl,
-    gaussian_kl,
-    gaussian_log_likelihood,
-    poisson_log_likelihood,
-)
+from ctd.lfads.distributions import gaussian_log_likelihood
 from ctd.lfads.loss import (
     bound,
     draw_dropout,
@@ -47,11 +43,7 @@ SIZES = {
 }
 N_STEPS, N_UNITS = 7, 8
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def arrays(n_train=20, n_eval=6, n_external=0, seed=0):
@@ -202,13 +194,6 @@ def np_input_kl(case, w, means, variances):
     return total
 
 
-def dense_kl(m, s, m0, s0):
-    """KL(N(m, S) || N(m0, S0)) = (tr S0^-1 S + d' S0^-1 d - n + log |S0| / |S|) / 2."""
-    d, inverse = m0 - m, np.linalg.inv(s0)
-    logdet = np.linalg.slogdet(s0)[1] - np.linalg.slogdet(s)[1]
-    return 0.5 * (np.trace(inverse @ s) + d @ inverse @ d - len(m) + logdet)
-
-
 CASES = {
     "default": {},
     "gaussian": {"likelihood": "gaussian", "input_prior": "gaussian", "lag": 2},
@@ -277,22 +262,7 @@ def test_generator_is_a_ctd_cell():
         np.testing.assert_allclose(alone, made, rtol=1e-12)
 
 
-# --- densities and divergences --------------------------------------------------------------------
-
-
-def test_likelihoods_scipy():
-    x = np.arange(6)
-    log_rates = np.linspace(-3, 2, 6)
-    np.testing.assert_allclose(
-        poisson_log_likelihood(x, log_rates, gammaln(x + 1)),
-        stats.poisson.logpmf(x, np.exp(log_rates)),
-        rtol=1e-12,
-    )
-    np.testing.assert_allclose(
-        gaussian_log_likelihood(x, 0.5, np.array(0.3)),
-        stats.norm.logpdf(x, 0.5, math.sqrt(0.3)),
-        rtol=1e-12,
-    )
+# --- the loss -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("log_variance", [-20.0, -7.0, 0.0])
@@ -304,56 +274,6 @@ def test_gaussian_likelihood_integrates_to_one(log_variance):
     density = jnp.exp(gaussian_log_likelihood(x, jnp.zeros(()), jnp.asarray(variance)))
     # The trapezium rule is exact to rounding for a density that ends at 12 deviations.
     assert integrate.trapezoid(density, x) == pytest.approx(1, abs=1e-9)
-
-
-def test_gaussian_kl_quadrature():
-    m, v, m0, v0 = 0.4, 0.2, -0.3, 0.7
-    q, p = stats.norm(m, math.sqrt(v)), stats.norm(m0, math.sqrt(v0))
-    expected = integrate.quad(lambda x: q.pdf(x) * (q.logpdf(x) - p.logpdf(x)), -8, 8)[0]
-    assert float(gaussian_kl(m, v, m0, v0)) == pytest.approx(expected, rel=1e-8)
-
-
-def ar1_case():
-    rng = np.random.default_rng(1)
-    return rng.normal(0.2, 0.5, 12), rng.uniform(0.05, 0.4, 12), 0.3, 0.25, 2.5
-
-
-def ar1_covariance(n, variance, tau):
-    t = np.arange(n)
-    return variance * np.exp(-np.abs(t[:, None] - t) / tau)
-
-
-def test_ar1_kl_dense():
-    """Against the formula for two Gaussian vectors with the covariance of the stationary process."""
-    m, v, m0, v0, tau = ar1_case()
-    expected = dense_kl(m, np.diag(v), m0, ar1_covariance(len(m), v0, tau))
-    assert float(ar1_kl(m, v, m0, v0, tau).sum()) == pytest.approx(expected, rel=1e-12)
-
-
-def test_ar1_kl_monte_carlo():
-    """4 standard errors of the mean over 200,000 draws."""
-    m, v, m0, v0, tau = ar1_case()
-    u = m + np.sqrt(v) * np.random.default_rng(2).standard_normal((200_000, len(m)))
-    log_q = stats.norm.logpdf(u, m, np.sqrt(v)).sum(1)
-    prior = stats.multivariate_normal(np.full(len(m), m0), ar1_covariance(len(m), v0, tau))
-    draws = log_q - prior.logpdf(u)
-    error = draws.std() / math.sqrt(len(draws))
-    assert float(ar1_kl(m, v, m0, v0, tau).sum()) == pytest.approx(draws.mean(), abs=4 * error)
-
-
-def test_ar1_prior_is_stationary():
-    """A posterior with the process's own mean costs the same at every mean: m0 is where it stays."""
-    _, v, _, v0, tau = ar1_case()
-    at = [float(ar1_kl(np.full(12, m), v, m, v0, tau).sum()) for m in (0.0, 5.0)]
-    assert at[0] == pytest.approx(at[1], rel=1e-12)
-    # Without memory the process is independent steps.
-    mean = np.linspace(-1, 1, 12)
-    np.testing.assert_allclose(
-        ar1_kl(mean, v, 0.1, v0, 1e-3), gaussian_kl(mean, v, 0.1, v0), rtol=1e-12
-    )
-
-
-# --- the loss -------------------------------------------------------------------------------------
 
 
 def test_training_loss_terms():
@@ -481,53 +401,3 @@ def test_evaluate_covers_all_trials():
 
     found, expected = compare(case.weights, case.traced, case.dataset, case.key)
     assert float(found) == pytest.approx(float(expected), rel=1e-12)
-
-
-# --- metrics --------------------------------------------------------------------------------------
-
-
-def test_bits_per_spike_numpy():
-    rng = np.random.default_rng(0)
-    rates = rng.uniform(0.1, 2, (5, 6, 3))
-    counts = rng.poisson(rates)
-    counts[..., 2] = 0  # a silent unit
-    null = np.maximum(counts.mean((0, 1)), 1e-300)
-    gain = stats.poisson.logpmf(counts, rates) - stats.poisson.logpmf(counts, null)
-    expected = gain.sum() / counts.sum() / np.log(2)
-    assert float(metrics.bits_per_spike(jnp.asarray(counts), rates)) == pytest.approx(expected)
-
-
-def test_rate_r2_numpy():
-    """Mean over trials and units of the squared correlation; units that do not vary are left out."""
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 3, 10, 4))
-    b[..., 3] = 1.0
-    expected = np.mean(
-        [np.corrcoef(a[i, :, j], b[i, :, j])[0, 1] ** 2 for i in range(3) for j in range(3)]
-    )
-    assert float(jax.jit(metrics.rate_r2)(a, b)) == pytest.approx(expected, rel=1e-10)
-
-
-def test_input_r2_by_lag():
-    """An input inferred one bin early, in another channel and of another sign, peaks at lag 1."""
-    rng = np.random.default_rng(0)
-    true = rng.standard_normal((6, 20, 1))
-    inferred = np.stack([rng.standard_normal((6, 20)), -3 * np.roll(true[..., 0], -1, axis=1)], -1)
-    r2 = np.asarray(jax.jit(metrics.input_r2)(inferred, true))
-    lags = list(metrics.lags(20))
-    assert r2[lags.index(1)] == pytest.approx(1, abs=1e-12)
-    assert max(r2[k] for k, lag in enumerate(lags) if lag != 1) < 0.3
-
-
-def test_ridge_r2_recovers_a_linear_readout():
-    rng = np.random.default_rng(0)
-    x, readout = rng.standard_normal((2, 30, 5, 4)), rng.standard_normal((4, 2))
-    noise = 0.5 * rng.standard_normal((2, 30, 5, 2))
-    y = x @ readout + 3 + noise
-    found = float(jax.jit(metrics.ridge_r2)(x[0], y[0], x[1], y[1]))
-    # Least squares with a constant, in NumPy; the ridge of 1e-4 of a variance moves R2 by less than 1e-3.
-    design = lambda a: np.c_[a.reshape(-1, 4), np.ones(150)]
-    fit = np.linalg.lstsq(design(x[0]), y[0].reshape(-1, 2), rcond=None)[0]
-    rest = y[1].reshape(-1, 2) - design(x[1]) @ fit
-    expected = np.mean(1 - rest.var(0) / y[1].reshape(-1, 2).var(0))
-    assert found == pytest.approx(expected, abs=2e-3)

@@ -12,11 +12,7 @@ T, TRIALS, N_C, N_G, FACTORS, INPUTS = 5, 4, 3, 6, 2, 2
 # Rounding of some hundred float64 operations on numbers near 1.
 TOLERANCE = {"rtol": 1e-11, "atol": 1e-12}
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def draw(rng, *shape):

@@ -1,0 +1,58 @@
+"""What posterior means are worth, against NumPy and SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ctd.lfads import metrics
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_bits_per_spike_numpy():
+    rng = np.random.default_rng(0)
+    rates = rng.uniform(0.1, 2, (5, 6, 3))
+    counts = rng.poisson(rates)
+    counts[..., 2] = 0  # a silent unit
+    null = np.maximum(counts.mean((0, 1)), 1e-300)
+    gain = stats.poisson.logpmf(counts, rates) - stats.poisson.logpmf(counts, null)
+    expected = gain.sum() / counts.sum() / np.log(2)
+    assert float(metrics.bits_per_spike(jnp.asarray(counts), rates)) == pytest.approx(expected)
+
+
+def test_rate_r2_numpy():
+    """Mean over trials and units of the squared correlation; units that do not vary are left out."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 3, 10, 4))
+    b[..., 3] = 1.0
+    expected = np.mean(
+        [np.corrcoef(a[i, :, j], b[i, :, j])[0, 1] ** 2 for i in range(3) for j in range(3)]
+    )
+    assert float(jax.jit(metrics.rate_r2)(a, b)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_input_r2_by_lag():
+    """An input inferred one bin early, in another channel and of another sign, peaks at lag 1."""
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((6, 20, 1))
+    inferred = np.stack([rng.standard_normal((6, 20)), -3 * np.roll(true[..., 0], -1, axis=1)], -1)
+    r2 = np.asarray(jax.jit(metrics.input_r2)(inferred, true))
+    lags = list(metrics.lags(20))
+    assert r2[lags.index(1)] == pytest.approx(1, abs=1e-12)
+    assert max(r2[k] for k, lag in enumerate(lags) if lag != 1) < 0.3
+
+
+def test_ridge_r2_recovers_a_linear_readout():
+    rng = np.random.default_rng(0)
+    x, readout = rng.standard_normal((2, 30, 5, 4)), rng.standard_normal((4, 2))
+    noise = 0.5 * rng.standard_normal((2, 30, 5, 2))
+    y = x @ readout + 3 + noise
+    found = float(jax.jit(metrics.ridge_r2)(x[0], y[0], x[1], y[1]))
+    # Least squares with a constant, in NumPy; the ridge of 1e-4 of a variance moves R2 by less than 1e-3.
+    design = lambda a: np.c_[a.reshape(-1, 4), np.ones(150)]
+    fit = np.linalg.lstsq(design(x[0]), y[0].reshape(-1, 2), rcond=None)[0]
+    rest = y[1].reshape(-1, 2) - design(x[1]) @ fit
+    expected = np.mean(1 - rest.var(0) / y[1].reshape(-1, 2).var(0))
+    assert found == pytest.approx(expected, abs=2e-3)
