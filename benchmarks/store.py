@@ -235,8 +235,8 @@ def compare(folder: Path, n: int, rounds: int) -> None:
         print(f"{method:8}" + "".join(f"{cell:>22}" for cell in cells))
     assert len(answers) == 1, "the three do not agree"
     drop(Path(address))
-    program = [sys.executable, "-c", "from cluster.cli import main; main()"]
-    line = [*program, "query", address, "--where", WHERE, "--sort", SORT, "--limit", str(LIMIT)]
+    command = [sys.executable, "-m", "cluster.cli", "query"]
+    line = [*command, address, "--where", WHERE, "--sort", SORT, "--limit", str(LIMIT)]
     seconds, _ = timed(lambda: subprocess.run(line, check=True, capture_output=True))
     print(f"the line `ctd query`, all in all: {seconds:.2f} s")
     names = ("numpy", "pandas", "xarray", "zarr")

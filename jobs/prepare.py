@@ -116,6 +116,7 @@ def reopen(spec: JobSpec, address: str) -> Store:
 
 
 def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
+    """Whether two jobs are one."""
     return a.digest() == b.digest() or _science(a, kernel) == _science(b, kernel)
 
 

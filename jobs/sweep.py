@@ -37,7 +37,7 @@ class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def one_of(message: str, *forms: str) -> Discriminator:
+def _one_of(message: str, *forms: str) -> Discriminator:
     """Which of several forms a value is meant to be: a list, or the mapping with one of these keys. Without
     it, an error would tell of all the forms that a value is not."""
 
@@ -97,7 +97,7 @@ Axis = Annotated[
     | Annotated[Range, Tag("[range]")]
     | Annotated[Linspace, Tag("[linspace]")]
     | Annotated[Geomspace, Tag("[geomspace]")],
-    one_of(
+    _one_of(
         "a list, or one of {range: n}, {linspace: [first, last, count]} and "
         "{geomspace: [first, last, count]} expected",
         "list",
@@ -154,7 +154,7 @@ Distribution = Annotated[
     | Annotated[Loguniform, Tag("[loguniform]")]
     | Annotated[Integers, Tag("[integers]")]
     | Annotated[Choice, Tag("[choice]")],
-    one_of(
+    _one_of(
         "one of {uniform: [low, high]}, {loguniform: [low, high]}, {integers: [low, high]} and "
         "{choice: [a, b]} expected",
         "uniform",
@@ -167,7 +167,7 @@ Distribution = Annotated[
 
 Interval = Annotated[
     Annotated[Uniform, Tag("[uniform]")] | Annotated[Loguniform, Tag("[loguniform]")],
-    one_of(
+    _one_of(
         "one of {uniform: [low, high]} and {loguniform: [low, high]} expected",
         "uniform",
         "loguniform",

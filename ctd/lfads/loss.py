@@ -100,9 +100,9 @@ def draw_dropout(
 
 
 def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:
-    """n numbers in [0, 1): eight random bits each, and one fraction of 1/256 for all of them.
+    """n numbers in [0, 1]: eight random bits each, and one fraction of 1/256 for all of them.
 
-    So each is uniform, at a quarter of the price of full ones; what they share moves the share below a
+    So each is uniform, with a quarter of the bits of full ones; what they share moves the share below a
     rate by 1/256 at most from one draw to the next. The bits are the words of split keys: all that the
     generator makes, where `jax.random.bits` keeps half of them.
     """

@@ -25,16 +25,7 @@ import numpy as np
 from jax import lax
 
 from ctd.cells import CANDIDATE_BIAS
-from ctd.lfads.recurrence import (
-    Drives,
-    Gru,
-    Loop,
-    Units,
-    masked,
-    product,
-    run_gru,
-    run_loop,
-)
+from ctd.lfads.recurrence import Drives, Gru, Loop, Units, masked, product, run_gru, run_loop
 
 Tree = Any
 

@@ -67,6 +67,17 @@ def _product_back(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> Any:
 product.defvjp(lambda x, w: (x @ w, (x, w)), _product_back)
 
 
+def times_transposed(units: Units, w: jax.Array) -> jax.Array:
+    """joined(units) @ w.T"""
+    n = units.gates.shape[-1]
+    return units.gates @ w[:, :n].T + units.candidate @ w[:, n:].T
+
+
+def masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """x times a mask of dropout, None where nothing is dropped."""
+    return x if mask is None else x * mask
+
+
 # --- one step -------------------------------------------------------------------------------------
 
 
@@ -96,7 +107,7 @@ def gru_slopes(h: jax.Array, units: Units, to_drive: Units) -> Gru:
     """Gradients of the weights; h the states before every step."""
     r = units.gates[..., : h.shape[-1]]
     recurrent = over_trials(h, to_drive.gates), over_trials(r * h, to_drive.candidate)
-    bias = joined(Units(*(slope.sum((0, 1)) for slope in to_drive)))
+    bias = jnp.concatenate([slope.sum((0, 1)) for slope in to_drive])
     return Gru(Units(*recurrent), bias)
 
 
@@ -263,27 +274,14 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
         moments=over_trials(c, moments),
         moments_bias=moments.sum((0, 1)),
         generator=gru_slopes(g_before, units_g, to_generator),
-        from_inputs=joined(Units(*(over_trials(u, slope) for slope in to_generator))),
+        from_inputs=jnp.concatenate([over_trials(u, slope) for slope in to_generator], axis=1),
         readout=over_trials(masked(decoding.states, drives.mask), to_f),
     )
-    to_drives = drives._replace(
+    to_drives = jax.tree.map(jnp.zeros_like, drives)._replace(
         controller=drive_c,
         generator=None if drives.generator is None else joined(to_generator),
-        noise=jnp.zeros_like(drives.noise),
-        mask=None if drives.mask is None else jnp.zeros_like(drives.mask),
     )
     return to_weights, to_start, to_drives, jnp.zeros_like(floor)
 
 
 run_loop.defvjp(_run_loop_forward, _run_loop_back)
-
-
-def times_transposed(units: Units, w: jax.Array) -> jax.Array:
-    """joined(units) @ w.T"""
-    n = units.gates.shape[-1]
-    return units.gates @ w[:, :n].T + units.candidate @ w[:, n:].T
-
-
-def masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """x times a mask of dropout, None where nothing is dropped."""
-    return x if mask is None else x * mask

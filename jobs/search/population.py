@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jobs.search.spec import Population, bounds
-from jobs.sweep import Loguniform, Uniform
+from jobs.sweep import Interval, Loguniform
 
 SALT = zlib.crc32(b"search")
 """Keeps these draws apart from those of the sweep."""
@@ -96,7 +96,7 @@ def moved(
     return found
 
 
-def position(law: Uniform | Loguniform, value: float) -> float:
+def position(law: Interval, value: float) -> float:
     """Where a value lies in its range: 0 at its low end, 1 at its high end."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):
@@ -104,7 +104,7 @@ def position(law: Uniform | Loguniform, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def value_at(law: Uniform | Loguniform, x: float) -> float:
+def value_at(law: Interval, x: float) -> float:
     """The inverse of `position`, never outside the range."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):

@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from jobs.sweep import Interval, Loguniform, Uniform
+from jobs.sweep import Interval, Uniform
 
 
 class _Search(BaseModel):
@@ -113,7 +113,7 @@ class Population(_Search):
         return params
 
 
-def bounds(law: Uniform | Loguniform) -> tuple[float, float]:
+def bounds(law: Interval) -> tuple[float, float]:
     """The ends of a range."""
     return law.uniform if isinstance(law, Uniform) else law.loguniform
 
