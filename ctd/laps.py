@@ -110,6 +110,12 @@ class Laps(Placed):
         self._leaves = [leaf[parents] for leaf in self._leaves]
         self.done = self.done[parents]
 
+    def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
+        """The item goes on from a state that another worker made: the leaves in `Snapshot`'s order."""
+        for leaf, value in zip(self._leaves, leaves, strict=True):
+            leaf[row] = value
+        self.done[row] = False
+
     def set_traced(self, name: str, values: np.ndarray) -> None:
         """Give a traced field new values, one an item."""
         dtype = getattr(self._traced, name).dtype

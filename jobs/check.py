@@ -13,7 +13,7 @@ are left out: they change as runs come and go, and nothing is made from them.
 
 import json
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from jobs.lease import Lease
 from jobs.measure import shapes_and_coords
 from jobs.plan import Shard, expand
 from jobs.sealed import digest, is_intact, read_sums, seal, sums_key, sums_name, unseal, write_sums
+from jobs.search.meeting import FOLDER, populations, whole_arrival
 from jobs.store import Store
 
 
@@ -221,16 +222,12 @@ class _Check:
 
     def leftovers(self, done: set[int]) -> Iterator[Finding]:
         stale = {folder(shard) for shard in self.store.job.plan.shards() if shard.number in done}
-        for key in sorted(objects.keys(self.objects, "run/checkpoints")):
-            if key.rpartition("/")[0] in stale:
-                what = "left over: its shard is committed"
-            elif decode(objects.read(self.objects, key) or b"") is None:
-                what = "damaged"
-            else:
-                continue
-            if self.repair:
-                objects.delete(self.objects, key)
-            yield Finding(key, what, "removed")
+        is_stale = lambda key: key.rpartition("/")[0] in stale
+        is_whole = lambda key: decode(objects.read(self.objects, key) or b"") is not None
+        yield from self._left("run/checkpoints", is_stale, is_whole)
+        shards = populations(self.store.job)
+        is_stale = lambda key: done >= {*shards.get(int(key.rpartition("/")[2]), ())}
+        yield from self._left(FOLDER, is_stale, lambda key: whole_arrival(self.objects, key))
         if _exists(self.objects, CREATING):
             if self.repair:
                 objects.delete(self.objects, CREATING)
@@ -240,6 +237,17 @@ class _Check:
                 path.unlink(missing_ok=True)
             key = str(path.relative_to(Path(self.store.address)))
             yield Finding(key, "left over: half written", "removed")
+
+    def _left(
+        self, prefix: str, is_stale: Callable[[str], bool], is_whole: Callable[[str], bool]
+    ) -> Iterator[Finding]:
+        """States of shards that are under way."""
+        for key in sorted(objects.keys(self.objects, prefix)):
+            if is_stale(key) or not is_whole(key):
+                what = "left over: its shard is committed" if is_stale(key) else "damaged"
+                if self.repair:
+                    objects.delete(self.objects, key)
+                yield Finding(key, what, "removed")
 
     def events(self) -> Iterator[Finding]:
         """What a driver noted is sealed when its run ends. Nothing can make it again."""

@@ -30,10 +30,13 @@ COST = 0.02
 class Checkpoints:
     """The checkpoints of one attempt at a shard.
 
-    ids: the items that it computes. layout: how they lie on the devices.
+    ids: the items that it computes. layout: how they lie on the devices. meets: the folder of the
+    meetings that it takes part in, if any (jobs.search.meeting).
     """
 
-    def __init__(self, store: Store, shard: Shard, ids: np.ndarray, layout: Layout) -> None:
+    def __init__(
+        self, store: Store, shard: Shard, ids: np.ndarray, layout: Layout, meets: str | None = None
+    ) -> None:
         self._objects, self._folder = store.objects, folder(shard)
         self._every_s = store.job.spec.run.checkpoint_s
         here = host()
@@ -44,6 +47,7 @@ class Checkpoints:
             "layout": list(layout),
             "device": [here["platform"], here["device_kind"]],
             "jax": jax.__version__,
+            **({"meets": meets} if meets else {}),
         }
         self._next = 0
         self._due = time.monotonic() + self._every_s

@@ -16,12 +16,12 @@ What is learned is in the store, and holds for the next run too:
 
 import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobs import objects
 from jobs.plan import Shard
-from jobs.sealed import seal, sums_key, unseal
+from jobs.sealed import seal, unseal
 from jobs.spec import RunSettings
 from jobs.store import Store
 from jobs.work import Fault, Report, Task
@@ -55,10 +55,10 @@ class Queue:
             return heapq.heappop(self._heap)[-1]
         return None
 
-    def drop(self, group: int) -> list[Task]:
-        """Take out every task of a group."""
-        out = [entry[-1] for entry in self._heap if entry[-1].shard.group == group]
-        self._heap = [entry for entry in self._heap if entry[-1].shard.group != group]
+    def drop(self, which: Callable[[Shard], bool]) -> list[Task]:
+        """Take out the tasks of the shards that are meant."""
+        out = [entry[-1] for entry in self._heap if which(entry[-1].shard)]
+        self._heap = [entry for entry in self._heap if not which(entry[-1].shard)]
         heapq.heapify(self._heap)
         return out
 
@@ -327,13 +327,10 @@ def forget_failed(store: Store) -> int:
     """Have the shards of all items that failed by themselves computed again, for a caller who has the
     store's lease; returns how many items there were."""
     found = failed_items(store)
-    if found:
-        # Whether the tables are up to date is told by the numbers of shards alone.
-        objects.delete(store.objects, sums_key("gathered"))
     for group, number in found:
         # The marker first: without the note, it would miss rows that nothing explains.
-        for folder in ("done", "failed"):
-            objects.delete(store.objects, f"run/{folder}/{group}/{number:06d}.json")
+        store.uncommit(group, number)
+        objects.delete(store.objects, f"run/failed/{group}/{number:06d}.json")
     return sum(map(len, found.values()))
 
 

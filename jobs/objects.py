@@ -122,6 +122,19 @@ def read(objects: ObjectStore, key: str) -> bytes | None:
         return None
 
 
+def read_range(objects: ObjectStore, key: str, start: int, length: int) -> bytes | None:
+    """So many of the bytes at `key` from `start` on, or None where they are not all there."""
+    try:
+        found = bytes(obstore.get_range(objects, key, start=start, length=length))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except BaseError as error:
+        if "range" not in str(error).partition("\n\nDebug source")[0].lower():
+            raise
+        return None  # it ends before
+    return found if len(found) == length else None
+
+
 def read_all(objects: ObjectStore, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
     """(key, what `read` gives), in the order of the keys; an object store is asked for many at a time."""
     if isinstance(objects, LocalStore):

@@ -1,11 +1,11 @@
 """Several drivers on one store: the shards in parts, each part under a lease of its own.
 
-Shard s is in part s mod n. A driver goes through the parts from a place of its own on and takes every
+Shard s is in part s mod n, but shards that meet (jobs.search.meeting) are where the first of them is. A driver goes through the parts from a place of its own on and takes every
 one that nobody holds, so that the parts of a driver that never came, or died, are done by the others.
 The lease of a part is that of `jobs.lease`, in the folder run/parts/PPPP instead of the store's own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from obstore.store import ObjectStore
 
 from jobs import objects
 from jobs.lease import Held, describe, last_seen, running
+from jobs.search.meeting import populations
 from jobs.store import Store
 
 FOLDER = "run/parts"
@@ -66,6 +67,12 @@ def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
     """The parts with shards that are not committed when their turn comes, from part `first` on."""
     for k in range(n):
         part = Part((first + k) % n, n)
-        done = store.done()
-        if any(s in part and s not in done for s in range(store.job.plan.n_shards)):
+        if open_shards(store, store.done(), part):
             yield part
+
+
+def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
+    """The shards of a part, or all, that are not committed."""
+    shards, together = range(store.job.plan.n_shards), populations(store.job)
+    first = lambda s: together.get(s, (s,))[0]
+    return {s for s in shards if s not in done and (part is None or first(s) in part)}

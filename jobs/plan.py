@@ -287,21 +287,24 @@ def lay_out(
     where: str = "job",
     together: Sequence[int] | None = None,
     devices: int = 1,
+    spread: bool = False,
 ) -> Plan:
     """Cut groups into shards.
 
     sizes: (number of items, sizes of an item) of each group. workers: how many shards can run at a
     time. memory: bytes that one device may use. together: how many neighbours a search compares in
-    each group, which are then in one shard. devices: how many of a worker share its host's memory.
-    JobError where not even one item fits.
+    each group, which are then in one shard, or with `spread` in several. devices: how many of a worker
+    share its host's memory. JobError where not even one item fits.
     """
     layouts = []
     for index, (n, size) in enumerate(sizes):
         unit = together[index] if together else 1
         # Between the laps of a search its items wait beside the slots, in the host's memory.
         waiting = size.state * max(unit, settings.shard_items or 0) if unit > 1 else 0
+        if spread:  # those beyond the slots, which are counted with the slots
+            waiting = size.state * (settings.shard_items or 0)
         waiting = -(-waiting // devices)
-        per_item = size.state * (1 + (unit > 1)) + size.work
+        per_item = size.state * (1 + (unit > 1) + spread) + size.work
         room = memory - size.shared - waiting
         if per_item > room:
             beside = f"{_bytes(size.shared)} of shared data"
@@ -323,8 +326,8 @@ def lay_out(
             )
         slots = settings.slots or min(kernel.width, fitting)
         by_default = _divisible(_shard_items(n, slots, size.result, workers), size.result)
-        if unit > 1:  # as many brackets or populations as fill the slots
-            by_default = -(-min(slots, -(-n // workers)) // unit) * unit
+        if unit > 1:
+            by_default = _whole_or_part(min(slots, -(-n // workers)), unit, n, spread)
         shard_items = settings.shard_items or by_default
         slots = max(1, min(slots, shard_items))
         microbatch = min(settings.microbatch or 0, slots)
@@ -339,6 +342,20 @@ def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
         return even
     by_bytes = max(1, SHARD_BYTES // max(1, result))
     return max(1, min(max(slots, -(-n // (4 * workers))), max(by_bytes, slots), n))
+
+
+def _whole_or_part(items: int, unit: int, n: int, spread: bool) -> int:
+    """So many items or some more, as whole brackets or populations; with `spread` so many or fewer, as
+    a part of one, where it is larger."""
+    if not spread or items >= unit:
+        return -(-items // unit) * unit
+    return max(k for k in range(1, items + 1) if cuts(k, unit, n))
+
+
+def cuts(items: int, unit: int, n: int) -> bool:
+    """Whether shards of so many items each hold a part of one bracket or population of `unit` items
+    alone, in a group of n."""
+    return items < unit and (unit % items == 0 or unit == n)
 
 
 def _divisible(items: int, result: int) -> int:

@@ -66,8 +66,9 @@ def prepare(
     together = check_search(spec, kernel, items, [m.shapes for m in measured], where)
     sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
     plan = lay_out(
-        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together, devices()
-    )
+        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together, devices(),
+        spread=spec.search is not None and spec.search.spread,
+    )  # fmt: skip
     return Prepared(spec, base, kernel, items, plan, measured)
 
 

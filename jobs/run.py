@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from jobs import objects
@@ -17,13 +17,16 @@ from jobs.executor import Executor as Executor
 from jobs.executor import SerialExecutor as SerialExecutor
 from jobs.failure import Failures, Hopeless, Queue, forget_failed
 from jobs.lease import Held, Lease
-from jobs.parts import Part, open_parts, refuse_mixture
+from jobs.parts import Part, open_parts, open_shards, refuse_mixture
 from jobs.patience import Pause, TimeLimits, storage_trouble
 from jobs.plan import Shard
 from jobs.prepare import Prepared as Prepared
 from jobs.prepare import difference as difference
 from jobs.prepare import open_or_create as open_or_create
 from jobs.prepare import prepare as prepare
+from jobs.progress import Listener as Listener
+from jobs.progress import Progress as Progress
+from jobs.search.barrier import Barrier
 from jobs.sources import accept_changes, refuse_changed
 from jobs.stop import Stop
 from jobs.store import Store
@@ -31,36 +34,6 @@ from jobs.work import Report, Task
 
 IDLE_S = 60.0
 """Workers that import JAX beside each other take half a minute to start."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; the listener gets it after every change."""
-
-    n_items: int
-    n_shards: int
-    items_done: int = 0
-    shards_done: int = 0
-    items_before: int = 0
-    """Items that were in the store when this run began."""
-    outcomes: dict[str, int] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    """Shards given up -> the last error."""
-    failed_items: dict[int, str] = field(default_factory=dict)
-    """Items that fail by themselves, for a reason that is no outcome of the kernel -> the error."""
-    retried: int = 0
-    running_items: int = 0
-    """Items finished inside shards that are not committed yet."""
-    advances: tuple[int, ...] = ()
-    """How many each of these shards has made."""
-    started: float = field(default_factory=time.time)
-    stopped: str | None = None
-    """Why the run was stopped before its end."""
-    trouble: str | None = None
-    """What the run waits for: storage that fails, workers that do not start."""
-
-
-Listener = Callable[[Progress], None]
 
 
 def run_shards(
@@ -145,6 +118,7 @@ class _Driver:
         self.settings = store.job.spec.run
         self.shards = list(store.job.plan.shards())
         self.queue, self.failures = Queue(), Failures(store)
+        self.barrier = Barrier(store, self.failures)
         self.running: dict[int, Task] = {}
         self.hung: dict[int, str] = {}
         self.errors: dict[int, str] = {}
@@ -153,7 +127,7 @@ class _Driver:
         self.events = Events(store)
         self.idle_since = time.monotonic()
         markers = store.markers()
-        done = {marker["shard"]["number"] for marker in markers}
+        self.done = done = {marker["shard"]["number"] for marker in markers}
         before = sum(self.shards[k].stop - self.shards[k].start for k in done)
         self.progress = Progress(
             sum(store.job.plan.group_sizes), len(self.shards), before, len(done), before
@@ -166,8 +140,10 @@ class _Driver:
         for number, entries in self.failures.failed.items():
             self._blame(number, entries)
         kept = {int(key.split("/")[-2]) for key in objects.keys(store.objects, "run/checkpoints")}
+        kept |= self.barrier.left()
+        mine = open_shards(store, done, part)
         for shard in self.shards:
-            if shard.number not in done and (part is None or shard.number in part):
+            if shard.number in mine:
                 self.queue.push(self.failures.task(shard, 1, shard.number in kept))
 
     def run(self) -> None:
@@ -184,6 +160,7 @@ class _Driver:
         self.events.flush()  # at once: a driver that is killed says nothing later
         self.listener(progress)
         try:
+            self.barrier.tidy(self.barrier.left(), self.done)
             if self.stop.reason is None:
                 executor.start(self.store.address)
                 executor.hear(self._look)
@@ -235,6 +212,8 @@ class _Driver:
         ):
             # Slots may have been halved since it was put into the queue.
             task = task._replace(slots=self.failures.slots(task.shard.group))
+            if not task.probe:
+                task = task._replace(meeting=self.barrier.meeting(task.shard))
             self.running[task.shard.number] = task
             self.executor.submit(task)
 
@@ -250,11 +229,20 @@ class _Driver:
     def _take(self, report: Report) -> None:
         """Book one report: done, to be tried again, or given up."""
         task, shard = self.running.pop(report.shard), self.shards[report.shard]
+        if report.fault == "waits":
+            self.storage.end()
+            self.barrier.wait(task, report.info["lap"])
+        elif report.error is None and not task.probe:
+            self.storage.end()
+            self._done(report, shard)
+        else:
+            self._decide(task, report, shard)
+        self._meet(shard)
+
+    def _decide(self, task: Task, report: Report, shard: Shard) -> None:
+        """What follows from a failure, or from a probe that has told something."""
         if report.error is None:
             self.storage.end()
-            if not task.probe:
-                self._done(report, shard)
-                return
             verdict = self.failures.passed(task, shard)
         else:
             if (why := self.hung.pop(report.shard, None)) and report.fault == "death":
@@ -290,12 +278,46 @@ class _Driver:
         self.events.flush()
 
     def _give_up(self, group: int) -> None:
-        dropped = self.queue.drop(group)
         text = f"not tried: nothing of group {group} could be computed before"
+        n = self._abandon(lambda shard: shard.group == group, text)
+        self.events.note("decision", group=group, text=f"{n} shards {text}")
+
+    def _abandon(self, which: Callable[[Shard], bool], text: str) -> int:
+        dropped = [*self.queue.drop(which), *self.barrier.drop(which)]
         self.progress.failed |= {task.shard.number: text for task in dropped}
-        self.events.note("decision", group=group, text=f"{len(dropped)} shards {text}")
+        return len(dropped)
+
+    def _meet(self, shard: Shard) -> None:
+        """Call the shards of its population that wait, once all have come; give them up where one was."""
+        population = self.barrier.population(shard.number)
+        if lost := [k for k in population if k in self.progress.failed]:
+            text = (
+                f"not ended: shard {lost[0]}, whose items its own are compared with, was given up"
+            )
+            self._abandon(lambda shard: shard.number in population, text)
+        elif called := self.barrier.call(shard.number, self.done):
+            for marker in self.store.markers(shard.group) if called.undone else []:
+                if (number := marker["shard"]["number"]) in called.undone:
+                    self._undo(marker, self.shards[number])
+            for task in called.tasks:
+                self.queue.push(task)
+            if called.start_over:
+                numbers = sorted(task.shard.number for task in called.tasks)
+                text = f"shards {numbers}, whose items are compared, start over"
+                self.events.note("decision", shard=shard.number, text=text)
+                self.events.flush()
+
+    def _undo(self, marker: Mapping[str, Any], shard: Shard) -> None:
+        self.store.uncommit(shard.group, shard.number)
+        self.done.remove(shard.number)
+        self.progress.shards_done -= 1
+        self.progress.items_done -= shard.stop - shard.start
+        self.progress.items_before = min(self.progress.items_before, self.progress.items_done)
+        for name, n in marker["outcomes"].items():
+            self.progress.outcomes[name] -= n
 
     def _done(self, report: Report, shard: Shard) -> None:
+        self.done.add(shard.number)
         self.progress.shards_done += 1
         self.progress.items_done += shard.stop - shard.start
         self._count(report.info["outcomes"])
@@ -304,6 +326,7 @@ class _Driver:
         self.limits.note(shard.group, report.info.get("longest_s"))
         short = {k: report.info[k] for k in ("host", "pid", "seconds", "n_failed")}
         self.events.note("done", shard=report.shard, attempt=report.attempt, **short)
+        self.barrier.tidy([shard.number], self.done)
 
     def _blame(self, number: int, entries: Sequence[Mapping[str, Any]]) -> None:
         self.progress.failed_items |= {entry["item"]: entry["error"] for entry in entries}

@@ -103,7 +103,8 @@ def accept_changes(store: Store) -> list[str]:
     now = sources_of(job.spec, job.base)
     edited = changed(job.sources, now)
     if edited:
-        objects.delete_all(store.objects, "run/checkpoints")
+        for folder in ("run/checkpoints", "run/meetings"):
+            objects.delete_all(store.objects, folder)
     if edited or not job.sources:
         store.job = replace(job, sources=now)
         write_job(store.objects, store.job)

@@ -12,6 +12,7 @@
     run/layout/...          execution mode, chosen once by the first worker of each kind of device
     run/done/G/SSSSSS.json  commit marker of shard S of group G: written last, atomically
     run/checkpoints/...     shards that are under way                                (jobs.checkpoint)
+    run/meetings/...        what they leave for one another              (jobs.search.meeting)
     run/slots/, run/failed/ groups that need more memory, items that fail            (jobs.failure)
     run/lease/, run/cancel/ who runs the job, requests to stop                       (jobs.lease)
     run/parts/...           the same where several drivers share the store           (jobs.parts)
@@ -56,7 +57,7 @@ from jobs.job import CREATING, FORMAT, JOB, Job, read_job, write_job
 from jobs.plan import Group, GroupLayout, Items, Shard, chunk_shape
 from jobs.reductions import reductions_of
 from jobs.rounding import keep_bits
-from jobs.sealed import digest, seal, unseal, write_sums
+from jobs.sealed import digest, seal, sums_key, unseal, write_sums
 from jobs.search.records import searched
 from jobs.search.records import shapes as search_shapes
 from jobs.spec import find_kernel, options_of, set_field
@@ -327,6 +328,12 @@ class Store:
                 sums[key] = digest(data)
         marker = {"shard": shard._asdict(), **report, "sha256": sums}
         objects.write(self.objects, self._marker(shard), seal(marker))
+
+    def uncommit(self, group: int, number: int) -> None:
+        """Have a shard computed again, for a caller who has the store's lease."""
+        # Whether the tables are up to date is told by the numbers of shards alone.
+        objects.delete(self.objects, sums_key("gathered"))
+        objects.delete(self.objects, f"run/done/{group}/{number:06d}.json")
 
     def _whole(
         self, shard: Shard, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray

@@ -24,15 +24,18 @@ from jobs.measure import load_group
 from jobs.plan import Shard
 from jobs.provenance import host, said
 from jobs.reduce import reduce_group
+from jobs.search.meeting import Meeting, Meetings, Waits
 from jobs.search.run import HalvingRun, PopulationRun, SearchRun
 from jobs.search.spec import Halving
 from jobs.sources import source_here
 from jobs.spec import find_kernel
 from jobs.store import Store
 
-Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped"]
+Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped", "waits"]
 """Why a shard was not committed: an exception in its items' computation; one outside of it, in
-loading, reading or writing; bad input, which another attempt would not change; memory that did not suffice; storage that failed; a worker that died; a stop that was asked for."""
+loading, reading or writing; bad input, which another attempt would not change; memory that did not
+suffice; storage that failed; a worker that died; a stop that was asked for. Or nothing is wrong, and it
+waits for the other shards of its population."""
 
 
 class Task(NamedTuple):
@@ -50,6 +53,8 @@ class Task(NamedTuple):
     """There may be a checkpoint."""
     reduces: bool = False
     """Reduce the group `shard.group`, all of its committed shards, in place of computing."""
+    meeting: Meeting | None = None
+    """Where it meets the shards that its search compares it with."""
 
 
 class Report(NamedTuple):
@@ -120,6 +125,8 @@ class Worker:
                 reduce_group(self.store, shard.group)
                 return Report(shard.number, attempt)
             info = self._do(task, time.time(), progress)
+        except Waits as wait:
+            return Report(shard.number, attempt, str(wait), fault="waits", info={"lap": wait.lap})
         except Stopped as stop:
             return Report(shard.number, attempt, str(stop), fault="stopped", info=host())
         except Exception as error:
@@ -150,7 +157,7 @@ class Worker:
             "without": list(task.without),
             "narrowed_to": task.slots,
             "started": started,
-            "seconds": time.time() - started,
+            "seconds": info.get("seconds", 0.0) + time.time() - started,
             "outcomes": self._counts(values),
             "source": self.source,
             "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
@@ -190,8 +197,7 @@ class Worker:
             run = Run(prog, shared, seed, ids, traced)
         else:
             run = self._search(Laps(prog, shared, seed, ids, traced), task, rows, ids, columns)
-        saved = None if task.probe else Checkpoints(self.store, shard, ids, layout)
-        info = self._advance(run, saved, task.resume, progress)
+        info = self._advance(run, task, ids, layout, progress)
         self._computing = False
         values = dict(run.results)
         if isinstance(run, SearchRun):
@@ -205,37 +211,48 @@ class Worker:
         search, plan = self.job.spec.search, self.job.plan
         assert search is not None
         size = search.size or plan.group_sizes[task.shard.group]
+        meets = task.meeting is not None
         if isinstance(search, Halving):
-            return HalvingRun(laps, search, rows // size, size)
+            return HalvingRun(laps, search, rows // size, size, meets)
         starts = {name: columns[name].astype(float) for name in search.params}
-        return PopulationRun(laps, search, rows // size, self.job.spec.seed, ids, starts)
+        return PopulationRun(laps, search, rows // size, self.job.spec.seed, ids, starts, meets)
 
     def _advance(
         self,
         run: Run | SearchRun,
-        saved: Checkpoints | None,
-        resume: bool,
+        task: Task,
+        ids: np.ndarray,
+        layout: Layout,
         progress: Callable[[Standing], None],
     ) -> dict[str, Any]:
-        """Advance to the end, from a checkpoint if there is one, and keep checkpoints on the way."""
+        """Advance to the end, from where an earlier attempt came to, and keep checkpoints on the way."""
+        began, longest, kept = time.monotonic(), 0.0, 0
         info: dict[str, Any] = {}
-        if saved and resume and (before := saved.latest()):
-            run.restore(before)
+        saved = meetings = None
+        if not task.probe:
+            meets = task.meeting.folder if task.meeting else None
+            saved = Checkpoints(self.store, task.shard, ids, layout, meets)
+        if task.meeting:
+            meetings = Meetings(self.store, task.shard, task.meeting, ids)
+        if saved and task.resume and _go_on(run, saved, meetings):
             info["resumed_at"] = run.rounds
-        longest, kept = 0.0, 0
         while not run.finished:
             if self._stop.is_set():
                 if saved:
                     saved.keep(run)
                 raise Stopped(f"stopped after {run.rounds} advances")
-            began = time.monotonic()
+            before = time.monotonic()
             run.advance()
-            longest = max(longest, time.monotonic() - began)
+            longest = max(longest, time.monotonic() - before)
             progress(Standing(run.n_finished, run.rounds))
+            if meetings and isinstance(run, SearchRun) and run.arrived:
+                meetings.arrive(run, time.monotonic() - began)
+                raise Waits(run.lap)
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
                 kept += 1
-        return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
+        info |= {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
+        return info | ({"seconds": meetings.seconds} if meetings else {})
 
     def _layout(self, task: Task, static: Any, shared: Any, ids: np.ndarray, traced: Any) -> Layout:
         """The planned layout; the microbatch, where it is open, is measured once a kind of device."""
@@ -275,6 +292,20 @@ class Worker:
             outcome.name: int((values["outcome"] == k).sum())
             for k, outcome in enumerate(self.kernel.outcomes)
         }
+
+
+def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) -> bool:
+    """Take the run to where an earlier attempt came to; whether there was one. Waits where it stands at
+    a meeting to which others have not come."""
+    before, left = saved.latest(), meetings and meetings.latest()
+    if left and not (before and before.arrays["search.lap"] > left.arrays["search.lap"]):
+        assert meetings is not None
+        assert isinstance(run, SearchRun)
+        run.restore(left)
+        meetings.meet(run)
+    elif before:
+        run.restore(before)
+    return bool(left or before)
 
 
 def _trace(error: Exception) -> str:

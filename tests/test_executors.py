@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+import hill
 import numpy as np
 import pytest
 import toy
@@ -14,6 +15,7 @@ from cluster.connection import set_environment
 from cluster.local import LocalRay
 from cluster.ray_executor import RayExecutor
 from ctd.batch import Layout, run_items
+from jobs import objects
 from jobs.errors import JobError
 from jobs.failure import failed_items
 from jobs.run import SerialExecutor, open_or_create, read_events, run_shards
@@ -99,7 +101,8 @@ def folder(tmp_path_factory):
     """Where the job files are, with the user's kernel beside them."""
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "faulty_kernel.py").write_text(KERNEL)
-    (folder / "toy.py").write_text(Path(toy.__file__).read_text())
+    for kernel in (hill, toy):
+        (folder / f"{kernel.__name__}.py").write_text(Path(kernel.__file__).read_text())
     return folder
 
 
@@ -358,6 +361,43 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(exec
     )
     for name, values in expected.items():
         assert store.rows(0, name, 0, 8).tobytes() == values.tobytes(), name
+
+
+def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder):
+    """A population of 16 in 8 shards on two workers, or one; the bits are those of one shard."""
+    law = {"loguniform": [1e-3, 0.9]}
+    content = {
+        "kernel": "hill", "seed": 5, "params": {"dtype": "float64", "noise": 0.05, "steps": 60},
+        "sweep": {"random": {"rate": law}, "samples": 16},
+        "search": {"method": "population", "metric": "loss", "every": 3, "generations": 9,
+                   "params": {"rate": law}},
+        "run": {"microbatch": 2, "slots": 4, "checkpoint_s": 0, "backoff_s": 0},
+    }  # fmt: skip
+
+    def planned(name, job):
+        address = str(folder / f"{name}-{executor.name}.zarr")
+        return open_or_create(parse_job(job, name), str(folder), name, address, executor)
+
+    whole = planned("whole", content | {"run": content["run"] | {"shard_items": 16}})
+    run_shards(whole, SerialExecutor())
+    content["search"]["spread"] = True
+    store = planned("apart", content | {"run": content["run"] | {"shard_items": 2}})
+    killed = []
+
+    def kill(_):
+        running = list(executor.silence())
+        if (
+            running
+            and not killed
+            and any("/0002/" in k for k in objects.keys(store.objects, "run/meetings"))
+        ):
+            killed.append(running[0])
+            executor.kill(running[0])
+
+    assert run_shards(store, executor, kill).failed == {}
+    assert bool(killed) == (executor.name == "ray")
+    for name in [*whole.names(0), "status"]:
+        assert store.rows(0, name, 0, 16).tobytes() == whole.rows(0, name, 0, 16).tobytes(), name
 
 
 def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):

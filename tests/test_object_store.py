@@ -131,6 +131,17 @@ def test_same_bytes_as_on_a_disk(s3, address, whole):
     np.testing.assert_array_equal(tree["results/0"].x, open_store(whole.address)["results/0"].x)
 
 
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_a_range_is_read_whole_or_not_at_all(s3, address, tmp_path, place):
+    del s3
+    store = objects.open_objects(address if place == "bucket" else str(tmp_path))
+    objects.write(store, "a/b", b"0123456789")
+    cases = {(2, 3): b"234", (0, 10): b"0123456789", (8, 3): None, (10, 1): None, (99, 1): None}
+    for (start, length), expected in cases.items():
+        assert objects.read_range(store, "a/b", start, length) == expected
+    assert objects.read_range(store, "a/c", 0, 1) is None
+
+
 def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tmp_path):
     """SIGKILL where checkpoints are in the bucket; nothing in it, nor what was printed, holds a secret."""
     script = (

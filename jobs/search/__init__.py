@@ -6,4 +6,6 @@ jobs.search.population   population-based training: who copies whom, and where t
 jobs.search.records      what the store keeps of it: the lineage of every item
 jobs.search.planned      does the section fit the job's kernel and sweep
 jobs.search.run          one shard's search: laps of advances, decisions in between
+jobs.search.meeting      where shards meet: what each leaves for the others at the end of a lap
+jobs.search.barrier      who has come to a meeting, and what follows once all have
 """

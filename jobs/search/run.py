@@ -1,11 +1,13 @@
 """One shard's search: laps of advances, and in between the decisions who goes on, and from where.
 
 Everything is a function of the job and of the items' own numbers: a search that goes on from a checkpoint
-makes the decisions of one that was never disturbed.
+makes the decisions of one that was never disturbed. Where the items that are compared lie in several
+shards (`search.spread`), each shard reports its own at the end of a lap, makes the decision for all of
+them from all reports, and acts on what concerns its own: jobs.search.meeting.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,20 +18,29 @@ from jobs.search.halving import survivors
 from jobs.search.population import generator, moved, parents
 from jobs.search.spec import Halving, Population
 
+Fetch = Callable[[int], Sequence[np.ndarray]]
+"""Index of an item among those of all reports -> the leaves of its state."""
+
 
 class SearchRun(ABC):
     """Items on their way to their results, as `ctd.batch.Run`, but searched.
 
     laps: the items, at their start. blocks: (n,) which of them are compared with one another.
+    meets: whether there are others in other shards, so that somebody must call `decide`.
     """
 
     length_field: str
     """The field of the search that says how long its first lap is."""
 
     def __init__(
-        self, laps: Laps, search: Halving | Population, blocks: np.ndarray, n_laps: int
+        self,
+        laps: Laps,
+        search: Halving | Population,
+        blocks: np.ndarray,
+        n_laps: int,
+        meets: bool,
     ) -> None:
-        self.laps, self._blocks = laps, blocks
+        self.laps, self._blocks, self._meets = laps, blocks, meets
         self._name, self._sign = search.metric, 1 if search.mode == "min" else -1
         self._n_laps, self.lap = n_laps, 0
         self.going = np.ones(laps.n, bool)
@@ -40,6 +51,10 @@ class SearchRun(ABC):
         """(n, laps) at the end of each lap; NaN where an item did not come to it."""
         self.results: dict[str, np.ndarray] = {}
         self.finished = False
+        self.arrived = False
+        """Whether the lap is over and nothing has been decided yet."""
+        self.report: dict[str, np.ndarray] = {}
+        """Once it has: what `decide` needs of these items."""
         self._begin()
 
     @abstractmethod
@@ -47,8 +62,9 @@ class SearchRun(ABC):
         """Advances of the present lap, which is not the last."""
 
     @abstractmethod
-    def _select(self, loss: np.ndarray) -> None:
-        """Decide who makes the next lap, and from where. loss: (n,) less is better, NaN is broken."""
+    def _select(self, found: Mapping[str, np.ndarray], first: int, fetch: Fetch) -> None:
+        """Decide who makes the next lap, and from where. found: the reports, joined; the own items are
+        those from `first` on."""
 
     @abstractmethod
     def _records(self) -> dict[str, np.ndarray]:
@@ -73,22 +89,39 @@ class SearchRun(ABC):
         if not self.laps.over:
             self.laps.advance()
         if self.laps.over:
-            self._decide()
+            loss = self._measure()
+            self.report = {
+                "loss": loss, "done": self.laps.done.copy(), "going": self.going.copy(),
+                "blocks": self._blocks, **self._told(),
+            }  # fmt: skip
+            self.arrived = True
+            if not self._meets:
+                self.decide([self.report], 0, lambda index: ())
+
+    def decide(self, reports: Sequence[Mapping[str, np.ndarray]], own: int, fetch: Fetch) -> None:
+        """What follows from the lap: the next one or the end.
+
+        reports: of all shards that are compared, in their order; name -> (items of the shard,), with
+        `loss`: less is better, NaN is broken. own: which of them is this one's.
+        """
+        found = {name: np.concatenate([r[name] for r in reports]) for name in reports[own]}
+        if self.lap == 0:
+            self._check_length(found["loss"], found["done"])
+        self.arrived = False
+        if self.lap == self._n_laps - 1 or found["done"][found["going"]].all():
+            self._end()
+            return
+        self._select(found, sum(len(r["loss"]) for r in reports[:own]), fetch)
+        self.lap += 1
+        self._begin()
+
+    def _told(self) -> dict[str, np.ndarray]:
+        """What else the other shards need to know: name -> (n,)."""
+        return {}
 
     def _begin(self) -> None:
         last = self.lap == self._n_laps - 1
         self.laps.begin(np.flatnonzero(self.going), TO_THE_END if last else self._length())
-
-    def _decide(self) -> None:
-        loss = self._measure()
-        if self.lap == 0:
-            self._check_length(loss)
-        if self.lap == self._n_laps - 1 or self.laps.done[self.going].all():
-            self._end()
-            return
-        self._select(loss)
-        self.lap += 1
-        self._begin()
 
     def _measure(self) -> np.ndarray:
         """Note the metric of those that made the lap; (n,) the same as a loss."""
@@ -111,8 +144,8 @@ class SearchRun(ABC):
         self.results = results | {"search_dropped": self.dropped}
         self.finished = True
 
-    def _check_length(self, loss: np.ndarray) -> None:
-        if self.laps.done.all() and not np.isnan(loss).all():
+    def _check_length(self, loss: np.ndarray, done: np.ndarray) -> None:
+        if done.all() and not np.isnan(loss).all():
             raise JobError(
                 f"search.{self.length_field}: the items finish after {int(self.laps.ages.max())} "
                 "advances, before the search has compared them; lower it, or have an item make more "
@@ -146,16 +179,21 @@ class HalvingRun(SearchRun):
 
     length_field = "min_advances"
 
-    def __init__(self, laps: Laps, search: Halving, blocks: np.ndarray, size: int) -> None:
+    def __init__(
+        self, laps: Laps, search: Halving, blocks: np.ndarray, size: int, meets: bool
+    ) -> None:
         self._search = search
         self._rung = np.zeros(laps.n, np.int32)
-        super().__init__(laps, search, blocks, search.n_rungs(size) + 1)
+        super().__init__(laps, search, blocks, search.n_rungs(size) + 1, meets)
 
     def _length(self) -> int:
         return self._search.lap(self.lap)
 
-    def _select(self, loss: np.ndarray) -> None:
-        going = survivors(loss, self.going, self._blocks, self._search.eta, self.lap)
+    def _select(self, found: Mapping[str, np.ndarray], first: int, fetch: Fetch) -> None:
+        del fetch
+        going = survivors(
+            found["loss"], found["going"], found["blocks"], self._search.eta, self.lap
+        )[first : first + self.laps.n]
         self.dropped |= self.going & ~going & ~self.laps.done
         self.going &= going
         self._rung += going
@@ -180,6 +218,7 @@ class PopulationRun(SearchRun):
         seed: int,
         items: np.ndarray,
         starts: Mapping[str, np.ndarray],
+        meets: bool,
     ) -> None:
         self._search, self._seed, self._items = search, seed, items
         shape = (laps.n, search.generations)
@@ -188,25 +227,33 @@ class PopulationRun(SearchRun):
         self._params = {name: np.full(shape, np.nan) for name in search.params}
         for name, values in starts.items():
             self._params[name][:, 0] = values
-        super().__init__(laps, search, blocks, search.generations)
+        super().__init__(laps, search, blocks, search.generations, meets)
 
     def _length(self) -> int:
         return self._search.every
 
-    def _select(self, loss: np.ndarray) -> None:
-        now, new = self.lap, self.lap + 1
-        rngs = [generator(self._seed, now, int(item)) for item in self._items]
-        found = parents(self._search, rngs, loss, self.laps.done, self._blocks)
-        self.laps.copy(found)
-        self._parent[:, new] = self._items[found]
-        for values in self._params.values():
-            values[:, new] = values[found, now]
-        for row in np.flatnonzero(found != np.arange(len(found))):
+    def _select(self, found: Mapping[str, np.ndarray], first: int, fetch: Fetch) -> None:
+        now, new, n = self.lap, self.lap + 1, self.laps.n
+        rngs = [generator(self._seed, now, int(item)) for item in found["items"]]
+        chosen = parents(self._search, rngs, found["loss"], found["done"], found["blocks"])
+        parent, own = chosen[first : first + n], np.arange(first, first + n)
+        here = (parent >= first) & (parent < first + n)
+        self.laps.copy(np.where(here, parent, own) - first)
+        for row in np.flatnonzero(~here):
+            self.laps.put(int(row), fetch(int(parent[row])))
+        self._parent[:, new] = found["items"][parent]
+        for name, values in self._params.items():
+            values[:, new] = found[f"params.{name}"][parent]
+        for row in np.flatnonzero(parent != own):
             copied = {name: float(values[row, new]) for name, values in self._params.items()}
-            for name, value in moved(self._search, rngs[row], copied).items():
+            for name, value in moved(self._search, rngs[first + row], copied).items():
                 self._params[name][row, new] = value
         for name, values in self._params.items():
             self.laps.set_traced(name, values[:, new])
+
+    def _told(self) -> dict[str, np.ndarray]:
+        now = {f"params.{name}": values[:, self.lap] for name, values in self._params.items()}
+        return {"items": self._items, **now}
 
     def _records(self) -> dict[str, np.ndarray]:
         found = {"search_metric": self.metric, "search_parent": self._parent}

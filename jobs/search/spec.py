@@ -35,6 +35,16 @@ class _Search(BaseModel):
         description="items that are compared with one another, neighbours in the sweep; by default "
         "all that share one compiled program",
     )
+    spread: bool = Field(
+        False,
+        description="let items that are compared lie in several shards, on as many workers, which meet "
+        "whenever items are compared; by default they are in one",
+    )
+
+    @property
+    def apart(self) -> str:
+        """What `describe` says of `spread`."""
+        return ", in shards that meet" if self.spread else ""
 
 
 class Halving(_Search):
@@ -50,7 +60,9 @@ class Halving(_Search):
         rungs = range(self.n_rungs(size))
         left = ", ".join(str(size // self.eta**k) for k in [*rungs, len(rungs)])
         ends = ", ".join(str(self.min_advances * self.eta**k) for k in rungs)
-        return f"halving by {self.metric}: {left} items, up to {ends} advances and the end"
+        return (
+            f"halving by {self.metric}: {left} items, up to {ends} advances and the end{self.apart}"
+        )
 
     def n_rungs(self, size: int) -> int:
         """How many times items leave until one is left."""
@@ -100,7 +112,7 @@ class Population(_Search):
         """What it does with `size` items, on one line."""
         return (
             f"population of {size} by {self.metric}: {self.generations} generations of {self.every} "
-            f"advances, {', '.join(self.params)} searched"
+            f"advances, {', '.join(self.params)} searched{self.apart}"
         )
 
     @field_validator("params")

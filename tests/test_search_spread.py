@@ -1,0 +1,452 @@
+"""Items compared across shards: the bits of one shard, whatever is lost, killed or computed again."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hill
+import numpy as np
+import pytest
+from test_checkpoint import Interrupted
+from test_failure import Failing
+from test_kill import KILLED
+from test_search import HALVING, POPULATION, changed, results
+from test_search_kill import ENV, OFTEN
+from test_store import BASE, make, run
+
+from jobs import objects
+from jobs.check import check
+from jobs.errors import JobError
+from jobs.parts import Part, open_shards
+from jobs.plan import Sizes, lay_out
+from jobs.report import plan_rows
+from jobs.run import SerialExecutor, prepare, read_events, reconsider, run_shards
+from jobs.search.meeting import populations
+from jobs.spec import RunSettings, parse_job
+from jobs.stop import Stop
+from jobs.store import Store
+
+JOBS = {
+    "halving": HALVING,
+    "tournament": POPULATION,
+    "truncation": changed(POPULATION, "search.exploit", "truncation"),
+}
+FOLDER = "run/meetings"
+
+
+def spread(job, shard_items):
+    """The job, in shards of so many items."""
+    return changed(changed(job, "search.spread", True), "run.shard_items", shard_items)
+
+
+def same(store, whole):
+    """Every number of every item, and nothing left behind."""
+    a, b = results(store), results(whole)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+    left = [*objects.keys(store.objects, FOLDER), *objects.keys(store.objects, "run/checkpoints")]
+    assert left == []
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """The jobs in one shard each."""
+    folder = tmp_path_factory.mktemp("store")
+    return {name: run(folder / f"{name}.zarr", job)[0] for name, job in JOBS.items()}
+
+
+@pytest.fixture(scope="module", params=["halving", "tournament"])
+def disturbed(request, wholes):
+    """A job in shards, and its results in one."""
+    job = JOBS[request.param]
+    return spread(job, 9 if request.param == "halving" else 2), wholes[request.param]
+
+
+# --- the same bits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shard_items", [1, 2, 4, 5])
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_shards_that_meet_come_to_the_bits_of_one_shard(tmp_path, wholes, name, shard_items):
+    """The last shard has fewer items, where the others' number is no divisor."""
+    store, progress = run(tmp_path / "s.zarr", spread(JOBS[name], shard_items))
+    n = len(results(store)["status"])
+    assert progress.shards_done == store.job.plan.n_shards == -(-n // shard_items)
+    assert progress.outcomes == run_shards(wholes[name], SerialExecutor(1)).outcomes
+    same(store, wholes[name])
+
+
+def test_members_are_copied_from_other_shards(wholes):
+    parents = results(wholes["tournament"])["search_parent"]
+    assert (parents // 2 != np.arange(8)[:, None] // 2).sum() > 10
+
+
+def test_populations_in_shards_of_their_own_do_not_meet(tmp_path):
+    job = changed(POPULATION, "sweep.grid", {"noise": [0.05, 0.2, 0.4]})
+    job = changed(changed(job, "params", {"dtype": "float64", "steps": 60}), "search.size", 8)
+    whole, _ = run(tmp_path / "w.zarr", job)
+    store, _ = run(tmp_path / "s.zarr", spread(job, 4))
+    assert populations(store.job) == {
+        0: (0, 1), 1: (0, 1), 2: (2, 3), 3: (2, 3), 4: (4, 5), 5: (4, 5),
+    }  # fmt: skip
+    same(store, whole)
+    parts = [Part(k, 4) for k in range(4)]
+    assert [open_shards(store, {3}, part) for part in parts] == [{0, 1, 4, 5}, set(), {2}, set()]
+
+
+def test_broken_members_copy_from_another_shard(tmp_path):
+    """All of the first shard diverge, and the second has what they go on from."""
+    job = changed(
+        POPULATION, "sweep", {"grid": {"rate": [0.9, 0.88, 0.89, 0.85, 0.1, 0.2, 0.05, 0.3]}}
+    )
+    job["search"] |= {"every": 20, "generations": 3, "perturb": 0.02}
+    whole, _ = run(tmp_path / "w.zarr", job)
+    store, progress = run(tmp_path / "s.zarr", spread(job, 4))
+    assert (results(store)["search_parent"][:4, 1] >= 4).all()
+    assert progress.outcomes == {"descended": 8, "diverged": 0}
+    same(store, whole)
+
+
+def test_networks_with_keys_and_moments_are_copied_whole(tmp_path):
+    """A kernel's own state: weights, both moments of Adam, a step, in float32."""
+    job = {
+        "kernel": "train_rnn",
+        "params": {"task": {"name": "integrator", "n_steps": 8}, "n": 6, "batch_size": 4, "n_batches": 60,
+                   "report_every": 5, "n_eval": 16},
+        "sweep": {"random": {"learning_rate": {"loguniform": [1e-3, 3e-2]}}, "samples": 6},
+        "search": {"method": "population", "metric": "eval_loss", "every": 2, "generations": 4,
+                   "params": {"learning_rate": {"loguniform": [1e-3, 3e-2]}}},
+        "run": {"microbatch": 1},
+    }  # fmt: skip
+    whole, _ = run(tmp_path / "w.zarr", job)
+    store, _ = run(tmp_path / "s.zarr", spread(job, 2))
+    parents = results(store)["search_parent"]
+    assert (parents // 2 != np.arange(6)[:, None] // 2).any()
+    same(store, whole)
+
+
+# --- whatever happens -----------------------------------------------------------------------------
+
+
+def test_stopped_at_many_places(tmp_path, disturbed):
+    job, whole = disturbed
+    store, stops = make(tmp_path / "s.zarr", job), 0
+    for after in [1, 2, 3, 5, 8, 13, 21]:
+        stop = Stop()
+        stops += run_shards(store, Interrupted(stop, after), stop=stop).stopped == "test"
+    assert stops == 7
+    assert run_shards(store, SerialExecutor(1)).failed == {}
+    same(store, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("when", "what", "nth"),
+    [
+        ("after", FOLDER, 1),
+        ("before", FOLDER, 6),
+        ("after", FOLDER, 8),
+        ("before", "run/done", 2),  # one is committed, the others are at the last meeting
+        ("after", "run/done", 1),
+    ],
+)
+def test_killed_at_a_write(tmp_path, disturbed, when, what, nth):
+    job, whole = disturbed
+    path = tmp_path / "k.zarr"
+    script = KILLED.format(base=BASE, path=str(path), when=when, what=what, nth=nth, job=job)
+    killed = subprocess.run(
+        [sys.executable, "-c", OFTEN + script], cwd=Path(BASE).parent, capture_output=True, text=True,
+        check=False, env=ENV,
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    store = Store.open(str(path))
+    assert run_shards(store, SerialExecutor(1)).failed == {}
+    # Of the shard that was committed in the last moment.
+    assert {finding.what for finding in check(store.address, repair=True)} <= {
+        "left over: its shard is committed"
+    }
+    same(store, whole)
+    assert check(store.address) == []
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path, disturbed):
+    job, whole = disturbed
+    store, kills = make(tmp_path / "r.zarr", job), 0
+    script = (
+        f"{OFTEN}import sys; sys.path.insert(0, {BASE!r})\n"
+        "from jobs.run import SerialExecutor, run_shards\nfrom jobs.store import Store\n"
+        f"run_shards(Store.open({store.address!r}), SerialExecutor(1))"
+    )
+    for _ in range(3):
+        before = set(objects.keys(store.objects, FOLDER))
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(BASE).parent, env=ENV)
+        while set(objects.keys(store.objects, FOLDER)) == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(random.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills
+    assert run_shards(store, SerialExecutor(1)).failed == {}
+    same(store, whole)
+
+
+class Meddling(SerialExecutor):
+    """Does something to the store when the nth report has come."""
+
+    def __init__(self, nth, what):
+        super().__init__(1)
+        self.left, self.what = nth, what
+
+    def wait(self, timeout):
+        reports = super().wait(timeout)
+        self.left -= len(reports)
+        if self.what and self.left <= 0:
+            self.what = self.what()
+        return reports
+
+
+def started_over(store):
+    texts = [event["text"] for event in read_events(store) if event["event"] == "decision"]
+    return sum("start over" in text for text in texts)
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut", "head", "state"])
+@pytest.mark.parametrize("nth", [2, 6])
+def test_what_was_left_is_damaged(tmp_path, disturbed, harm, nth):
+    """All of a population start over; the bits are those of the first time."""
+    job, whole = disturbed
+    store = make(tmp_path / "d.zarr", job)
+
+    def damage():
+        # Every arrival of shard 0: as if its last two had been in one lost block of the disk.
+        for key in [k for k in objects.keys(store.objects, FOLDER) if k.endswith("000000")]:
+            data = bytearray(objects.read(store.objects, key))
+            at = 40 if harm == "head" else len(data) - 3
+            data[at] ^= 1
+            if harm == "removed":
+                objects.delete(store.objects, key)
+            else:
+                objects.write(store.objects, key, bytes(data[: at if harm == "cut" else None]))
+
+    progress = run_shards(store, Meddling(nth, damage))
+    assert (progress.failed, progress.shards_done) == ({}, progress.n_shards)
+    assert started_over(store) == 1
+    same(store, whole)
+
+
+def test_an_arrival_that_is_lost_is_left_again_from_the_one_before(tmp_path, disturbed):
+    """A driver that died: one shard stands a lap behind the others, whose arrivals are there still."""
+    job, whole = disturbed
+    store, stop = make(tmp_path / "b.zarr", job), Stop()
+    n = store.job.plan.n_shards
+    run_shards(store, Meddling(3 * n, lambda: stop.ask("test")), stop=stop)
+    last = max(k for k in objects.keys(store.objects, FOLDER) if k.endswith("000000"))
+    objects.delete(store.objects, last)
+    progress = run_shards(store, SerialExecutor(1))
+    assert progress.failed == {}
+    assert started_over(store) == 0
+    same(store, whole)
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut"])
+def test_a_committed_shard_that_is_damaged_is_computed_again_with_its_population(
+    tmp_path, disturbed, harm
+):
+    job, whole = disturbed
+    store, _ = run(tmp_path / "c.zarr", job)
+    path = Path(store.address) / "results/0/loss/c/1"
+    path.unlink() if harm == "removed" else path.write_bytes(path.read_bytes()[:-1])
+    check(store.address, repair=True)
+    assert 1 not in store.done()
+    progress = run_shards(store, SerialExecutor(1))
+    assert (progress.shards_done, progress.items_done) == (progress.n_shards, progress.n_items)
+    assert progress.outcomes == run_shards(whole, SerialExecutor(1)).outcomes
+    assert started_over(store) == 1
+    same(store, whole)
+    assert check(store.address) == []
+
+
+@pytest.mark.parametrize("fault", ["death", "memory", "storage"])
+def test_shards_that_are_tried_again(tmp_path, disturbed, fault):
+    """Each third attempt fails; where memory runs out, the slots are halved on the way."""
+    job, whole = disturbed
+    job = job | {"run": job["run"] | {"backoff_s": 0.0, "retries": 99}}
+    store, calls = make(tmp_path / "t.zarr", job), iter(range(10**6))
+    progress = run_shards(store, Failing(lambda task: fault if next(calls) % 3 == 2 else None))
+    assert progress.failed == {}
+    same(store, whole)
+
+
+# --- items and shards that fail -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+@pytest.mark.parametrize("name", ["halving", "tournament"])
+def test_an_item_that_fails_is_left_out_and_the_others_start_over(tmp_path, name, from_the_start):
+    """Also where it fails only after it has met the others; once it is well again, all are compared."""
+    quick = {"retries": 0, "backoff_s": 0.0}
+    job = changed(JOBS[name], "run", JOBS[name]["run"] | quick)
+    computes = lambda task: task.shard.start <= 4 < task.shard.stop and 4 not in task.without
+    whole = make(tmp_path / "w.zarr", job)
+    run_shards(whole, Failing(lambda task: "error" if computes(task) else None))
+    store, seen = make(tmp_path / "s.zarr", spread(job, 3 if name == "halving" else 2)), []
+
+    def fails(task):
+        seen.append(task)
+        late = sum(computes(t) and not t.probe for t in seen) > 2
+        return "error" if computes(task) and (from_the_start or late) else None
+
+    progress = run_shards(store, Failing(fails))
+    assert (list(progress.failed_items), progress.failed) == ([4], {})
+    same(store, whole)
+
+    n_shards = store.job.plan.n_shards
+    reconsider(store, failed=True)
+    progress = run_shards(store, SerialExecutor(1))
+    assert (progress.shards_done, progress.failed_items) == (n_shards, {})
+    again, _ = run(tmp_path / "a.zarr", job)
+    same(store, again)
+
+
+def test_a_shard_whose_items_all_fail_takes_part_no_more(tmp_path):
+    job = changed(POPULATION, "run", POPULATION["run"] | {"retries": 0, "backoff_s": 0.0})
+    bad = lambda task: {2, 3} & ({*range(task.shard.start, task.shard.stop)} - {*task.without})
+    whole, store = make(tmp_path / "w.zarr", job), make(tmp_path / "s.zarr", spread(job, 2))
+    for here in (whole, store):
+        progress = run_shards(here, Failing(lambda task: "error" if bad(task) else None))
+        assert sorted(progress.failed_items) == [2, 3]
+    same(store, whole)
+
+
+def test_a_shard_that_is_given_up_takes_its_population_with_it(tmp_path):
+    """The other populations of the group end; the next run goes on."""
+    job = changed(changed(POPULATION, "sweep.samples", 16), "search.size", 8)
+    whole, _ = run(tmp_path / "w.zarr", job)
+    store = make(tmp_path / "s.zarr", spread(job, 2))
+    progress = run_shards(store, Failing(lambda task: "input" if task.shard.number == 2 else None))
+    assert store.done() == {4, 5, 6, 7}
+    assert progress.failed[2] == "input of 2"
+    for k in (0, 1, 3):
+        assert progress.failed[k] == (
+            "not ended: shard 2, whose items its own are compared with, was given up"
+        )
+    assert run_shards(store, SerialExecutor(1)).failed == {}
+    same(store, whole)
+
+
+def test_a_search_that_compares_too_late_says_so(tmp_path):
+    job = spread(changed(POPULATION, "search.every", 100), 4)
+    _, progress = run(tmp_path / "l.zarr", job)
+    assert "search.every: the items finish after 60 advances" in progress.failed[0]
+    assert sorted(progress.failed) == [0, 1]
+
+
+def test_check_knows_what_shards_have_left(tmp_path, disturbed):
+    job, whole = disturbed
+    store, stop = make(tmp_path / "c.zarr", job), Stop()
+    run_shards(store, Meddling(4, lambda: stop.ask("test")), stop=stop)
+    left = list(objects.keys(store.objects, FOLDER))
+    assert left
+    assert not any(finding.cure for finding in check(store.address))
+    data = bytearray(objects.read(store.objects, left[0]))
+    data[-1] ^= 1
+    objects.write(store.objects, left[0], bytes(data))
+    found = [finding for finding in check(store.address, repair=True) if finding.cure]
+    assert [(f.key, f.what) for f in found] == [(left[0], "damaged")]
+    kept = tmp_path / "kept"
+    shutil.copytree(Path(store.address) / FOLDER, kept)
+    run_shards(store, SerialExecutor(1))
+    same(store, whole)
+    shutil.copytree(kept, Path(store.address) / FOLDER)
+    assert {f.what for f in check(store.address)} == {"left over: its shard is committed"}
+
+
+# --- planning -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "unit", "workers", "memory", "expected"),
+    [
+        ({}, 24, 1, 10**9, (8, 8)),  # the kernel's 8 slots
+        ({}, 24, 4, 10**9, (6, 6)),  # one for each worker
+        ({}, 24, 5, 10**9, (5, 5)),  # the only population: the last shard has fewer
+        ({}, 12, 5, 10**9, (4, 4)),  # 5 divides no population of 12
+        ({}, 4, 1, 10**9, (8, 8)),  # two whole ones
+        ({"shard_items": 3}, 12, 1, 10**9, (3, 3)),
+        ({}, 24, 1, 1000 + 4 * 400, (4, 4)),
+    ],
+)
+def test_layout_of_populations_in_several_shards(settings, unit, workers, memory, expected):
+    sizes = Sizes(state=100, work=100, result=100, shared=1000)
+    plan = lay_out(
+        [(24, sizes)], hill.kernel, RunSettings(**settings), workers, memory, "job", [unit], spread=True
+    )  # fmt: skip
+    (layout,) = plan.layouts
+    assert (layout.slots, layout.shard_items) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "shard_items", "said"),
+    [
+        (9, 6, "run.shard_items: 6 is no multiple and no divisor of the 9 items"),
+        (9, 3, None),
+        (9, 18, None),
+        (None, 6, None),
+    ],
+)
+def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):
+    job = spread(changed(HALVING, "search.size", size), shard_items)
+    if said is None:
+        assert make(tmp_path / "s.zarr", job).job.plan.layouts[0].shard_items == shard_items
+        return
+    with pytest.raises(JobError, match=said):
+        make(tmp_path / "s.zarr", job)
+    with pytest.raises(JobError, match=r"or let shards meet: `search: \{spread: true\}`"):
+        make(tmp_path / "n.zarr", changed(job, "search.spread", False))
+
+
+def test_plan_tells_of_it(tmp_path):
+    spec = parse_job(spread(POPULATION, 2), "job")
+    _, total = plan_rows(
+        prepare(spec, BASE, "job", lambda: 1, lambda: 10**9), str(tmp_path / "n"), 1
+    )
+    assert total["shards"] == 4
+    assert total["search"].endswith("rate searched, in shards that meet")
+
+
+# --- where shards run -----------------------------------------------------------------------------
+
+
+def test_shards_meet_in_a_bucket(s3, wholes):
+    del s3
+    address = "s3://lab/spread.zarr"
+    job = spread(JOBS["tournament"], 2)
+    script = (
+        "import os, signal, sys, json; sys.path.insert(0, sys.argv[1])\n"
+        "from test_store import run\n"
+        "from jobs.search import meeting\n"
+        "arrive, left = meeting.Meetings.arrive, [6]\n"
+        "def dying(self, *rest):\n"
+        "    arrive(self, *rest)\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "meeting.Meetings.arrive = dying\n"
+        "run(sys.argv[2], json.loads(sys.argv[3]))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, BASE, address, json.dumps(job)], cwd=Path(BASE).parent,
+        capture_output=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    store = Store.open(address)
+    assert len(list(objects.keys(store.objects, FOLDER))) == 6
+    assert run_shards(store, SerialExecutor(1)).failed == {}
+    same(store, wholes["tournament"])
