@@ -1,0 +1,16 @@
+"""What tests of `ctd.fixed_points` start from, how a search ends, and a map of known modes."""
+
+import numpy as np
+import pytest
+
+FIXED, SLOW, LIMIT, DIVERGED = range(4)
+BOTH = pytest.mark.parametrize("method", ["lm", "adam"])
+
+
+def starts(n_candidates, n, scale=1.0, seed=0):
+    return scale * np.random.default_rng(seed).standard_normal((n_candidates, n))
+
+
+def spiral(radius, angle):
+    """A rotation by an angle, which shrinks by the radius."""
+    return radius * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

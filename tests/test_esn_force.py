@@ -1,0 +1,181 @@
+"""FORCE against step-by-step float64 references and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from echo_states import SMALL, begin, finish, numpy_step, relative, run, see, whole
+
+from ctd import cells, esn
+from ctd.batch import Layout, run_items
+from ctd.esn import EchoState, kernel
+from ctd.esn.force import Rls, flush, in_blocks, scaled_identity, times, update
+from ctd.kernel import static_of
+
+
+def numpy_force(params, shared, state):
+    """Sussillo & Abbott's FORCE, one rank-1 update of P a sample: readout, errors, replay NRMSE."""
+    static = static_of(params)
+    w, f, u = state.weights, shared.targets, shared.inputs
+    R = np.asarray(state.rls.readout, float)
+    P = params.alpha * np.eye(R.shape[1])
+    forgetting = params.forgetting
+    errors = []
+    for replay in [False] * params.passes + [True]:
+        a = np.asarray(w.start, float)
+        h = np.tanh(a) if static.dynamics == "continuous" else a
+        z = R @ see(static, h)
+        total = 0.0
+        for t in range(static.washout + static.train):
+            a, h = numpy_step(static, w, a, h, u[t], z)
+            r = see(static, h)
+            z = R @ r
+            if t < static.washout:
+                continue
+            e = z - f[t]
+            total += e @ e
+            if not replay:
+                k = P @ r
+                c = 1 / (forgetting + r @ k)
+                P = (P - c * np.outer(k, k)) / forgetting
+                R = R - c * np.outer(e, k)
+        errors.append(np.sqrt(total / static.train / len(R) / float(shared.variance)))
+    return R, errors[:-1], errors[-1]
+
+
+def rls_over(h, f, forgetting, block):
+    """Block RLS from P = 10 I over features h and targets f."""
+
+    def samples(rls, index, rows):
+        def sample(c, row):
+            readout, K, _, _ = update(
+                rls._replace(readout=c[0]), c[1], row[2], forgetting, *row[:2]
+            )
+            return (readout, K), None
+
+        K = jnp.zeros((len(rows[0]), h.shape[1]))
+        rows = (*rows, jnp.arange(len(rows[0])))
+        (readout, K), _ = jax.lax.scan(sample, (rls.readout, K), rows)
+        return Rls(readout, flush(rls.P, K, forgetting))
+
+    P = scaled_identity(jnp.asarray(10.0), h.shape[1], h.dtype)
+    start = Rls(jnp.zeros((f.shape[1], h.shape[1])), P)
+    return in_blocks(samples, start, (h, f), block)
+
+
+@pytest.mark.parametrize("forgetting", [1.0, 0.97])
+@pytest.mark.parametrize("block", [1, 7, 200])
+def test_block_rls_is_rls(forgetting, block):
+    rng = np.random.default_rng(0)
+    h, f = rng.standard_normal((50, 12)), rng.standard_normal((50, 3))
+    R, P = np.zeros((3, 12)), 10.0 * np.eye(12)
+    for a, b in zip(h, f, strict=True):
+        k = P @ a
+        c = 1 / (forgetting + a @ k)
+        R = R - c * np.outer(R @ a - b, k)
+        P = (P - c * np.outer(k, k)) / forgetting
+    with jax.enable_x64(True):
+        end = jax.jit(rls_over, static_argnums=3)(h, f, forgetting, block)
+    # Rounding of float64 through a P whose condition number is about 500.
+    np.testing.assert_allclose(end.readout, R, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(whole(end.P), P, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("p", [1, 2, 7])
+def test_symmetric_times(p):
+    K = jnp.asarray(np.random.default_rng(p).standard_normal((3, p)), jnp.float32)
+    P = flush(scaled_identity(jnp.float32(2), p, jnp.float32), K, jnp.float32(0.5))
+    np.testing.assert_allclose(whole(P), (2 * np.eye(p) - K.T @ K) / 0.125, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(times(P, K[0]), whole(P) @ K[0], rtol=1e-4, atol=1e-4)
+
+
+def test_rls_is_ridge_regression():
+    # Without forgetting RLS is ridge regression with ridge 1/alpha (Haykin, ch. 10).
+    rng = np.random.default_rng(1)
+    h, f = rng.standard_normal((30, 8)), rng.standard_normal((30, 2))
+    expected = np.linalg.solve(h.T @ h + np.eye(8) / 10.0, h.T @ f).T
+    with jax.enable_x64(True):
+        end = jax.jit(rls_over, static_argnums=3)(h, f, 1.0, 8)
+    np.testing.assert_allclose(end.readout, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"block": 7, "washout": 5},
+        {"forgetting": 0.995, "intercept": True, "feedback": False, "bias": 0.5},
+        {"target": "narma10", "m": 1, "dynamics": "discrete", "leak": 0.8, "feedback_scale": 0.1},
+    ],
+    ids=["blocks", "forgetting", "discrete"],
+)
+def test_force_step_by_step(given):
+    params = EchoState(**SMALL | given, dtype="float64", state_dtype="float64")
+    run, shared, state = begin(params)
+    found = finish(run)
+    readout, errors, replay = numpy_force(params, shared, state)
+    assert found["outcome"] == esn.DONE
+    # float64 rounding, grown by the feedback loop over 3 passes.
+    assert relative(found["readout_weights"], readout) < 1e-8
+    np.testing.assert_allclose(found["train_nrmse"], errors, rtol=1e-8)
+    assert found["replay_nrmse"] == pytest.approx(replay, rel=1e-6)
+
+
+def test_force_P_stays_symmetric():
+    run, _, _ = begin(EchoState(**SMALL))
+    for _ in range(2):
+        run.advance()
+    P = whole(jax.tree.map(lambda leaf: leaf[0], run._slots.state.rls.P))
+    np.testing.assert_array_equal(P, P.T)
+    assert np.linalg.eigvalsh(P.astype(float)).min() > 0
+
+
+def test_force_network_is_leaky_cell():
+    # A continuous network, its outputs fed back, is a leaky cell that has no feedback.
+    params = EchoState(**SMALL | {"record": ("weights", "traces")}, intercept=True)
+    found = run_items(kernel, params)
+    weights = {name: found[f"weights.{name}"][0] for name in cells.leaky.axes}
+    cells.check_params("leaky", weights, "here")
+    _, outputs = cells.run(cells.leaky, weights, jnp.zeros((90, 0), jnp.float32))
+    # float32, and the network is contracting onto what it has learned.
+    np.testing.assert_allclose(outputs, found["trace"][0], atol=2e-3)
+
+
+def test_force_ill_conditioned():
+    # float32 P = 1e7 I loses its positive eigenvalues to rounding; alpha = 1 beside it does not.
+    found = run({"alpha": [1e7, 1.0]}, **SMALL)
+    assert found["outcome"].tolist() == [esn.ILL_CONDITIONED, esn.DONE]
+    assert np.isnan(found["replay_nrmse"][0])
+    assert np.isfinite(found["replay_nrmse"][1])
+    # Training stops there: the passes that it did not reach have no error.
+    assert np.isnan(found["train_nrmse"][0, -1])
+
+
+def test_force_diverged():
+    # Euler steps of 4 time constants multiply activations by -3.
+    found = run({"tau": [0.025, 1.0]}, **SMALL)
+    assert found["outcome"].tolist() == [esn.DIVERGED, esn.DONE]
+    assert kernel.outcomes[esn.DIVERGED].failed
+
+
+@pytest.mark.slow
+def test_modes_of_execution_agree():
+    columns = {"g": np.linspace(0.5, 1.6, 6)}
+    params = {**SMALL, "dtype": "float64", "state_dtype": "float64"}
+    one, all_ = run(columns, Layout(6, 1), **params), run(columns, Layout(6, 6), **params)
+    # Other products, other rounding, grown by chaos at the larger gains.
+    np.testing.assert_allclose(
+        one["readout_weights"], all_["readout_weights"], rtol=1e-5, atol=1e-7
+    )
+
+
+@pytest.mark.slow
+def test_force_notebook_setting():
+    # n=500, m=20, 300 steps, 15 passes, alpha=1: replay, and distance of a float32 readout.
+    found = run({"g": np.full(8, 1.5)}, record=("readout",))
+    assert (found["outcome"] == esn.DONE).all()
+    assert np.median(found["replay_nrmse"]) <= 0.005
+    _, shared, state = begin(EchoState())
+    readout, errors, replay = numpy_force(EchoState(), shared, state)
+    assert relative(found["readout_weights"][0], readout) < 1e-4
+    np.testing.assert_allclose(found["train_nrmse"][0], errors, rtol=1e-3)
+    assert found["replay_nrmse"][0] == pytest.approx(replay, rel=1e-2)

@@ -1,0 +1,114 @@
+"""Echo-state networks: what a user gives, its data, and how the results are described."""
+
+import h5py
+import numpy as np
+import pytest
+from echo_states import SMALL
+from pydantic import ValidationError
+
+from ctd import esn
+from ctd.batch import run_items
+from ctd.esn import EchoState, kernel
+from ctd.kernel import inputs_of
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": -1.0}, "alpha"),
+        ({"sparsity": 0.0}, "sparsity"),
+        ({"sparsity": 1.5}, "sparsity"),
+        ({"tau": 0.0}, "tau"),
+        ({"leak": 2.0}, "leak"),
+        (
+            {"topology": "ring", "sparsity": 0.5},
+            "sparsity: 0.5 given, but the weights of topology ring",
+        ),
+        (
+            {"readout": "ridge", "dtype": "float32"},
+            "dtype: the normal equations of a ridge readout",
+        ),
+        ({"state_dtype": "float64"}, "state_dtype: float64 states need dtype: float64"),
+        ({"memory_delays": 5}, "memory_delays: .* need dtype: float64"),
+        ({"target": "lorenz"}, r"m: target lorenz has 3 output\(s\), m is 20"),
+        ({"target": "file"}, "path: target file needs one"),
+        ({"path": "x.h5"}, "path: target file needs one"),
+        ({"test": 50, "horizon": 51}, "horizon: 51 samples, but test has 50"),
+        (
+            {"validation": 20, "test": 50, "horizon": 30},
+            "horizon: 30 samples, but validation has 20",
+        ),
+        ({"horizon": 301}, "horizon: 301 samples, but test has 300"),
+        ({"starts": 2, "test": 50}, "starts: several replays need a test range and a horizon"),
+        ({"record": ("wieghts",)}, "record"),
+    ],
+)
+def test_params_bad_input(given, message):
+    with pytest.raises(ValidationError, match=message):
+        EchoState(**given)
+
+
+def test_params_ridge_is_float64():
+    assert EchoState(readout="ridge").dtype == "float64"
+    assert EchoState().dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "given", "message"),
+    [
+        ("nan", {}, "'nan' is nan at row 3, column 1"),
+        ("cube", {}, r"'cube' has shape \(2, 2, 2\)"),
+        ("table", {"m": 3}, "'table' has 2 columns; expected 3, the field m"),
+        (
+            "table",
+            {"washout": 60, "train": 5},
+            "'table' has 50 samples, .* ask for 65; shorten them",
+        ),
+        ("flat", {}, "all samples are equal"),
+        ("table", {"input_dataset": "nan"}, "'nan' is nan"),
+    ],
+)
+def test_load_bad_target(tmp_path, dataset, given, message):
+    path = tmp_path / "target.h5"
+    with h5py.File(path, "w") as out:
+        out["table"] = np.arange(100.0).reshape(50, 2)
+        out["cube"], out["flat"] = np.zeros((2, 2, 2)), np.ones((50, 2))
+        out["nan"] = np.where(np.arange(100) == 7, np.nan, 1.0).reshape(50, 2)
+    params = {"target": "file", "m": 2, "train": 40, "path": str(path), "dataset": dataset}
+    with pytest.raises(ValueError, match=message):
+        esn.load(inputs_of(EchoState(**params | given)))
+
+
+@pytest.mark.parametrize(
+    ("target", "m", "k"),
+    [
+        ("chaotic", 4, 0),
+        ("mackey-glass-30", 1, 0),
+        ("lorenz", 3, 0),
+        ("narma10", 1, 1),
+        ("sines", 2, 0),
+    ],
+)
+def test_load_ranges(target, m, k):
+    given = EchoState(target=target, m=m, washout=3, train=20, validation=5, test=7)
+    found = esn.load(inputs_of(given))
+    assert found.inputs.shape == (35, k)
+    assert found.targets.shape == (35, m)
+    assert found.variance == pytest.approx(found.targets.var(axis=0).mean())
+
+
+def test_results_described_and_shaped():
+    every = {"validation": 30, "test": 40, "record": ("readout", "weights", "traces", "lyapunov")}
+    params = EchoState(**SMALL | every, dtype="float64", memory_delays=4, alpha=1e7)
+    found = run_items(kernel, params)
+    assert found["outcome"][0] == esn.DONE  # a learning rate that float32 does not take, see above
+    assert found.keys() == kernel.dims.keys()
+    axes = {"pass": 3, "output": 2, "feature": 40, "time": 40, "delay": 4}
+    axes |= {"unit": 40, "unit_from": 40, "state": 40, "input": 0}
+    for name, values in found.items():
+        assert values.shape == (1, *(axes[axis] for axis in kernel.dims[name].axes)), name
+    coords = kernel.coords(inputs_of(params), None)
+    assert {axis: len(values) for axis, values in coords.items()}.items() <= axes.items()
+    least = run_items(kernel, EchoState(**SMALL | {"record": ()}))
+    assert least.keys() < found.keys()

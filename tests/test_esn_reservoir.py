@@ -1,0 +1,80 @@
+"""Random networks: spectra, gains, sparsity and noise against what was asked for."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from echo_states import (
+    SMALL,
+    network,
+    run,
+)
+
+from ctd import esn
+from ctd.esn import EchoState
+from ctd.esn.reservoir import disturbances, spectral_radius
+from ctd.kernel import static_of
+
+
+@pytest.mark.parametrize(
+    ("given", "radius"),
+    [
+        ({"topology": "orthogonal"}, 0.9),
+        ({"topology": "ring"}, 0.9),
+        ({"scale": "spectral_radius"}, 0.9),
+        ({"scale": "spectral_radius", "sparsity": 0.1}, 0.9),
+        ({"scale": "spectral_radius", "topology": "ring"}, 0.9),
+    ],
+)
+def test_draw_spectral_radius(given, radius):
+    w = network(n=60, g=0.9, **given)
+    eigenvalues = np.linalg.eigvals(np.asarray(w.drive[:, :60], float))
+    assert np.abs(eigenvalues).max() == pytest.approx(radius, rel=1e-3)
+
+
+def test_draw_gain_and_sparsity():
+    w = network(n=400, g=1.5, sparsity=0.2, feedback_scale=2.0, bias=0.5)
+    recurrent, feedback = np.asarray(w.drive[:, :400]), np.asarray(w.drive[:, 400:])
+    # Standard errors: 0.1 % of 160,000 kept or not, 0.4 % of 32,000 weights, 1 % of 8,000, 4 % of 400.
+    assert np.mean(recurrent != 0) == pytest.approx(0.2, rel=0.02)
+    assert recurrent[recurrent != 0].std() == pytest.approx(1.5 / np.sqrt(400 * 0.2), rel=0.02)
+    assert feedback.shape == (400, 20)
+    assert feedback.std() == pytest.approx(2.0, rel=0.05)
+    assert np.asarray(w.bias).std() == pytest.approx(0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("n", [5, 30, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_spectral_radius_random(n, seed):
+    w = np.random.default_rng(seed).standard_normal((n, n))
+    expected = np.abs(np.linalg.eigvals(w)).max()
+    assert float(spectral_radius(jnp.asarray(w, jnp.float32))) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "w", [np.zeros((4, 4)), np.triu(np.ones((4, 4)), 1)], ids=["zero", "nilpotent"]
+)
+def test_spectral_radius_none(w):
+    assert spectral_radius(jnp.asarray(w, jnp.float32)) == 0
+
+
+def test_zero_matrix_is_data():
+    # With 2 units and 5 % of the weights most matrices are zero; the others run on beside them.
+    given = SMALL | {"n": 2, "scale": "spectral_radius"}
+    found = run({"sparsity": np.where(np.arange(16) < 8, 0.05, 1.0)}, **given)
+    assert (found["outcome"][:8] == esn.NO_SPECTRUM).any()
+    assert (found["outcome"][8:] == esn.DONE).all()
+    failed = found["outcome"] == esn.NO_SPECTRUM
+    assert np.isnan(found["replay_nrmse"][failed]).all()
+    assert np.isfinite(found["replay_nrmse"][~failed]).all()
+
+
+def test_noise_scale_and_absence():
+    static, key = static_of(EchoState(n=100)), jax.random.key(0)
+    noise = jax.jit(lambda scale, i: disturbances(static, SimpleNamespace(noise=scale), key, i, 50))
+    drawn = noise(jnp.float32(0.3), 0)
+    assert float(drawn.std()) == pytest.approx(0.3, rel=0.05)
+    assert not (drawn == noise(jnp.float32(0.3), 1)).any()
+    assert not noise(jnp.float32(0), 0).any()

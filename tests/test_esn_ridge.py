@@ -1,0 +1,157 @@
+"""Ridge readouts and replay against least squares, closed forms and published figures."""
+
+import numpy as np
+import pytest
+from echo_states import SMALL, begin, finish, numpy_step, relative, run, see
+
+from ctd import esn
+from ctd.esn import EchoState
+from ctd.kernel import static_of
+
+RIDGE = {
+    "target": "mackey-glass-17",
+    "m": 1,
+    "dt": 1.0,
+    "n": 50,
+    "readout": "ridge",
+    "dynamics": "discrete",
+    "scale": "spectral_radius",
+    "state_dtype": "float64",
+    "g": 1.0,
+    "leak": 0.75,
+    "feedback_scale": 0.5,
+    "bias": 0.1,
+    "intercept": True,
+    "washout": 100,
+    "train": 300,
+    "record": ("readout", "traces"),
+}
+
+
+def numpy_ridge(params, shared, state):
+    """Readout by least squares; first replay, NRMSE over replays, at their ends, valid samples."""
+    static = static_of(params)
+    w, y, u = state.weights, shared.targets, shared.inputs
+    a = h = np.asarray(w.start, float)
+    z, states, rates = np.zeros(static.m), [], []
+    for t in range(len(y)):
+        states.append((a, h, z))
+        a, h = numpy_step(static, w, a, h, u[t], z)
+        z = y[t]
+        rates.append(see(static, h))
+    rows = slice(static.washout, static.washout + static.train)
+    H, root = np.array(rates)[rows], np.sqrt(params.ridge)
+    augmented = np.vstack([H, root * np.eye(H.shape[1])])
+    f = np.vstack([y[rows], np.zeros((H.shape[1], static.m))])
+    R = np.linalg.lstsq(augmented, f, rcond=None)[0].T
+    # Without a test range the replay is that of the training range.
+    begin = rows.stop + static.validation if static.test else rows.start
+    starts = np.linspace(0, max(static.test - static.horizon, 0), static.starts).astype(int) + begin
+    trace = np.zeros((static.horizon, static.m))
+    errors = np.zeros((static.starts, static.horizon))
+    for i, start in enumerate(starts):
+        a, h, z = states[start]
+        for t in range(static.horizon):
+            a, h = numpy_step(static, w, a, h, u[start + t], z)
+            z = R @ see(static, h)
+            trace[t] = np.where(i == 0, z, trace[t])
+            errors[i, t] = np.sqrt(np.mean((z - y[start + t]) ** 2) / float(shared.variance))
+    over = errors > static.valid_error
+    valid = np.where(over.any(axis=1), over.argmax(axis=1), static.horizon)
+    rms = lambda e: np.sqrt(np.mean(e**2))
+    return R, trace, rms(errors), rms(errors[:, -1]), valid.mean()
+
+
+@pytest.mark.parametrize(
+    ("given", "tol"),
+    [
+        # Normal equations with one step of refinement, condition number up to 1e7.
+        ({"test": 90, "starts": 5, "horizon": 10}, 1e-6),
+        ({"test": 80, "starts": 3, "horizon": 30, "valid_error": 0.05, "validation": 30}, 1e-6),
+        # float32 states are off by 1e-7, which a readout of size 100 shows.
+        ({"state_dtype": "float32", "ridge": 1e-3}, 0.05),
+    ],
+)
+def test_ridge_step_by_step(given, tol):
+    params = EchoState(**{"horizon": 60, "ridge": 1e-4} | RIDGE | given)
+    run, shared, state = begin(params)
+    found = finish(run)
+    readout, trace, nrmse, last, valid = numpy_ridge(params, shared, state)
+    assert found["outcome"] == esn.DONE
+    assert relative(found["readout_weights"], readout) < tol
+    assert relative(found["trace"], trace) < tol
+    assert found["replay_nrmse"] == pytest.approx(nrmse, rel=100 * tol)
+    assert found["replay_last_nrmse"] == pytest.approx(last, rel=100 * tol)
+    assert found["valid_time"] == pytest.approx(valid, rel=100 * tol)
+
+
+def test_ridge_ill_conditioned():
+    # 60 samples cannot determine 101 weights without a ridge.
+    found = run({"ridge": [0.0, 1e-6]}, **RIDGE | {"n": 100, "train": 60})
+    assert found["outcome"].tolist() == [esn.ILL_CONDITIONED, esn.DONE]
+
+
+def test_exponent_of_decay():
+    # A directed ring of gain g without feedback or input decays to rest: its exponent is ln g a step.
+    given = SMALL | {"dynamics": "discrete", "feedback": False, "topology": "ring", "g": 0.8}
+    found = run(**given | {"test": 400, "dt": 0.5, "record": ("lyapunov",)})
+    assert found["lyapunov"][0] == pytest.approx(np.log(0.8) / 0.5, rel=1e-3)
+
+
+def test_memory_capacity_of_rotation():
+    # A nearly linear orthogonal network of n units remembers close to n inputs, never more (Jaeger 2002).
+    given = SMALL | {"dynamics": "discrete", "topology": "orthogonal", "feedback": False, "n": 20}
+    found = run(
+        {"g": [0.95]}, **given, dtype="float64", memory_delays=40, input_scale=1e-3, ridge=1e-12
+    )
+    assert (
+        18 < found["memory_capacity"][0] < 20.2
+    )  # chance correlations over 1,200 samples add 0.02
+    assert found["memory"][0, 0] > 10 * found["memory"][0, -1]
+    assert found["memory_capacity"][0] == pytest.approx(found["memory"][0].sum())
+
+
+def test_effective_spectral_radius():
+    # Of I + r (W_R + W_F readout - I), the step linearised at rest.
+    run, _, state = begin(EchoState(**SMALL))
+    found, w = finish(run), state.weights
+    loop = w.drive[:, :40].astype(float) + w.drive[:, 40:] @ found["readout_weights"]
+    step = np.eye(40) + w.rate * (loop - np.eye(40))
+    expected = np.abs(np.linalg.eigvals(step)).max()
+    assert found["spectral_radius"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_mackey_glass_published():
+    # Jaeger 2001: NRMSE84 = 2.8e-4 with 400 units, 3,000 steps of which 1,000 are washed out.
+    given = RIDGE | {"n": 400, "washout": 1000, "train": 2000, "record": ()}
+    given |= {"test": 4200, "starts": 50, "horizon": 84, "ridge": 1e-11}
+    found = run({"g": np.full(6, 1.0)}, **given)
+    assert (found["outcome"] == esn.DONE).all()
+    assert found["replay_last_nrmse"].min() <= 2.8e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "published"), [(50, 0.16), (100, 0.11)])
+def test_narma10_published(n, published):
+    given = {"target": "narma10", "m": 1, "readout": "ridge", "dynamics": "discrete", "n": n}
+    given |= {"scale": "spectral_radius", "feedback": False, "intercept": True, "washout": 200}
+    given |= {"train": 2000, "validation": 2000, "test": 2000}
+    points = [(scale, bias) for scale in (0.02, 0.05, 0.1) for bias in (0.1, 0.3)]
+    columns = {"input_scale": np.repeat([p[0] for p in points], 10)}
+    columns["bias"] = np.repeat([p[1] for p in points], 10)
+    found = run(columns, **given, g=0.9, ridge=1e-8)
+    nmse = {name: found[f"{name}_nrmse"].reshape(-1, 10) ** 2 for name in ("validation", "replay")}
+    best = nmse["validation"].mean(axis=1).argmin()
+    assert nmse["replay"][best].mean() <= published
+
+
+@pytest.mark.slow
+def test_lorenz_exponent():
+    # 0.906 for the Lorenz system (Sprott 2003); over 500 time units an estimate scatters by 1-2 %.
+    given = {"target": "lorenz", "m": 3, "n": 300, "dt": 0.05, "readout": "ridge", "washout": 200}
+    given |= {"dynamics": "discrete", "scale": "spectral_radius", "intercept": True, "train": 4000}
+    given |= {"test": 10_000, "record": ("lyapunov",)}
+    found = run({"g": np.full(3, 0.4)}, **given, feedback_scale=0.1, bias=0.5, ridge=1e-6)
+    assert np.median(found["lyapunov"]) == pytest.approx(0.906, rel=0.05)
+    assert np.median(found["valid_time"]) > 3  # about three Lyapunov times

@@ -1,0 +1,71 @@
+"""Reduction of networks over seeds, and its figure."""
+
+import numpy as np
+import pytest
+
+from ctd import esn
+from ctd.esn import EchoState, Options, kernel
+from ctd.kernel import inputs_of
+
+
+def reduced(columns, nrmse, validation=None, **options):
+    results = {"replay_nrmse": np.asarray(nrmse)}
+    given = EchoState(validation=10 if validation is not None else 0)
+    if validation is not None:
+        results["validation_nrmse"] = np.asarray(validation)
+    columns = {name: np.asarray(values) for name, values in columns.items()}
+    return esn.reduce(inputs_of(given), None, columns, results, Options(**options))
+
+
+def test_reduce_points():
+    columns = {"item": np.arange(100, 106), "seed": [0, 1, 0, 1, 2, 2], "g": [2.0, 2, 1, 1, 1, 2]}
+    out = reduced(columns, [0.05, 0.3, 0.01, np.nan, np.nan, 0.09])
+    assert out.keys() <= kernel.reduced.keys()
+    assert out["g"].tolist() == [2.0, 1.0]
+    assert out["count"].tolist() == [3, 3]
+    np.testing.assert_allclose(out["success_rate"], [2 / 3, 1 / 3])
+    # A failed network counts as infinitely wrong.
+    assert out["nrmse_median"].tolist() == [0.09, np.inf]
+    assert out["nrmse_best"].tolist() == [0.05, 0.01]
+    assert (out["best_row"], out["best_item"]) == (2, 102)
+    assert (out["success_rate_low"] <= out["success_rate"]).all()
+    assert (out["success_rate"] <= out["success_rate_high"]).all()
+
+
+def test_reduce_best_by_validation():
+    out = reduced({"item": [7, 8]}, [0.01, 0.02], validation=[0.5, 0.1])
+    assert out["best_item"] == 8
+    assert out["count"].tolist() == [2]
+
+
+def test_reduce_threshold():
+    assert reduced({}, [0.05, 0.3], success_below=0.04)["success_rate"].tolist() == [0.0]
+    assert reduced({}, [0.05, 0.3], success_below=0.5)["success_rate"].tolist() == [1.0]
+
+
+def test_reduce_interval_is_binomial():
+    # Resampled shares of 20 successes in 40 have deviation sqrt(.25 / 40): 95 % lie within 0.155.
+    out = reduced({}, np.repeat([0.01, 1.0], 20), resamples=20_000)
+    width = out["success_rate_high"][0] - out["success_rate_low"][0]
+    assert width == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 40), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        {},
+        {"alpha": [0.1, 1, 10, 100] * 2},
+        {"alpha": [0.1, 1] * 4, "g": [1.0, 1, 2, 2] * 2},
+        {"alpha": [0.1, 1] * 4, "g": [1.0, 1, 2, 2] * 2, "tau": [1.0] * 4 + [2.0] * 4},
+    ],
+    ids=["one", "curve", "map", "three"],
+)
+def test_figure_draws(swept):
+    columns = {name: np.asarray(values) for name, values in swept.items()}
+    nrmse = [0.01, 0.2, np.nan, 0.05, 0.3, 0.02, np.nan, 0.5]
+    inputs = inputs_of(EchoState())
+    out = reduced(columns, nrmse)
+    fig = esn.figure(inputs, None, columns, {}, out)
+    fig.canvas.draw()
+    labels = [axis.get_xlabel() for axis in fig.axes]
+    assert labels[0] == (next(iter(sorted(swept, reverse=True)), "") if len(swept) < 2 else "g")

@@ -1,0 +1,245 @@
+"""The kernel: every cell, every way to give candidates, what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from searches import BOTH, FIXED, LIMIT, SLOW, starts
+
+from ctd.batch import Layout, precision, run_items
+from ctd.cells import get_cell
+from ctd.data import write_hdf5, write_weights
+from ctd.fixed_points import find, kernel
+from ctd.fixed_points.kernel import FixedPoint
+from ctd.kernel import inputs_of
+
+
+def doubling(weights, h, x):
+    """A user's map for the kernel: F(h) = h / 2 + x; the fixed point is 2 x."""
+    return h / 2 + x
+
+
+LAYOUT = Layout(8, 8)
+"""One layout for most tests: they share compiled programs."""
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A file of a small GRU's weights."""
+    weights = get_cell("gru").init(jax.random.key(2), 12, 1, 1, recurrent_scale=2.0)
+    path = tmp_path_factory.mktemp("network") / "net.h5"
+    write_weights(path, weights, "gru")
+    return str(path)
+
+
+def search(params, n, layout=LAYOUT, **columns):
+    return run_items(kernel, params, {"candidate": np.arange(n), **columns}, layout=layout)
+
+
+@pytest.fixture(scope="module")
+def searched(network):
+    """(inputs, shared, results) of 40 noisy candidates at x = 0.2."""
+    params = FixedPoint(weights=network, n_trials=8, x=(0.2,), noise=0.1)
+    with precision(params):
+        shared = kernel.load(inputs_of(params))
+    return inputs_of(params), shared, search(params, 40)
+
+
+def test_item_does_not_depend_on_neighbours(network, searched):
+    """Bit-equal at one microbatch, whatever else is in the batch and however many slots there are."""
+    _, _, crowd = searched
+    params = FixedPoint(weights=network, n_trials=8, x=(0.2,), noise=0.1)
+    alone = search(params, 3)
+    wide = search(params, 40, Layout(16, 8))
+    for name, values in crowd.items():
+        np.testing.assert_array_equal(values[:3], alone[name], err_msg=name)
+        np.testing.assert_array_equal(values, wide[name], err_msg=name)
+
+
+def test_point_is_fixed_in_numpy(searched):
+    _, shared, results = searched
+    w = shared.weights
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))
+    for h, q, residual in zip(results["point"], results["q"], results["residual"], strict=True):
+        r, u = np.split(sigmoid(w["wRUHX"] @ np.append(h, 0.2) + w["bRU"]), 2)
+        c = np.tanh(w["wCHX"] @ np.append(r * h, 0.2) + w["bC"] + 0.5)
+        speed = np.linalg.norm(u * h + (1 - u) * c - h)
+        assert speed == pytest.approx(residual, abs=1e-14)
+        assert 0.5 * speed**2 == pytest.approx(q, abs=1e-24)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "gru_torch", "lstm", "leaky"])
+def test_every_cell(tmp_path, cell):
+    """Small random networks are contractions: one stable point, h = F(h) by iteration."""
+    weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, recurrent_scale=0.4)
+    path = tmp_path / "net.h5"
+    write_weights(path, weights, cell)
+    params = FixedPoint(
+        cell=cell,
+        weights=str(path),
+        task={"name": "flipflop", "n_bits": 2, "n_steps": 5},
+        n_trials=4,
+    )
+    results = search(params, 20)
+    assert (results["outcome"] == FIXED).all()
+    with precision(params):
+        shared = kernel.load(inputs_of(params))
+        step = jax.jit(lambda h: get_cell(cell).step(shared.weights, h, jnp.zeros(2)))
+        h = jnp.asarray(shared.states[0, 0])
+        for _ in range(2000):
+            h = step(h)
+        table = kernel.reduce(inputs_of(params), shared, {}, results, kernel.Options())
+    np.testing.assert_allclose(results["point"], np.tile(h, (20, 1)), atol=1e-8)
+    assert list(table["stable"]) == [True]
+    assert table["output"].shape == (1, 1)
+
+
+def test_inputs_are_reduced_apart(network):
+    """Each distinct x has its own points, in the order of first appearance."""
+    params = FixedPoint(weights=network, n_trials=8)
+    x = np.where(np.arange(30) % 3 == 0, 0.5, -0.5)[:, None]
+    results = search(params, 30, x=x)
+    with precision(params):
+        shared = kernel.load(inputs_of(params))
+        table = kernel.reduce(inputs_of(params), shared, {}, results, kernel.Options())
+    xs = table["constant_input"][:, 0]
+    assert xs[0] == 0.5
+    assert set(xs) == {0.5, -0.5}
+    assert (np.diff(xs) <= 0).all()
+    for value in (0.5, -0.5):
+        assert table["basin_share"][xs == value].sum() == pytest.approx(1)
+    assert table["count"].sum() == 30
+
+
+def test_starts_wrap_mix_and_vary(network):
+    params = FixedPoint(weights=network, n_trials=8, x=(0.0,), max_iterations=1, q_tol=1e3)
+    with precision(params):
+        states = kernel.load(inputs_of(params)).states.reshape(-1, 12)
+    k = len(states)
+    results = search(params, 2 * k)
+    # With q_tol = 1000 a search ends where it starts.
+    np.testing.assert_array_equal(results["point"], np.concatenate([states, states]))
+    noisy = search(params.model_copy(update={"noise": 0.1}), 2 * k)["point"] - results["point"]
+    assert np.std(noisy) == pytest.approx(0.1, rel=0.1)
+    assert not (noisy[:k] == noisy[k:]).any()
+    mixed = search(params.model_copy(update={"mix": 1.0}), 400)["point"]
+    own = np.concatenate([states, states])
+    offsets = np.linalg.norm(mixed - own, axis=1)
+    assert (offsets > 0).mean() > 0.9
+    # Every start lies on the segment to some state, and a good half of them halfway.
+    towards = states[None] - own[:, None]
+    squares = np.maximum(np.sum(towards**2, axis=-1), 1e-300)
+    share = np.einsum("isn,in->is", towards, mixed - own) / squares
+    gap = np.linalg.norm(share[..., None] * towards - (mixed - own)[:, None], axis=-1)
+    best = gap.argmin(axis=1)
+    assert gap.min(axis=1).max() < 1e-7
+    half = np.abs(share[np.arange(400), best] - 0.5) < 1e-7
+    assert 0.4 < half.mean() < 0.6
+
+
+def test_candidates_from_file(network, tmp_path):
+    states = starts(200, 12, 0.3).reshape(8, 25, 12)
+    write_hdf5(tmp_path / "states.h5", {"h": states})
+    params = FixedPoint(
+        weights=network, candidates=str(tmp_path / "states.h5"), dataset="h", q_tol=1e3, x=(0.0,)
+    )
+    np.testing.assert_array_equal(search(params, 200)["point"], states.reshape(-1, 12))
+
+
+def test_users_map_by_dotted_path(tmp_path):
+    write_hdf5(tmp_path / "states.h5", {"hiddens": starts(5, 2)})
+    params = FixedPoint(
+        cell=f"{__name__}.doubling", candidates=str(tmp_path / "states.h5"), x=(0.5, -1.5)
+    )
+    results = search(params, 5)
+    np.testing.assert_allclose(results["point"], np.tile([1.0, -3.0], (5, 1)), atol=1e-9)
+
+
+@pytest.mark.slow
+def test_float32_stops_at_rounding(network):
+    """q_tol below what float32 can reach: the search ends at rounding, near the float64 point."""
+    params = FixedPoint(weights=network, n_trials=2, q_tol=1e-30, dtype="float32", x=(0.0,))
+    single = search(params, 20)
+    double = search(params.model_copy(update={"dtype": "float64"}), 20)
+    assert single["point"].dtype == np.float32
+    assert np.isin(single["outcome"], (FIXED, SLOW)).all()
+    np.testing.assert_allclose(single["point"], double["point"], atol=2e-4)
+
+
+@BOTH
+def test_max_iterations_is_exact(network, method):
+    params = FixedPoint(
+        weights=network, n_trials=8, method=method, max_iterations=7, q_tol=1e-30, x=(0.0,)
+    )
+    results = search(params, 10)
+    assert (results["outcome"] == LIMIT).all()
+    assert (results["iterations"] == 7).all()
+
+
+BAD = [
+    ({"weights": None}, "weights: cell gru needs a file"),
+    ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
+    ({"candidates": "STATES", "dataset": "nope"}, "no such dataset; found nan, small, states"),
+    ({"candidates": "STATES", "dataset": "nan"}, "nan: 1 of 24 entries are NaN"),
+    ({"candidates": "STATES", "dataset": "small"}, r"\(2, 3\), but the state .* 12 entries"),
+    ({"cell": "lstm"}, "lacks .*weight_hh"),
+    ({"x": (1.0, 2.0)}, "x: 2 numbers given, but the network has 1 input"),
+    ({"cell": f"{__name__}.doubling"}, "give a file of candidate states"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), BAD)
+def test_bad_input_is_refused(network, tmp_path, fields, said):
+    states = {"states": starts(2, 12), "small": starts(2, 3), "nan": starts(2, 12)}
+    states["nan"][1, 2] = np.nan
+    write_hdf5(tmp_path / "states.h5", states)
+    if fields.get("candidates"):
+        fields = {**fields, "candidates": str(tmp_path / "states.h5")}
+    with pytest.raises(ValueError, match=said):
+        run_items(kernel, FixedPoint(**{"weights": network, "n_trials": 2, **fields}))
+
+
+BAD_FIELDS = [
+    ({"q_tol": 0}, "q_tol"),
+    ({"q_tol": -1e-3}, "q_tol"),
+    ({"cell": "gruu"}, "did you mean 'gru'"),
+    ({"cell": "no_such_module.f"}, "no module no_such_module"),
+    ({"cell": "numpy.no_such_function"}, "has no no_such_function"),
+    ({"method": "newton"}, "'lm' or 'adam'"),
+    ({"mix": 1.5}, "mix"),
+    ({"tolerance": 1}, "tolerance"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), BAD_FIELDS)
+def test_bad_fields_are_refused(fields, said):
+    with pytest.raises(ValueError, match=said):
+        FixedPoint(**fields)
+
+
+BAD_FIND = [
+    (np.zeros(3), {}, r"candidates: shape \(3,\)"),
+    (np.zeros((0, 3)), {}, "at least one state"),
+    (np.full((2, 3), np.nan), {}, "candidates: 6 of 6 entries are NaN"),
+    (np.zeros((2, 3)), {"x": np.zeros((3, 1))}, r"x: shape \(3, 1\)"),
+]
+
+
+@pytest.mark.parametrize(("candidates", "more", "said"), BAD_FIND)
+def test_find_refuses(candidates, more, said):
+    with pytest.raises(ValueError, match=said):
+        find(lambda h, x=None: h, candidates, **more)
+
+
+def test_figure_is_drawn(searched, tmp_path):
+    inputs, shared, results = searched
+    for n in (len(results["q"]), 0):
+        some = {name: values[:n] for name, values in results.items()}
+        with precision(inputs):
+            table = kernel.reduce(inputs, shared, {}, some, kernel.Options())
+            figure = kernel.figure(inputs, shared, {}, some, table)
+        figure.savefig(tmp_path / "points.png")
+        space, plane = figure.axes[:2]
+        assert space.get_title().startswith(f"{len(table['q'])} points")
+        assert f"at {len(table['q'])} points" in plane.get_title()

@@ -1,0 +1,70 @@
+"""Jacobians and modes against finite differences and SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from searches import spiral, starts
+
+from ctd.batch import precision
+from ctd.cells import get_cell
+from ctd.fixed_points.kernel import FixedPoint
+from ctd.fixed_points.linear import derivatives, frequencies, modes, time_constants
+
+
+def test_jacobians_finite_differences():
+    weights = get_cell("gru").init(jax.random.key(0), 5, 2, 1)
+    with precision(FixedPoint()):
+        w = {name: jnp.asarray(np.asarray(v), jnp.float64) for name, v in weights.items()}
+        step = lambda h, x: get_cell("gru").step(w, h, x)
+        h, x = starts(3, 5), starts(3, 2)
+        d = derivatives(step, h, x)
+        f = lambda h, x: np.asarray(step(jnp.asarray(h), jnp.asarray(x)))
+        e = 1e-6
+        for k in range(3):
+            dh = [(f(h[k] + e * u, x[k]) - f(h[k] - e * u, x[k])) / (2 * e) for u in np.eye(5)]
+            dx = [(f(h[k], x[k] + e * u) - f(h[k], x[k] - e * u)) / (2 * e) for u in np.eye(2)]
+            # Central differences of step 1e-6: 1e-12 from curvature, 1e-10 from rounding.
+            np.testing.assert_allclose(d.dh[k], np.transpose(dh), atol=1e-8)
+            np.testing.assert_allclose(d.dx[k], np.transpose(dx), atol=1e-8)
+
+            def gradient(h, k=k):
+                jac = np.asarray(jax.jacfwd(step)(jnp.asarray(h), jnp.asarray(x[k])))
+                return (jac - np.eye(5)).T @ (f(h, x[k]) - h)
+
+            hessian = [
+                (gradient(h[k] + e * u) - gradient(h[k] - e * u)) / (2 * e) for u in np.eye(5)
+            ]
+            least = np.linalg.eigvalsh((np.array(hessian) + np.transpose(hessian)) / 2)[0]
+            assert d.curvature[k] == pytest.approx(least, abs=1e-7)
+
+
+def test_modes_against_scipy():
+    matrices = starts(4, 81).reshape(4, 9, 9)
+    m = modes(matrices)
+    for k, matrix in enumerate(matrices):
+        values, left, right = scipy.linalg.eig(matrix, left=True)
+        assert (np.diff(np.abs(m.eigenvalues[k])) <= 1e-12).all()
+        for j, value in enumerate(m.eigenvalues[k]):
+            i = np.argmin(np.abs(values - value))
+            assert abs(values[i] - value) < 1e-12
+            # Eigenvectors agree up to a factor: SciPy's are of unit length.
+            assert abs(np.vdot(right[:, i], m.right[k][:, j])) == pytest.approx(1, abs=1e-10)
+            cosine = np.vdot(left[:, i], m.left[k][:, j]) / np.linalg.norm(m.left[k][:, j])
+            assert abs(cosine) == pytest.approx(1, abs=1e-10)
+        np.testing.assert_allclose(m.left[k].conj().T @ m.right[k], np.eye(9), atol=1e-11)
+        rebuilt = (m.right[k] * m.eigenvalues[k]) @ m.left[k].conj().T
+        np.testing.assert_allclose(rebuilt, matrix, atol=1e-11)
+
+
+def test_modes_conjugate_pairs_positive_angle_first():
+    values = modes(np.array([scipy.linalg.block_diag(0.3, spiral(0.9, 0.4), -0.95)])).eigenvalues[0]
+    np.testing.assert_allclose(np.abs(values), [0.95, 0.9, 0.9, 0.3], atol=1e-12)
+    assert values[1].imag > 0 > values[2].imag
+
+
+def test_time_constants_and_frequencies():
+    values = np.array([np.exp(-0.1), -np.exp(-0.5), 1.0, np.exp(0.2 + 0.3j), 0.0])
+    np.testing.assert_allclose(time_constants(values), [10, 2, np.inf, -5, 0])
+    np.testing.assert_allclose(frequencies(values), [0, 0.5, 0, 0.3 / (2 * np.pi), 0])

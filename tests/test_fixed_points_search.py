@@ -1,0 +1,154 @@
+"""Searches for fixed points against closed forms and fixed iteration."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from searches import BOTH, DIVERGED, FIXED, SLOW, spiral, starts
+
+from ctd.fixed_points import find, kernel
+
+
+def test_linear_map_closed_form():
+    """F(h) = A h + B x: h* = (1 - A)^-1 B x, and A's eigenvalues."""
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((6, 6)) / 4, rng.standard_normal((6, 2))
+    x = np.array([0.3, -1.0])
+    found = find(lambda h, x: jnp.asarray(a) @ h + jnp.asarray(b) @ x, starts(20, 6), x=x)
+    assert (found.results["outcome"] == FIXED).all()
+    assert len(found.unique["point"]) == 1
+    # |F - h| <= 1.4e-10 by the default q_tol; the smallest singular value of 1 - A is above 0.1.
+    exact = np.linalg.solve(np.eye(6) - a, b @ x)
+    np.testing.assert_allclose(found.results["point"], np.tile(exact, (20, 1)), atol=2e-9)
+    np.testing.assert_allclose(found.unique["jacobian"][0], a, atol=1e-14)
+    np.testing.assert_allclose(found.unique["input_jacobian"][0], b, atol=1e-14)
+    expected = np.linalg.eigvals(a)
+    got = found.unique["eigenvalue"][0]
+    assert np.abs(got[:, None] - expected).min(axis=1).max() < 1e-12
+    assert (np.diff(np.abs(got)) <= 1e-12).all()
+
+
+STABILITY = [
+    # name, Jacobian, unstable modes, angle of the leading eigenvalue
+    ("stable node", np.diag([0.5, 0.8]), 0, 0.0),
+    ("unstable node", np.diag([1.5, 1.2]), 2, 0.0),
+    ("saddle", np.diag([0.5, 1.3]), 1, 0.0),
+    ("stable focus", spiral(0.9, 0.7), 0, 0.7),
+    ("unstable focus", spiral(1.1, 0.7), 2, 0.7),
+    ("period-doubling saddle", np.diag([-1.2, 0.4]), 1, np.pi),
+]
+
+
+@pytest.fixture(scope="module")
+def planar():
+    """A nonlinear planar map with each of these Jacobians at (1, -2): the input chooses it."""
+    centre = np.array([1.0, -2.0])
+
+    def step(h, x):
+        away = h - centre
+        return centre + x.reshape(2, 2) @ away + 0.1 * away**3
+
+    x = np.repeat([jacobian.ravel() for _, jacobian, *_ in STABILITY], 8, axis=0)
+    return find(step, centre + starts(len(x), 2, 0.1), x=x, dt=0.01).unique
+
+
+@pytest.mark.parametrize(
+    ("name", "jacobian", "n_unstable", "angle"), STABILITY, ids=[case[0] for case in STABILITY]
+)
+def test_stability_types(planar, name, jacobian, n_unstable, angle):
+    here = (planar["constant_input"] == jacobian.ravel()).all(axis=1)
+    distance = np.linalg.norm(planar["point"] - [1, -2], axis=1)
+    row = np.argmin(np.where(here, distance, np.inf))
+    np.testing.assert_allclose(planar["point"][row], [1, -2], atol=1e-8)
+    assert planar["stable"][row] == (n_unstable == 0)
+    assert planar["n_unstable"][row] == n_unstable
+    magnitude = np.abs(np.linalg.eigvals(jacobian)).max()
+    tau = -1 / np.log(magnitude)
+    assert planar["leading"][row] == pytest.approx(magnitude, abs=1e-7)
+    assert planar["time_constant"][row, 0] == pytest.approx(tau, rel=1e-5)
+    assert planar["time_constant_s"][row, 0] == pytest.approx(0.01 * tau, rel=1e-5)
+    assert abs(planar["frequency"][row, 0]) == pytest.approx(angle / (2 * np.pi), abs=1e-6)
+    assert abs(planar["frequency_hz"][row, 0]) == pytest.approx(
+        angle / (2 * np.pi) / 0.01, abs=1e-4
+    )
+
+
+def test_all_points_of_planar_map():
+    """F(h) = h - 0.4 (h_i^3 - h_i): nine points, h_i in {-1, 0, 1}; 0 is unstable in each axis."""
+    rng = np.random.default_rng(3)
+    found = find(lambda h: h - 0.4 * (h**3 - h), rng.uniform(-1.4, 1.4, (300, 2)))
+    points = found.unique["point"][found.unique["kind"] == "fixed"]
+    grid = np.array([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)])
+    assert sorted(map(tuple, np.round(points).astype(int))) == sorted(map(tuple, grid))
+    np.testing.assert_allclose(points, np.round(points), atol=1e-9)
+    zeros = (np.round(points) == 0).sum(axis=1)
+    np.testing.assert_array_equal(found.unique["n_unstable"][: len(points)], zeros)
+    assert found.unique["basin_share"].sum() == pytest.approx(1)
+
+
+def parabola(h):
+    """No fixed point: F - h = (0.1 + h0^2, h1 / 2), q is least at 0, where it is 0.1^2 / 2."""
+    return jnp.stack([h[0] + 0.1 + h[0] ** 2, 1.5 * h[1]])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_slow_point_of_map_without_fixed_point(dtype):
+    found = find(parabola, starts(50, 2, 0.5), dtype=dtype)
+    assert (found.results["outcome"] == SLOW).all()
+    assert list(found.unique["kind"]) == ["slow"]
+    # Newton steps below 1e-5 spreads certify; float32's q is flat to 1e-7 q, h to about 1e-3.
+    atol = {"float64": 1e-5, "float32": 2e-3}[dtype]
+    np.testing.assert_allclose(found.results["point"], 0, atol=atol)
+    assert found.unique["q"][0] == pytest.approx(0.005, rel=1e-5)
+    # H = diag(f0 f0'', f1'^2) = diag(0.2, 0.25), and the drift has the eigenvalue 1.
+    assert found.unique["curvature"][0] == pytest.approx(0.2, rel=1e-3)
+    assert np.abs(found.unique["eigenvalue"][0] - 1).min() < 5e-3
+    assert found.unique["n_unstable"][0] == 1
+
+
+def test_slow_point_is_not_claimed_on_a_slope():
+    """F - h = exp(-h): q falls for ever, there is nothing to find; only the limit ends it."""
+    found = find(lambda h: h + jnp.exp(-h), starts(5, 1), max_iterations=300, stray=1e6)
+    assert not np.isin(found.results["outcome"], (FIXED, SLOW)).any()
+    assert (found.results["iterations"] <= 300).all()
+    for name, values in found.unique.items():
+        var = kernel.reduced[name]
+        assert values.ndim == len(var.axes), name
+        assert values.shape[:1] == (0,) * len(var.axes[:1]), name
+    assert found.unique["jacobian"].shape == (0, 1, 1)
+
+
+def test_diverged_start_and_neighbours():
+    """A candidate at which F is NaN ends at once and changes nothing for those beside it."""
+    h = starts(32, 3, 0.1)
+    bad = np.where(np.arange(32)[:, None] % 5 == 3, 2.0, h)
+    found = find(lambda h: 0.5 * jnp.sqrt(1 - h) - 0.2, np.concatenate([h, bad]))
+    results = {
+        name: values.reshape(2, 32, *values.shape[1:]) for name, values in found.results.items()
+    }
+    lost = (bad == 2).all(axis=1)
+    assert (results["outcome"][1, lost] == DIVERGED).all()
+    assert (results["outcome"][0] == FIXED).all()
+    # Where h is the same twice, the second half of the batch repeats the first to the bit.
+    for name, values in results.items():
+        np.testing.assert_array_equal(values[1, ~lost], values[0, ~lost], err_msg=name)
+
+
+def test_stray_search_has_diverged():
+    """F - h = exp(-h) + 0.01: a search down the endless slope leaves the candidates' region."""
+    found = find(lambda h: h + jnp.exp(-h) + 0.01, starts(5, 1, 0.1), stray=2.0)
+    assert (found.results["outcome"] == DIVERGED).all()
+
+
+@BOTH
+def test_methods_agree_with_fixed_iteration(method):
+    """A contraction: iterating F is the reference."""
+    w = np.random.default_rng(5).standard_normal((8, 8)) * 0.6 / np.sqrt(8)
+    reference = np.zeros(8)
+    for _ in range(200):
+        reference = np.tanh(w @ reference + 0.3)
+    step = lambda h: jnp.tanh(jnp.asarray(w) @ h + 0.3)
+    found = find(step, starts(12, 8), method=method, q_tol=1e-16, max_iterations=20_000)
+    assert (found.results["outcome"] == FIXED).all()
+    np.testing.assert_allclose(found.results["point"], np.tile(reference, (12, 1)), atol=1e-6)
+    distance = np.linalg.norm(reference - starts(12, 8), axis=1)
+    np.testing.assert_allclose(found.results["distance"], distance, atol=1e-6)

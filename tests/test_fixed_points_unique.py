@@ -1,0 +1,136 @@
+"""Which ends of searches are one point, against brute force."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from searches import starts
+
+from ctd.batch import precision
+from ctd.fixed_points import find, kernel
+from ctd.fixed_points.kernel import make_kernel
+from ctd.fixed_points.unique import Basins, cover, nearest_distance
+
+
+def cover_by_brute_force(points, tol):
+    leader = np.full(len(points), -1)
+    for i in range(len(points)):
+        if leader[i] < 0:
+            near = np.linalg.norm(points - points[i], axis=1) <= tol
+            leader[near & (leader < 0)] = i
+    return leader
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.int8, st.tuples(st.integers(0, 40), st.integers(1, 6)), elements=st.integers(-3, 3)),
+    st.sampled_from([0.1, 1.01, 1.5, 2.3]),
+)
+def test_cover_against_brute_force(grid, tol):
+    points = grid + 1e-3 * np.sin(np.arange(grid.size)).reshape(grid.shape)
+    np.testing.assert_array_equal(cover(points, tol), cover_by_brute_force(points, tol))
+
+
+def test_cover_does_not_chain_along_a_line():
+    """A hundred points a tenth of tol apart: leaders stand every tol, not one for all."""
+    line = np.linspace(0, 10, 100)[:, None] * np.ones(5) / np.sqrt(5)
+    assert len(np.unique(cover(line, 1.0))) == 10
+
+
+def test_cover_many_converged_points():
+    """20,000 rows at three points: 10^8 close pairs, which must not be listed."""
+    rng = np.random.default_rng(0)
+    which = rng.integers(3, size=20_000)
+    points = rng.standard_normal((3, 50))[which] + 1e-9 * rng.standard_normal((20_000, 50))
+    leaders, counts = np.unique(cover(points, 1e-3), return_counts=True)
+    assert len(leaders) == 3
+    np.testing.assert_array_equal(np.sort(counts), np.sort(np.bincount(which)))
+
+
+def found_in_blocks(points, rank, q, tol, size):
+    basins = Basins(tol, points.shape[1])
+    for start in range(0, len(points), size):
+        some = slice(start, start + size)
+        basins.add(points[some], rank[some], q[some])
+    return basins.points()
+
+
+@pytest.mark.parametrize("size", [7, 100, 4000])
+def test_basins_of_settled_ends_do_not_depend_on_blocks(size):
+    """Clusters far narrower than tol and farther apart: points, sizes, best members as computed at once."""
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((9, 20))
+    which = rng.integers(9, size=4000)
+    points = centres[which] + 1e-6 * rng.standard_normal((4000, 20))
+    q, rank = rng.random(4000), (rng.random(4000) < 0.3).astype(int) + (which > 6)
+    found = found_in_blocks(points, rank, q, 1e-2, size)
+    best = [min(np.flatnonzero(which == k), key=lambda r: (rank[r], q[r])) for k in range(9)]
+    counts = np.bincount(which)
+    order = np.lexsort((q[best], -counts, rank[best]))
+    row = np.array(best)[order]
+    for got, expected in zip(found, (points[row], rank[row], q[row], counts[order]), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(np.int8, st.tuples(st.integers(1, 60), st.integers(1, 5)), elements=st.integers(-4, 4)),
+    st.sampled_from([0.1, 1.01, 2.3]),
+    st.integers(1, 60),
+)
+def test_basins_stand_apart_and_hold_their_members(grid, tol, size):
+    """Whatever the points: all are counted, no two results are within tol, each row is within 1.5 tol."""
+    points = grid + 1e-3 * np.sin(np.arange(grid.size)).reshape(grid.shape)
+    q = np.abs(np.cos(np.arange(len(points))))
+    found, rank, best_q, count = found_in_blocks(points, np.zeros(len(points), int), q, tol, size)
+    apart = np.linalg.norm(found[:, None] - found, axis=-1)
+    assert (apart[~np.eye(len(found), dtype=bool)] > tol).all()
+    reach = np.linalg.norm(points[:, None] - found, axis=-1).min(axis=1)
+    assert (reach <= 1.5 * tol * (1 + 1e-9)).all()
+    assert count.sum() == len(points)
+    assert best_q.min() == q.min()
+    assert not rank.any()
+
+
+def test_basins_behind_each_other_in_the_projection():
+    """Twenty points that differ only beyond the first three principal components are told apart."""
+    rng = np.random.default_rng(2)
+    wide = 10 * rng.standard_normal((400, 3))
+    points = np.zeros((400, 24))
+    points[:, :3] = np.repeat(wide[:20], 20, axis=0)
+    points[np.arange(400), 3 + np.arange(400) % 20] = 0.1
+    found, *_, count = found_in_blocks(points, np.zeros(400, int), np.arange(400.0), 1e-2, 50)
+    assert len(found) == 400
+    again, *_, count = found_in_blocks(
+        np.concatenate([points] * 3), np.zeros(1200, int), np.arange(1200.0), 1e-2, 50
+    )
+    assert len(again) == 400
+    assert (count == 3).all()
+
+
+def test_nearest_distance_in_blocks():
+    points, states = starts(31, 4), starts(57, 4, seed=1)
+    expected = np.linalg.norm(points[:, None] - states, axis=-1).min(axis=1)
+    np.testing.assert_allclose(nearest_distance(points, states, block=200), expected, rtol=1e-12)
+
+
+def test_reduce_keeps_the_largest_basins_and_flags_outliers():
+    """Points at -1, 1 and 0 of F(h) = h + 0.1 sin(pi h), seen from candidates around 0."""
+    step = lambda h: h + 0.1 * jnp.sin(jnp.pi * h)
+    centre = np.repeat([-0.9, 0.9, 0.1], [50, 30, 5])[:, None]
+    found = find(step, centre, max_points=2, outlier_tol=0.01)
+    assert found.unique["n_unique"] == 3
+    np.testing.assert_allclose(found.unique["point"][:, 0], [-1, 1], atol=1e-9)
+    np.testing.assert_array_equal(found.unique["count"], [50, 30])
+    np.testing.assert_allclose(found.unique["nearest_state"], 0.1, atol=1e-9)
+    # 0.1 is more than a hundredth of the spread of the candidates, and less than twice it.
+    assert found.unique["outlier"].all()
+    with precision(found.inputs):
+        args = (found.inputs, found.network, {}, found.results)
+        assert not kernel_of_find(step).reduce(*args, kernel.Options())["outlier"].any()
+
+
+def kernel_of_find(step):
+    return make_kernel("find", lambda _: lambda w, h, x: step(h), lambda _: None, lambda *_: None)
