@@ -226,8 +226,8 @@ class _Check:
         is_whole = lambda key: decode(objects.read(self.objects, key) or b"") is not None
         yield from self._left("run/checkpoints", is_stale, is_whole)
         shards = populations(self.store.job)
-        is_stale = lambda key: done >= {*shards.get(int(key.rpartition("/")[2]), ())}
-        yield from self._left(FOLDER, is_stale, lambda key: whole_arrival(self.objects, key))
+        is_over = lambda key: done >= {*shards.get(int(key.rpartition("/")[2]), ())}
+        yield from self._left(FOLDER, is_over, lambda key: whole_arrival(self.objects, key))
         if _exists(self.objects, CREATING):
             if self.repair:
                 objects.delete(self.objects, CREATING)

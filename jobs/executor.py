@@ -98,8 +98,9 @@ class SerialExecutor:
 
     def wait(self, timeout: float) -> list[Report]:
         """Run the shard that is waiting, however long it takes."""
-        del timeout
         assert self._worker is not None
+        if not self._waiting:
+            time.sleep(timeout)
         reports = []
         while self._waiting:
             task = self._waiting.pop(0)

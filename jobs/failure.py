@@ -194,6 +194,11 @@ class Failures:
         """Items that a device holds at a time in this group, where that is fewer than planned."""
         return self._slots.get(group)
 
+    def narrowed(self, group: int) -> int | None:
+        """The microbatch that too little memory leaves, where it is smaller than the chosen one."""
+        slots = self._slots.get(group)
+        return slots if slots and slots < self._microbatch(group) else None
+
     def passed(self, task: Task, shard: Shard) -> Verdict:
         """A probe of `shard` was computed, and shows that its rows are not at fault."""
         search = self._searches[shard.number]

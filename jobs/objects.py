@@ -53,6 +53,10 @@ LATER: dict[str, Any] = {
 """All others: a server that is busy (503) or away for a minute is nothing that a run should notice."""
 
 
+OUT_OF_RANGE = r"Requested range was invalid|InvalidRange|status code: 416"
+"""How storages call it that an object ends before a range does."""
+
+
 class Unreachable(JobError):
     """The object store does not answer, or not now: another attempt may succeed."""
 
@@ -129,19 +133,24 @@ def read_range(objects: ObjectStore, key: str, start: int, length: int) -> bytes
     except (FileNotFoundError, NotADirectoryError):
         return None
     except BaseError as error:
-        if "range" not in str(error).partition("\n\nDebug source")[0].lower():
+        if not re.search(OUT_OF_RANGE, str(error)):
             raise
-        return None  # it ends before
+        return None
     return found if len(found) == length else None
 
 
 def read_all(objects: ObjectStore, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
     """(key, what `read` gives), in the order of the keys; an object store is asked for many at a time."""
+    return each(objects, lambda key: (key, read(objects, key)), keys)
+
+
+def each[T](objects: ObjectStore, call: Callable[[str], T], keys: Iterable[str]) -> Iterator[T]:
+    """`call` of every key, in the order of the keys; for an object store many at a time."""
     if isinstance(objects, LocalStore):
-        yield from ((key, read(objects, key)) for key in keys)
+        yield from map(call, keys)
         return
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
-        yield from threads.map(lambda key: (key, read(objects, key)), keys)
+        yield from threads.map(call, keys)
 
 
 def write(objects: ObjectStore, key: str, data: Buffer) -> None:

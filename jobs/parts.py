@@ -1,7 +1,8 @@
 """Several drivers on one store: the shards in parts, each part under a lease of its own.
 
-Shard s is in part s mod n, but shards that meet (jobs.search.meeting) are where the first of them is. A driver goes through the parts from a place of its own on and takes every
-one that nobody holds, so that the parts of a driver that never came, or died, are done by the others.
+Shard s is in part s mod n; where shards meet (jobs.search.meeting) the populations are dealt in place of
+the shards. A driver goes through the parts from a place of its own on and takes every one that nobody
+holds, so that the parts of a driver that never came, or died, are done by the others.
 The lease of a part is that of `jobs.lease`, in the folder run/parts/PPPP instead of the store's own.
 """
 
@@ -27,8 +28,8 @@ class Part:
     number: int
     of: int
 
-    def __contains__(self, shard: int) -> bool:
-        return shard % self.of == self.number
+    def __contains__(self, turn: int) -> bool:
+        return turn % self.of == self.number
 
     def place(self, store: Store) -> ObjectStore:
         """Where its lease is."""
@@ -74,5 +75,6 @@ def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
 def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
     """The shards of a part, or all, that are not committed."""
     shards, together = range(store.job.plan.n_shards), populations(store.job)
-    first = lambda s: together.get(s, (s,))[0]
-    return {s for s in shards if s not in done and (part is None or first(s) in part)}
+    first = [together.get(s, (s,))[0] for s in shards]
+    turn = {lead: k for k, lead in enumerate(dict.fromkeys(first))}
+    return {s for s in shards if s not in done and (part is None or turn[first[s]] in part)}

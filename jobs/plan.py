@@ -299,12 +299,14 @@ def lay_out(
     layouts = []
     for index, (n, size) in enumerate(sizes):
         unit = together[index] if together else 1
+        even = min(settings.slots or kernel.width, -(-n // workers))
+        part = spread and _is_cut(settings.shard_items or even, unit)
         # Between the laps of a search its items wait beside the slots, in the host's memory.
         waiting = size.state * max(unit, settings.shard_items or 0) if unit > 1 else 0
-        if spread:  # those beyond the slots, which are counted with the slots
+        if part:  # those beyond the slots, which are counted with the slots
             waiting = size.state * (settings.shard_items or 0)
         waiting = -(-waiting // devices)
-        per_item = size.state * (1 + (unit > 1) + spread) + size.work
+        per_item = size.state * (1 + (unit > 1) + part) + size.work
         room = memory - size.shared - waiting
         if per_item > room:
             beside = f"{_bytes(size.shared)} of shared data"
@@ -327,7 +329,8 @@ def lay_out(
         slots = settings.slots or min(kernel.width, fitting)
         by_default = _divisible(_shard_items(n, slots, size.result, workers), size.result)
         if unit > 1:
-            by_default = _whole_or_part(min(slots, -(-n // workers)), unit, n, spread)
+            few = min(slots, -(-n // workers))
+            by_default = _divisor(few, unit) if part else -(-few // unit) * unit
         shard_items = settings.shard_items or by_default
         slots = max(1, min(slots, shard_items))
         microbatch = min(settings.microbatch or 0, slots)
@@ -344,18 +347,14 @@ def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
     return max(1, min(max(slots, -(-n // (4 * workers))), max(by_bytes, slots), n))
 
 
-def _whole_or_part(items: int, unit: int, n: int, spread: bool) -> int:
-    """So many items or some more, as whole brackets or populations; with `spread` so many or fewer, as
-    a part of one, where it is larger."""
-    if not spread or items >= unit:
-        return -(-items // unit) * unit
-    return max(k for k in range(1, items + 1) if cuts(k, unit, n))
+def _is_cut(items: int, unit: int) -> bool:
+    """Whether brackets or populations of `unit` items are cut into shards of so many, or nearly: where
+    their size has no fitting divisor, they stay whole."""
+    return items < unit and 2 * _divisor(items, unit) >= items
 
 
-def cuts(items: int, unit: int, n: int) -> bool:
-    """Whether shards of so many items each hold a part of one bracket or population of `unit` items
-    alone, in a group of n."""
-    return items < unit and (unit % items == 0 or unit == n)
+def _divisor(items: int, unit: int) -> int:
+    return max(k for k in _divisors(unit) if k <= items)
 
 
 def _divisible(items: int, result: int) -> int:

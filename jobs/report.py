@@ -54,8 +54,11 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFram
         "estimated_s": estimate,
     }
     if search := ready.spec.search:
-        together = sorted({search.size or len(group.items) for group in ready.items.groups})
-        total["search"] = "; ".join(search.describe(n) for n in together)
+        together = [search.size or n for n in ready.plan.group_sizes]
+        total["search"] = "; ".join(search.describe(n) for n in sorted(set(together)))
+        layouts = zip(together, ready.plan.layouts, strict=True)
+        if any(layout.shard_items < n for n, layout in layouts):
+            total["search"] += ", in shards that meet"
     return frame, total
 
 

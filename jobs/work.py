@@ -151,13 +151,14 @@ class Worker:
             values, info = {}, {"layout": layout._asdict(), "rounds": 0}
         if task.probe:
             return info
+        before = info.pop("before", {"seconds": 0.0, "started": started})
         values["status"] = self._status(values, len(rows))
         info |= {
             "attempt": task.attempt,
             "without": list(task.without),
             "narrowed_to": task.slots,
-            "started": started,
-            "seconds": info.get("seconds", 0.0) + time.time() - started,
+            "started": min(started, before["started"]),
+            "seconds": before["seconds"] + time.time() - started,
             "outcomes": self._counts(values),
             "source": self.source,
             "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
@@ -246,13 +247,15 @@ class Worker:
             longest = max(longest, time.monotonic() - before)
             progress(Standing(run.n_finished, run.rounds))
             if meetings and isinstance(run, SearchRun) and run.arrived:
-                meetings.arrive(run, time.monotonic() - began)
+                meetings.arrive(run, time.monotonic() - began, longest)
                 raise Waits(run.lap)
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
                 kept += 1
-        info |= {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
-        return info | ({"seconds": meetings.seconds} if meetings else {})
+        if task.meeting and meetings:
+            longest = max(longest, meetings.before["longest_s"])
+            info |= {"meeting": task.meeting.folder, "before": meetings.before}
+        return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
 
     def _layout(self, task: Task, static: Any, shared: Any, ids: np.ndarray, traced: Any) -> Layout:
         """The planned layout; the microbatch, where it is open, is measured once a kind of device."""

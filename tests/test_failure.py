@@ -266,7 +266,7 @@ def test_hung_advance_is_ended_and_its_item_found(tmp_path):
 
 
 def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.IDLE_S", 0.3)
+    monkeypatch.setattr("jobs.driver.IDLE_S", 0.3)
     ready_at = time.monotonic() + 2
 
     class Late(SerialExecutor):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import s3 as lab
 import zarr
+from obstore.exceptions import BaseError
 from test_cli import ctd  # noqa: F401 (ctd is a fixture)
 from test_store import BASE, make, run, tree_bytes
 from waiting import until
@@ -140,6 +141,15 @@ def test_a_range_is_read_whole_or_not_at_all(s3, address, tmp_path, place):
     for (start, length), expected in cases.items():
         assert objects.read_range(store, "a/b", start, length) == expected
     assert objects.read_range(store, "a/c", 0, 1) is None
+
+
+def test_a_server_that_is_away_is_no_range_that_is_not_there(s3, monkeypatch):
+    """Whatever the name of what is read."""
+    del s3
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    store = objects.remote("s3://lab/orange.zarr", objects.FIRST)
+    with pytest.raises(BaseError):
+        objects.read_range(store, "range", 0, 1)
 
 
 def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tmp_path):

@@ -1,5 +1,6 @@
 """Items compared across shards: the bits of one shard, whatever is lost, killed or computed again."""
 
+import errno
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from test_store import BASE, make, run
 from jobs import objects
 from jobs.check import check
 from jobs.errors import JobError
+from jobs.fork import fork
 from jobs.parts import Part, open_shards
 from jobs.plan import Sizes, lay_out
 from jobs.report import plan_rows
@@ -31,6 +33,7 @@ from jobs.search.meeting import populations
 from jobs.spec import RunSettings, parse_job
 from jobs.stop import Stop
 from jobs.store import Store
+from jobs.work import Task, Worker
 
 JOBS = {
     "halving": HALVING,
@@ -72,13 +75,14 @@ def disturbed(request, wholes):
 # --- the same bits --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shard_items", [1, 2, 4, 5])
-@pytest.mark.parametrize("name", sorted(JOBS))
+@pytest.mark.parametrize(
+    ("name", "shard_items"),
+    [(name, k) for name in sorted(JOBS) for k in ((1, 3, 9) if name == "halving" else (1, 2, 4))],
+)
 def test_shards_that_meet_come_to_the_bits_of_one_shard(tmp_path, wholes, name, shard_items):
-    """The last shard has fewer items, where the others' number is no divisor."""
     store, progress = run(tmp_path / "s.zarr", spread(JOBS[name], shard_items))
     n = len(results(store)["status"])
-    assert progress.shards_done == store.job.plan.n_shards == -(-n // shard_items)
+    assert progress.shards_done == store.job.plan.n_shards == n // shard_items
     assert progress.outcomes == run_shards(wholes[name], SerialExecutor(1)).outcomes
     same(store, wholes[name])
 
@@ -97,8 +101,22 @@ def test_populations_in_shards_of_their_own_do_not_meet(tmp_path):
         0: (0, 1), 1: (0, 1), 2: (2, 3), 3: (2, 3), 4: (4, 5), 5: (4, 5),
     }  # fmt: skip
     same(store, whole)
-    parts = [Part(k, 4) for k in range(4)]
-    assert [open_shards(store, {3}, part) for part in parts] == [{0, 1, 4, 5}, set(), {2}, set()]
+    parts = [Part(k, 2) for k in range(2)]
+    assert [open_shards(store, {3}, part) for part in parts] == [{0, 1, 4, 5}, {2}]
+
+
+def test_populations_of_one_shard_end_each_by_itself(tmp_path):
+    """One whose members finish early keeps its last generation, however long another one lasts."""
+    rates = np.linspace(0.05, 0.4, 8).tolist()
+    job = changed(POPULATION, "sweep", {"grid": {"limit": [14, 60], "rate": rates}})
+    job = changed(changed(job, "params.noise", 0.05), "search.size", 8)
+    apart, _ = run(tmp_path / "a.zarr", changed(job, "run.shard_items", 8))
+    beside, _ = run(tmp_path / "b.zarr", changed(job, "run.shard_items", 16))
+    store, _ = run(tmp_path / "s.zarr", spread(job, 4))
+    ended = results(apart)["search_parent"][:8, -1]
+    assert (ended == -1).all()
+    same(beside, apart)
+    same(store, apart)
 
 
 def test_broken_members_copy_from_another_shard(tmp_path):
@@ -285,6 +303,104 @@ def test_shards_that_are_tried_again(tmp_path, disturbed, fault):
     same(store, whole)
 
 
+@pytest.mark.parametrize("microbatch", [1, 4])
+def test_memory_that_forces_a_smaller_microbatch_midway(tmp_path, microbatch):
+    """All start over where it changes the arithmetic, and go on where it does not."""
+    job = changed(changed(POPULATION, "run.microbatch", microbatch), "run.backoff_s", 0.0)
+    store, calls = make(tmp_path / "m.zarr", spread(job, 4)), iter(range(10**6))
+    progress = run_shards(store, Failing(lambda task: "memory" if next(calls) == 5 else None))
+    assert progress.failed == {}
+    assert bool(started_over(store)) == (microbatch == 4)
+    assert {m["layout"]["microbatch"] for m in store.markers()} == {min(microbatch, 2)}
+    whole = make(tmp_path / "w.zarr", job)
+    (shard,) = whole.job.plan.shards()
+    assert Worker(whole.address).do(Task(shard, slots=2)).error is None
+    same(store, whole)
+
+
+def test_laps_are_told_apart_beyond_the_digits_of_their_names(tmp_path, monkeypatch, wholes):
+    """Generation 10 comes after generation 9, whatever the order of their names."""
+    name = lambda self, lap, shard: f"{self._meeting.folder}/{lap}/{shard:06d}"
+    monkeypatch.setattr("jobs.search.meeting.Meetings._key", name)
+    job = changed(changed(POPULATION, "search.generations", 14), "search.every", 1)
+    whole, _ = run(tmp_path / "w.zarr", job)
+    store, _ = run(tmp_path / "s.zarr", spread(job, 4))
+    assert started_over(store) == 0
+    same(store, whole)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_storage_that_fails_while_a_population_starts_over(tmp_path, monkeypatch, disturbed, nth):
+    """The driver waits, and goes on where it was; what it cannot remove at the end, check finds."""
+    job, whole = disturbed
+    store, left = make(tmp_path / "e.zarr", job), [nth]
+    really = objects.delete
+
+    def delete(where, key):
+        left[0] -= "run/meetings" in key or "run/checkpoints" in key
+        if left[0] == 0:
+            raise OSError(errno.EIO, "the storage fails")
+        really(where, key)
+
+    def damage():
+        for key in [k for k in objects.keys(store.objects, FOLDER) if k.endswith("000001")]:
+            objects.write(store.objects, key, b"half")
+        monkeypatch.setattr(objects, "delete", delete)
+
+    progress = run_shards(store, Meddling(5, damage))
+    assert (progress.failed, progress.shards_done) == ({}, progress.n_shards)
+    assert left[0] < 0
+    check(store.address, repair=True)
+    same(store, whole)
+
+
+def test_a_hang_is_ended_again_after_a_report_that_came_in_time(tmp_path):
+    class Silent(SerialExecutor):
+        killed = 0
+
+        def silence(self):
+            return {0: 1e9}
+
+        def kill(self, shard):
+            self.killed += 1
+
+    executor = Silent()
+    job = spread(changed(POPULATION, "run.time_limit_s", 1.0), 4)
+    run_shards(make(tmp_path / "h.zarr", job), executor)
+    assert executor.killed > 5
+
+
+def test_markers_tell_of_all_attempts(tmp_path):
+    """Of the time from the first one on, and of the longest advance, which the last one has not made."""
+    job = spread(changed(POPULATION, "run", {"slots": 2, "checkpoint_s": 0}), 2)
+    store, _ = run(tmp_path / "t.zarr", job)
+    ended = {e["shard"]: e["time"] for e in read_events(store) if e["event"] == "done"}
+    for marker in store.markers():
+        assert 0 < marker["longest_s"] < marker["seconds"]
+        assert marker["started"] + marker["seconds"] < ended[marker["shard"]["number"]] + 0.01
+    (layout,) = objects.keys(store.objects, "run/layout")
+    before = store.recall(layout[4:-5])["microbatch"]
+    objects.delete(store.objects, layout)
+    check(store.address, repair=True)
+    assert store.recall(layout[4:-5])["microbatch"] == before
+
+
+def test_fork_of_a_job_whose_shards_meet(tmp_path):
+    bare = changed(POPULATION, "search.size", 8) | {"sweep": [POPULATION["sweep"]]}
+    bare["search"]["spread"] = True
+    bare = changed(bare, "run.slots", 2)
+    grown = bare | {"sweep": [*bare["sweep"], {"grid": {"rate": [0.01 * k for k in range(1, 9)]}}]}
+    old, _ = run(tmp_path / "old.zarr", bare)
+    assert old.job.plan.n_shards == 4
+    new = fork(
+        parse_job(grown, "job"), old.job.base, "job", str(tmp_path / "new.zarr"), old, SerialExecutor(1)
+    )  # fmt: skip
+    progress = run_shards(new, SerialExecutor(1))
+    assert (progress.items_before, progress.items_done, progress.failed) == (8, 16, {})
+    once, _ = run(tmp_path / "once.zarr", grown)
+    same(new, once)
+
+
 # --- items and shards that fail -------------------------------------------------------------------
 
 
@@ -324,6 +440,22 @@ def test_a_shard_whose_items_all_fail_takes_part_no_more(tmp_path):
         progress = run_shards(here, Failing(lambda task: "error" if bad(task) else None))
         assert sorted(progress.failed_items) == [2, 3]
     same(store, whole)
+
+
+@pytest.mark.parametrize("late", range(6, 14))
+def test_all_items_of_a_shard_fail_while_others_are_committed(tmp_path, late):
+    """Those that were committed have met it: they start over without it."""
+    job = changed(POPULATION, "run", POPULATION["run"] | {"retries": 0, "backoff_s": 0.0})
+    job = changed(changed(job, "search.generations", 2), "search.every", 20)
+    computes = lambda task: {2, 3} & ({*range(task.shard.start, task.shard.stop)} - {*task.without})
+    whole = make(tmp_path / "w.zarr", job)
+    run_shards(whole, Failing(lambda task: "error" if computes(task) else None))
+    store, calls = make(tmp_path / "s.zarr", spread(job, 2)), iter(range(10**6))
+    fails = lambda task: "error" if next(calls) >= late and computes(task) else None
+    progress = run_shards(store, Failing(fails))
+    assert sorted(progress.failed_items) in ([2, 3], [])
+    if progress.failed_items:
+        same(store, whole)
 
 
 def test_a_shard_that_is_given_up_takes_its_population_with_it(tmp_path):
@@ -377,8 +509,9 @@ def test_check_knows_what_shards_have_left(tmp_path, disturbed):
     [
         ({}, 24, 1, 10**9, (8, 8)),  # the kernel's 8 slots
         ({}, 24, 4, 10**9, (6, 6)),  # one for each worker
-        ({}, 24, 5, 10**9, (5, 5)),  # the only population: the last shard has fewer
         ({}, 12, 5, 10**9, (4, 4)),  # 5 divides no population of 12
+        ({}, 6, 5, 10**9, (3, 3)),
+        ({}, 22, 5, 10**9, (8, 22)),  # divided by 1, 2, 11 alone: whole
         ({}, 4, 1, 10**9, (8, 8)),  # two whole ones
         ({"shard_items": 3}, 12, 1, 10**9, (3, 3)),
         ({}, 24, 1, 1000 + 4 * 400, (4, 4)),
@@ -386,8 +519,9 @@ def test_check_knows_what_shards_have_left(tmp_path, disturbed):
 )
 def test_layout_of_populations_in_several_shards(settings, unit, workers, memory, expected):
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
+    n = 24 if 24 % unit == 0 else unit
     plan = lay_out(
-        [(24, sizes)], hill.kernel, RunSettings(**settings), workers, memory, "job", [unit], spread=True
+        [(n, sizes)], hill.kernel, RunSettings(**settings), workers, memory, "job", [unit], spread=True
     )  # fmt: skip
     (layout,) = plan.layouts
     assert (layout.slots, layout.shard_items) == expected
@@ -399,7 +533,8 @@ def test_layout_of_populations_in_several_shards(settings, unit, workers, memory
         (9, 6, "run.shard_items: 6 is no multiple and no divisor of the 9 items"),
         (9, 3, None),
         (9, 18, None),
-        (None, 6, None),
+        (None, 9, None),
+        (None, 6, "no divisor of the 27 items"),
     ],
 )
 def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):

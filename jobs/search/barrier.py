@@ -1,9 +1,11 @@
 """The driver's side of meetings: who has come to the end of a lap, and what follows once all have.
 
-    all wait             they are called again, and find there what they need to decide
-    called in vain       something that was left is damaged: the population starts over
-    some are committed   and the others are to be computed again (`ctd resume --failed`, `ctd check
-                         --repair`): it starts over too
+    all wait            they are called, and find there what they need to decide
+    called in vain      something that was left is damaged: the population starts over
+    one is computed     after the others were committed (`ctd resume --failed`, `ctd check --repair`): it
+    again               starts over too
+    what is compared    an item was found to fail, or memory forced a smaller microbatch: those that wait,
+    has changed         and those that are committed, start over
 
 A shard that waits keeps no worker, and all shards of a population are one driver's (jobs.parts), so that
 nobody waits for what cannot come.
@@ -11,8 +13,10 @@ nobody waits for what cannot come.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
+
+import jax
 
 from jobs import objects
 from jobs.checkpoint import clear
@@ -24,12 +28,18 @@ from jobs.work import Task
 
 
 class Called(NamedTuple):
-    """Shards that are called from where they waited."""
+    """Shards that are to go on from where they waited, or to start over."""
 
     tasks: list[Task]
     start_over: bool = False
-    undone: Sequence[int] = ()
-    """Committed shards that start over with them."""
+    undone: Set[int] = frozenset()
+    """Those of them that are committed."""
+    clear: bool = False
+    """Whether what they left is removed."""
+
+
+Done = Mapping[int, str | None]
+"""Committed shard -> the folder of the meetings that it took part in."""
 
 
 class Barrier:
@@ -48,11 +58,12 @@ class Barrier:
         return self._populations.get(number, ())
 
     def meeting(self, shard: Shard) -> Meeting | None:
-        """What a shard meets, without the items that are known to fail by themselves."""
+        """What a shard meets, as far as is known of items that fail and of memory that runs out."""
         if not (shards := self.population(shard.number)):
             return None
         failing = {k: rows for k in shards if (rows := self._failing(k))}
-        key = hashlib.sha256(json.dumps(failing).encode()).hexdigest()[:8]
+        rests_on = [failing, self._failures.narrowed(shard.group), jax.__version__]
+        key = hashlib.sha256(json.dumps(rests_on).encode()).hexdigest()[:8]
         members = tuple(k for k in shards if len(failing.get(k, [])) < self._n(k))
         return Meeting(f"{self._folder(shards)}/{key}", members)
 
@@ -62,11 +73,12 @@ class Barrier:
             return set()
         return {int(key.rpartition("/")[2]) for key in objects.keys(self._store.objects, FOLDER)}
 
-    def tidy(self, shards: Iterable[int], done: Set[int]) -> None:
-        """Remove what was left at the meetings of those of these shards whose populations are committed."""
-        for population in {self.population(number) for number in shards}:
-            if population and done >= set(population):
-                objects.delete_all(self._store.objects, self._folder(population))
+    def clear(self, number: int) -> None:
+        """Remove all that a shard and those that it is compared with have left."""
+        shards = self.population(number)
+        objects.delete_all(self._store.objects, self._folder(shards))
+        for k in shards:
+            clear(self._store, self._shards[k])
 
     def wait(self, task: Task, lap: int) -> None:
         """A shard has come to the end of a lap."""
@@ -79,34 +91,35 @@ class Barrier:
             del self._waiting[task.shard.number]
         return out
 
-    def call(self, number: int, done: Set[int]) -> Called | None:
-        """Who of a shard's population is to go on, after something has become of one of them."""
+    def call(self, number: int, done: Done) -> Called | None:
+        """Who of a shard's population is to go on, after something has become of one of them. Whoever
+        does as it says drops them."""
         shards = self.population(number)
-        waiting = {k: self._waiting[k] for k in shards if k in self._waiting}
-        if not waiting:
+        if not shards or done.keys() >= set(shards):
             return None
         now = self.meeting(self._shards[number])
         assert now is not None
+        waiting = {k: self._waiting[k] for k in now.shards if k in self._waiting}
         stale = [k for k, (task, _) in waiting.items() if task.meeting != now]
-        if stale:  # an item was found to fail: the others are compared without it, from the start
-            return Called([self._called(k) for k in stale], True)
-        missing = [k for k in now.shards if k not in waiting]
-        if not done >= set(missing):
+        undone = {k for k in now.shards if k in done and done[k] != now.folder}
+        if stale or undone:
+            return Called([self._called(k) for k in (*stale, *undone)], True, undone)
+        missing = {k for k in now.shards if k not in waiting}
+        if not waiting or not done.keys() >= missing:
             return None
-        # Those furthest behind: one that a driver found later may have gone on from where all had come.
+        # A shard that is a lap behind is called first: the others may have found all there, and gone on.
         lap = min(lap for _, lap in waiting.values())
-        if not missing and self._met.get(shards[0]) != (now, lap):
-            self._met[shards[0]] = now, lap
+        met = now, lap
+        if not missing and self._met.get(shards[0]) != met:
+            self._met[shards[0]] = met
             return Called([self._called(k) for k, (_, at) in waiting.items() if at == lap])
         self._met.pop(shards[0], None)
-        objects.delete_all(self._store.objects, self._folder(shards))
-        for k in (*waiting, *missing):
-            clear(self._store, self._shards[k])
-        again = [self._failures.task(self._shards[k], 1, False) for k in missing]
-        return Called([*(self._called(k) for k in waiting), *again], True, missing)
+        return Called([self._called(k) for k in (*waiting, *missing)], True, missing, True)
 
     def _called(self, number: int) -> Task:
-        return self._waiting.pop(number)[0]._replace(resume=True)
+        if number in self._waiting:
+            return self._waiting[number][0]._replace(resume=True)
+        return self._failures.task(self._shards[number], 1, False)
 
     def _folder(self, shards: tuple[int, ...]) -> str:
         return f"{FOLDER}/{self._shards[shards[0]].group}/{shards[0]:06d}"

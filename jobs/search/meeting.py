@@ -2,7 +2,8 @@
 
     run/meetings/G/SSSSSS/KEY/LLLL/NNNNNN    shard N at the end of lap L
 
-S is the first shard of the population, KEY stands for the items that take part. A shard that has come to
+S is the first shard of the population, KEY stands for what its numbers rest on: the items that take part,
+the version of JAX, a microbatch that memory forced. A shard that has come to
 the end of a lap leaves its *arrival* and gives its worker back; it is called again when all have come
 (jobs.search.barrier), reads what the others report, and decides as they do. So there may be any number of
 shards to a worker, and a shard that died goes on from its own last arrival.
@@ -16,6 +17,7 @@ An arrival is one object, written whole or not at all:
 
 import hashlib
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from ctd.batch import Snapshot
 from jobs import objects
 from jobs.checkpoint import decode, encode
 from jobs.job import Job
-from jobs.plan import Shard, cuts
+from jobs.plan import Shard
 from jobs.search.run import SearchRun
 from jobs.store import Store
 
@@ -52,11 +54,10 @@ def populations(job: Job) -> dict[int, tuple[int, ...]]:
         return {}
     found: dict[tuple[int, int], list[int]] = {}
     for shard in plan.shards():
-        n, k = plan.group_sizes[shard.group], plan.layouts[shard.group].shard_items
-        size = search.size or n
-        if cuts(k, size, n):
+        size = search.size or plan.group_sizes[shard.group]
+        if plan.layouts[shard.group].shard_items < size:
             found.setdefault((shard.group, shard.start // size), []).append(shard.number)
-    return {number: tuple(numbers) for numbers in found.values() for number in numbers}
+    return {number: shards for shards in map(tuple, found.values()) for number in shards}
 
 
 class Waits(Exception):
@@ -100,7 +101,8 @@ class Arrival(NamedTuple):
     def states(self, store: ObjectStore, first: int, n: int) -> list[np.ndarray]:
         """The states of n items from `first` on, leaf after leaf. Damaged where they are not as written."""
         size = self.item_bytes
-        data = objects.read_range(store, self.key, self.start + first * size, n * size)
+        place = self.start + first * size
+        data = objects.read_range(store, self.key, place, n * size) if size else b""
         if data is None:
             raise Damaged(self.key)
         table = np.frombuffer(data, np.uint8).reshape(n, size)
@@ -145,15 +147,21 @@ class Meetings:
     def __init__(self, store: Store, shard: Shard, meeting: Meeting, ids: np.ndarray) -> None:
         self._objects, self._shard, self._meeting = store.objects, shard.number, meeting
         self._identity = {"job": store.job.spec.digest(), "items": _sha256(ids.astype(np.uint32))}
-        self.seconds = 0.0
-        """What earlier attempts took, up to the arrival that `latest` found."""
+        self.before = {"seconds": 0.0, "longest_s": 0.0, "started": math.inf}
+        """What earlier attempts took, their longest advance and the time at which the first one began, up
+        to the arrival that `latest` found."""
 
-    def arrive(self, run: SearchRun, seconds: float) -> None:
+    def arrive(self, run: SearchRun, seconds: float, longest_s: float) -> None:
         """Leave the run, at the end of a lap; seconds: since this attempt began."""
+        now = {
+            "seconds": self.before["seconds"] + seconds,
+            "longest_s": max(self.before["longest_s"], longest_s),
+            "started": min(self.before["started"], time.time() - seconds),
+        }
         saved = run.snapshot()
         arrays = {k: v for k, v in saved.arrays.items() if not k.startswith("state.")}
         arrays |= {f"report.{name}": values for name, values in run.report.items()}
-        arrays["seconds"] = np.asarray(self.seconds + seconds)
+        arrays |= {f"before.{name}": np.asarray(value) for name, value in now.items()}
         leaves = [v for k, v in saved.arrays.items() if k.startswith("state.")]
         n = run.laps.n
         cells = [leaf.reshape(n, math.prod(leaf.shape[1:])).view(np.uint8) for leaf in leaves]
@@ -172,8 +180,10 @@ class Meetings:
 
     def latest(self) -> Snapshot | None:
         """This shard as it came to the last meeting at which it has left an arrival that is whole."""
-        keys = sorted(objects.keys(self._objects, self._meeting.folder), reverse=True)
-        for key in (key for key in keys if int(key.rpartition("/")[2]) == self._shard):
+        number_and_lap = lambda key: [int(part) for part in reversed(key.split("/")[-2:])]
+        keys = objects.keys(self._objects, self._meeting.folder)
+        own = [key for key in keys if number_and_lap(key)[0] == self._shard]
+        for key in sorted(own, key=number_and_lap, reverse=True):
             found = self._read(key)
             if found is None or found.identity["items"] != self._identity["items"]:
                 continue
@@ -181,7 +191,7 @@ class Meetings:
                 leaves = found.states(self._objects, 0, found.n)
             except Damaged:
                 continue
-            self.seconds = float(found.arrays["seconds"])
+            self.before = {name: float(found.arrays[f"before.{name}"]) for name in self.before}
             states = {f"state.{k}": leaf for k, leaf in enumerate(leaves)}
             return Snapshot(found.rounds, found.arrays | states)
         return None
@@ -189,7 +199,8 @@ class Meetings:
     def meet(self, run: SearchRun) -> None:
         """Decide with the others what follows from the lap that the run has made. Waits where not all
         of them have left an arrival that is whole."""
-        found = [self._read(self._key(run.lap, number)) for number in self._meeting.shards]
+        keys = [self._key(run.lap, number) for number in self._meeting.shards]
+        found = list(objects.each(self._objects, self._read, keys))
         arrivals = [arrival for arrival in found if arrival is not None]
         if len(arrivals) < len(found):
             raise Waits(run.lap)

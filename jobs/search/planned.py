@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, explain, nearest
-from jobs.plan import Group, Items, cuts
+from jobs.plan import Group, Items
 from jobs.search.records import searched
 from jobs.search.spec import Halving, Population, bounds
 from jobs.spec import JobSpec
@@ -108,7 +108,7 @@ def _size(
             f"{where}: search.size: {which} has {n} items, which is no multiple of {size}; items are "
             "compared with those alone that share all static and data fields"
         )
-    if (k := spec.run.shard_items) and k % size and not (search.spread and cuts(k, size, n)):
+    if (k := spec.run.shard_items) and k % size and not (search.spread and size % k == 0):
         raise JobError(
             f"{where}: run.shard_items: {k} is no multiple {'and no divisor ' if search.spread else ''}"
             f"of the {size} items that the search compares; leave it out"

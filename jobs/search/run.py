@@ -108,7 +108,11 @@ class SearchRun(ABC):
         if self.lap == 0:
             self._check_length(found["loss"], found["done"])
         self.arrived = False
-        if self.lap == self._n_laps - 1 or found["done"][found["going"]].all():
+        # Those of which none can go on have come to their end, whatever others beside them do.
+        open_blocks = found["blocks"][found["going"] & ~found["done"]]
+        found["going"] &= np.isin(found["blocks"], open_blocks)
+        self.going &= np.isin(self._blocks, open_blocks)
+        if self.lap == self._n_laps - 1 or not len(open_blocks):
             self._end()
             return
         self._select(found, sum(len(r["loss"]) for r in reports[:own]), fetch)
@@ -241,15 +245,16 @@ class PopulationRun(SearchRun):
         self.laps.copy(np.where(here, parent, own) - first)
         for row in np.flatnonzero(~here):
             self.laps.put(int(row), fetch(int(parent[row])))
-        self._parent[:, new] = found["items"][parent]
+        going = self.going
+        self._parent[going, new] = found["items"][parent[going]]
         for name, values in self._params.items():
-            values[:, new] = found[f"params.{name}"][parent]
+            values[going, new] = found[f"params.{name}"][parent[going]]
         for row in np.flatnonzero(parent != own):
             copied = {name: float(values[row, new]) for name, values in self._params.items()}
             for name, value in moved(self._search, rngs[first + row], copied).items():
                 self._params[name][row, new] = value
-        for name, values in self._params.items():
-            self.laps.set_traced(name, values[:, new])
+        for name in self._params:
+            self.laps.set_traced(name, self._last(name))
 
     def _told(self) -> dict[str, np.ndarray]:
         now = {f"params.{name}": values[:, self.lap] for name, values in self._params.items()}
@@ -258,8 +263,14 @@ class PopulationRun(SearchRun):
     def _records(self) -> dict[str, np.ndarray]:
         found = {"search_metric": self.metric, "search_parent": self._parent}
         for name, values in self._params.items():
-            found[f"search_{name}"], found[f"final_{name}"] = values, values[:, self.lap]
+            found[f"search_{name}"], found[f"final_{name}"] = values, self._last(name)
         return found
+
+    def _last(self, name: str) -> np.ndarray:
+        """(n,) a searched parameter in the last generation that each member has begun."""
+        values = self._params[name]
+        begun = (self._parent >= 0).sum(axis=1) - 1
+        return values[np.arange(len(values)), begun]
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"parent": self._parent, **{f"params.{k}": v for k, v in self._params.items()}}

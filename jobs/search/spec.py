@@ -41,11 +41,6 @@ class _Search(BaseModel):
         "whenever items are compared; by default they are in one",
     )
 
-    @property
-    def apart(self) -> str:
-        """What `describe` says of `spread`."""
-        return ", in shards that meet" if self.spread else ""
-
 
 class Halving(_Search):
     """Successive halving (Jamieson & Talwalkar 2016): of every `size` items the best size / eta^k go on
@@ -60,9 +55,7 @@ class Halving(_Search):
         rungs = range(self.n_rungs(size))
         left = ", ".join(str(size // self.eta**k) for k in [*rungs, len(rungs)])
         ends = ", ".join(str(self.min_advances * self.eta**k) for k in rungs)
-        return (
-            f"halving by {self.metric}: {left} items, up to {ends} advances and the end{self.apart}"
-        )
+        return f"halving by {self.metric}: {left} items, up to {ends} advances and the end"
 
     def n_rungs(self, size: int) -> int:
         """How many times items leave until one is left."""
@@ -112,7 +105,7 @@ class Population(_Search):
         """What it does with `size` items, on one line."""
         return (
             f"population of {size} by {self.metric}: {self.generations} generations of {self.every} "
-            f"advances, {', '.join(self.params)} searched{self.apart}"
+            f"advances, {', '.join(self.params)} searched"
         )
 
     @field_validator("params")
