@@ -69,24 +69,32 @@ def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
 def test_killed_at_random_moments_and_run_again(tmp_path, whole):
     """Three times, each within a second of the first checkpoint that it wrote."""
     undisturbed, job = whole
-    store, kills = make(tmp_path / "r.zarr", job), 0
+    store = make(tmp_path / "r.zarr", job)
+    kills = killed_at_random(store, kept)
+    assert kills
+    ends_as(Store.open(store.address), undisturbed)
+    if kills == 3:
+        assert store.markers()[0]["resumed_at"] > 0
+
+
+def killed_at_random(store, seen):
+    """Run a store in three processes, one after another, each killed within half a second of the first
+    change in what `seen` tells of it; how many were still at work."""
+    kills = 0
     script = (
         f"{OFTEN}import sys; sys.path.insert(0, {BASE!r})\n"
         "from jobs.run import SerialExecutor, run_shards\nfrom jobs.store import Store\n"
         f"run_shards(Store.open({store.address!r}), SerialExecutor(1))"
     )
     for _ in range(3):
-        before = kept(store)
+        before = seen(store)
         process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(BASE).parent, env=ENV)
-        while kept(store) == before and process.poll() is None:
+        while seen(store) == before and process.poll() is None:
             time.sleep(0.005)
         time.sleep(random.random() * 0.5)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
-    assert kills
-    ends_as(Store.open(store.address), undisturbed)
-    if kills == 3:
-        assert store.markers()[0]["resumed_at"] > 0
+    return kills
 
 
 def kept(store):

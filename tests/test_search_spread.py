@@ -3,34 +3,28 @@
 import errno
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import hill
 import numpy as np
 import pytest
 from test_checkpoint import Interrupted
 from test_failure import Failing
 from test_kill import KILLED
 from test_search import HALVING, POPULATION, changed, results
-from test_search_kill import ENV, OFTEN
+from test_search_kill import ENV, OFTEN, killed_at_random
 from test_store import BASE, make, run
 
 from jobs import objects
 from jobs.check import check
-from jobs.errors import JobError
 from jobs.fork import fork
 from jobs.parts import Part, open_shards
-from jobs.plan import Sizes, lay_out
-from jobs.report import plan_rows
-from jobs.run import SerialExecutor, prepare, read_events, reconsider, run_shards
+from jobs.run import SerialExecutor, read_events, reconsider, run_shards
 from jobs.search.meeting import populations
-from jobs.spec import RunSettings, parse_job
+from jobs.spec import parse_job
 from jobs.stop import Stop
 from jobs.store import Store
 from jobs.work import Task, Worker
@@ -197,20 +191,8 @@ def test_killed_at_a_write(tmp_path, disturbed, when, what, nth):
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, disturbed):
     job, whole = disturbed
-    store, kills = make(tmp_path / "r.zarr", job), 0
-    script = (
-        f"{OFTEN}import sys; sys.path.insert(0, {BASE!r})\n"
-        "from jobs.run import SerialExecutor, run_shards\nfrom jobs.store import Store\n"
-        f"run_shards(Store.open({store.address!r}), SerialExecutor(1))"
-    )
-    for _ in range(3):
-        before = set(objects.keys(store.objects, FOLDER))
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(BASE).parent, env=ENV)
-        while set(objects.keys(store.objects, FOLDER)) == before and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(random.random() * 0.3)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+    store = make(tmp_path / "r.zarr", job)
+    kills = killed_at_random(store, lambda store: set(objects.keys(store.objects, FOLDER)))
     assert kills
     assert run_shards(store, SerialExecutor(1)).failed == {}
     same(store, whole)
@@ -499,62 +481,6 @@ def test_check_knows_what_shards_have_left(tmp_path, disturbed):
     same(store, whole)
     shutil.copytree(kept, Path(store.address) / FOLDER)
     assert {f.what for f in check(store.address)} == {"left over: its shard is committed"}
-
-
-# --- planning -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "unit", "workers", "memory", "expected"),
-    [
-        ({}, 24, 1, 10**9, (8, 8)),  # the kernel's 8 slots
-        ({}, 24, 4, 10**9, (6, 6)),  # one for each worker
-        ({}, 12, 5, 10**9, (4, 4)),  # 5 divides no population of 12
-        ({}, 6, 5, 10**9, (3, 3)),
-        ({}, 22, 5, 10**9, (8, 22)),  # divided by 1, 2, 11 alone: whole
-        ({}, 4, 1, 10**9, (8, 8)),  # two whole ones
-        ({"shard_items": 3}, 12, 1, 10**9, (3, 3)),
-        ({}, 24, 1, 1000 + 4 * 400, (4, 4)),
-    ],
-)
-def test_layout_of_populations_in_several_shards(settings, unit, workers, memory, expected):
-    sizes = Sizes(state=100, work=100, result=100, shared=1000)
-    n = 24 if 24 % unit == 0 else unit
-    plan = lay_out(
-        [(n, sizes)], hill.kernel, RunSettings(**settings), workers, memory, "job", [unit], spread=True
-    )  # fmt: skip
-    (layout,) = plan.layouts
-    assert (layout.slots, layout.shard_items) == expected
-
-
-@pytest.mark.parametrize(
-    ("size", "shard_items", "said"),
-    [
-        (9, 6, "run.shard_items: 6 is no multiple and no divisor of the 9 items"),
-        (9, 3, None),
-        (9, 18, None),
-        (None, 9, None),
-        (None, 6, "no divisor of the 27 items"),
-    ],
-)
-def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):
-    job = spread(changed(HALVING, "search.size", size), shard_items)
-    if said is None:
-        assert make(tmp_path / "s.zarr", job).job.plan.layouts[0].shard_items == shard_items
-        return
-    with pytest.raises(JobError, match=said):
-        make(tmp_path / "s.zarr", job)
-    with pytest.raises(JobError, match=r"or let shards meet: `search: \{spread: true\}`"):
-        make(tmp_path / "n.zarr", changed(job, "search.spread", False))
-
-
-def test_plan_tells_of_it(tmp_path):
-    spec = parse_job(spread(POPULATION, 2), "job")
-    _, total = plan_rows(
-        prepare(spec, BASE, "job", lambda: 1, lambda: 10**9), str(tmp_path / "n"), 1
-    )
-    assert total["shards"] == 4
-    assert total["search"].endswith("rate searched, in shards that meet")
 
 
 # --- where shards run -----------------------------------------------------------------------------
