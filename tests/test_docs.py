@@ -1,13 +1,17 @@
-"""docs/data.md says what the code reads."""
+"""The pages of docs/ say what the code reads and writes."""
 
 import re
 from pathlib import Path
 
 import jax
+import yaml
 
 from ctd.cells import CELLS
 from ctd.lfads.data import NAMES
 from ctd.tasks import TASKS
+from jobs.run import prepare
+from jobs.search.records import searched
+from jobs.spec import parse_job
 
 DATA = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
 
@@ -44,3 +48,23 @@ def test_data_page_has_the_names_of_both_layouts():
             truth = field in ("rates", "inputs")
             for role in roles[1:] if truth else roles:
                 assert pattern is None or f"`{pattern.format(role)}`" in DATA
+
+
+def test_search_page_has_jobs_that_fit_and_names_what_is_stored(tmp_path):
+    """Its jobs are planned, and its tables are the results of a search, no more and no less."""
+    page = (Path(__file__).parent.parent / "docs" / "search.md").read_text()
+    jobs = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    tables = re.findall(r"\| stored \|.*?\n\|---.*?\n((?:\|.*\n)+)", page)
+    assert len(jobs) == len(tables) == 2
+    for job, table in zip(jobs, tables, strict=True):
+        spec = parse_job(yaml.safe_load(job), "job")
+        ready = prepare(spec, str(tmp_path), "job", lambda: 1, lambda: 10**9)
+        told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+        params = getattr(spec.search, "params", {})
+        expanded = {
+            name.replace("PARAM", param): axes
+            for name, axes in told.items()
+            for param in (params if "PARAM" in name else [""])
+        }
+        new = searched(ready.kernel, spec.search).dims.items() - ready.kernel.dims.items()
+        assert expanded == {name: ", ".join(("item", *var.axes)) for name, var in new}

@@ -37,7 +37,7 @@ class _Search(BaseModel):
     )
     spread: bool = Field(
         False,
-        description="let items that are compared lie in several shards, on as many workers, which meet "
+        description="let items that are compared lie in several shards, equal parts of them, which meet "
         "whenever items are compared; by default they are in one",
     )
 
