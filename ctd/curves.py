@@ -7,6 +7,9 @@ import numpy as np
 
 from ctd.plots import Axis, Band, Layer, Lines, Plot, Points, Scale, histogram, spread, stacked
 
+DIVERGED = 1
+"""The outcome of a network that has; one that a search has dropped has not."""
+
 N_CURVES = 200
 """Curves that are drawn."""
 N_OUTPUTS = 6
@@ -34,7 +37,7 @@ def rnn_plots(
             results["curve"],
             items,
             loss,
-            outcome != 0,
+            outcome == DIVERGED,
             title=f"Training {inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}",
             quantiles=reduced.get("curve_quantile"),
         ),
@@ -97,7 +100,7 @@ def loss_curves(
 
 def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:
     """Evaluation loss against training loss where there are few; else how losses are distributed."""
-    fine = (outcome == 0) & np.isfinite(final) & (final > 0)
+    fine = (outcome != DIVERGED) & np.isfinite(final) & (final > 0)
     if fine.sum() <= 2000:
         text = [
             f"item {k}: evaluation {f:.4g}, training {t:.4g}"

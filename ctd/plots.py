@@ -156,7 +156,7 @@ def is_wide(values: Any) -> bool:
     """Whether positive values span so much that only a logarithmic axis shows them."""
     values = np.asarray(values, float).ravel()
     values = values[np.isfinite(values)]
-    return len(values) > 0 and values.min() > 0 and values.max() > 20 * values.min()
+    return len(values) > 0 and bool(values.min() > 0 and values.max() > 20 * values.min())
 
 
 def tick(value: float) -> str:

@@ -339,7 +339,7 @@ def figure(
     axes = picture.add_subplot()
     batches = coords(inputs, shared)["batch"]
     for curve, outcome in zip(results["curve"][:200], results["outcome"], strict=False):
-        axes.plot(batches, curve, color="tab:red" if outcome else "0.7", lw=0.8)
+        axes.plot(batches, curve, color="tab:red" if outcome == 1 else "0.7", lw=0.8)
     axes.plot(batches, reduced["curve_quantile"][1], color="black", label="median")
     axes.set(xlabel="training step", ylabel="mean squared error", yscale="log")
     axes.set_title(f"{inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}")

@@ -24,6 +24,7 @@ from jobs.page.redact import redact
 from jobs.page.rows import LazyResults
 from jobs.query import table, tables
 from jobs.reduce import Columns, column_names, group_params, rows_of
+from jobs.search.plots import search_plots
 from jobs.store import Store
 
 MAX_BYTES = 3_500_000
@@ -120,14 +121,23 @@ class Content:
         return f"group {group}: {described}" if described else f"group {group}"
 
     def _pictures(self, group: int, rows: np.ndarray) -> dict[str, Any]:
-        """`plots` of the kernel, else its figure as `image`, else its results as lines; or an `error`."""
-        store, kernel = self._store, self._store.kernel
+        """What `_of_kernel` has, and the pictures of the search, where there is one."""
+        store = self._store
         if not len(rows):
             return {"plots": [], "error": "every item of this group failed with an error"}
         lazy = lambda names: LazyResults({name: store.array(group, name) for name in names}, rows)
         shared_params = attributes(store.results(group))["params"]
         columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
         results = lazy(store.names(group))
+        found = self._of_kernel(group, columns, results)
+        if search := store.job.spec.search:
+            made = search_plots(search, columns["item"][:], results)
+            found["plots"] = [*found["plots"], *map(plot_json, made)]
+        return found
+
+    def _of_kernel(self, group: int, columns: Columns, results: LazyResults) -> dict[str, Any]:
+        """`plots` of the kernel, else its figure as `image`, else its results as lines; or an `error`."""
+        store, kernel = self._store, self._store.kernel
         if kernel.plots is None and kernel.figure is None:
             return {"plots": [plot_json(p) for p in generic_plots(kernel, results, columns)]}
         params, shared = self._data(group)
@@ -158,7 +168,8 @@ def generic_plots(kernel: Any, results: LazyResults, columns: Columns) -> list[P
     items = columns["item"][:]
     for name in results:
         rows, var = results[name], kernel.dims[name]
-        if len(var.axes) != 1 or name.startswith("weights.") or len(made) == MAX_GENERIC:
+        drawn = name.startswith(("weights.", "search_"))  # or not worth it
+        if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
             continue
         some = spread(len(rows), 100)
         values = rows[some]

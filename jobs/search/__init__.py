@@ -8,4 +8,5 @@ jobs.search.planned      does the section fit the job's kernel and sweep
 jobs.search.run          one shard's search: laps of advances, decisions in between
 jobs.search.meeting      where shards meet: what each leaves for the others at the end of a lap
 jobs.search.barrier      who has come to a meeting, and what follows once all have
+jobs.search.plots        what a report shows of it
 """

@@ -1,0 +1,94 @@
+"""Pictures of a search: lineages against a walk by hand, and the page of a searched store."""
+
+import json
+
+import numpy as np
+import pytest
+from test_search import HALVING, POPULATION, results
+from test_store import run
+
+from jobs.page.content import Content
+from jobs.search.plots import N_ITEMS, descent, rows_of_items, search_plots
+from jobs.search.spec import Halving, Population
+
+PARENTS = [[10, 10, 20, 10], [20, 10, 20, 20], [30, 30, 30, -1]]
+"""Items 10, 20 and 30 in four generations; the last one's population ended before."""
+ITEMS = np.array([10, 20, 30])
+
+
+def population(**more):
+    given = {"method": "population", "metric": "loss", "every": 1, "generations": 4}
+    return Population(**given | {"params": {"rate": {"loguniform": [1e-3, 1]}}} | more)
+
+
+def stored(metric):
+    rates = np.geomspace(0.01, 0.5, 12).reshape(3, 4)
+    return {
+        "search_metric": np.asarray(metric),
+        "search_parent": np.array(PARENTS),
+        "search_rate": rates,
+    }
+
+
+def test_rows_of_items_that_are_not_in_order():
+    ids = np.array([[7, 3], [99, -1]])
+    np.testing.assert_array_equal(rows_of_items(ids, np.array([3, 9, 7])), [[2, 0], [-1, -1]])
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"), [(0, [0, 1, 0, 0]), (1, [0, 1, 1, 1]), (2, [2, 2, 2, -1])]
+)
+def test_descent_is_whom_each_generation_began_from(row, expected):
+    """Item 10 began generation 2 from item 20, which had begun generation 1 from item 10."""
+    parents = rows_of_items(np.array(PARENTS), ITEMS)
+    np.testing.assert_array_equal(descent(parents, row), expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "best", "line"), [("min", 20, [4, 3.5, 1.9, 1.2]), ("max", 10, [4, 3.5, 2, 1.5])]
+)
+def test_population_joins_members_to_their_parents(mode, best, line):
+    metric = [[4.0, 3, 2, 1.5], [4, 3.5, 1.9, 1.2], [5, 4, 1.3, np.nan]]
+    loss, rate = search_plots(population(mode=mode), ITEMS, stored(metric))
+    assert (loss.title, rate.title) == ("loss by generation", "rate by generation")
+    assert (loss.y.log, rate.y.log) == (False, True)
+    members, ancestors = loss.layers
+    assert len(members.y) == 3 + 3 + 2  # the third has made three generations
+    np.testing.assert_array_equal(members.x[:3], [[0, 1], [1, 2], [2, 3]])
+    np.testing.assert_array_equal(members.y[:3], [[4, 3], [3.5, 2], [2, 1.5]])
+    assert members.text[:2] == ["item 10", "item 10, from item 20"]
+    np.testing.assert_array_equal(ancestors.y, line)
+    assert ancestors.name == f"item {best}, the best, and its ancestors"
+
+
+def test_population_of_which_all_are_broken():
+    for plot in search_plots(population(), ITEMS, stored(np.full((3, 4), np.nan))):
+        assert not any(np.isinf(layer.y).any() for layer in plot.layers)
+
+
+def test_halving_draws_every_item_at_its_rungs():
+    n = 3 * N_ITEMS
+    metric = np.where(np.arange(n)[:, None] < [n, n // 3, 1], 2.0, np.nan)
+    search = Halving(method="halving", metric="loss", min_advances=4, eta=3)
+    (plot,) = search_plots(search, np.arange(n), {"search_metric": metric})
+    lines, points = plot.layers
+    np.testing.assert_array_equal(lines.x, [4, 12, 36])
+    assert set(points.x) == {4, 12, 36}
+    assert (lines.colour == 3).sum() == 1, "the winner is among those that are drawn"
+    assert plot.note == f"{N_ITEMS} of {n} items, evenly spaced in their last rung."
+
+
+@pytest.mark.parametrize(
+    ("job", "titles"),
+    [
+        (HALVING, ["Successive halving by loss"]),
+        (POPULATION, ["loss by generation", "rate by generation"]),
+    ],
+)
+def test_page_of_a_searched_store(tmp_path, job, titles):
+    store, _ = run(tmp_path / "p.zarr", job)
+    (group,) = json.loads(json.dumps(Content(store).results()["groups"]))
+    assert [plot["title"] for plot in group["plots"]][-len(titles) :] == titles
+    assert "error" not in group
+    assert not any(plot["title"].startswith("search_") for plot in group["plots"])
+    assert len(results(store)["search_metric"]) > 0
