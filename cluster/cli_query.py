@@ -122,6 +122,6 @@ def _show(found: "Comparison", stores: list[str]) -> None:
     by = f", matched by {', '.join(found.matched_by)}" if found.matched_by else ""
     out.print(f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone")
     if len(found.results):
-        show_table(found.results, title="results of the items that both have done")
+        show_table(found.results, title="results of the items that both have computed")
     if len(found.changed):
         show_table(found.changed, title=f"{len(found.changed):,} items differ in how they ended")

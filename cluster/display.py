@@ -34,6 +34,8 @@ def describe(p: RunProgress) -> str:
     if p.advances and max(p.advances) > 1:  # else it says no more than the number of items
         few, many = min(p.advances), max(p.advances)
         parts.append(f"advance {many}" if few == many else f"advances {few}-{many}")
+    if p.stage and p.shards_done < p.n_shards:
+        parts.append(p.stage)
     fresh = p.items_done - p.items_before + p.running_items
     elapsed = time.time() - p.started
     if fresh and elapsed > 0:

@@ -126,6 +126,8 @@ class Var(NamedTuple):
     axes: tuple[str, ...] = ()
     units: str = "1"
     long_name: str = ""
+    more_is_better: bool = False
+    """A search by it must say `mode`: by default less is better."""
 
 
 class Outcome(NamedTuple):
@@ -177,6 +179,8 @@ class Kernel:
     plots: Callable[..., list[Plot]] | None = None
     """The same -> what a report shows of a group (see ctd.plots). Results are read when they are
     indexed: `results["curve"][:200]` reads 200 rows."""
+    advances: Callable[[Any], int] | None = None
+    """inputs -> how many advances an item makes at most, where that is known beforehand."""
     width: int = 256
     """How many items one device holds at a time unless the job says otherwise."""
     microbatches: tuple[int, ...] = (0, 1)
@@ -213,8 +217,9 @@ def one_shot(
         return state[1]
 
     return Kernel(
-        name, params, dims, init, advance, finished=lambda s: s[0], result=result, **optional
-    )
+        name, params, dims, init, advance, finished=lambda s: s[0], result=result,
+        advances=lambda inputs: 1, **optional,
+    )  # fmt: skip
 
 
 def kernel_names() -> tuple[str, ...]:

@@ -387,6 +387,7 @@ kernel = Kernel(
     Options=Options,
     summary=("network", "eval_loss", "train_loss"),
     figure=figure,
+    advances=lambda inputs: -(-inputs.n_batches // inputs.report_every),
     plots=rnn_plots,
     width=64,
 )

@@ -22,6 +22,9 @@ from jobs.tables import Table, ask
 BLOCK_BYTES = 64 << 20
 """Results are read in pieces of this size."""
 
+COMPUTED = ("done", "dropped")
+"""What items are called that have results."""
+
 CODED = ("status", "outcome")
 """Results that are codes: equal or not."""
 
@@ -164,8 +167,9 @@ RESULT_COLUMNS = ["result", "items", "differ", "max |a-b|", "median |a-b|", "not
 
 
 def _results(a: Matched, b: Matched) -> pd.DataFrame:
-    """One row a result that both stores have, over the items that both have done."""
-    both = (a.read("status") == "done") & (b.read("status") == "done")
+    """One row a result that both stores have, over the items that both have computed, those that a search
+    has dropped included."""
+    both = np.isin(a.read("status"), COMPUTED) & np.isin(b.read("status"), COMPUTED)
     a, b = a._replace(rows=a.rows[both]), b._replace(rows=b.rows[both])
     groups = a.read("group"), b.read("group")
     rows = a.read("row"), b.read("row")

@@ -121,6 +121,7 @@ class Driver:
         running = self.executor.progress().values()
         self.progress.running_items = sum(now.finished for now in running)
         self.progress.advances = tuple(now.advances for now in running)
+        self.progress.stage = next((now.stage for now in running if now.stage), self.progress.stage)
         self.progress.trouble = self.storage.reason or self._idle()
         self.listener(self.progress)
 
@@ -169,6 +170,7 @@ class Driver:
         if report.fault == "waits":
             self.storage.end()
             self.hopeless.done(shard.group, shard.stop - shard.start)
+            self.progress.stage = report.info["stage"]
             self.barrier.wait(task, report.info["lap"])
         elif report.error is None and not task.probe:
             self.storage.end()

@@ -25,6 +25,8 @@ class Progress:
     """Items finished inside shards that are not committed yet."""
     advances: tuple[int, ...] = ()
     """How many each of these shards has made."""
+    stage: str = ""
+    """What a search has come to in one of them."""
     started: float = field(default_factory=time.time)
     stopped: str | None = None
     """Why the run was stopped before its end."""

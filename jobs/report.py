@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import numpy as np
 from pydantic_core import PydanticUndefined
 
-from ctd.kernel import Kernel, Kind, field_kinds
+from ctd.kernel import Kernel, Kind, field_kinds, inputs_of
 from jobs.errors import JobError
 from jobs.events import read_events, unended
 from jobs.failure import failed_items
@@ -59,6 +59,12 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFram
         layouts = zip(together, ready.plan.layouts, strict=True)
         if any(layout.shard_items < n for n, layout in layouts):
             total["search"] += ", in shards that meet"
+        elif search.spread:
+            total["search"] += f", each whole in one shard (workers: {workers})"
+        if ready.kernel.advances:
+            most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
+            n = max(search.n_comparisons(size, most) for size in together)
+            total["search"] += f"; items make {most} advances at most and are compared {n} times"
     return frame, total
 
 
@@ -230,8 +236,8 @@ def starter(name: str, kernel: Kernel) -> str:
     ]
     lines += [
         "# search:          # compare items as they go on",
-        "#   {method: halving, metric: NAME, min_advances: 4, eta: 3}",
-        "#   {method: population, metric: NAME, every: 5, generations: 8,",
+        "#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}",
+        "#   {method: population, metric: NAME, mode: min, every: 5, generations: 8,",
         "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
     ]
     if kernel.Options.model_fields:

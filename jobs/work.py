@@ -77,6 +77,8 @@ class Standing(NamedTuple):
     """Items that make no further advances."""
     advances: int = 0
     """Of the devices, those before a checkpoint that it went on from included."""
+    stage: str = ""
+    """What its search has come to."""
 
 
 class Stopped(Exception):
@@ -126,7 +128,8 @@ class Worker:
                 return Report(shard.number, attempt)
             info = self._do(task, time.time(), progress)
         except Waits as wait:
-            return Report(shard.number, attempt, str(wait), fault="waits", info={"lap": wait.lap})
+            info = {"lap": wait.lap, "stage": wait.stage}
+            return Report(shard.number, attempt, str(wait), fault="waits", info=info)
         except Stopped as stop:
             return Report(shard.number, attempt, str(stop), fault="stopped", info=host())
         except Exception as error:
@@ -144,7 +147,7 @@ class Worker:
         shard = task.shard
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), task.without)
         if len(rows):
-            values, info = self._compute(task, rows, progress)
+            values, info = self._compute(task, rows, started, progress)
         else:
             planned = self.job.plan.layouts[shard.group]
             layout = Layout(planned.slots, planned.microbatch, jax.local_device_count())
@@ -170,7 +173,7 @@ class Worker:
         return info
 
     def _compute(
-        self, task: Task, rows: np.ndarray, progress: Callable[[Standing], None]
+        self, task: Task, rows: np.ndarray, started: float, progress: Callable[[Standing], None]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(results of these rows of the shard's group, how they came about)."""
         shard = task.shard
@@ -198,7 +201,7 @@ class Worker:
             run = Run(prog, shared, seed, ids, traced)
         else:
             run = self._search(Laps(prog, shared, seed, ids, traced), task, rows, ids, columns)
-        info = self._advance(run, task, ids, layout, progress)
+        info = self._advance(run, task, ids, layout, started, progress)
         self._computing = False
         values = dict(run.results)
         if isinstance(run, SearchRun):
@@ -224,10 +227,11 @@ class Worker:
         task: Task,
         ids: np.ndarray,
         layout: Layout,
+        started: float,
         progress: Callable[[Standing], None],
     ) -> dict[str, Any]:
         """Advance to the end, from where an earlier attempt came to, and keep checkpoints on the way."""
-        began, longest, kept = time.monotonic(), 0.0, 0
+        longest, kept = 0.0, 0
         info: dict[str, Any] = {}
         saved = meetings = None
         if not task.probe:
@@ -245,10 +249,11 @@ class Worker:
             before = time.monotonic()
             run.advance()
             longest = max(longest, time.monotonic() - before)
-            progress(Standing(run.n_finished, run.rounds))
+            stage = run.stage if isinstance(run, SearchRun) else ""
+            progress(Standing(run.n_finished, run.rounds, stage))
             if meetings and isinstance(run, SearchRun) and run.arrived:
-                meetings.arrive(run, time.monotonic() - began, longest)
-                raise Waits(run.lap)
+                meetings.arrive(run, started, longest)
+                raise Waits(run.lap, run.stage)
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
                 kept += 1

@@ -59,7 +59,8 @@ kernel = Kernel(
     {
         "x": Var(("component",), "1", "position"),
         "loss": Var((), "1", "height"),
-        "gain": Var((), "1", "minus the height"),
+        "gain": Var((), "1", "minus the height", True),
+        "never": Var((), "1", "a result of other params"),
         "taken": Var((), "1", "steps taken"),
         "outcome": Var((), "1", "how it ended"),
     },

@@ -11,6 +11,7 @@ from jobs.errors import JobError
 from jobs.plan import Sizes, lay_out
 from jobs.report import plan_rows
 from jobs.run import prepare
+from jobs.search.spec import Population
 from jobs.spec import RunSettings, job_schema, parse_job
 
 
@@ -66,6 +67,64 @@ def test_searches_that_do_not_fit_are_refused_before_anything_is_written(
     assert not where.exists()
 
 
+RNN = {
+    "kernel": "train_rnn",
+    "params": {"task": {"name": "integrator", "n_steps": 6}, "n": 4, "batch_size": 4, "n_batches": 21,
+               "report_every": 4, "n_eval": 8},
+    "sweep": {"seeds": 4},
+    "search": {"method": "halving", "metric": "eval_loss", "min_advances": 1, "eta": 2},
+}  # fmt: skip
+
+
+ONE_SHOT = RNN | {"kernel": "kuramoto", "params": {}}
+ONE_SHOT["search"] = RNN["search"] | {"metric": "order"}
+
+
+@pytest.mark.parametrize(
+    ("job", "path", "value", "said"),
+    [
+        (RNN, "search.min_advances", 6, "search.min_advances: 6 advances, but items finish after 6, before they would be compared; lower it, or have an item make more and shorter advances (lower report_every)"),
+        (RNN, "search", {"method": "population", "metric": "eval_loss", "every": 7, "generations": 2, "params": {"learning_rate": {"uniform": [0, 1]}}}, "search.every: 7 advances, but items finish after 6"),
+        (ONE_SHOT, "search.eta", 2, "search: an item of kernel kuramoto makes one advance here: there is nothing to compare before its end; leave the section out"),
+        (HALVING, "search.metric", "gain", "search.mode: more of gain is better: write `mode: max`"),
+        (HALVING, "search.metric", "never", "search.metric: 'never': kernel hill has no such result with these params and data (`ctd kernels hill`)"),
+    ],
+)  # fmt: skip
+def test_searches_that_would_compare_nothing_or_the_wrong_way(tmp_path, job, path, value, said):
+    job = changed(job, path, value)
+    with pytest.raises(JobError) as caught:
+        make(tmp_path / "n.zarr", job)
+    assert said in str(caught.value)
+    assert not (tmp_path / "n.zarr").exists()
+
+
+def test_items_make_the_advances_that_their_kernel_tells(tmp_path):
+    store, progress = run(tmp_path / "r.zarr", RNN)
+    params = RNN["params"]
+    assert store.rows(0, "search_advances", 0, 4).max() == -(-params["n_batches"] // 4) == 6
+    assert progress.stage.startswith("rung 3 of 3, best eval_loss ")
+    ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    _, total = plan_rows(ready, str(tmp_path / "none"), 1)
+    assert total["search"] == (
+        "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end; items make 6 "
+        "advances at most and are compared 2 times"
+    )
+
+
+@pytest.mark.parametrize(
+    ("every", "generations", "advances", "n"),
+    [(3, 9, 60, 8), (3, 9, 24, 7), (3, 9, 25, 8), (10, 5, 10, 0), (10, 5, 11, 1)],
+)
+def test_how_often_a_population_is_compared(every, generations, advances, n):
+    """At the ends of all generations but the last, where some have not finished."""
+    search = Population(
+        method="population", metric="loss", every=every, generations=generations,
+        params={"rate": RATE},
+    )  # fmt: skip
+    assert search.n_comparisons(8, advances) == n
+    assert n == sum(every * g < advances for g in range(1, generations))
+
+
 @pytest.mark.parametrize(
     ("settings", "workers", "memory", "expected"),
     [
@@ -112,8 +171,8 @@ def test_schema_and_plan_show_the_search(tmp_path, job):
     assert (
         total["search"]
         == {
-            "halving": "halving by loss: 27, 9, 3, 1 items, up to 2, 6, 18 advances and the end",
-            "population": "population of 8 by loss: 9 generations of 3 advances, rate searched",
+            "halving": "halving by least loss: 27, 9, 3, 1 items, up to 2, 6, 18 advances and the end",
+            "population": "population of 8 by least loss: 9 generations of 3 advances, rate searched",
         }[job["search"]["method"]]
     )
 
@@ -169,3 +228,7 @@ def test_plan_tells_of_it(tmp_path):
     )
     assert total["shards"] == 4
     assert total["search"].endswith("rate searched, in shards that meet")
+    whole = changed(changed(POPULATION, "search.spread", True), "run.slots", 8)
+    ready = prepare(parse_job(whole, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    _, total = plan_rows(ready, str(tmp_path / "n"), 1)
+    assert total["search"].endswith("rate searched, each whole in one shard (workers: 1)")

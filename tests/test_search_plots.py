@@ -66,14 +66,20 @@ def test_population_of_which_all_are_broken():
         assert not any(np.isinf(layer.y).any() for layer in plot.layers)
 
 
-def test_halving_draws_every_item_at_its_rungs():
+def test_halving_draws_every_item_at_its_rungs_and_its_end():
     n = 3 * N_ITEMS
-    metric = np.where(np.arange(n)[:, None] < [n, n // 3, 1], 2.0, np.nan)
+    rung = (np.arange(n) < n // 3).astype(int) + 2 * (np.arange(n) == 0)
+    metric = np.where(rung[:, None] >= [0, 1, 2], 2.0, np.nan)
+    found = {
+        "search_metric": metric, "search_rung": rung, "loss": np.where(rung == 3, 1.0, 2.0),
+        "search_advances": np.array([4, 12, 36, 50])[rung],
+    }  # fmt: skip
     search = Halving(method="halving", metric="loss", min_advances=4, eta=3)
-    (plot,) = search_plots(search, np.arange(n), {"search_metric": metric})
+    (plot,) = search_plots(search, np.arange(n), found)
     lines, points = plot.layers
-    np.testing.assert_array_equal(lines.x, [4, 12, 36])
-    assert set(points.x) == {4, 12, 36}
+    np.testing.assert_array_equal(lines.x[0], [4, 12, 36, 50])
+    np.testing.assert_array_equal(lines.y[0], [2, 2, 2, 1])
+    assert set(zip(points.x, points.y, strict=True)) == {(4, 2), (12, 2), (36, 2), (50, 1)}
     assert (lines.colour == 3).sum() == 1, "the winner is among those that are drawn"
     assert plot.note == f"{N_ITEMS} of {n} items, evenly spaced in their last rung."
 
@@ -81,7 +87,7 @@ def test_halving_draws_every_item_at_its_rungs():
 @pytest.mark.parametrize(
     ("job", "titles"),
     [
-        (HALVING, ["Successive halving by loss"]),
+        (HALVING, ["Successive halving by least loss"]),
         (POPULATION, ["loss by generation", "rate by generation"]),
     ],
 )

@@ -49,10 +49,10 @@ DIMS = {
     "replay_nrmse": Var((), "1", "NRMSE of the replays of the test range"),
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
-    "valid_time": Var((), "time", "mean time that a replay stays valid"),
+    "valid_time": Var((), "time", "mean time that a replay stays valid", True),
     "spectral_radius": Var((), "1", "of the trained network linearised at rest, one sample on"),
     "memory": Var(("delay",), "1", "squared correlation of past input with its readout"),
-    "memory_capacity": Var((), "1", "sum of `memory` over the delays"),
+    "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
     "lyapunov": Var((), "1/time", "largest exponent of the trained network on its own"),
     "readout_weights": Var(("output", "feature"), "1", "readout, the constant last"),
     "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
@@ -237,13 +237,17 @@ def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
 def coords(inputs: Any, shared: Any) -> dict[str, np.ndarray]:
     """Time since a replay's start, pass numbers, delays in samples."""
     del shared
-    found = {"pass": np.arange(1, 1 + (inputs.passes if inputs.readout == "force" else 1))}
+    found = {"pass": np.arange(1, 1 + _passes(inputs))}
     if "traces" in inputs.record:
         horizon = inputs.horizon or inputs.test or inputs.train
         found["time"] = inputs.dt * np.arange(1, 1 + horizon)
     if inputs.memory_delays:
         found["delay"] = np.arange(1, 1 + inputs.memory_delays)
     return found
+
+
+def _passes(inputs: Any) -> int:
+    return inputs.passes if inputs.readout == "force" else 1
 
 
 kernel = Kernel(
@@ -263,5 +267,6 @@ kernel = Kernel(
     summary=("g", "alpha", "ridge", "count", "success_rate", "nrmse_median"),
     figure=figure,
     plots=plots,
+    advances=_passes,
     width=64,
 )

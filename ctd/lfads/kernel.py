@@ -262,6 +262,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=("model", "eval_loss", *METRICS),
+    advances=lambda inputs: -(-inputs.n_batches // inputs.report_every),
     plots=plots,
     width=16,
     # Weights of its own: on a CPU a model alone keeps them in cache, on a GPU its products are too small.

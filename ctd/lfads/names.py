@@ -68,13 +68,15 @@ DIMS = {
         f"eval_{name}": Var((), "nat", f"{text} a trial at the best weights, all evaluation trials")
         for name, text in LONG.items()
     },
-    "bits_per_spike": Var((), "bit", "of the posterior mean, over seen units and bins"),
-    "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units"),
-    "forward_bits_per_spike": Var((), "bit", "the same over held-out bins"),
-    "rate_r2": Var((), "1", "squared correlation of rates with true ones over time"),
-    "input_r2": Var((), "1", "squared correlation of inferred inputs with true ones over time"),
+    "bits_per_spike": Var((), "bit", "of the posterior mean, over seen units and bins", True),
+    "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units", True),
+    "forward_bits_per_spike": Var((), "bit", "the same over held-out bins", True),
+    "rate_r2": Var((), "1", "squared correlation of rates with true ones over time", True),
+    "input_r2": Var(
+        (), "1", "squared correlation of inferred inputs with true ones over time", True
+    ),
     "input_r2_by_lag": Var(("lag",), "1", "the same with true inputs `lag` bins later"),
-    "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors"),
+    "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors", True),
     "rates": Var(
         ("trial", "time", "unit"), "1/bin", "posterior mean of rates; of means, if Gaussian"
     ),

@@ -4,13 +4,14 @@ import base64
 import io
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ctd.batch import precision
-from ctd.kernel import Params, inputs_of, static_of
+from ctd.kernel import Params, Var, inputs_of, static_of
 from ctd.plots import Axis, Lines, Plot, spread
 from jobs.arrays import attributes
 from jobs.errors import JobError
@@ -25,6 +26,7 @@ from jobs.page.rows import LazyResults
 from jobs.query import table, tables
 from jobs.reduce import Columns, column_names, group_params, rows_of
 from jobs.search.plots import search_plots
+from jobs.search.spec import Population
 from jobs.store import Store
 
 MAX_BYTES = 3_500_000
@@ -209,12 +211,16 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     parameters = [
         name for name in store.job.spec.swept() if name in frame and not is_replicate(frame[name])
     ]
+    search = store.job.spec.search
+    if isinstance(search, Population):  # what they came to, in place of where they began
+        searched = [f"final_{name}" for name in search.params]
+        parameters = [*searched, *(name for name in parameters if name not in search.params)]
     results = [
         name
-        for name, var in store.kernel.dims.items()
+        for name, var in _first(store.kernel.dims, search.metric if search else "").items()
         if var.axes == ()
         and name in frame
-        and name != "outcome"
+        and name not in ("outcome", *parameters)
         and frame[name].dtype.kind in "iuf"
     ][:MAX_RESULTS]
     fine = frame[frame["status"] == "done"]
@@ -234,6 +240,11 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
             for e in found
         ],
     }
+
+
+def _first(dims: Mapping[str, Var], name: str) -> dict[str, Var]:
+    """The results, this one before the others."""
+    return {k: dims[k] for k in sorted(dims, key=lambda k: k != name)}
 
 
 def is_replicate(column: pd.Series) -> bool:

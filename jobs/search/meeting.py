@@ -63,9 +63,9 @@ def populations(job: Job) -> dict[int, tuple[int, ...]]:
 class Waits(Exception):
     """A shard has come to the end of a lap, and others have not, or what they left is damaged."""
 
-    def __init__(self, lap: int) -> None:
+    def __init__(self, lap: int, stage: str) -> None:
         super().__init__(f"waits for the others at the end of lap {lap + 1}")
-        self.lap = lap
+        self.lap, self.stage = lap, stage
 
 
 class Damaged(Exception):
@@ -151,12 +151,12 @@ class Meetings:
         """What earlier attempts took, their longest advance and the time at which the first one began, up
         to the arrival that `latest` found."""
 
-    def arrive(self, run: SearchRun, seconds: float, longest_s: float) -> None:
-        """Leave the run, at the end of a lap; seconds: since this attempt began."""
+    def arrive(self, run: SearchRun, started: float, longest_s: float) -> None:
+        """Leave the run, at the end of a lap; started: when this attempt began."""
         now = {
-            "seconds": self.before["seconds"] + seconds,
+            "seconds": self.before["seconds"] + time.time() - started,
             "longest_s": max(self.before["longest_s"], longest_s),
-            "started": min(self.before["started"], time.time() - seconds),
+            "started": min(self.before["started"], started),
         }
         saved = run.snapshot()
         arrays = {k: v for k, v in saved.arrays.items() if not k.startswith("state.")}
@@ -203,7 +203,7 @@ class Meetings:
         found = list(objects.each(self._objects, self._read, keys))
         arrivals = [arrival for arrival in found if arrival is not None]
         if len(arrivals) < len(found):
-            raise Waits(run.lap)
+            raise Waits(run.lap, run.stage)
         first = np.cumsum([0, *(arrival.n for arrival in arrivals)])
 
         def fetch(index: int) -> list[np.ndarray]:
@@ -215,7 +215,7 @@ class Meetings:
         try:
             run.decide([arrival.report for arrival in arrivals], own, fetch)
         except Damaged:
-            raise Waits(run.lap) from None
+            raise Waits(run.lap, run.stage) from None
 
     def _read(self, key: str) -> Arrival | None:
         found = read_arrival(self._objects, key)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ctd.kernel import Kernel, Kind, field_kinds
+from ctd.kernel import Kernel, Kind, field_kinds, inputs_of
 from jobs.errors import JobError, explain, nearest
 from jobs.plan import Group, Items
 from jobs.search.records import searched
@@ -27,6 +27,7 @@ def check_search(
         return [1] * len(items.groups)
     for group, found in zip(items.groups, shapes, strict=True):
         _check_metric(search, kernel, found, where)
+        _check_advances(search, kernel, group, where)
         if isinstance(search, Population):
             for name in search.params:
                 _check_parameter(search, name, kernel, group, items, where)
@@ -39,10 +40,37 @@ def _check_metric(
 ) -> None:
     scalars = [k for k, s in shapes.items() if s.shape == () and s.dtype.kind in "fiu"]
     scalars = [name for name in scalars if name != "outcome"]
+    at, name = f"{where}: search.metric: {search.metric!r}", kernel.name
     if search.metric not in scalars:
+        if search.metric in kernel.dims and search.metric not in shapes:
+            raise JobError(
+                f"{at}: kernel {name} has no such result with these params and data (`ctd kernels {name}`)"
+            )
         raise JobError(
-            f"{where}: search.metric: {search.metric!r} is no scalar result of kernel {kernel.name}"
-            f"{nearest(search.metric, scalars)}"
+            f"{at} is no scalar result of kernel {name}{nearest(search.metric, scalars)}"
+        )
+    if kernel.dims[search.metric].more_is_better and "mode" not in search.model_fields_set:
+        raise JobError(
+            f"{where}: search.mode: more of {search.metric} is better: write `mode: max`"
+        )
+
+
+def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, where: str) -> None:
+    """Items must live longer than a search's first lap, where it is known how long they do."""
+    if kernel.advances is None:
+        return
+    most = kernel.advances(inputs_of(group.params))
+    if most == 1:
+        raise JobError(
+            f"{where}: search: an item of kernel {kernel.name} makes one advance here: there is nothing to "
+            "compare before its end; leave the section out"
+        )
+    if not search.n_comparisons(len(group.items), most) and len(group.items) > 1:
+        hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
+        field = "min_advances" if isinstance(search, Halving) else "every"
+        raise JobError(
+            f"{where}: search.{field}: {getattr(search, field)} advances, but items finish after {most}, "
+            f"before they would be compared; lower it, or have an item make more and shorter advances{hint}"
         )
 
 

@@ -21,28 +21,33 @@ def search_plots(
     """Pictures of some items of one group. items: (n,) ids; results: name -> rows, as they are stored."""
     metric = np.asarray(results["search_metric"][:], float)
     if isinstance(search, Halving):
-        return [_rungs(search, items, metric)]
+        return [_rungs(search, items, metric, results)]
     return _lineages(search, items, metric, results)
 
 
-def _rungs(search: Halving, items: np.ndarray, metric: np.ndarray) -> Plot:
-    """The metric of every item at the rungs that it came to."""
+def _rungs(
+    search: Halving, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
+) -> Plot:
+    """The metric of every item at the rungs that it came to, and at its end."""
+    take = lambda name: np.asarray(results[name][:], float)
+    survived = take("search_rung")
+    some = _evenly(np.argsort(-survived, kind="stable"))
     ages = search.min_advances * search.eta ** np.arange(metric.shape[1])
-    reached = np.isfinite(metric).sum(axis=1)
-    some = _evenly(np.argsort(-reached, kind="stable"))
-    text = [f"item {items[k]}: came to {reached[k]} of {len(ages)} rungs" for k in some]
-    row, rung = np.nonzero(np.isfinite(metric[some]))
-    said = [text[k] for k in row]
+    x = np.column_stack([np.tile(ages, (len(some), 1)), take("search_advances")[some]])
+    y = np.column_stack([metric[some], take(search.metric)[some]])
+    text = [f"item {items[k]}: survived {survived[k]:.0f} of {len(ages)} rungs" for k in some]
+    row, column = np.nonzero(np.isfinite(y))
+    said, dots = [text[k] for k in row], (x[row, column], y[row, column])
     layers: list[Layer] = [
-        Lines(ages, metric[some], "items", reached[some], text),
-        Points(ages[rung], metric[some][row, rung], colour=reached[some][row], text=said, key=items[some][row]),
-    ]  # fmt: skip
+        Lines(x, y, "items", survived[some], text),
+        Points(*dots, colour=survived[some][row], text=said, key=items[some][row]),
+    ]
     return Plot(
-        f"Successive halving by {search.metric}",
+        f"Successive halving by {search.best} {search.metric}",
         layers,
         Axis("advances", log=True),
         Axis(search.metric, log=is_wide(metric)),
-        Scale("rungs reached"),
+        Scale("rungs survived"),
         note=_left_out(some, items, "last rung"),
     )
 

@@ -31,6 +31,8 @@ class SearchRun(ABC):
 
     length_field: str
     """The field of the search that says how long its first lap is."""
+    lap_name: str
+    """What a lap is called."""
 
     def __init__(
         self,
@@ -83,6 +85,17 @@ class SearchRun(ABC):
     def n_finished(self) -> int:
         """How many items make no further advances."""
         return int((self.laps.done | ~self.going).sum())
+
+    @property
+    def stage(self) -> str:
+        """The lap, and the best metric at the end of the last one that is over."""
+        text = f"{self.lap_name} {self.lap + 1} of {self._n_laps}"
+        over = np.flatnonzero(np.isfinite(self.metric).any(axis=0))
+        if not len(over):
+            return text
+        values = self.metric[:, over[-1]]
+        best = np.nanmin(values) if self._sign > 0 else np.nanmax(values)
+        return f"{text}, best {self._name} {best:.4g}"
 
     def advance(self) -> None:
         """One advance of the items on the devices; at the end of a lap, what follows from it."""
@@ -153,7 +166,7 @@ class SearchRun(ABC):
             raise JobError(
                 f"search.{self.length_field}: the items finish after {int(self.laps.ages.max())} "
                 "advances, before the search has compared them; lower it, or have an item make more "
-                "and shorter advances (for train_rnn: lower report_every)"
+                "and shorter advances"
             )
 
     # --- checkpoints ------------------------------------------------------------------------------
@@ -181,7 +194,7 @@ class SearchRun(ABC):
 class HalvingRun(SearchRun):
     """Successive halving; size: how many items a bracket has."""
 
-    length_field = "min_advances"
+    length_field, lap_name = "min_advances", "rung"
 
     def __init__(
         self, laps: Laps, search: Halving, blocks: np.ndarray, size: int, meets: bool
@@ -212,7 +225,7 @@ class HalvingRun(SearchRun):
 class PopulationRun(SearchRun):
     """Population-based training; starts: searched parameter -> (n,) float64, items: (n,) ids."""
 
-    length_field = "every"
+    length_field, lap_name = "every", "generation"
 
     def __init__(
         self,

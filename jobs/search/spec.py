@@ -29,7 +29,10 @@ class _Search(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = Field(description="the scalar result that items are compared by")
-    mode: Literal["min", "max"] = Field("min", description="whether less or more of it is better")
+    mode: Literal["min", "max"] = Field(
+        "min",
+        description="whether less or more of it is better; must be given where more is, as of an r2",
+    )
     size: PositiveInt | None = Field(
         None,
         description="items that are compared with one another, neighbours in the sweep; by default "
@@ -40,6 +43,11 @@ class _Search(BaseModel):
         description="let items that are compared lie in several shards, equal parts of them, which meet "
         "whenever items are compared; by default they are in one",
     )
+
+    @property
+    def best(self) -> str:
+        """Which value of the metric is the best."""
+        return "least" if self.mode == "min" else "largest"
 
 
 class Halving(_Search):
@@ -55,7 +63,13 @@ class Halving(_Search):
         rungs = range(self.n_rungs(size))
         left = ", ".join(str(size // self.eta**k) for k in [*rungs, len(rungs)])
         ends = ", ".join(str(self.min_advances * self.eta**k) for k in rungs)
-        return f"halving by {self.metric}: {left} items, up to {ends} advances and the end"
+        return (
+            f"halving by {self.best} {self.metric}: {left} items, up to {ends} advances and the end"
+        )
+
+    def n_comparisons(self, size: int, advances: int) -> int:
+        """How often `size` items are compared that make so many advances."""
+        return sum(self.min_advances * self.eta**k < advances for k in range(self.n_rungs(size)))
 
     def n_rungs(self, size: int) -> int:
         """How many times items leave until one is left."""
@@ -104,9 +118,14 @@ class Population(_Search):
     def describe(self, size: int) -> str:
         """What it does with `size` items, on one line."""
         return (
-            f"population of {size} by {self.metric}: {self.generations} generations of {self.every} "
+            f"population of {size} by {self.best} {self.metric}: {self.generations} generations of {self.every} "
             f"advances, {', '.join(self.params)} searched"
         )
+
+    def n_comparisons(self, size: int, advances: int) -> int:
+        """How often `size` members are compared that make so many advances."""
+        del size
+        return min(self.generations - 1, (advances - 1) // self.every)
 
     @field_validator("params")
     @classmethod

@@ -7,7 +7,7 @@ class Table {
   constructor(name) {
     this.sort = null;
     this.page = 0;
-    this.filter = el("input", { type: "search", placeholder: 'filter: a text, or conditions such as "n > 3 and status == done"', "aria-label": `filter ${name}`, oninput: () => { this.page = 0; this.show(); } });
+    this.filter = el("input", { type: "search", placeholder: `filter: a text, or conditions such as "n > 3 and status == 'done'"`, "aria-label": `filter ${name}`, oninput: () => { this.page = 0; this.show(); } });
     this.head = el("thead");
     this.body = el("tbody");
     this.status = el("span", { role: "status" });
