@@ -10,6 +10,9 @@ from jobs.work import Report, Standing, Task, Worker
 HEAR_S = 0.5
 """Least time between two calls of a listener."""
 
+IDLE_S = 0.05
+"""Where there is nothing to run: retries wait for their time, the storage for better ones."""
+
 
 class Executor(Protocol):
     """Where shards run. `submit` at most `capacity()` tasks, `wait` for what became of them."""
@@ -100,7 +103,7 @@ class SerialExecutor:
         """Run the shard that is waiting, however long it takes."""
         assert self._worker is not None
         if not self._waiting:
-            time.sleep(timeout)
+            time.sleep(min(timeout, IDLE_S))
         reports = []
         while self._waiting:
             task = self._waiting.pop(0)
