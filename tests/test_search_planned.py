@@ -13,6 +13,7 @@ from jobs.report import plan_rows
 from jobs.run import prepare
 from jobs.search.spec import Population
 from jobs.spec import RunSettings, job_schema, parse_job
+from jobs.work import Task, Worker
 
 
 @pytest.mark.parametrize(
@@ -99,10 +100,13 @@ def test_searches_that_would_compare_nothing_or_the_wrong_way(tmp_path, job, pat
 
 
 def test_items_make_the_advances_that_their_kernel_tells(tmp_path):
-    store, progress = run(tmp_path / "r.zarr", RNN)
+    # Of the worker itself: a driver hears of it now and then.
+    store, stages = make(tmp_path / "r.zarr", RNN), []
+    (shard,) = store.job.plan.shards()
+    Worker(store.address).do(Task(shard), lambda now: stages.append(now.stage))
     params = RNN["params"]
     assert store.rows(0, "search_advances", 0, 4).max() == -(-params["n_batches"] // 4) == 6
-    assert progress.stage.startswith("rung 3 of 3, best eval_loss ")
+    assert stages[-1].startswith("rung 3 of 3, best eval_loss ")
     ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: 1, lambda: 10**9)
     _, total = plan_rows(ready, str(tmp_path / "none"), 1)
     assert total["search"] == (
