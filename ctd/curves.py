@@ -16,6 +16,12 @@ N_OUTPUTS = 6
 """Saved trials that are drawn."""
 
 
+def block_ends(settings: Any) -> np.ndarray:
+    """(block,) the training step at which each block of `report_every` ends; the last one at `n_batches`."""
+    n, every = settings.n_batches, settings.report_every
+    return np.minimum(np.arange(every, n + every, every), n)
+
+
 def rnn_plots(
     inputs: Any,
     shared: Any,
@@ -25,10 +31,7 @@ def rnn_plots(
 ) -> list[Plot]:
     """Of the networks that `ctd.train_rnn` trained: curves, losses, what the best one answers."""
     outcome = np.asarray(results["outcome"][:])
-    ends = np.arange(
-        inputs.report_every, inputs.n_batches + inputs.report_every, inputs.report_every
-    )
-    steps = np.minimum(ends, inputs.n_batches)
+    steps = block_ends(inputs)
     loss = np.asarray(results["eval_loss"][:], float)
     items = np.asarray(columns["item"][:])
     made = [

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from ctd import tasks
 from ctd.cells import CELLS, Cell, get_cell, run
-from ctd.curves import rnn_plots
+from ctd.curves import block_ends, rnn_plots
 from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
 
 CellName = Annotated[
@@ -168,7 +168,7 @@ def init(static: Any, shared: tasks.Trial, traced: Any, key: jax.Array) -> State
     if "alpha" in weights:
         weights["alpha"] = traced.alpha
     trained = {name: w for name, w in weights.items() if name not in cell.constants}
-    n_blocks = -(-static.n_batches // static.report_every)
+    n_blocks = len(block_ends(static))
     return State(
         weights,
         _optimizer(traced).init(trained),
@@ -275,10 +275,7 @@ def _eval_loss(static: Any, cell: Cell, weights: Any, trials: tasks.Trial) -> ja
 def coords(inputs: Any, shared: tasks.Trial) -> dict[str, np.ndarray]:
     """How many batches each entry of the curve ends at."""
     del shared
-    ends = np.arange(
-        inputs.report_every, inputs.n_batches + inputs.report_every, inputs.report_every
-    )
-    return {"batch": np.minimum(ends, inputs.n_batches)}
+    return {"batch": block_ends(inputs)}
 
 
 class Options(BaseModel):
@@ -387,7 +384,7 @@ kernel = Kernel(
     Options=Options,
     summary=("network", "eval_loss", "train_loss"),
     figure=figure,
-    advances=lambda inputs: -(-inputs.n_batches // inputs.report_every),
+    advances=lambda inputs: len(block_ends(inputs)),
     plots=rnn_plots,
     width=64,
 )

@@ -246,9 +246,11 @@ class Driver:
     def _call(self, number: int, called: Called) -> None:
         if called.clear:
             self.barrier.clear(number)
+        markers = self.store.markers(called.tasks[0].shard.group) if called.undone else []
+        outcomes = {marker["shard"]["number"]: marker["outcomes"] for marker in markers}
         for task in called.tasks:
             if task.shard.number in called.undone:
-                self._undo(task.shard)
+                self._undo(task.shard, outcomes.get(task.shard.number, {}))
             self.barrier.drop(task.shard.__eq__)
             self.queue.push(task)
         if called.start_over:
@@ -267,16 +269,13 @@ class Driver:
                     if not objects.is_storage_error(error):
                         raise
 
-    def _undo(self, shard: Shard) -> None:
-        markers = self.store.markers(shard.group)
+    def _undo(self, shard: Shard, outcomes: Mapping[str, int]) -> None:
         self.store.uncommit(shard.group, shard.number)
         del self.done[shard.number]
         self.progress.shards_done -= 1
         self.progress.items_done -= shard.stop - shard.start
         self.progress.items_before = min(self.progress.items_before, self.progress.items_done)
-        for marker in markers:
-            if marker["shard"]["number"] == shard.number:
-                self._count(marker["outcomes"], -1)
+        self._count(outcomes, -1)
 
     def _done(self, report: Report, shard: Shard) -> None:
         self.done[shard.number] = report.info.get("meeting")

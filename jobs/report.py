@@ -54,7 +54,7 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFram
         "estimated_s": estimate,
     }
     if search := ready.spec.search:
-        together = [search.size or n for n in ready.plan.group_sizes]
+        together = [search.together(n) for n in ready.plan.group_sizes]
         total["search"] = "; ".join(search.describe(n) for n in sorted(set(together)))
         layouts = zip(together, ready.plan.layouts, strict=True)
         if any(layout.shard_items < n for n, layout in layouts):

@@ -214,7 +214,7 @@ class Worker:
         """The items of a shard at the start of the job's search."""
         search, plan = self.job.spec.search, self.job.plan
         assert search is not None
-        size = search.size or plan.group_sizes[task.shard.group]
+        size = search.together(plan.group_sizes[task.shard.group])
         meets = task.meeting is not None
         if isinstance(search, Halving):
             return HalvingRun(laps, search, rows // size, size, meets)

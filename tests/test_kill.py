@@ -1,6 +1,7 @@
 """SIGKILL at chosen writes: whatever the last thing was that a process wrote, the next one goes on."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,23 @@ run_shards(store, SerialExecutor(1))
 gather(store)
 """
 
+
+def killed(script, *arguments):
+    """Run a script of Python that ends in SIGKILL; what it printed."""
+    found = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=Path(BASE).parent, capture_output=True,
+        text=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert found.returncode == -signal.SIGKILL, found.stderr
+    return found
+
+
+def killed_at_a_write(path, job, when, what, nth, before=""):
+    """Make and run a store, killed before or after the nth write of a key with `what` in it."""
+    script = KILLED.format(base=BASE, path=str(path), when=when, what=what, nth=nth, job=job)
+    return killed(before + script)
+
+
 JOB = {
     "kernel": "toy",
     "params": {"n_steps": 30},
@@ -82,12 +100,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("when", "what", "nth"), POINTS)
 def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
     path = tmp_path / "k.zarr"
-    script = KILLED.format(base=BASE, path=str(path), when=when, what=what, nth=nth, job=JOB)
-    killed = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(BASE).parent, capture_output=True, text=True,
-        check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
-    assert killed.returncode == -9, killed.stderr
+    killed_at_a_write(path, JOB, when, what, nth)
     before = len(Store.open(str(path)).done()) if (path / "run" / "job.json").exists() else 0
     store = make(path, JOB)  # the dead driver's lease does not hold this one up
     progress = run_shards(store, SerialExecutor(1))

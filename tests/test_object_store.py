@@ -6,7 +6,6 @@ server here, and that the project rests on nothing else.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import s3 as lab
 import zarr
 from obstore.exceptions import BaseError
 from test_cli import ctd  # noqa: F401 (ctd is a fixture)
+from test_kill import killed
 from test_store import BASE, make, run, tree_bytes
 from waiting import until
 
@@ -165,11 +165,7 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
         "checkpoint.Checkpoints.keep = dying\n"
         "import json; run(sys.argv[2], json.loads(sys.argv[3]))\n"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", script, BASE, address, json.dumps(JOB)], cwd=Path(BASE).parent,
-        capture_output=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    said = killed(script, BASE, address, json.dumps(JOB))
     left = s3.objects(address.removeprefix("s3://lab/"))
     assert any("run/checkpoints/0/000001" in key for key in left)
     store = Store.open(address)
@@ -180,7 +176,9 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
     gather(store)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
     after = s3.objects(address.removeprefix("s3://lab/"))
-    assert hides_secrets(*left.values(), *after.values(), killed.stdout, killed.stderr)
+    assert hides_secrets(
+        *left.values(), *after.values(), said.stdout.encode(), said.stderr.encode()
+    )
 
 
 def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):  # noqa: F811

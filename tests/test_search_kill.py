@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_kill import KILLED
+from test_kill import killed_at_a_write
 from test_search import HALVING, POPULATION, results
 from test_store import BASE, make, run, tree_bytes
 
@@ -56,12 +56,7 @@ def ends_as(store, whole):
 def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
     undisturbed, job = whole
     path = tmp_path / "k.zarr"
-    script = KILLED.format(base=BASE, path=str(path), when=when, what=what, nth=nth, job=job)
-    killed = subprocess.run(
-        [sys.executable, "-c", OFTEN + script], cwd=Path(BASE).parent, capture_output=True, text=True,
-        check=False, env=ENV,
-    )  # fmt: skip
-    assert killed.returncode == -9, killed.stderr
+    killed_at_a_write(path, job, when, what, nth, OFTEN)
     ends_as(make(path, job), undisturbed)
 
 

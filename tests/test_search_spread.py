@@ -2,20 +2,16 @@
 
 import errno
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_checkpoint import Interrupted
 from test_failure import Failing
-from test_kill import KILLED
+from test_kill import killed, killed_at_a_write
 from test_search import HALVING, POPULATION, changed, results
-from test_search_kill import ENV, OFTEN, killed_at_random
+from test_search_kill import OFTEN, killed_at_random
 from test_store import BASE, make, run
 
 from jobs import objects
@@ -77,6 +73,7 @@ def test_shards_that_meet_come_to_the_bits_of_one_shard(tmp_path, wholes, name, 
     store, progress = run(tmp_path / "s.zarr", spread(JOBS[name], shard_items))
     n = len(results(store)["status"])
     assert progress.shards_done == store.job.plan.n_shards == n // shard_items
+    assert ", best loss " in progress.stage
     assert progress.outcomes == run_shards(wholes[name], SerialExecutor(1)).outcomes
     same(store, wholes[name])
 
@@ -170,12 +167,7 @@ def test_stopped_at_many_places(tmp_path, disturbed):
 def test_killed_at_a_write(tmp_path, disturbed, when, what, nth):
     job, whole = disturbed
     path = tmp_path / "k.zarr"
-    script = KILLED.format(base=BASE, path=str(path), when=when, what=what, nth=nth, job=job)
-    killed = subprocess.run(
-        [sys.executable, "-c", OFTEN + script], cwd=Path(BASE).parent, capture_output=True, text=True,
-        check=False, env=ENV,
-    )  # fmt: skip
-    assert killed.returncode == -9, killed.stderr
+    killed_at_a_write(path, job, when, what, nth, OFTEN)
     store = Store.open(str(path))
     assert run_shards(store, SerialExecutor(1)).failed == {}
     same(store, whole)
@@ -499,11 +491,7 @@ def test_shards_meet_in_a_bucket(s3, wholes):
         "meeting.Meetings.arrive = dying\n"
         "run(sys.argv[2], json.loads(sys.argv[3]))\n"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", script, BASE, address, json.dumps(job)], cwd=Path(BASE).parent,
-        capture_output=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed(script, BASE, address, json.dumps(job))
     store = Store.open(address)
     assert len(list(objects.keys(store.objects, FOLDER))) == 6
     assert run_shards(store, SerialExecutor(1)).failed == {}

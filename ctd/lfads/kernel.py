@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ctd.curves import block_ends
 from ctd.kernel import Kernel, Outcome
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, load
@@ -69,7 +70,7 @@ def _shapes(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
 
 def init(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> State:
     weights = flatten(_first_weights(static, shared, traced, item_keys(key, traced)[0]))
-    n_blocks = -(-static.n_batches // static.report_every)
+    n_blocks = len(block_ends(static))
     names = [f"train.{name}" for name in STEP_TERMS] + [f"eval.{name}" for name in EVAL_TERMS]
     zero = jnp.zeros((), jnp.int32)
     return State(
@@ -238,10 +239,7 @@ def _weights(static: Any, weights: Tree) -> dict[str, jax.Array]:
 
 def coords(inputs: Any, shared: Dataset) -> dict[str, np.ndarray]:
     """How many batches each entry of a curve ends at; the lags of inputs."""
-    ends = np.arange(
-        inputs.report_every, inputs.n_batches + inputs.report_every, inputs.report_every
-    )
-    found = {"batch": np.minimum(ends, inputs.n_batches)}
+    found = {"batch": block_ends(inputs)}
     if shared.evaluation.inputs is not None and inputs.controller:
         found["lag"] = np.array(metrics.lags(shared.evaluation.data.shape[1]))
     return found
@@ -262,7 +260,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=("model", "eval_loss", *METRICS),
-    advances=lambda inputs: -(-inputs.n_batches // inputs.report_every),
+    advances=lambda inputs: len(block_ends(inputs)),
     plots=plots,
     width=16,
     # Weights of its own: on a CPU a model alone keeps them in cache, on a GPU its products are too small.

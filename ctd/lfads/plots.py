@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.curves import loss_curves
+from ctd.curves import block_ends, loss_curves
 from ctd.lfads.summary import DIVERGED
 from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, spread, stacked
 from ctd.principal import principal
@@ -27,8 +27,7 @@ def plots(
     """Losses of all models; terms, rates, factors and inferred inputs of the best one."""
     items, outcome = np.asarray(columns["item"][:]), np.asarray(results["outcome"][:])
     loss = np.asarray(results["eval_loss"][:], float)
-    steps = np.arange(1, 1 + results["curve.eval.loss"].shape[1]) * inputs.report_every
-    steps = np.minimum(steps, inputs.n_batches)
+    steps = block_ends(inputs)
     made = [
         loss_curves(
             steps,

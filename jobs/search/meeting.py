@@ -3,10 +3,10 @@
     run/meetings/G/SSSSSS/KEY/LLLL/NNNNNN    shard N at the end of lap L
 
 S is the first shard of the population, KEY stands for what its numbers rest on: the items that take part,
-the version of JAX, a microbatch that memory forced. A shard that has come to
-the end of a lap leaves its *arrival* and gives its worker back; it is called again when all have come
-(jobs.search.barrier), reads what the others report, and decides as they do. So there may be any number of
-shards to a worker, and a shard that died goes on from its own last arrival.
+the version of JAX, a microbatch that memory forced. A shard that has come to the end of a lap leaves its
+*arrival* and gives its worker back; it is called again when all have come (jobs.search.barrier), reads what
+the others report, and decides as they do. So there may be any number of shards to a worker, and a shard
+that died goes on from its own last arrival.
 
 An arrival is one object, written whole or not at all:
 
@@ -54,7 +54,7 @@ def populations(job: Job) -> dict[int, tuple[int, ...]]:
         return {}
     found: dict[tuple[int, int], list[int]] = {}
     for shard in plan.shards():
-        size = search.size or plan.group_sizes[shard.group]
+        size = search.together(plan.group_sizes[shard.group])
         if plan.layouts[shard.group].shard_items < size:
             found.setdefault((shard.group, shard.start // size), []).append(shard.number)
     return {number: shards for shards in map(tuple, found.values()) for number in shards}

@@ -122,7 +122,7 @@ def _size(
     spec: JobSpec, search: Halving | Population, group: Group, items: Items, where: str
 ) -> int:
     n = len(group.items)
-    size = search.size or n
+    size = search.together(n)
     least = search.eta if isinstance(search, Halving) else 2
     labels = ", ".join(f"{k} = {v}" for k, v in group.labels.items())
     which = f"group {group.number}" + (f" ({labels})" if labels else "")

@@ -57,8 +57,7 @@ def _lineages(
 ) -> list[Plot]:
     """Metric and parameters of all members by generation; a line joins a member to whom it went on from."""
     parents = rows_of_items(np.asarray(results["search_parent"][:]), items)
-    begun = np.maximum((parents >= 0).sum(axis=1) - 1, 0)
-    final = metric[np.arange(len(metric)), begun] * (1 if search.mode == "min" else -1)
+    final = np.asarray(results[search.metric][:], float) * (1 if search.mode == "min" else -1)
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
     some, best = _evenly(rank), descent(parents, int(rank[0]))
     made = []

@@ -41,7 +41,7 @@ def shapes(search: Halving | Population | None, n_items: int) -> dict[str, jax.S
     """Name -> shape and dtype of what is kept of one item of a group."""
     if search is None:
         return {}
-    return {name: shape for name, (_, shape) in _records(search, search.size or n_items).items()}
+    return {name: shape for name, (_, shape) in _records(search, search.together(n_items)).items()}
 
 
 def _records(

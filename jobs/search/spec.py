@@ -44,6 +44,10 @@ class _Search(BaseModel):
         "whenever items are compared; by default they are in one",
     )
 
+    def together(self, n: int) -> int:
+        """How many of a group's n items are compared with one another."""
+        return self.size or n
+
     @property
     def best(self) -> str:
         """Which value of the metric is the best."""
