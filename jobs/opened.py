@@ -16,6 +16,7 @@ from jobs.expression import Expression
 from jobs.query import find, query, table
 from jobs.store import Store
 from jobs.tables import Tables, ask
+from jobs.unpacked import unpacked
 
 if TYPE_CHECKING:
     import jax
@@ -27,7 +28,7 @@ class StoreTree(xr.DataTree):
     It is an xarray DataTree and goes wherever one does; the methods below are the store's own. (They are
     methods rather than an accessor because they need the store, not the arrays alone: what is derived
     from the tree, by `isel` say, is a tree without them.) Without ctd, `xr.open_datatree(path,
-    engine="zarr")` opens the same tree.
+    engine="zarr")` opens the same tree, but for results that share an array (jobs.packs).
 
     >>> store = jobs.open_store("points.zarr")
     >>> store["results/0"].q                                # one value a candidate
@@ -43,6 +44,9 @@ class StoreTree(xr.DataTree):
     def of(store: Store) -> "StoreTree":
         """The tree of an opened store."""
         tree = xr.open_datatree(_zarr(store), engine="zarr", consolidated=True)
+        for group in range(len(store.job.plan.group_sizes)):
+            node = tree[f"results/{group}"]
+            node.dataset = unpacked(node.to_dataset(), store.results(group))
         opened = StoreTree(tree.to_dataset(), children=dict(tree.children))
         opened._store = store
         return opened
@@ -98,7 +102,8 @@ class StoreTree(xr.DataTree):
         found = {"/": self.to_dataset(), "/items": _open(self.store, "items").isel(item=rows)}
         for number in np.unique(group):
             path = f"results/{number}"
-            found[f"/{path}"] = _open(self.store, path).isel(item=row[group == number])
+            whole = unpacked(_open(self.store, path), self.store.results(number))
+            found[f"/{path}"] = whole.isel(item=row[group == number])
         return xr.DataTree.from_dict(found)
 
     def weights(self, item: int) -> "dict[str, jax.Array]":

@@ -29,7 +29,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Buffer as Bytes
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -40,21 +40,17 @@ import zarr
 from obstore.store import MemoryStore, ObjectStore
 from zarr.buffer.cpu import Buffer
 
-from ctd.kernel import Kernel, Var
+from ctd.kernel import Kernel
 from jobs import objects
 from jobs.arrays import (
     FAILED,
     attributes,
-    compressor,
-    describe,
-    fill_value,
-    flags,
-    plain,
-    put_array,
 )
 from jobs.errors import JobError
+from jobs.hierarchy import create_group
 from jobs.job import CREATING, FORMAT, JOB, Job, read_job, write_job
-from jobs.plan import Group, GroupLayout, Items, Shard, chunk_shape
+from jobs.packs import Part, Place, beside, by_pack, places_of
+from jobs.plan import Items, Shard
 from jobs.reductions import reductions_of
 from jobs.rounding import keep_bits
 from jobs.sealed import digest, seal, sums_key, unseal, write_sums
@@ -157,7 +153,7 @@ class Store:
         for group in items.groups:
             layout = self.job.plan.layouts[group.number]
             found = shapes[group.number] | search_shapes(spec.search, len(group.items))
-            self._create_group(root, group, items, layout, found, coords[group.number])
+            create_group(root, spec, self.kernel, items, group, layout, found, coords[group.number])
         root.attrs.put(
             {
                 "ctd_format": FORMAT,
@@ -221,62 +217,6 @@ class Store:
         root["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in paths}
         objects.write(self.objects, "zarr.json", json.dumps(root, indent=2).encode())
 
-    def _create_group(
-        self,
-        root: zarr.Group,
-        group: Group,
-        items: Items,
-        layout: GroupLayout,
-        shapes: Mapping[str, Any],
-        coords: Mapping[str, np.ndarray],
-    ) -> None:
-        n = len(group.items)
-        kernel = self.kernel
-        columns = [name for name in items.columns if name not in group.labels]
-        out = root.create_group(f"results/{group.number}")
-        out.attrs.put(
-            {
-                "params": group.params.model_dump(mode="json"),
-                "swept": {name: plain(value) for name, value in group.labels.items()},
-                "layout": layout._asdict(),
-                "results": sorted(shapes),
-                # CF: which variables are coordinates; xarray reads it.
-                "coordinates": " ".join(columns),
-            }
-        )
-        put_array(out, "item", group.items.astype(np.uint32), Var(("item",), "1", "item id"))
-        for name in columns:
-            values = items.values(name, group.items)
-            axes = ("item", f"{name}_index")[: values.ndim]
-            described = kernel.Params.model_fields.get(name)
-            text = (described.description if described else None) or name
-            put_array(out, name, values, Var(axes, "1", text))
-        for axis, values in coords.items():
-            put_array(out, axis, np.asarray(values), Var((axis,), "1", axis))
-        specs = {name: (kernel.dims[name], shape) for name, shape in shapes.items()}
-        specs["status"] = (
-            Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped"),
-            np.zeros((), np.int8),
-        )
-        for name, (var, shape) in specs.items():
-            # One object a shard; a large one is cut inside, so that an item is read without the rest.
-            whole = (layout.shard_items, *(max(1, k) for k in shape.shape))
-            chunk = chunk_shape(whole, shape.dtype.itemsize)
-            array = out.create_array(
-                name,
-                shape=(n, *shape.shape),
-                chunks=chunk,
-                shards=None if chunk == whole else whole,
-                dtype=shape.dtype,
-                fill_value=fill_value(name, shape.dtype),
-                compressors=compressor(),
-                dimension_names=("item", *var.axes),
-                config={"write_empty_chunks": True},
-            )
-            bits = self.job.spec.keep_bits.get(name)
-            rounded = {} if bits is None else {"keep_bits": bits}
-            array.attrs.put(describe(var) | flags(kernel, name) | rounded)
-
     # --- shards -----------------------------------------------------------------------------------
 
     @cached_property
@@ -293,11 +233,26 @@ class Store:
     def _arrays(self) -> dict[tuple[int, str], zarr.Array[Any]]:
         return {}
 
-    def array(self, group: int, name: str) -> zarr.Array[Any]:
+    def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
         """One result or column of one group."""
+        if where := self.places(group).get(name):
+            return Part(self._array(group, where.pack), where)
+        return self._array(group, name)
+
+    def _array(self, group: int, name: str) -> zarr.Array[Any]:
         if (group, name) not in self._arrays:
             self._arrays[group, name] = self.results(group)[name]  # type: ignore[assignment]
         return self._arrays[group, name]
+
+    @cached_property
+    def _places(self) -> dict[int, dict[str, Place]]:
+        return {}
+
+    def places(self, group: int) -> Mapping[str, Place]:
+        """The group's results that share an array with others -> where they lie in it."""
+        if group not in self._places:
+            self._places[group] = places_of(attributes(self.results(group)))
+        return self._places[group]
 
     def names(self, group: int) -> list[str]:
         """The results that the items of this group have."""
@@ -317,8 +272,7 @@ class Store:
         """Write the results of `rows` and, for the shard's other rows, fill values and the status
         *failed*; read everything back, then commit. OSError (EIO) where it does not read back."""
         sums: dict[str, str] = {}
-        for name in [*self.names(shard.group), "status"]:
-            whole = self._whole(shard, name, values, rows)
+        for name, whole in self._stored(shard, values, rows):
             for key, data in self._encode(shard, name, whole).items():
                 objects.write(self.objects, key, data)
                 if not objects.holds(self.objects, key, data):
@@ -334,6 +288,18 @@ class Store:
         # Whether the tables are up to date is told by the numbers of shards alone.
         objects.delete(self.objects, sums_key("gathered"))
         objects.delete(self.objects, f"run/done/{group}/{number:06d}.json")
+
+    def _stored(
+        self, shard: Shard, values: Mapping[str, np.ndarray], rows: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """The arrays that hold the results, and their values in all rows of the shard."""
+        packed = self.places(shard.group)
+        for name in [*self.names(shard.group), "status"]:
+            if name not in packed:
+                yield name, self._whole(shard, name, values, rows)
+        for pack, names in by_pack(packed).items():
+            parts = [self._whole(shard, name, values, rows) for name in names]
+            yield pack, beside(parts, self._array(shard.group, pack).dtype)
 
     def _whole(
         self, shard: Shard, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray

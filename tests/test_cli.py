@@ -13,6 +13,7 @@ import xarray as xr
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import load_kernel
+from jobs import open_store
 
 HERE = Path(__file__).parent
 
@@ -321,7 +322,7 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
     }
     code, _, err = ctd("export", train, items[0]["item"], "best.h5")
     assert code == 0, err
-    trained = xr.open_datatree(train, engine="zarr")["results/0"]
+    trained = open_store(train)["results/0"]
     with h5py.File("best.h5") as file:
         row = int(np.flatnonzero(trained.item == items[0]["item"])[0])
         np.testing.assert_array_equal(file["wR"], trained["weights.wR"][row])

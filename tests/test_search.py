@@ -7,7 +7,6 @@ import zlib
 import jax
 import numpy as np
 import pytest
-import xarray as xr
 from test_checkpoint import Interrupted
 from test_failure import Failing
 from test_store import make, run, tree_bytes
@@ -423,9 +422,9 @@ def test_an_item_that_fails_is_found_and_the_others_are_searched_without_it(tmp_
 # --- what a user sees -----------------------------------------------------------------------------
 
 
-def test_lineage_opens_with_xarray_and_the_end_can_be_asked_for(whole):
+def test_lineage_opens_as_xarray_and_the_end_can_be_asked_for(whole):
     store, job = whole
-    group = xr.open_datatree(store.address, engine="zarr")["results/0"]
+    group = open_store(store.address)["results/0"]
     population = job["search"]["method"] == "population"
     axis = "generation" if population else "rung"
     assert group.search_metric.dims == ("item", axis)

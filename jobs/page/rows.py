@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import zarr
 
+from jobs.packs import Part
+
 
 class Rows:
     """Some rows of an array in a store: `rows[3]`, `rows[:200]`, `rows[[1, 5]]` read just those."""
 
-    def __init__(self, array: "zarr.Array[Any]", rows: np.ndarray) -> None:
+    def __init__(self, array: "zarr.Array[Any] | Part", rows: np.ndarray) -> None:
         self._array, self._rows = array, rows
 
     @property
@@ -42,7 +44,7 @@ class Rows:
 class LazyResults(Mapping[str, Rows]):
     """Result name -> its rows."""
 
-    def __init__(self, arrays: Mapping[str, "zarr.Array[Any]"], rows: np.ndarray) -> None:
+    def __init__(self, arrays: Mapping[str, "zarr.Array[Any] | Part"], rows: np.ndarray) -> None:
         self._arrays, self._rows = arrays, rows
 
     def __getitem__(self, name: str) -> Rows:
