@@ -47,6 +47,8 @@ class Driver:
         self.hung: dict[int, str] = {}
         self.unmet: set[int] = set()
         """Shards of which it is not settled what follows for those that they are compared with."""
+        self.undecided: list[tuple[Task, Report]] = []
+        """Failures of which it is not settled what follows."""
         self.errors: dict[int, str] = {}
         self.limits = TimeLimits(self.settings.time_limit_s)
         self.storage, self.hopeless = Pause(), Hopeless()
@@ -114,7 +116,7 @@ class Driver:
 
     @property
     def _is_open(self) -> bool:
-        return bool(self.queue or self.unmet)
+        return bool(self.queue or self.unmet or self.undecided)
 
     def _look(self) -> None:
         """Tell the listener where the run stands."""
@@ -138,9 +140,7 @@ class Driver:
 
     def _hand_out(self) -> None:
         if not self.storage.lasts:
-            again, self.unmet = self.unmet, set()
-            for number in sorted(again):
-                self._meet(number)
+            self._settle()
         while (
             not self.storage.lasts
             and self.executor.capacity() > 0
@@ -148,10 +148,30 @@ class Driver:
         ):
             # Slots may have been halved since it was put into the queue.
             task = task._replace(slots=self.failures.slots(task.shard.group))
-            if not task.probe:
-                task = task._replace(meeting=self.barrier.meeting(task.shard))
+            try:
+                meeting = None if task.probe else self.barrier.meeting(task.shard)
+            except Exception as error:
+                self._wait_for_storage(error)
+                self.queue.push(task)
+                break
+            task = task._replace(meeting=meeting)
             self.running[task.shard.number] = task
             self.executor.submit(task)
+
+    def _settle(self) -> None:
+        """What had to wait for the storage."""
+        undecided, self.undecided = self.undecided, []
+        for task, report in undecided:
+            self._decide(task, report, self.shards[report.shard])
+        unmet, self.unmet = self.unmet, set()
+        for number in sorted(unmet | {report.shard for _, report in undecided}):
+            self._meet(number)
+
+    def _wait_for_storage(self, error: Exception) -> None:
+        """Pause, unless it is another error, which is raised."""
+        if not objects.is_storage_error(error):
+            raise error
+        self.storage.begin(storage_trouble(self.store.address, said(error)))
 
     def _end_hung(self) -> None:
         for number, silent_s in self.executor.silence().items():
@@ -180,16 +200,23 @@ class Driver:
         self._meet(shard.number)
 
     def _decide(self, task: Task, report: Report, shard: Shard) -> None:
-        """What follows from a failure, or from a probe that has told something."""
+        """What follows from a failure, or from a probe that has told something; where the storage fails, later."""
         if report.error is None:
             self.storage.end()
-            verdict = self.failures.passed(task, shard)
-        else:
-            if report.fault == "storage":
-                self.storage.begin(storage_trouble(self.store.address, str(report.error)))
+        elif report.fault == "storage":
+            self.storage.begin(storage_trouble(self.store.address, str(report.error)))
+        try:
+            if report.error is None:
+                verdict = self.failures.passed(task, shard)
+            else:
+                verdict = self.failures.decide(task, report, shard)
+        except Exception as trouble:
+            self._wait_for_storage(trouble)
+            self.undecided.append((task, report))
+            return
+        if report.error is not None:
             if not task.probe:
                 self.errors[report.shard] = str(report.error)
-            verdict = self.failures.decide(task, report, shard)
             self.events.note(
                 "stopped" if report.fault == "stopped" else "error",
                 shard=report.shard, attempt=report.attempt, error=report.error,
@@ -234,14 +261,13 @@ class Driver:
                 f"not ended: shard {lost[0]}, whose items its own are compared with, was given up"
             )
             self._abandon(lambda shard: shard.number in population, text)
-        elif called := self.barrier.call(number, self.done):
-            try:
+            return
+        try:
+            if called := self.barrier.call(number, self.done):
                 self._call(number, called)
-            except Exception as error:
-                if not objects.is_storage_error(error):
-                    raise
-                self.storage.begin(storage_trouble(self.store.address, said(error)))
-                self.unmet.add(number)
+        except Exception as error:
+            self._wait_for_storage(error)
+            self.unmet.add(number)
 
     def _call(self, number: int, called: Called) -> None:
         if called.clear:

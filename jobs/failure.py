@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jobs import objects
 from jobs.plan import Shard
 from jobs.sealed import seal, unseal
@@ -175,6 +177,8 @@ class Failures:
         self._searches: dict[int, Search] = {}
         self._searched: set[int] = set()
         self._last_fault: dict[int, Fault] = {}
+        self._ids: dict[int, np.ndarray] = {}
+        self._widest: dict[int, int] = {}
         self._slots = {
             int(key.split("/")[-1].removesuffix(".json")): int(known["slots"])
             for key in objects.keys(store.objects, "run/slots")
@@ -200,18 +204,23 @@ class Failures:
         return slots if slots and slots < self._microbatch(group) else None
 
     def passed(self, task: Task, shard: Shard) -> Verdict:
-        """A probe of `shard` was computed, and shows that its rows are not at fault."""
+        """A probe of `shard` was computed, and shows that its rows are not at fault. Raises as `decide`."""
+        self._look_up(shard)
         search = self._searches[shard.number]
         search.passed()
         return self._probe(task, shard, search)
 
     def decide(self, task: Task, report: Report, shard: Shard) -> Verdict:
-        """What to do about an attempt at `shard` that failed with this report."""
+        """What to do about an attempt at `shard` that failed with this report.
+
+        Raises what the storage raises, and may then be asked again.
+        """
         number, again = shard.number, task._replace(attempt=task.attempt + 1, resume=True)
         if report.fault == "input":
             return Verdict(None)
         if report.fault in ("stopped", "storage"):
             return Verdict(again)
+        self._look_up(shard)
         if report.info.get("died") == "node":
             self._lost_nodes[number] = self._lost_nodes.get(number, 0) + 1
             if self._lost_nodes[number] <= FREE_NODE_DEATHS:
@@ -237,6 +246,13 @@ class Failures:
         confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
         self._searches[number] = search = Search(rows, confirm)
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
+
+    def _look_up(self, shard: Shard) -> None:
+        """Read all that a decision may need, before anything is decided."""
+        if shard.number not in self._ids:
+            self._ids[shard.number] = self._store.rows(shard.group, "item", shard.start, shard.stop)
+        if shard.number in self._searches:
+            self._widest[shard.group] = self._microbatch(shard.group)
 
     # --- memory -----------------------------------------------------------------------------------
 
@@ -283,7 +299,7 @@ class Failures:
             return Verdict(whole, note=f"going on without {len(whole.without)} items that fail")
         # No part of it fails: it may be the memory that all of it takes, which kills without a word.
         died = self._last_fault[shard.number] == "death"
-        if died and (note := self._narrow(whole, self._microbatch(shard.group))):
+        if died and (note := self._narrow(whole, self._widest[shard.group])):
             self._searched.discard(shard.number)
             return Verdict(whole._replace(slots=self._slots[shard.group]), note=note)
         return Verdict(None)
@@ -300,7 +316,7 @@ class Failures:
         return Verdict(self.task(shard, task.attempt + 1, False))
 
     def _remember(self, report: Report, shard: Shard, row: int, attempt: int) -> None:
-        item = int(self._store.rows(shard.group, "item", row, row + 1)[0])
+        item = int(self._ids[shard.number][row - shard.start])
         entry = {
             "row": row, "item": item, "error": report.error, "trace": report.trace,
             "fault": report.fault, "attempt": attempt, "time": time.time(), **report.info,

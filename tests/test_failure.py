@@ -1,5 +1,6 @@
 """What fails, and what is done about it: jobs.failure, with the serial executor."""
 
+import errno
 import json
 import time
 
@@ -14,6 +15,7 @@ from jobs.gather import gather
 from jobs.patience import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.plan import Shard
 from jobs.run import read_events, run_shards
+from jobs.sealed import seal
 from jobs.store import Store
 from jobs.work import Report, fault_of
 
@@ -312,6 +314,50 @@ def test_storage_that_fails_pauses_the_run_which_then_goes_on(tmp_path, monkeypa
     assert store.address in trouble
     assert "MB free" in trouble
     assert progress.trouble is None
+
+
+class Flaky:
+    """A function whose every other call finds a storage that fails, if `concerns` its arguments."""
+
+    def __init__(self, really, concerns=lambda *args: True):
+        self.really, self.concerns, self.n = really, concerns, 0
+
+    def __call__(self, *args):
+        if self.concerns(*args):
+            self.n += 1
+            if self.n % 2:
+                raise OSError(errno.EIO, "the storage fails")
+        return self.really(*args)
+
+
+@pytest.mark.parametrize("fault", ["error", "death", "death of the whole"])
+def test_storage_that_fails_while_a_failure_is_decided(tmp_path, monkeypatch, fault):
+    """The decision waits for the storage; nothing is blamed, forgotten or tried more often for it."""
+    monkeypatch.setattr("jobs.patience.LONGEST_PAUSE_S", 0.01)
+    job = {**JOB, "run": {**RUN, "microbatch": None}}  # as the workers measure it
+
+    def bad(task):
+        if fault == "death of the whole":  # unless its slots are halved
+            return task.shard == whole_shard and (task.slots or 8) > 4 and "death"
+        return task.shard.group == 0 and holds(task, {8}) and fault
+
+    found = []
+    for name in ("quiet", "flaky"):
+        store = make(tmp_path / f"{name}.zarr", job)
+        whole_shard = next(store.job.plan.shards())
+        objects.write(store.objects, "run/layout/0-cpu.json", seal({"microbatch": 1}))
+        if name == "flaky":
+            layouts = Flaky(objects.keys, lambda where, prefix: prefix == "run/layout")
+            monkeypatch.setattr(store, "rows", rows := Flaky(store.rows))
+            monkeypatch.setattr(objects, "keys", layouts)
+        executor = Failing(bad)
+        progress = run_shards(store, executor)
+        assert progress.failed == {}
+        found.append((progress.failed_items, [task[:-1] for task in executor.seen]))
+    assert rows.n == 2
+    assert layouts.n >= 2
+    assert found[0] == found[1]
+    assert found[0][0] or fault == "death of the whole"
 
 
 def test_pause_doubles_up_to_a_minute(monkeypatch):

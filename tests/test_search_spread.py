@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_checkpoint import Interrupted
-from test_failure import Failing
+from test_failure import Failing, Flaky
 from test_kill import killed, killed_at_a_write
 from test_search import HALVING, POPULATION, changed, results
 from test_search_kill import OFTEN, killed_at_random
@@ -323,6 +323,20 @@ def test_a_storage_that_fails_while_a_population_starts_over(tmp_path, monkeypat
     assert left[0] < 0
     check(store.address, repair=True)
     same(store, whole)
+
+
+def test_a_storage_that_fails_while_it_is_settled_who_meets(tmp_path, monkeypatch):
+    """Memory has run out, and whether that changes the bits is told by what the workers chose."""
+    monkeypatch.setattr("jobs.patience.LONGEST_PAUSE_S", 0.01)
+    job = changed(changed(POPULATION, "run.microbatch", None), "run.backoff_s", 0.0)
+    store, calls = make(tmp_path / "m.zarr", spread(job, 4)), iter(range(10**6))
+    flaky = Flaky(objects.keys, lambda where, prefix: prefix == "run/layout")
+    monkeypatch.setattr(objects, "keys", flaky)
+    progress = run_shards(store, Failing(lambda task: "memory" if next(calls) == 5 else None))
+    assert (progress.failed, progress.shards_done) == ({}, progress.n_shards)
+    assert flaky.n > 4
+    monkeypatch.undo()
+    assert check(store.address) == []
 
 
 def test_a_hang_is_ended_again_after_a_report_that_came_in_time(tmp_path):
