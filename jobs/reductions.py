@@ -249,6 +249,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
         raise JobError(explain(error, where, known)) from None
     columns, numbers = _column_names(spec, kernel)
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
+    taken |= {"search"} if spec.search else set()
     for k, one in enumerate(found):
         for field, column in one.named():
             allowed = numbers if field in one.numbers else columns

@@ -5,6 +5,7 @@ shards      one row a shard: where and how long it ran
 an axis     one for each axis that leads the kernel's reduced values, named by it (say `fixed_point`),
             with the rows of all groups
 a reduction one for each of the job's further reductions (jobs.reductions), by its name
+search      one row an item and generation or rung of the job's search     (jobs.search.table)
 """
 
 import time
@@ -23,6 +24,7 @@ from jobs.gather import reduction_tables, require_rows
 from jobs.objects import is_storage_error
 from jobs.readers import ALL, Columns, Rows, child, reduced, stored, vectors
 from jobs.sealed import sums_key
+from jobs.search.table import search_columns
 from jobs.store import Store
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ BLOCK = 1 << 22
 
 FEW = 1000
 """One row of so many is read without keeping the whole column, at half the time."""
+
+SEARCH = "search"
 
 READERS = 8
 """Columns that are read at a time: two cores decode, or an object store is waited for."""
@@ -177,7 +181,10 @@ class Tables:
         axes = [var.axes[0] for var in kernel.reduced.values() if var.axes]
         for _, group in self.groups():
             axes += [dims[0] for name, dims in vectors(group) if name != dims[0]]
-        return list(dict.fromkeys(["items", *axes, *reduction_tables(self.store), "shards"]))
+        searched = [SEARCH] if self.store.job.spec.search else []
+        return list(
+            dict.fromkeys(["items", *axes, *reduction_tables(self.store), *searched, "shards"])
+        )
 
     def __getitem__(self, name: str) -> Table:
         """One table; JobError, with the nearest name, where there is none so called."""
@@ -186,6 +193,10 @@ class Tables:
                 found = stored(child(self.root, name), name.removesuffix("s"))
             elif name in (further := reduction_tables(self.store)):
                 found = stored(child(self.root, further[name]), name)
+            elif name == SEARCH and (search := self.store.job.spec.search):
+                items = self["items"]
+                places = (as_array(items.read(column)) for column in ("item", "group", "row"))
+                found = search_columns(self.store, search, *places)
             elif name in self.names():
                 found = reduced(self.groups(), name)
             else:
