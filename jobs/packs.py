@@ -2,10 +2,10 @@
 
     weights.wO, weights.bO ...    a family (what comes before the first dot) of one dtype lies side by side in
                                   `packed.weights` (item, entry), each result flattened
-    eval_loss, rate_r2 ...        results of one number an item lie in `numbers.float32` in the same way, where
+    eval_loss, rate_r2 ...        results of a few numbers an item lie in `numbers.float32` in the same way, where
                                   the shard would be more than MOST_OBJECTS otherwise
 
-The group's attribute `packed` says what lies where. In `items` numbers have columns of their own.
+The group's attribute `packed` says what lies where. In `items` single numbers have columns of their own.
 """
 
 import math
@@ -19,8 +19,8 @@ MOST_OBJECTS = 10
 """Of a shard, its marker included: every object costs a file system or an object store some milliseconds,
 and a lab's quota of files some of it."""
 
-ALONE = ("outcome",)
-"""Its codes have their meanings in attributes of the array."""
+SMALL = 32
+"""Numbers of an item's result that is packed for want of objects."""
 
 
 class Place(NamedTuple):
@@ -44,8 +44,8 @@ def place(shapes: Mapping[str, Any]) -> dict[str, Place]:
     found = _side_by_side(shapes, family)
     own = {name: shape for name, shape in shapes.items() if name not in found}
     if len(own) + len(by_pack(found)) + len(("status", "marker")) > MOST_OBJECTS:
-        numbers = {n: s for n, s in own.items() if s.shape == () and n not in ALONE}
-        found |= _side_by_side(numbers, lambda name: f"numbers.{numbers[name].dtype}")
+        small = {name: s for name, s in own.items() if math.prod(s.shape) <= SMALL}
+        found |= _side_by_side(small, lambda name: f"numbers.{small[name].dtype}")
     return found
 
 
@@ -103,7 +103,7 @@ class Part:
     def __init__(self, array: "zarr.Array[Any]", where: Place) -> None:
         self._array, self._where = array, where
         self.shape = (array.shape[0], *where.shape)
-        self.dtype, self.fill_value = array.dtype, array.fill_value
+        self.dtype = array.dtype
         self.chunks = (array.chunks[0], *where.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:

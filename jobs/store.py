@@ -45,6 +45,7 @@ from jobs import objects
 from jobs.arrays import (
     FAILED,
     attributes,
+    fill_value,
 )
 from jobs.errors import JobError
 from jobs.hierarchy import create_group
@@ -316,7 +317,7 @@ class Store:
         if some is not None and len(rows) == n:
             return some
         array = self.array(shard.group, name)
-        fill = FAILED if name == "status" else array.fill_value
+        fill = FAILED if name == "status" else fill_value(name, array.dtype)
         whole = np.full((n, *array.shape[1:]), fill, array.dtype)
         if some is not None:
             whole[rows - shard.start] = some

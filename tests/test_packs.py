@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from jobs import open_store
 from jobs.check import check
 from jobs.measure import shapes_and_coords
-from jobs.packs import MOST_OBJECTS, Part, Place, as_attribute, beside, by_pack, place, places_of
+from jobs.packs import (
+    MOST_OBJECTS,
+    SMALL,
+    Part,
+    Place,
+    as_attribute,
+    beside,
+    by_pack,
+    place,
+    places_of,
+)
 from jobs.plan import expand
 from jobs.run import SerialExecutor, open_or_create, run_shards
 from jobs.search.records import shapes as search_shapes
@@ -48,12 +58,12 @@ def test_place_packs_families_by_dtype_and_leaves_single_results():
 def test_place_packs_numbers_where_a_shard_would_have_too_many_objects(n, packed):
     numbers = {f"number{k}": SHAPE((), "float32") for k in range(n - 3)}
     others = {
-        "outcome": SHAPE((), "int32"),
         "steps": SHAPE((), "int32"),
-        "x": SHAPE((4,), "float32"),
+        "many": SHAPE((SMALL + 1,), "float32"),
+        "few": SHAPE((2, SMALL // 2), "float32"),
     }
     found = place(numbers | others)
-    assert set(found) == (set(numbers) if packed else set())
+    assert set(found) == ({*numbers, "few"} if packed else set())
     assert {where.pack for where in found.values()} <= {"numbers.float32"}
 
 
@@ -154,13 +164,13 @@ def made(tmp_path_factory):
 def test_a_shard_of_many_results_is_few_objects(made):
     assert by_pack(made.places(0)) == {
         "packed.map": ["map.line", "map.wide"],
-        "numbers.float32": [f"number{k}" for k in range(8)],
-        "numbers.int32": ["count0", "count1", "map.count"],
+        "numbers.float32": [*(f"number{k}" for k in range(8)), "x"],
+        "numbers.int32": ["count0", "count1", "map.count", "outcome"],
         "numbers.bool": ["big", "small"],
     }
     for marker in made.markers():
-        # Four packs, x, outcome, status.
-        assert len(marker["sha256"]) == 7
+        # Four packs and the status.
+        assert len(marker["sha256"]) == 5
     assert check(made.address) == []
 
 
@@ -239,9 +249,9 @@ def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):
 
 OBJECTS = {
     "decision_fixed_points": ({}, 10),
-    "force_map": ({"record": ["readout", "weights", "traces"]}, 8),
-    "lfads_sweep": ({}, 14),
-    "rnn_search": ({}, 12),
+    "force_map": ({"record": ["readout", "weights", "traces"]}, 7),
+    "lfads_sweep": ({}, 12),
+    "rnn_search": ({}, 6),
     "kuramoto": ({}, 3),
 }
 """Example -> (params beside its own, objects that one of its shards is, marker included)."""
