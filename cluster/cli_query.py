@@ -22,11 +22,17 @@ def query(
     stores: Annotated[
         list[str], typer.Argument(help="a store, or two to compare", show_default=False)
     ],
-    where: Annotated[str | None, typer.Option(help='condition, "q < 1e-10 and stable"')] = None,
-    sort: Annotated[str | None, typer.Option(help="column, -column for falling order")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help='condition, "q < 1e-10 and stable"; of several, all hold'),
+    ] = None,
+    sort: Annotated[
+        list[str] | None,
+        typer.Option(help="column, -column for falling order; several separated by commas"),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="at most so many rows")] = None,
-    columns: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
-    group_by: Annotated[str | None, typer.Option(help="columns, separated by commas")] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="columns, separated by commas")] = None,
+    group_by: Annotated[list[str] | None, typer.Option(help="columns, separated by commas")] = None,
     agg: Annotated[
         str | None,
         typer.Option(
@@ -34,7 +40,7 @@ def query(
         ),
     ] = None,
     table: Annotated[
-        str | None, typer.Option(help="items, shards, or an axis of the reduction")
+        str | None, typer.Option(help="items, shards, search, or an axis of the reduction")
     ] = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
@@ -57,8 +63,8 @@ def query(
     store = Store.open(stores[0])
     frame = ask(
         store,
-        source=table, where=where, sort=sort, limit=limit,
-        columns=_names(columns), group_by=_names(group_by), agg=agg,
+        source=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
+        columns=",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
     )  # fmt: skip
     if to is not None:
         save_frame(frame, to)
@@ -72,8 +78,11 @@ def query(
     _say_how_much(store)
 
 
-def _names(text: str | None) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text else []
+def _all(conditions: list[str] | None) -> str | None:
+    """One condition that says all of them; a single one as it is, so that errors point into it."""
+    if not conditions or len(conditions) == 1:
+        return conditions[0] if conditions else None
+    return " and ".join(f"({condition})" for condition in conditions)
 
 
 def _say_how_much(store: Store) -> None:

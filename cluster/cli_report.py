@@ -32,6 +32,8 @@ def report(
     opened = Store.open(store)
     require_content(opened)
     path = to or _beside(store)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise JobError(f"--to {path}: the report is a page; a name that ends in .html expected")
     _on_the_cpu()
     text = render(Content(opened).all())
     try:

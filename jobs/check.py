@@ -30,6 +30,11 @@ from jobs.sealed import digest, is_intact, read_sums, seal, sums_key, sums_name,
 from jobs.search.meeting import FOLDER, populations, whole_arrival
 from jobs.store import Store
 
+OTHER = (
+    "not made again: these versions of ctd and its libraries would make another object; run/job.json has, under "
+    "provenance, those that made the store"
+)
+
 
 class Finding(NamedTuple):
     """One thing that is not as it should be."""
@@ -98,10 +103,15 @@ class _Check:
         if "zarr.json" in bad and self._root_is_as_gathered():
             bad.remove("zarr.json")
         states = {key: self._state(key) for key in bad}
+        lost: set[str] = set()
         if bad and self.repair:
             made = self._laid_out()
             for key in bad:
-                self._write(key, objects.read(made.objects, key) or b"")
+                data = objects.read(made.objects, key) or b""
+                if digest(data) == sums[key]:
+                    self._write(key, data)
+                else:
+                    lost.add(key)
             self.store = Store.open(self.store.address)  # which forgets what it read
         elif bad:
             groups = range(len(self.store.job.plan.group_sizes))
@@ -109,7 +119,7 @@ class _Check:
             at_root = any(key.count("/") < 2 for key in bad)
             self.broken_groups = {g for g in groups if at_root or hit(g)}
         for key in bad:
-            yield Finding(key, states[key], "made again from the job")
+            yield Finding(key, states[key], OTHER if key in lost else "made again from the job")
 
     def _root_is_as_gathered(self) -> bool:
         sums = read_sums(self.objects, "gathered")

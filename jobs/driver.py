@@ -160,11 +160,12 @@ class Driver:
 
     def _settle(self) -> None:
         """What had to wait for the storage."""
-        undecided, self.undecided = self.undecided, []
-        for task, report in undecided:
+        while self.undecided and not self.storage.lasts:
+            task, report = self.undecided.pop(0)
             self._decide(task, report, self.shards[report.shard])
+            self.unmet.add(report.shard)
         unmet, self.unmet = self.unmet, set()
-        for number in sorted(unmet | {report.shard for _, report in undecided}):
+        for number in sorted(unmet):
             self._meet(number)
 
     def _wait_for_storage(self, error: Exception) -> None:
@@ -196,42 +197,46 @@ class Driver:
             self.storage.end()
             self._done(report, shard)
         else:
+            self._note(task, report)
             self._decide(task, report, shard)
         self._meet(shard.number)
 
+    def _note(self, task: Task, report: Report) -> None:
+        """Keep what a failure said of itself."""
+        if report.error is None:
+            return
+        if report.fault == "storage":
+            self.storage.begin(storage_trouble(self.store.address, str(report.error)))
+        if not task.probe:
+            self.errors[report.shard] = str(report.error)
+        self.events.note(
+            "stopped" if report.fault == "stopped" else "error",
+            shard=report.shard, attempt=report.attempt, error=report.error,
+            trace=report.trace, fault=report.fault, probe=task.probe,
+            rows=[task.shard.start, task.shard.stop], **report.info,
+        )  # fmt: skip
+
     def _decide(self, task: Task, report: Report, shard: Shard) -> None:
         """What follows from a failure, or from a probe that has told something; where the storage fails, later."""
-        if report.error is None:
-            self.storage.end()
-        elif report.fault == "storage":
-            self.storage.begin(storage_trouble(self.store.address, str(report.error)))
         try:
             if report.error is None:
                 verdict = self.failures.passed(task, shard)
+                self.storage.end()
             else:
                 verdict = self.failures.decide(task, report, shard)
-        except Exception as trouble:
-            self._wait_for_storage(trouble)
+        except Exception as error:
+            self._wait_for_storage(error)
             self.undecided.append((task, report))
             return
-        if report.error is not None:
-            if not task.probe:
-                self.errors[report.shard] = str(report.error)
-            self.events.note(
-                "stopped" if report.fault == "stopped" else "error",
-                shard=report.shard, attempt=report.attempt, error=report.error,
-                trace=report.trace, fault=report.fault, probe=task.probe,
-                rows=[task.shard.start, task.shard.stop], **report.info,
-            )  # fmt: skip
         if verdict.note:
             self.events.note("decision", shard=report.shard, text=verdict.note)
         before = len(self.progress.failed_items)
         self._blame(shard.number, self.failures.failed.get(shard.number, []))
         found = len(self.progress.failed_items) - before
         if verdict.task is None:
-            error = self.errors[report.shard]
+            last = self.errors[report.shard]
             self.progress.failed[report.shard] = (
-                f"{error} ({verdict.note})" if verdict.note else error
+                f"{last} ({verdict.note})" if verdict.note else last
             )
         else:
             again = report.error is not None and not task.probe and not verdict.task.probe
@@ -248,7 +253,9 @@ class Driver:
         self.events.note("decision", group=group, text=f"{n} shards {text}")
 
     def _abandon(self, which: Callable[[Shard], bool], text: str) -> int:
-        dropped = [*self.queue.drop(which), *self.barrier.drop(which)]
+        undecided = [task for task, _ in self.undecided if which(self.shards[task.shard.number])]
+        self.undecided = [pair for pair in self.undecided if pair[0] not in undecided]
+        dropped = [*self.queue.drop(which), *self.barrier.drop(which), *undecided]
         self.progress.failed |= {task.shard.number: text for task in dropped}
         return len(dropped)
 

@@ -220,7 +220,9 @@ class Failures:
             return Verdict(None)
         if report.fault in ("stopped", "storage"):
             return Verdict(again)
-        self._look_up(shard)
+        rows = sorted(set(range(shard.start, shard.stop)) - set(task.without))
+        if number in self._searches or (len(rows) == 1 and report.fault != "outside"):
+            self._look_up(shard)
         if report.info.get("died") == "node":
             self._lost_nodes[number] = self._lost_nodes.get(number, 0) + 1
             if self._lost_nodes[number] <= FREE_NODE_DEATHS:
@@ -235,7 +237,6 @@ class Failures:
             return Verdict(again, self._settings.backoff_s * 2 ** (charged - 1))
         if report.fault == "outside" or number in self._searched:
             return Verdict(None)
-        rows = sorted(set(range(shard.start, shard.stop)) - set(task.without))
         if len(rows) == 1:
             if report.fault == "death" and charged < LEAST_CONFIRM:
                 return Verdict(again)
@@ -248,11 +249,11 @@ class Failures:
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
 
     def _look_up(self, shard: Shard) -> None:
-        """Read all that a decision may need, before anything is decided."""
+        """Read what it takes to blame a row or to halve the slots, before either is decided."""
         if shard.number not in self._ids:
-            self._ids[shard.number] = self._store.rows(shard.group, "item", shard.start, shard.stop)
-        if shard.number in self._searches:
-            self._widest[shard.group] = self._microbatch(shard.group)
+            ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
+            self._ids[shard.number] = ids
+        self._widest[shard.group] = self._microbatch(shard.group)
 
     # --- memory -----------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """A group's data, and what one of its items takes: what the plan must know before anything is computed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jobs.addresses import join
 from jobs.errors import JobError
 from jobs.export import materialise, parse_item
 from jobs.files import local_file
+from jobs.packs import RESERVED
 from jobs.plan import Sizes
 
 
@@ -129,12 +131,6 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
         state, shapes = prog.abstract(shared, first)
     except ContractError as error:
         raise JobError(str(error)) from error
-    taken = {"item", "status", *field_kinds(type(params))}
-    if clash := sorted(taken & set(shapes)):
-        raise JobError(
-            f"kernel {kernel.name}: result {clash[0]!r} has the name of a parameter, or of a column that "
-            "every store has; call it something else"
-        )
     coords: dict[str, np.ndarray] = {}
     if kernel.coords is not None:
         try:
@@ -142,7 +138,52 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
                 coords = kernel.coords(inputs_of(with_files(params, base)), shared)
         except Exception as error:
             raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
+    _check_names(kernel, params, shapes, coords)
     return _Group(shared, prog, traced, state, shapes, coords)
+
+
+def _check_names(
+    kernel: Kernel, params: Params, shapes: Mapping[str, Any], coords: Mapping[str, np.ndarray]
+) -> None:
+    """Every result and every axis with coordinates has an array of its name; an axis has one length."""
+    where = f"kernel {kernel.name}"
+    kinds = field_kinds(type(params))
+    own = {"item", "status", "group", "row"}
+    # Of the parameters only traced ones are columns of a group; of `items` all are.
+    columns = own | {name for name, kind in kinds.items() if kind is Kind.TRACED}
+    for what, taken in (
+        ("parameter", own & kinds.keys()),
+        ("result", (own | kinds.keys()) & shapes.keys()),
+        ("axis", columns & coords.keys()),
+    ):
+        if taken:
+            raise JobError(
+                f"{where}: {what} {min(taken)!r} has the name of a parameter, or of a column that every store "
+                "has; call it something else"
+            )
+    if clash := sorted(shapes.keys() & coords.keys()):
+        raise JobError(f"{where}: {clash[0]!r} is a result and has coordinates; rename one of them")
+    for name in sorted({*shapes, *coords, *(axis for n in shapes for axis in kernel.dims[n].axes)}):
+        if name.startswith(RESERVED) or "/" in name or not name.partition(".")[0]:
+            raise JobError(
+                f"{where}: {name!r}: a name without / expected, which begins neither with a dot nor, as those of "
+                f"the store's own arrays do, with {' or '.join(RESERVED)}"
+            )
+    _check_lengths(kernel, shapes, coords)
+
+
+def _check_lengths(
+    kernel: Kernel, shapes: Mapping[str, Any], coords: Mapping[str, np.ndarray]
+) -> None:
+    lengths = {name: (f"the coordinates of {name}", len(values)) for name, values in coords.items()}
+    for name, shape in shapes.items():
+        for axis, length in zip(kernel.dims[name].axes, shape.shape, strict=True):
+            what, before = lengths.setdefault(axis, (name, length))
+            if length != before:
+                raise JobError(
+                    f"kernel {kernel.name}: axis {axis!r} has length {length} in {name!r} and {before} in {what!r}; give axes of "
+                    "different lengths different names"
+                )
 
 
 def _nbytes(shared: Any) -> int:

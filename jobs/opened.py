@@ -46,7 +46,7 @@ class StoreTree(xr.DataTree):
         tree = xr.open_datatree(_zarr(store), engine="zarr", consolidated=True)
         for group in range(len(store.job.plan.group_sizes)):
             node = tree[f"results/{group}"]
-            node.dataset = unpacked(node.to_dataset(), store.results(group))
+            node.dataset = unpacked(node.to_dataset(), store, group)
         opened = StoreTree(tree.to_dataset(), children=dict(tree.children))
         opened._store = store
         return opened
@@ -68,8 +68,8 @@ class StoreTree(xr.DataTree):
         table: str | None = None,
         sort: str | None = None,
         limit: int | None = None,
-        columns: Sequence[str] = (),
-        group_by: Sequence[str] = (),
+        columns: str | Sequence[str] = (),
+        group_by: str | Sequence[str] = (),
         agg: str | None = None,
     ) -> pd.DataFrame:
         """The rows of a table that satisfy `where`; see jobs.query.query."""
@@ -102,7 +102,7 @@ class StoreTree(xr.DataTree):
         found = {"/": self.to_dataset(), "/items": _open(self.store, "items").isel(item=rows)}
         for number in np.unique(group):
             path = f"results/{number}"
-            whole = unpacked(_open(self.store, path), self.store.results(number))
+            whole = unpacked(_open(self.store, path), self.store, int(number))
             found[f"/{path}"] = whole.isel(item=row[group == number])
         return xr.DataTree.from_dict(found)
 

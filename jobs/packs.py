@@ -23,6 +23,10 @@ SMALL = 32
 """Numbers of an item's result that is packed for want of objects."""
 
 
+RESERVED = ("packed.", "numbers.")
+"""How the names of packs begin, and no others."""
+
+
 class Place(NamedTuple):
     """Where a result lies in its pack."""
 
@@ -98,7 +102,7 @@ def places_of(attributes: Mapping[str, Any]) -> dict[str, Place]:
 
 
 class Part:
-    """A packed result, read as an array of its own: by rows, and further axes after them."""
+    """A packed result as an array of its own. The rows that are asked for are read whole."""
 
     def __init__(self, array: "zarr.Array[Any]", where: Place) -> None:
         self._array, self._where = array, where
@@ -113,7 +117,7 @@ class Part:
         entries = slice(where.at, where.at + where.size)
         read = self._array.oindex if isinstance(rows, np.ndarray | list) else self._array
         values = np.asarray(read[rows, entries])
-        values = values.reshape(*values.shape[:-1], *where.shape)
+        values = values.reshape((*values.shape[:-1], *where.shape))
         axis = values.ndim - len(where.shape)
         for index in inner:
             values = values[(*[slice(None)] * axis, index)]

@@ -40,8 +40,8 @@ def query(
     where: str | None = None,
     sort: str | None = None,
     limit: int | None = None,
-    columns: Sequence[str] = (),
-    group_by: Sequence[str] = (),
+    columns: str | Sequence[str] = (),
+    group_by: str | Sequence[str] = (),
     agg: str | None = None,
 ) -> "pd.DataFrame":
     """The rows of one table that satisfy `where`.
@@ -52,8 +52,8 @@ def query(
         where: an expression (see jobs.expression).
         sort: a column, with `-` in front for falling order; several separated by commas.
         limit: at most so many rows.
-        columns: which columns, in this order; by default all.
-        group_by: with `agg`, one row for each combination of these columns.
+        columns: which columns, in this order, as a list or separated by commas; by default all.
+        group_by: the same; with `agg`, one row for each combination of these columns.
         agg: for example "median(q), mean(stable), q95(seconds), count" (see jobs.aggregate).
 
     Raises:
@@ -62,6 +62,7 @@ def query(
 
     `attrs["table"]` of the answer is the name of the table that it is from.
     """
+    columns, group_by = names_in(columns), names_in(group_by)
     if group_by and not agg:
         raise JobError("--group-by and --agg go together: say what to compute, for example count")
     test = Expression(where) if where else None
@@ -82,6 +83,18 @@ def query(
     if columns:
         frame = frame[[keys[name] for name in columns]]
     return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
+
+
+def names_in(given: str | Sequence[str]) -> list[str]:
+    """Names from a list of them, or from a text with commas."""
+    if not isinstance(given, str):
+        return list(given)
+    return [name.strip() for name in _pieces(given)]
+
+
+def _pieces(text: str) -> list[str]:
+    # A comma inside quantile(x, 0.9) separates nothing.
+    return re.split(r",(?![^()]*\))", text) if text else []
 
 
 def _rows(
@@ -139,8 +152,7 @@ def find(
 
 def _keys(sort: str | None) -> dict[str, bool]:
     """'a, -b' -> {a: False, b: True}: column -> whether its order falls."""
-    # A comma inside quantile(x, 0.9) separates nothing.
-    keys = [key.strip() for key in re.split(r",(?![^()]*\))", sort)] if sort else []
+    keys = [key.strip() for key in _pieces(sort or "")]
     return {key.removeprefix("-"): key.startswith("-") for key in keys}
 
 
@@ -172,6 +184,10 @@ def _hint(store: Store, name: str, known: set[str]) -> str:
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
     if sign is not None and column in known:
         return f"; --sort={sign}{column} sorts by it"
+    arrays = {n: v.axes for n, v in store.kernel.dims.items() if v.axes and n in store.names(0)}
+    if name in arrays:
+        axes = ", ".join(("item", *arrays[name]))
+        return f": it is an array ({axes}) and no column; jobs.open_store(...)['results/0']['{name}'] has it"
     value: Any = attributes(store.results(0))["params"]
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

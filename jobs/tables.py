@@ -199,6 +199,8 @@ class Tables:
                 found = search_columns(self.store, search, *places)
             elif name in self.names():
                 found = reduced(self.groups(), name)
+            elif name == SEARCH:
+                raise JobError(f"table {name!r}: this job has no search (docs/search.md)")
             else:
                 raise JobError(f"table {name!r} unknown{nearest(name, self.names())}")
             self._tables[name] = Table(name, found)

@@ -95,6 +95,21 @@ def test_any_damage_to_any_object_is_found_and_repaired(tmp_path, finished, how)
             assert len([k for k in touched if k.startswith("run/done")]) <= 1
 
 
+def test_what_other_versions_would_make_otherwise_is_not_written(tmp_path, finished, monkeypatch):
+    """Metadata that do not go with the arrays that are there would be worse than damaged ones."""
+    path, key = tmp_path / "v.zarr", "results/0/zarr.json"
+    shutil.copytree(finished.address, path)
+    damage(path / key, "flipped", np.random.default_rng(4))
+    before = (path / key).read_bytes()
+    with monkeypatch.context() as other:
+        other.setattr("jobs.packs.MOST_OBJECTS", 0)  # as another version may have it
+        findings = {finding.key: finding.cure for finding in check(str(path), repair=True)}
+    assert findings[key].startswith("not made again: these versions")
+    assert (path / key).read_bytes() == before
+    check(str(path), repair=True)
+    assert tree_bytes(path) == tree_bytes(finished.address)
+
+
 @pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
 @pytest.mark.parametrize("folder", ["run/events", "run/sums/events"])
 def test_damage_to_what_happened_is_found_and_the_rest_kept(tmp_path, finished, folder, how):

@@ -59,6 +59,15 @@ def test_query_groups_and_prints_json(ctd):
     ]  # fmt: skip
 
 
+def test_words_given_twice_are_all_heeded(ctd):
+    once = ctd("whole.zarr", "--where", "(n == 5) and (norm > 1)", "--sort", "push,-norm", "--columns", "item,norm", "--json")  # fmt: skip
+    twice = ctd("whole.zarr", "--where", "n == 5", "--where", "norm > 1", "--sort", "push", "--sort", "-norm",
+                "--columns", "item", "--columns", "norm", "--json")  # fmt: skip
+    assert twice == once
+    assert once[0] == 0
+    assert len(json.loads(once[1])) > 3
+
+
 def test_query_writes_files(ctd, tmp_path):
     path = tmp_path / "out.parquet"
     code, out, err = ctd("whole.zarr", "--columns", "item, norm", "--to", path)

@@ -122,3 +122,28 @@ def test_a_mistake_is_told_and_nothing_is_made(make, tmp_path, mistake):
 
 def test_located_of_an_exception_without_text_or_frames():
     assert located(ValueError()) == "ValueError: "
+
+
+NAMES = {
+    "result with a slash": (('"x": Var', '"a/x": Var'), ('return {"x": s["x"]}', 'return {"a/x": s["x"]}'), "'a/x': a name without / expected"),
+    "result with a dot first": (('"x": Var', '".x": Var'), ('return {"x": s["x"]}', 'return {".x": s["x"]}'), "'.x': a name without / expected"),
+    "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}'), "'numbers.x': .*with packed. or numbers."),
+    "axis like a pack": (('Var(("unit",))', 'Var(("packed.x.entry",))'), "'packed.x.entry': .*with packed. or numbers."),
+    "result like a parameter": (('"x": Var', '"rate": Var'), ('return {"x": s["x"]}', 'return {"rate": s["x"]}'), "result 'rate' has the name of a parameter"),
+    "result like a column of items": (('"x": Var', '"row": Var'), ('return {"x": s["x"]}', 'return {"row": s["x"]}'), "result 'row' has the name"),
+    "parameter like a column of items": (("n: Static[int] = 3", "n: Static[int] = 3\n    group: Static[int] = 3"), "parameter 'group' has the name"),
+    "axis like a column": (("result, load)", 'result, load, coords=lambda inputs, shared: {"item": [1, 2, 3]})'), "axis 'item' has the name of a parameter, or of a column"),
+    "result like its axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"x": [1, 2, 3]})'), "'x' is a result and has coordinates"),
+    "axis of two lengths": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": [1, 2]})'), "axis 'unit' has length 3 in 'x' and 2 in 'the coordinates of unit'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", NAMES)
+def test_names_that_cannot_stand_beside_each_other_in_a_store(make, mistake):
+    *changes, said = NAMES[mistake]
+    text = RIGHT
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    with pytest.raises(JobError, match=said):
+        make(text)

@@ -9,6 +9,7 @@ import pytest
 from test_store import JOB, make, run, tree_bytes
 
 from jobs import objects
+from jobs.driver import Driver
 from jobs.executor import SerialExecutor
 from jobs.failure import MAX_FOUND, Failures, Search
 from jobs.gather import gather
@@ -16,8 +17,9 @@ from jobs.patience import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.plan import Shard
 from jobs.run import read_events, run_shards
 from jobs.sealed import seal
+from jobs.stop import Stop
 from jobs.store import Store
-from jobs.work import Report, fault_of
+from jobs.work import Report, Task, fault_of
 
 
 def searched(n, failing, flaky=0, confirm=2):
@@ -316,6 +318,27 @@ def test_storage_that_fails_pauses_the_run_which_then_goes_on(tmp_path, monkeypa
     assert progress.trouble is None
 
 
+def test_damaged_ids_end_their_group_and_not_the_run(tmp_path):
+    store = make(tmp_path / "d.zarr", {**JOB, "run": RUN})
+    chunk = tmp_path / "d.zarr" / "results/0/item/c/0"
+    chunk.write_bytes(bytes([chunk.read_bytes()[0] ^ 1]) + chunk.read_bytes()[1:])
+    progress = run_shards(store, SerialExecutor(1))
+    assert set(progress.failed) == {0, 1, 2, 3}
+    assert progress.shards_done == 4
+
+
+def test_a_group_that_is_given_up_is_not_tried_for_what_was_undecided(tmp_path):
+    """Of three failures, the first two wait for the storage when the third has the group given up."""
+    store = make(tmp_path / "u.zarr", {**JOB, "run": RUN})
+    driver = Driver(store, SerialExecutor(1), lambda progress: None, Stop())
+    shards = list(store.job.plan.shards())
+    for shard in shards[:2]:
+        driver.undecided.append((Task(shard), Report(shard.number, 1, "text", "trace", "error")))
+    driver._give_up(0)
+    assert driver.undecided == []
+    assert set(driver.progress.failed) >= {0, 1}
+
+
 class Flaky:
     """A function whose every other call finds a storage that fails, if `concerns` its arguments."""
 
@@ -354,8 +377,10 @@ def test_storage_that_fails_while_a_failure_is_decided(tmp_path, monkeypatch, fa
         progress = run_shards(store, executor)
         assert progress.failed == {}
         found.append((progress.failed_items, [task[:-1] for task in executor.seen]))
-    assert rows.n == 2
+    assert rows.n == 2  # failed, and was asked again
     assert layouts.n >= 2
+    errors = [event for event in read_events(store) if event["event"] == "error"]
+    assert len(errors) == sum(bool(bad(task)) for task in executor.seen)
     assert found[0] == found[1]
     assert found[0][0] or fault == "death of the whole"
 

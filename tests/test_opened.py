@@ -1,6 +1,7 @@
 """jobs.opened: the tree of a store and what can be asked of it, and a store read without ctd."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,31 @@ def test_weights_go_on_in_jax(tmp_path):
     assert gradient["wR"].shape == (6, 6)
     with pytest.raises(JobError, match="has no item 7"):
         tree.weights(7)
+
+
+def test_the_data_page_shows_how_a_network_goes_on(tmp_path):
+    params = {
+        "task": "decision",
+        "n": 6,
+        "batch_size": 4,
+        "n_batches": 2,
+        "report_every": 2,
+        "n_eval": 4,
+    }
+    job = {"kernel": "train_rnn", "params": params, "sweep": {"seeds": 4}, "run": {"microbatch": 1}}
+    executor, address = SerialExecutor(1), str(tmp_path / "train.zarr")
+    store = open_or_create(parse_job(job, "t"), str(tmp_path), "t", address, executor)
+    assert not run_shards(store, executor).failed
+    page = (EXAMPLE.parent.parent / "docs" / "data.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found = {}
+    exec(code.replace("train.zarr", address), found)
+    trials, states, outputs = (found[name] for name in ("trials", "states", "outputs"))
+    assert states.shape == (*trials.mask.shape, 6)
+    assert outputs.shape == trials.targets.shape
+    wO, bO = (store.rows(0, f"weights.{name}", 3, 4)[0] for name in ("wO", "bO"))
+    # float32 sums of six terms.
+    np.testing.assert_allclose(outputs, states @ wO.T + bO, atol=1e-5)
 
 
 def test_weights_where_none_are_stored(tree):

@@ -1,5 +1,6 @@
 """Results that share an array: what is packed, what every way to read them says, what a failed item leaves."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -99,6 +100,16 @@ def test_place_fills_every_pack_without_gap_or_overlap(shapes):
 
 ROWS = [3, slice(1, 6), slice(None), slice(0, 7, 3), np.array([5, 0, 5]), [2, 6]]
 INNER = [(), (1,), (slice(None), 2), ([1, 0],), (slice(None, None, -1), np.array([3, 1]))]
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+def test_part_reads_a_number_and_nothing(rows):
+    packed = np.arange(21.0).reshape(7, 3)
+    array = zarr.create_array({}, shape=packed.shape, chunks=(3, 3), dtype="float64")
+    array[...] = packed
+    np.testing.assert_array_equal(Part(array, Place("packed.w", 1, ()))[rows], packed[rows, 1])
+    empty = Part(array, Place("packed.w", 1, (2, 0)))[rows]
+    assert empty.shape == (*packed[rows, 1].shape, 2, 0)
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=str)
@@ -206,8 +217,29 @@ def test_an_opened_store_has_a_variable_for_each_packed_result(made):
     wide = made.rows(0, "map.wide", 0, 5)
     some = found["map.wide"].isel(item=[4, 1], column=slice(None, None, -1), row=1)
     np.testing.assert_array_equal(some, wide[[4, 1], 1, ::-1])
+    for name in made.names(0):
+        np.testing.assert_array_equal(found.isel(item=3)[name], made.rows(0, name, 3, 4)[0])
+    np.testing.assert_array_equal(found["number2"][found["big"]], made.rows(0, "number2", 2, 5))
+    assert found["number2"].variable._in_memory  # kept, as xarray keeps what it opens
+    found["map.wide"][0] = 5.0
+    assert (found["map.wide"][0] == 5.0).all()
+    np.testing.assert_array_equal(open_store(made.address)["results/0"]["map.wide"], wide)
     chosen = tree.select("big", sort="-number1")["results/0"]
     np.testing.assert_array_equal(chosen["map.wide"], wide[[4, 3, 2]])
+
+
+def test_opening_reads_the_metadata_once_however_many_groups(made, monkeypatch, tmp_path):
+    (tmp_path / "many_kernel.py").write_text(MANY)
+    grid = {"scale": [0.5], "dtype": ["float32", "float64"]}
+    spec = parse_job(JOB | {"sweep": {"grid": grid}, "keep_bits": {}}, "g")
+    executor = SerialExecutor(1)
+    store = open_or_create(spec, str(tmp_path), "g", str(tmp_path / "g.zarr"), executor)
+    run_shards(store, executor)
+    asked = []
+    monkeypatch.setattr(Store, "results", lambda self, group: asked.append(group))
+    tree = open_store(store.address)
+    assert tree["results/1"]["number1"].dtype == np.float64
+    assert asked == []
 
 
 def test_packed_results_without_ctd(made):
@@ -222,6 +254,15 @@ def test_packed_results_without_ctd(made):
             np.testing.assert_array_equal(entries.reshape(5, *shape), made.rows(0, name, 0, 5))
             if not shape:
                 np.testing.assert_array_equal(tree["items"][name], entries[:, 0])
+
+
+def test_the_format_page_shows_how_to_read_them(made):
+    page = (EXAMPLES.parent / "docs" / "store-format.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for name in ("map.wide", "number4"):
+        found = {}
+        exec(code.replace("lfads.zarr", made.address).replace("curve.eval.loss", name), found)
+        np.testing.assert_array_equal(found["curves"], made.rows(0, name, 0, 5))
 
 
 def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):

@@ -50,6 +50,21 @@ def test_query_finds_the_table_of_its_columns(store):
     assert len(found) == 6
 
 
+def test_query_takes_names_as_a_list_or_with_commas(store):
+    listed = query(store, columns=["item", "norm"], sort="norm", limit=3)
+    pd.testing.assert_frame_equal(query(store, columns="item, norm", sort="norm", limit=3), listed)
+    grouped = query(store, group_by=["n"], agg="median(norm), q90(norm)")
+    pd.testing.assert_frame_equal(
+        query(store, group_by="n", agg="median(norm), q90(norm)"), grouped
+    )
+
+
+def test_query_tells_arrays_from_unknown_columns(store):
+    said = r"unknown column 'x': it is an array \(item, component\) and no column; jobs.open_store"
+    with pytest.raises(JobError, match=said):
+        query(store, where="x > 0")
+
+
 def test_query_groups_as_pandas(store):
     asked = "median(norm), count(item), max(rate), std(norm), q25(norm), quantile(norm, 0.9), mean(norm > 2), count"
     found = query(store, group_by=["push", "n"], agg=asked, sort="-n, push")

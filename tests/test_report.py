@@ -438,13 +438,18 @@ def test_report_writes_beside_the_store_or_where_asked(ctd, store, tmp_path):
 def test_report_refuses(ctd, store, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "folder.html").mkdir()
     empty = create(tmp_path / "empty", "toy").address
     for args, said in (
         (["none.zarr"], "none.zarr: no such store"),
         ([tmp_path / "nothing"], "not a complete ctd store"),
         ([empty], "no item has been computed yet"),
         ([store.address, "--to", "/proc/none/x.html"], "/proc/none/x.html: cannot be written"),
-        ([store.address, "--to", tmp_path], "cannot be written"),
+        ([store.address, "--to", tmp_path / "folder.html"], "cannot be written"),
+        (
+            [store.address, "--to", "page.pdf"],
+            "page.pdf: the report is a page; a name that ends in .html",
+        ),
     ):
         code, _, err = ctd("report", *args)
         assert code == 2, err
