@@ -1,6 +1,7 @@
 """What can be said about a job in words and numbers: its plan, its state, a first job file."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -148,28 +149,39 @@ def history(
         for entry in entries
         if item is None or entry["item"] == item
     ]
-    committed = [m for m in store.markers() if m["shard"]["number"] == shard]
-    kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
-    found += [
-        {"time": m["started"] + m["seconds"], "event": "committed", "shard": shard}
-        | {key: m[key] for key in kept if key in m}
-        for m in committed
-    ]
+    found += [_committed(m) for m in store.markers() if m["shard"]["number"] == shard]
     return sorted(found, key=lambda event: event["time"])
 
 
+def _committed(marker: Mapping[str, Any]) -> dict[str, Any]:
+    """What the marker of a shard says, as an event."""
+    kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
+    at = {"time": marker["started"] + marker["seconds"], "event": "committed"}
+    return at | {"shard": marker["shard"]["number"]} | {k: marker[k] for k in kept if k in marker}
+
+
 def _with_killed(store: Store) -> list[dict[str, Any]]:
-    """All events, and where a driver was killed, one that says so, at its last sign of life."""
+    """All events, what was committed without one (yet), and of a driver that was killed the last sign of life."""
     events = read_events(store)
+    told = {event["shard"] for event in events if event["event"] == "done"}
+    events += [
+        _committed(marker)
+        for marker in store.markers()
+        if marker["shard"]["number"] not in told and "copied_from" not in marker
+    ]
     held, living = holder(store.objects), drivers(store)
     for run in unended(events):
         who = {name: run[name] for name in ("host", "pid")}
         same = lambda lease, who=who: lease is not None and who.items() <= lease.items()
         if any(map(same, living)):
             continue
-        times = [e["time"] for e in events if e["time"] > run["time"] and e["event"] == "run"]
-        at = held["renewed"] if held and same(held) else min(times, default=run["time"])
-        events.append({"time": max(at, run["time"]), "event": "killed", **who})
+        runs = [e["time"] for e in events if e["time"] > run["time"] and e["event"] == "run"]
+        signs = [
+            e["time"] for e in events if run["time"] <= e["time"] < min(runs, default=math.inf)
+        ]
+        if held and same(held):
+            signs.append(held["renewed"])
+        events.append({"time": max(signs), "event": "killed", **who})
     return sorted(events, key=lambda event: event["time"])
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 from test_cli import TOY, ctd, refused  # noqa: F401 (ctd is a fixture)
-from test_store import BASE
+from test_store import BASE, make
 from waiting import until
 
 from jobs import objects
+from jobs.events import Events
 from jobs.lease import Lease
-from jobs.run import SerialExecutor, open_or_create
+from jobs.report import history
+from jobs.run import SerialExecutor, open_or_create, run_shards
 from jobs.spec import read_job
 from jobs.stop import EXIT_STOPPED
 from jobs.store import Store
+from jobs.work import Task, Worker
 
 FAULTY = """
 import jax, jax.numpy as jnp, numpy as np
@@ -128,6 +131,26 @@ def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):  # noqa: F811
     lines = ctd("logs", store)[1].splitlines()
     assert [line.split()[2] for line in lines] == ["run", "killed"]
     assert f"pid={process.pid}" in lines[1]
+
+
+def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
+    """Its events of the last half minute are lost; the markers are not, and `killed` stands after them, before
+    the next run."""
+    store = make(tmp_path / "k.zarr")
+    events = Events(store)
+    events.note("run", host="elsewhere", pid=7)
+    events.flush()
+    worker = Worker(store.address)
+    for shard in list(store.job.plan.shards())[:2]:
+        assert worker.do(Task(shard)).error is None
+    before = history(store)
+    assert [event["event"] for event in before] == ["run", "committed", "committed", "killed"]
+    run_shards(store, SerialExecutor(1))
+    after = history(store)
+    assert after[:4] == before
+    kinds = [event["event"] for event in after[4:]]
+    assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("run", "end", {"done"})
+    assert len(after) == 4 + 2 + store.job.plan.n_shards - 2
 
 
 def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path):  # noqa: F811
