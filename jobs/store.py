@@ -72,6 +72,10 @@ class Store:
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = objects.plain(address), store, job
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its address, as xarray variables that read from it are on their way to other processes."""
+        return Store.open, (self.address,)
+
     @cached_property
     def kernel(self) -> Kernel:
         """The job's kernel."""

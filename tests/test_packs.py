@@ -1,5 +1,6 @@
 """Results that share an array: what is packed, what every way to read them says, what a failed item leaves."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -226,6 +227,14 @@ def test_an_opened_store_has_a_variable_for_each_packed_result(made):
     np.testing.assert_array_equal(open_store(made.address)["results/0"]["map.wide"], wide)
     chosen = tree.select("big", sort="-number1")["results/0"]
     np.testing.assert_array_equal(chosen["map.wide"], wide[[4, 3, 2]])
+
+
+def test_a_variable_that_is_not_read_yet_goes_to_other_processes(made):
+    tree = open_store(made.address)
+    assert tree.store.kernel.name == "many"  # has functions without a name, which cannot be pickled
+    copy = pickle.loads(pickle.dumps(tree["results/0"]["map.wide"].isel(item=[2, 0])))
+    assert not copy.variable._in_memory
+    np.testing.assert_array_equal(copy, made.rows(0, "map.wide", 0, 3)[[2, 0]])
 
 
 def test_opening_reads_the_metadata_once_however_many_groups(made, monkeypatch, tmp_path):
