@@ -50,7 +50,7 @@ def ends_as(store, whole):
     ("when", "what", "nth"),
     [
         ("after", "run/checkpoints", 33),
-        ("before", "results/0/search_", 1),  # decided, and being written
+        ("before", "results/0/status/c/0", 1),  # decided, and being written
     ],
 )
 def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
