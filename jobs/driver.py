@@ -253,8 +253,8 @@ class Driver:
         self.events.note("decision", group=group, text=f"{n} shards {text}")
 
     def _abandon(self, which: Callable[[Shard], bool], text: str) -> int:
-        undecided = [task for task, _ in self.undecided if which(self.shards[task.shard.number])]
-        self.undecided = [pair for pair in self.undecided if pair[0] not in undecided]
+        undecided = [task for task, _ in self.undecided if which(task.shard)]
+        self.undecided = [pair for pair in self.undecided if not which(pair[0].shard)]
         dropped = [*self.queue.drop(which), *self.barrier.drop(which), *undecided]
         self.progress.failed |= {task.shard.number: text for task in dropped}
         return len(dropped)

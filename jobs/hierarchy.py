@@ -12,8 +12,6 @@ from jobs.packs import as_attribute, by_pack, place
 from jobs.plan import Group, GroupLayout, Items, chunk_shape
 from jobs.spec import JobSpec
 
-STATUS = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
-
 
 def create_group(
     root: zarr.Group,
@@ -58,7 +56,8 @@ def create_group(
     for pack, names in by_pack(packed).items():
         like = np.empty(sum(packed[n].size for n in names), shapes[names[0]].dtype)
         specs[pack] = Var((f"{pack}.entry",), "1", "results side by side, see `packed`"), like
-    specs["status"] = STATUS, np.zeros((), np.int8)
+    about_status = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
+    specs["status"] = about_status, np.zeros((), np.int8)
     for name, (var, shape) in specs.items():
         # One object a shard; a large one is cut inside, so that an item is read without the rest.
         whole = (layout.shard_items, *(max(1, k) for k in shape.shape))

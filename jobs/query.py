@@ -62,7 +62,7 @@ def query(
 
     `attrs["table"]` of the answer is the name of the table that it is from.
     """
-    columns, group_by = names_in(columns), names_in(group_by)
+    columns, group_by = _names(columns), _names(group_by)
     if group_by and not agg:
         raise JobError("--group-by and --agg go together: say what to compute, for example count")
     test = Expression(where) if where else None
@@ -85,16 +85,12 @@ def query(
     return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
 
 
-def names_in(given: str | Sequence[str]) -> list[str]:
+def _names(given: str | Sequence[str]) -> list[str]:
     """Names from a list of them, or from a text with commas."""
     if not isinstance(given, str):
         return list(given)
-    return [name.strip() for name in _pieces(given)]
-
-
-def _pieces(text: str) -> list[str]:
     # A comma inside quantile(x, 0.9) separates nothing.
-    return re.split(r",(?![^()]*\))", text) if text else []
+    return [name.strip() for name in re.split(r",(?![^()]*\))", given)] if given else []
 
 
 def _rows(
@@ -152,8 +148,7 @@ def find(
 
 def _keys(sort: str | None) -> dict[str, bool]:
     """'a, -b' -> {a: False, b: True}: column -> whether its order falls."""
-    keys = [key.strip() for key in _pieces(sort or "")]
-    return {key.removeprefix("-"): key.startswith("-") for key in keys}
+    return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
 
 
 def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
@@ -184,10 +179,9 @@ def _hint(store: Store, name: str, known: set[str]) -> str:
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
     if sign is not None and column in known:
         return f"; --sort={sign}{column} sorts by it"
-    arrays = {n: v.axes for n, v in store.kernel.dims.items() if v.axes and n in store.names(0)}
-    if name in arrays:
-        axes = ", ".join(("item", *arrays[name]))
-        return f": it is an array ({axes}) and no column; jobs.open_store(...)['results/0']['{name}'] has it"
+    if name in store.names(0) and (axes := store.kernel.dims[name].axes):
+        shape = ", ".join(("item", *axes))
+        return f": it is an array ({shape}) and no column; jobs.open_store(...)['results/0']['{name}'] has it"
     value: Any = attributes(store.results(0))["params"]
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

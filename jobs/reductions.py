@@ -7,7 +7,7 @@ gather:
     - {name: counts, by: [n]}                                             how many items ended how
     - {name: histogram, of: q, bins: 50, log: true}                       how a value is distributed
 
-Each makes a table of the store, reduced/TABLE, called `table` or else by the reduction's name. `best`,
+Each makes a table of the store, reduced/SEARCH_TABLE, called `table` or else by the reduction's name. `best`,
 `seeds` and `histogram` are of the items whose status is *done* and whose value is finite.
 """
 
@@ -21,6 +21,7 @@ from ctd.combinations import combinations
 from ctd.kernel import Kernel
 from jobs.arrays import DONE
 from jobs.errors import JobError, explain, nearest
+from jobs.search.records import SEARCH_TABLE
 from jobs.spec import JobSpec
 
 DRAWN = 1 << 24
@@ -249,7 +250,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
         raise JobError(explain(error, where, known)) from None
     columns, numbers = _column_names(spec, kernel)
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
-    taken |= {"search"} if spec.search else set()
+    taken |= {SEARCH_TABLE} if spec.search else set()
     for k, one in enumerate(found):
         for field, column in one.named():
             allowed = numbers if field in one.numbers else columns

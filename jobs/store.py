@@ -42,11 +42,7 @@ from zarr.buffer.cpu import Buffer
 
 from ctd.kernel import Kernel
 from jobs import objects
-from jobs.arrays import (
-    FAILED,
-    attributes,
-    fill_value,
-)
+from jobs.arrays import FAILED, attributes, fill_value
 from jobs.errors import JobError
 from jobs.hierarchy import create_group
 from jobs.job import CREATING, FORMAT, JOB, Job, read_job, write_job

@@ -24,6 +24,7 @@ from jobs.gather import reduction_tables, require_rows
 from jobs.objects import is_storage_error
 from jobs.readers import ALL, Columns, Rows, child, reduced, stored, vectors
 from jobs.sealed import sums_key
+from jobs.search.records import SEARCH_TABLE
 from jobs.search.table import search_columns
 from jobs.store import Store
 
@@ -35,8 +36,6 @@ BLOCK = 1 << 22
 
 FEW = 1000
 """One row of so many is read without keeping the whole column, at half the time."""
-
-SEARCH = "search"
 
 READERS = 8
 """Columns that are read at a time: two cores decode, or an object store is waited for."""
@@ -181,7 +180,7 @@ class Tables:
         axes = [var.axes[0] for var in kernel.reduced.values() if var.axes]
         for _, group in self.groups():
             axes += [dims[0] for name, dims in vectors(group) if name != dims[0]]
-        searched = [SEARCH] if self.store.job.spec.search else []
+        searched = [SEARCH_TABLE] if self.store.job.spec.search else []
         return list(
             dict.fromkeys(["items", *axes, *reduction_tables(self.store), *searched, "shards"])
         )
@@ -193,13 +192,13 @@ class Tables:
                 found = stored(child(self.root, name), name.removesuffix("s"))
             elif name in (further := reduction_tables(self.store)):
                 found = stored(child(self.root, further[name]), name)
-            elif name == SEARCH and (search := self.store.job.spec.search):
+            elif name == SEARCH_TABLE and (search := self.store.job.spec.search):
                 items = self["items"]
                 places = (as_array(items.read(column)) for column in ("item", "group", "row"))
                 found = search_columns(self.store, search, *places)
             elif name in self.names():
                 found = reduced(self.groups(), name)
-            elif name == SEARCH:
+            elif name == SEARCH_TABLE:
                 raise JobError(f"table {name!r}: this job has no search (docs/search.md)")
             else:
                 raise JobError(f"table {name!r} unknown{nearest(name, self.names())}")

@@ -31,15 +31,15 @@ def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
     places = places_of(dataset.attrs)
     if not places:
         return dataset
-    found = dataset.drop_vars(by_pack(places))
+    found = {}
     for name, where in places.items():
         about = dict(dataset.attrs["packed"][where.pack][name])
         axes = ("item", *about.pop("axes"))
         attrs = {key: value for key, value in about.items() if key not in ("at", "shape")}
         shape = (dataset.sizes["item"], *where.shape)
-        lazy: Any = _Lazy(store, group, name, shape, dataset[where.pack].dtype)
+        lazy: Any = _Lazy(store, group, name, shape, dataset.variables[where.pack].dtype)
         # As xarray wraps what it opens itself: kept once it is read, and a copy once it is written to.
         data: Any = indexing.LazilyIndexedArray(lazy)
         data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(data))
         found[name] = xr.Variable(axes, data, attrs)
-    return found
+    return dataset.drop_vars(by_pack(places)).assign(found)

@@ -21,6 +21,9 @@ import numpy as np
 from ctd.kernel import Kernel, Outcome, Var
 from jobs.search.spec import Halving, Population
 
+SEARCH_TABLE = "search"
+"""The table that jobs.search.table makes of it, by its name in a query."""
+
 
 def searched(kernel: Kernel, search: Halving | Population | None) -> Kernel:
     """The kernel with what a search adds to its results and outcomes."""

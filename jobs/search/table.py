@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jobs.readers import Columns, Read
+from jobs.search.records import SEARCH_TABLE
 from jobs.search.spec import Halving, Population
 from jobs.store import Store
 
@@ -26,7 +27,7 @@ def search_columns(
     parts = [take(g) for g in numbers] or [_of_group(store, search, 0, ids, rows)]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     reads: dict[str, Read] = {name: values.__getitem__ for name, values in found.items()}
-    return Columns("search", len(found["item"]), reads, list(found))
+    return Columns(SEARCH_TABLE, len(found["item"]), reads, list(found))
 
 
 def _of_group(
