@@ -162,14 +162,20 @@ the rates tanh(h). This is the network of Sompolinsky, Crisanti & Sommers 1988 w
 
 # --- GRU, as in the tutorials of computation through dynamics -------------------------------------
 
-CANDIDATE_BIAS = 0.5
+UPDATE_BIAS = 0.5
+"""What `gru` adds to the update gate: a state is kept for some steps before anything is learned."""
 
 
-def _gru_step(w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
-    gates = jax.nn.sigmoid(w["wRUHX"] @ jnp.concatenate([h, x]) + w["bRU"])
-    r, u = jnp.split(gates, 2)
-    c = jnp.tanh(w["wCHX"] @ jnp.concatenate([r * h, x]) + w["bC"] + CANDIDATE_BIAS)
-    return u * h + (1 - u) * c
+def _gru_step(update: float, candidate: float) -> Callable[[Weights, jax.Array, jax.Array], Any]:
+    """The step of a GRU with these constants added inside the update gate and the candidate."""
+
+    def step(w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
+        r, u = jnp.split(w["wRUHX"] @ jnp.concatenate([h, x]) + w["bRU"], 2)
+        r, u = jax.nn.sigmoid(r), jax.nn.sigmoid(u + update)
+        c = jnp.tanh(w["wCHX"] @ jnp.concatenate([r * h, x]) + w["bC"] + candidate)
+        return u * h + (1 - u) * c
+
+    return step
 
 
 def _gru_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
@@ -198,29 +204,40 @@ def _gru_infer(w: Weights) -> tuple[int, int]:
     return n, columns - n
 
 
+GRU_AXES = {
+    "wRUHX": ("reset_update", "unit_and_input"),
+    "bRU": ("reset_update",),
+    "wCHX": ("unit", "unit_and_input"),
+    "bC": ("unit",),
+}
+
 gru = Cell(
     "gru",
-    _gru_step,
+    _gru_step(UPDATE_BIAS, 0.0),
     _gru_shapes,
-    {
-        "wRUHX": ("reset_update", "unit_and_input"),
-        "bRU": ("reset_update",),
-        "wCHX": ("unit", "unit_and_input"),
-        "bC": ("unit",),
-    }
-    | READOUT_AXES,
+    GRU_AXES | READOUT_AXES,
     _gru_infer,
     _gru_draw,
 )
 """The gated recurrent unit of the google-research/computation-thru-dynamics tutorials::
 
+    r, u = wRUHX [h; x] + bRU
+    c    = tanh(wCHX [sigmoid(r) h; x] + bC)
+    F    = sigmoid(u + 0.5) h + (1 - sigmoid(u + 0.5)) c
+
+So since 2020-01-08 (their commits bee7219, 7428c7a, 5628c69); files written before are of the cell
+`gru_candidate_bias`. Unlike in `gru_torch` the reset gate acts on h before the recurrent product
+(Cho et al. 2014).
+"""
+
+gru_candidate_bias = gru._replace(name="gru_candidate_bias", step=_gru_step(0.0, 0.5))
+"""The same tutorials' GRU as it was before 2020-01-08, with the 0.5 inside the candidate's tanh::
+
     r, u = sigmoid(wRUHX [h; x] + bRU)
     c    = tanh(wCHX [r h; x] + bC + 0.5)
     F    = u h + (1 - u) c
 
-The 0.5 stands inside the candidate's tanh. Those tutorials call it a bias on the forget gate, but
-this is where they add it, and weight files written by them give their numbers only so. Unlike in
-`gru_torch` the reset gate acts on h before the recurrent product (Cho et al. 2014).
+It is `gru` with bC + 0.5 for bC, and the update gate's half of bRU less 0.5.
 """
 
 
@@ -312,7 +329,7 @@ lstm = Cell(
     h' = sigmoid(o) tanh(c')
 """
 
-CELLS = {cell.name: cell for cell in (vanilla, gru, gru_torch, lstm, leaky)}
+CELLS = {cell.name: cell for cell in (vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky)}
 
 
 # --- any cell -------------------------------------------------------------------------------------
@@ -334,6 +351,14 @@ def readout(cell: Cell, params: Weights, h: jax.Array) -> jax.Array:
     return params["wO"] @ cell.hidden(h) + params["bO"]
 
 
+def initial_state(cell: Cell, params: Weights, dtype: Any) -> jax.Array:
+    """(state,) the network's own h0, or zeros of `dtype` where it has none."""
+    if "h0" in params:
+        return jnp.asarray(params["h0"])
+    n, _ = cell.infer(params)
+    return jnp.zeros(cell.state_size(n), dtype)
+
+
 def run(
     cell: Cell, params: Weights, inputs: jax.Array, h0: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -347,9 +372,7 @@ def run(
         states (time, state) and outputs (time, n_out).
     """
     if h0 is None:
-        n, _ = cell.infer(params)
-        h0 = params.get("h0")
-        h0 = jnp.zeros(cell.state_size(n), inputs.dtype) if h0 is None else jnp.asarray(h0)
+        h0 = initial_state(cell, params, inputs.dtype)
 
     def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = cell.step(params, h, x)

@@ -85,12 +85,24 @@ def write_hdf5(
 def read_weights(path: str | Path, cell: str | None = None) -> dict[str, np.ndarray]:
     """The weights of a network, checked against the cell's shapes where `cell` is given.
 
-    Raises ValueError, naming file and weight.
+    Raises ValueError, naming file and weight, also where the file's attribute `cell` names another one.
     """
     weights = read_hdf5(path)
     if cell is not None:
         check_params(cell, weights, str(path))
+        _check_written_as(path, cell)
     return weights
+
+
+def _check_written_as(path: str | Path, cell: str) -> None:
+    """Some cells have weights of the same names: what the file says of itself must agree."""
+    with h5py.File(path, "r") as file:
+        written = file.attrs.get("cell", cell)
+    if written != cell:
+        raise ValueError(
+            f"{path}: says that it holds the weights of cell {written}, but cell {cell} is given; "
+            f"use cell: {written}"
+        )
 
 
 def write_weights(path: str | Path, weights: Mapping[str, Any], cell: str) -> None:

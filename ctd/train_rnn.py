@@ -45,7 +45,7 @@ EVAL_SEED = 20_000
 class Network(Params):
     """One network to train."""
 
-    cell: Static[CellName] = Field("gru", description="vanilla, gru, gru_torch, lstm or leaky")
+    cell: Static[CellName] = Field("gru", description=", ".join(CELLS))
     task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
     n: Static[int] = Field(100, gt=0, description="units")
     batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")

@@ -31,12 +31,13 @@ def numpy_step(name, w, h, x):
         return (1 - w["alpha"]) * h + w["alpha"] * (w["wR"] @ np.tanh(h) + w["wI"] @ x + w["bR"])
     n = len(h)
     a = w["wRUHX"][:, :n] @ h + w["wRUHX"][:, n:] @ x + w["bRU"]
-    r, u = sigmoid(a[:n]), sigmoid(a[n:])
-    c = np.tanh(w["wCHX"][:, :n] @ (r * h) + w["wCHX"][:, n:] @ x + w["bC"] + 0.5)
+    in_update, in_candidate = (0.5, 0.0) if name == "gru" else (0.0, 0.5)
+    r, u = sigmoid(a[:n]), sigmoid(a[n:] + in_update)
+    c = np.tanh(w["wCHX"][:, :n] @ (r * h) + w["wCHX"][:, n:] @ x + w["bC"] + in_candidate)
     return u * h + (1 - u) * c
 
 
-@pytest.mark.parametrize("name", ["vanilla", "leaky", "gru"])
+@pytest.mark.parametrize("name", ["vanilla", "leaky", "gru", "gru_candidate_bias"])
 def test_step_numpy(name):
     with jax.enable_x64(True):
         weights = network(name, dtype=jnp.float64)
@@ -47,6 +48,16 @@ def test_step_numpy(name):
         np.testing.assert_allclose(
             got, numpy_step(name, plain, np.asarray(h), np.asarray(x)), 1e-12
         )
+
+
+def test_gru_conventions_are_one_family():
+    """The bias moves from the candidate to the update gate: the same network, to rounding."""
+    with jax.enable_x64(True):
+        old = network("gru_candidate_bias", dtype=jnp.float64)
+        new = old | {"bC": old["bC"] + 0.5, "bRU": old["bRU"].at[N:].add(-0.5)}
+        inputs = jax.random.normal(jax.random.key(1), (50, N_IN), jnp.float64)
+        states, _ = run(get_cell("gru_candidate_bias"), old, inputs)
+        np.testing.assert_allclose(run(get_cell("gru"), new, inputs)[0], states, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["gru_torch", "lstm"])
@@ -97,7 +108,7 @@ def test_init_shapes_and_scales(name):
     check_params(name, weights, "here")
     assert sizes(name, weights) == (200, 50, N_OUT)
     assert weights["h0"].shape == (cell.state_size(200),)
-    if name == "gru":
+    if "wCHX" in weights:
         recurrent, inputs = weights["wCHX"][:, :200], weights["wCHX"][:, 200:]
     else:
         recurrent = weights["wR" if "wR" in weights else "weight_hh"]

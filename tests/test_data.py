@@ -131,6 +131,16 @@ def test_read_weights_wrong_cell(tmp_path):
         read_weights(tmp_path / "w.h5", "vanilla")
 
 
+def test_read_weights_heeds_the_cell_that_a_file_names(tmp_path):
+    """Both GRUs of the tutorials have the same names; a file that says which is not read as the other."""
+    write_weights(tmp_path / "w.h5", weights(), "gru_candidate_bias")
+    assert set(read_weights(tmp_path / "w.h5", "gru_candidate_bias")) == set(weights())
+    with pytest.raises(
+        ValueError, match=r"w\.h5: says .* cell gru_candidate_bias, but cell gru is"
+    ):
+        read_weights(tmp_path / "w.h5", "gru")
+
+
 TRIALS = {
     "none known": ({}, "holds none of inputs, hiddens"),
     "axes": ({"hiddens": np.ones((4, 5))}, r"hiddens has the shape \(4, 5\), it needs the axes"),

@@ -115,9 +115,9 @@ def sigmoid(x):
 def np_gru(w, h, x):
     """The GRU of the computation-thru-dynamics tutorials, for one trial."""
     n = len(h)
-    gates = sigmoid(w["wRUHX"] @ np.concatenate([h, x]) + w["bRU"])
-    r, u = gates[:n], gates[n:]
-    c = np.tanh(w["wCHX"] @ np.concatenate([r * h, x]) + w["bC"] + 0.5)
+    gates = w["wRUHX"] @ np.concatenate([h, x]) + w["bRU"]
+    r, u = sigmoid(gates[:n]), sigmoid(gates[n:] + 0.5)
+    c = np.tanh(w["wCHX"] @ np.concatenate([r * h, x]) + w["bC"])
     return u * h + (1 - u) * c
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, check_params, get_cell, run
-from ctd.data import read_hdf5
+from ctd.cells import CELLS, Cell, get_cell, run
+from ctd.data import read_hdf5, read_weights
 
 Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """F(weights, state, input) -> the next state."""
@@ -84,9 +84,8 @@ def load(inputs: Any) -> Network:
     found = find_cell(inputs.cell)
     weights: dict[str, Any] = {}
     if inputs.weights is not None:
-        weights = read_hdf5(inputs.weights)
-        if isinstance(found, Cell) and found is CELLS.get(found.name):
-            check_params(inputs.cell, weights, inputs.weights)
+        known = isinstance(found, Cell) and found is CELLS.get(found.name)
+        weights = read_weights(inputs.weights, inputs.cell if known else None)
     elif isinstance(found, Cell):
         raise ValueError(f"weights: cell {inputs.cell} needs a file of weights")
     if inputs.candidates is None:

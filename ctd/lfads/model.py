@@ -7,8 +7,8 @@
     f_t = W g_t, rows of W of norm 1                                                   factors
     log rates = V f_t + b   (or mean and log variance, for a Gaussian likelihood)
 
-The controller's input at step t is the encoder's states and f_{t-1}; without a controller there are no u_t.
-All cells are `ctd.cells.gru`, whose states stay within [-1, 1] or shrink towards it, so that none is clipped.
+The controller's input at step t is the encoder's states and f_{t-1}, with f_0 = W g_0 as in the original
+TensorFlow code (the tutorial starts from zeros); without a controller there are no u_t. All cells are `ctd.cells.gru`, whose states stay within [-1, 1] or shrink towards it, so that none is clipped.
 
 Arrays are (time, trial, feature); all trials of a minibatch are one product. What does not depend on the
 recurrence is computed before or after a scan, for all steps in one product: the data's part of the inputs
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ctd.cells import CANDIDATE_BIAS
+from ctd.cells import UPDATE_BIAS
 from ctd.lfads.recurrence import Drives, Gru, Loop, Units, masked, product, run_gru, run_loop
 
 Tree = Any
@@ -247,7 +247,7 @@ def _run_encoder(cell: Tree, data: jax.Array, reverse: bool = False) -> jax.Arra
 def _recurrent(cell: Tree) -> Gru:
     n = cell["wCHX"].shape[0]
     weights = Units(cell["wRUHX"][:, :n].T, cell["wCHX"][:, :n].T)
-    return Gru(weights, jnp.concatenate([cell["bRU"], cell["bC"] + CANDIDATE_BIAS]))
+    return Gru(weights, jnp.concatenate([cell["bRU"].at[n:].add(UPDATE_BIAS), cell["bC"]]))
 
 
 def _inputs(cell: Tree, start: int = 0, stop: int | None = None) -> jax.Array:
