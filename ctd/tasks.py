@@ -83,11 +83,17 @@ def batch(task: Task, key: jax.Array, n: int, dtype: Any = jnp.float32) -> Trial
 class WhiteNoise(Task):
     """A task on x_t = b + s xi_t / sqrt(dt), xi_t ~ N(0, 1), dt = duration / n_steps.
 
-    b is drawn once a trial. The sums below leave out the factor dt, so that targets are of order 1.
+    b is drawn once a trial. As in the tutorials of computation through dynamics it is
+
+        b = 2 bias (xi - 1/2), xi ~ N(0, 1)
+
+    normal with mean -bias and deviation 2 bias; with `centred`, b = 2 bias xi. The sums below leave out
+    the factor dt, so that targets are of order 1.
     """
 
     duration: float = Field(1.0, gt=0, description="length of a trial (s)")
     bias: float = Field(0.01, ge=0, description="scale of the mean input b")
+    centred: bool = Field(False, description="whether b has mean 0 over trials, rather than -bias")
     sd: float = Field(0.025, ge=0, description="standard deviation s of the noise over 1 s")
 
     @property
@@ -98,6 +104,12 @@ class WhiteNoise(Task):
     def n_out(self) -> int:
         return 1
 
+    def mean_input(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        """b of one trial, or of several streams."""
+        xi: jax.Array = jax.random.normal(key, shape, dtype)
+        b: jax.Array = 2 * self.bias * (xi if self.centred else xi - 0.5)
+        return b
+
     def noise(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """s xi / sqrt(dt)"""
         dt = self.duration / self.n_steps
@@ -107,30 +119,27 @@ class WhiteNoise(Task):
 
 
 class Integrator(WhiteNoise):
-    """Integrate the noise: target z_t = sum_{s <= t} x_s; b ~ uniform(-bias, bias)."""
+    """Integrate the noise: target z_t = sum_{s <= t} x_s."""
 
     name = "integrator"
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_bias, key_noise = jax.random.split(key)
-        b = jax.random.uniform(key_bias, (), dtype, -self.bias, self.bias)
-        x = b + self.noise(key_noise, (self.n_steps,), dtype)
+        x = self.mean_input(key_bias, (), dtype) + self.noise(key_noise, (self.n_steps,), dtype)
         return Trial(x[:, None], jnp.cumsum(x)[:, None], jnp.ones(self.n_steps, dtype))
 
 
 class Decision(WhiteNoise):
     """Say at the last step whether the noise summed to more than 0: target +1 or -1 there.
 
-    b = 2 bias (xi - 1/2) with xi ~ N(0, 1), as in the fixed-point tutorial of computation through
-    dynamics: its mean is -bias, so that with the defaults 62 % of the targets are -1.
+    With the defaults 62 % of the targets are -1, since b has mean -bias.
     """
 
     name = "decision"
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_bias, key_noise = jax.random.split(key)
-        b = 2 * self.bias * (jax.random.normal(key_bias, (), dtype) - 0.5)
-        x = b + self.noise(key_noise, (self.n_steps,), dtype)
+        x = self.mean_input(key_bias, (), dtype) + self.noise(key_noise, (self.n_steps,), dtype)
         last = jnp.zeros(self.n_steps, dtype).at[-1].set(1)
         choice = jnp.where(jnp.sum(x) > 0, 1, -1).astype(dtype)
         return Trial(x[:, None], (choice * last)[:, None], last)
@@ -139,8 +148,7 @@ class Decision(WhiteNoise):
 class ContextualIntegrator(WhiteNoise):
     """Integrate the one of two noise streams that a one-hot context names (cf. Mante et al. 2013).
 
-    Inputs: stream 1, stream 2, context 1, context 2. The biases of the streams are independent and
-    distributed as in `Decision`.
+    Inputs: stream 1, stream 2, context 1, context 2. The streams' b are independent.
     """
 
     name = "contextual_integrator"
@@ -151,8 +159,7 @@ class ContextualIntegrator(WhiteNoise):
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_bias, key_noise, key_context = jax.random.split(key, 3)
-        b = 2 * self.bias * (jax.random.normal(key_bias, (2,), dtype) - 0.5)
-        x = b + self.noise(key_noise, (self.n_steps, 2), dtype)
+        x = self.mean_input(key_bias, (2,), dtype) + self.noise(key_noise, (self.n_steps, 2), dtype)
         context = jax.nn.one_hot(jax.random.bernoulli(key_context).astype(int), 2, dtype=dtype)
         inputs = jnp.concatenate([x, jnp.tile(context, (self.n_steps, 1))], axis=1)
         targets = jnp.cumsum(x @ context)[:, None]
@@ -198,7 +205,9 @@ class ChaoticGenerator(Task):
     """Produce the activity of a random chaotic network, the target of FORCE learning.
 
     The target is z = J_o tanh(a) of tau da/dt = -a + J tanh(a), J ~ N(0, g^2 / n_units) with g > 1
-    (Sompolinsky et al. 1988; Sussillo & Abbott 2009), by Euler steps. Network and initial state
+    (Sompolinsky et al. 1988; Sussillo & Abbott 2009), by Euler steps. These are random projections of
+    the rates, of variance below 1; the FORCE notebook of computation-thru-dynamics takes the rates
+    of single units, and feeds outputs back: `ctd.series.chaotic_network`. Network and initial state
     come from `network_seed` alone: every trial has the same target. The one input is 1 at the first
     step.
     """
@@ -337,7 +346,7 @@ def spikes_from_rates(key: jax.Array, rates: jax.Array, dt: float) -> jax.Array:
 
 
 def spikes_from_states(
-    key: jax.Array, states: jax.Array, dt: float, max_rate: float = 20.0
+    key: jax.Array, states: jax.Array, dt: float, max_rate: float = 80.0
 ) -> tuple[jax.Array, jax.Array]:
     """(spike counts, rates in spikes/s) of neurons that follow a network's units.
 

@@ -62,14 +62,17 @@ def test_trial_is_pure():
 
 
 def test_white_noise_statistics():
-    """The tutorials' numbers: b ~ U(-0.01, 0.01), noise of 0.025 / sqrt(1 / 25) = 0.125."""
+    """The tutorials' numbers: b ~ N(-0.01, 0.02^2), noise of 0.025 / sqrt(1 / 25) = 0.125."""
     x = draw(tasks.Integrator()).inputs[:, :, 0]
     # Tolerances are 5 standard errors of 4096 x 25 normals, and of 4096 trial means.
-    np.testing.assert_allclose(x.std(), 0.125, rtol=5 / (2 * x.size) ** 0.5 + 0.002)
-    assert abs(x.mean()) < 5 * 0.025 / N**0.5
-    quiet = draw(tasks.Integrator(sd=0)).inputs[:, 0, 0]
-    assert np.abs(quiet).max() <= 0.01
-    np.testing.assert_allclose(quiet.std(), 0.01 / 3**0.5, rtol=0.05)
+    within = (x - x.mean(1, keepdims=True)).std() * (25 / 24) ** 0.5
+    np.testing.assert_allclose(within, 0.125, rtol=5 / (2 * x.size) ** 0.5)
+    # A trial's mean has variance 0.125^2 / 25 + 0.02^2 = 0.032^2.
+    assert abs(x.mean() + 0.01) < 5 * 0.032 / N**0.5
+    for centred, mean in ((False, -0.01), (True, 0.0)):
+        quiet = draw(tasks.Integrator(sd=0, centred=centred)).inputs[:, 0, 0]
+        np.testing.assert_allclose(quiet.mean(), mean, atol=5 * 0.02 / N**0.5)
+        np.testing.assert_allclose(quiet.std(), 0.02, rtol=0.06)
 
 
 def test_integrator_targets():
@@ -87,10 +90,6 @@ def test_decision_targets():
     # The sum has mean -0.25 and variance 25 x 0.125^2 + 0.5^2: Phi(0.25 / 0.8) = 0.62.
     assert abs((trials.targets[:, -1] == -1).mean() - 0.622) < 5 * 0.5 / N**0.5
     np.testing.assert_array_equal(trials.mask, np.tile(np.eye(25)[-1], (N, 1)))
-    quiet = draw(tasks.Decision(sd=0)).inputs[:, 0, 0]
-    # b = 2 bias (xi - 1/2): mean -bias, standard deviation 2 bias.
-    np.testing.assert_allclose(quiet.mean(), -0.01, atol=5 * 0.02 / N**0.5)
-    np.testing.assert_allclose(quiet.std(), 0.02, rtol=0.06)
 
 
 def test_contextual_targets():
