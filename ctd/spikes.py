@@ -5,12 +5,13 @@
     count_t ~ Poisson(rate_t step_s)            one bin a step
 
 An item is a set of trials drawn with its own key. The results have the names that `lfads` reads, so that
-`data: {stage: spikes, part: results}` hands them on: the tutorial of LFADS (google-research,
-computation-thru-dynamics) makes its data so, and the true rates and inputs are known.
+`data: {stage: spikes, part: results}` hands them on; true rates, inputs and states are known. With
+`initial: line` these are the data of the tutorial of LFADS (google-research,
+computation-thru-dynamics): every trial starts at a state of its own on the network's line attractor.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import get_cell, run, sizes
+from ctd.cells import CELLS, Cell, get_cell, initial_state, run, sizes
 from ctd.data import read_weights
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.plots import Axis, Image, Plot, Scale
@@ -28,15 +29,22 @@ LARGEST = 65_535
 """Counts are stored in 16 bits."""
 LARGEST_MEAN = 60_000
 """Counts of that mean stay below `LARGEST` by 20 standard deviations."""
+LEAD = 7
+"""Steps of input that spread the states along a line attractor; the tutorial's number."""
 
 
 class Spikes(Params):
     """One set of trials."""
 
-    cell: Static[CellName] = Field("gru", description="vanilla, gru, gru_torch, lstm or leaky")
+    cell: Static[CellName] = Field("gru", description=", ".join(CELLS))
     weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
     task: Static[tasks.AnyTask] = Field(
         tasks.Integrator(), description=f"what drives the network: {tasks.NAMES}"
+    )
+    initial: Static[Literal["h0", "line"]] = Field(
+        "h0",
+        description="where a trial starts: at the network's h0; or, spread along a line attractor, at the "
+        f"state after {LEAD} steps of another trial's input and one without input",
     )
     n_train: Static[int] = Field(1024, gt=0, description="trials to train on")
     n_eval: Static[int] = Field(256, gt=0, description="trials to evaluate with")
@@ -46,7 +54,7 @@ class Spikes(Params):
         description="how many of the network's units are recorded, the first ones; none: all",
     )
     step_s: Traced[float] = Field(0.04, gt=0, description="length of a step and of a bin (s)")
-    max_rate: Traced[float] = Field(20.0, gt=0, description="rate of a unit at its largest (1/s)")
+    max_rate: Traced[float] = Field(80.0, gt=0, description="rate of a unit at its largest (1/s)")
     seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: other trials and spikes")
 
     @model_validator(mode="after")
@@ -54,6 +62,10 @@ class Spikes(Params):
         if self.max_rate * self.step_s > LARGEST_MEAN:
             raise ValueError(
                 f"max_rate, step_s: {self.max_rate * self.step_s:g} spikes a bin; {LARGEST_MEAN} are the most"
+            )
+        if self.initial == "line" and self.task.n_steps < LEAD:
+            raise ValueError(
+                f"initial: line takes {LEAD} steps of a trial, but the task's have n_steps = {self.task.n_steps}"
             )
         return self
 
@@ -77,13 +89,26 @@ def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return weights, np.arange(inputs.n_units or n)
 
 
+def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int) -> jax.Array:
+    """(n, state) what each trial starts from, before its first step."""
+    h0 = initial_state(cell, weights, static.dtype)
+    if static.initial == "h0":
+        return jnp.tile(h0, (n, 1))
+    inputs = tasks.batch(static.task, key, n, static.dtype).inputs[:, :LEAD]
+    # Without input the network falls back to the line.
+    inputs = jnp.pad(inputs, ((0, 0), (0, 1), (0, 0)))
+    return jax.vmap(lambda x: run(cell, weights, x, h0)[0][-1])(inputs)
+
+
 def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
     """All trials of an item; only those for evaluation come with the truth."""
     weights, units = shared
     cell = get_cell(static.cell)
     key_trials, key_spikes = jax.random.split(jax.random.fold_in(key, traced.seed))
-    trials = tasks.batch(static.task, key_trials, static.n_train + static.n_eval, static.dtype)
-    states, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
+    total = static.n_train + static.n_eval
+    trials = tasks.batch(static.task, key_trials, total, static.dtype)
+    start = initial_states(static, cell, weights, jax.random.fold_in(key_trials, 1), total)
+    states, outputs = jax.vmap(lambda x, h: run(cell, weights, x, h))(trials.inputs, start)
     followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., units]
     counts, rates = tasks.spikes_from_states(key_spikes, followed, traced.step_s, traced.max_rate)
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
@@ -93,6 +118,8 @@ def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax
         "eval": counts[n:],
         "eval_rates": rates[n:] * traced.step_s,
         "eval_inputs": trials.inputs[n:],
+        "eval_states": states[n:],
+        "eval_initial_states": start[n:],
         "mean_rate": rates.mean(),
     }
     if outputs.shape[-1]:  # else the network has no readout
@@ -138,6 +165,8 @@ kernel = one_shot(
         "eval_behavior": Var((*EVAL, "output"), "1", "the network's output on these trials"),
         "eval_rates": Var((*EVAL, "unit"), "1/bin", "true rates"),
         "eval_inputs": Var((*EVAL, "input"), "1", "true inputs of the network"),
+        "eval_states": Var((*EVAL, "state"), "1", "true states of the network"),
+        "eval_initial_states": Var(("trial", "state"), "1", "true states before the first step"),
         "mean_rate": Var((), "1/s", "mean true rate over all trials and units"),
     },
     make,

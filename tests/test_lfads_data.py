@@ -53,6 +53,16 @@ def torch_arrays(**changes):
         (arrays(eval=counts(3, n_steps=7)), {}, r"\(6, 5\), but eval has \(7, 5\)"),
         (arrays(eval_rates=counts(3, n_units=4)), {}, "eval_rates has 4 units, but eval has 5"),
         (arrays(eval_inputs=counts(3, 5, 1)), {}, "eval_inputs has 5 time bins, but eval has 6"),
+        (
+            arrays(eval_initial_states=counts(3, 5, 1)),
+            {},
+            r"\(3, 5, 1\); \(trial, state\) expected",
+        ),
+        (
+            arrays(eval_initial_states=np.ones((99, 2))),
+            {},
+            "eval_initial_states has 99 trials, but",
+        ),
         (arrays(eval_rates=counts(9)), {}, "eval_rates has 9 trials, but eval has 3"),
         (arrays(train_external=counts()), {}, "train_external is there, but .* is missing"),
         (arrays(eval=counts(0)), {}, "it is empty"),

@@ -41,6 +41,7 @@ def arrays():
         "eval": counts[20:],
         "eval_rates": rates[20:],
         "eval_inputs": rng.standard_normal((10, N_STEPS, 1)),
+        "eval_initial_states": rng.standard_normal((10, 3)),
         "train_behavior": rates[:20, :, :2],
         "eval_behavior": rates[20:, :, :2],
     }
@@ -89,7 +90,7 @@ def test_results_are_all_there(several):
         assert several[name].shape == (4, *(lengths[axis] for axis in axes))
     for name in (
         "bits_per_spike", "cosmoothing_bits_per_spike", "forward_bits_per_spike", "rate_r2",
-        "input_r2", "behavior_r2", "eval_loss",
+        "input_r2", "initial_state_r2", "behavior_r2", "eval_loss",
     ):  # fmt: skip
         assert np.isfinite(several[name][0]), name
     assert (several["rates"][0] > 0).all()
@@ -201,7 +202,7 @@ def test_variant_without_controller():
 def test_file_of_either_layout(tmp_path):
     """The same trials under the names of lfads-torch give the same bits."""
     own, held = arrays(), N_UNITS - 1
-    names = {"rates": "truth", "inputs": "inputs", "behavior": "behavior"}
+    names = {name: name for name in ("inputs", "initial_states", "behavior")} | {"rates": "truth"}
     torch = {
         f"{role.replace('eval', 'valid')}_{names[field]}": array
         for name, array in own.items()

@@ -44,6 +44,18 @@ def test_input_r2_by_lag():
     assert max(r2[k] for k, lag in enumerate(lags) if lag != 1) < 0.3
 
 
+def test_initial_state_r2_by_variance():
+    """One direction of nine times the variance of another; half of the first is inferred, none of the other."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((4000, 4))
+    truth = np.stack([3 * (z[:, 0] + z[:, 1]) / 2**0.5, z[:, 2]], axis=1)
+    inferred = np.stack([-2 * z[:, 0] + 1, z[:, 3]], axis=1)
+    found = float(jax.jit(metrics.initial_state_r2)(inferred, truth))
+    # 0.5 x 9 / (9 + 1); estimated from 2,000 trials to about 0.016.
+    assert found == pytest.approx(0.45, abs=0.05)
+    assert np.isnan(float(metrics.initial_state_r2(inferred[:3], truth[:3])))
+
+
 def test_ridge_r2_recovers_a_linear_readout():
     rng = np.random.default_rng(0)
     x, readout = rng.standard_normal((2, 30, 5, 4)), rng.standard_normal((4, 2))

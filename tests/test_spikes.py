@@ -1,5 +1,7 @@
 """Spikes that follow a network: rates against NumPy, counts against Poisson's moments, and on to LFADS."""
 
+from functools import reduce
+
 import jax
 import numpy as np
 import pytest
@@ -52,21 +54,43 @@ def step(cell, w, h, x):
     return np.concatenate([h, c]), h
 
 
+@pytest.mark.parametrize("initial", ["h0", "line"])
 @pytest.mark.parametrize("cell", ["vanilla", "leaky", "lstm"])
-def test_rates_follow_the_network(network, cell):
+def test_rates_follow_the_network(network, cell, initial):
     """In float64, to 1e-12: 25 steps of some ten products each."""
     path, weights = network(cell)
     sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
-    found = make(path, cell=cell, **sizes)
+    found = make(path, cell=cell, initial=initial, **sizes)
     w = {name: value.astype(float) for name, value in weights.items()}
     for trial in range(3):
-        h = w["h0"]
+        h = found["eval_initial_states"][0, trial]
+        assert np.array_equal(h, w["h0"]) == (initial == "h0")
         for t, x in enumerate(found["eval_inputs"][0, trial]):
             h, followed = step(cell, w, h, x)
+            np.testing.assert_allclose(found["eval_states"][0, trial, t], h, atol=1e-12)
             expected = 0.1 * 30 * (followed[:4] + 1) / 2
             np.testing.assert_allclose(found["eval_rates"][0, trial, t], expected, rtol=1e-12)
             output = w["wO"] @ followed + w["bO"]
             np.testing.assert_allclose(found["eval_behavior"][0, trial, t], output, atol=1e-12)
+
+
+def test_initial_line_is_the_state_after_other_trials(network):
+    """In law: seven steps of noise and one without, drawn with NumPy; means and SDs within 5 errors."""
+    path, weights = network()
+    n = 3000
+    found = make(path, initial="line", n_train=1, n_eval=n)["eval_initial_states"][0]
+    rng = np.random.default_rng(0)
+    w = {name: value.astype(float) for name, value in weights.items()}
+    b = 0.02 * (rng.standard_normal((n, 1)) - 0.5)
+    noise = np.concatenate([b + 0.125 * rng.standard_normal((n, 7)), np.zeros((n, 1))], axis=1)
+    expected = np.stack(
+        [reduce(lambda h, x: step("vanilla", w, h, x)[0], xs[:, None], w["h0"]) for xs in noise]
+    )
+    assert len(np.unique(found, axis=0)) == n
+    error = expected.std(0) * (2 / n) ** 0.5
+    assert (abs(found.mean(0) - expected.mean(0)) < 5 * error).all()
+    # The SD of a nearly normal variable is known to SD / sqrt(2 n).
+    assert (abs(found.std(0) - expected.std(0)) < 5 * error).all()
 
 
 def test_counts_are_poisson(network):
@@ -100,6 +124,10 @@ def test_counts_that_would_not_fit_are_refused(network):
         ValueError, match="max_rate, step_s: 80000 spikes a bin; 60000 are the most"
     ):
         Spikes(max_rate=2e6)
+    with pytest.raises(
+        ValueError, match=r"initial: line takes 7 steps of a trial, but .* n_steps = 5"
+    ):
+        Spikes(initial="line", task={"name": "integrator", "n_steps": 5})
     found = make(network()[0], n_train=2, n_eval=20, max_rate=1.5e6)
     assert 50_000 < found["eval"].max() < 65_535
 
@@ -126,7 +154,7 @@ stages:
     params: {cell: vanilla, task: integrator, n: 5, n_batches: 4, report_every: 2, batch_size: 4, n_eval: 8}
   spikes:
     kernel: spikes
-    params: {cell: vanilla, weights: {stage: train}, n_train: 12, n_eval: 6}
+    params: {cell: vanilla, weights: {stage: train}, n_train: 12, n_eval: 6, initial: line}
     sweep: {seeds: 2}
   fit:
     kernel: lfads
@@ -156,7 +184,7 @@ def test_spikes_go_on_to_lfads(command_line, job_file):
     groups = [fitted[f"results/{group}"] for group in fitted["results"]]
     assert sum(group.sizes["item"] for group in groups) == 2
     for group in groups:
-        for name in ("rate_r2", "input_r2", "behavior_r2", "bits_per_spike"):
+        for name in ("rate_r2", "input_r2", "initial_state_r2", "behavior_r2", "bits_per_spike"):
             assert np.isfinite(group[name]).all(), name
     code, out, err = command_line("report", str(path.with_suffix("")) + ".spikes.zarr")
     assert code == 0, err + out

@@ -2,12 +2,13 @@
 
 Two layouts of HDF5, told apart by their names; `NAME` stands for train and eval, or train and valid:
 
-    ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs
+    ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs,
+                  eval_initial_states (trial, state)
     lfads-torch   NAME_encod_data, NAME_recon_data; if known NAME_ext_input, NAME_behavior, NAME_truth
 
 In lfads-torch's the encoder sees fewer units and bins than are reconstructed if `encod` is smaller than
-`recon`; in the other `held_out_units` and `held_out_bins` say so. True rates and inputs may cover the
-first trials alone.
+`recon`; in the other `held_out_units` and `held_out_bins` say so. True rates, inputs and initial states
+may cover the first trials alone.
 """
 
 import warnings
@@ -36,6 +37,8 @@ class Trials(NamedTuple):
     """(some trials, time, unit) the truth."""
     inputs: np.ndarray | None = None
     """(some trials, time, input) the truth."""
+    initial_states: np.ndarray | None = None
+    """(some trials, state) the truth: states of what made the data, before the first bin."""
 
 
 class Dataset(NamedTuple):
@@ -63,6 +66,7 @@ NAMES: dict[str, dict[str, str | None]] = {
         "behavior": "{}_behavior",
         "rates": "{}_rates",
         "inputs": "{}_inputs",
+        "initial_states": "{}_initial_states",
     },
     "lfads-torch": {
         "data": "{}_recon_data",
@@ -71,6 +75,7 @@ NAMES: dict[str, dict[str, str | None]] = {
         "behavior": "{}_behavior",
         "rates": "{}_truth",
         "inputs": "{}_inputs",
+        "initial_states": "{}_initial_states",
     },
 }
 
@@ -138,8 +143,9 @@ def _find(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Found, Found]:
 
 
 def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> None:
-    if array.ndim != 3:
-        raise ValueError(f"{where} has the shape {array.shape}; (trial, time, ...) expected")
+    axes = ("trial", "state") if field == "initial_states" else ("trial", "time", "...")
+    if array.ndim != len(axes):
+        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected")
     if 0 in array.shape:
         raise ValueError(f"{where} has the shape {array.shape}: it is empty")
     if array.dtype.kind == "c":
@@ -164,12 +170,12 @@ def _check_within(where: str, parts: Found) -> None:
     """Lengths along trial and time agree; the truth may have fewer trials."""
     by, data = parts["data"]
     for field, (dataset, array) in parts.items():
-        short = field in ("rates", "inputs") and len(array) < len(data)
+        short = field in ("rates", "inputs", "initial_states") and len(array) < len(data)
         if len(array) != len(data) and not short:
             raise ValueError(
                 f"{where}: {dataset} has {len(array)} trials, but {by} has {len(data)}"
             )
-        if array.shape[1] != data.shape[1] and field != "encoded":
+        if array.shape[1] != data.shape[1] and field not in ("encoded", "initial_states"):
             raise ValueError(
                 f"{where}: {dataset} has {array.shape[1]} time bins, but {by} has {data.shape[1]}"
             )

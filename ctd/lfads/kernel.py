@@ -195,6 +195,12 @@ def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[
             means["inferred_inputs"][:n], jnp.asarray(trials.inputs[:n], rates.dtype)
         )
         values |= {"input_r2": by_lag[len(by_lag) // 2], "input_r2_by_lag": by_lag}
+    if trials.initial_states is not None:
+        n = min(len(trials.initial_states), len(rates))
+        truth = jnp.asarray(trials.initial_states[:n], rates.dtype)
+        values["initial_state_r2"] = metrics.initial_state_r2(
+            means["initial_conditions"][:n], truth
+        )
     return values
 
 

@@ -63,6 +63,28 @@ def ridge_r2(
     1 - residual / total sum of squares, mean over channels; the ridge is 1e-4 of the mean variance of a
     feature. Arrays are (trial, time, ...).
     """
+    residual, total = _ridge_squares(features, targets, test_features, test_targets)
+    return jnp.mean(1 - residual / total)
+
+
+def initial_state_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
+    """R2 of true initial states (trial, state) by ridge regression on inferred ones (trial, ...).
+
+    Fitted on every other trial and tested on the rest: 1 - residual / total sum of squares, each summed over
+    the states, so that directions count by their variance. NaN with fewer than four trials.
+    """
+    if len(truth) < 4:
+        return jnp.asarray(jnp.nan, truth.dtype)
+    fit, test = slice(0, None, 2), slice(1, None, 2)
+    x, y = inferred[:, None], truth[:, None]
+    residual, total = _ridge_squares(x[fit], y[fit], x[test], y[test])
+    return 1 - residual.sum() / total.sum()
+
+
+def _ridge_squares(
+    features: jax.Array, targets: jax.Array, test_features: jax.Array, test_targets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(channel,) sums of squares of what is left of the test targets, and of them about their mean."""
     x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y
@@ -72,4 +94,4 @@ def ridge_r2(
     readout = jnp.linalg.solve(gram, x.T @ y)
     residual = test_targets - mean_y - (test_features - mean_x) @ readout
     spread = test_targets - test_targets.mean((0, 1))
-    return jnp.mean(1 - (residual**2).sum((0, 1)) / (spread**2).sum((0, 1)))
+    return (residual**2).sum((0, 1)), (spread**2).sum((0, 1))

@@ -76,6 +76,12 @@ DIMS = {
         (), "1", "squared correlation of inferred inputs with true ones over time", True
     ),
     "input_r2_by_lag": Var(("lag",), "1", "the same with true inputs `lag` bins later"),
+    "initial_state_r2": Var(
+        (),
+        "1",
+        "R2 of true initial states by ridge regression on inferred ones, half of the trials",
+        True,
+    ),
     "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors", True),
     "rates": Var(
         ("trial", "time", "unit"), "1/bin", "posterior mean of rates; of means, if Gaussian"

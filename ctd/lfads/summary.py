@@ -16,6 +16,7 @@ METRICS = {
     "cosmoothing_bits_per_spike": "bits a spike, held-out units",
     "rate_r2": "squared correlation with true rates",
     "input_r2": "squared correlation with true inputs",
+    "initial_state_r2": "R2 of true initial states",
     "behavior_r2": "R2 of behaviour",
 }
 """Results that stand in the table where the data give them."""
