@@ -37,13 +37,24 @@ def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> 
 
 
 def chaotic_network(
-    length: int, m: int, dt: float = 0.1, *, seed: int = 0, g: float = 1.8, n: int = 500
+    length: int,
+    m: int,
+    dt: float = 0.1,
+    *,
+    seed: int = 0,
+    g: float = 1.8,
+    n: int = 500,
+    feedback: bool = False,
 ) -> np.ndarray:
     """The first m of n rates tanh(a) of a random network, da/dt = -a + W tanh(a), W_ij ~ N(0, g^2/n).
 
-    Above g = 1 a large network is chaotic (Sompolinsky, Crisanti & Sommers 1988, Phys Rev Lett 61:259);
-    its rates as targets, Euler steps of dt in units of the time constant, and no transient discarded:
-    the setting of the FORCE notebook of computation-thru-dynamics.
+    Above g = 1 a large network is chaotic (Sompolinsky, Crisanti & Sommers 1988, Phys Rev Lett 61:259).
+    Euler steps of dt in units of the time constant; no transient is discarded.
+
+    With `feedback`, m random readouts are fed back, W + W_F W_O with (W_O)_ij ~ N(0, 1/n) and
+    (W_F)_ij ~ N(0, 1): entries gain the variance m/n, which at m = 20 is six times g^2/n, and rates
+    saturate. That is what the FORCE notebook of computation-thru-dynamics learns in its unrolled
+    version. Its second, a fori_loop, reads its output before writing it, so that nothing is fed back.
 
     Returns:
         (length, m).
@@ -53,6 +64,8 @@ def chaotic_network(
     rng = np.random.default_rng(seed)
     a = 0.25 * rng.standard_normal(n)
     w = g / np.sqrt(n) * rng.standard_normal((n, n))
+    if feedback:
+        w += rng.standard_normal((n, m)) @ rng.standard_normal((m, n)) / np.sqrt(n)
     rates = np.empty((length, m))
     for t in range(length):
         a = a + dt * (w @ np.tanh(a) - a)

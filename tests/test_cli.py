@@ -135,8 +135,9 @@ def test_fixed_points_from_file_to_figure(ctd, job_file, network):
     w = {k: v.astype(float) for k, v in network.items()}
     sigmoid = lambda a: 1 / (1 + np.exp(-a))
     for point, q in zip(h, found.q.values, strict=True):
-        r, u = np.split(sigmoid(w["wRUHX"] @ np.append(point, 0) + w["bRU"]), 2)
-        c = np.tanh(w["wCHX"] @ np.append(r * point, 0) + w["bC"] + 0.5)
+        r, u = np.split(w["wRUHX"] @ np.append(point, 0) + w["bRU"], 2)
+        r, u = sigmoid(r), sigmoid(u + 0.5)
+        c = np.tanh(w["wCHX"] @ np.append(r * point, 0) + w["bC"])
         # q is quoted to rounding: |F(h) - h| near 1e-10 is a difference of numbers near 1.
         assert 0.5 * np.sum((u * point + (1 - u) * c - point) ** 2) == pytest.approx(q, abs=1e-24)
 
@@ -178,7 +179,10 @@ def test_run_refuses_network(ctd, job_file, network, tmp_path, change, said):
 def test_version_and_starter_choices(ctd):
     assert ctd("--version")[1] == f"ctd {version('ctd')}\n"
     text = ctd("new", "esn")[1]
-    assert "data: chaotic, mackey-glass-17, mackey-glass-30, lorenz, narma10, sines, file: " in text
+    assert (
+        "data: chaotic-feedback, chaotic, mackey-glass-17, mackey-glass-30, lorenz, narma10, sines, file: "
+        in text
+    )
     assert (
         "static: integrator, decision, contextual_integrator, flipflop"
         in ctd("new", "train_rnn")[1]

@@ -169,13 +169,16 @@ def test_modes_of_execution_agree():
 
 
 @pytest.mark.slow
-def test_force_notebook_setting():
-    # n=500, m=20, 300 steps, 15 passes, alpha=1: replay, and distance of a float32 readout.
-    found = run({"g": np.full(8, 1.5)}, record=("readout",))
+@pytest.mark.parametrize(("target", "bound"), [("chaotic", 0.005), ("chaotic-feedback", 0.016)])
+def test_force_notebook_settings(target, bound):
+    # n=500, m=20, 300 steps, 15 passes, alpha=1: replay, and distance of a float32 readout. The notebook's
+    # own code came to .004-.006 with its fori_loop's targets and .006-.016 with its unrolled ones.
+    found = run({"g": np.full(8, 1.5)}, target=target, record=("readout",))
     assert (found["outcome"] == esn.DONE).all()
-    assert np.median(found["replay_nrmse"]) <= 0.005
-    _, shared, state = begin(EchoState())
-    readout, errors, replay = numpy_force(EchoState(), shared, state)
+    assert np.median(found["replay_nrmse"]) <= bound
+    params = EchoState(target=target)
+    _, shared, state = begin(params)
+    readout, errors, replay = numpy_force(params, shared, state)
     assert relative(found["readout_weights"][0], readout) < 1e-4
     np.testing.assert_allclose(found["train_nrmse"][0], errors, rtol=1e-3)
     assert found["replay_nrmse"][0] == pytest.approx(replay, rel=1e-2)

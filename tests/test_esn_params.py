@@ -83,6 +83,7 @@ def test_load_bad_target(tmp_path, dataset, given, message):
 @pytest.mark.parametrize(
     ("target", "m", "k"),
     [
+        ("chaotic-feedback", 4, 0),
         ("chaotic", 4, 0),
         ("mackey-glass-30", 1, 0),
         ("lorenz", 3, 0),

@@ -41,7 +41,9 @@ def numpy_ridge(params, shared, state):
         rates.append(see(static, h))
     rows = slice(static.washout, static.washout + static.train)
     H, root = np.array(rates)[rows], np.sqrt(params.ridge)
-    augmented = np.vstack([H, root * np.eye(H.shape[1])])
+    # The constant, the last feature, is not penalised.
+    kept = np.append(np.ones(static.n), [0.0] * static.intercept)
+    augmented = np.vstack([H, root * np.diag(kept)])
     f = np.vstack([y[rows], np.zeros((H.shape[1], static.m))])
     R = np.linalg.lstsq(augmented, f, rcond=None)[0].T
     # Without a test range the replay is that of the training range.

@@ -80,8 +80,9 @@ def load(inputs: Any) -> series.Series:
     length = inputs.washout + inputs.train + inputs.validation + inputs.test
     m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
     drive = None
-    if inputs.target == "chaotic":
-        targets = series.chaotic_network(length, m, dt, seed=seed)
+    if inputs.target in ("chaotic", "chaotic-feedback"):
+        feedback = inputs.target == "chaotic-feedback"
+        targets = series.chaotic_network(length, m, dt, seed=seed, feedback=feedback)
     elif inputs.target == "lorenz":
         targets = series.lorenz(length, dt, seed=seed)
     elif inputs.target == "narma10":

@@ -11,7 +11,7 @@ TARGET_OUTPUTS = {"mackey-glass-17": 1, "mackey-glass-30": 1, "lorenz": 3, "narm
 
 
 class EchoState(Params):
-    """One network; the defaults are those of the FORCE notebook of computation-thru-dynamics.
+    """One network; the defaults are those of the FORCE notebook of computation-thru-dynamics, unrolled.
 
     The series is cut into washout | train | validation | test, lengths in samples. `dtype` is the
     precision of the readout (P of RLS, the Gram matrix and its solution); a ridge readout has
@@ -20,9 +20,16 @@ class EchoState(Params):
 
     target: Data[
         Literal[
-            "chaotic", "mackey-glass-17", "mackey-glass-30", "lorenz", "narma10", "sines", "file"
+            "chaotic-feedback",
+            "chaotic",
+            "mackey-glass-17",
+            "mackey-glass-30",
+            "lorenz",
+            "narma10",
+            "sines",
+            "file",
         ]
-    ] = Field("chaotic", description="series to produce (ctd.series); file: a user's")
+    ] = Field("chaotic-feedback", description="series to produce (ctd.series); file: a user's")
     target_seed: Data[int] = Field(0, ge=0, description="seed of the target")
     dt: Data[float] = Field(
         0.1, gt=0, description="sampling interval, and the network's Euler step"
@@ -90,7 +97,11 @@ class EchoState(Params):
     sparsity: Traced[float] = Field(1.0, gt=0, le=1, description="probability of a weight")
     tau: Traced[float] = Field(1.0, gt=0, description="time constant, in the units of dt")
     leak: Traced[float] = Field(1.0, gt=0, le=1, description="leak of the discrete dynamics")
-    input_scale: Traced[float] = Field(1.0, ge=0, description="deviation of the input weights")
+    input_scale: Traced[float] = Field(
+        1.0,
+        ge=0,
+        description="deviation of an input's whole effect: weights N(0, input_scale^2 / inputs)",
+    )
     feedback_scale: Traced[float] = Field(
         1.0, ge=0, description="deviation of the feedback weights"
     )
@@ -104,7 +115,11 @@ class EchoState(Params):
     forgetting: Traced[float] = Field(
         1.0, gt=0, le=1, description="weight of the past, each sample"
     )
-    ridge: Traced[float] = Field(1e-6, ge=0, description="added to the diagonal of the Gram matrix")
+    ridge: Traced[float] = Field(
+        1e-6,
+        ge=0,
+        description="added to the diagonal of the Gram matrix, but for the constant's entry",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -39,17 +39,21 @@ def teacher_forced(
     return lax.scan(sample, now, (x, y, noise))
 
 
-def solve(h: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The readout R (m, p) with R (H^T H + ridge I) = F^T H, for features (t, p) and targets (t, m).
+def solve(static: Any, h: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The readout R (m, p) with R (H^T H + D) = F^T H, for features (t, p) and targets (t, m).
 
-    Also returns whether the matrix was positive definite. One step of refinement brings the residual of
-    the normal equations to rounding.
+    D = ridge I, but 0 for the constant of an intercept: a shift of all targets shifts the constant alone,
+    as in scikit-learn and reservoirpy. Also returns whether the matrix was positive definite. One step
+    of refinement brings the residual of the normal equations to rounding.
     """
-    gram = h.T @ h + ridge * jnp.eye(h.shape[1], dtype=h.dtype)
+    penalty = jnp.full((h.shape[1], 1), ridge, h.dtype)
+    if static.intercept:
+        penalty = penalty.at[-1].set(0)
+    gram = h.T @ h + jnp.diag(penalty[:, 0])
     moment = h.T @ f
     factor = jax.scipy.linalg.cho_factor(gram, lower=True)
     readout = jax.scipy.linalg.cho_solve(factor, moment)
-    residual = h.T @ (f - h @ readout) - ridge * readout
+    residual = h.T @ (f - h @ readout) - penalty * readout
     readout = readout + jax.scipy.linalg.cho_solve(factor, residual)
     definite = jnp.isfinite(readout).all()
     return jnp.where(definite, readout, 0).T, definite
@@ -67,7 +71,7 @@ def ridge_fit(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights)
     noise = disturbances(static, traced, key, 0, stop)
     now, rates = teacher_forced(static, w, now, x, y, noise)
     h, f = features(static, rates[start:]), shared.targets[start:stop].astype(static.dtype)
-    readout, definite = solve(h, f, traced.ridge)
+    readout, definite = solve(static, h, f, traced.ridge)
     # States that are not finite are no fault of the Gram matrix.
     definite |= ~jnp.isfinite(now.units.a).all()
     return Fit(now, readout, jnp.sum((h @ readout.T - f) ** 2), definite)
@@ -97,7 +101,7 @@ def memory_capacity(static: Any, traced: Any, key: jax.Array, w: Weights) -> jax
     _, rates = lax.scan(sample, units(static, w.start), u)
     past = jnp.arange(skip, total)[:, None] - jnp.arange(1, delays + 1)
     h, f = features(static, rates[skip:]), u[past].astype(static.dtype)
-    readout, _ = solve(h[:half], f[:half], traced.ridge)
+    readout, _ = solve(static, h[:half], f[:half], traced.ridge)
     z, f = h[half:] @ readout.T, f[half:]
     z, f = z - z.mean(0), f - f.mean(0)
     explained = jnp.sum(z * f, 0) ** 2 / (jnp.sum(z * z, 0) * jnp.sum(f * f, 0))
