@@ -104,10 +104,10 @@ def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax
     """All trials of an item; only those for evaluation come with the truth."""
     weights, units = shared
     cell = get_cell(static.cell)
-    key_trials, key_spikes = jax.random.split(jax.random.fold_in(key, traced.seed))
+    key_trials, key_spikes, key_start = jax.random.split(jax.random.fold_in(key, traced.seed), 3)
     total = static.n_train + static.n_eval
     trials = tasks.batch(static.task, key_trials, total, static.dtype)
-    start = initial_states(static, cell, weights, jax.random.fold_in(key_trials, 1), total)
+    start = initial_states(static, cell, weights, key_start, total)
     states, outputs = jax.vmap(lambda x, h: run(cell, weights, x, h))(trials.inputs, start)
     followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., units]
     counts, rates = tasks.spikes_from_states(key_spikes, followed, traced.step_s, traced.max_rate)
