@@ -28,13 +28,14 @@ import numpy as np
 import ray
 import zarr
 
-import cluster.pool
-from cluster.pool import ShardWorker
-from cluster.ray_executor import RayExecutor
-from jobs import objects
-from jobs.run import open_or_create, run_shards
-from jobs.spec import RunSettings, parse_job
-from jobs.work import Report, Task, Worker
+import cluster.ray.pool
+from cluster.ray.executor import RayExecutor
+from cluster.ray.pool import ShardWorker
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.run.worker import Report, Task, Worker
+from jobs.spec.job import RunSettings, parse_job
+from jobs.storage import objects
 
 KERNEL = """
 from ctd.kernel import Params, Traced, Var, one_shot
@@ -157,7 +158,7 @@ def main() -> None:
         real = RayExecutor(settings)
         executed(folder, "first", 4 * args.workers, real)
         ready = time.perf_counter() - started
-        cluster.pool.ShardWorker = EmptyWorker
+        cluster.ray.pool.ShardWorker = EmptyWorker
         empty = RayExecutor(settings)
         make = ray.remote(num_cpus=0.01, runtime_env={"env_vars": {"NPROC": "1"}})(Bare)
         actors = [make.remote(str(folder / f"bare{k}"), n) for k in range(args.workers)]

@@ -156,7 +156,7 @@ def force(n: int, m: int, steps: int) -> dict[str, float]:
 
 def ridge(n: int, steps: int) -> dict[str, float]:
     """Steps a second of a ridge readout on a Mackey-Glass series, washout included."""
-    from ctd.series import mackey_glass
+    from ctd.esn.series import mackey_glass
 
     washout = 100
     given = {"target": "mackey-glass-17", "m": 1, "dt": 1.0, "n": n, "dynamics": "discrete"}

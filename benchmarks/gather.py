@@ -28,6 +28,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from jobs.store.writer import ShardWriter
+
 N_SHARDS = 8
 """Shards that each process writes."""
 
@@ -40,8 +42,9 @@ def planned(folder: Path, name: str, items: int, units: int, run: dict | None = 
     from cluster.cache import use_compilation_cache
     from ctd.cells import get_cell
     from ctd.data import write_hdf5, write_weights
-    from jobs.run import SerialExecutor, open_or_create
-    from jobs.spec import parse_job
+    from jobs.run.executor import SerialExecutor
+    from jobs.run.prepare import open_or_create
+    from jobs.spec.job import parse_job
 
     path = folder / f"network{units}.h5"
     if not path.exists():
@@ -90,12 +93,15 @@ def results(shard, units: int, points: int) -> dict:
     }
 
 
-def report() -> dict:
-    return {
-        "attempt": 1, "without": [], "narrowed_to": None, "started": 0.0, "seconds": 1.0, "outcomes": {},
-        "n_failed": 0, "host": "h", "pid": 1, "device_kind": "cpu", "platform": "cpu",
-        "layout": {"slots": 1024, "microbatch": 64, "devices": 1},
-    }  # fmt: skip
+def report(shard):
+    """What a shard that took a second says of itself."""
+    from ctd.batch import Layout
+    from jobs.store.marker import Marker
+
+    return Marker(
+        shard=shard, seconds=1.0, host="h", pid=1, device_kind="cpu", platform="cpu",
+        layout=Layout(1024, 64, 1),
+    )  # fmt: skip
 
 
 def fill(store, units: int, points: int) -> None:
@@ -104,7 +110,7 @@ def fill(store, units: int, points: int) -> None:
     for shard in store.job.plan.shards():
         if shard.number not in store.done():
             values = results(shard, units, points)
-            store.write_shard(shard, values, report(), np.arange(shard.start, shard.stop))
+            ShardWriter(store).write(report(shard), values, np.arange(shard.start, shard.stop))
 
 
 # --- gather -------------------------------------------------------------------------------------------
@@ -122,8 +128,8 @@ def read_plainly(address: str) -> float:
 
 def gather_all(address: str) -> float:
     from cluster.cache import use_compilation_cache
-    from jobs.gather import gather
-    from jobs.store import Store
+    from jobs.gather.gather import gather
+    from jobs.store.store import Store
 
     use_compilation_cache()
     store = Store.open(address)
@@ -146,7 +152,7 @@ def apart(task: str, address: str) -> tuple[float, float]:
 
 def forget(address: str) -> None:
     """As if it had never been gathered."""
-    from jobs import objects
+    from jobs.storage import objects
 
     store = objects.open_objects(address)
     for folder in ("gathered", "items", "shards", "run/sums/gathered"):
@@ -155,8 +161,8 @@ def forget(address: str) -> None:
 
 
 def gathering(folder: Path, args) -> None:
-    from jobs import objects
-    from jobs.store import Store
+    from jobs.storage import objects
+    from jobs.store.store import Store
 
     store = planned(folder, "gather", args.items, args.units)
     fill(store, args.units, args.points)
@@ -200,7 +206,7 @@ def gathering(folder: Path, args) -> None:
 def write(how: str, address: str, which: int, units: int, points: int, start, ended, cpu) -> None:
     import numpy as np
 
-    from jobs.store import Store
+    from jobs.store.store import Store
 
     store = Store.open(address)
     shards = [s for s in store.job.plan.shards() if s.number // N_SHARDS == which]
@@ -212,7 +218,7 @@ def write(how: str, address: str, which: int, units: int, points: int, start, en
     before = time.process_time()
     for shard, some, here in zip(shards, values, rows, strict=True):
         if how == "write_shard":
-            store.write_shard(shard, some, report(), here)
+            ShardWriter(store).write(report(shard), some, here)
         else:
             for name, array in arrays.items():
                 array[shard.start : shard.stop] = some[name]

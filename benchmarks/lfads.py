@@ -7,7 +7,7 @@ All on one core and in one run; a whole machine runs one such process a core. Th
 integrator data: minibatch 128, 25 bins, 100 units; encoder, controller and generator 128, 32 factors, one
 inferred input. Contenders:
 
-    map, vmap     K models of ctd one by one, or side by side; marked: what the runner picks (ctd.tune)
+    map, vmap     K models of ctd one by one, or side by side; marked: what the runner picks (ctd.batch.tune)
     seed          one model in the formulation of the tutorial of computation through dynamics: functions
                   of one trial under vmap, [h, x] in one product a step, KL of a draw, unrolled over time
     torch         one model as lfads-torch builds it: two bidirectional encoders and a decoder of GRU cells
@@ -107,8 +107,8 @@ class Ours:
     def choice(self, n: int) -> int:
         import numpy as np
 
+        from ctd.batch.tune import fastest_microbatch
         from ctd.lfads import kernel
-        from ctd.tune import fastest_microbatch
 
         return fastest_microbatch(
             kernel, self.static, self.shared, 0, np.arange(n), self.traced(n), n, 1

@@ -28,13 +28,13 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from cluster.connection import set_environment
-from jobs import objects
-from jobs.prepare import open_or_create
-from jobs.run import SerialExecutor
-from jobs.spec import parse_job
-from jobs.store import Store
-from jobs.work import Task, Worker
+from cluster.ray.connection import set_environment
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.worker import Task, Worker
+from jobs.spec.job import parse_job
+from jobs.storage import objects
+from jobs.store.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,7 +97,15 @@ class Ray:
 
 
 def driver(store: Store, address: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cluster.cli", "resume", store.address, "--address", address]
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.cli.main",
+        "resume",
+        store.address,
+        "--address",
+        address,
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -127,7 +135,7 @@ def death(
     store: Store, ray: Ray, what: str, process: subprocess.Popen
 ) -> tuple[float, subprocess.Popen]:
     """Seconds from the kill to two working actors again (worker, node) or the next result (driver)."""
-    until(lambda: len({m["pid"] for m in store.markers()[-20:]} & set(workers())) == 2)
+    until(lambda: len({m.pid for m in store.markers()[-20:]} & set(workers())) == 2)
     before = set(workers())
     if what == "driver":
         process.kill()
@@ -142,7 +150,7 @@ def death(
     else:
         ray.lose_node()
     # a new actor's first result: what ran in the lost one has a place again
-    until(lambda: any(m["pid"] not in before for m in store.markers()))
+    until(lambda: any(m.pid not in before for m in store.markers()))
     return time.monotonic() - began, process
 
 
@@ -180,7 +188,7 @@ def checkpoints(folder: Path, rounds: int) -> dict[str, list[float]]:
             if k:  # the first round compiles
                 seconds[label].append(time.process_time() - began)
         print(json.dumps({label: len(v) for label, v in seconds.items()}), file=sys.stderr)
-    assert not list(objects.keys(store.objects, "run/checkpoints"))
+    assert not list(objects.list_keys(store.objects, "run/checkpoints"))
     return seconds
 
 

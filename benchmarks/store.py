@@ -68,9 +68,11 @@ METHODS = ("ctd", "xarray", "pandas")
 
 def make(folder: Path, n: int) -> str:
     """Compute and gather the store."""
-    from jobs.gather import gather
-    from jobs.run import SerialExecutor, open_or_create, run_shards
-    from jobs.spec import parse_job
+    from jobs.gather.gather import gather
+    from jobs.run.executor import SerialExecutor
+    from jobs.run.prepare import open_or_create
+    from jobs.run.shards import run_shards
+    from jobs.spec.job import parse_job
 
     (folder / "points_kernel.py").write_text(KERNEL)
     samples = n // 1000
@@ -160,7 +162,7 @@ def measure(method: str, address: str) -> dict[str, object]:
     import xarray as xr  # noqa: F401
 
     import jobs
-    import jobs.opened  # noqa: F401
+    import jobs.query.tree  # noqa: F401
 
     drop(Path(address))
     start = time.perf_counter()
@@ -235,7 +237,7 @@ def compare(folder: Path, n: int, rounds: int) -> None:
         print(f"{method:8}" + "".join(f"{cell:>22}" for cell in cells))
     assert len(answers) == 1, "the three do not agree"
     drop(Path(address))
-    command = [sys.executable, "-m", "cluster.cli", "query"]
+    command = [sys.executable, "-m", "cluster.cli.main", "query"]
     line = [*command, address, "--where", WHERE, "--sort", SORT, "--limit", str(LIMIT)]
     seconds, _ = timed(lambda: subprocess.run(line, check=True, capture_output=True))
     print(f"the line `ctd query`, all in all: {seconds:.2f} s")

@@ -15,7 +15,7 @@ and the columns
     compile     seconds of the first advance less those of a later one; K processes would pay it K times
     memory      bytes beyond the networks themselves, as the compiler counts them
 
-and marks the layout that the runner chooses (`ctd.tune`), which should be the better one within 10 %.
+and marks the layout that the runner chooses (`ctd.batch.tune`), which should be the better one within 10 %.
 """
 
 import argparse
@@ -28,9 +28,9 @@ import jax
 import numpy as np
 
 from ctd.batch import Layout, Run, program, traced_columns
+from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, kernel
-from ctd.tune import fastest_microbatch
 
 
 class Row(NamedTuple):

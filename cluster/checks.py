@@ -7,12 +7,12 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from cluster import slurm
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
+from cluster.slurm import client as slurm
 from cluster.submit import check_folder, check_python
 from cluster.versions import differences, versions
-from jobs import objects
 from jobs.errors import JobError
+from jobs.storage import objects
 
 ANSWER_S = 5.0
 
@@ -120,7 +120,7 @@ def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
         return _plain(versions())
 
     def jobs_api() -> str:
-        from cluster import rayjobs
+        from cluster.ray import jobs as rayjobs
 
         with rayjobs.client(profile) as api:
             return f"Ray {api.get_version()} at {profile.dashboard_url()}"
@@ -146,8 +146,8 @@ def _ask(profile: RayProfile) -> dict[str, Any]:
     import ray
 
     from cluster import versions as module
-    from cluster.connection import connect, set_environment
-    from cluster.rayjobs import environment
+    from cluster.ray.connection import connect, set_environment
+    from cluster.ray.jobs import environment
 
     # By value: the cluster need not have ctd.
     ray.cloudpickle.register_pickle_by_value(module)

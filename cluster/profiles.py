@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from jobs.errors import JobError, explain, nearest
-from jobs.spec import read_content
+from jobs.spec.job import read_content
 
 
 class _Profile(BaseModel):

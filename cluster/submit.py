@@ -21,68 +21,27 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cluster import slurm
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
-from cluster.sbatch import prologue, script
+from cluster.slurm import client as slurm
+from cluster.slurm.script import prologue, script
+from cluster.submission import Request, Submission, store_argument, submissions
 from cluster.versions import differences, versions
-from jobs import objects
+from jobs import keys
 from jobs.errors import JobError
-from jobs.pipeline import Stage, read_stages
-from jobs.prepare import Prepared, create, prepare, reopen
-from jobs.run import reconsider
-from jobs.sources import refuse_changed
-from jobs.spec import read_content
-from jobs.store import Store
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One `ctd submit`."""
-
-    id: str
-    kind: str
-    """slurm or ray."""
-    numbers: list[str]
-    """Allocations of Slurm, or the job of Ray, as submitted; later ones are in allocations.tsv."""
-    home: str
-    profile: dict[str, Any]
-    command: str
-    submitted: float
-
-    def history(self) -> list[list[str]]:
-        """The lines of allocations.tsv: time, allocation, what happened, detail."""
-        try:
-            text = (Path(self.home) / "allocations.tsv").read_text()
-        except OSError:
-            return []
-        return [line.split("\t") for line in text.splitlines()]
-
-    def all_numbers(self) -> list[str]:
-        """The allocations submitted, and those that they chained."""
-        return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A job file on its way: what is to run, and from where."""
-
-    path: Path
-    content: dict[str, Any]
-    stages: list[Stage]
-    base: str
-    id: str
-
-    @property
-    def name(self) -> str:
-        """As schedulers show it."""
-        return f"ctd-{self.path.stem}"
+from jobs.pipeline.pipeline import Stage, read_stages
+from jobs.run.prepare import Prepared, create, prepare, reopen
+from jobs.run.shards import reconsider
+from jobs.run.sources import refuse_changed
+from jobs.spec.job import read_content
+from jobs.storage import objects
+from jobs.store.store import Store
 
 
 def read_request(
@@ -113,7 +72,7 @@ def submit(
     """(the submission, the batch script or command). JobError, before anything is sent, where it can't run.
 
     cluster: name or file of a profile; None: the job file's `cluster`. array: allocations of one node each
-    that share the store, instead of a single one. failed, accept_changes: see `jobs.run.reconsider`; done
+    that share the store, instead of a single one. failed, accept_changes: see `jobs.run.shards.reconsider`; done
     here and now.
     """
     given = cluster or read_content(path, overrides).get("cluster")
@@ -134,7 +93,7 @@ def submit(
         if not dry_run and Store.exists(stage.address):
             reconsider(Store.open(stage.address), failed, accept_changes)
     if isinstance(profile, RayProfile):
-        from cluster import rayjobs
+        from cluster.ray import jobs as rayjobs
 
         command = rayjobs.entrypoint(request, profile)
         if dry_run:
@@ -166,14 +125,6 @@ def driver_command(request: Request, home: Path) -> list[str]:
         "ctd", "run", str(home / f"{request.path.stem}.yaml"),
         "--store", store_argument(request), "--base", request.base,
     ]  # fmt: skip
-
-
-def store_argument(request: Request) -> str:
-    """--store for the whole file: of one with stages, the part before .STAGE.zarr."""
-    stage = request.stages[0]
-    if len(request.stages) == 1 and "stages" not in request.content:
-        return stage.address
-    return stage.address.removesuffix(f".{stage.name}.zarr") + ".zarr"
 
 
 def _submit_to_slurm(
@@ -312,7 +263,7 @@ def _record(request: Request, profile: Profile, number: str, home: str, command:
     for stage in request.stages:
         store = objects.open_objects(stage.address, create=True)
         content = json.dumps(asdict(submission), indent=1)
-        objects.write(store, f"run/submit/{request.id}/record.json", content.encode())
+        objects.write(store, keys.submission(request.id), content.encode())
     return submission
 
 
@@ -320,14 +271,6 @@ def objects_exist(address: str) -> bool:
     """Whether there is a folder to look into."""
     path = objects.local_path(address)
     return path is None or path.is_dir()
-
-
-def submissions(address: str) -> list[Submission]:
-    """All submissions of a store, the latest last."""
-    store = objects.open_objects(address)
-    found = [key for key in objects.keys(store, "run/submit") if key.endswith("/record.json")]
-    records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]
-    return [Submission(**record) for record in records]
 
 
 def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
@@ -346,7 +289,7 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
     result = []
     for submission in found:
         if submission.kind == "ray":
-            from cluster import rayjobs
+            from cluster.ray import jobs as rayjobs
 
             result.append((submission, rayjobs.states(submission)))
             continue
@@ -376,7 +319,7 @@ def cancel(address: str) -> list[str]:
     lines = []
     for submission, states in look(address):
         if submission.kind == "ray":
-            from cluster import rayjobs
+            from cluster.ray import jobs as rayjobs
 
             lines += rayjobs.cancel(submission)
             continue
@@ -406,7 +349,7 @@ def log_tail(address: str, n_lines: int = 40) -> str:
         return ""
     latest = found[-1]
     if latest.kind == "ray":
-        from cluster import rayjobs
+        from cluster.ray import jobs as rayjobs
 
         return rayjobs.log(latest, n_lines)
     files = sorted(Path(latest.home).glob("slurm-*.out"), key=os.path.getmtime)

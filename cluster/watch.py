@@ -22,8 +22,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from jobs.errors import JobError
-from jobs.page import EMPTY, Content, redact, render
-from jobs.store import Store
+from jobs.report.page import EMPTY, Content, redact, render
+from jobs.store.store import Store
 
 LOOK_S = 1.0
 """Least time between two looks at the store."""

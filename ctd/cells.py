@@ -12,12 +12,13 @@ an LSTM the hidden vector and the memory cells after each other, 2n in all.
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from pydantic import AfterValidator, WithJsonSchema
 
 Weights = Mapping[str, jax.Array]
 
@@ -342,6 +343,14 @@ def get_cell(name: str) -> Cell:
     near = difflib.get_close_matches(name, CELLS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"cell: {name!r} is unknown; {hint}the cells are {', '.join(CELLS)}")
+
+
+CellName = Annotated[
+    str,
+    AfterValidator(lambda name: get_cell(name).name),
+    WithJsonSchema({"enum": list(CELLS)}),
+]
+"""The type of a field that names a cell."""
 
 
 def readout(cell: Cell, params: Weights, h: jax.Array) -> jax.Array:

@@ -72,10 +72,12 @@ def located(error: BaseException) -> str:
 def _is_own(filename: str) -> bool:
     """Whether a file is neither Python's, nor an installed package's, nor part of what runs kernels."""
     path = Path(filename)
-    runs_kernels = {
-        Path(__file__).parent / name for name in ("contract.py", "kernel.py", "batch.py")
-    }
-    others = path.is_relative_to(Path(__file__).parents[1] / "jobs") or path in runs_kernels
+    here = Path(__file__).parent
+    runs_kernels = path.is_relative_to(here / "batch") or path in (
+        here / "contract.py",
+        here / "kernel.py",
+    )
+    others = runs_kernels or path.is_relative_to(here.parent / "jobs")
     installed = INSTALLED & set(path.parts)
     standard = path.is_relative_to(sysconfig.get_path("stdlib")) or filename.startswith("<")
     return not (others or installed or standard)

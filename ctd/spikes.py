@@ -19,11 +19,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, get_cell, initial_state, run, sizes
+from ctd.cells import CELLS, Cell, CellName, get_cell, initial_state, run, sizes
 from ctd.data import read_weights
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.plots import Axis, Image, Plot, Scale
-from ctd.train_rnn import CellName
 
 LARGEST = 65_535
 """Counts are stored in 16 bits."""

@@ -207,7 +207,7 @@ class ChaoticGenerator(Task):
     The target is z = J_o tanh(a) of tau da/dt = -a + J tanh(a), J ~ N(0, g^2 / n_units) with g > 1
     (Sompolinsky et al. 1988; Sussillo & Abbott 2009), by Euler steps. These are random projections of
     the rates, of variance below 1; the FORCE notebook of computation-thru-dynamics takes the rates
-    of single units, and feeds outputs back: `ctd.series.chaotic_network`. Network and initial state
+    of single units, and feeds outputs back: `ctd.esn.series.chaotic_network`. Network and initial state
     come from `network_seed` alone: every trial has the same target. The one input is 1 at the first
     step.
     """

@@ -15,25 +15,19 @@ learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, get_cell, run
-from ctd.curves import block_ends, rnn_plots
+from ctd.cells import CELLS, Cell, CellName, get_cell, run
 from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
-
-CellName = Annotated[
-    str,
-    AfterValidator(lambda name: get_cell(name).name),
-    WithJsonSchema({"enum": list(CELLS)}),
-]
+from ctd.plots.curves import block_ends, rnn_plots
 
 DIVERGED = 100.0
 """A network has diverged when a block's loss is so many times that of its first minibatch."""

@@ -11,7 +11,7 @@ import cluster  # noqa: F401  it settles what Ray reads when it is imported, by 
 HERE = Path(__file__).parent
 
 # The toy kernels of the tests, and the user's kernel of the examples, are modules of their own.
-sys.path[:0] = [str(HERE), str(HERE.parent / "examples")]
+sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "examples")]
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def float64():
 @pytest.fixture
 def command_line(capsys, monkeypatch):
     """Run `ctd ARGS` in this process; returns (exit code, standard output, standard error)."""
-    from cluster.cli import main
+    from cluster.cli.main import main
 
     monkeypatch.setattr("sys.path", [*sys.path])
 
@@ -64,6 +64,13 @@ def command_line(capsys, monkeypatch):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def ctd(command_line, monkeypatch, tmp_path):
+    """The same in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return command_line
 
 
 @pytest.fixture

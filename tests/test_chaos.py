@@ -18,19 +18,22 @@ import jax
 import numpy as np
 import pytest
 import toy
-from test_store import BASE, tree_bytes
+from places import ROOT
+from stores import tree_bytes
 
-from cluster.connection import set_environment
-from cluster.ray_executor import RayExecutor
+from cluster.ray.connection import set_environment
+from cluster.ray.executor import RayExecutor
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import kernel_names
-from jobs.check import check
-from jobs.gather import gather
-from jobs.run import SerialExecutor, open_or_create, read_events, run_shards
-from jobs.spec import parse_job
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.store.events import read_events
 
-ROOT = Path(BASE).parent
 MARK = "CTD_CHAOS"
 """In the environment of every process of the cluster and of the drivers, and of no other."""
 
@@ -153,7 +156,7 @@ class Drivers:
             command = [
                 sys.executable,
                 "-m",
-                "cluster.cli",
+                "cluster.cli.main",
                 "resume",
                 self.left[0],
                 "--address",

@@ -1,19 +1,19 @@
 """The pages of docs/ say what the code reads and writes."""
 
 import re
-from pathlib import Path
 
 import jax
 import yaml
+from places import ROOT
 
 from ctd.cells import CELLS
 from ctd.lfads.data import NAMES
 from ctd.tasks import TASKS
-from jobs.run import prepare
-from jobs.search.records import searched
-from jobs.spec import parse_job
+from jobs.plan.search_results import searched
+from jobs.run.prepare import prepare
+from jobs.spec.job import parse_job
 
-DATA = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+DATA = (ROOT / "docs" / "data.md").read_text()
 
 
 def test_data_page_has_every_cells_weights_with_their_shapes():
@@ -37,22 +37,22 @@ def test_data_page_has_every_task_with_its_defaults():
             line for line in DATA.splitlines() if line.startswith("|") and f"`{name}`" in line
         ]
         defaults = {field: info.default for field, info in task.model_fields.items()}
-        assert dict(re.findall(r"`(\w+)` ([\d.]+)", row)) == {
-            k: str(v) for k, v in defaults.items()
+        assert dict(re.findall(r"`(\w+)` ([\w.]+)", row)) == {
+            k: str(v).lower() for k, v in defaults.items()
         }
 
 
 def test_data_page_has_the_names_of_both_layouts():
     for layout, roles in (("ctd", ("train", "eval")), ("lfads-torch", ("train", "valid"))):
         for field, pattern in NAMES[layout].items():
-            truth = field in ("rates", "inputs")
+            truth = field in ("rates", "inputs", "initial_states")
             for role in roles[1:] if truth else roles:
                 assert pattern is None or f"`{pattern.format(role)}`" in DATA
 
 
 def test_search_page_has_jobs_that_fit_and_names_what_is_stored(tmp_path):
     """Its jobs are planned, and its tables are the results of a search, no more and no less."""
-    page = (Path(__file__).parent.parent / "docs" / "search.md").read_text()
+    page = (ROOT / "docs" / "search.md").read_text()
     jobs = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     tables = re.findall(r"\| stored \|.*?\n\|---.*?\n((?:\|.*\n)+)", page)
     assert len(jobs) == len(tables) == 2

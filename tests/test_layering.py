@@ -1,37 +1,93 @@
-"""cluster -> jobs -> ctd, and who may import ray, zarr and plotting: read from the source with ast."""
+"""cluster -> jobs -> ctd, the order of the wings in each, no rings, and who may import ray, zarr and plotting.
+
+Read from the source with ast, imports inside functions included.
+"""
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
     "ctd": {"jobs", "cluster", "ray", "zarr", "xarray", "pandas", "typer", "rich", "obstore"},
     "jobs": {"cluster", "ray", "typer", "rich"},
     "cluster": set(),
 }
-MODULES = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+WINGS = {
+    "ctd": "plots kernel contract batch rows principal cells tasks data KERNELS",
+    "jobs": "errors keys storage spec plan store inputs search reduce run gather query report pipeline",
+    "cluster": "versions cache profiles submission slurm ray submit checks watch cli",
+}
+"""A wing, a folder or a file of a package, imports only wings that stand before it here."""
+KERNELS = {"esn", "fixed_points", "lfads", "spikes", "train_rnn"}
+"""They import no other kernel."""
+PATHS = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in PATHS}
+TREES = {path: ast.parse(path.read_text()) for path in PATHS}
 
 
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    """The names that a file imports, as deep as they are written: `from a import b` gives a and a.b."""
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield (node.module or "").partition(".")[0]
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def own_imports(name):
+    """The modules of the three packages that a module needs, the packages that it lies in left out."""
+    found = {m for m in imports(MODULES[name]) if m in MODULES} - {name}
+    return {m for m in found if not name.startswith(f"{m}.")}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_one_way(path):
     package = path.relative_to(ROOT).parts[0]
-    assert not FORBIDDEN[package] & set(imports(path))
+    assert not FORBIDDEN[package] & {name.partition(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("package", WINGS)
+def test_wings_keep_their_order(package):
+    """Every wing stands in the list, and imports only those before it."""
+    rank = {wing: k for k, wing in enumerate(WINGS[package].split())}
+    if package == "ctd":
+        rank |= dict.fromkeys(KERNELS, rank.pop("KERNELS"))
+    wing = lambda name: name.split(".")[1]
+    names = [name for name in MODULES if name.startswith(f"{package}.")]
+    assert {wing(name) for name in names} == set(rank)
+    up = [
+        f"{name} -> {other}"
+        for name in names
+        for other in own_imports(name)
+        if other.startswith(f"{package}.")
+        and wing(other) != wing(name)
+        and rank[wing(other)] >= rank[wing(name)]
+    ]
+    assert not up
+
+
+def test_no_ring_of_modules():
+    """Taking away, again and again, the modules that need no other leaves none."""
+    needs = {name: own_imports(name) for name in MODULES}
+    while free := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in free:
+            del needs[name]
+    assert not needs
 
 
 def test_the_command_line_starts_without_what_few_commands_need():
-    code = "import sys, cluster.cli, jobs.report; print(*sys.modules)"
+    code = "import sys, cluster.cli.main, jobs.report.summary; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     slow = {"pandas", "ray", "xarray", "matplotlib", "optax", "scipy"}
     assert not slow & set(found.stdout.split())
@@ -39,11 +95,9 @@ def test_the_command_line_starts_without_what_few_commands_need():
 
 def test_imports_no_pyplot():
     """Figures are drawn without pyplot's global state, and matplotlib is imported when one is drawn."""
-    for path in MODULES:
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
+    for path, tree in TREES.items():
+        assert "matplotlib.pyplot" not in imports(path), path
+        for node in tree.body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert "matplotlib.pyplot" not in names, path
-            if node in tree.body:
-                assert not any(name.startswith("matplotlib") for name in names), path
+            assert not any(name.startswith("matplotlib") for name in names), path

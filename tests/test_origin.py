@@ -7,7 +7,6 @@ import importlib.util
 import subprocess
 import warnings
 from functools import partial
-from pathlib import Path
 
 import h5py
 import jax
@@ -15,19 +14,19 @@ import numpy as np
 import origin
 import pytest
 import yaml
+from places import DATA
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 import ctd.tasks
-from ctd import series, train_rnn
+from ctd import train_rnn
 from ctd.data import write_hdf5
+from ctd.esn import series
 from ctd.kernel import static_of, traced_of
 from ctd.lfads.metrics import bits_per_spike
 from jobs import open_store
-
-DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture

@@ -5,13 +5,15 @@ import os
 import time
 
 import pytest
-from test_executors import KERNEL, mentioning
+from processes import KERNEL, mentioning
 from waiting import until
 
-from cluster.ray_executor import RayExecutor
-from jobs import objects
-from jobs.run import open_or_create, read_events, run_shards
-from jobs.spec import parse_job
+from cluster.ray.executor import RayExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.storage import objects
+from jobs.store.events import read_events
 
 N = 10_000
 
@@ -62,7 +64,7 @@ def test_soak(tmp_path):
     assert growth < 50
     assert files[-1] <= files[0] + 5
     until(lambda: not mentioning(folder), "all processes have ended")
-    assert not list(objects.keys(store.objects, "run/checkpoints"))
+    assert not list(objects.list_keys(store.objects, "run/checkpoints"))
     assert not [name for _, _, names in os.walk(store.address) for name in names if "#" in name]
-    assert len(list(objects.keys(store.objects, "run/events"))) < 100
+    assert len(list(objects.list_keys(store.objects, "run/events"))) < 100
     assert (store.rows(0, "value", 0, N) == 10).all()

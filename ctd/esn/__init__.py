@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctd import series
 from ctd.cells import CELLS
+from ctd.esn import series
 from ctd.esn.force import Now, Rls, begin, force_pass, scaled_identity
 from ctd.esn.params import EchoState as EchoState
 from ctd.esn.plots import plots

@@ -29,7 +29,7 @@ class EchoState(Params):
             "sines",
             "file",
         ]
-    ] = Field("chaotic-feedback", description="series to produce (ctd.series); file: a user's")
+    ] = Field("chaotic-feedback", description="series to produce (ctd.esn.series); file: a user's")
     target_seed: Data[int] = Field(0, ge=0, description="seed of the target")
     dt: Data[float] = Field(
         0.1, gt=0, description="sampling interval, and the network's Euler step"

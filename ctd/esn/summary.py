@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd.combinations import combinations
 from ctd.esn.params import EchoState
 from ctd.kernel import Var, traced_type
 from ctd.plots import is_wide
+from ctd.rows import combinations
 
 SWEPT = traced_type(EchoState)._fields
 """The fields by whose values items are told apart into points; the rest of a point are its seeds."""

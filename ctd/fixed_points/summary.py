@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd.blocks import blocks
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import Map, Network, find_cell
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.fixed_points.unique import Basins, nearest_distance
 from ctd.kernel import Var
+from ctd.rows import blocks
 
 
 class Options(BaseModel):

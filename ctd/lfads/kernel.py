@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ctd.curves import block_ends
 from ctd.kernel import Kernel, Outcome
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, load
@@ -19,6 +18,7 @@ from ctd.lfads.plots import plots
 from ctd.lfads.posterior import posterior_mean
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, optimizer, train_step
+from ctd.plots.curves import block_ends
 
 EVAL_TERMS = ("loss", *TERMS)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ctd.curves import block_ends, loss_curves
 from ctd.lfads.summary import DIVERGED
 from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, spread, stacked
+from ctd.plots.curves import block_ends, loss_curves
 from ctd.principal import principal
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jobs.search.spec import Population, bounds
-from jobs.sweep import Interval, Loguniform
+from jobs.spec.search import Population, bounds
+from jobs.spec.sweep import Interval, Loguniform
 
 SALT = zlib.crc32(b"search")
 """Keeps these draws apart from those of the sweep."""

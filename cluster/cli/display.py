@@ -1,0 +1,134 @@
+"""What a terminal shows: progress while a job runs, tables after it."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from jobs.run.progress import Listener
+from jobs.run.progress import Progress as RunProgress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A file or a pipe has no width: tables are written whole.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+PLAIN_EVERY_S = 5.0
+"""Seconds between two lines where the output is no terminal, at least."""
+PLAIN_SHARE = 0.01
+"""The same as a share of the time so far: a night is some hundred lines."""
+
+
+def describe(p: RunProgress) -> str:
+    """One line: outcomes, rate, time to go, trouble."""
+    parts = [f"{n:,} {name}" for name, n in p.outcomes.items() if n]
+    if p.advances and max(p.advances) > 1:  # else it says no more than the number of items
+        few, many = min(p.advances), max(p.advances)
+        parts.append(f"advance {many}" if few == many else f"advances {few}-{many}")
+    if p.stage and p.shards_done < p.n_shards:
+        parts.append(p.stage)
+    fresh = p.items_done - p.items_before + p.running_items
+    elapsed = time.time() - p.started
+    if fresh and elapsed > 0:
+        rate = fresh / elapsed
+        parts.append(f"{rate:,.3g} items/s")
+        left = p.n_items - p.items_before - fresh
+        if left > 0:
+            parts.append(f"ETA {left / rate:,.0f} s")
+    if p.retried:
+        parts.append(f"{p.retried} retried")
+    if p.failed_items:
+        parts.append(f"{len(p.failed_items)} items failed with an error")
+    if p.trouble:
+        parts.append(f"waiting: {p.trouble}")
+    if p.failed:
+        parts.append(f"{len(p.failed)} shards failed")
+    return ", ".join(parts)
+
+
+@contextmanager
+def live_progress(quiet: bool = False) -> Iterator[Listener]:
+    """A listener that draws a bar on a terminal and prints a line now and then elsewhere."""
+    if quiet:
+        yield lambda p: None
+    elif err.is_terminal:
+        with Progress(
+            TextColumn("items"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shards]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=err,
+        ) as bar:
+            task = bar.add_task("items", total=None, shards="", text="")
+
+            def draw(p: RunProgress) -> None:
+                bar.update(
+                    task,
+                    total=p.n_items,
+                    completed=p.items_done + p.running_items,
+                    shards=f"shards {p.shards_done}/{p.n_shards}",
+                    text=describe(p),
+                )
+
+            yield draw
+    else:
+        last = [0.0]
+
+        def line(p: RunProgress) -> None:
+            now = time.time()
+            due = last[0] + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
+            if now >= due or p.items_done == p.n_items:
+                last[0] = now
+                items = f"{p.items_done + p.running_items:,}/{p.n_items:,} items"
+                shards = f"{p.shards_done}/{p.n_shards} shards"
+                err.print(", ".join(filter(None, [items, shards, describe(p)])))
+
+        yield line
+
+
+def cell(value: Any) -> str:
+    """One value of a table, short."""
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    if isinstance(value, complex | np.complexfloating):
+        return f"{value.real:.4g}{value.imag:+.4g}i"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
+    """A frame as a table on the terminal, the first `limit` rows of it."""
+    table = Table(title=title or None, title_justify="left")
+    for name in frame.columns:
+        number = frame[name].dtype.kind in "iufc"
+        table.add_column(str(name), justify="right" if number else "left")
+    # Not iterrows: it makes the integers of a row floats, and item 62599 becomes 6.26e+04.
+    for row in frame.head(limit).itertuples(index=False, name=None):
+        table.add_row(*(cell(value) for value in row))
+    out.print(table)
+    if len(frame) > limit:
+        out.print(f"... {len(frame) - limit:,} more rows; ctd query shows them")
+
+
+def show_json(content: Any) -> None:
+    """JSON on standard output, for programs."""
+    json.dump(content, sys.stdout, default=_plain)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,121 @@
+"""The commands that look after a store: resume, cancel, check, logs. Imported by cluster.cli.main, whose `app` they join."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from cluster.cache import use_compilation_cache
+from cluster.cli.display import err, out, show_json
+from cluster.cli.running import AcceptChanges, Failed, make_executor, run_store
+from cluster.cli.submit import cancel_submissions, submission_log
+from jobs.storage.lease import cancel as ask_to_stop
+from jobs.storage.lease import describe
+from jobs.store.store import Store
+
+StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+def add(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(resume)
+    app.command()(cancel)
+    app.command()(check)
+    app.command()(logs)
+
+
+def resume(
+    store: StorePath,
+    address: Annotated[
+        str | None,
+        typer.Option(help="an existing Ray cluster, host:port; by default one is started"),
+    ] = None,
+    executor: Annotated[
+        Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
+    ] = "ray",
+    failed: Failed = False,
+    accept_changes: AcceptChanges = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with the job of a store, which needs nothing but the store."""
+    use_compilation_cache()
+    opened = Store.open(store)
+    runner = make_executor(executor, opened.job.spec, address)
+    run_store(lambda runner: opened, runner, as_json, failed=failed, accept_changes=accept_changes)
+
+
+def cancel(store: StorePath) -> None:
+    """Stop the run of a store, from any machine, and what was submitted for it; `ctd resume` goes on."""
+    sent = cancel_submissions(store)
+    if sent and not Store.exists(store):
+        return
+    opened = Store.open(store)
+    try:
+        stopped = ask_to_stop(opened.objects)
+    except TimeoutError:
+        err.print("asked, but it has not stopped yet: a long advance may have to end first")
+        raise typer.Exit(1) from None
+    if stopped is None and sent:
+        return
+    if stopped is None:
+        out.print(f"{store}: nothing runs")
+    else:
+        out.print(f"stopped {describe(stopped)}; `ctd resume {store}` goes on")
+
+
+def check(
+    store: StorePath,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="make right what can be, and mark the rest for resume")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong. Shards
+    that are not computed yet are counted, and are not wrong."""
+    from jobs.gather.check import check as inspect
+
+    findings = inspect(store, repair)
+    wrong = [finding for finding in findings if finding.cure]
+    if as_json:
+        show_json([finding._asdict() for finding in findings])
+    else:
+        for finding in wrong:
+            cure = f" -> {finding.cure}" if repair else ""
+            out.print(f"{finding.key}: {finding.what}{cure}", markup=False)
+        if wrong:
+            out.print(f"{len(wrong)} {'repaired' if repair else 'found'}")
+        if wrong and not repair:
+            out.print(f"`ctd check {store} --repair` makes it right")
+        missing = _missing(store) if repair else len(findings) - len(wrong)
+        if missing:
+            out.print(f"{missing} shards are not computed; `ctd resume {store}` computes them")
+        if not findings:
+            out.print("all is as it should be")
+    if wrong and not repair:
+        raise typer.Exit(1)
+
+
+def _missing(store: str) -> int:
+    opened = Store.open(store)
+    return opened.job.plan.n_shards - len(opened.done())
+
+
+def logs(
+    store: StorePath,
+    shard: Annotated[int | None, typer.Option(min=0, help="what concerns this shard")] = None,
+    item: Annotated[int | None, typer.Option(min=0, help="what concerns this item")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what happened: attempts, reasons, hosts, times, and the traces of what failed."""
+    from jobs.report.history import history, history_lines
+
+    printed = "" if as_json or shard is not None or item is not None else submission_log(store)
+    if printed and not Store.exists(store):
+        out.print(printed, markup=False)
+        return
+    found = history(Store.open(store), shard, item)
+    if as_json:
+        show_json(found)
+    else:
+        for line in [*history_lines(found), *printed.splitlines()]:
+            out.print(line, markup=False)

@@ -1,0 +1,141 @@
+"""What `ctd run` and `ctd resume` share: an executor, the shards, the reduction, what is said at the end."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli.display import err, live_progress, out, show_json, show_table
+from jobs.errors import JobError
+from jobs.run.executor import Executor, SerialExecutor
+from jobs.run.limits import storage_trouble
+from jobs.run.stop import EXIT_STOPPED, Stop, signals
+from jobs.spec.job import JobSpec
+from jobs.storage.objects import is_storage_error, local_path, reason
+from jobs.store.store import Store
+
+Failed = Annotated[
+    bool, typer.Option("--failed", help="compute the shards of items with errors again")
+]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="go on though the kernel's source has been edited")
+]
+
+
+def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
+    """The executor called `name`; JobError where an address is given that it does not take."""
+    if name == "serial":
+        if address:
+            raise JobError("--address: goes with --executor ray")
+        return SerialExecutor(spec.run.memory_gb)
+    from cluster.ray.executor import RayExecutor
+
+    return RayExecutor(spec.run, address)
+
+
+def run_store(
+    open_store: Callable[[Executor], Store],
+    executor: Executor,
+    as_json: bool,
+    parts: tuple[int, int] | None = None,
+    failed: bool = False,
+    accept_changes: bool = False,
+) -> None:
+    """Run what is left of a store, reduce it and say what came out.
+
+    open_store: makes or opens the store; the executor starts up meanwhile. Exits with 75 where the run
+    was stopped before its end, with 1 where something could not be computed.
+
+    parts: (i, n): share the store with other drivers, beginning with part i of n; the last one reduces.
+    failed, accept_changes: see `jobs.run.shards.reconsider`.
+    """
+    from jobs.run.shards import reconsider, run_parts, run_shards
+
+    stop = Stop()
+    with signals(stop):
+        try:
+            store = open_store(executor)
+            reconsider(store, failed, accept_changes)
+            with live_progress(quiet=as_json) as listener:
+                if parts is None:
+                    progress = run_shards(store, executor, listener, stop)
+                else:
+                    progress = run_parts(store, executor, *parts, listener, stop)
+            complete = parts is None or progress.shards_done == progress.n_shards
+            if progress.stopped is None and complete:
+                _reduce(store, executor)
+        finally:
+            executor.close()
+        if progress.stopped is not None:
+            err.print(f"stopped ({progress.stopped}); `ctd resume {store.address}` goes on")
+            raise typer.Exit(EXIT_STOPPED)
+        if complete:
+            with _storage_explained(store):
+                finish(store, as_json)
+        else:
+            err.print("the other parts are with other drivers; the last one reduces the results")
+    for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
+        for number, error in list(found.items())[:5]:
+            err.print(f"{what} {number} failed: {error}", style="red", markup=False)
+        if found:
+            some = next(iter(found))
+            err.print(
+                f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` tells more, "
+                f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
+            )
+    if progress.failed or progress.failed_items:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _storage_explained(store: Store) -> Iterator[None]:
+    """Where the storage fails after the run, say what is left to do."""
+    try:
+        yield
+    except Exception as fault:
+        if not is_storage_error(fault):
+            raise
+        trouble = storage_trouble(store.address, reason(fault))
+        raise JobError(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
+
+
+def _reduce(store: Store, executor: Executor) -> None:
+    """Gather on the executor of the run, which need not be up again for the rest."""
+    from jobs.gather.gather import gather
+
+    with _storage_explained(store):
+        gather(store, executor)
+
+
+def finish(store: Store, as_json: bool) -> None:
+    """Where the results are, the kernel's own summary, the picture."""
+    from jobs.report.figures import save_figures
+    from jobs.report.summary import state
+
+    paths: list[Path] = []
+    if local_path(store.address) is not None:
+        paths = save_figures(store, Path(store.address).with_suffix(""))
+    if as_json:
+        show_json(state(store) | {"figures": [str(path) for path in paths]})
+        return
+    summary(store)
+    out.print(f"store   {store.address}")
+    for path in paths:
+        out.print(f"figure  {path}")
+
+
+def summary(store: Store) -> None:
+    """The reduced results that the kernel shows as a table."""
+    from jobs.query.query import query
+
+    kernel = store.kernel
+    if not kernel.summary:
+        return
+    axis = kernel.reduced[kernel.summary[0]].axes[0]
+    frame = query(store, source=axis)
+    labels = [name for name in frame.columns if name not in kernel.reduced and name != axis]
+    if len(store.job.plan.group_sizes) == 1:
+        labels = [name for name in labels if name != "group"]
+    show_table(frame[[*labels, *(n for n in kernel.summary if n in frame)]], title=axis)

@@ -1,0 +1,120 @@
+"""The commands that concern clusters: submit, clusters. Imported by cluster.cli.main, whose `app` they join."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli.display import err, out, show_json, show_table
+from cluster.cli.running import AcceptChanges, Failed
+from cluster.profiles import load_profile, profile_names, profiles_folder
+from jobs.errors import JobError
+
+
+def add(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(submit)
+    app.command()(clusters)
+
+
+def submission_lines(store: str) -> list[str]:
+    """What was submitted for a store and what became of it, one line an allocation."""
+    from cluster.submit import look, objects_exist, said
+
+    if not objects_exist(store):
+        return []
+    what = {"slurm": "allocation", "ray": "job"}
+    return [
+        f"{what[submission.kind]} {number}: {said(state)}"
+        for submission, states in look(store)
+        for number, state in states.items()
+    ]
+
+
+def cancel_submissions(store: str) -> list[str]:
+    """End what is submitted for a store; what was done, printed and returned."""
+    from cluster.submit import cancel, objects_exist
+
+    lines = cancel(store) if objects_exist(store) else []
+    for line in lines:
+        out.print(line, markup=False)
+    return lines
+
+
+def submission_log(store: str) -> str:
+    """The end of what the latest submission of a store printed, or ""."""
+    from cluster.submit import log_tail, objects_exist
+
+    return log_tail(store) if objects_exist(store) else ""
+
+
+def submit(
+    job: Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)],
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="name or file of a profile; by default the job file's `cluster`"),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="where results go; by default beside the job file")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="override a field: key.path=value; may be repeated"),
+    ] = None,
+    array: Annotated[
+        int | None,
+        typer.Option(min=1, help="so many allocations of one node each, which share the store"),
+    ] = None,
+    failed: Failed = False,
+    accept_changes: AcceptChanges = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what would be submitted, and stop")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+) -> None:
+    """Send a job file to a cluster; it goes on over as many allocations as it takes."""
+    from cluster.submit import submit as send
+
+    submission, text = send(job, cluster, overrides, store, dry_run, array, failed, accept_changes)
+    if submission is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        return
+    if as_json:
+        show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
+                   "home": submission.home})  # fmt: skip
+        return
+    what = "allocation" if submission.kind == "slurm" else "job"
+    out.print(f"{what:10} {submission.numbers[0]}")
+    out.print("ctd status, logs and cancel follow it by its store")
+
+
+def clusters(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="profiles to check; by default all", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+) -> None:
+    """List the cluster profiles and check them: reachable, versions, GPUs, shared folder."""
+    from cluster.checks import check
+
+    found = []
+    for name in names or profile_names():
+        try:
+            profile = load_profile(name)
+        except JobError as error:
+            found.append(
+                {"cluster": name, "kind": "", "check": "profile", "ok": False, "found": str(error)}
+            )
+            continue
+        found += [{"cluster": name, "kind": profile.kind, **line} for line in check(profile)]
+    if as_json:
+        show_json(found)
+    else:
+        import pandas as pd
+
+        show_table(pd.DataFrame(found))
+        err.print(f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one")
+    if not all(line["ok"] for line in found):
+        raise typer.Exit(1)

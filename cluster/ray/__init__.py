@@ -1,0 +1,1 @@
+"""Ray: a local one, an existing cluster, and the pool of workers on either."""

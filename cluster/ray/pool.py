@@ -1,0 +1,206 @@
+"""The actors of the Ray executor: what runs inside one, and the pool of them."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import ray
+
+from cluster.cache import use_compilation_cache
+from cluster.ray.connection import connect
+from cluster.ray.local import LocalRay
+from cluster.ray.nodes import Nodes
+from cluster.versions import differences, versions
+from jobs.errors import JobError
+from jobs.run.executor import available_memory
+from jobs.run.sources import SourceDiffers
+from jobs.run.worker import Report, Standing, Task, Worker
+from jobs.spec.job import RunSettings
+from jobs.storage.objects import Unreachable
+from jobs.store.provenance import said
+
+LOOK_S = 5.0
+"""Time between two looks for nodes that joined."""
+
+
+class ShardWorker:
+    """What runs inside an actor. Every method answers: an error is text in the answer."""
+
+    def __init__(self) -> None:
+        use_compilation_cache()
+        self._worker: Worker | None = None
+        self._shard, self._standing = -1, Standing()
+        self._advanced = time.monotonic()
+
+    def open(self, address: str, expected: Mapping[str, str]) -> tuple[str, bool] | None:
+        """Get ready for a store; otherwise (what went wrong, whether trying again is in vain).
+
+        expected: the driver's versions, which this process must have too.
+        """
+        wrong = differences(expected, versions(), f"on {socket.gethostname()}")
+        if wrong:
+            return f"versions differ: {wrong}; install the same everywhere", True
+        try:
+            self._worker = Worker(address)
+        except BaseException as error:
+            # A shared folder may agree in a moment.
+            passes = isinstance(error, Unreachable | SourceDiffers)
+            in_vain = isinstance(error, JobError) and not passes
+            return said(error), in_vain
+        return None
+
+    def do(self, task: Task) -> Report:
+        """Compute, write and commit one shard."""
+        assert self._worker is not None
+        number = task.shard.number
+
+        def note(now: Standing) -> None:
+            self._shard, self._standing, self._advanced = number, now, time.monotonic()
+
+        note(Standing())
+        try:
+            return self._worker.do(task, note)
+        except BaseException as error:  # sys.exit in a kernel, or an error that cannot be printed
+            return Report(number, task.attempt, said(error))
+
+    def interrupt(self) -> None:
+        """Leave the running shard at a checkpoint, and begin none that is queued."""
+        if self._worker is not None:
+            self._worker.interrupt()
+
+    def standing(self) -> tuple[int, Standing, float]:
+        """(the shard that runs, how far it has come, seconds since its last advance)."""
+        return self._shard, self._standing, time.monotonic() - self._advanced
+
+    def node(self) -> str:
+        """The id of the node that this actor is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def device_memory(self) -> int | None:
+        """Bytes that XLA may use of one device; None on a CPU."""
+        stats = jax.local_devices()[0].memory_stats()
+        return int(stats["bytes_limit"]) if stats else None
+
+
+@dataclass
+class Slot:
+    """One actor's place in the pool."""
+
+    actor: Any
+    opening: Any = None
+    """The answer that is due before the actor may be fed; None once it is ready."""
+    ready: bool = False
+    held: list[tuple[Any, Task]] = field(default_factory=list)
+    """(answer due, task): the first one runs, a second is queued behind it."""
+    asked: Any = None
+    """The `standing` answer that is due."""
+    alive_at: float = 0.0
+    """When the shard that runs gave its last sign of life."""
+    where: Any = None
+    """The `node` answer that is due."""
+    node: str = ""
+    """The id of the actor's node, once it is ready."""
+    failed_starts: int = 0
+
+
+class Pool:
+    """The connection to Ray, and the actors."""
+
+    def __init__(self, settings: RunSettings, address: str | None, local: LocalRay | None) -> None:
+        self._settings = settings
+        self.slots: list[Slot] = []
+        self.nodes = Nodes()
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            connect(_address(local) if local else str(address))
+        elif address not in (None, here := ray.get_runtime_context().gcs_address):
+            raise JobError(f"--address {address}: this process is connected to the Ray at {here}")
+        try:
+            self._settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def _settle(self) -> None:
+        """How many actors there can be, what each may have; start them."""
+        settings = self._settings
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.gpus = settings.gpus_per_worker
+        if self.gpus is None:
+            self.gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
+        counts = [self._places(node) for node in nodes]
+        if not sum(counts) and not settings.workers:
+            most = {kind: max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
+            raise JobError(
+                f"run: a worker takes {settings.cpus_per_worker:g} CPUs (cpus_per_worker) and {self.gpus:g} "
+                f"GPUs (gpus_per_worker); the largest node of this Ray has {most['CPU']} and {most['GPU']}"
+            )
+        self.n = settings.workers or sum(counts)
+        self._looked_at = time.monotonic()
+        held = [min(k, self.n) for k in counts]
+        shares = [node.get("memory", 0) / k for node, k in zip(nodes, held, strict=True) if k]
+        self.node_share = int(min(shares, default=available_memory()))
+        self.slots += [Slot(self.actor()) for _ in range(self.n)]
+
+    def joined(self) -> list[Slot]:
+        """Places for further actors, on nodes that joined since the last look."""
+        if self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
+            return []
+        self._looked_at = time.monotonic()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        new = max(0, sum(self._places(node) for node in nodes) - self.n)
+        self.n += new
+        return [Slot(self.actor()) for _ in range(new)]
+
+    def _places(self, node: Mapping[str, float]) -> int:
+        places = node.get("CPU", 0) / self._settings.cpus_per_worker
+        return int(min(places, node.get("GPU", 0) / self.gpus) if self.gpus else places)
+
+    @property
+    def devices(self) -> int:
+        """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
+        return self._settings.devices(on_gpus=bool(self.gpus))
+
+    def actor(self) -> Any:
+        """A new actor: its devices and threads are settled before it imports anything."""
+        threads = str(self._settings.cores)
+        # NPROC is what XLA sizes its own thread pool by.
+        names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        env = dict.fromkeys(names, threads)
+        if not self.gpus:
+            # Ray no longer hides the GPUs from an actor that asked for none.
+            env["JAX_PLATFORMS"] = "cpu"
+            # A device a core: items are split over them as over GPUs. (XLA has flags for the same.)
+            if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+                env["JAX_NUM_CPU_DEVICES"] = str(self.devices)
+        elif self.gpus < 1:
+            # JAX takes three quarters of a device for itself; workers that share one share 0.9 of it.
+            env["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * self.gpus:.3f}"
+        make = ray.remote(
+            num_cpus=self._settings.cpus_per_worker,
+            num_gpus=self.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"watch": 1},
+            runtime_env={"env_vars": env},
+            label_selector=self.nodes.selector(),
+        )
+        return make(ShardWorker).remote()
+
+    def close(self) -> None:
+        """Kill the actors; leave Ray if it was this pool that connected to it."""
+        while self.slots:
+            ray.kill(self.slots.pop().actor, no_restart=True)
+        if self._connected:
+            ray.shutdown()
+
+
+def _address(local: LocalRay) -> str:
+    try:
+        return local.address()
+    except RuntimeError as error:
+        raise JobError(f"{error}\n`--executor serial` computes without Ray") from None

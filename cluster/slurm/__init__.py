@@ -1,0 +1,1 @@
+"""Slurm: batch scripts, submission, and what it says of its allocations."""

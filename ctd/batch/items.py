@@ -1,0 +1,57 @@
+"""Run the items of one group in this process, without a job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.batch.program import Layout, layout_for, precision, program, traced_columns
+from ctd.batch.run import Run
+from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_type
+
+
+def run_items(
+    kernel: Kernel,
+    params: Params,
+    columns: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    shared: Any = None,
+    layout: Layout | None = None,
+) -> dict[str, np.ndarray]:
+    """Run one group in this process: `params` for all items, `columns` for what differs.
+
+    Args:
+        kernel: what to compute.
+        params: the parameters that all items have.
+        columns: traced field -> (n,) values (or (n, k) for a tuple of k); without it, one item.
+        seed: the job's seed; item i of the columns has the key fold_in(key(seed), i).
+        shared: the group's data; `kernel.load` reads it where this is None.
+        layout: slots and microbatch; chosen by `layout_for` where this is None.
+
+    Returns:
+        name -> (n, ...) array for every name that `kernel.result` returns.
+    """
+    kinds = field_kinds(type(params))
+    given = {name: np.asarray(values) for name, values in (columns or {}).items()}
+    for name in given:
+        if kinds.get(name) is not Kind.TRACED:
+            raise ValueError(f"columns: {name!r} is not a traced field of {type(params).__name__}")
+    sizes = {len(values) for values in given.values()} or {1}
+    if len(sizes) > 1:
+        raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
+    n = sizes.pop()
+    for name in traced_type(type(params))._fields:
+        if name not in given:
+            given[name] = np.repeat(np.asarray(getattr(params, name))[None], n, axis=0)
+    static = static_of(params)
+    if shared is None:
+        with precision(static):
+            shared = kernel.load(inputs_of(params))
+    traced = traced_columns(type(params), given, static.dtype)
+    run = Run(
+        program(kernel, static, layout or layout_for(kernel, n)), shared, seed, np.arange(n), traced
+    )
+    while not run.finished:
+        run.advance()
+    return run.results

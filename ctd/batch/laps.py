@@ -1,0 +1,192 @@
+"""Advance the items of a group in laps, and look at them, drop them or exchange them in between.
+
+    lap      `begin(rows, length)`: these items make `length` advances each, or fewer if they finish
+    between  every item's state is a host array: `values` reads results, `copy` moves states
+
+The items of a lap need not fit onto the devices at a time: they take turns, as many as there are slots.
+As in a `Run` only the microbatch enters the arithmetic of an item, so what a lap makes of it depends
+neither on the slots nor on its neighbours.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctd.batch.program import Program, Slots, precision
+from ctd.batch.run import Placed, Snapshot, from_host, to_host
+
+TO_THE_END = 2**62
+"""A lap so long lasts until its items have finished."""
+
+
+class Laps(Placed):
+    """The items `ids` of one group; the arguments are those of `ctd.batch.Run`.
+
+    done: (n,) which items have finished. ages: (n,) advances that each has made.
+    """
+
+    def __init__(
+        self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
+    ) -> None:
+        super().__init__(program, shared, seed, ids, traced)
+        self.done = np.zeros(self.n, bool)
+        self.ages = np.zeros(self.n, np.int64)
+        self._left = np.zeros(self.n, np.int64)
+        self._leaves: list[np.ndarray] = []
+        is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        leaves, self._tree = jax.tree.flatten(self._state)
+        self._likes = [jax.random.key(0) if is_key(leaf) else leaf for leaf in leaves]
+        self._wave = np.zeros(0, int)
+        """The items on the devices, in the order of their slots."""
+        self._slots: Any = None
+        for rows in self._turns(np.arange(self.n)):
+            self._init(rows)
+
+    def begin(self, rows: np.ndarray, length: int) -> None:
+        """Start a lap."""
+        self._left[:] = 0
+        self._left[rows] = length
+
+    @property
+    def over(self) -> bool:
+        """Whether the lap is."""
+        return not (self._ready.any() or len(self._wave))
+
+    def advance(self) -> None:
+        """One advance of every item that is on the devices."""
+        if not len(self._wave):
+            ready = np.flatnonzero(self._ready)
+            # Those that a checkpoint found under way come first.
+            first = ready[np.argsort(self._left[ready], kind="stable")][: self.total]
+            self._wave, self._slots = first, self._load(first)
+        wave = self._wave
+        with precision(self.program.static):
+            self._slots = self.program.step(
+                self._shared, self._root, self._bounds(0, len(wave)),
+                self._slots.done, self._slots, self._slots,
+            )  # fmt: skip
+        self.rounds += 1
+        self._left[wave] -= 1
+        self.ages[wave] += ~self.done[wave]
+        self.done[wave] = np.asarray(self._slots.done)[self._physical[: len(wave)]]
+        self._lay_down_if_due()
+
+    def _lay_down_if_due(self) -> None:
+        """Off the devices with all, once some have made their advances, or many have finished."""
+        done, left = self.done[self._wave], self._left[self._wave]
+        enough = max(self.layout.microbatch, len(done) // 8)
+        if done.all() or done.sum() >= enough or (left == 0).any():
+            self._keep()
+            self._wave, self._slots = np.zeros(0, int), None
+
+    @property
+    def _ready(self) -> np.ndarray:
+        ready: np.ndarray = (self._left > 0) & ~self.done
+        return ready
+
+    # --- between laps -----------------------------------------------------------------------------
+
+    def values(self, rows: np.ndarray, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """The results of these items as they are now: name -> (len(rows), ...); by default all."""
+        names = tuple(names)
+        compute = self.program.some_results(names) if names else self.program.result
+        shapes = {name: self._values[name] for name in names or self._values}
+        found = {name: np.zeros((len(rows), *s.shape), s.dtype) for name, s in shapes.items()}
+        for turn in self._turns(np.arange(len(rows))):
+            slots, k = self._load(rows[turn]), len(turn)
+            with precision(self.program.static):
+                out = {
+                    name: self._put(np.zeros((self.total, *s.shape), s.dtype))
+                    for name, s in shapes.items()
+                }
+                out = compute(self._shared, self._root, self._bounds(0, k), slots.done, slots, out)
+            for name, value in out.items():
+                found[name][turn] = np.asarray(value)[self._physical[:k]]
+        return found
+
+    def copy(self, parents: np.ndarray) -> None:
+        """Item r goes on from the state of item parents[r], with its own key and traced values."""
+        self._leaves = [leaf[parents] for leaf in self._leaves]
+        self.done = self.done[parents]
+
+    def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
+        """The item goes on from a state that another worker made: the leaves in `Snapshot`'s order."""
+        for leaf, value in zip(self._leaves, leaves, strict=True):
+            leaf[row] = value
+        self.done[row] = False
+
+    def set_traced(self, name: str, values: np.ndarray) -> None:
+        """Give a traced field new values, one an item."""
+        dtype = getattr(self._traced, name).dtype
+        self._traced = self._traced._replace(**{name: values.astype(dtype)})
+
+    # --- devices ----------------------------------------------------------------------------------
+
+    def _turns(self, rows: np.ndarray) -> list[np.ndarray]:
+        return [rows[k : k + self.total] for k in range(0, len(rows), self.total)]
+
+    def _held(self, rows: np.ndarray) -> np.ndarray:
+        """Physical row -> row of the group; 0 where the slot is empty."""
+        held = np.zeros(self.total, int)
+        held[self._physical[: len(rows)]] = rows
+        return held
+
+    def _slots_of(self, rows: np.ndarray, state: Any) -> Slots:
+        held = self._held(rows)
+        done = np.ones(self.total, bool)
+        done[self._physical[: len(rows)]] = self.done[rows]
+        traced = self._put(jax.tree.map(lambda leaf: leaf[held], self._traced))
+        return Slots(self._put(self._ids[held]), traced, state, self._put(done))
+
+    def _init(self, rows: np.ndarray) -> None:
+        fresh = np.zeros(self.total, bool)
+        fresh[self._physical[: len(rows)]] = True
+        with precision(self.program.static):
+            slots = self._slots_of(rows, jax.tree.map(self._blank, self._state))
+            self._slots = self.program.init(
+                self._shared, self._root, self._bounds(0, len(rows)), self._put(fresh), slots, slots
+            )
+        self._wave = rows
+        self.done[rows] = np.asarray(self._slots.done)[self._physical[: len(rows)]]
+        self._keep()
+        self._wave, self._slots = np.zeros(0, int), None
+
+    def _load(self, rows: np.ndarray) -> Slots:
+        held = self._held(rows)
+        with precision(self.program.static):
+            leaves = [
+                self._put(from_host(leaf[held], like))
+                for leaf, like in zip(self._leaves, self._likes, strict=True)
+            ]
+            return self._slots_of(rows, jax.tree.unflatten(self._tree, leaves))
+
+    def _keep(self) -> None:
+        """Copy the states on the devices to the host."""
+        rows = self._physical[: len(self._wave)]
+        found = [to_host(leaf)[rows] for leaf in jax.tree.leaves(self._slots.state)]
+        if not self._leaves:
+            self._leaves = [np.zeros((self.n, *v.shape[1:]), v.dtype) for v in found]
+        for leaf, values in zip(self._leaves, found, strict=True):
+            leaf[self._wave] = values
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The laps between two advances: `restore` goes on with the same bits."""
+        if len(self._wave):
+            self._keep()
+        arrays = {f"state.{k}": leaf.copy() for k, leaf in enumerate(self._leaves)}
+        arrays |= {f"traced.{name}": v.copy() for name, v in self._traced._asdict().items()}
+        arrays |= {"done": self.done.copy(), "ages": self.ages.copy(), "left": self._left.copy()}
+        return Snapshot(self.rounds, arrays)
+
+    def restore(self, saved: Snapshot) -> None:
+        """Go on from `saved`, which laps over the same items and layout made."""
+        take = lambda name: saved.arrays[name].copy()
+        self._leaves = [take(f"state.{k}") for k in range(len(self._leaves))]
+        self._traced = type(self._traced)(*(take(f"traced.{k}") for k in self._traced._fields))
+        self.done, self.ages, self._left = take("done"), take("ages"), take("left")
+        self._wave, self._slots = np.zeros(0, int), None
+        self.rounds = saved.rounds

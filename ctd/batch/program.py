@@ -1,0 +1,197 @@
+"""The compiled functions of a kernel over the slots of the local devices."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ctd.contract import evaluate
+from ctd.kernel import Kernel, Params, traced_type
+
+ITEM = PartitionSpec("item")
+WHOLE = PartitionSpec()
+
+
+class Layout(NamedTuple):
+    """How the items of a shard lie on the devices."""
+
+    slots: int
+    """Items held at a time on one device; a multiple of `microbatch`."""
+    microbatch: int
+    """Vmapped width: the only number here that changes rounding."""
+    devices: int = 1
+
+
+def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int = 0) -> Layout:
+    """The layout that a job gets when it does not ask for one."""
+    per_device = max(1, min(kernel.width, -(-n_items // devices)))
+    m = min(microbatch or kernel.candidates()[0] or per_device, per_device)
+    return Layout(-(-per_device // m) * m, m, devices)
+
+
+class Slots(NamedTuple):
+    """What the devices hold: arrays with a leading slot axis."""
+
+    ids: jax.Array
+    traced: Any
+    state: Any
+    done: jax.Array
+
+
+def precision(static: Any) -> AbstractContextManager[None]:
+    """JAX's 64-bit mode, on for float64 items and off for others."""
+    return jax.enable_x64(static.dtype == "float64")
+
+
+class Program:
+    """The compiled functions of one (kernel, static, layout), shared by all groups that have them."""
+
+    def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
+        self.kernel, self.static, self.layout = kernel, static, layout
+        self._abstract: dict[Any, Any] = {}
+        self.mesh = jax.make_mesh(
+            (layout.devices,),
+            ("item",),
+            devices=jax.local_devices()[: layout.devices],
+            axis_types=(AxisType.Auto,),
+        )
+        self.init = self._over_slots(self._init)
+        self.step = self._over_slots(self._step)
+        self.result = self._over_slots(self._result)
+        self._some_results: dict[tuple[str, ...], Any] = {}
+        self.permute = jax.jit(
+            lambda slots, order: jax.tree.map(lambda leaf: leaf[order], slots),
+            out_shardings=NamedSharding(self.mesh, ITEM),
+        )
+
+    # --- one item ---------------------------------------------------------------------------------
+
+    def _init(self, shared: Any, root: jax.Array, fresh: jax.Array, slot: Slots) -> Slots:
+        key = jax.random.fold_in(root, slot.ids)
+        state = self.kernel.init(self.static, shared, slot.traced, key)
+        new = slot._replace(state=state, done=self.kernel.finished(state))
+        return jax.tree.map(lambda a, b: jnp.where(fresh, a, b), new, slot)
+
+    def _step(self, shared: Any, root: jax.Array, fresh: jax.Array, slot: Slots) -> Slots:
+        del fresh
+
+        def advance(slot: Slots) -> Slots:
+            key = jax.random.fold_in(root, slot.ids)
+            state = self.kernel.advance(self.static, shared, slot.traced, key, slot.state)
+            return slot._replace(state=state, done=self.kernel.finished(state))
+
+        # A finished item stands still, whatever its neighbours still do. In a loop over single items
+        # the work is skipped. Side by side it is a select, written out: the vmap of a cond would
+        # give every item its own copy of the shared data, and cost shared weights their one product.
+        if self.layout.microbatch == 1:
+            return lax.cond(slot.done, lambda slot: slot, advance, slot)
+        return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, advance(slot))
+
+    def _result(self, shared: Any, root: jax.Array, fresh: jax.Array, slot: Slots) -> Any:
+        del fresh
+        key = jax.random.fold_in(root, slot.ids)
+        return self.kernel.result(self.static, shared, slot.traced, key, slot.state)
+
+    def some_results(self, names: tuple[str, ...]) -> Any:
+        """`result` of which all but `names` is left out: dead code, which the compiler removes."""
+
+        def some(*args: Any) -> Any:
+            values = self._result(*args)
+            return {name: values[name] for name in names}
+
+        if names not in self._some_results:
+            self._some_results[names] = self._over_slots(some)
+        return self._some_results[names]
+
+    # --- all slots --------------------------------------------------------------------------------
+
+    def _over_slots(self, one: Callable[..., Any]) -> Any:
+        """one(shared, root, fresh, slot) -> f(shared, root, bounds, fresh, slots, out) over slots.
+
+        Only the microbatches bounds[0] <= i < bounds[1] of each device are computed; the other rows
+        of `out` stay as they are.
+        """
+        m = self.layout.microbatch
+
+        def on_device(
+            shared: Any,
+            root: jax.Array,
+            bounds: jax.Array,
+            fresh: jax.Array,
+            slots: Slots,
+            out: Any,
+        ) -> Any:
+            def rows(leaf: jax.Array, i: jax.Array) -> jax.Array:
+                if m == 1:
+                    return lax.dynamic_index_in_dim(leaf, i, keepdims=False)
+                return lax.dynamic_slice_in_dim(leaf, i * m, m)
+
+            def put(leaf: jax.Array, new: jax.Array, i: jax.Array) -> jax.Array:
+                if m == 1:
+                    return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
+                return lax.dynamic_update_slice_in_dim(leaf, new, i * m, 0)
+
+            some = one if m == 1 else jax.vmap(one, (None, None, 0, 0))
+
+            def body(i: jax.Array, out: Any) -> Any:
+                # The barriers keep the compiler from merging the item's arithmetic with the loop's
+                # slicing, and, by i, from moving it out of a loop over one microbatch: its code, and
+                # so its rounding, is then the same for any number of slots.
+                part = jax.tree.map(lambda leaf: rows(leaf, i), (fresh, slots))
+                part, _ = lax.optimization_barrier((part, i))
+                new = lax.optimization_barrier(some(shared, root, *part))
+                return jax.tree.map(lambda leaf, value: put(leaf, value, i), out, new)
+
+            return lax.fori_loop(bounds[0], bounds[1], body, out)
+
+        return jax.jit(
+            jax.shard_map(
+                on_device,
+                mesh=self.mesh,
+                in_specs=(WHOLE, WHOLE, WHOLE, ITEM, ITEM, ITEM),
+                out_specs=ITEM,
+                check_vma=False,
+            )
+        )
+
+    # --- shapes -----------------------------------------------------------------------------------
+
+    def abstract(self, shared: Any, traced: Any) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+        """(state, results) of one item as shapes and dtypes; see `ctd.contract.evaluate`."""
+        leaves, tree = jax.tree.flatten((shared, traced))
+        key = (
+            tree,
+            tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves),
+        )
+        if key not in self._abstract:
+            self._abstract[key] = self._evaluate(shared, traced)
+        return self._abstract[key]
+
+    def _evaluate(self, shared: Any, traced: Any) -> Any:
+        with precision(self.static):
+            return evaluate(self.kernel, self.static, shared, traced)
+
+
+@lru_cache(maxsize=64)
+def program(kernel: Kernel, static: Any, layout: Layout) -> Program:
+    """The program of a kernel for these static fields and this layout, made once a process."""
+    return Program(kernel, static, layout)
+
+
+def traced_columns(params: type[Params], columns: Mapping[str, np.ndarray], dtype: str) -> Any:
+    """Columns by name -> the traced named tuple of arrays, reals in `dtype`, integers in int32."""
+    kind = traced_type(params)
+
+    def cast(values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values)
+        if values.dtype.kind == "f":
+            return values.astype(dtype)
+        return values if values.dtype.kind == "b" else values.astype(np.int32)
+
+    return kind(*(cast(columns[name]) for name in kind._fields))

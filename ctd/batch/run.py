@@ -1,0 +1,215 @@
+"""The items of a group on their way through a program: slots filled, advanced, emptied and refilled."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from ctd.batch.program import ITEM, WHOLE, Program, Slots, precision
+
+
+@dataclass
+class Snapshot:
+    """Everything that a run needs to go on after an advance: `rounds` advances made, arrays by name."""
+
+    rounds: int
+    arrays: dict[str, np.ndarray]
+
+
+class Placed:
+    """The slots of a program on the devices, and which physical row each logical slot is."""
+
+    def __init__(
+        self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
+    ) -> None:
+        self.program, self.n = program, len(ids)
+        self.layout = program.layout
+        self.total = self.layout.slots * self.layout.devices
+        self.rounds = 0
+        self._ids, self._traced = np.asarray(ids, np.uint32), traced
+        with precision(program.static):
+            whole = NamedSharding(program.mesh, WHOLE)
+            self._root = jax.device_put(jax.random.key(seed), whole)
+            self._shared = jax.device_put(shared, whole)
+        first = jax.tree.map(lambda leaf: leaf[0], traced)
+        self._state, self._values = program.abstract(shared, first)
+
+    @cached_property
+    def _physical(self) -> np.ndarray:
+        """Logical slot -> physical row: consecutive logical slots go round the devices."""
+        p = np.arange(self.total)
+        return (p % self.layout.devices) * self.layout.slots + p // self.layout.devices
+
+    def _bounds(self, start: int, stop: int) -> jax.Array:
+        """The microbatches of every device that hold the logical slots start <= p < stop."""
+        per_microbatch = self.layout.microbatch * self.layout.devices
+        return jnp.asarray([start // per_microbatch, -(-stop // per_microbatch)], jnp.int32)
+
+    def _put(self, host: Any) -> Any:
+        sharding = NamedSharding(self.program.mesh, ITEM)
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), host)
+
+    def _blank(self, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            return self._put(jax.random.split(jax.random.key(0), (self.total, *shape.shape)))
+        return self._put(jnp.zeros((self.total, *shape.shape), shape.dtype))
+
+
+class Run(Placed):
+    """The items `ids` of one group, on their way from `init` to `result`.
+
+    Args:
+        program: what to run.
+        shared: the group's data, as `load` returned it.
+        seed: the job's seed; item i has the key fold_in(key(seed), i).
+        ids: (n,) item ids, below 2**32.
+        traced: named tuple of arrays with leading axis n.
+
+    `advance()` until `finished`, then `results` holds name -> (n, ...) arrays in the order of `ids`.
+    """
+
+    def __init__(
+        self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
+    ) -> None:
+        super().__init__(program, shared, seed, ids, traced)
+        self.results = {k: np.zeros((self.n, *v.shape), v.dtype) for k, v in self._values.items()}
+        # rows[p]: which row of the shard lies in logical slot p; -1 is an empty slot.
+        self._rows = np.full(self.total, -1)
+        self._next = 0
+        self._slots: Any = None
+        self._fill(live=0)
+
+    def _fill(self, live: int) -> None:
+        """Start the next items of the queue in the logical slots from `live` on."""
+        count = min(self.total - live, self.n - self._next)
+        if count == 0:
+            return
+        rows = np.arange(self._next, self._next + count)
+        self._rows[live : live + count] = rows
+        self._next += count
+        with precision(self.program.static):
+            fresh = np.zeros(self.total, bool)
+            fresh[self._physical[live : live + count]] = True
+            held = np.zeros(self.total, int)
+            held[self._physical] = np.maximum(self._rows, 0)
+            ids = self._put(self._ids[held])
+            traced = self._put(jax.tree.map(lambda leaf: leaf[held], self._traced))
+            if self._slots is None:
+                state = jax.tree.map(self._blank, self._state)
+                self._slots = Slots(ids, traced, state, self._put(np.ones(self.total, bool)))
+            slots = self._slots._replace(ids=ids, traced=traced)
+            bounds = self._bounds(live, live + count)
+            self._slots = self.program.init(
+                self._shared, self._root, bounds, self._put(fresh), slots, slots
+            )
+
+    def _done(self) -> np.ndarray:
+        return np.asarray(self._slots.done)[self._physical] & (self._rows >= 0)
+
+    @property
+    def finished(self) -> bool:
+        return self._next == self.n and not (self._rows >= 0).any()
+
+    @property
+    def n_finished(self) -> int:
+        """How many items have their results."""
+        return self._next - int((self._rows >= 0).sum())
+
+    def advance(self) -> None:
+        """One advance of every live item; items that finished leave and others take their slots."""
+        live = int((self._rows >= 0).sum())
+        with precision(self.program.static):
+            no_one = self._slots.done
+            self._slots = self.program.step(
+                self._shared, self._root, self._bounds(0, live), no_one, self._slots, self._slots
+            )
+        self.rounds += 1
+        done = self._done()
+        # Moving a few items costs more than carrying them, unless they hold a microbatch.
+        if done.sum() == live or done.sum() >= max(self.layout.microbatch, live // 8):
+            self._harvest(done, live)
+
+    def temporaries(self) -> int:
+        """Bytes of device memory that one advance takes beyond the slots, as the compiler counts."""
+        with precision(self.program.static):
+            args = (self._shared, self._root, self._bounds(0, 1), self._slots.done)
+            compiled = self.program.step.lower(*args, self._slots, self._slots).compile()
+            analysis = compiled.memory_analysis()
+        return int(getattr(analysis, "temp_size_in_bytes", 0))
+
+    def block(self) -> None:
+        """Wait until the devices have done what was asked of them."""
+        jax.block_until_ready(self._slots)
+
+    def _harvest(self, done: np.ndarray, live: int) -> None:
+        """Take the results of the finished items, pack the others to the front, refill."""
+        count = int(done.sum())
+        self._arrange(np.argsort(~done, kind="stable"))
+        with precision(self.program.static):
+            values = {
+                name: self._put(np.zeros((self.total, *a.shape[1:]), a.dtype))
+                for name, a in self.results.items()
+            }
+            values = self.program.result(
+                self._shared,
+                self._root,
+                self._bounds(0, count),
+                self._slots.done,
+                self._slots,
+                values,
+            )
+        rows = self._rows[:count]
+        for name, value in values.items():
+            self.results[name][rows] = np.asarray(value)[self._physical[:count]]
+        self._rows[:count] = -1
+        self._arrange(np.argsort(self._rows < 0, kind="stable"))
+        self._fill(live - count)
+
+    def _arrange(self, order: np.ndarray) -> None:
+        """Logical slot p gets what was in logical slot order[p]."""
+        if (order == np.arange(self.total)).all():
+            return
+        source = np.empty(self.total, int)
+        source[self._physical] = self._physical[order]
+        with precision(self.program.static):
+            self._slots = self.program.permute(self._slots, source)
+        self._rows = self._rows[order]
+
+    def snapshot(self) -> Snapshot:
+        """The run between two advances, as host arrays: `restore` goes on with the same bits."""
+        leaves = jax.tree.leaves(self._slots)
+        arrays = {f"slots.{k}": to_host(leaf) for k, leaf in enumerate(leaves)}
+        arrays |= {f"results.{name}": value.copy() for name, value in self.results.items()}
+        arrays |= {"rows": self._rows.copy(), "next": np.asarray(self._next)}
+        return Snapshot(self.rounds, arrays)
+
+    def restore(self, saved: Snapshot) -> None:
+        """Go on from `saved`, which a run over the same items and layout made."""
+        with precision(self.program.static):
+            leaves, tree = jax.tree.flatten(self._slots)
+            put = [
+                self._put(from_host(saved.arrays[f"slots.{k}"], like))
+                for k, like in enumerate(leaves)
+            ]
+            self._slots = jax.tree.unflatten(tree, put)
+        self._rows, self._next = saved.arrays["rows"].copy(), int(saved.arrays["next"])
+        self.results = {name: saved.arrays[f"results.{name}"].copy() for name in self.results}
+        self.rounds = saved.rounds
+
+
+def to_host(leaf: jax.Array) -> np.ndarray:
+    """A device array as a host array; random keys as their data."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return np.asarray(jax.random.key_data(leaf))
+    return np.asarray(leaf)
+
+
+def from_host(saved: np.ndarray, like: jax.Array) -> Any:
+    """The inverse of `to_host`, up to where it lies; `like` has the dtype."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
+    return saved

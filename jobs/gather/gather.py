@@ -1,0 +1,335 @@
+"""Gather: reduce the shards to what a question is asked of.
+
+    gathered/G      what the kernel's own `reduce` makes of group G                  (jobs.reduce.group)
+    items           one row an item, all groups: sweep columns, status, scalar results
+    shards          one row a committed shard: where and how long it ran
+    reduced/TABLE   the job's further reductions, over all items                     (jobs.reduce.tables)
+
+Gathering reads only committed shards, so it may run while the job does. It may be killed and repeated:
+a group is reduced again only where shards were committed, or settings or the kernel's program changed,
+since it was last reduced, and what is made of the same shards has the same bytes. Memory is bounded by one
+group, or by a few blocks of it where the kernel's `reduce` reads in blocks.
+"""
+
+import errno
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ctd.kernel import Var
+from jobs import keys
+from jobs.errors import JobError
+from jobs.plan.layout import Shard
+from jobs.reduce.group import GroupResults as GroupResults
+from jobs.reduce.group import columns_of as columns_of
+from jobs.reduce.group import committed_rows as committed_rows
+from jobs.reduce.group import group_params as group_params
+from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
+from jobs.reduce.tables import Items, make
+from jobs.run.executor import Executor
+from jobs.run.stop import Stop
+from jobs.run.worker import Task
+from jobs.spec.reductions import reductions_of
+from jobs.storage import objects
+from jobs.storage.checksums import write_sums
+from jobs.storage.lease import Held, Lease
+from jobs.store.arrays import attributes, describe, flags, put_array
+from jobs.store.marker import Marker
+from jobs.store.metadata import consolidate_gathered
+from jobs.store.store import Store
+
+GATHERED = ("gathered", "items", "reduced", "shards")
+"""The groups at the root that a reduction makes."""
+
+WAIT_S = 0.2
+"""Time between two looks at whether another process has ended its gather."""
+
+ATTEMPTS = 3
+"""How often the reduction of a group is tried on workers that die of it or lose their storage."""
+
+
+def gather(store: Store, executor: Executor | None = None) -> int:
+    """Reduce what is new since the last time; returns how many items are committed.
+
+    executor: where groups are reduced, side by side; by default one after another in this process.
+    Another gather of the store, in whatever process, is waited for. JobError, once all else is done,
+    where the kernel's `reduce` fails for a group; OSError where the store cannot be written.
+    """
+    while True:
+        now, before = _Now(store), _gathered(store)
+        if not now.behind and all(before.get(key) == value for key, value in now.about.items()):
+            return now.n_items
+        with _alone(store):
+            if _gathered(store) != before:
+                continue  # another process has gathered meanwhile
+            errors = _make(store, now, before, executor)
+        if errors:
+            lines = [f"group {group}: {error}" for group, error in sorted(errors.items())]
+            raise JobError(f"kernel {store.job.spec.kernel}: reduce failed\n" + "\n".join(lines))
+        return now.n_items
+
+
+class _Now:
+    """What there is to reduce."""
+
+    def __init__(self, store: Store) -> None:
+        sizes = store.job.plan.group_sizes
+        self.reductions = reductions_of(store.job.spec, store.kernel)
+        self.markers = store.markers()
+        by_group: list[list[Marker]] = [[] for _ in sizes]
+        for marker in self.markers:
+            by_group[marker.shard.group].append(marker)
+        self.rows = [rows_of(n, here) for n, here in zip(sizes, by_group, strict=True)]
+        self.n_items = int(sum(here.sum() for here in self.rows))
+        digests: dict[str, str] = {}
+        if store.kernel.reduce is not None:
+            digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
+        self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
+        ran = [[m.sha256, m.seconds, m.host] for m in self.markers]
+        self.about: dict[str, Any] = {
+            "done": _digest(sorted(m.shard.number for m in self.markers)),
+            "made_from": _digest(ran),
+            "groups": digests,
+            "reductions": [one.model_dump(mode="json") for one in self.reductions],
+        }
+
+
+def _make(
+    store: Store, now: _Now, before: Mapping[str, Any], executor: Executor | None
+) -> dict[int, str]:
+    """Make what is not as it was `before`; returns group -> error of those that could not be."""
+    # What is half made counts for nothing, and readers see that it changes.
+    objects.delete(store.objects, keys.sums("gathered"))
+    errors = _reduce_groups(store, now.behind, executor)
+    about = now.about | {
+        "groups": {g: d for g, d in now.about["groups"].items() if int(g) not in errors}
+    }
+    if before.get("made_from") != about["made_from"]:
+        _write_items(store, now.rows)
+        _write_shards(store, now.markers)
+    _write_reductions(store, now.reductions)
+    if about["groups"]:
+        store.root.require_group("gathered")
+    kept = before.get("groups", {})
+    unchanged = {f"gathered/{g}" for g, d in about["groups"].items() if kept.get(g) == d}
+    consolidate_gathered(store.objects, GATHERED, unchanged)
+    write_sums(store.objects, "gathered", _own_objects(store), **about)
+    return errors
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """One process at a time: a lease as that of `jobs.storage.lease`, in the folder run/gathering."""
+    try:
+        place = objects.open_objects(f"{store.address.rstrip('/')}/{keys.GATHERING}", create=True)
+        while True:
+            try:
+                lease = Lease.take(place, store.address)
+                break
+            except Held:
+                time.sleep(WAIT_S)
+    except JobError as error:
+        raise OSError(errno.EROFS, str(error)) from None
+    with lease.held(Stop().ask):
+        yield
+
+
+def _gathered(store: Store) -> dict[str, Any]:
+    """What the last gather was made from; empty where it did not come to its end, or its tables are gone."""
+    there = objects.read(store.objects, "items/zarr.json") is not None
+    return (store.recall(keys.sums("gathered")) or {}) if there else {}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _own_objects(store: Store) -> Iterator[str]:
+    """Every object that gather makes, but for those of the groups, which have seals of their own."""
+    yield "zarr.json"
+    for part in GATHERED:
+        if part != "gathered":
+            yield from objects.list_keys(store.objects, part)
+        elif objects.read(store.objects, "gathered/zarr.json") is not None:
+            yield "gathered/zarr.json"
+
+
+# --- groups -------------------------------------------------------------------------------------------
+
+
+def _reduce_groups(
+    store: Store, groups: Sequence[int], executor: Executor | None
+) -> dict[int, str]:
+    """Reduce these groups; returns group -> error of those that could not be."""
+    if executor is not None and len(groups) > 1:
+        return _reduce_side_by_side(store, groups, executor)
+    for group in groups:
+        reduce_group(store, group)
+    return {}
+
+
+def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor) -> dict[int, str]:
+    executor.start(store.address)
+    waiting = [Task(Shard(g, g, 0, store.job.plan.group_sizes[g]), reduces=True) for g in groups]
+    running: dict[int, Task] = {}
+    errors: dict[int, str] = {}
+    while waiting or running:
+        while waiting and executor.capacity() > 0:
+            task = waiting.pop(0)
+            running[task.shard.number] = task
+            executor.submit(task)
+        for report in executor.wait(timeout=0.5):
+            task = running.pop(report.shard)
+            if report.error is None:
+                continue
+            passing = report.fault in ("death", "memory", "storage", "stopped")
+            if passing and task.attempt < ATTEMPTS:
+                waiting.append(task._replace(attempt=task.attempt + 1))
+            else:
+                errors[report.shard] = f"{report.error}\n{report.trace}".strip()
+    return errors
+
+
+# --- tables -------------------------------------------------------------------------------------------
+
+
+def _write_items(store: Store, rows: list[np.ndarray]) -> None:
+    """items/: one row a committed item, in the order of ids; one column at a time in memory."""
+    kernel = store.kernel
+    out = store.root.require_group("items")
+    ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
+    order = np.argsort(ids, kind="stable")
+    in_order = bool((np.diff(order) == 1).all())
+
+    def put(name: str, column: Callable[[int, np.ndarray], np.ndarray], var: Var) -> None:
+        values = np.concatenate([column(g, here) for g, here in enumerate(rows)])
+        put_array(out, name, values if in_order else values[order], var)
+
+    put_array(out, "item", ids[order], Var(("item",), "1", "item id"))
+    put("group", lambda g, r: np.full(r.sum(), g, np.int32), Var(("item",), "1", "group"))
+    row = Var(("item",), "1", "row in the group's results")
+    put("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
+    for name in store.job.spec.swept():
+        first = _column(store, 0, name, rows[0])
+        axes = ("item", f"{name}_index")[: first.ndim]
+        put(name, lambda g, r, name=name: _column(store, g, name, r), Var(axes, "1", name))  # type: ignore[misc]
+    scalars = {name: var for name, var in kernel.dims.items() if var.axes == ()}
+    scalars["status"] = Var((), "1", "item status")
+    for name, var in scalars.items():
+        has = {g for g in range(len(rows)) if name == "status" or name in store.names(g)}
+        if has:
+            read = lambda g, r, name=name, has=has: _scalar(store, g, name, r, g in has)
+            put(name, read, var._replace(axes=("item",)))
+            out[name].attrs.update(describe(var) | flags(kernel, name))
+    out.attrs.put({"coordinates": " ".join(store.job.spec.swept())})
+
+
+def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) -> np.ndarray:
+    """A result of one number over the committed rows; nan where the group's items have no such result."""
+    if not has:
+        return np.full(int(rows.sum()), np.nan)
+    values = store.rows(group, name, 0, len(rows))
+    return values if rows.all() else values[rows]
+
+
+def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray:
+    """A swept field over the committed rows: a column, or one value that the whole group has."""
+    swept = attributes(store.results(group))["swept"]
+    if name not in swept:
+        return store.rows(group, name, 0, len(rows))[rows]
+    value = swept[name]
+    if isinstance(value, dict | list | None):
+        value = str(value)
+    return np.repeat(np.asarray(value)[None], int(rows.sum()))
+
+
+def _write_shards(store: Store, markers: Sequence[Marker]) -> None:
+    """shards/: where and how long each committed shard ran."""
+    out = store.root.require_group("shards")
+    columns: dict[str, tuple[Any, str, str]] = {
+        "shard": ([m.shard.number for m in markers], "1", "shard"),
+        "group": ([m.shard.group for m in markers], "1", "group"),
+        "start": ([m.shard.start for m in markers], "1", "first row"),
+        "stop": ([m.shard.stop for m in markers], "1", "row after the last"),
+        "attempt": ([m.attempt for m in markers], "1", "attempt that succeeded"),
+        "seconds": ([m.seconds for m in markers], "s", "time to compute and write"),
+        "host": ([m.host for m in markers], "1", "host"),
+        "device_kind": ([m.device_kind for m in markers], "1", "kind of device"),
+        "microbatch": ([m.layout.microbatch for m in markers], "1", "vmapped width"),
+        "source": ([m.source for m in markers], "1", "digest of the kernel's source"),
+    }
+    for name, (values, units, text) in columns.items():
+        put_array(out, name, np.asarray(values), Var(("shard",), units, text))
+
+
+class _Columns(Mapping[str, np.ndarray]):
+    """The columns of a table, read when they are asked for."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.asarray(self._group[name][...])  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._group.array_keys()
+
+    def __len__(self) -> int:
+        return self._group.nmembers()
+
+
+def _write_reductions(store: Store, reductions: Sequence[Any]) -> None:
+    """reduced/: a table for each of the job's reductions."""
+    if not reductions and "reduced" not in store.root:
+        return
+    out = store.root.require_group("reduced")
+    for stale in set(out.group_keys()) - {one.label for one in reductions}:
+        del out[stale]
+    table = store.root["items"]
+    assert isinstance(table, zarr.Group)
+    labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
+    known = {name: texts for name, texts in labels.items() if texts}
+    items = Items(_Columns(table), known, store.job.spec.swept())
+    for one in reductions:
+        here = out.require_group(one.label)
+        made = make(one, items)
+        for stale in set(here.array_keys()) - made.keys():
+            del here[stale]
+        for name, (values, units, text) in made.items():
+            axes = (one.label, f"{name}_index")[: values.ndim]
+            put_array(here, name, values, Var(axes, units, text or name))
+        first = [name for name in made if name in ("rank", "item", *items.swept)]
+        here.attrs.put({"reduction": one.model_dump(mode="json"), "coordinates": " ".join(first)})
+
+
+def _labels(attrs: Mapping[str, Any]) -> list[str]:
+    """What codes mean; a last text for the code -1, which an item that failed has."""
+    texts = attrs.get("labels") or str(attrs.get("flag_meanings", "")).split()
+    return [*texts, ""] if texts else []
+
+
+def reduction_tables(store: Store) -> dict[str, str]:
+    """Table -> the path of its Zarr group, for the job's reductions that have been gathered.
+
+    The leading axis of every array in it has the table's name.
+    """
+    if "reduced" not in store.root:
+        return {}
+    reduced = store.root["reduced"]
+    assert isinstance(reduced, zarr.Group)
+    return {name: f"reduced/{name}" for name in sorted(reduced.group_keys())}
+
+
+def require_rows(store: Store) -> zarr.Group:
+    """The item table, gathered first where it is missing or behind the committed shards."""
+    if _gathered(store).get("done") != _digest(sorted(store.done())):
+        gather(store)
+    table = store.root["items"]
+    assert isinstance(table, zarr.Group)
+    return table

@@ -1,0 +1,1 @@
+"""Weights and data from anywhere, as files of this machine."""

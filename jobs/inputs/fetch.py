@@ -1,0 +1,187 @@
+"""Data from anywhere: what a `File` field names becomes a file of this machine, which kernels read.
+
+    weights.h5                          a file: as it is
+    s3://lab/weights.h5, https://...    a file elsewhere: downloaded
+    trials.zarr, s3://lab/trials.zarr   a Zarr group or array, of version 2 or 3: its arrays, as HDF5
+
+Copies are below $CTD_CACHE/files, named by what they are copies of: the address, and size and ETag of every
+object there. The processes of a host share one, and what has changed is fetched anew. Copies that nobody
+has used for a week are removed.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import obstore
+import zarr
+from obstore.store import ObjectStore
+
+from jobs.errors import JobError
+from jobs.storage import objects
+from jobs.storage.addresses import LINKS, local_path, scheme
+from jobs.store.arrays import attributes
+
+ZARR = {"zarr.json", ".zarray", ".zgroup"}
+"""One of these is in the folder of every Zarr array or group."""
+
+BLOCK = 64 << 20
+"""Bytes of an array that are in memory at a time."""
+
+UNUSED_S = 7 * 86400.0
+
+
+def local_file(address: str) -> str:
+    """The file of this machine that holds what is at `address`; a path that is not there stays as it is.
+
+    JobError where there is nothing at an address elsewhere, or nothing that kernels can read.
+    """
+    path = local_path(address)
+    if path is not None and not (path.is_dir() and any((path / name).exists() for name in ZARR)):
+        return str(path)
+    try:
+        found = _versions(address)
+        key = hashlib.sha256(json.dumps([address, sorted(found.items())]).encode()).hexdigest()[:32]
+        if set(found) == {""}:
+            return _kept(key + Path(address).suffix, lambda to: _download(address, to))
+        if not ZARR & found.keys():
+            raise JobError(f"{address}: there is no such file, nor a Zarr array or group")
+        return _kept(f"{key}.h5", lambda to: _convert(address, to))
+    except Exception as error:
+        if not objects.is_storage_error(error):
+            raise
+        raise JobError(f"{address}: cannot be read: {objects.reason(error)}") from None
+
+
+# --- what is there --------------------------------------------------------------------------------
+
+
+def _versions(address: str) -> dict[str, str]:
+    """Object below the address -> what changes with its content; "" is one at the address itself."""
+    if local_path(address) is not None:
+        return _listed(objects.open_objects(address))
+    store = objects.remote(address, objects.FIRST)
+    here = objects.first_request(address, lambda: _head(store))
+    if here is not None:
+        return {"": _version(here)}
+    if scheme(address) in LINKS:
+        raise JobError(f"{address}: there is no such file")
+    return objects.first_request(address, lambda: _listed(store))
+
+
+def _head(store: ObjectStore) -> Any:
+    try:
+        return obstore.head(store, "")
+    except FileNotFoundError:
+        return None
+
+
+def _listed(store: ObjectStore) -> dict[str, str]:
+    return {meta["path"]: _version(meta) for batch in obstore.list(store) for meta in batch}
+
+
+def _version(meta: Any) -> str:
+    return f"{meta['size']} {meta['e_tag'] or meta['last_modified']}"
+
+
+def _store(address: str) -> ObjectStore:
+    path = local_path(address)
+    return objects.remote(address) if path is None else objects.open_objects(address)
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> str:
+    """The file `name` of the cache, made by the first process that asks for it."""
+    folder = Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser() / "files"
+    path = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder / f"{name}.lock"):
+            if not path.exists():
+                _remove_unused(folder)
+                with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                    make(Path(scratch) / name)
+                    os.replace(Path(scratch) / name, path)
+            os.utime(path)
+    except OSError as error:
+        raise JobError(
+            f"{folder}: cannot be written ({error.strerror or error}); set CTD_CACHE"
+        ) from None
+    return str(path)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process of this host at a time. Where the file system knows no locks, several do the same work."""
+    with lock.open("w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_unused(folder: Path) -> None:
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process is doing the same
+            if path.is_file() and time.time() - path.stat().st_mtime > UNUSED_S:
+                path.unlink()
+
+
+def _download(address: str, to: Path) -> None:
+    with to.open("wb") as file:
+        for part in obstore.get(_store(address), "").stream():
+            file.write(part)
+
+
+def _convert(address: str, to: Path) -> None:
+    """Every numeric array of a Zarr group, at its path in it; a single array by its own name."""
+    try:
+        node = zarr.open(zarr.storage.ObjectStore(_store(address), read_only=True), mode="r")
+        arrays = _arrays(node, Path(address).name.removesuffix(".zarr"))
+        with h5py.File(to, "w") as file:
+            for name, array in arrays.items():
+                _check(array, f"{address}: {name}")
+                _copy(array, file.create_dataset(name, array.shape, array.dtype, track_times=False))
+    except JobError:
+        raise
+    # What zarr and its codecs say of metadata and bytes that are not theirs.
+    except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
+        raise JobError(f"{address}: is no Zarr that can be read: {objects.reason(error)}") from None
+    if not arrays:
+        raise JobError(f"{address}: holds no array of numbers")
+
+
+def _copy(array: zarr.Array[Any], to: h5py.Dataset) -> None:
+    if not array.shape:
+        to[()] = array[()]
+        return
+    row = math.prod(array.shape[1:]) * array.dtype.itemsize
+    step = max(1, BLOCK // max(1, row * array.chunks[0])) * array.chunks[0]
+    for start in range(0, array.shape[0], step):
+        to[start : start + step] = array[start : start + step]
+
+
+def _arrays(node: Any, name: str) -> dict[str, zarr.Array[Any]]:
+    found = {name: node}
+    if isinstance(node, zarr.Group):
+        members = dict(node.members(max_depth=None))
+        found = {path: member for path, member in members.items() if isinstance(member, zarr.Array)}
+    return {path: array for path, array in found.items() if array.dtype.kind in "biufc"}
+
+
+def _check(array: zarr.Array[Any], where: str) -> None:
+    packed = {"scale_factor", "add_offset"} & attributes(array).keys()
+    if packed:
+        raise JobError(
+            f"{where}: is packed ({', '.join(sorted(packed))}); write it as the numbers that it means"
+        )

@@ -1,0 +1,190 @@
+"""A group's data, and what one of its items takes: what the plan must know before anything is computed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctd.batch import Layout, Program, Run, precision, program, traced_columns
+from ctd.contract import ContractError, located
+from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_of
+from jobs.errors import JobError
+from jobs.inputs.fetch import local_file
+from jobs.inputs.items import materialise, parse_item
+from jobs.plan.layout import Sizes
+from jobs.plan.packing import RESERVED
+from jobs.storage import objects
+from jobs.storage.addresses import join
+
+
+def with_files(params: Params, base: str) -> Params:
+    """The parameters with files made present: relative names start at the folder (or address) `base`; an
+    item of another store, a Zarr array or group and a file elsewhere become files of this machine."""
+    found = {}
+    for name, value in _files(params).items():
+        item = parse_item(value, base)
+        try:
+            found[name] = local_file(join(base, value)) if item is None else materialise(item)
+        except JobError as error:
+            raise JobError(f"params: {name}: {error}") from None
+    return params.model_copy(update=found)
+
+
+def _files(params: Params) -> dict[str, str]:
+    """The file fields that are given."""
+    kinds = field_kinds(type(params))
+    return {
+        name: value
+        for name, kind in kinds.items()
+        if kind is Kind.FILE and (value := getattr(params, name)) is not None
+    }
+
+
+def load_group(kernel: Kernel, params: Params, base: str) -> Any:
+    """The group's shared data; JobError, naming the fields, where they cannot be read."""
+    given, params = _files(params), with_files(params, base)
+    files = _files(params)
+    for name, path in files.items():
+        if not Path(path).exists():
+            raise JobError(f"params: {name}: {path}: no such file")
+    try:
+        with precision(static_of(params)):
+            return kernel.load(inputs_of(params))
+    except JobError:
+        raise
+    except (ValueError, OSError, KeyError) as error:
+        text = str(error)
+        for name, path in files.items():
+            if not path.endswith(given[name]):  # a copy: the user knows it by another name
+                text = text.replace(path, given[name])
+        raise JobError(f"params: {text}") from None
+
+
+@dataclass
+class Measured:
+    """What planning needs to know of one group."""
+
+    sizes: Sizes
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    coords: dict[str, np.ndarray]
+
+
+@dataclass
+class _Group:
+    """A group with its data, evaluated without computing anything."""
+
+    shared: Any
+    program: Program
+    traced: Any
+    state: Any
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    coords: dict[str, np.ndarray]
+
+
+def shapes_and_coords(
+    kernel: Kernel, params: Params, base: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(result -> shape and dtype of one item, axis -> coordinates) of one group."""
+    group = _evaluate(kernel, params, base)
+    return dict(group.shapes), group.coords
+
+
+def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int]) -> Measured:
+    """Shapes and sizes of one group, by abstract evaluation and by the compiler's own account.
+
+    compiled: bytes of temporaries an item, by program; filled here so that groups which share a
+    program compile once. JobError where the data or the kernel's own declarations do not fit.
+    """
+    group = _evaluate(kernel, params, base)
+    nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    key = (id(group.program), str(jax.tree.map(lambda leaf: np.shape(leaf), group.shared)))
+    if key not in compiled:
+        run = Run(group.program, group.shared, 0, np.zeros(1, int), group.traced)
+        compiled[key] = run.temporaries() // group.program.layout.slots
+    sizes = Sizes(
+        state=nbytes(group.state),
+        work=compiled[key],
+        result=nbytes(group.shapes),
+        shared=_nbytes(group.shared),
+    )
+    return Measured(sizes, group.shapes, group.coords)
+
+
+def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
+    try:
+        shared = load_group(kernel, params, base)
+    except JobError:
+        raise
+    except Exception as error:
+        if objects.is_storage_error(error):
+            raise
+        raise JobError(f"kernel {kernel.name}: load: {located(error)}") from error
+    static = static_of(params)
+    columns = {name: np.asarray(value)[None] for name, value in traced_of(params)._asdict().items()}
+    traced = traced_columns(type(params), columns, static.dtype)
+    prog = program(kernel, static, Layout(4, 4))
+    first = jax.tree.map(lambda leaf: leaf[0], traced)
+    try:
+        state, shapes = prog.abstract(shared, first)
+    except ContractError as error:
+        raise JobError(str(error)) from error
+    coords: dict[str, np.ndarray] = {}
+    if kernel.coords is not None:
+        try:
+            with precision(static):
+                coords = kernel.coords(inputs_of(with_files(params, base)), shared)
+        except Exception as error:
+            raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
+    _check_names(kernel, params, shapes, coords)
+    return _Group(shared, prog, traced, state, shapes, coords)
+
+
+def _check_names(
+    kernel: Kernel, params: Params, shapes: Mapping[str, Any], coords: Mapping[str, np.ndarray]
+) -> None:
+    """Every result and every axis with coordinates has an array of its name; an axis has one length."""
+    where = f"kernel {kernel.name}"
+    kinds = field_kinds(type(params))
+    own = {"item", "status", "group", "row"}
+    # Of the parameters only traced ones are columns of a group; of `items` all are.
+    columns = own | {name for name, kind in kinds.items() if kind is Kind.TRACED}
+    for what, taken in (
+        ("parameter", own & kinds.keys()),
+        ("result", (own | kinds.keys()) & shapes.keys()),
+        ("axis", columns & coords.keys()),
+    ):
+        if taken:
+            raise JobError(
+                f"{where}: {what} {min(taken)!r} has the name of a parameter, or of a column that every store "
+                "has; call it something else"
+            )
+    if clash := sorted(shapes.keys() & coords.keys()):
+        raise JobError(f"{where}: {clash[0]!r} is a result and has coordinates; rename one of them")
+    for name in sorted({*shapes, *coords, *(axis for n in shapes for axis in kernel.dims[n].axes)}):
+        if name.startswith(RESERVED) or "/" in name or not name.partition(".")[0]:
+            raise JobError(
+                f"{where}: {name!r}: a name without / expected, which begins neither with a dot nor, as those of "
+                f"the store's own arrays do, with {' or '.join(RESERVED)}"
+            )
+    _check_lengths(kernel, shapes, coords)
+
+
+def _check_lengths(
+    kernel: Kernel, shapes: Mapping[str, Any], coords: Mapping[str, np.ndarray]
+) -> None:
+    lengths = {name: (f"the coordinates of {name}", len(values)) for name, values in coords.items()}
+    for name, shape in shapes.items():
+        for axis, length in zip(kernel.dims[name].axes, shape.shape, strict=True):
+            what, before = lengths.setdefault(axis, (name, length))
+            if length != before:
+                raise JobError(
+                    f"kernel {kernel.name}: axis {axis!r} has length {length} in {name!r} and {before} in {what!r}; give axes of "
+                    "different lengths different names"
+                )
+
+
+def _nbytes(shared: Any) -> int:
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(shared))

@@ -1,0 +1,85 @@
+"""Pipelines: one file with named stages, run in order, each in its own store, resumed each by itself.
+
+    stages:
+      train:  {kernel: train_rnn, ...}
+      points: {kernel: fixed_points, params: {weights: {stage: train, where: "eval_loss < 0.05"}}, ...}
+
+A file without `stages` is one job. The store of a job file NAME.yaml is NAME.zarr beside it, that of a
+stage NAME.STAGE.zarr.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctd.kernel import Kernel
+from jobs.errors import JobError
+from jobs.pipeline.references import resolve
+from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One job of a file, not yet resolved: what it refers to may not have run."""
+
+    name: str
+    content: dict[str, Any]
+    where: str
+    base: str
+    address: str
+
+    def spec(self, stages: dict[str, str]) -> JobSpec:
+        """The validated job, its references resolved against the stores of earlier stages."""
+        kernel = self.kernel()
+        content = resolve(self.content, kernel, self.base, stages, self.where)
+        return parse_job({"name": self.name, **content}, self.where)
+
+    def needs(self) -> list[str]:
+        """The stages that this one refers to."""
+        params = self.content.get("params") or {}
+        return [v["stage"] for v in params.values() if isinstance(v, dict) and "stage" in v]
+
+    def kernel(self) -> Kernel:
+        """The stage's kernel; JobError where it is missing or unknown."""
+        name = self.content.get("kernel")
+        if not isinstance(name, str):
+            raise JobError(f"{self.where}: kernel: required, but not given")
+        try:
+            return find_kernel(name, self.base)
+        except JobError as error:
+            raise JobError(f"{self.where}: {error}") from None
+
+
+def read_stages(
+    path: str | Path,
+    overrides: list[str] | None = None,
+    store: str | None = None,
+    base: str | None = None,
+) -> list[Stage]:
+    """The jobs of a file in order; JobError where it is not a job file or a stage name is bad.
+
+    store: where results go; for a file with stages, the part of their stores' names before .STAGE.zarr.
+    base: the folder that relative file names start at; by default the file's.
+    """
+    path = Path(path)
+    content = read_content(path, overrides)
+    base = base or str(path.resolve().parent)
+    stem = store or str(path.resolve().with_suffix(""))
+    if "stages" not in content:
+        return [Stage(path.stem, content, str(path), base, store or f"{stem}.zarr")]
+    extra = sorted(content.keys() - {"stages", "cluster"})
+    if extra:
+        raise JobError(
+            f"{path}: {', '.join(extra)}: a file with stages has no other field but cluster"
+        )
+    if not isinstance(content["stages"], dict) or not content["stages"]:
+        raise JobError(f"{path}: stages: a mapping of names to jobs expected")
+    stages = []
+    for name, job in content["stages"].items():
+        if not str(name).replace("_", "").replace("-", "").isalnum():
+            raise JobError(f"{path}: stages: {name!r}: letters, digits, - and _ expected in a name")
+        if not isinstance(job, dict):
+            raise JobError(f"{path}: stages.{name}: a job (kernel: ...) expected, got {job!r:.60}")
+        address = f"{stem.removesuffix('.zarr')}.{name}.zarr"
+        stages.append(Stage(str(name), job, f"{path}: stages.{name}", base, address))
+    return stages

@@ -1,0 +1,121 @@
+"""References: a job's file may be an item of another store, chosen by what came of it.
+
+    weights: {stage: train, where: "eval_loss < 0.05", sort: eval_loss, limit: 8}
+    weights: {store: runs/train.zarr, where: "outcome == 'trained'"}
+    candidates: {stage: train, where: "...", part: results}
+
+is resolved before planning to a swept field of item references `STORE::ITEM` (or `STORE::ITEM::results`),
+which the spec in the new store keeps: which items were meant does not change when the other store does.
+`part: weights` (the default) is the trained model, the results called `weights.NAME`, as an HDF5 file of
+NAMEs; `part: results` is everything else that was stored of the item.
+"""
+
+import os
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
+
+from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.errors import JobError, explain
+from jobs.query.query import query
+from jobs.storage.addresses import join, scheme
+from jobs.store.store import Store
+
+
+class Reference(BaseModel):
+    """A selection of another store's items, as written in a job file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str | None = None
+    stage: str | None = None
+    where: str | None = None
+    sort: str | None = None
+    limit: PositiveInt | None = None
+    part: Literal["weights", "results"] = "weights"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Reference":
+        if (self.store is None) == (self.stage is None):
+            raise ValueError("either `store: PATH` or `stage: NAME` expected")
+        return self
+
+    def selection(self) -> tuple[Any, ...]:
+        """Equal for references that choose the same items."""
+        return self.store, self.stage, self.where, self.sort, self.limit
+
+
+def resolve(
+    content: dict[str, Any], kernel: Kernel, base: str, stages: dict[str, str], where: str
+) -> dict[str, Any]:
+    """The job with its references replaced by swept `STORE::ITEM` texts.
+
+    content: a job file's mapping. stages: stage -> store, of the stages before this one.
+    JobError for a missing store, a selection of nothing, a reference where no file belongs.
+    """
+    params = dict(content.get("params") or {})
+    found = {
+        name: _parse(value, f"{where}: params.{name}", kernel, name)
+        for name, value in params.items()
+        if isinstance(value, dict) and ({"store", "stage"} & value.keys())
+    }
+    if not found:
+        return content
+    chosen: dict[tuple[Any, ...], list[int]] = {}
+    axes: dict[str, list[str]] = {}
+    for name, reference in found.items():
+        address = _address(reference, base, stages, f"{where}: params.{name}")
+        key = reference.selection()
+        if key not in chosen:
+            chosen[key] = _select(address, reference, f"{where}: params.{name}")
+        suffix = "" if reference.part == "weights" else f"::{reference.part}"
+        axes[name] = [f"{_relative(address, base)}::{item}{suffix}" for item in chosen[key]]
+        del params[name]
+    # Files of one item belong together; different selections are crossed.
+    block = "zip" if len(chosen) == 1 and len(axes) > 1 else "grid"
+    sweeps = content.get("sweep") or {}
+    parts = sweeps if isinstance(sweeps, list) else [sweeps]
+    # In front: the items of one network are neighbours.
+    swept = [{**part, block: {**axes, **(part.get(block) or {})}} for part in parts]
+    return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
+
+
+def _parse(value: dict[str, Any], where: str, kernel: Kernel, name: str) -> Reference:
+    if field_kinds(kernel.Params).get(name) is not Kind.FILE:
+        raise JobError(f"{where}: takes no file, so it cannot name the items of a store")
+    try:
+        return Reference.model_validate(value)
+    except ValidationError as error:
+        raise JobError(explain(error, where, {(): Reference.model_fields})) from None
+
+
+def _address(reference: Reference, base: str, stages: dict[str, str], where: str) -> str:
+    if reference.stage is not None:
+        if reference.stage not in stages:
+            known = ", ".join(stages) or "none"
+            raise JobError(
+                f"{where}: stage {reference.stage!r} does not come before this one; earlier stages: {known}"
+            )
+        return stages[reference.stage]
+    assert reference.store is not None
+    return join(base, reference.store)
+
+
+def _relative(address: str, base: str) -> str:
+    return address if scheme(address) or scheme(base) else os.path.relpath(address, base)
+
+
+def _select(address: str, reference: Reference, where: str) -> list[int]:
+    if not Store.exists(address):
+        raise JobError(f"{where}: {address}: no such store; run the job that makes it first")
+    try:
+        frame = query(
+            Store.open(address), source="items",
+            where=reference.where, sort=reference.sort, limit=reference.limit,
+        )  # fmt: skip
+    except JobError as error:
+        raise JobError(f"{where}: {error}") from None
+    if frame.empty:
+        asked = f" with {reference.where!r}" if reference.where else ""
+        raise JobError(f"{where}: {address} has no item{asked}; ctd query shows what it has")
+    return [int(item) for item in frame["item"]]

@@ -1,0 +1,1 @@
+"""From a spec to items, groups and shards: pure arithmetic."""

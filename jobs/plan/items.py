@@ -1,0 +1,201 @@
+"""Items and groups: what a job computes, as columns over its items. Pure arithmetic: no file is opened."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from ctd.kernel import Kernel, Kind, Params, field_kinds
+from jobs.errors import JobError, explain, nearest
+from jobs.spec.job import JobSpec
+from jobs.spec.sweep import MAX_ITEMS, Column, join
+
+CHECKED = 10_000
+"""Listed values of one field are all validated up to this many; formulas by their extremes."""
+
+
+class Group(NamedTuple):
+    """Items with equal static and data fields."""
+
+    number: int
+    params: Params
+    """The fields that the group's items share; its traced fields are those of its first item."""
+    items: np.ndarray
+    """(n,) ids in rising order: row r of the group's results belongs to item items[r]."""
+    labels: dict[str, Any]
+    """The swept static and data fields, by name."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """All items of a job: columns over them, and their groups."""
+
+    n: int
+    columns: dict[str, Column]
+    groups: list[Group]
+
+    def values(self, name: str, items: np.ndarray) -> np.ndarray:
+        """One column at these items, as an array (objects become their text)."""
+        column = self.columns[name]
+        values = column.values
+        if isinstance(values, list):
+            plain = all(isinstance(v, bool | int | float | str) for v in values)
+            rows = all(isinstance(v, tuple | list) for v in values)
+            values = np.asarray(values if plain or rows else [str(v) for v in values])
+        return np.asarray(values)[column.codes[items]]
+
+
+def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
+    """Every item of the job and its group; JobError, by field, where a value is not valid."""
+    parts = spec.sweeps()
+    total = sum(part.count() for part in parts)
+    if total > MAX_ITEMS:
+        shapes = " + ".join(" x ".join(str(k) for k in part.shape()) for part in parts)
+        raise JobError(f"{where}: sweep: {total:,} items ({shapes}), more than {MAX_ITEMS:,}")
+    if total == 0:
+        raise JobError(f"{where}: sweep: 0 items; give every axis at least one value")
+    kinds = field_kinds(kernel.Params)
+    base = _check_names(spec, kernel, kinds, where)
+    drawn = [(part.count(), part.columns(spec.seed)) for part in parts]
+    columns = (
+        join(drawn, {**_defaults(kernel), **base, "seed": 0}) if len(drawn) > 1 else drawn[0][1]
+    )
+    columns = _validate(columns, base, kernel, where)
+    return Items(total, columns, _groups(total, columns, base, kernel, kinds, where))
+
+
+def _defaults(kernel: Kernel) -> dict[str, Any]:
+    fields = kernel.Params.model_fields
+    return {name: info.get_default(call_default_factory=True) for name, info in fields.items()}
+
+
+def _check_names(
+    spec: JobSpec, kernel: Kernel, kinds: Mapping[str, Kind], where: str
+) -> dict[str, Any]:
+    """The shared fields; every swept name must be a field, and a dotted one not a traced field's."""
+    swept = {name for part in spec.sweeps() for name in part.names()}
+    for name in sorted(swept):
+        top, _, rest = name.partition(".")
+        if top not in kinds and name != "seed":
+            raise JobError(f"{where}: sweep: unknown field {name!r}{nearest(name, kinds)}")
+        if rest and kinds[top] is Kind.TRACED:
+            raise JobError(f"{where}: sweep: {top!r} is a number, it has no field {rest!r}")
+        if name in spec.params:
+            raise JobError(f"{where}: {name!r} is given in params and in sweep; keep one of them")
+    return dict(spec.params)
+
+
+def _validate(
+    columns: dict[str, Column], base: dict[str, Any], kernel: Kernel, where: str
+) -> dict[str, Column]:
+    """Each swept value passes `Params` beside the first value of every other field."""
+    first = copy.deepcopy(base)
+    for name, column in columns.items():
+        _place(first, name, column.values[0], kernel)
+    swept = {name.partition(".")[0] for name in columns}
+    check = lambda name, value: _model(_with(first, name, value, kernel), kernel, where, swept)
+    valid = {}
+    for name, column in columns.items():
+        if name == "seed" and name not in kernel.Params.model_fields:
+            valid[name] = column  # the number of a replicate
+        elif column.generated:
+            check(name, np.min(column.values).item())
+            check(name, np.max(column.values).item())
+            valid[name] = column
+        else:
+            checked = [_field(check(name, value), name) for value in column.values[:CHECKED]]
+            values = _plain([*checked, *column.values[CHECKED:]])
+            if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
+                _check_lengths(name, values, kernel, where)
+            valid[name] = column._replace(values=values)
+    return valid
+
+
+def _check_lengths(name: str, values: list[Any], kernel: Kernel, where: str) -> None:
+    lengths = sorted({len(v) for v in values})
+    if field_kinds(kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
+        raise JobError(
+            f"{where}: sweep: {name}: tuples of one length expected, got lengths {lengths}; "
+            "run a job for each length"
+        )
+
+
+def _plain(values: list[Any]) -> Any:
+    """Numbers, or equal-length tuples of numbers, as an array; anything else as a list."""
+    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
+    if all(number(v) for v in values):
+        return np.asarray(values)
+    tuples = all(isinstance(v, tuple) and all(number(x) for x in v) for v in values)
+    if tuples and len({len(v) for v in values}) == 1:
+        return np.asarray(values, float)
+    return values
+
+
+def _field(params: Params, name: str) -> Any:
+    value: Any = params
+    for part in name.split("."):
+        value = getattr(value, part) if not isinstance(value, dict) else value[part]
+    return value
+
+
+def _with(content: dict[str, Any], name: str, value: Any, kernel: Kernel) -> dict[str, Any]:
+    changed = copy.deepcopy(content) if "." in name else dict(content)
+    _place(changed, name, value, kernel)
+    return changed
+
+
+def _place(content: dict[str, Any], name: str, value: Any, kernel: Kernel) -> None:
+    """Set a field, or the inner field `a.b` of a mapping-valued one."""
+    if name == "seed" and name not in kernel.Params.model_fields:
+        return
+    *parents, last = name.split(".")
+    for parent in parents:
+        inner = content.get(parent, {})
+        content[parent] = {"name": inner} if isinstance(inner, str) else dict(inner)
+        content = content[parent]
+    content[last] = value.item() if isinstance(value, np.generic) else value
+
+
+def _model(content: dict[str, Any], kernel: Kernel, where: str, swept: set[str]) -> Params:
+    try:
+        return kernel.Params.model_validate(content)
+    except ValidationError as error:
+        source = lambda field: f"{where}: {'sweep' if field in swept else 'params'}"
+        raise JobError(explain(error, source, {(): kernel.Params.model_fields})) from None
+
+
+def _groups(
+    n: int,
+    columns: dict[str, Column],
+    base: dict[str, Any],
+    kernel: Kernel,
+    kinds: Mapping[str, Kind],
+    where: str,
+) -> list[Group]:
+    """Items by their combination of static, data and tuple-length codes, in order of first item."""
+    splitting = [
+        name
+        for name in columns
+        if kinds.get(name.partition(".")[0], Kind.TRACED) is not Kind.TRACED
+    ]
+    label = np.zeros(n, np.int64)
+    for name in splitting:
+        column = columns[name]
+        label = label * len(column.values) + column.codes
+        label = np.unique(label, return_inverse=True)[1]
+    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    bounds = np.append(0, np.cumsum(np.bincount(inverse)))
+    groups = []
+    for index, which in enumerate(np.argsort(first)):
+        items = order[bounds[which] : bounds[which + 1]]
+        content = copy.deepcopy(base)
+        for name, column in columns.items():
+            _place(content, name, column.values[column.codes[items[0]]], kernel)
+        params = _model(content, kernel, where, set())
+        labels = {name: columns[name].values[columns[name].codes[items[0]]] for name in splitting}
+        groups.append(Group(index, params, items, labels))
+    return groups

@@ -1,0 +1,201 @@
+"""Shards: how many slots a device holds, and which rows of a group make a shard. Pure arithmetic.
+
+Between `jobs.plan.items.expand` and `lay_out` the driver measures the `Sizes` of each group
+(jobs.inputs.measure), which takes the group's data.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ctd.kernel import Kernel
+from jobs.errors import JobError
+from jobs.spec.job import RunSettings
+
+SHARD_BYTES = 4 << 20
+"""Results of one shard aim here: objects of a megabyte or more, in a bounded time."""
+
+CHUNK_BYTES = 1 << 20, 16 << 20
+"""What is read and decompressed at a time is not smaller and not larger than this, before compression,
+where the data allow it."""
+
+
+class Sizes(NamedTuple):
+    """What a group takes, in bytes."""
+
+    state: int
+    """Device memory of one item between advances."""
+    work: int
+    """Device memory of one item during an advance, beyond its state (compiler's temporaries)."""
+    result: int
+    """Stored values of one item, before compression."""
+    shared: int
+    """The group's data on each device."""
+
+
+class GroupLayout(NamedTuple):
+    """How the items of one group are cut."""
+
+    slots: int
+    """Items that a device holds at a time."""
+    microbatch: int
+    """Vmapped width; 0: the fastest, measured by the first worker and kept in the store."""
+    shard_items: int
+    """Rows of one dispatch; the last shard of a group may have fewer."""
+
+
+class Shard(NamedTuple):
+    """The rows start <= r < stop of a group: the unit of dispatch, of writing and of retry."""
+
+    number: int
+    group: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which shards there are. `offsets[g]` is the index of the first shard of group g."""
+
+    group_sizes: tuple[int, ...]
+    layouts: tuple[GroupLayout, ...]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many shards each group has."""
+        return [
+            -(-n // layout.shard_items)
+            for n, layout in zip(self.group_sizes, self.layouts, strict=True)
+        ]
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards there are in all."""
+        return sum(self.counts)
+
+    def shards(self) -> Iterator[Shard]:
+        """All shards, in order of dispatch."""
+        index = 0
+        for group, (n, layout) in enumerate(zip(self.group_sizes, self.layouts, strict=True)):
+            for start in range(0, n, layout.shard_items):
+                yield Shard(index, group, start, min(start + layout.shard_items, n))
+                index += 1
+
+
+def lay_out(
+    sizes: Sequence[tuple[int, Sizes]],
+    kernel: Kernel,
+    settings: RunSettings,
+    workers: int,
+    memory: int,
+    where: str = "job",
+    together: Sequence[int] | None = None,
+    devices: int = 1,
+    spread: bool = False,
+) -> Plan:
+    """Cut groups into shards.
+
+    sizes: (number of items, sizes of an item) of each group. workers: how many shards can run at a
+    time. memory: bytes that one device may use. together: how many neighbours a search compares in
+    each group, which are then in one shard, or with `spread` in several. devices: how many of a worker
+    share its host's memory. JobError where not even one item fits.
+    """
+    layouts = []
+    for index, (n, size) in enumerate(sizes):
+        unit = together[index] if together else 1
+        even = min(settings.slots or kernel.width, -(-n // workers))
+        part = spread and _is_cut(settings.shard_items or even, unit)
+        # Between the laps of a search its items wait beside the slots, in the host's memory.
+        waiting = size.state * max(unit, settings.shard_items or 0) if unit > 1 else 0
+        if part:  # those beyond the slots, which are counted with the slots
+            waiting = size.state * (settings.shard_items or 0)
+        waiting = -(-waiting // devices)
+        per_item = size.state * (1 + (unit > 1) + part) + size.work
+        room = memory - size.shared - waiting
+        if per_item > room:
+            beside = f"{_bytes(size.shared)} of shared data"
+            beside += f" and {_bytes(waiting)} of items that the search compares" if waiting else ""
+            whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
+            raise JobError(
+                f"{where}: group {index}: one item takes {_bytes(per_item)} beside "
+                f"{beside}, {_bytes(per_item - room)} more "
+                f"than the {_bytes(memory)} of {whose}; make the item smaller or give the worker "
+                "more (run.memory_gb, or a larger device)"
+            )
+        fitting = int(room // max(1, per_item))
+        if settings.slots and settings.slots > fitting:
+            raise JobError(
+                f"{where}: run.slots: {settings.slots} items take "
+                f"{_bytes(settings.slots * per_item + size.shared)}, "
+                f"{_bytes(settings.slots * per_item - room)} more than the {_bytes(memory)} of a "
+                f"worker; at most {fitting} fit"
+            )
+        slots = settings.slots or min(kernel.width, fitting)
+        by_default = _divisible(_shard_items(n, slots, size.result, workers), size.result)
+        if unit > 1:
+            few = min(slots, -(-n // workers))
+            by_default = _divisor(few, unit) if part else -(-few // unit) * unit
+        shard_items = settings.shard_items or by_default
+        slots = max(1, min(slots, shard_items))
+        microbatch = min(settings.microbatch or 0, slots)
+        layouts.append(GroupLayout(slots, microbatch, shard_items))
+    return Plan(tuple(n for n, _ in sizes), tuple(layouts))
+
+
+def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
+    """Every worker gets a shard; beyond a device's slots, four each, so that none waits long."""
+    even = -(-n // workers)
+    if even <= slots:
+        return even
+    by_bytes = max(1, SHARD_BYTES // max(1, result))
+    return max(1, min(max(slots, -(-n // (4 * workers))), max(by_bytes, slots), n))
+
+
+def _is_cut(items: int, unit: int) -> bool:
+    """Whether brackets or populations of `unit` items are cut into shards of so many, or nearly: where
+    their size has no fitting divisor, they stay whole."""
+    return items < unit and 2 * _divisor(items, unit) >= items
+
+
+def _divisor(items: int, unit: int) -> int:
+    return max(k for k in _divisors(unit) if k <= items)
+
+
+def _divisible(items: int, result: int) -> int:
+    """So many items or a few percent more, a number with small divisors where a shard must be cut."""
+    if items * result <= CHUNK_BYTES[1]:
+        return items
+    step = 1 << max(0, (items // 16).bit_length() - 1)
+    return -(-items // step) * step
+
+
+def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The chunks that a shard's values of one result are cut into; all of it where it is small enough.
+
+    shard: the shape of the values, items first. Every chunk divides it. The first axes are cut first,
+    so that a chunk holds whole items unless one of them is too large.
+    """
+    chunk = [max(1, k) for k in shard]
+    least, most = CHUNK_BYTES
+    for axis, length in enumerate(chunk):
+        inner = math.prod(chunk[axis + 1 :]) * itemsize
+        if length * inner <= most:
+            break
+        # How far a size is outside the bounds, as a ratio; inside them, the larger the better.
+        excess = lambda k, inner=inner: (max(1.0, least / (k * inner), k * inner / most), -k)
+        chunk[axis] = min(_divisors(length), key=excess)
+    return tuple(chunk)
+
+
+def _divisors(n: int) -> list[int]:
+    low = [k for k in range(1, math.isqrt(n) + 1) if n % k == 0]
+    return [*low, *(n // k for k in low)]
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"

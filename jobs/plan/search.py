@@ -1,0 +1,164 @@
+"""Does a search fit the job: its metric, its parameters, and which items it compares with one another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ctd.kernel import Kernel, Kind, field_kinds, inputs_of
+from jobs.errors import JobError, explain, nearest
+from jobs.plan.items import Group, Items
+from jobs.plan.search_results import searched
+from jobs.spec.job import JobSpec
+from jobs.spec.search import Halving, Population, bounds
+
+
+def check_search(
+    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
+) -> list[int]:
+    """How many items each group's search compares with one another; 1 where there is no search.
+
+    shapes: result -> shape and dtype of one item, of every group. JobError, by field, where the search
+    does not fit.
+    """
+    search = spec.search
+    if search is None:
+        return [1] * len(items.groups)
+    for group, found in zip(items.groups, shapes, strict=True):
+        _check_metric(search, kernel, found, where)
+        _check_advances(search, kernel, group, where)
+        if isinstance(search, Population):
+            for name in search.params:
+                _check_parameter(search, name, kernel, group, items, where)
+    _check_names(search, kernel, where)
+    return [_size(spec, search, group, items, where) for group in items.groups]
+
+
+def _check_metric(
+    search: Halving | Population, kernel: Kernel, shapes: Mapping[str, Any], where: str
+) -> None:
+    scalars = [k for k, s in shapes.items() if s.shape == () and s.dtype.kind in "fiu"]
+    scalars = [name for name in scalars if name != "outcome"]
+    at, name = f"{where}: search.metric: {search.metric!r}", kernel.name
+    if search.metric not in scalars:
+        if search.metric in kernel.dims and search.metric not in shapes:
+            raise JobError(
+                f"{at}: kernel {name} has no such result with these params and data (`ctd kernels {name}`)"
+            )
+        raise JobError(
+            f"{at} is no scalar result of kernel {name}{nearest(search.metric, scalars)}"
+        )
+    if kernel.dims[search.metric].more_is_better and "mode" not in search.model_fields_set:
+        raise JobError(
+            f"{where}: search.mode: more of {search.metric} is better: write `mode: max`"
+        )
+
+
+def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, where: str) -> None:
+    """Items must live longer than a search's first lap, where it is known how long they do."""
+    if kernel.advances is None:
+        return
+    most = kernel.advances(inputs_of(group.params))
+    if most == 1:
+        raise JobError(
+            f"{where}: search: an item of kernel {kernel.name} makes one advance here: there is nothing to "
+            "compare before its end; leave the section out"
+        )
+    if not search.n_comparisons(len(group.items), most) and len(group.items) > 1:
+        hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
+        field = "min_advances" if isinstance(search, Halving) else "every"
+        raise JobError(
+            f"{where}: search.{field}: {getattr(search, field)} advances, but items finish after {most}, "
+            f"before they would be compared; lower it, or have an item make more and shorter advances{hint}"
+        )
+
+
+def _check_names(search: Halving | Population, kernel: Kernel, where: str) -> None:
+    new = set(searched(kernel, search).dims) - set(kernel.dims)
+    own = {name for name in kernel.dims if name.startswith(("search_", "final_"))}
+    twice = sorted(own | (new & set(kernel.Params.model_fields)))
+    if twice:
+        raise JobError(
+            f"{where}: search: kernel {kernel.name} has {twice[0]!r} of its own, the name of what is "
+            "kept of a search"
+        )
+
+
+def _check_parameter(
+    search: Population, name: str, kernel: Kernel, group: Group, items: Items, where: str
+) -> None:
+    kinds = field_kinds(kernel.Params)
+    traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
+    at = f"{where}: search.params: {name}"
+    if name not in kinds:
+        raise JobError(f"{at}: unknown field{nearest(name, traced)}")
+    value = getattr(group.params, name)
+    if kinds[name] is not Kind.TRACED or not isinstance(value, float):
+        what = (
+            f"a {kinds[name].value} field" if kinds[name] is not Kind.TRACED else "no real number"
+        )
+        raise JobError(
+            f"{at}: is {what}; a population moves traced real numbers: "
+            f"{', '.join(f for f in traced if isinstance(getattr(group.params, f), float))}"
+        )
+    low, high = bounds(search.params[name])
+    content = group.params.model_dump(mode="json")
+    for end in (low, high):
+        try:
+            kernel.Params.model_validate({**content, name: end})
+        except ValidationError as error:
+            raise JobError(explain(error, f"{where}: search.params", {})) from None
+    starts = items.values(name, group.items) if name in items.columns else np.asarray([value])
+    outside = starts[(starts < low) | (starts > high)]
+    if len(outside):
+        raise JobError(
+            f"{at}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen the "
+            f"range, or start inside of it: `sweep: {{random: {{{name}: ...}}}}` or params.{name}"
+        )
+
+
+def _size(
+    spec: JobSpec, search: Halving | Population, group: Group, items: Items, where: str
+) -> int:
+    n = len(group.items)
+    size = search.together(n)
+    least = search.eta if isinstance(search, Halving) else 2
+    labels = ", ".join(f"{k} = {v}" for k, v in group.labels.items())
+    which = f"group {group.number}" + (f" ({labels})" if labels else "")
+    if size < least:
+        raise JobError(
+            f"{where}: search.size: {size} items cannot be compared with one another, {least} are the "
+            f"least; {which} has {n}: sweep more (`samples`, `seeds`)"
+        )
+    if n % size:
+        raise JobError(
+            f"{where}: search.size: {which} has {n} items, which is no multiple of {size}; items are "
+            "compared with those alone that share all static and data fields"
+        )
+    if (k := spec.run.shard_items) and k % size and not (search.spread and size % k == 0):
+        raise JobError(
+            f"{where}: run.shard_items: {k} is no multiple {'and no divisor ' if search.spread else ''}"
+            f"of the {size} items that the search compares; leave it out"
+            + ("" if search.spread else ", or let shards meet: `search: {spread: true}`")
+        )
+    if isinstance(search, Population):
+        _check_members(search, group, items, size, where)
+    return size
+
+
+def _check_members(search: Population, group: Group, items: Items, size: int, where: str) -> None:
+    """Members take over one another's states: they must be models of the same kind."""
+    for name, column in items.columns.items():
+        if name in search.params or name in group.labels or name == "seed":
+            continue
+        codes = column.codes[group.items].reshape(-1, size)
+        differ = np.flatnonzero((codes != codes[:, :1]).any(axis=1))
+        if len(differ):
+            first, last = group.items[differ[0] * size], group.items[differ[0] * size + size - 1]
+            raise JobError(
+                f"{where}: search: {name} differs inside the population of items {first}-{last}, but is "
+                f"not searched; give it a range in search.params, or set search.size so that {name} is "
+                "constant among so many neighbours (the axes of a sweep: grid, zip, samples, seeds; the "
+                "last varies fastest)"
+            )

@@ -1,0 +1,69 @@
+"""What the store keeps of a search, beside the kernel's own results.
+
+search_advances             (item)              advances that it made
+search_metric               (item, rung)        halving: the metric at every rung; NaN: not reached
+search_rung                 (item)              halving: rungs that it survived
+search_metric               (item, generation)  population: the metric at the end of every generation
+search_parent               (item, generation)  the item from whose state it began the generation; -1: none
+search_NAME                 (item, generation)  the value of a searched parameter in every generation
+final_NAME                  (item)              its last value: that with which the results were made
+
+An item that left at a rung has the status and the outcome *dropped*, and its results as of then.
+"""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctd.kernel import Kernel, Outcome, Var
+from jobs.spec.search import Halving, Population
+
+
+def searched(kernel: Kernel, search: Halving | Population | None) -> Kernel:
+    """The kernel with what a search adds to its results and outcomes."""
+    return kernel if search is None else _searched(kernel, search.model_dump_json(), type(search))
+
+
+@cache
+def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
+    search = kind.model_validate_json(text)
+    outcomes = kernel.outcomes
+    if outcomes and isinstance(search, Halving):
+        outcomes = (*outcomes, Outcome("dropped", "left at a rung of successive halving"))
+    dims = {**kernel.dims, **{name: var for name, (var, _) in _records(search, 1).items()}}
+    return replace(kernel, dims=dims, outcomes=outcomes)
+
+
+def shapes(search: Halving | Population | None, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Name -> shape and dtype of what is kept of one item of a group."""
+    if search is None:
+        return {}
+    return {name: shape for name, (_, shape) in _records(search, search.together(n_items)).items()}
+
+
+def _records(
+    search: Halving | Population, size: int
+) -> dict[str, tuple[Var, jax.ShapeDtypeStruct]]:
+    real, whole = np.dtype(np.float64), np.dtype(np.int32)
+    found = {"search_advances": (Var((), "1", "advances made"), _shape((), whole))}
+    if isinstance(search, Halving):
+        n = search.n_rungs(size)
+        found["search_rung"] = (Var((), "1", "rungs survived"), _shape((), whole))
+        text = f"{search.metric} at every rung"
+        return found | {"search_metric": (Var(("rung",), "1", text), _shape((n,), real))}
+    g = (search.generations,)
+    along = lambda text: Var(("generation",), "1", text)
+    found["search_metric"] = (along(f"{search.metric} at its end"), _shape(g, real))
+    found["search_parent"] = (along("item whose state it began with"), _shape(g, whole))
+    for name in search.params:
+        found[f"search_{name}"] = (along(f"{name} during it"), _shape(g, real))
+        found[f"final_{name}"] = (Var((), "1", f"last value of {name}"), _shape((), real))
+    return found
+
+
+def _shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.ShapeDtypeStruct:
+    with jax.enable_x64(True):
+        return jax.ShapeDtypeStruct(shape, dtype)

@@ -1,0 +1,126 @@
+"""Aggregates over rows, as in `median(q), mean(outcome == 'trained'), q95(seconds), count`.
+
+count            rows; count(x): those where x is not missing
+mean             of a condition: the share of rows that satisfy it
+median std min max sum
+quantile(x, p)   the value below which a share p of the rows lies, between two rows by a line
+q05(x)           the same, in hundredths
+"""
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jobs.errors import JobError, nearest
+from jobs.query.columns import Column, Text, combined, rank
+from jobs.query.expression import Expression, fault, parse
+from jobs.query.tables import Table, View
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FUNCTIONS = ("count", "mean", "median", "std", "min", "max", "sum", "quantile")
+
+
+class Aggregate(NamedTuple):
+    """One aggregate."""
+
+    label: str
+    """As it was written: the name of its column."""
+    function: str
+    of: Expression | None
+    """What it is taken over; None: the rows."""
+    share: float = np.nan
+    """Of a quantile."""
+
+
+def parse_aggregates(text: str) -> list[Aggregate]:
+    """'median(q), q95(seconds)' -> the aggregates; JobError, with the position, where it is none."""
+    text, tree = parse(text)
+    parts = tree.elts if isinstance(tree, ast.Tuple) else [tree]
+    return [_aggregate(text, part) for part in parts]
+
+
+def canonical(label: str) -> str:
+    """An aggregate as its column is called, however its blanks were set; other texts as they are."""
+    try:
+        return ast.unparse(ast.parse(label, mode="eval"))
+    except (SyntaxError, ValueError):
+        return label
+
+
+def _aggregate(text: str, node: ast.expr) -> Aggregate:
+    label = ast.unparse(node)
+    match node:
+        case ast.Name(id="count"):
+            return Aggregate(label, "count", None)
+        case ast.Call(
+            func=ast.Name(id="quantile"), args=[of, ast.Constant(value=float(p) | int(p))]
+        ):
+            if not 0 <= p <= 1:
+                raise fault(text, node, f"quantile of the share {p}: a number from 0 to 1 expected")
+            return Aggregate(label, "quantile", Expression(text, of), float(p))
+        case ast.Call(func=ast.Name(id="quantile")):
+            raise fault(text, node, "quantile(column, share) expected, as in quantile(q, 0.9)")
+        case ast.Call(func=ast.Name(id=name), args=[of], keywords=[]):
+            if re.fullmatch(r"q\d\d", name):
+                return Aggregate(label, "quantile", Expression(text, of), int(name[1:]) / 100)
+            if name in FUNCTIONS:
+                return Aggregate(label, name, Expression(text, of))
+            raise fault(
+                text, node, f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'q05', 'q95'])}"
+            )
+    raise fault(text, node, "function(column) expected, as in median(q)")
+
+
+def aggregate(
+    table: Table, rows: Any, group_by: Sequence[str], wanted: Sequence[Aggregate]
+) -> "pd.DataFrame":
+    """One row for each combination of the values of `group_by`, in rising order; without, one row."""
+    import pandas as pd
+
+    keys = [table.read(name, rows) for name in group_by]
+    columns = View(table, rows)
+    n = table.n if isinstance(rows, slice) else len(rows)
+    # Numbers stand for the rows' combinations: no text is hashed a million times.
+    which, first = _combinations(keys, n)
+    grouped = {name: _at(key, first) for name, key in zip(group_by, keys, strict=True)}
+    found = {entry.label: _compute(entry, columns, which, len(first), n) for entry in wanted}
+    return pd.DataFrame(grouped | found)
+
+
+def _combinations(keys: Sequence[Column], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(which combination each row has, the first row of each combination), in rising order."""
+    if not keys:
+        return np.zeros(n, np.int64), np.zeros(min(n, 1), np.int64)
+    label = combined((rank(key, False) for key in keys), n, rising=True)
+    first = np.full(int(label.max()) + 1 if n else 0, 0)
+    first[label[::-1]] = np.arange(n)[::-1]
+    return label, first
+
+
+def _at(column: Column, rows: np.ndarray) -> np.ndarray:
+    return column[rows].array() if isinstance(column, Text) else column[rows]
+
+
+def _compute(entry: Aggregate, columns: View, which: np.ndarray, k: int, n: int) -> np.ndarray:
+    """One aggregate over k combinations."""
+    import pandas as pd
+
+    if entry.of is None:
+        return np.bincount(which, minlength=k)
+    values = entry.of(columns)
+    if isinstance(values, str | Text):
+        if entry.function != "count":
+            raise JobError(f"{entry.label}: text; only count works on it")
+        if isinstance(values, Text):
+            values = np.where(values.map(bool), 1.0, np.nan)
+    values = np.broadcast_to(np.asarray(values), n)
+    if values.dtype.kind == "b":
+        values = values.astype(np.int64)
+    grouped = pd.Series(values).groupby(which)
+    arguments = [entry.share] if entry.function == "quantile" else []
+    return np.asarray(getattr(grouped, entry.function)(*arguments))

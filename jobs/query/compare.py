@@ -1,0 +1,225 @@
+"""Two stores side by side: where their specs differ, which items they share, how far the results lie apart.
+
+Items are the same where their sweep columns are equal, numbers to 12 digits (a list's 0.3 is a linspace's
+0.30000000000000004); a field that one store does not sweep has, in all its items, the value that its job
+gives. The difference of two results is max |a - b| over their elements, one number an item.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jobs.errors import JobError
+from jobs.query.columns import (
+    Column,
+    Text,
+    as_array,
+    as_column,
+    combined,
+    joined,
+    literal,
+    rank,
+    short,
+)
+from jobs.query.tables import Table, ask
+from jobs.run.prepare import differing
+from jobs.store.arrays import attributes
+from jobs.store.store import Store
+
+BLOCK_BYTES = 64 << 20
+"""Results are read in pieces of this size."""
+
+COMPUTED = ("done", "dropped")
+"""What items are called that have results."""
+
+CODED = ("status", "outcome")
+"""Results that are codes: equal or not."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    spec: pd.DataFrame
+    """field, a, b: where the jobs differ in what they ask for."""
+    matched_by: list[str]
+    """The columns that the items were matched by."""
+    items: dict[str, int]
+    """How many items are in both stores, in a alone, in b alone."""
+    results: pd.DataFrame
+    """One row a result of both: items that were compared, how many of them differ, and the maximum and
+    median over them of max |a - b|; infinite where one is NaN."""
+    changed: pd.DataFrame
+    """The items whose status or outcome differs: matching columns, ids, and both."""
+
+
+def compare(a: Store, b: Store) -> Comparison:
+    """Two stores of the same or different jobs and sizes; JobError where one has no item."""
+    return ask(
+        a, lambda of_a: ask(b, lambda of_b: _compare((a, b), (of_a["items"], of_b["items"])))
+    )
+
+
+def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Comparison:
+    for store, table in zip(stores, tables, strict=True):
+        if table.n == 0:
+            raise JobError(f"{store.address}: no item has been computed yet")
+    keys: dict[str, list[Column]] = {}
+    for name in dict.fromkeys(name for store in stores for name in store.job.spec.swept()):
+        values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
+        found = [value for value in values if value is not None]
+        if len(found) == len(stores):
+            keys[name] = found
+    both = _match(keys, [table.n for table in tables])
+    a, b = (Matched(*parts) for parts in zip(stores, tables, both, strict=True))
+    n = len(a.rows)
+    return Comparison(
+        pd.DataFrame(differing(*map(_asked, stores)), columns=["field", "a", "b"]),
+        list(keys),
+        {"both": n, "a": tables[0].n - n, "b": tables[1].n - n},
+        _results(a, b),
+        _changed(a, b, list(keys)),
+    )
+
+
+def _asked(store: Store) -> dict[str, Any]:
+    """What a job asks for: its reductions, but neither its name nor how it is run."""
+    spec = store.job.spec
+    return spec.model_dump(mode="json", exclude={"name", "run"}, exclude_defaults=True)
+
+
+class Matched(NamedTuple):
+    """One of the two stores, its item table, and the rows of it that have a partner, in order."""
+
+    store: Store
+    table: Table
+    rows: np.ndarray
+
+    def read(self, name: str) -> np.ndarray:
+        """A column of these rows."""
+        return as_array(self.table.read(name, self.rows))
+
+
+# --- which items are the same ---------------------------------------------------------------------
+
+
+def _key(store: Store, table: Table, name: str) -> Column | None:
+    """The values of a field over the items of a store; None where its kernel has no such field."""
+    if name in table.names:
+        return _alike(table.read(name))
+    value: Any = attributes(store.results(0))["params"]
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            # The number of a replicate is no field: where there are none, all items have the first.
+            return np.zeros(table.n) if name == "seed" else None
+        value = value[part]
+    if isinstance(value, list | dict | None):
+        value = str(value)
+    return _alike(as_column(np.repeat(np.asarray(value)[None], table.n)))
+
+
+def _alike(column: Column) -> Column:
+    """A column as it compares with that of another store: lists spelt and numbers rounded in one way."""
+    if not isinstance(column, Text):
+        return _rounded(column) if column.dtype.kind == "f" else column
+    return Text(column.codes, np.asarray([_spelt(label) for label in column.labels], object))
+
+
+def _spelt(label: str) -> str:
+    values = literal(label)
+    if not isinstance(values, list):
+        return label
+    return str([short(float(f"{v:.12g}")) if isinstance(v, float) else v for v in values])
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Numbers to 12 significant digits."""
+    with np.errstate(all="ignore"):
+        scale = 10.0 ** (11 - np.floor(np.log10(np.abs(values))))
+        rounded = np.round(values * scale) / scale
+    return np.where(np.isfinite(rounded), rounded, values)
+
+
+def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of a, rows of b) that go together; of several items with equal keys the first with the first."""
+    n = sum(sizes)
+    label = combined((rank(joined(values), False) for values in keys.values()), n)
+    # The k-th item of a label in one store goes with the k-th of it in the other.
+    split = [label[: sizes[0]], label[sizes[0] :]]
+    nth = [pd.Series(part).groupby(part).cumcount().to_numpy() for part in split]
+    a, b = (part * (n + 1) + k for part, k in zip(split, nth, strict=True))
+    _, rows_a, rows_b = np.intersect1d(a, b, assume_unique=True, return_indices=True)
+    order = np.argsort(rows_a, kind="stable")
+    return rows_a[order], rows_b[order]
+
+
+def _changed(a: Matched, b: Matched, keys: list[str]) -> pd.DataFrame:
+    """The items whose status or outcome differs."""
+    coded = [name for name in CODED if name in a.table.names and name in b.table.names]
+    differs = np.zeros(len(a.rows), bool)
+    for name in coded:
+        differs |= a.read(name) != b.read(name)
+    a, b = a._replace(rows=a.rows[differs]), b._replace(rows=b.rows[differs])
+    columns = {"item a": a.read("item"), "item b": b.read("item")}
+    columns |= {name: (a if name in a.table.names else b).read(name) for name in keys}
+    for name in coded:
+        columns |= {f"{name} a": a.read(name), f"{name} b": b.read(name)}
+    return pd.DataFrame(columns)
+
+
+# --- how far results lie apart --------------------------------------------------------------------
+
+
+RESULT_COLUMNS = ["result", "items", "differ", "max |a-b|", "median |a-b|", "note"]
+
+
+def _results(a: Matched, b: Matched) -> pd.DataFrame:
+    """One row a result that both stores have, over the items that both have computed, those that a search
+    has dropped included."""
+    both = np.isin(a.read("status"), COMPUTED) & np.isin(b.read("status"), COMPUTED)
+    a, b = a._replace(rows=a.rows[both]), b._replace(rows=b.rows[both])
+    groups = a.read("group"), b.read("group")
+    rows = a.read("row"), b.read("row")
+    apart: dict[str, list[np.ndarray]] = {}
+    unlike: set[str] = set()
+    for group_a, group_b in np.unique(np.stack(groups), axis=1).T:
+        here = np.flatnonzero((groups[0] == group_a) & (groups[1] == group_b))
+        for name in set(a.store.names(group_a)) & set(b.store.names(group_b)):
+            x, y = a.store.array(group_a, name), b.store.array(group_b, name)
+            if x.shape[1:] != y.shape[1:]:
+                unlike.add(name)
+                continue
+            for part in _parts(here, x):
+                values = np.asarray(x.oindex[rows[0][part]]), np.asarray(y.oindex[rows[1][part]])
+                apart.setdefault(name, []).append(_distance(*values, name in CODED))
+    table = []
+    for name in sorted(apart.keys() | unlike):
+        found = np.concatenate(apart.get(name, [np.zeros(0)]))
+        largest, half = (found.max(), np.median(found)) if len(found) else (np.nan, np.nan)
+        note = "shapes differ" if name in unlike else ""
+        table.append((name, len(found), np.count_nonzero(found), largest, half, note))
+    return pd.DataFrame(table, columns=RESULT_COLUMNS)
+
+
+def _parts(rows: np.ndarray, array: Any) -> Iterator[np.ndarray]:
+    size = max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize)
+    step = max(1, BLOCK_BYTES // size)
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def _distance(x: np.ndarray, y: np.ndarray, coded: bool) -> np.ndarray:
+    """max |x - y| of each item; for codes, 1 where they differ."""
+    if coded:
+        return (x != y).astype(float)
+    wide = np.complex128 if "c" in x.dtype.kind + y.dtype.kind else np.float64
+    x, y = x.astype(wide), y.astype(wide)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(x - y)
+    # Equal infinities and two NaNs are no difference; a NaN beside a number is the largest.
+    apart = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, apart)
+    apart = np.where(np.isnan(apart), np.inf, apart)
+    return apart.reshape(len(x), -1).max(axis=1, initial=0.0)

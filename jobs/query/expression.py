@@ -1,0 +1,282 @@
+"""Expressions over columns, as in `q < 1e-10 and stable`: parsed, never evaluated as Python.
+
+comparison    < <= > >= == !=, chained; `x in [a, b]`, `x not in [a, b]`
+logic         and, or, not
+arithmetic    + - * / ** and unary -
+values        numbers, 'text', true/false, nan, inf
+columns       q; a field of a mapping task.name; an element of a list push[0]
+functions     abs, log, log10, exp, sqrt, isnan
+"""
+
+import ast
+import operator
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jobs.errors import JobError, nearest
+from jobs.query.columns import Column, Text, as_column
+
+_BINARY: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.true_divide,
+    ast.Pow: np.power,
+}
+_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "abs": np.abs,
+    "log": np.log,
+    "log10": np.log10,
+    "exp": np.exp,
+    "sqrt": np.sqrt,
+    "isnan": np.isnan,
+}
+_CONSTANTS = {"true": True, "false": False, "nan": np.nan, "inf": np.inf}
+
+_HINTS: dict[type, str] = {
+    ast.BitAnd: "& is not used, `and` is",
+    ast.BitOr: "| is not used, `or` is",
+    ast.Invert: "~ is not used, `not` is",
+    ast.Is: "`is` is not used, == is",
+    ast.IsNot: "`is not` is not used, != is",
+}
+_WORDS: dict[type, str] = {
+    ast.Attribute: "attribute access",
+    ast.Lambda: "a lambda",
+    ast.Call: "a call of that kind",
+}
+
+MAX_LENGTH = 20_000
+"""Characters of an expression: a list of some thousand numbers."""
+
+SHOWN = 70
+"""Characters that are shown on either side of a fault."""
+
+
+def parse(text: str) -> tuple[str, ast.expr]:
+    """(the text as shown, its syntax tree); JobError, with the position, where it is no expression."""
+    text = " ".join(text.splitlines()).strip()
+    if len(text) > MAX_LENGTH:
+        raise JobError(f"{text[:40]!r}...: {len(text):,} characters, more than {MAX_LENGTH:,}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # an unknown escape in a text
+            return text, ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        place = min(error.offset - 1, len(text)) if error.offset else len(text)
+        what = "not an expression"
+        if text[place : place + 1] == "=":
+            what = "= is not used, == is"
+        elif not error.msg.startswith("invalid syntax"):
+            what += f" ({error.msg})"  # '(' was never closed
+        raise JobError(what + _pointer(text, place)) from None
+    except (RecursionError, MemoryError, ValueError):
+        raise JobError(f"{text[:40]!r}...: nested too deeply") from None
+
+
+def _pointer(text: str, place: int) -> str:
+    start = max(0, place - SHOWN)
+    return f" at column {place + 1}\n  {text[start : place + SHOWN]}\n  {' ' * (place - start)}^"
+
+
+def fault(text: str, node: ast.AST, what: str) -> JobError:
+    """The error that points at a node."""
+    # Python counts the bytes of UTF-8; a reader counts characters.
+    place = len(text.encode()[: getattr(node, "col_offset", 0)].decode(errors="ignore"))
+    return JobError(what + _pointer(text, place))
+
+
+def column_name(node: ast.AST) -> str | None:
+    """The column that a node names: q, task.name, push[0]; None where it names none."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=inner, attr=field) if not field.startswith("_"):
+            top = column_name(inner)
+            return top and f"{top}.{field}"
+        case ast.Subscript(value=inner, slice=ast.Constant(value=int(k))):
+            top = column_name(inner)
+            return top and f"{top}[{k}]"
+    return None
+
+
+class Expression:
+    """A parsed expression. JobError, with the position, where it is not of the form above."""
+
+    def __init__(self, text: str, tree: ast.expr | None = None) -> None:
+        """text: the expression, or a larger text that the node `tree` is a part of."""
+        self.text, self._tree = (text, tree) if tree is not None else parse(text)
+        try:
+            self.names = sorted(self._names(self._tree))
+        except RecursionError:
+            raise JobError(f"{self.text[:40]!r}...: nested too deeply") from None
+
+    def _fault(self, node: ast.AST, what: str) -> JobError:
+        return fault(self.text, node, what)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _names(self, node: ast.AST) -> set[str]:
+        """The columns that are named; every node's kind is checked on the way."""
+        if (name := column_name(node)) is not None:
+            return set() if name.lower() in _CONSTANTS else {name}
+        match node:
+            case ast.Constant(value=bool() | float() | str()):
+                return set()
+            case ast.Constant(value=int(value)):
+                if abs(value) >= 2**63:
+                    raise self._fault(node, "an integer beyond 64 bits")
+                return set()
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+                return self._names(left) | self._names(right)
+            case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.UAdd(), operand=inner):
+                return self._names(inner)
+            case ast.BoolOp(values=parts):
+                return set().union(*(self._names(part) for part in parts))
+            case ast.Compare(left=left, ops=ops, comparators=rest):
+                found = self._names(left)
+                for test, right in zip(ops, rest, strict=True):
+                    found |= self._right_names(node, test, right)
+                return found
+            case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
+                return self._names(inner)
+            case ast.Call(func=ast.Name(id=name)):
+                raise self._fault(
+                    node, f"function {name!r} of one argument unknown{nearest(name, FUNCTIONS)}"
+                )
+        what = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
+        raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
+
+    def _right_names(self, node: ast.AST, op: ast.AST, right: ast.expr) -> set[str]:
+        """The columns on the right of a comparison's operator: after `in` a list, else a value."""
+        if isinstance(op, ast.In | ast.NotIn):
+            if not isinstance(right, ast.List | ast.Tuple):
+                raise self._fault(right, "a list expected after `in`, as in [1, 2]")
+            return set().union(*(self._names(part) for part in right.elts))
+        if type(op) not in _COMPARE:
+            raise self._fault(node, _HINTS[type(op)])
+        return self._names(right)
+
+    # --- evaluating -------------------------------------------------------------------------------
+
+    def __call__(self, columns: Mapping[str, Any]) -> Any:
+        """The value over columns of equal length; JobError for an unknown column or a wrong type."""
+        for name in self.names:
+            if name not in columns:
+                raise JobError(f"{self.text!r}: unknown column {name!r}{nearest(name, columns)}")
+        with np.errstate(all="ignore"):  # 0 / 0 is NaN, as it is in the data
+            return self._value(self._tree, columns)
+
+    def _value(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
+        if (name := column_name(node)) is not None:
+            constant = _CONSTANTS.get(name.lower())
+            return as_column(columns[name]) if constant is None else constant
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.UnaryOp(op=ast.Not(), operand=inner):
+                return np.logical_not(self._truth(inner, columns))
+            case ast.UnaryOp(op=op, operand=inner):
+                value = self._number(inner, columns)
+                return -value if isinstance(op, ast.USub) else value
+            case ast.BinOp(left=left, op=op, right=right):
+                return self._arithmetic(
+                    op, self._number(left, columns), self._number(right, columns)
+                )
+            case ast.BoolOp(op=op, values=parts):
+                join = np.logical_and if isinstance(op, ast.And) else np.logical_or
+                value = self._truth(parts[0], columns)
+                for part in parts[1:]:
+                    value = join(value, self._truth(part, columns))
+                return value
+            case ast.Compare(left=left, ops=ops, comparators=rest):
+                return self._compare(left, ops, rest, columns)
+            case ast.Call(func=ast.Name(id=name), args=[inner]):
+                return _plain(FUNCTIONS[name](self._number(inner, columns)))
+        raise AssertionError(f"unchecked node {ast.dump(node)}")
+
+    def _number(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
+        """A value to compute with. Integers become wide ones: in uint8, 0 - 1 is 255."""
+        value = self._value(node, columns)
+        if isinstance(value, str | Text):
+            raise self._fault(node, "text where a number is expected")
+        if isinstance(value, np.ndarray):
+            return value.astype(np.int64) if value.dtype.kind in "biu" else value
+        return float(value)
+
+    def _truth(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
+        value = self._value(node, columns)
+        if isinstance(value, str | Text):
+            raise self._fault(node, "text where true or false is expected")
+        return value
+
+    @staticmethod
+    def _arithmetic(op: ast.operator, a: Any, b: Any) -> Any:
+        if isinstance(op, ast.Pow) and isinstance(a, np.ndarray) and a.dtype.kind == "i":
+            a = a.astype(float)  # NumPy has no integer ** -1
+        return _plain(_BINARY[type(op)](a, b))
+
+    def _compare(
+        self, left: ast.expr, ops: list[ast.cmpop], rest: list[ast.expr], columns: Mapping[str, Any]
+    ) -> Any:
+        result: Any = True
+        a = self._value(left, columns)
+        for op, right in zip(ops, rest, strict=True):
+            if isinstance(op, ast.In | ast.NotIn):
+                assert isinstance(right, ast.List | ast.Tuple)
+                b: Any = None
+                found: Any = False
+                for part in right.elts:
+                    equal = self._pair(ast.Eq, part, a, self._value(part, columns))
+                    found = np.logical_or(found, equal)
+                here = found if isinstance(op, ast.In) else np.logical_not(found)
+            else:
+                b = self._value(right, columns)
+                here = self._pair(type(op), right, a, b)
+            result = np.logical_and(result, here)
+            a = b
+        return result
+
+    def _pair(self, op: type, node: ast.expr, a: Any, b: Any) -> Any:
+        """One comparison; `node` is its right side."""
+        if isinstance(a, str | Text) != isinstance(b, str | Text):
+            raise self._fault(node, "text compared with a number")
+        test = _COMPARE[op]
+        for text, value in ((a, b), (b, a)):
+            known = isinstance(text, Text) and text.is_complete and isinstance(value, str)
+            if known and op in (ast.Eq, ast.NotEq) and value not in text.labels:
+                labels = [label for label in text.labels if label]
+                raise self._fault(node, f"no row can have {value!r}{nearest(value, labels)}")
+        if isinstance(a, Text) and isinstance(b, Text):
+            return test(a.array(), b.array()).astype(bool)
+        if isinstance(a, Text):
+            return a.map(lambda label: test(label, b))
+        if isinstance(b, Text):
+            return b.map(lambda label: test(a, label))
+        return test(a, b)
+
+
+def _plain(value: Any) -> Any:
+    """A plain number stays one: rate == 2 * 0.05 compares in the precision of the column."""
+    return value if isinstance(value, np.ndarray) else value.item()
+
+
+def condition(expression: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:
+    """Which of the n rows satisfy the expression; JobError where it is no condition."""
+    keep = np.asarray(expression(columns))
+    if keep.dtype.kind != "b":
+        raise JobError(
+            f"{expression.text!r}: a condition (true or false for each row) expected, as in q < 1e-10"
+        )
+    return np.broadcast_to(keep, n)

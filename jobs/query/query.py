@@ -1,0 +1,207 @@
+"""Query: the rows of a store's tables, filtered, sorted and grouped by column names.
+
+The same words in Python and on the command line; see jobs.query.tables for the tables, jobs.query.expression for
+conditions and jobs.query.aggregate for what groups are reduced to.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.errors import JobError, nearest
+from jobs.query.aggregate import Aggregate, aggregate, canonical, parse_aggregates
+from jobs.query.columns import as_column, order, rank
+from jobs.query.expression import Expression, condition
+from jobs.query.readers import Rows
+from jobs.query.tables import Table, Tables, View, ask
+from jobs.store.arrays import attributes
+from jobs.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def tables(store: Store) -> list[str]:
+    """The names of the store's tables, `items` first."""
+    return ask(store, Tables.names)
+
+
+def table(store: Store, name: str) -> "pd.DataFrame":
+    """One table with all its rows and the columns that are shown by default."""
+    return ask(store, lambda tables: tables[name].frame())
+
+
+def query(
+    store: Store,
+    *,
+    source: str | None = None,
+    where: str | None = None,
+    sort: str | None = None,
+    limit: int | None = None,
+    columns: str | Sequence[str] = (),
+    group_by: str | Sequence[str] = (),
+    agg: str | None = None,
+) -> "pd.DataFrame":
+    """The rows of one table that satisfy `where`.
+
+    Args:
+        store: an opened store; it is gathered first if shards were committed since the last time.
+        source: the table; by default the first that has every column named below.
+        where: an expression (see jobs.query.expression).
+        sort: a column, with `-` in front for falling order; several separated by commas.
+        limit: at most so many rows.
+        columns: which columns, in this order, as a list or separated by commas; by default all.
+        group_by: the same; with `agg`, one row for each combination of these columns.
+        agg: for example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate).
+
+    Raises:
+        JobError: an unknown table or column (with the nearest), an expression that does not parse, no
+            item computed yet.
+
+    `attrs["table"]` of the answer is the name of the table that it is from.
+    """
+    columns, group_by = _names(columns), _names(group_by)
+    if group_by and not agg:
+        raise JobError("--group-by and --agg go together: say what to compute, for example count")
+    test = Expression(where) if where else None
+    if not agg:
+        return ask(store, lambda tables: _rows(tables, source, test, sort, limit, columns))
+    wanted = parse_aggregates(agg)
+    frame = ask(store, lambda tables: _groups(tables, source, test, group_by, wanted))
+    keys = {key: canonical(key) for key in [*_keys(sort), *columns]}
+    for key, name in keys.items():
+        if name not in frame:
+            raise JobError(f"unknown column {key!r}{nearest(key, frame)}")
+    if sort:
+        ranks = [
+            rank(as_column(frame[keys[name]].to_numpy()), falling)
+            for name, falling in _keys(sort).items()
+        ]
+        frame = frame.iloc[order(ranks)]
+    if columns:
+        frame = frame[[keys[name] for name in columns]]
+    return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    """Names from a list of them, or from a text with commas."""
+    if not isinstance(given, str):
+        return list(given)
+    # A comma inside quantile(x, 0.9) separates nothing.
+    return [name.strip() for name in re.split(r",(?![^()]*\))", given)] if given else []
+
+
+def _rows(
+    tables: Tables,
+    source: str | None,
+    test: Expression | None,
+    sort: str | None,
+    limit: int | None,
+    columns: Sequence[str],
+) -> "pd.DataFrame":
+    table, rows = find(tables, source, test, sort, limit, columns)
+    return _named(table.frame(columns, rows), table)
+
+
+def _groups(
+    tables: Tables,
+    source: str | None,
+    test: Expression | None,
+    group_by: Sequence[str],
+    wanted: Sequence[Aggregate],
+) -> "pd.DataFrame":
+    named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
+    table, rows = find(tables, source, test, named=named)
+    table.prefetch(named)
+    return _named(aggregate(table, rows, group_by, wanted), table)
+
+
+def _named(frame: "pd.DataFrame", table: Table) -> "pd.DataFrame":
+    frame.attrs["table"] = table.name
+    return frame
+
+
+def find(
+    tables: Tables,
+    source: str | None = None,
+    test: Expression | None = None,
+    sort: str | None = None,
+    limit: int | None = None,
+    named: Sequence[str] = (),
+) -> tuple[Table, Rows]:
+    """The table that has all the named columns, and the rows of it that are asked for."""
+    keys = _keys(sort)
+    first = [*keys, *(test.names if test else ())]
+    table = _resolve(tables, source, {*named, *first})
+    table.prefetch(first)
+    rows: Rows = slice(None) if test is None else _matching(table, test)
+    if keys:
+        ranks = [rank(table.read(name, rows), falling) for name, falling in keys.items()]
+        sorted_rows = order(ranks, limit)
+        rows = sorted_rows if isinstance(rows, slice) else rows[sorted_rows]
+    if limit is None:
+        return table, rows
+    return table, np.arange(min(limit, table.n)) if isinstance(rows, slice) else rows[:limit]
+
+
+def _keys(sort: str | None) -> dict[str, bool]:
+    """'a, -b' -> {a: False, b: True}: column -> whether its order falls."""
+    return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
+
+
+def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
+    """The table asked for, or the first that has all the named columns."""
+    known: set[str] = set()
+    for name in [source] if source else _candidates(tables):
+        table = tables[name]
+        if name == "items" and table.n == 0:
+            raise JobError(
+                f"{tables.store.address}: no item has been computed yet; `ctd status` tells how far "
+                "it is, `ctd resume` goes on"
+            )
+        if named <= set(table.names):
+            return table
+        known |= set(table.names)
+    missing = sorted(named - known)
+    if not missing:
+        raise JobError(
+            f"no table has all of the columns {', '.join(sorted(named))}; name one by --table: "
+            f"{', '.join(tables.names())}"
+        )
+    raise JobError(f"unknown column {missing[0]!r}{_hint(tables.store, missing[0], known)}")
+
+
+def _hint(store: Store, name: str, known: set[str]) -> str:
+    """What may have been meant by a column that no table has."""
+    column, _, word = name.partition(" ")
+    sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
+    if sign is not None and column in known:
+        return f"; --sort={sign}{column} sorts by it"
+    if name in store.names(0) and (axes := store.kernel.dims[name].axes):
+        shape = ", ".join(("item", *axes))
+        return f": it is an array ({shape}) and no column; jobs.open_store(...)['results/0']['{name}'] has it"
+    value: Any = attributes(store.results(0))["params"]
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    top = name.partition(".")[0]
+    swept = any(column == top or column.startswith((f"{top}.", f"{top}[")) for column in known)
+    if value is not None and not swept:
+        return f": the job does not sweep it, and all its items have {value!r:.60}"
+    near = nearest(name, known)
+    quoted = "" if "did you mean" in near else f"; a text is written in quotes, '{name}'"
+    return near + (quoted if name.isidentifier() else "")
+
+
+def _candidates(tables: Tables) -> Iterator[str]:
+    yield "items"
+    yield from tables.names()[1:]  # which asks the kernel
+
+
+def _matching(table: Table, test: Expression) -> np.ndarray:
+    """The numbers of the rows that satisfy a condition."""
+    found = []
+    for start, stop, rows in table.pieces():
+        found.append(start + np.flatnonzero(condition(test, View(table, rows), stop - start)))
+    return np.concatenate(found)

@@ -1,0 +1,191 @@
+"""How the columns of a table are read from Zarr: arrays, and what texts that spell lists and mappings hold.
+
+A swept list `push` is a text, '[1, -1]', and has the elements push[0], push[1]; a swept mapping `task` is
+shown by the fields in which its values differ, and has all of them: task.name, task.n_steps.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+
+from jobs.query.columns import (
+    Column,
+    Text,
+    as_array,
+    decode,
+    from_values,
+    joined,
+    labelled,
+    literal,
+    rows_as_text,
+)
+from jobs.store.arrays import attributes
+
+Rows = slice | np.ndarray
+Read = Callable[[Rows], Column]
+
+ALL = slice(None)
+
+
+class Columns(NamedTuple):
+    """What a table consists of; nothing of it is read yet."""
+
+    axis: str
+    """What a row is."""
+    n: int
+    """Rows."""
+    reads: dict[str, Read]
+    """Column -> how some rows of it are read."""
+    shown: list[str]
+    """The columns that a question which names none is answered with."""
+
+
+def child(root: zarr.Group, path: str) -> zarr.Group:
+    """A group inside another."""
+    node = root[path]
+    assert isinstance(node, zarr.Group)
+    return node
+
+
+def vectors(group: zarr.Group) -> list[tuple[str, tuple[str, ...]]]:
+    """The one-dimensional arrays of a group and their axes."""
+    found = [(name, _dims(array)) for name, array in group.arrays()]
+    return [(name, dims) for name, dims in found if len(dims) == 1]
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
+    names = array.metadata.dimension_names or ()  # type: ignore[union-attr]
+    return tuple(str(name) for name in names)
+
+
+def _reader(array: zarr.Array[Any]) -> Read:
+    attrs = attributes(array)
+    return lambda rows: decode(
+        np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[rows]), attrs
+    )
+
+
+def stored(group: zarr.Group, axis: str) -> Columns:
+    """A table whose columns are the arrays of one group."""
+    arrays = dict(group.arrays())
+    # The row's number, then what was swept, then what came of it.
+    swept = str(attributes(group).get("coordinates", "")).split()
+    first = [name for name in [axis, *swept] if name in arrays]
+    reads: dict[str, Read] = {}
+    shown: list[str] = []
+    for name in [*first, *sorted(arrays.keys() - first)]:
+        array, dims = arrays[name], _dims(arrays[name])
+        if dims == (axis,):
+            labels = attributes(array).get("labels", [])
+            _add(reads, shown, name, _reader(array), labels)
+        elif dims == (axis, f"{name}_index"):
+            _add_list(reads, shown, name, _reader(array), array.shape[1])
+    return Columns(axis, next(iter(arrays.values())).shape[0], reads, shown)
+
+
+def _add(
+    reads: dict[str, Read], shown: list[str], name: str, read: Read, labels: Sequence[str]
+) -> None:
+    """A column; where its texts spell out mappings or lists, their fields or elements too."""
+    reads[name] = read
+    parts = [literal(label) for label in labels]
+    if parts and all(isinstance(part, dict) for part in parts):
+        fields = _fields([_leaves(part) for part in parts])
+    elif parts and all(isinstance(part, list) for part in parts):
+        fields = _elements(parts)
+    else:
+        shown.append(name)
+        return
+    for field, values in fields.items():
+        reads.setdefault(f"{name}{field}", _by_label(read, labels, values))
+    differing = [f for f, values in fields.items() if len({repr(v) for v in values}) > 1]
+    named = [f for f in fields if f == ".name" or f in differing]
+    shown += [f"{name}{f}" for f in named] if named and isinstance(parts[0], dict) else [name]
+
+
+def _leaves(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The inner values of nested mappings, by their paths '.a.b'."""
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= (
+            _leaves(inner, f"{path}.{key}") if isinstance(inner, dict) else {f"{path}.{key}": inner}
+        )
+    return found
+
+
+def _fields(parts: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: [part.get(name) for part in parts] for name in names}
+
+
+def _elements(parts: list[list[Any]]) -> dict[str, list[Any]]:
+    longest = max(map(len, parts))
+    return {f"[{k}]": [p[k] if k < len(p) else None for p in parts] for k in range(longest)}
+
+
+def _by_label(read: Read, labels: Sequence[str], values: Sequence[Any]) -> Read:
+    """A column that has one value for each text of another."""
+    place = {label: k for k, label in enumerate(labels)}
+    column = from_values(values)
+
+    def at(rows: Rows) -> Column:
+        text = read(rows)
+        assert isinstance(text, Text)
+        # Every row has one of the labels: the last of text.labels, "", is never met.
+        index = np.asarray([place.get(label, 0) for label in text.labels])
+        return column[index[text.codes]]
+
+    return at
+
+
+def _add_list(reads: dict[str, Read], shown: list[str], name: str, read: Read, k: int) -> None:
+    """A column whose rows are lists of k numbers."""
+    reads[name] = lambda rows: rows_as_text(as_array(read(rows)))
+    for j in range(k):
+        reads[f"{name}[{j}]"] = lambda rows, j=j: as_array(read(rows))[:, j]  # type: ignore[misc]
+    shown.append(name)
+
+
+def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
+    """The table of the reduced values along an axis: the rows of all groups, one after another."""
+    parts = []
+    for number, group in groups:
+        arrays = {name: array for name, array in group.arrays() if _dims(array) == (axis,)}
+        if arrays:
+            n = next(iter(arrays.values())).shape[0]
+            parts.append((number, n, arrays, attributes(group)["swept"]))
+    which = np.repeat(np.arange(len(parts)), [n for _, n, _, _ in parts])
+    reads: dict[str, Read] = {}
+    shown: list[str] = []
+    if parts:
+        _add_swept(reads, shown, "group", [number for number, *_ in parts], which)
+    for key in dict.fromkeys(key for *_, swept in parts for key in swept):
+        _add_swept(reads, shown, key, [swept.get(key) for *_, swept in parts], which)
+    names = {name for _, _, arrays, _ in parts for name in arrays}
+    for name in sorted(names, key=lambda name: (name != axis, name)):
+        pieces = [(n, arrays.get(name)) for _, n, arrays, _ in parts]
+        _add(reads, shown, name, _end_to_end(pieces), [])
+    return Columns(axis, len(which), reads, shown)
+
+
+def _add_swept(
+    reads: dict[str, Read], shown: list[str], key: str, values: list[Any], which: np.ndarray
+) -> None:
+    """A column of what the groups differ in: one value a group."""
+    column = from_values([str(v) if isinstance(v, list | dict) else v for v in values])
+    labels = [label for label in column.labels if label] if isinstance(column, Text) else []
+    _add(reads, shown, key, lambda rows: column[which[rows]], labels)
+
+
+def _end_to_end(pieces: list[tuple[int, zarr.Array[Any] | None]]) -> Read:
+    """The arrays of several groups after each other; a group that has none gets NaN or no text."""
+
+    def at(rows: Rows) -> Column:
+        found = [(n, None if array is None else _reader(array)(ALL)) for n, array in pieces]
+        text = any(isinstance(column, Text) for _, column in found)
+        none = lambda n: labelled(np.full(n, -1), []) if text else np.full(n, np.nan)
+        return joined([none(n) if column is None else column for n, column in found])[rows]
+
+    return at

@@ -1,0 +1,161 @@
+"""An opened store: xarray's tree of its groups, and the questions that can be asked of it."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+from jobs.errors import JobError
+from jobs.inputs.items import item_arrays
+from jobs.query.columns import as_array
+from jobs.query.expression import Expression
+from jobs.query.query import find, query, table
+from jobs.query.tables import Tables, ask
+from jobs.query.unpacked import unpacked
+from jobs.store.store import Store
+
+if TYPE_CHECKING:
+    import jax
+
+
+class StoreTree(xr.DataTree):
+    """The DataTree of a store, with /results/0 ..., /gathered/0 ..., /items and /shards; all of it lazy.
+
+    It is an xarray DataTree and goes wherever one does; the methods below are the store's own. (They are
+    methods rather than an accessor because they need the store, not the arrays alone: what is derived
+    from the tree, by `isel` say, is a tree without them.) Without ctd, `xr.open_datatree(path,
+    engine="zarr")` opens the same tree, but for results that share an array (jobs.plan.packing).
+
+    >>> store = jobs.open_store("points.zarr")
+    >>> store["results/0"].q                                # one value a candidate
+    >>> store.query(where="q < 1e-10", sort="q", limit=20)  # the words of ctd query
+    >>> store.select("q < 1e-10 and distance < 1")          # the matching items with all their results
+    >>> store.weights(3)                                    # dict name -> jax array
+    """
+
+    __slots__ = ("_store",)
+    _store: Store
+
+    @staticmethod
+    def of(store: Store) -> "StoreTree":
+        """The tree of an opened store."""
+        tree = xr.open_datatree(_zarr(store), engine="zarr", consolidated=True)
+        for group in range(len(store.job.plan.group_sizes)):
+            node = tree[f"results/{group}"]
+            node.dataset = unpacked(node.to_dataset(), store, group)
+        opened = StoreTree(tree.to_dataset(), children=dict(tree.children))
+        opened._store = store
+        return opened
+
+    @property
+    def store(self) -> Store:
+        """The store itself: job, plan, what is committed."""
+        try:
+            return self._store
+        except AttributeError:
+            raise JobError(
+                "this tree was derived from an opened store; ask the tree that open_store gave"
+            ) from None
+
+    def query(
+        self,
+        where: str | None = None,
+        *,
+        table: str | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        columns: str | Sequence[str] = (),
+        group_by: str | Sequence[str] = (),
+        agg: str | None = None,
+    ) -> pd.DataFrame:
+        """The rows of a table that satisfy `where`; see jobs.query.query.query."""
+        return query(
+            self.store,
+            source=table, where=where, sort=sort, limit=limit,
+            columns=columns, group_by=group_by, agg=agg,
+        )  # fmt: skip
+
+    def table(self, name: str = "items") -> pd.DataFrame:
+        """A table with all its rows: items, shards, or an axis of the reduction."""
+        return table(self.store, name)
+
+    def select(
+        self, where: str, *, sort: str | None = None, limit: int | None = None
+    ) -> xr.DataTree:
+        """The items that satisfy `where` with all their results, nothing of which is read yet.
+
+        /items has the items in the order of `sort`; /results/G those of group G, in that order too.
+        Groups without a matching item are left out.
+        """
+        test = Expression(where)
+
+        def places(tables: Tables) -> list[np.ndarray]:
+            items, rows = find(tables, "items", test, sort, limit)
+            rows = np.arange(items.n)[rows]
+            return [rows, *(as_array(items.read(name, rows)) for name in ("group", "row"))]
+
+        rows, group, row = ask(self.store, places)
+        found = {"/": self.to_dataset(), "/items": _open(self.store, "items").isel(item=rows)}
+        for number in np.unique(group):
+            path = f"results/{number}"
+            whole = unpacked(_open(self.store, path), self.store, int(number))
+            found[f"/{path}"] = whole.isel(item=row[group == number])
+        return xr.DataTree.from_dict(found)
+
+    def weights(self, item: int) -> "dict[str, jax.Array]":
+        """The trained model of an item: name -> array, as the functions of `ctd.cells` take it.
+
+        JobError where the store has no such item, it is not computed yet, or no model is stored.
+        """
+        import jax
+
+        arrays = item_arrays(self.store, item)
+        with jax.enable_x64(True):  # without it a float64 network would be rounded
+            return {name: jax.numpy.asarray(value) for name, value in arrays.items()}
+
+    def sql(self, text: str) -> pd.DataFrame:
+        """The answer to a SQL query over the tables `items`, `shards` and those of the reduction.
+
+        Needs DuckDB, `pip install 'ctd[sql]'`. The query sees these tables and nothing else: no files,
+        no network. A column with a dot or bracket in its name stands in double quotes.
+        """
+        try:
+            import duckdb
+        except ImportError:
+            raise JobError("SQL needs DuckDB; pip install 'ctd[sql]', or use .query()") from None
+        frames = ask(self.store, lambda tables: _frames(tables, text))
+        # Without access to what is outside it sees no variables of Python either.
+        with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+            for name, frame in frames.items():
+                connection.register(name, frame)
+            try:
+                found = connection.sql(text)
+            except duckdb.Error as error:
+                raise JobError(f"SQL: {error}") from None
+            if found is None:
+                raise JobError(f"SQL: {text!r} answers nothing; a select expected")
+            return found.df()
+
+
+def _frames(tables: Tables, text: str) -> dict[str, pd.DataFrame]:
+    """The tables that a SQL text names, with the columns that it names; all of them where it has a *."""
+    frames = {}
+    for name in tables.names():
+        if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE):
+            table = tables[name]
+            named = [column for column in table.names if column.lower() in text.lower()]
+            frames[name] = table.frame(table.names if "*" in text or not named else named)
+    return frames
+
+
+def _zarr(store: Store) -> Any:
+    return zarr.storage.ObjectStore(store.objects)
+
+
+def _open(store: Store, group: str) -> xr.Dataset:
+    """One group as it is now; the tree may have been opened before the last gather."""
+    return xr.open_dataset(_zarr(store), engine="zarr", group=group, consolidated=False)

@@ -1,0 +1,1 @@
+"""One group's reduction, and tables over all items."""

@@ -1,0 +1,216 @@
+"""One group's reduction: the kernel's `reduce` over its committed rows, which makes gathered/G.
+
+A task of its own: any worker can do it, again and again, and it reads no other group. What it was made
+from is sealed in run/sums/gathered/G.json, written last: without that nothing in gathered/G counts.
+"""
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctd.batch import precision
+from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
+from jobs import keys
+from jobs.inputs.measure import load_group, with_files
+from jobs.spec.job import options_of
+from jobs.storage import objects
+from jobs.storage.checksums import unseal, write_sums
+from jobs.store.arrays import attributes, put_array
+from jobs.store.marker import Marker
+from jobs.store.store import Store
+
+BLOCK_BYTES = 4 << 20
+"""Rows that are read at a time, before selection, in bytes."""
+
+
+class GroupResults(Mapping[str, np.ndarray]):
+    """The chosen rows of a group's results: each array is read when it is asked for, or in `blocks`."""
+
+    def __init__(self, store: Store, group: int, rows: np.ndarray, names: list[str]) -> None:
+        self._store, self._group, self._rows, self._names = store, group, rows, names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        values = self._store.rows(self._group, name, 0, len(self._rows))
+        return values if self._rows.all() else values[self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """Some rows of these results at a time; the next ones are read while these are used."""
+        spans = self._spans(names)
+        with ThreadPoolExecutor(1, "read-ahead") as thread:
+            due: Future[dict[str, np.ndarray]] | None = None
+            for span in spans:
+                coming = thread.submit(self._read, names, *span)
+                if due is not None:
+                    yield due.result()
+                due = coming
+            if due is not None:
+                yield due.result()
+
+    def _spans(self, names: Sequence[str]) -> list[tuple[int, int]]:
+        """(first row, row after the last) of each block: whole stored objects, if these are not larger."""
+        arrays = [self._store.array(self._group, name) for name in names]
+        widths = [int(np.prod(a.shape[1:], dtype=int)) * a.dtype.itemsize for a in arrays]
+        row = max(1, sum(widths))
+        unit = self._store.job.plan.layouts[self._group].shard_items
+        if unit * row > BLOCK_BYTES:
+            unit = arrays[int(np.argmax(widths))].chunks[0]
+        step = max(1, BLOCK_BYTES // (unit * row)) * unit
+        starts = range(0, len(self._rows), step)
+        # Rows that are not committed are not read.
+        return [
+            (a, min(a + step, len(self._rows))) for a in starts if self._rows[a : a + step].any()
+        ]
+
+    def _read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        here = self._rows[start:stop]
+        read = lambda name: self._store.rows(self._group, name, start, stop)
+        return {name: read(name) if here.all() else read(name)[here] for name in names}
+
+
+def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
+    """Which of a group's n rows lie in the shards of these markers."""
+    rows = np.zeros(n, bool)
+    for marker in markers:
+        rows[marker.shard.start : marker.shard.stop] = True
+    return rows
+
+
+def committed_rows(store: Store) -> list[np.ndarray]:
+    """For every group, which of its rows lie in committed shards."""
+    rows = [np.zeros(n, bool) for n in store.job.plan.group_sizes]
+    done = store.done()
+    for shard in store.job.plan.shards():
+        if shard.number in done:
+            rows[shard.group][shard.start : shard.stop] = True
+    return rows
+
+
+def group_params(store: Store, group: int) -> Params:
+    """The parameters that the items of a group share, file names resolved."""
+    content = attributes(store.results(group))["params"]
+    return with_files(store.kernel.Params.model_validate(content), store.job.base)
+
+
+class Columns(Mapping[str, Any]):
+    """The ids and swept columns of n items, as `listed` has them; a traced field that is not swept answers
+    too, from `params`, but is not listed."""
+
+    def __init__(self, listed: Mapping[str, Any], params: Mapping[str, Any], n: int) -> None:
+        self._listed, self._params, self._n = listed, params, n
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._listed or name not in self._params:
+            return self._listed[name]
+        return np.repeat(np.asarray(self._params[name])[None], self._n, axis=0)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._listed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+def column_names(store: Store, group: int) -> list[str]:
+    """The ids and what was swept."""
+    return ["item", *str(attributes(store.results(group))["coordinates"]).split()]
+
+
+def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
+    """What the committed rows were made from."""
+    listed = GroupResults(store, group, rows, column_names(store, group))
+    return Columns(listed, attributes(store.results(group))["params"], int(rows.sum()))
+
+
+def made_from(store: Store, markers: Sequence[Marker]) -> str:
+    """A digest of all that a reduction of these shards depends on: their bytes, settings, program."""
+    options = options_of(store.job.spec, store.kernel).model_dump(mode="json")
+    shards = [[m.shard.number, m.without, m.sha256] for m in markers]
+    content = {"shards": shards, "options": options, "program": program_of(store.kernel)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def program_of(kernel: Kernel) -> str:
+    """A digest of the source of the kernel's package, or of its module: a changed `reduce` is a new one."""
+    module = sys.modules.get(getattr(kernel.reduce, "__module__", ""))
+    path = Path(getattr(module, "__file__", None) or "")
+    files = sorted(path.parent.glob("*.py")) if getattr(module, "__package__", "") else [path]
+    total = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def is_reduced(store: Store, group: int, digest: str) -> bool:
+    """Whether gathered/G is there and made from what `digest` stands for."""
+    seal = unseal(objects.read(store.objects, keys.sums(f"gathered/{group}")))
+    there = objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
+    return seal is not None and seal["made_from"] == digest and there
+
+
+def reduce_group(store: Store, group: int) -> None:
+    """Make gathered/G from the shards of the group that are committed now."""
+    kernel = store.kernel
+    assert kernel.reduce is not None
+    markers = store.markers(group)
+    rows = rows_of(store.job.plan.group_sizes[group], markers)
+    # An item that failed with an error has no results: a reduction would meet fill values.
+    rows[[row for marker in markers for row in marker.without]] = False
+    seal, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
+    objects.delete(store.objects, seal)
+    if not rows.any():
+        objects.delete_all(store.objects, folder)
+        return
+    options = options_of(store.job.spec, kernel)
+    params = group_params(store, group)
+    results = GroupResults(store, group, rows, store.names(group))
+    with precision(static_of(params)), _on_cpu():
+        shared = load_group(kernel, params, store.job.base)
+        inputs = inputs_of(params)
+        reduced = kernel.reduce(inputs, shared, columns_of(store, group, rows), results, options)
+        coords = kernel.coords(inputs, shared) if kernel.coords else {}
+    out = store.root.require_group(folder)
+    axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
+    arrays = {name: (values, kernel.reduced[name]) for name, values in reduced.items()}
+    for axis in axes & coords.keys() - reduced.keys():
+        arrays[axis] = coords[axis], Var((axis,), "1", axis)
+    for stale in set(out.array_keys()) - arrays.keys():
+        del out[stale]
+    for name, (values, var) in arrays.items():
+        put_array(out, name, values, var)
+    out.attrs.put(
+        {
+            "options": options.model_dump(mode="json"),
+            "items": int(rows.sum()),
+            "swept": attributes(store.results(group))["swept"],
+        }
+    )
+    found = objects.list_keys(store.objects, folder)
+    write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+
+
+def _on_cpu() -> Any:
+    """Reductions come to the same bits wherever they run; where JAX has no CPU, as it is set."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()

@@ -1,0 +1,56 @@
+"""The kernel's own picture of a gathered group, as a PNG."""
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from ctd.batch import precision
+from ctd.kernel import inputs_of, static_of
+from jobs.gather.gather import GroupResults, columns_of, committed_rows, group_params
+from jobs.inputs.measure import load_group
+from jobs.query.columns import as_array, decode
+from jobs.store.arrays import attributes
+from jobs.store.store import Store
+
+
+def save_figure(store: Store, group: int, path: Path) -> bool:
+    """Draw a group to `path`; False where the kernel draws nothing, or nothing was gathered."""
+    kernel = store.kernel
+    if kernel.figure is None or f"gathered/{group}" not in store.root:
+        return False
+    rows = committed_rows(store)[group]
+    params = group_params(store, group)
+    results = GroupResults(store, group, rows, store.names(group))
+    with precision(static_of(params)):
+        shared = load_group(kernel, params, store.job.base)
+        figure = kernel.figure(
+            inputs_of(params),
+            shared,
+            columns_of(store, group, rows),
+            results,
+            reduced_values(store, group),
+        )
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
+    """What the reduction of a group came to, codes as texts; empty where it was not gathered."""
+    name = f"gathered/{group}"
+    if name not in store.root:
+        return {}
+    node = store.root[name]
+    assert isinstance(node, zarr.Group)
+    return {key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in node.arrays()}
+
+
+def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
+    """stem.png for one group, stem-0.png ... for several; at most `limit` of them."""
+    n = len(store.job.plan.group_sizes)
+    paths = []
+    for group in range(min(n, limit)):
+        path = stem.with_name(f"{stem.name}{f'-{group}' if n > 1 else ''}.png")
+        if save_figure(store, group, path):
+            paths.append(path)
+    return paths

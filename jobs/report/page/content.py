@@ -1,0 +1,266 @@
+"""What the page of a store says, as JSON."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ctd.batch import precision
+from ctd.kernel import Params, Var, inputs_of, static_of
+from ctd.plots import Axis, Lines, Plot, spread
+from jobs.errors import JobError
+from jobs.inputs.measure import load_group
+from jobs.query.query import table, tables
+from jobs.reduce.group import Columns, column_names, group_params, rows_of
+from jobs.report.figures import reduced_values
+from jobs.report.page.encode import plot_json, table_json
+from jobs.report.page.facts import facts
+from jobs.report.page.importance import effects
+from jobs.report.page.redact import redact
+from jobs.report.page.rows import LazyResults
+from jobs.report.search_plots import search_plots
+from jobs.spec.search import Population
+from jobs.store.arrays import attributes
+from jobs.store.events import read_events
+from jobs.store.marker import Marker
+from jobs.store.store import Store
+
+MAX_BYTES = 3_500_000
+"""Of all pictures together; further groups are left out, which is said."""
+MAX_RESULTS = 12
+"""Results whose dependence on the parameters is measured."""
+MAX_GENERIC = 6
+"""Results of a kernel without plots of its own that are drawn as lines."""
+
+
+EMPTY: dict[str, Any] = {"groups": [], "groups_left_out": 0, "tables": [], "sweep": None}
+"""The results of a store in which nothing is computed yet."""
+
+
+class Content:
+    """Makes the content of a store's page, again and again while a run goes on.
+
+    The groups' data is kept from one time to the next; what the store holds is read anew.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._shared: dict[int, tuple[Params, Any]] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """What ran and how; quick."""
+        made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        return redact(facts(self._store) | {"made": made, "trouble": ""})
+
+    def results(self) -> dict[str, Any]:
+        """Pictures, tables, and which parameters matter; gathers what is new first."""
+        store = self._store
+        if not store.done():
+            return dict(EMPTY)
+        frames = {name: table(store, name) for name in tables(store)}
+        groups, left_out = self._groups()
+        listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
+        return redact(
+            {
+                "groups": groups,
+                "groups_left_out": left_out,
+                "tables": listed,
+                "sweep": sweep(store, frames["items"]),
+            }
+        )
+
+    def all(self) -> dict[str, Any]:
+        """Everything."""
+        return self.facts() | self.results()
+
+    def _titles(self, name: str) -> dict[str, str]:
+        """Column -> what it is, with its unit."""
+        kernel = self._store.kernel
+        variables = dict(kernel.reduced) if name not in ("items", "shards") else dict(kernel.dims)
+        titles = {
+            key: f"{var.long_name} ({var.units})" if var.units not in ("", "1") else var.long_name
+            for key, var in variables.items()
+        }
+        fields = kernel.Params.model_fields
+        return {key: info.description or "" for key, info in fields.items()} | titles
+
+    # --- groups -----------------------------------------------------------------------------------
+
+    def _groups(self) -> tuple[list[dict[str, Any]], int]:
+        """(the pictures of each group as far as they fit into the page, how many groups do not)."""
+        store = self._store
+        by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
+        for marker in store.markers():  # after `table`: no item is reduced that is not among them
+            by_group[marker.shard.group].append(marker)
+        made: list[dict[str, Any]] = []
+        size = 0
+        for group, markers in enumerate(by_group):
+            if not markers:
+                continue
+            if size > MAX_BYTES:
+                return made, sum(bool(some) for some in by_group[group:])
+            n = store.job.plan.group_sizes[group]
+            rows = rows_of(n, markers)
+            done = int(rows.sum())
+            # Items that failed with an error have no results.
+            rows[[row for marker in markers for row in marker.without]] = False
+            found = {
+                "label": self._label(group),
+                "items": f"{done:,} of {n:,} items",
+                **self._pictures(group, np.flatnonzero(rows)),
+            }
+            size += len(json.dumps(found))
+            made.append(found)
+        return made, 0
+
+    def _label(self, group: int) -> str:
+        swept = attributes(self._store.results(group))["swept"]
+        described = ", ".join(f"{name} = {value}" for name, value in swept.items())
+        return f"group {group}: {described}" if described else f"group {group}"
+
+    def _pictures(self, group: int, rows: np.ndarray) -> dict[str, Any]:
+        """What `_of_kernel` has, and the pictures of the search, where there is one."""
+        store = self._store
+        if not len(rows):
+            return {"plots": [], "error": "every item of this group failed with an error"}
+        lazy = lambda names: LazyResults({name: store.array(group, name) for name in names}, rows)
+        shared_params = attributes(store.results(group))["params"]
+        columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
+        results = lazy(store.names(group))
+        found = self._of_kernel(group, columns, results)
+        if search := store.job.spec.search:
+            made = search_plots(search, columns["item"][:], results)
+            found["plots"] = [*found["plots"], *map(plot_json, made)]
+        return found
+
+    def _of_kernel(self, group: int, columns: Columns, results: LazyResults) -> dict[str, Any]:
+        """`plots` of the kernel, else its figure as `image`, else its results as lines; or an `error`."""
+        store, kernel = self._store, self._store.kernel
+        if kernel.plots is None and kernel.figure is None:
+            return {"plots": [plot_json(p) for p in generic_plots(kernel, results, columns)]}
+        params, shared = self._data(group)
+        reduced = reduced_values(store, group)
+        try:
+            with precision(static_of(params)):
+                given = (inputs_of(params), shared, columns, results, reduced)
+                if kernel.plots is not None:
+                    return {"plots": [plot_json(plot) for plot in kernel.plots(*given)]}
+                assert kernel.figure is not None
+                return {"plots": [], "image": _png(kernel.figure(*given))}
+        except Exception as error:
+            # A kernel's picture may fail on what it did not foresee; the page has more to tell.
+            return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
+
+    def _data(self, group: int) -> tuple[Params, Any]:
+        if group not in self._shared:
+            params = group_params(self._store, group)
+            with precision(static_of(params)):
+                shared = load_group(self._store.kernel, params, self._store.job.base)
+            self._shared[group] = params, shared
+        return self._shared[group]
+
+
+def generic_plots(kernel: Any, results: LazyResults, columns: Columns) -> list[Plot]:
+    """Of a kernel that has no pictures: every real result with one axis as a line an item."""
+    made: list[Plot] = []
+    items = columns["item"][:]
+    for name in results:
+        rows, var = results[name], kernel.dims[name]
+        drawn = name.startswith(("weights.", "search_"))  # or not worth it
+        if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
+            continue
+        some = spread(len(rows), 100)
+        values = rows[some]
+        if values.dtype.kind not in "iufb" or values.shape[1] < 2:
+            continue
+        note = (
+            "" if len(some) == len(rows) else f"{len(some)} of {len(rows):,} items, evenly spaced."
+        )
+        units = "" if var.units == "1" else f" ({var.units})"
+        made.append(
+            Plot(
+                name,
+                [
+                    Lines(
+                        np.arange(values.shape[1]), values, text=[f"item {items[k]}" for k in some]
+                    )
+                ],
+                Axis(var.axes[0]),
+                Axis(f"{var.long_name or name}{units}"),
+                note=note,
+            )
+        )
+    return made
+
+
+def _png(figure: Any) -> str:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=120)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+# --- the sweep ------------------------------------------------------------------------------------
+
+
+def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
+    """What was varied, what came of it, and how the second depends on the first."""
+    parameters = [
+        name for name in store.job.spec.swept() if name in frame and not is_replicate(frame[name])
+    ]
+    search = store.job.spec.search
+    if isinstance(search, Population):  # what they came to, in place of where they began
+        searched = [f"final_{name}" for name in search.params]
+        parameters = [*searched, *(name for name in parameters if name not in search.params)]
+    results = [
+        name
+        for name, var in _first(store.kernel.dims, search.metric if search else "").items()
+        if var.axes == ()
+        and name in frame
+        and name not in ("outcome", *parameters)
+        and frame[name].dtype.kind in "iuf"
+    ][:MAX_RESULTS]
+    fine = frame[frame["status"] == "done"]
+    found = effects(fine, parameters, results)
+    failed = frame["status"] == "failed"
+    if failed.any() and not failed.all():
+        found += effects(frame.assign(failed=failed.astype(float)), parameters, ["failed"])
+    return {
+        "parameters": parameters,
+        "results": results,
+        "effects": [
+            {
+                **e._asdict(),
+                "share": None if np.isnan(e.share) else round(e.share, 3),
+                "rho": None if e.rho is None else round(e.rho, 3),
+            }
+            for e in found
+        ],
+    }
+
+
+def _first(dims: Mapping[str, Var], name: str) -> dict[str, Var]:
+    """The results, this one before the others."""
+    return {k: dims[k] for k in sorted(dims, key=lambda k: k != name)}
+
+
+def is_replicate(column: pd.Series) -> bool:
+    """Whether a swept field only numbers the items (or has one value): nothing can depend on it."""
+    values = column.to_numpy()
+    if values.dtype.kind not in "iufb":
+        values = values.astype(str)
+    kinds = np.unique(values)
+    return len(kinds) < 2 or (values.dtype.kind in "iu" and len(kinds) == len(values) > 12)
+
+
+def require_content(store: Store) -> None:
+    """JobError where there is nothing to report yet: no shard, and no failure either."""
+    if not store.done() and not any(event["event"] == "error" for event in read_events(store)):
+        raise JobError(
+            f"{store.address}: no item has been computed yet, so there is nothing to report; "
+            f"`ctd resume {store.address}` goes on, `ctd watch` shows it while it does"
+        )

@@ -1,0 +1,257 @@
+"""What ran and how, in counts and words: state, times, hosts, outcomes, failures, the job itself."""
+
+import time
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ctd.plots import Axis, Lines, Plot, Spans
+from jobs.report.page.encode import MAX_MARKS, plot_json
+from jobs.report.summary import state
+from jobs.run.retry import failed_items
+from jobs.store.events import read_events
+from jobs.store.marker import Marker
+from jobs.store.store import Store
+
+MAX_FAILURES = 50
+"""Different errors that are shown."""
+MAX_TRACE = 6000
+"""Characters of a trace."""
+MAX_WORKERS = 60
+"""Workers of the timeline."""
+MAX_HOSTS = 200
+
+
+def facts(store: Store) -> dict[str, Any]:
+    """Everything about the run that needs no result."""
+    found, markers, events = state(store), store.markers(), read_events(store)
+    made = dict(store.job.provenance)
+    failures = failures_of(store, events, {m.shard.number for m in markers})
+    return {
+        "title": store.job.spec.name or store.job.spec.kernel,
+        "kernel": store.job.spec.kernel,
+        "store": store.address,
+        "status": status(found, failures),
+        "progress": progress(found, markers, events),
+        "facts": _listed(store, found, markers, made),
+        "outcomes": _outcomes(store, found),
+        "failures": failures[:MAX_FAILURES],
+        "failures_left_out": max(0, len(failures) - MAX_FAILURES),
+        "hosts": _hosts(markers),
+        "learned": found["learned"],
+        "spec": yaml.safe_dump(
+            store.job.spec.model_dump(mode="json", exclude_defaults=True),
+            sort_keys=False, allow_unicode=True,
+        ),
+        "versions": {k: str(v) for k, v in dict(made.get("versions", {})).items()},
+        "command": " ".join(map(str, made.get("command", []))),
+        "plots": [plot_json(plot) for plot in run_plots(markers)],
+    }  # fmt: skip
+
+
+def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, str]:
+    """One word with its colour (running, good, warning, bad), and what it means here."""
+    open_failures = [f for f in failures if f["open"]]
+    if found["running"]:
+        return {"word": "running", "mood": "running", "text": f"by {found['running']}"}
+    if not found["complete"]:
+        left = found["shards"] - found["shards_done"]
+        why = f"; {found['stopped']}" if found["stopped"] else ""
+        mood = "bad" if open_failures else "warning"
+        return {
+            "word": "incomplete",
+            "mood": mood,
+            "text": f"{left:,} of {found['shards']:,} shards are not computed{why}; ctd resume goes on",
+        }
+    if found["items_failed"]:
+        return {
+            "word": "complete",
+            "mood": "warning",
+            "text": f"{found['items_failed']:,} of {found['items']:,} items failed",
+        }
+    return {"word": "complete", "mood": "good", "text": "every item was computed"}
+
+
+def progress(
+    found: dict[str, Any], markers: list[Marker], events: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Items and shards done; while it runs, at which rate, and how long the rest takes."""
+    out = {
+        name: found[name]
+        for name in ("items", "items_done", "items_failed", "shards", "shards_done")
+    }
+    if markers:
+        out["worker_time"] = duration(sum(m.seconds for m in markers))
+    begun = [e["time"] for e in events if e["event"] == "run"]
+    if found["running"] and begun:
+        since = begun[-1]
+        fresh = sum(m.n_items for m in markers if m.ended > since)
+        elapsed = time.time() - since
+        if fresh and elapsed > 0:
+            out["rate"] = float(f"{fresh / elapsed:.3g}")
+            out["left_s"] = round((found["items"] - found["items_done"]) * elapsed / fresh)
+    return out
+
+
+def _listed(
+    store: Store, found: dict[str, Any], markers: list[Marker], made: dict[str, Any]
+) -> list[list[str]]:
+    """(label, value) pairs."""
+    out = [
+        ["kernel", store.job.spec.kernel],
+        ["groups", f"{len(store.job.plan.group_sizes):,}"],
+        ["created", f"{made.get('created', '?')} on {made.get('host', '?')}"],
+        ["seed", str(store.job.spec.seed)],
+    ]
+    if markers:
+        first = min(m.started for m in markers)
+        last = max(m.ended for m in markers)
+        out += [
+            ["computed", f"{_date(first)} to {_date(last)} UTC ({duration(last - first)})"],
+            ["median shard", duration(float(np.median([m.seconds for m in markers])))],
+            ["devices", ", ".join(found["devices"])],
+            ["hosts", ", ".join(found["hosts"][:8]) + (" ..." if len(found["hosts"]) > 8 else "")],
+        ]
+    out += [["runs", str(found["runs"])], ["attempts that failed", str(found["attempts_failed"])]]
+    if made.get("git_commit"):
+        out.append(["ctd commit", str(made["git_commit"])])
+    out.append(["digest of the job", store.job.spec.digest()])
+    return out
+
+
+def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """How items ended, in the kernel's words."""
+    return [
+        {
+            "name": outcome.name,
+            "reason": outcome.reason,
+            "failed": outcome.failed,
+            "n": found["outcomes"].get(outcome.name, 0),
+        }
+        for outcome in store.kernel.outcomes
+    ]
+
+
+def failures_of(store: Store, events: list[dict[str, Any]], done: set[int]) -> list[dict[str, Any]]:
+    """Errors, those with equal texts together: the items that fail by themselves, the shards that did.
+
+    `open`: the shards that are still missing for it, or items.
+    """
+    grouped: dict[tuple[str, str], dict[str, Any]] = {}
+    entries = [("item", entry) for some in failed_items(store).values() for entry in some]
+    entries += [
+        ("shard", event) for event in events if event["event"] == "error" and not event.get("probe")
+    ]
+    for what, entry in entries:
+        group = grouped.setdefault(
+            (what, str(entry["error"])),
+            {
+                "what": what,
+                "error": str(entry["error"]),
+                "ids": set(),
+                "n": 0,
+                "open": False,
+                "trace": str(entry.get("trace", ""))[-MAX_TRACE:],
+                "host": str(entry.get("host", "")),
+                "fault": str(entry.get("fault", "")),
+            },
+        )
+        group["n"] += 1
+        group["ids"].add(int(entry[what]))
+        group["open"] |= what == "item" or entry["shard"] not in done
+        group["time"] = _date(entry["time"])
+    out = sorted(grouped.values(), key=lambda g: (not g["open"], g["what"], -g["n"]))
+    for group in out:
+        ids = sorted(group["ids"])
+        group["ids"], group["n_ids"] = ids[:20], len(ids)
+    return out
+
+
+def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
+    """What each worker did."""
+    rows: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for m in markers:
+        row = rows.setdefault(
+            (m.host, m.pid, m.device_kind),
+            {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 0, "items": 0, "seconds": 0.0},
+        )  # fmt: skip
+        row["shards"] += 1
+        row["items"] += m.n_items
+        row["seconds"] = round(row["seconds"] + m.seconds, 3)
+    return list(rows.values())[:MAX_HOSTS]
+
+
+def run_plots(markers: list[Marker]) -> list[Plot]:
+    """How items accumulated, and which worker did what when."""
+    if not markers:
+        return []
+    start = np.array([m.started for m in markers])
+    seconds = np.array([m.seconds for m in markers])
+    items = np.array([m.n_items for m in markers])
+    zero = start.min()
+    unit, name = _unit(float((start + seconds).max() - zero))
+    order = np.argsort(start + seconds, kind="stable")
+    ends = np.concatenate([[0.0], (start + seconds)[order] - zero]) / unit
+    total = np.concatenate([[0], np.cumsum(items[order])])
+    made = [
+        Plot(
+            "Items over time",
+            [Lines(np.repeat(ends, 2)[1:], np.repeat(total, 2)[:-1], strong=True)],
+            Axis(f"time since the first shard began ({name})"),
+            Axis("items committed"),
+        )
+    ]
+    workers = [f"{m.host}:{m.pid}" for m in markers]
+    names = list(dict.fromkeys(workers))
+    if len(names) <= MAX_WORKERS:
+        text = [
+            f"shard {m.shard.number} (group {m.shard.group}), {n:,} items\n"
+            f"{s:.3g} s, attempt {m.attempt}, {m.n_failed:,} failed"
+            for m, n, s in zip(markers, items, seconds, strict=True)
+        ]
+        rows = np.array([names.index(worker) for worker in workers])
+        left = (start - zero) / unit
+        shown = slice(0, MAX_MARKS)
+        groups = [m.shard.group for m in markers][shown]
+        made.append(
+            Plot(
+                "Shards by worker",
+                [
+                    Spans(
+                        left[shown], (left + seconds / unit)[shown], rows[shown],
+                        colour=groups if len(set(groups)) > 1 else None, text=text[shown],
+                    )
+                ],
+                Axis(f"time since the first shard began ({name})"),
+                Axis("", ticks=names),
+                note="" if len(markers) <= MAX_MARKS else f"The first {MAX_MARKS:,} of {len(markers):,}.",
+            )
+        )  # fmt: skip
+    return made
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    if seconds > 2 * 86_400:
+        return 86_400.0, "days"
+    if seconds > 2 * 3600:
+        return 3600.0, "h"
+    return (60.0, "min") if seconds > 300 else (1.0, "s")
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    for size, name, below, small in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {name} {seconds % size // below:.0f} {small}"
+    raise AssertionError(seconds)
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))

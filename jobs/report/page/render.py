@@ -1,0 +1,56 @@
+"""The HTML page around a content: one file, which loads nothing and sends nothing."""
+
+import base64
+import hashlib
+import html
+import json
+from importlib.resources import files
+from typing import Any
+
+SCRIPTS = ("dom.js", "plot.js", "parallel.js", "table.js", "page.js")
+
+
+def render(content: dict[str, Any], live: str = "") -> str:
+    """The page. live: an address of the page's own server that answers with newer content."""
+    style = _asset("page.css")
+    script = "\n".join(_asset(name) for name in SCRIPTS)
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'sha256-{_digest(script)}'",
+            f"style-src 'sha256-{_digest(style)}'",
+            "img-src data:",
+            f"connect-src {"'self'" if live else "'none'"}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    parts = {
+        "POLICY": html.escape(policy),
+        "TITLE": html.escape(f"{content['title']} - ctd"),
+        "STYLE": style,
+        "DATA": embed({"live": live, "content": content}),
+        "SCRIPT": script,
+    }
+    # One pass: a text of the data that looks like a mark stays as it is.
+    text = _asset("page.html")
+    for piece in text.split("{{")[1:]:
+        assert piece.partition("}}")[0] in parts, piece
+    head, *rest = text.split("{{")
+    return head + "".join(
+        parts[name] + after for name, _, after in (p.partition("}}") for p in rest)
+    )
+
+
+def embed(value: Any) -> str:
+    """JSON that can stand in a script element: no < ends it, no & or line separator means anything."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _asset(name: str) -> str:
+    return (files("jobs.report.page") / "assets" / name).read_text(encoding="utf-8")

@@ -1,0 +1,125 @@
+"""What a report shows of a search: who descended from whom, and where the parameters went."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_wide, spread
+from jobs.spec.search import Halving, Population
+from jobs.spec.sweep import Loguniform
+
+N_ITEMS = 100
+"""Items that are drawn."""
+N_PARAMS = 6
+"""Searched parameters that are drawn."""
+
+
+def search_plots(
+    search: Halving | Population, items: np.ndarray, results: Mapping[str, Any]
+) -> list[Plot]:
+    """Pictures of some items of one group. items: (n,) ids; results: name -> rows, as they are stored."""
+    metric = np.asarray(results["search_metric"][:], float)
+    if isinstance(search, Halving):
+        return [_rungs(search, items, metric, results)]
+    return _lineages(search, items, metric, results)
+
+
+def _rungs(
+    search: Halving, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
+) -> Plot:
+    """The metric of every item at the rungs that it came to, and at its end."""
+    take = lambda name: np.asarray(results[name][:], float)
+    survived = take("search_rung")
+    some = _evenly(np.argsort(-survived, kind="stable"))
+    ages = search.min_advances * search.eta ** np.arange(metric.shape[1])
+    x = np.column_stack([np.tile(ages, (len(some), 1)), take("search_advances")[some]])
+    y = np.column_stack([metric[some], take(search.metric)[some]])
+    text = [f"item {items[k]}: survived {survived[k]:.0f} of {len(ages)} rungs" for k in some]
+    row, column = np.nonzero(np.isfinite(y))
+    said, dots = [text[k] for k in row], (x[row, column], y[row, column])
+    layers: list[Layer] = [
+        Lines(x, y, "items", survived[some], text),
+        Points(*dots, colour=survived[some][row], text=said, key=items[some][row]),
+    ]
+    return Plot(
+        f"Successive halving by {search.best} {search.metric}",
+        layers,
+        Axis("advances", log=True),
+        Axis(search.metric, log=is_wide(metric)),
+        Scale("rungs survived"),
+        note=_left_out(some, items, "last rung"),
+    )
+
+
+def _lineages(
+    search: Population, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
+) -> list[Plot]:
+    """Metric and parameters of all members by generation; a line joins a member to whom it went on from."""
+    parents = rows_of_items(np.asarray(results["search_parent"][:]), items)
+    final = np.asarray(results[search.metric][:], float) * (1 if search.mode == "min" else -1)
+    rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
+    some, best = _evenly(rank), descent(parents, int(rank[0]))
+    made = []
+    for name in [search.metric, *list(search.params)[:N_PARAMS]]:
+        is_metric = name == search.metric
+        values = metric if is_metric else np.asarray(results[f"search_{name}"][:], float)
+        law = search.params.get(name)
+        generation = np.arange(values.shape[1])
+        line = np.array([values[row, g] if row >= 0 else np.nan for g, row in enumerate(best)])
+        x, y, text = _segments(parents, values, items, some)
+        layers: list[Layer] = [
+            Lines(x, y, "members", text=text, faint=True),
+            Lines(generation, line, f"item {items[rank[0]]}, the best, and its ancestors", strong=True),
+        ]  # fmt: skip
+        made.append(
+            Plot(
+                f"{name} by generation",
+                layers,
+                Axis("generation"),
+                Axis(name, log=is_wide(values) if is_metric else isinstance(law, Loguniform)),
+                note=_left_out(some, items, "metric at the end"),
+            )
+        )
+    return made
+
+
+def rows_of_items(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Which row each item id is, -1 for one that is not among the items."""
+    order = np.argsort(items, kind="stable")
+    place = order[np.searchsorted(items[order], ids).clip(0, len(items) - 1)]
+    return np.where(items[place] == ids, place, -1)
+
+
+def descent(parents: np.ndarray, row: int) -> np.ndarray:
+    """(generation,) the row that the member of a row descends from, in each generation; -1 where it
+    made none. parents: (row, generation), as rows, -1 where unknown or not made."""
+    found = np.full(parents.shape[1], -1)
+    for generation in reversed(range(len(found))):
+        if row >= 0 and (parents[row, generation] >= 0 or (found >= 0).any()):
+            found[generation] = row
+            row = int(parents[row, generation])
+    return found
+
+
+def _segments(
+    parents: np.ndarray, values: np.ndarray, items: np.ndarray, some: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(x, y) of a line from each member's parent to it, for every generation but the first."""
+    row, generation = np.nonzero(parents[some, 1:] >= 0)
+    row, generation = some[row], generation + 1
+    parent = parents[row, generation]
+    x = np.stack([generation - 1, generation], axis=1)
+    y = np.stack([values[parent, generation - 1], values[row, generation]], axis=1)
+    said = lambda r, p: f"item {items[r]}" + ("" if r == p else f", from item {items[p]}")
+    return x, y, [said(r, p) for r, p in zip(row, parent, strict=True)]
+
+
+def _evenly(rank: np.ndarray) -> np.ndarray:
+    return np.sort(rank[spread(len(rank), N_ITEMS)])
+
+
+def _left_out(some: np.ndarray, items: np.ndarray, by: str) -> str:
+    if len(some) == len(items):
+        return ""
+    return f"{len(some)} of {len(items):,} items, evenly spaced in their {by}."

@@ -1,0 +1,87 @@
+"""What a kernel takes and makes: a first job file for it, and the tables of its store."""
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+from ctd.kernel import Kernel, Kind, field_kinds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def contents(kernel: Kernel) -> "dict[str, pd.DataFrame]":
+    """Title -> table: what a store of this kernel holds, and how its items end."""
+    import pandas as pd
+
+    rows = lambda names, lead: pd.DataFrame(
+        [(name, ", ".join([*lead, *v.axes]), v.units, v.long_name) for name, v in names.items()],
+        columns=["name", "axes", "units", "what"],
+    )
+    found = {"results/G": rows(kernel.dims, ["item"])}
+    if kernel.reduced:
+        found["gathered/G"] = rows(kernel.reduced, [])
+    if kernel.outcomes:
+        ends = [(end.name, end.reason, end.failed) for end in kernel.outcomes]
+        found["outcome"] = pd.DataFrame(ends, columns=["name", "what", "failed"])
+    return found
+
+
+def starter(name: str, kernel: Kernel) -> str:
+    """A commented job file for a kernel: every field with its default, kind and meaning."""
+    lines = [
+        f"# A job for kernel {name}. Run it: ctd run FILE.yaml",
+        f"kernel: {name}",
+        "seed: 0            # item i draws from fold_in(key(seed), i)",
+        "params:            # what all items share",
+    ]
+    kinds = field_kinds(kernel.Params)
+    lines += _fields(kernel.Params, {k: v.value for k, v in kinds.items()})
+    traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
+    lines += [
+        "sweep:             # what differs; a field that is swept is not given in params",
+        "  grid: {}         # every combination: {name: [1, 2, 3]}, {range: 10}, {linspace: [0, 1, 5]}",
+        "  # zip: {}        # side by side",
+        "  # random: {}     # {name: {loguniform: [1e-4, 1e-2]}}, with samples: 64",
+        "  # seeds: 8       # replicates",
+        f"  # numbers that cost no compilation when swept: {', '.join(traced) or 'none'}",
+    ]
+    lines += [
+        "# search:          # compare items as they go on",
+        "#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}",
+        "#   {method: population, metric: NAME, mode: min, every: 5, generations: 8,",
+        "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
+    ]
+    if kernel.Options.model_fields:
+        lines += ["gather:            # settings of the reduction; can be changed after the run"]
+        lines += _fields(kernel.Options, {})
+        lines += ["  # reductions: []  # tables over all items: best, seeds, counts, histogram"]
+    lines += ["run: {}            # slots, shard_items, workers, retries ...: see ctd schema"]
+    return "\n".join(lines) + "\n"
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The texts that a field takes, where it takes only some."""
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return list(dict.fromkeys(c for part in get_args(annotation) for c in _choices(part)))
+
+
+def _fields(model: Any, kinds: dict[str, str]) -> list[str]:
+    lines = []
+    for name, info in model.model_fields.items():
+        notes = [kinds[name]] if name in kinds else []
+        choices = _choices(info.annotation)
+        if choices and not all(choice in (info.description or "") for choice in choices):
+            notes.append(", ".join(choices))
+        notes += [info.description] if info.description else []
+        comment = f"  # {': '.join(notes)}" if notes else ""
+        default = info.get_default(call_default_factory=True)
+        if default is PydanticUndefined:
+            lines.append(f"  {name}:  # REQUIRED, {': '.join(notes)}")
+            continue
+        if hasattr(default, "model_dump"):
+            default = default.model_dump(mode="json")
+        lines.append(f"  # {name}: {json.dumps(default)}{comment}")
+    return lines

@@ -1,0 +1,125 @@
+"""A job in numbers: its plan, and how far it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctd.kernel import inputs_of
+from jobs.run.partition import drivers
+from jobs.run.prepare import Prepared
+from jobs.run.retry import failed_items
+from jobs.storage.lease import describe
+from jobs.store.events import read_events, unended
+from jobs.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """(one row a group, totals). The time is from the shards of the store at `address`, if any."""
+    import pandas as pd
+
+    rows = []
+    for group, layout, measured in zip(
+        ready.items.groups, ready.plan.layouts, ready.measured, strict=True
+    ):
+        sizes = measured.sizes
+        per_item = sizes.state + sizes.work
+        rows.append(
+            {
+                "group": group.number,
+                **{name: str(value) for name, value in group.labels.items()},
+                "items": len(group.items),
+                "shards": ready.plan.counts[group.number],
+                "slots": layout.slots,
+                "memory_MB": (sizes.shared + per_item * layout.slots) / 1e6,
+                "result_MB": sizes.result * len(group.items) / 1e6,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    seconds = measured_seconds_per_item(address)
+    estimate = None if seconds is None else float(f"{seconds * ready.items.n / workers:.3g}")
+    total: dict[str, Any] = {
+        "items": ready.items.n,
+        "groups": len(rows),
+        "shards": ready.plan.n_shards,
+        "memory_MB": round(float(frame["memory_MB"].max()), 2),
+        "result_MB": round(float(frame["result_MB"].sum()), 2),
+        "estimated_s": estimate,
+    }
+    if search := ready.spec.search:
+        together = [search.together(n) for n in ready.plan.group_sizes]
+        total["search"] = "; ".join(search.describe(n) for n in sorted(set(together)))
+        layouts = zip(together, ready.plan.layouts, strict=True)
+        if any(layout.shard_items < n for n, layout in layouts):
+            total["search"] += ", in shards that meet"
+        elif search.spread:
+            total["search"] += f", each whole in one shard (workers: {workers})"
+        if ready.kernel.advances:
+            most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
+            n = max(search.n_comparisons(size, most) for size in together)
+            total["search"] += f"; items make {most} advances at most and are compared {n} times"
+    return frame, total
+
+
+def measured_seconds_per_item(address: str) -> float | None:
+    """Worker seconds an item, over the committed shards of a store; None where there are none."""
+    if not Store.exists(address):
+        return None
+    markers = Store.open(address).markers()
+    items = sum(m.n_items for m in markers)
+    return sum(m.seconds for m in markers) / items if items else None
+
+
+def state(store: Store) -> dict[str, Any]:
+    """How far a job is: counts, outcomes, hosts, times, the errors of its last run."""
+    plan, markers = store.job.plan, store.markers()
+    outcomes: dict[str, int] = {}
+    for marker in markers:
+        for name, n in marker.outcomes.items():
+            outcomes[name] = outcomes.get(name, 0) + n
+    items = sum(m.n_items for m in markers)
+    done = {m.shard.number for m in markers}
+    events = read_events(store)
+    failures = [e for e in events if e["event"] == "error"]
+    errors = [
+        {"shard": e["shard"], "attempt": e["attempt"], "error": e["error"]}
+        for e in failures
+        if e["shard"] not in done
+    ]
+    culprits = [e for entries in failed_items(store).values() for e in entries]
+    errors += [{"item": e["item"], "attempt": e["attempt"], "error": e["error"]} for e in culprits]
+    living = drivers(store)
+    seconds = [m.seconds for m in markers]
+    return {
+        "store": store.address,
+        "kernel": store.job.spec.kernel,
+        "items": sum(plan.group_sizes),
+        "items_done": items,
+        "items_failed": sum(m.n_failed for m in markers),
+        "shards": plan.n_shards,
+        "shards_done": len(markers),
+        "complete": len(markers) == plan.n_shards,
+        "outcomes": outcomes,
+        "hosts": sorted({m.host for m in markers}),
+        "devices": sorted({m.device_kind for m in markers}),
+        "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
+        "running": "; ".join(map(describe, living[:3])) or None,
+        "runs": len([e for e in events if e["event"] == "run"]),
+        "stopped": None if living else _why_stopped(events),
+        "attempts_failed": len(failures),
+        "items_with_errors": len(culprits),
+        "learned": [e["text"] for e in events if e["event"] == "decision"][-5:],
+        "errors": errors[-10:],
+    }
+
+
+def _why_stopped(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the last run is over, where it was before its end; no driver is at work."""
+    runs = [e for e in events if e["event"] == "run"]
+    if (lost := unended(events)) and lost[-1] == runs[-1]:
+        return f"its driver, process {lost[-1]['pid']} on {lost[-1]['host']}, was killed"
+    ends = [e for e in events if e["event"] == "end"]
+    return ends[-1]["stopped"] if ends else None

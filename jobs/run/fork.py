@@ -1,0 +1,89 @@
+"""Go on from the store of a job whose sweep has grown: the old items are copied, the new ones computed.
+
+A sweep grows by further sweeps at the end of its list, which leaves the ids of the older items, and with
+them their random numbers, as they were. The groups that there were keep their layout, so that their
+shards have the same rows, and the rows computed now the same bits as in one run of the whole job.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.plan.layout import Plan, Shard
+from jobs.run.executor import Executor
+from jobs.run.prepare import Prepared, create, difference, has_grown, prepare, reopen
+from jobs.run.retry import failed_items
+from jobs.run.sources import refuse_changed
+from jobs.spec.job import JobSpec
+from jobs.storage import objects
+from jobs.storage.checksums import seal
+from jobs.store.store import Store
+from jobs.store.writer import ShardWriter
+
+
+def fork(
+    spec: JobSpec, base: str, where: str, address: str, old: Store, executor: Executor
+) -> Store:
+    """The store of `spec` at `address`, with every shard that it shares with `old` copied from there.
+
+    JobError where more has changed than that the sweep has grown.
+    """
+    if not has_grown(old.job.spec, spec, old.kernel):
+        raise JobError(
+            f"--fork {old.address}: its items are kept only where nothing but further sweeps at the end "
+            f"of the list is new\n{difference(old.job.spec, spec)}"
+        )
+    if spec.search is not None and spec.search.size is None:
+        raise JobError(
+            f"--fork {old.address}: its search compares all items that share a program, so a grown sweep "
+            "is another search; only one with search.size can be gone on with"
+        )
+    refuse_changed(old)
+    if Store.exists(address):
+        store = reopen(spec, address)
+    else:
+        asked = executor.workers, executor.memory, executor.devices
+        ready = prepare(spec, base, where, *asked)
+        store = create(_as_before(ready, old), address)
+    _copy(old, store)
+    return store
+
+
+def _as_before(ready: Prepared, old: Store) -> Prepared:
+    """The plan, with the layouts that the old groups had."""
+    layouts = [*old.job.plan.layouts, *ready.plan.layouts[len(old.job.plan.layouts) :]]
+    return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts)))
+
+
+def _copy(old: Store, new: Store) -> None:
+    """Copy what the two have in common and the new one has not; it may be interrupted and repeated."""
+    groups = range(len(old.job.plan.group_sizes))
+    for prefix in (keys.LAYOUT, keys.SLOTS):
+        for key in list(objects.list_keys(old.objects, prefix)):
+            objects.create(new.objects, key, objects.read(old.objects, key) or b"")
+    done, writer = new.done(), ShardWriter(new)
+    target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
+    failed = failed_items(old)
+    for marker in old.markers():
+        source = marker.shard
+        shard = target.get(source[1:])
+        if shard is None or shard.number in done:
+            continue
+        _check_items(old, new, shard)
+        if entries := failed.get((source.group, source.number)):
+            key = keys.failed(shard.group, shard.number)
+            objects.write(new.objects, key, seal({"rows": entries}))
+        rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without)
+        read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
+        values = {name: read(name) for name in [*old.names(shard.group), "status"]}
+        writer.write(replace(marker, shard=shard, copied_from=old.address), values, rows)
+
+
+def _check_items(old: Store, new: Store, shard: Shard) -> None:
+    before, after = (s.rows(shard.group, "item", shard.start, shard.stop) for s in (old, new))
+    if not np.array_equal(before, after):
+        raise JobError(
+            f"--fork {old.address}: shard {shard.number} has other items there; it cannot be kept"
+        )

@@ -1,0 +1,79 @@
+"""Several drivers on one store: the shards in parts, each part under a lease of its own.
+
+Shard s is in part s mod n; where shards meet (jobs.run.rendezvous) the populations are dealt in place of
+the shards. A driver goes through the parts from a place of its own on and takes every one that nobody
+holds, so that the parts of a driver that never came, or died, are done by the others.
+The lease of a part is that of `jobs.storage.lease`, in the folder run/parts/PPPP instead of the store's own.
+"""
+
+from collections.abc import Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from obstore.store import ObjectStore
+
+from jobs import keys
+from jobs.run.rendezvous import populations
+from jobs.storage import objects
+from jobs.storage.lease import Held, describe, last_seen, running
+from jobs.store.store import Store
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number` of `of`."""
+
+    number: int
+    of: int
+
+    def __contains__(self, turn: int) -> bool:
+        return turn % self.of == self.number
+
+    def place(self, store: Store) -> ObjectStore:
+        """Where its lease is."""
+        return _place(store, f"{self.number:04d}")
+
+
+def _place(store: Store, name: str) -> ObjectStore:
+    return objects.open_objects(f"{store.address.rstrip('/')}/{keys.PARTS}/{name}", create=True)
+
+
+def refuse_mixture(store: Store, part: Part | None) -> None:
+    """Held where a driver of the whole store would run beside drivers of its parts, or the reverse."""
+    places = [store.objects] if part is not None else _places(store)
+    # Side by side: a dead driver's lease takes some seconds to be told from a living one's.
+    with ThreadPoolExecutor(16) as threads:
+        others = [held for held in threads.map(running, places) if held]
+    if others:
+        raise Held(
+            f"{store.address}: is being run by {describe(others[0])}; wait for it, or stop it with "
+            f"`ctd cancel {store.address}`"
+        )
+
+
+def drivers(store: Store) -> list[dict[str, Any]]:
+    """The leases of the store and of its parts that nobody gave up, without waiting for signs of life."""
+    found = [last_seen(place) for place in (store.objects, *_places(store))]
+    return [held for held in found if held is not None]
+
+
+def _places(store: Store) -> list[ObjectStore]:
+    names = {key.split("/")[2] for key in objects.list_keys(store.objects, keys.PARTS)}
+    return [_place(store, name) for name in sorted(names)]
+
+
+def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
+    """The parts with shards that are not committed when their turn comes, from part `first` on."""
+    for k in range(n):
+        part = Part((first + k) % n, n)
+        if open_shards(store, store.done(), part):
+            yield part
+
+
+def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
+    """The shards of a part, or all, that are not committed."""
+    shards, together = range(store.job.plan.n_shards), populations(store.job)
+    first = [together.get(s, (s,))[0] for s in shards]
+    turn = {lead: k for k, lead in enumerate(dict.fromkeys(first))}
+    return {s for s in shards if s not in done and (part is None or turn[first[s]] in part)}

@@ -1,0 +1,183 @@
+"""Before a run: plan a job, make or reopen its store."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ctd.kernel import Kernel
+from jobs.errors import JobError
+from jobs.inputs.measure import Measured, measure
+from jobs.plan.items import Items, expand
+from jobs.plan.layout import Plan, lay_out
+from jobs.plan.rounding import check_keep_bits
+from jobs.plan.search import check_search
+from jobs.run.executor import Executor
+from jobs.run.sources import sources_of
+from jobs.spec.job import JobSpec, find_kernel, options_of
+from jobs.spec.reductions import reductions_of
+from jobs.storage import objects
+from jobs.storage.lease import Lease
+from jobs.store.creation import create_store
+from jobs.store.manifest import Job
+from jobs.store.provenance import provenance
+from jobs.store.store import Store
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A planned job: everything that is known before the first item is computed."""
+
+    spec: JobSpec
+    base: str
+    kernel: Kernel
+    items: Items
+    plan: Plan
+    measured: list[Measured]
+
+
+def prepare(
+    spec: JobSpec,
+    base: str,
+    where: str,
+    workers: Callable[[], int],
+    memory: Callable[[], int],
+    devices: Callable[[], int] = lambda: 1,
+) -> Prepared:
+    """Validate and plan; reads the groups' data. Raises JobError, writes nothing.
+
+    workers, memory, devices: as `Executor` has them; asked last, since a cluster may take seconds to know.
+    """
+    kernel = find_kernel(spec.kernel, base)
+    try:
+        options_of(spec, kernel)
+        reductions_of(spec, kernel)
+    except JobError as error:
+        raise JobError(f"{where}: {error}") from None
+    items = expand(spec, kernel, where)
+    compiled: dict[Any, int] = {}
+    measured = []
+    for group in items.groups:
+        try:
+            measured.append(measure(kernel, group.params, base, compiled))
+        except JobError as error:
+            raise JobError(f"{where}: {error}") from error
+    check_keep_bits(spec.keep_bits, [m.shapes for m in measured], where)
+    together = check_search(spec, kernel, items, [m.shapes for m in measured], where)
+    sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
+    plan = lay_out(
+        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together, devices(),
+        spread=spec.search is not None and spec.search.spread,
+    )  # fmt: skip
+    return Prepared(spec, base, kernel, items, plan, measured)
+
+
+def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor: Executor) -> Store:
+    """The job's store, planned and laid out if there is none yet.
+
+    Raises JobError where `address` holds another job, or the job is not valid, or another process is
+    making or running the store.
+    """
+    if Store.exists(address):
+        return reopen(spec, address)
+    asked = executor.workers, executor.memory, executor.devices
+    return create(prepare(spec, base, where, *asked), address)
+
+
+def create(ready: Prepared, address: str) -> Store:
+    """Make the store of a planned job, unless another process has just made it."""
+    shapes: list[dict[str, Any]] = [dict(m.shapes) for m in ready.measured]
+    coords = [m.coords for m in ready.measured]
+    sources = sources_of(ready.spec, ready.base)
+    job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
+    lease = Lease.take(objects.open_objects(address, create=True), address)
+    try:
+        if Store.exists(address):
+            return reopen(ready.spec, address)
+        return create_store(address, job, ready.items, shapes, coords)
+    finally:
+        lease.release()
+
+
+def reopen(spec: JobSpec, address: str) -> Store:
+    """The store at `address`; JobError, with the differences, where it holds another job."""
+    store = Store.open(address)
+    if not _same(store.job.spec, spec, store.kernel):
+        if has_grown(store.job.spec, spec, store.kernel):
+            hint = f"`--store NEW --fork {address}` keeps its items"
+        elif _bare(store.job.spec, store.kernel) == _bare(spec, store.kernel):
+            hint = (
+                "give --store another path, or delete it. To add items, leave the old sweep as it is and begin a list "
+                f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
+            )
+        else:
+            hint = "give --store another path, or delete it"
+        raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
+    return store
+
+
+def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
+    """Whether two jobs are one."""
+    return a.digest() == b.digest() or _science(a, kernel) == _science(b, kernel)
+
+
+def _science(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
+    """What decides on the results, one way of writing it: `task: decision` is `task: {name: decision}`,
+    and a default may be given."""
+    return {**spec.science(), "params": _normal(spec.params, kernel)}
+
+
+def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
+    """Validated fields, without those that have their defaults."""
+    fields, found = kernel.Params.model_fields, {}
+    for name, value in params.items():
+        if name in fields:
+            info = fields[name]
+            kind: Any = Annotated[info.annotation, info]
+            with suppress(ValidationError):  # told when the job is planned
+                value = TypeAdapter(kind).validate_python(value)
+            if value == info.get_default(call_default_factory=True):
+                continue
+        found[name] = value
+    return found
+
+
+def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
+    """Whether `new` is `old` with further sweeps at the end of its list."""
+    before, after = old.sweeps(), new.sweeps()
+    grown = len(after) > len(before) and after[: len(before)] == before
+    return grown and _bare(old, kernel) == _bare(new, kernel)
+
+
+def _bare(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
+    return {name: value for name, value in _science(spec, kernel).items() if name != "sweep"}
+
+
+def difference(old: JobSpec, new: JobSpec) -> str:
+    """The fields that differ, one a line: path: old -> new."""
+    return "\n".join(
+        f"  {path}: {a} in the store, {b} in the job"
+        for path, a, b in differing(old.science(), new.science())
+    )
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, value in old, value in new) of the inner fields that differ."""
+
+    def leaves(value: Any, path: str = "") -> dict[str, Any]:
+        if isinstance(value, dict):
+            found: dict[str, Any] = {}
+            for key, inner in value.items():
+                found |= leaves(inner, f"{path}.{key}" if path else key)
+            return found
+        return {path: value}
+
+    a, b = leaves(old), leaves(new)
+    absent = "(not given)"
+    return [
+        (path, a.get(path, absent), b.get(path, absent))
+        for path in sorted(a.keys() | b.keys())
+        if a.get(path, absent) != b.get(path, absent)
+    ]

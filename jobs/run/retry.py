@@ -1,0 +1,274 @@
+"""What becomes of a shard that was not committed.
+
+    bad input                       given up: another attempt would end the same way
+    stop, storage, a lost node      tried again, uncharged
+    memory did not suffice          tried again, uncharged, with half the slots for its whole group
+    exception outside of the items  tried again `run.retries` times, then given up
+    exception, death of a worker    tried again `run.retries` times; then parts of the shard are probed
+                                    until the items that fail by themselves are found. They are marked
+                                    as failed, and the shard is computed without them.
+
+What is learned is in the store, and holds for the next run too:
+
+    run/slots/G.json            items that a device holds at a time in group G
+    run/failed/G/SSSSSS.json    the failing items of a shard, each with its error and trace
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jobs import keys
+from jobs.plan.layout import Shard
+from jobs.run.bisect import Search
+from jobs.run.worker import Fault, Report, Task
+from jobs.spec.job import RunSettings
+from jobs.storage import objects
+from jobs.storage.checksums import seal, unseal
+from jobs.store.store import Store
+
+MAX_FOUND = 32
+"""A shard with so many items that fail is at fault as a whole."""
+
+
+LEAST_CONFIRM = 2
+"""A worker's death may be the doing of what it computed before: one is not enough to blame a row."""
+
+
+FREE_NODE_DEATHS = 3
+"""A shard may lose its node this often before the node's death is counted as the shard's doing."""
+
+
+class Hopeless:
+    """Groups of which nothing can be computed: a fault of the kernel or the data, not of items.
+
+    Without it, a mistake in a kernel would be searched for in every shard of a large sweep.
+    """
+
+    SHARDS, ITEMS = 3, 64
+
+    def __init__(self) -> None:
+        self._fine: set[int] = set()
+        self._shards: dict[int, int] = {}
+        self._items: dict[int, int] = {}
+
+    def done(self, group: int, n_fine: int) -> None:
+        """A shard was committed, and so many of its items did not fail with an error."""
+        if n_fine:
+            self._fine.add(group)
+
+    def given_up(self, group: int) -> bool:
+        """A shard was given up; whether the rest of its group should be."""
+        self._shards[group] = self._shards.get(group, 0) + 1
+        return group not in self._fine and self._shards[group] >= self.SHARDS
+
+    def blamed(self, group: int, n: int) -> bool:
+        """Further items fail with an error; whether the rest of the group should be given up."""
+        self._items[group] = self._items.get(group, 0) + n
+        return group not in self._fine and self._items[group] >= self.ITEMS
+
+
+class Verdict(NamedTuple):
+    """What to do next about a shard."""
+
+    task: Task | None
+    """Try this; None: give it up."""
+    wait_s: float = 0.0
+    note: str = ""
+    """What was learned, for the events."""
+
+
+class Failures:
+    """Decides, shard by shard, what to do after a failure; see the module's docstring."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._settings: RunSettings = store.job.spec.run
+        self._charged: dict[int, int] = {}
+        self._lost_nodes: dict[int, int] = {}
+        self._searches: dict[int, Search] = {}
+        self._searched: set[int] = set()
+        self._last_fault: dict[int, Fault] = {}
+        self._ids: dict[int, np.ndarray] = {}
+        self._widest: dict[int, int] = {}
+        self._slots = {
+            keys.number_of(key): int(known["slots"])
+            for key in objects.list_keys(store.objects, keys.SLOTS)
+            if (known := _load(store, key))
+        }
+        self.failed: dict[int, list[dict[str, Any]]] = {
+            number: entries for (_, number), entries in failed_items(store).items()
+        }
+        """Shard -> its failing items: row, item, error, trace ..."""
+
+    def task(self, shard: Shard, attempt: int, resume: bool) -> Task:
+        """An attempt at a whole shard, with what is known."""
+        rows = tuple(sorted(entry["row"] for entry in self.failed.get(shard.number, [])))
+        return Task(shard, attempt, self._slots.get(shard.group), rows, resume=resume)
+
+    def slots(self, group: int) -> int | None:
+        """Items that a device holds at a time in this group, where that is fewer than planned."""
+        return self._slots.get(group)
+
+    def narrowed(self, group: int) -> int | None:
+        """The microbatch that too little memory leaves, where it is smaller than the chosen one."""
+        slots = self._slots.get(group)
+        return slots if slots and slots < self._microbatch(group) else None
+
+    def passed(self, task: Task, shard: Shard) -> Verdict:
+        """A probe of `shard` was computed, and shows that its rows are not at fault. Raises as `decide`."""
+        self._look_up(shard)
+        search = self._searches[shard.number]
+        search.passed()
+        return self._probe(task, shard, search)
+
+    def decide(self, task: Task, report: Report, shard: Shard) -> Verdict:
+        """What to do about an attempt at `shard` that failed with this report.
+
+        Raises what the storage raises, and may then be asked again.
+        """
+        number, again = shard.number, task._replace(attempt=task.attempt + 1, resume=True)
+        if report.fault == "input":
+            return Verdict(None)
+        if report.fault in ("stopped", "storage"):
+            return Verdict(again)
+        rows = sorted(set(range(shard.start, shard.stop)) - set(task.without))
+        if number in self._searches or (len(rows) == 1 and report.fault != "outside"):
+            self._look_up(shard)
+        if report.info.get("died") == "node":
+            self._lost_nodes[number] = self._lost_nodes.get(number, 0) + 1
+            if self._lost_nodes[number] <= FREE_NODE_DEATHS:
+                return Verdict(again)
+        if report.fault == "memory" and (note := self._narrow(task)):
+            return Verdict(again._replace(slots=self._slots[shard.group]), note=note)
+        if number in self._searches:
+            return self._probe_failed(task, report, shard)
+        self._last_fault[number] = report.fault
+        self._charged[number] = charged = self._charged.get(number, 0) + 1
+        if charged <= self._settings.retries:
+            return Verdict(again, self._settings.backoff_s * 2 ** (charged - 1))
+        if report.fault == "outside" or number in self._searched:
+            return Verdict(None)
+        if len(rows) == 1:
+            if report.fault == "death" and charged < LEAST_CONFIRM:
+                return Verdict(again)
+            return self._blame(task, report, shard, rows[0])
+        if not rows:
+            return Verdict(None)
+        self._searched.add(number)
+        confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
+        self._searches[number] = search = Search(rows, confirm)
+        return self._probe(task, shard, search)._replace(note="looking for the items that fail")
+
+    def _look_up(self, shard: Shard) -> None:
+        """Read what it takes to blame a row or to halve the slots, before either is decided."""
+        if shard.number not in self._ids:
+            ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
+            self._ids[shard.number] = ids
+        self._widest[shard.group] = self._microbatch(shard.group)
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def _narrow(self, task: Task, floor: int = 1) -> str:
+        """Halve the slots of the task's group, unless that has been done since it was handed out."""
+        group = task.shard.group
+        planned = self._store.job.plan.layouts[group].slots
+        now = self._slots.get(group, planned)
+        if (task.slots or planned) > now:
+            return "the slots of its group have been halved meanwhile"
+        if now // 2 < floor:
+            return ""
+        self._slots[group] = now // 2
+        self._write(keys.slots(group), {"slots": now // 2, "planned": planned})
+        return f"group {group}: {now // 2} slots in place of {now}"
+
+    def _microbatch(self, group: int) -> int:
+        """The widest microbatch that the group's shards run with: more slots than that change no bit."""
+        planned = self._store.job.plan.layouts[group].microbatch
+        chosen = [
+            int(_load(self._store, key).get("microbatch", 1))
+            for key in objects.list_keys(self._store.objects, keys.LAYOUT)
+            if key.split("/")[-1].startswith(f"{group}-")
+        ]
+        return planned or max(chosen, default=1)
+
+    # --- items ------------------------------------------------------------------------------------
+
+    def _probe(self, task: Task, shard: Shard, search: Search) -> Verdict:
+        """The next probe; once there is none, the shard without what was found."""
+        attempt = task.attempt + 1
+        if search.probe is not None and len(search.found) < MAX_FOUND:
+            part = shard._replace(start=search.probe[0], stop=search.probe[1])
+            return Verdict(self.task(part, attempt, False)._replace(probe=True))
+        del self._searches[shard.number]
+        whole = self.task(shard, attempt, True)
+        if search.probe is not None:
+            return Verdict(
+                None, note=f"{MAX_FOUND} of its items fail; the shard is at fault as a whole"
+            )
+        if search.found:
+            self._searched.discard(shard.number)
+            self._charged[shard.number] = 0
+            return Verdict(whole, note=f"going on without {len(whole.without)} items that fail")
+        # No part of it fails: it may be the memory that all of it takes, which kills without a word.
+        died = self._last_fault[shard.number] == "death"
+        if died and (note := self._narrow(whole, self._widest[shard.group])):
+            self._searched.discard(shard.number)
+            return Verdict(whole._replace(slots=self._slots[shard.group]), note=note)
+        return Verdict(None)
+
+    def _probe_failed(self, task: Task, report: Report, shard: Shard) -> Verdict:
+        search = self._searches[shard.number]
+        if search.failed():
+            self._remember(report, shard, search.found[-1], task.attempt)
+        return self._probe(task, shard, search)
+
+    def _blame(self, task: Task, report: Report, shard: Shard, row: int) -> Verdict:
+        """The only row of a shard: it has been tried often enough."""
+        self._remember(report, shard, row, task.attempt)
+        return Verdict(self.task(shard, task.attempt + 1, False))
+
+    def _remember(self, report: Report, shard: Shard, row: int, attempt: int) -> None:
+        item = int(self._ids[shard.number][row - shard.start])
+        entry = {
+            "row": row, "item": item, "error": report.error, "trace": report.trace,
+            "fault": report.fault, "attempt": attempt, "time": time.time(), **report.info,
+        }  # fmt: skip
+        entries = self.failed.setdefault(shard.number, [])
+        entries.append(entry)
+        self._write(keys.failed(shard.group, shard.number), {"rows": entries})
+
+    def _write(self, key: str, value: Any) -> None:
+        try:
+            objects.write(self._store.objects, key, seal(value))
+        except Exception as error:
+            # Known to this run in any case; the next one would have to find out again.
+            if not objects.is_storage_error(error):
+                raise
+
+
+def failed_items(store: Store) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """(group, shard) -> its items that fail by themselves: row, item, error, trace, host, time ..."""
+    found = {}
+    listed = list(objects.list_keys(store.objects, keys.FAILED))
+    for key, data in objects.read_all(store.objects, listed):
+        group = int(key.split("/")[-2])
+        found[group, keys.number_of(key)] = (unseal(data) or {}).get("rows", [])
+    return found
+
+
+def forget_failed(store: Store) -> int:
+    """Have the shards of all items that failed by themselves computed again, for a caller who has the
+    store's lease; returns how many items there were."""
+    found = failed_items(store)
+    for group, number in found:
+        # The marker first: without the note, it would miss rows that nothing explains.
+        store.uncommit(group, number)
+        objects.delete(store.objects, keys.failed(group, number))
+    return sum(map(len, found.values()))
+
+
+def _load(store: Store, key: str) -> Any:
+    """Damaged notes say nothing: what they knew is found out again."""
+    return unseal(objects.read(store.objects, key)) or {}

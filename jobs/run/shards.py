@@ -1,0 +1,81 @@
+"""Run the shards of a store, all or a part of them, under a lease; see jobs.run.driver for one run."""
+
+from dataclasses import replace
+
+from jobs.run.driver import Driver
+from jobs.run.executor import Executor
+from jobs.run.partition import Part, open_parts, refuse_mixture
+from jobs.run.progress import Listener, Progress
+from jobs.run.retry import forget_failed
+from jobs.run.sources import accept_changes, refuse_changed
+from jobs.run.stop import Stop
+from jobs.storage.lease import Held, Lease
+from jobs.store.events import Events
+from jobs.store.store import Store
+
+
+def run_shards(
+    store: Store,
+    executor: Executor,
+    listener: Listener = lambda p: None,
+    stop: Stop | None = None,
+    part: Part | None = None,
+) -> Progress:
+    """Run every shard of the store that is not committed; what cannot be done is in `failed`.
+
+    part: those of the part alone, beside other drivers that have other parts.
+
+    stop: once it is asked for, no shard is begun and the workers have `run.grace_s` to leave theirs at
+    a checkpoint; `stopped` then says why. Held where another driver runs the store, or the part;
+    JobError where the kernel's source has changed since the store was made.
+    """
+    stop = stop or Stop()
+    refuse_changed(store)
+    if len(store.done()) == store.job.plan.n_shards:
+        return Driver(store, executor, listener, stop).progress
+    refuse_mixture(store, part)
+    place = store.objects if part is None else part.place(store)
+    with Lease.take(place, store.address).held(stop.ask):
+        driver = Driver(store, executor, listener, stop, part)
+        if driver.queue:
+            driver.run()
+    return driver.progress
+
+
+def run_parts(
+    store: Store, executor: Executor, first: int, n: int, listener: Listener, stop: Stop
+) -> Progress:
+    """Run, of the n parts of the store, those that no other driver holds, from part `first` on."""
+    failed: dict[int, str] = {}
+    failed_items: dict[int, str] = {}
+    stopped = None
+    for part in open_parts(store, first, n):
+        try:
+            progress = run_shards(store, executor, listener, stop, part)
+        except Held:
+            continue
+        failed |= progress.failed
+        failed_items |= progress.failed_items
+        if stopped := progress.stopped:
+            break
+    whole = Driver(store, executor, listener, stop).progress
+    return replace(whole, failed=failed, failed_items=failed_items, stopped=stopped)
+
+
+def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
+    """Before a run: have items that failed by themselves computed again, accept source that has changed.
+
+    Held where a driver runs the store; JobError, and nothing is changed, where changes are not accepted.
+    """
+    if not (failed or changes):
+        return
+    refuse_mixture(store, None)
+    with Lease.take(store.objects, store.address).held(Stop().ask):
+        events = Events(store)
+        if not changes:
+            refuse_changed(store)  # before anything is taken away
+        elif edited := accept_changes(store):
+            events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
+        if failed and (n := forget_failed(store)):
+            events.note("decision", text=f"{n} items that failed are computed again")
+        events.close()

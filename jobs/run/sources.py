@@ -1,0 +1,221 @@
+"""The source code that a job's results come from: its kernel, and what that imports of the user's own and
+of ctd. A store is made by one state of it; where it has been edited since, a run is refused.
+
+Followed are the `import` statements, without executing any, of the kernel's module, of the modules that a
+field names as a dotted path (a task, a map), and of ctd.batch. What is followed lies in the kernel's own
+package, in ctd, or in the folders that the job and the kernel are in; the rest are versions, not source.
+"""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+from ctd.contract import INSTALLED
+from ctd.kernel import Kind, field_kinds, find_module
+from jobs import keys
+from jobs.errors import JobError
+from jobs.spec.job import JobSpec, find_kernel
+from jobs.storage import objects
+from jobs.store.manifest import write_job
+from jobs.store.store import Store
+
+_imported: dict[str, tuple[ModuleSpec, str]] = {}
+"""Module -> (its import, the checksum that its file had when this process first looked after it)."""
+
+
+class SourceDiffers(JobError):
+    """A worker has other source than the store."""
+
+
+def sources_of(spec: JobSpec, base: str) -> dict[str, str]:
+    """Module -> sha256 of its file, for all source code of a job.
+
+    JobError for an unknown kernel, or a file that was edited since this process imported it.
+    """
+    kernel = find_kernel(spec.kernel, base)  # which puts `base` on the path
+    root = find_module(spec.kernel)
+    packages = {"ctd", root.partition(".")[0]}
+    folders = _import_folder(root)
+    with suppress(OSError):  # "." of a Ray job, whose folder Ray has replaced under it
+        folders.add(Path(base).resolve())
+    kinds = field_kinds(kernel.Params)
+    named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
+    waiting = [root, "ctd.batch", *_named(spec, set(named))]
+    found: dict[str, str] = {}
+    while waiting:
+        module = waiting.pop()
+        if module in found or (path := _file(module)) is None:
+            continue
+        top = module.partition(".")[0]
+        if top in packages or folders & _import_folder(top):
+            text = path.read_bytes()
+            found[module] = hashlib.sha256(text).hexdigest()
+            _refuse_stale(module, path, found[module])
+            waiting += _imports(text, module, path.name == "__init__.py")
+    return dict(sorted(found.items()))
+
+
+def combined(sources: Mapping[str, str]) -> str:
+    """One short digest for all of them, as commit markers have it."""
+    text = "".join(f"{module} {sha256}\n" for module, sha256 in sources.items())
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The modules that were edited. One that only one side follows lies elsewhere on the other, installed or
+    not; one that a kernel has newly imported shows in the module that imports it."""
+    return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+
+
+def refuse_changed(store: Store) -> None:
+    """JobError where the source of a job is not what its store was made with."""
+    job = store.job
+    if edited := changed(job.sources, sources_of(job.spec, job.base)):
+        raise JobError(
+            f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
+            f"{_shortened(edited)}. For results of the new source give --store another path, or delete the store; "
+            f"`ctd resume {store.address} --accept-changes` (or the same of run or submit) keeps what is "
+            "done and goes on with the new source"
+        )
+
+
+def source_here(store: Store, host: str) -> str:
+    """The digest of what a worker is about to compute with; SourceDiffers where that is not the store's."""
+    job = store.job
+    here = sources_of(job.spec, job.base)
+    if other := changed(job.sources, here):
+        raise SourceDiffers(
+            f"{host} has other source than the driver of {_shortened(other)}: it was edited since the run began, "
+            "or another version is installed there"
+        )
+    return combined(job.sources or here)
+
+
+def accept_changes(store: Store) -> list[str]:
+    """Make the source as it is now the store's, for a caller who has its lease; returns the modules that
+    have changed. Committed shards stay, those under way begin anew."""
+    job = store.job
+    now = sources_of(job.spec, job.base)
+    edited = changed(job.sources, now)
+    if edited:
+        for folder in (keys.CHECKPOINTS, keys.MEETINGS):
+            objects.delete_all(store.objects, folder)
+    if edited or not job.sources:
+        store.job = replace(job, sources=now)
+        write_job(store.objects, store.job)
+    return edited
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _refuse_stale(module: str, path: Path, sha256: str) -> None:
+    """JobError where this process computes with what a file was before it was edited."""
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    if spec is None:
+        return
+    known, before = _imported.get(module, (None, ""))
+    if known is not spec:  # a reload makes another one
+        _imported[module] = spec, sha256
+    elif before != sha256:
+        raise JobError(
+            f"{path}: was edited after this process imported it; start the process again"
+        )
+
+
+def _named(spec: JobSpec, fields: set[str]) -> Iterator[str]:
+    """The modules that fields name as `module.attribute`, in params and in sweeps."""
+    content = spec.model_dump(mode="json")
+    blocks = [content["params"]]
+    for sweep in content["sweep"] if isinstance(content["sweep"], list) else [content["sweep"]]:
+        blocks += [sweep["grid"], sweep["zip"], sweep["random"]]
+    texts = {
+        text
+        for block in blocks
+        for name, value in block.items()
+        if name.partition(".")[0] in fields
+        for text in _texts(value)
+    }
+    yield from sorted(text.rpartition(".")[0] for text in texts if "." in text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+# --- where modules are ----------------------------------------------------------------------------
+
+
+def _import_folder(module: str) -> set[Path]:
+    """The folder that has the top of this module; none for one that is installed or part of Python."""
+    spec = _spec(module.partition(".")[0])
+    place = _place(spec) if spec else None
+    if place is None or INSTALLED & set(place.parts):
+        return set()
+    return {place.parent.parent if spec and spec.submodule_search_locations else place.parent}
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of Python source, if there is one."""
+    spec = _spec(module)
+    path = _place(spec) if spec else None
+    return path if path and path.suffix == ".py" and path.is_file() else None
+
+
+def _place(spec: ModuleSpec) -> Path | None:
+    """The file of a module, or the like of it in a package that has none."""
+    if spec.has_location and spec.origin:
+        return Path(spec.origin).resolve()
+    folders = list(spec.submodule_search_locations or [])
+    return Path(folders[0]).resolve() / "__init__.py" if folders else None
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is, without importing it or what it is in, as `importlib.util.find_spec` would."""
+    spec, path = None, None
+    parts = module.split(".")
+    for k in range(1, len(parts) + 1):
+        name = ".".join(parts[:k])
+        spec = getattr(sys.modules.get(name), "__spec__", None) or PathFinder.find_spec(name, path)
+        if spec is None:
+            return None
+        if k < len(parts) and spec.submodule_search_locations is None:
+            return None
+        path = list(spec.submodule_search_locations or [])
+    return spec
+
+
+def _imports(text: bytes, module: str, is_package: bool) -> Iterator[str]:
+    """What a module imports: `from a import b` may mean the module a, or a.b."""
+    package = module if is_package else module.rpartition(".")[0]
+    try:
+        nodes = ast.walk(ast.parse(text))
+    except SyntaxError:  # of a module that nobody has imported yet
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            start = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(part for part in (start, node.module) if part)
+            yield from _with_parents(source)
+            for alias in node.names:
+                yield f"{source}.{alias.name}"
+
+
+def _with_parents(module: str) -> Iterator[str]:
+    parts = module.split(".")
+    for k in range(1, len(parts) + 1):
+        yield ".".join(parts[:k])

@@ -1,0 +1,338 @@
+"""One shard's work: read the items from the store, run the kernel, write the results, commit."""
+
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.errors import JaxRuntimeError
+
+from ctd.batch import Layout, Run, program, traced_columns
+from ctd.batch.laps import Laps
+from ctd.batch.tune import fastest_microbatch
+from ctd.kernel import Params, static_of, traced_type
+from jobs import keys
+from jobs.errors import JobError
+from jobs.inputs.measure import load_group
+from jobs.plan.layout import Shard
+from jobs.reduce.group import reduce_group
+from jobs.run.rendezvous import Meeting, Meetings, Waits
+from jobs.run.sources import source_here
+from jobs.search.laps import HalvingRun, PopulationRun, SearchRun
+from jobs.spec.job import find_kernel
+from jobs.spec.search import Halving
+from jobs.storage import objects
+from jobs.store.arrays import DONE, DROPPED, FAILED, attributes
+from jobs.store.checkpoint import Checkpoints, clear
+from jobs.store.marker import Marker
+from jobs.store.provenance import host, said
+from jobs.store.store import Store
+from jobs.store.writer import ShardWriter
+
+Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped", "waits"]
+"""Why a shard was not committed: an exception in its items' computation; one outside of it, in
+loading, reading or writing; bad input, which another attempt would not change; memory that did not
+suffice; storage that failed; a worker that died; a stop that was asked for. Or nothing is wrong, and it
+waits for the other shards of its population."""
+
+
+class Task(NamedTuple):
+    """One attempt at a shard."""
+
+    shard: Shard
+    attempt: int = 1
+    slots: int | None = None
+    """Items that a device holds, where that is fewer than planned because memory ran out."""
+    without: tuple[int, ...] = ()
+    """Rows of the group that are not computed but marked as failed."""
+    probe: bool = False
+    """Compute and forget: `shard` is a part of a planned one, to find the item that fails."""
+    resume: bool = False
+    """There may be a checkpoint."""
+    reduces: bool = False
+    """Reduce the group `shard.group`, all of its committed shards, in place of computing."""
+    meeting: Meeting | None = None
+    """Where it meets the shards that its search compares it with."""
+
+
+class Report(NamedTuple):
+    """What the driver learns of one attempt at a shard: a few hundred bytes."""
+
+    shard: int
+    attempt: int
+    error: str | None = None
+    """None: committed. Otherwise the last line of what went wrong."""
+    trace: str = ""
+    fault: Fault = "error"
+    """What kind of error; without one, of no meaning."""
+    info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+
+class Standing(NamedTuple):
+    """How far a running shard has come."""
+
+    finished: int = 0
+    """Items that make no further advances."""
+    advances: int = 0
+    """Of the devices, those before a checkpoint that it went on from included."""
+    stage: str = ""
+    """What its search has come to."""
+
+
+class Stopped(Exception):
+    """The shard was left between two advances because somebody asked for it."""
+
+
+@dataclass
+class Worker:
+    """One process at work on the shards of one store; it keeps what it has read and compiled."""
+
+    address: str
+    _shared: dict[int, tuple[Params, Any]] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _computing: bool = False
+
+    def __post_init__(self) -> None:
+        self.store = Store.open(self.address)
+        self.writer = ShardWriter(self.store)
+        self.job = self.store.job
+        self.kernel = self.store.kernel
+        self.science = find_kernel(self.job.spec.kernel, self.job.base)
+        """The kernel without what a search adds to its results: what is compiled is the same."""
+        self.source = source_here(self.store, socket.gethostname())
+
+    def interrupt(self) -> None:
+        """Leave the running shard, and every later one, at its next checkpoint; from any thread."""
+        self._stop.set()
+
+    def group(self, index: int) -> tuple[Params, Any]:
+        """(params, shared data) of a group; the last one is kept."""
+        if index not in self._shared:
+            self._shared.clear()
+            content = attributes(self.store.results(index))["params"]
+            params = self.kernel.Params.model_validate(content)
+            self._shared[index] = params, load_group(self.kernel, params, self.job.base)
+        return self._shared[index]
+
+    def do(self, task: Task, progress: Callable[[Standing], None] = lambda now: None) -> Report:
+        """Compute, write and commit one shard. Never raises: an error is in the report.
+
+        progress: called after every advance.
+        """
+        shard, attempt = task.shard, task.attempt
+        self._computing = False
+        try:
+            if task.reduces:
+                reduce_group(self.store, shard.group)
+                return Report(shard.number, attempt)
+            info = self._do(task, time.time(), progress)
+        except Waits as wait:
+            info = {"lap": wait.lap, "stage": wait.stage}
+            return Report(shard.number, attempt, str(wait), fault="waits", info=info)
+        except Stopped as stop:
+            return Report(shard.number, attempt, str(stop), fault="stopped", info=host())
+        except Exception as error:
+            trace, fault = _trace(error), fault_of(error)
+            if fault == "error" and not self._computing:
+                fault = "outside"
+            return Report(shard.number, attempt, said(error), trace, fault, host())
+        return Report(shard.number, attempt, info=info)
+
+    def _do(
+        self, task: Task, started: float, progress: Callable[[Standing], None]
+    ) -> dict[str, Any]:
+        if self._stop.is_set():
+            raise Stopped("stopped before it began")
+        shard = task.shard
+        rows = np.setdiff1d(np.arange(shard.start, shard.stop), task.without)
+        if len(rows):
+            values, info = self._compute(task, rows, started, progress)
+        else:
+            planned = self.job.plan.layouts[shard.group]
+            layout = Layout(planned.slots, planned.microbatch, jax.local_device_count())
+            values, info = {}, {"layout": layout, "rounds": 0}
+        if task.probe:
+            return info
+        before = info.pop("before", {"seconds": 0.0, "started": started})
+        values["status"] = self._status(values, len(rows))
+        info |= {
+            "attempt": task.attempt,
+            "without": task.without,
+            "narrowed_to": task.slots,
+            "started": min(started, before["started"]),
+            "seconds": before["seconds"] + time.time() - started,
+            "outcomes": self._counts(values),
+            "source": self.source,
+            "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
+            **host(),
+        }
+        self.writer.write(Marker(shard=shard, **info), values, rows)
+        if task.resume or info.get("checkpoints"):
+            clear(self.store, shard)
+        return info
+
+    def _compute(
+        self, task: Task, rows: np.ndarray, started: float, progress: Callable[[Standing], None]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(results of these rows of the shard's group, how they came about)."""
+        shard = task.shard
+        params, shared = self.group(shard.group)
+        static = static_of(params)
+        kind = type(params)
+        read = lambda name: self.store.rows(shard.group, name, shard.start, shard.stop)[
+            rows - shard.start
+        ]
+        ids = read("item")
+        stored = str(self.store.results(shard.group).attrs["coordinates"]).split()
+        columns = {}
+        for name in traced_type(kind)._fields:
+            fixed = np.asarray(getattr(params, name))
+            columns[name] = (
+                read(name) if name in stored else np.repeat(fixed[None], len(ids), axis=0)
+            )
+        traced = traced_columns(kind, columns, static.dtype)
+        self._computing = True
+        layout = self._layout(task, static, shared, ids, traced)
+        prog, seed = program(self.science, static, layout), self.job.spec.seed
+        run: Run | SearchRun
+        if self.job.spec.search is None or task.probe:
+            # An item that fails by itself does so unsearched.
+            run = Run(prog, shared, seed, ids, traced)
+        else:
+            run = self._search(Laps(prog, shared, seed, ids, traced), task, rows, ids, columns)
+        info = self._advance(run, task, ids, layout, started, progress)
+        self._computing = False
+        values = dict(run.results)
+        if isinstance(run, SearchRun):
+            info["advances"] = int(run.laps.ages.sum())
+        return values, {"layout": layout, **info}
+
+    def _search(
+        self, laps: Laps, task: Task, rows: np.ndarray, ids: np.ndarray, columns: Any
+    ) -> SearchRun:
+        """The items of a shard at the start of the job's search."""
+        search, plan = self.job.spec.search, self.job.plan
+        assert search is not None
+        size = search.together(plan.group_sizes[task.shard.group])
+        meets = task.meeting is not None
+        if isinstance(search, Halving):
+            return HalvingRun(laps, search, rows // size, size, meets)
+        starts = {name: columns[name].astype(float) for name in search.params}
+        return PopulationRun(laps, search, rows // size, self.job.spec.seed, ids, starts, meets)
+
+    def _advance(
+        self,
+        run: Run | SearchRun,
+        task: Task,
+        ids: np.ndarray,
+        layout: Layout,
+        started: float,
+        progress: Callable[[Standing], None],
+    ) -> dict[str, Any]:
+        """Advance to the end, from where an earlier attempt came to, and keep checkpoints on the way."""
+        longest, kept = 0.0, 0
+        info: dict[str, Any] = {}
+        saved = meetings = None
+        if not task.probe:
+            meets = task.meeting.folder if task.meeting else None
+            saved = Checkpoints(self.store, task.shard, ids, layout, meets)
+        if task.meeting:
+            meetings = Meetings(self.store, task.shard, task.meeting, ids)
+        if saved and task.resume and _go_on(run, saved, meetings):
+            info["resumed_at"] = run.rounds
+        while not run.finished:
+            if self._stop.is_set():
+                if saved:
+                    saved.keep(run)
+                raise Stopped(f"stopped after {run.rounds} advances")
+            before = time.monotonic()
+            run.advance()
+            longest = max(longest, time.monotonic() - before)
+            stage = run.stage if isinstance(run, SearchRun) else ""
+            progress(Standing(run.n_finished, run.rounds, stage))
+            if meetings and isinstance(run, SearchRun) and run.arrived:
+                meetings.arrive(run, started, longest)
+                raise Waits(run.lap, run.stage)
+            if saved and saved.is_due and not run.finished:
+                saved.keep(run)
+                kept += 1
+        if task.meeting and meetings:
+            longest = max(longest, meetings.before["longest_s"])
+            info |= {"meeting": task.meeting.folder, "before": meetings.before}
+        return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
+
+    def _layout(self, task: Task, static: Any, shared: Any, ids: np.ndarray, traced: Any) -> Layout:
+        """The planned layout; the microbatch, where it is open, is measured once a kind of device."""
+        group = task.shard.group
+        planned = self.job.plan.layouts[group]
+        devices = jax.local_device_count()
+        most = task.slots or planned.slots
+        slots = min(most, -(-planned.shard_items // devices))  # more would stay empty
+        m = planned.microbatch
+        if m == 0:
+            key = keys.layout(group, jax.local_devices()[0].device_kind)
+            chosen = self.store.recall(key)
+            if chosen is None:
+                best, seconds = fastest_microbatch(
+                    self.science, static, shared, self.job.spec.seed, ids, traced,
+                    slots, devices,
+                )  # fmt: skip
+                measured = {str(k): v for k, v in seconds.items()}
+                chosen = self.store.agree(key, {"microbatch": best, "seconds_per_item": measured})
+            m = int(chosen["microbatch"])
+        m = min(m, most)  # only where not even one microbatch fits into memory
+        return Layout(-(-max(slots, m) // m) * m, m, devices)
+
+    def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
+        status = np.full(n, DONE, np.int8)
+        failing = [k for k, outcome in enumerate(self.kernel.outcomes) if outcome.failed]
+        if failing and n:
+            status[np.isin(values["outcome"], failing)] = FAILED
+        if n and "search_dropped" in values:
+            status[values["search_dropped"]] = DROPPED
+        return status
+
+    def _counts(self, values: dict[str, np.ndarray]) -> dict[str, int]:
+        if not self.kernel.outcomes or "outcome" not in values:
+            return {}
+        return {
+            outcome.name: int((values["outcome"] == k).sum())
+            for k, outcome in enumerate(self.kernel.outcomes)
+        }
+
+
+def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) -> bool:
+    """Take the run to where an earlier attempt came to; whether there was one. Waits where it stands at
+    a meeting to which others have not come."""
+    before, left = saved.latest(), meetings and meetings.latest()
+    if left and not (before and before.arrays["search.lap"] > left.arrays["search.lap"]):
+        assert meetings is not None
+        assert isinstance(run, SearchRun)
+        run.restore(left)
+        meetings.meet(run)
+    elif before:
+        run.restore(before)
+    return bool(left or before)
+
+
+def _trace(error: Exception) -> str:
+    """Where it was raised; of a storage's own words only what `said` lets through."""
+    if not objects.is_storage_error(error):
+        return traceback.format_exc()[-8000:]
+    return ("".join(traceback.format_tb(error.__traceback__)) + said(error))[-8000:]
+
+
+def fault_of(error: Exception) -> Fault:
+    """What kind of error an exception is; only XLA's and Python's own words mean memory."""
+    if isinstance(error, JobError):
+        return "input"
+    if isinstance(error, MemoryError) or (
+        isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    ):
+        return "memory"
+    return "storage" if objects.is_storage_error(error) else "error"

@@ -1,0 +1,302 @@
+"""JobSpec: a job file, validated.
+
+kernel: fixed_points
+params: {weights: decision_gru.h5, cell: gru}      what all items have
+sweep:  {grid: {candidate: {range: 10000}}}        what differs: see jobs.spec.sweep
+gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`, and
+                                                   `reductions`: see jobs.reduce.tables
+search: {method: halving, ...}                     what items do to one another: see jobs.spec.search
+keep_bits: {states: 10}                            results that are rounded: see jobs.plan.rounding
+run:    {retries: 2}                               how it is run: changes no result
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from ctd.contract import located
+from ctd.kernel import Kernel, UnknownKernel, find_module, load_kernel
+from jobs.errors import JobError, explain
+from jobs.spec.search import Halving, Population, Search
+from jobs.spec.sweep import Sweep, Sweeps
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML whose numbers are those of YAML 1.2: PyYAML reads 1e-4 as a string and 4:00:00 as 14400."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """A mapping as it is written: PyYAML would let the last of two equal keys win."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name = key.tag, str(key.value)
+            if name in lines and name[0] != "tag:yaml.org,2002:merge":
+                raise yaml.composer.ComposerError(
+                    problem=f"{name[1]!r} is given twice, first in line {lines[name]}; keep one of them",
+                    problem_mark=key.start_mark,
+                )
+            lines[name] = key.start_mark.line + 1
+        return node
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML copies it before it changes it)
+        first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:int"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"),
+    list("-+0123456789"),
+)
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class RunSettings(BaseModel):
+    """How a job is run. Only `slots`, `microbatch` and `shard_items` lay items out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots: PositiveInt | None = Field(
+        None, description="items that a device holds at a time; by default the kernel's"
+    )
+    microbatch: PositiveInt | None = Field(
+        None,
+        description="vmapped width inside a shard; by default the fastest, measured at start-up",
+    )
+    shard_items: PositiveInt | None = Field(
+        None, description="items of one dispatch; by default from result size and workers"
+    )
+    workers: PositiveInt | None = Field(
+        None, description="worker processes; by default one a GPU, or one a CPU where there is none"
+    )
+    cpus_per_worker: PositiveFloat = Field(
+        1, description="CPU cores of a worker; without GPUs its items are split over them"
+    )
+    gpus_per_worker: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a worker, or the part of one that it shares; by default 1 where there are GPUs",
+    )
+    memory_gb: PositiveFloat | None = Field(
+        None, description="memory that one worker may use; by default what its device has"
+    )
+    retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
+    backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")
+    checkpoint_s: float = Field(
+        300, ge=0, description="time between two checkpoints inside a shard (s)"
+    )
+    time_limit_s: PositiveFloat | None = Field(
+        None,
+        description="an advance that takes longer, compilation included, is ended (s); by default 20 times the longest so far, "
+        "and no less than a minute",
+    )
+    grace_s: float = Field(
+        30, ge=0, description="how long workers may take to leave their shards in a stop (s)"
+    )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_or_part(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("a whole number, or a part of one GPU, expected")
+        return value
+
+    @property
+    def cores(self) -> int:
+        """Whole CPU cores of a worker, at least one."""
+        return max(1, int(self.cpus_per_worker))
+
+    def devices(self, on_gpus: bool) -> int:
+        """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
+        return 1 if on_gpus else self.cores
+
+
+class JobSpec(BaseModel):
+    """One submitted sweep."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kernel: str = Field(description="a kernel of ctd, or the dotted path of your own module")
+    name: str | None = Field(None, description="shown in listings; by default the file's name")
+    seed: int = Field(0, ge=0, lt=2**32, description="item i has the key fold_in(key(seed), i)")
+    params: dict[str, Any] = Field({}, description="the fields that all items share")
+    sweep: Sweeps = Field(Sweep(), description="the fields that differ")
+    search: Search | None = Field(
+        None, description="stop items that do badly, or have them copy ones that do well"
+    )
+    gather: dict[str, Any] = Field(
+        {}, description="settings of the kernel's reduction, and `reductions`"
+    )
+    keep_bits: dict[str, PositiveInt] = Field(
+        {}, description="result -> bits of mantissa that are stored: traces take less room"
+    )
+    run: RunSettings = RunSettings()
+    cluster: str | dict[str, Any] | None = Field(
+        None,
+        exclude=True,
+        description="where ctd submit sends it: the name of a cluster profile, or a profile",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_default(cls, content: Any) -> Any:
+        """`params:` with nothing under it is YAML's null; it means what leaving it out means."""
+        if isinstance(content, dict):
+            return {name: value for name, value in content.items() if value is not None}
+        return content
+
+    def sweeps(self) -> list[Sweep]:
+        """The sweeps in order."""
+        return self.sweep if isinstance(self.sweep, list) else [self.sweep]
+
+    def swept(self) -> list[str]:
+        """The swept fields, in the order of the job."""
+        return list(dict.fromkeys(name for part in self.sweeps() for name in part.names()))
+
+    def science(self) -> dict[str, Any]:
+        """What determines the results: everything but names, reductions and the manner of running."""
+        return self.model_dump(
+            mode="json", exclude={"name", "gather", "run"}, exclude_defaults=True
+        )
+
+    def digest(self) -> str:
+        """sha256 over `science()`: two jobs with equal digests have equal results."""
+        text = json.dumps(self.science(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The mapping in a job file (YAML or JSON), with `key.path=value` overrides applied.
+
+    Raises JobError naming the file, and the line where it is not YAML.
+    """
+    path = Path(path)
+    if (path / "zarr.json").exists():
+        raise JobError(f"{path}: is a store; give a job file, or `ctd resume {path}`")
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror}); give a job file") from None
+    except UnicodeDecodeError:
+        raise JobError(
+            f"{path}: not text, but a job file is; give a file in YAML or JSON"
+        ) from None
+    content = _parse(text, str(path))
+    if not isinstance(content, dict):
+        raise JobError(
+            f"{path}: a mapping (kernel: ..., params: ...) expected, got {content!r:.60}"
+        )
+    for override in overrides or []:
+        set_field(content, override)
+    return content
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Yaml)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "a character that is not text"
+        raise JobError(f"{where}{at}: not valid YAML or JSON: {problem}") from None
+
+
+def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
+    """The validated job of a file; JobError naming file and field otherwise."""
+    path = Path(path)
+    return parse_job({"name": path.stem, **read_content(path, overrides)}, str(path))
+
+
+def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
+    """A mapping -> JobSpec; JobError with `where` in front of every line otherwise."""
+    try:
+        return JobSpec.model_validate(content)
+    except ValidationError as error:
+        known: dict[tuple[str, ...], Any] = {
+            (): JobSpec.model_fields,
+            ("run",): RunSettings.model_fields,
+            ("sweep",): Sweep.model_fields,
+            ("search",): _search_fields(content.get("search")),
+        }
+        raise JobError(explain(error, where, known)) from None
+
+
+def _search_fields(content: Any) -> Mapping[str, Any]:
+    halving = isinstance(content, dict) and content.get("method") == "halving"
+    return Halving.model_fields if halving else Population.model_fields
+
+
+def set_field(content: dict[str, Any], override: str) -> None:
+    """Apply `a.b.c=value` (the value read as YAML) to nested mappings."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise JobError(f"--set {override}: key.path=value expected, for example --set seed=1")
+    *parents, last = key.split(".")
+    here = content
+    for name in parents:
+        here = here.setdefault(name, {})
+        if not isinstance(here, dict):
+            raise JobError(f"--set {override}: {name!r} is {here!r}, not a mapping with fields")
+    here[last] = _parse(text, f"--set {override}")
+
+
+def find_kernel(name: str, base: str) -> Kernel:
+    """The kernel, a user's own looked for in the folder `base` too; JobError where there is none, or its
+    module cannot be imported."""
+    if base not in sys.path:
+        sys.path.insert(0, base)
+    try:
+        kernel = load_kernel(name)
+    except UnknownKernel as error:
+        raise JobError(str(error)) from None
+    except Exception as error:
+        raise JobError(f"kernel: {name}: cannot be imported: {located(error)}") from error
+    _refuse_namesake(name, base)
+    return kernel
+
+
+def _refuse_namesake(name: str, base: str) -> None:
+    """JobError where this process has a module from elsewhere in place of the one beside the job."""
+    top = sys.modules[find_module(name).partition(".")[0]]
+    here = PathFinder.find_spec(name.partition(".")[0], [base])
+    beside, used = here.origin if here else None, top.__file__
+    if top.__name__ == "ctd" or not beside or not used:
+        return
+    if not os.path.samefile(beside, used) and Path(beside).read_bytes() != Path(used).read_bytes():
+        raise JobError(
+            f"kernel: {name}: this process has another module of that name, {used}, than the one beside "
+            f"the job, {beside}; run the jobs one by one, or name the modules apart"
+        )
+
+
+def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
+    """The validated settings of the kernel's own reduction; `reductions` is not among them."""
+    try:
+        settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
+        return kernel.Options.model_validate(settings)
+    except ValidationError as error:
+        raise JobError(explain(error, "gather", {(): kernel.Options.model_fields})) from None

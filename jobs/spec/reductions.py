@@ -1,0 +1,172 @@
+"""Reductions of any job, by name: questions about the scalar results of all items, asked in the job file.
+
+gather:
+  reductions:
+    - {name: best, by: eval_loss, k: 5}                                   the items with the lowest value
+    - {name: seeds, of: eval_loss, quantiles: [0.05, 0.95], bootstrap: 1000}   statistics over the seeds
+    - {name: counts, by: [n]}                                             how many items ended how
+    - {name: histogram, of: q, bins: 50, log: true}                       how a value is distributed
+
+Each makes a table of the store, reduced/TABLE, called `table` or else by the reduction's name. `best`,
+`seeds` and `histogram` are of the items whose status is *done* and whose value is finite.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from ctd.kernel import Kernel
+from jobs.errors import JobError, explain, nearest
+from jobs.spec.job import JobSpec
+from jobs.spec.search import SEARCH_TABLE
+
+
+class _Reduction(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    numbers: ClassVar[tuple[str, ...]] = ()
+    """Fields that name a column of numbers."""
+
+    name: str
+    table: str | None = Field(
+        None, pattern=r"^[A-Za-z]\w*$", description="the table's name; by default the reduction's"
+    )
+
+    @property
+    def label(self) -> str:
+        """The name of the table that it makes."""
+        return self.table or self.name
+
+    def named(self) -> list[tuple[str, str]]:
+        """(field, column) for every column that it names."""
+        return [(field, getattr(self, field)) for field in self.numbers]
+
+
+class Best(_Reduction):
+    """The k items with the lowest value of a column, best first; equal ones by item."""
+
+    numbers: ClassVar[tuple[str, ...]] = ("by",)
+    name: Literal["best"]
+    by: str = Field(description="the column that is compared")
+    k: int = Field(10, gt=0, description="how many")
+    largest: bool = Field(False, description="the highest values instead")
+
+
+class Seeds(_Reduction):
+    """Mean, sd, quantiles and a bootstrap interval of a column over the seeds of every other setting."""
+
+    numbers: ClassVar[tuple[str, ...]] = ("of",)
+    name: Literal["seeds"]
+    of: str = Field(description="the column")
+    over: tuple[str, ...] = Field(
+        ("seed",), description="swept columns that tell replicates apart; all others make a setting"
+    )
+    quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.05, 0.5, 0.95), description="which"
+    )
+    bootstrap: int = Field(
+        0, ge=0, description="resamples for an interval of the mean; 0: no interval"
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="of that interval")
+
+    def named(self) -> list[tuple[str, str]]:
+        """Also the columns of the replicates."""
+        return [*super().named(), *(("over", name) for name in self.over)]
+
+
+class Counts(_Reduction):
+    """How many items ended how."""
+
+    name: Literal["counts"]
+    by: tuple[str, ...] = Field((), description="columns by whose values items are told apart too")
+
+    def named(self) -> list[tuple[str, str]]:
+        """The columns it tells apart by."""
+        return [("by", name) for name in self.by]
+
+
+class Histogram(_Reduction):
+    """How the values of a column are distributed."""
+
+    numbers: ClassVar[tuple[str, ...]] = ("of",)
+    name: Literal["histogram"]
+    of: str = Field(description="the column")
+    bins: int = Field(50, gt=0, le=100_000, description="how many, of equal width")
+    range: tuple[float, float] | None = Field(
+        None, description="least and largest value; by default those that occur"
+    )
+    log: bool = Field(False, description="bins of equal ratio; only positive values are counted")
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Histogram":
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("range: two rising numbers expected")
+        if self.range is not None and self.log and self.range[0] <= 0:
+            raise ValueError("range: positive numbers expected with log")
+        return self
+
+
+Reduction = Best | Seeds | Counts | Histogram
+LIST: TypeAdapter[list[Reduction]] = TypeAdapter(
+    list[Annotated[Reduction, Field(discriminator="name")]]
+)
+KINDS: dict[str, type[BaseModel]] = {
+    "best": Best,
+    "seeds": Seeds,
+    "counts": Counts,
+    "histogram": Histogram,
+}
+
+
+def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
+    """The validated reductions of a job; JobError, by field, where one names what there is not."""
+    where = "gather: reductions"
+    asked = spec.gather.get("reductions") or []
+    if not isinstance(asked, list):
+        raise JobError(
+            f"{where}: a list expected, as in [{{name: best, by: RESULT}}], with the names "
+            f"{', '.join(KINDS)} (given: {asked!r:.80})"
+        )
+    for k, one in enumerate(asked):
+        name = one.get("name") if isinstance(one, dict) else None
+        if isinstance(one, dict) and name is None:
+            raise JobError(f"{where}.{k}: `name` is missing; one of {', '.join(KINDS)}")
+        if isinstance(name, str) and name not in KINDS:
+            raise JobError(f"{where}.{k}: unknown reduction {name!r}{nearest(name, KINDS)}")
+    try:
+        found: list[Reduction] = LIST.validate_python(asked)
+    except ValidationError as error:
+        known: dict[tuple[str, ...], Iterable[str]] = {
+            (str(k), name): model.model_fields
+            for k in range(len(asked))
+            for name, model in KINDS.items()
+        }
+        raise JobError(explain(error, where, known)) from None
+    columns, numbers = _column_names(spec, kernel)
+    taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
+    taken |= {SEARCH_TABLE} if spec.search else set()
+    for k, one in enumerate(found):
+        for field, column in one.named():
+            allowed = numbers if field in one.numbers else columns
+            if column not in allowed:
+                what = (
+                    f"{column!r} is not a number"
+                    if column in columns
+                    else f"unknown column {column!r}"
+                )
+                raise JobError(f"{where}.{k}.{field}: {what}{nearest(column, allowed)}")
+        if one.label in taken:
+            raise JobError(
+                f"{where}.{k}: there is a table {one.label!r} already; give this one `table: NAME`"
+            )
+        taken.add(one.label)
+    return found
+
+
+def _column_names(spec: JobSpec, kernel: Kernel) -> tuple[list[str], list[str]]:
+    """(all columns of the item table, those with one number an item)."""
+    swept = spec.swept()
+    scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
+    numbers = [name for name in (*scalars, *swept) if name != "outcome"]
+    return [*swept, *scalars, "status", "item", "group"], numbers

@@ -1,0 +1,22 @@
+"""The JSON Schema of job files."""
+
+from typing import Any
+
+from ctd.kernel import Kernel
+from jobs.spec.job import JobSpec
+from jobs.spec.reductions import LIST
+
+
+def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
+    """The JSON Schema of a job file; with a kernel, of its `params` and `gather` too."""
+    schema = JobSpec.model_json_schema()
+    if kernel is not None:
+        for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
+            inner = model.model_json_schema()
+            if field == "gather":
+                reductions = LIST.json_schema(ref_template="#/$defs/{model}")
+                inner.setdefault("$defs", {}).update(reductions.pop("$defs"))
+                inner.setdefault("properties", {})["reductions"] = reductions
+            schema["$defs"].update(inner.pop("$defs", {}))
+            schema["properties"][field] = inner
+    return schema

@@ -1,0 +1,164 @@
+"""The `search:` section of a job file.
+
+search: {method: halving, metric: eval_loss, min_advances: 4}
+
+search:
+  method: population
+  metric: eval_loss
+  every: 5
+  generations: 8
+  params: {learning_rate: {loguniform: [1e-4, 1e-1]}}
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    field_validator,
+)
+
+from jobs.spec.sweep import Interval, Uniform
+
+SEARCH_TABLE = "search"
+"""The table of what a search did, by its name in a query."""
+
+
+class _Search(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str = Field(description="the scalar result that items are compared by")
+    mode: Literal["min", "max"] = Field(
+        "min",
+        description="whether less or more of it is better; must be given where more is, as of an r2",
+    )
+    size: PositiveInt | None = Field(
+        None,
+        description="items that are compared with one another, neighbours in the sweep; by default "
+        "all that share one compiled program",
+    )
+    spread: bool = Field(
+        False,
+        description="let items that are compared lie in several shards, equal parts of them, which meet "
+        "whenever items are compared; by default they are in one",
+    )
+
+    def together(self, n: int) -> int:
+        """How many of a group's n items are compared with one another."""
+        return self.size or n
+
+    @property
+    def best(self) -> str:
+        """Which value of the metric is the best."""
+        return "least" if self.mode == "min" else "largest"
+
+
+class Halving(_Search):
+    """Successive halving (Jamieson & Talwalkar 2016): of every `size` items the best size / eta^k go on
+    after min_advances * eta^(k-1) advances, k = 1, 2, ...; the others keep what they have come to."""
+
+    method: Literal["halving"]
+    eta: int = Field(3, ge=2, description="one item in eta survives a rung")
+    min_advances: PositiveInt = Field(description="advances that every item makes at least")
+
+    def describe(self, size: int) -> str:
+        """What it does with `size` items, on one line."""
+        rungs = range(self.n_rungs(size))
+        left = ", ".join(str(size // self.eta**k) for k in [*rungs, len(rungs)])
+        ends = ", ".join(str(self.min_advances * self.eta**k) for k in rungs)
+        return (
+            f"halving by {self.best} {self.metric}: {left} items, up to {ends} advances and the end"
+        )
+
+    def n_comparisons(self, size: int, advances: int) -> int:
+        """How often `size` items are compared that make so many advances."""
+        return sum(self.min_advances * self.eta**k < advances for k in range(self.n_rungs(size)))
+
+    def n_rungs(self, size: int) -> int:
+        """How many times items leave until one is left."""
+        n = 0
+        while size >= self.eta ** (n + 1):
+            n += 1
+        return n
+
+    def lap(self, rung: int) -> int:
+        """Advances between the rung before (the start, for 0) and this one."""
+        before = self.eta ** (rung - 1) if rung else 0
+        return self.min_advances * (self.eta**rung - before)
+
+
+class Population(_Search):
+    """Population-based training (Jaderberg et al. 2017): every `every` advances members that do badly
+    take over the state and the parameters of ones that do well, the parameters moved a little."""
+
+    method: Literal["population"]
+    every: PositiveInt = Field(description="advances of a generation")
+    generations: int = Field(
+        ge=2, description="how many there are; the last one lasts until its members have finished"
+    )
+    params: dict[str, Interval] = Field(
+        min_length=1,
+        description="the traced fields that are searched, each with its range; they start where the "
+        "sweep or `params` puts them",
+    )
+    exploit: Literal["tournament", "truncation"] = Field(
+        "tournament",
+        description="tournament: every member meets one other, the worse copies the better; "
+        "truncation: the worst `fraction` copy members of the best `fraction`",
+    )
+    fraction: float = Field(0.2, gt=0, le=0.5, description="see truncation")
+    perturb: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest move of a copied parameter, as a share of its range (of the range of its "
+        "logarithm for loguniform), the same up and down",
+    )
+    resample: float = Field(
+        0.0, ge=0, le=1, description="probability that it is drawn anew from its range instead"
+    )
+
+    def describe(self, size: int) -> str:
+        """What it does with `size` items, on one line."""
+        return (
+            f"population of {size} by {self.best} {self.metric}: {self.generations} generations of {self.every} "
+            f"advances, {', '.join(self.params)} searched"
+        )
+
+    def n_comparisons(self, size: int, advances: int) -> int:
+        """How often `size` members are compared that make so many advances."""
+        del size
+        return min(self.generations - 1, (advances - 1) // self.every)
+
+    @field_validator("params")
+    @classmethod
+    def _ordered(cls, params: dict[str, Any]) -> dict[str, Any]:
+        for name, law in params.items():
+            low, high = bounds(law)
+            if low >= high:
+                raise ValueError(f"{name}: low < high expected, got {[low, high]}")
+        return params
+
+
+def bounds(law: Interval) -> tuple[float, float]:
+    """The ends of a range."""
+    return law.uniform if isinstance(law, Uniform) else law.loguniform
+
+
+def _method(content: Any) -> str | None:
+    name = content.get("method") if isinstance(content, dict) else getattr(content, "method", "")
+    return {"halving": "Halving", "population": "Population"}.get(str(name))
+
+
+Search = Annotated[
+    Annotated[Halving, Tag("Halving")] | Annotated[Population, Tag("Population")],
+    Discriminator(
+        _method,
+        custom_error_type="search_method",
+        custom_error_message="a mapping with `method: halving` or `method: population` expected",
+    ),
+]

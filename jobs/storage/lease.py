@@ -1,0 +1,258 @@
+"""One driver a store: a lease that its holder renews, and that runs out when the holder is no more.
+
+    run/lease/NNNNNNNN.json     generation N: who holds it, since when, last sign of life
+    run/cancel/NNNNNNNN.json    a request to the holder of generation N to stop
+
+The highest generation is the lease. To take it over is to create the next one, in which exactly one of
+several drivers succeeds, on a file system as on an object store; only its holder ever writes it again. A
+holder that was taken for dead and comes back finds the higher one and stops; until then, RENEW_S at most,
+two drivers run, which harms nothing: a shard is written by whole objects, and the same bytes each time.
+"""
+
+import getpass
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from obstore.store import ObjectStore
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.storage import objects
+
+TTL_S = 30.0
+"""A holder that was silent for so long is taken for dead."""
+
+RENEW_S = 5.0
+
+POLL_S = 1.0
+"""Time between two looks at whether somebody asks for a stop."""
+
+CANCEL_GRACE_S = 6.0
+"""What workers get to write checkpoints when the run is cancelled: it is over within 10 s."""
+
+
+class Held(JobError):
+    """The lease is another driver's."""
+
+
+class Lease:
+    """A lease that this process holds; `take` gets one."""
+
+    def __init__(self, store: ObjectStore, generation: int, record: dict[str, Any]) -> None:
+        self._objects, self.generation, self._record = store, generation, record
+
+    @staticmethod
+    def take(store: ObjectStore, address: str) -> "Lease":
+        """The lease of the store at `address`; Held, with holder and age, where it is another's."""
+        while True:
+            held = holder(store)
+            if held is not None and _is_alive(store, held):
+                raise Held(
+                    f"{address}: is being run by {describe(held)}; wait for it, or stop it with "
+                    f"`ctd cancel {address}`"
+                )
+            generation = held["generation"] + 1 if held else 0
+            # Unlike any other's: `create` needs it, and finds by it what it has written itself.
+            record = {**identity(), "id": secrets.token_hex(8), "generation": generation,
+                      "since": time.time()}  # fmt: skip
+            lease = Lease(store, generation, record)
+            try:
+                if not objects.create(store, keys.lease(generation), lease._stamped()):
+                    continue  # another driver was quicker
+            except Exception as error:
+                if not objects.is_storage_error(error):
+                    raise
+                raise JobError(f"{address}: cannot be written: {objects.reason(error)}") from None
+            newest = max(_generations(store))
+            if newest == generation:
+                lease._prune()
+                return lease
+            # We had looked before that generation came and went, and its traces were removed.
+            objects.delete(store, keys.lease(generation))
+
+    @contextmanager
+    def held(self, ask: Callable[[str, float], None]) -> Iterator[None]:
+        """Renew it until the block ends, then give it up.
+
+        ask: called with a reason and a grace period (s) when somebody asks for a stop, or has taken the lease.
+        """
+        ended = threading.Event()
+        thread = threading.Thread(target=self._keep, args=(ask, ended), daemon=True, name="lease")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.release()
+
+    def release(self) -> None:
+        """Give it up: the next driver need not wait. Its number stays, so that none is used twice."""
+        try:
+            if objects.read(self._objects, keys.lease(self.generation)) is not None:
+                self._record["released"] = True
+                objects.write(self._objects, keys.lease(self.generation), self._stamped())
+                objects.delete(self._objects, keys.cancel(self.generation))
+        except Exception as error:
+            if not objects.is_storage_error(error):
+                raise  # on a full disk it runs out by itself
+
+    def _keep(self, ask: Callable[[str, float], None], ended: threading.Event) -> None:
+        renewed = time.monotonic()
+        while not ended.wait(POLL_S):
+            try:
+                request = objects.read(self._objects, keys.cancel(self.generation))
+                if request is not None:
+                    by = json.loads(request)
+                    ask(f"cancelled by {by['user']} on {by['host']}", CANCEL_GRACE_S)
+                if time.monotonic() - renewed < RENEW_S:
+                    continue
+                newest = holder(self._objects)
+                if newest is not None and newest["generation"] > self.generation:
+                    ask(f"the lease was taken over by {describe(newest)}", 0.0)
+                    return
+                objects.write(self._objects, keys.lease(self.generation), self._stamped())
+                renewed = time.monotonic()
+            except Exception as error:
+                if not objects.is_storage_error(error):
+                    raise
+
+    def _stamped(self) -> bytes:
+        self._record["renewed"] = time.time()
+        return json.dumps(self._record).encode()
+
+    def _prune(self) -> None:
+        """Remove what earlier generations left."""
+        for prefix in (keys.LEASE, keys.CANCEL):
+            for key in list(objects.list_keys(self._objects, prefix)):
+                if keys.number_of(key) < self.generation:
+                    objects.delete(self._objects, key)
+
+
+def holder(store: ObjectStore) -> dict[str, Any] | None:
+    """The newest lease, or None where there was none yet; it may be released or have run out."""
+    for generation in sorted(_generations(store), reverse=True):
+        data = objects.read(store, keys.lease(generation))
+        if data is not None:
+            try:
+                return dict(json.loads(data), generation=generation)
+            except ValueError:  # damaged: whoever wrote it does so again within RENEW_S
+                return {
+                    "generation": generation,
+                    "renewed": 0.0,
+                    "host": "?",
+                    "pid": 0,
+                    "since": 0.0,
+                }
+    return None
+
+
+def running(store: ObjectStore) -> dict[str, Any] | None:
+    """The lease of the driver that runs this store now, if there is one; it may wait for a sign of life."""
+    held = holder(store)
+    return held if held is not None and _is_alive(store, held) else None
+
+
+def last_seen(store: ObjectStore) -> dict[str, Any] | None:
+    """The lease that nobody gave up, without waiting for a sign of life of its holder."""
+    held = holder(store)
+    return None if held is None or held.get("released") or _is_gone(held) else held
+
+
+def cancel(store: ObjectStore, timeout_s: float = 30.0) -> dict[str, Any] | None:
+    """Ask the driver of this store to stop and wait until it has; returns its lease, None if none runs.
+
+    TimeoutError where it has not stopped in time.
+    """
+    held = running(store)
+    if held is None:
+        return None
+    objects.write(store, keys.cancel(held["generation"]), json.dumps(identity()).encode())
+    deadline = time.monotonic() + timeout_s
+    while (now := holder(store)) and now["generation"] == held["generation"]:
+        if now.get("released") or _is_gone(now):
+            return held
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.2)
+    return held
+
+
+def describe(record: dict[str, Any]) -> str:
+    """Who holds a lease and for how long, in words."""
+    now = time.time()
+    return (
+        f"process {record['pid']} of {record.get('user', '?')} on {record['host']} (since "
+        f"{now - record['since']:.0f} s, last sign of life {now - record['renewed']:.0f} s ago)"
+    )
+
+
+def identity() -> dict[str, Any]:
+    """What tells this process from any other, on this machine or elsewhere."""
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "born": _born(os.getpid()),
+        "user": _user(),
+        "command": sys.argv,
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an id without a name, as containers have
+        return str(os.getuid())
+
+
+def _is_alive(store: ObjectStore, record: dict[str, Any]) -> bool:
+    if record.get("released") or _is_gone(record):
+        return False
+    if record.get("machine") == _machine():
+        return True
+    if abs(time.time() - record["renewed"]) < TTL_S:
+        return True
+    # Its clock may be off ours: it is dead if it does not renew while we watch.
+    deadline = time.monotonic() + 2 * RENEW_S + POLL_S
+    while time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        if holder(store) != record:
+            return True
+    return False
+
+
+def _is_gone(record: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    return record.get("machine") == _machine() and _born(record["pid"]) != record["born"]
+
+
+def _machine() -> str:
+    """Equal where process ids mean the same: one boot of one kernel, one pid namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _born(pid: int) -> str:
+    """When a process was started: a number that its successor with the same id does not share."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == "Z" else rest[18]
+    except OSError:
+        return ""
+
+
+def _generations(store: ObjectStore) -> list[int]:
+    return [keys.number_of(key) for key in objects.list_keys(store, keys.LEASE)]

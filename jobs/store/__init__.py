@@ -1,0 +1,1 @@
+"""The format of a store: everything that docs/store-format.md promises."""

@@ -1,0 +1,110 @@
+"""Making an empty store: all metadata and columns, as the shards will fill it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from obstore.store import MemoryStore
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.plan.items import Items
+from jobs.plan.search_results import shapes as search_shapes
+from jobs.storage import objects
+from jobs.storage.checksums import write_sums
+from jobs.store.hierarchy import create_group
+from jobs.store.manifest import FORMAT, Job, write_job
+from jobs.store.metadata import consolidate
+from jobs.store.store import BEFORE, Store
+
+
+def create_store(
+    address: str,
+    job: Job,
+    items: Items,
+    shapes: list[dict[str, Any]],
+    coords: list[dict[str, np.ndarray]],
+) -> Store:
+    """Lay out an empty store; nothing may be at `address`. JobError where it cannot be written.
+
+    shapes: result -> shape and dtype of one item, for each group. coords: axis -> coordinate
+    values, for each group.
+    """
+    path = objects.local_path(address)
+    made = path is not None and not Store.exists(address)
+    store = Store(address, objects.open_objects(address, create=True), job)
+    try:
+        _clear(store)
+        _lay_out(store, items, shapes, coords)
+        write_sums(store.objects, "created", keys_outside_run(store))
+        write_job(store.objects, store.job)
+        objects.delete(store.objects, keys.CREATING)
+    except BaseException as error:
+        if made and path is not None:
+            _remove(path)
+        if isinstance(error, OSError) or objects.is_storage_error(error):
+            raise JobError(f"{address}: cannot be written: {objects.reason(error)}") from None
+        raise
+    return store
+
+
+def _lay_out(
+    store: Store, items: Items, shapes: list[dict[str, Any]], coords: list[dict[str, np.ndarray]]
+) -> None:
+    """Write all metadata and columns."""
+    spec = store.job.spec
+    root = zarr.create_group(zarr.storage.ObjectStore(store.objects))
+    for group in items.groups:
+        layout = store.job.plan.layouts[group.number]
+        found = shapes[group.number] | search_shapes(spec.search, len(group.items))
+        create_group(root, spec, store.kernel, items, group, layout, found, coords[group.number])
+    root.attrs.put(
+        {
+            "ctd_format": FORMAT,
+            "kernel": spec.kernel,
+            "name": spec.name or "",
+            "spec": spec.model_dump(mode="json", exclude_defaults=True),
+            "spec_sha256": spec.digest(),
+            "provenance": dict(store.job.provenance),
+        }
+    )
+    consolidate(store.objects)
+
+
+def laid_out(
+    job: Job,
+    items: Items,
+    shapes: list[dict[str, Any]],
+    coords: list[dict[str, np.ndarray]],
+) -> Store:
+    """An empty store of this job in memory: what `create_store` wrote, byte for byte."""
+    store = Store("memory", MemoryStore(), job)
+    _lay_out(store, items, shapes, coords)
+    return store
+
+
+def keys_outside_run(store: Store) -> list[str]:
+    """Every object of the Zarr hierarchy."""
+    return [key for key in objects.list_keys(store.objects, "") if not key.startswith("run/")]
+
+
+def _clear(store: Store) -> None:
+    """Remove what a creation left that did not come to its end, and say that one has begun."""
+    if objects.read(store.objects, keys.CREATING):
+        for key in list(objects.list_keys(store.objects, "")):
+            if not key.startswith(BEFORE):
+                objects.delete(store.objects, key)
+    objects.write(store.objects, keys.CREATING, b"{}")
+
+
+def _remove(path: Path) -> None:
+    """Remove a store that could not be made, but for the record of its submission."""
+    submission = path / "run" / "submit"
+    if not submission.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    for child in (*path.iterdir(), *(path / "run").iterdir()):
+        if child not in (path / "run", submission):
+            shutil.rmtree(child) if child.is_dir() else child.unlink()

@@ -1,0 +1,63 @@
+"""Where and with what something was computed, and what an exception says of it."""
+
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jobs.errors import JobError
+from jobs.storage import objects
+
+PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, in at most 2,000 characters; it may be one that cannot be printed."""
+    try:
+        # A server's answer may repeat the request, with the name of the access key in it.
+        text = objects.reason(error) if objects.is_storage_error(error) else str(error)
+    except Exception:
+        text = "(no readable text)"
+    if "Traceback (most recent call last)" in text:
+        # Of a callback: its last line says what it was.
+        ends = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
+        return ends[-1][:2000] if ends else text[:2000]
+    return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]
+
+
+def host() -> dict[str, Any]:
+    """Where this process runs."""
+    device = jax.local_devices()[0]
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git commit and host of the process that makes a store."""
+    source = Path(__file__).parents[2]
+    commit = None
+    if (source / ".git").exists():  # not an installed copy inside somebody else's repository
+        commit = subprocess.run(
+            ["git", "-C", str(source), "rev-parse", "HEAD"],
+            capture_output=True, text=True, check=False,
+        ).stdout.strip()  # fmt: skip
+    return {
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "git_commit": commit,
+        "host": socket.gethostname(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+    }

@@ -1,0 +1,111 @@
+"""Writing the results of a shard: whole storage objects of its own, read back, then its marker."""
+
+import errno
+import json
+from collections.abc import Buffer as Bytes
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.buffer.cpu import Buffer
+
+from jobs import keys
+from jobs.plan.layout import Shard
+from jobs.plan.packing import beside, by_pack
+from jobs.plan.rounding import keep_bits
+from jobs.storage import objects
+from jobs.storage.checksums import digest, seal
+from jobs.store.arrays import FAILED, fill_value
+from jobs.store.marker import Marker
+from jobs.store.store import Store
+
+
+class ShardWriter:
+    """Writes shards of one store; it keeps what it has learned of the arrays."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._mirrors: dict[tuple[str, int], tuple[dict[str, Any], zarr.Array[Any]]] = {}
+
+    def write(
+        self,
+        marker: Marker,
+        values: Mapping[str, np.ndarray],
+        rows: np.ndarray,
+    ) -> None:
+        """Write the results of `rows` and, for the shard's other rows, fill values and the status
+        *failed*; read everything back, then commit. OSError (EIO) where it does not read back."""
+        shard, sums = marker.shard, dict[str, str]()
+        for name, whole in self._stored(shard, values, rows):
+            for key, data in self._encode(shard, name, whole).items():
+                objects.write(self._store.objects, key, data)
+                if not objects.holds(self._store.objects, key, data):
+                    raise OSError(
+                        errno.EIO,
+                        f"{key}: what was written does not read back",
+                        self._store.address,
+                    )
+                sums[key] = digest(data)
+        whole_marker = replace(marker, sha256=sums)
+        key = keys.marker(shard.group, shard.number)
+        objects.write(self._store.objects, key, seal(whole_marker.to_json()))
+
+    def _stored(
+        self, shard: Shard, values: Mapping[str, np.ndarray], rows: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """The arrays that hold the results, and their values in all rows of the shard."""
+        packed = self._store.places(shard.group)
+        for name in [*self._store.names(shard.group), "status"]:
+            if name not in packed:
+                yield name, self._whole(shard, name, values, rows)
+        for pack, names in by_pack(packed).items():
+            parts = [self._whole(shard, name, values, rows) for name in names]
+            yield pack, beside(parts, self._store.stored(shard.group, pack).dtype)
+
+    def _whole(
+        self, shard: Shard, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray
+    ) -> np.ndarray:
+        """All rows of the shard. Raises ValueError where the kernel did not return this result."""
+        if len(rows) and name not in values:
+            raise ValueError(
+                f"kernel {self._store.job.spec.kernel} has not returned {name!r}, which it did when the store was "
+                "made: have its files or its source changed?"
+            )
+        some, n = values.get(name), shard.stop - shard.start
+        if some is not None and name in self._store.job.spec.keep_bits:
+            some = keep_bits(some, self._store.job.spec.keep_bits[name])
+        if some is not None and len(rows) == n:
+            return some
+        array = self._store.array(shard.group, name)
+        fill = FAILED if name == "status" else fill_value(name, array.dtype)
+        whole = np.full((n, *array.shape[1:]), fill, array.dtype)
+        if some is not None:
+            whole[rows - shard.start] = some
+        return whole
+
+    def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:
+        """Key -> bytes of the storage objects that hold these values of a shard.
+
+        They are made in memory: Zarr would read, and merge with, whatever is left of an object that the
+        rows do not fill, as those of the last shard do not.
+        """
+        path = f"results/{shard.group}/{name}"
+        if (path, len(whole)) not in self._mirrors:
+            metadata = json.loads(objects.read(self._store.objects, f"{path}/zarr.json") or b"{}")
+            metadata["shape"][0] = len(whole)
+            made: dict[str, Any] = {"zarr.json": Buffer.from_bytes(json.dumps(metadata).encode())}
+            mirror = zarr.open_array(
+                zarr.storage.MemoryStore(made), mode="r+", config={"write_empty_chunks": True}
+            )
+            self._mirrors[path, len(whole)] = made, mirror
+        made, mirror = self._mirrors[path, len(whole)]
+        mirror[...] = whole
+        size = (mirror.shards or mirror.chunks)[0]
+        encoded = {}
+        for key in [key for key in made if key != "zarr.json"]:
+            _, first, *inner = key.split("/")
+            place = "/".join([str(shard.start // size + int(first)), *inner])
+            encoded[f"{path}/c/{place}"] = made.pop(key).as_buffer_like()
+        return encoded

@@ -1,0 +1,345 @@
+"""The command line, with the serial executor: what it prints, writes and refuses."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from cli_jobs import TOY, refused
+
+from ctd.cells import get_cell
+from ctd.data import write_hdf5
+from ctd.kernel import load_kernel
+from jobs import open_store
+
+HERE = Path(__file__).parent
+
+
+POINTS = """
+kernel: fixed_points
+params: {weights: net.h5, n_trials: 4, q_tol: 1e-20}
+sweep: {grid: {candidate: {range: 12}}}
+run: {microbatch: 4, slots: 8}
+"""
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A small GRU's weights in a file; returns them."""
+    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, recurrent_scale=0.5)
+    arrays = {name: np.asarray(value) for name, value in weights.items()}
+    write_hdf5(tmp_path / "net.h5", arrays)
+    return arrays
+
+
+def test_run_status_query_gather(ctd, job_file):
+    path = job_file(TOY)
+    code, out, err = ctd("run", path, "--executor", "serial")
+    assert code == 0, err
+    assert "best_norm" in out
+    assert f"store   {path.with_suffix('.zarr')}" in out
+    assert "6/6 items" in err
+    store = path.with_suffix(".zarr")
+    state = json.loads(ctd("status", store, "--json")[1])
+    assert (state["items_done"], state["complete"]) == (6, True)
+    assert "items_done      6" in ctd("status", store)[1]
+    rows = json.loads(ctd("query", store, "--where", "rate > 0.25", "--sort", "-rate", "--json")[1])
+    assert [row["rate"] for row in rows] == [0.5, 0.4, pytest.approx(0.3)]
+    code, out, err = ctd("gather", store, "--set", "top=1")
+    assert code == 0, err
+    assert xr.open_datatree(store, engine="zarr")["gathered/0"].sizes["place"] == 1
+    code, out, err = ctd("query", store, "--to", "rows.csv")
+    assert (code, len(Path("rows.csv").read_text().splitlines())) == (0, 7), err
+
+
+def test_run_again_and_changed(ctd, job_file):
+    path = job_file(TOY)
+    assert ctd("run", path, "--executor", "serial")[0] == 0
+    assert ctd("run", path, "--executor", "serial")[0] == 0
+    code, _, err = ctd("run", path, "--executor", "serial", "--set", "params.n_steps=6")
+    assert code == 2
+    assert "params.n_steps: 5 in the store, 6 in the job" in err
+
+
+def test_run_json_is_json_alone(ctd, job_file):
+    code, out, _ = ctd("run", job_file(TOY), "--executor", "serial", "--json")
+    assert (code, json.loads(out)["items_done"]) == (0, 6)
+
+
+def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
+    path = job_file(TOY)
+    before = json.loads(ctd("plan", path, "--json")[1])
+    assert (before["items"], before["groups"], before["estimated_s"]) == (6, 1, None)
+    assert not path.with_suffix(".zarr").exists()
+    assert ctd("run", path, "--executor", "serial")[0] == 0
+    assert json.loads(ctd("plan", path, "--json")[1])["estimated_s"] > 0
+    assert "result_MB" in ctd("plan", path)[1]
+
+
+def test_kernels_new_schema(ctd, job_file):
+    out = ctd("kernels")[1]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "esn", "fixed_points", "lfads", "spikes", "train_rnn",
+    ]  # fmt: skip
+    assert json.loads(ctd("kernels", "--json")[1]).keys() == {
+        line.split()[0] for line in out.splitlines()
+    }
+    code, text, err = ctd("new", "fixed_points")
+    assert code == 0, err
+    assert "# weights:" in text
+    # The starter is a job as it stands, but for what it must be told.
+    code, _, err = ctd("plan", job_file(text))
+    assert (code, "weights" in err) == (2, True)
+    assert ctd("plan", job_file(ctd("new", "toy")[1]))[0] == 0
+    assert "params" in json.loads(ctd("schema", "fixed_points")[1])["properties"]
+    assert json.loads(ctd("schema")[1])["title"] == "JobSpec"
+
+
+@pytest.mark.parametrize("name", ["esn", "fixed_points", "lfads", "spikes", "train_rnn", "toy"])
+def test_kernels_tells_what_one_computes(ctd, name):
+    code, out, err = ctd("kernels", name)
+    assert code == 0, err
+    kernel = load_kernel(name)
+    found = json.loads(ctd("kernels", name, "--json")[1])
+    for title, names in (("results/G", kernel.dims), ("gathered/G", kernel.reduced)):
+        assert [row["name"] for row in found.get(title, [])] == list(names)
+        assert all(var.long_name in out for var in names.values())
+    ends = [row["name"] for row in found.get("outcome", [])]
+    assert ends == [end.name for end in kernel.outcomes]
+
+
+def test_fixed_points_from_file_to_figure(ctd, job_file, network):
+    path = job_file(POINTS)
+    code, out, err = ctd("run", path, "--executor", "serial")
+    assert code == 0, err
+    assert "basin_share" in out
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    found = xr.open_datatree(path.with_suffix(".zarr"), engine="zarr")["results/0"]
+    assert set(np.unique(found.outcome)) <= {0, 1}
+    h = found.point.values
+    w = {k: v.astype(float) for k, v in network.items()}
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))
+    for point, q in zip(h, found.q.values, strict=True):
+        r, u = np.split(w["wRUHX"] @ np.append(point, 0) + w["bRU"], 2)
+        r, u = sigmoid(r), sigmoid(u + 0.5)
+        c = np.tanh(w["wCHX"] @ np.append(r * point, 0) + w["bC"])
+        # q is quoted to rounding: |F(h) - h| near 1e-10 is a difference of numbers near 1.
+        assert 0.5 * np.sum((u * point + (1 - u) * c - point) ** 2) == pytest.approx(q, abs=1e-24)
+
+
+def broken(name, value):
+    """A change to the network's file."""
+
+    def change(arrays):
+        arrays = dict(arrays)
+        if value is None:
+            del arrays[name]
+        else:
+            arrays[name] = value(arrays[name])
+        return arrays
+
+    return change
+
+
+def nan(a):
+    return np.where(np.arange(a.size).reshape(a.shape) == 0, np.nan, a)
+
+
+BAD_NETWORK = [
+    (broken("wRUHX", None), "lacks wRUHX"),
+    (broken("wRUHX", lambda a: a[:, :-1]), "wRUHX has the shape"),
+    (broken("bC", nan), "bC has 1 NaN"),
+    (broken("wR", lambda a: a) if False else (lambda a: {**a, "wX": a["bC"]}), "does not know wX"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD_NETWORK)
+def test_run_refuses_network(ctd, job_file, network, tmp_path, change, said):
+    write_hdf5(tmp_path / "net.h5", change(network))
+    path = job_file(POINTS)
+    refused(ctd("run", path, "--executor", "serial"), said, "net.h5")
+    assert not path.with_suffix(".zarr").exists()
+
+
+def test_version_and_starter_choices(ctd):
+    assert ctd("--version")[1] == f"ctd {version('ctd')}\n"
+    text = ctd("new", "esn")[1]
+    assert (
+        "data: chaotic-feedback, chaotic, mackey-glass-17, mackey-glass-30, lorenz, narma10, sines, file: "
+        in text
+    )
+    assert (
+        "static: integrator, decision, contextual_integrator, flipflop"
+        in ctd("new", "train_rnn")[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("run", "job.yaml", "--base", "nowhere"), "--base nowhere: no such folder"),
+        (("run", "job.yaml", "--store", "job.yaml"), "job.yaml: is a file; a store is a folder"),
+        (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
+        (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
+        (("export", "some.zarr", "0", "x.npz"), "x.npz: is written as HDF5"),
+        (("export", "some.zarr", "0", "x.h5"), "kernel toy stores no weights in this job"),
+        (("new", "../lab/decay"), "the dotted path of a module expected, such as 'decay'"),
+    ],
+)
+def test_what_is_given_in_the_wrong_place_is_told(ctd, job_file, tmp_path, args, said):
+    path = job_file(TOY)
+    assert ctd("run", path, "--executor", "serial", "--store", tmp_path / "some.zarr")[0] == 0
+    refused(ctd(*args), said)
+
+
+BAD_JOBS = [
+    ("params.n_trails=3", ["job.yaml: params: n_trails: unknown field; did you mean 'n_trials'?"]),
+    ("prams.n=3", ["job.yaml: prams: unknown field; did you mean 'params'?"]),
+    ("params.n_trials=many", ["params: n_trials", "valid integer", "'many'"]),
+    ("params.q_tol=0", ["params: q_tol", "greater than 0"]),
+    ("params.q_tol=-1e-3", ["params: q_tol", "greater than 0"]),
+    ("params.cell=gruu", ["params: cell", "'gru'"]),
+    ("params.method=newton", ["params: method", "'lm' or 'adam'"]),
+    ("params.weights=none.h5", ["params: weights", "none.h5: no such file"]),
+    ("params.weights=job.yaml", ["job.yaml", "not an HDF5 file"]),
+    ("params.x=[1.0, 2.0]", ["x: 2 numbers given, but the network has 1 inputs"]),
+    ("kernel=fixed_point", ["kernel: 'fixed_point' is unknown; did you mean 'fixed_points'?"]),
+    ("kernel=json", ["kernel: 'json': ", "defines no `kernel`"]),
+    ("sweep.grid.candidate.range=0", ["sweep: 0 items"]),
+    ("sweep.grid.candidate.range=9000000000", ["9,000,000,000 items"]),
+    ("sweep.seeds=0", ["sweep.seeds", "greater than"]),
+    ("gather.unique_toll=1", ["unique_toll: unknown field; did you mean 'unique_tol'?"]),
+    ("gather.unique_tol=-1", ["unique_tol", "greater than"]),
+    ("run.memory_gb=1e-6", ["more than the 1 kB of a worker"]),
+    ("run.slots=0", ["run.slots", "greater than 0"]),
+]
+
+
+@pytest.mark.parametrize(("override", "said"), BAD_JOBS)
+def test_run_refuses_job(ctd, job_file, network, override, said):
+    path = job_file(POINTS)
+    refused(ctd("run", path, "--executor", "serial", "--set", override), *said)
+    assert not path.with_suffix(".zarr").exists()
+
+
+def test_run_refuses_candidates_with_nan(ctd, job_file, network, tmp_path):
+    write_hdf5(tmp_path / "states.h5", {"hiddens": np.full((3, 5), np.nan)})
+    path = job_file(POINTS)
+    refused(
+        ctd("run", path, "--executor", "serial", "--set", "params.candidates=states.h5"),
+        "states.h5", "NaN",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("/proc/none/x.zarr", "/proc/none/x.zarr: cannot be written"),
+        ("net.h5", "net.h5"),
+        (".", "not a complete ctd store"),
+    ],
+)
+def test_run_refuses_store_path(ctd, job_file, network, store, said):
+    refused(ctd("run", job_file(POINTS), "--executor", "serial", "--store", store), said)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["status", "none.zarr"], "none.zarr: no such store"),
+        (["query", "."], "not a complete ctd store"),
+        (["run", "none.yaml"], "none.yaml: cannot be read"),
+        (["schema", "nope"], "kernel: 'nope' is unknown"),
+        (["run", "job.yaml", "--frobnicate"], "frobnicate"),
+    ],
+)
+def test_commands_refuse(ctd, args, said):
+    code, _, err = ctd(*args)
+    assert code == 2
+    assert said in err
+
+
+# --- pipelines ------------------------------------------------------------------------------------
+
+PIPELINE = """
+stages:
+  train:
+    kernel: train_rnn
+    params: {cell: vanilla, task: {name: integrator}, n: 6, batch_size: 8, n_batches: 20,
+             report_every: 10, n_eval: 16, n_saved: 4}
+    sweep: {seeds: 3}
+    run: {microbatch: 1}
+  points:
+    kernel: fixed_points
+    params:
+      cell: vanilla
+      weights: {stage: train, sort: eval_loss, limit: 2}
+      candidates: {stage: train, sort: eval_loss, limit: 2, part: results}
+      dataset: states
+    sweep: {grid: {candidate: {range: 8}}}
+    run: {microbatch: 4, slots: 8}
+"""
+
+
+def test_pipeline_trains_then_searches_the_best(ctd, job_file):
+    path = job_file(PIPELINE, "pipe.yaml")
+    code, _, err = ctd("run", path, "--executor", "serial")
+    assert code == 0, err
+    train, points = path.with_name("pipe.train.zarr"), path.with_name("pipe.points.zarr")
+    items = json.loads(ctd("query", train, "--sort", "eval_loss", "--limit", "2", "--json")[1])
+    tree = xr.open_datatree(points, engine="zarr")
+    assert len(tree["results"].children) == 2
+    for group, item in enumerate(items):
+        assert (
+            tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
+        )
+    # Every stage is resumed by itself, and a stage that is complete is left as it is.
+    before = {p: p.read_bytes() for p in points.rglob("*") if p.is_file() and "done" in p.parts}
+    assert ctd("run", path, "--executor", "serial")[0] == 0
+    assert before == {
+        p: p.read_bytes() for p in points.rglob("*") if p.is_file() and "done" in p.parts
+    }
+    code, _, err = ctd("export", train, items[0]["item"], "best.h5")
+    assert code == 0, err
+    trained = open_store(train)["results/0"]
+    with h5py.File("best.h5") as file:
+        row = int(np.flatnonzero(trained.item == items[0]["item"])[0])
+        np.testing.assert_array_equal(file["wR"], trained["weights.wR"][row])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.points.params.weights.stage=tran", "stage 'tran' does not come before this one"),
+        ("stages.points.params.weights.where=eval_loss < 0", "has no item with 'eval_loss < 0'"),
+        ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
+        ("stages.points.params.weights={store: none.zarr}", "none.zarr: no such store"),
+        ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
+        ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
+        ("kernel=toy", "kernel: a file with stages has no other field"),
+        ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
+        ("stages.points=3", "stages.points: a job"),
+    ],
+)
+def test_pipeline_refuses(ctd, job_file, override, said):
+    path = job_file(PIPELINE, "pipe.yaml")
+    if "stages.points.params" in override:
+        assert (
+            ctd("run", path, "--executor", "serial", "--set", "stages.points.params.q_tol=0")[0]
+            == 2
+        )
+        assert path.with_name("pipe.train.zarr").exists()
+    refused(ctd("run", path, "--executor", "serial", "--set", override), said)
+
+
+def test_several_job_files_run_in_order(ctd, job_file):
+    first, second = job_file(TOY, "a.yaml"), job_file(TOY, "b.yaml")
+    code, _, err = ctd("run", first, second, "--executor", "serial")
+    assert code == 0, err
+    assert first.with_suffix(".zarr").exists()
+    assert second.with_suffix(".zarr").exists()
+    refused(ctd("run", first, second, "--store", "x.zarr"), "--store: goes with one job file")

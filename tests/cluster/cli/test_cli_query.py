@@ -1,0 +1,139 @@
+"""`ctd query` on the command line: what it shows and writes, and one clear error for each bad question."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import zarr
+from stores import JOB, make, run
+
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.worker import Task
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Stores: whole.zarr, other.zarr (fewer items), part.zarr (one shard of 8), empty.zarr, no ctd store."""
+    folder = tmp_path_factory.mktemp("cli")
+    run(folder / "whole.zarr", JOB)
+    run(
+        folder / "other.zarr", {**JOB, "seed": 6, "sweep": {"grid": {"n": [5], "rate": [0.5, 0.7]}}}
+    )
+    part = make(folder / "part.zarr")
+    executor = SerialExecutor(1)
+    executor.start(part.address)
+    executor.submit(Task(next(iter(part.job.plan.shards()))))
+    assert executor.wait(0)[0].error is None
+    make(folder / "empty.zarr")
+    zarr.create_group(folder / "plain.zarr")
+    gather(part)
+    return folder
+
+
+@pytest.fixture
+def ctd(command_line, monkeypatch, folder):
+    """Run `ctd query ARGS` among the stores; returns (exit code, standard output, standard error)."""
+    monkeypatch.chdir(folder)
+    return lambda *args: command_line("query", *args)
+
+
+def test_query_shows_a_table(ctd):
+    code, out, err = ctd("whole.zarr", "--where", "n == 5", "--sort", "-norm", "--limit", 2)
+    assert (code, err) == (0, "")
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    assert len(lines) == 2
+    assert "[1, -1]" in lines[0]
+    assert " 43 " in lines[0], "ids are whole numbers"
+
+
+def test_query_groups_and_prints_json(ctd):
+    code, out, err = ctd(
+        "whole.zarr", "--group-by", "n, push", "--agg", "q95(norm), mean(norm > 2), count", "--json"
+    )
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert [(row["n"], row["push"], row["count"]) for row in rows] == [
+        (3, "[0, 0]", 11), (3, "[1, -1]", 11), (5, "[0, 0]", 11), (5, "[1, -1]", 11),
+    ]  # fmt: skip
+
+
+def test_words_given_twice_are_all_heeded(ctd):
+    once = ctd("whole.zarr", "--where", "(n == 5) and (norm > 1)", "--sort", "push,-norm", "--columns", "item,norm", "--json")  # fmt: skip
+    twice = ctd("whole.zarr", "--where", "n == 5", "--where", "norm > 1", "--sort", "push", "--sort", "-norm",
+                "--columns", "item", "--columns", "norm", "--json")  # fmt: skip
+    assert twice == once
+    assert once[0] == 0
+    assert len(json.loads(once[1])) > 3
+
+
+def test_query_writes_files(ctd, tmp_path):
+    path = tmp_path / "out.parquet"
+    code, out, err = ctd("whole.zarr", "--columns", "item, norm", "--to", path)
+    assert (code, out) == (0, "")
+    assert "wrote 44 rows" in err
+    assert pd.read_parquet(path).columns.tolist() == ["item", "norm"]
+
+
+def test_query_of_a_store_being_written_says_how_much_is_there(ctd):
+    code, out, err = ctd("part.zarr", "--agg", "count", "--json")
+    assert (code, json.loads(out)) == (0, [{"count": 6}])
+    assert "6 of 44 items so far" in err
+
+
+def test_query_compares_two_stores(ctd):
+    code, out, err = ctd("whole.zarr", "other.zarr")
+    assert (code, err) == (0, "")
+    assert "seed" in out
+    assert "sweep.grid.rate" in out
+    assert "items: 1 in both, matched by n, rate, push; 43 in a alone, 1 in b alone" in out
+    found = json.loads(ctd("whole.zarr", "other.zarr", "--json")[1])
+    assert found["items"] == {"both": 1, "a": 43, "b": 1}
+    assert {row["result"] for row in found["results"]} == {"norm", "outcome", "steps", "x"}
+    assert "the jobs are the same" in ctd("whole.zarr", "whole.zarr")[1]
+
+
+BAD = [
+    (["whole.zarr", "--where", "nrm > 1"], ["unknown column 'nrm'; did you mean 'norm'?"]),
+    (["whole.zarr", "--sort", "-nrm"], ["unknown column 'nrm'; did you mean 'norm'?"]),
+    (["whole.zarr", "--columns", "item,nrm"], ["unknown column 'nrm'"]),
+    (["whole.zarr", "--where", "outcome == 'stoped'"], ["no row can have 'stoped'; did you mean 'stopped'? at column 12"]),
+    (["whole.zarr", "--where", "'doen' != status"], ["no row can have 'doen'; did you mean 'done'?"]),
+    (["whole.zarr", "--where", "status in ['done', 'x']"], ["no row can have 'x'; known: "]),
+    (["whole.zarr", "--where", "outcome == arrived"], ["unknown column 'arrived'", "written in quotes, 'arrived'"]),
+    (["whole.zarr", "--columns", "n_steps"], ["unknown column 'n_steps': the job does not sweep it, and all its items have 7"]),
+    (["whole.zarr", "--sort", "norm desc"], ["unknown column 'norm desc'; --sort=-norm sorts by it"]),
+    (["whole.zarr", "--where", "norm > > 1"], ["not an expression at column 8", "\n  norm > > 1\n         ^"]),
+    (["whole.zarr", "--where", "norm > 'x'"], ["text compared with a number", "\n         ^"]),
+    (["whole.zarr", "--where", "__import__('os').system('touch hacked')"], ["is not allowed"]),
+    (["whole.zarr", "--where", "norm.__class__ == 1"], ["attribute access is not allowed"]),
+    (["whole.zarr", "--where", "(lambda: norm)()"], ["is not allowed"]),
+    (["whole.zarr", "--where", "import os"], ["not an expression"]),
+    (["whole.zarr", "--agg", "mean(open('x'))", "--group-by", "n"], ["function 'open'"]),
+    (["whole.zarr", "--agg", "mean(outcome)", "--group-by", "n"], ["only count works"]),
+    (["whole.zarr", "--group-by", "n"], ["go together"]),
+    (["whole.zarr", "--table", "itms"], ["table 'itms' unknown; did you mean 'items'?"]),
+    (["whole.zarr", "--to", "out.xlsx"], ["out.xlsx: a name that ends in .csv, .json, .parquet, .nc"]),
+    (["whole.zarr", "--to", "nowhere/out.csv"], ["cannot be written: there is no folder nowhere"]),
+    (["whole.zarr", "--to", "/dev/full"], ["ends in"]),
+    (["empty.zarr"], ["empty.zarr: no item has been computed yet", "ctd status"]),
+    (["plain.zarr"], ["plain.zarr: not a complete ctd store"]),
+    (["none.zarr"], ["none.zarr: no such store"]),
+    (["whole.zarr", "empty.zarr"], ["empty.zarr: no item has been computed yet"]),
+    (["whole.zarr", "none.zarr"], ["none.zarr: no such store"]),
+    (["whole.zarr", "other.zarr", "--where", "n == 3"], ["--where: goes with one store"]),
+    (["whole.zarr", "other.zarr", "part.zarr"], ["one store expected, or two to compare; got 3"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "said"), BAD, ids=lambda value: " ".join(map(str, value))[:60])
+def test_query_refuses(ctd, args, said):
+    code, out, err = ctd(*args)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    for words in said:
+        assert words in err, err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 5, err
+    assert not Path("hacked").exists()

@@ -1,0 +1,259 @@
+"""ctd resume, cancel, check, logs, status and run --fork: what they print and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from cli_jobs import TOY, refused
+from places import ROOT
+from stores import BASE, make
+from waiting import until
+
+from jobs.report.history import history
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.run.stop import EXIT_STOPPED
+from jobs.run.worker import Task, Worker
+from jobs.spec.job import read_job
+from jobs.storage import objects
+from jobs.storage.lease import Lease
+from jobs.store.events import Events
+from jobs.store.store import Store
+
+FAULTY = """
+import jax, jax.numpy as jnp, numpy as np
+from ctd.kernel import Params, Traced, Var, one_shot
+
+
+class Faulty(Params):
+    fault: Traced[int] = 0
+
+
+def run(static, shared, traced, key):
+    def answer(fault):
+        if fault:
+            raise ValueError("this item says no")
+        return np.float32(7)
+
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    return {"value": jax.pure_callback(answer, shape, traced.fault, vmap_method="sequential")}
+
+
+kernel = one_shot("faulty", Faulty, {"value": Var((), "1", "seven")}, run)
+"""
+
+FAULTY_JOB = """
+kernel: cli_faulty
+sweep: {grid: {fault: [0, 0, 1, 0]}}
+run: {microbatch: 1, slots: 1, shard_items: 4, retries: 0}
+"""
+
+
+LONG = """
+kernel: toy
+params: {n_steps: 200000, n: 200}
+sweep: {grid: {rate: {linspace: [0, 0.5, 8]}}}
+run: {microbatch: 2, slots: 4, shard_items: 4, checkpoint_s: 0.5}
+"""
+
+
+@pytest.fixture
+def made(job_file):
+    """A store of six items that nothing has been computed of."""
+    path = job_file(TOY.replace("0.5, 6]}}}", "0.5, 6]}}}\nrun: {shard_items: 2}"))
+    address = str(path.with_suffix(".zarr"))
+    return open_or_create(read_job(path), str(path.parent), "job", address, SerialExecutor(1))
+
+
+def test_resume_needs_the_store_alone(ctd, made, job_file):
+    Path(made.address).with_suffix(".yaml").unlink()
+    code, out, err = ctd("resume", made.address, "--executor", "serial")
+    assert code == 0, err
+    assert "best_norm" in out
+    assert made.done() == {0, 1, 2}
+    code, out, _ = ctd("resume", made.address, "--executor", "serial", "--json")
+    assert (code, json.loads(out)["complete"]) == (0, True)
+
+
+def test_resume_refuses(ctd, made):
+    refused(ctd("resume", "none.zarr"), "no such store")
+    refused(
+        ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address: goes"
+    )
+    lease = Lease.take(made.objects, made.address)
+    refused(
+        ctd("resume", made.address, "--executor", "serial"), f"is being run by process {os.getpid()}",
+        f"ctd cancel {made.address}",
+    )  # fmt: skip
+    lease.release()
+
+
+def test_check_finds_repairs_and_resume_ends_it(ctd, made):
+    assert ctd("resume", made.address, "--executor", "serial")[0] == 0
+    assert ctd("check", made.address)[:2] == (0, "all is as it should be\n")
+    chunk = Path(made.address) / "results/0/norm/c/1"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:-1])
+    code, out, _ = ctd("check", made.address)
+    assert code == 1
+    assert "results/0/norm/c/1: not as committed" in out
+    assert json.loads(ctd("check", made.address, "--json")[1])[0]["key"] == "results/0/norm/c/1"
+    code, out, _ = ctd("check", made.address, "--repair")
+    assert code == 0
+    assert f"`ctd resume {made.address}` computes them" in out
+    assert ctd("resume", made.address, "--executor", "serial")[0] == 0
+    assert chunk.read_bytes() == whole
+
+
+def test_check_of_an_unfinished_store_finds_nothing_wrong(ctd, made):
+    code, out, _ = ctd("check", made.address)
+    assert code == 0
+    assert out == f"3 shards are not computed; `ctd resume {made.address}` computes them\n"
+
+
+def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
+    (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
+    path = job_file(LONG)
+    store = str(path.with_suffix(".zarr"))
+    command = [sys.executable, "-m", "cluster.cli.main", "run", str(path), "--executor", "serial"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        until(lambda: list(Path(store).glob("run/checkpoints/0/000000/*")), "a checkpoint", 120)
+        assert "\nrunning         process" in ctd("status", store)[1]
+        assert "killed" not in ctd("logs", store)[1]
+        process.kill()
+    out = ctd("status", store)[1]
+    assert f", process {process.pid} on " in out
+    assert "was killed" in out
+    lines = ctd("logs", store)[1].splitlines()
+    assert [line.split()[2] for line in lines] == ["run", "killed"]
+    assert f"pid={process.pid}" in lines[1]
+
+
+def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
+    """Its events of the last half minute are lost; the markers are not, and `killed` stands after them, before
+    the next run."""
+    store = make(tmp_path / "k.zarr")
+    events = Events(store)
+    events.note("run", host="elsewhere", pid=7)
+    events.flush()
+    worker = Worker(store.address)
+    for shard in list(store.job.plan.shards())[:2]:
+        assert worker.do(Task(shard)).error is None
+    before = history(store)
+    assert [event["event"] for event in before] == ["run", "committed", "committed", "killed"]
+    run_shards(store, SerialExecutor(1))
+    after = history(store)
+    assert after[:4] == before
+    kinds = [event["event"] for event in after[4:]]
+    assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("run", "end", {"done"})
+    assert len(after) == 4 + 2 + store.job.plan.n_shards - 2
+
+
+def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path):
+    (tmp_path / "cli_faulty.py").write_text(FAULTY)
+    path = job_file(FAULTY_JOB)
+    code, _, err = ctd("run", path, "--executor", "serial")
+    store = path.with_suffix(".zarr")
+    assert code == 1
+    assert "item 2 failed" in err
+    assert f"`ctd logs {store} --item 2` tells more" in err
+    out = ctd("status", store)[1]
+    assert "items_with_errors 1" in out
+    assert "item 2, attempt" in out
+    text = ctd("logs", store, "--item", "2")[1]
+    assert "this item says no" in text
+    assert "Traceback" in text
+    events = json.loads(ctd("logs", store, "--shard", "0", "--json")[1])
+    assert {"error", "decision", "item failed", "committed"} <= {e["event"] for e in events}
+    assert json.loads(ctd("logs", store, "--json")[1])[0]["event"] == "run"
+    assert f"`ctd resume {store} --failed` tries again" in err
+    source = tmp_path / "cli_faulty.py"
+    source.write_text(FAULTY.replace("if fault:", "if fault > 1:"))
+    refused(ctd("resume", store, "--failed"), "cli_faulty.py: was edited after")
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.cli.main",
+        "resume",
+        str(store),
+        "--executor",
+        "serial",
+    ]
+    again = subprocess.run([*command, "--failed", "--accept-changes"], cwd=ROOT, check=False)
+    assert again.returncode == 0
+    opened = Store.open(str(store))
+    assert opened.rows(0, "value", 0, 4).tolist() == [7, 7, 7, 7]
+    assert opened.markers()[0].without == ()
+    assert ctd("check", store)[1] == "all is as it should be\n"
+    assert "items_with_errors 0" in ctd("status", store)[1]
+    assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
+    refused(ctd("logs", store, "--item", "4"), "--item 4: the store has the items 0 to 3")
+    refused(ctd("logs", store, "--shard", "1"), "--shard 1: the store has the shards 0 to 0")
+
+
+def test_fork_from_the_command_line(ctd, made, job_file):
+    assert ctd("resume", made.address, "--executor", "serial")[0] == 0
+    grown = TOY.replace(
+        "sweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}",
+        "sweep: [{grid: {rate: {linspace: [0, 0.5, 6]}}}, {grid: {rate: [0.7, 0.8]}}]\n"
+        "run: {shard_items: 2}",
+    )
+    path = job_file(grown, "grown.yaml")
+    serial = ["--executor", "serial"]
+    refused(
+        ctd("run", path, "--store", made.address, *serial), f"--store NEW --fork {made.address}"
+    )
+    code, _, err = ctd("run", path, "--fork", made.address, *serial)
+    assert code == 0, err
+    new = Store.open(str(path.with_suffix(".zarr")))
+    assert [marker.copied_from is not None for marker in new.markers()] == [True, True, True, False]
+    refused(
+        ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
+        "seed", "further sweeps at the end",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cancel", "twice"])
+def test_cancel_from_another_process_and_ctrl_c_twice(tmp_path, how):
+    path = tmp_path / "job.yaml"
+    path.write_text(LONG)
+    (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
+    store = tmp_path / "job.zarr"
+    command = [sys.executable, "-m", "cluster.cli.main"]
+    settings = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(
+        [*command, "run", str(path), "--executor", "serial"], text=True, **settings
+    )
+    until(lambda: list(store.glob("run/checkpoints/0/000000/*")), "a checkpoint", 120)
+    if how == "cancel":
+        other = subprocess.Popen([*command, "cancel", str(store)], text=True, **settings)
+        # From the request on, so that the start of `ctd cancel` does not count. A quick stop takes the
+        # request away before it is seen.
+        requests = "run/cancel/*.json"
+        until(lambda: list(store.glob(requests)) or process.poll() is not None, "the request", 60)
+        began = time.monotonic()
+    else:
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        threading.Event().wait(0.05)
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    # The second Ctrl-C may come when the first has already led to an end, and Python itself is leaving.
+    ends = (EXIT_STOPPED,) if how == "cancel" else (130, EXIT_STOPPED, -signal.SIGINT)
+    assert process.returncode in ends, err
+    if how == "cancel":
+        said, problem = other.communicate(timeout=60)
+        assert (other.returncode, "stopped process" in said) == (0, True), problem
+        assert "stopped (cancelled by" in err
+        kept = list(objects.list_keys(objects.open_objects(str(store)), "run/checkpoints"))
+        assert kept
+    assert Store.open(str(store)).done() == set()

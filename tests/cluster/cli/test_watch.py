@@ -1,0 +1,226 @@
+"""cluster.watch: who is let in, and that the page follows a run."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+from page_stores import CHROMIUM, browser, create, until
+from places import ROOT
+
+from cluster.watch import Watch
+from jobs.errors import JobError
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.run.worker import Task
+from jobs.storage.lease import Lease
+
+
+@pytest.fixture
+def store(tmp_path):
+    return create(tmp_path, "toy")
+
+
+@pytest.fixture
+def serve():
+    """Serve a store in a thread until the test ends."""
+    started = []
+
+    def start(store, **options):
+        watch = Watch(store, **options)
+        thread = threading.Thread(target=watch.serve)
+        thread.start()
+        started.append((watch, thread))
+        return watch
+
+    yield start
+    for watch, thread in started:
+        watch.stop()
+        thread.join()
+        watch.close()
+
+
+def get(watch, path, host=None):
+    """(status, body) of a request to the server."""
+    request = urllib.request.Request(f"http://127.0.0.1:{watch.port}{path}")
+    if host is not None:
+        request.add_header("Host", host)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def content(watch):
+    """The content once the pictures and tables of all that is committed are in it."""
+    status, body = get(watch, f"/content?token={watch.token}")
+    assert status == 200
+    return json.loads(body)
+
+
+def test_watch_needs_the_token(store, serve):
+    watch = serve(store)
+    for path in (
+        "/",
+        "/content",
+        "/?token=",
+        f"/?token={watch.token[:-1]}",
+        "/x?token=" + "a" * 32,
+    ):
+        status, body = get(watch, path)
+        assert status == 403, path
+        assert store.address not in body
+    status, page = get(watch, f"/?token={watch.token}")
+    assert (status, page[:15]) == (200, "<!doctype html>")
+    assert "connect-src &#x27;self&#x27;" in page
+    assert get(watch, f"/elsewhere?token={watch.token}")[0] == 404
+    assert watch.url == f"http://127.0.0.1:{watch.port}/?token={watch.token}"
+    assert len(watch.token) >= 32
+
+
+def test_watch_answers_to_its_own_name_alone(store, serve):
+    """A page of another host whose name was made to point here could send requests, with that name."""
+    watch = serve(store)
+    for host, expected in (
+        ("localhost:80", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("evil.example", 403), ("", 403),
+        ("127.0.0.1.evil.example", 403),
+    ):  # fmt: skip
+        assert get(watch, f"/?token={watch.token}", host)[0] == expected, host
+
+
+def test_watch_is_bound_to_loopback(store, serve):
+    watch = serve(store)
+    assert watch.is_private
+    assert watch._server.server_address[0] == "127.0.0.1"
+    address = _own_address()
+    if address:
+        with pytest.raises(OSError, match=r"refused|timed out|unreachable"):
+            socket.create_connection((address, watch.port), timeout=3)
+
+
+def _own_address():
+    """Another address of this machine than loopback; None where it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # no packet is sent
+        except OSError:
+            return None
+        found = probe.getsockname()[0]
+    return None if found.startswith("127.") else found
+
+
+def test_watch_is_open_to_others_where_asked(store, serve):
+    watch = serve(store, host="0.0.0.0")
+    assert not watch.is_private
+    assert watch.url.startswith(f"http://{socket.gethostname()}:{watch.port}/")
+    assert get(watch, f"/?token={watch.token}", "login.cluster.example")[0] == 200
+    assert get(watch, "/", "login.cluster.example")[0] == 403
+
+
+def test_watch_allows_reading_alone(store, serve):
+    watch = serve(store)
+    for method in ("POST", "PUT", "DELETE"):
+        request = urllib.request.Request(watch.url, method=method, data=b"x")
+        with pytest.raises(urllib.error.HTTPError, match="501"):
+            urllib.request.urlopen(request, timeout=30)
+
+
+def test_watch_content_has_a_version(store, serve):
+    run_shards(store, SerialExecutor(1))
+    watch = serve(store)
+    watch.maker.look()
+    found = content(watch)
+    assert len(found["content"]["groups"]) == 2
+    version = found["version"]
+    assert get(watch, f"/content?token={watch.token}&have={version}") == (204, "")
+    watch.maker.look()  # nothing is new but the time
+    assert content(watch)["version"] == version
+
+
+def test_watch_says_what_cannot_be_read(store, serve, monkeypatch):
+    run_shards(store, SerialExecutor(1))
+    watch = serve(store)
+    watch.maker.look()
+    monkeypatch.setattr(store, "markers", lambda group=None: 1 / 0)
+    watch.maker.look()
+    found = content(watch)["content"]
+    assert found["trouble"] == "cannot be read just now: ZeroDivisionError: division by zero"
+    assert len(found["groups"]) == 2
+    monkeypatch.undo()
+    watch.maker.look()
+    assert content(watch)["content"]["trouble"] == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+def test_page_follows_a_run_and_keeps_what_the_reader_did(store, serve):
+    from jobs.run.worker import Worker
+
+    worker = Worker(store.address)
+    shards = list(store.job.plan.shards())
+    lease = Lease.take(store.objects, store.address)
+    watch = serve(store)
+    with browser() as chromium:
+        page = chromium.new_page()
+        trouble = []
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(watch.url)
+        tile = page.locator(".tile b").first
+        assert tile.inner_text() == "0"
+        assert page.locator(".pill").inner_text() == "running"
+        for shard in shards[:2]:
+            assert worker.do(Task(shard, 1)).error is None
+        until(page, "document.querySelector('.tile b').textContent === '12'")
+        page.get_by_role("tab", name="items").click(timeout=30_000)
+        page.get_by_role("searchbox").fill("norm > 0")
+        page.locator("#tables th", has_text="norm").get_by_role("button").click()
+        for shard in shards[2:]:
+            assert worker.do(Task(shard, 1)).error is None
+        lease.release()
+        until(page, "document.querySelector('.pill').textContent === 'complete'")
+        until(page, "document.querySelector('#tables .pager').textContent.includes('of 44')")
+        assert page.get_by_role("searchbox").input_value() == "norm > 0"
+        head = page.locator("#tables th", has_text="norm")
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert trouble == []
+        page.close()
+
+
+def test_watch_refuses(ctd, store, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for args, said in (
+            (["none.zarr"], "none.zarr: no such store"),
+            ([tmp_path], "not a complete ctd store"),
+            ([store.address, "--port", port], f"--port {port}: cannot listen there"),
+            ([store.address, "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
+            ([store.address, "--port", "70000"], "65535"),
+        ):
+            code, _, err = ctd("watch", *args)
+            assert code == 2, err
+            assert said in err.replace("\n", " ")
+            assert "Traceback" not in err
+    with pytest.raises(JobError, match="cannot listen"):
+        Watch(store, host="192.0.2.1")
+
+
+def test_watch_command_serves_until_interrupted(store):
+    command = [sys.executable, "-m", "cluster.cli.main", "watch", store.address]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    url = process.stdout.readline().rpartition(" ")[2].strip()
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert store.address in answer.read().decode()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "no longer watching" in err
+    assert "Traceback" not in err

@@ -1,0 +1,422 @@
+"""What an executor owes to `run_shards`, for all of them; and what only processes can suffer."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import hill
+import numpy as np
+import pytest
+import toy
+from processes import KERNEL, mentioning
+from waiting import until
+
+from cluster.ray.connection import set_environment
+from cluster.ray.executor import RayExecutor
+from cluster.ray.local import LocalRay
+from ctd.batch import Layout, run_items
+from jobs.errors import JobError
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.retry import failed_items
+from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
+from jobs.run.worker import Report, Task
+from jobs.spec.job import RunSettings, parse_job
+from jobs.storage import objects
+from jobs.store.events import read_events
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the job files are, with the user's kernel beside them."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "faulty_kernel.py").write_text(KERNEL)
+    for kernel in (hill, toy):
+        (folder / f"{kernel.__name__}.py").write_text(Path(kernel.__file__).read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ray_address(tmp_path_factory):
+    """A Ray that the executors under test find running; at the end it has lost its workers only."""
+    cache = set_environment({"CTD_CACHE": str(tmp_path_factory.mktemp("cache"))})
+    local = LocalRay(cpus=8)
+    before = set_environment(local.environment)
+    yield local.address()
+    until(lambda: not mentioning(local._folder, "ray::ShardWorker"), "its workers have ended")
+    assert mentioning(local._folder, "raylet")
+    local.stop()
+    until(lambda: not mentioning(local._folder), "it has ended")
+    set_environment(before | cache)
+
+
+@pytest.fixture(scope="module")
+def ray_pool(ray_address):
+    """A Ray executor that all tests share: its two actors take one store after another."""
+    executor = RayExecutor(RunSettings(workers=2), ray_address)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(params=["serial", pytest.param("ray", marks=pytest.mark.ray)])
+def executor(request):
+    if request.param == "ray":
+        return request.getfixturevalue("ray_pool")
+    return SerialExecutor()
+
+
+def make(folder, executor, name, sweep, *, kernel="faulty_kernel", params=None, **run):
+    """A planned store for a job whose shards have one item each, unless `run` says otherwise."""
+    run = {"microbatch": 1, "shard_items": 1, "backoff_s": 0, **run}
+    content = {
+        "kernel": kernel,
+        "params": params or {"tag": f"{name}-{executor.name}"},
+        "sweep": {"grid": sweep},
+        "run": run,
+    }
+    address = str(folder / f"{name}-{executor.name}.zarr")
+    return open_or_create(parse_job(content, name), str(folder), name, address, executor)
+
+
+def attempts(store):
+    return {marker.shard.number: marker.attempt for marker in store.markers()}
+
+
+def errors(store):
+    return [event for event in read_events(store) if event["event"] == "error"]
+
+
+# --- a Ray, found or started ----------------------------------------------------------------------
+# (First in the file: these are about connecting, and the pools below stay connected to their Ray.)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("settings", "address", "text"),
+    [
+        ({}, "127.0.0.1:1", "--address 127.0.0.1:1: no Ray answers there"),
+        ({"cpus_per_worker": 64}, None, "largest node of this Ray has 8 and 0"),
+        ({"gpus_per_worker": 8}, None, "8 GPUs"),
+    ],
+)
+def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
+    executor = RayExecutor(RunSettings(**settings), address or ray_address)
+    with pytest.raises(JobError, match=text):
+        executor.workers()
+    executor.close()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CTD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
+    executor = RayExecutor(RunSettings(workers=3))
+    temporary = executor._local._folder
+    try:
+        store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
+        assert run_shards(store, executor).shards_done == 6
+        assert mentioning(temporary)
+    finally:
+        executor.close()
+    until(lambda: not mentioning(temporary), "it has ended")
+    assert not temporary.exists()
+    assert not (tmp_path / ".ray").exists()
+    assert before == {name: os.environ.get(name) for name in before}
+
+
+# --- all executors --------------------------------------------------------------------------------
+
+
+def test_results_do_not_depend_on_the_executor(executor, folder):
+    rates = np.linspace(-0.5, 0.9, 23)
+    store = make(
+        folder, executor, "same", {"rate": rates.tolist()}, kernel="toy", params={"n_steps": 20},
+        microbatch=2, slots=4, shard_items=6,
+    )  # fmt: skip
+    progress = run_shards(store, executor)
+    assert progress.items_done == 23
+    expected = run_items(
+        toy.kernel, toy.Walk(n_steps=20), {"rate": rates}, layout=Layout(slots=4, microbatch=2)
+    )
+    for name, values in expected.items():
+        assert store.rows(0, name, 0, 23).tobytes() == values.tobytes(), name
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
+    """A population in one worker, on three devices of a core each: the bits of one device alone."""
+    job = {
+        "kernel": "toy",
+        "params": {"n_steps": 24},
+        "sweep": {"samples": 8, "random": {"rate": {"uniform": [-0.5, 0.9]}}},
+        "search": {"method": "population", "metric": "norm", "every": 2, "generations": 3,
+                   "params": {"rate": {"uniform": [-0.5, 0.9]}}},
+        "run": {"microbatch": 1, "cpus_per_worker": 3, "workers": 1, "memory_gb": 3},
+    }  # fmt: skip
+    stores = []
+    spec = parse_job(job, "cores")
+    for executor in (RayExecutor(spec.run, ray_address), SerialExecutor()):
+        try:
+            if executor.name == "ray":
+                assert executor.memory() == 1e9, "each device has a third"
+            address = str(folder / f"cores-{executor.name}.zarr")
+            store = open_or_create(spec, str(folder), "cores", address, executor)
+            assert not run_shards(store, executor).failed
+        finally:
+            executor.close()
+        stores.append(store)
+    layouts = [s.markers()[0].layout for s in stores]
+    assert [(one["devices"], one["slots"]) for one in layouts] == [(3, 3), (1, 8)]
+    for name in stores[0].names(0):
+        first, second = (np.asarray(s.array(0, name)[:]) for s in stores)
+        assert first.tobytes() == second.tobytes(), name
+
+
+def test_progress_counts_items_shards_and_outcomes(executor, folder):
+    heard = []
+    store = make(
+        folder, executor, "counts", {"rate": [0.5, 1e30, 0.1, 1e30, 0.2]}, kernel="toy",
+        params={"n_steps": 5}, shard_items=2,
+    )  # fmt: skip
+    progress = run_shards(store, executor, lambda p: heard.append((p.items_done, p.running_items)))
+    assert (progress.n_items, progress.n_shards, progress.shards_done) == (5, 3, 3)
+    assert progress.outcomes == {"stopped": 3, "diverged": 2}
+    done = [items for items, _ in heard]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert done[-1] == 5
+    assert all(items + running <= 5 for items, running in heard)
+    assert run_shards(store, executor).items_before == 5
+
+
+def test_progress_inside_a_running_shard_is_seen(executor, folder):
+    store = make(folder, executor, "live", {"fault": [5] * 8}, shard_items=8, slots=1)
+    heard = set()
+    run_shards(store, executor, lambda p: heard.add((p.running_items, p.advances)))
+    inside = {(n, advances) for n, advances in heard if 0 < n < 8}
+    # One item on the devices at a time, of one advance each.
+    assert inside <= {(n, (n,)) for n in range(1, 8)}
+    assert len(inside) >= 2, heard
+
+
+def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
+    store = make(folder, executor, "once", {"fault": [0, 2, 0]})
+    progress = run_shards(store, executor)
+    assert progress.failed == {}
+    assert progress.retried == 1
+    assert attempts(store) == {0: 1, 1: 2, 2: 1}
+    (error,) = errors(store)
+    assert error["shard"] == 1
+    assert "this item says no" in error["error"] + error["trace"]
+    assert store.rows(0, "value", 0, 3).tolist() == [10, 10, 10]
+
+
+def test_an_item_that_always_fails_is_marked_and_leaves_the_others_alone(executor, folder):
+    store = make(
+        folder, executor, "always", {"fault": [0, 0, 1, 0, 0, 0]}, retries=1, shard_items=4
+    )
+    progress = run_shards(store, executor)
+    assert progress.failed == {}
+    assert list(progress.failed_items) == [2]
+    assert "this item says no" in failed_items(store)[0, 0][0]["trace"]
+    assert store.rows(0, "status", 0, 6).tolist() == [1, 1, 2, 1, 1, 1]
+    np.testing.assert_array_equal(store.rows(0, "value", 0, 6), [10, 10, np.nan, 10, 10, 10])
+
+
+@pytest.mark.parametrize(
+    ("mode", "tries", "text"),
+    [
+        ("hopeless", 1, "bad data"),  # the input is at fault
+        ("stubborn", 2, "Stubborn"),  # an error that can be neither pickled nor printed
+    ],
+)
+def test_a_group_that_cannot_be_loaded_leaves_the_others_alone(executor, folder, mode, tries, text):
+    store = make(folder, executor, mode, {"mode": ["good", mode]}, retries=1)
+    (folder / "armed").touch()
+    try:
+        progress = run_shards(store, executor)
+    finally:
+        (folder / "armed").unlink()
+    assert list(progress.failed) == [1]
+    assert text in progress.failed[1]
+    assert len(errors(store)) == tries
+    assert attempts(store) == {0: 1}
+    assert all("died" not in error for error in errors(store))
+
+
+def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(executor, folder):
+    rates = np.linspace(-0.5, 0.9, 8)
+    params = {"n_steps": 20_000, "n": 100}
+    store = make(
+        folder, executor, "stop", {"rate": rates.tolist()}, kernel="toy", params=params,
+        microbatch=2, slots=4, shard_items=4,
+    )  # fmt: skip
+    stop = Stop()
+    timer = threading.Timer(1.0, stop.ask, ["test"])
+
+    def once_a_shard_runs(progress):
+        # The serial executor runs one as soon as it can; an actor has to get ready first.
+        if not timer.ident and (executor.name == "serial" or executor.silence()):
+            timer.start()
+
+    stopped = run_shards(store, executor, once_a_shard_runs, stop)
+    timer.join()
+    assert stopped.stopped == "test"
+    left_at = [e["error"] for e in read_events(store) if e["event"] == "stopped"]
+    assert left_at
+    assert run_shards(store, executor).stopped is None
+    if any("advances" in text for text in left_at):
+        assert any(marker.resumed_at is not None for marker in store.markers())
+    expected = run_items(
+        toy.kernel, toy.Walk(**params), {"rate": rates}, layout=Layout(slots=4, microbatch=2)
+    )
+    for name, values in expected.items():
+        assert store.rows(0, name, 0, 8).tobytes() == values.tobytes(), name
+
+
+def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder):
+    """A population of 16 in 8 shards on two workers, or one; the bits are those of one shard."""
+    law = {"loguniform": [1e-3, 0.9]}
+    content = {
+        "kernel": "hill", "seed": 5, "params": {"dtype": "float64", "noise": 0.05, "steps": 60},
+        "sweep": {"random": {"rate": law}, "samples": 16},
+        "search": {"method": "population", "metric": "loss", "every": 3, "generations": 9,
+                   "params": {"rate": law}},
+        "run": {"microbatch": 2, "slots": 4, "checkpoint_s": 0, "backoff_s": 0},
+    }  # fmt: skip
+
+    def planned(name, job):
+        address = str(folder / f"{name}-{executor.name}.zarr")
+        return open_or_create(parse_job(job, name), str(folder), name, address, executor)
+
+    whole = planned("whole", content | {"run": content["run"] | {"shard_items": 16}})
+    run_shards(whole, SerialExecutor())
+    content["search"]["spread"] = True
+    store = planned("apart", content | {"run": content["run"] | {"shard_items": 2}})
+    killed = []
+
+    def kill(_):
+        running = list(executor.silence())
+        if (
+            running
+            and not killed
+            and any("/0002/" in k for k in objects.list_keys(store.objects, "run/meetings"))
+        ):
+            killed.append(running[0])
+            executor.kill(running[0])
+
+    assert run_shards(store, executor, kill).failed == {}
+    assert bool(killed) == (executor.name == "ray")
+    for name in [*whole.names(0), "status"]:
+        assert store.rows(0, name, 0, 16).tobytes() == whole.rows(0, name, 0, 16).tobytes(), name
+
+
+def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
+    def start():
+        executor.start(str(folder / "nowhere.zarr"))
+        until(lambda: executor.wait(0.2), "a report")
+
+    with pytest.raises(JobError, match=r"nowhere\.zarr: no such store"):
+        start()
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool(ray_address):
+    """A single worker: what is queued is queued behind what runs."""
+    executor = RayExecutor(RunSettings(workers=1), ray_address)
+    yield executor
+    executor.close()
+
+
+def collect(executor, n):
+    reports = {}
+    deadline = time.monotonic() + 60
+    while len(reports) < n and time.monotonic() < deadline:
+        reports |= {report.shard: report for report in executor.wait(0.5)}
+    return reports
+
+
+@pytest.mark.ray
+def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch):
+    monkeypatch.setattr("cluster.ray.executor.QUEUE_BELOW_S", 600)  # all shards count as short
+    store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
+    shards = list(store.job.plan.shards())
+    pool.start(store.address)
+    until(lambda: pool.wait(0.1) or pool.capacity() == 1, "one worker is left")
+    pool.submit(Task(shards[0]))
+    first = collect(pool, 1)[0]
+    assert pool.capacity() == 2  # one more is queued behind the running one
+    pool.submit(Task(shards[1]))
+    pool.submit(Task(shards[2]))
+    reports = collect(pool, 2)
+    assert reports[1].info["died"] == "killed"
+    assert reports[1].error.startswith("the worker died (killed)")
+    assert reports[1].attempt == 1
+    assert reports[2].error is None
+    assert reports[2].attempt == 1
+    assert reports[2].info["pid"] != first.info["pid"]
+    pool.submit(Task(shards[1], 2))
+    assert collect(pool, 1)[1].error is None
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(3, "worker died (killed)"), (7, "worker died (killed)"), (6, "no advance has ended for")],
+    ids=["exits", "segfault", "hangs"],
+)
+@pytest.mark.slow
+def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, fault, said):
+    store = make(
+        folder, pool, f"kills{fault}", {"fault": [0, 0, fault, 0]}, retries=0, shard_items=4,
+        slots=4, time_limit_s=10 if fault == 6 else None,
+    )  # fmt: skip
+    progress = run_shards(store, pool)
+    assert progress.failed == {}
+    assert list(progress.failed_items) == [2]
+    assert said in progress.failed_items[2]
+    assert store.rows(0, "status", 0, 4).tolist() == [1, 1, 2, 1]
+
+
+@pytest.mark.ray
+def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
+    from ray.exceptions import OutOfMemoryError
+
+    import cluster.ray.executor as module
+
+    store = make(folder, pool, "memory", {"fault": [0]}, retries=1)
+    get = module.ray.get
+
+    def starved(ref):
+        answer = get(ref)
+        if isinstance(answer, Report) and answer.attempt == 1:
+            raise OutOfMemoryError("low on memory")
+        return answer
+
+    monkeypatch.setattr(module.ray, "get", starved)
+    progress = run_shards(store, pool)
+    assert progress.failed == {}
+    assert progress.retried == 1
+    assert attempts(store) == {0: 2}
+    assert [error["died"] for error in errors(store)] == ["oom"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_that_die_at_once_end_the_run(pool, folder):
+    module = folder / "stillborn_kernel.py"
+    sign = folder / "stillborn"
+    module.write_text(f"import os\nif os.path.exists({str(sign)!r}):\n    os._exit(3)\n{KERNEL}")
+    store = make(folder, pool, "stillborn", {"fault": [0]}, kernel="stillborn_kernel")
+    sign.touch()
+    with pytest.raises(JobError, match="no worker could start"):
+        run_shards(store, pool)

@@ -1,0 +1,52 @@
+"""cluster.ray.local: a Ray of our own, where starting it goes wrong."""
+
+import pytest
+
+from cluster.ray import local
+from cluster.ray.local import LocalRay
+from cluster.ray.pool import Pool
+from jobs.errors import JobError
+from jobs.spec.job import RunSettings
+
+# In place of the helper: it fails as often as the file says, each time one less, then says where Ray is.
+HELPER = """
+import json, os, shutil, sys
+from pathlib import Path
+
+assert (Path(sys.argv[1]) / "token").stat().st_mode & 0o777 == 0o600
+left = Path(__file__).with_name("left")
+n, text = left.read_text().split(":", 1)
+if int(n):
+    left.write_text(f"{int(n) - 1}:{text}")
+    shutil.rmtree(sys.argv[1])
+    sys.exit(text)
+print(json.dumps("127.0.0.1:1"), flush=True)
+sys.stdin.read()
+"""
+SLOW = "Exception: The current node timed out during startup."
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    (tmp_path / "helper.py").write_text(HELPER)
+    monkeypatch.setattr(local, "__file__", str(tmp_path / "helper.py"))
+    return lambda failures, text: (tmp_path / "left").write_text(f"{failures}:{text}")
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_ray_that_is_too_slow_is_started_again(helper, failures):
+    helper(failures, SLOW)
+    ray = LocalRay(1)
+    assert ray.address() == ray.address() == "127.0.0.1:1"
+    ray.stop()
+    assert not ray._folder.exists()
+
+
+@pytest.mark.parametrize(("failures", "text"), [(3, SLOW), (1, "no space left")])
+def test_ray_that_does_not_start_is_one_clear_error(helper, failures, text):
+    helper(failures, text)
+    ray = LocalRay(1)
+    with pytest.raises(JobError, match=rf"(?s)did not start.*{text}.*--executor serial"):
+        Pool(RunSettings(), None, ray)
+    ray.stop()
+    assert not ray._folder.exists()

@@ -1,0 +1,175 @@
+"""cluster.profiles and cluster.slurm.script: what a profile may say, and the script that comes of it."""
+
+import json
+import subprocess
+
+import jsonschema
+import pytest
+import yaml
+from places import DATA, EXAMPLES
+
+from cluster.profiles import (
+    LocalProfile,
+    RayProfile,
+    SlurmProfile,
+    load_profile,
+    parse_profile,
+    profile_names,
+    slurm_seconds,
+)
+from cluster.slurm.script import clock, script
+from jobs.errors import JobError
+
+SLURM = {"kind": "slurm", "memory_gb": 8, "time": "4:00:00"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "ctd" / "clusters"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (90, 5400), ("90", 5400), ("1:30", 90), ("4:00:00", 14400), ("2-0", 172800),
+        ("1-02:30", 95400), ("0-00:00:05", 5), ("1-00:00:00", 86400),
+    ],
+)  # fmt: skip
+def test_slurm_seconds(text, seconds):
+    """As sbatch(1) reads --time; and what is written from it is read the same."""
+    assert slurm_seconds(text) == slurm_seconds(clock(seconds)) == seconds
+
+
+def test_time_without_quotes(folder):
+    """YAML 1.1 would read 4:00:00 as 14400, which Slurm would take for minutes."""
+    (folder / "lab.yaml").write_text("kind: slurm\nmemory_gb: 8\ntime: 4:00:00\n")
+    profile = load_profile("lab")
+    assert isinstance(profile, SlurmProfile)
+    assert profile.time_s() == 14400
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "x: kind: local, ray or slurm expected, got None"),
+        ({"kind": "slrm"}, "x: kind: local, ray or slurm expected, got 'slrm'"),
+        ({**SLURM, "partiton": "gpu"}, "x: partiton: unknown field; did you mean 'partition'?"),
+        ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
+        ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
+        ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s leave nothing of the time limit, 60 s"),
+        ({**SLURM, "gpus": "two"}, "x: gpus: a number, or type:number such as a100:2, expected"),
+        ({**SLURM, "sbatch": ["exclude=n13"]}, "x: sbatch: 'exclude=n13': an option of sbatch"),
+        ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),
+        ({"kind": "ray", "address": "head"}, "x: address: host:port expected, for example"),
+        ({"kind": "ray"}, "x: address: required, but not given"),
+    ],
+)
+def test_bad_profiles(content, said):
+    with pytest.raises(JobError, match=said):
+        parse_profile(content, "x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("environment", {"AWS_SECRET_ACCESS_KEY": "hush"}, "AWS_SECRET_ACCESS_KEY"),
+        ("environment", {"AZURE_STORAGE_ACCOUNT_KEY": "hush"}, "AZURE_STORAGE_ACCOUNT_KEY"),
+        ("setup", ["export AWS_SESSION_TOKEN='hush'"], "AWS_SESSION_TOKEN"),
+        ("sbatch", ["--export=ALL,DB_PASSWORD=hush"], "DB_PASSWORD"),
+    ],
+)
+def test_profile_with_credentials_is_refused_without_repeating_them(field, value, name):
+    with pytest.raises(JobError, match=f"x: {field}: {name}: a profile is written") as refused:
+        parse_profile({**SLURM, field: value}, "x")
+    assert "hush" not in str(refused.value)
+
+
+def test_profile_may_say_where_credentials_are():
+    setup = [
+        'export AWS_SECRET_ACCESS_KEY="$(pass show lab)"',
+        "export RAY_AUTH_TOKEN_PATH=/a/token",
+    ]
+    environment = {"AWS_PROFILE": "lab", "AWS_WEB_IDENTITY_TOKEN_FILE": "/a/token"}
+    assert parse_profile({**SLURM, "setup": setup, "environment": environment}, "x").setup == setup
+
+
+def test_profiles_by_name(folder, tmp_path):
+    (folder / "gpu.yaml").write_text("{kind: ray, address: 'head:6379'}")
+    assert profile_names() == ["gpu", "local"]
+    assert load_profile("local") == LocalProfile(kind="local")
+    assert load_profile(str(folder / "gpu.yaml")) == load_profile("gpu")
+    ray = load_profile("gpu")
+    assert isinstance(ray, RayProfile)
+    assert ray.dashboard_url() == "http://head:8265"
+    with pytest.raises(JobError, match=r"(?s)cluster 'gpus': .*did you mean 'gpu'\?"):
+        load_profile("gpus")
+    with pytest.raises(JobError, match="there is no such file"):
+        load_profile(str(tmp_path / "none.yaml"))
+
+
+def test_script_is_shell_and_says_what_was_asked(tmp_path):
+    profile = SlurmProfile(
+        kind="slurm", partition="gpu", account="neuro", qos="long", constraint="a100", nodes=2, cpus=8,
+        gpus="a100:4", memory_gb=64, time="1-12:00:00", sbatch=["--exclude=n13"], modules=["cuda/12.4"],
+        setup=["source '/opt/my env/bin/activate'"], environment={"XLA_FLAGS": "--a b"},
+        python="/opt/ctd/bin/python", work_dir=str(tmp_path), go_on="chain", max_allocations=7,
+    )  # fmt: skip
+    text = script(profile, "ctd-job", tmp_path / "home", ["ctd", "run", "my job.yaml"])
+    checked = subprocess.run(
+        ["bash", "-n"], input=text, text=True, capture_output=True, check=False
+    )
+    assert checked.stderr == ""
+    options = [line[8:] for line in text.splitlines() if line.startswith("#SBATCH ")]
+    assert options == [
+        "--job-name=ctd-job", "--partition=gpu", "--account=neuro", "--qos=long", "--constraint=a100",
+        "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=8", "--gpus-per-node=a100:4",
+        "--mem=61035M", "--time=1-12:00:00", "--signal=B:USR1@120", "--open-mode=append",
+        f"--output={tmp_path}/home/slurm-%j.out", "--no-requeue", "--exclude=n13",
+    ]  # fmt: skip
+    lines = text.splitlines()
+    order = [
+        lines.index("module load cuda/12.4"),
+        lines.index('export PATH=/opt/ctd/bin:"$PATH"'),
+        lines.index("source '/opt/my env/bin/activate'"),
+        lines.index("export XLA_FLAGS='--a b'"),
+        lines.index("max_allocations=7"),
+        lines.index("go_on=chain"),
+        lines.index(f"export CTD_CACHE={tmp_path}/cache"),
+        lines.index("run=(ctd run 'my job.yaml')"),
+    ]
+    assert order == sorted(order)
+    # By step, and never by what ends other jobs' Ray as well.
+    assert "ray stop" not in [line.split("#")[0].strip() for line in lines]
+    assert profile.n_gpus() == 4
+
+
+def test_script_of_a_small_profile_asks_for_little(tmp_path):
+    profile = SlurmProfile(kind="slurm", memory_gb=1, time=60, work_dir=str(tmp_path / "a b"))
+    text = script(profile, "ctd-job", tmp_path / "a b" / "home", ["ctd"])
+    assert "gpus-per-node" not in text
+    assert "partition" not in text.split("\n\n")[0]
+    assert f'#SBATCH --output="{tmp_path}/a b/home/slurm-%j.out"' in text
+    assert "#SBATCH --requeue" in text
+
+
+@pytest.mark.parametrize("name", ["lab_slurm", "department_ray"])
+def test_profiles_of_the_examples(name):
+    assert load_profile(str(EXAMPLES / "clusters" / f"{name}.yaml")).kind in ("slurm", "ray")
+
+
+def test_kuberay_manifest_fits_its_schema():
+    """And the mounts of every container are volumes of its pod."""
+    schema = json.loads((DATA / "rayjob_schema.json").read_text())
+    manifest = yaml.safe_load((EXAMPLES / "kuberay_rayjob.yaml").read_text())
+    jsonschema.validate(manifest, schema)
+    cluster = manifest["spec"]["rayClusterSpec"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {m["name"] for c in pod["containers"] for m in c["volumeMounts"]} == volumes
+    manifest["spec"]["entryPoint"] = manifest["spec"].pop("entrypoint")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(manifest, schema)

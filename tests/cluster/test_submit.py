@@ -1,0 +1,443 @@
+"""Jobs on a real Ray cluster of two nodes that somebody else started, through the Jobs API."""
+
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import toy
+import yaml
+
+from cluster import checks, versions
+from cluster.profiles import RayProfile
+from cluster.ray import executor as ray_executor
+from cluster.ray import jobs as rayjobs
+from cluster.ray.connection import set_environment
+from cluster.submit import cancel, log_tail, look, submissions, submit
+from jobs.errors import JobError
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import RunSettings, parse_job, read_job
+from jobs.store.store import Store
+
+has_jobs_api = pytest.mark.skipif(
+    importlib.util.find_spec("aiohttp_cors") is None, reason="the Jobs API needs ray[default]"
+)
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """The profile of a Ray with two nodes and a token; nothing of it is left at the end."""
+    with tempfile.TemporaryDirectory(prefix="ctdray-", dir="/tmp") as folder:
+        token = Path(folder) / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        port = free_port()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # These daemons may be children of `uv run`, a cluster's are not.
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "CTD_CACHE": f"{folder}/cache",
+            # The cluster's shell knows nothing of this project.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        common = [
+            "--block",
+            "--object-store-memory=100000000",
+            f"--temp-dir={folder}/r",
+        ]
+        nodes = []
+
+        def start(*arguments):
+            path = Path(f"{folder}/node{len(nodes)}.log")
+            with path.open("w") as log:
+                nodes.append(
+                    subprocess.Popen(
+                        [RAY, "start", *arguments, *common], stdout=log, stderr=log, cwd="/",
+                        env=environment, start_new_session=True,
+                    )
+                )  # fmt: skip
+            end = time.monotonic() + 120
+            while "Ray runtime started" not in path.read_text():
+                assert nodes[-1].poll() is None, path.read_text()
+                assert time.monotonic() < end, path.read_text()
+                time.sleep(0.2)
+
+        try:
+            dashboard = free_port()
+            start(
+                "--head", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}",
+                "--num-gpus=1", f"--dashboard-agent-listen-port={free_port()}",
+                f"--ray-client-server-port={free_port()}",
+            )  # fmt: skip
+            worker = (
+                f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1",
+                f"--dashboard-agent-listen-port={free_port()}",
+            )  # fmt: skip
+            start(*worker, "--num-cpus=2")
+            join = lambda: start(
+                *worker[:2], f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=2", "--num-gpus=2",
+            )  # fmt: skip
+            yield (
+                {
+                    "kind": "ray",
+                    "address": f"127.0.0.1:{port}",
+                    "dashboard": f"http://127.0.0.1:{dashboard}",
+                    "token": str(token),
+                },
+                join,
+            )
+        finally:
+            for node in reversed(nodes):
+                node.terminate()
+            for node in reversed(nodes):
+                try:
+                    node.wait(40)
+                except subprocess.TimeoutExpired:
+                    os.killpg(node.pid, signal.SIGKILL)
+                    node.wait()
+
+
+@pytest.fixture
+def ray_address(ray_cluster):
+    """The fields of its profile."""
+    return ray_cluster[0]
+
+
+@pytest.fixture
+def connected(ray_address):
+    """This process has the cluster's token."""
+    before = set_environment(rayjobs.environment(RayProfile.model_validate(ray_address)))
+    yield ray_address["address"]
+    set_environment(before)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def folder(tmp_path, ray_address):
+    """A job's folder with the user's own kernel; the stores are elsewhere."""
+    (tmp_path / "stores").mkdir()
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(toy.__file__, folder / "my_walk.py")
+    job = {
+        "kernel": "my_walk",
+        "seed": 3,
+        "params": {"n_steps": 7},
+        "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 6]}}},
+        "run": {"shard_items": 2, "slots": 2, "microbatch": 1, "gpus_per_worker": 0},
+        "cluster": {**ray_address, "stores": str(tmp_path / "stores")},
+    }
+    (folder / "walk.yaml").write_text(yaml.safe_dump(job))
+    return folder
+
+
+def wait(address, word, seconds=120):
+    end = time.monotonic() + seconds
+    while True:
+        ((submission, states),) = look(address)
+        text = states[submission.numbers[0]]
+        if text.startswith(word):
+            return text
+        assert time.monotonic() < end, f"{text}\n{log_tail(address)}"
+        assert word == "running" or not text.startswith(("failed", "stopped")), log_tail(address)
+        time.sleep(0.5)
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+def test_submit_ships_project_and_kernel(folder, tmp_path):
+    """Both travel with the job; the results are those of a run here, byte for byte."""
+    submission, _ = submit(folder / "walk.yaml", None)
+    address = str(tmp_path / "stores" / "walk.zarr")
+    assert submission == submissions(address)[0]
+    wait(address, "succeeded")
+    assert sorted(path.name for path in folder.iterdir()) == ["my_walk.py", "walk.yaml"]
+    store = Store.open(address)
+    here = SerialExecutor(1)
+    local = open_or_create(
+        read_job(folder / "walk.yaml"), str(folder), "walk", str(tmp_path / "here.zarr"), here
+    )
+    run_shards(local, here)
+    assert store.done() == local.done() == {0, 1, 2}
+    for name in local.names(0):
+        a, b = np.asarray(local.array(0, name)[:]), np.asarray(store.array(0, name)[:])
+        assert a.tobytes() == b.tobytes(), name
+    # Again: all is done already.
+    submit(folder / "walk.yaml", None)
+    assert Store.open(address).markers() == store.markers()
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["python", "ray", "jax", "ctd"])
+def test_version_mismatch_is_refused(folder, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(rayjobs, "versions", lambda: {**versions.versions(), name: "0.0.1"})
+    with pytest.raises(
+        JobError, match=f"versions differ: {name} is .* there and 0.0.1 here; install"
+    ):
+        submit(folder / "walk.yaml", None)
+    assert not Store.exists(str(tmp_path / "stores" / "walk.zarr"))
+    assert not (tmp_path / "stores" / "walk.zarr").exists()
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+def test_cancel_leaves_it_resumable(folder, tmp_path):
+    content = yaml.safe_load((folder / "walk.yaml").read_text())
+    content["params"]["n_steps"] = 10**9
+    (folder / "walk.yaml").write_text(yaml.safe_dump(content))
+    submit(folder / "walk.yaml", None)
+    address = str(tmp_path / "stores" / "walk.zarr")
+    wait(address, "running")
+    end = time.monotonic() + 60
+    while not Store.exists(address):
+        assert time.monotonic() < end, log_tail(address)
+        time.sleep(0.5)
+    time.sleep(5)
+    ((submission, _),) = look(address)
+    assert cancel(address) == [f"job {submission.numbers[0]}: told to stop"]
+    wait(address, "stopped", 90)
+    assert cancel(address) == []
+    assert Store.open(address).done() == set()
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+def test_clusters_checks_a_ray(folder, tmp_path):
+    content = yaml.safe_load((folder / "walk.yaml").read_text())["cluster"]
+    profile = RayProfile.model_validate(content)
+    lines = {line["check"]: line for line in checks.check(profile)}
+    assert all(line["ok"] for line in lines.values()), lines
+    assert lines["reachable"]["found"] == f"2 nodes at {profile.address}"
+    assert lines["GPUs"]["found"] == "1"
+    assert lines["stores writable"]["found"] == str(tmp_path / "stores")
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+def ctd(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "cluster.cli.main", *arguments], capture_output=True, text=True, check=False,
+        env=os.environ | environment, timeout=180,
+    )  # fmt: skip
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+def test_interactive_driver(folder, tmp_path, ray_address):
+    """ctd run --address, with the token; without it, words."""
+    job = folder / "walk.yaml"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ray_address["token"]}
+    done = ctd("run", str(job), "--address", ray_address["address"], "--json", **token)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["complete"]
+    shutil.rmtree(job.with_suffix(".zarr"))
+    done = ctd("run", str(job), "--address", ray_address["address"], RAY_AUTH_MODE="disabled")
+    assert done.returncode == 2
+    assert "token" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["python", "jax"])
+def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, name):
+    """Python is compared by Ray itself, the others by every worker before it gets work."""
+    if name == "python":
+        monkeypatch.setattr(ray._private.utils, "compute_version_info", lambda: ("2.60.0", "3.9.1"))
+        said = r"(?s)the Ray there cannot be used: .*Python: 3\.9\.1"
+    else:
+        other = {**versions.versions(), "jax": "0.0.1"}
+        monkeypatch.setattr(ray_executor, "versions", lambda: other)
+        said = r"versions differ: jax is .* and 0\.0\.1 here; install the same everywhere"
+    spec = read_job(folder / "walk.yaml")
+    executor = ray_executor.RayExecutor(spec.run, connected)
+    try:
+        where = (str(folder), "walk", str(folder / "x.zarr"))
+        with pytest.raises(JobError, match=said):
+            run_shards(open_or_create(spec, *where, executor), executor)
+    finally:
+        executor.close()
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cluster):
+    """One GPU on the head, none on the second node, two on the one that joins."""
+    environments = lambda executor: ray.get(
+        [s.actor.__ray_call__.remote(lambda _: dict(os.environ)) for s in executor._pool.slots]
+    )
+    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    try:
+        assert executor.workers() == 1  # the cluster has a GPU, and so a worker takes one
+    finally:
+        executor.close()
+    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
+    try:
+        assert executor.workers() == 2
+        shares = environments(executor)
+        assert {e["XLA_PYTHON_CLIENT_MEM_FRACTION"] for e in shares} == {"0.450"}
+        assert {e["CUDA_VISIBLE_DEVICES"] for e in shares} == {"0"}
+        assert {e["NPROC"] for e in shares} == {"1"}
+    finally:
+        executor.close()
+    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0), connected)
+    try:
+        assert executor.workers() == 4
+        spec = read_job(folder / "walk.yaml")
+        store = open_or_create(spec, str(folder), "walk", str(folder / "late.zarr"), executor)
+        executor.start(store.address)
+        ray_cluster[1]()
+        end = time.monotonic() + 120
+        while executor.workers() < 6 or executor.capacity() < 6:
+            executor.wait(timeout=0.5)
+            assert time.monotonic() < end
+        assert not run_shards(store, executor).failed
+    finally:
+        executor.close()
+    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    try:
+        assert executor.workers() == 3
+        nodes = ray.get([slot.actor.node.remote() for slot in executor._pool.slots])
+        found = [
+            (n, e["CUDA_VISIBLE_DEVICES"])
+            for n, e in zip(nodes, environments(executor), strict=True)
+        ]
+        per_node = sorted(sorted(gpu for at, gpu in found if at == node) for node in set(nodes))
+        assert per_node == [["0"], ["0", "1"]]
+    finally:
+        executor.close()
+
+
+# --- without a cluster ------------------------------------------------------------------------------------
+
+
+def write(folder, **changes):
+    job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1, 0.2]}}, **changes}
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in job.items() if v is not None}))
+    return path
+
+
+SLURM = {"kind": "slurm", "memory_gb": 2, "time": 60, "work_dir": "/tmp/ctd-work"}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        (None, "no cluster is given; name one by --cluster NAME, or in the field `cluster`"),
+        ({"kind": "local"}, "is this machine; use ctd run"),
+        ({**SLURM, "nodes": 0}, "cluster: nodes: Input should be greater than 0"),
+        ("nowhere", "cluster 'nowhere': .* does not exist"),
+    ],
+)
+def test_bad_clusters(tmp_path, cluster, said):
+    with pytest.raises(JobError, match=said):
+        submit(write(tmp_path, cluster=cluster), None)
+
+
+def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
+    path = write(tmp_path, cluster=SLURM)
+    done = ctd("submit", str(path), "--dry-run", "--set", "seed=4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=ctd-job\n")
+    home = next(line for line in done.stdout.splitlines() if line.startswith("home="))[5:]
+    assert (
+        f"run=(ctd run {home}/job.yaml --store {tmp_path}/job.zarr --base {tmp_path})"
+        in done.stdout
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["job.yaml"]
+
+
+def test_dry_run_of_a_ray_prints_the_command(tmp_path):
+    path = write(
+        tmp_path, cluster={"kind": "ray", "address": "head:6379", "stores": "s3://bucket/x"}
+    )
+    _, command = submit(path, None, dry_run=True)
+    assert command.startswith('python -m cluster.versions \'{"python"')
+    assert '--store s3://bucket/x/job.zarr --base . --address "$RAY_ADDRESS"' in command
+
+
+def test_file_with_stages_goes_whole(tmp_path):
+    job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1]}}}
+    path = tmp_path / "pipe.yaml"
+    path.write_text(yaml.safe_dump({"stages": {"one": job, "two": job}, "cluster": SLURM}))
+    _, text = submit(path, None, dry_run=True)
+    assert f"--store {tmp_path}/pipe.zarr --base {tmp_path}" in text
+    assert f"home={tmp_path}/pipe.one.zarr/run/submit/" in text
+
+
+def test_store_of_another_job_is_refused(tmp_path, monkeypatch):
+    """Before anything is sent, with the difference."""
+    from cluster.slurm import client as slurm
+
+    monkeypatch.setattr(slurm, "check_partition", lambda profile, where: {})
+    path = write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")})
+    other = parse_job({"kernel": "toy", "seed": 1}, "x")
+    open_or_create(other, str(tmp_path), "x", str(tmp_path / "job.zarr"), SerialExecutor(1))
+    with pytest.raises(JobError, match=r"(?s)job\.zarr: holds another job.*seed: 1 in the store"):
+        submit(path, None)
+    bad = write(
+        tmp_path, params={"n_steps": -1}, cluster={**SLURM, "work_dir": str(tmp_path / "w")}
+    )
+    with pytest.raises(JobError, match="n_steps"):
+        submit(bad, None, store=str(tmp_path / "new.zarr"))
+    assert not (tmp_path / "new.zarr").exists()
+
+
+def test_versions_as_a_script(capsys):
+    assert versions.main([json.dumps(versions.versions())]) == 0
+    assert capsys.readouterr().out.strip() == versions.AGREE
+    assert versions.main([json.dumps({**versions.versions(), "jax": "0.1"})]) == 2
+    assert "versions differ: jax is 0." in capsys.readouterr().out
+    assert versions.main([]) == 0
+    assert json.loads(capsys.readouterr().out) == versions.versions()
+
+
+def test_record_alone_is_no_store(tmp_path):
+    """A store is made beside the record of its submission, and its failure leaves the record."""
+    address = tmp_path / "job.zarr"
+    record = address / "run" / "submit" / "x" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert not Store.exists(str(address))
+    spec = parse_job({"kernel": "toy", "sweep": {"grid": {"rate": [0.1]}}}, "x")
+    broken = pytest.MonkeyPatch()
+    with broken.context() as patch:
+        patch.setattr(
+            "jobs.store.creation.consolidate", lambda store: (_ for _ in ()).throw(OSError("full"))
+        )
+        with pytest.raises(JobError, match="full"):
+            open_or_create(spec, str(tmp_path), "x", str(address), SerialExecutor(1))
+    assert record.exists()
+    assert not Store.exists(str(address))
+    store = open_or_create(spec, str(tmp_path), "x", str(address), SerialExecutor(1))
+    assert store.done() == set()
+    assert record.exists()

@@ -1,0 +1,175 @@
+"""Cells against torch, NumPy and finite differences; weights that do not fit are refused."""
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from places import DATA
+
+from ctd.cells import CELLS, check_params, get_cell, readout, run, sizes
+
+N, N_IN, N_OUT = 6, 3, 2
+
+
+def network(name, key=0, **scales):
+    return get_cell(name).init(jax.random.key(key), N, N_IN, N_OUT, **scales)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def numpy_step(name, w, h, x):
+    """The equations of the cells that torch does not have, written out."""
+    if name == "vanilla":
+        return np.tanh(w["wR"] @ h + w["wI"] @ x + w["bR"])
+    if name == "leaky":
+        return (1 - w["alpha"]) * h + w["alpha"] * (w["wR"] @ np.tanh(h) + w["wI"] @ x + w["bR"])
+    n = len(h)
+    a = w["wRUHX"][:, :n] @ h + w["wRUHX"][:, n:] @ x + w["bRU"]
+    in_update, in_candidate = (0.5, 0.0) if name == "gru" else (0.0, 0.5)
+    r, u = sigmoid(a[:n]), sigmoid(a[n:] + in_update)
+    c = np.tanh(w["wCHX"][:, :n] @ (r * h) + w["wCHX"][:, n:] @ x + w["bC"] + in_candidate)
+    return u * h + (1 - u) * c
+
+
+@pytest.mark.parametrize("name", ["vanilla", "leaky", "gru", "gru_candidate_bias"])
+def test_step_numpy(name):
+    with jax.enable_x64(True):
+        weights = network(name, dtype=jnp.float64)
+        h, x = jax.random.normal(jax.random.key(1), (2, N), jnp.float64)[:, :N]
+        x = x[:N_IN]
+        got = get_cell(name).step(weights, h, x)
+        plain = {k: np.asarray(v) for k, v in weights.items()}
+        np.testing.assert_allclose(
+            got, numpy_step(name, plain, np.asarray(h), np.asarray(x)), 1e-12
+        )
+
+
+def test_gru_conventions_are_one_family():
+    """The bias moves from the candidate to the update gate: the same network, to rounding."""
+    with jax.enable_x64(True):
+        old = network("gru_candidate_bias", dtype=jnp.float64)
+        new = old | {"bC": old["bC"] + 0.5, "bRU": old["bRU"].at[N:].add(-0.5)}
+        inputs = jax.random.normal(jax.random.key(1), (50, N_IN), jnp.float64)
+        states, _ = run(get_cell("gru_candidate_bias"), old, inputs)
+        np.testing.assert_allclose(run(get_cell("gru"), new, inputs)[0], states, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["gru_torch", "lstm"])
+def test_step_torch(name):
+    with jax.enable_x64(True), h5py.File(DATA / "torch_cells.h5") as file:
+        stored = {k: jnp.asarray(v[...]) for k, v in file[name].items()}
+        inputs, start, states = (stored.pop(k) for k in ("inputs", "start", "states"))
+        got, _ = run(get_cell(name), stored, inputs, start)
+        np.testing.assert_allclose(got, states, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gradient_finite_differences(name):
+    """d loss / d weight of a whole trial along random directions, central differences."""
+    with jax.enable_x64(True):
+        cell, weights = get_cell(name), network(name, dtype=jnp.float64)
+        inputs = jax.random.normal(jax.random.key(2), (8, N_IN), jnp.float64)
+        # Central differences err by step^2 |third derivative| and 1e-16 / step: about 1e-9 here.
+        step = 1e-5
+
+        def loss(w):
+            states, outputs = run(cell, w, inputs)
+            return jnp.sum(jnp.sin(outputs)) + jnp.sum(states**2)
+
+        flat, unravel = ravel_pytree(weights)
+        # One random direction for each weight, the others held.
+        blocks = [jnp.full(w.size, k) for k, w in enumerate(unravel(flat).values())]
+        own = jnp.concatenate(blocks) == jnp.arange(len(blocks))[:, None]
+        directions = own * jax.random.normal(jax.random.key(3), flat.shape, jnp.float64)
+        ends = flat + step * jnp.concatenate([directions, -directions])
+
+        @jax.jit
+        def both(flat, ends):
+            of_flat = lambda v: loss(unravel(v))
+            return jax.grad(of_flat)(flat), jax.vmap(of_flat)(ends)
+
+        gradient, losses = both(flat, ends)
+        plus, minus = jnp.split(losses, 2)
+        slopes = directions @ gradient
+        np.testing.assert_allclose(slopes, (plus - minus) / (2 * step), rtol=1e-6, atol=1e-8)
+        assert jnp.all(jnp.abs(slopes) > 1e-3)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_init_shapes_and_scales(name):
+    cell = get_cell(name)
+    weights = cell.init(jax.random.key(0), 200, 50, N_OUT, recurrent_scale=0.5, input_scale=2.0)
+    check_params(name, weights, "here")
+    assert sizes(name, weights) == (200, 50, N_OUT)
+    assert weights["h0"].shape == (cell.state_size(200),)
+    if "wCHX" in weights:
+        recurrent, inputs = weights["wCHX"][:, :200], weights["wCHX"][:, 200:]
+    else:
+        recurrent = weights["wR" if "wR" in weights else "weight_hh"]
+        inputs = weights["wI" if "wI" in weights else "weight_ih"]
+    # At least 10,000 entries: the standard deviation is known to 1 %, bounds are 5 of those.
+    np.testing.assert_allclose(jnp.std(recurrent), 0.5 / 200**0.5, rtol=0.05)
+    np.testing.assert_allclose(jnp.std(inputs), 2.0 / 50**0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_run_is_steps(name):
+    cell, weights = get_cell(name), network(name)
+    inputs = jax.random.normal(jax.random.key(3), (4, N_IN))
+    states, outputs = run(cell, weights, inputs)
+    h = weights["h0"]
+    for t, x in enumerate(inputs):
+        h = cell.step(weights, h, x)
+        np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(outputs[t], readout(cell, weights, h), rtol=1e-5, atol=1e-6)
+
+
+def test_run_without_readout():
+    weights = {k: v for k, v in network("lstm").items() if k not in ("wO", "bO", "h0")}
+    check_params("lstm", weights, "here")
+    states, outputs = run(get_cell("lstm"), weights, jnp.ones((4, N_IN)))
+    assert states.shape == (4, 2 * N)
+    assert outputs.shape == (4, 0)
+    assert sizes("lstm", weights) == (N, N_IN, 0)
+
+
+def test_readout_sees_rates_of_leaky():
+    weights, h = network("leaky"), jnp.linspace(-3, 3, N)
+    expected = weights["wO"] @ np.tanh(h) + weights["bO"]
+    np.testing.assert_allclose(readout(get_cell("leaky"), weights, h), expected, rtol=1e-5)
+
+
+def test_get_cell_unknown():
+    with pytest.raises(ValueError, match=r"cell: 'grru' is unknown; did you mean 'gru'\?"):
+        get_cell("grru")
+
+
+BAD = {
+    "missing": ("gru", lambda w: w.pop("bC"), "here: cell gru lacks bC; found"),
+    "half a readout": ("gru", lambda w: w.pop("bO"), "here: cell gru lacks bO"),
+    "extra": ("vanilla", lambda w: w.update(wX=np.ones(3)), "does not know wX"),
+    "axes": ("vanilla", lambda w: w.update(wR=np.ones(3)), r"here: wR has the shape \(3,\)"),
+    "size": ("gru", lambda w: w.update(bRU=np.ones(5)), r"bRU has the shape \(5,\).*needs \(12,\)"),
+    "state": ("lstm", lambda w: w.update(h0=np.ones(N)), r"h0 has the shape.*needs \(12,\)"),
+    "integers": ("vanilla", lambda w: w.update(bR=np.ones(N, int)), "bR has the type int64"),
+    "nan": ("vanilla", lambda w: w.update(bR=np.full(N, np.nan)), "bR has 6 NaN or infinite"),
+    "inf": ("lstm", lambda w: w["bias_ih"].__setitem__(3, np.inf), r"the first at \(3,\)"),
+}
+
+
+@pytest.mark.parametrize(("name", "spoil", "message"), BAD.values(), ids=BAD)
+def test_check_params_refuses(name, spoil, message):
+    weights = {k: np.array(v) for k, v in network(name).items()}
+    check_params(name, weights, "here")
+    spoil(weights)
+    with pytest.raises(ValueError, match=message):
+        check_params(name, weights, "here")
+
+
+def test_check_params_names_the_right_cell():
+    with pytest.raises(ValueError, match="these are the weights of cell leaky"):
+        check_params("vanilla", network("leaky"), "here")

@@ -1,0 +1,151 @@
+"""ctd.contract: every way to get a kernel wrong is told by function, line and what was expected."""
+
+import sys
+
+import pytest
+
+from ctd.contract import located
+from jobs.errors import JobError
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.store.store import Store
+
+RIGHT = """
+import jax, jax.numpy as jnp
+from ctd.kernel import Kernel, Params, Static, Traced, Var
+
+class P(Params):
+    n: Static[int] = 3
+    rate: Traced[float] = 0.5
+
+def load(inputs):
+    return jnp.ones(inputs.n)
+
+def init(static, shared, traced, key):
+    return {"x": shared, "k": jnp.int32(0)}
+
+def advance(static, shared, traced, key, s):
+    return {"x": traced.rate * s["x"], "k": s["k"] + 1}
+
+def finished(s):
+    return s["k"] >= 5
+
+def result(static, shared, traced, key, s):
+    return {"x": s["x"]}
+
+kernel = Kernel("own", P, {"x": Var(("unit",))}, init, advance, finished, result, load)
+"""
+
+MISTAKES = {
+    "annotation": ("n: Static[int]", "n: int", ["P.n: write its type as Static", "line 5"]),
+    "import": ("import jax,", "import jaxx,", ["cannot be imported", "No module named 'jaxx'"]),
+    "syntax": ("def init(", "def init((", ["cannot be imported: SyntaxError", "line 12"]),
+    "no finished": ("advance, finished, result, load", "advance, result=result", ["'finished'"]),
+    "no kernel": ("kernel = Kernel", "other = Kernel", ["defines no `kernel`"]),
+    "load": ("jnp.ones(inputs.n)", "inputs.m", ["load: AttributeError", "line 10, in load: "]),
+    "init": ("shared, \"k\"", "static.m, \"k\"", ["init: AttributeError", "line 13, in init: "]),
+    "shape": ("traced.rate * s[\"x\"]", "jnp.ones(4)", ["advance: x is float32[3] in the state and float32[4]"]),
+    "dtype": ("traced.rate * s[\"x\"]", "s[\"x\"].astype(\"float16\")", ["advance: x is float32[3] in the state and float16[3]"]),
+    "names": ("\"k\": s[\"k\"] + 1", "\"l\": s[\"k\"]", ["advance: k of the state is not returned"]),
+    "more": ("\"k\": s[\"k\"] + 1", "\"k\": s[\"k\"], \"l\": 1", ["advance: l is not part of the state"]),
+    "structure": ("{\"x\": traced.rate * s[\"x\"], \"k\": s[\"k\"] + 1}", "(s,)", ["advance: "]),
+    "if": ("    return {\"x\": traced", "    if traced.rate > 1: s = s\n    return {\"x\": traced", ["jnp.where or lax.cond", "line 16, in advance: if traced.rate > 1"]),
+    "key": ("s[\"k\"] >= 5", "s[\"kk\"] >= 5", ["finished: KeyError: 'kk'"]),
+    "arguments": ("def finished(s)", "def finished(s, t)", ["finished: TypeError", "'t'"]),
+    "one boolean": ("s[\"k\"] >= 5", "s[\"x\"] >= 5", ["finished: one boolean expected, got bool[3]"]),
+    "a number": ("s[\"k\"] >= 5", "s[\"k\"]", ["finished: one boolean expected, got int32[]"]),
+    "no dict": ("{\"x\": s[\"x\"]}", "s[\"x\"]", ["result: a dict of name -> array expected, got float32[3]"]),
+    "unknown": ("{\"x\": s[\"x\"]}", "{\"y\": s[\"x\"]}", ["result: y is returned, which `dims` does not describe"]),
+    "axes": ("Var((\"unit\",))", "Var()", ["result: x is float32[3], `dims` gives it the axes ()"]),
+    "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
+}  # fmt: skip
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Make the store of a kernel with this source."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = f"contract_{abs(hash(str(tmp_path)))}"
+
+    def made(text):
+        (tmp_path / f"{name}.py").write_text(text)
+        spec = parse_job({"kernel": name, "sweep": {"seeds": 2}}, "job.yaml")
+        address = str(tmp_path / "s.zarr")
+        return open_or_create(spec, str(tmp_path), "job.yaml", address, SerialExecutor(1))
+
+    return made
+
+
+def test_a_kernel_that_is_right_makes_a_store(make):
+    assert make(RIGHT).names(0) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("init", "advance"),
+    [
+        ('{"x": shared, "k": 0}', '{"x": s["x"], "k": s["k"] + jnp.int32(1)}'),
+        ('{"x": jnp.full(3, 0.0), "k": 0}', '{"x": s["x"] * jnp.bfloat16(2), "k": s["k"] + 1}'),
+        ('{"x": shared, "k": 0, "key": key, "none": None}', '{**s, "k": s["k"] + 1}'),
+    ],
+)
+def test_a_state_of_python_numbers_is_right(make, init, advance):
+    text = RIGHT.replace('{"x": shared, "k": jnp.int32(0)}', init)
+    text = text.replace('{"x": traced.rate * s["x"], "k": s["k"] + 1}', advance)
+    store = make(text)
+    run_shards(store, SerialExecutor(1))
+    assert store.done() == {0}
+
+
+def test_a_load_that_fails_in_a_worker_is_tried_again(make):
+    text = RIGHT.replace("def load(inputs):", "CALLS = []\ndef load(inputs):\n    CALLS.append(0)")
+    store = make(
+        text.replace(
+            "    return jnp.ones", "    if len(CALLS) == 2: raise RuntimeError\n    return jnp.ones"
+        )
+    )
+    progress = run_shards(store, SerialExecutor(1))
+    assert (progress.retried, store.done()) == (1, {0})
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_and_nothing_is_made(make, tmp_path, mistake):
+    old, new, said = MISTAKES[mistake]
+    assert RIGHT.count(old) == 1
+    with pytest.raises(JobError) as caught:
+        make(RIGHT.replace(old, new))
+    text = str(caught.value)
+    assert all(part in text for part in said), text
+    assert "site-packages" not in text
+    assert len(text.splitlines()) <= 5
+    assert not Store.exists(str(tmp_path / "s.zarr"))
+
+
+def test_located_of_an_exception_without_text_or_frames():
+    assert located(ValueError()) == "ValueError: "
+
+
+NAMES = {
+    "result with a slash": (('"x": Var', '"a/x": Var'), ('return {"x": s["x"]}', 'return {"a/x": s["x"]}'), "'a/x': a name without / expected"),
+    "result with a dot first": (('"x": Var', '".x": Var'), ('return {"x": s["x"]}', 'return {".x": s["x"]}'), "'.x': a name without / expected"),
+    "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}'), "'numbers.x': .*with packed. or numbers."),
+    "axis like a pack": (('Var(("unit",))', 'Var(("packed.x.entry",))'), "'packed.x.entry': .*with packed. or numbers."),
+    "result like a parameter": (('"x": Var', '"rate": Var'), ('return {"x": s["x"]}', 'return {"rate": s["x"]}'), "result 'rate' has the name of a parameter"),
+    "result like a column of items": (('"x": Var', '"row": Var'), ('return {"x": s["x"]}', 'return {"row": s["x"]}'), "result 'row' has the name"),
+    "parameter like a column of items": (("n: Static[int] = 3", "n: Static[int] = 3\n    group: Static[int] = 3"), "parameter 'group' has the name"),
+    "axis like a column": (("result, load)", 'result, load, coords=lambda inputs, shared: {"item": [1, 2, 3]})'), "axis 'item' has the name of a parameter, or of a column"),
+    "result like its axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"x": [1, 2, 3]})'), "'x' is a result and has coordinates"),
+    "axis of two lengths": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": [1, 2]})'), "axis 'unit' has length 3 in 'x' and 2 in 'the coordinates of unit'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", NAMES)
+def test_names_that_cannot_stand_beside_each_other_in_a_store(make, mistake):
+    *changes, said = NAMES[mistake]
+    text = RIGHT
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    with pytest.raises(JobError, match=said):
+        make(text)

@@ -1,0 +1,171 @@
+"""The kernel contract, over every kernel of ctd, the example's and the tests' own."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from places import EXAMPLES
+from pydantic import ValidationError
+from small import small
+
+from ctd.batch import Layout, precision, program, run_items, traced_columns
+from ctd.kernel import (
+    Data,
+    Kind,
+    Params,
+    Static,
+    Traced,
+    field_kinds,
+    inputs_of,
+    kernel_names,
+    load_kernel,
+    static_of,
+    traced_of,
+)
+
+
+@pytest.fixture(params=sorted({*kernel_names(), "kuramoto", "lyapunov", "toy"}))
+def case(request):
+    return small(request.param)
+
+
+def shapes_of(kernel, params):
+    static = static_of(params)
+    with precision(static):
+        shared = kernel.load(inputs_of(params))
+    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
+    traced = traced_columns(type(params), columns, static.dtype)
+    first = jax.tree.map(lambda leaf: leaf[0], traced)
+    return shared, *program(kernel, static, Layout(2, 2)).abstract(shared, first)
+
+
+def test_contract_results_are_described(case):
+    """Every result has its axes, units and a name; equal axis names have equal lengths."""
+    kernel, params = case
+    _, _, results = shapes_of(kernel, params)
+    lengths = {}
+    for name, shape in results.items():
+        var = kernel.dims[name]
+        assert len(var.axes) == len(shape.shape), name
+        assert var.units, name
+        assert var.long_name, name
+        assert len(set(var.axes)) == len(var.axes), f"{name}: an axis stands twice"
+        for axis, length in zip(var.axes, shape.shape, strict=True):
+            assert lengths.setdefault(axis, length) == length, f"{name}: {axis}"
+    for name in (
+        kernel.coords(inputs_of(params), kernel.load(inputs_of(params))) if kernel.coords else ()
+    ):
+        assert name in lengths
+
+
+def test_contract_names_do_not_collide(case):
+    """Sweep columns and results share one namespace in the store."""
+    kernel, _ = case
+    own = {"item", "status", "group", "row", "seed"}
+    assert not set(kernel.dims) & (set(kernel.Params.model_fields) | own)
+    assert set(kernel.summary) <= set(kernel.reduced)
+    assert ("outcome" in kernel.dims) == bool(kernel.outcomes)
+
+
+def test_contract_static_is_hashable_and_json(case):
+    kernel, params = case
+    assert hash(static_of(params)) == hash(static_of(params))
+    content = json.loads(json.dumps(params.model_dump(mode="json")))
+    assert kernel.Params.model_validate(content) == params
+
+
+def test_contract_every_field_is_explained(case):
+    kernel, _ = case
+    for name, info in kernel.Params.model_fields.items():
+        if name not in ("dtype",) and kernel.name != "toy":
+            assert info.description, f"{kernel.name}.{name}"
+
+
+def test_contract_state_keeps_its_shape(case):
+    """init and advance return one structure: a loop of advances can be compiled."""
+    kernel, params = case
+    shared, state, _ = shapes_of(kernel, params)
+    static = static_of(params)
+    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
+    traced = jax.tree.map(lambda leaf: leaf[0], traced_columns(type(params), columns, static.dtype))
+    with precision(static):
+        key = jax.random.key(0)
+        advance = lambda s, t, z: kernel.advance(static, s, t, key, z)
+        after = jax.eval_shape(advance, shared, traced, state)
+        done = jax.eval_shape(kernel.finished, state)
+    plain = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+    assert plain(after) == plain(state)
+    assert (done.shape, done.dtype) == ((), np.bool_)
+
+
+def test_contract_item_does_not_depend_on_neighbours(case):
+    """Alone or among others, in one microbatch or the next: the same bits, and another id, others."""
+    kernel, params = case
+    traced = {
+        k: np.repeat(np.asarray(v)[None], 5, axis=0) for k, v in traced_of(params)._asdict().items()
+    }
+    several = run_items(kernel, params, traced, layout=Layout(4, 2))
+    alone = run_items(kernel, params, {k: v[:1] for k, v in traced.items()}, layout=Layout(2, 2))
+    for name in alone:
+        assert alone[name][0].tobytes() == several[name][0].tobytes(), name
+    if kernel.outcomes:
+        assert set(np.unique(several["outcome"])) <= set(range(len(kernel.outcomes)))
+
+
+# --- Params and loading ---------------------------------------------------------------------------
+
+
+def test_params_need_a_kind():
+    with pytest.raises(TypeError, match=r"Bad\.rate: write its type as Static"):
+        type("Bad", (Params,), {"__annotations__": {"rate": float}, "rate": 1.0, "__module__": "m"})
+
+
+def test_params_views_split_by_kind():
+    class Some(Params):
+        n: Static[int] = 3
+        path: Data[str] = "a"
+        rate: Traced[float] = 0.5
+
+    params = Some()
+    assert static_of(params)._asdict() == {"dtype": "float32", "n": 3}
+    assert inputs_of(params)._asdict() == {"dtype": "float32", "n": 3, "path": "a"}
+    assert traced_of(params)._asdict() == {"rate": 0.5}
+    assert field_kinds(Some)["path"] is Kind.DATA
+    with pytest.raises(ValidationError):
+        Some(rats=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("train_rn", "did you mean 'train_rnn'"),
+        ("json", "json.* defines no `kernel`"),
+        ("batch", "'batch' is unknown"),
+        ("decay.py", "dotted path of a module expected, such as 'decay'"),
+        ("../lab/decay", "such as 'decay'"),
+        ("no.such.module", "beside the job file"),
+    ],
+)
+def test_load_kernel_refuses(name, said):
+    with pytest.raises(ValueError, match=said):
+        load_kernel(name)
+
+
+def test_load_kernel_shows_a_users_missing_import(tmp_path, monkeypatch):
+    (tmp_path / "broken_kernel.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        load_kernel("broken_kernel")
+
+
+def test_kernel_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_kernel("toy").name = "other"
+
+
+def test_example_kernel_is_short():
+    """The promise of the README: a kernel of one's own in under 40 lines."""
+    source = EXAMPLES / "kuramoto.py"
+    assert len(source.read_text().splitlines()) < 40

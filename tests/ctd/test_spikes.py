@@ -1,0 +1,190 @@
+"""Spikes that follow a network: rates against NumPy, counts against Poisson's moments, and on to LFADS."""
+
+from functools import reduce
+
+import jax
+import numpy as np
+import pytest
+
+from ctd.batch import run_items
+from ctd.cells import get_cell
+from ctd.data import write_weights
+from ctd.kernel import inputs_of
+from ctd.spikes import Spikes, kernel, load
+from jobs import open_store
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Write a random network's weights; returns (path, weights)."""
+
+    def write(cell="vanilla", n=6, n_in=1, n_out=1):
+        key = jax.random.key(3)
+        weights = get_cell(cell).init(key, n, n_in, n_out, recurrent_scale=1.5, input_scale=2.0)
+        weights = {name: np.asarray(value) for name, value in weights.items()}
+        path = tmp_path / f"{cell}.h5"
+        write_weights(path, weights, cell)
+        return str(path), weights
+
+    return write
+
+
+def make(path, columns=None, **changes):
+    params = Spikes(**{"cell": "vanilla", "weights": path, "dtype": "float64", **changes})
+    return run_items(kernel, params, columns)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def step(cell, w, h, x):
+    """One step in NumPy; (the next state, what follows it)."""
+    if cell == "vanilla":
+        h = np.tanh(w["wR"] @ h + w["wI"] @ x + w["bR"])
+        return h, h
+    if cell == "leaky":
+        h = h + w["alpha"] * (-h + w["wR"] @ np.tanh(h) + w["wI"] @ x + w["bR"])
+        return h, np.tanh(h)
+    h, c = np.split(h, 2)
+    gates = w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"]
+    i, f, g, o = np.split(gates, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return np.concatenate([h, c]), h
+
+
+@pytest.mark.parametrize("initial", ["h0", "line"])
+@pytest.mark.parametrize("cell", ["vanilla", "leaky", "lstm"])
+def test_rates_follow_the_network(network, cell, initial):
+    """In float64, to 1e-12: 25 steps of some ten products each."""
+    path, weights = network(cell)
+    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
+    found = make(path, cell=cell, initial=initial, **sizes)
+    w = {name: value.astype(float) for name, value in weights.items()}
+    for trial in range(3):
+        h = found["eval_initial_states"][0, trial]
+        assert np.array_equal(h, w["h0"]) == (initial == "h0")
+        for t, x in enumerate(found["eval_inputs"][0, trial]):
+            h, followed = step(cell, w, h, x)
+            np.testing.assert_allclose(found["eval_states"][0, trial, t], h, atol=1e-12)
+            expected = 0.1 * 30 * (followed[:4] + 1) / 2
+            np.testing.assert_allclose(found["eval_rates"][0, trial, t], expected, rtol=1e-12)
+            output = w["wO"] @ followed + w["bO"]
+            np.testing.assert_allclose(found["eval_behavior"][0, trial, t], output, atol=1e-12)
+
+
+def test_initial_line_is_the_state_after_other_trials(network):
+    """In law: seven steps of noise and one without, drawn with NumPy; means and SDs within 5 errors."""
+    path, weights = network()
+    n = 3000
+    found = make(path, initial="line", n_train=1, n_eval=n)["eval_initial_states"][0]
+    rng = np.random.default_rng(0)
+    w = {name: value.astype(float) for name, value in weights.items()}
+    b = 0.02 * (rng.standard_normal((n, 1)) - 0.5)
+    noise = np.concatenate([b + 0.125 * rng.standard_normal((n, 7)), np.zeros((n, 1))], axis=1)
+    expected = np.stack(
+        [reduce(lambda h, x: step("vanilla", w, h, x)[0], xs[:, None], w["h0"]) for xs in noise]
+    )
+    assert len(np.unique(found, axis=0)) == n
+    error = expected.std(0) * (2 / n) ** 0.5
+    assert (abs(found.mean(0) - expected.mean(0)) < 5 * error).all()
+    # The SD of a nearly normal variable is known to SD / sqrt(2 n).
+    assert (abs(found.std(0) - expected.std(0)) < 5 * error).all()
+
+
+def test_counts_are_poisson(network):
+    """Mean and variance within 4 standard errors, given the rates."""
+    path, _ = network()
+    found = make(path, n_train=10, n_eval=200, max_rate=60.0)
+    counts, rates = found["eval"][0].astype(float), found["eval_rates"][0]
+    assert abs(np.sum(counts - rates)) < 4 * np.sqrt(rates.sum())
+    # The fourth central moment of a Poisson count is m + 3 m^2, so (x - m)^2 has variance m + 2 m^2.
+    excess = np.sum((counts - rates) ** 2 - rates)
+    assert abs(excess) < 4 * np.sqrt(np.sum(rates + 2 * rates**2))
+    assert found["train"].shape == (1, 10, 25, 6)
+
+
+def test_items_are_replicates(network):
+    """Another seed or item has other trials; rates scale, their trials stay."""
+    path, _ = network()
+    found = make(path, {"seed": [0, 0, 1], "max_rate": [20.0, 40.0, 20.0]}, n_train=2, n_eval=2)
+    assert len({value.tobytes() for value in found["eval_inputs"]}) == 3
+    assert found["mean_rate"][1] == pytest.approx(2 * found["mean_rate"][0], rel=0.2)
+
+
+def test_no_readout_no_behavior(network):
+    found = make(network(n_out=0)[0], n_train=2, n_eval=2)
+    assert set(kernel.dims) - set(found) == {"train_behavior", "eval_behavior"}
+
+
+def test_counts_that_would_not_fit_are_refused(network):
+    """They have 16 bits; a count clipped without a word would not follow its rate."""
+    with pytest.raises(
+        ValueError, match="max_rate, step_s: 80000 spikes a bin; 60000 are the most"
+    ):
+        Spikes(max_rate=2e6)
+    with pytest.raises(
+        ValueError, match=r"initial: line takes 7 steps of a trial, but .* n_steps = 5"
+    ):
+        Spikes(initial="line", task={"name": "integrator", "n_steps": 5})
+    found = make(network()[0], n_train=2, n_eval=20, max_rate=1.5e6)
+    assert 50_000 < found["eval"].max() < 65_535
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights": None}, "weights: a file of the weights of a trained network is needed"),
+        ({"cell": "gru"}, "cell gru lacks"),
+        ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
+        ({"n_units": 7}, "n_units: 7 wanted, the network in .* has 6"),
+    ],
+)
+def test_bad_input(network, changes, said):
+    path, _ = network()
+    with pytest.raises(ValueError, match=said):
+        load(inputs_of(Spikes(**{"cell": "vanilla", "weights": path, **changes})))
+
+
+PIPELINE = """
+stages:
+  train:
+    kernel: train_rnn
+    params: {cell: vanilla, task: integrator, n: 5, n_batches: 4, report_every: 2, batch_size: 4, n_eval: 8}
+  spikes:
+    kernel: spikes
+    params: {cell: vanilla, weights: {stage: train}, n_train: 12, n_eval: 6, initial: line}
+    sweep: {seeds: 2}
+  fit:
+    kernel: lfads
+    params:
+      data: {stage: spikes, part: results}
+      encoder: 4
+      controller: 3
+      generator: 4
+      n_factors: 2
+      batch_size: 4
+      n_batches: 4
+      report_every: 2
+      warm_up: 0
+      kl_ramp: 0
+      n_samples: 2
+      n_metric: 4
+      n_saved: 2
+"""
+
+
+def test_spikes_go_on_to_lfads(command_line, job_file):
+    """A network of one stage, the spikes of the next, a model of each set of trials with all of its truth."""
+    path = job_file(PIPELINE)
+    code, out, err = command_line("run", path, "--executor", "serial")
+    assert code == 0, err + out
+    fitted = open_store(str(path.with_suffix("")) + ".fit.zarr")
+    groups = [fitted[f"results/{group}"] for group in fitted["results"]]
+    assert sum(group.sizes["item"] for group in groups) == 2
+    for group in groups:
+        for name in ("rate_r2", "input_r2", "initial_state_r2", "behavior_r2", "bits_per_spike"):
+            assert np.isfinite(group[name]).all(), name
+    code, out, err = command_line("report", str(path.with_suffix("")) + ".spikes.zarr")
+    assert code == 0, err + out

@@ -1,0 +1,203 @@
+"""`ctd check`: whatever is done to any object of a store is found, and repaired to the same bytes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from failing import Failing, holds
+from stores import JOB, make, tree_bytes
+
+from jobs.errors import JobError
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.run.shards import run_shards
+from jobs.storage import objects
+from jobs.store.store import Store
+
+NOTES = (
+    *("run/events", "run/sums/events"),
+    *("run/gathering", "run/lease", "run/cancel", "run/submit"),
+)
+"""What only says what happened: nothing is made from it."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A store with all that there can be in it: a measured layout, halved slots, a failed item."""
+    path = tmp_path_factory.mktemp("store") / "toy.zarr"
+    job = {**JOB, "run": {"shard_items": 11, "slots": 4, "retries": 0, "backoff_s": 0}}
+    store = make(path, job)
+
+    def fault(task):
+        if task.shard.group == 1 and (task.slots or 4) > 2:
+            return "memory"
+        return task.shard.group == 0 and holds(task, {3}) and "error"
+
+    run_shards(store, Failing(fault))
+    gather(store)
+    assert check(str(path)) == []
+    return store
+
+
+def files(path):
+    return {str(p.relative_to(path)): p.read_bytes() for p in Path(path).rglob("*") if p.is_file()}
+
+
+def damage(path, how, rng):
+    data = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(data[: int(rng.integers(len(data)))])
+    else:
+        at = int(rng.integers(len(data)))
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << rng.integers(8))]) + data[at + 1 :])
+
+
+def every_object(path):
+    return sorted(k for k in files(path) if not k.startswith(NOTES))
+
+
+def recover(path, finished, key, how, seed=0):
+    """Damage an object; find it, repair it, resume; say what else was touched on the way."""
+    shutil.copytree(finished.address, path)
+    damage(path / key, how, np.random.default_rng(seed))
+    assert check(str(path)), f"{key} {how}: not found"
+    before = files(path)
+    check(str(path), repair=True)
+    after = files(path)
+    touched = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+    touched = {k for k in touched if not k.startswith(NOTES)}
+    store = Store.open(str(path))
+    if len(store.done()) < 4:
+        run_shards(
+            store, Failing(lambda task: holds(task, {3}) and task.shard.group == 0 and "error")
+        )
+        gather(store)
+    assert tree_bytes(path) == tree_bytes(finished.address), f"{key} {how}"
+    assert check(str(path)) == []
+    shutil.rmtree(path)
+    return touched
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
+def test_any_damage_to_any_object_is_found_and_repaired(tmp_path, finished, how):
+    """Every object once, at a random place; a repair changes that object and markers, nothing else."""
+    keys = every_object(finished.address)
+    for seed, key in enumerate(keys):
+        touched = recover(tmp_path / "d.zarr", finished, key, how, seed)
+        derived = key.startswith(("gathered", "items", "shards", "zarr.json", "run/sums/gathered"))
+        if not derived:
+            others = {k for k in touched - {key} if not k.startswith("run/done")}
+            assert others == set(), f"{key} {how}"
+            assert len([k for k in touched if k.startswith("run/done")]) <= 1
+
+
+def test_what_other_versions_would_make_otherwise_is_not_written(tmp_path, finished, monkeypatch):
+    """Metadata that do not go with the arrays that are there would be worse than damaged ones."""
+    path, key = tmp_path / "v.zarr", "results/0/zarr.json"
+    shutil.copytree(finished.address, path)
+    damage(path / key, "flipped", np.random.default_rng(4))
+    before = (path / key).read_bytes()
+    with monkeypatch.context() as other:
+        other.setattr("jobs.plan.packing.MOST_OBJECTS", 0)  # as another version may have it
+        findings = {finding.key: finding.cure for finding in check(str(path), repair=True)}
+    assert findings[key].startswith("not made again: these versions")
+    assert (path / key).read_bytes() == before
+    check(str(path), repair=True)
+    assert tree_bytes(path) == tree_bytes(finished.address)
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
+@pytest.mark.parametrize("folder", ["run/events", "run/sums/events"])
+def test_damage_to_what_happened_is_found_and_the_rest_kept(tmp_path, finished, folder, how):
+    path = tmp_path / "e.zarr"
+    shutil.copytree(finished.address, path)
+    (key,) = [key for key in files(path) if key.startswith(folder)]
+    damage(path / key, how, np.random.default_rng(2))
+    assert [finding.key for finding in check(str(path))] == [key]
+    before = files(path)
+    check(str(path), repair=True)
+    after = files(path)
+    changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+    assert all(k.startswith(("run/sums/events", "run/lease")) for k in changed)
+    assert check(str(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "how", "again"),
+    [
+        ("results/0/x/c/1/0", "flipped", {1}),
+        ("results/1/status/c/0", "deleted", {2}),
+        ("run/done/1/000003.json", "truncated", {3}),
+        ("results/0/item/c/0", "flipped", set()),
+        ("run/job.json", "flipped", set()),
+    ],
+)
+def test_only_damaged_shards_are_computed_again(tmp_path, finished, key, how, again):
+    path = tmp_path / "s.zarr"
+    shutil.copytree(finished.address, path)
+    damage(path / key, how, np.random.default_rng(1))
+    found = check(str(path))
+    assert key in [finding.key for finding in found]
+    check(str(path), repair=True)
+    store = Store.open(str(path))
+    assert {0, 1, 2, 3} - store.done() == again
+    executor = Failing(lambda task: False)
+    run_shards(store, executor)
+    assert {task.shard.number for task in executor.seen} == again
+
+
+def test_check_of_a_run_that_is_not_complete_says_so(tmp_path):
+    store = make(tmp_path / "p.zarr")
+    executor = Failing(lambda task: task.shard.number != 2 and "input")
+    run_shards(store, executor)
+    found = check(store.address)
+    assert len(found) == 7
+    assert all("not computed" in finding.what for finding in found)
+
+
+def test_leftovers_are_found_and_removed(tmp_path, finished):
+    path = tmp_path / "l.zarr"
+    shutil.copytree(finished.address, path)
+    left = ["run/checkpoints/0/000001/0", "results/0/x/c/0/0#7", "run/done/0/000000.json#1"]
+    for key in left:
+        (path / key).parent.mkdir(parents=True, exist_ok=True)
+        (path / key).write_bytes(b"half")
+    assert sorted(finding.key for finding in check(str(path))) == sorted(left)
+    check(str(path), repair=True)
+    assert check(str(path)) == []
+    assert not any((path / key).exists() for key in left)
+
+
+def test_a_reader_refuses_a_damaged_object_in_place_of_wrong_numbers(tmp_path, finished):
+    import xarray as xr
+
+    path = tmp_path / "r.zarr"
+    shutil.copytree(finished.address, path)
+    damage(path / "results/0/norm/c/0", "flipped", np.random.default_rng(3))
+    with pytest.raises(ValueError, match="checksum"):
+        xr.open_datatree(path, engine="zarr")["results/0"].norm.load()
+
+
+def test_repair_of_a_store_that_runs_is_refused(tmp_path, finished):
+    from jobs.storage.lease import Lease
+
+    path = tmp_path / "b.zarr"
+    shutil.copytree(finished.address, path)
+    lease = Lease.take(objects.open_objects(str(path)), str(path))
+    with pytest.raises(JobError, match="is being run by"):
+        check(str(path), repair=True)
+    assert check(str(path)) == []
+    lease.release()
+
+
+def test_both_copies_of_the_job_damaged_is_an_error(tmp_path, finished):
+    path = tmp_path / "j.zarr"
+    shutil.copytree(finished.address, path)
+    for name in ("job.json", "job.copy.json"):
+        damage(path / "run" / name, "flipped", np.random.default_rng(5))
+    with pytest.raises(JobError, match=r"run/job\.json and its copy are damaged"):
+        check(str(path))

@@ -1,0 +1,333 @@
+"""jobs.gather.gather and jobs.reduce.group: incremental, restartable, side by side, in bounded memory."""
+
+import dataclasses
+import shutil
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import toy
+from stores import run, tree_bytes
+
+import jobs.reduce.group
+from ctd.rows import blocks
+from jobs import Store, open_store
+from jobs.errors import JobError
+from jobs.gather.check import check
+from jobs.gather.gather import GATHERED, gather, require_rows
+from jobs.gather.settings import set_gather
+from jobs.reduce.group import Columns, GroupResults, reduce_group
+from jobs.run.executor import SerialExecutor
+from jobs.run.worker import Report
+from jobs.storage import objects
+from jobs.store.writer import ShardWriter
+
+MODULE = sys.modules["jobs.gather.gather"]
+"""`jobs.gather.gather` itself is the function."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    store, _ = run(tmp_path_factory.mktemp("gather") / "toy.zarr")
+    gather(store)
+    return store
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The store, which a test may change."""
+    path = tmp_path / "copy.zarr"
+    shutil.copytree(finished.address, path)
+    return Store.open(str(path))
+
+
+@pytest.fixture
+def reduced(monkeypatch):
+    """The groups that are reduced from now on."""
+    seen = []
+
+    def reduce_noted(store, group):
+        seen.append(group)
+        reduce_group(store, group)
+
+    monkeypatch.setattr(MODULE, "reduce_group", reduce_noted)
+    monkeypatch.setattr("jobs.run.worker.reduce_group", reduce_noted)
+    return seen
+
+
+def written(store, since):
+    """Objects that were written after this many nanoseconds."""
+    root = objects.local_path(store.address)
+    return {
+        str(p.relative_to(root))
+        for p in root.rglob("*")
+        if p.is_file() and p.stat().st_mtime_ns > since
+    }
+
+
+def newest(store):
+    root = objects.local_path(store.address)
+    return max(p.stat().st_mtime_ns for p in root.rglob("*"))
+
+
+def forget(store, number):
+    """Take a shard's marker away; returns what puts it back."""
+    shard = list(store.job.plan.shards())[number]
+    key = store._marker(shard)
+    marker = objects.read(store.objects, key)
+    objects.delete(store.objects, key)
+    return lambda: objects.write(store.objects, key, marker)
+
+
+# --- what is reduced, and when ------------------------------------------------------------------------
+
+
+def test_gather_with_nothing_new_writes_nothing(copied, reduced):
+    before = newest(copied)
+    assert gather(copied) == 44
+    assert gather(Store.open(copied.address), SerialExecutor(1)) == 44
+    assert reduced == []
+    assert written(copied, before) == set()
+
+
+def test_gather_reduces_only_groups_with_new_shards(copied, reduced):
+    whole = tree_bytes(copied.address)
+    put_back = forget(copied, 5)  # of group 1
+    assert gather(copied) == 38
+    assert reduced == [1]
+    assert open_store(copied.address)["items"].sizes["item"] == 38
+    put_back()
+    before = newest(copied)
+    assert gather(copied) == 44
+    assert reduced == [1, 1]
+    assert tree_bytes(copied.address) == whole
+    assert not any(key.startswith(("gathered/0", "results")) for key in written(copied, before))
+    assert check(copied.address) == []
+
+
+def test_gather_reduces_again_for_other_settings_and_another_program(copied, reduced, monkeypatch):
+    set_gather(copied, ["top=2"])
+    gather(copied)
+    assert reduced == [0, 1]
+    items = newest(copied)
+    set_gather(copied, ["reductions=[{name: counts}]"])
+    gather(copied)
+    assert reduced == [0, 1]
+    assert "items/item/c/0" not in written(copied, items)
+    monkeypatch.setattr("jobs.reduce.group.program_of", lambda kernel: "another")
+    gather(copied)
+    assert reduced == [0, 1, 0, 1]
+
+
+def test_program_of_follows_the_source_of_reduce(tmp_path, monkeypatch):
+    source = "def reduce(*args):\n    return {}\n"
+    (tmp_path / "lonely_kernel.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    import lonely_kernel
+
+    kernel = dataclasses.replace(toy.kernel, reduce=lonely_kernel.reduce)
+    first = jobs.reduce.group.program_of(kernel)
+    (tmp_path / "another.py").write_text("")  # no package: its neighbours are not its own
+    assert jobs.reduce.group.program_of(kernel) == first
+    (tmp_path / "lonely_kernel.py").write_text(source + "# other\n")
+    assert jobs.reduce.group.program_of(kernel) != first
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 5, 14, 22])
+def test_gather_that_was_ended_is_neither_whole_nor_in_the_way(copied, monkeypatch, at):
+    """Ended at its n-th array: on the next occasion all that it had not finished is made."""
+    whole = tree_bytes(copied.address)
+    set_gather(copied, ["top=2"])
+    put_back = forget(copied, 6)
+    gather(copied)
+    set_gather(copied, ["top=3"])
+    put_back()
+    left, put = [at], jobs.reduce.group.put_array
+
+    def ended(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        put(*args)
+
+    monkeypatch.setattr("jobs.reduce.group.put_array", ended)
+    monkeypatch.setattr(MODULE, "put_array", ended)
+    with pytest.raises(KeyboardInterrupt):
+        gather(copied)
+    monkeypatch.undo()
+    assert require_rows(copied)["item"].shape == (44,)
+    assert tree_bytes(copied.address) == whole
+    assert check(copied.address) == []
+
+
+def test_gather_waits_for_another_and_sees_what_it_did(copied, reduced):
+    """Two at once: each group is reduced by one of them, and both are right about the items."""
+    whole = tree_bytes(copied.address)
+    for folder in (*GATHERED, "run/sums/gathered"):
+        objects.delete_all(copied.objects, folder)
+    found = []
+    gather_one = lambda: found.append(gather(Store.open(copied.address)))
+    threads = [threading.Thread(target=gather_one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [44, 44, 44]
+    assert reduced == [0, 1]
+    assert tree_bytes(copied.address) == whole
+
+
+def test_tables_are_unsealed_before_anything_of_them_changes(copied, monkeypatch):
+    """Who reads them can tell whether a gather has come between."""
+    sealed = []
+    put = jobs.reduce.group.put_array
+
+    def noted(*args):
+        sealed.append(objects.read(copied.objects, "run/sums/gathered.json") is not None)
+        put(*args)
+
+    monkeypatch.setattr("jobs.reduce.group.put_array", noted)
+    monkeypatch.setattr(MODULE, "put_array", noted)
+    set_gather(copied, ["top=1", "reductions=[{name: counts}]"])
+    gather(copied)
+    assert sealed
+    assert not any(sealed)
+
+
+def test_require_rows_gathers_what_is_behind(copied):
+    put_back = forget(copied, 0)
+    assert require_rows(copied)["item"].shape == (38,)
+    put_back()
+    assert require_rows(copied)["item"].shape == (44,)
+
+
+def test_gather_leaves_out_items_that_failed(copied):
+    """Rows that a marker names as failed with an error are no part of a reduction, but of the items."""
+    shard = next(copied.job.plan.shards())
+    rows = np.arange(shard.start + 1, shard.stop)
+    values = {
+        n: copied.rows(0, n, shard.start, shard.stop)[1:] for n in [*copied.names(0), "status"]
+    }
+    marker = next(m for m in copied.markers() if m.shard.number == 0)
+    ShardWriter(copied).write(replace(marker, without=(shard.start,)), values, rows)
+    assert gather(copied) == 44
+    tree = open_store(copied.address)
+    assert tree["gathered/0"].attrs["items"] == 21
+    assert int((tree["items"].status == 2).sum()) == 1
+
+
+def test_a_reduction_that_fails_is_said_and_the_rest_is_gathered(copied, monkeypatch):
+    def broken(store, group):
+        if group == 0:
+            raise ZeroDivisionError("no such median")
+        reduce_group(store, group)
+
+    set_gather(copied, ["top=1"])
+    monkeypatch.setattr("jobs.run.worker.reduce_group", broken)
+    with pytest.raises(JobError, match="group 0: ZeroDivisionError: no such median"):
+        gather(copied, SerialExecutor(1))
+    monkeypatch.undo()
+    assert open_store(copied.address)["gathered/1"].sizes["place"] == 1
+    gather(copied)
+    assert open_store(copied.address)["gathered/0"].sizes["place"] == 1
+
+
+# --- side by side -------------------------------------------------------------------------------------
+
+
+class Mortal(SerialExecutor):
+    """Its worker dies of the first attempts at some groups."""
+
+    def __init__(self, times):
+        super().__init__(1)
+        self.times = dict(times)
+        self.seen = []
+
+    def submit(self, task):
+        self.seen.append((task.shard.group, task.attempt))
+        super().submit(task)
+
+    def wait(self, timeout):
+        task = self._waiting[0] if self._waiting else None
+        if task and self.times.get(task.shard.group, 0) > 0:
+            self.times[task.shard.group] -= 1
+            self._waiting.pop(0)
+            return [Report(task.shard.number, task.attempt, "the worker died", fault="death")]
+        return super().wait(timeout)
+
+
+def test_groups_are_tried_again_on_another_worker(copied):
+    whole = tree_bytes(copied.address)
+    for folder in GATHERED:
+        objects.delete_all(copied.objects, folder)
+    executor = Mortal({1: 2})
+    gather(copied, executor)
+    assert executor.seen == [(0, 1), (1, 1), (1, 2), (1, 3)]
+    assert tree_bytes(copied.address) == whole
+    set_gather(copied, ["top=2"])
+    with pytest.raises(JobError, match="group 0: the worker died"):
+        gather(copied, Mortal({0: 3}))
+    assert open_store(copied.address)["gathered/1"].sizes["place"] == 2
+
+
+@pytest.mark.ray
+def test_gather_on_ray_is_that_of_one_process(finished, tmp_path):
+    from cluster.ray.connection import set_environment
+    from cluster.ray.executor import RayExecutor
+    from jobs.spec.job import RunSettings
+
+    before = set_environment({"CTD_CACHE": str(tmp_path / "cache")})
+    path = tmp_path / "ray.zarr"
+    shutil.copytree(finished.address, path)
+    store = Store.open(str(path))
+    for folder in (*GATHERED, "run/sums/gathered"):
+        objects.delete_all(store.objects, folder)
+    executor = RayExecutor(RunSettings(workers=2, cpus_per_worker=0.5))
+    try:
+        assert gather(store, executor) == 44
+    finally:
+        executor.close()
+        set_environment(before)
+    assert tree_bytes(path) == tree_bytes(finished.address)
+    assert check(str(path)) == []
+
+
+# --- blocks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_bytes", [1, 100, 300, 1 << 20])
+@pytest.mark.parametrize("chosen", ["all", "some", "none"])
+def test_blocks_are_the_rows_in_order(finished, monkeypatch, block_bytes, chosen):
+    monkeypatch.setattr("jobs.reduce.group.BLOCK_BYTES", block_bytes)
+    rows = {"all": np.ones(22, bool), "none": np.zeros(22, bool)}.get(chosen)
+    if rows is None:
+        rows = np.isin(np.arange(22), [0, 3, 4, 5, 13, 21])
+    results = GroupResults(finished, 0, rows, finished.names(0))
+    found = list(blocks(results, ["x", "norm"]))
+    for name in ("x", "norm"):
+        whole = finished.rows(0, name, 0, 22)[rows]
+        got = [block[name] for block in found]
+        assert all(len(part) for part in got)
+        np.testing.assert_array_equal(np.concatenate(got or [whole[:0]]), whole)
+        np.testing.assert_array_equal(results[name], whole)
+    if block_bytes == 1:  # not even a shard: one at a time
+        assert len(found) == {"all": 4, "some": 3, "none": 0}[chosen]
+
+
+def test_blocks_of_plain_arrays_are_one():
+    values = {"a": np.arange(3), "b": [1, 2, 3]}
+    (block,) = blocks(values, ["a", "b"])
+    np.testing.assert_array_equal(block["a"], [0, 1, 2])
+    np.testing.assert_array_equal(block["b"], [1, 2, 3])
+
+
+def test_columns_answer_for_traced_fields_that_are_not_swept():
+    columns = Columns({"item": np.arange(3), "g": np.ones(3)}, {"g": 9.0, "push": [1.0, 2.0]}, 3)
+    assert list(columns) == ["item", "g"]
+    assert columns["g"].tolist() == [1, 1, 1]
+    assert columns["push"].tolist() == [[1, 2]] * 3
+    assert "push" not in columns
+    with pytest.raises(KeyError):
+        columns["psuh"]

@@ -1,0 +1,192 @@
+"""jobs.plan.layout: items, groups and shards are exact partitions; bad values are refused by name."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import toy
+from hypothesis import given
+from hypothesis import strategies as st
+from places import SUPPORT
+
+from ctd.kernel import Params, Traced, Var, one_shot
+from jobs.errors import JobError
+from jobs.inputs.measure import shapes_and_coords
+from jobs.plan.items import expand
+from jobs.plan.layout import CHUNK_BYTES, Sizes, chunk_shape, lay_out
+from jobs.spec.job import RunSettings, parse_job
+
+SIZES = Sizes(state=100, work=100, result=100, shared=1000)
+
+
+def items_of(sweep, params=None):
+    return expand(
+        parse_job({"kernel": "toy", "params": params or {}, "sweep": sweep}, "job"), toy.kernel
+    )
+
+
+def test_expand_groups_by_static_and_data():
+    sweep = {"grid": {"n": [2, 3], "rate": [0.1, 0.2, 0.3], "offset": [0.0, 1.0]}, "seeds": 2}
+    items = items_of(sweep)
+    assert items.n == 24
+    assert [g.labels for g in items.groups] == [
+        {"n": n, "offset": o} for n in (2, 3) for o in (0.0, 1.0)
+    ]
+    together = np.concatenate([g.items for g in items.groups])
+    assert sorted(together) == list(range(24))
+    for group in items.groups:
+        assert (np.diff(group.items) > 0).all()
+        assert set(items.values("rate", group.items)) == {0.1, 0.2, 0.3}
+        assert group.params.n == group.labels["n"]
+
+
+def test_expand_tuple_columns():
+    items = items_of({"grid": {"push": [[0, 1], [2, 3]]}})
+    np.testing.assert_array_equal(items.values("push", np.arange(2)), [[0, 1], [2, 3]])
+
+
+def test_expand_sweep_list_appends():
+    one = items_of({"grid": {"rate": [0.1, 0.2]}})
+    two = items_of([{"grid": {"rate": [0.1, 0.2]}}, {"grid": {"n_steps": [1, 2, 3]}}])
+    assert two.n == 5
+    np.testing.assert_allclose(two.values("rate", np.arange(2)), one.values("rate", np.arange(2)))
+    np.testing.assert_allclose(two.values("rate", np.arange(2, 5)), 0.5)
+    np.testing.assert_array_equal(two.values("n_steps", np.arange(5)), [10, 10, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("sweep", "params", "said"),
+    [
+        ({"grid": {"rat": [1]}}, {}, "sweep: unknown field 'rat'; did you mean 'rate'?"),
+        ({}, {"rat": 1}, "params: rat: unknown field; did you mean 'rate'?"),
+        ({"grid": {"rate": [0.1]}}, {"rate": 1}, "'rate' is given in params and in sweep"),
+        ({"grid": {"n": [2, 0]}}, {}, "sweep: n: Input should be greater than 0 (given: 0)"),
+        (
+            {"grid": {"n": {"range": 5000}}},
+            {"offset": 1},
+            "sweep: n: Input should be greater than 0",
+        ),
+        ({"grid": {"n": [2, "many"]}}, {}, "valid integer"),
+        ({"grid": {"rate": [0.1, [1, 2]]}}, {}, "rate: Input should be a valid number"),
+        ({"grid": {"rate.x": [1]}}, {}, "'rate' is a number"),
+        (
+            {"grid": {"rate": {"range": 100000}, "n_steps": {"range": 10000}}},
+            {},
+            "1,000,000,000 items",
+        ),
+        ({"grid": {"rate": {"range": 0}}}, {}, "0 items"),
+        ({"grid": {"push": [[0, 1], [1, 2, 3]]}}, {}, "push: tuples of one length expected"),
+    ],
+)
+def test_expand_refuses(sweep, params, said):
+    with pytest.raises(JobError) as caught:
+        items_of(sweep, params)
+    assert said in str(caught.value)
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=5),
+    st.integers(1, 40),
+    st.integers(1, 10**7),
+    st.sampled_from([None, 1, 7, 100]),
+)
+def test_lay_out_partitions(sizes, workers, result, shard_items):
+    """Every row in exactly one shard; shards of a group are whole multiples but for the last."""
+    size = SIZES._replace(result=result)
+    settings = RunSettings(shard_items=shard_items)
+    plan = lay_out([(n, size) for n in sizes], toy.kernel, settings, workers, 10**9)
+    seen = [np.zeros(n, int) for n in sizes]
+    for number, shard in enumerate(plan.shards()):
+        assert shard.number == number
+        seen[shard.group][shard.start : shard.stop] += 1
+        assert shard.start % plan.layouts[shard.group].shard_items == 0
+    assert all((s == 1).all() for s in seen)
+    assert plan.n_shards == number + 1
+    for layout in plan.layouts:
+        assert 1 <= layout.slots <= layout.shard_items
+        if shard_items is None and layout.shard_items * result > CHUNK_BYTES[1]:
+            (chunk,) = chunk_shape((layout.shard_items,), result)
+            assert layout.shard_items % chunk == 0
+            assert chunk == 1 or CHUNK_BYTES[0] <= chunk * result <= CHUNK_BYTES[1]
+
+
+@pytest.mark.parametrize(
+    ("shard", "itemsize", "chunk"),
+    [
+        ((4096, 100), 8, (4096, 100)),  # 3.3 MB: whole
+        ((4096, 5000), 4, (512, 5000)),  # 82 MB: eight, of 10 MB
+        ((64, 300, 200, 50), 4, (1, 300, 200, 50)),  # items of 12 MB: one each
+        ((8, 400, 1000, 100), 4, (1, 40, 1000, 100)),  # items of 160 MB: parts of one
+        ((4877, 1000), 4, (4877, 1000)),  # a prime number of rows, 19.5 MB: rather that than 4 kB
+        ((10, 0), 8, (10, 1)),
+    ],
+)
+def test_chunk_shape_is_of_whole_items_within_bounds(shard, itemsize, chunk):
+    assert chunk_shape(shard, itemsize) == chunk
+    assert all(max(1, n) % k == 0 for n, k in zip(shard, chunk, strict=True))
+
+
+def test_lay_out_gives_every_worker_a_shard():
+    plan = lay_out([(16, SIZES)], toy.kernel, RunSettings(), workers=2, memory=10**9)
+    assert plan.n_shards == 2
+    plan = lay_out([(10**4, SIZES)], toy.kernel, RunSettings(), workers=2, memory=10**9)
+    assert plan.n_shards == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "memory", "said"),
+    [
+        ({}, 1100, "one item takes 200 B beside 1 kB of shared data, 100 B more than the 1.1 kB"),
+        (
+            {"slots": 9},
+            2000,
+            "run.slots: 9 items take 2.8 kB, 800 B more than the 2 kB of a worker; at most 5",
+        ),
+    ],
+)
+def test_lay_out_refuses_what_cannot_fit(settings, memory, said):
+    with pytest.raises(JobError) as caught:
+        lay_out([(10, SIZES)], toy.kernel, RunSettings(**settings), 1, memory)
+    assert said in str(caught.value)
+
+
+def test_lay_out_slots_shrink_to_memory():
+    plan = lay_out([(10, SIZES)], toy.kernel, RunSettings(), 1, 1000 + 3 * 200)
+    assert plan.layouts[0].slots == 3
+
+
+MILLION = """
+import sys, time, resource; sys.path.insert(0, {path!r})
+import toy
+from jobs.plan.items import expand
+from jobs.plan.layout import Sizes, lay_out
+from jobs.spec.job import RunSettings, parse_job
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+sweep = {{"grid": {{"rate": {{"linspace": [0, 0.9, 1000]}}, "n_steps": {{"range": 100}}}}, "seeds": 10}}
+items = expand(parse_job({{"kernel": "toy", "sweep": sweep}}, "job"), toy.kernel)
+plan = lay_out([(items.n, Sizes(8, 8, 8, 8))], toy.kernel, RunSettings(shard_items=100), 1000, 10**9)
+shards = list(plan.shards())
+assert items.n == 10**6 and len(shards) == 10**4
+print(time.perf_counter() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+"""
+
+
+def test_plan_of_a_million_items_is_small():
+    """10^6 items in 10^4 shards: under 500 MB. (benchmarks/plan.py times it: no timing in tests.)"""
+    code = MILLION.format(path=str(SUPPORT))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    _, megabytes = map(float, done.stdout.split())
+    assert megabytes < 500
+
+
+@pytest.mark.parametrize("name", ["gain", "status"])
+def test_result_with_the_name_of_a_column_is_refused(name):
+    class Gain(Params):
+        gain: Traced[float] = 1.0
+
+    run = lambda static, shared, traced, key: {name: traced.gain}
+    kernel = one_shot("gain", Gain, {name: Var()}, run)
+    with pytest.raises(JobError, match=f"kernel gain: result '{name}' has the name of a param"):
+        shapes_and_coords(kernel, Gain(), ".")

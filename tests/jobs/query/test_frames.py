@@ -1,0 +1,109 @@
+"""jobs.query.files: a table written in each format is read back by another reader as it was."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from jobs.errors import JobError
+from jobs.query.files import save_frame
+
+FRAME = pd.DataFrame(
+    {
+        "item": np.array([7, 3, 5], np.uint32),
+        "q": [1.5e-21, np.nan, np.inf],
+        "norm": np.array([1, 2, 3], np.float32) / 7,
+        "stable": [True, False, True],
+        "outcome": ["trained", 'é, "x"', ""],
+        "seed": np.array([2**31 - 1, 0, 2**31], np.int64),
+        "median(q)": [1, 2, 3],
+    }
+)
+
+
+def read_nc(path):
+    with xr.open_dataset(path, engine="scipy") as found:
+        return found.load().to_dataframe().reset_index()
+
+
+READERS = {
+    "csv": lambda path: pd.read_csv(path, keep_default_na=False, na_values={"q": [""]}),
+    "json": lambda path: pd.DataFrame(json.loads(path.read_text())),
+    "parquet": pd.read_parquet,
+    "nc": read_nc,
+}
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_save_and_read_again(tmp_path, ending):
+    path = tmp_path / f"out.{ending}"
+    save_frame(FRAME, path)
+    found = READERS[ending](path)
+    assert set(found.columns) == set(FRAME.columns)
+    for name in FRAME.columns:
+        expected = FRAME[name].to_numpy()
+        if ending == "json" and name == "q":
+            expected = np.array([1.5e-21, np.nan, np.nan])  # JSON has no infinity
+        if name == "outcome":
+            assert found[name].tolist() == expected.tolist()
+        else:
+            # Text has 15 digits, and of float32 as many as it takes to tell its numbers apart.
+            digits = 1e-7 if name == "norm" else 1e-14
+            np.testing.assert_allclose(
+                found[name].to_numpy(float), expected.astype(float), rtol=digits
+            )
+
+
+def test_netcdf_has_the_rows_axis(tmp_path):
+    save_frame(FRAME, tmp_path / "a.nc")
+    grouped = pd.DataFrame({"n": [3, 3], "median(q)": [0.1, 0.2]})
+    save_frame(grouped, tmp_path / "b.nc")
+    with xr.open_dataset(tmp_path / "a.nc") as a, xr.open_dataset(tmp_path / "b.nc") as b:
+        assert a.q.dims == ("item",)
+        assert float(a.q.sel(item=7)) == 1.5e-21
+        assert b.n.dims == ("row",), "3 stands twice: it is no coordinate"
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_save_of_no_rows(tmp_path, ending):
+    path = tmp_path / f"none.{ending}"
+    save_frame(FRAME.head(0), path)
+    assert path.exists()
+
+
+def test_save_splits_complex_columns(tmp_path):
+    save_frame(pd.DataFrame({"z": [1 + 2j, 3 - 4j]}), tmp_path / "z.csv")
+    assert (tmp_path / "z.csv").read_text().splitlines() == ["z.real,z.imag", "1.0,2.0", "3.0,-4.0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("out.xlsx", "ends in .csv, .json, .parquet, .nc expected"),
+        ("out", "ends in .csv"),
+        ("none/out.csv", "there is no folder"),
+        ("folder.csv", "is a folder"),
+    ],
+)
+def test_save_refuses(tmp_path, name, said):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(JobError) as caught:
+        save_frame(FRAME, tmp_path / name)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_save_to_a_full_disk(ending, tmp_path):
+    path = tmp_path / f"full.{ending}"
+    path.symlink_to("/dev/full")
+    with pytest.raises(JobError, match="cannot be written"):
+        save_frame(FRAME, path)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(JobError, match=r"pip install 'ctd\[parquet\]'"):
+        save_frame(FRAME, tmp_path / "out.parquet")

@@ -1,0 +1,240 @@
+"""jobs.query.tree: the tree of a store and what can be asked of it, and a store read without ctd."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from places import EXAMPLES
+from stores import JOB, run
+
+import jobs
+from ctd.cells import get_cell
+from ctd.cells import run as run_cell
+from ctd.data import write_hdf5
+from jobs.errors import JobError
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+
+EXAMPLE = EXAMPLES / "plot_store.py"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    path = tmp_path_factory.mktemp("opened") / "o.zarr"
+    store, _ = run(path, JOB)
+    gather(store)
+    return jobs.open_store(path)
+
+
+def test_open_is_xarrays_own_tree(tree):
+    plain = xr.open_datatree(tree.store.address, engine="zarr")
+    assert isinstance(tree, xr.DataTree)
+    assert tree.groups == plain.groups
+    xr.testing.assert_identical(xr.DataTree(tree.to_dataset(), dict(tree.children)), plain)
+    with pytest.raises(JobError, match="derived from an opened store"):
+        tree.isel(item=0).query("n == 3")
+
+
+def test_open_reads_no_results(tree):
+    for node in jobs.open_store(tree.store.address).subtree:
+        for name, variable in node.data_vars.items():
+            assert not variable.variable._in_memory, f"{node.path}/{name}"
+
+
+def test_select_has_the_matching_items_with_all_results(tree):
+    chosen = tree.select("norm > 2 and push[0] == 1")
+    items = tree.table()
+    expected = items[(items.norm > 2) & (items.push == "[1, -1]")]
+    assert not chosen["results/0"].x.variable._in_memory
+    np.testing.assert_array_equal(chosen["items"].item, expected.item)
+    for group, part in expected.groupby("group"):
+        here, whole = chosen[f"results/{group}"], tree[f"results/{group}"]
+        np.testing.assert_array_equal(here.item, part.item)
+        np.testing.assert_array_equal(here.x, whole.x.sel(item=part.item.to_numpy()))
+        assert here.x.attrs["units"] == "m"
+
+
+def test_select_sorts_limits_and_leaves_empty_groups_out(tree):
+    chosen = tree.select("n == 5", sort="-norm", limit=3)
+    best = tree.table().query("n == 5").sort_values("norm", ascending=False).item[:3]
+    assert chosen["items"].item.values.tolist() == best.tolist()
+    assert chosen["results/1"].item.values.tolist() == best.tolist()
+    assert "results/0" not in chosen
+    assert "results" not in tree.select("norm < 0")
+    with pytest.raises(JobError, match="unknown column 'nrm'; did you mean 'norm'"):
+        tree.select("nrm > 1")
+
+
+def test_query_has_the_words_of_the_command(tree):
+    found = tree.query("n == 3", group_by=["push"], agg="count", sort="-push")
+    assert found.to_numpy().tolist() == [["[1, -1]", 11], ["[0, 0]", 11]]
+    assert len(tree.table("place")) == 6
+
+
+def test_sql_is_answered_by_duckdb(tree):
+    found = tree.sql(
+        'select outcome, "push[0]" as push, count(*) as n, median(norm) as half from items '
+        "where n = 3 group by all order by push"
+    )
+    frame = tree.table()
+    for k, push in enumerate(("[0, 0]", "[1, -1]")):
+        norm = frame[(frame.n == 3) & (frame.push == push)].norm
+        assert found.iloc[k, :3].tolist() == ["stopped", k, 11]
+        assert found.half[k] == pytest.approx(np.median(norm), rel=1e-6)
+    joined = tree.sql(
+        "select i.norm, p.best_norm from items i join place p on i.item = p.best_item"
+    )
+    assert len(joined) == 6
+    assert (joined.norm == joined.best_norm).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("select nrm from items", 'column "nrm" not found'),
+        ("selec 1", "syntax error"),
+        ("select * from read_csv('/etc/passwd')", "Permission Error"),
+        ("copy items to '/tmp/x.csv'", "Permission Error"),
+        ("select * from frame", "does not exist"),  # nor variables of the caller
+        ("set enable_external_access = true", "SQL"),
+        ("-- nothing", "a select expected"),
+    ],
+)
+def test_sql_refuses(tree, text, said):
+    frame = pd.DataFrame({"a": [1]})  # noqa: F841
+    with pytest.raises(JobError) as caught:
+        tree.sql(text)
+    assert said in str(caught.value)
+
+
+def test_sql_without_duckdb_says_what_to_install(tree, monkeypatch):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(JobError, match=r"pip install 'ctd\[sql\]'"):
+        tree.sql("select 1")
+
+
+NETWORKS = """
+import jax
+from ctd.cells import get_cell
+from ctd.kernel import Params, Traced, Var, one_shot
+
+class Network(Params):
+    scale: Traced[float] = 1.0
+
+def run(static, shared, traced, key):
+    cell = get_cell("vanilla")
+    drawn = cell.init(key, 6, 2, 1, recurrent_scale=traced.scale, dtype=static.dtype)
+    return {f"weights.{name}": value for name, value in drawn.items()} | {"size": traced.scale}
+
+axes = get_cell("vanilla").axes
+kernel = one_shot("networks", Network, {f"weights.{n}": Var(a) for n, a in axes.items()} | {"size": Var()}, run)
+"""
+
+
+def test_weights_go_on_in_jax(tmp_path):
+    """A stored network goes into the cell's own functions as it comes, and can be differentiated."""
+    (tmp_path / "networks_kernel.py").write_text(NETWORKS)
+    content = {
+        "kernel": "networks_kernel",
+        "params": {"dtype": "float64"},
+        "sweep": {"grid": {"scale": [0.5, 1.5]}},
+    }
+    executor = SerialExecutor(1)
+    address = str(tmp_path / "t.zarr")
+    store = open_or_create(parse_job(content, "t"), str(tmp_path), "t", address, executor)
+    assert run_shards(store, executor).shards_done == 1
+    tree = jobs.open_store(store.address)
+    weights = tree.weights(1)
+    assert set(weights) == {"wI", "wR", "bR", "wO", "bO", "h0"}
+    assert all(isinstance(value, jax.Array) for value in weights.values())
+    cell, x = get_cell("vanilla"), np.arange(8.0).reshape(4, 2) / 8
+    with jax.enable_x64(True):
+        states, _ = run_cell(cell, weights, jnp.asarray(x))
+        gradient = jax.grad(lambda w: jnp.sum(run_cell(cell, w, jnp.asarray(x))[1]))(weights)
+    stored = {name: tree["results/0"].sel(item=1)[f"weights.{name}"].values for name in weights}
+    h = stored["h0"]
+    for k in range(4):
+        h = np.tanh(stored["wR"] @ h + stored["wI"] @ x[k] + stored["bR"])
+        # float64 sums of six terms.
+        np.testing.assert_allclose(np.asarray(states)[k], h, rtol=1e-12, atol=1e-15)
+    assert states.dtype == np.float64
+    assert gradient["wR"].shape == (6, 6)
+    with pytest.raises(JobError, match="has no item 7"):
+        tree.weights(7)
+
+
+def test_the_data_page_shows_how_a_network_goes_on(tmp_path):
+    params = {
+        "task": "decision",
+        "n": 6,
+        "batch_size": 4,
+        "n_batches": 2,
+        "report_every": 2,
+        "n_eval": 4,
+    }
+    job = {"kernel": "train_rnn", "params": params, "sweep": {"seeds": 4}, "run": {"microbatch": 1}}
+    executor, address = SerialExecutor(1), str(tmp_path / "train.zarr")
+    store = open_or_create(parse_job(job, "t"), str(tmp_path), "t", address, executor)
+    assert not run_shards(store, executor).failed
+    page = (EXAMPLE.parent.parent / "docs" / "data.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found = {}
+    exec(code.replace("train.zarr", address), found)
+    trials, states, outputs = (found[name] for name in ("trials", "states", "outputs"))
+    assert states.shape == (*trials.mask.shape, 6)
+    assert outputs.shape == trials.targets.shape
+    wO, bO = (store.rows(0, f"weights.{name}", 3, 4)[0] for name in ("wO", "bO"))
+    # float32 sums of six terms.
+    np.testing.assert_allclose(outputs, states @ wO.T + bO, atol=1e-5)
+
+
+def test_weights_where_none_are_stored(tree):
+    with pytest.raises(JobError, match="kernel toy stores no weights"):
+        tree.weights(0)
+
+
+@pytest.mark.slow
+def test_example_plots_a_store_with_xarray_and_matplotlib_alone(tmp_path):
+    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, recurrent_scale=0.5)
+    write_hdf5(tmp_path / "net.h5", {name: np.asarray(value) for name, value in weights.items()})
+    content = {
+        "kernel": "fixed_points",
+        "params": {"weights": "net.h5", "n_trials": 4},
+        "sweep": {"grid": {"candidate": {"range": 12}}},
+        "run": {"microbatch": 4, "slots": 8},
+    }
+    executor = SerialExecutor(1)
+    address = str(tmp_path / "p.zarr")
+    store = open_or_create(parse_job(content, "p"), str(tmp_path), "p", address, executor)
+    run_shards(store, executor)
+    gather(store)
+    tree = ast.parse(EXAMPLE.read_text())
+    imported = {
+        a.name.partition(".")[0]
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Import)
+        for a in n.names
+    }
+    assert imported == {"sys", "xarray", "matplotlib"}
+    assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
+    # In an interpreter in which our packages cannot be imported at all.
+    code = (
+        "import sys, runpy; sys.modules.update(dict.fromkeys(('ctd', 'jobs', 'cluster'))); "
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
+    line = [sys.executable, "-W", "error", "-c", code, str(EXAMPLE), address, "plot.png"]
+    found = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    data = (tmp_path / "plot.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert len(data) > 10_000

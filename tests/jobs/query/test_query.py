@@ -1,0 +1,380 @@
+"""jobs.query.query, jobs.query.tables, jobs.query.aggregate: the answers against pandas, the refusals word by word."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stores import JOB, make, run
+
+from jobs.errors import JobError
+from jobs.gather.gather import gather
+from jobs.gather.settings import set_gather
+from jobs.query import readers
+from jobs.query import tables as module
+from jobs.query.aggregate import parse_aggregates
+from jobs.query.columns import as_array, as_column, joined, labelled, order, rank, rows_as_text
+from jobs.query.query import query, table, tables
+from jobs.query.tables import Tables, ask
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.run.worker import Task
+from jobs.spec.job import parse_job
+from jobs.storage import objects
+from jobs.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("query") / "q.zarr", JOB)[0]
+
+
+def test_query_tables(store):
+    assert tables(store) == ["items", "place", "shards"]
+    assert len(table(store, "items")) == 44
+    assert list(table(store, "items").columns[:4]) == ["item", "n", "rate", "push"]
+    assert len(table(store, "place")) == 6
+    assert len(table(store, "shards")) == 8
+
+
+def test_query_filters_and_sorts_as_pandas(store):
+    frame = table(store, "items")
+    expected = frame[(frame.norm > 1) & (frame.n == 3)].sort_values("norm", ascending=False)
+    found = query(store, where="norm > 1 and n == 3", sort="-norm", limit=4)
+    pd.testing.assert_frame_equal(found, expected.head(4).reset_index(drop=True))
+    assert set(found.outcome) == {"stopped"}
+
+
+def test_query_finds_the_table_of_its_columns(store):
+    found = query(store, where="best_norm > 0", columns=["n", "best_item"])
+    assert list(found.columns) == ["n", "best_item"]
+    assert len(found) == 6
+
+
+def test_query_takes_names_as_a_list_or_with_commas(store):
+    listed = query(store, columns=["item", "norm"], sort="norm", limit=3)
+    pd.testing.assert_frame_equal(query(store, columns="item, norm", sort="norm", limit=3), listed)
+    grouped = query(store, group_by=["n"], agg="median(norm), q90(norm)")
+    pd.testing.assert_frame_equal(
+        query(store, group_by="n", agg="median(norm), q90(norm)"), grouped
+    )
+
+
+def test_query_tells_arrays_from_unknown_columns(store):
+    said = r"unknown column 'x': it is an array \(item, component\) and no column; jobs.open_store"
+    with pytest.raises(JobError, match=said):
+        query(store, where="x > 0")
+
+
+def test_query_groups_as_pandas(store):
+    asked = "median(norm), count(item), max(rate), std(norm), q25(norm), quantile(norm, 0.9), mean(norm > 2), count"
+    found = query(store, group_by=["push", "n"], agg=asked, sort="-n, push")
+    assert list(zip(found.n, found.push, strict=True)) == [
+        (n, push) for n in (5, 3) for push in ("[0, 0]", "[1, -1]")
+    ]
+    frame = table(store, "items")
+    for k, row in found.iterrows():
+        norm = frame[(frame.n == row.n) & (frame.push == row.push)].norm.to_numpy(float)
+        expected = {
+            "median(norm)": np.median(norm),
+            "count(item)": 11,
+            "max(rate)": 0.5,
+            "std(norm)": norm.std(ddof=1),
+            "q25(norm)": np.quantile(norm, 0.25),
+            "quantile(norm, 0.9)": np.quantile(norm, 0.9),
+            "mean(norm > 2)": (norm > 2).mean(),
+            "count": 11,
+        }
+        for name, value in expected.items():
+            # float32 results of numbers near 3.
+            assert found[name][k] == pytest.approx(value, rel=1e-6), name
+    whole = query(store, where="n == 3", agg="count, mean(outcome == 'stopped'), count(outcome)")
+    assert whole.to_numpy().tolist() == [[22, 1, 22]]
+    assert query(store, where="norm < 0", agg="count").empty
+    top = query(
+        store, group_by=["rate"], agg="quantile(norm,0.5)", sort="-quantile(norm, 0.5)", limit=2
+    )
+    assert list(top.columns) == ["rate", "quantile(norm, 0.5)"]
+    assert top.iloc[0, 1] > top.iloc[1, 1]
+
+
+def test_query_reads_only_what_is_named(store, monkeypatch):
+    seen = []
+    reader = readers._reader
+    monkeypatch.setattr(
+        readers,
+        "_reader",
+        lambda array: lambda rows: seen.append(array.basename) or reader(array)(rows),
+    )
+    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    asked = {"where": "norm > 1", "sort": "rate", "columns": ["item", "push[1]"]}
+    first = query(store, **asked)
+    assert sorted(seen) == ["item", "norm", "push", "rate"]
+    seen.clear()
+    pd.testing.assert_frame_equal(query(store, **asked), first)
+    assert seen == [], "the second time nothing is read"
+
+
+def test_query_reads_few_rows_alone_and_then_the_column(store, monkeypatch):
+    seen = []
+    reader = readers._reader
+    monkeypatch.setattr(
+        readers,
+        "_reader",
+        lambda array: lambda rows: seen.append((array.basename, rows)) or reader(array)(rows),
+    )
+    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    monkeypatch.setattr(module, "FEW", 2)
+    frame = table(store, "items").sort_values("norm", kind="stable").reset_index(drop=True)
+    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    seen.clear()
+    for limit, read in ((5, ["norm", "steps"]), (5, []), (6, ["steps"]), (7, [])):
+        found = query(store, sort="norm", limit=limit, columns=["steps", "norm"])
+        pd.testing.assert_frame_equal(found, frame[["steps", "norm"]].head(limit))
+        assert [name for name, _ in seen] == read
+        alone = [rows for name, rows in seen if name == "steps"]
+        assert all(isinstance(rows, slice) == (limit == 6) for rows in alone)
+        seen.clear()
+
+
+def test_query_of_a_long_table_goes_in_blocks(store, monkeypatch):
+    """What is asked does not depend on whether the table is held or read in pieces."""
+    asked = [
+        {"where": "norm > 2 or push[0] == 1", "sort": "outcome, -norm", "limit": 9},
+        {"where": "rate > 0", "group_by": ["push"], "agg": "median(norm), count"},
+        {"sort": "-norm", "limit": 3},
+        {"limit": 2},
+        {"where": "norm < 0"},
+    ]
+    expected = [query(store, **words) for words in asked]
+    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    monkeypatch.setattr(module, "BLOCK", 8)
+    for words, frame in zip(asked, expected, strict=True):
+        pd.testing.assert_frame_equal(query(store, **words), frame)
+    assert ask(store, lambda tables: tables["items"]._kept) == {}
+
+
+def test_query_sees_a_new_gather(tmp_path):
+    store, _ = run(tmp_path / "g.zarr", JOB)
+    assert len(query(store, source="place")) == 6
+    set_gather(store, ["top=2"])
+    gather(store)
+    assert len(query(store, source="place")) == 4
+
+
+def test_query_while_the_job_runs(tmp_path):
+    store = make(tmp_path / "w.zarr")
+    with pytest.raises(JobError, match=r"w.zarr: no item has been computed yet; `ctd status`"):
+        query(store)
+    assert query(store, source="place").empty
+    executor = SerialExecutor(1)
+    executor.start(store.address)
+    for k, shard in enumerate(list(store.job.plan.shards())[5:7]):
+        executor.submit(Task(shard))
+        assert executor.wait(0)[0].error is None
+        assert len(query(store, where="n == 5")) == [6, 12][k]
+
+
+def test_query_while_another_process_gathers(tmp_path, monkeypatch):
+    """What was read of half-written tables is no answer; the question is asked again."""
+    store, _ = run(tmp_path / "h.zarr", JOB)
+    other = Store.open(store.address)
+    monkeypatch.setattr(module, "WAIT_S", 0)
+    tried = []
+
+    def question(tables: Tables, upsets: int):
+        found = tables["items"].read("norm")
+        tried.append(len(found))
+        if len(tried) <= upsets:
+            other.array(0, "norm")[...] = 1.0
+            objects.delete(other.objects, "run/sums/gathered.json")
+            gather(other)
+        return found
+
+    assert (ask(store, lambda tables: question(tables, 2))[:22] == 1).all()
+    assert len(tried) == 3
+    with pytest.raises(JobError, match="is gathered by another process; ask again"):
+        ask(store, lambda tables: question(tables, 1000))
+
+
+def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
+    """Another's store is answered from as it was gathered; where it never was, that is said."""
+
+    def denied(store):
+        raise PermissionError(13, "Permission denied")
+
+    store, _ = run(tmp_path / "r.zarr", JOB)
+    monkeypatch.setattr(module, "require_rows", denied)
+    with pytest.raises(JobError, match="has not been gathered, and cannot be written from here"):
+        query(store)
+    gather(store)
+    assert len(query(store)) == 44
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"where": "nrm > 1"}, "unknown column 'nrm'; did you mean 'norm'?"),
+        ({"sort": "-nrm"}, "unknown column 'nrm'; did you mean 'norm'?"),
+        ({"columns": ["nrm"]}, "unknown column 'nrm'; did you mean 'norm'?"),
+        ({"where": "push[2] > 1"}, "unknown column 'push[2]'; did you mean 'push["),
+        ({"source": "itms"}, "table 'itms' unknown; did you mean 'items'?"),
+        ({"where": "norm >"}, "not an expression at column 7"),
+        ({"where": "norm"}, "a condition"),
+        ({"where": "norm > 'a'"}, "text compared with a number at column 8"),
+        ({"where": "__import__('os').system('x')"}, "a call of that kind is not allowed"),
+        ({"group_by": ["n"]}, "go together"),
+        ({"group_by": ["nn"], "agg": "count"}, "unknown column 'nn'"),
+        ({"group_by": ["n"], "agg": "count", "sort": "norm"}, "unknown column 'norm'"),
+        ({"group_by": ["n"], "agg": "median(outcome)"}, "median(outcome): text; only count works"),
+        (
+            {"group_by": ["n"], "agg": "medan(norm)"},
+            "unknown function 'medan'; did you mean 'median'?",
+        ),
+        (
+            {"group_by": ["n"], "agg": "norm"},
+            "function(column) expected, as in median(q) at column 1",
+        ),
+        ({"group_by": ["n"], "agg": "count, q5(norm)"}, "unknown function 'q5'"),
+        ({"group_by": ["n"], "agg": "quantile(norm)"}, "quantile(column, share) expected"),
+        ({"group_by": ["n"], "agg": "quantile(norm, 90)"}, "from 0 to 1 expected"),
+        ({"group_by": ["n"], "agg": "median(norm"}, "'(' was never closed) at column 7"),
+        ({"group_by": ["n"], "agg": "mean(__import__('os'))"}, "function '__import__'"),
+        ({"group_by": ["n"], "agg": "().__class__()"}, "function(column) expected"),
+    ],
+)
+def test_query_refuses(store, asked, said):
+    with pytest.raises(JobError) as caught:
+        query(store, **asked)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("n_steps", ": the job does not sweep it, and all its items have 7"),
+        ("zzz", "; known: "),
+        ("norm desc", "; --sort=-norm sorts by it"),
+        ("norm asc", "; --sort=norm sorts by it"),
+        ("arrived", "; a text is written in quotes, 'arrived'"),
+    ],
+)
+def test_hints_at_what_an_unknown_column_may_mean(store, name, said):
+    with pytest.raises(JobError) as caught:
+        query(store, sort=name)
+    assert said in str(caught.value)
+
+
+def test_aggregates_are_called_as_written():
+    labels = [entry.label for entry in parse_aggregates("q95( x ),quantile(x,.9), mean(a>1)")]
+    assert labels == ["q95(x)", "quantile(x, 0.9)", "mean(a > 1)"]
+
+
+# --- lists and mappings among what is swept -------------------------------------------------------
+
+MAPPED = """
+from ctd.kernel import Params, Static, Traced, Var, one_shot
+from ctd.tasks import AnyTask, Decision
+
+
+class Item(Params):
+    task: Static[AnyTask] = Decision()
+    layers: Static[tuple[int, ...]] = (1,)
+    x: Traced[float] = 0.0
+    push: Traced[tuple[float, ...]] = (0.0, 0.0)
+
+
+def reduce(inputs, shared, columns, results, options):
+    return {"largest": results["y"].max(keepdims=True)}
+
+
+kernel = one_shot(
+    "mapped", Item, {"y": Var()},
+    lambda static, shared, traced, key: {"y": traced.x * static.task.n_steps + traced.push[0]},
+    reduce=reduce, reduced={"largest": Var(("place",))},
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mapped")
+    (folder / "mapped_kernel.py").write_text(MAPPED)
+    grid = {
+        "task": [{"name": "decision", "n_steps": 5}, {"name": "decision", "n_steps": 7}],
+        "layers": [[1, 2], [3]],
+        "x": [1.0, 2.0],
+        "push": [[0.5, 0], [-1, 1e-3]],
+    }
+    spec = parse_job({"kernel": "mapped_kernel", "sweep": {"grid": grid}}, "job")
+    executor = SerialExecutor(1)
+    store = open_or_create(spec, str(folder), "job", str(folder / "m.zarr"), executor)
+    run_shards(store, executor)
+    return store
+
+
+def test_query_mapping_has_columns_of_its_fields(mapped):
+    frame = table(mapped, "items")
+    # Only what differs is shown, and the name.
+    assert [c for c in frame.columns if c.startswith("task")] == ["task.name", "task.n_steps"]
+    assert set(frame["task.name"]) == {"decision"}
+    np.testing.assert_allclose(frame.y, frame.x * frame["task.n_steps"] + [0.5, -1] * 8)
+    found = query(mapped, where="task.n_steps == 7 and task.duration == 1", columns=["y"])
+    assert len(found) == 8
+    groups = query(mapped, group_by=["task.n_steps", "layers"], agg="max(y)", sort="-task.n_steps")
+    assert groups.to_numpy().tolist() == [
+        [7, "[1, 2]", 14.5], [7, "[3]", 14.5], [5, "[1, 2]", 10.5], [5, "[3]", 10.5],
+    ]  # fmt: skip
+    reduced = query(mapped, where="largest > 11", columns=["task.n_steps", "layers[0]"])
+    assert reduced.to_numpy().tolist() == [[7, 1], [7, 3]]
+
+
+def test_query_list_is_text_and_elements(mapped):
+    frame = table(mapped, "items")
+    assert set(frame.push) == {"[0.5, 0]", "[-1, 0.001]"}
+    assert set(frame.layers) == {"[1, 2]", "[3]"}
+    assert len(query(mapped, where="push[1] > 0 and layers[0] == 3")) == 4
+    assert len(query(mapped, where="isnan(layers[1])")) == 8
+    assert len(query(mapped, where="push == '[0.5, 0]'")) == 8
+    with pytest.raises(JobError, match="text compared with a number"):
+        query(mapped, where="push > 0")
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+NUMBERS = st.lists(st.sampled_from([0.0, 1.0, -1.0, 2.5, np.nan, np.inf]), min_size=1, max_size=30)
+
+
+@given(NUMBERS, st.booleans(), st.integers(0, 40))
+def test_order_equals_pandas(values, falling, limit):
+    values = np.asarray(values)
+    second = np.arange(len(values)) % 3
+    frame = pd.DataFrame({"a": values, "b": second})
+    expected = frame.sort_values(["a", "b"], ascending=[not falling, False], kind="stable").index
+    found = order([rank(values, falling), rank(second, True)], limit)
+    assert found.tolist() == expected[:limit].tolist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([3, 0, 255], np.uint8), np.array([True, False, True]), np.array([-5, 2, -(2**63)])],
+)
+def test_rank_falls_without_overflow(values):
+    expected = sorted(range(3), key=lambda k: -int(values[k]))
+    assert order([rank(values, True)]).tolist() == expected
+
+
+def test_columns_of_text():
+    text = labelled(np.array([1, 0, -1, 1]), ["zebra", "ape"])
+    assert as_array(text).tolist() == ["ape", "zebra", "", "ape"]
+    assert order([rank(text, False)]).tolist() == [2, 0, 3, 1]
+    both = joined([text, as_column(["ape", "cat"]), np.array([7])])
+    assert as_array(both).tolist() == ["ape", "zebra", "", "ape", "ape", "cat", "7"]
+
+
+def test_rows_as_text_tells_rows_apart():
+    rows = np.array([[1, 0.1], [1, 0.1 + 1e-12], [np.nan, 2], [1, 0.1]])
+    text = rows_as_text(rows)
+    assert text.codes.tolist() == [0, 1, 2, 0]
+    assert as_array(text)[0] == "[1, 0.1]"

@@ -1,0 +1,103 @@
+"""The table `search` of a searched store, against its arrays row by row and a walk through the ancestors."""
+
+import numpy as np
+import pytest
+from failing import Failing
+from search_jobs import HALVING, POPULATION, changed, results, spread
+from stores import make, run
+
+import jobs
+from jobs.errors import JobError
+from jobs.gather.gather import gather
+from jobs.query.query import query, tables
+from jobs.report.search_plots import descent
+from jobs.run.shards import run_shards
+
+
+def population_rows(found, items):
+    return [
+        (item, g, found["search_metric"][k, g], found["search_parent"][k, g], found["search_rate"][k, g])
+        for k, item in enumerate(items)
+        for g in range(found["search_metric"].shape[1])
+        if found["search_parent"][k, g] >= 0
+    ]  # fmt: skip
+
+
+def halving_rows(found, items):
+    return [
+        (item, rung, found["search_metric"][k, rung])
+        for k, item in enumerate(items)
+        for rung in range(found["search_metric"].shape[1])
+        if rung <= found["search_rung"][k]
+    ]
+
+
+SEARCHES = {
+    "halving": (HALVING, halving_rows, ["item", "rung", "loss"]),
+    "population": (POPULATION, population_rows, ["item", "generation", "loss", "parent", "rate"]),
+}
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+@pytest.mark.parametrize("fails", [None, 4])
+def test_table_has_a_row_for_every_comparison(tmp_path, kind, fails):
+    """An item that failed with an error has none, whatever the fill values of its results are."""
+    job, rows, names = SEARCHES[kind]
+    store = make(tmp_path / "t.zarr", changed(job, "run.retries", 0))
+    bad = lambda task: (
+        fails is not None
+        and task.shard.start <= fails < task.shard.stop
+        and fails not in task.without
+        and "error"
+    )
+    run_shards(store, Failing(bad))
+    found = results(store)
+    items = [k for k in range(len(found["search_metric"])) if k != fails]
+    expected = rows({name: values[items] for name, values in found.items()}, items)
+    frame = jobs.open_store(store.address).table("search")
+    assert list(frame.columns) == names
+    assert len(frame) > len(items)
+    np.testing.assert_array_equal(frame.to_numpy(float), np.array(expected, float))
+
+
+def test_a_member_is_followed_to_its_ancestors(tmp_path):
+    """Over several shards; what docs/search.md does, against the walk that reports draw."""
+    store, _ = run(tmp_path / "p.zarr", spread(POPULATION, 4))
+    tree = jobs.open_store(store.address)
+    members = tree.table("search").set_index(["item", "generation"])
+    best = item = int(tree.query(sort="loss", limit=1).item[0])
+    parents = results(store)["search_parent"]
+    for generation, expected in reversed(list(enumerate(descent(parents, best)))):
+        assert ((item, generation) in members.index) == (expected >= 0)
+        if expected >= 0:
+            assert item == expected
+            item = members.parent[item, generation]
+
+
+def test_table_is_asked_as_every_other(tmp_path):
+    store, _ = run(tmp_path / "q.zarr", POPULATION)
+    gather(store)
+    assert tables(store) == ["items", "search", "shards"]
+    found = query(store, group_by=["generation"], agg="min(loss), count", sort="generation")
+    assert found.attrs["table"] == "search"
+    metric = results(store)["search_metric"]
+    np.testing.assert_array_equal(found["min(loss)"], np.nanmin(metric, axis=0)[: len(found)])
+    some = query(store, source="search", where="item == 3 and parent != item")
+    parents = results(store)["search_parent"][3]
+    assert some.generation.tolist() == np.flatnonzero((parents != 3) & (parents >= 0)).tolist()
+    tree = jobs.open_store(store.address)
+    joined = tree.sql(
+        "select i.item, count(*) as n from items i join search s on i.item = s.item group by all order by 1"
+    )
+    assert joined.n.tolist() == (results(store)["search_parent"] >= 0).sum(axis=1).tolist()
+
+
+def test_the_name_is_taken_where_there_is_a_search(tmp_path):
+    best = {"name": "best", "by": "loss", "k": 1, "table": "search"}
+    job = POPULATION | {"gather": {"reductions": [best]}}
+    with pytest.raises(JobError, match=r"reductions\.0.*search"):
+        make(tmp_path / "r.zarr", job)
+    plain, _ = run(tmp_path / "n.zarr", changed(POPULATION, "search", None))
+    assert "search" not in tables(plain)
+    with pytest.raises(JobError, match="table 'search': this job has no search"):
+        query(plain, source="search")

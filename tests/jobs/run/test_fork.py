@@ -1,0 +1,117 @@
+"""A sweep that has grown: old items are copied, new ones computed, and the whole is as if run at once."""
+
+import numpy as np
+import pytest
+from failing import Failing, holds
+from stores import BASE, JOB, make, run
+
+from jobs.errors import JobError
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.fork import fork
+from jobs.run.prepare import difference, has_grown, open_or_create, reopen
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.store.store import Store
+from jobs.store.writer import ShardWriter
+
+FIRST = JOB["sweep"]
+LINE = {"grid": {"rate": {"linspace": [-0.5, 0.5, 22]}}}
+"""One group: a further sweep over the same field makes it longer."""
+MORE = {"grid": {"n": [3, 7], "rate": [0.1, 0.2, 0.3, 0.4], "push": [[0, 0]]}}
+GROWN = {**JOB, "sweep": [FIRST, MORE]}
+
+
+def forked(path, old, job=GROWN):
+    spec = parse_job(job, "job")
+    return fork(spec, BASE, "job", str(path), Store.open(old.address), SerialExecutor(1))
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "gone", "kept", "total"),
+    [
+        (FIRST, MORE, [], set(range(8)), 10),  # the new items are groups of their own
+        (FIRST, MORE, [2], set(range(8)) - {2}, 10),
+        (LINE, {"grid": {"rate": [0.7, 0.8, 0.9, 1.0]}}, [], {0, 1, 2}, 5),  # the last was not full
+    ],
+)
+def test_fork_keeps_old_shards_and_equals_one_run(tmp_path, first, more, gone, kept, total):
+    grown = {**JOB, "sweep": [first, more]}
+    old, _ = run(tmp_path / "old.zarr", {**JOB, "sweep": first})
+    before = {m.shard.number: m for m in old.markers()}
+    for number in gone:
+        (tmp_path / "old.zarr" / "run" / "done" / "0" / f"{number:06d}.json").unlink()
+    new = forked(tmp_path / "new.zarr", old, grown)
+    assert new.done() == kept
+    executor = Failing(lambda task: False)
+    run_shards(new, executor)
+    assert {task.shard.number for task in executor.seen} == set(range(total)) - kept
+    whole, _ = run(tmp_path / "whole.zarr", grown)
+    assert new.job.plan.layouts[: len(old.job.plan.layouts)] == old.job.plan.layouts
+    for group, n in enumerate(whole.job.plan.group_sizes):
+        for name in [*whole.names(group), "status", "item", "rate"]:
+            values = new.rows(group, name, 0, n)
+            assert values.tobytes() == whole.rows(group, name, 0, n).tobytes(), (group, name)
+    gather(new)
+    assert check(new.address) == []
+    copied = [m for m in new.markers() if m.copied_from is not None]
+    assert len(copied) == len(kept)
+    assert copied[0].seconds == before[0].seconds
+
+
+def test_fork_takes_items_with_errors_along(tmp_path):
+    old = make(tmp_path / "old.zarr", {**JOB, "run": {**JOB["run"], "retries": 0}})
+    run_shards(old, Failing(lambda t: t.shard.group == 1 and holds(t, {8}) and "error"))
+    new = forked(tmp_path / "new.zarr", old)
+    progress = run_shards(new, SerialExecutor(1))
+    assert list(progress.failed_items.values()) == ["error of 5"]
+    assert np.flatnonzero(new.rows(1, "status", 0, 22) == 2).tolist() == [8]
+
+
+def test_fork_that_was_interrupted_goes_on(tmp_path, monkeypatch):
+    old, _ = run(tmp_path / "old.zarr")
+    real, left = ShardWriter.write, [3]
+
+    def dies(self, *args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(self, *args)
+
+    monkeypatch.setattr(ShardWriter, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        forked(tmp_path / "new.zarr", old)
+    monkeypatch.setattr(ShardWriter, "write", real)
+    assert len(forked(tmp_path / "new.zarr", old).done()) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 6}, "seed: 5 in the store, 6 in the job"),
+        ({"params": {"n_steps": 8}}, "n_steps: 7 in the store, 8 in the job"),
+        ({"sweep": [MORE, FIRST]}, "sweep"),
+        ({"sweep": {"grid": {**FIRST["grid"], "n": [3, 5, 7]}}}, "sweep.grid.n"),
+    ],
+)
+def test_fork_refuses_any_other_change_and_shows_it(tmp_path, change, said):
+    old = make(tmp_path / "old.zarr")
+    with pytest.raises(JobError, match="further sweeps at the end") as caught:
+        forked(tmp_path / "new.zarr", old, {**GROWN, **change})
+    assert said in str(caught.value)
+    assert not (tmp_path / "new.zarr").exists()
+
+
+def test_run_over_a_store_whose_sweep_has_grown_names_the_fork(tmp_path):
+    old = make(tmp_path / "old.zarr")
+    spec = parse_job(GROWN, "job")
+    assert has_grown(old.job.spec, spec, old.kernel)
+    assert difference(old.job.spec, spec)
+    written = parse_job(GROWN | {"params": {"n_steps": 7.0, "offset": 0}}, "job")  # a default
+    assert has_grown(old.job.spec, written, old.kernel)
+    longer = JOB | {"sweep": JOB["sweep"] | {"seeds": 2}}
+    with pytest.raises(JobError, match=r"begin a list with it, .*--store NEW --fork .*old\.zarr`"):
+        reopen(parse_job(longer, "job"), old.address)
+    with pytest.raises(JobError, match=r"--store NEW --fork .*old\.zarr` keeps its items"):
+        open_or_create(spec, BASE, "job", old.address, SerialExecutor(1))

@@ -1,0 +1,58 @@
+"""SIGKILL at chosen writes: whatever the last thing was that a process wrote, the next one goes on."""
+
+import pytest
+from killing import killed_at_a_write
+from stores import make, run, tree_bytes
+
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.store.store import Store
+
+JOB = {
+    "kernel": "toy",
+    "params": {"n_steps": 30},
+    "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 24]}}},
+    "run": {"shard_items": 6, "slots": 4, "microbatch": 2, "checkpoint_s": 0},
+}
+
+POINTS = [
+    ("before", "results/0/zarr.json", 1),  # in the midst of making the store
+    ("before", "run/job.json", 1),
+    ("before", "results/0/status/c/1", 1),  # between two arrays of a shard
+    ("before", "run/done/0/000001.json", 1),  # between data and marker
+    (
+        "after",
+        "run/done/0/000001.json",
+        1,
+    ),  # between marker and status: the driver never hears of it
+    ("after", "run/checkpoints", 2),
+    ("before", "items/rate/c/0", 1),  # in the midst of gathering
+    ("before", "run/sums/gathered.json", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    store, _ = run(tmp_path_factory.mktemp("store") / "whole.zarr", JOB)
+    gather(store)
+    return store
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("when", "what", "nth"), POINTS)
+def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
+    path = tmp_path / "k.zarr"
+    killed_at_a_write(path, JOB, when, what, nth)
+    before = len(Store.open(str(path)).done()) if (path / "run" / "job.json").exists() else 0
+    store = make(path, JOB)  # the dead driver's lease does not hold this one up
+    progress = run_shards(store, SerialExecutor(1))
+    gather(store)
+    assert progress.items_before == 6 * before
+    assert progress.items_done == 24
+    if what.startswith("run/done"):
+        assert before == (2 if when == "after" else 1)
+    assert tree_bytes(path) == tree_bytes(whole.address)
+    check(str(path), repair=True)
+    assert check(str(path)) == []

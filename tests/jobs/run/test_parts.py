@@ -1,0 +1,97 @@
+"""jobs.run.partition: drivers that share a store deal its shards out, and do not mix with one that has it all."""
+
+import os
+import socket
+import threading
+
+import pytest
+from places import SUPPORT
+
+from jobs.report.history import history
+from jobs.report.summary import state
+from jobs.run.executor import SerialExecutor
+from jobs.run.partition import Part, open_parts, refuse_mixture
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_parts, run_shards
+from jobs.run.stop import Stop
+from jobs.spec.job import parse_job
+from jobs.storage.lease import Held, Lease
+from jobs.store.events import Events, read_events
+
+BASE = str(SUPPORT)
+JOB = {
+    "kernel": "toy",
+    "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 24]}}},
+    "run": {"shard_items": 2, "slots": 2, "microbatch": 1},
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    address = str(tmp_path / "job.zarr")
+    return open_or_create(parse_job(JOB, "job"), BASE, "job", address, SerialExecutor(1))
+
+
+def test_parts_cover_every_shard_once():
+    parts = [Part(k, 5) for k in range(5)]
+    assert all(sum(shard in part for part in parts) == 1 for shard in range(23))
+
+
+def test_drivers_share_the_shards(store):
+    """Three at once: together they do all, each shard once, and each sees the whole at the end or less."""
+    finished = []
+
+    def drive(first):
+        finished.append(run_parts(store, SerialExecutor(1), first, 6, lambda p: None, Stop()))
+
+    threads = [threading.Thread(target=drive, args=(first,)) for first in (0, 2, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.done() == set(range(12))
+    assert not any(progress.failed for progress in finished)
+    assert max(progress.shards_done for progress in finished) == 12
+    done = [event["shard"] for event in read_events(store) if event["event"] == "done"]
+    assert sorted(done) == list(range(12))
+
+
+def test_held_part_is_left_alone(store):
+    with Lease.take(Part(1, 3).place(store), store.address).held(Stop().ask):
+        progress = run_parts(store, SerialExecutor(1), 0, 3, lambda p: None, Stop())
+        assert store.done() == {shard for shard in range(12) if shard % 3 != 1}
+        assert progress.shards_done == 8
+        with pytest.raises(Held, match="is being run by process"):
+            run_shards(store, SerialExecutor(1))
+    assert [part.number for part in open_parts(store, 2, 3)] == [1]
+    run_shards(store, SerialExecutor(1))
+    assert len(store.done()) == 12
+
+
+def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
+    events = Events(store)
+    events.note("run", host=socket.gethostname(), pid=os.getpid())
+    events.flush()
+    with Lease.take(Part(1, 3).place(store), store.address).held(Stop().ask):
+        found = state(store)
+        assert f"process {os.getpid()} of " in found["running"]
+        assert found["stopped"] is None
+        assert [event["event"] for event in history(store)] == ["run"]
+    assert "was killed" in state(store)["stopped"]
+    assert [event["event"] for event in history(store)] == ["run", "killed"]
+
+
+def test_parts_beside_a_driver_of_the_whole(store):
+    with Lease.take(store.objects, store.address).held(Stop().ask):
+        with pytest.raises(Held, match="ctd cancel"):
+            refuse_mixture(store, Part(0, 2))
+        progress = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, Stop())
+    assert progress.shards_done == 0
+
+
+def test_stop_ends_all_parts(store):
+    stop = Stop()
+    stop.ask("test")
+    progress = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, stop)
+    assert progress.stopped == "test"
+    assert progress.shards_done == 0

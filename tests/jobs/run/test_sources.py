@@ -1,0 +1,256 @@
+"""jobs.run.sources: which files a job's results come from, and what happens once they are edited."""
+
+import hashlib
+import importlib
+import sys
+
+import pytest
+from places import ROOT
+from stores import BASE
+
+from ctd.kernel import kernel_names
+from jobs.errors import JobError
+from jobs.run.executor import SerialExecutor
+from jobs.run.fork import fork
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import reconsider, run_shards
+from jobs.run.sources import SourceDiffers, combined, sources_of
+from jobs.run.stop import Stop
+from jobs.spec.job import parse_job
+from jobs.storage import objects
+from jobs.storage.checksums import seal
+from jobs.store.events import read_events
+from jobs.store.manifest import write_job
+from jobs.store.store import Store
+
+KERNEL = """
+from typing import TYPE_CHECKING
+
+import numpy
+import jax.numpy as jnp
+from ctd.kernel import Params, Static, Traced, Var, one_shot
+from {name}_parts import factor
+if TYPE_CHECKING:
+    import {name}_absent
+
+
+class Scale(Params):
+    by: Traced[float] = 1.0
+
+
+def run(static, shared, traced, key):
+    return {{"value": traced.by * factor.FACTOR}}
+
+
+kernel = one_shot("scale", Scale, {{"value": Var()}}, run)
+"""
+SWEEP = {"grid": {"by": [1.0, 2.0, 3.0, 4.0]}}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A user's kernel in a module beside its job, with a package of its own."""
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(KERNEL.format(name=name))
+    parts = tmp_path / f"{name}_parts"
+    parts.mkdir()
+    (parts / "__init__.py").write_text("from . import factor\n")
+    (parts / "factor.py").write_text("FACTOR = 2.0\n")
+    (parts / "unused.py").write_text("raise RuntimeError\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name
+
+
+def job(name, **changes):
+    run = {"shard_items": 2, "slots": 1, "microbatch": 1, "workers": 1}
+    return parse_job({"kernel": name, "sweep": SWEEP, "run": run} | changes, "job")
+
+
+def make(name, folder, store="s.zarr", spec=None):
+    path = str(folder / store)
+    return open_or_create(spec or job(name), str(folder), "job", path, SerialExecutor(1))
+
+
+def edit(folder, name, value):
+    (folder / f"{name}_parts" / "factor.py").write_text(f"FACTOR = {value}\n")
+    forget(name)
+
+
+def forget(name):
+    importlib.invalidate_caches()
+    for module in [m for m in sys.modules if m.startswith(name)]:
+        del sys.modules[module]
+
+
+def test_sources_are_what_the_kernel_imports_of_the_users_and_of_ctd(own, tmp_path):
+    found = sources_of(job(own), str(tmp_path))
+    users = {module for module in found if not module.startswith("ctd")}
+    assert users == {own, f"{own}_parts", f"{own}_parts.factor"}
+    assert {"ctd.kernel", "ctd.batch"} <= found.keys()
+    assert not any(module.split(".")[0] in ("jobs", "cluster", "numpy", "jax") for module in found)
+    text = (tmp_path / f"{own}_parts" / "factor.py").read_bytes()
+    assert found[f"{own}_parts.factor"] == hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_sources_of_every_kernel_are_its_own_modules(name):
+    found = sources_of(parse_job({"kernel": name}, "job"), BASE)
+    folder = ROOT / "ctd" / name
+    files = [folder.with_suffix(".py")] if not folder.is_dir() else folder.glob("*.py")
+    for path in files:
+        module = f"ctd.{name}" + ("" if path.stem in (name, "__init__") else f".{path.stem}")
+        assert found[module] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_sources_have_the_task_that_a_job_names(own, tmp_path):
+    spec = parse_job({"kernel": "train_rnn", "params": {"task": f"{own}_parts.factor.X"}}, "job")
+    assert f"{own}_parts.factor" in sources_of(spec, str(tmp_path))
+
+
+def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path):
+    store = make(own, tmp_path)
+    stop = Stop()
+    run_shards(store, SerialExecutor(1), lambda p: p.shards_done and stop.ask("enough", 0), stop)
+    assert store.done() == {0}
+    edit(tmp_path, own, 5.0)
+    for address in (store.address, make(own, tmp_path).address):
+        with pytest.raises(JobError, match=rf"{own}_parts.factor. For .*--accept-changes"):
+            run_shards(Store.open(address), SerialExecutor(1))
+    objects.write(store.objects, "run/checkpoints/0/000001/x", b"of the old source")
+    reconsider(Store.open(store.address), changes=True)
+    assert not list(objects.list_keys(store.objects, "run/checkpoints"))
+    again = Store.open(store.address)
+    run_shards(again, SerialExecutor(1))
+    assert again.rows(0, "value", 0, 4).tolist() == [2.0, 4.0, 15.0, 20.0]
+    first, second = [marker.source for marker in again.markers()]
+    assert first == combined(store.job.sources) != second == combined(again.job.sources)
+    said = [event["text"] for event in read_events(again) if event["event"] == "decision"]
+    assert said == [f"changed source accepted: {own}_parts.factor"]
+
+
+def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp_path):
+    store = make(own, tmp_path)
+    run_shards(store, SerialExecutor(1))
+    objects.write(store.objects, "run/failed/0/000000.json", seal({"rows": [{"row": 0}]}))
+    edit(tmp_path, own, 5.0)
+    with pytest.raises(JobError, match="has changed since"):
+        reconsider(Store.open(store.address), failed=True)
+    assert store.done() == {0, 1}
+    reconsider(Store.open(store.address), failed=True, changes=True)
+    assert store.done() == {1}
+
+
+def test_a_process_that_has_imported_what_was_edited_since_is_refused(own, tmp_path):
+    store = make(own, tmp_path)
+    (tmp_path / f"{own}_parts" / "factor.py").write_text("FACTOR = 5.0\n")
+    with pytest.raises(JobError, match=r"factor.py: was edited after this process imported it"):
+        run_shards(store, SerialExecutor(1))
+    importlib.reload(sys.modules[f"{own}_parts.factor"])
+    with pytest.raises(JobError, match="has changed since"):
+        run_shards(store, SerialExecutor(1))
+
+
+def test_sources_execute_nothing(own, tmp_path, monkeypatch):
+    (tmp_path / "loud.py").write_text("raise SystemExit('executed')\n")
+    package = tmp_path / "loud_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('executed')\n")
+    (package / "inner.py").write_text("")
+    kernel = tmp_path / f"{own}.py"
+    kernel.write_text(kernel.read_text() + "\ndef late():\n    import loud, loud_package.inner\n")
+    found = sources_of(job(own), str(tmp_path))
+    assert {"loud", "loud_package", "loud_package.inner"} <= found.keys()
+    assert not {"loud", "loud_package"} & sys.modules.keys()
+
+
+def test_sources_are_not_looked_for_in_the_names_of_files():
+    spec = parse_job({"kernel": "lfads", "params": {"data": "jax.h5"}}, "job")
+    assert (
+        sources_of(spec, BASE).keys()
+        == sources_of(parse_job({"kernel": "lfads"}, "job"), BASE).keys()
+    )
+
+
+def test_sources_are_found_where_the_current_folder_is_no_more(own, tmp_path, monkeypatch):
+    here = sources_of(job(own), str(tmp_path))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    assert sources_of(job(own), ".") == here
+    gone.rmdir()  # Ray does so, once the driver of a job has begun
+    assert sources_of(job(own), ".") == here
+
+
+def test_a_kernel_may_be_called_like_a_module_of_ctd(own, tmp_path):
+    (tmp_path / "curves.py").write_text((tmp_path / f"{own}.py").read_text())
+    assert "curves" in sources_of(job("curves"), str(tmp_path))
+    del sys.modules["curves"]
+
+
+def test_another_module_of_the_same_name_is_refused(own, tmp_path):
+    sources_of(job(own), str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    copy = other / f"{own}.py"
+    copy.write_text((tmp_path / f"{own}.py").read_text())
+    sources_of(job(own), str(other))
+    copy.write_text(copy.read_text() + "# another\n")
+    with pytest.raises(JobError, match="this process has another module of that name"):
+        sources_of(job(own), str(other))
+
+
+def test_a_complete_store_of_other_source_is_not_taken_for_the_jobs(own, tmp_path):
+    store = make(own, tmp_path)
+    run_shards(store, SerialExecutor(1))
+    run_shards(make(own, tmp_path), SerialExecutor(1))
+    edit(tmp_path, own, 5.0)
+    with pytest.raises(JobError, match="has changed since"):
+        run_shards(make(own, tmp_path), SerialExecutor(1))
+
+
+def test_a_fork_of_other_source_is_refused(own, tmp_path):
+    store = make(own, tmp_path)
+    run_shards(store, SerialExecutor(1))
+    edit(tmp_path, own, 5.0)
+    grown = job(own, sweep=[SWEEP, {"grid": {"by": [9.0]}}])
+    where = grown, str(tmp_path), "job", str(tmp_path / "grown.zarr")
+    with pytest.raises(JobError, match="has changed since"):
+        fork(*where, store, SerialExecutor(1))
+    assert not Store.exists(where[-1])
+
+
+def test_a_worker_with_other_source_computes_nothing(own, tmp_path):
+    store = make(own, tmp_path)
+
+    class Edits(SerialExecutor):
+        """The worker is on a machine with another version."""
+
+        def start(self, address):
+            edit(tmp_path, own, 5.0)
+            super().start(address)
+
+    with pytest.raises(SourceDiffers, match="has other source than the driver"):
+        run_shards(store, Edits(1))
+    assert store.done() == set()
+
+
+def test_a_module_that_lies_elsewhere_on_another_machine_is_no_change(own, tmp_path, monkeypatch):
+    store = make(own, tmp_path)
+    assert f"{own}_parts.factor" in store.job.sources
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (tmp_path / f"{own}_parts").rename(installed / f"{own}_parts")
+    monkeypatch.syspath_prepend(str(installed))
+    forget(own)
+    assert f"{own}_parts.factor" not in sources_of(job(own), str(tmp_path))
+    run_shards(store, SerialExecutor(1))
+    assert {marker.source for marker in store.markers()} == {combined(store.job.sources)}
+
+
+def test_stores_without_sources_go_on(own, tmp_path):
+    store = make(own, tmp_path)
+    object.__setattr__(store.job, "sources", {})
+    write_job(store.objects, store.job)
+    edit(tmp_path, own, 5.0)
+    run_shards(Store.open(store.address), SerialExecutor(1))
+    assert store.done() == {0, 1}

@@ -1,0 +1,120 @@
+"""jobs.spec.sweep: counts, order and draws of axes."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from jobs.spec.sweep import Sweep, join
+
+FORMS = [
+    ({"range": 3}, [0, 1, 2]),
+    ({"range": [1, 4]}, [1, 2, 3]),
+    ({"range": [0, 10, 5]}, [0, 5]),
+    ({"linspace": [0, 1, 3]}, [0, 0.5, 1]),
+    ({"geomspace": [0.01, 1, 3]}, [0.01, 0.1, 1]),
+    ([3, 1], [3, 1]),
+    (["a", None], ["a", None]),
+]
+
+
+def rows(sweep, seed=0):
+    columns = sweep.columns(seed)
+    values = {k: [c.values[i] for i in c.codes] for k, c in columns.items()}
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+@pytest.mark.parametrize(("form", "expected"), FORMS)
+def test_axis_values(form, expected):
+    found = [row["a"] for row in rows(Sweep.model_validate({"grid": {"a": form}}))]
+    if all(isinstance(v, int | float) for v in expected):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    else:
+        assert found == expected
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=0, max_size=3),
+    st.integers(0, 3),
+    st.integers(1, 3),
+)
+def test_columns_are_the_product(grid, zipped, seeds):
+    """Against itertools: grid axes, then zip, then seeds, the last fastest."""
+    names = [f"g{k}" for k in range(len(grid))]
+    given_zip = {"z1": list(range(zipped)), "z2": list(range(10, 10 + zipped))} if zipped else {}
+    sweep = Sweep.model_validate({
+        "grid": {k: {"range": n} for k, n in zip(names, grid, strict=True)},
+        "zip": given_zip, "seeds": seeds,
+    })  # fmt: skip
+    axes = [[{name: v} for v in range(n)] for name, n in zip(names, grid, strict=True)]
+    if zipped:
+        axes.append([{"z1": k, "z2": 10 + k} for k in range(zipped)])
+    if seeds > 1:
+        axes.append([{"seed": k} for k in range(seeds)])
+    expected = [
+        {k: v for part in parts for k, v in part.items()} for parts in itertools.product(*axes)
+    ]
+    if sweep.columns(0):
+        assert rows(sweep) == expected
+    assert sweep.count() == len(expected)
+
+
+def test_random_draws_lie_in_range_and_do_not_move():
+    make = lambda samples, extra: Sweep.model_validate({
+        "random": {"u": {"uniform": [2, 3]}, "l": {"loguniform": [1e-4, 1e-2]},
+                   "i": {"integers": [0, 5]}, "c": {"choice": ["a", "b"]}, **extra},
+        "samples": samples,
+    })  # fmt: skip
+    few, many = rows(make(10, {}), 7), rows(make(200, {"a": {"uniform": [0, 1]}}), 7)
+    for name in ("u", "l", "i", "c"):
+        # Neither more samples nor one more field changes what was drawn.
+        assert [row[name] for row in many[:10]] == [row[name] for row in few]
+    for row in many:
+        assert 2 <= row["u"] < 3
+        assert 1e-4 <= row["l"] < 1e-2
+        assert row["i"] in range(5)
+        assert row["c"] in "ab"
+    # Uniform in the logarithm: half lies below the geometric mean; sd of the share is 0.035.
+    assert 0.35 < np.mean([row["l"] < 1e-3 for row in many]) < 0.65
+    assert rows(make(10, {}), 8) != few
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"random": {"a": {"uniform": [0, 1]}}}, "no `samples: N`"),
+        ({"samples": 3}, "no random fields"),
+        ({"zip": {"a": [1], "b": [1, 2]}}, "equal length"),
+        ({"grid": {"a": [1]}, "zip": {"a": [1]}}, "swept twice: a"),
+        ({"grid": {"a": []}}, "at least 1 item"),
+        ({"grid": {"a": {"geomspace": [0, 1, 3]}}}, "greater than 0"),
+        ({"random": {"a": {"integers": [3, 3]}}, "samples": 2}, "low < high"),
+        ({"seeds": 0}, "greater than 0"),
+        ({"grid": {"a": 3}}, "a list, or one of {range: n}"),
+        ({"grid": {"a": {"logspace": [0, 1, 3]}}}, "a list, or one of {range: n}"),
+        ({"grid": {"a": {"linspace": [0, 1, 3], "range": 2}}}, "a list, or one of {range: n}"),
+        ({"random": {"a": {"normal": [0, 1]}}, "samples": 2}, "one of {uniform: .low, high.}"),
+        ({"random": {"a": [0, 1]}, "samples": 2}, "one of {uniform: .low, high.}"),
+    ],
+)
+def test_sweep_refuses(given, text):
+    with pytest.raises(ValidationError, match=text) as caught:
+        Sweep.model_validate(given)
+    assert caught.value.error_count() == 1  # of the form that was meant, not of all there are
+
+
+def test_axes_from_python_may_be_any_sequence():
+    for axis in ((1, 2), range(1, 3), np.array([1, 2])):
+        assert Sweep.model_validate({"grid": {"a": axis}}).count() == 2
+
+
+def test_join_keeps_earlier_items():
+    first = Sweep.model_validate({"grid": {"a": [1, 2]}})
+    second = Sweep.model_validate({"grid": {"b": [5.0, 6.0]}})
+    joined = join([(2, first.columns(0)), (2, second.columns(0))], {"a": 9, "b": 0.5})
+    value = lambda name: [joined[name].values[c] for c in joined[name].codes]
+    assert value("a") == [1, 2, 9, 9]
+    assert value("b") == [0.5, 0.5, 5.0, 6.0]

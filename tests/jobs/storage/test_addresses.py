@@ -1,0 +1,164 @@
+"""jobs.storage.addresses and jobs.storage.credentials: what an address means, and what never gets into one."""
+
+from pathlib import Path
+
+import pytest
+from s3 import clear_environment
+
+from jobs.errors import JobError
+from jobs.storage import credentials
+from jobs.storage.addresses import join, local_path, plain
+from jobs.storage.objects import open_objects, remote
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("runs/a.zarr", "runs/a.zarr"),
+        ("/data/a.zarr", "/data/a.zarr"),
+        ("12:30/a.zarr", "12:30/a.zarr"),
+        ("file:///data/a%20b.zarr", "/data/a b.zarr"),
+        ("file://localhost/data/a.zarr", "/data/a.zarr"),
+        ("s3://lab/a.zarr", None),
+        ("gs://lab/deep/a.zarr", None),
+        ("az://lab/a.zarr/", None),
+        ("https://host:8080/a.h5", None),
+    ],
+)
+def test_local_path(address, path):
+    assert local_path(address) == (None if path is None else Path(path))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s33://lab/a.zarr", "s33://lab/a.zarr: unknown scheme s33://; did you mean 's3'?"),
+        ("sftp://host/a", "unknown scheme sftp://"),
+        ("s3://lab", "s3://lab: s3://BUCKET/KEY expected"),
+        ("s3://lab/", "s3://BUCKET/KEY expected"),
+        ("s3:///a.zarr", "s3://BUCKET/KEY expected"),
+        ("s3:/lab/a.zarr", "s3://BUCKET/KEY expected"),
+        ("s3:lab/a.zarr", "s3://BUCKET/KEY expected"),
+        ("az://lab", "az://CONTAINER/KEY expected"),
+        ("file://data/a.zarr", "file:///ABSOLUTE/PATH expected"),
+        ("s3://AKID:hush@lab/a.zarr", "s3://lab/a.zarr: holds credentials"),
+        ("https://host/a.h5?X-Amz-Signature=hush", "https://host/a.h5: holds credentials"),
+        ("https://host/a.zarr", "results go to a path, or to s3, gs or az"),
+    ],
+)
+def test_bad_address_is_refused_without_repeating_a_secret(address, said):
+    with pytest.raises(JobError) as refused:
+        open_objects(address)
+    assert said in str(refused.value)
+    assert "hush" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "joined"),
+    [
+        ("/job", "a.h5", "/job/a.h5"),
+        ("/job", "/data/a.h5", "/data/a.h5"),
+        ("/job", "s3://lab/a.h5", "s3://lab/a.h5"),
+        ("/job", "file:///data/a.h5", "/data/a.h5"),
+        ("s3://lab/job/", "data/a.h5", "s3://lab/job/data/a.h5"),
+        ("s3://lab/job", "/data/a.h5", "/data/a.h5"),
+    ],
+)
+def test_join(base, name, joined):
+    assert join(base, name) == joined
+
+
+def test_plain():
+    assert plain("file:///data/a.zarr/") == "/data/a.zarr"
+    assert plain("s3://lab/a.zarr/") == "s3://lab/a.zarr"
+    assert plain("a.zarr") == "a.zarr"
+
+
+# --- credentials ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aws(monkeypatch, tmp_path):
+    """Write ~/.aws; nothing of the environment is left."""
+    clear_environment(monkeypatch, tmp_path)
+
+    def write(config="", keys=""):
+        (tmp_path / "config").write_text(config)
+        (tmp_path / "credentials").write_text(keys)
+
+    return write
+
+
+def test_environment_goes_before_profile(aws, monkeypatch):
+    aws("[default]\nregion = eu-north-1\nendpoint_url = http://a:1\n",
+        "[default]\naws_access_key_id = k\naws_secret_access_key = s\n")  # fmt: skip
+    found = credentials.settings("s3")
+    assert (found["region"], found["endpoint"]) == ("eu-north-1", "http://a:1")
+    assert found["client_options"] == {"allow_http": True}
+    keys = found["credential_provider"]()
+    assert (keys["access_key_id"], keys["secret_access_key"], keys["token"]) == ("k", "s", None)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://b")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "K")
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    assert credentials.settings("s3") == {
+        "endpoint": "https://b", "client_options": {"allow_http": False}
+    }  # fmt: skip
+
+
+def test_named_profile_and_renewed_keys(aws, monkeypatch):
+    keys = "[lab]\naws_access_key_id = {}\naws_secret_access_key = s%s\naws_session_token = t\n"
+    aws("[profile lab]\nregion = eu-west-1\n", keys.format("one"))
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    found = credentials.settings("s3")
+    assert found["region"] == "eu-west-1"
+    assert found["credential_provider"]()["secret_access_key"] == "s%s"
+    aws("", keys.format("two"))
+    assert found["credential_provider"]()["access_key_id"] == "two"
+
+
+@pytest.mark.parametrize(
+    ("environment", "files", "said"),
+    [
+        ({}, ("", ""), "no credentials; set AWS_ACCESS_KEY_ID"),
+        ({"AWS_PROFILE": "nope"}, ("", ""), "~/.aws has no profile 'nope'"),
+        ({}, ("", "aws_secret_access_key = hush"), "credentials: is not a file of AWS profiles"),
+        ({"AWS_EC2_METADATA_DISABLED": "", "AWS_ENDPOINT_URL": "http://a"}, ("", ""), "no creden"),
+    ],
+)
+def test_missing_credentials_are_said_without_a_request(aws, monkeypatch, environment, files, said):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    aws(*files)
+    with pytest.raises(JobError) as refused:
+        credentials.settings("s3")
+    assert said in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+def test_azure_needs_an_account(monkeypatch):
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(JobError, match=r"az://lab/a\.zarr: no account is given; set AZURE_STORAGE"):
+        open_objects("az://lab/a.zarr")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "lab")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aHVzaA==")
+    # The library panics where it prints a store that has its account from the environment.
+    shown = str(remote("az://points/deep/a.zarr"))
+    assert shown == 'AzureStore(container_name="points", account_name="lab", prefix="deep/a.zarr")'
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "allowed"),
+    [
+        ("http", {}, True),
+        ("https", {}, False),
+        ("gs", {"GOOGLE_BASE_URL": "http://127.0.0.1:4443"}, True),
+        ("gs", {"GOOGLE_BASE_URL": ""}, False),
+        ("az", {"AZURE_STORAGE_USE_EMULATOR": "true"}, True),
+        ("az", {"AZURE_STORAGE_ACCOUNT_NAME": "lab"}, False),
+    ],
+)
+def test_http_only_where_the_endpoint_says_so(monkeypatch, scheme, environment, allowed):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert credentials.settings(scheme)["client_options"] == {"allow_http": allowed}

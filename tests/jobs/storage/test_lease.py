@@ -1,0 +1,238 @@
+"""One driver a store: leases on a local folder, in memory and on an S3 server, and requests to stop."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from obstore.store import MemoryStore, S3Store
+from stores import JOB, make, run
+from waiting import until
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
+from jobs.storage import lease as module
+from jobs.storage import objects
+from jobs.storage.lease import Lease, cancel, holder, running
+from jobs.store import creation
+from jobs.store.store import Store
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def storage(request, tmp_path):
+    if request.param == "memory":
+        return MemoryStore()
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return objects.open_objects(f"s3://lab/lease/{tmp_path.name}")
+    return objects.open_objects(str(tmp_path))
+
+
+def elsewhere(storage, **changes):
+    """Make the lease one that a process of another machine holds."""
+    record = holder(storage)
+    record |= {"machine": "other", "host": "node7", **changes}
+    objects.write(storage, keys.lease(record["generation"]), json.dumps(record).encode())
+    return record
+
+
+def test_second_driver_is_refused_with_holder_and_age(storage):
+    first = Lease.take(storage, "s.zarr")
+    with pytest.raises(
+        JobError, match=rf"s\.zarr: is being run by process {os.getpid()} of .* on "
+    ):
+        Lease.take(storage, "s.zarr")
+    elsewhere(storage, renewed=time.time() - 7, since=time.time() - 60, pid=42)
+    with pytest.raises(
+        JobError, match=r"process 42 .* on node7 \(since 60 s, last sign of life 7 s ago\)"
+    ):
+        Lease.take(storage, "s.zarr")
+    first.release()
+    assert Lease.take(storage, "s.zarr").generation == 1
+
+
+def test_released_lease_is_taken_at_once_and_numbers_rise(storage):
+    for generation in range(4):
+        lease = Lease.take(storage, "s")
+        assert lease.generation == generation
+        lease.release()
+        assert running(storage) is None
+    assert list(objects.list_keys(storage, "run/lease")) == [keys.lease(3)]
+
+
+def test_dead_process_of_this_machine_is_recognised_at_once(storage):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    Lease.take(storage, "s")
+    record = holder(storage) | {"pid": child.pid, "born": module._born(child.pid)}
+    objects.write(storage, keys.lease(0), json.dumps(record).encode())
+    with pytest.raises(JobError, match=f"process {child.pid}"):
+        Lease.take(storage, "s")
+    child.kill()
+    child.wait()
+    began = time.monotonic()
+    assert Lease.take(storage, "s").generation == 1
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("skew", [-1, 1])
+def test_silent_holder_elsewhere_expires_but_a_renewing_one_with_another_clock_does_not(
+    storage, monkeypatch, skew
+):
+    monkeypatch.setattr(module, "POLL_S", 0.02)
+    monkeypatch.setattr(module, "RENEW_S", 0.1)
+    Lease.take(storage, "s")
+    old = time.time() + skew * 2 * module.TTL_S
+    elsewhere(storage, renewed=old)
+    timer = threading.Timer(0.05, elsewhere, [storage], {"renewed": old + 1})
+    timer.start()
+    with pytest.raises(JobError, match="is being run by"):
+        Lease.take(storage, "s")
+    timer.join()
+    assert Lease.take(storage, "s").generation == 1
+
+
+def test_one_of_many_gets_it(storage):
+    """Ten threads that all find a dead holder: exactly one of them takes over, time and again."""
+    for _ in range(3 if isinstance(storage, S3Store) else 10):
+        taken, refused = [], []
+        start = threading.Barrier(10)
+
+        def attempt(start=start, taken=taken, refused=refused):
+            start.wait()
+            try:
+                taken.append(Lease.take(storage, "s"))
+            except JobError:
+                refused.append(1)
+
+        threads = [threading.Thread(target=attempt) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(taken) == 1
+        assert len(refused) == 9
+        objects.write(
+            storage,
+            keys.lease(taken[0].generation),
+            json.dumps(holder(storage) | {"born": "gone"}).encode(),
+        )
+
+
+def test_slow_driver_that_looked_long_ago_does_not_get_a_number_that_was_used(storage, monkeypatch):
+    Lease.take(storage, "s").release()
+    seen = holder(storage)
+    for _ in range(3):
+        current = Lease.take(storage, "s")
+        if current.generation < 3:
+            current.release()
+    answers = iter([seen])
+    real = module.holder
+    monkeypatch.setattr(module, "holder", lambda s: next(answers, None) or real(s))
+    with pytest.raises(JobError, match="is being run"):
+        Lease.take(storage, "s")
+    assert list(objects.list_keys(storage, "run/lease")) == [keys.lease(3)]
+
+
+def test_lost_lease_stops_the_run(storage, monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_S", 0.02)
+    stop = Stop()
+    with Lease.take(storage, "s").held(stop.ask):
+        record = holder(storage) | {"generation": 1, "host": "node9"}
+        objects.write(storage, keys.lease(1), json.dumps(record).encode())
+        until(lambda: stop.reason is not None, "it is told to stop", 5)
+    assert "taken over by process" in stop.reason
+    assert "node9" in stop.reason
+
+
+def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, monkeypatch):
+    """The one that took it from us is gone too, with its traces; ours must not count again."""
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_S", 0.02)
+    stop = Stop()
+    lease = Lease.take(storage, "s")
+    other = holder(storage) | {"generation": 2, "host": "node9"}
+    objects.write(storage, keys.lease(2), json.dumps(other).encode())
+    objects.delete(storage, keys.lease(0))
+    with lease.held(stop.ask):
+        until(lambda: stop.reason is not None, "it is told to stop", 5)
+    assert "taken over by process" in stop.reason
+    assert holder(storage)["host"] == "node9"
+    assert not holder(storage).get("released")
+
+
+def test_held_lease_is_renewed(storage, monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_S", 0.02)
+    with Lease.take(storage, "s").held(Stop().ask):
+        first = holder(storage)["renewed"]
+        time.sleep(0.3)
+        assert holder(storage)["renewed"] > first + 0.1
+        assert running(storage)
+    assert running(storage) is None
+
+
+# --- a store --------------------------------------------------------------------------------------
+
+
+class Slow(SerialExecutor):
+    def wait(self, timeout):
+        time.sleep(0.3)
+        return super().wait(timeout)
+
+
+def test_two_drivers_at_once_and_cancel(tmp_path):
+    store = make(tmp_path / "two.zarr")
+    first, refused = [], []
+    thread = threading.Thread(target=lambda: first.append(run_shards(store, Slow(1))))
+    thread.start()
+    while running(store.objects) is None:
+        time.sleep(0.01)
+    try:
+        run_shards(Store.open(store.address), SerialExecutor(1))
+    except JobError as error:
+        refused.append(str(error))
+    while not store.done():
+        time.sleep(0.01)
+    began = time.monotonic()
+    assert cancel(store.objects)["pid"] == os.getpid()
+    assert time.monotonic() - began < 10
+    thread.join()
+    assert "is being run by" in refused[0]
+    assert first[0].stopped.startswith("cancelled by")
+    assert 0 < first[0].shards_done < 8
+    assert cancel(store.objects) is None
+    assert run(store.address)[1].shards_done == 8
+    assert not list(objects.list_keys(store.objects, "run/cancel"))
+
+
+def test_creation_that_was_killed_is_done_again(tmp_path, monkeypatch):
+    """At any of its writes: the next run makes the store anew, and what a submission left stays."""
+    path = tmp_path / "half.zarr"
+    objects.write(objects.open_objects(str(path), create=True), "run/submit/1/record.json", b"{}")
+
+    class Killed(BaseException):
+        pass
+
+    real = creation.write_job
+    monkeypatch.setattr(creation, "_remove", lambda path: None)
+
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(creation, "write_job", die)
+    with pytest.raises(Killed):
+        make(path)
+    assert (path / "results").exists()
+    monkeypatch.setattr(creation, "write_job", real)
+    other = {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}}
+    store, progress = run(path, other)
+    assert progress.items_done == 2
+    assert sorted(p.name for p in (path / "results").iterdir()) == ["0", "zarr.json"]
+    assert objects.read(store.objects, "run/submit/1/record.json") == b"{}"

@@ -1,0 +1,109 @@
+"""A disk that is full or read-only, for real: a small tmpfs."""
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from stores import BASE, tree_bytes
+from waiting import until
+
+from jobs.errors import JobError
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.store.events import read_events
+from jobs.store.store import Store
+
+JOB = {
+    "kernel": "toy",
+    "params": {"n_steps": 3, "n": 200},
+    "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 240]}}},
+    "run": {"shard_items": 20, "slots": 20, "microbatch": 2, "retries": 0, "checkpoint_s": 0},
+}
+"""Results of 200 kB that no compression makes much smaller."""
+
+
+def make(path):
+    return open_or_create(parse_job(JOB, "job"), BASE, "job", str(path), SerialExecutor(1))
+
+
+def remount(path, options):
+    return subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 1 MB of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts file systems")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(path, leave):
+    """Take all room but some bytes."""
+    free = os.statvfs(path).f_bavail * os.statvfs(path).f_frsize
+    (path / "ballast").write_bytes(b"x" * max(0, free - leave))
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, trouble):
+    monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
+    whole = make(tmp_path / "whole.zarr")
+    run_shards(whole, SerialExecutor(1))
+    gather(whole)
+    store, heard, ended = make(disk / "s.zarr"), [], []
+    thread = threading.Thread(
+        target=lambda: ended.append(
+            run_shards(store, SerialExecutor(1), lambda p: heard.append(p.trouble))
+        )
+    )
+    if trouble == "full":
+        fill(disk, leave=65_536)
+    thread.start()
+    while not store.done():
+        time.sleep(0.01)
+    if trouble == "read-only":
+        remount(disk, "ro")
+    until(lambda: any(heard), "the run says so", 30)
+    (said, *_) = filter(None, heard)
+    assert thread.is_alive()
+    assert 0 < len(store.done()) < 12
+    if trouble == "read-only":
+        remount(disk, "rw")
+    else:
+        (disk / "ballast").unlink()
+    thread.join(60)
+    assert str(disk) in said
+    assert "MB free" in said
+    assert ("No space left" if trouble == "full" else "Read-only") in said
+    assert ended[0].failed == {}
+    assert ended[0].shards_done == 12
+    gather(store)
+    assert tree_bytes(store.address) == tree_bytes(whole.address)
+    assert any(event.get("fault") == "storage" for event in read_events(store))
+
+
+def test_a_full_disk_at_the_start_is_the_users_error(disk):
+    fill(disk, leave=0)
+    with pytest.raises(JobError, match=f"{disk}.*cannot be written"):
+        make(disk / "s.zarr")
+    (disk / "ballast").unlink()
+    assert Path(make(disk / "s.zarr").address).exists()
+
+
+def test_a_store_that_is_read_only_can_be_read_and_is_not_run(disk):
+    store = make(disk / "s.zarr")
+    remount(disk, "ro")
+    with pytest.raises(JobError, match="Read-only file system"):
+        run_shards(Store.open(store.address), SerialExecutor(1))
+    assert Store.open(store.address).done() == set()
+    remount(disk, "rw")

@@ -1,0 +1,250 @@
+"""Checkpoints, stops and resumption: a run that was disturbed ends with the bits of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from failing import Interrupted
+from places import ROOT
+from small import SMALL, small
+from stores import BASE, JOB, make, run, tree_bytes
+from waiting import until
+
+from ctd.batch import Layout, Run, precision, program, traced_columns
+from ctd.kernel import inputs_of, static_of, traced_of
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.run.stop import Stop, signals
+from jobs.run.worker import Task, Worker
+from jobs.spec.job import parse_job
+from jobs.storage import objects
+from jobs.store import checkpoint
+from jobs.store.checkpoint import Checkpoints, decode, encode
+from jobs.store.events import read_events
+from jobs.store.store import Store
+
+
+def started(name, n=5):
+    kernel, params = small(name)
+    static = static_of(params)
+    with precision(static):
+        shared = kernel.load(inputs_of(params))
+    columns = {
+        k: np.repeat(np.asarray(v)[None], n, axis=0) for k, v in traced_of(params)._asdict().items()
+    }
+    traced = traced_columns(type(params), columns, static.dtype)
+    return lambda: Run(program(kernel, static, Layout(4, 2)), shared, 3, np.arange(n), traced)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_checkpoint_goes_on_with_the_same_bits(name):
+    """For every kernel: bytes written after each advance and read into a fresh run end in equal bits."""
+    new = started(name)
+    undisturbed, run = new(), new()
+    while not undisturbed.finished:
+        undisturbed.advance()
+    while not run.finished:
+        run.advance()
+        identity, saved = decode(encode(run.snapshot(), {"a": 1}))
+        assert identity == {"a": 1}
+        run = new()
+        run.restore(saved)
+    assert run.rounds == undisturbed.rounds
+    for key, values in undisturbed.results.items():
+        assert run.results[key].dtype == values.dtype
+        assert run.results[key].tobytes() == values.tobytes(), key
+
+
+def test_decode_refuses_any_damage():
+    run = started("toy")()
+    data = encode(run.snapshot(), {})
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        at = int(rng.integers(len(data)))
+        flipped = data[:at] + bytes([data[at] ^ (1 << rng.integers(8))]) + data[at + 1 :]
+        assert decode(flipped) is None
+        assert decode(data[:at]) is None
+
+
+# --- a shard of a store ---------------------------------------------------------------------------
+
+SLOW = {**JOB, "params": {"n_steps": 30}, "run": {**JOB["run"], "checkpoint_s": 0}}
+"""Ten advances an item, and a checkpoint after each of them."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    store, _ = run(tmp_path_factory.mktemp("store") / "whole.zarr", SLOW)
+    gather(store)
+    return store
+
+
+def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, finished):
+    store = make(tmp_path / "s.zarr", SLOW)
+    stops = resumed = 0
+    for after in [1, 2, 3, 5, 8, 13, 21, 34]:
+        stop = Stop()
+        progress = run_shards(Store.open(store.address), Interrupted(stop, after), stop=stop)
+        if progress.stopped is None:
+            break
+        stops += 1
+    assert progress.stopped == "test"
+    assert run_shards(store, SerialExecutor(1)).shards_done == 8
+    gather(store)
+    assert tree_bytes(store.address) == tree_bytes(finished.address)
+    resumed = sum(marker.resumed_at is not None for marker in store.markers())
+    assert stops == 8
+    assert resumed >= 3
+    assert list(objects.list_keys(store.objects, "run/checkpoints")) == []
+    assert [e["event"] for e in read_events(store)].count("stopped") == stops
+
+
+def test_no_advance_is_computed_twice(tmp_path, finished):
+    store = make(tmp_path / "once.zarr", SLOW)
+    stop = Stop()
+    run_shards(store, Interrupted(stop, 7), stop=stop)
+    advances = []
+    worker = Worker(store.address)
+    (first, *_) = store.job.plan.shards()
+    report = worker.do(Task(first, resume=True), advances.append)
+    assert report.error is None
+    assert report.info["resumed_at"] == 7
+    assert len(advances) == report.info["rounds"] - 7
+    assert report.info["rounds"] == finished.markers()[0].rounds
+
+
+def stopped_shard(tmp_path, after=7):
+    """(store, its first shard, which has two generations of checkpoints)."""
+    store = make(tmp_path / "c.zarr", SLOW)
+    stop = Stop()
+    run_shards(store, Interrupted(stop, after), stop=stop)
+    shard = next(store.job.plan.shards())
+    keys = sorted(objects.list_keys(store.objects, "run/checkpoints"))
+    assert keys == [f"{checkpoint.folder(shard)}/{k}" for k in (0, 1)]
+    return store, shard
+
+
+def rounds(store, shard):
+    data = [objects.read(store.objects, f"{checkpoint.folder(shard)}/{k}") for k in (0, 1)]
+    return [decode(d)[1].rounds if d and decode(d) else None for d in data]
+
+
+@pytest.mark.parametrize("damaged", [["newest"], ["newest", "older"]])
+def test_damaged_checkpoint_falls_back(tmp_path, finished, damaged):
+    """To the older generation, then to the start; the bytes are the same."""
+    store, shard = stopped_shard(tmp_path)
+    kept = rounds(store, shard)
+    newest = int(np.argmax(kept))
+    assert min(kept) < max(kept) == 7
+    for which in damaged:
+        key = f"{checkpoint.folder(shard)}/{newest if which == 'newest' else 1 - newest}"
+        data = bytearray(objects.read(store.objects, key))
+        data[len(data) // 2] ^= 1
+        objects.write(store.objects, key, bytes(data))
+    report = Worker(store.address).do(Task(shard, resume=True))
+    assert report.info.get("resumed_at") == (min(kept) if damaged == ["newest"] else None)
+    assert run_shards(store, SerialExecutor(1)).shards_done == 8
+    gather(store)
+    assert tree_bytes(store.address) == tree_bytes(finished.address)
+
+
+@pytest.mark.parametrize("what", ["device_kind", "jax", "slots"])
+def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, what):
+    store, shard = stopped_shard(tmp_path)
+    task = Task(shard, resume=True)
+    if what == "device_kind":
+        here = checkpoint.host()
+        monkeypatch.setattr(checkpoint, "host", lambda: {**here, "device_kind": "other"})
+    elif what == "jax":
+        monkeypatch.setattr(jax, "__version__", "9.9")
+    else:
+        task = task._replace(slots=2)
+    report = Worker(store.address).do(task)
+    assert report.error is None
+    assert "resumed_at" not in report.info
+
+
+def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path, monkeypatch):
+    """A slow storage gets fewer checkpoints than one after each advance."""
+    store = make(tmp_path / "d.zarr", SLOW)
+    shard = next(store.job.plan.shards())
+    saved = Checkpoints(store, shard, np.arange(6), Layout(4, 2))
+    write = objects.write
+    monkeypatch.setattr(objects, "write", lambda *args: (time.sleep(0.05), write(*args)))
+    saved.keep(started("toy")())
+    assert not saved.is_due
+    assert saved._due - time.monotonic() > 0.05 / checkpoint.COST * 0.9
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_signals_ask_for_a_stop(number):
+    stop, told = Stop(), []
+    before = signal.getsignal(number)
+    stop.tell(lambda: told.append(stop.reason))
+    with signals(stop):
+        os.kill(os.getpid(), number)
+        name = "Ctrl-C" if number == signal.SIGINT else number.name
+        assert stop.reason == name
+        assert told == [name]
+        if number != signal.SIGUSR1:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+JOB_FILE = """
+kernel: toy
+params: {n_steps: 6000, n: 100}
+sweep: {grid: {rate: {linspace: [0, 0.5, 64]}}}
+run: {microbatch: 2, slots: 8, shard_items: 32, workers: 1, checkpoint_s: 0.2}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path, executor):
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB_FILE)
+    (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
+    whole = open_or_create(
+        parse_job(__import__("yaml").safe_load(JOB_FILE), "job"), str(tmp_path), "job",
+        str(tmp_path / "whole.zarr"), SerialExecutor(1),
+    )  # fmt: skip
+    run_shards(whole, SerialExecutor(1))
+    gather(whole)
+    command = [sys.executable, "-m", "cluster.cli.main"]
+    process = subprocess.Popen(
+        [*command, "run", str(path), "--executor", executor],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    run = tmp_path / "job.zarr" / "run"
+    under_way = lambda: (
+        (run / "done/0/000000.json").exists() and any(run.glob("checkpoints/0/000001/*"))
+    )
+    until(under_way, "the second shard is under way", 240)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "stopped (SIGTERM); `ctd resume" in err
+    store = Store.open(str(tmp_path / "job.zarr"))
+    assert len(store.done()) == 1
+    done = subprocess.run(
+        [*command, "resume", store.address, "--executor", "serial"], capture_output=True, text=True,
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert store.markers()[1].resumed_at is not None
+    assert tree_bytes(store.address) == tree_bytes(whole.address)

@@ -1,0 +1,72 @@
+"""Workers and kernels that fail, stop or lose their storage when a test wants them to."""
+
+import errno
+
+from jobs.run.executor import SerialExecutor
+from jobs.run.worker import Report
+
+
+class Interrupted(SerialExecutor):
+    """Asks for a stop after so many advances."""
+
+    def __init__(self, stop, after):
+        super().__init__(1)
+        self.stop, self.after = stop, after
+
+    def wait(self, timeout):
+        do = self._worker.do
+
+        def counted(task, note):
+            def count(n):
+                self.after -= 1
+                if self.after == 0:
+                    self.stop.ask("test")
+                note(n)
+
+            return do(task, count)
+
+        self._worker.do = counted
+        try:
+            return super().wait(timeout)
+        finally:
+            self._worker.do = do
+
+
+class Failing(SerialExecutor):
+    """Reports a fault, without computing, for every task that `fault` finds one for."""
+
+    def __init__(self, fault):
+        super().__init__(1)
+        self.fault, self.seen = fault, []
+
+    def wait(self, timeout):
+        reports = []
+        for task in list(self._waiting):
+            self.seen.append(task)
+            if found := self.fault(task):
+                self._waiting.remove(task)
+                text = f"{found} of {task.shard.number}"
+                info = {"died": "killed"} if found == "death" else {}
+                report = Report(task.shard.number, task.attempt, text, "trace", found, info)
+                reports.append(report)
+        return reports + super().wait(timeout)
+
+
+def holds(task, rows):
+    """Whether a task computes one of these rows of its group."""
+    computed = set(range(task.shard.start, task.shard.stop)) - set(task.without)
+    return bool(computed & rows)
+
+
+class Flaky:
+    """A function whose every other call finds a storage that fails, if `concerns` its arguments."""
+
+    def __init__(self, really, concerns=lambda *args: True):
+        self.really, self.concerns, self.n = really, concerns, 0
+
+    def __call__(self, *args):
+        if self.concerns(*args):
+            self.n += 1
+            if self.n % 2:
+                raise OSError(errno.EIO, "the storage fails")
+        return self.really(*args)

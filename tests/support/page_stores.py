@@ -1,0 +1,123 @@
+"""Small finished stores, one a kernel, whose pages the tests look at; and a browser that does."""
+
+import atexit
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ctd.cells import get_cell
+from ctd.data import write_hdf5
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.run.worker import Report
+from jobs.spec.job import parse_job
+
+CHROMIUM = shutil.which("chromium")
+
+HOSTILE = "<img src=x onerror=hacked()></script><script>hacked()</script>"
+SECRET = "s3cr3t-Value-of-a-key"
+
+JOBS = {
+    "toy": {
+        "kernel": "toy",
+        "name": f"toy {HOSTILE}",
+        "params": {"n_steps": 7},
+        "sweep": {
+            "grid": {"n": [3, 5], "rate": {"linspace": [-0.5, 0.5, 11]}, "push": [[0, 0], [1, -1]]}
+        },
+        "run": {"shard_items": 6, "slots": 4, "microbatch": 2, "retries": 0, "backoff_s": 0},
+    },
+    "train_rnn": {
+        "kernel": "train_rnn",
+        "params": {
+            "cell": "vanilla", "task": {"name": "integrator"}, "n": 6, "batch_size": 8,
+            "n_batches": 40, "report_every": 10, "n_eval": 16, "n_saved": 4,
+        },
+        "sweep": {"random": {"learning_rate": {"loguniform": [1e-4, 0.1]}}, "samples": 10},
+        "run": {"microbatch": 1, "slots": 10},
+    },
+    "esn": {
+        "kernel": "esn",
+        "params": {"n": 20, "m": 2, "passes": 2, "train": 40, "record": ["traces"]},
+        "sweep": {"grid": {"g": [0.5, 1.5, 2.5], "alpha": [0.1, 10]}, "seeds": 2},
+        "run": {"microbatch": 1},
+    },
+    "fixed_points": {
+        "kernel": "fixed_points",
+        "params": {"weights": "net.h5", "n_trials": 4, "q_tol": 1e-20},
+        "sweep": {"grid": {"candidate": {"range": 24}}},
+        "run": {"microbatch": 4, "slots": 8},
+    },
+}  # fmt: skip
+
+
+class Unlucky(SerialExecutor):
+    """Reports an error with a hostile text in place of row 8 of group 0."""
+
+    def __init__(self):
+        super().__init__(1)
+
+    def wait(self, timeout):
+        reports = []
+        for task in list(self._waiting):
+            shard = task.shard
+            if shard.group == 0 and shard.start <= 8 < shard.stop and 8 not in task.without:
+                self._waiting.remove(task)
+                trace = f"Traceback\n  {HOSTILE}\n  password={SECRET}"
+                error = f"ValueError: {HOSTILE}"
+                reports.append(Report(shard.number, task.attempt, error, trace, "error", {}))
+        return reports + super().wait(timeout)
+
+
+def network(folder: Path) -> None:
+    """A small random GRU in net.h5."""
+    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, recurrent_scale=0.5)
+    write_hdf5(folder / "net.h5", {name: np.asarray(value) for name, value in weights.items()})
+
+
+def create(folder: Path, name: str):
+    """The empty store of a job above."""
+    network(folder)
+    spec = parse_job({"name": name, **JOBS[name]}, "job")
+    base = str(folder if name == "fixed_points" else Path(__file__).parent)
+    return open_or_create(spec, base, "job", str(folder / f"{name}.zarr"), SerialExecutor(1))
+
+
+@cache
+def finished(name: str):
+    """The finished, gathered store of a job above; an item of the toy job fails with an error."""
+    folder = Path(tempfile.mkdtemp(prefix="page-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store = create(folder, name)
+    run_shards(store, Unlucky() if name == "toy" else SerialExecutor(1))
+    gather(store)
+    return store
+
+
+@contextmanager
+def browser():
+    """A real Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+def until(page, expression, given=None, timeout_s=60):
+    """Wait until a JavaScript expression holds (the page's policy forbids Playwright's own way)."""
+    deadline = time.monotonic() + timeout_s
+    while not page.evaluate(expression, given):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)

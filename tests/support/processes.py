@@ -1,0 +1,91 @@
+"""Processes of this machine."""
+
+import os
+from pathlib import Path
+
+# A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
+# the first time only), a group by its `mode` once the file `armed` is there (planning loads data too).
+KERNEL = '''
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctd.kernel import Data, Params, Static, Traced, Var, one_shot
+
+HERE = Path(__file__).parent
+
+
+class Faulty(Params):
+    tag: Static[str] = ""
+    mode: Data[str] = "good"
+    fault: Traced[int] = 0
+
+
+class Stubborn(Exception):
+    """Can be neither pickled nor printed."""
+
+    def __reduce__(self):
+        raise TypeError("no")
+
+    def __str__(self):
+        raise TypeError("no")
+
+
+def load(inputs):
+    if (HERE / "armed").exists():
+        if inputs.mode == "hopeless":
+            raise ValueError("bad data")
+        if inputs.mode == "stubborn":
+            raise Stubborn
+        if inputs.mode == "quits":
+            sys.exit("bye")
+    return np.ones(3, np.float32)
+
+
+def run(static, shared, traced, key):
+    def answer(fault, number):
+        tried = HERE / f"tried-{static.tag}-{number}"
+        first = not tried.exists()
+        tried.touch()
+        if fault == 1 or (fault == 2 and first):
+            raise ValueError("this item says no")
+        if fault == 3 or (fault == 4 and first):
+            os._exit(3)
+        if fault == 5:
+            time.sleep(0.5)
+        if fault == 6:
+            time.sleep(1000)
+        if fault == 7:
+            ctypes.string_at(0)
+        return np.float32(7)
+
+    number = jax.random.bits(key)
+    value = jax.pure_callback(
+        answer, jax.ShapeDtypeStruct((), jnp.float32), traced.fault, number, vmap_method="sequential"
+    )
+    return {"value": value + shared.sum()}
+
+
+kernel = one_shot("faulty", Faulty, {"value": Var((), "1", "ten")}, run, load=load)
+'''
+
+
+def mentioning(folder, command=""):
+    """The other processes whose command line or environment names the folder."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line, environment = (
+                Path(f"/proc/{pid}/{n}").read_bytes() for n in ("cmdline", "environ")
+            )
+        except OSError:
+            continue
+        if command.encode() in line and str(folder).encode() in line + environment:
+            found.append(int(pid))
+    return [pid for pid in found if pid != os.getpid()]

@@ -1,0 +1,284 @@
+"""A real Slurm cluster on one machine, for tests: munged, slurmctld, and one slurmd in each node.
+
+A node is a set of namespaces (network, processes, host name, mounts), so it has an address of its own, sees
+its own processes only, and has its own /tmp; killing its first process is pulling the plug. Everything else
+of the file system is shared. The test process is on the login node. Needs root and Debian's packages
+slurmctld, slurmd, slurm-client, munge and iproute2.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from waiting import until
+
+HERE = Path(__file__).parent
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "ip", "nsenter", "unshare")
+FREEZER = Path("/sys/fs/cgroup/freezer")
+
+CONF = """
+ClusterName=ctdlab
+SlurmctldHost={host}({net}.1)
+SlurmctldPort={port}
+SlurmdPort={slurmd_port}
+SlurmUser=root
+AuthType=auth/munge
+CredType=cred/munge
+# A requeued job waits until its credential has expired: 120 s by default. Not less than KillWait: a node
+# that still ends the job when it comes back is set aside ("Duplicate jobid").
+AuthInfo=socket={folder}/munge.sock,cred_expire=25
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/{proctrack}
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+# The nodes offer more than this machine has.
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+ReturnToService=2
+KillWait=20
+SlurmdTimeout=15
+SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
+MinJobAge=3600
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+# At a preemption the job gets the signal that it asked for before its time limit.
+PreemptParameters=send_user_signal
+JobRequeue=1
+NodeName=n[1-{nodes}] NodeAddr={net}.1[1-{nodes}] CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}
+PartitionName=debug   Nodes=ALL Default=YES MaxTime=30 PriorityTier=5 PreemptMode=OFF
+PartitionName=low     Nodes=ALL MaxTime=30 PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
+PartitionName=urgent  Nodes=ALL MaxTime=30 PriorityTier=9 PreemptMode=OFF
+PartitionName=members Nodes=ALL MaxTime=30 AllowAccounts=neuro
+"""
+
+
+class Lab:
+    """A running cluster of `nodes` nodes n1, n2, ...; use as a context manager.
+
+    folder: short path for all of its files. shared: folders under /tmp that every node sees.
+    """
+
+    def __init__(self, folder: Path, shared: list[Path], nodes: int = 2, cpus: int = 4) -> None:
+        self.folder, self.nodes, self.cpus = folder, nodes, cpus
+        self._shared = [str(path) for path in (folder, *shared) if Path("/tmp") in path.parents]
+        number = os.getpid() % 200
+        self._bridge, self._net = f"ctdlab{number}", f"10.79.{number}"
+        self._port = 26000 + 2 * number
+        self._processes: dict[str, subprocess.Popen] = {}
+        self._cgroups: list[Path] = []
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+
+    def __enter__(self) -> "Lab":
+        for name in ("state", "dev"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        # munged wants no folder above its key and socket to be writable for others, /tmp excepted.
+        self.folder.chmod(0o755)
+        try:
+            self._configure()
+            self._start_daemons()
+            for number in range(1, self.nodes + 1):
+                self.start_node(number)
+            self.wait_idle()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _configure(self) -> None:
+        gpus = 2
+        for number in range(gpus):  # Slurm takes nothing but a character device for a GPU
+            os.mknod(self.folder / "dev" / f"gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
+        (self.folder / "gres.conf").write_text(
+            f"NodeName=n[1-{self.nodes}] Name=gpu File={self.folder}/dev/gpu[0-{gpus - 1}]\n"
+        )
+        cgroup = FREEZER.is_dir() and os.access(FREEZER, os.W_OK)
+        self._freezer = FREEZER if cgroup else None
+        (self.folder / "cgroup.conf").write_text(
+            "CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n"
+            if cgroup
+            else "CgroupPlugin=disabled\n"
+        )
+        text = CONF.format(
+            host=os.uname().nodename, net=self._net, port=self._port, slurmd_port=self._port + 1,
+            folder=self.folder, nodes=self.nodes, cpus=self.cpus, memory=8000, gpus=gpus,
+            proctrack="cgroup" if cgroup else "linuxproc",
+        )  # fmt: skip
+        (self.folder / "slurm.conf").write_text(text)
+        hosts = ["127.0.0.1 localhost", f"{self._net}.1 {os.uname().nodename}"]
+        hosts += [f"{self._net}.1{k} n{k}" for k in range(1, self.nodes + 1)]
+        (self.folder / "hosts").write_text("\n".join(hosts) + "\n")
+        # There is no name server in a node; waiting for one costs seconds a look-up.
+        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+
+    def _start_daemons(self) -> None:
+        ip("link", "del", self._bridge, check=False)  # left by a test process that was killed
+        ip("link", "add", self._bridge, "type", "bridge")
+        ip("addr", "add", f"{self._net}.1/24", "dev", self._bridge)
+        ip("link", "set", self._bridge, "up")
+        key = self.folder / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(128))
+        names = {"socket": "munge.sock", "pid-file": "munged.pid", "log-file": "munged.log"}
+        self._spawn(
+            "munged", "munged", "--foreground", f"--key-file={key}",
+            f"--seed-file={self.folder}/munged.seed",
+            *(f"--{option}={self.folder / name}" for option, name in names.items()),
+        )  # fmt: skip
+        until(lambda: (self.folder / "munge.sock").exists(), "munged answers")
+        self._spawn("slurmctld", "slurmctld", "-D")
+
+    def start_node(self, number: int) -> None:
+        """Switch a node on."""
+        name, space = f"n{number}", f"{self._bridge}-n{number}"
+        ip("netns", "del", space, check=False)
+        ip("netns", "add", space)
+        ip(
+            "link",
+            "add",
+            f"{self._bridge}v{number}",
+            "type",
+            "veth",
+            "peer",
+            "eth0",
+            "netns",
+            space,
+        )
+        ip("link", "set", f"{self._bridge}v{number}", "master", self._bridge, "up")
+        ip("-n", space, "link", "set", "lo", "up")
+        ip("-n", space, "addr", "add", f"{self._net}.1{number}/24", "dev", "eth0")
+        ip("-n", space, "link", "set", "eth0", "up")
+        ip("-n", space, "route", "add", "default", "via", f"{self._net}.1")
+        group = ""
+        if self._freezer:
+            group = str(self._freezer / space)
+            Path(group).mkdir(exist_ok=True)
+            self._cgroups.append(Path(group))
+        # Not `ip netns exec`, which mounts /sys anew.
+        self._spawn(
+            name, "bash", "-c",
+            'group=$1 space=$2; shift 2; [ -z "$group" ] || echo 0 >"$group/cgroup.procs"\n'
+            'exec nsenter --net=/run/netns/"$space" unshare ${group:+--cgroup} --mount --pid --uts --ipc '
+            '--fork --kill-child --mount-proc bash "$@"',
+            "-", group, space, str(HERE / "node.sh"), name, str(self.folder), group, *self._shared,
+        )  # fmt: skip
+
+    def kill_node(self, number: int) -> None:
+        """Pull the plug of a node: its processes end at once, and its address is gone."""
+        outer = self._processes.pop(f"n{number}")
+        for child in Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        outer.wait()
+        self._remove_network(number)
+
+    def _remove_network(self, number: int) -> None:
+        space = f"{self._bridge}-n{number}"
+        if Path(f"/run/netns/{space}").exists():
+            ip("netns", "del", space)
+
+    def run(self, *command: str) -> str:
+        """What a command of Slurm prints on the login node."""
+        return subprocess.run(
+            command, env=os.environ | self.environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    def processes(self, number: int) -> str:
+        """The command lines of all processes of a node."""
+        pid = self._processes[f"n{number}"].pid
+        inner = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        return subprocess.run(
+            ["nsenter", "-t", inner, "-p", "-m", "--", "ps", "axww", "-o", "args"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    def tmp(self, number: int) -> Path:
+        """A node's own /tmp."""
+        return self.folder / f"tmp-n{number}"
+
+    def wait_idle(self, seconds: float = 60) -> None:
+        """Until every node is up and nothing runs."""
+
+        def idle() -> bool:
+            with suppress(subprocess.CalledProcessError):
+                states = self.run("sinfo", "-h", "-N", "-p", "debug", "-o", "%T").split()
+                return states == ["idle"] * self.nodes
+            return False
+
+        until(idle, "all nodes are idle", seconds)
+
+    def clear(self) -> None:
+        """End what is left in the queue, and take nodes that Slurm has set aside, saying why, back."""
+        for number in self.run("squeue", "-h", "-o", "%A").split():
+            self.run("scancel", number)
+        until(lambda: not self.run("squeue", "-h"), "the queue is empty", 120)
+        if aside := self.run("sinfo", "-h", "-R", "-o", "%N: %E").strip():
+            print(aside)
+            for node in range(1, self.nodes + 1):
+                with suppress(subprocess.CalledProcessError):
+                    self.run("scontrol", "update", f"nodename=n{node}", "state=resume")
+        self.wait_idle()
+
+    def _spawn(self, name: str, *command: str) -> None:
+        with (self.folder / f"{name}.out").open("a") as out:
+            self._processes[name] = subprocess.Popen(
+                # However the test process ends, nothing outlives it.
+                ["setpriv", "--pdeathsig", "KILL", *command], stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                env=os.environ | self.environment, start_new_session=True,
+            )  # fmt: skip
+
+    def __exit__(self, *_: object) -> None:
+        for number in range(1, self.nodes + 1):
+            if f"n{number}" in self._processes:
+                with suppress(OSError, IndexError):
+                    self.kill_node(number)
+            self._remove_network(number)
+        for name in ("slurmctld", "munged"):
+            if process := self._processes.pop(name, None):
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        ip("link", "del", self._bridge, check=False)
+        for group in self._cgroups:
+            for folder in sorted(group.rglob("*"), reverse=True):
+                if folder.is_dir():
+                    with suppress(OSError):
+                        folder.rmdir()
+            with suppress(OSError):
+                group.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def missing() -> str:
+    """Why there can be no lab here, or ""."""
+    absent = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
+    if absent:
+        return f"{', '.join(absent)} not installed"
+    return "" if os.geteuid() == 0 else "needs root"
+
+
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def ip(*arguments: str, check: bool = True) -> None:
+    """Run ip(8)."""
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def shared_folders() -> list[Path]:
+    """What every node must see: this checkout and the environment that runs it."""
+    return [HERE.parents[2].resolve(), Path(sys.prefix).resolve()]

@@ -1,0 +1,38 @@
+"""The smallest case of every kernel."""
+
+from places import EXAMPLES
+
+from ctd.kernel import (
+    load_kernel,
+)
+
+SMALL = {
+    "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},
+    "kuramoto": {"n": 5, "n_steps": 20},
+    "lyapunov": {"n": 5, "max_advances": 2},
+    "toy": {"n_steps": 5},
+    "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
+    "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
+    "esn": {"n": 12},
+    "lfads": {
+        "data": str(EXAMPLES / "lfads_spikes.h5"),
+        "encoder": 4,
+        "controller": 4,
+        "generator": 5,
+        "n_factors": 3,
+        "batch_size": 4,
+        "n_batches": 4,
+        "report_every": 2,
+        "warm_up": 1,
+        "kl_ramp": 2,
+        "n_samples": 2,
+        "n_metric": 4,
+        "n_saved": 2,
+    },
+}
+"""Parameters that make one item of each kernel take no time."""
+
+
+def small(name):
+    kernel = load_kernel(name)
+    return kernel, kernel.Params.model_validate(SMALL[name])

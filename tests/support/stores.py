@@ -1,0 +1,43 @@
+"""Small stores of the toy kernel, and how they are run and compared."""
+
+from pathlib import Path
+
+from places import SUPPORT
+
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+
+BASE = str(SUPPORT)
+
+
+JOB = {
+    "kernel": "toy",
+    "seed": 5,
+    "params": {"n_steps": 7},
+    "sweep": {
+        "grid": {"n": [3, 5], "rate": {"linspace": [-0.5, 0.5, 11]}, "push": [[0, 0], [1, -1]]}
+    },
+    "run": {"shard_items": 6, "slots": 4, "microbatch": 2},
+}
+
+
+def make(path, job=JOB):
+    return open_or_create(parse_job(job, "job"), BASE, "job", str(path), SerialExecutor(1))
+
+
+def run(path, job=JOB):
+    store = make(path, job)
+    progress = run_shards(store, SerialExecutor(1))
+    return store, progress
+
+
+def tree_bytes(path):
+    """Every file of the Zarr hierarchy by name, without the runner's own notes."""
+    root = Path(path)
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.relative_to(root).parts[0] not in ("run", "shards", "zarr.json")
+    }
