@@ -1,4 +1,4 @@
-"""Ten thousand shards, one in a hundred of which fails: nothing grows, nothing is left."""
+"""A thousand shards, or with `-m endurance` ten, one in a hundred of which fails: nothing grows, nothing is left."""
 
 import gc
 import os
@@ -15,8 +15,6 @@ from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.events import read_events
 
-N = 10_000
-
 
 def resident():
     """Bytes of memory of this process."""
@@ -27,11 +25,12 @@ def resident():
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_soak(tmp_path):
+@pytest.mark.parametrize("n", [1000, pytest.param(10_000, marks=pytest.mark.endurance)])
+def test_soak(tmp_path, n):
     (tmp_path / "faulty_kernel.py").write_text(KERNEL)
-    # 98 exceptions and 2 deaths, each at the first attempt only; no two of a shard.
-    faults = [2 if k % 100 == 50 else 0 for k in range(N)]
-    faults[1050] = faults[7050] = 4
+    # All but two are exceptions, two are deaths, each at the first attempt only; no two of a shard.
+    faults = [2 if k % 100 == 50 else 0 for k in range(n)]
+    faults[n // 10 + 50] = faults[7 * n // 10 + 50] = 4
     content = {
         "kernel": "faulty_kernel",
         "params": {"tag": "soak"},
@@ -45,7 +44,7 @@ def test_soak(tmp_path):
         store = open_or_create(spec, str(tmp_path), "soak", str(tmp_path / "soak.zarr"), executor)
 
         def listener(progress):
-            if progress.shards_done >= 1000 * (len(sizes) + 1):
+            if progress.shards_done >= n // 10 * (len(sizes) + 1):
                 sizes.append(resident())
                 files.append(len(os.listdir("/proc/self/fd")))
 
@@ -54,17 +53,17 @@ def test_soak(tmp_path):
         seconds = time.monotonic() - began
     finally:
         executor.close()
-    assert progress.shards_done == N
+    assert progress.shards_done == n
     assert progress.failed == {}
     assert progress.failed_items == {}
     errors = [event for event in read_events(store) if event["event"] == "error"]
-    assert len(errors) == 100
+    assert len(errors) == n // 100
     growth = (max(sizes[1:]) - sizes[0]) / 1e6
-    print(f"{1e3 * seconds / N:.1f} ms a shard, memory grew by {growth:.1f} MB, files {files}")
+    print(f"{1e3 * seconds / n:.1f} ms a shard, memory grew by {growth:.1f} MB, files {files}")
     assert growth < 50
     assert files[-1] <= files[0] + 5
     until(lambda: not mentioning(folder), "all processes have ended")
     assert not list(objects.list_keys(store.objects, "run/checkpoints"))
     assert not [name for _, _, names in os.walk(store.address) for name in names if "#" in name]
     assert len(list(objects.list_keys(store.objects, "run/events"))) < 100
-    assert (store.rows(0, "value", 0, N) == 10).all()
+    assert (store.rows(0, "value", 0, n) == 10).all()
