@@ -21,12 +21,14 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import ray
 import zarr
+from options import parse
 
 import cluster.ray.pool
 from cluster.ray.executor import RayExecutor
@@ -81,7 +83,8 @@ class Bare:
 class EmptyWorker(ShardWorker):
     """An actor of the executor that computes nothing; it writes where the store's name says so."""
 
-    def open(self, address: str) -> None:
+    def open(self, address: str, expected: Mapping[str, str]) -> None:
+        del expected
         self.writes = Writes(f"{address}-{os.getpid()}", 100_000) if "writes" in address else None
 
     def do(self, task: Task) -> Report:
@@ -147,7 +150,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    args = parse(parser, shards=10, rounds=1)
     n = args.shards
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from options import parse
+
 ROUNDS = 7
 ENSEMBLE = 64
 
@@ -227,7 +229,7 @@ def main() -> None:
     parser.add_argument("--outputs", type=int, default=20)
     parser.add_argument("--core", type=int, default=0, help="the core that single-core parts use")
     parser.add_argument("--ensemble", type=int, nargs="+", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parse(parser, units=20, outputs=2)
     cores = sorted(os.sched_getaffinity(0))
     pin(given.ensemble or [given.core])
     n, m = given.units, given.outputs

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from options import parse
 from scipy.spatial.distance import pdist, squareform
 
 import ctd.fixed_points as fp
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--cap", type=float, default=60.0, help="seconds of a batch adam run")
     parser.add_argument("--max-iterations", type=int, default=10_000)
     parser.add_argument("--devices", type=int, default=len(jax.local_devices()))
-    args = parser.parse_args()
+    args = parse(parser, candidates=[20], tolerances=[1e-4], cap=1.0, max_iterations=50)
     params = FixedPoint(weights=str(WEIGHTS), dtype="float32")
     network = fp.kernel.load(inputs_of(params))
     states = network.states.reshape(-1, network.states.shape[-1])

@@ -28,6 +28,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from options import parse
+
 from jobs.store.writer import ShardWriter
 
 N_SHARDS = 8
@@ -289,7 +291,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("gather", "write"))
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse(parser, items=2000, units=5, points=3, rounds=1, workers=2)
     if args.task:
         seconds = TASKS[args.task](args.store)
         status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with our parent's

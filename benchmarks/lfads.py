@@ -28,6 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from options import parse
+
 BATCH, BINS, UNITS, HIDDEN, FACTORS = 128, 25, 100, 128, 32
 
 
@@ -386,7 +388,7 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=100, help="bins of the second compile time")
     parser.add_argument("--torch", help="an interpreter that has torch")
     parser.add_argument("--only-torch", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parse(parser, models=[1], steps=1, rounds=1, long=4)
     pin()
     if options.only_torch:
         only_torch(options.steps, options.rounds)

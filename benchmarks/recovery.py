@@ -28,6 +28,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from options import parse
+
 from cluster.ray.connection import set_environment
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
@@ -197,7 +199,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = parse(parser, rounds=1)
     with tempfile.TemporaryDirectory(prefix="ctd-") as name:
         folder = Path(name)
         (folder / "recovery_kernel.py").write_text(KERNEL)

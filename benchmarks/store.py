@@ -31,6 +31,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from options import parse
+
 KERNEL = """
 import jax.numpy as jnp
 
@@ -200,7 +202,7 @@ def main() -> None:
         "--store", type=Path, help="keep the store here, or use the one that is here"
     )
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse(parser, items=2000, rounds=1)
     if args.method:
         print(json.dumps(measure(args.method, str(args.store))))
         return

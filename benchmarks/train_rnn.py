@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from options import parse
 
 from ctd.batch import Layout, Run, program, traced_columns
 from ctd.batch.tune import fastest_microbatch
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--steps", type=int, default=20, help="training steps of one advance")
     parser.add_argument("--rounds", type=int, default=3, help="timed advances of each way")
-    options = parser.parse_args()
+    options = parse(parser, networks=[1, 2], steps=1, rounds=1)
     # So many batches that no advance is the last one: results are not part of the timing.
     network = Network(report_every=options.steps, n_batches=options.steps * 10_000)
     bench = Bench(network, options.rounds)

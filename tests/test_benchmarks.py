@@ -1,0 +1,18 @@
+"""Every benchmark runs, at sizes that prove nothing."""
+
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+NAMES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if p.stem != "options")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_benchmark_runs(name, tmp_path):
+    line = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--smoke"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip(), "a table is printed"
