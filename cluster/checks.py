@@ -1,4 +1,4 @@
-"""What `ctd clusters` finds out about a profile: is it reachable, are versions equal, GPUs, shared folder."""
+"""Check a cluster profile for `ctd clusters`: reachable, equal versions, GPUs, shared folder."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ ANSWER_S = 5.0
 
 
 def check(profile: Profile) -> list[dict[str, Any]]:
-    """One line a check: what was checked, whether it holds, what was found."""
+    """Run all checks of a profile: for each {"check": name, "ok": bool, "found": text}."""
     if isinstance(profile, LocalProfile):
         return _lines({"GPUs": _local_gpus, "versions": lambda: _plain(versions())})
     if isinstance(profile, RayProfile):
@@ -80,7 +80,7 @@ def _slurm(profile: SlurmProfile) -> str:
 
 
 def _nodes(profile: SlurmProfile) -> list[tuple[str, str, str]]:
-    """(name, state, generic resources) of the partition's nodes."""
+    """(name, state, generic resources such as GPUs) of each node in the partition."""
     where = [f"--partition={profile.partition}"] if profile.partition else []
     text = slurm.command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G", *where)
     lines = {line.split("|")[0]: line.split("|") for line in text.splitlines()}
@@ -142,14 +142,17 @@ def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
 
 
 def _ask(profile: RayProfile) -> dict[str, Any]:
-    """What a task on the cluster sees: its versions, and a file written to `stores` from here."""
+    """Ask the cluster for "nodes" (GPUs of each), "versions", and "seen": can it see a file in `stores`?
+
+    "seen" is None if `stores` is not a folder. JobError if the cluster cannot be used.
+    """
     import ray
 
     from cluster import versions as module
     from cluster.ray.connection import connect, set_environment
     from cluster.ray.jobs import environment
 
-    # By value: the cluster need not have ctd.
+    # Send the module by value, since the cluster need not have ctd installed.
     ray.cloudpickle.register_pickle_by_value(module)
     written = None
     if profile.stores and (folder := objects.local_path(profile.stores)):

@@ -1,4 +1,4 @@
-"""Cluster profiles: where a job can be sent, written down once.
+"""Cluster profiles: descriptions of the places that a job can be sent to.
 
 A profile is a YAML file ~/.config/ctd/clusters/NAME.yaml, or the field `cluster` of a job file.
 
@@ -39,7 +39,7 @@ class LocalProfile(_Profile):
 
 
 class RayProfile(_Profile):
-    """A Ray cluster that exists."""
+    """An existing Ray cluster."""
 
     kind: Literal["ray"]
     address: str = Field(description="host:port of its head, for ctd run --address")
@@ -64,12 +64,12 @@ class RayProfile(_Profile):
         return value
 
     def dashboard_url(self) -> str:
-        """Where the Jobs API answers."""
+        """URL of the Jobs API."""
         return self.dashboard or f"http://{self.address.rpartition(':')[0]}:8265"
 
 
 class SlurmProfile(_Profile):
-    """Allocations of a Slurm cluster; all amounts are for each node."""
+    """Allocations of a Slurm cluster; CPUs, GPUs and memory are per node."""
 
     kind: Literal["slurm"]
     partition: str | None = Field(None, description="by default the cluster's default partition")
@@ -142,7 +142,7 @@ class SlurmProfile(_Profile):
         return slurm_seconds(self.time)
 
     def n_gpus(self) -> int:
-        """GPUs of each node."""
+        """Number of GPUs per node."""
         return int(str(self.gpus).rpartition(":")[2])
 
     def folder(self) -> Path:
@@ -162,11 +162,11 @@ _kinds: dict[str, type[Profile]] = {
 SECRET = re.compile(
     r"\b(\w*(?:SECRET|PASSWORD|TOKEN|ACCESS_KEY|ACCOUNT_KEY|SAS_KEY)\w*(?<!_PATH)(?<!_FILE))=(?![\"']?\$)"
 )
-"""A variable of such a name, set to a value that is written there and not read from elsewhere."""
+"""Matches an assignment of a literal value to a variable with such a name; not $VARIABLE or $(command)."""
 
 
 def _refuse_secrets(content: dict[str, Any], where: str) -> None:
-    """JobError where a profile holds credentials: it is written into batch scripts and stores."""
+    """Raise JobError if a profile holds credentials, since it is written into batch scripts and stores."""
     environment = content.get("environment")
     pairs = environment.items() if isinstance(environment, dict) else ()
     lines = {"environment": [f"{name}={value}" for name, value in pairs]}
@@ -180,7 +180,7 @@ def _refuse_secrets(content: dict[str, Any], where: str) -> None:
 
 
 def slurm_seconds(text: str | int) -> int:
-    """A Slurm time limit in seconds: "D-H[:M[:S]]", "H:M:S", "M:S" or "M" minutes."""
+    """A Slurm time limit in seconds: "D-H[:M[:S]]", "H:M:S", "M:S", or "M" minutes; else ValueError."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text))
     if match is None:
         raise ValueError(f"time: D-HH:MM:SS, HH:MM:SS or minutes expected, got {text!r}")
@@ -194,18 +194,22 @@ def slurm_seconds(text: str | int) -> int:
 
 
 def profiles_folder() -> Path:
-    """Where profiles are kept."""
+    """The folder of this user's profiles."""
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(config).expanduser() / "ctd" / "clusters"
 
 
 def profile_names() -> list[str]:
-    """The profiles of this user, and `local`, which needs no file."""
+    """Names of this user's profiles, and `local`, which needs no file."""
     return sorted({"local", *(path.stem for path in profiles_folder().glob("*.yaml"))})
 
 
 def load_profile(name: str) -> Profile:
-    """The profile of that name, or in that file where the name ends in .yaml; JobError otherwise."""
+    """The profile of that name, or in that file if the name ends in .yaml or .yml.
+
+    Raises:
+        JobError: there is no such profile, or it is not valid.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else profiles_folder() / f"{name}.yaml"
     if path.is_file():
         return parse_profile(read_content(path), str(path))
@@ -220,7 +224,11 @@ def load_profile(name: str) -> Profile:
 
 
 def parse_profile(content: Any, where: str) -> Profile:
-    """A validated profile; JobError naming `where` and the field otherwise."""
+    """The validated profile. content: its fields, or the name of another profile to load.
+
+    Raises:
+        JobError: it is not valid; the message names `where` and the field.
+    """
     if isinstance(content, str):
         return load_profile(content)
     kind = content.get("kind") if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""A job file on its way to a cluster, and the record of it in its stores."""
+"""A request to submit a job file, and the record of the submission in its stores."""
 
 import json
 from dataclasses import dataclass
@@ -12,20 +12,24 @@ from jobs.storage import objects
 
 @dataclass(frozen=True)
 class Submission:
-    """One `ctd submit`."""
+    """What one `ctd submit` sent, as recorded in the stores of its stages."""
 
     id: str
     kind: str
     """slurm or ray."""
     numbers: list[str]
-    """Allocations of Slurm, or the job of Ray, as submitted; later ones are in allocations.tsv."""
+    """The id of the Slurm allocation or Ray job that was submitted; later allocations are in
+    allocations.tsv."""
     home: str
+    """Folder of the submission; "" for Ray."""
     profile: dict[str, Any]
     command: str
+    """The driver's command."""
     submitted: float
+    """When it was sent (time.time)."""
 
     def history(self) -> list[list[str]]:
-        """The lines of allocations.tsv: time, allocation, what happened, detail."""
+        """Lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none."""
         try:
             text = (Path(self.home) / "allocations.tsv").read_text()
         except OSError:
@@ -33,28 +37,30 @@ class Submission:
         return [line.split("\t") for line in text.splitlines()]
 
     def all_numbers(self) -> list[str]:
-        """The allocations submitted, and those that they chained."""
+        """The ids submitted, and those of the allocations that they chained."""
         return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A job file on its way: what is to run, and from where."""
+    """A job file to submit."""
 
     path: Path
     content: dict[str, Any]
+    """The file's content, with overrides applied and without `cluster`."""
     stages: list[Stage]
     base: str
+    """The folder of the job file."""
     id: str
 
     @property
     def name(self) -> str:
-        """As schedulers show it."""
+        """The job's name in the scheduler."""
         return f"ctd-{self.path.stem}"
 
 
 def store_argument(request: Request) -> str:
-    """--store for the whole file: of one with stages, the part before .STAGE.zarr."""
+    """The value of --store for the whole file; with stages, the stores' common part before .STAGE.zarr."""
     stage = request.stages[0]
     if len(request.stages) == 1 and "stages" not in request.content:
         return stage.address
@@ -62,7 +68,7 @@ def store_argument(request: Request) -> str:
 
 
 def submissions(address: str) -> list[Submission]:
-    """All submissions of a store, the latest last."""
+    """All submissions recorded in a store, the latest last."""
     store = objects.open_objects(address)
     found = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
     records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]

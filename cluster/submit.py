@@ -1,13 +1,13 @@
-"""Send a job file to a cluster, and know afterwards where it went.
+"""Send a job file to a cluster, and keep a record of where it went.
 
     STORE/run/submit/ID/record.json          profile, ids, command: read by status, logs and cancel
-    STORE/run/submit/ID/NAME.yaml            the job file as it was: it may be edited while the job waits
-    STORE/run/submit/ID/allocation.sbatch    the batch script                               (Slurm)
-    STORE/run/submit/ID/allocations.tsv      what became of each allocation, from inside    (Slurm)
-    STORE/run/submit/ID/slurm-N.out          what allocation N printed                      (Slurm)
+    STORE/run/submit/ID/NAME.yaml            the job file as submitted; the original may be edited (Slurm)
+    STORE/run/submit/ID/allocation.sbatch    the batch script                                      (Slurm)
+    STORE/run/submit/ID/allocations.tsv      what the allocations wrote about themselves           (Slurm)
+    STORE/run/submit/ID/slurm-N.out          the output of allocation N                            (Slurm)
 
-The record is in the store of every stage; the folder is in the first one's, or in the profile's work
-directory where that store is no folder.
+Each stage's store has the record. The other files are in the store of the first stage or, if that is not a
+local folder, in ID/ of the profile's work directory.
 """
 
 import json
@@ -47,7 +47,7 @@ from jobs.store.store import Store
 def read_request(
     path: Path, overrides: list[str] | None, store: str | None, stores: str | None = None
 ) -> tuple[Request, Any]:
-    """(the request, the file's `cluster` field). stores: where stores go unless `store` says so."""
+    """(the request, the file's `cluster` field). stores: the folder of the store if `store` is None."""
     content = read_content(path, overrides)
     cluster = content.pop("cluster", None)
     if store is None and stores is not None:
@@ -69,11 +69,18 @@ def submit(
     failed: bool = False,
     accept_changes: bool = False,
 ) -> tuple[Submission | None, str]:
-    """(the submission, the batch script or command). JobError, before anything is sent, where it can't run.
+    """Check a job file and submit it; return (the submission, the batch script or the driver's command).
 
-    cluster: name or file of a profile; None: the job file's `cluster`. array: allocations of one node each
-    that share the store, instead of a single one. failed, accept_changes: see `jobs.run.shards.reconsider`; done
-    here and now.
+    Args:
+        cluster: name or file of a profile; None: the job file's `cluster`.
+        overrides: changes to fields of the job file.
+        store: where results go; see `read_stages`.
+        dry_run: send nothing, and return None in place of the submission.
+        array: number of one-node allocations that share the store, instead of one allocation.
+        failed, accept_changes: see `jobs.run.shards.reconsider`, which is called before submitting.
+
+    Raises:
+        JobError: the job is not valid or cannot run there, or the cluster refuses it.
     """
     given = cluster or read_content(path, overrides).get("cluster")
     if given is None:
@@ -112,7 +119,7 @@ def submit(
 
 
 def home_of(request: Request, profile: SlurmProfile) -> Path:
-    """The folder of the submission."""
+    """The folder of the submission: in the first stage's store, or below the profile's work_dir."""
     first = objects.local_path(request.stages[0].address)
     if first is not None:
         return first.absolute() / "run" / "submit" / request.id
@@ -120,7 +127,7 @@ def home_of(request: Request, profile: SlurmProfile) -> Path:
 
 
 def driver_command(request: Request, home: Path) -> list[str]:
-    """What the head runs, as often as it takes: a second run of the same file does what is left."""
+    """The driver's command. Each later allocation runs it again, which computes what is left."""
     return [
         "ctd", "run", str(home / f"{request.path.stem}.yaml"),
         "--store", store_argument(request), "--base", request.base,
@@ -147,7 +154,7 @@ def _submit_to_slurm(
         number = slurm.submit(text, profile, where)
     except JobError:
         shutil.rmtree(home)
-        with suppress(OSError):  # those that were there before are not empty
+        with suppress(OSError):  # folders that existed before are not empty, and stay
             for folder in list(home.parents)[:3]:
                 folder.rmdir()
         raise
@@ -156,7 +163,7 @@ def _submit_to_slurm(
 
 
 def check_folder(folder: Path, where: str) -> None:
-    """Make the folder and write to it; JobError where that fails."""
+    """Make the folder and try to write to it; JobError, which begins with `where`, if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
@@ -168,7 +175,10 @@ def check_folder(folder: Path, where: str) -> None:
 
 
 def check_python(profile: SlurmProfile, where: str) -> None:
-    """JobError where the profile's interpreter and set-up lead to other versions than those here."""
+    """Raise JobError if the profile's interpreter and setup lines lead to versions other than ours.
+
+    Runs them in a login shell on this machine; does nothing if the profile has none.
+    """
     if not (profile.python or profile.setup or profile.modules):
         return
     lines = [
@@ -190,7 +200,7 @@ def check_python(profile: SlurmProfile, where: str) -> None:
 
 
 def _refuse_second(request: Request) -> None:
-    """JobError where a submission of a store of this request waits or runs."""
+    """Raise JobError if one of the request's stores has a Slurm submission that waits or runs."""
     for stage in request.stages:
         if not objects_exist(stage.address):
             continue
@@ -209,11 +219,16 @@ def _refuse_second(request: Request) -> None:
 def check_job(
     request: Request, workers: int, memory: int | None, grace_s: float = math.inf
 ) -> list[tuple[Stage, Prepared]]:
-    """Plan the stages that wait for no other, as the driver will; JobError where they are not valid.
+    """Plan the stages that refer to no other stage, as the driver will; return those without a store yet.
 
-    The plans are those of the stages that have no store yet. workers: of one GPU, or one CPU core, each.
-    memory: bytes of a CPU core; None where only the node knows, as of GPUs. grace_s: what a stop may take
-    in all.
+    Args:
+        workers: number of workers with one GPU or one CPU core each.
+        memory: bytes per CPU core; None if only the node knows, as for GPUs.
+        grace_s: the cluster's time for stopping the driver and Ray.
+
+    Raises:
+        JobError: a stage is not valid, its kernel's source has changed since its store was made, or its
+            `run.grace_s` is too long.
     """
     ready = []
     for stage in request.stages:
@@ -268,16 +283,16 @@ def _record(request: Request, profile: Profile, number: str, home: str, command:
 
 
 def objects_exist(address: str) -> bool:
-    """Whether there is a folder to look into."""
+    """Whether `address` may hold a store: an object store, or a folder that exists."""
     path = objects.local_path(address)
     return path is None or path.is_dir()
 
 
 def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
-    """Submissions of a store, each with number -> state (`slurm.Allocation`, or text), the latest last.
+    """Each submission of a store with {id: state}, the latest last. A state is a `slurm.Allocation` or text.
 
-    One query for all allocations. What the scheduler has forgotten, or cannot be asked here, is told from
-    what the allocations themselves wrote down.
+    Slurm is asked once for all allocations. If it has forgotten one, or cannot be asked from here, the state
+    is the last line that the allocation wrote to allocations.tsv.
     """
     found = submissions(address)
     numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
@@ -310,12 +325,15 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
 
 
 def said(state: Any) -> str:
-    """A state as text."""
+    """A state from `look` as text."""
     return state.text if isinstance(state, slurm.Allocation) else str(state)
 
 
 def cancel(address: str) -> list[str]:
-    """End what is submitted for a store, letting what runs write its checkpoints; one line each."""
+    """Cancel a store's submissions; return a line for each allocation or job.
+
+    The first call lets running drivers write checkpoints; a second one ends their allocations at once.
+    """
     lines = []
     for submission, states in look(address):
         if submission.kind == "ray":
@@ -325,13 +343,13 @@ def cancel(address: str) -> list[str]:
             continue
         home = Path(submission.home)
         first = not (home / "cancelled").exists()
-        if home.is_dir():  # seen where Slurm cannot be asked from here: no allocation follows
+        if home.is_dir():  # stops the chain of allocations, even if Slurm cannot be asked from here
             (home / "cancelled").touch()
         for number, state in states.items():
             if not isinstance(state, slurm.Allocation) or state.is_over:
                 continue
             if first and state.state == "RUNNING":
-                # The batch shell alone: it lets the driver write checkpoints while Ray is still up.
+                # Signal the batch shell alone, so that Ray stays up while the driver writes checkpoints.
                 slurm.command("scancel", "--batch", "--signal=TERM", number)
                 lines.append(
                     f"allocation {number}: told to stop; cancel once more to end it at once"
@@ -343,7 +361,7 @@ def cancel(address: str) -> list[str]:
 
 
 def log_tail(address: str, n_lines: int = 40) -> str:
-    """The end of what the latest submission printed."""
+    """The last `n_lines` lines that the latest submission printed; "" if there are none."""
     found = submissions(address)
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""The versions that must be equal wherever a job runs. Run as a script: says whether they are.
+"""The versions that must be equal wherever a job runs. As a script, it prints or compares them.
 
 python -m cluster.versions                  prints them as JSON
 python -m cluster.versions '{"jax": ...}'   exits with 2 and says what differs
@@ -14,7 +14,7 @@ PACKAGES = ("ray", "jax", "jaxlib", "ctd")
 
 
 def versions() -> dict[str, str]:
-    """python, ray, jax, jaxlib and ctd of this process; "absent" for what is not installed."""
+    """Versions of python, ray, jax, jaxlib and ctd in this process; "absent" if not installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -25,9 +25,9 @@ def versions() -> dict[str, str]:
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str], place: str) -> str:
-    """One sentence on what differs, or "".
+    """A sentence on how versions differ, or "". place: words for where `there` is, such as "on the cluster".
 
-    Ray compares Python to the last digit, since it sends pickled code between processes.
+    Python must agree to the last digit: Ray demands it, since it sends pickled code between processes.
     """
     words = [
         f"{name} is {there.get(name, 'absent')} {place} and {value} here"
@@ -41,7 +41,7 @@ AGREE = "ctd: versions agree"
 
 
 def main(arguments: list[str]) -> int:
-    """Print or compare; the exit code."""
+    """Print or compare versions; return the exit code."""
     if not arguments:
         print(json.dumps(versions()))
         return 0

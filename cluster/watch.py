@@ -1,10 +1,10 @@
-"""The page of a store, served live while a run goes on.
+"""Serve the live page of a store while a run goes on.
 
     GET /?token=T                the page
-    GET /content?token=T&have=V  {"version", "content"} as JSON; 204 where V is the newest
+    GET /content?token=T&have=V  {"version", "content"} as JSON; 204 if V is the newest version
 
-Without the token every request gets a 403, whatever it asks for, and so does one that names this server
-by another host name (a page elsewhere that has its own name point here). Nothing can be written.
+Every request without the token gets a 403. On a loopback address, so does a request whose Host header is
+not a loopback name (which stops DNS rebinding). The server is read-only.
 """
 
 import hmac
@@ -28,11 +28,17 @@ from jobs.store.store import Store
 LOOK_S = 1.0
 """Least time between two looks at the store."""
 SHARE = 0.1
-"""Of the time, what making new content may take of a core."""
+"""Largest share of a core spent on rebuilding the page."""
 
 
 class Watch:
-    """A server of one store's page; close it, or use it as a context."""
+    """A server of one store's page, and a thread that keeps the page up to date.
+
+    Close it, or use it in a `with` statement. `port` 0 takes a free port.
+
+    Raises:
+        JobError: the server cannot listen at host and port.
+    """
 
     def __init__(self, store: Store, host: str = "127.0.0.1", port: int = 0) -> None:
         self.token = secrets.token_urlsafe(24)
@@ -50,21 +56,21 @@ class Watch:
 
     @property
     def url(self) -> str:
-        """The address to open, token included."""
+        """The address to open, including the token."""
         name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         name = f"[{name}]" if ":" in name else name
         return f"http://{name}:{self.port}/?token={self.token}"
 
     def serve(self) -> None:
-        """Answer requests until `stop`, or a KeyboardInterrupt."""
+        """Answer requests until `stop` or a KeyboardInterrupt."""
         self._server.serve_forever(poll_interval=0.2)
 
     def stop(self) -> None:
-        """End `serve`, which runs in another thread."""
+        """End `serve`; call it from another thread."""
         self._server.shutdown()
 
     def close(self) -> None:
-        """Look no more, and give up the port."""
+        """Stop looking at the store, and free the port."""
         self._ended.set()
         self._server.server_close()
 
@@ -75,7 +81,7 @@ class Watch:
         self.close()
 
     def admits(self, token: str, host: str) -> bool:
-        """Whether a request with this token, made to this host name, is answered."""
+        """Whether to answer a request with this token and Host header."""
         named = urlsplit(f"//{host}").hostname or ""
         right = hmac.compare_digest(token.encode(), self.token.encode())
         return right and (not self.is_private or _is_loopback(named))
@@ -89,7 +95,8 @@ class Watch:
 
 
 class Maker:
-    """Keeps a content of the store: its quick part from every look, pictures when shards are committed."""
+    """Keeps the page's content: each look renews the facts, but results only if a shard was committed or the
+    job's state changed."""
 
     def __init__(self, store: Store) -> None:
         self._page, self._store = Content(store), store
@@ -97,10 +104,10 @@ class Maker:
         self._made_of: Any = None
         self._lock = threading.Lock()
         self.latest: tuple[str, dict[str, Any]] = ("0", self._page.facts() | self._results)
-        """(version, content); the version is another where anything but the time has changed."""
+        """(version, content); the version changes when anything but the time `made` has changed."""
 
     def look(self) -> None:
-        """Bring the content up to date; what cannot be read just now stays, and the page says so."""
+        """Update the content; if the store cannot be read just now, keep the old one and say so in it."""
         with self._lock:
             version, content = self.latest
             try:
@@ -110,7 +117,7 @@ class Maker:
                     self._results, self._made_of = self._page.results(), made_of
                 new = facts | self._results
             except Exception as error:
-                # A driver may reduce, or make a shard again, while it is read: the next look tells.
+                # A driver may be gathering or recomputing a shard; the next look will work.
                 text = f"cannot be read just now: {type(error).__name__}: {error}"
                 new = content | {"trouble": redact(text)}
             if {**new, "made": ""} != {**content, "made": ""}:
@@ -129,12 +136,12 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Bind, without asking the name service what this host is called."""
+        """Bind without a DNS lookup of this host's name, which the base class would do."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "", self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader who goes away in the middle of an answer is no fault."""
+        """Print the error, unless a reader just went away in the middle of an answer."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -144,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "ctd", ""
 
     def do_GET(self) -> None:
-        """The page, its content, or a refusal."""
+        """Send the page, its content, or a refusal."""
         watch, parts = self.server.watch, urlsplit(self.path)
         given = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if not watch.admits(given.get("token", ""), self.headers.get("Host", "")):
@@ -180,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: addresses hold the token."""
+        """Log nothing, because request paths hold the token."""
 
 
 def _is_loopback(name: str) -> bool:

@@ -1,1 +1,1 @@
-"""The science of computation through dynamics as pure JAX: cells, tasks, data files, and one module for each kernel."""
+"""Computation through dynamics in pure JAX: cells, tasks, data files, and one module or folder for each kernel."""

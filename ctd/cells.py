@@ -6,8 +6,8 @@ A network is a dict name -> array: the cell's weights, and three that every cell
     wO (n_out, n), bO (n_out,)   readout, z = wO hidden(h) + bO
     h0 (state,)                  the state before the first step; zeros where it is left out
 
-n is the number of units. The state is the vector that F maps to itself: the hidden vector, or for
-an LSTM the hidden vector and the memory cells after each other, 2n in all.
+n is the number of units. The state is the vector that F updates: the hidden vector, or for an LSTM the
+hidden vector followed by the memory cells, 2n entries in all.
 """
 
 import difflib
@@ -24,7 +24,7 @@ Weights = Mapping[str, jax.Array]
 
 READOUT_AXES = {"wO": ("output", "unit"), "bO": ("output",), "h0": ("state",)}
 H0_SCALE = 0.1
-"""Standard deviation of the random initial state."""
+"""Standard deviation of the entries of a random initial state."""
 
 
 class Cell(NamedTuple):
@@ -42,11 +42,11 @@ class Cell(NamedTuple):
     draw: Callable[..., dict[str, jax.Array]]
     """(key, n, n_in, recurrent_scale, input_scale, dtype) -> random weights of the cell."""
     n_vectors: int = 1
-    """How many vectors of n make the state."""
+    """The state consists of this many vectors of length n."""
     hidden: Callable[[jax.Array], jax.Array] = lambda h: h
     """State -> what the readout sees."""
     constants: tuple[str, ...] = ()
-    """Weights that training leaves as they are."""
+    """Weights that training does not change."""
 
     def state_size(self, n: int) -> int:
         """The length of the state of n units."""
@@ -63,9 +63,9 @@ class Cell(NamedTuple):
         input_scale: Any = 1.0,
         dtype: Any = jnp.float32,
     ) -> dict[str, jax.Array]:
-        """Random weights: N(0, g^2 / fan-in) with g = recurrent_scale, input_scale or, out, 1.
+        """Random weights N(0, g^2 / fan-in); g is recurrent_scale, input_scale or, for the readout, 1.
 
-        Biases are zero but for the LSTM's forget gate; h0 is N(0, 0.1^2) in all of its entries.
+        Biases are 0, except that of the LSTM's forget gate, which is 1; entries of h0 are N(0, 0.1^2).
         The scales may be traced numbers.
         """
         key_cell, key_out, key_state = jax.random.split(key, 3)
@@ -156,7 +156,7 @@ leaky = Cell(
 )
 """The continuous-time network tau dh/dt = -h + wR tanh(h) + wI x + bR, by Euler steps of dt.
 
-The weight alpha = dt / tau is a number in (0, 1] that stays as it is in training. The readout sees
+The weight alpha = dt / tau is a number in (0, 1] that training does not change. The readout sees
 the rates tanh(h). This is the network of Sompolinsky, Crisanti & Sommers 1988 with inputs.
 """
 
@@ -164,11 +164,11 @@ the rates tanh(h). This is the network of Sompolinsky, Crisanti & Sommers 1988 w
 # --- GRU, as in the tutorials of computation through dynamics -------------------------------------
 
 UPDATE_BIAS = 0.5
-"""What `gru` adds to the update gate: a state is kept for some steps before anything is learned."""
+"""Constant that `gru` adds inside its update gate, so that an untrained network keeps its state for some steps."""
 
 
 def _gru_step(update: float, candidate: float) -> Callable[[Weights, jax.Array, jax.Array], Any]:
-    """The step of a GRU with these constants added inside the update gate and the candidate."""
+    """The step of a GRU that adds these constants inside its update gate and its candidate."""
 
     def step(w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
         r, u = jnp.split(w["wRUHX"] @ jnp.concatenate([h, x]) + w["bRU"], 2)
@@ -226,9 +226,9 @@ gru = Cell(
     c    = tanh(wCHX [sigmoid(r) h; x] + bC)
     F    = sigmoid(u + 0.5) h + (1 - sigmoid(u + 0.5)) c
 
-So since 2020-01-08 (their commits bee7219, 7428c7a, 5628c69); files written before are of the cell
-`gru_candidate_bias`. Unlike in `gru_torch` the reset gate acts on h before the recurrent product
-(Cho et al. 2014).
+The tutorials have had this form since 2020-01-08 (their commits bee7219, 7428c7a, 5628c69); files written
+before belong to the cell `gru_candidate_bias`. Unlike in `gru_torch`, the reset gate acts on h before the
+recurrent product (Cho et al. 2014).
 """
 
 gru_candidate_bias = gru._replace(name="gru_candidate_bias", step=_gru_step(0.0, 0.5))
@@ -238,7 +238,7 @@ gru_candidate_bias = gru._replace(name="gru_candidate_bias", step=_gru_step(0.0,
     c    = tanh(wCHX [r h; x] + bC + 0.5)
     F    = u h + (1 - u) c
 
-It is `gru` with bC + 0.5 for bC, and the update gate's half of bRU less 0.5.
+It equals `gru` with bC + 0.5 in place of bC, and with 0.5 subtracted from the update gate's half of bRU.
 """
 
 
@@ -324,7 +324,7 @@ lstm = Cell(
     n_vectors=2,
     hidden=lambda h: jnp.split(h, 2)[0],
 )
-"""The long short-term memory of torch.nn.LSTMCell, gates i, f, g, o in this order; state [h; c]::
+"""The long short-term memory of torch.nn.LSTMCell, gates in the order i, f, g, o; state [h; c]::
 
     c' = sigmoid(f) c + sigmoid(i) tanh(g)
     h' = sigmoid(o) tanh(c')
@@ -337,7 +337,7 @@ CELLS = {cell.name: cell for cell in (vanilla, gru, gru_candidate_bias, gru_torc
 
 
 def get_cell(name: str) -> Cell:
-    """The cell called `name`. Raises ValueError, naming the nearest one, where there is none."""
+    """The cell called `name`. Raises ValueError, naming the nearest cell, where there is none."""
     if name in CELLS:
         return CELLS[name]
     near = difflib.get_close_matches(name, CELLS, n=1)
@@ -354,14 +354,14 @@ CellName = Annotated[
 
 
 def readout(cell: Cell, params: Weights, h: jax.Array) -> jax.Array:
-    """z = wO hidden(h) + bO of one state, (n_out,); of length 0 for a network without readout."""
+    """z = wO hidden(h) + bO of one state (state,), (n_out,); length 0 for a network without readout."""
     if "wO" not in params:
         return jnp.zeros(0, h.dtype)
     return params["wO"] @ cell.hidden(h) + params["bO"]
 
 
 def initial_state(cell: Cell, params: Weights, dtype: Any) -> jax.Array:
-    """(state,) the network's own h0, or zeros of `dtype` where it has none."""
+    """(state,) the network's h0, or zeros of `dtype` where it has none."""
     if "h0" in params:
         return jnp.asarray(params["h0"])
     n, _ = cell.infer(params)
@@ -375,7 +375,7 @@ def run(
 
     Args:
         inputs: (time, n_in).
-        h0: (state,) the state before the first step; the network's own where this is None.
+        h0: (state,) the state before the first step; None: the network's h0.
 
     Returns:
         states (time, state) and outputs (time, n_out).
@@ -398,7 +398,10 @@ def sizes(cell_name: str, params: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError, naming `where` and the weight, unless these are weights of such a cell."""
+    """Check that `params` are finite real weights of this cell, with shapes that fit each other.
+
+    Raises ValueError, naming `where` and the weight.
+    """
     cell = get_cell(cell_name)
     own = set(cell.axes) - set(READOUT_AXES)
     missing = own - set(params)

@@ -1,5 +1,7 @@
-"""Whether a kernel keeps the contract of `ctd.kernel`: its functions evaluated for one item as shapes and
-dtypes, each by itself, so that a fault has the name of the function and the line in it.
+"""Check that a kernel keeps the contract of `ctd.kernel`.
+
+Each function is evaluated by itself for one item, as shapes and dtypes alone, so that an error names the
+function and the line in it.
 """
 
 import sysconfig
@@ -21,21 +23,21 @@ LINES = 4
 
 
 class ContractError(ValueError):
-    """A function of a kernel fails, or what it returns does not fit the others."""
+    """A function of a kernel raises, or what it returns does not fit the other functions."""
 
 
 def evaluate(
     kernel: Kernel, static: Any, shared: Any, traced: Any
 ) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    """(state, results) of one item as shapes and dtypes, nothing computed; under the item's precision.
+    """(state, results) of one item as shapes and dtypes; nothing is computed.
 
-    ContractError where a function raises, `advance` changes the shape or dtype of the state, `finished`
-    is not one boolean, or `result` and `dims` do not agree.
+    Call it under the item's precision. Raises ContractError where a function raises, `advance` changes the
+    names, shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
     key = jax.random.key(0)
     told = f"kernel {kernel.name}"
     state = _run(f"{told}: init", kernel.init, static, shared, traced, key)
-    # As it is stored: what init leaves weakly typed is not so in a later advance.
+    # A stored state has no weak types, so later advances do not see those that init leaves.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     after = _run(f"{told}: advance", kernel.advance, static, shared, traced, key, state)
     for fault in _differences(state, after):
@@ -55,7 +57,7 @@ def evaluate(
 
 
 def located(error: BaseException) -> str:
-    """What an exception says, in a line, and below it the lines of the user's source that led to it."""
+    """The first line of an exception's text, and below it the lines of the user's source that led to it."""
     text = str(error).strip().splitlines() or [""]
     hint = ""
     if isinstance(error, ConcretizationTypeError):
@@ -70,7 +72,7 @@ def located(error: BaseException) -> str:
 
 
 def _is_own(filename: str) -> bool:
-    """Whether a file is neither Python's, nor an installed package's, nor part of what runs kernels."""
+    """Whether a file is the kernel author's: not Python's, not an installed package's, not what runs kernels."""
     path = Path(filename)
     here = Path(__file__).parent
     runs_kernels = path.is_relative_to(here / "batch") or path in (

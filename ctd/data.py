@@ -1,6 +1,6 @@
-"""HDF5 files of weights and of trials, read with checks and written whole or not at all.
+"""HDF5 files of weights and of trials: checked when read, written whole or not at all.
 
-The layout is flat, one dataset a name, as in the tutorials of computation through dynamics
+The layout is flat, one dataset for each name, as in the tutorials of computation through dynamics
 (google-research): `trained_params_*.h5` holds a network's weights, `trained_data_*.h5` its trials.
 """
 
@@ -22,7 +22,7 @@ TRIAL_AXES = {
     "targets": ("trial", "time", "output"),
     "h0s": ("trial", "state"),
 }
-"""What a file of trials may hold; without `h0s` every trial starts from the network's own h0."""
+"""The datasets of a file of trials, and their axes; without `h0s` every trial starts from the network's h0."""
 
 
 def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
@@ -53,10 +53,10 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
 def write_hdf5(
     path: str | Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None
 ) -> None:
-    """Write name -> array as an HDF5 file; a file that was there is replaced at the very end.
+    """Write name -> array as an HDF5 file. An existing file is replaced once the new one is complete.
 
-    Times are not recorded, so equal arrays give equal bytes. Raises ValueError where the folder
-    does not exist or refuses the file.
+    Times are not recorded, so equal arrays give equal bytes. Raises ValueError where the folder does not
+    exist or cannot be written to.
     """
     path = Path(path)
     try:
@@ -72,7 +72,7 @@ def write_hdf5(
                 # Spike counts shrink to a tenth; a scalar cannot be compressed.
                 packed = {"compression": "gzip", "shuffle": True} if array.ndim else {}
                 file.create_dataset(name, data=array, track_times=False, **packed)
-        # mkstemp makes a private file; the user's umask is what a plain open would have followed.
+        # mkstemp makes a private file: give it the permissions that a plain open would have given.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
@@ -83,9 +83,10 @@ def write_hdf5(
 
 
 def read_weights(path: str | Path, cell: str | None = None) -> dict[str, np.ndarray]:
-    """The weights of a network, checked against the cell's shapes where `cell` is given.
+    """The weights of a network, name -> array, checked against the cell's shapes if `cell` is given.
 
-    Raises ValueError, naming file and weight, also where the file's attribute `cell` names another one.
+    Raises ValueError, naming file and weight, where they do not fit, and where the file's attribute `cell`
+    names another cell.
     """
     weights = read_hdf5(path)
     if cell is not None:
@@ -95,7 +96,7 @@ def read_weights(path: str | Path, cell: str | None = None) -> dict[str, np.ndar
 
 
 def _check_written_as(path: str | Path, cell: str) -> None:
-    """Some cells have weights of the same names: what the file says of itself must agree."""
+    """Raise ValueError where the file's attribute `cell` names another cell: names of weights alone do not tell."""
     with h5py.File(path, "r") as file:
         written = file.attrs.get("cell", cell)
     if written != cell:
@@ -106,17 +107,17 @@ def _check_written_as(path: str | Path, cell: str) -> None:
 
 
 def write_weights(path: str | Path, weights: Mapping[str, Any], cell: str) -> None:
-    """Write the weights of a network; the cell's name becomes an attribute of the file."""
+    """Check the weights of a network and write them; the cell's name becomes an attribute of the file."""
     weights = {name: np.asarray(value) for name, value in weights.items()}
     check_params(cell, weights, str(path))
     write_hdf5(path, weights, {"cell": cell})
 
 
 def read_trials(path: str | Path) -> dict[str, np.ndarray]:
-    """The trials of a file: name -> array for the names of `TRIAL_AXES` that it holds.
+    """The trials of a file: name -> array for the names of `TRIAL_AXES` that it holds; others are ignored.
 
-    Raises ValueError, naming file and dataset, where none is there, lengths along an axis disagree,
-    or a value is NaN or infinite. Other datasets are left alone.
+    Raises ValueError, naming file and dataset, where there is none, the axes or their lengths disagree, or a
+    value is NaN or infinite.
     """
     found = read_hdf5(path)
     trials = {name: found[name] for name in TRIAL_AXES if name in found}

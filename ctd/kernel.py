@@ -1,4 +1,4 @@
-"""The kernel contract: the one thing that a new science plugs in.
+"""The kernel contract: all that a new computation has to provide.
 
 A kernel describes ONE item (one parameter point with its own random key) by pure functions::
 
@@ -44,17 +44,18 @@ class Kind(Enum):
 
 
 Static = Annotated[T, Kind.STATIC]
-"""A shape, a name or a switch: compiled in. Items with equal static fields form a group."""
+"""A shape, a name or a switch: compiled in. Items with equal static and data fields form a group."""
 
 Traced = Annotated[T, Kind.TRACED]
-"""A number, or a tuple of numbers: vmapped, one value an item."""
+"""A number, or a tuple of numbers: vmapped, one value for each item."""
 
 Data = Annotated[T, Kind.DATA]
-"""Chooses what `load` reads (a network's index, a number of trials). Splits groups as a static field
-does, but only `load` and `reduce` see it: groups that differ in data share one compiled program."""
+"""Chooses what `load` reads (a network's index, a number of trials). It splits groups as a static field does,
+but is not compiled in: `init`, `advance` and `result` do not see it, and groups that differ only in data
+share one compiled program."""
 
 File = Annotated[T, Kind.FILE]
-"""A `Data` field that is a path; a relative one starts at the job file's folder."""
+"""A `Data` field that is a path; a relative path starts at the job file's folder."""
 
 
 class Params(BaseModel):
@@ -101,12 +102,12 @@ def _select(params: Params, *kinds: Kind) -> Any:
 
 
 def static_of(params: Params) -> Any:
-    """The static fields as a hashable named tuple: what `init`, `advance` and `result` get."""
+    """The static fields as a hashable named tuple: the `static` of `init`, `advance` and `result`."""
     return _select(params, Kind.STATIC)
 
 
 def inputs_of(params: Params) -> Any:
-    """All but the traced fields as a named tuple: what `load` and `reduce` get."""
+    """All but the traced fields as a named tuple: the `inputs` of `load` and `reduce`."""
     return _select(params, Kind.STATIC, Kind.DATA, Kind.FILE)
 
 
@@ -116,7 +117,7 @@ def traced_of(params: Params) -> Any:
 
 
 def traced_type(params: type[Params]) -> Any:
-    """The named-tuple class that holds the traced fields, to build columns with."""
+    """The named-tuple class of the traced fields, from which columns are built."""
     return _view(params, frozenset({Kind.TRACED}))
 
 
@@ -127,11 +128,11 @@ class Var(NamedTuple):
     units: str = "1"
     long_name: str = ""
     more_is_better: bool = False
-    """A search by it must say `mode`: by default less is better."""
+    """True: a search by this result must say `mode`, since by default less is better."""
 
 
 class Outcome(NamedTuple):
-    """How an item can end. `failed` items are kept as data and counted apart."""
+    """One way in which an item can end. `failed` items are kept as data and counted apart."""
 
     name: str
     reason: str
@@ -151,20 +152,20 @@ def _load_nothing(inputs: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A science, as pure functions of one item. See the module's docstring for their arguments."""
+    """One computation, as pure functions of one item; the module's docstring gives their arguments."""
 
     name: str
     Params: type[Params]
     dims: Mapping[str, Var]
-    """Every name that `result` may return -> its axes, units and long name. Which of them it returns
-    may depend on the static fields (another cell has other weights)."""
+    """Every name that `result` may return -> its axes, units and long name. Which ones it returns may depend
+    on the static fields (each cell has its own weights)."""
     init: Callable[..., Any]
     advance: Callable[..., Any]
     finished: Callable[[Any], jax.Array]
     result: Callable[..., dict[str, jax.Array]]
     load: Callable[[Any], Any] = _load_nothing
     outcomes: tuple[Outcome, ...] = ()
-    """If not empty, `result` holds an integer `outcome`: the index into this tuple."""
+    """If not empty, `result` returns an integer `outcome`, an index into this tuple."""
     coords: Callable[[Any, Any], dict[str, np.ndarray]] | None = None
     """(inputs, shared) -> coordinate values of the axes that have any (time in s, ...)."""
     reduce: Callable[..., dict[str, np.ndarray]] | None = None
@@ -173,21 +174,21 @@ class Kernel:
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`; they can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """The reduced names that a terminal shows as a table; their first axis is its rows."""
+    """The reduced names that a terminal shows as a table; their first axis is the table's rows."""
     figure: Callable[..., Any] | None = None
     """(inputs, shared, columns, results, reduced) -> matplotlib Figure."""
     plots: Callable[..., list[Plot]] | None = None
-    """The same -> what a report shows of a group (see ctd.plots). Results are read when they are
+    """The same arguments -> what a report shows of a group (see ctd.plots). Results are read when they are
     indexed: `results["curve"][:200]` reads 200 rows."""
     advances: Callable[[Any], int] | None = None
-    """inputs -> how many advances an item makes at most, where that is known beforehand."""
+    """inputs -> the most advances that an item makes, if that is known beforehand."""
     width: int = 256
-    """How many items one device holds at a time unless the job says otherwise."""
+    """Slots of one device, unless the job says otherwise."""
     microbatches: tuple[int, ...] = (0, 1)
-    """Vmapped widths worth measuring at start-up (0: all slots, 1: one by one); the first is used where
-    nothing is measured. A kernel that knows its best names that one alone."""
+    """Microbatches worth measuring at start-up (0: all slots, 1: one by one); the first is used where nothing
+    is measured. A kernel whose best one is known names it alone."""
     cpu_microbatches: tuple[int, ...] = ()
-    """The same on a CPU, where another one is known to be best there; empty: as elsewhere."""
+    """The same for a CPU, if other ones are best there; empty: `microbatches`."""
 
     def candidates(self) -> tuple[int, ...]:
         """The microbatches worth measuring on the devices of this process."""
@@ -242,15 +243,15 @@ class UnknownKernel(ValueError):
 def load_kernel(name: str) -> Kernel:
     """The kernel called `name`: a module of ctd, or the dotted path of a user's own module.
 
-    Raises UnknownKernel, naming the nearest kernels, where there is none, and what the user's module
-    raises when it is imported.
+    Raises UnknownKernel, naming the nearest kernel, where there is none. What the user's module raises on
+    import is passed on.
     """
     kernel: Kernel = importlib.import_module(find_module(name)).kernel
     return kernel
 
 
 def find_module(name: str) -> str:
-    """The module of the kernel called `name`; raises as `load_kernel`."""
+    """The dotted path of the module that holds the kernel called `name`; raises as `load_kernel`."""
     if name.endswith(".py") or "/" in name:
         raise UnknownKernel(
             f"kernel: {name!r}: the dotted path of a module expected, such as "
@@ -261,7 +262,7 @@ def find_module(name: str) -> str:
         try:
             module = importlib.import_module(path)
         except ModuleNotFoundError as error:
-            # A missing import *inside* the user's module is theirs to see as it is.
+            # A missing import *inside* the user's module is passed on unchanged.
             if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
                 raise
             continue

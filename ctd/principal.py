@@ -7,13 +7,15 @@ import numpy as np
 
 
 def principal_axes(points: np.ndarray, k: int) -> np.ndarray:
-    """(n, min(k, n)) orthonormal columns: the directions of largest variance of (m, n) points."""
+    """The first principal axes of (m, n) points: (n, min(k, n)) orthonormal columns, largest variance first."""
     return _spectrum(points)[1][:, :k]
 
 
 def principal(points: Any, k: int) -> tuple[Callable[[Any], np.ndarray], np.ndarray]:
-    """(a function (..., n) -> (..., min(k, n)) onto the first principal components of the (m, n) points;
-    the shares of their variance)."""
+    """(project, share) by the first k principal components of (m, n) points.
+
+    project maps (..., n) to (..., min(k, n)); share, (min(k, n),), is each component's part of the variance.
+    """
     points = np.asarray(points, float)
     mean = points.mean(axis=0)
     variance, axes = _spectrum(points)
@@ -22,7 +24,7 @@ def principal(points: Any, k: int) -> tuple[Callable[[Any], np.ndarray], np.ndar
 
 
 def _spectrum(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variances, times the number of points, and directions; the largest first."""
+    """(variances times the number of points, directions in columns), largest variance first."""
     centred = points - points.mean(axis=0)
     variance, vectors = np.linalg.eigh(centred.T @ centred)
     return variance[::-1], vectors[:, ::-1]

@@ -1,4 +1,4 @@
-"""Rows of results, as reductions read them: in blocks, and by which of them have the same values."""
+"""How reductions read rows of results: in blocks, and grouped by equal values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,9 +8,9 @@ import numpy as np
 def blocks(
     values: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The values called `names`, some rows of all of them at a time, in the order of the rows.
+    """The values called `names`, in blocks of rows, in order.
 
-    The results of a store read themselves so, by a method `blocks`; arrays come as they are, at once.
+    Results of a store have a method `blocks` that reads some rows at a time; arrays come whole, in one block.
     """
     read = getattr(values, "blocks", None)
     if read is not None:
@@ -20,9 +20,9 @@ def blocks(
 
 
 def combinations(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(first row of each distinct combination, combination of each row), in order of appearance.
+    """(first row of each distinct combination, number of the combination of each row), in order of appearance.
 
-    Rows of a column with an axis of its own are compared whole; n: how many rows there are.
+    columns: (n, ...) each; a row with further axes is compared whole. n: the number of rows.
     """
     codes = np.zeros(n, np.int64)
     for values in columns:

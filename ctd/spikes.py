@@ -1,13 +1,13 @@
-"""Kernel: spikes of neurons that follow a trained network, with the truth behind them: data for `lfads`.
+"""Kernel: spikes of neurons that follow a trained network, with true rates, inputs and states; data for `lfads`.
 
     h_t = F(h_{t-1}, x_t)                       the network on trials of its task
     rate_t = max_rate (r(h_t) + 1) / 2          r in [-1, 1]: what the network's readout sees
-    count_t ~ Poisson(rate_t step_s)            one bin a step
+    count_t ~ Poisson(rate_t step_s)            one bin for each step
 
 An item is a set of trials drawn with its own key. The results have the names that `lfads` reads, so that
-`data: {stage: spikes, part: results}` hands them on; true rates, inputs and states are known. With
-`initial: line` these are the data of the tutorial of LFADS (google-research,
-computation-thru-dynamics): every trial starts at a state of its own on the network's line attractor.
+`data: {stage: spikes, part: results}` passes them on. With `initial: line` these are the data of the
+LFADS tutorial (google-research, computation-thru-dynamics): every trial starts at its own state on the
+network's line attractor.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ from ctd.plots import Axis, Image, Plot, Scale
 LARGEST = 65_535
 """Counts are stored in 16 bits."""
 LARGEST_MEAN = 60_000
-"""Counts of that mean stay below `LARGEST` by 20 standard deviations."""
+"""Largest mean count: counts with this mean stay below `LARGEST` by 20 standard deviations."""
 LEAD = 7
-"""Steps of input that spread the states along a line attractor; the tutorial's number."""
+"""Steps of input that spread the states along a line attractor, as many as in the tutorial."""
 
 
 class Spikes(Params):
@@ -70,7 +70,7 @@ class Spikes(Params):
 
 
 def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(the network's weights, numbers of the recorded units). Raises ValueError, naming file and field."""
+    """(the network's weights, indices of the recorded units). Raises ValueError, naming file and field."""
     if inputs.weights is None:
         raise ValueError("weights: a file of the weights of a trained network is needed")
     weights = read_weights(inputs.weights, inputs.cell)
@@ -89,7 +89,7 @@ def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int) -> jax.Array:
-    """(n, state) what each trial starts from, before its first step."""
+    """(n, state) the state of each trial before its first step."""
     h0 = initial_state(cell, weights, static.dtype)
     if static.initial == "h0":
         return jnp.tile(h0, (n, 1))
@@ -100,7 +100,7 @@ def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int
 
 
 def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
-    """All trials of an item; only those for evaluation come with the truth."""
+    """All trials of an item; only the evaluation trials come with true rates, inputs and states."""
     weights, units = shared
     cell = get_cell(static.cell)
     key_trials, key_spikes, key_start = jax.random.split(jax.random.fold_in(key, traced.seed), 3)
@@ -133,7 +133,7 @@ def plots(
     results: Mapping[str, Any],
     reduced: Mapping[str, np.ndarray],
 ) -> list[Plot]:
-    """The first trial of the first item: counts and true rates, units by the time of their largest rate."""
+    """Counts and true rates of the first trial of the first item; units by the time of their largest rate."""
     del inputs, shared, reduced
     rates, counts = (np.asarray(results[name][0], float)[0] for name in ("eval_rates", "eval"))
     order = np.argsort(np.argmax(rates, axis=0), kind="stable")

@@ -1,14 +1,14 @@
 """Behavioural tasks: what a network is trained to do, as pure functions of a random key.
 
 A task is a frozen model of its parameters with one method, `trial(key, dtype)`, which draws the
-inputs, the targets and the mask of one trial. A job file names it, alone or with parameters, and a
-task of one's own is named by the dotted path of its class::
+inputs, the targets and the mask of one trial. A job file gives its name, alone or with parameters; the
+name of a user's own task is the dotted path of its class::
 
     task: decision
     task: {name: flipflop, n_bits: 2}
     task: {name: mylab.tasks.DelayedMatch, n_steps: 40}
 
-`lorenz_spikes`, `spikes_from_rates` and `spikes_from_states` make spiking data instead of trials.
+`lorenz_spikes`, `spikes_from_rates` and `spikes_from_states` make spike counts instead of trials.
 """
 
 import difflib
@@ -40,11 +40,11 @@ class Trial(NamedTuple):
     targets: jax.Array
     """(time, n_out)"""
     mask: jax.Array
-    """(time,) weight of each step in the loss; 0 where any output will do."""
+    """(time,) weight of each step in the loss; 0 where the output does not matter."""
 
 
 class Task(BaseModel, ABC):
-    """A task and its parameters. Subclass it, with `n_in`, `n_out` and `trial`, for one's own."""
+    """A task and its parameters. Your own task is a subclass that defines `n_in`, `n_out` and `trial`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,12 +55,12 @@ class Task(BaseModel, ABC):
     @property
     @abstractmethod
     def n_in(self) -> int:
-        """Input channels."""
+        """Number of input channels."""
 
     @property
     @abstractmethod
     def n_out(self) -> int:
-        """Output channels."""
+        """Number of output channels."""
 
     @abstractmethod
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
@@ -83,12 +83,12 @@ def batch(task: Task, key: jax.Array, n: int, dtype: Any = jnp.float32) -> Trial
 class WhiteNoise(Task):
     """A task on x_t = b + s xi_t / sqrt(dt), xi_t ~ N(0, 1), dt = duration / n_steps.
 
-    b is drawn once a trial. As in the tutorials of computation through dynamics it is
+    b is drawn once for each trial. As in the tutorials of computation through dynamics it is
 
         b = 2 bias (xi - 1/2), xi ~ N(0, 1)
 
-    normal with mean -bias and deviation 2 bias; with `centred`, b = 2 bias xi. The sums below leave out
-    the factor dt, so that targets are of order 1.
+    which is normal with mean -bias and standard deviation 2 bias; with `centred`, b = 2 bias xi. The tasks
+    sum x_t without the factor dt, so that targets are of order 1.
     """
 
     duration: float = Field(1.0, gt=0, description="length of a trial (s)")
@@ -105,13 +105,13 @@ class WhiteNoise(Task):
         return 1
 
     def mean_input(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """b of one trial, or of several streams."""
+        """b of one trial; `shape` (2,) for two streams."""
         xi: jax.Array = jax.random.normal(key, shape, dtype)
         b: jax.Array = 2 * self.bias * (xi if self.centred else xi - 0.5)
         return b
 
     def noise(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """s xi / sqrt(dt)"""
+        """s xi / sqrt(dt), xi ~ N(0, 1) of this shape."""
         dt = self.duration / self.n_steps
         xi: jax.Array = jax.random.normal(key, shape, dtype)
         scaled: jax.Array = self.sd * dt**-0.5 * xi
@@ -130,7 +130,7 @@ class Integrator(WhiteNoise):
 
 
 class Decision(WhiteNoise):
-    """Say at the last step whether the noise summed to more than 0: target +1 or -1 there.
+    """Say at the last step whether the input summed to more than 0: the target there is +1 or -1.
 
     With the defaults 62 % of the targets are -1, since b has mean -bias.
     """
@@ -146,9 +146,9 @@ class Decision(WhiteNoise):
 
 
 class ContextualIntegrator(WhiteNoise):
-    """Integrate the one of two noise streams that a one-hot context names (cf. Mante et al. 2013).
+    """Integrate one of two noise streams, chosen by a one-hot context (cf. Mante et al. 2013).
 
-    Inputs: stream 1, stream 2, context 1, context 2. The streams' b are independent.
+    Inputs: stream 1, stream 2, context 1, context 2. Each stream has its own, independent b.
     """
 
     name = "contextual_integrator"
@@ -172,8 +172,8 @@ class ContextualIntegrator(WhiteNoise):
 class FlipFlop(Task):
     """Remember k bits: output i is the sign of the last pulse on input i (Sussillo & Barak 2013).
 
-    Pulses of +1 or -1 last one step and come independently; every trial opens with one on each
-    channel, so that the targets are defined from the first step on.
+    Pulses of +1 or -1 last one step and are independent; every trial begins with one on each channel, so
+    that the targets are defined from the first step on.
     """
 
     name = "flipflop"
@@ -205,11 +205,11 @@ class ChaoticGenerator(Task):
     """Produce the activity of a random chaotic network, the target of FORCE learning.
 
     The target is z = J_o tanh(a) of tau da/dt = -a + J tanh(a), J ~ N(0, g^2 / n_units) with g > 1
-    (Sompolinsky et al. 1988; Sussillo & Abbott 2009), by Euler steps. These are random projections of
-    the rates, of variance below 1; the FORCE notebook of computation-thru-dynamics takes the rates
-    of single units, and feeds outputs back: `ctd.esn.series.chaotic_network`. Network and initial state
-    come from `network_seed` alone: every trial has the same target. The one input is 1 at the first
-    step.
+    (Sompolinsky et al. 1988; Sussillo & Abbott 2009), by Euler steps. So the outputs are random projections
+    of the rates, with variance below 1. The FORCE notebook of computation-thru-dynamics takes the rates of
+    single units instead, and feeds outputs back: `ctd.esn.series.chaotic_network`. `network_seed` alone
+    determines network and initial state, so every trial has the same target. The one input is 1 at the
+    first step, then 0.
     """
 
     name = "chaotic_generator"
@@ -248,7 +248,7 @@ class ChaoticGenerator(Task):
             a = a + alpha * (-a + recurrent @ jnp.tanh(a))
             return a, out @ jnp.tanh(a)
 
-        # Of the order of the network's own fluctuations, so that the transient is short.
+        # N(0, 1) is of the order of the network's own fluctuations, so the transient is short.
         start = jax.random.normal(key_state, (n,), dtype)
         return lax.scan(step, start, length=self.n_steps)[1]
 
@@ -259,7 +259,7 @@ TASKS: dict[str, type[Task]] = {
 }
 
 NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
-"""What a job may give as its task."""
+"""What a job file may give as its task, for descriptions and errors."""
 
 
 # --- naming a task --------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def _own_class(name: str) -> type[Task]:
     try:
         cls = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
-        # A missing import inside the user's module is theirs to see as it is.
+        # A missing import inside the user's module is passed on unchanged.
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
         raise ValueError(f"task {name}: there is no module {error.name}") from None
@@ -393,11 +393,11 @@ def lorenz_spikes(
     bin_s: float = 0.01,
     base_rate: float = 5.0,
 ) -> dict[str, jax.Array]:
-    """Poisson neurons that read Lorenz dynamics out, as in the tests of LFADS (Pandarinath 2018).
+    """Spike counts of Poisson neurons driven by the Lorenz system, as in the tests of LFADS (Pandarinath 2018).
 
     A condition is an initial state on the attractor, repeated n_trials times. Neuron i fires at
-    base_rate exp(w_i . s), with w_i on the unit sphere and s the state with zero mean and unit
-    variance in each of its three coordinates, so that log rates vary by about 1.
+    base_rate exp(w_i . s). w_i lies on the unit sphere; each of the three coordinates of the state s is
+    scaled to mean 0 and variance 1, so that log rates vary by about 1.
 
     Args:
         dt: Lorenz time of one bin.

@@ -1,4 +1,4 @@
-"""What goes wrong by a user's hand, said in the user's words."""
+"""Errors that a user can fix, explained in the terms of the job file."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ class JobError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """', did you mean X?' where a known word is close, else ', one of ...'."""
+    """Return "; did you mean 'X'?" if a known word is close to `word`, else "; known: ..."."""
     words = sorted(known)
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     if near:
@@ -28,14 +28,15 @@ def explain(
     source: str | Callable[[str], str],
     known: dict[tuple[str, ...], Iterable[str]],
 ) -> str:
-    """One line for each fault of a validated model.
+    """Return pydantic's errors as text, one line for each.
 
-    source: what was read (a file's name), or a function of the top field that tells. known: location
-    of a model -> its field names, for the nearest valid name of an unknown field.
+    Args:
+        source: what was read, such as a file's name; or a function that gives it for a top-level field.
+        known: location of a model -> its field names, to suggest a name for an unknown field.
     """
     lines = []
     for fault in error.errors(include_url=False):
-        # Union branches put the names of their classes into the location; users wrote no such thing.
+        # Pydantic puts the names of union branches into the location; the user did not write those.
         place = tuple(str(part) for part in fault["loc"] if not _is_branch(str(part)))
         path = ".".join(place) or "(as a whole)"
         where = source(place[0] if place else "") if callable(source) else source
@@ -48,7 +49,7 @@ def explain(
             given = repr(fault["input"])
             shown = given if len(given) < 80 else given[:77] + "..."
             text = fault["msg"].removeprefix("Value error, ")
-            text = re.sub(r" or instance of \w+$", "", text)  # a class, which no file can hold
+            text = re.sub(r" or instance of \w+$", "", text)  # no file can hold an instance
             lines.append(f"{where}: {path}: {text} (given: {shown})")
     return "\n".join(dict.fromkeys(lines))
 

@@ -1,12 +1,13 @@
-"""The keys of a store below run/: where what the runner needs to go on lies. docs/store-format.md says what it is.
+"""The keys of a store below run/. docs/store-format.md describes the objects at them.
 
-A folder is a prefix of keys; a function gives one key. `number_of` reads the number that ends a key.
+Constants are single keys or folders (prefixes of keys). Functions return a key, or read one (`sums_name`,
+`number_of`).
 """
 
 JOB, JOB_COPY = "run/job.json", "run/job.copy.json"
-"""All else can be made again from it; therefore there are two of it."""
+"""The job and its copy: two, because everything else can be made again from one of them."""
 CREATING = "run/creating.json"
-"""There while a store is made."""
+"""Exists while a store is being created."""
 
 DONE, FAILED, SLOTS, LAYOUT = "run/done", "run/failed", "run/slots", "run/layout"
 CHECKPOINTS, MEETINGS, EVENTS = "run/checkpoints", "run/meetings", "run/events"
@@ -15,55 +16,55 @@ SUBMIT, SUMS = "run/submit", "run/sums"
 
 
 def marker(group: int, shard: int) -> str:
-    """The commit marker of a shard."""
+    """Return the key of a shard's commit marker."""
     return f"{DONE}/{group}/{shard:06d}.json"
 
 
 def failed(group: int, shard: int) -> str:
-    """The items of a shard that fail by themselves."""
+    """Return the key of the record of a shard's failing items."""
     return f"{FAILED}/{group}/{shard:06d}.json"
 
 
 def slots(group: int) -> str:
-    """The slots of a group, where they are fewer than planned."""
+    """Return the key of a group's number of slots, written when memory allows fewer than planned."""
     return f"{SLOTS}/{group}.json"
 
 
 def layout(group: int, device_kind: str) -> str:
-    """The microbatch that was chosen for a group on a kind of device."""
+    """Return the key of the microbatch chosen for a group on one kind of device."""
     return f"{LAYOUT}/{group}-{device_kind.replace(' ', '_')}.json"
 
 
 def checkpoints(group: int, shard: int) -> str:
-    """The folder of the checkpoints of a shard."""
+    """Return the folder of a shard's checkpoints."""
     return f"{CHECKPOINTS}/{group}/{shard:06d}"
 
 
 def lease(generation: int) -> str:
-    """One generation of the lease."""
+    """Return the key of one generation of the lease."""
     return f"{LEASE}/{generation:08d}.json"
 
 
 def cancel(generation: int) -> str:
-    """The request to the holder of a generation to stop."""
+    """Return the key of the request to stop, addressed to the holder of a generation of the lease."""
     return f"{CANCEL}/{generation:08d}.json"
 
 
 def submission(name: str) -> str:
-    """The record of a submission."""
+    """Return the key of the record of a submission."""
     return f"{SUBMIT}/{name}/record.json"
 
 
 def sums(name: str) -> str:
-    """The checksums called `name`."""
+    """Return the key of the checksums called `name`."""
     return f"{SUMS}/{name}.json"
 
 
 def sums_name(key: str) -> str:
-    """The inverse of `sums`."""
+    """Return the name in a key of checksums: the inverse of `sums`."""
     return key.removeprefix(f"{SUMS}/").removesuffix(".json")
 
 
 def number_of(key: str) -> int:
-    """The number that a key ends with, as of run/done/0/000007.json."""
+    """Return the number that a key ends with: 7 for run/done/0/000007.json."""
     return int(key.rpartition("/")[2].removesuffix(".json"))

@@ -1,4 +1,4 @@
-"""What a terminal shows: progress while a job runs, tables after it."""
+"""Terminal output: progress while a job runs, tables and JSON after it."""
 
 import json
 import sys
@@ -18,20 +18,20 @@ from jobs.run.progress import Progress as RunProgress
 if TYPE_CHECKING:
     import pandas as pd
 
-# A file or a pipe has no width: tables are written whole.
+# A file or a pipe has no width, so tables are written in full.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 PLAIN_EVERY_S = 5.0
-"""Seconds between two lines where the output is no terminal, at least."""
+"""Least seconds between two progress lines if the output is not a terminal."""
 PLAIN_SHARE = 0.01
-"""The same as a share of the time so far: a night is some hundred lines."""
+"""The same as a share of the time so far, so that a night's run prints some hundred lines."""
 
 
 def describe(p: RunProgress) -> str:
-    """One line: outcomes, rate, time to go, trouble."""
+    """The progress in one line: outcomes, rate, time left, trouble."""
     parts = [f"{n:,} {name}" for name, n in p.outcomes.items() if n]
-    if p.advances and max(p.advances) > 1:  # else it says no more than the number of items
+    if p.advances and max(p.advances) > 1:  # else it adds nothing to the number of items
         few, many = min(p.advances), max(p.advances)
         parts.append(f"advance {many}" if few == many else f"advances {few}-{many}")
     if p.stage and p.shards_done < p.n_shards:
@@ -57,7 +57,7 @@ def describe(p: RunProgress) -> str:
 
 @contextmanager
 def live_progress(quiet: bool = False) -> Iterator[Listener]:
-    """A listener that draws a bar on a terminal and prints a line now and then elsewhere."""
+    """A listener that draws a bar on a terminal, or else prints a line now and then; nothing if `quiet`."""
     if quiet:
         yield lambda p: None
     elif err.is_terminal:
@@ -98,7 +98,7 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
 
 
 def cell(value: Any) -> str:
-    """One value of a table, short."""
+    """One value of a table as short text."""
     if isinstance(value, float | np.floating):
         return f"{value:.4g}"
     if isinstance(value, complex | np.complexfloating):
@@ -109,12 +109,12 @@ def cell(value: Any) -> str:
 
 
 def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
-    """A frame as a table on the terminal, the first `limit` rows of it."""
+    """Print the first `limit` rows of a frame as a table."""
     table = Table(title=title or None, title_justify="left")
     for name in frame.columns:
         number = frame[name].dtype.kind in "iufc"
         table.add_column(str(name), justify="right" if number else "left")
-    # Not iterrows: it makes the integers of a row floats, and item 62599 becomes 6.26e+04.
+    # Not iterrows, which turns integers into floats: item 62599 would become 6.26e+04.
     for row in frame.head(limit).itertuples(index=False, name=None):
         table.add_row(*(cell(value) for value in row))
     out.print(table)
@@ -123,7 +123,7 @@ def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
 
 
 def show_json(content: Any) -> None:
-    """JSON on standard output, for programs."""
+    """Print JSON to standard output, for programs."""
     json.dump(content, sys.stdout, default=_plain)
     sys.stdout.write("\n")
 

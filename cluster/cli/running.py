@@ -1,4 +1,4 @@
-"""What `ctd run` and `ctd resume` share: an executor, the shards, the reduction, what is said at the end."""
+"""The common part of `ctd run` and `ctd resume`: make the executor, run shards, gather, print the outcome."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ AcceptChanges = Annotated[
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
-    """The executor called `name`; JobError where an address is given that it does not take."""
+    """The executor called `name`: "serial", or else Ray; JobError if `serial` is given an address."""
     if name == "serial":
         if address:
             raise JobError("--address: goes with --executor ray")
@@ -43,13 +43,16 @@ def run_store(
     failed: bool = False,
     accept_changes: bool = False,
 ) -> None:
-    """Run what is left of a store, reduce it and say what came out.
+    """Run what is left of a store, gather it, and print the outcome.
 
-    open_store: makes or opens the store; the executor starts up meanwhile. Exits with 75 where the run
-    was stopped before its end, with 1 where something could not be computed.
+    Args:
+        open_store: makes or opens the store, while the executor starts up.
+        parts: (i, n): share the store with other drivers, beginning with part i of n; the last driver
+            gathers.
+        failed, accept_changes: see `jobs.run.shards.reconsider`.
 
-    parts: (i, n): share the store with other drivers, beginning with part i of n; the last one reduces.
-    failed, accept_changes: see `jobs.run.shards.reconsider`.
+    Raises:
+        typer.Exit: code 75 if the run was stopped early, 1 if a shard or an item failed.
     """
     from jobs.run.shards import reconsider, run_parts, run_shards
 
@@ -91,7 +94,7 @@ def run_store(
 
 @contextmanager
 def _storage_explained(store: Store) -> Iterator[None]:
-    """Where the storage fails after the run, say what is left to do."""
+    """Turn a storage error after the run into a JobError that says what is left to do."""
     try:
         yield
     except Exception as fault:
@@ -102,7 +105,7 @@ def _storage_explained(store: Store) -> Iterator[None]:
 
 
 def _reduce(store: Store, executor: Executor) -> None:
-    """Gather on the executor of the run, which need not be up again for the rest."""
+    """Gather on the run's executor, which can be closed afterwards."""
     from jobs.gather.gather import gather
 
     with _storage_explained(store):
@@ -110,7 +113,7 @@ def _reduce(store: Store, executor: Executor) -> None:
 
 
 def finish(store: Store, as_json: bool) -> None:
-    """Where the results are, the kernel's own summary, the picture."""
+    """Save the kernel's figures; print its summary and where the results are, or the state as JSON."""
     from jobs.report.figures import save_figures
     from jobs.report.summary import state
 
@@ -127,7 +130,7 @@ def finish(store: Store, as_json: bool) -> None:
 
 
 def summary(store: Store) -> None:
-    """The reduced results that the kernel shows as a table."""
+    """Print the table of reduced results that the kernel names in its `summary`, if any."""
     from jobs.query.query import query
 
     kernel = store.kernel

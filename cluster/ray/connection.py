@@ -1,4 +1,4 @@
-"""Connect this process to a Ray, and hand Ray the environment that it reads."""
+"""Connect this process to a Ray cluster, and set the environment variables that Ray reads."""
 
 import os
 import signal
@@ -12,17 +12,21 @@ from ray.exceptions import RayError
 from jobs.errors import JobError
 
 ANSWER_S = 5.0
-"""A Ray at a given address answers within this time."""
+"""How long to wait for a Ray at a given address to accept a connection."""
 
 
 def connect(address: str) -> None:
-    """Connect to the Ray at host:port; JobError where there is none, or one that cannot be used."""
+    """Connect to the Ray at host:port.
+
+    Raises:
+        JobError: nothing answers there, or that Ray cannot be used (other versions, wrong token).
+    """
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit() and "/" not in host:
             socket.create_connection(
                 (host, int(port)), ANSWER_S
-            ).close()  # Ray itself tries for a minute
+            ).close()  # Ray itself would keep trying for a minute
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError) as error:
         raise JobError(
@@ -37,22 +41,25 @@ def connect(address: str) -> None:
 
 
 def take_back_sigterm() -> None:
-    """Put Python's handler of SIGTERM in its place again: connecting to Ray sets one below it, which
-    aborts the process 3 s after the signal, in the middle of an orderly stop."""
+    """Reinstall Python's SIGTERM handler; call it after connecting to Ray.
+
+    Connecting to Ray installs a C-level handler that aborts the process 3 s after the signal, in the
+    middle of an orderly stop. Outside the main thread this does nothing.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
 
 
 def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Set (or with None, remove) environment variables that Ray reads; returns what was there."""
+    """Set environment variables that Ray reads (None removes one); return their previous values."""
     before = {name: os.environ.get(name) for name in values}
     for name, value in values.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    # Ray reads them when it is imported, which was earlier.
+    # Ray read them when it was imported; make it read them again.
     ray._raylet.Config.initialize("")
     ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
     return before

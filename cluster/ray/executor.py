@@ -6,9 +6,9 @@
     progress()               <--->  standing: answered by a second thread of the actor
     interrupt()              ---->  interrupt: the same thread; the report says where the shard was left
 
-An actor is fed once it has opened the store, and is never restarted by Ray (`max_restarts=0`): what it
-held when it died is known here. The shard that ran is reported with the error, which charges it one
-attempt; the one that was queued behind it goes to another actor, uncharged; a new actor takes the place.
+An actor gets shards once it has opened the store. Ray never restarts it (`max_restarts=0`), so this module
+knows what an actor held when it died. It reports the running shard with the error, which costs that shard
+one attempt; gives the queued shard to another actor, at no cost; and starts a new actor in the slot.
 """
 
 import logging
@@ -42,31 +42,32 @@ from jobs.storage import objects
 log = logging.getLogger("ctd")
 
 MAX_STARTS = 3
-"""A place whose actors died this often in a row before they were ready stays empty."""
+"""A slot is given up after this many actors in a row failed before they were ready."""
 
 QUEUE_BELOW_S = 1.0
-"""Shards shorter than this are queued one behind the running one, which hides the millisecond of a
-dispatch; a longer one would rather wait for whichever actor is free first."""
+"""If shards take less than this, each actor gets a second one in advance, which hides the millisecond of a
+dispatch. A longer shard is better off waiting for the first free actor."""
 
 POLL_S = 1.0
-"""Actors are asked at most this often how far they are."""
+"""Least time between two rounds of asking the actors for their progress."""
 
 
 class RayExecutor:
-    """`jobs.run.shards.Executor` on Ray.
+    """`jobs.run.executor.Executor` on Ray.
 
     Args:
-        settings: `run:` of the job.
-        address: host:port of a running Ray, used as it is and left running. None: a Ray is started on
-            this machine and stopped by `close`; neither RAY_ADDRESS nor a Ray that happens to run here is
-            looked at ("auto", given explicitly, means the newest one on this machine). A Ray that this
-            process is connected to already is used in both cases.
+        settings: the job's `run:` settings.
+        address: host:port of a running Ray, which is left running; "auto" means the newest one on this
+            machine. None: start a Ray on this machine, and stop it in `close`; RAY_ADDRESS and any Ray
+            already running here are ignored. If this process is already connected to a Ray, that one is
+            used; an `address` of another Ray is then an error.
 
     Construction does not block: Ray starts, and its actors import JAX, while the job is planned. The
     driver itself computes on the CPU and leaves the GPUs to the actors.
 
-    Errors: JobError where Ray cannot be reached, has no room for a single worker, or no worker can open
-    the store; from the first method that needs to know.
+    Raises:
+        JobError: Ray cannot be reached or has no room for a single worker, or no worker can open the
+            store. Not the constructor raises it, but the first method that needs the answer.
     """
 
     name = "ray"
@@ -97,12 +98,15 @@ class RayExecutor:
         return self._starting.result()
 
     def workers(self) -> int:
-        """`run.workers`, or as many as the cluster has room for."""
+        """Number of actors: `run.workers`, or as many as the cluster has room for."""
         return self._pool.n
 
     def memory(self) -> int:
-        """What a device may use: of a GPU what XLA may; else an even part of the worker's share of its
-        node. `run.memory_gb` is asked first."""
+        """Bytes that one device may use.
+
+        A worker's `run.memory_gb` comes first, divided by its devices. Otherwise: on a GPU, XLA's limit; on
+        a CPU, the worker's share of its node, divided by its devices.
+        """
         if self._settings.memory_gb:
             return int(self._settings.memory_gb * 1e9) // self._pool.devices
         if self._pool.gpus:
@@ -112,11 +116,11 @@ class RayExecutor:
         return self._pool.node_share // self._pool.devices
 
     def devices(self) -> int:
-        """The CPU cores of a worker; 1 where it has GPUs."""
+        """Devices that share a worker's memory: its CPU cores, or 1 if it has GPUs."""
         return self._pool.devices
 
     def start(self, address: str) -> None:
-        """Let every actor open the store."""
+        """Tell every actor to open the store at `address`; does not wait for them."""
         path = objects.local_path(address)
         self._address = str(path.absolute()) if path is not None else address
         self._interrupted = self._told = False
@@ -131,12 +135,12 @@ class RayExecutor:
         slot.opening = slot.actor.open.remote(self._address, versions())
 
     def capacity(self) -> int:
-        """How many shards ready actors can take, less those that wait for a place again."""
+        """Free places at ready actors, less the shards that dead actors left behind in their queues."""
         free = sum(max(0, self._depth - len(s.held)) for s in self._pool.slots if s.ready)
         return free - len(self._returned)
 
     def submit(self, task: Task) -> None:
-        """Give the task to the ready actor that holds the fewest."""
+        """Give the task to the ready actor that holds the fewest tasks."""
         ready = [slot for slot in self._pool.slots if slot.ready]
         slot = min(ready, key=lambda slot: len(slot.held))
         if not slot.held:
@@ -144,7 +148,13 @@ class RayExecutor:
         slot.held.append((slot.actor.do.remote(task), task))
 
     def wait(self, timeout: float) -> list[Report]:
-        """Reports of the shards that ended; JobError once there is no actor left."""
+        """Return the reports of shards that ended, after at most about `timeout` seconds.
+
+        Also hands out returned tasks, and adds actors on new nodes.
+
+        Raises:
+            JobError: no actor could start.
+        """
         while (
             self._returned
             and not self._interrupted
@@ -180,7 +190,7 @@ class RayExecutor:
         return reports
 
     def _tell_to_stop(self) -> list[Report]:
-        """Tell every actor, once; the reports of the tasks that wait for a place again."""
+        """Tell every actor to stop, once; return "stopped" reports for the returned tasks."""
         if not self._told:
             self._told = True
             for slot in self._pool.slots:
@@ -190,12 +200,12 @@ class RayExecutor:
         return [Report(t.shard.number, t.attempt, text, fault="stopped") for t in waiting]
 
     def _opened(self, slot: Slot) -> None:
-        """The actor is ready, or is replaced, or its place stays empty."""
+        """Handle the answer of an opening actor: mark it ready, replace it, or give its slot up."""
         try:
             fault = ray.get(slot.opening)
             slot.node = ray.get(slot.where)
         except RayError as error:
-            if _kind_of_death(error) == "node":  # no fault of the actor's
+            if _kind_of_death(error) == "node":  # not the actor's fault: does not count
                 self._replace(slot)
                 return
             fault = _last_line(error), False
@@ -215,7 +225,7 @@ class RayExecutor:
             raise JobError(f"no worker could start on {self._address}: {text}")
 
     def _ended(self, slot: Slot, come: set[Any]) -> list[Report]:
-        """The reports that this actor's answers hold; an answer that never came ends the actor."""
+        """Return the reports of an actor whose answers came; if it died instead, replace it."""
         reports = []
         while slot.held and slot.held[0][0] in come:
             ref, task = slot.held.pop(0)
@@ -223,7 +233,7 @@ class RayExecutor:
             number, attempt = task.shard.number, task.attempt
             try:
                 report = ray.get(ref)
-            except RayTaskError as error:  # the actor lives: its answer could not be sent
+            except RayTaskError as error:  # the actor is alive, but its answer could not be sent
                 report = Report(number, attempt, _last_line(error))
             except RayError as error:
                 kind = _kind_of_death(error)
@@ -242,7 +252,11 @@ class RayExecutor:
         return reports
 
     def _set_aside(self, slot: Slot, kind: str, shard: int) -> dict[str, str]:
-        """Note a death; a node with too many gets no more actors, if there are others elsewhere."""
+        """Count a death on the slot's node; set the node aside after too many.
+
+        A node is set aside only if an actor is ready on some other node. Returns what to add to the
+        report: {"set_aside": text}, or nothing.
+        """
         nodes = self._pool.nodes
         if kind != "killed" or not nodes.note_death(slot.node, shard):
             return {}
@@ -257,16 +271,16 @@ class RayExecutor:
         return {"set_aside": text}
 
     def _replace(self, slot: Slot) -> None:
-        """A new actor in the place of one that died (or that Ray lost sight of)."""
+        """Put a new actor in the slot, after killing the old one, which may be dead or out of reach."""
         ray.kill(slot.actor, no_restart=True)
         slot.actor, slot.held, slot.asked = self._pool.actor(), [], None
         self._open(slot)
 
     def hear(self, listener: Callable[[], None]) -> None:
-        """Never called: `wait` is over in time."""
+        """Ignore the listener: `wait` always returns in time, so there is no need to call it."""
 
     def progress(self) -> Mapping[int, Standing]:
-        """Each running shard, as of the last second or two."""
+        """Progress of each running shard, a second or two old."""
         now = time.monotonic()
         asking = now - self._asked_at > POLL_S
         if asking:
@@ -283,7 +297,7 @@ class RayExecutor:
         try:
             shard, now, silent_s = ray.get(slot.asked)
         except RayError:
-            return  # its shard's own answer tells
+            return  # if the actor died, the answer of its shard says so
         finally:
             slot.asked = None
         if slot.held and slot.held[0][1].shard.number == shard:
@@ -302,13 +316,13 @@ class RayExecutor:
                 ray.kill(slot.actor, no_restart=True)
 
     def interrupt(self) -> None:
-        """Have the next `wait` tell all actors to leave their shards."""
+        """Make the next `wait` tell all actors to stop at a checkpoint."""
         self._interrupted = True
 
     def close(self) -> None:
-        """End the actors, and the Ray that was started for us."""
+        """Kill the actors, and stop the Ray if this executor started it."""
         if self._local is not None and not self._local.is_up:
-            self._local.stop()  # ends the wait for it
+            self._local.stop()  # else the next line would wait for it to come up
         try:
             pool = self._starting.result()
         except Exception as error:

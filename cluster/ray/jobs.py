@@ -1,8 +1,8 @@
-"""Jobs of an existing Ray cluster, through the Ray Jobs API.
+"""Send jobs to an existing Ray cluster through the Ray Jobs API.
 
-What travels: the job file's folder (with the user's own kernel module and small data files) as the working
-directory, and this ctd as modules, unless the profile says that it is installed there. The driver runs on
-the cluster: `ctd run NAME.yaml --base .`, where "." is the working directory on every node.
+Shipped are: the job file's folder, as the working directory (with the user's own kernel module and small
+data files), and the running ctd, as modules, unless the profile says that it is installed there. The driver
+runs on the cluster as `ctd run NAME.yaml --base .`, where "." is the working directory on every node.
 """
 
 import json
@@ -25,17 +25,17 @@ from cluster.versions import AGREE, versions
 from jobs.errors import JobError
 
 EXCLUDED = ["*.zarr", ".git", ".venv", "__pycache__", "*.png"]
-"""Never sent along: results and environments."""
+"""Results and environments, which are never shipped."""
 
 START_S = 120.0
-"""The versions are compared within this time, or submit stops watching."""
+"""How long `submit` waits for the cluster to compare its versions with ours; then it returns anyway."""
 
 
 def entrypoint(request: Request, profile: RayProfile) -> str:
-    """The shell command that the cluster runs: compare versions, then drive."""
+    """The shell command that the cluster runs: compare versions, then run the driver."""
     run = ["run", job_file(request), "--store", store_argument(request), "--base", "."]
     expected = json.dumps(versions())
-    # exec: a stop signal goes to the driver and not to a shell around it.
+    # exec, so that a stop signal reaches the driver and not a shell around it.
     return (
         f"python -m cluster.versions {shlex.quote(expected)} && "
         f'exec python -m cluster.cli.main {shlex.join(run)} --address "$RAY_ADDRESS"'
@@ -43,12 +43,16 @@ def entrypoint(request: Request, profile: RayProfile) -> str:
 
 
 def job_file(request: Request) -> str:
-    """The name of the job file as it was submitted, overrides applied, in the working directory."""
+    """Name, in the working directory, of the job file to ship, which has the overrides applied."""
     return f"{request.path.stem}-{request.id}.yaml"
 
 
 def environment(profile: RayProfile) -> dict[str, str | None]:
-    """The environment variables by which this process authenticates itself; JobError without the file."""
+    """Environment variables with which this process reaches and authenticates to the cluster (None: unset).
+
+    Raises:
+        JobError: the profile's token file does not exist.
+    """
     settings: dict[str, str | None] = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
     if profile.token:
         token = Path(profile.token).expanduser()
@@ -60,7 +64,11 @@ def environment(profile: RayProfile) -> dict[str, str | None]:
 
 @contextmanager
 def client(profile: RayProfile) -> Iterator[Any]:
-    """A client of the Jobs API, authenticated by the profile's token; JobError where nothing answers."""
+    """A client of the Jobs API, authenticated with the profile's token.
+
+    Raises:
+        JobError: nothing answers, or a call inside the `with` block fails.
+    """
     from ray.job_submission import JobSubmissionClient
 
     from cluster.ray.connection import set_environment
@@ -76,13 +84,19 @@ def client(profile: RayProfile) -> Iterator[Any]:
 
 
 def submit(request: Request, profile: RayProfile, command: str, where: str) -> str:
-    """Send the job; its id, once the cluster's versions have been found equal. JobError otherwise."""
+    """Send the job, wait until the cluster has compared versions, and return the job's id.
+
+    Gives up waiting after `START_S`, without an error.
+
+    Raises:
+        JobError: the versions differ, or the job ended before it compared them; `where` begins the message.
+    """
     job = Path(request.base) / job_file(request)
     job.write_text(yaml.safe_dump(request.content, sort_keys=False))
     shipped: dict[str, Any] = {
         "working_dir": request.base,
         "excludes": EXCLUDED,
-        # A stopped driver has this long to write checkpoints; 3 s by default.
+        # Time for a stopped driver to write checkpoints; Ray's default is 3 s.
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"},
     }
     if not profile.installed:
@@ -99,7 +113,7 @@ def submit(request: Request, profile: RayProfile, command: str, where: str) -> s
 
 
 def modules() -> list[str]:
-    """The folders of this ctd, and of its metadata, which is where its version is looked up."""
+    """Folders to ship: our three packages, and the metadata in which `versions` finds ctd's version."""
     packages = [str(Path(str(package.__file__)).parent) for package in (ctd, jobs, cluster)]
     metadata = distribution("ctd")._path  # type: ignore[attr-defined]
     return [*packages, str(metadata)]
@@ -122,7 +136,7 @@ def _await_versions(api: Any, number: str, where: str) -> None:
 
 
 def states(submission: Submission) -> dict[str, Any]:
-    """Job -> its state in words."""
+    """{job id: its state in words}."""
     number = submission.numbers[0]
     try:
         with client(RayProfile.model_validate(submission.profile)) as api:
@@ -133,7 +147,7 @@ def states(submission: Submission) -> dict[str, Any]:
 
 
 def cancel(submission: Submission) -> list[str]:
-    """Stop the job unless it has ended."""
+    """Stop the job; return a line that says so, or nothing if the job has ended already."""
     number = submission.numbers[0]
     with client(RayProfile.model_validate(submission.profile)) as api:
         if api.get_job_info(number).status.is_terminal():
@@ -143,7 +157,7 @@ def cancel(submission: Submission) -> list[str]:
 
 
 def log(submission: Submission, n_lines: int) -> str:
-    """The end of the driver's output."""
+    """The last `n_lines` lines of the driver's output."""
     with client(RayProfile.model_validate(submission.profile)) as api:
         text = api.get_job_logs(submission.numbers[0])
     return "\n".join(str(text).splitlines()[-n_lines:])

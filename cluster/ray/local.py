@@ -1,9 +1,9 @@
-"""A Ray of our own on this machine, for as long as the process that asked for it lives.
+"""A private Ray on this machine, which lives no longer than the process that asked for it.
 
-Ray is started by a helper process, this file run as a script, which holds it until its standard input
-ends: by `stop`, or by the death of the asking process, however it dies. Nothing of it is started in the
-asking process itself, because Ray's daemons die with the *thread* that started them, and because that
-process goes on planning (and compiling) during the seconds that the start takes.
+A helper process (this file run as a script) starts Ray and keeps it up until its standard input closes: by
+`stop`, or because the asking process died in whatever way. The asking process does not start Ray itself,
+because Ray's daemons die with the *thread* that started them, and because it goes on planning (and
+compiling) during the seconds that the start takes.
 """
 
 import json
@@ -17,23 +17,24 @@ import tempfile
 from pathlib import Path
 
 STOP_S = 20.0
-"""Ray takes about 2 s to stop; what is left after this time is killed."""
+"""How long Ray may take to stop (usually 2 s) before it is killed."""
 
 TRIES, TOO_SLOW = 3, "timed out during startup"
-"""How often Ray is started, and what it says where its own time for that was too short."""
+"""How many times to try to start Ray, and what its log says if its own time limit was too short."""
 
 OBJECT_STORE = 100 << 20
-"""Bytes. Results go from the workers to the store; Ray carries a few hundred bytes a shard."""
+"""Bytes. Small, because workers write results to the store: Ray carries a few hundred bytes per shard."""
 
 
 class LocalRay:
-    """A Ray without dashboard, reachable by `environment`'s token only. Starting it does not block.
+    """A Ray without a dashboard, reachable only with the token in `environment`. Construction does not block.
 
-    cpus: CPU slots that it offers. GPUs are those of the machine.
+    Args:
+        cpus: number of CPUs that Ray offers. It offers all GPUs of the machine.
     """
 
     def __init__(self, cpus: int) -> None:
-        # Ray hangs without a word where this path has more than about 40 characters.
+        # Ray hangs silently if this path has more than about 40 characters.
         parent = tempfile.gettempdir()
         self._folder = Path(
             tempfile.mkdtemp(prefix="ctd-", dir=parent if len(parent) < 20 else "/tmp")
@@ -45,30 +46,35 @@ class LocalRay:
             "RAY_AUTH_TOKEN_PATH": str(self._token),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        """What a process needs to connect. Left to itself Ray writes ~/.ray/auth_token, which switches
-        authentication on for every later Ray of this user."""
+        """Environment variables that a process needs to connect. Without them Ray would write
+        ~/.ray/auth_token, which turns authentication on for every later Ray of this user."""
         self._cpus = cpus
         self._address: str | None = None
         self._helper = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
-        if not self._folder.exists():  # a helper that gave up has removed it
+        if not self._folder.exists():  # a helper that failed has removed it
             self._folder.mkdir(mode=0o700)
         self._token.touch(mode=0o600)
         self._token.write_text(self._secret)
         self._log = (self._folder / "start.log").open("w+")
-        quick = {"RAY_prestart_worker_first_driver": "0"}  # workers without our threads: of no use
+        # Ray would start workers in advance, without our thread settings: useless.
+        quick = {"RAY_prestart_worker_first_driver": "0"}
         return subprocess.Popen(
             [sys.executable, "-P", __file__, str(self._folder), str(self._cpus)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
             env={**os.environ, **self.environment, **quick},
-            start_new_session=True,  # Ctrl-C is for the driver alone, which then stops Ray in order
+            start_new_session=True,  # Ctrl-C must reach the driver alone, which then stops Ray in order
         )  # fmt: skip
 
     def address(self) -> str:
-        """host:port, once Ray is up; RuntimeError with the end of its log where it does not come up.
+        """Wait until Ray is up, and return its host:port.
 
-        Ray gives its own processes a fixed 30 s to start, which a busy machine exceeds now and then.
+        Tries again if Ray ran out of the fixed 30 s that it gives its own processes to start, which
+        happens now and then on a busy machine.
+
+        Raises:
+            RuntimeError: Ray did not start; the message has the end of its log.
         """
         left = TRIES
         while self._address is None:
@@ -86,11 +92,11 @@ class LocalRay:
 
     @property
     def is_up(self) -> bool:
-        """Whether `address` has been answered."""
+        """Whether `address` has returned."""
         return self._address is not None
 
     def stop(self) -> None:
-        """End Ray and all its processes, and remove its files."""
+        """Stop Ray and all its processes, and remove its files."""
         self._end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -100,7 +106,7 @@ class LocalRay:
         assert helper.stdout is not None
         helper.stdin.close()
         try:
-            helper.wait(STOP_S if self.is_up else 0)  # one still starting does not listen yet
+            helper.wait(STOP_S if self.is_up else 0)  # one still starting does not read stdin yet
         except subprocess.TimeoutExpired:
             os.killpg(helper.pid, signal.SIGKILL)
             helper.wait()
@@ -109,7 +115,7 @@ class LocalRay:
 
 
 def _hold(folder: str, cpus: int) -> None:
-    """Start Ray, say where it is, keep it until standard input ends."""
+    """Start Ray, print its address, and keep it up until standard input closes."""
     import ray
 
     os.environ.pop("RAY_ADDRESS", None)

@@ -1,4 +1,4 @@
-"""The actors of the Ray executor: what runs inside one, and the pool of them."""
+"""The actors of the Ray executor: the class that runs inside one, and the pool of them."""
 
 import os
 import socket
@@ -24,11 +24,11 @@ from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said
 
 LOOK_S = 5.0
-"""Time between two looks for nodes that joined."""
+"""Least time between two checks for nodes that joined the cluster."""
 
 
 class ShardWorker:
-    """What runs inside an actor. Every method answers: an error is text in the answer."""
+    """The class that runs inside an actor. `open` and `do` return errors as text instead of raising them."""
 
     def __init__(self) -> None:
         use_compilation_cache()
@@ -37,9 +37,9 @@ class ShardWorker:
         self._advanced = time.monotonic()
 
     def open(self, address: str, expected: Mapping[str, str]) -> tuple[str, bool] | None:
-        """Get ready for a store; otherwise (what went wrong, whether trying again is in vain).
+        """Open the store; return None, or (what went wrong, whether another try is pointless).
 
-        expected: the driver's versions, which this process must have too.
+        expected: the driver's versions; this process must have the same.
         """
         wrong = differences(expected, versions(), f"on {socket.gethostname()}")
         if wrong:
@@ -47,7 +47,7 @@ class ShardWorker:
         try:
             self._worker = Worker(address)
         except BaseException as error:
-            # A shared folder may agree in a moment.
+            # These two may pass: a shared folder can lag behind for a moment.
             passes = isinstance(error, Unreachable | SourceDiffers)
             in_vain = isinstance(error, JobError) and not passes
             return said(error), in_vain
@@ -64,51 +64,62 @@ class ShardWorker:
         note(Standing())
         try:
             return self._worker.do(task, note)
-        except BaseException as error:  # sys.exit in a kernel, or an error that cannot be printed
+        except BaseException as error:  # a kernel called sys.exit, or its error cannot be printed
             return Report(number, task.attempt, said(error))
 
     def interrupt(self) -> None:
-        """Leave the running shard at a checkpoint, and begin none that is queued."""
+        """Stop the running shard at a checkpoint, and do not begin a queued one."""
         if self._worker is not None:
             self._worker.interrupt()
 
     def standing(self) -> tuple[int, Standing, float]:
-        """(the shard that runs, how far it has come, seconds since its last advance)."""
+        """(number of the running shard, its progress, seconds since its last advance)."""
         return self._shard, self._standing, time.monotonic() - self._advanced
 
     def node(self) -> str:
-        """The id of the node that this actor is on."""
+        """Id of the node that this actor runs on."""
         return str(ray.get_runtime_context().get_node_id())
 
     def device_memory(self) -> int | None:
-        """Bytes that XLA may use of one device; None on a CPU."""
+        """Bytes that XLA may use on one device; None on a CPU."""
         stats = jax.local_devices()[0].memory_stats()
         return int(stats["bytes_limit"]) if stats else None
 
 
 @dataclass
 class Slot:
-    """One actor's place in the pool."""
+    """A place in the pool, and the actor in it. Fields of type Any hold an actor or Ray's object refs."""
 
     actor: Any
     opening: Any = None
-    """The answer that is due before the actor may be fed; None once it is ready."""
+    """Pending answer of `open`; None once the actor is ready and may get tasks."""
     ready: bool = False
     held: list[tuple[Any, Task]] = field(default_factory=list)
-    """(answer due, task): the first one runs, a second is queued behind it."""
+    """(pending answer, task): the first one runs, a second one is queued behind it."""
     asked: Any = None
-    """The `standing` answer that is due."""
+    """Pending answer of `standing`, if any."""
     alive_at: float = 0.0
-    """When the shard that runs gave its last sign of life."""
+    """When the running shard last gave a sign of life (time.monotonic)."""
     where: Any = None
-    """The `node` answer that is due."""
+    """Pending answer of `node`."""
     node: str = ""
-    """The id of the actor's node, once it is ready."""
+    """Id of the actor's node, once it is known."""
     failed_starts: int = 0
+    """How many actors in a row failed to start in this slot."""
 
 
 class Pool:
-    """The connection to Ray, and the actors."""
+    """The connection to Ray, and the actors on it.
+
+    Args:
+        settings: the job's `run:` settings.
+        address: host:port of a running Ray; not used with `local`.
+        local: the Ray to connect to, once it is up.
+
+    Raises:
+        JobError: Ray cannot be reached, is not the one that this process is connected to, or has no node
+            with room for a worker.
+    """
 
     def __init__(self, settings: RunSettings, address: str | None, local: LocalRay | None) -> None:
         self._settings = settings
@@ -126,7 +137,7 @@ class Pool:
             raise
 
     def _settle(self) -> None:
-        """How many actors there can be, what each may have; start them."""
+        """Decide how many actors there are and what each one gets; start them."""
         settings = self._settings
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.gpus = settings.gpus_per_worker
@@ -147,7 +158,10 @@ class Pool:
         self.slots += [Slot(self.actor()) for _ in range(self.n)]
 
     def joined(self) -> list[Slot]:
-        """Places for further actors, on nodes that joined since the last look."""
+        """Slots with new actors, as many as fit on nodes that joined since the last check.
+
+        Empty if the job sets `run.workers`, or within `LOOK_S` of the last check.
+        """
         if self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
             return []
         self._looked_at = time.monotonic()
@@ -162,23 +176,23 @@ class Pool:
 
     @property
     def devices(self) -> int:
-        """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
+        """JAX devices that share a worker's memory: its CPU cores, or 1 if it has GPUs."""
         return self._settings.devices(on_gpus=bool(self.gpus))
 
     def actor(self) -> Any:
-        """A new actor: its devices and threads are settled before it imports anything."""
+        """Start a new actor; its environment fixes devices and threads before it imports anything."""
         threads = str(self._settings.cores)
-        # NPROC is what XLA sizes its own thread pool by.
+        # XLA sizes its thread pool by NPROC.
         names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         env = dict.fromkeys(names, threads)
         if not self.gpus:
             # Ray no longer hides the GPUs from an actor that asked for none.
             env["JAX_PLATFORMS"] = "cpu"
-            # A device a core: items are split over them as over GPUs. (XLA has flags for the same.)
+            # One device per core: items are split over them as over GPUs. A user's XLA_FLAGS win.
             if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
                 env["JAX_NUM_CPU_DEVICES"] = str(self.devices)
         elif self.gpus < 1:
-            # JAX takes three quarters of a device for itself; workers that share one share 0.9 of it.
+            # JAX would take three quarters of the GPU; workers that share a GPU share 0.9 of it.
             env["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * self.gpus:.3f}"
         make = ray.remote(
             num_cpus=self._settings.cpus_per_worker,
@@ -192,7 +206,7 @@ class Pool:
         return make(ShardWorker).remote()
 
     def close(self) -> None:
-        """Kill the actors; leave Ray if it was this pool that connected to it."""
+        """Kill the actors; disconnect from Ray if this pool connected to it."""
         while self.slots:
             ray.kill(self.slots.pop().actor, no_restart=True)
         if self._connected:

@@ -1,1 +1,1 @@
-"""Slurm: batch scripts, submission, and what it says of its allocations."""
+"""Slurm: batch scripts, submission, and the states of allocations."""

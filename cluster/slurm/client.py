@@ -1,4 +1,4 @@
-"""Talk to Slurm: submit a batch script, ask for all allocations at once, cancel; answers in words."""
+"""Talk to Slurm: run its commands, submit a batch script, and put the states of allocations into words."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from cluster.profiles import SlurmProfile
 from jobs.errors import JobError, nearest
 
 TRIES = 4
-"""A controller that is busy is asked so often, after 1, 2 and 4 s."""
+"""How many times to ask a busy controller, with waits of 1, 2 and 4 s in between."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,24 @@ class Allocation:
 
     number: str
     state: str
-    """In Slurm's words: PENDING, RUNNING, COMPLETED, TIMEOUT, ..."""
+    """Slurm's word: PENDING, RUNNING, COMPLETED, TIMEOUT, ..."""
     text: str
-    """The same for people, with the reason and the estimated start of one that waits."""
+    """The state for people; for a waiting allocation, with the reason and the estimated start."""
 
     @property
     def is_over(self) -> bool:
-        """Whether it will never run again."""
+        """Whether the allocation has ended for good."""
         return self.state not in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING")
 
 
 def command(*arguments: str, text: str | None = None) -> str:
-    """What a command of Slurm prints; JobError with its complaint where it fails.
+    """Run a Slurm command and return what it prints. text: its standard input.
 
-    A controller that does not answer is asked again, each time after a longer wait.
+    If the controller does not answer, try again after a wait (see TRIES).
+
+    Raises:
+        JobError: the command does not exist here.
+        SlurmError: the command failed.
     """
     for attempt in range(TRIES):
         try:
@@ -59,7 +63,7 @@ def command(*arguments: str, text: str | None = None) -> str:
 
 
 class SlurmError(JobError):
-    """A command of Slurm failed; `complaint` is what it said."""
+    """A Slurm command failed; `complaint` is its error message."""
 
     def __init__(self, program: str, complaint: str) -> None:
         super().__init__(f"{program}: {complaint}")
@@ -84,7 +88,11 @@ REFUSALS = {
 
 
 def submit(script: str, profile: SlurmProfile, where: str) -> str:
-    """Submit a batch script; the allocation's id. JobError in the profile's words where it is refused."""
+    """Submit a batch script; return the allocation's id.
+
+    Raises:
+        JobError: Slurm refuses it; where possible, the message names the field of the profile at fault.
+    """
     try:
         return command("sbatch", "--parsable", text=script).strip().partition(";")[0]
     except SlurmError as error:
@@ -99,9 +107,11 @@ def submit(script: str, profile: SlurmProfile, where: str) -> str:
 
 
 def check_partition(profile: SlurmProfile, where: str) -> dict[str, Any]:
-    """The partition as Slurm describes it; JobError where the profile cannot be met there.
+    """Return the profile's partition as Slurm describes it; {} if the profile names none.
 
-    Many clusters accept such a job and let it wait for ever.
+    Raises:
+        JobError: the partition cannot run what the profile asks for. Many clusters would accept such a job
+            and let it wait forever.
     """
     found = json.loads(command("scontrol", "show", "partition", "--json"))["partitions"]
     partitions = {partition["name"]: partition for partition in found}
@@ -175,7 +185,7 @@ STATES = {
 
 
 def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
-    """What Slurm knows of these allocations, by one query; those that it has forgotten are left out."""
+    """{id: allocation} as Slurm knows them, from one query; those that it has forgotten are left out."""
     wanted = sorted(set(numbers))
     if not wanted:
         return {}
@@ -190,7 +200,7 @@ def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
 
 
 def translate(job: Mapping[str, Any]) -> Allocation:
-    """One entry of squeue --json."""
+    """One entry of `squeue --json` as an Allocation."""
     states = job["job_state"]
     state = states[0] if isinstance(states, list) else str(states)
     if isinstance(states, list) and "COMPLETING" in states:
@@ -223,7 +233,7 @@ def translate(job: Mapping[str, Any]) -> Allocation:
 
 
 def _label(job: Mapping[str, Any]) -> str:
-    """The allocation's id; of one in an array ARRAY_TASK, of tasks that wait together ARRAY_[0-3]."""
+    """The allocation's id; ARRAY_TASK for a task of an array, ARRAY_[0-3] for tasks that wait together."""
     task = job.get("array_task_id")
     if isinstance(task, Mapping) and task.get("set"):
         return f"{_number(job.get('array_job_id'))}_{task['number']}"
@@ -232,7 +242,7 @@ def _label(job: Mapping[str, Any]) -> str:
 
 
 def _wanted(resources: str) -> str:
-    """ "cpu=8,mem=9G,node=2,gres/gpu=4" -> "4 GPUs"; nodes where no GPUs are wanted."""
+    """ "cpu=8,mem=9G,node=2,gres/gpu=4" -> "4 GPUs"; the number of nodes if no GPUs are wanted."""
     amounts = dict(part.split("=", 1) for part in resources.split(",") if "=" in part)
     for key, unit in (("gres/gpu", "GPU"), ("node", "node")):
         if n := int(amounts.get(key, "0")):
@@ -241,7 +251,7 @@ def _wanted(resources: str) -> str:
 
 
 def _number(value: Any) -> int:
-    """A number of Slurm's JSON, which since 23.02 may come as {set, infinite, number}."""
+    """A number in Slurm's JSON, which since 23.02 may be {set, infinite, number}; 0 if not set."""
     if isinstance(value, Mapping):
         return int(value["number"]) if value.get("set") else 0
     return int(value or 0)

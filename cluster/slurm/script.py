@@ -1,8 +1,8 @@
 """The batch script of a Slurm allocation: a readable head made from the profile, then allocation.sh.
 
-What it does, in order: make a token, find free ports, start a Ray head and its workers as steps of the
-allocation, run the driver, tear the steps down, and where the driver exits with 75 go on in another
-allocation. Every choice that is not obvious is explained in allocation.sh, which is part of the script.
+The script makes a token, finds free ports, starts a Ray head and its workers as steps of the allocation,
+runs the driver, and tears the steps down. If the driver exits with 75, it goes on in another allocation.
+Comments in allocation.sh explain each choice that is not obvious.
 """
 
 import shlex
@@ -16,11 +16,11 @@ BODY = Path(__file__).with_name("allocation.sh")
 
 
 PARTS_EACH = 4
-"""Parts of the store for each allocation of an array: the more, the better the last ones are shared out."""
+"""Parts of the store per allocation of an array: the more, the more evenly the remaining ones are shared."""
 
 
 def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> list[str]:
-    """The options of sbatch, in the order of the script."""
+    """The sbatch options, in the order of the script; see `script` for the arguments."""
     wanted: dict[str, object] = {
         "job-name": name,
         "partition": profile.partition,
@@ -34,7 +34,7 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
         "gpus-per-node": profile.gpus or None,
         "mem": f"{memory_mb(profile)}M",
         "time": clock(profile.time_s()),
-        # B: the batch shell alone; it tells the driver, and Ray stays up until that is done.
+        # B: signals the batch shell alone. It stops the driver, and Ray stays up until the driver ended.
         "signal": f"B:USR1@{profile.grace_s}",
         "open-mode": "append",
         "output": home / ("slurm-%A_%a.out" if array else "slurm-%j.out"),
@@ -47,9 +47,11 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
 def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str], array: int = 0) -> str:
     """The whole batch script.
 
-    name: of the job, as squeue shows it. home: folder of the submission, on the shared file system.
-    run: the driver's command; `--address HOST:PORT` is added to it. array: allocations of one node each
-    that share the store; 0 for a single allocation.
+    Args:
+        name: the job's name in squeue.
+        home: folder of the submission, on the shared file system.
+        run: the driver's command; the script adds `--address HOST:PORT`.
+        array: number of one-node allocations that share the store; 0 for a single allocation.
     """
     python = Path(profile.python or sys.executable)
     folder = profile.folder()
@@ -77,7 +79,7 @@ def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str], arr
 
 
 def prologue(profile: SlurmProfile, python: Path) -> list[str]:
-    """The shell lines that make ctd and ray runnable: modules, PATH, set-up, environment."""
+    """The shell lines that make ctd and ray runnable: modules, PATH, setup lines, environment."""
     return [
         'unset "${!RAY_@}"  # of the shell that submitted: it may point to another Ray',
         *(f"module load {shlex.quote(module)}" for module in profile.modules),

@@ -31,6 +31,8 @@ def run_items(
 
     Returns:
         name -> (n, ...) array for every name that `kernel.result` returns.
+
+    Raises ValueError where a column is no traced field, or the columns differ in length.
     """
     kinds = field_kinds(type(params))
     given = {name: np.asarray(values) for name, values in (columns or {}).items()}

@@ -1,11 +1,11 @@
-"""Advance the items of a group in laps, and look at them, drop them or exchange them in between.
+"""Advance the items of a group in laps; between two laps a search compares, drops or exchanges them.
 
     lap      `begin(rows, length)`: these items make `length` advances each, or fewer if they finish
     between  every item's state is a host array: `values` reads results, `copy` moves states
 
-The items of a lap need not fit onto the devices at a time: they take turns, as many as there are slots.
-As in a `Run` only the microbatch enters the arithmetic of an item, so what a lap makes of it depends
-neither on the slots nor on its neighbours.
+The items of a lap need not all fit onto the devices: they take turns, as many at a time as there are slots.
+As in a `Run`, only the microbatch enters the arithmetic of an item, so its state after a lap depends neither
+on the number of slots nor on its neighbours.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from ctd.batch.program import Program, Slots, precision
 from ctd.batch.run import Placed, Snapshot, from_host, to_host
 
 TO_THE_END = 2**62
-"""A lap so long lasts until its items have finished."""
+"""The length of a lap that lasts until its items have finished."""
 
 
 class Laps(Placed):
-    """The items `ids` of one group; the arguments are those of `ctd.batch.Run`.
+    """The items `ids` of one group, advanced lap by lap. The arguments are those of `ctd.batch.Run`.
 
-    done: (n,) which items have finished. ages: (n,) advances that each has made.
+    done: (n,) bool, whether each item has finished. ages: (n,) how many advances each has made.
     """
 
     def __init__(
@@ -45,20 +45,20 @@ class Laps(Placed):
             self._init(rows)
 
     def begin(self, rows: np.ndarray, length: int) -> None:
-        """Start a lap."""
+        """Start a lap: each item in `rows` makes `length` advances, or fewer if it finishes."""
         self._left[:] = 0
         self._left[rows] = length
 
     @property
     def over(self) -> bool:
-        """Whether the lap is."""
+        """Whether the lap has ended."""
         return not (self._ready.any() or len(self._wave))
 
     def advance(self) -> None:
-        """One advance of every item that is on the devices."""
+        """Advance every item on the devices once; if there is none, load the next ones first."""
         if not len(self._wave):
             ready = np.flatnonzero(self._ready)
-            # Those that a checkpoint found under way come first.
+            # Items that a checkpoint caught in the middle of their lap come first.
             first = ready[np.argsort(self._left[ready], kind="stable")][: self.total]
             self._wave, self._slots = first, self._load(first)
         wave = self._wave
@@ -74,7 +74,7 @@ class Laps(Placed):
         self._lay_down_if_due()
 
     def _lay_down_if_due(self) -> None:
-        """Off the devices with all, once some have made their advances, or many have finished."""
+        """Take all items off the devices once any has made its advances, or enough have finished."""
         done, left = self.done[self._wave], self._left[self._wave]
         enough = max(self.layout.microbatch, len(done) // 8)
         if done.all() or done.sum() >= enough or (left == 0).any():
@@ -89,7 +89,7 @@ class Laps(Placed):
     # --- between laps -----------------------------------------------------------------------------
 
     def values(self, rows: np.ndarray, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """The results of these items as they are now: name -> (len(rows), ...); by default all."""
+        """Results of the items `rows` in their present states, name -> (len(rows), ...); no names: all."""
         names = tuple(names)
         compute = self.program.some_results(names) if names else self.program.result
         shapes = {name: self._values[name] for name in names or self._values}
@@ -112,13 +112,13 @@ class Laps(Placed):
         self.done = self.done[parents]
 
     def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
-        """The item goes on from a state that another worker made: the leaves in `Snapshot`'s order."""
+        """Item `row` goes on from a state that another worker made, given as leaves in `Snapshot`'s order."""
         for leaf, value in zip(self._leaves, leaves, strict=True):
             leaf[row] = value
         self.done[row] = False
 
     def set_traced(self, name: str, values: np.ndarray) -> None:
-        """Give a traced field new values, one an item."""
+        """Give a traced field new values, (n, ...), one for each item."""
         dtype = getattr(self._traced, name).dtype
         self._traced = self._traced._replace(**{name: values.astype(dtype)})
 
@@ -174,7 +174,7 @@ class Laps(Placed):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """The laps between two advances: `restore` goes on with the same bits."""
+        """All that `restore` needs to go on after the last advance, with the same bits."""
         if len(self._wave):
             self._keep()
         arrays = {f"state.{k}": leaf.copy() for k, leaf in enumerate(self._leaves)}
@@ -183,7 +183,7 @@ class Laps(Placed):
         return Snapshot(self.rounds, arrays)
 
     def restore(self, saved: Snapshot) -> None:
-        """Go on from `saved`, which laps over the same items and layout made."""
+        """Go on from `saved`, a snapshot of laps over the same items with the same layout."""
         take = lambda name: saved.arrays[name].copy()
         self._leaves = [take(f"state.{k}") for k in range(len(self._leaves))]
         self._traced = type(self._traced)(*(take(f"traced.{k}") for k in self._traced._fields))

@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
 
 def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int = 0) -> Layout:
-    """The layout that a job gets when it does not ask for one."""
+    """The default layout: up to `kernel.width` slots a device; microbatch 0 takes the kernel's first choice."""
     per_device = max(1, min(kernel.width, -(-n_items // devices)))
     m = min(microbatch or kernel.candidates()[0] or per_device, per_device)
     return Layout(-(-per_device // m) * m, m, devices)
@@ -45,7 +45,7 @@ class Slots(NamedTuple):
 
 
 def precision(static: Any) -> AbstractContextManager[None]:
-    """JAX's 64-bit mode, on for float64 items and off for others."""
+    """Context in which JAX's 64-bit mode is on for float64 items and off for others."""
     return jax.enable_x64(static.dtype == "float64")
 
 
@@ -86,9 +86,9 @@ class Program:
             state = self.kernel.advance(self.static, shared, slot.traced, key, slot.state)
             return slot._replace(state=state, done=self.kernel.finished(state))
 
-        # A finished item stands still, whatever its neighbours still do. In a loop over single items
-        # the work is skipped. Side by side it is a select, written out: the vmap of a cond would
-        # give every item its own copy of the shared data, and cost shared weights their one product.
+        # A finished item keeps its state while its neighbours go on. One by one, a cond skips its work.
+        # Side by side it is a select, written out by hand: the vmap of a cond would copy the shared data for
+        # every item, and products with shared weights would no longer be one product.
         if self.layout.microbatch == 1:
             return lax.cond(slot.done, lambda slot: slot, advance, slot)
         return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, advance(slot))
@@ -99,7 +99,7 @@ class Program:
         return self.kernel.result(self.static, shared, slot.traced, key, slot.state)
 
     def some_results(self, names: tuple[str, ...]) -> Any:
-        """`result` of which all but `names` is left out: dead code, which the compiler removes."""
+        """`result` for `names` alone; the compiler removes the rest as dead code."""
 
         def some(*args: Any) -> Any:
             values = self._result(*args)
@@ -140,9 +140,9 @@ class Program:
             some = one if m == 1 else jax.vmap(one, (None, None, 0, 0))
 
             def body(i: jax.Array, out: Any) -> Any:
-                # The barriers keep the compiler from merging the item's arithmetic with the loop's
-                # slicing, and, by i, from moving it out of a loop over one microbatch: its code, and
-                # so its rounding, is then the same for any number of slots.
+                # The barriers keep the compiler from merging the item's arithmetic with the loop's slicing.
+                # Through i they also keep it from moving the arithmetic out of a loop over one
+                # microbatch. So its code, and its rounding, are the same for any number of slots.
                 part = jax.tree.map(lambda leaf: rows(leaf, i), (fresh, slots))
                 part, _ = lax.optimization_barrier((part, i))
                 new = lax.optimization_barrier(some(shared, root, *part))
@@ -180,12 +180,12 @@ class Program:
 
 @lru_cache(maxsize=64)
 def program(kernel: Kernel, static: Any, layout: Layout) -> Program:
-    """The program of a kernel for these static fields and this layout, made once a process."""
+    """The program of a kernel for these static fields and this layout, built once in a process."""
     return Program(kernel, static, layout)
 
 
 def traced_columns(params: type[Params], columns: Mapping[str, np.ndarray], dtype: str) -> Any:
-    """Columns by name -> the traced named tuple of arrays, reals in `dtype`, integers in int32."""
+    """Columns by name -> the named tuple of traced arrays: reals in `dtype`, integers in int32, booleans as is."""
     kind = traced_type(params)
 
     def cast(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The items of a group on their way through a program: slots filled, advanced, emptied and refilled."""
+"""Run the items of a group through a program: fill the slots, advance them, empty and refill them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +14,14 @@ from ctd.batch.program import ITEM, WHOLE, Program, Slots, precision
 
 @dataclass
 class Snapshot:
-    """Everything that a run needs to go on after an advance: `rounds` advances made, arrays by name."""
+    """What a run needs to go on after an advance: the number of advances made, and arrays by name."""
 
     rounds: int
     arrays: dict[str, np.ndarray]
 
 
 class Placed:
-    """The slots of a program on the devices, and which physical row each logical slot is."""
+    """The slots of a program on the devices, and the physical row of each logical slot."""
 
     def __init__(
         self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
@@ -60,7 +60,7 @@ class Placed:
 
 
 class Run(Placed):
-    """The items `ids` of one group, on their way from `init` to `result`.
+    """The items `ids` of one group, taken from `init` to `result`.
 
     Args:
         program: what to run.
@@ -69,7 +69,7 @@ class Run(Placed):
         ids: (n,) item ids, below 2**32.
         traced: named tuple of arrays with leading axis n.
 
-    `advance()` until `finished`, then `results` holds name -> (n, ...) arrays in the order of `ids`.
+    Call `advance()` until `finished`; then `results` holds name -> (n, ...) arrays in the order of `ids`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Run(Placed):
     ) -> None:
         super().__init__(program, shared, seed, ids, traced)
         self.results = {k: np.zeros((self.n, *v.shape), v.dtype) for k, v in self._values.items()}
-        # rows[p]: which row of the shard lies in logical slot p; -1 is an empty slot.
+        # _rows[p]: the row of `ids` in logical slot p; -1 where the slot is empty.
         self._rows = np.full(self.total, -1)
         self._next = 0
         self._slots: Any = None
@@ -120,7 +120,7 @@ class Run(Placed):
         return self._next - int((self._rows >= 0).sum())
 
     def advance(self) -> None:
-        """One advance of every live item; items that finished leave and others take their slots."""
+        """Advance every live item once; finished items leave and the next ones take their slots."""
         live = int((self._rows >= 0).sum())
         with precision(self.program.static):
             no_one = self._slots.done
@@ -129,12 +129,13 @@ class Run(Placed):
             )
         self.rounds += 1
         done = self._done()
-        # Moving a few items costs more than carrying them, unless they hold a microbatch.
+        # Moving items costs more than carrying a few finished ones along: wait until they fill a
+        # microbatch and are an eighth of the live ones.
         if done.sum() == live or done.sum() >= max(self.layout.microbatch, live // 8):
             self._harvest(done, live)
 
     def temporaries(self) -> int:
-        """Bytes of device memory that one advance takes beyond the slots, as the compiler counts."""
+        """Bytes of device memory that one advance takes beyond the slots, by the compiler's count."""
         with precision(self.program.static):
             args = (self._shared, self._root, self._bounds(0, 1), self._slots.done)
             compiled = self.program.step.lower(*args, self._slots, self._slots).compile()
@@ -142,11 +143,11 @@ class Run(Placed):
         return int(getattr(analysis, "temp_size_in_bytes", 0))
 
     def block(self) -> None:
-        """Wait until the devices have done what was asked of them."""
+        """Wait until the devices have finished the work given to them."""
         jax.block_until_ready(self._slots)
 
     def _harvest(self, done: np.ndarray, live: int) -> None:
-        """Take the results of the finished items, pack the others to the front, refill."""
+        """Read the results of the finished items, pack the others to the front, refill the slots."""
         count = int(done.sum())
         self._arrange(np.argsort(~done, kind="stable"))
         with precision(self.program.static):
@@ -170,7 +171,7 @@ class Run(Placed):
         self._fill(live - count)
 
     def _arrange(self, order: np.ndarray) -> None:
-        """Logical slot p gets what was in logical slot order[p]."""
+        """Move what was in logical slot order[p] to logical slot p."""
         if (order == np.arange(self.total)).all():
             return
         source = np.empty(self.total, int)
@@ -180,7 +181,7 @@ class Run(Placed):
         self._rows = self._rows[order]
 
     def snapshot(self) -> Snapshot:
-        """The run between two advances, as host arrays: `restore` goes on with the same bits."""
+        """The run after its last advance, as host arrays; `restore` goes on with the same bits."""
         leaves = jax.tree.leaves(self._slots)
         arrays = {f"slots.{k}": to_host(leaf) for k, leaf in enumerate(leaves)}
         arrays |= {f"results.{name}": value.copy() for name, value in self.results.items()}
@@ -188,7 +189,7 @@ class Run(Placed):
         return Snapshot(self.rounds, arrays)
 
     def restore(self, saved: Snapshot) -> None:
-        """Go on from `saved`, which a run over the same items and layout made."""
+        """Go on from `saved`, a snapshot of a run over the same items with the same layout."""
         with precision(self.program.static):
             leaves, tree = jax.tree.flatten(self._slots)
             put = [
@@ -202,14 +203,14 @@ class Run(Placed):
 
 
 def to_host(leaf: jax.Array) -> np.ndarray:
-    """A device array as a host array; random keys as their data."""
+    """A device array as a host array; random keys become their uint32 data."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf))
     return np.asarray(leaf)
 
 
 def from_host(saved: np.ndarray, like: jax.Array) -> Any:
-    """The inverse of `to_host`, up to where it lies; `like` has the dtype."""
+    """The inverse of `to_host`: `like` says whether these are random keys; other arrays stay on the host."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
     return saved

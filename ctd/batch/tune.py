@@ -1,7 +1,7 @@
 """Choose the microbatch of a program by measuring it: vmap, map, or map over microbatches.
 
 On a CPU, items with weights of their own run 5-7 times faster one by one (each item's matrices stay in
-cache); items that share weights, and GPUs, want them side by side (one large product). Nothing but a
+cache); items that share weights, and all items on a GPU, run faster side by side (one large product). Only a
 measurement tells which, so a run begins with one; its choice is kept, since m enters the rounding.
 """
 
@@ -15,12 +15,12 @@ from ctd.batch import Layout, Run, program
 from ctd.kernel import Kernel
 
 CLOSE = 1.5
-"""Candidates within this factor of the best are timed twice more: a single time is off by a tenth or two on
-a machine with other work, and the choice stays for the whole run."""
+"""Candidates within this factor of the best are timed twice more: on a machine with other work a single
+timing is off by a tenth or two, and the choice holds for the whole run."""
 
 
 def microbatch_candidates(kernel: Kernel, slots: int) -> list[int]:
-    """The microbatches worth measuring: those that the kernel names, cut to `slots` (0: all)."""
+    """The microbatches worth measuring: those that the kernel names, at most `slots` (0: all slots)."""
     return sorted({min(m or slots, slots) for m in kernel.candidates()})
 
 
@@ -34,10 +34,10 @@ def fastest_microbatch(
     slots: int,
     devices: int,
 ) -> tuple[int, dict[int, float]]:
-    """(the best m, seconds of one advance of one item for each candidate m).
+    """(the best m, candidate m -> seconds of one advance of one item; empty if there is one candidate).
 
-    Each candidate advances the same first items from their start: once to compile, then timed; those
-    close to the best are timed again in turn, and the lower time counts.
+    Each candidate m advances the same first items from their start, once to compile and once timed. Those
+    close to the best are timed again in turn, and the lowest time counts.
     """
     candidates = microbatch_candidates(kernel, slots)
     if len(candidates) == 1:

@@ -1,8 +1,9 @@
-"""Echo-state networks: ensembles of random networks whose readout alone is trained, by FORCE or ridge.
+"""Echo-state networks: ensembles of random networks of which only the readout is trained, by FORCE or ridge.
 
     params     EchoState: what one item is                    reservoir  weights, step, spectral radius
     force      recursive least squares in the loop            ridge      teacher forcing, memory capacity
-    replay     the trained network on its own                 summary    success over the seeds, map
+    replay     the trained network on its own                 summary    success over the seeds, figure
+    series     what the networks learn                        plots      what a report shows
 
 Sources: Jaeger 2001 (GMD report 148); Jaeger & Haas 2004 (Science 304:78); Sussillo & Abbott 2009
 (Neuron 63:544).
@@ -64,7 +65,7 @@ DIMS = {
 
 
 class State(NamedTuple):
-    """One network between passes. A ridge readout is fitted in one, and its P is empty."""
+    """One network between passes. A ridge readout takes one pass, and its P is empty."""
 
     weights: Weights
     rls: Rls
@@ -76,7 +77,7 @@ class State(NamedTuple):
 
 
 def load(inputs: Any) -> series.Series:
-    """The target, all of washout, training, validation and test. Raises ValueError."""
+    """The target, over washout, training, validation and test. Raises ValueError where it cannot be made or read."""
     length = inputs.washout + inputs.train + inputs.validation + inputs.test
     m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
     drive = None
@@ -100,7 +101,7 @@ def load(inputs: Any) -> series.Series:
 
 
 def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> State:
-    """The untrained network, its readout N(0, 1/n) for FORCE."""
+    """The untrained network, with a readout drawn from N(0, 1/n)."""
     key_network, key_readout = jax.random.split(jax.random.fold_in(key, 0))
     weights, scalable = draw(static, shared, traced, key_network)
     p = static.n + static.intercept
@@ -141,12 +142,15 @@ def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: State)
 
 
 def finished(state: State) -> jax.Array:
-    """All passes are done, or no further one can help."""
+    """Whether all passes are done, or the item has failed."""
     return (state.passes == len(state.train_nrmse)) | (state.outcome != DONE)
 
 
 def _tests(static: Any, shared: Any, state: State) -> tuple[Any, Replay, Now, jax.Array]:
-    """NRMSE on the validation range; on the test range its replays, the start and the inputs."""
+    """(NRMSE on the validation range; replays of the test range, the network at its start, its inputs).
+
+    Without a test range the training range is replayed.
+    """
     w, readout = state.weights, state.rls.readout
     x = shared.inputs.astype(static.state_dtype)
     y, variance = (leaf.astype(static.dtype) for leaf in (shared.targets, shared.variance))
@@ -157,7 +161,8 @@ def _tests(static: Any, shared: Any, state: State) -> tuple[Any, Replay, Now, ja
         found, now = replay(static, w, readout, now, x[at:end], y[at:end], variance)
         at, validation = end, found.nrmse
     if not static.test:
-        # The training range again: FORCE was on its own during the washout, ridge was not.
+        # Back to the start of the training range, through the washout as it was in training: FORCE ran
+        # on its own outputs, ridge was fed the targets.
         skip, at = static.washout, static.washout + static.train
         now = begin(static, w, readout)
         if static.readout == "force":
@@ -175,7 +180,7 @@ def _tests(static: Any, shared: Any, state: State) -> tuple[Any, Replay, Now, ja
 def result(
     static: Any, shared: Any, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
-    """Replays and what else was asked for. A failed item has nan in place of errors."""
+    """Replay errors, and what else `record` and `memory_delays` ask for. A failed item has NaN errors."""
     w, readout = state.weights, state.rls.readout
     validation, found, now, x = _tests(static, shared, state)
     dt = shared.dt.astype(static.dtype)
@@ -208,10 +213,10 @@ def result(
 
 
 def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
-    """The trained network as one network without feedback: the weights of a cell of `ctd.cells`.
+    """The trained network as one network without feedback, in the weights of a cell of `ctd.cells`.
 
-    Outputs are linear in rates, so wR = W_R + W_F readout. `continuous` networks are `leaky` cells; so
-    named, the weights of `discrete` ones say h' = (1 - alpha) h + alpha tanh(wR h + wI x + bR).
+    Outputs are linear in rates, so wR = W_R + W_F readout. `continuous` networks are `leaky` cells. For
+    `discrete` ones the same names stand in h' = (1 - alpha) h + alpha tanh(wR h + wI x + bR).
     """
     n, m = static.n, static.m
     readout = readout.astype(static.state_dtype)
@@ -236,7 +241,7 @@ def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
 
 
 def coords(inputs: Any, shared: Any) -> dict[str, np.ndarray]:
-    """Time since a replay's start, pass numbers, delays in samples."""
+    """Coordinates: pass numbers, time since a replay's start, delays in samples."""
     del shared
     found = {"pass": np.arange(1, 1 + _passes(inputs))}
     if "traces" in inputs.record:

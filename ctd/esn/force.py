@@ -11,7 +11,7 @@ from ctd.esn.reservoir import Units, Weights, disturbances, step, units
 
 
 class Now(NamedTuple):
-    """A network between two samples."""
+    """The state of a network between two samples."""
 
     units: Units
     z: jax.Array
@@ -21,7 +21,7 @@ class Now(NamedTuple):
 class Symmetric(NamedTuple):
     """A symmetric matrix [[A, B^T], [B, C]] of size p, q = p // 2, without its upper right quarter.
 
-    The quarter less to read keeps network and P of n = 500 in a core's own cache: 15 % a step.
+    Without that quarter, network and P of n = 500 fit a core's own cache, which saves 15 % of a step.
     """
 
     A: jax.Array
@@ -49,11 +49,11 @@ class Pass(NamedTuple):
     squared_error: jax.Array
     """() sum over samples and outputs of (z - f)^2, each z before its update."""
     definite: jax.Array
-    """() whether no quadratic form h P h was 0 or less; one that is nan tells of the states, not of P."""
+    """() False if any h P h was 0 or less. A NaN does not count: it comes from the states, not from P."""
 
 
 def features(static: Any, h: jax.Array) -> jax.Array:
-    """(..., n) rates -> (..., p) what the readout sees, in `dtype`: the rates, and 1 with intercept."""
+    """(..., n) rates -> (..., p) features of the readout, in `dtype`: the rates, then 1 if there is an intercept."""
     h = h.astype(static.dtype)
     if static.intercept:
         h = jnp.concatenate([h, jnp.ones((*h.shape[:-1], 1), h.dtype)], axis=-1)
@@ -69,7 +69,7 @@ def begin(static: Any, w: Weights, readout: jax.Array) -> Now:
 def free_step(
     static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
 ) -> tuple[Now, Any]:
-    """One sample on its own output -> (network, (m,) output in `dtype`)."""
+    """One sample with the network's own output fed back -> (network, (m,) output in `dtype`)."""
     moved = step(static, w, now.units, x, now.z)
     z = readout @ features(static, moved.h)
     return Now(moved, z.astype(static.state_dtype)), z
@@ -97,9 +97,9 @@ def update(
 
         readout -= (z - f) u^T / (l + s)        P_{j+1} = (P_j - u u^T / (l + s)) / l
 
-    P is not touched within the block: P_j = l^-j (P_0 - K^T K), where row j of K becomes
-    l^(j/2) u / sqrt(l + s). A step then reads P once instead of writing it too, and its updates,
-    summed before they are subtracted, lose less to rounding.
+    P stays P_0 within the block: P_j = l^-j (P_0 - K^T K), where row j of K becomes
+    l^(j/2) u / sqrt(l + s). So a step reads P once and does not write it, and less is lost to rounding,
+    since the updates are summed before they are subtracted.
     """
     power = forgetting**j
     u = (times(rls.P, h) - (K @ h) @ K) / power
@@ -122,7 +122,7 @@ def flush(P: Symmetric, K: jax.Array, forgetting: jax.Array) -> Symmetric:
 
 
 def in_blocks(f: Callable[..., Any], carry: Any, rows: Any, length: int) -> Any:
-    """carry -> f(carry, index, block) for blocks of `length` rows in order; the last may be shorter."""
+    """Apply carry = f(carry, index, block) to blocks of `length` rows in order; the last may be shorter."""
     total = len(jax.tree.leaves(rows)[0])
     whole = total // length
     cut = jax.tree.map(lambda r: r[: whole * length].reshape(whole, length, *r.shape[1:]), rows)
@@ -135,7 +135,7 @@ def in_blocks(f: Callable[..., Any], carry: Any, rows: Any, length: int) -> Any:
 def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights, rls: Rls) -> Pass:
     """One pass from the initial activation: washout, then RLS at every sample of the training range.
 
-    Sussillo & Abbott 2009 (Neuron 63:544), eqs. 4-5. The output before its update is fed back.
+    Sussillo & Abbott 2009 (Neuron 63:544), eqs. 4-5. Each output is fed back as it was before its update.
     """
     start, stop = static.washout, static.washout + static.train
     x = shared.inputs.astype(static.state_dtype)
@@ -166,7 +166,7 @@ def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights
     rows = (x[start:stop], shared.targets[start:stop].astype(static.dtype))
     state = Pass(now, rls, jnp.zeros((), static.dtype), jnp.ones((), bool))
     end = in_blocks(block, state, rows, static.block)
-    # The products of a flush are symmetric but for rounding; once a pass is enough against its drift.
+    # A flush keeps A and C symmetric up to rounding; making them symmetric once a pass stops the drift.
     even = lambda M: (M + M.T) / 2
     P = end.rls.P._replace(A=even(end.rls.P.A), C=even(end.rls.P.C))
     return end._replace(rls=end.rls._replace(P=P))

@@ -7,15 +7,15 @@ from pydantic import Field, model_validator
 from ctd.kernel import Data, File, Params, Static, Traced
 
 TARGET_OUTPUTS = {"mackey-glass-17": 1, "mackey-glass-30": 1, "lorenz": 3, "narma10": 1}
-"""Targets whose number of outputs is theirs to say."""
+"""Targets with a fixed number of outputs."""
 
 
 class EchoState(Params):
-    """One network; the defaults are those of the FORCE notebook of computation-thru-dynamics, unrolled.
+    """One network; the defaults are those of the unrolled FORCE notebook of computation-thru-dynamics.
 
     The series is cut into washout | train | validation | test, lengths in samples. `dtype` is the
-    precision of the readout (P of RLS, the Gram matrix and its solution); a ridge readout has
-    "float64" unless told otherwise. The network itself runs in `state_dtype`.
+    precision of the readout (P of RLS, the Gram matrix and its solution); for a ridge readout it must be
+    "float64", the default there. The network itself runs in `state_dtype`.
     """
 
     target: Data[

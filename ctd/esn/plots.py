@@ -1,4 +1,4 @@
-"""What a report shows of an ensemble: where training succeeds, what the best network replays, the errors."""
+"""What a report shows of an ensemble: success over the sweep, the best network's replay, the errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +22,9 @@ from ctd.plots import (
 )
 
 N_OUTPUTS = 5
-"""Outputs whose replay is drawn."""
+"""Largest number of outputs whose replay is drawn."""
 N_CURVES = 200
-"""Networks whose training error is drawn."""
+"""Largest number of networks whose training error is drawn."""
 
 
 def plots(
@@ -129,7 +129,7 @@ def _replay(
     time = inputs.dt * np.arange(1, 1 + len(outputs))
     step = 1.2 * max(float(np.ptp(targets, axis=0).max()), 1e-9)
     middle = targets.mean(axis=0)
-    # A replay that left the scale of its target would hide it.
+    # Cut a replay that leaves the scale of its target, or it would flatten all else.
     outputs = np.where(np.abs(outputs - middle) < 1.5 * step, outputs, np.nan)
     text = [f"output {k}" for k in range(outputs.shape[1])]
     m = shared.targets.shape[1]

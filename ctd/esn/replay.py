@@ -17,7 +17,7 @@ class Replay(NamedTuple):
     nrmse: jax.Array
     """() over all replays and samples"""
     last_nrmse: jax.Array
-    """() over the last samples of the replays: NRMSE_h of Jaeger's tests"""
+    """() over the replays' last samples alone: NRMSE_h of Jaeger's tests"""
     valid_samples: jax.Array
     """() mean number of samples before the error of a replay exceeds `valid_error` deviations"""
     outputs: jax.Array
@@ -25,17 +25,17 @@ class Replay(NamedTuple):
 
 
 def free_run(static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array) -> Any:
-    """The network on its own outputs, driven by inputs x (t, k) only -> (network, (t, m) outputs)."""
+    """Run the network on inputs x (t, k) with its own outputs fed back -> (network, (t, m) outputs)."""
     return lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
 
 
 def replay(
     static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array, y: jax.Array, variance: Any
 ) -> tuple[Replay, Now]:
-    """Replays evenly spaced over the range of inputs x (t, k) and targets y (t, m), from `now` on.
+    """(replays, the network after the range) over inputs x (t, k) and targets y (t, m), from `now` on.
 
-    Without feedback a replay is simply driven. Between starts the targets are fed back. Errors are
-    relative to `variance`; also returns the network after the range, teacher-forced.
+    The replays start evenly spaced. Between the starts, and up to the end of the range, the network is
+    teacher-forced. Without feedback, inputs alone drive a replay. Errors are relative to `variance`.
     """
     length = len(x)
     horizon = static.horizon or length
@@ -69,8 +69,8 @@ def largest_exponent(
 ) -> jax.Array:
     """Largest Lyapunov exponent of the network on its own outputs, per sample.
 
-    Growth of one tangent vector, renormalised at every sample (Benettin et al. 1980, Meccanica 15:9);
-    the first tenth lets it align and is left out.
+    It is the mean log growth of one tangent vector, renormalised at every sample (Benettin et al. 1980,
+    Meccanica 15:9). The first tenth of the samples, in which the vector aligns, is left out.
     """
 
     def sample(c: Any, x: jax.Array) -> tuple[Any, jax.Array]:

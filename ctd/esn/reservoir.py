@@ -11,8 +11,8 @@ class Weights(NamedTuple):
     """The fixed part of a network of n units, k inputs, m outputs, in `state_dtype`."""
 
     drive: jax.Array
-    """(n, n + k + m) recurrent, input and feedback weights side by side, for one product a step; the
-    last m are missing without feedback"""
+    """(n, n + k + m) recurrent, input and feedback weights side by side, for one product a step; without
+    feedback the last m columns are missing"""
     bias: jax.Array
     """(n,)"""
     start: jax.Array
@@ -29,23 +29,23 @@ class Units(NamedTuple):
 
 
 def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights, jax.Array]:
-    """The item's network, and whether it could be scaled: a spectral radius of 0 cannot.
+    """(the item's network, whether it could be scaled); a matrix of spectral radius 0 cannot be scaled.
 
-    Input, feedback and bias weights are normal, as are the recurrent ones of topology gaussian, each
-    kept with probability `sparsity`.
+    Input, feedback and bias weights are normal. So are the recurrent weights of topology gaussian, each of
+    which is kept with probability `sparsity`.
     """
     dtype, n = static.state_dtype, static.n
     k = shared.inputs.shape[1]
     at = lambda value: value.astype(dtype)
     key_normal, key_kept = jax.random.split(key)
-    # One draw for all: every further one costs a second of compilation.
+    # One draw for all: every further draw costs a second of compilation.
     drawn = jax.random.normal(key_normal, (n, n + k + static.m + 2), dtype)
     w, inputs, feedback, bias, start = jnp.split(
         drawn, [n, n + k, n + k + static.m, n + k + static.m + 1], axis=1
     )
     if static.topology == "orthogonal":
         q, r = jnp.linalg.qr(w)
-        # Signs of r's diagonal taken out: q is then uniform over rotations (Mezzadri 2007).
+        # With the signs of r's diagonal taken out, q is uniform over orthogonal matrices (Mezzadri 2007).
         w = q * jnp.sign(jnp.diagonal(r))
     elif static.topology == "ring":
         w = jnp.roll(jnp.eye(n, dtype=dtype), 1, axis=0)
@@ -77,10 +77,10 @@ def units(static: Any, a: jax.Array) -> Units:
 def step(
     static: Any, w: Weights, now: Units, x: jax.Array, z: jax.Array, noise: jax.Array | float = 0.0
 ) -> Units:
-    """One sample on: `continuous` da/dt = (-a + drive) / tau by Euler, `discrete` h' = (1-l) h + l tanh drive.
+    """The next sample: `continuous` da/dt = (-a + drive) / tau by Euler, `discrete` h' = (1-l) h + l tanh drive.
 
     drive = W_R h + W_I x + W_F z + b + noise (Jaeger 2001, GMD report 148; Sussillo & Abbott 2009).
-    x: (k,) inputs. z: (m,) outputs of the sample before; not used without feedback.
+    x: (k,) inputs. z: (m,) outputs of the sample before, ignored without feedback. noise: (n,) or 0.
     """
     into = (now.h, x, z) if static.feedback else (now.h, x)
     drive = w.drive @ jnp.concatenate(into) + w.bias + noise
@@ -90,7 +90,7 @@ def step(
 
 
 def disturbances(static: Any, traced: Any, key: jax.Array, index: Any, length: int) -> jax.Array:
-    """(length, n) noise of the block of samples number `index`; all zero, and not drawn, without."""
+    """(length, n) noise for block number `index` of samples; zeros, and nothing drawn, if `noise` is 0."""
     dtype = static.state_dtype
     return lax.cond(
         traced.noise > 0,
@@ -105,9 +105,9 @@ def disturbances(static: Any, traced: Any, key: jax.Array, index: Any, length: i
 def spectral_radius(w: jax.Array, squarings: int = 12) -> jax.Array:
     """max |eigenvalue| of a square matrix, by Gelfand's formula lim |w^p|^(1/p) at p = 2^squarings.
 
-    Only products: it runs on every device and under vmap, where an eigenvalue solver does not. The
-    ratio of two powers removes the constant, which leaves 3e-4 in the worst random matrix tried
-    (n = 20 to 1000). Zero for a nilpotent matrix.
+    It takes only products, so it runs on every device and under vmap, where an eigenvalue solver does not.
+    The ratio of two powers removes the constant of the formula, which leaves an error of 3e-4 in the worst
+    random matrix tried (n = 20 to 1000). The result is 0 for a nilpotent matrix.
     """
 
     def square(carry: tuple[jax.Array, jax.Array], _: None) -> tuple[Any, jax.Array]:

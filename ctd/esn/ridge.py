@@ -14,21 +14,22 @@ class Fit(NamedTuple):
     """A readout and how well it fits."""
 
     now: Now
-    """The network after the training range; fed back is the target."""
+    """The network after the training range; it is fed the last target next."""
     readout: jax.Array
     """(m, p)"""
     squared_error: jax.Array
     """() sum over the training range and outputs of (z - f)^2."""
     definite: jax.Array
-    """() whether Gram matrix and ridge made a positive definite matrix."""
+    """() False if Gram matrix plus ridge was not positive definite although the states were finite."""
 
 
 def teacher_forced(
     static: Any, w: Weights, now: Now, x: jax.Array, y: jax.Array, noise: jax.Array
 ) -> tuple[Now, jax.Array]:
-    """Drive the network by inputs x (t, k), with targets y (t, m) in place of its outputs.
+    """Drive the network by inputs x (t, k), and feed back targets y (t, m) in place of its outputs.
 
-    Returns the network at the end and its rates (t, n). Sample 0 is fed `now.z`, sample i y[i-1].
+    Returns the network at the end and its rates (t, n). Sample 0 is fed `now.z`, sample i is fed y[i-1].
+    noise: (t, n).
     """
 
     def sample(c: Now, row: Any) -> tuple[Now, jax.Array]:
@@ -40,11 +41,11 @@ def teacher_forced(
 
 
 def solve(static: Any, h: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The readout R (m, p) with R (H^T H + D) = F^T H, for features (t, p) and targets (t, m).
+    """(R (m, p) with R (H^T H + D) = F^T H for features H (t, p) and targets F (t, m), is it finite).
 
-    D = ridge I, but 0 for the constant of an intercept: a shift of all targets shifts the constant alone,
-    as in scikit-learn and reservoirpy. Also returns whether the matrix was positive definite. One step
-    of refinement brings the residual of the normal equations to rounding.
+    D = ridge I, but 0 for the constant of an intercept, so that a shift of all targets shifts the constant
+    alone, as in scikit-learn and reservoirpy. One step of refinement brings the residual of the normal
+    equations down to rounding. If H^T H + D is not positive definite, R is 0 and the second value False.
     """
     penalty = jnp.full((h.shape[1], 1), ridge, h.dtype)
     if static.intercept:
@@ -72,7 +73,7 @@ def ridge_fit(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights)
     now, rates = teacher_forced(static, w, now, x, y, noise)
     h, f = features(static, rates[start:]), shared.targets[start:stop].astype(static.dtype)
     readout, definite = solve(static, h, f, traced.ridge)
-    # States that are not finite are no fault of the Gram matrix.
+    # Where states are not finite, the Gram matrix is not to blame.
     definite |= ~jnp.isfinite(now.units.a).all()
     return Fit(now, readout, jnp.sum((h @ readout.T - f) ** 2), definite)
 
@@ -80,9 +81,9 @@ def ridge_fit(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights)
 def memory_capacity(static: Any, traced: Any, key: jax.Array, w: Weights) -> jax.Array:
     """(delay,) squared correlation of u(t-d) with its linear readout, d = 1..`memory_delays`.
 
-    Jaeger 2002 (GMD report 152): u ~ U[-1, 1] drives the network through weights of deviation
-    `input_scale`, without feedback; their sum over all delays is the memory capacity, at most n.
-    Readouts are fitted on one half of the samples after a washout and scored on the other.
+    Jaeger 2002 (GMD report 152): u ~ U[-1, 1] drives the network through weights of standard deviation
+    `input_scale`, without feedback. The sum of the result over all delays is the memory capacity, at most
+    n. Readouts are fitted on the first half of the samples after a washout and scored on the second.
     """
     delays, n = static.memory_delays, static.n
     skip, half = delays + 100, 10 * n + 1000

@@ -1,7 +1,7 @@
-"""Time series that a network learns to produce or to transform: sampled in float64 on the host.
+"""Time series that a network learns to produce, or to compute from its inputs; float64, made on the host.
 
-Every generator discards its transient, so that the first sample already lies on the attractor, and is
-a pure function of its arguments: the same seed gives the same series.
+Every generator is a pure function of its arguments: the same seed gives the same series. `mackey_glass`,
+`lorenz` and `narma10` discard their transient; `chaotic_network` does not.
 """
 
 from pathlib import Path
@@ -12,20 +12,20 @@ import numpy as np
 
 
 class Series(NamedTuple):
-    """What drives a network and what it should answer, one row a sample."""
+    """What drives a network and what it should output, one row for each sample."""
 
     inputs: np.ndarray
-    """(time, input); no columns where nothing drives the network."""
+    """(time, input); no columns if nothing drives the network."""
     targets: np.ndarray
     """(time, output)"""
     dt: np.ndarray
     """() sampling interval."""
     variance: np.ndarray
-    """() variance of the targets over time, mean over the outputs: what a NRMSE is relative to."""
+    """() variance of the targets over time, mean over outputs; NRMSE = sqrt(mean squared error / variance)."""
 
 
 def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> Series:
-    """Targets, and inputs if there are any, with their variance. Raises ValueError on constant targets."""
+    """Targets (time, output), and inputs (time, input) if any, as a Series. Raises ValueError on constant targets."""
     if inputs is None:
         inputs = np.zeros((len(targets), 0))
     variance = targets.var(axis=0).mean() if len(targets) else 0.0
@@ -52,9 +52,10 @@ def chaotic_network(
     Euler steps of dt in units of the time constant; no transient is discarded.
 
     With `feedback`, m random readouts are fed back, W + W_F W_O with (W_O)_ij ~ N(0, 1/n) and
-    (W_F)_ij ~ N(0, 1): entries gain the variance m/n, which at m = 20 is six times g^2/n, and rates
-    saturate. That is what the FORCE notebook of computation-thru-dynamics learns in its unrolled
-    version. Its second, a fori_loop, reads its output before writing it, so that nothing is fed back.
+    (W_F)_ij ~ N(0, 1). This adds the variance m/n to the entries, which at m = 20 is six times g^2/n, and
+    the rates saturate. The unrolled version of the FORCE notebook of computation-thru-dynamics learns this
+    target. The notebook's second version, a fori_loop, reads its output before writing it, so that nothing
+    is fed back.
 
     Returns:
         (length, m).
@@ -76,10 +77,10 @@ def chaotic_network(
 def mackey_glass(length: int, delay: float = 17.0, dt: float = 1.0, *, seed: int = 0) -> np.ndarray:
     """tanh(x - 1) of dx/dt = 0.2 x(t - delay) / (1 + x(t - delay)^10) - 0.1 x(t), sampled every dt.
 
-    Mackey & Glass 1977 (Science 197:287); chaotic from a delay of about 16.8. Runge-Kutta steps of at
-    most 0.1 with the delayed value at half a step interpolated by a cubic, a history of 1.2 with small
-    noise of the seed, and the first 2,000 time units discarded. The squashing is that of Jaeger & Haas
-    2004 (Science 304:78).
+    Mackey & Glass 1977 (Science 197:287); chaotic from a delay of about 16.8. Runge-Kutta steps of
+    dt / max(1, round(dt / 0.1)), with a cubic for the delayed value at half a step. The history is 1.2 with
+    small noise drawn from the seed, and the first 2,000 time units are discarded. The tanh is that of Jaeger
+    & Haas 2004 (Science 304:78). Raises ValueError where the delay is no multiple of the step.
 
     Returns:
         (length, 1).
@@ -112,8 +113,8 @@ def mackey_glass(length: int, delay: float = 17.0, dt: float = 1.0, *, seed: int
 def lorenz(length: int, dt: float = 0.02, *, seed: int = 0) -> np.ndarray:
     """x, y, z of the Lorenz system at sigma = 10, rho = 28, beta = 8/3, each with mean 0, variance 1.
 
-    Lorenz 1963 (J Atmos Sci 20:130). Runge-Kutta steps of at most 0.01, the first 50 time units
-    discarded. Means and variances are those of the attractor, not of the sample.
+    Lorenz 1963 (J Atmos Sci 20:130). Runge-Kutta steps of at most 0.01; the first 50 time units are
+    discarded. Mean and variance are those of the attractor, not of this sample.
 
     Returns:
         (length, 3).
@@ -137,7 +138,7 @@ def lorenz(length: int, dt: float = 0.02, *, seed: int = 0) -> np.ndarray:
             y += step / 6 * (b1 + 2 * b2 + 2 * b3 + b4)
             z += step / 6 * (c1 + 2 * c2 + 2 * c3 + c4)
         samples.append((x, y, z))
-    # Time averages over 10^5 time units.
+    # Time averages over 10^5 time units of the attractor.
     mean, deviation = np.array([0.0, 0.0, 23.55]), np.array([7.92, 9.01, 8.62])
     return (np.array(samples[skip:]) - mean) / deviation
 
@@ -145,11 +146,11 @@ def lorenz(length: int, dt: float = 0.02, *, seed: int = 0) -> np.ndarray:
 def narma10(length: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The tenth-order moving average y(t+1) = .3 y + .05 y sum_{i<10} y(t-i) + 1.5 u(t-9) u(t) + .1.
 
-    Atiya & Parlos 2000 (IEEE Trans Neural Netw 11:697), eq. 86; u ~ U[0, 0.5]. About one series in
-    thousands explodes; such a draw is rejected and the next one taken.
+    Atiya & Parlos 2000 (IEEE Trans Neural Netw 11:697), eq. 86; u ~ U[0, 0.5]. One series in some
+    thousands explodes; it is rejected and drawn again.
 
     Returns:
-        (inputs, targets), each (length, 1); targets[t] depends on inputs up to and with t.
+        (inputs, targets), each (length, 1); targets[t] depends on inputs[t] and earlier ones.
     """
     rng = np.random.default_rng(seed)
     skip = 100
@@ -169,9 +170,9 @@ def narma10(length: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def sines(
     length: int, m: int, dt: float = 0.1, *, seed: int = 0, period: float = 60.0
 ) -> np.ndarray:
-    """m mixtures of the first four harmonics of one period, random amplitudes and phases, variance 1/2.
+    """m sums of the first four harmonics of one period, with random amplitudes and phases and variance 1/2.
 
-    The kind of periodic target of Sussillo & Abbott 2009 (Neuron 63:544), figure 2.
+    Periodic targets like those of Sussillo & Abbott 2009 (Neuron 63:544), figure 2.
 
     Returns:
         (length, m).
@@ -187,7 +188,7 @@ def sines(
 def read_array(
     path: str | Path, dataset: str, length: int, columns: int | None = None
 ) -> np.ndarray:
-    """The first `length` rows of a (time, column) dataset of an HDF5 file; (time,) is one column.
+    """The first `length` rows of a (time, column) dataset of an HDF5 file; a (time,) dataset is one column.
 
     Raises ValueError, naming file and dataset, where it is missing, has another shape, is shorter, or
     holds NaN or infinity.

@@ -1,4 +1,4 @@
-"""What an ensemble says about its sweep: how reliably each point learns, and how well."""
+"""Reduce an ensemble to the points of its sweep: how often the networks of a point succeed, and how well."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from ctd.plots import is_wide
 from ctd.rows import combinations
 
 SWEPT = traced_type(EchoState)._fields
-"""The fields by whose values items are told apart into points; the rest of a point are its seeds."""
+"""Items with equal values of these fields form a point; the items of one point are its seeds."""
 
 REDUCED = {
     **{
@@ -52,8 +52,8 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """Success rate and median replay NRMSE over the seeds of every point, with bootstrap intervals.
 
-    A point is one combination of the swept traced fields. A failed network has an infinite error.
-    Intervals are percentiles over resamples of the seeds (Efron & Tibshirani 1993, ch. 13).
+    A point is one combination of values of the swept traced fields. A failed network counts as an infinite
+    error. Intervals are percentiles over resamples of the seeds (Efron & Tibshirani 1993, ch. 13).
     """
     del shared
     error = np.asarray(results["replay_nrmse"], float)
@@ -80,12 +80,12 @@ def _point(error: np.ndarray, options: Options) -> dict[str, Any]:
     row: dict[str, Any] = {"count": len(error), "nrmse_best": error.min()}
     estimates = {
         "success_rate": lambda e: np.mean(e < options.success_below, axis=-1),
-        # The lower median: no mean of a finite and an infinite error.
+        # The lower median, since the mean of a finite and an infinite error says nothing.
         "nrmse_median": lambda e: np.sort(e, axis=-1)[..., (len(error) - 1) // 2],
     }
     for name, estimate in estimates.items():
         row[name] = estimate(error)
-        # Values that occur, not means of two of them, for the same reason.
+        # inverted_cdf takes values that occur, not means of two, for the same reason.
         ends = np.quantile(estimate(drawn), [tail, 1 - tail], method="inverted_cdf")
         row[f"{name}_low"], row[f"{name}_high"] = ends
     return row
@@ -99,9 +99,10 @@ def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
 def success_grid(
     first: str, second: str, reduced: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(values of `first`, of `second`; (second, first) success rates, log10 of the median NRMSE).
+    """(values of `first`, values of `second`, success rates, log10 of the median NRMSE).
 
-    Of points that differ in further fields, the mean rate and the lowest error; NaN where there is none.
+    The last two are (second, first). Over points that differ in further fields, the rate is the mean and the
+    error the lowest; NaN where there is none.
     """
     xs, column = np.unique(reduced[first], return_inverse=True)
     ys, row = np.unique(reduced[second], return_inverse=True)
@@ -123,9 +124,9 @@ def figure(
     results: Mapping[str, np.ndarray],
     reduced: Mapping[str, np.ndarray],
 ) -> Any:
-    """Success rate and median NRMSE over the first two swept fields; curves where one is swept.
+    """Success rate and median NRMSE as maps over the first two swept fields, or curves if one is swept.
 
-    Further swept fields are averaged over (success) or reduced to their best (NRMSE).
+    Over further swept fields the maps show the mean success rate and the lowest NRMSE.
     """
     del shared, columns, results
     from matplotlib.figure import Figure

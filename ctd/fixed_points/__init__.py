@@ -2,15 +2,16 @@
 
 The speed of a state is q(h) = |F(h, x) - h|^2 / 2 at a constant input x (Sussillo & Barak 2013,
 "Opening the black box"). A *fixed point* has q = 0 to a tolerance; a *slow point* is a local minimum of
-q with q > 0. An item is one candidate: a search down q from one start. Tolerances on the tutorials'
-loss, the mean over units of (F - h)^2 = 2 q / n, are to be multiplied by n / 2.
+q with q > 0. An item is one candidate: a search that minimises q from one start. The tutorials' loss is
+the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 for one on q.
 
     candidates   the network, the states that searches start from
     search       the searches: Levenberg-Marquardt, Adam
-    unique       which of their ends are the same point
+    kernel       parameters, and the searches behind the kernel contract
+    unique       which ends of the searches are the same point
     linear       the network linearised around a point
-    summary      the table of the points of a network         picture    its figure
-    notebook     `find`, the same for a function of one's own
+    summary      the table of a network's points              picture    its figure
+    notebook     `find`, the same for a user's function       plots      what a report shows
 
 `reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
 """

@@ -17,26 +17,29 @@ Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 class Network(NamedTuple):
-    """What all candidates of a network share."""
+    """A network and the states from which its searches start: what all its candidates share."""
 
     weights: dict[str, Any]
     states: Any
-    """(trial, time, state), the candidate states; number k is states.reshape(-1, state)[k]."""
+    """(trial, time, state) candidate states; candidate k is states.reshape(-1, state)[k]."""
     spread: Any
-    """Root mean square distance of the states from their mean; 1 where they are all the same."""
+    """Root mean square distance of the states from their mean; 1 if all states are equal."""
     largest: Any
     """The largest |h_i| among the states, at least 1."""
 
 
 def find_cell(name: str) -> Cell | Map:
-    """The cell of this name, or what lies at the dotted path: a Cell or a plain F(weights, h, x)."""
+    """The cell of this name, or the Cell or function F(weights, h, x) at this dotted path.
+
+    Raises ValueError where there is none.
+    """
     module, _, attribute = name.rpartition(".")
     if name in CELLS or not module:
         return get_cell(name)
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
-        # A missing import inside the user's module is theirs to see as it is.
+        # A missing import inside the user's module is passed on unchanged.
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
         raise ValueError(f"cell: {name}: there is no module {error.name}") from None
@@ -49,19 +52,19 @@ def find_cell(name: str) -> Cell | Map:
 
 
 def map_of(static: Any) -> Map:
-    """F of the cell, or the user's own F."""
+    """F of the cell, or the user's F."""
     found = find_cell(static.cell)
     return found.step if isinstance(found, Cell) else found
 
 
 def n_in_of(static: Any, network: Network) -> int | None:
-    """How many inputs the network has; None for a user's own F, which may take any number."""
+    """The number of inputs of the network; None for a user's F, which may take any number."""
     found = find_cell(static.cell)
     return found.infer(network.weights)[1] if isinstance(found, Cell) else None
 
 
 def make_network(weights: dict[str, Any], states: Any, dtype: str) -> Network:
-    """Check the states, (..., state), and measure their spread. Raises ValueError."""
+    """Check the states, (..., state), and measure their spread. Raises ValueError if there are none or not finite."""
     states = np.asarray(states, dtype)
     if states.ndim == 0 or states.size == 0:
         raise ValueError(f"shape {states.shape}: at least one state expected, (candidate, state)")
@@ -80,7 +83,7 @@ def make_network(weights: dict[str, Any], states: Any, dtype: str) -> Network:
 
 
 def load(inputs: Any) -> Network:
-    """Read the weights; read the candidate states, or run trials of the task to get them."""
+    """Read the weights, and read the candidate states or run trials of the task for them. Raises ValueError."""
     found = find_cell(inputs.cell)
     weights: dict[str, Any] = {}
     if inputs.weights is not None:
@@ -114,7 +117,7 @@ def load(inputs: Any) -> Network:
 
 
 def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
-    """The states of `n_trials` trials of the task, (trial, time, state), without those at t = 0."""
+    """(trial, time, state) the states in `n_trials` trials of the task, without the initial ones."""
     n_in = cell.infer(weights)[1]
     if inputs.task.n_in != n_in:
         raise ValueError(
@@ -130,10 +133,10 @@ def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
 
 
 def draw_start(network: Network, traced: Any, key: jax.Array) -> jax.Array:
-    """Candidate number `traced.candidate` (modulo their number), mixed and with noise, (state,).
+    """(state,) the start of a search: candidate `traced.candidate` (modulo their number), mixed, plus noise.
 
-    With probability `mix` the start lies between the candidate and another state drawn at random:
-    halfway, or anywhere on the segment, each in half of the cases.
+    With probability `mix` the start lies on the segment to another state drawn at random: halfway in half
+    of the cases, else at a uniformly drawn place.
     """
     states = network.states.reshape(-1, network.states.shape[-1])
     key_choice, key_noise = jax.random.split(key)

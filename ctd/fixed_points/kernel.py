@@ -102,7 +102,7 @@ DIMS = {
 
 
 def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
-    """x, zeros where none was given. Raises ValueError where its length does not fit the network."""
+    """x, or zeros if none was given. Raises ValueError if its length does not fit the network."""
     if traced.x.shape[0] == 0:
         return jnp.zeros(n_in or 0, shared.states.dtype)
     if n_in is not None and traced.x.shape[0] != n_in:
@@ -116,9 +116,9 @@ def make_kernel(
     load: Callable[[Any], Network],
     n_in_of: Callable[[Any, Network], int | None],
 ) -> Kernel:
-    """The kernel that searches the map `map_of(static)` on the network that `load` gives.
+    """The kernel that searches for points of the map `map_of(static)`, on the network that `load` returns.
 
-    `n_in_of(static, network)` is the length of its input; None: whatever length x has.
+    `n_in_of(static, network)` is the number of inputs; None: any number.
     """
 
     def bind(static: Any, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
@@ -182,6 +182,6 @@ def make_kernel(
         figure=figure,
         plots=plots,
         width=1024,
-        # Shared weights: one product serves the whole microbatch; wider ones leave the cache.
+        # Candidates share weights, so one product serves a microbatch; a wider one leaves the cache.
         microbatches=(64,),
     )

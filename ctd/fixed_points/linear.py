@@ -1,4 +1,4 @@
-"""The network linearised around a point: Jacobians, modes, and what they say about stability."""
+"""The network linearised around a point: Jacobians, modes, time constants and frequencies."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -43,7 +43,7 @@ def derivatives(
 
 
 class Modes(NamedTuple):
-    """Modes of k Jacobians, by decreasing magnitude; of a conjugate pair, the positive angle first."""
+    """Modes of k Jacobians by decreasing magnitude; in a conjugate pair, the positive angle comes first."""
 
     eigenvalues: np.ndarray
     """(k, mode) complex."""
@@ -54,20 +54,20 @@ class Modes(NamedTuple):
 
 
 def modes(jacobians: np.ndarray) -> Modes:
-    """Eigenvalues, right and left eigenvectors of (k, n, n) matrices."""
+    """Eigenvalues, right and left eigenvectors of (k, n, n) real matrices."""
     values, right = (part.astype(complex) for part in np.linalg.eig(jacobians))
-    # Equal magnitudes up to rounding keep conjugate pairs together.
+    # Rounded, the magnitudes of a conjugate pair are equal, which keeps the pair together.
     magnitude, real = np.round(np.abs(values), 12), np.round(values.real, 12)
     order = np.lexsort((-values.imag, -real, -magnitude), axis=-1)
     values = np.take_along_axis(values, order, axis=-1)
     right = np.take_along_axis(right, order[:, None, :], axis=-1)
-    # A defective matrix has no basis of eigenvectors: its left ones are then a least-squares answer.
+    # A defective matrix has no basis of eigenvectors; its left ones are then a least-squares solution.
     left = np.linalg.pinv(right, rcond=1e-15).conj().swapaxes(-1, -2)
     return Modes(values, right, left)
 
 
 def time_constants(eigenvalues: np.ndarray) -> np.ndarray:
-    """-1 / ln|lambda| in steps: e-folding time, negative where a mode grows, inf where it stays."""
+    """-1 / ln|lambda|, the e-folding time in steps; negative for a growing mode, inf at |lambda| = 1."""
     with np.errstate(divide="ignore"):
         return 1 / (0 - np.log(np.abs(eigenvalues)))
 

@@ -1,4 +1,4 @@
-"""`find`: the search for a function of one's own, in this process."""
+"""`find`: the fixed points of a user's function, searched for in this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from ctd.kernel import inputs_of
 
 @dataclass(frozen=True)
 class Found:
-    """What `find` found."""
+    """The result of `find`."""
 
     results: dict[str, np.ndarray]
-    """One row a candidate: point, q, residual, outcome (see `outcomes`), ..."""
+    """One row for each candidate: point, q, residual, outcome (see `outcomes`), ..."""
     unique: dict[str, np.ndarray]
-    """One row a fixed or slow point: kind, point, eigenvalue, right, left, stable, ..."""
+    """One row for each fixed or slow point: kind, point, eigenvalue, right, left, stable, ..."""
     outcomes: tuple[str, ...]
-    """The names of the codes in results["outcome"]."""
+    """Names of the codes in results["outcome"]."""
     network: Network
     inputs: Any
     draw: Callable[..., Any]
 
     def figure(self) -> Any:
-        """The points in the plane of the candidates' first two principal components, and spectra."""
+        """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues."""
         with precision(self.inputs):
             return self.draw(self.inputs, self.network, {}, self.results, self.unique)
 
@@ -50,11 +50,11 @@ def find(
         candidates: (m, n) states to start from.
         x: constant input, (n_in,) for all candidates or (m, n_in).
         method: "lm" or "adam".
-        seed: of the noise on the starts.
+        seed: seed of the noise and the mixing of the starts.
         **settings: fields of `FixedPoint` (noise, q_tol, max_iterations, dtype, dt, ...) and of
             `Options` (unique_tol, outlier_tol, max_points).
 
-    Raises ValueError where candidates, input and settings do not fit each other.
+    Raises ValueError if candidates, input and settings do not fit each other.
     """
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     params, options = FixedPoint(method=method, **settings), Options(**chosen)

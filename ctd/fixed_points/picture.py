@@ -1,4 +1,4 @@
-"""The picture of a network's fixed points: state space and spectra."""
+"""The figure of a network's fixed points: state space and eigenvalues."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from ctd.fixed_points.candidates import Network, find_cell
 from ctd.principal import principal
 
 N_TRIALS = 60
-"""Trials that are drawn."""
+"""Largest number of trials that are drawn."""
 N_SPECTRA = 12
-"""Points whose eigenvalues are drawn: those with the largest basins."""
+"""Eigenvalues are drawn of at most so many points, those with the largest basins."""
 
 
 def figure(
@@ -26,7 +26,7 @@ def figure(
 ) -> Any:
     """Points and trials in the states' first two principal components, and the eigenvalues of dF/dh.
 
-    Colour is the first readout of a state; where there is none, the first principal component.
+    Colour shows the first output of a state, or its first principal component if there is no readout.
     """
     del columns, results
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,7 +53,7 @@ def figure(
 
 
 def colour_of(inputs: Any, shared: Network, project: Any) -> Any:
-    """(k, state) -> (k,): the first output, or the first principal component."""
+    """A function (k, state) -> (k,): the first output, or the first principal component if there is no readout."""
     cell = find_cell(inputs.cell)
     if "wO" not in shared.weights or not isinstance(cell, Cell):
         return lambda h: project(h)[:, 0]
@@ -63,19 +63,18 @@ def colour_of(inputs: Any, shared: Network, project: Any) -> Any:
 
 
 def colour_limit(colour: Any, states: np.ndarray, at_points: np.ndarray) -> float:
-    """The end of the colour scale: the extreme trials would leave the rest pale."""
+    """The end of the colour scale: a 0.98 quantile, since with the maximum extreme trials leave the rest pale."""
     values = np.abs(np.concatenate([colour(states[:20_000]), at_points]))
     return float(np.quantile(values, 0.98)) or 1.0
 
 
 def colour_label(reduced: Mapping[str, np.ndarray]) -> str:
-    """What the colours mean."""
+    """The label of the colour scale."""
     return "readout" if np.shape(reduced["output"])[1] else "principal component 1"
 
 
 def sorts(reduced: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, Any, bool]]:
-    """(label, rows, marker, hollow) of each sort of point that occurs: filled when stable, a diamond
-    when slow."""
+    """(label, rows, marker, hollow) of each sort of point that occurs: hollow if unstable, a diamond if slow."""
     slow = np.asarray(reduced["kind"]) == "slow"
     stable = np.asarray(reduced["stable"], bool)
     found: list[tuple[str, np.ndarray, Any, bool]] = [

@@ -1,4 +1,4 @@
-"""What a report shows of a network's fixed points: state space, spectra, basins, how well q was minimised."""
+"""What a report shows of a network's fixed points: state space, spectra, basin shares, q of the candidates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from ctd.plots import Axis, Bars, Layer, Lines, Plot, Points, Scale, histogram
 from ctd.principal import principal
 
 N_TRIALS = 60
-"""Trials that are drawn."""
+"""Largest number of trials that are drawn."""
 N_SPECTRA = 40
-"""Points whose eigenvalues are drawn: those with the largest basins."""
+"""Eigenvalues are drawn of at most so many points, those with the largest basins."""
 N_STATES = 2000
-"""Candidate states that are drawn where they are no trials."""
+"""Largest number of candidate states that are drawn if they do not form trials."""
 
 
 def plots(
@@ -58,7 +58,7 @@ def _space(
     share: np.ndarray,
     pair: tuple[int, int],
 ) -> Plot:
-    """Trials and points in two principal components of the states."""
+    """Trials and points in two of the principal components of the states."""
     first, second = pair
     layers: list[Layer] = []
     if states.shape[1] > 1:
@@ -99,7 +99,7 @@ def _space(
 
 
 def _texts(reduced: Mapping[str, np.ndarray]) -> list[str]:
-    """What is said about each point."""
+    """The hover text of each point."""
     return [
         f"point {k}: {reduced['kind'][k]}, {'stable' if reduced['stable'][k] else 'unstable'}\n"
         f"q {reduced['q'][k]:.2g}, leading |λ| {reduced['leading'][k]:.4f}\n"
@@ -155,7 +155,7 @@ def _spectra(reduced: Mapping[str, np.ndarray], at_points: np.ndarray, scale: Sc
 
 
 def _basins(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
-    """The share of the candidates that ended at each point."""
+    """The share of the candidates that ended at each point, largest first."""
     share = np.asarray(reduced["basin_share"], float)
     order = np.argsort(-share, kind="stable")[:60]
     layers: list[Layer] = []
@@ -176,11 +176,11 @@ def _basins(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
 
 
 def _q_of_candidates(results: Mapping[str, np.ndarray]) -> Plot:
-    """How far the searches came: log10 q of every candidate, by how it ended."""
+    """Histogram of log10 q at the end of every search, by outcome."""
     q, outcome = np.asarray(results["q"][:], float), np.asarray(results["outcome"][:])
     with np.errstate(divide="ignore", invalid="ignore"):
         power = np.log10(q)
-    # q may be an exact 0: it is counted at the lower end.
+    # Count an exact q = 0 at the lower end.
     finite = power[np.isfinite(power)]
     low, high = (finite.min(), finite.max()) if len(finite) else (-20.0, 0.0)
     ends = (low - 0.5, max(high, low) + 0.5)

@@ -1,7 +1,7 @@
-"""Two ways down q(h) = |F(h) - h|^2 / 2, each as a state machine for one candidate.
+"""Two minimisers of q(h) = |F(h) - h|^2 / 2, each a state machine for one candidate.
 
-A tick is one gradient of q (adam) or one gradient and one Hessian-vector product (lm), so that
-candidates at different stages of their searches still run in one program.
+A tick computes one gradient of q (adam), or one gradient and one Hessian-vector product (lm), so that
+candidates at different stages of their searches run in one program.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ RUNNING = -1
 FIXED, SLOW, LIMIT, DIVERGED = range(4)
 
 BLOCK = 32
-"""Ticks of one `advance`. A search takes some hundreds; in a finished one a lane idles half a block."""
+"""Ticks of one `advance`. A search takes some hundreds; a lane whose search has finished idles half a block."""
 
 POINT_TOL = 1e-5
-"""A slow point is located to this, in units of the candidates' spread: well below any tolerance by
-which points are told apart, and above the rounding of Newton steps along nearly flat valleys."""
+"""A slow point is located to within this, in units of the candidates' spread: far below any tolerance that
+tells points apart, and above the rounding of Newton steps along nearly flat valleys."""
 
 
 class Settings(NamedTuple):
-    """What ends a search, and how far it may go. Scalars."""
+    """What ends a search, and how far it may go; scalars."""
 
     q_tol: jax.Array
     max_iterations: jax.Array
@@ -43,7 +43,7 @@ def speed(step: Step) -> Callable[[jax.Array], jax.Array]:
 
 
 def run_block(tick: Callable[[Any], Any], state: Any) -> Any:
-    """At most BLOCK ticks, fewer once the outcome is known."""
+    """Make at most BLOCK ticks; stop once the outcome is known."""
 
     def going(carry: tuple[jax.Array, Any]) -> jax.Array:
         count, state = carry
@@ -54,7 +54,7 @@ def run_block(tick: Callable[[Any], Any], state: Any) -> Any:
 
 
 def _verdict(h: jax.Array, q: jax.Array, iterations: jax.Array, limits: Settings) -> jax.Array:
-    """The outcome at h, RUNNING where the search goes on."""
+    """The outcome at h; RUNNING while the search goes on."""
     # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
     floor = (4 * jnp.finfo(h.dtype).eps) ** 2 * jnp.sum(h * h) / 2
     lost = ~jnp.isfinite(q) | (jnp.max(jnp.abs(h)) > limits.bound)
@@ -66,10 +66,12 @@ def _verdict(h: jax.Array, q: jax.Array, iterations: jax.Array, limits: Settings
 # --- Levenberg-Marquardt --------------------------------------------------------------------------
 
 FORCING = 0.5, 1 / 3
-"""CG ends at a residual of min(a, (|g| / spread)^b) |g|: superlinear convergence (Dembo et al. 1982)."""
+"""(a, b): conjugate gradients end at a residual of min(a, (|g| / spread)^b) |g|, which gives superlinear
+convergence (Dembo et al. 1982)."""
 
 TIGHT = 1e-3
-"""The same for steps so short that they may certify a slow point; and what part of q one may gain."""
+"""Largest residual / |g| for steps short enough to certify a slow point, and the largest part of q that such
+a step may gain."""
 
 
 class Descent(NamedTuple):
@@ -89,7 +91,7 @@ class Descent(NamedTuple):
     d: jax.Array
     """The next direction of the conjugate gradients."""
     along: jax.Array
-    """Unit vector along the valley: the last long step."""
+    """Unit vector along the valley: the direction of the last long step."""
     along_length: jax.Array
     """Length of that step."""
     boost: jax.Array
@@ -97,13 +99,13 @@ class Descent(NamedTuple):
     stiffness: jax.Array
     """Largest curvature met so far, d.H d / d.d."""
     decrease: jax.Array
-    """What the quadratic model says that p gains, -(g.p + p.H.p / 2)."""
+    """Gain of p by the quadratic model, -(g.p + p.H.p / 2)."""
     trying: jax.Array
-    """p is complete: the next tick looks at h + p."""
+    """Whether p is complete: the next tick then tries h + p."""
     inside: jax.Array
-    """p met neither the radius nor negative curvature."""
+    """Whether p met neither the radius nor negative curvature."""
     products: jax.Array
-    """int32, Hessian products of this step."""
+    """int32, Hessian products so far in this step."""
     iterations: jax.Array
     """int32, ticks so far."""
     outcome: jax.Array
@@ -114,7 +116,7 @@ def _precondition(s: Descent, r: jax.Array) -> jax.Array:
 
 
 def _begin(s: Descent) -> Descent:
-    """Conjugate gradients from p = 0."""
+    """Start conjugate gradients at p = 0."""
     d = _precondition(s, -s.g)
     return s._replace(
         p=jnp.zeros_like(s.h),
@@ -186,13 +188,13 @@ def _lengthen(s: Descent, hd: jax.Array, limits: Settings) -> Descent:
 
     short = jnp.linalg.norm(p) <= POINT_TOL * limits.spread
     forcing = jnp.minimum(FORCING[0], (norm_g / limits.spread) ** FORCING[1])
-    # A gain that q is too coarse to show, in float32 mostly, ends the search like a short step.
+    # A gain below the rounding of q, mostly in float32, ends the search as a short step does.
     invisible = decrease <= 8 * eps * s.q
     forcing = jnp.where(short | invisible, jnp.minimum(forcing, TIGHT), forcing)
     solved = jnp.linalg.norm(r) <= forcing * norm_g
     products = s.products + 1
     exhausted = products >= 2 * s.h.shape[0] + 8
-    # The minimum of a convex model lies a short step away and gains next to nothing: h is it.
+    # The model is convex, and its minimum is a short step away with almost no gain: h is a minimum of q.
     minimum = solved & inside & ((short & (decrease <= TIGHT * s.q)) | invisible)
     outcome = jnp.where(minimum, SLOW, RUNNING)
     outcome = jnp.where(s.iterations >= limits.max_iterations, LIMIT, outcome)
@@ -220,9 +222,9 @@ def _try_step(
     largest: jax.Array,
     limits: Settings,
 ) -> Descent:
-    """Go to h + p if q agrees with the model there, otherwise halve p.
+    """Go to `at` = h + p if q there agrees with the model, otherwise halve p.
 
-    `flatness` is the curvature along the valley there, `largest` the longest step.
+    q and g are those of `at`; flatness: the curvature there along the valley; largest: the longest step.
     """
     gain = (s.q - q) / s.decrease
     length = jnp.linalg.norm(s.p)
@@ -282,7 +284,7 @@ def adam_init(step: Step, h: jax.Array, adam: AdamSettings, limits: Settings) ->
 
 
 def adam_tick(step: Step, adam: AdamSettings, limits: Settings, s: Adam) -> Adam:
-    """One step of Adam on 2 q / n, the mean square over units that eps = 1e-5 was chosen for."""
+    """One step of Adam on 2 q / n, the mean square over units: eps = 1e-5 was chosen for that scale."""
     direction, moments = adam.moments().update(s.g * (2 / s.h.shape[0]), s.moments)
     rate = adam.learning_rate * adam.decay ** s.iterations.astype(s.h.dtype)
     h = s.h - rate * direction

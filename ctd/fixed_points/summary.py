@@ -1,4 +1,4 @@
-"""The table of a network's fixed and slow points, from where its candidates ended."""
+"""The table of a network's fixed and slow points, made from the ends of its searches."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,11 +79,11 @@ def reduce(
     results: Mapping[str, np.ndarray],
     options: Options,
 ) -> dict[str, np.ndarray]:
-    """The unique points of a network and its linearisation around each.
+    """The unique points of a network, and the network linearised around each.
 
-    Points come in the order of: the inputs x as they first appear, fixed before slow, larger basins
-    first, lower q first. The point of a basin is its member of lowest q, fixed before slow. All
-    derivatives are computed in float64, whatever the searches ran in. The ends are read in blocks.
+    Points are ordered by input x (as they first appear), then fixed before slow, then larger basins first,
+    then lower q first. A basin's point is its member of lowest q; a fixed member comes before slow ones.
+    Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
     del columns
     n_states = n_in = 0
@@ -116,7 +116,7 @@ def reduce(
 
 
 def _by_input(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(x, its rows) of each distinct input, in the order in which they first appear."""
+    """(x, its rows) for each distinct input, in order of first appearance."""
     if not len(x):
         return []
     if (x == x[0]).all():
@@ -129,21 +129,21 @@ def _by_input(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 @dataclass
 class _Ends:
-    """Where the candidates with one input ended."""
+    """The ends of all searches with one input x."""
 
     x: np.ndarray
     basins: Basins
     n: int = 0
 
     def add(self, block: Mapping[str, np.ndarray], members: np.ndarray) -> None:
-        """Take in some rows of a block."""
+        """Add the rows `members` of a block."""
         self.n += len(members)
         rows = members[np.isin(block["outcome"][members], (FIXED, SLOW))]
         q = np.asarray(block["q"][rows], float)
         self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q)
 
     def table(self, max_points: int) -> dict[str, Any]:
-        """The distinct points, at most so many of them, with the largest basins."""
+        """The distinct points; if there are more than `max_points`, those with the largest basins."""
         points, outcome, q, count = self.basins.points()
         kept = np.sort(np.argsort(-count, kind="stable")[:max_points])
         return {
@@ -172,8 +172,9 @@ def _linearise(
     d = linear.derivatives(lambda h, x: f(weights, h, x), points, x)
     m = linear.modes(d.dh)
     magnitude = np.abs(m.eigenvalues)
-    # At a slow point (dF/dh - 1)'f = 0: f is a left eigenvector of dF/dh with the eigenvalue 1. That mode
-    # is the slow drift itself; rounding puts it on either side of the circle.
+    # At a slow point (dF/dh - 1)'f = 0, f = F - h: f is a left eigenvector of dF/dh with the eigenvalue 1.
+    # That mode is the slow drift itself. Rounding puts it inside or outside the unit circle, so stability
+    # leaves it out.
     drift = slow[:, None] & (np.arange(magnitude.shape[1]) == _nearest_to_one(m.eigenvalues))
     unstable = (magnitude > 1) & ~drift
     tau, frequency = linear.time_constants(m.eigenvalues), linear.frequencies(m.eigenvalues)
@@ -197,12 +198,12 @@ def _linearise(
 
 
 def _nearest_to_one(eigenvalues: np.ndarray) -> np.ndarray:
-    """(k, 1) the mode of each point whose eigenvalue is nearest to 1."""
+    """(k, 1) for each point, the number of the mode whose eigenvalue is nearest to 1."""
     return np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
 
 
 def _outputs(inputs: Any, weights: dict[str, jax.Array], points: np.ndarray) -> np.ndarray:
-    """Readouts of the points, (k, output); no output for a function of one's own."""
+    """(k, output) readouts of the points; no columns for a user's function."""
     cell = find_cell(inputs.cell)
     if not isinstance(cell, Cell):
         return np.zeros((len(points), 0))

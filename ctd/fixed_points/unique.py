@@ -1,4 +1,4 @@
-"""Which ends of the searches are the same point. Host side, NumPy and SciPy."""
+"""Tell which ends of the searches are the same point; on the host, with NumPy and SciPy."""
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -6,27 +6,26 @@ from scipy.spatial import cKDTree
 from ctd.principal import principal_axes
 
 N_COMPONENTS = 3
-"""Dimensions of the search tree: beyond a few, a k-d tree visits everything."""
+"""Dimensions of the k-d tree: with more than a few, a query visits almost every node."""
 
 BLOCK = 2048
 """Rows whose differences are taken at a time."""
 
 
 def cover(points: np.ndarray, tol: float) -> np.ndarray:
-    """The leader of every point, (n,) row numbers: each lies within `tol` of its leader.
+    """The leader of every point, (n,) row numbers; each point lies within `tol` of its leader.
 
-    Rows come best first: a row without a leader yet leads all leaderless rows within `tol` of it, in
-    Euclidean distance. Leaders are so more than `tol` apart, and along a line of points they do
-    not merge into one, as they would by single linkage. Candidates for the exact check come from a
-    k-d tree on the first principal components, where no distance is larger than in the full space.
-    Memory is O(n): rows near each other are visited, never listed as pairs.
+    Rows come best first. A row that has no leader yet leads all leaderless rows within the Euclidean distance
+    `tol`. So leaders are more than `tol` apart, and a line of points does not merge into one, as it would by
+    single linkage. A k-d tree on the first principal components, where no distance is larger than in the
+    full space, gives the rows whose distance is computed. Memory is O(n): no list of pairs is made.
     """
     leader = np.full(len(points), -1)
     if len(points) == 0:
         return leader
     projected = points @ principal_axes(points, N_COMPONENTS)
     tree = cKDTree(projected)
-    # Rounding of the projection must not lose a neighbour.
+    # A margin, so that rounding of the projection loses no neighbour.
     reach = tol * (1 + 1e-9) + 1e-12 * np.abs(projected).max()
     for row in range(len(points)):
         if leader[row] >= 0:
@@ -40,12 +39,12 @@ def cover(points: np.ndarray, tol: float) -> np.ndarray:
 
 
 class Basins:
-    """The distinct points among rows that come in blocks, with the best member and the size of each.
+    """The distinct points among rows that come in blocks, each with its best member and its size.
 
-    A row joins the first leader met within `tol / 4`, or leads from then on; at the end the best members
-    of the leaders are covered with `tol`, best first. Points are so more than `tol` apart, each is
-    the best of its members, and a member lies within 1.5 `tol` of its point. Memory is that of the
-    leaders: rows are seen once and forgotten.
+    A row joins a leader within `tol / 4`, or becomes a leader. At the end, `cover` with `tol` merges the
+    best members of the leaders, best first. So points are more than `tol` apart, each is the best of its
+    members, and a member lies within 1.5 `tol` of its point. Only the leaders are kept in memory: each row
+    is seen once.
     """
 
     def __init__(self, tol: float, n: int) -> None:
@@ -56,13 +55,13 @@ class Basins:
         self._count = np.zeros(0, int)
 
     def add(self, points: np.ndarray, rank: np.ndarray, q: np.ndarray) -> None:
-        """Take rows in; a lower rank, and then a lower q, is better."""
+        """Add rows, (k, n); a lower rank is better, and at equal rank a lower q."""
         if not len(points):
             return
         order = np.lexsort((q, rank))
         points, rank, q = points[order], rank[order], q[order]
         if not len(self._leaders):
-            # Any orthonormal axes would do: a projection lengthens no distance. These tell most apart.
+            # Any orthonormal axes would do, since a projection lengthens no distance; these separate best.
             self._axes = principal_axes(points, N_COMPONENTS)
         leader = self._find(points)
         fresh = np.flatnonzero(leader < 0)
@@ -86,7 +85,7 @@ class Basins:
         self._rank[joined], self._q[joined] = rank[better], q[better]
 
     def _find(self, points: np.ndarray) -> np.ndarray:
-        """A leader within reach of each point, -1 where there is none."""
+        """The number of a leader within tol / 4 of each point; -1 where there is none."""
         found = np.full(len(points), -1)
         if not len(self._leaders):
             return found
@@ -97,7 +96,7 @@ class Basins:
         near = np.flatnonzero(nearest < len(leaders))
         hit = self._within(points, near, nearest[near])
         found[near[hit]] = nearest[near[hit]]
-        # The nearest in the projection is too far in truth: look at the others there.
+        # The leader nearest in the projection is too far in the full space: try the others in reach.
         for row in near[~hit]:
             others = np.asarray(tree.query_ball_point(projected[row], reach))
             distance = np.linalg.norm(self._leaders[others] - points[row], axis=1)
@@ -114,7 +113,7 @@ class Basins:
         return out
 
     def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(points, ranks, qs, numbers of members): by rank, then larger basins, then lower q."""
+        """(points, ranks, qs, numbers of members), ordered by rank, then larger basins, then lower q."""
         order = np.lexsort((self._q, self._rank))
         first, which = np.unique(cover(self._best[order], self._tol), return_inverse=True)
         count = np.bincount(which, self._count[order], len(first)).astype(int)
@@ -125,13 +124,13 @@ class Basins:
 
 
 def nearest_distance(points: np.ndarray, states: np.ndarray, block: int = 1 << 22) -> np.ndarray:
-    """Distance of every point to the nearest of the states, in blocks of bounded memory."""
+    """(k,) distance of each of (k, n) points to the nearest of (m, n) states, in blocks of bounded memory."""
     out = np.empty(len(points))
     squares = np.einsum("ij,ij->i", states, states)
     rows = max(1, block // len(states))
     for start in range(0, len(points), rows):
         some = points[start : start + rows]
         best = np.argmin(squares - 2 * some @ states.T, axis=1)
-        # The expanded square cancels where states are close: the distance itself is taken directly.
+        # The expanded square loses digits where states are close, so the distance is computed directly.
         out[start : start + rows] = np.linalg.norm(some - states[best], axis=1)
     return out

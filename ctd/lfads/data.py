@@ -1,14 +1,15 @@
-"""The trials that models are fitted to: read from HDF5 or NWB, checked, cut into what the encoder sees.
+"""The trials that models are fitted to: read from HDF5 or NWB, checked, cut to what the encoder sees.
 
-Two layouts of HDF5, told apart by their names; `NAME` stands for train and eval, or train and valid:
+HDF5 files have one of two layouts, told apart by the names of their datasets. NAME is train or eval in ctd's,
+train or valid in lfads-torch's:
 
     ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs,
                   eval_initial_states (trial, state)
     lfads-torch   NAME_encod_data, NAME_recon_data; if known NAME_ext_input, NAME_behavior, NAME_truth
 
-In lfads-torch's the encoder sees fewer units and bins than are reconstructed if `encod` is smaller than
-`recon`; in the other `held_out_units` and `held_out_bins` say so. True rates, inputs and initial states
-may cover the first trials alone.
+The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller
+than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs and initial states may
+cover only the first trials.
 """
 
 import warnings
@@ -23,39 +24,39 @@ from ctd.lfads.nwb import read_nwb
 
 
 class Trials(NamedTuple):
-    """Trials for training or for evaluation; None where the file has no such thing."""
+    """Trials for training or for evaluation; None for what the file does not have."""
 
     data: np.ndarray
     """(trial, time, unit) counts, or reals if the likelihood is Gaussian."""
     encoded: np.ndarray | None = None
-    """(trial, encoded time, encoded unit) what the encoder sees, where that is not a part of `data`."""
+    """(trial, encoded time, encoded unit) what the encoder sees; None if that is a part of `data`."""
     external: np.ndarray | None = None
     """(trial, time, external input)"""
     behavior: np.ndarray | None = None
     """(trial, time, channel)"""
     rates: np.ndarray | None = None
-    """(some trials, time, unit) the truth."""
+    """(first trials, time, unit) true rates."""
     inputs: np.ndarray | None = None
-    """(some trials, time, input) the truth."""
+    """(first trials, time, input) true inputs."""
     initial_states: np.ndarray | None = None
-    """(some trials, state) the truth: states of what made the data, before the first bin."""
+    """(first trials, state) true initial states: of the system that made the data, before the first bin."""
 
 
 class Dataset(NamedTuple):
-    """What all models of a group share."""
+    """The data that all models of a group share."""
 
     train: Trials
     evaluation: Trials
     seen_units: np.ndarray
-    """Numbers of the units that the encoder sees."""
+    """Indices of the units that the encoder sees."""
     held_units: np.ndarray
-    """Numbers of the others."""
+    """Indices of the other units."""
     seen_bins: np.ndarray
-    """Numbers of the bins that it sees: the first ones."""
+    """Indices of the bins that the encoder sees: the first ones."""
     bias: np.ndarray
-    """(output,) log mean counts; mean and log variance of every unit, if Gaussian."""
+    """(output,) first bias of the output layer: log mean counts; if Gaussian, means, then log variances."""
     log_factorial: np.ndarray | None
-    """log x! for x up to the largest count; None if Gaussian."""
+    """Table of log x! for x = 0 up to the largest count; None if Gaussian."""
 
 
 NAMES: dict[str, dict[str, str | None]] = {
@@ -97,7 +98,7 @@ Found = Mapping[str, tuple[str, np.ndarray]]
 
 
 def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "data") -> Dataset:
-    """The trials in arrays of one of the layouts, for the model `inputs`."""
+    """The trials in arrays of one of the layouts, for the model `inputs`. Raises ValueError, naming `where`."""
     found = _find(arrays, where)
     for parts in found:
         for field, (name, array) in parts.items():
@@ -109,7 +110,7 @@ def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "da
     if all(
         trials.encoded is None or _is_part(trials, units, bins) for trials in (train, evaluation)
     ):
-        # The usual case: one copy serves.
+        # The usual case: what the encoder sees is a part of `data`, so one copy is enough.
         train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
     if len(bins) <= inputs.lag:
         raise ValueError(
@@ -122,7 +123,7 @@ def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "da
 
 
 def _find(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Found, Found]:
-    """The arrays for training and for evaluation, by the names of the layout."""
+    """The arrays for training and those for evaluation, found by the names of the file's layout."""
     layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
     found = []
     for role in ("train", "eval" if layout == "ctd" else "valid"):
@@ -167,7 +168,7 @@ def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> 
 
 
 def _check_within(where: str, parts: Found) -> None:
-    """Lengths along trial and time agree; the truth may have fewer trials."""
+    """Check that lengths along trial, time and unit agree; true values may have fewer trials."""
     by, data = parts["data"]
     for field, (dataset, array) in parts.items():
         short = field in ("rates", "inputs", "initial_states") and len(array) < len(data)
@@ -193,7 +194,7 @@ def _check_within(where: str, parts: Found) -> None:
 
 
 def _check_between(where: str, first: Found, second: Found) -> None:
-    """Training and evaluation have the same units, bins and channels."""
+    """Check that training and evaluation have the same units, bins and channels."""
     for field in ("data", "encoded", "external", "behavior"):
         if (field in first) != (field in second):
             has, lacks = (first, "evaluation") if field in first else (second, "training")
@@ -208,7 +209,7 @@ def _check_between(where: str, first: Found, second: Found) -> None:
 
 
 def _trials(parts: Found, inputs: Any) -> Trials:
-    """Counts in as few bytes as hold them, all else in the model's precision."""
+    """Trials with counts as uint8 or int32, whichever holds them, and all else in the model's dtype."""
     made = {}
     for field, (_, array) in parts.items():
         if field == "data" and inputs.likelihood == "poisson":
@@ -220,7 +221,7 @@ def _trials(parts: Found, inputs: Any) -> Trials:
 
 
 def _seen(where: str, train: Trials, inputs: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the units and of the bins that the encoder sees."""
+    """(indices of the units, indices of the bins) that the encoder sees."""
     n_bins, n_units = train.data.shape[1:]
     held_units, held_bins = inputs.held_out_units, inputs.held_out_bins
     if train.encoded is not None:
@@ -250,7 +251,7 @@ def _is_part(trials: Trials, units: np.ndarray, bins: np.ndarray) -> bool:
 def _moments(
     where: str, train: Trials, evaluation: Trials, inputs: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(bias of the output, table of log x!)."""
+    """(first bias of the output layer, table of log x!); warns of units without spikes."""
     mean = train.data.mean((0, 1), dtype=float)
     if inputs.likelihood == "gaussian":
         variance = np.maximum(train.data.var((0, 1), dtype=float), 1e-6)
@@ -262,7 +263,7 @@ def _moments(
             f"{', ...' if len(silent) > 10 else ''}; they are kept, their rates start near 0",
             stacklevel=2,
         )
-    # Half a spike in all of the data: a finite logarithm for a silent unit.
+    # A silent unit counts as half a spike in all of the data, so that its logarithm is finite.
     least = 0.5 / (train.data.shape[0] * train.data.shape[1])
     largest = max(int(train.data.max()), int(evaluation.data.max()))
     table = gammaln(np.arange(largest + 1) + 1.0)

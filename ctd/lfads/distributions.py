@@ -1,7 +1,7 @@
-"""Log densities and Kullback-Leibler divergences of LFADS, in nats, entry by entry; sums are the caller's.
+"""Log densities and Kullback-Leibler divergences of LFADS, in nats, for each entry; the caller sums them.
 
-A Gaussian is (mean, variance): one floored variance stands in the density, in its normaliser and in the
-samples alike.
+A Gaussian is given by (mean, variance). The same floored variance is used in the density, in its normaliser
+and in the samples.
 """
 
 from typing import Any

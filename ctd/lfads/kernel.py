@@ -33,27 +33,27 @@ class State(NamedTuple):
     """A model in training."""
 
     weights: jax.Array
-    """All of them in one vector."""
+    """All weights in one vector."""
     optimizer: Any
     step: jax.Array
     """int32, minibatches seen."""
     best: jax.Array
-    """The weights of the best evaluation so far; the first ones before it."""
+    """The weights at the best evaluation so far; the initial ones before the first evaluation."""
     best_value: jax.Array
-    """Its criterion; inf before it."""
+    """The criterion at the best evaluation; inf before the first."""
     best_step: jax.Array
     stale: jax.Array
-    """Evaluations since then."""
+    """Evaluations since the best one."""
     plateaus: jax.Array
-    """How often there were `plateau_patience` of them since the last better one or the last plateau."""
+    """Plateaus so far; each is `plateau_patience` evaluations in a row without a better one."""
     curves: dict[str, jax.Array]
-    """Name -> (batch,): mean over a block's steps, and evaluations at its end; NaN where not reached."""
+    """Name -> (batch,): train.* are means over a block's steps, eval.* values at its end; NaN where not reached."""
     outcome: jax.Array
     done: jax.Array
 
 
 def item_keys(key: jax.Array, traced: Any) -> jax.Array:
-    """Keys of the first weights, of training, of evaluation and of the posterior."""
+    """Four keys: of the initial weights, of training, of evaluation, of the posterior."""
     return jax.random.split(jax.random.fold_in(key, traced.seed), 4)
 
 
@@ -64,7 +64,7 @@ def _first_weights(static: Any, shared: Dataset, traced: Any, key: jax.Array) ->
 
 
 def _shapes(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
-    """Weights as shapes and dtypes."""
+    """The weights as shapes and dtypes alone."""
     return jax.eval_shape(lambda: _first_weights(static, shared, traced, key))
 
 
@@ -99,7 +99,7 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
         *moved_to, terms, finite = train_step(
             static, traced, shared, key_train, step, state.plateaus, weights, optimizer_state, like
         )
-        # Beyond the last step, and from the first step that is not finite on, the model stands.
+        # After the last step, and from the first step that is not finite, the model no longer changes.
         active = (step < static.n_batches) & ~diverged
         moved = active & finite
         keep = lambda new, old: jnp.where(moved, new, old)
@@ -140,7 +140,7 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
 def result(
     static: Any, shared: Dataset, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
-    """Of the best weights: the weights, evaluation, posterior means of some trials, metrics."""
+    """The best weights, their evaluation, posterior means of some trials, and metrics of these."""
     key_posterior = item_keys(key, traced)[3]
     weights = unflatten(state.best, _shapes(static, shared, traced, key))
     trials, floor = shared.evaluation, traced.variance_floor
@@ -168,7 +168,7 @@ def result(
 
 
 def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """What the posterior means of the first evaluation trials are worth."""
+    """Metrics of the posterior means of the first evaluation trials, as far as the data allow."""
     trials, rates = shared.evaluation, means["rates"]
     counts = jnp.asarray(trials.data[: len(rates)])
     values = {}
@@ -212,7 +212,7 @@ def _behavior_r2(
     means: dict[str, jax.Array],
     key: jax.Array,
 ) -> jax.Array:
-    """Of a ridge regression on factors, fitted on training trials."""
+    """R2 of behaviour by ridge regression on factors: fitted on training trials, tested on evaluation trials."""
     train, n = shared.train, len(means["factors"])
     n_train = min(static.n_metric, len(train.data))
     key = jax.random.fold_in(key, 1)
@@ -228,9 +228,8 @@ def _behavior_r2(
 
 
 def _weights(static: Any, weights: Tree) -> dict[str, jax.Array]:
-    """The generator as a network of `ctd.cells.gru` whose readout are the factors; the rest by its path.
-
-    Its h0 is the mean of the prior of initial conditions.
+    """`weights.NAME`: the generator as a network of `ctd.cells.gru`, whose readout gives the factors and whose
+    h0 is the mean of the prior of initial conditions. `model.PART.NAME`: all other weights.
     """
     generator = dict(weights["generator"])
     generator["wO"] = factor_weights(generator)
@@ -244,7 +243,7 @@ def _weights(static: Any, weights: Tree) -> dict[str, jax.Array]:
 
 
 def coords(inputs: Any, shared: Dataset) -> dict[str, np.ndarray]:
-    """How many batches each entry of a curve ends at; the lags of inputs."""
+    """Coordinates: the training step at which each entry of a curve ends; the lags of inputs."""
     found = {"batch": block_ends(inputs)}
     if shared.evaluation.inputs is not None and inputs.controller:
         found["lag"] = np.array(metrics.lags(shared.evaluation.data.shape[1]))
@@ -269,8 +268,8 @@ kernel = Kernel(
     advances=lambda inputs: len(block_ends(inputs)),
     plots=plots,
     width=16,
-    # Weights of its own: on a CPU a model alone keeps them in cache, on a GPU its products are too small.
-    # Measuring would take a good part of a run.
+    # Each model has its own weights: on a CPU one model at a time keeps them in cache; on a GPU the products
+    # of one model are too small. Measuring would take a good part of a run.
     microbatches=(0,),
     cpu_microbatches=(1,),
 )

@@ -2,12 +2,12 @@
 
     loss = nll + k (kl_ic KL_ic + kl_input KL_inputs) + l (l2_generator |W_g|^2 + l2_controller |W_c|^2)
 
-nll is -log p(data | rates) summed over bins and units, log x! included; k and l are ramps of the training
-step. |W|^2 runs over the recurrent weights alone.
+nll is -log p(data | rates) summed over bins and units, log x! included. k and l are ramps of the training
+step. |W|^2 sums over the recurrent weights alone.
 
-Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the data from the
-encoder and reconstructs only what it hid, so that a model cannot pass single spikes through. The hidden
-entries are weighted by 1 / share: the expected nll stays that of all data, and the KL keeps its scale.
+Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the encoder's data.
+Of these data the loss then counts only the hidden entries, so that a model cannot copy single spikes. Hidden
+entries have the weight 1 / share: the expected nll stays that of all data, and the KL keeps its scale.
 """
 
 from typing import Any, NamedTuple
@@ -26,24 +26,24 @@ from ctd.lfads.distributions import (
 from ctd.lfads.model import Decoded, Encoded, Noise, Tree, cut, decode, encode, entries
 
 TERMS = ("nll", "kl_ic", "kl_input")
-"""The parts of the negative ELBO, nats a trial."""
+"""The parts of the negative ELBO, in nats for each trial."""
 
 
 class Batch(NamedTuple):
-    """Trials of one pass, time first."""
+    """Trials of one forward pass, time first."""
 
     data: jax.Array
     """(time, trial, unit)"""
     seen: jax.Array
-    """(encoded time, trial, encoded unit) what the encoder may see of it."""
+    """(encoded time, trial, encoded unit) what the encoder may see of the data."""
     external: jax.Array
     """(time, trial, external input)"""
     log_factorial: jax.Array | None
-    """(time, trial, unit) log x!, for counts."""
+    """(time, trial, unit) log x! of counts; None if Gaussian."""
 
 
 def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> Batch:
-    """The trials with these numbers."""
+    """The batch of the trials with these indices."""
     rows = trials.data[index].swapaxes(0, 1)
     data = rows.astype(static.dtype)
     if trials.encoded is not None:
@@ -56,7 +56,7 @@ def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> B
         external = jnp.zeros((*data.shape[:2], 0), static.dtype)
     else:
         external = trials.external[index].swapaxes(0, 1).astype(static.dtype)
-    # A look-up: log gamma of every entry would take as long as its likelihood.
+    # Look log x! up: log gamma of every entry would take as long as the likelihood.
     table = dataset.log_factorial
     return Batch(data, seen, external, None if table is None else table[rows.astype(jnp.int32)])
 
@@ -65,7 +65,7 @@ def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> B
 
 
 def draw_noise(static: Any, key: jax.Array, batch: Batch) -> Noise:
-    """The noise of a pass in which nothing is dropped."""
+    """The noise of a forward pass without dropout."""
     n_steps, n_trials = batch.data.shape[:2]
     n_inferred = static.n_inputs if static.controller else 0
     shapes = (n_trials, static.generator), (n_steps, n_trials, n_inferred)
@@ -75,11 +75,11 @@ def draw_noise(static: Any, key: jax.Array, batch: Batch) -> Noise:
 def draw_dropout(
     static: Any, traced: Any, key: jax.Array, batch: Batch, noise: Noise
 ) -> tuple[Noise, jax.Array]:
-    """(noise with the masks of a training pass, weights of the seen entries in the nll)."""
+    """(noise with the dropout masks of a training pass, weights of the seen entries in the nll)."""
     n_steps, n_trials = batch.data.shape[:2]
     width, n_seen = 2 * static.encoder, len(batch.seen)
     encoded_steps = n_seen if static.controller else 0
-    # One draw for all: each draw adds to compile time.
+    # One draw for all, since each draw adds to compile time.
     shapes = (
         batch.seen.shape,
         (n_trials, width),
@@ -89,7 +89,7 @@ def draw_dropout(
     drawn, *others = cut(_uniform(key, entries(shapes), static.dtype), shapes)
     hidden, rate = traced.coordinated_dropout, traced.dropout
     ends, states, encoded = (jnp.where(u >= rate, 1 / (1 - rate), 0) for u in others)
-    # One draw decides both: below `hidden` an entry is hidden, and of the others a share is dropped.
+    # One number decides both: below `hidden` an entry is hidden; of the others, the share `rate` is dropped.
     keep = (1 - hidden) * (1 - rate)
     data = jnp.where(drawn >= 1 - keep, 1 / keep, 0)
     shown_weight = jnp.where(hidden > 0, 0, 1).astype(static.dtype)
@@ -100,11 +100,11 @@ def draw_dropout(
 
 
 def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:
-    """n numbers in [0, 1]: eight random bits each, and one fraction of 1/256 for all of them.
+    """n numbers (byte + fraction) / 256 in [0, 1]: a random byte each, and one random fraction for all.
 
-    So each is uniform, with a quarter of the bits of full ones; what they share moves the share below a
-    rate by 1/256 at most from one draw to the next. The bits are the words of split keys: all that the
-    generator makes, where `jax.random.bits` keeps half of them.
+    So each number is uniform, and takes a quarter of the random bits of a full one. The common fraction
+    moves the share of numbers below a rate by at most 1/256 between draws. The bytes are the words of split
+    keys: these are all that the generator makes, while `jax.random.bits` keeps half of them.
     """
     key_bits, key_fraction = jax.random.split(key)
     words = jax.random.key_data(key_bits).size
@@ -114,10 +114,10 @@ def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:
 
 
 def spread_weights(dataset: Dataset, weights: jax.Array, n_steps: int, n_units: int) -> jax.Array:
-    """Weights of what the encoder sees -> of all entries: what it never sees counts once."""
+    """Extend nll weights of the entries that the encoder sees to all entries; the others get the weight 1."""
     n_bins, _, n_seen = weights.shape
     if n_seen < n_units:
-        # Column n_seen, of ones, stands for the units that are not seen.
+        # A padded column of ones, number n_seen, serves all units that are not seen.
         source = jnp.full(n_units, n_seen).at[dataset.seen_units].set(jnp.arange(n_seen))
         weights = jnp.pad(weights, ((0, 0), (0, 0), (0, 1)), constant_values=1)[..., source]
     return jnp.pad(weights, ((0, n_steps - n_bins), (0, 0), (0, 0)), constant_values=1)
@@ -137,7 +137,7 @@ def log_likelihood(static: Any, floor: Any, batch: Batch, output: jax.Array) -> 
 def divergences(
     static: Any, weights: Tree, encoded: Encoded, decoded: Decoded
 ) -> tuple[jax.Array, jax.Array]:
-    """(trial,) KL of the initial condition, and of the inferred inputs over all steps."""
+    """((trial,) KL of the initial condition, (trial,) KL of the inferred inputs, summed over steps)."""
     prior = weights["ic_prior"]
     ic = gaussian_kl(
         encoded.ic_mean, encoded.ic_variance, prior["mean"], jnp.exp(prior["log_variance"])
@@ -162,7 +162,7 @@ def bound(
     noise: Noise,
     entry_weights: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """(trial,) each term of the negative ELBO by one draw."""
+    """Name -> (trial,): each term of the negative ELBO, estimated from one draw of the posterior."""
     encoded = encode(static, weights, batch.seen, len(batch.data), floor, noise)
     decoded = decode(static, weights, encoded, batch.external, floor, noise)
     likelihood = log_likelihood(static, floor, batch, decoded.output)
@@ -173,13 +173,13 @@ def bound(
 
 
 def ramp(step: jax.Array, start: Any, length: jax.Array, dtype: Any) -> jax.Array:
-    """start at step 0, rising linearly to 1 at step `length`."""
+    """`start` at step 0, rising linearly to 1 at step `length`; 1 throughout if length is 0."""
     share = jnp.minimum(step.astype(dtype) / jnp.maximum(length, 1).astype(dtype), 1)
     return jnp.where(length > 0, start + (1 - start) * share, 1)
 
 
 def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
-    """The L2 penalty on recurrent weights, the columns of the state, at its full scale."""
+    """The L2 penalty on recurrent weights (the columns for the state), before its ramp."""
     square = lambda cell: sum(
         jnp.sum(cell[name][:, : cell["wCHX"].shape[0]] ** 2) for name in ("wRUHX", "wCHX")
     )
@@ -198,7 +198,7 @@ def training_loss(
     key: jax.Array,
     step: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(loss, its terms before scales and ramps) of one minibatch at this step of training."""
+    """(loss, its terms before KL scales and ramps) of one minibatch at this training step."""
     key_noise, key_dropout = jax.random.split(key)
     noise = draw_noise(static, key_noise, batch)
     noise, seen_weights = draw_dropout(static, traced, key_dropout, batch, noise)
@@ -214,7 +214,7 @@ def training_loss(
 
 
 def chunks(n: int, size: int) -> tuple[jax.Array, jax.Array]:
-    """(chunk, row) trial numbers below n in chunks of one size, and which of them are not filling."""
+    """((chunk, row) trial indices 0 ... n-1 in chunks of equal size, (chunk, row) False for padding)."""
     size = min(size, n)
     number = jnp.arange(-(-n // size) * size).reshape(-1, size)
     return jnp.minimum(number, n - 1), number < n
@@ -223,7 +223,7 @@ def chunks(n: int, size: int) -> tuple[jax.Array, jax.Array]:
 def evaluate(
     static: Any, traced: Any, dataset: Dataset, weights: Tree, key: jax.Array
 ) -> dict[str, jax.Array]:
-    """Terms of the negative ELBO, at full scales, mean over all evaluation trials, one draw each."""
+    """Terms of the negative ELBO, each KL with weight 1, averaged over all evaluation trials, one draw each."""
     trials = dataset.evaluation
     n = len(trials.data)
     index, real = chunks(n, static.batch_size)

@@ -1,11 +1,11 @@
-"""How good a posterior mean is: against the data, against the truth where it is known, for behaviour."""
+"""Metrics of posterior means: against the data, against true values where known, against behaviour."""
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
 MAX_LAG = 3
-"""Inferred inputs are compared with true ones up to so many bins earlier and later."""
+"""Inferred inputs are compared with true ones up to this many bins earlier and later."""
 
 
 def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:
@@ -22,19 +22,19 @@ def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:
 
 
 def squared_correlation(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Squared correlation over time, axis 1 of (trial, time, ...); NaN where one of them is constant."""
+    """Squared correlation over time, axis 1 of (trial, time, ...); NaN where a or b is constant."""
     a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
     product = (a**2).sum(1) * (b**2).sum(1)
     return jnp.where(product > 0, (a * b).sum(1) ** 2 / jnp.where(product > 0, product, 1), jnp.nan)
 
 
 def rate_r2(rates: jax.Array, truth: jax.Array) -> jax.Array:
-    """Squared correlation over time of rates with true ones, mean over trials and units."""
+    """Squared correlation over time of rates with true rates, mean over trials and units."""
     return jnp.nanmean(squared_correlation(rates, truth))
 
 
 def lags(n_steps: int) -> range:
-    """The lags at which inputs are compared: few beside the length of a trial."""
+    """The lags, in bins, at which inputs are compared: up to MAX_LAG, and at most a quarter of a trial."""
     most = min(MAX_LAG, (n_steps - 1) // 4)
     return range(-most, most + 1)
 
@@ -42,8 +42,8 @@ def lags(n_steps: int) -> range:
 def input_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
     """(lag,) squared correlation of the inferred input at t with the true one at t + lag.
 
-    Mean over trials and true inputs, each with the inferred input that follows it best at that lag. A
-    model that infers its input one bin early peaks at lag 1; its loss does not tell.
+    Mean over trials and true inputs, each true input with the inferred input that follows it best at that
+    lag. A model that infers its input one bin early peaks at lag 1; its loss does not show that.
     """
     n_steps = inferred.shape[1]
 
@@ -60,8 +60,8 @@ def ridge_r2(
 ) -> jax.Array:
     """R2 of targets read out linearly at each bin: fitted on one set of trials, tested on the other.
 
-    1 - residual / total sum of squares, mean over channels; the ridge is 1e-4 of the mean variance of a
-    feature. Arrays are (trial, time, ...).
+    It is 1 - residual / total sum of squares, mean over channels. The ridge is 1e-4 times the mean over
+    features of their sum of squares about the mean. Arrays are (trial, time, ...).
     """
     residual, total = _ridge_squares(features, targets, test_features, test_targets)
     return jnp.mean(1 - residual / total)
@@ -70,8 +70,8 @@ def ridge_r2(
 def initial_state_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
     """R2 of true initial states (trial, state) by ridge regression on inferred ones (trial, ...).
 
-    Fitted on every other trial and tested on the rest: 1 - residual / total sum of squares, each summed over
-    the states, so that directions count by their variance. NaN with fewer than four trials.
+    Fitted on every other trial and tested on the rest. It is 1 - residual / total sum of squares, each summed
+    over the entries of the state, so that directions count by their variance. NaN with fewer than 4 trials.
     """
     if len(truth) < 4:
         return jnp.asarray(jnp.nan, truth.dtype)
@@ -84,7 +84,7 @@ def initial_state_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
 def _ridge_squares(
     features: jax.Array, targets: jax.Array, test_features: jax.Array, test_targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(channel,) sums of squares of what is left of the test targets, and of them about their mean."""
+    """(channel,) sums of squares of the test targets: of their residuals, and about their own mean."""
     x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y

@@ -8,11 +8,12 @@
     log rates = V f_t + b   (or mean and log variance, for a Gaussian likelihood)
 
 The controller's input at step t is the encoder's states and f_{t-1}, with f_0 = W g_0 as in the original
-TensorFlow code (the tutorial starts from zeros); without a controller there are no u_t. All cells are `ctd.cells.gru`, whose states stay within [-1, 1] or shrink towards it, so that none is clipped.
+TensorFlow code (the tutorial starts from zeros). Without a controller there are no u_t. All cells are
+`ctd.cells.gru`, whose states stay within [-1, 1] or shrink towards it, so no state is clipped.
 
-Arrays are (time, trial, feature); all trials of a minibatch are one product. What does not depend on the
-recurrence is computed before or after a scan, for all steps in one product: the data's part of the inputs
-of encoder and controller, and the output.
+Arrays are (time, trial, feature); one product serves all trials of a minibatch. What does not depend on the
+recurrence is computed before or after a scan, for all steps in one product: the part of the inputs of
+encoder and controller that comes from the data, and the output.
 """
 
 import math
@@ -31,7 +32,7 @@ Tree = Any
 
 
 class Noise(NamedTuple):
-    """All that is random in one pass; masks are 0 or 1 / keep, and None where nothing is dropped."""
+    """All that is random in one forward pass; mask entries are 0 or 1 / keep; None: no dropout."""
 
     ic: jax.Array
     """(trial, state) N(0, 1)"""
@@ -48,17 +49,17 @@ class Noise(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the encoder says of a minibatch."""
+    """What the encoder infers from a minibatch."""
 
     ic_mean: jax.Array
     ic_variance: jax.Array
     """(trial, state)"""
     drive: jax.Array | None
-    """(time, trial, 3 controller) the data's part of the controller's input; None without one."""
+    """(time, trial, 3 controller) the part of the controller's drive that comes from the data; None without one."""
 
 
 class Decoded(NamedTuple):
-    """What the generator makes of one draw."""
+    """What the generator computes from one draw."""
 
     states: jax.Array
     """(time, trial, state)"""
@@ -76,9 +77,9 @@ class Decoded(NamedTuple):
 def init_weights(
     static: Any, traced: Any, key: jax.Array, n_encoded: int, n_external: int, bias: jax.Array
 ) -> Tree:
-    """Random weights, N(0, 1 / fan-in) as in `ctd.cells`; priors at their given moments.
+    """Random weights N(0, 1 / fan-in) as in `ctd.cells`; the priors start at the moments given in `traced`.
 
-    bias: (output,) of the output layer: the log mean counts, so that training starts at flat rates.
+    bias: (output,) first bias of the output layer: log mean counts, so that training starts at flat rates.
     """
     dtype, n = static.dtype, static.generator
     n_inferred = static.n_inputs if static.controller else 0
@@ -120,12 +121,12 @@ Blocks = dict[tuple[str, str], list[tuple[int, int]]]
 
 
 def _gru_shapes(name: str, n: int, n_in: int) -> Blocks:
-    """Of each matrix, the blocks for the state and for the input."""
+    """Shapes of the two blocks of each matrix of a GRU: for the state and for the input."""
     return {(name, "wRUHX"): [(2 * n, n), (2 * n, n_in)], (name, "wCHX"): [(n, n), (n, n_in)]}
 
 
 def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], jax.Array]:
-    """Blocks of N(0, 1 / columns) side by side, all from one draw: a draw of each would compile for long."""
+    """Blocks of N(0, 1 / columns) side by side, all from one draw, since a draw for each compiles slowly."""
     flat = [shape for blocks in shapes.values() for shape in blocks]
     drawn = iter(cut(jax.random.normal(key, (entries(flat),), dtype), flat))
     scaled = lambda columns: next(drawn) * max(columns, 1) ** -0.5
@@ -136,12 +137,12 @@ def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], j
 
 
 def entries(shapes: Sequence[tuple[int, ...]]) -> int:
-    """How many entries arrays of these shapes have together."""
+    """Total number of entries of arrays of these shapes."""
     return sum(map(math.prod, shapes))
 
 
 def cut(vector: jax.Array, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-    """The entries of a vector as arrays of these shapes, one after another."""
+    """Cut a vector into arrays of these shapes, in order."""
     stops = np.cumsum([math.prod(shape) for shape in shapes])
     parts = jnp.split(vector, stops[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -155,18 +156,18 @@ def _prior(n: int, variance: jax.Array, dtype: Any) -> Tree:
 
 
 def flatten(weights: Tree) -> jax.Array:
-    """All weights as one vector: what the optimiser works on, in one pass."""
+    """All weights as one vector, so that the optimiser makes one pass over them."""
     return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(weights)])
 
 
 def unflatten(vector: jax.Array, like: Tree) -> Tree:
-    """The inverse, for weights with the shapes of `like`."""
+    """The inverse of `flatten`, for weights with the shapes of `like`."""
     leaves, tree = jax.tree.flatten(like)
     return jax.tree.unflatten(tree, cut(vector, [leaf.shape for leaf in leaves]))
 
 
 def factor_weights(generator: Tree) -> jax.Array:
-    """(factor, state) with rows of norm 1: the scale of factors is that of states."""
+    """(factor, state) readout with rows of norm 1, so that factors have the scale of states."""
     w = generator["wO"]
     # The small constant keeps the gradient finite at a row of zeros.
     unit: jax.Array = w * lax.rsqrt(jnp.sum(w**2, axis=1, keepdims=True) + 1e-12)
@@ -179,9 +180,9 @@ def factor_weights(generator: Tree) -> jax.Array:
 def encode(
     static: Any, weights: Tree, data: jax.Array, n_steps: int, floor: Any, noise: Noise
 ) -> Encoded:
-    """The posterior of the initial condition, and the data's part of the controller's input.
+    """The posterior of the initial condition, and the part of the controller's drive that comes from the data.
 
-    data: (encoded time, trial, encoded unit); n_steps is the length of a trial, held-out bins included.
+    data: (encoded time, trial, encoded unit). n_steps: the length of a trial, held-out bins included.
     """
     data = masked(data, noise.data)
     forward = _run_encoder(weights["encoder_forward"], data)
@@ -193,7 +194,7 @@ def encode(
         return Encoded(mean, variance, None)
     both = jnp.concatenate([_shift(forward, static.lag), _shift(backward, -static.lag)], axis=-1)
     both = masked(both, noise.encoded)
-    # What the encoder has not seen is 0 to the controller, as where the lag hides it.
+    # In held-out bins the controller sees zeros, as it does where the lag hides the encoder.
     both = jnp.pad(both, ((0, n_steps - len(both)), (0, 0), (0, 0)))
     from_data = _inputs(weights["controller"], 0, both.shape[-1])
     return Encoded(mean, variance, product(both, from_data))
@@ -202,7 +203,7 @@ def encode(
 def decode(
     static: Any, weights: Tree, encoded: Encoded, external: jax.Array, floor: Any, noise: Noise
 ) -> Decoded:
-    """Initial condition and inputs drawn with `noise`, and what the generator makes of them.
+    """Draw initial condition and inputs with `noise`, and run the generator from them.
 
     external: (time, trial, external input).
     """
@@ -210,7 +211,7 @@ def decode(
     g0 = encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic
     readout = factor_weights(generator).T
     n_inferred = noise.inputs.shape[-1]
-    # Without external inputs these are zeros, which a controlled generator need not add.
+    # Zeros if there are no external inputs; the loop with a controller then skips the addition.
     from_external = product(external, _inputs(generator, n_inferred))
     if encoded.drive is None:
         states = run_gru(_recurrent(generator), g0, from_external)
@@ -236,7 +237,7 @@ def decode(
 
 
 def _run_encoder(cell: Tree, data: jax.Array, reverse: bool = False) -> jax.Array:
-    """(time, trial, unit) states over data (time, trial, n_in), from the learned first one."""
+    """(time, trial, unit) states over data (time, trial, n_in), from the learned initial state."""
     start = jnp.broadcast_to(cell["h0"], (data.shape[1], len(cell["h0"])))
     return run_gru(_recurrent(cell), start, product(data, _inputs(cell)), reverse)
 
@@ -251,13 +252,13 @@ def _recurrent(cell: Tree) -> Gru:
 
 
 def _inputs(cell: Tree, start: int = 0, stop: int | None = None) -> jax.Array:
-    """(input, 3n) weights of the inputs start:stop: columns of the gates, then of the candidate."""
+    """(input, 3n) weights of the inputs start:stop; columns for the gates, then for the candidate."""
     n = cell["wCHX"].shape[0]
     return jnp.concatenate([cell["wRUHX"][:, n:], cell["wCHX"][:, n:]]).T[start:stop]
 
 
 def _shift(x: jax.Array, steps: int) -> jax.Array:
-    """x later by `steps` (earlier if negative), zeros where nothing came."""
+    """x delayed by `steps` (advanced if negative), with zeros at the free end."""
     if steps == 0:
         return x
     zeros = jnp.zeros_like(x[: abs(steps)])

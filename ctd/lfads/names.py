@@ -4,7 +4,7 @@ from ctd.kernel import Var
 
 
 def _model_dims() -> dict[str, Var]:
-    """Axes of every weight; layers have axes of their own, as their sizes differ."""
+    """Axes of every weight; each layer has its own axis names, since sizes differ between layers."""
     cells = {
         "encoder_forward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),
         "encoder_backward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),

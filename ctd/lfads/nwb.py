@@ -1,6 +1,6 @@
 """Trials cut from a recording in the NWB format (Neurodata Without Borders, Rübel et al. 2022, eLife 11:e78362).
 
-A trial is the window around one event, a time in the file's table of trials; its spikes are counted in bins:
+A trial is the window around one event, a time in the file's table of trials. Its spikes are counted in bins:
 
     spike times   |  |||   | || |    | |        of every row of `units`
                      [---------)                edges: event + window[0] + k bin_s,  k = 0 ... n
@@ -17,12 +17,12 @@ import numpy as np
 
 
 def read_nwb(path: str, inputs: Any) -> dict[str, np.ndarray]:
-    """The trials of a file: `train` and `eval`, and the same of behaviour, (trial, time, ...).
+    """The trials of a file: `train` and `eval`, and `NAME_behavior` if a series is named; (trial, time, ...).
 
-    inputs: bin_s, window, align_to, eval_every and behavior_series of `ctd.lfads.Model`. A trial whose event
-    is NaN, or whose window reaches out of what was recorded, is left out with a warning: out of the intervals
-    in which every unit was observed (without any, from the first spike to the last one), or of the series.
-    Raises ValueError, naming file and field.
+    inputs: bin_s, window, align_to, eval_every and behavior_series of `ctd.lfads.Model`. A trial is left out,
+    with a warning, if its event is NaN or its window is not all recorded: it must lie within the intervals in
+    which every unit was observed (or, in a file without these, between the first and the last spike) and
+    within the series. Raises ValueError, naming file and field.
     """
     try:
         from pynwb import NWBHDF5IO
@@ -72,7 +72,7 @@ def _cut(path: str, session: Any, inputs: Any) -> dict[str, np.ndarray]:
 
 
 def _n_bins(inputs: Any) -> int:
-    """Bins of a window. Raises ValueError unless they fill it."""
+    """The number of bins in a window. Raises ValueError unless it is a whole number."""
     length = inputs.window[1] - inputs.window[0]
     n = round(length / inputs.bin_s)
     if n < 1 or abs(n * inputs.bin_s - length) > 1e-6 * inputs.bin_s:
@@ -84,12 +84,12 @@ def _n_bins(inputs: Any) -> int:
 
 
 def _trials(path: str, table: Any, inputs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(time of the event, is it for training, is it for evaluation) of every trial."""
+    """(time of the event (s), is it for training, is it for evaluation) of every trial, three (trial,) arrays."""
     from hdmf.common import VectorIndex
 
     if table is None or len(table) == 0:
         raise ValueError(f"data: {path}: has no trials, a table `trials` with their times")
-    # Not table[name][:]: that also follows references, and a ragged column is no array.
+    # Not table[name][:], which also follows references; a ragged column (VectorIndex) is no array.
     columns = {
         name: np.asarray(table[name].data[:])
         for name in table.colnames
@@ -110,7 +110,7 @@ def _trials(path: str, table: Any, inputs: Any) -> tuple[np.ndarray, np.ndarray,
 
 
 def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
-    """(trial,) whether every unit was observed over all bins; a trial at NaN is not."""
+    """(trial,) whether every unit was observed over all bins; False where the event is NaN."""
     first, last = edges[:, :1], edges[:, -1:]
     slack = 1e-6 * (edges[:, 1:2] - edges[:, :1])  # times are sums of rounded numbers
     inside = np.isfinite(first[:, 0])
@@ -126,7 +126,7 @@ def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
 
 
 def _merged(intervals: np.ndarray) -> np.ndarray:
-    """(n, 2) in order, those that touch or overlap made one."""
+    """(n, 2) intervals in order, with those that touch or overlap merged."""
     found: list[list[float]] = []
     for begin, end in sorted(intervals.tolist()):
         if found and begin <= found[-1][1] + 1e-9:
@@ -137,7 +137,7 @@ def _merged(intervals: np.ndarray) -> np.ndarray:
 
 
 def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
-    """(trial, bin, unit) how many times lie in edges[i, k] <= t < edges[i, k + 1].
+    """(trial, bin, unit) int32, how many spikes lie in edges[i, k] <= t < edges[i, k + 1].
 
     spike_times: a sequence of times (s), one a unit. edges: (trial, bin + 1).
     """
@@ -149,9 +149,10 @@ def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
 
 
 def _series(path: str, session: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(times, (time, channel) values in the unit that the file names) of a time series.
+    """((time,) times in s, (time, channel) values in the unit that the file names) of a time series.
 
-    name: its own, or as much of its path (`behavior/hand`) as tells it from others.
+    name: the series' name, or the end of its path (`behavior/hand`), enough to tell it from others. Raises
+    ValueError.
     """
     from pynwb import TimeSeries
 
@@ -176,7 +177,7 @@ def _series(path: str, session: Any, name: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def _path(session: Any, container: Any) -> str:
-    """The names of what a container is in, and its own."""
+    """The path of a container: the names of its parents, then its own."""
     names = [container.name]
     while container.parent is not None and container.parent is not session:
         container = container.parent
@@ -187,7 +188,7 @@ def _path(session: Any, container: Any) -> str:
 
 
 def _is_sampled(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(trial,) whether the samples at `times` reach over all bins, without a gap where one would be made up."""
+    """(trial,) whether the samples at `times` cover all bins, with no gap that interpolation would have to fill."""
     slack = 1e-6 * (edges[:, 1] - edges[:, 0])
     inside = (times[0] <= edges[:, 0] + slack) & (edges[:, -1] <= times[-1] + slack)
     if len(times) < 2:
@@ -200,10 +201,10 @@ def _is_sampled(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _middle(edges: np.ndarray) -> np.ndarray:
-    """(trial, bin) of every bin."""
+    """(trial, bin) the middle of every bin (s)."""
     return (edges[:, :-1] + edges[:, 1:]) / 2
 
 
 def _sample(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(trial, bin, channel) linear interpolation at the middle of every bin."""
+    """(trial, bin, channel) values interpolated linearly at the middle of every bin."""
     return np.stack([np.interp(_middle(edges), times, channel) for channel in values.T], axis=-1)

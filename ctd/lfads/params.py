@@ -8,9 +8,9 @@ from ctd.kernel import Data, File, Params, Static, Traced
 
 
 class Model(Params):
-    """One model; the defaults are those that did best on the spikes of an integrator network.
+    """One model; the defaults did best on the spikes of an integrator network.
 
-    With them (4,000 steps, 100 units, 25 bins) the rates reach r2 = 0.62 of a bound of 0.63.
+    There (4,000 steps, 100 units, 25 bins) the rates reach r2 = 0.62; the bound is 0.63.
     """
 
     data: File[str | None] = Field(

@@ -1,4 +1,4 @@
-"""What a report shows of LFADS models: training, and what the best of them infers on saved trials."""
+"""What a report shows of LFADS models: their training, and what the best one infers on saved trials."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from ctd.principal import principal
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
 N_UNITS = 6
-"""Units whose rates are drawn: those that fire most."""
+"""Rates are drawn of at most so many units, the most active ones."""
 N_TRIALS = 6
-"""Trials whose inferred inputs are drawn."""
+"""Largest number of trials whose inferred inputs are drawn."""
 
 
 def plots(
@@ -24,7 +24,7 @@ def plots(
     results: Mapping[str, np.ndarray],
     reduced: Mapping[str, np.ndarray],
 ) -> list[Plot]:
-    """Losses of all models; terms, rates, factors and inferred inputs of the best one."""
+    """Losses of all models; loss terms, rates, factors and inferred inputs of the best one."""
     items, outcome = np.asarray(columns["item"][:]), np.asarray(results["outcome"][:])
     loss = np.asarray(results["eval_loss"][:], float)
     steps = block_ends(inputs)
@@ -75,13 +75,13 @@ def _terms(results: Mapping[str, Any], row: int, item: int, steps: np.ndarray) -
         f"Loss terms of model {item}, the best",
         layers,
         Axis("training step"),
-        # Terms of sizes from 1 to 1000; the likelihood of reals may be above 1.
+        # The terms range from 1 to 1000. Not all are positive: the likelihood of reals may be above 1.
         Axis("nat a trial", log=bool(smallest > 0)),
     )
 
 
 def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndarray) -> list[Plot]:
-    """How models of one loss differ in what they are worth: the loss alone cannot tell."""
+    """Metrics against the loss: models with equal losses may differ in them."""
     made = []
     for name, label in (
         ("rate_r2", "r² of the rates"),
@@ -107,7 +107,7 @@ def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndar
 
 
 def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Plot]:
-    """Posterior means beside data and truth; trials are the first ones of the evaluation."""
+    """Posterior means beside data and true values, on the first evaluation trials."""
     trials = shared.evaluation
     made = []
     if "rates" in best:
@@ -125,7 +125,7 @@ def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Pl
 def _rates(
     rates: np.ndarray, counts: np.ndarray, truth: np.ndarray | None, item: int
 ) -> list[Plot]:
-    """One trial: rates of the most active units over their spikes; all units as two images."""
+    """One trial: rates of the most active units with their spikes; data and rates of all units as images."""
     busy = np.sort(np.argsort(-counts.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
     time = np.arange(rates.shape[1])
     shown, spikes = rates[0][:, busy].T, counts[0][:, busy].T
@@ -149,7 +149,7 @@ def _rates(
             ],
         )
     )
-    # Units whose rates peak early come first: sequences and common swings show.
+    # Units are ordered by the time of their peak rate, which shows sequences and common swings.
     order = np.argsort(np.argmax(rates[0], axis=0), kind="stable")
     ticks = [str(k) for k in order]
     images = [
@@ -205,7 +205,7 @@ def _factors(factors: np.ndarray, item: int) -> list[Plot]:
 
 
 def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
-    """The first inferred input of some trials; the true one scaled to it, since its sign and unit are free."""
+    """The first inferred input of some trials, and the true one, scaled: sign and unit are not identified."""
     shown = inferred[:N_TRIALS, :, 0]
     shown = shown - shown.mean()
     time, names = np.arange(shown.shape[1]), [f"trial {k}" for k in range(len(shown))]
@@ -229,7 +229,7 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
 
 
 def _by_lag(results: Mapping[str, Any], items: np.ndarray) -> Plot:
-    """r2 of inferred and true inputs at each lag: a model may infer them early or late at the same loss."""
+    """r2 of inferred and true inputs at each lag: at equal loss, a model may infer inputs early or late."""
     rows = spread(len(items), 200)
     values = np.asarray(results["input_r2_by_lag"][rows], float)
     lags = np.arange(values.shape[1]) - values.shape[1] // 2

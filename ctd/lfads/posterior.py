@@ -21,10 +21,10 @@ def posterior_mean(
     key: jax.Array,
     names: tuple[str, ...] = ("rates", "factors", "inferred_inputs", "states"),
 ) -> dict[str, jax.Array]:
-    """Of the first n trials: (trial, time, ...) for each of `names`, and the initial conditions.
+    """Name -> (trial, time, ...) posterior mean over the first n trials; `initial_conditions` is (trial, state).
 
-    Means over `n_samples` draws of initial conditions and inputs. Inferred inputs are the means of their
-    posterior given each draw; initial conditions (trial, state) the mean of theirs.
+    Means are over `n_samples` draws of initial conditions and inputs. For inferred inputs, the posterior mean
+    given each draw is averaged; initial conditions are the mean of their posterior.
     """
     index, _ = chunks(n, static.batch_size)
 

@@ -1,14 +1,14 @@
-"""The scans of LFADS, and their gradients written out (back-propagation through time).
+"""The scans of LFADS, with hand-written gradients (back-propagation through time).
 
-Per step the backward scans keep what they alone know, the gradients of what enters the units; those of
-the weights are then one product over all steps and trials each::
+At each step the backward scans store only the gradient of what enters the units. The gradient of each weight
+matrix is then one product over all steps and trials::
 
     a_t = h_{t-1} W + drive_t        dW = sum_t h_{t-1}^T da_t,  ddrive_t = da_t
 
-Left to autodiff, every step would add to the gradients of all weights and keep five times as much for
-the way back; a training step then takes a quarter longer on a CPU.
+With autodiff, every step adds to the gradients of all weights, and five times as much is stored for the
+backward pass; a training step then takes a quarter longer on a CPU.
 
-Arrays are (time, trial, feature), weights stand on the right of rows of trials.
+Arrays are (time, trial, feature); products are rows of trials times weights, x @ w.
 """
 
 import math
@@ -21,7 +21,7 @@ from jax import lax
 
 
 class Units(NamedTuple):
-    """Two arrays by their last axis: what belongs to the gates r and u, and to the candidate."""
+    """An array split along its last axis: the part of the gates r and u, and the part of the candidate."""
 
     gates: jax.Array
     """(..., 2n)"""
@@ -30,7 +30,7 @@ class Units(NamedTuple):
 
 
 class Gru(NamedTuple):
-    """The recurrent part of `ctd.cells.gru`, for products with rows of trials."""
+    """The recurrent weights of `ctd.cells.gru`, transposed for products with rows of trials."""
 
     recurrent: Units
     """(n, 2n) and (n, n)"""
@@ -44,8 +44,8 @@ class Gru(NamedTuple):
 def over_trials(x: jax.Array, slope: jax.Array) -> jax.Array:
     """sum over time and trials of x^T slope: the gradient of w in x @ w.
 
-    As one product, the narrower matrix first, which the barrier keeps: of other forms XLA makes copies
-    on a CPU, or takes up to twice the time.
+    It is one product with the narrower matrix first; the barrier keeps that order. With other forms XLA makes
+    copies on a CPU, or takes up to twice the time.
     """
     rows = lambda array: array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     if x.shape[-1] > slope.shape[-1]:
@@ -55,7 +55,7 @@ def over_trials(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x @ w of rows (time, trial, feature)."""
+    """x @ w for x (time, trial, feature), with `over_trials` as the gradient in w."""
     return x @ w
 
 
@@ -74,7 +74,7 @@ def times_transposed(units: Units, w: jax.Array) -> jax.Array:
 
 
 def masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """x times a mask of dropout, None where nothing is dropped."""
+    """x times a dropout mask; None: x."""
     return x if mask is None else x * mask
 
 
@@ -92,7 +92,7 @@ def gru_step(w: Gru, h: jax.Array, drive: jax.Array) -> tuple[jax.Array, Units]:
 
 
 def gru_back(w: Gru, h: jax.Array, units: Units, slope: jax.Array) -> tuple[jax.Array, Units]:
-    """Gradients in the states before a step, and in its drive, from that in the states after it."""
+    """(gradient in the states before a step, gradient in its drive), from that in the states after it."""
     r, u = jnp.split(units.gates, 2, axis=-1)
     c = units.candidate
     to_candidate = slope * (1 - u) * (1 - c**2)
@@ -104,7 +104,7 @@ def gru_back(w: Gru, h: jax.Array, units: Units, slope: jax.Array) -> tuple[jax.
 
 
 def gru_slopes(h: jax.Array, units: Units, to_drive: Units) -> Gru:
-    """Gradients of the weights; h the states before every step."""
+    """Gradients in the weights; h: (time, trial, n) states before every step."""
     r = units.gates[..., : h.shape[-1]]
     recurrent = over_trials(h, to_drive.gates), over_trials(r * h, to_drive.candidate)
     bias = jnp.concatenate([slope.sum((0, 1)) for slope in to_drive])
@@ -128,7 +128,7 @@ def before(start: jax.Array, states: jax.Array, reverse: bool = False) -> jax.Ar
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def run_gru(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool = False) -> jax.Array:
-    """(time, trial, n) states from `start` (trial, n) under drive (time, trial, 3n), or back in time."""
+    """(time, trial, n) states from `start` (trial, n) under drive (time, trial, 3n); reverse: back in time."""
     return _run_gru(w, start, drive, reverse)[0]
 
 
@@ -166,7 +166,7 @@ run_gru.defvjp(_run_gru_forward, _run_gru_back)
 
 
 class Loop(NamedTuple):
-    """Weights of controller and generator, and of what passes between them."""
+    """Weights of controller and generator, and of the connections between them."""
 
     controller: Gru
     feedback: jax.Array
@@ -182,7 +182,7 @@ class Loop(NamedTuple):
 
 
 class Drives(NamedTuple):
-    """What comes from outside at every step, (time, trial, ...)."""
+    """What enters the loop from outside at every step, (time, trial, ...)."""
 
     controller: jax.Array
     """(..., 3 controller) from the data"""
@@ -191,11 +191,11 @@ class Drives(NamedTuple):
     noise: jax.Array
     """(..., inferred) N(0, 1)"""
     mask: jax.Array | None
-    """(..., generator) of the states that the factors see"""
+    """(..., generator) dropout mask of the states that the factors see"""
 
 
 class Decoding(NamedTuple):
-    """What the loop gives at every step, (time, trial, ...)."""
+    """The outputs of the loop at every step, (time, trial, ...)."""
 
     states: jax.Array
     factors: jax.Array
@@ -206,13 +206,13 @@ class Decoding(NamedTuple):
 
 @jax.custom_vjp
 def run_loop(w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array) -> Decoding:
-    """Controller, inferred inputs, generator, factors, step by step from start = (c, g, f)::
+    """Run controller, inferred inputs, generator and factors step by step from start = (c, g, f)::
 
         c_t = GRU(c_{t-1}, drive_t + f_{t-1} feedback)       m_t, log s_t = c_t moments + bias
         u_t = m_t + sqrt(v_t) noise_t, v_t = s_t + floor     g_t = GRU(g_{t-1}, drive_t + u_t from_inputs)
         f_t = (mask_t g_t) readout
 
-    No gradient is taken in noise, mask and floor.
+    Gradients in noise, mask and floor are returned as zeros.
     """
     return _run_loop(w, start, drives, floor)[0]
 
@@ -244,7 +244,7 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
     w, start, drives, floor, decoding, c, units_c, units_g = kept
     c_before, g_before = before(start[0], c), before(start[1], decoding.states)
     deviation = jnp.sqrt(decoding.variance)
-    # By log s: of the variance s + floor, and of the draw, whose deviation is its root.
+    # Derivatives by log s: of the variance s + floor, and of the draw, whose deviation is sqrt(s + floor).
     in_variance = decoding.variance - floor
     in_draw = in_variance / (2 * deviation) * drives.noise
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ctd.kernel import Var
 
 TRAINED, STOPPED_EARLY, DIVERGED = range(3)
-"""How a model can end."""
+"""Codes of the outcomes, in the order of the kernel's `outcomes`."""
 
 METRICS = {
     "bits_per_spike": "bits a spike, seen units",
@@ -19,7 +19,7 @@ METRICS = {
     "initial_state_r2": "R2 of true initial states",
     "behavior_r2": "R2 of behaviour",
 }
-"""Results that stand in the table where the data give them."""
+"""Metrics that the table shows if the data allow them."""
 
 
 class Options(BaseModel):
@@ -47,7 +47,7 @@ def reduce(
     results: Mapping[str, np.ndarray],
     options: Options,
 ) -> dict[str, np.ndarray]:
-    """The best of the models that did not diverge, and how the loss fell over all of these."""
+    """The best of the models that did not diverge, and quantiles of the loss curves over all of these."""
     del shared
     order = _order(inputs, results)
     best = order[: options.n_best]
@@ -70,7 +70,7 @@ def _order(inputs: Any, results: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _quantiles(curves: np.ndarray, quantile: np.ndarray) -> np.ndarray:
-    """Over models, (quantile, batch); NaN where none of them came, since some stop early."""
+    """(quantile, batch) quantiles over models; NaN at batches that no model reached, since some stop early."""
     out = np.full((len(quantile), curves.shape[1]), np.nan, curves.dtype)
     reached = np.isfinite(curves).any(0)
     if reached.any():

@@ -1,6 +1,6 @@
-"""One step of training: Adam (Kingma & Ba 2015) on the gradient, clipped to a norm, of one minibatch.
+"""One training step: Adam (Kingma & Ba 2015) on the gradient of one minibatch, clipped to a norm.
 
-Everything that a search may change between two advances is read from `traced` at every step.
+Every step reads from `traced` all that a search may change between two advances.
 """
 
 from typing import Any
@@ -14,19 +14,19 @@ from ctd.lfads.loss import Batch, gather, training_loss
 from ctd.lfads.model import Tree, flatten, unflatten
 
 STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
-"""What a step reports; the KL and L2 terms before their scales and ramps."""
+"""What a step reports: KL terms before their scales and ramp, the L2 term before its ramp."""
 
 
 def optimizer(traced: Any) -> optax.GradientTransformation:
-    """Adam's direction; the learning rate is applied outside."""
+    """Adam's direction; `train_step` applies the learning rate."""
     return optax.scale_by_adam(b1=0.9, b2=0.999, eps=traced.adam_eps)
 
 
 def learning_rate(static: Any, traced: Any, step: jax.Array, plateaus: jax.Array) -> jax.Array:
-    """Of this step: the largest one, times a linear warm-up, times decay^step, times the schedule.
+    """The learning rate of a step: `learning_rate` * linear warm-up * decay^step * schedule.
 
-    cosine: from 1 at the end of the warm-up to 0 at n_batches. plateau: plateau_factor^plateaus, for the
-    plateaus that there were (Sussillo et al. 2016).
+    The schedule cosine falls from 1 at the end of the warm-up to 0 at n_batches; plateau is
+    plateau_factor^plateaus, with the plateaus so far (Sussillo et al. 2016); exponential is 1.
     """
     at = step.astype(static.dtype)
     warm_up = traced.warm_up.astype(static.dtype)
@@ -43,7 +43,7 @@ def learning_rate(static: Any, traced: Any, step: jax.Array, plateaus: jax.Array
 def minibatch(
     static: Any, dataset: Dataset, key: jax.Array, step: jax.Array
 ) -> tuple[Batch, jax.Array]:
-    """(trials of one step, drawn with replacement; key of its noise), from the item's training key."""
+    """(trials of one step, drawn with replacement; key of its noise); `key` is the item's training key."""
     key_trials, key_noise = jax.random.split(jax.random.fold_in(key, step))
     n = len(dataset.train.data)
     index = jax.random.randint(key_trials, (static.batch_size,), 0, n)
@@ -61,9 +61,9 @@ def train_step(
     state: Any,
     like: Tree,
 ) -> tuple[jax.Array, Any, dict[str, jax.Array], jax.Array]:
-    """(weights, optimiser state, terms by STEP_TERMS, whether all of it is finite) after one step.
+    """(weights, optimiser state, STEP_TERMS -> value, whether loss and gradient are finite) after one step.
 
-    weights: one vector, of weights with the shapes of `like`.
+    weights: one vector, see `flatten`, of weights with the shapes of `like`.
     """
     batch, key_noise = minibatch(static, dataset, key, step)
     loss = lambda w: training_loss(static, traced, dataset, w, batch, key_noise, step)

@@ -1,7 +1,7 @@
-"""Plots as data: what a kernel shows of a group in a report, in numbers and labels, not in strokes.
+"""Plots as data: what a kernel shows of a group in a report, as numbers and labels.
 
 A plot is a list of layers over two axes. Whoever draws it adds zoom, hover, legend and colours, and may
-leave out some of many lines or points.
+leave out some lines or points where there are many.
 """
 
 from collections.abc import Sequence
@@ -19,42 +19,42 @@ class Axis:
     log: bool = False
     """Values that are not positive are left out."""
     ticks: Sequence[str] = ()
-    """Texts at the places 0, 1, ...: an axis of categories."""
+    """If given, the axis has categories: these are the texts at 0, 1, ..."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours of the layers' `colour` numbers mean."""
+    """The colour scale of the layers' `colour` numbers."""
 
     label: str = ""
     diverging: bool = False
-    """Two hues around the middle of the range, in place of dark to bright."""
+    """True: two hues around the middle of the range; False: dark to bright."""
     low: float | None = None
-    """Both ends: by default those of the numbers."""
+    """`low` and `high` are the ends of the scale; None: the smallest and largest of the numbers."""
     high: float | None = None
 
 
 @dataclass(frozen=True)
 class Lines:
-    """One line a row of y; a NaN interrupts it."""
+    """One line for each row of y; a NaN interrupts it."""
 
     x: Any
     """(n,) for all lines, or (line, n)"""
     y: Any
     """(line, n), or (n,) for one"""
     name: str = ""
-    """In the legend."""
+    """Name in the legend."""
     colour: Any = None
-    """A number a line, (line,), or a number a vertex, (line, n)."""
+    """One number for each line, (line,), or for each vertex, (line, n)."""
     text: Sequence[str] = ()
-    """What hovering over a line says, one a line."""
+    """Hover text, one for each line."""
     strong: bool = False
     """Drawn thick, in the colour of text."""
     faint: bool = False
     """Background: thin and grey unless `colour` is given."""
     dashed: bool = False
     hue: int | None = None
-    """Which of the colours of uncoloured layers; by default each layer has its own."""
+    """Index of the colour of a layer without `colour`; by default each layer has its own."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Points:
     hollow: bool = False
     text: Sequence[str] = ()
     key: Any = None
-    """(n,) integers: what is under the pointer lights up its equals in all plots of the group"""
+    """(n,) integers: the mark under the pointer lights up those with equal keys in all plots of the group"""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Spans:
-    """Horizontal bars from `left` to `right` at the places `row`, each (n,)."""
+    """Horizontal bars from `left` to `right` at heights `row`, each (n,)."""
 
     left: Any
     right: Any
@@ -112,7 +112,7 @@ class Spans:
 
 @dataclass(frozen=True)
 class Image:
-    """A grid of colours: cell (row, column) of z lies around (x, y) = (column, row)."""
+    """A grid of colours: cell z[row, column] is centred on (x, y) = (column, row)."""
 
     z: Any
 
@@ -130,13 +130,13 @@ class Plot:
     y: Axis = field(default_factory=Axis)
     scale: Scale = field(default_factory=Scale)
     equal: bool = False
-    """One unit is as long on y as on x."""
+    """True: one unit is as long on y as on x."""
     note: str = ""
-    """Below the picture: what to see in it, what was left out."""
+    """Text below the picture: what to look for, what was left out."""
 
 
 def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> Bars:
-    """Counts of the finite values in equal bins; of no value, no bar. ends: of the bins, if given."""
+    """Counts of the finite values in `bins` equal bins over `ends` (low, high), by default their range."""
     values = np.asarray(values, float).ravel()
     values = values[np.isfinite(values)]
     if len(values) == 0:
@@ -146,35 +146,35 @@ def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> 
 
 
 def category_bars(heights: Any, name: str = "", **optional: Any) -> Bars:
-    """Bars around the places 0, 1, ..., for an axis with `ticks`."""
+    """Bars of these heights centred on 0, 1, ..., for an axis with `ticks`."""
     heights = np.asarray(heights, float)
     place = np.arange(len(heights))
     return Bars(place - 0.4, place + 0.4, heights, name, **optional)
 
 
 def is_wide(values: Any) -> bool:
-    """Whether positive values span so much that only a logarithmic axis shows them."""
+    """Whether all values are positive and span more than a factor of 20: they need a logarithmic axis."""
     values = np.asarray(values, float).ravel()
     values = values[np.isfinite(values)]
     return len(values) > 0 and bool(values.min() > 0 and values.max() > 20 * values.min())
 
 
 def tick(value: float) -> str:
-    """A number in few characters: 0.01, 3.16, 1000, 1e5."""
+    """A number as a short text: 0.01, 3.16, 1000, 1e5."""
     if 1000 <= abs(value) < 1e5:
         return f"{value:.0f}"
     return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
 def spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers 0 ... n-1, evenly spaced, both ends among them."""
+    """At most `most` of the integers 0 ... n-1, evenly spaced, with both ends."""
     if n <= most:
         return np.arange(n)
     return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 
 def stacked(rows: Any, step: float) -> np.ndarray:
-    """Rows of a (k, n) array one below the other in units of `step`, the first at the top: for an axis
-    whose `ticks` name the rows from the bottom up."""
+    """Rows of a (k, n) array, divided by `step` and shifted so that they lie one below the other, the first at
+    the top; for an axis whose `ticks` name the rows from the bottom up."""
     rows = np.asarray(rows, float)
     return rows / step + np.arange(len(rows))[::-1, None]

@@ -1,4 +1,4 @@
-"""Plots of training: loss curves of many networks, their losses at the end, outputs on saved trials."""
+"""Plots of training: loss curves of many networks, their final losses, outputs on saved trials."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +8,16 @@ import numpy as np
 from ctd.plots import Axis, Band, Layer, Lines, Plot, Points, Scale, histogram, spread, stacked
 
 DIVERGED = 1
-"""The outcome of a network that has; one that a search has dropped has not."""
+"""Outcome of a network that has diverged; networks that a search drops have another one."""
 
 N_CURVES = 200
-"""Curves that are drawn."""
+"""Largest number of curves that are drawn."""
 N_OUTPUTS = 6
-"""Saved trials that are drawn."""
+"""Largest number of saved trials that are drawn."""
 
 
 def block_ends(settings: Any) -> np.ndarray:
-    """(block,) the training step at which each block of `report_every` ends; the last one at `n_batches`."""
+    """(block,) the training step at which each block of `report_every` steps ends; the last is `n_batches`."""
     n, every = settings.n_batches, settings.report_every
     return np.minimum(np.arange(every, n + every, every), n)
 
@@ -29,7 +29,7 @@ def rnn_plots(
     results: Mapping[str, np.ndarray],
     reduced: Mapping[str, np.ndarray],
 ) -> list[Plot]:
-    """Of the networks that `ctd.train_rnn` trained: curves, losses, what the best one answers."""
+    """Plots of the networks of `ctd.train_rnn`: loss curves, final losses, outputs of the best network."""
     outcome = np.asarray(results["outcome"][:])
     steps = block_ends(inputs)
     loss = np.asarray(results["eval_loss"][:], float)
@@ -64,10 +64,11 @@ def loss_curves(
     log: bool = True,
     name: str = "networks",
 ) -> Plot:
-    """Loss against training step: up to N_CURVES networks, evenly spaced in
-    their final loss so that the best and the worst are among them, and the median.
+    """Loss against training step: up to N_CURVES networks, and the median over all.
 
-    curves: (item, step), read when indexed. quantiles: (0.1, 0.5, 0.9) over all of them, if known.
+    The networks are evenly spaced in the ranks of their final loss, so that the best and the worst are drawn.
+
+    curves: (item, step), read when indexed. quantiles: (3, step) the 0.1, 0.5 and 0.9 quantiles, if known.
     """
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
     some = np.sort(rank[spread(len(rank), N_CURVES)])
@@ -102,7 +103,7 @@ def loss_curves(
 
 
 def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:
-    """Evaluation loss against training loss where there are few; else how losses are distributed."""
+    """Evaluation loss against training loss, up to 2,000 networks; beyond, a histogram of evaluation losses."""
     fine = (outcome != DIVERGED) & np.isfinite(final) & (final > 0)
     if fine.sum() <= 2000:
         text = [
@@ -129,7 +130,7 @@ def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np
 
 
 def _outputs(shared: Any, outputs: np.ndarray, item: int) -> Plot:
-    """Targets and outputs of one network on its first saved trials, one below the other."""
+    """Targets and outputs of one network on its first saved trials, trials one below the other."""
     outputs = np.asarray(outputs, float)[:N_OUTPUTS, :, 0]
     targets = np.asarray(shared.targets, float)[: len(outputs), :, 0]
     mask = np.asarray(shared.mask, bool)[: len(outputs)]

@@ -1,1 +1,1 @@
-"""Reducing what is new, and comparing a store with what it should be."""
+"""Gather what is new, and check a store against what it should be."""

@@ -1,4 +1,4 @@
-"""Compare a store with what it should be, bit for bit, and make again what is damaged.
+"""Compare a store with what it should be, bit for bit, and repair what is damaged.
 
     run/job.json, its copy      carry their own checksums; each is the other's backup
     metadata, sweep columns     checksums taken at creation; made again from the job
@@ -7,8 +7,8 @@
     reductions                  checksums taken by gather; reduced again
     events of runs that ended   checksums taken at the end; nothing makes them again
 
-A repair removes the markers of damaged shards, and `resume` computes them. Leases, requests and submissions
-are left out: they change as runs come and go, and nothing is made from them.
+A repair removes the markers of damaged shards, so that `resume` computes them. Leases, requests and submissions
+are not checked: they change as runs come and go, and nothing is made from them.
 """
 
 import json
@@ -50,17 +50,17 @@ class Finding(NamedTuple):
     """One thing that is not as it should be."""
 
     key: str
-    """The object, or the start of the keys of several."""
+    """The object's key."""
     what: str
     cure: str
-    """What a repair does about it; empty for a shard that waits to be computed: nothing is wrong."""
+    """What a repair does about it; empty if its shard is just not computed yet, and nothing is wrong."""
 
 
 def check(address: str, repair: bool = False) -> list[Finding]:
-    """Everything that is wrong with a store, and with `repair`, made right as far as it can be.
+    """Return everything that is wrong with a store; with `repair`, make right what can be.
 
-    After a repair `resume` computes what is missing. JobError where there is no store, both copies of
-    run/job.json are damaged, or (for a repair) the store is being run.
+    After a repair, `resume` computes what is missing. Raises JobError if there is no store, if both copies of
+    run/job.json are damaged, or, for a repair, if the store is being run.
     """
     store = Store.open(address)
     if not repair:
@@ -76,7 +76,7 @@ class _Check:
     def __init__(self, store: Store, repair: bool) -> None:
         self.store, self.objects, self.repair = store, store.objects, repair
         self.broken_groups: set[int] = set()
-        """Groups whose rows cannot be read as long as their metadata are damaged."""
+        """Groups whose rows cannot be read because their metadata are damaged."""
 
     def all(self) -> Iterator[Finding]:
         yield from self.job()
@@ -109,7 +109,7 @@ class _Check:
                 self._write(key, objects.read(made.objects, key) or b"")
             sums = read_sums(made.objects, "created") or {}
         bad = self._altered(sums)
-        # gather adds to the root's metadata and has its own checksum of it.
+        # gather adds to the root's metadata and keeps its own checksum of it.
         if "zarr.json" in bad and self._root_is_as_gathered():
             bad.remove("zarr.json")
         states = {key: self._state(key) for key in bad}
@@ -122,7 +122,7 @@ class _Check:
                     self._write(key, data)
                 else:
                     lost.add(key)
-            self.store = Store.open(self.store.address)  # which forgets what it read
+            self.store = Store.open(self.store.address)  # the old one keeps what it has read
         elif bad:
             groups = range(len(self.store.job.plan.group_sizes))
             hit = lambda g: any(key.startswith(f"results/{g}/") for key in bad)
@@ -146,7 +146,7 @@ class _Check:
     # --- shards -----------------------------------------------------------------------------------
 
     def markers(self) -> Generator[Finding, None, dict[int, Marker]]:
-        """Yields findings; returns shard -> marker of those that are as they should be."""
+        """Yield findings; return shard -> marker of those that are as they should be."""
         shards = {shard.number: shard for shard in self.store.job.plan.shards()}
         good: dict[int, Marker] = {}
         for key in sorted(objects.list_keys(self.objects, keys.DONE)):
@@ -210,7 +210,7 @@ class _Check:
                 yield Finding(key, state, "its shard is computed again")
 
     def _slots(self, markers: Mapping[int, Marker]) -> Iterator[Finding]:
-        """Slots that were halved for want of memory are in the markers of the shards that ran so."""
+        """Check the notes of halved slots; the markers of shards that ran with them hold them too."""
         wanted: dict[str, dict[str, int]] = {}
         for marker in markers.values():
             group, slots = marker.shard.group, marker.narrowed_to
@@ -228,7 +228,7 @@ class _Check:
                 yield Finding(key, state, "taken from the markers, or learned again")
 
     def _layouts(self, markers: Mapping[int, Marker]) -> Iterator[Finding]:
-        """The microbatch, once chosen, is in every marker too."""
+        """Check the notes of chosen microbatches; every marker holds one too."""
         wanted: dict[str, int] = {}
         for marker in markers.values():
             group = marker.shard.group
@@ -268,7 +268,7 @@ class _Check:
     def _left(
         self, prefix: str, is_stale: Callable[[str], bool], is_whole: Callable[[str], bool]
     ) -> Iterator[Finding]:
-        """States of shards that are under way."""
+        """Check what shards under way have left below `prefix`; a repair removes what is stale or damaged."""
         for key in sorted(objects.list_keys(self.objects, prefix)):
             if is_stale(key) or not is_whole(key):
                 what = "left over: its shard is committed" if is_stale(key) else "damaged"
@@ -277,7 +277,7 @@ class _Check:
                 yield Finding(key, what, "removed")
 
     def events(self) -> Iterator[Finding]:
-        """What a driver noted is sealed when its run ends. Nothing can make it again."""
+        """Check the events, which a driver seals when its run ends. Nothing can make them again."""
         noted: dict[str, list[str]] = {}
         for key in sorted(objects.list_keys(self.objects, keys.EVENTS)):
             noted.setdefault(key.removeprefix("run/").rpartition("-")[0], []).append(key)
@@ -286,7 +286,7 @@ class _Check:
             sums, own = read_sums(self.objects, name), noted.get(name, [])
             if sums is not None:
                 bad = self._altered(sums)
-            else:  # of a driver that was killed there is none
+            else:  # a driver that was killed has sealed nothing
                 ended = any(
                     b'"event": "end"' in (objects.read(self.objects, k) or b"") for k in own
                 )
@@ -298,7 +298,7 @@ class _Check:
                 yield Finding(key, state, "what can still be read is kept")
 
     def _half_written(self) -> Iterator[Path]:
-        """What a killed process left on a file system: `NAME#N`, which no listing of objects shows."""
+        """Yield what a killed process left on a file system: `NAME#N`, which no listing of objects shows."""
         root = objects.local_path(self.store.address)
         for place, _, names in os.walk(root) if root else ():
             for name in names:
@@ -342,13 +342,13 @@ class _Check:
         )
 
     def _seals(self, folder: str) -> set[str]:
-        """The names of the checksums below a folder of run/sums."""
+        """Return the names of the checksums below a folder of run/sums."""
         return {
             keys.sums_name(key) for key in objects.list_keys(self.objects, f"{keys.SUMS}/{folder}")
         }
 
     def _altered(self, sums: Mapping[str, str]) -> list[str]:
-        """The objects that are not as their checksums say."""
+        """Return the objects that are not as their checksums say."""
         return [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
 
     def _state(self, key: str) -> str:

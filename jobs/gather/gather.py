@@ -1,14 +1,14 @@
-"""Gather: reduce the shards to what a question is asked of.
+"""Gather: make, from the committed shards, the tables that queries answer from.
 
     gathered/G      what the kernel's own `reduce` makes of group G                  (jobs.reduce.group)
     items           one row an item, all groups: sweep columns, status, scalar results
     shards          one row a committed shard: where and how long it ran
     reduced/TABLE   the job's further reductions, over all items                     (jobs.reduce.tables)
 
-Gathering reads only committed shards, so it may run while the job does. It may be killed and repeated:
-a group is reduced again only where shards were committed, or settings or the kernel's program changed,
-since it was last reduced, and what is made of the same shards has the same bytes. Memory is bounded by one
-group, or by a few blocks of it where the kernel's `reduce` reads in blocks.
+Gather reads committed shards only, so it may run while the job does. It may be killed and repeated: a group is
+reduced again only if shards were committed, or settings or the kernel's program changed, since the last time.
+The same shards give the same bytes. Memory is bounded by one group, or by a few blocks of it if the kernel's
+`reduce` reads in blocks.
 """
 
 import errno
@@ -45,21 +45,23 @@ from jobs.store.metadata import consolidate_gathered
 from jobs.store.store import Store
 
 GATHERED = ("gathered", "items", "reduced", "shards")
-"""The groups at the root that a reduction makes."""
+"""The groups at a store's root that gather makes."""
 
 WAIT_S = 0.2
-"""Time between two looks at whether another process has ended its gather."""
+"""Seconds between two looks at whether another process has ended its gather."""
 
 ATTEMPTS = 3
-"""How often the reduction of a group is tried on workers that die of it or lose their storage."""
+"""How often the reduction of a group is tried if its worker dies or stops, or memory or the storage fails."""
 
 
 def gather(store: Store, executor: Executor | None = None) -> int:
-    """Reduce what is new since the last time; returns how many items are committed.
+    """Reduce what is new since the last time; return how many items are committed.
 
-    executor: where groups are reduced, side by side; by default one after another in this process.
-    Another gather of the store, in whatever process, is waited for. JobError, once all else is done,
-    where the kernel's `reduce` fails for a group; OSError where the store cannot be written.
+    executor: reduces several groups side by side; without it, or for a single group, this process does. Waits
+    while another process gathers the store.
+
+    If the kernel's `reduce` fails for a group: in this process its own exception is raised at once, on an
+    executor JobError once all else is done. Raises OSError if the store cannot be written.
     """
     while True:
         now, before = _Now(store), _gathered(store)
@@ -76,7 +78,7 @@ def gather(store: Store, executor: Executor | None = None) -> int:
 
 
 class _Now:
-    """What there is to reduce."""
+    """What there is to gather: markers, committed rows, and the groups whose reduction is behind."""
 
     def __init__(self, store: Store) -> None:
         sizes = store.job.plan.group_sizes
@@ -103,8 +105,8 @@ class _Now:
 def _make(
     store: Store, now: _Now, before: Mapping[str, Any], executor: Executor | None
 ) -> dict[int, str]:
-    """Make what is not as it was `before`; returns group -> error of those that could not be."""
-    # What is half made counts for nothing, and readers see that it changes.
+    """Make what differs from `before`; return group -> error of those that could not be made."""
+    # Without its seal, what is half made counts for nothing, and readers see that it changes.
     objects.delete(store.objects, keys.sums("gathered"))
     errors = _reduce_groups(store, now.behind, executor)
     about = now.about | {
@@ -125,7 +127,7 @@ def _make(
 
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
-    """One process at a time: a lease as that of `jobs.storage.lease`, in the folder run/gathering."""
+    """Let one process gather at a time, under a lease like that of `jobs.storage.lease`, in run/gathering."""
     try:
         place = objects.open_objects(f"{store.address.rstrip('/')}/{keys.GATHERING}", create=True)
         while True:
@@ -141,7 +143,7 @@ def _alone(store: Store) -> Iterator[None]:
 
 
 def _gathered(store: Store) -> dict[str, Any]:
-    """What the last gather was made from; empty where it did not come to its end, or its tables are gone."""
+    """Return what the last gather was made from; empty if it did not end or its tables are gone."""
     there = objects.read(store.objects, "items/zarr.json") is not None
     return (store.recall(keys.sums("gathered")) or {}) if there else {}
 
@@ -151,7 +153,7 @@ def _digest(content: Any) -> str:
 
 
 def _own_objects(store: Store) -> Iterator[str]:
-    """Every object that gather makes, but for those of the groups, which have seals of their own."""
+    """Yield every object that gather makes, except those of the groups, which have their own seals."""
     yield "zarr.json"
     for part in GATHERED:
         if part != "gathered":
@@ -166,7 +168,7 @@ def _own_objects(store: Store) -> Iterator[str]:
 def _reduce_groups(
     store: Store, groups: Sequence[int], executor: Executor | None
 ) -> dict[int, str]:
-    """Reduce these groups; returns group -> error of those that could not be."""
+    """Reduce these groups; return group -> error of those that an executor could not reduce."""
     if executor is not None and len(groups) > 1:
         return _reduce_side_by_side(store, groups, executor)
     for group in groups:
@@ -200,7 +202,7 @@ def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor
 
 
 def _write_items(store: Store, rows: list[np.ndarray]) -> None:
-    """items/: one row a committed item, in the order of ids; one column at a time in memory."""
+    """Write items/: one row a committed item, in the order of ids; one column at a time is in memory."""
     kernel = store.kernel
     out = store.root.require_group("items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
@@ -231,7 +233,7 @@ def _write_items(store: Store, rows: list[np.ndarray]) -> None:
 
 
 def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) -> np.ndarray:
-    """A result of one number over the committed rows; nan where the group's items have no such result."""
+    """Return a scalar result over the committed rows; nan if the group's items have no such result."""
     if not has:
         return np.full(int(rows.sum()), np.nan)
     values = store.rows(group, name, 0, len(rows))
@@ -239,7 +241,7 @@ def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) ->
 
 
 def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray:
-    """A swept field over the committed rows: a column, or one value that the whole group has."""
+    """Return a swept field over the committed rows: its column, or the one value of the whole group, repeated."""
     swept = attributes(store.results(group))["swept"]
     if name not in swept:
         return store.rows(group, name, 0, len(rows))[rows]
@@ -250,7 +252,7 @@ def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray
 
 
 def _write_shards(store: Store, markers: Sequence[Marker]) -> None:
-    """shards/: where and how long each committed shard ran."""
+    """Write shards/: where and how long each committed shard ran."""
     out = store.root.require_group("shards")
     columns: dict[str, tuple[Any, str, str]] = {
         "shard": ([m.shard.number for m in markers], "1", "shard"),
@@ -269,7 +271,7 @@ def _write_shards(store: Store, markers: Sequence[Marker]) -> None:
 
 
 class _Columns(Mapping[str, np.ndarray]):
-    """The columns of a table, read when they are asked for."""
+    """The columns of a table, each read when it is asked for."""
 
     def __init__(self, group: zarr.Group) -> None:
         self._group = group
@@ -285,7 +287,7 @@ class _Columns(Mapping[str, np.ndarray]):
 
 
 def _write_reductions(store: Store, reductions: Sequence[Any]) -> None:
-    """reduced/: a table for each of the job's reductions."""
+    """Write reduced/: a table for each of the job's reductions."""
     if not reductions and "reduced" not in store.root:
         return
     out = store.root.require_group("reduced")
@@ -309,13 +311,13 @@ def _write_reductions(store: Store, reductions: Sequence[Any]) -> None:
 
 
 def _labels(attrs: Mapping[str, Any]) -> list[str]:
-    """What codes mean; a last text for the code -1, which an item that failed has."""
+    """Return what codes mean, from 0 on; the last, empty text is for the code -1, which an item that failed has."""
     texts = attrs.get("labels") or str(attrs.get("flag_meanings", "")).split()
     return [*texts, ""] if texts else []
 
 
 def reduction_tables(store: Store) -> dict[str, str]:
-    """Table -> the path of its Zarr group, for the job's reductions that have been gathered.
+    """Return table -> path of its Zarr group, for the job's reductions that have been gathered.
 
     The leading axis of every array in it has the table's name.
     """
@@ -327,7 +329,7 @@ def reduction_tables(store: Store) -> dict[str, str]:
 
 
 def require_rows(store: Store) -> zarr.Group:
-    """The item table, gathered first where it is missing or behind the committed shards."""
+    """Return the item table; gather first if it is missing or behind the committed shards."""
     if _gathered(store).get("done") != _digest(sorted(store.done())):
         gather(store)
     table = store.root["items"]

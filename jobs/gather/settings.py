@@ -9,7 +9,10 @@ from jobs.store.store import Store
 
 
 def set_gather(store: Store, overrides: list[str]) -> None:
-    """Change settings of the reduction, as `key=value`; JobError where they are not valid."""
+    """Change settings of the reductions, given as `key=value`.
+
+    Raises JobError, and changes nothing, if they are not valid.
+    """
     settings = dict(store.job.spec.gather)
     for override in overrides:
         set_field(settings, override)

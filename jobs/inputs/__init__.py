@@ -1,1 +1,1 @@
-"""Weights and data from anywhere, as files of this machine."""
+"""Weights and data from anywhere, as files on this machine; and the memory that an item takes."""

@@ -1,12 +1,12 @@
-"""Data from anywhere: what a `File` field names becomes a file of this machine, which kernels read.
+"""Fetching data: whatever a `File` field names becomes a file on this machine, which kernels read.
 
-    weights.h5                          a file: as it is
-    s3://lab/weights.h5, https://...    a file elsewhere: downloaded
-    trials.zarr, s3://lab/trials.zarr   a Zarr group or array, of version 2 or 3: its arrays, as HDF5
+    weights.h5                          a local file: used as it is
+    s3://lab/weights.h5, https://...    a remote file: downloaded
+    trials.zarr, s3://lab/trials.zarr   a Zarr group or array, version 2 or 3: its numeric arrays, as HDF5
 
-Copies are below $CTD_CACHE/files, named by what they are copies of: the address, and size and ETag of every
-object there. The processes of a host share one, and what has changed is fetched anew. Copies that nobody
-has used for a week are removed.
+Copies lie in $CTD_CACHE/files. Their names are a hash of the address, and of the size and ETag (or else the
+time of change) of every object there. The processes of a host share a copy, and changed data are fetched
+again. A copy that is unused for a week is removed.
 """
 
 import fcntl
@@ -32,18 +32,22 @@ from jobs.storage.addresses import LINKS, local_path, scheme
 from jobs.store.arrays import attributes
 
 ZARR = {"zarr.json", ".zarray", ".zgroup"}
-"""One of these is in the folder of every Zarr array or group."""
+"""The folder of every Zarr array or group contains one of these files."""
 
 BLOCK = 64 << 20
-"""Bytes of an array that are in memory at a time."""
+"""Bytes of an array copied at a time; at least one row of chunks."""
 
 UNUSED_S = 7 * 86400.0
+"""Age since its last use at which a copy is removed."""
 
 
 def local_file(address: str) -> str:
-    """The file of this machine that holds what is at `address`; a path that is not there stays as it is.
+    """Return the path of a local file with the data at `address`; a local path is returned as it is, even if
+    nothing is there, unless it is a Zarr array or group.
 
-    JobError where there is nothing at an address elsewhere, or nothing that kernels can read.
+    Raises:
+        JobError: nothing is at a remote address, nothing there that kernels can read, it cannot be read, or
+            the cache cannot be written.
     """
     path = local_path(address)
     if path is not None and not (path.is_dir() and any((path / name).exists() for name in ZARR)):
@@ -62,11 +66,11 @@ def local_file(address: str) -> str:
         raise JobError(f"{address}: cannot be read: {objects.reason(error)}") from None
 
 
-# --- what is there --------------------------------------------------------------------------------
+# --- versions -------------------------------------------------------------------------------------
 
 
 def _versions(address: str) -> dict[str, str]:
-    """Object below the address -> what changes with its content; "" is one at the address itself."""
+    """Return object below the address -> text that changes with its content; "" is the address itself."""
     if local_path(address) is not None:
         return _listed(objects.open_objects(address))
     store = objects.remote(address, objects.FIRST)
@@ -102,7 +106,7 @@ def _store(address: str) -> ObjectStore:
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> str:
-    """The file `name` of the cache, made by the first process that asks for it."""
+    """Return the path of the cache's file `name`; the first process that asks for it calls `make`."""
     folder = Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser() / "files"
     path = folder / name
     try:
@@ -123,7 +127,7 @@ def _kept(name: str, make: Callable[[Path], None]) -> str:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """One process of this host at a time. Where the file system knows no locks, several do the same work."""
+    """Let one process of this host run at a time. Without file locks, several may do the same work."""
     with lock.open("w") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -132,7 +136,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 def _remove_unused(folder: Path) -> None:
     for path in folder.iterdir():
-        with suppress(OSError):  # another process is doing the same
+        with suppress(OSError):  # another process may be removing the same files
             if path.is_file() and time.time() - path.stat().st_mtime > UNUSED_S:
                 path.unlink()
 
@@ -144,7 +148,8 @@ def _download(address: str, to: Path) -> None:
 
 
 def _convert(address: str, to: Path) -> None:
-    """Every numeric array of a Zarr group, at its path in it; a single array by its own name."""
+    """Write every numeric array of a Zarr group to an HDF5 file at its path in the group; a single array
+    under its own name."""
     try:
         node = zarr.open(zarr.storage.ObjectStore(_store(address), read_only=True), mode="r")
         arrays = _arrays(node, Path(address).name.removesuffix(".zarr"))
@@ -154,7 +159,7 @@ def _convert(address: str, to: Path) -> None:
                 _copy(array, file.create_dataset(name, array.shape, array.dtype, track_times=False))
     except JobError:
         raise
-    # What zarr and its codecs say of metadata and bytes that are not theirs.
+    # zarr and its codecs raise these for metadata and bytes that they cannot read.
     except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
         raise JobError(f"{address}: is no Zarr that can be read: {objects.reason(error)}") from None
     if not arrays:

@@ -1,4 +1,4 @@
-"""Items of a store as HDF5 files: to take a trained network elsewhere, and as the input of another job."""
+"""Items of a store as HDF5 files: to export a trained network, or to use it as the input of another job."""
 
 import tempfile
 from functools import cache
@@ -15,11 +15,11 @@ from jobs.storage.addresses import join, local_path
 from jobs.store.store import Store
 
 WEIGHTS = "weights."
-"""Results so named make the trained model of an item."""
+"""Prefix of the results that together are an item's trained model."""
 
 
 class ItemPart(NamedTuple):
-    """What a resolved reference names."""
+    """A reference to one part of an item: its model (`weights`) or its other results (`results`)."""
 
     store: str
     item: int
@@ -27,7 +27,7 @@ class ItemPart(NamedTuple):
 
 
 def parse_item(text: str, base: str) -> ItemPart | None:
-    """`STORE::ITEM[::results]` -> its parts, the store's path starting at `base`; None for a file."""
+    """Parse `STORE::ITEM[::PART]`; a relative STORE starts from `base`. Returns None if `text` names a file."""
     pieces = text.split("::")
     if len(pieces) not in (2, 3) or not pieces[1].isdigit():
         return None
@@ -37,7 +37,13 @@ def parse_item(text: str, base: str) -> ItemPart | None:
 
 
 def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:
-    """The trained model (or the other results) of one item; JobError where the store has none."""
+    """Return name -> array of an item's trained model (names without `weights.`), or of its other results.
+
+    part: "weights" for the model; anything else for the other results.
+
+    Raises:
+        JobError: the item does not exist or is not computed, or the job stores no such results.
+    """
     for group, n in enumerate(store.job.plan.group_sizes):
         rows = np.flatnonzero(store.rows(group, "item", 0, n) == item)
         if len(rows):
@@ -60,13 +66,13 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
 
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder for the files of this process; it goes with the process."""
+    """Return a temporary folder that is deleted when this process ends."""
     return tempfile.TemporaryDirectory(prefix="ctd-")
 
 
 @cache
 def materialise(reference: ItemPart) -> str:
-    """The referenced arrays as an HDF5 file, made once a process; its path."""
+    """Write the referenced arrays to an HDF5 file, once per process, and return its path."""
     arrays = item_arrays(Store.open(reference.store), reference.item, reference.part)
     name = f"{abs(hash(reference)):x}-{reference.item}-{reference.part}.h5"
     path = Path(_scratch().name) / name
@@ -75,10 +81,12 @@ def materialise(reference: ItemPart) -> str:
 
 
 def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
-    """Write one item's trained model (or its other results) to an HDF5 file, here or on an object store.
+    """Write one item's trained model, or its other results, to an HDF5 file, locally or on an object store.
 
-    A network's file has the layout that the kernels read. Raises JobError where the store has no such
-    item, or the file cannot be written.
+    A network's file has the layout that the kernels read.
+
+    Raises:
+        JobError: `item_arrays` raises it, `path` does not end in .h5 or .hdf5, or it cannot be written.
     """
     if Path(path).suffix not in (".h5", ".hdf5"):
         raise JobError(f"{path}: is written as HDF5; give it the ending .h5")

@@ -1,4 +1,4 @@
-"""A group's data, and what one of its items takes: what the plan must know before anything is computed."""
+"""Loading a group's data and measuring one of its items, which the plan needs before anything is computed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +21,14 @@ from jobs.storage.addresses import join
 
 
 def with_files(params: Params, base: str) -> Params:
-    """The parameters with files made present: relative names start at the folder (or address) `base`; an
-    item of another store, a Zarr array or group and a file elsewhere become files of this machine."""
+    """Return the parameters with every `File` field as the path of a local file.
+
+    Relative names start from the folder or address `base`. Items of other stores, Zarr arrays or groups
+    and remote files become local files.
+
+    Raises:
+        JobError: a file, item or array cannot be had; the text names the field.
+    """
     found = {}
     for name, value in _files(params).items():
         item = parse_item(value, base)
@@ -34,7 +40,7 @@ def with_files(params: Params, base: str) -> Params:
 
 
 def _files(params: Params) -> dict[str, str]:
-    """The file fields that are given."""
+    """Return the `File` fields that are not None."""
     kinds = field_kinds(type(params))
     return {
         name: value
@@ -44,7 +50,11 @@ def _files(params: Params) -> dict[str, str]:
 
 
 def load_group(kernel: Kernel, params: Params, base: str) -> Any:
-    """The group's shared data; JobError, naming the fields, where they cannot be read."""
+    """Return the group's shared data, from the kernel's `load`.
+
+    Raises:
+        JobError: a file does not exist, or `load` raises ValueError, OSError or KeyError.
+    """
     given, params = _files(params), with_files(params, base)
     files = _files(params)
     for name, path in files.items():
@@ -58,14 +68,14 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     except (ValueError, OSError, KeyError) as error:
         text = str(error)
         for name, path in files.items():
-            if not path.endswith(given[name]):  # a copy: the user knows it by another name
+            if not path.endswith(given[name]):  # the path of a copy, which the user does not know
                 text = text.replace(path, given[name])
         raise JobError(f"params: {text}") from None
 
 
 @dataclass
 class Measured:
-    """What planning needs to know of one group."""
+    """What the plan and the store need to know of one group: sizes, shapes of results, coordinates."""
 
     sizes: Sizes
     shapes: dict[str, jax.ShapeDtypeStruct]
@@ -74,7 +84,7 @@ class Measured:
 
 @dataclass
 class _Group:
-    """A group with its data, evaluated without computing anything."""
+    """A group with its data and, by abstract evaluation, the shapes of its state and results."""
 
     shared: Any
     program: Program
@@ -87,16 +97,20 @@ class _Group:
 def shapes_and_coords(
     kernel: Kernel, params: Params, base: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(result -> shape and dtype of one item, axis -> coordinates) of one group."""
+    """Return (result -> shape and dtype of one item, axis -> coordinates) of one group; raises as `measure`."""
     group = _evaluate(kernel, params, base)
     return dict(group.shapes), group.coords
 
 
 def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int]) -> Measured:
-    """Shapes and sizes of one group, by abstract evaluation and by the compiler's own account.
+    """Return the shapes and sizes of one group, from abstract evaluation and the compiler's memory analysis.
 
-    compiled: bytes of temporaries an item, by program; filled here so that groups which share a
-    program compile once. JobError where the data or the kernel's own declarations do not fit.
+    Args:
+        compiled: program -> bytes of temporaries per item. It is filled here, so that groups which share
+            a program compile it once.
+
+    Raises:
+        JobError: the data cannot be loaded, or the kernel breaks its contract.
     """
     group = _evaluate(kernel, params, base)
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -145,11 +159,12 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
 def _check_names(
     kernel: Kernel, params: Params, shapes: Mapping[str, Any], coords: Mapping[str, np.ndarray]
 ) -> None:
-    """Every result and every axis with coordinates has an array of its name; an axis has one length."""
+    """Raise JobError if two arrays of the store would share a name, a name is not allowed, or an axis has two
+    lengths: every result and every axis with coordinates becomes an array of its name."""
     where = f"kernel {kernel.name}"
     kinds = field_kinds(type(params))
     own = {"item", "status", "group", "row"}
-    # Of the parameters only traced ones are columns of a group; of `items` all are.
+    # In a group only traced parameters are columns; in `items` all of them are.
     columns = own | {name for name, kind in kinds.items() if kind is Kind.TRACED}
     for what, taken in (
         ("parameter", own & kinds.keys()),

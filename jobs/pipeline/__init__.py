@@ -1,1 +1,1 @@
-"""Stages that feed each other."""
+"""Jobs in stages, which use each other's results."""

@@ -1,11 +1,11 @@
-"""Pipelines: one file with named stages, run in order, each in its own store, resumed each by itself.
+"""Pipelines: one file with named stages, run in order; each has its own store and resumes on its own.
 
     stages:
       train:  {kernel: train_rnn, ...}
       points: {kernel: fixed_points, params: {weights: {stage: train, where: "eval_loss < 0.05"}}, ...}
 
-A file without `stages` is one job. The store of a job file NAME.yaml is NAME.zarr beside it, that of a
-stage NAME.STAGE.zarr.
+A file without `stages` is one job. By default the store of NAME.yaml is NAME.zarr beside it, and that of a
+stage is NAME.STAGE.zarr.
 """
 
 from dataclasses import dataclass
@@ -20,27 +20,35 @@ from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 
 @dataclass(frozen=True)
 class Stage:
-    """One job of a file, not yet resolved: what it refers to may not have run."""
+    """One job of a file, its references not yet resolved: earlier stages may not have run."""
 
     name: str
     content: dict[str, Any]
+    """The job as written in the file."""
     where: str
+    """File and field, for error messages."""
     base: str
+    """The folder that relative file names start at."""
     address: str
+    """The stage's store."""
 
     def spec(self, stages: dict[str, str]) -> JobSpec:
-        """The validated job, its references resolved against the stores of earlier stages."""
+        """The validated job, with references resolved. stages: name -> store of each earlier stage.
+
+        Raises:
+            JobError: the job is not valid, or a reference cannot be resolved.
+        """
         kernel = self.kernel()
         content = resolve(self.content, kernel, self.base, stages, self.where)
         return parse_job({"name": self.name, **content}, self.where)
 
     def needs(self) -> list[str]:
-        """The stages that this one refers to."""
+        """Names of the stages that this one refers to."""
         params = self.content.get("params") or {}
         return [v["stage"] for v in params.values() if isinstance(v, dict) and "stage" in v]
 
     def kernel(self) -> Kernel:
-        """The stage's kernel; JobError where it is missing or unknown."""
+        """The stage's kernel; JobError if none is given or it is unknown."""
         name = self.content.get("kernel")
         if not isinstance(name, str):
             raise JobError(f"{self.where}: kernel: required, but not given")
@@ -56,10 +64,14 @@ def read_stages(
     store: str | None = None,
     base: str | None = None,
 ) -> list[Stage]:
-    """The jobs of a file in order; JobError where it is not a job file or a stage name is bad.
+    """The jobs of a file, in order.
 
-    store: where results go; for a file with stages, the part of their stores' names before .STAGE.zarr.
-    base: the folder that relative file names start at; by default the file's.
+    Args:
+        store: where results go; in a file with stages, the part of the stores' names before .STAGE.zarr.
+        base: the folder that relative file names start at; by default the file's.
+
+    Raises:
+        JobError: it is not a job file, or a stage has a bad name.
     """
     path = Path(path)
     content = read_content(path, overrides)

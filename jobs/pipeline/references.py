@@ -1,13 +1,13 @@
-"""References: a job's file may be an item of another store, chosen by what came of it.
+"""References: a job can use items of another store as input files, selected by their results.
 
     weights: {stage: train, where: "eval_loss < 0.05", sort: eval_loss, limit: 8}
     weights: {store: runs/train.zarr, where: "outcome == 'trained'"}
     candidates: {stage: train, where: "...", part: results}
 
-is resolved before planning to a swept field of item references `STORE::ITEM` (or `STORE::ITEM::results`),
-which the spec in the new store keeps: which items were meant does not change when the other store does.
-`part: weights` (the default) is the trained model, the results called `weights.NAME`, as an HDF5 file of
-NAMEs; `part: results` is everything else that was stored of the item.
+Before planning, each is replaced by a sweep over item references `STORE::ITEM` (or `STORE::ITEM::results`).
+The new store keeps these in its spec, so the selection does not change when the other store does.
+`part: weights` (the default) is the trained model: the results called `weights.NAME`, as an HDF5 file of
+NAMEs. `part: results` is everything else that is stored for the item.
 """
 
 import os
@@ -41,7 +41,7 @@ class Reference(BaseModel):
         return self
 
     def selection(self) -> tuple[Any, ...]:
-        """Equal for references that choose the same items."""
+        """A key that is equal for references that select the same items."""
         return self.store, self.stage, self.where, self.sort, self.limit
 
 
@@ -50,8 +50,14 @@ def resolve(
 ) -> dict[str, Any]:
     """The job with its references replaced by swept `STORE::ITEM` texts.
 
-    content: a job file's mapping. stages: stage -> store, of the stages before this one.
-    JobError for a missing store, a selection of nothing, a reference where no file belongs.
+    Args:
+        content: the job as written in the file.
+        base: the folder that relative addresses start at.
+        stages: name -> store of each earlier stage.
+        where: file and field, for error messages.
+
+    Raises:
+        JobError: a store is missing, a selection is empty, or the field takes no file.
     """
     params = dict(content.get("params") or {})
     found = {
@@ -71,11 +77,11 @@ def resolve(
         suffix = "" if reference.part == "weights" else f"::{reference.part}"
         axes[name] = [f"{_relative(address, base)}::{item}{suffix}" for item in chosen[key]]
         del params[name]
-    # Files of one item belong together; different selections are crossed.
+    # Fields with the same selection take files of the same item; different selections are crossed.
     block = "zip" if len(chosen) == 1 and len(axes) > 1 else "grid"
     sweeps = content.get("sweep") or {}
     parts = sweeps if isinstance(sweeps, list) else [sweeps]
-    # In front: the items of one network are neighbours.
+    # References come first, so that items that use the same network are neighbours.
     swept = [{**part, block: {**axes, **(part.get(block) or {})}} for part in parts]
     return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
 

@@ -1,1 +1,1 @@
-"""From a spec to items, groups and shards: pure arithmetic."""
+"""From a spec to items, groups, shards and packs: pure arithmetic, no file is opened."""

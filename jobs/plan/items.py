@@ -1,4 +1,4 @@
-"""Items and groups: what a job computes, as columns over its items. Pure arithmetic: no file is opened."""
+"""Items and groups of a job, as columns over the items. Pure arithmetic: no file is opened."""
 
 import copy
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from jobs.spec.job import JobSpec
 from jobs.spec.sweep import MAX_ITEMS, Column, join
 
 CHECKED = 10_000
-"""Listed values of one field are all validated up to this many; formulas by their extremes."""
+"""How many of a field's listed values are validated; of generated values only the extremes are."""
 
 
 class Group(NamedTuple):
@@ -22,11 +22,11 @@ class Group(NamedTuple):
 
     number: int
     params: Params
-    """The fields that the group's items share; its traced fields are those of its first item."""
+    """The parameters of the group's first item: all its items share the static and data fields."""
     items: np.ndarray
-    """(n,) ids in rising order: row r of the group's results belongs to item items[r]."""
+    """(n,) item ids in ascending order: row r of the group's results belongs to item items[r]."""
     labels: dict[str, Any]
-    """The swept static and data fields, by name."""
+    """Swept static or data field -> its value in this group."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Items:
     groups: list[Group]
 
     def values(self, name: str, items: np.ndarray) -> np.ndarray:
-        """One column at these items, as an array (objects become their text)."""
+        """Return a column's values at these items, as an array; mappings and other objects as text."""
         column = self.columns[name]
         values = column.values
         if isinstance(values, list):
@@ -49,7 +49,12 @@ class Items:
 
 
 def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
-    """Every item of the job and its group; JobError, by field, where a value is not valid."""
+    """Return all items of the job and their groups.
+
+    Raises:
+        JobError: there are no items or too many, or a field is unknown, given twice or not valid; the text
+            starts with `where` and names the field.
+    """
     parts = spec.sweeps()
     total = sum(part.count() for part in parts)
     if total > MAX_ITEMS:
@@ -75,7 +80,7 @@ def _defaults(kernel: Kernel) -> dict[str, Any]:
 def _check_names(
     spec: JobSpec, kernel: Kernel, kinds: Mapping[str, Kind], where: str
 ) -> dict[str, Any]:
-    """The shared fields; every swept name must be a field, and a dotted one not a traced field's."""
+    """Return `params`; JobError if a swept name is no field, an inner field of a traced one, or in `params` too."""
     swept = {name for part in spec.sweeps() for name in part.names()}
     for name in sorted(swept):
         top, _, rest = name.partition(".")
@@ -91,7 +96,7 @@ def _check_names(
 def _validate(
     columns: dict[str, Column], base: dict[str, Any], kernel: Kernel, where: str
 ) -> dict[str, Column]:
-    """Each swept value passes `Params` beside the first value of every other field."""
+    """Return the columns as `Params` reads them; each value is validated with the first value of the others."""
     first = copy.deepcopy(base)
     for name, column in columns.items():
         _place(first, name, column.values[0], kernel)
@@ -124,7 +129,7 @@ def _check_lengths(name: str, values: list[Any], kernel: Kernel, where: str) -> 
 
 
 def _plain(values: list[Any]) -> Any:
-    """Numbers, or equal-length tuples of numbers, as an array; anything else as a list."""
+    """Return numbers, or tuples of numbers of one length, as an array; anything else as a list."""
     number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
     if all(number(v) for v in values):
         return np.asarray(values)
@@ -148,7 +153,7 @@ def _with(content: dict[str, Any], name: str, value: Any, kernel: Kernel) -> dic
 
 
 def _place(content: dict[str, Any], name: str, value: Any, kernel: Kernel) -> None:
-    """Set a field, or the inner field `a.b` of a mapping-valued one."""
+    """Set a field, or the inner field `a.b` of a field that is a mapping; `seed` only if it is a field."""
     if name == "seed" and name not in kernel.Params.model_fields:
         return
     *parents, last = name.split(".")
@@ -175,7 +180,7 @@ def _groups(
     kinds: Mapping[str, Kind],
     where: str,
 ) -> list[Group]:
-    """Items by their combination of static, data and tuple-length codes, in order of first item."""
+    """Return the items grouped by their values of the static and data fields, in order of first item."""
     splitting = [
         name
         for name in columns

@@ -1,7 +1,7 @@
-"""Shards: how many slots a device holds, and which rows of a group make a shard. Pure arithmetic.
+"""The layout: how many slots a device holds, and which rows of a group make a shard. Pure arithmetic.
 
 Between `jobs.plan.items.expand` and `lay_out` the driver measures the `Sizes` of each group
-(jobs.inputs.measure), which takes the group's data.
+(jobs.inputs.measure), for which it reads the group's data.
 """
 
 import math
@@ -14,35 +14,35 @@ from jobs.errors import JobError
 from jobs.spec.job import RunSettings
 
 SHARD_BYTES = 4 << 20
-"""Results of one shard aim here: objects of a megabyte or more, in a bounded time."""
+"""Target size of one shard's results: objects of a megabyte or more, in a bounded time."""
 
 CHUNK_BYTES = 1 << 20, 16 << 20
-"""What is read and decompressed at a time is not smaller and not larger than this, before compression,
-where the data allow it."""
+"""Smallest and largest chunk, which is read and decompressed as one, before compression; targets that the
+data may not allow."""
 
 
 class Sizes(NamedTuple):
-    """What a group takes, in bytes."""
+    """Memory and storage that a group needs, in bytes."""
 
     state: int
     """Device memory of one item between advances."""
     work: int
-    """Device memory of one item during an advance, beyond its state (compiler's temporaries)."""
+    """Device memory of one item during an advance, beyond its state (the compiler's temporaries)."""
     result: int
     """Stored values of one item, before compression."""
     shared: int
-    """The group's data on each device."""
+    """Device memory of the group's data, on each device."""
 
 
 class GroupLayout(NamedTuple):
-    """How the items of one group are cut."""
+    """How the items of one group are divided into shards, slots and microbatches."""
 
     slots: int
     """Items that a device holds at a time."""
     microbatch: int
-    """Vmapped width; 0: the fastest, measured by the first worker and kept in the store."""
+    """Vmapped width; 0: the first worker measures which is fastest, and the store keeps it."""
     shard_items: int
-    """Rows of one dispatch; the last shard of a group may have fewer."""
+    """Rows of one shard; the last shard of a group may have fewer."""
 
 
 class Shard(NamedTuple):
@@ -56,14 +56,14 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which shards there are. `offsets[g]` is the index of the first shard of group g."""
+    """The shards of a job: for each group, its number of items and its layout."""
 
     group_sizes: tuple[int, ...]
     layouts: tuple[GroupLayout, ...]
 
     @property
     def counts(self) -> list[int]:
-        """How many shards each group has."""
+        """Number of shards in each group."""
         return [
             -(-n // layout.shard_items)
             for n, layout in zip(self.group_sizes, self.layouts, strict=True)
@@ -71,11 +71,11 @@ class Plan:
 
     @property
     def n_shards(self) -> int:
-        """How many shards there are in all."""
+        """Number of shards in all groups."""
         return sum(self.counts)
 
     def shards(self) -> Iterator[Shard]:
-        """All shards, in order of dispatch."""
+        """Yield all shards, in order of dispatch."""
         index = 0
         for group, (n, layout) in enumerate(zip(self.group_sizes, self.layouts, strict=True)):
             for start in range(0, n, layout.shard_items):
@@ -94,21 +94,29 @@ def lay_out(
     devices: int = 1,
     spread: bool = False,
 ) -> Plan:
-    """Cut groups into shards.
+    """Return the plan that divides groups into shards.
 
-    sizes: (number of items, sizes of an item) of each group. workers: how many shards can run at a
-    time. memory: bytes that one device may use. together: how many neighbours a search compares in
-    each group, which are then in one shard, or with `spread` in several. devices: how many of a worker
-    share its host's memory. JobError where not even one item fits.
+    Args:
+        sizes: (number of items, sizes) of each group.
+        workers: how many shards can run at a time.
+        memory: bytes that one device may use.
+        where: heads the text of errors.
+        together: for each group, how many neighbouring items a search compares; they are in one shard,
+            or with `spread` in one or several.
+        devices: how many devices of a worker share its host's memory.
+        spread: whether compared items may lie in several shards.
+
+    Raises:
+        JobError: not even one item fits, or fewer than `settings.slots`.
     """
     layouts = []
     for index, (n, size) in enumerate(sizes):
         unit = together[index] if together else 1
         even = min(settings.slots or kernel.width, -(-n // workers))
         part = spread and _is_cut(settings.shard_items or even, unit)
-        # Between the laps of a search its items wait beside the slots, in the host's memory.
+        # Between the laps of a search its items wait in the host's memory, beside the slots.
         waiting = size.state * max(unit, settings.shard_items or 0) if unit > 1 else 0
-        if part:  # those beyond the slots, which are counted with the slots
+        if part:  # items beyond the slots; those in the slots are in `per_item`
             waiting = size.state * (settings.shard_items or 0)
         waiting = -(-waiting // devices)
         per_item = size.state * (1 + (unit > 1) + part) + size.work
@@ -144,7 +152,8 @@ def lay_out(
 
 
 def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
-    """Every worker gets a shard; beyond a device's slots, four each, so that none waits long."""
+    """Return the default rows of a shard: one shard per worker if it fits the slots; else at most SHARD_BYTES
+    and a quarter of a worker's share, so that none waits long, but no fewer rows than slots."""
     even = -(-n // workers)
     if even <= slots:
         return even
@@ -153,8 +162,8 @@ def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
 
 
 def _is_cut(items: int, unit: int) -> bool:
-    """Whether brackets or populations of `unit` items are cut into shards of so many, or nearly: where
-    their size has no fitting divisor, they stay whole."""
+    """Whether to cut brackets or populations of `unit` items into shards of at most `items`; they stay whole
+    if `unit` has no divisor between items / 2 and `items`."""
     return items < unit and 2 * _divisor(items, unit) >= items
 
 
@@ -163,7 +172,7 @@ def _divisor(items: int, unit: int) -> int:
 
 
 def _divisible(items: int, result: int) -> int:
-    """So many items or a few percent more, a number with small divisors where a shard must be cut."""
+    """Return `items`, or up to 1/16 more if the shard needs inner chunks: a number with small divisors."""
     if items * result <= CHUNK_BYTES[1]:
         return items
     step = 1 << max(0, (items // 16).bit_length() - 1)
@@ -171,10 +180,14 @@ def _divisible(items: int, result: int) -> int:
 
 
 def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """The chunks that a shard's values of one result are cut into; all of it where it is small enough.
+    """Return the shape of the chunks of one result in a shard; the whole shape if that is small enough.
 
-    shard: the shape of the values, items first. Every chunk divides it. The first axes are cut first,
-    so that a chunk holds whole items unless one of them is too large.
+    The chunk's lengths divide the shard's. The first axes are cut first, so that a chunk holds whole items
+    unless a single item is too large.
+
+    Args:
+        shard: the shape of the values, items first.
+        itemsize: bytes of one value.
     """
     chunk = [max(1, k) for k in shard]
     least, most = CHUNK_BYTES
@@ -182,7 +195,7 @@ def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         inner = math.prod(chunk[axis + 1 :]) * itemsize
         if length * inner <= most:
             break
-        # How far a size is outside the bounds, as a ratio; inside them, the larger the better.
+        # Least violation of the bounds, as a ratio; among those inside, the largest chunk.
         excess = lambda k, inner=inner: (max(1.0, least / (k * inner), k * inner / most), -k)
         chunk[axis] = min(_divisors(length), key=excess)
     return tuple(chunk)

@@ -1,11 +1,11 @@
-"""Results that share a storage object: a shard of many small ones stays a handful of objects.
+"""Packs: results that share an array, so that a shard with many small results is few objects.
 
-    weights.wO, weights.bO ...    a family (what comes before the first dot) of one dtype lies side by side in
-                                  `packed.weights` (item, entry), each result flattened
-    eval_loss, rate_r2 ...        results of a few numbers an item lie in `numbers.float32` in the same way, where
-                                  the shard would be more than MOST_OBJECTS otherwise
+    weights.wO, weights.bO ...    the results of a family (the name before the first dot) and dtype share
+                                  `packed.weights` (item, entry), each flattened
+    eval_loss, rate_r2 ...        results of at most SMALL numbers per item share `numbers.float32` likewise, if
+                                  the shard would otherwise have more than MOST_OBJECTS objects
 
-The group's attribute `packed` says what lies where. In `items` single numbers have columns of their own.
+The group's attribute `packed` records the places. In `items`, single numbers have columns of their own.
 """
 
 import math
@@ -16,34 +16,37 @@ import numpy as np
 import zarr
 
 MOST_OBJECTS = 10
-"""Of a shard, its marker included: every object costs a file system or an object store some milliseconds,
-and a lab's quota of files some of it."""
+"""Objects of a shard, with its marker, above which small results are packed: each object costs some
+milliseconds, and counts against a lab's quota of files."""
 
 SMALL = 32
-"""Numbers of an item's result that is packed for want of objects."""
+"""Most numbers per item of a result that is packed to save objects."""
 
 
 RESERVED = ("packed.", "numbers.")
-"""How the names of packs begin, and no others."""
+"""Prefixes of the names of packs; no other name may begin so."""
 
 
 class Place(NamedTuple):
-    """Where a result lies in its pack."""
+    """The place of a result in its pack."""
 
     pack: str
     at: int
-    """Its first entry."""
+    """Index of the result's first entry."""
     shape: tuple[int, ...]
-    """Of one item."""
+    """Shape of the result for one item."""
 
     @property
     def size(self) -> int:
-        """Its entries."""
+        """Number of entries that the result takes."""
         return math.prod(self.shape)
 
 
 def place(shapes: Mapping[str, Any]) -> dict[str, Place]:
-    """The results that are packed -> where. shapes: result -> shape and dtype of one item."""
+    """Return packed result -> its place; results that are not packed are absent.
+
+    shapes: result -> shape and dtype of one item.
+    """
     family = lambda name: f"packed.{name.partition('.')[0]}" if "." in name else ""
     found = _side_by_side(shapes, family)
     own = {name: shape for name, shape in shapes.items() if name not in found}
@@ -54,8 +57,10 @@ def place(shapes: Mapping[str, Any]) -> dict[str, Place]:
 
 
 def _side_by_side(shapes: Mapping[str, Any], pack: Callable[[str], str]) -> dict[str, Place]:
-    """Where those results lie that have a pack and share it with others. What is of another dtype than the
-    first has a pack of its own, called by it."""
+    """Return the places of all results whose pack has several results of one dtype.
+
+    `pack` gives the pack of a result, "" for none. A pack's further dtypes have packs PACK.DTYPE.
+    """
     packs: dict[str, dict[Any, list[str]]] = {}
     for name in sorted(shapes):
         if pack(name):
@@ -73,7 +78,7 @@ def _side_by_side(shapes: Mapping[str, Any], pack: Callable[[str], str]) -> dict
 
 
 def by_pack(places: Mapping[str, Place]) -> dict[str, list[str]]:
-    """Pack -> its results, in their order in it."""
+    """Return pack -> names of its results, in the order of their entries."""
     found: dict[str, list[str]] = {}
     for name in sorted(places, key=lambda name: (places[name].at, name)):
         found.setdefault(places[name].pack, []).append(name)
@@ -83,7 +88,7 @@ def by_pack(places: Mapping[str, Place]) -> dict[str, list[str]]:
 def as_attribute(
     places: Mapping[str, Place], describe: Callable[[str], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The places as JSON, with what there is to say of every result."""
+    """Return the places as the group's attribute `packed`; `describe` gives further fields for each result."""
     entry = lambda name: {
         "at": places[name].at,
         "shape": list(places[name].shape),
@@ -93,7 +98,7 @@ def as_attribute(
 
 
 def places_of(attributes: Mapping[str, Any]) -> dict[str, Place]:
-    """What `as_attribute` said in the attributes of a group."""
+    """Return the places that a group's attributes record: the inverse of `as_attribute`."""
     return {
         name: Place(pack, about["at"], tuple(about["shape"]))
         for pack, members in attributes.get("packed", {}).items()
@@ -102,7 +107,10 @@ def places_of(attributes: Mapping[str, Any]) -> dict[str, Place]:
 
 
 class Part:
-    """A packed result as an array of its own. The rows that are asked for are read whole."""
+    """A packed result, indexed as an array of its own.
+
+    A read fetches the result's entries in the chosen rows, and applies the other indices afterwards.
+    """
 
     def __init__(self, array: "zarr.Array[Any]", where: Place) -> None:
         self._array, self._where = array, where
@@ -111,7 +119,7 @@ class Part:
         self.chunks = (array.chunks[0], *where.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Of each axis an index, a slice, or the numbers that are chosen along it."""
+        """Return the values at `key`: for each axis an index, a slice, or an array of indices along it."""
         rows, *inner = key if isinstance(key, tuple) else (key,)
         where = self._where
         entries = slice(where.at, where.at + where.size)
@@ -126,11 +134,11 @@ class Part:
 
     @property
     def oindex(self) -> "Part":
-        """As of a Zarr array: choices along the axes are independent here in any case."""
+        """Orthogonal indexing, as of a Zarr array; indices along different axes are always independent here."""
         return self
 
 
 def beside(parts: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
-    """(item, entry): the values of a pack from those of its results, (item, ...) each."""
+    """Return the values of a pack, (item, entry), from those of its results, each (item, ...)."""
     flat = [np.asarray(part, dtype).reshape(len(part), -1) for part in parts]
     return np.concatenate(flat, axis=1)

@@ -2,7 +2,7 @@
 
     float32     sign | exponent (8) | b b b b b b b b b b 0 0 0 0 0 0 0 0 0 0 0 0 0         keep_bits = 10
 
-The relative error is at most 2^-(bits + 1). Whoever reads the store needs to know nothing of it.
+The relative error is at most 2^-(bits + 1). Readers of the store need no special treatment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ MANTISSA = {2: 10, 4: 23, 8: 52}
 
 
 def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
-    """Reals rounded to so many bits of mantissa, halves to even; what is not finite stays as it is.
+    """Return real `values` rounded to `bits` bits of mantissa, ties to even.
 
-    A number that would round to infinity stays as it is too.
+    Values that are not finite, or would round to infinity, are unchanged.
     """
     drop = MANTISSA[values.dtype.itemsize] - bits
     if drop <= 0:
@@ -36,7 +36,12 @@ def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
 def check_keep_bits(
     asked: Mapping[str, int], shapes: Sequence[Mapping[str, Any]], where: str
 ) -> None:
-    """JobError unless these are real results that some group has. shapes: result -> shape and dtype, by group."""
+    """Raise JobError if `keep_bits` names a result that no group has, or one that is not real.
+
+    Args:
+        asked: result -> bits.
+        shapes: for each group, result -> shape and dtype of one item.
+    """
     known = {name: shape.dtype for found in shapes for name, shape in found.items()}
     for name in asked:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Does a search fit the job: its metric, its parameters, and which items it compares with one another."""
+"""Checking that a search fits the job: its metric, its parameters, and the items that it compares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +17,13 @@ from jobs.spec.search import Halving, Population, bounds
 def check_search(
     spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
 ) -> list[int]:
-    """How many items each group's search compares with one another; 1 where there is no search.
+    """Return, for each group, how many items the search compares with one another; 1 if there is no search.
 
-    shapes: result -> shape and dtype of one item, of every group. JobError, by field, where the search
-    does not fit.
+    Args:
+        shapes: for each group, result -> shape and dtype of one item.
+
+    Raises:
+        JobError: the search does not fit the job; the text names the field.
     """
     search = spec.search
     if search is None:
@@ -56,7 +59,7 @@ def _check_metric(
 
 
 def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, where: str) -> None:
-    """Items must live longer than a search's first lap, where it is known how long they do."""
+    """Raise JobError if items finish before the first comparison, where the kernel tells when they finish."""
     if kernel.advances is None:
         return
     most = kernel.advances(inputs_of(group.params))
@@ -148,7 +151,10 @@ def _size(
 
 
 def _check_members(search: Population, group: Group, items: Items, size: int, where: str) -> None:
-    """Members take over one another's states: they must be models of the same kind."""
+    """Raise JobError if a traced field differs inside a population but is not searched.
+
+    Members copy one another's states, so they must be models of the same kind.
+    """
     for name, column in items.columns.items():
         if name in search.params or name in group.labels or name == "seed":
             continue

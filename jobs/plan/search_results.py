@@ -1,14 +1,14 @@
-"""What the store keeps of a search, beside the kernel's own results.
+"""The results that a search adds to the kernel's own.
 
-search_advances             (item)              advances that it made
+search_advances             (item)              advances that the item made
 search_metric               (item, rung)        halving: the metric at every rung; NaN: not reached
-search_rung                 (item)              halving: rungs that it survived
+search_rung                 (item)              halving: rungs that the item survived
 search_metric               (item, generation)  population: the metric at the end of every generation
-search_parent               (item, generation)  the item from whose state it began the generation; -1: none
+search_parent               (item, generation)  the item whose state began the generation; -1: none
 search_NAME                 (item, generation)  the value of a searched parameter in every generation
-final_NAME                  (item)              its last value: that with which the results were made
+final_NAME                  (item)              its last value, which the results were made with
 
-An item that left at a rung has the status and the outcome *dropped*, and its results as of then.
+An item that left at a rung has the status and the outcome *dropped*, and its results at that rung.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ from jobs.spec.search import Halving, Population
 
 
 def searched(kernel: Kernel, search: Halving | Population | None) -> Kernel:
-    """The kernel with what a search adds to its results and outcomes."""
+    """Return the kernel with the results and outcomes that a search adds; the kernel itself without a search."""
     return kernel if search is None else _searched(kernel, search.model_dump_json(), type(search))
 
 
@@ -38,7 +38,10 @@ def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
 
 
 def shapes(search: Halving | Population | None, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Name -> shape and dtype of what is kept of one item of a group."""
+    """Return result -> shape and dtype of one item, for the results that a search adds.
+
+    n_items: number of items in the group.
+    """
     if search is None:
         return {}
     return {name: shape for name, (_, shape) in _records(search, search.together(n_items)).items()}

@@ -1,1 +1,1 @@
-"""Answering questions about a store."""
+"""Answer questions about a store."""

@@ -1,10 +1,10 @@
 """Aggregates over rows, as in `median(q), mean(outcome == 'trained'), q95(seconds), count`.
 
-count            rows; count(x): those where x is not missing
-mean             of a condition: the share of rows that satisfy it
+count            number of rows; count(x): of the rows where x is not missing
+mean             of a condition: the fraction of rows that satisfy it
 median std min max sum
-quantile(x, p)   the value below which a share p of the rows lies, between two rows by a line
-q05(x)           the same, in hundredths
+quantile(x, p)   the p-quantile, interpolated linearly between rows
+q05(x)           the same, with p in hundredths
 """
 
 import ast
@@ -29,23 +29,27 @@ class Aggregate(NamedTuple):
     """One aggregate."""
 
     label: str
-    """As it was written: the name of its column."""
+    """The aggregate as text, which is the name of its column."""
     function: str
     of: Expression | None
-    """What it is taken over; None: the rows."""
+    """The expression inside the parentheses; None for a plain `count`."""
     share: float = np.nan
-    """Of a quantile."""
+    """p of a quantile, from 0 to 1."""
 
 
 def parse_aggregates(text: str) -> list[Aggregate]:
-    """'median(q), q95(seconds)' -> the aggregates; JobError, with the position, where it is none."""
+    """Parse a list of aggregates such as 'median(q), q95(seconds)'.
+
+    Raises:
+        JobError: the text cannot be parsed; the message shows where.
+    """
     text, tree = parse(text)
     parts = tree.elts if isinstance(tree, ast.Tuple) else [tree]
     return [_aggregate(text, part) for part in parts]
 
 
 def canonical(label: str) -> str:
-    """An aggregate as its column is called, however its blanks were set; other texts as they are."""
+    """The column name of an aggregate, with its spacing normalized; other texts unchanged."""
     try:
         return ast.unparse(ast.parse(label, mode="eval"))
     except (SyntaxError, ValueError):
@@ -79,13 +83,16 @@ def _aggregate(text: str, node: ast.expr) -> Aggregate:
 def aggregate(
     table: Table, rows: Any, group_by: Sequence[str], wanted: Sequence[Aggregate]
 ) -> "pd.DataFrame":
-    """One row for each combination of the values of `group_by`, in rising order; without, one row."""
+    """One row for each combination of values of `group_by`, in ascending order; one row if that is empty.
+
+    rows: the rows of `table` to aggregate. The columns are those of `group_by`, then one per aggregate.
+    """
     import pandas as pd
 
     keys = [table.read(name, rows) for name in group_by]
     columns = View(table, rows)
     n = table.n if isinstance(rows, slice) else len(rows)
-    # Numbers stand for the rows' combinations: no text is hashed a million times.
+    # Each row gets the number of its combination, so that pandas never hashes a million texts.
     which, first = _combinations(keys, n)
     grouped = {name: _at(key, first) for name, key in zip(group_by, keys, strict=True)}
     found = {entry.label: _compute(entry, columns, which, len(first), n) for entry in wanted}
@@ -93,7 +100,7 @@ def aggregate(
 
 
 def _combinations(keys: Sequence[Column], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(which combination each row has, the first row of each combination), in rising order."""
+    """(the number of each row's combination, the first row of each); numbered in ascending order."""
     if not keys:
         return np.zeros(n, np.int64), np.zeros(min(n, 1), np.int64)
     label = combined((rank(key, False) for key in keys), n, rising=True)
@@ -107,7 +114,7 @@ def _at(column: Column, rows: np.ndarray) -> np.ndarray:
 
 
 def _compute(entry: Aggregate, columns: View, which: np.ndarray, k: int, n: int) -> np.ndarray:
-    """One aggregate over k combinations."""
+    """The (k,) values of one aggregate. which: (n,) the combination of each row."""
     import pandas as pd
 
     if entry.of is None:

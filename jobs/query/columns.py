@@ -1,10 +1,10 @@
-"""A column of a table: an array, or texts kept as codes and their labels.
+"""A column of a table: an array, or texts stored as integer codes and their labels.
 
-A million rows of `outcome` are a million small integers and three words: comparing, sorting and grouping
-work on the words, so that no row becomes a Python object before it is shown.
+A million rows of `outcome` are a million small integers and three words. Comparing, sorting and grouping
+work on the words, so no row becomes a Python object before it is shown.
 
-pandas is imported where it is used, here and in the modules around: workers never need it, and it takes a
-second and 70 MB.
+Here and in the other modules of this folder, pandas is imported inside functions: workers never need it, and
+importing it takes a second and 70 MB.
 """
 
 import ast
@@ -17,13 +17,13 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Row i has the text labels[codes[i]]."""
+    """A column of texts: row i has the text labels[codes[i]]."""
 
     codes: np.ndarray
     labels: np.ndarray
-    """(k,) of str; the last is "", which the code -1 means."""
+    """(k,) of str. The last one is "", so that the code -1 means no text."""
     is_complete: bool = False
-    """Whether there are no other texts that a row could have had."""
+    """Whether `labels` lists every text that a row can have, so that any other one is a mistake."""
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -32,15 +32,15 @@ class Text:
         return Text(self.codes[rows], self.labels, self.is_complete)
 
     def array(self) -> np.ndarray:
-        """The texts."""
+        """The text of each row, as an object array."""
         return np.asarray(self.labels[self.codes])
 
     def map(self, function: Callable[[str], Any]) -> np.ndarray:
-        """function(text) at each row, called once a label."""
+        """function(text) for each row; the function is called once per label."""
         return np.asarray([function(label) for label in self.labels])[self.codes]
 
     def ranks(self) -> np.ndarray:
-        """Integers in the alphabetical order of the texts."""
+        """An integer for each row, in the alphabetical order of the texts."""
         return np.unique(self.labels.astype(str), return_inverse=True)[1][self.codes]
 
 
@@ -48,12 +48,12 @@ Column = np.ndarray | Text
 
 
 def labelled(codes: np.ndarray, texts: Sequence[str], is_complete: bool = False) -> Text:
-    """Codes into `texts`; a code below 0 means no text."""
+    """A text column from codes into `texts`; the code -1 means no text."""
     return Text(codes, np.asarray([*texts, ""], object), is_complete)
 
 
 def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
-    """Codes with CF flags, or our labels, as texts; other values as they are."""
+    """Turn codes into texts if `attrs` has CF flags or our `labels`; return other values unchanged."""
     if "flag_values" not in attrs:
         return values
     texts = attrs["labels"] if "labels" in attrs else str(attrs["flag_meanings"]).split()
@@ -64,7 +64,7 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
 
 
 def as_column(values: Any) -> Column:
-    """An array as a column."""
+    """Values as a column: strings and objects become a `Text`."""
     if isinstance(values, Text):
         return values
     values = np.asarray(values)
@@ -74,12 +74,12 @@ def as_column(values: Any) -> Column:
 
 
 def as_array(column: Column) -> np.ndarray:
-    """A column as an array; texts as objects."""
+    """A column as an array; texts become Python objects."""
     return column.array() if isinstance(column, Text) else column
 
 
 def joined(columns: Sequence[Column]) -> Column:
-    """Columns end to end; where one is text, all are."""
+    """Concatenate columns; if one is text, the result is text."""
     arrays = [column for column in columns if not isinstance(column, Text)]
     if len(arrays) == len(columns):
         return np.concatenate(arrays)
@@ -98,7 +98,7 @@ def _spelt(values: np.ndarray) -> Text:
 
 
 def rank(column: Column, falling: bool) -> np.ndarray:
-    """Numbers in the order of the column, or the reverse; a NaN stays one, and so comes last."""
+    """Numbers that sort like the column, or in reverse; NaN stays NaN and so sorts last either way."""
     values = column.ranks() if isinstance(column, Text) else column
     if not falling:
         return values
@@ -106,15 +106,15 @@ def rank(column: Column, falling: bool) -> np.ndarray:
 
 
 def order(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
-    """Where the rows go in rising order, the first key first; equal rows stay as they are.
+    """Row numbers in ascending order by the first key, then the second, and so on; a stable sort.
 
-    keys: numbers, as `rank` makes them. limit: only the first so many rows.
+    keys: numbers, as `rank` makes them. limit: return only this many rows.
     """
     n = len(keys[0])
     limit = n if limit is None else limit
     picked = np.arange(n)
     if 0 < limit < n:
-        # Only rows that reach the limit-th value are sorted at all: 20 of a million in a tenth of the time.
+        # Sort only rows up to the limit-th value: finding 20 of a million takes a tenth of the time.
         bound = np.partition(keys[0], limit - 1)[limit - 1]
         if bound == bound:
             picked = np.flatnonzero(keys[0] <= bound)
@@ -122,20 +122,22 @@ def order(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
 
 
 def combined(keys: Iterable[np.ndarray], n: int, *, rising: bool = False) -> np.ndarray:
-    """(n,) numbers from 0 on, equal where the rows agree in all keys; `rising`: in the order of the keys,
-    otherwise in that of the rows."""
+    """(n,) numbers from 0 on, equal where rows agree in all keys.
+
+    The numbers follow the order of the keys with `rising`, else the order in which rows first appear.
+    """
     import pandas as pd
 
     number = np.zeros(n, np.int64)
     for key in keys:
         codes, found = pd.factorize(key, sort=rising, use_na_sentinel=False)
-        # Small again after each key: never overflows.
+        # Renumber after each key, so that the product never overflows.
         number = pd.factorize(number * max(1, len(found)) + codes, sort=rising)[0]
     return number
 
 
 def literal(text: str) -> Any:
-    """The dict or list that a text spells out; None where it is another text."""
+    """The dict or list that a text is the literal of; None for any other text."""
     if text[:1] not in "{[":
         return None
     try:
@@ -145,19 +147,19 @@ def literal(text: str) -> Any:
 
 
 def rows_as_text(values: np.ndarray) -> Text:
-    """The rows of a (n, k) array as texts, '[1, -0.5]'."""
+    """The rows of an (n, k) array as texts such as '[1, -0.5]'."""
     codes = combined(values.T, len(values))
     first = np.unique(codes, return_index=True)[1]
     return labelled(codes, [str([short(v) for v in row]) for row in values[first].tolist()])
 
 
 def short(value: Any) -> Any:
-    """A whole float as an integer, which reads better and is equal."""
+    """Turn a whole float into an equal integer, which reads better; return other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def from_values(values: Sequence[Any]) -> Column:
-    """Plain values as a column: numbers with NaN for None, anything else as text."""
+    """Python values as a column: booleans; numbers, with NaN for None; anything else as text."""
     present = [value for value in values if value is not None]
     if present and all(isinstance(value, bool) for value in values):
         return np.asarray(values)

@@ -1,8 +1,8 @@
-"""Two stores side by side: where their specs differ, which items they share, how far the results lie apart.
+"""Compare two stores: how their specs differ, which items they share, how far their results differ.
 
-Items are the same where their sweep columns are equal, numbers to 12 digits (a list's 0.3 is a linspace's
-0.30000000000000004); a field that one store does not sweep has, in all its items, the value that its job
-gives. The difference of two results is max |a - b| over their elements, one number an item.
+Two items match if their sweep columns are equal, numbers to 12 digits (so a list's 0.3 equals a linspace's
+0.30000000000000004). If only one store sweeps a field, every item of the other has the value that its job
+gives. The distance of two results is max |a - b| over their elements: one number per item.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,34 +30,38 @@ from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
 BLOCK_BYTES = 64 << 20
-"""Results are read in pieces of this size."""
+"""Results are read in pieces of about this size."""
 
 COMPUTED = ("done", "dropped")
-"""What items are called that have results."""
+"""Statuses of items that have results."""
 
 CODED = ("status", "outcome")
-"""Results that are codes: equal or not."""
+"""Columns of codes, which are only compared for equality."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found."""
+    """The answer of `compare`."""
 
     spec: pd.DataFrame
-    """field, a, b: where the jobs differ in what they ask for."""
+    """Columns field, a, b: the fields in which the specs differ, apart from name and `run`."""
     matched_by: list[str]
-    """The columns that the items were matched by."""
+    """The columns by which items were matched."""
     items: dict[str, int]
-    """How many items are in both stores, in a alone, in b alone."""
+    """Number of items in "both" stores, only in "a", only in "b"."""
     results: pd.DataFrame
-    """One row a result of both: items that were compared, how many of them differ, and the maximum and
-    median over them of max |a - b|; infinite where one is NaN."""
+    """One row per result that both stores have: items compared, how many differ, and the maximum and median
+    over items of max |a - b|, which is infinite if only one of two values is NaN."""
     changed: pd.DataFrame
-    """The items whose status or outcome differs: matching columns, ids, and both."""
+    """The items whose status or outcome differs: their ids, matching columns, and both values."""
 
 
 def compare(a: Store, b: Store) -> Comparison:
-    """Two stores of the same or different jobs and sizes; JobError where one has no item."""
+    """Compare two stores, of the same job or different ones.
+
+    Raises:
+        JobError: one of them has no computed item.
+    """
     return ask(
         a, lambda of_a: ask(b, lambda of_b: _compare((a, b), (of_a["items"], of_b["items"])))
     )
@@ -86,20 +90,20 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
 
 
 def _asked(store: Store) -> dict[str, Any]:
-    """What a job asks for: its reductions, but neither its name nor how it is run."""
+    """The spec without the job's name and its `run` settings."""
     spec = store.job.spec
     return spec.model_dump(mode="json", exclude={"name", "run"}, exclude_defaults=True)
 
 
 class Matched(NamedTuple):
-    """One of the two stores, its item table, and the rows of it that have a partner, in order."""
+    """One store, its item table, and those rows that match an item of the other store, in matching order."""
 
     store: Store
     table: Table
     rows: np.ndarray
 
     def read(self, name: str) -> np.ndarray:
-        """A column of these rows."""
+        """One column, at these rows."""
         return as_array(self.table.read(name, self.rows))
 
 
@@ -107,13 +111,13 @@ class Matched(NamedTuple):
 
 
 def _key(store: Store, table: Table, name: str) -> Column | None:
-    """The values of a field over the items of a store; None where its kernel has no such field."""
+    """The value of a field for each item; None if the store's kernel has no such field."""
     if name in table.names:
         return _alike(table.read(name))
     value: Any = attributes(store.results(0))["params"]
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            # The number of a replicate is no field: where there are none, all items have the first.
+            # A replicate number is not a field: in a store without replicates every item has the first.
             return np.zeros(table.n) if name == "seed" else None
         value = value[part]
     if isinstance(value, list | dict | None):
@@ -122,7 +126,7 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
 
 
 def _alike(column: Column) -> Column:
-    """A column as it compares with that of another store: lists spelt and numbers rounded in one way."""
+    """A column in the form in which stores are compared: numbers rounded, lists written in one way."""
     if not isinstance(column, Text):
         return _rounded(column) if column.dtype.kind == "f" else column
     return Text(column.codes, np.asarray([_spelt(label) for label in column.labels], object))
@@ -144,10 +148,10 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of a, rows of b) that go together; of several items with equal keys the first with the first."""
+    """(rows of a, rows of b) that match; if several items have equal keys, the first matches the first, etc."""
     n = sum(sizes)
     label = combined((rank(joined(values), False) for values in keys.values()), n)
-    # The k-th item of a label in one store goes with the k-th of it in the other.
+    # The k-th item with a label in one store matches the k-th with it in the other.
     split = [label[: sizes[0]], label[sizes[0] :]]
     nth = [pd.Series(part).groupby(part).cumcount().to_numpy() for part in split]
     a, b = (part * (n + 1) + k for part, k in zip(split, nth, strict=True))
@@ -157,7 +161,7 @@ def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray,
 
 
 def _changed(a: Matched, b: Matched, keys: list[str]) -> pd.DataFrame:
-    """The items whose status or outcome differs."""
+    """The matched items whose status or outcome differs."""
     coded = [name for name in CODED if name in a.table.names and name in b.table.names]
     differs = np.zeros(len(a.rows), bool)
     for name in coded:
@@ -177,8 +181,8 @@ RESULT_COLUMNS = ["result", "items", "differ", "max |a-b|", "median |a-b|", "not
 
 
 def _results(a: Matched, b: Matched) -> pd.DataFrame:
-    """One row a result that both stores have, over the items that both have computed, those that a search
-    has dropped included."""
+    """One row per result that both stores have, over the items that both have computed; items that a search
+    has dropped count."""
     both = np.isin(a.read("status"), COMPUTED) & np.isin(b.read("status"), COMPUTED)
     a, b = a._replace(rows=a.rows[both]), b._replace(rows=b.rows[both])
     groups = a.read("group"), b.read("group")
@@ -212,14 +216,14 @@ def _parts(rows: np.ndarray, array: Any) -> Iterator[np.ndarray]:
 
 
 def _distance(x: np.ndarray, y: np.ndarray, coded: bool) -> np.ndarray:
-    """max |x - y| of each item; for codes, 1 where they differ."""
+    """(n,) max |x - y| of each item; for codes, 1 if they differ, else 0."""
     if coded:
         return (x != y).astype(float)
     wide = np.complex128 if "c" in x.dtype.kind + y.dtype.kind else np.float64
     x, y = x.astype(wide), y.astype(wide)
     with np.errstate(invalid="ignore"):
         apart = np.abs(x - y)
-    # Equal infinities and two NaNs are no difference; a NaN beside a number is the largest.
+    # Equal infinities, or two NaNs, are distance 0; a NaN and a number are infinitely far apart.
     apart = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, apart)
     apart = np.where(np.isnan(apart), np.inf, apart)
     return apart.reshape(len(x), -1).max(axis=1, initial=0.0)

@@ -1,4 +1,4 @@
-"""Expressions over columns, as in `q < 1e-10 and stable`: parsed, never evaluated as Python.
+"""Expressions over columns, as in `q < 1e-10 and stable`; parsed, but never evaluated as Python.
 
 comparison    < <= > >= == !=, chained; `x in [a, b]`, `x not in [a, b]`
 logic         and, or, not
@@ -58,20 +58,24 @@ _WORDS: dict[type, str] = {
 }
 
 MAX_LENGTH = 20_000
-"""Characters of an expression: a list of some thousand numbers."""
+"""Most characters of an expression: enough for a list of some thousand numbers."""
 
 SHOWN = 70
-"""Characters that are shown on either side of a fault."""
+"""Characters that an error message shows on either side of the error."""
 
 
 def parse(text: str) -> tuple[str, ast.expr]:
-    """(the text as shown, its syntax tree); JobError, with the position, where it is no expression."""
+    """(the text on one line, its syntax tree).
+
+    Raises:
+        JobError: not an expression (the message shows where), too long, or nested too deeply.
+    """
     text = " ".join(text.splitlines()).strip()
     if len(text) > MAX_LENGTH:
         raise JobError(f"{text[:40]!r}...: {len(text):,} characters, more than {MAX_LENGTH:,}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # an unknown escape in a text
+            warnings.simplefilter("ignore", SyntaxWarning)  # e.g. an unknown escape in a string
             return text, ast.parse(text, mode="eval").body
     except SyntaxError as error:
         place = min(error.offset - 1, len(text)) if error.offset else len(text)
@@ -91,14 +95,14 @@ def _pointer(text: str, place: int) -> str:
 
 
 def fault(text: str, node: ast.AST, what: str) -> JobError:
-    """The error that points at a node."""
-    # Python counts the bytes of UTF-8; a reader counts characters.
+    """A JobError that points at a node of the text."""
+    # col_offset counts UTF-8 bytes; a reader counts characters.
     place = len(text.encode()[: getattr(node, "col_offset", 0)].decode(errors="ignore"))
     return JobError(what + _pointer(text, place))
 
 
 def column_name(node: ast.AST) -> str | None:
-    """The column that a node names: q, task.name, push[0]; None where it names none."""
+    """The column that a node names (q, task.name, push[0]), or None."""
     match node:
         case ast.Name(id=name):
             return name
@@ -112,10 +116,14 @@ def column_name(node: ast.AST) -> str | None:
 
 
 class Expression:
-    """A parsed expression. JobError, with the position, where it is not of the form above."""
+    """A parsed expression; call it with columns to get its value.
+
+    Raises:
+        JobError: the text is not of the form above; the message shows where.
+    """
 
     def __init__(self, text: str, tree: ast.expr | None = None) -> None:
-        """text: the expression, or a larger text that the node `tree` is a part of."""
+        """text: the expression; or, with `tree`, a larger text of which the node `tree` is a part."""
         self.text, self._tree = (text, tree) if tree is not None else parse(text)
         try:
             self.names = sorted(self._names(self._tree))
@@ -128,7 +136,7 @@ class Expression:
     # --- reading ----------------------------------------------------------------------------------
 
     def _names(self, node: ast.AST) -> set[str]:
-        """The columns that are named; every node's kind is checked on the way."""
+        """Return the columns that a node uses; raise JobError for any kind of node that is not allowed."""
         if (name := column_name(node)) is not None:
             return set() if name.lower() in _CONSTANTS else {name}
         match node:
@@ -159,7 +167,7 @@ class Expression:
         raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
 
     def _right_names(self, node: ast.AST, op: ast.AST, right: ast.expr) -> set[str]:
-        """The columns on the right of a comparison's operator: after `in` a list, else a value."""
+        """The columns on the right side of a comparison, which is a list after `in`, else a value."""
         if isinstance(op, ast.In | ast.NotIn):
             if not isinstance(right, ast.List | ast.Tuple):
                 raise self._fault(right, "a list expected after `in`, as in [1, 2]")
@@ -171,11 +179,15 @@ class Expression:
     # --- evaluating -------------------------------------------------------------------------------
 
     def __call__(self, columns: Mapping[str, Any]) -> Any:
-        """The value over columns of equal length; JobError for an unknown column or a wrong type."""
+        """Evaluate the expression over columns of equal length.
+
+        Raises:
+            JobError: an unknown column, or text where a number is needed and the like.
+        """
         for name in self.names:
             if name not in columns:
                 raise JobError(f"{self.text!r}: unknown column {name!r}{nearest(name, columns)}")
-        with np.errstate(all="ignore"):  # 0 / 0 is NaN, as it is in the data
+        with np.errstate(all="ignore"):  # 0 / 0 is NaN, not an error
             return self._value(self._tree, columns)
 
     def _value(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
@@ -207,7 +219,7 @@ class Expression:
         raise AssertionError(f"unchecked node {ast.dump(node)}")
 
     def _number(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
-        """A value to compute with. Integers become wide ones: in uint8, 0 - 1 is 255."""
+        """A number, or an array of them. Integers become int64, because in uint8 0 - 1 would be 255."""
         value = self._value(node, columns)
         if isinstance(value, str | Text):
             raise self._fault(node, "text where a number is expected")
@@ -249,7 +261,7 @@ class Expression:
         return result
 
     def _pair(self, op: type, node: ast.expr, a: Any, b: Any) -> Any:
-        """One comparison; `node` is its right side."""
+        """Compare a and b; `node` is the right side, at which errors point."""
         if isinstance(a, str | Text) != isinstance(b, str | Text):
             raise self._fault(node, "text compared with a number")
         test = _COMPARE[op]
@@ -268,12 +280,16 @@ class Expression:
 
 
 def _plain(value: Any) -> Any:
-    """A plain number stays one: rate == 2 * 0.05 compares in the precision of the column."""
+    """Turn a NumPy scalar into a Python number, so that rate == 2 * 0.05 compares in the column's precision."""
     return value if isinstance(value, np.ndarray) else value.item()
 
 
 def condition(expression: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:
-    """Which of the n rows satisfy the expression; JobError where it is no condition."""
+    """(n,) booleans: which rows satisfy the expression.
+
+    Raises:
+        JobError: the expression is not true or false, or cannot be evaluated.
+    """
     keep = np.asarray(expression(columns))
     if keep.dtype.kind != "b":
         raise JobError(

@@ -1,4 +1,4 @@
-"""A table as a file: .csv, .json (a list of rows), .parquet, .nc (NetCDF with the rows' axis)."""
+"""Write a table to a file: .csv, .json (a list of rows), .parquet, or .nc (NetCDF, along the rows' axis)."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jobs.errors import JobError
 
 
 def save_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table in the format of the name's ending; JobError where that cannot be."""
+    """Write a table in the format that the file's suffix names; JobError if that fails."""
     check_target(path)
     try:
         WRITERS[path.suffix](_without_complex(frame), path)
@@ -21,7 +21,7 @@ def save_frame(frame: pd.DataFrame, path: Path) -> None:
 
 
 def check_target(path: Path) -> None:
-    """JobError where `save_frame` cannot write there, before anything is computed for it."""
+    """Raise JobError if `save_frame` could not write to `path`; call it before computing the table."""
     if path.suffix not in WRITERS:
         raise JobError(f"{path}: a name that ends in {', '.join(WRITERS)} expected")
     if path.suffix == ".parquet" and find_spec("pyarrow") is None:
@@ -36,7 +36,7 @@ def _csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _json(frame: pd.DataFrame, path: Path) -> None:
-    # double_precision: pandas rounds to 10 decimals unless told, which makes 1e-12 a zero.
+    # By default pandas rounds to 10 decimals, which turns 1e-12 into zero.
     frame.to_json(path, orient="records", indent=1, double_precision=15)
 
 
@@ -45,7 +45,7 @@ def _parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _netcdf(frame: pd.DataFrame, path: Path) -> None:
-    """The first column is the coordinate of its axis if it numbers the rows, as `item` does."""
+    """The first column names the axis and is its coordinate if it numbers the rows, as `item` does."""
     import xarray as xr
 
     first = str(frame.columns[0]) if len(frame.columns) else "row"
@@ -53,13 +53,13 @@ def _netcdf(frame: pd.DataFrame, path: Path) -> None:
     axis = first if numbers else "row"
     columns = {str(name): (axis, _nc3(frame[name].to_numpy())) for name in frame.columns}
     with warnings.catch_warnings():
-        # Of the engines, scipy comes with ctd.
+        # scipy is the only NetCDF engine that ctd depends on.
         warnings.filterwarnings("ignore", category=RuntimeWarning)
         xr.Dataset(columns).to_netcdf(path, engine="scipy")
 
 
 def _nc3(values: np.ndarray) -> np.ndarray:
-    """As NetCDF 3 can hold it: no integers beyond 32 bits."""
+    """Values that NetCDF 3 can hold: integers beyond 32 bits become floats."""
     if values.dtype.kind in "iu" and len(values):
         wide = max(abs(int(values.min())), abs(int(values.max()))) >= 2**31
         return values.astype(np.float64 if wide else np.int32)
@@ -67,7 +67,7 @@ def _nc3(values: np.ndarray) -> np.ndarray:
 
 
 def _without_complex(frame: pd.DataFrame) -> pd.DataFrame:
-    """Complex columns as two real ones, which every format has."""
+    """Split each complex column into two real ones, which every format can hold."""
     columns = {}
     for name in frame.columns:
         if frame[name].dtype.kind == "c":

@@ -1,7 +1,7 @@
-"""Query: the rows of a store's tables, filtered, sorted and grouped by column names.
+"""Query a store's tables: filter, sort and group rows by column names.
 
-The same words in Python and on the command line; see jobs.query.tables for the tables, jobs.query.expression for
-conditions and jobs.query.aggregate for what groups are reduced to.
+The arguments have the same names in Python and on the command line. See jobs.query.tables for the tables,
+jobs.query.expression for conditions, and jobs.query.aggregate for aggregates.
 """
 
 import re
@@ -29,7 +29,7 @@ def tables(store: Store) -> list[str]:
 
 
 def table(store: Store, name: str) -> "pd.DataFrame":
-    """One table with all its rows and the columns that are shown by default."""
+    """All rows of one table, with the columns that are shown by default."""
     return ask(store, lambda tables: tables[name].frame())
 
 
@@ -44,23 +44,25 @@ def query(
     group_by: str | Sequence[str] = (),
     agg: str | None = None,
 ) -> "pd.DataFrame":
-    """The rows of one table that satisfy `where`.
+    """The rows of one table that satisfy `where`, or aggregates over them.
 
     Args:
-        store: an opened store; it is gathered first if shards were committed since the last time.
-        source: the table; by default the first that has every column named below.
-        where: an expression (see jobs.query.expression).
-        sort: a column, with `-` in front for falling order; several separated by commas.
-        limit: at most so many rows.
-        columns: which columns, in this order, as a list or separated by commas; by default all.
-        group_by: the same; with `agg`, one row for each combination of these columns.
+        store: an opened store; it is gathered first if shards were committed since the last gather.
+        source: the table; by default the first one that has every column named below.
+        where: a condition (see jobs.query.expression).
+        sort: columns, separated by commas; a leading `-` sorts in descending order.
+        limit: return at most this many rows.
+        columns: the columns to return, in this order: a list, or one text with commas; by default all that
+            are shown.
+        group_by: columns, written like `columns`; needs `agg`. One row for each combination of values.
         agg: for example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate).
 
-    Raises:
-        JobError: an unknown table or column (with the nearest), an expression that does not parse, no
-            item computed yet.
+    Returns:
+        A frame whose `attrs["table"]` names the table.
 
-    `attrs["table"]` of the answer is the name of the table that it is from.
+    Raises:
+        JobError: an unknown table or column (the message names the nearest one), an expression that does
+            not parse, or no item computed yet.
     """
     columns, group_by = _names(columns), _names(group_by)
     if group_by and not agg:
@@ -86,10 +88,10 @@ def query(
 
 
 def _names(given: str | Sequence[str]) -> list[str]:
-    """Names from a list of them, or from a text with commas."""
+    """Column names, from a list of them or from a text with commas."""
     if not isinstance(given, str):
         return list(given)
-    # A comma inside quantile(x, 0.9) separates nothing.
+    # Do not split at the comma inside quantile(x, 0.9).
     return [name.strip() for name in re.split(r",(?![^()]*\))", given)] if given else []
 
 
@@ -131,7 +133,10 @@ def find(
     limit: int | None = None,
     named: Sequence[str] = (),
 ) -> tuple[Table, Rows]:
-    """The table that has all the named columns, and the rows of it that are asked for."""
+    """(the table that has all named columns, its rows that satisfy `test`, sorted and limited).
+
+    source: the table's name; None takes the first that has the columns in `test`, `sort` and `named`.
+    """
     keys = _keys(sort)
     first = [*keys, *(test.names if test else ())]
     table = _resolve(tables, source, {*named, *first})
@@ -147,12 +152,12 @@ def find(
 
 
 def _keys(sort: str | None) -> dict[str, bool]:
-    """'a, -b' -> {a: False, b: True}: column -> whether its order falls."""
+    """'a, -b' -> {a: False, b: True}: column -> whether to sort it in descending order."""
     return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
 
 
 def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
-    """The table asked for, or the first that has all the named columns."""
+    """The table `source`, or the first one that has all named columns; JobError if a column is missing."""
     known: set[str] = set()
     for name in [source] if source else _candidates(tables):
         table = tables[name]
@@ -174,7 +179,7 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
 
 
 def _hint(store: Store, name: str, known: set[str]) -> str:
-    """What may have been meant by a column that no table has."""
+    """The end of the message for a column that no table has: what the user may have meant."""
     column, _, word = name.partition(" ")
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
     if sign is not None and column in known:
@@ -196,11 +201,11 @@ def _hint(store: Store, name: str, known: set[str]) -> str:
 
 def _candidates(tables: Tables) -> Iterator[str]:
     yield "items"
-    yield from tables.names()[1:]  # which asks the kernel
+    yield from tables.names()[1:]  # only if needed: this asks the kernel
 
 
 def _matching(table: Table, test: Expression) -> np.ndarray:
-    """The numbers of the rows that satisfy a condition."""
+    """Numbers of the rows that satisfy a condition."""
     found = []
     for start, stop, rows in table.pieces():
         found.append(start + np.flatnonzero(condition(test, View(table, rows), stop - start)))

@@ -1,7 +1,8 @@
-"""How the columns of a table are read from Zarr: arrays, and what texts that spell lists and mappings hold.
+"""Read the columns of a table from Zarr: arrays, and the elements of lists and mappings stored as text.
 
-A swept list `push` is a text, '[1, -1]', and has the elements push[0], push[1]; a swept mapping `task` is
-shown by the fields in which its values differ, and has all of them: task.name, task.n_steps.
+A swept list `push` is a column of texts such as '[1, -1]', with further columns push[0], push[1]. A swept
+mapping `task` has a column for each of its fields (task.name, task.n_steps); its name and the fields in
+which its values differ are shown by default.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,27 +31,27 @@ ALL = slice(None)
 
 
 class Columns(NamedTuple):
-    """What a table consists of; nothing of it is read yet."""
+    """The columns of a table, none of them read yet."""
 
     axis: str
-    """What a row is."""
+    """What a row stands for, such as "item"."""
     n: int
-    """Rows."""
+    """Number of rows."""
     reads: dict[str, Read]
-    """Column -> how some rows of it are read."""
+    """Column -> function that reads the given rows of it."""
     shown: list[str]
-    """The columns that a question which names none is answered with."""
+    """The columns of an answer if the query names none."""
 
 
 def child(root: zarr.Group, path: str) -> zarr.Group:
-    """A group inside another."""
+    """The Zarr group at `path` inside another."""
     node = root[path]
     assert isinstance(node, zarr.Group)
     return node
 
 
 def vectors(group: zarr.Group) -> list[tuple[str, tuple[str, ...]]]:
-    """The one-dimensional arrays of a group and their axes."""
+    """(name, axes) of each one-dimensional array of a group."""
     found = [(name, _dims(array)) for name, array in group.arrays()]
     return [(name, dims) for name, dims in found if len(dims) == 1]
 
@@ -68,9 +69,9 @@ def _reader(array: zarr.Array[Any]) -> Read:
 
 
 def stored(group: zarr.Group, axis: str) -> Columns:
-    """A table whose columns are the arrays of one group."""
+    """A table whose columns are the arrays of one Zarr group. axis: the name of its rows' axis."""
     arrays = dict(group.arrays())
-    # The row's number, then what was swept, then what came of it.
+    # First the row's number, then the swept columns, then results.
     swept = str(attributes(group).get("coordinates", "")).split()
     first = [name for name in [axis, *swept] if name in arrays]
     reads: dict[str, Read] = {}
@@ -88,7 +89,7 @@ def stored(group: zarr.Group, axis: str) -> Columns:
 def _add(
     reads: dict[str, Read], shown: list[str], name: str, read: Read, labels: Sequence[str]
 ) -> None:
-    """A column; where its texts spell out mappings or lists, their fields or elements too."""
+    """Add a column; if all its texts are mappings or lists, add their fields or elements too."""
     reads[name] = read
     parts = [literal(label) for label in labels]
     if parts and all(isinstance(part, dict) for part in parts):
@@ -106,7 +107,7 @@ def _add(
 
 
 def _leaves(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The inner values of nested mappings, by their paths '.a.b'."""
+    """The innermost values of nested mappings, by path, such as '.a.b'."""
     found: dict[str, Any] = {}
     for key, inner in value.items():
         found |= (
@@ -126,14 +127,14 @@ def _elements(parts: list[list[Any]]) -> dict[str, list[Any]]:
 
 
 def _by_label(read: Read, labels: Sequence[str], values: Sequence[Any]) -> Read:
-    """A column that has one value for each text of another."""
+    """A reader of a column derived from a text column: `values[k]` where the text is `labels[k]`."""
     place = {label: k for k, label in enumerate(labels)}
     column = from_values(values)
 
     def at(rows: Rows) -> Column:
         text = read(rows)
         assert isinstance(text, Text)
-        # Every row has one of the labels: the last of text.labels, "", is never met.
+        # Every row has one of `labels`; the 0 for the final "" of text.labels is never used.
         index = np.asarray([place.get(label, 0) for label in text.labels])
         return column[index[text.codes]]
 
@@ -141,7 +142,7 @@ def _by_label(read: Read, labels: Sequence[str], values: Sequence[Any]) -> Read:
 
 
 def _add_list(reads: dict[str, Read], shown: list[str], name: str, read: Read, k: int) -> None:
-    """A column whose rows are lists of k numbers."""
+    """Add a column whose rows are lists of k numbers, and a column for each element."""
     reads[name] = lambda rows: rows_as_text(as_array(read(rows)))
     for j in range(k):
         reads[f"{name}[{j}]"] = lambda rows, j=j: as_array(read(rows))[:, j]  # type: ignore[misc]
@@ -149,7 +150,10 @@ def _add_list(reads: dict[str, Read], shown: list[str], name: str, read: Read, k
 
 
 def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
-    """The table of the reduced values along an axis: the rows of all groups, one after another."""
+    """The table of the reduced values along an axis: the rows of all groups, one after another.
+
+    groups: (number, gathered group). Each row also has its group's number and swept values.
+    """
     parts = []
     for number, group in groups:
         arrays = {name: array for name, array in group.arrays() if _dims(array) == (axis,)}
@@ -173,14 +177,14 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
 def _add_swept(
     reads: dict[str, Read], shown: list[str], key: str, values: list[Any], which: np.ndarray
 ) -> None:
-    """A column of what the groups differ in: one value a group."""
+    """Add a column with one value per group. which: (n,) the index into `values` for each row."""
     column = from_values([str(v) if isinstance(v, list | dict) else v for v in values])
     labels = [label for label in column.labels if label] if isinstance(column, Text) else []
     _add(reads, shown, key, lambda rows: column[which[rows]], labels)
 
 
 def _end_to_end(pieces: list[tuple[int, zarr.Array[Any] | None]]) -> Read:
-    """The arrays of several groups after each other; a group that has none gets NaN or no text."""
+    """A reader of several groups' arrays, concatenated; a group without the array has NaN, or no text."""
 
     def at(rows: Rows) -> Column:
         found = [(n, None if array is None else _reader(array)(ALL)) for n, array in pieces]

@@ -1,7 +1,8 @@
-"""The table `search` of a store: one row for every item and generation (or rung) that it took part in.
+"""The table `search` of a store: one row for each item and each generation (or rung) that it took part in.
 
-item  generation  METRIC  parent  PARAM ...      METRIC at the end of it, what it began with
-item  rung        METRIC
+item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and
+                                                 PARAM as it began
+item  rung        METRIC                         (halving)
 """
 
 from typing import Any
@@ -20,7 +21,10 @@ def search_columns(
     groups: np.ndarray,
     rows: np.ndarray,
 ) -> Columns:
-    """Its columns, group after group. ids, groups, rows: of all computed items."""
+    """The columns of the table `search`, group after group.
+
+    ids, groups, rows: (n,) the id, group and row in its group of every computed item.
+    """
     numbers = np.unique(groups)
     take = lambda g: _of_group(store, search, int(g), ids[groups == g], rows[groups == g])
     parts = [take(g) for g in numbers] or [_of_group(store, search, 0, ids, rows)]
@@ -33,7 +37,7 @@ def _of_group(
     store: Store, search: Halving | Population, group: int, ids: np.ndarray, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
     read = lambda name: np.asarray(store.array(group, name).oindex[rows])
-    # What was left out for its errors has fill values.
+    # Items left out because of an error hold fill values.
     computed = (read("search_advances") > 0)[:, None]
     metric = read("search_metric")
     found: dict[str, Any] = {search.metric: metric}

@@ -1,11 +1,11 @@
-"""The tables of a store, whose columns are read when they are named, and kept.
+"""The tables of a store. A column is read when a query names it, and then kept.
 
-items       one row an item: sweep columns, status, outcome, scalar results
-shards      one row a shard: where and how long it ran
-an axis     one for each axis that leads the kernel's reduced values, named by it (say `fixed_point`),
-            with the rows of all groups
-a reduction one for each of the job's further reductions (jobs.reduce.tables), by its name
-search      one row an item and generation or rung of the job's search     (jobs.query.search_table)
+items       one row per item: sweep columns, status, outcome, scalar results
+shards      one row per shard: where and how long it ran
+AXIS        one table for each leading axis of the kernel's reduced values (say `fixed_point`), with the
+            rows of all groups
+REDUCTION   one table for each of the job's `reductions`, by its name             (jobs.reduce.tables)
+search      one row per item and generation, or rung, of the job's search   (jobs.query.search_table)
 """
 
 import time
@@ -32,17 +32,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BLOCK = 1 << 22
-"""Rows that are looked at together: whole chunks of a column, and no more memory for a longer table."""
+"""Rows that are processed together: whole chunks of a column, and a bound on memory. A longer table is read
+in blocks and not kept."""
 
 FEW = 1000
-"""One row of so many is read without keeping the whole column, at half the time."""
+"""If a question needs less than one row in this many, only those rows are read, in half the time."""
 
 READERS = 8
-"""Columns that are read at a time: two cores decode, or an object store is waited for."""
+"""Columns that are read at a time: enough to decode on two cores, or to wait for an object store."""
 
 
 class Table:
-    """One table. `read` gives some rows of a column, `frame` of several."""
+    """One table. `read` returns some rows of one column, `frame` of several."""
 
     def __init__(self, name: str, columns: Columns) -> None:
         self.name = name
@@ -52,14 +53,17 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """Every column that an expression may name."""
+        """Every column, whether shown by default or not."""
         return list(self._reads)
 
     def read(self, name: str, rows: Rows = ALL) -> Column:
-        """Some rows of a column, by their slice or numbers.
+        """Some rows of a column. rows: a slice, or an array of row numbers.
 
-        A column of a short table is read whole and kept; but the first few rows that are asked of it are
-        read alone, since most columns are only shown, and of most stores one question is asked.
+        A column of a short table is read whole and kept. The exception is a first request for few rows,
+        which reads just those: most columns are only shown, and most stores are asked one question.
+
+        Raises:
+            JobError: there is no such column.
         """
         if name not in self._reads:
             raise JobError(f"unknown column {name!r}{nearest(name, self._reads)}")
@@ -78,14 +82,14 @@ class Table:
         return kept if rows is ALL else kept[rows]
 
     def prefetch(self, names: Iterable[str], rows: Rows = ALL) -> None:
-        """Read columns of a short table side by side, as far as `read` keeps them."""
+        """Read columns of a short table in parallel, so that `read` finds them kept."""
         unread = [name for name in dict.fromkeys(names) if name not in self._kept]
         if self.n <= BLOCK and len(unread) > 1:
             with ThreadPoolExecutor(READERS) as threads:
                 list(threads.map(lambda name: self.read(name, rows), unread))
 
     def pieces(self) -> Iterator[tuple[int, int, Rows]]:
-        """(first row, row after the last, the rows to read) of what is looked at together."""
+        """(first row, row after the last, the rows to read) of each block to process together."""
         if self.n <= BLOCK:
             yield 0, self.n, ALL
             return
@@ -103,7 +107,7 @@ class Table:
 
 
 class View(Mapping[str, Column]):
-    """The columns of some rows of a table, by name, each read when it is asked for."""
+    """Some rows of a table, as a mapping of column names to columns; each is read on access."""
 
     def __init__(self, table: Table, rows: Rows) -> None:
         self._table, self._rows = table, rows
@@ -122,7 +126,7 @@ class View(Mapping[str, Column]):
 
 
 class Tables:
-    """The tables of one store, as they are at the time of asking."""
+    """The tables of one store, as of the last `refresh`."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -131,13 +135,17 @@ class Tables:
         self._root: zarr.Group | None = None
 
     def refresh(self) -> None:
-        """Gather what was committed since the last time, and forget what was read before that."""
+        """Gather shards committed since the last gather; if the tables changed, forget what was read.
+
+        Raises:
+            JobError: the store was never gathered, and this process may not write to it.
+        """
         try:
             require_rows(self.store)
         except Exception as error:
             if not (is_storage_error(error) or isinstance(error, PermissionError)):
                 raise
-            # Someone else's store: what it was gathered to is all there is.
+            # A store that we may not write to: use what its owner gathered.
             if "items" not in self.store.root:
                 raise JobError(
                     f"{self.store.address}: has not been gathered, and cannot be written from here; "
@@ -146,16 +154,19 @@ class Tables:
         stamp = self._written()
         if stamp is None or stamp != self._stamp:
             self._tables.clear()
-            # One read of the consolidated metadata in place of one for each array.
+            # One read of the consolidated metadata instead of one per array.
             self._root = zarr.open_group(zarr.storage.ObjectStore(self.store.objects), mode="r")
             self._stamp = stamp
 
     def is_current(self) -> bool:
-        """Whether nothing has been gathered since `refresh`."""
+        """Whether the tables are still those of the last `refresh`."""
         return self._written() == self._stamp
 
     def _written(self) -> Any:
-        """When the tables were written; None while they are. Gather deletes it first and writes it last."""
+        """A stamp of the last gather, or None while one is going on.
+
+        It is that of the checksum file, which gather deletes first and writes last.
+        """
         try:
             found = obstore.head(self.store.objects, keys.sums("gathered"))
         except FileNotFoundError:
@@ -164,18 +175,18 @@ class Tables:
 
     @property
     def root(self) -> zarr.Group:
-        """The Zarr hierarchy, its metadata read at the last `refresh`."""
+        """The store's Zarr hierarchy, with metadata as of the last `refresh`."""
         assert self._root is not None
         return self._root
 
     def groups(self) -> list[tuple[int, zarr.Group]]:
-        """The groups that something was reduced of."""
+        """(number, gathered group) of each group that was gathered."""
         numbers = range(len(self.store.job.plan.group_sizes))
         paths = {g: f"gathered/{g}" for g in numbers}
         return [(g, child(self.root, path)) for g, path in paths.items() if path in self.root]
 
     def names(self) -> list[str]:
-        """The tables, `items` first."""
+        """Names of the tables, `items` first and `shards` last."""
         kernel = self.store.kernel
         axes = [var.axes[0] for var in kernel.reduced.values() if var.axes]
         for _, group in self.groups():
@@ -186,7 +197,7 @@ class Tables:
         )
 
     def __getitem__(self, name: str) -> Table:
-        """One table; JobError, with the nearest name, where there is none so called."""
+        """One table; JobError, naming the nearest, if there is no table of that name."""
         if name not in self._tables:
             if name in ("items", "shards"):
                 found = stored(child(self.root, name), name.removesuffix("s"))
@@ -212,10 +223,14 @@ ATTEMPTS, WAIT_S = 20, 0.25
 
 
 def ask[T](store: Store, question: Callable[[Tables], T]) -> T:
-    """The answer of the store's tables, up to date; what is read of them is kept as long as it is open.
+    """question(tables), asked of the store's tables after a refresh.
 
-    Another process may gather meanwhile, and a chunk that it has just deleted reads as fill values: an
-    answer counts only if the tables are the same after it.
+    Columns that were read are kept as long as the store is open. If another process gathers meanwhile, a
+    chunk that it has just deleted reads as fill values; so an answer counts only if the tables are still
+    the same afterwards, and the question is asked again otherwise.
+
+    Raises:
+        JobError: the tables kept changing.
     """
     tables = _OPENED.setdefault(store, Tables(store))
     for _ in range(ATTEMPTS):

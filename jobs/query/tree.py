@@ -1,4 +1,4 @@
-"""An opened store: xarray's tree of its groups, and the questions that can be asked of it."""
+"""An opened store: an xarray tree of its groups, with methods to query it."""
 
 import re
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 class StoreTree(xr.DataTree):
     """The DataTree of a store, with /results/0 ..., /gathered/0 ..., /items and /shards; all of it lazy.
 
-    It is an xarray DataTree and goes wherever one does; the methods below are the store's own. (They are
-    methods rather than an accessor because they need the store, not the arrays alone: what is derived
-    from the tree, by `isel` say, is a tree without them.) Without ctd, `xr.open_datatree(path,
-    engine="zarr")` opens the same tree, but for results that share an array (jobs.plan.packing).
+    It can be used like any xarray DataTree; the methods below are added. They are not an accessor, because
+    they need the store and not only the arrays: they fail on a tree derived from this one, say by `isel`.
+    Without ctd, `xr.open_datatree(path, engine="zarr")` opens the same tree, except that packed results
+    are not taken apart (jobs.plan.packing).
 
     >>> store = jobs.open_store("points.zarr")
-    >>> store["results/0"].q                                # one value a candidate
-    >>> store.query(where="q < 1e-10", sort="q", limit=20)  # the words of ctd query
+    >>> store["results/0"].q                                # one value per candidate
+    >>> store.query(where="q < 1e-10", sort="q", limit=20)  # same arguments as ctd query
     >>> store.select("q < 1e-10 and distance < 1")          # the matching items with all their results
     >>> store.weights(3)                                    # dict name -> jax array
     """
@@ -53,7 +53,7 @@ class StoreTree(xr.DataTree):
 
     @property
     def store(self) -> Store:
-        """The store itself: job, plan, what is committed."""
+        """The store itself (job, plan, what is committed); JobError on a derived tree."""
         try:
             return self._store
         except AttributeError:
@@ -72,7 +72,7 @@ class StoreTree(xr.DataTree):
         group_by: str | Sequence[str] = (),
         agg: str | None = None,
     ) -> pd.DataFrame:
-        """The rows of a table that satisfy `where`; see jobs.query.query.query."""
+        """The rows of a table that satisfy `where`; see jobs.query.query.query (`table` is its `source`)."""
         return query(
             self.store,
             source=table, where=where, sort=sort, limit=limit,
@@ -80,16 +80,16 @@ class StoreTree(xr.DataTree):
         )  # fmt: skip
 
     def table(self, name: str = "items") -> pd.DataFrame:
-        """A table with all its rows: items, shards, or an axis of the reduction."""
+        """All rows of one table (jobs.query.tables), with the columns that are shown by default."""
         return table(self.store, name)
 
     def select(
         self, where: str, *, sort: str | None = None, limit: int | None = None
     ) -> xr.DataTree:
-        """The items that satisfy `where` with all their results, nothing of which is read yet.
+        """The items that satisfy `where`, with all their results, as a lazy tree.
 
-        /items has the items in the order of `sort`; /results/G those of group G, in that order too.
-        Groups without a matching item are left out.
+        /items has the matching items in the order of `sort`; /results/G has those of group G, in the same
+        order. Groups without a matching item are left out.
         """
         test = Expression(where)
 
@@ -109,26 +109,31 @@ class StoreTree(xr.DataTree):
     def weights(self, item: int) -> "dict[str, jax.Array]":
         """The trained model of an item: name -> array, as the functions of `ctd.cells` take it.
 
-        JobError where the store has no such item, it is not computed yet, or no model is stored.
+        Raises:
+            JobError: there is no such item, it is not computed yet, or no model is stored.
         """
         import jax
 
         arrays = item_arrays(self.store, item)
-        with jax.enable_x64(True):  # without it a float64 network would be rounded
+        with jax.enable_x64(True):  # else a float64 network would be rounded
             return {name: jax.numpy.asarray(value) for name, value in arrays.items()}
 
     def sql(self, text: str) -> pd.DataFrame:
-        """The answer to a SQL query over the tables `items`, `shards` and those of the reduction.
+        """The answer to a SQL query over the store's tables.
 
-        Needs DuckDB, `pip install 'ctd[sql]'`. The query sees these tables and nothing else: no files,
-        no network. A column with a dot or bracket in its name stands in double quotes.
+        The query can read these tables and nothing else: no files, no network. Put a column name with a
+        dot or bracket in double quotes.
+
+        Raises:
+            JobError: DuckDB is not installed (`pip install 'ctd[sql]'`), or the query fails or returns
+                nothing.
         """
         try:
             import duckdb
         except ImportError:
             raise JobError("SQL needs DuckDB; pip install 'ctd[sql]', or use .query()") from None
         frames = ask(self.store, lambda tables: _frames(tables, text))
-        # Without access to what is outside it sees no variables of Python either.
+        # This setting also keeps the query from reading Python variables.
         with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
             for name, frame in frames.items():
                 connection.register(name, frame)
@@ -142,7 +147,7 @@ class StoreTree(xr.DataTree):
 
 
 def _frames(tables: Tables, text: str) -> dict[str, pd.DataFrame]:
-    """The tables that a SQL text names, with the columns that it names; all of them where it has a *."""
+    """The tables that a SQL text names, with the columns that it names; with all columns if it has a *."""
     frames = {}
     for name in tables.names():
         if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE):
@@ -157,5 +162,5 @@ def _zarr(store: Store) -> Any:
 
 
 def _open(store: Store, group: str) -> xr.Dataset:
-    """One group as it is now; the tree may have been opened before the last gather."""
+    """One group as it is now, since the tree may have been opened before the last gather."""
     return xr.open_dataset(_zarr(store), engine="zarr", group=group, consolidated=False)

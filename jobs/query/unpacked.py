@@ -1,4 +1,4 @@
-"""Packed results as xarray variables of their own, whose rows are read when they are asked for."""
+"""Turn packed results into separate, lazy xarray variables."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jobs.store.store import Store
 
 
 class _Lazy(BackendArray):
-    """A packed result behind xarray's lazy indexing. Nothing is opened before it is read."""
+    """One packed result as a backend array for xarray's lazy indexing. Opens nothing before it is read."""
 
     def __init__(
         self, store: Store, group: int, name: str, shape: tuple[int, ...], dtype: Any
@@ -27,7 +27,7 @@ class _Lazy(BackendArray):
 
 
 def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
-    """The dataset of results/G with its packed results in place of the packs."""
+    """The dataset of results/G, with each pack replaced by the results in it."""
     places = places_of(dataset.attrs)
     if not places:
         return dataset
@@ -38,7 +38,7 @@ def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
         attrs = {key: value for key, value in about.items() if key not in ("at", "shape")}
         shape = (dataset.sizes["item"], *where.shape)
         lazy: Any = _Lazy(store, group, name, shape, dataset.variables[where.pack].dtype)
-        # As xarray wraps what it opens itself: kept once it is read, and a copy once it is written to.
+        # Wrapped the way xarray wraps what it opens: cached once read, copied before it is written to.
         data: Any = indexing.LazilyIndexedArray(lazy)
         data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(data))
         found[name] = xr.Variable(axes, data, attrs)

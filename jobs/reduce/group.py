@@ -1,7 +1,8 @@
-"""One group's reduction: the kernel's `reduce` over its committed rows, which makes gathered/G.
+"""Reduce one group: the kernel's `reduce` over its committed rows makes gathered/G.
 
-A task of its own: any worker can do it, again and again, and it reads no other group. What it was made
-from is sealed in run/sums/gathered/G.json, written last: without that nothing in gathered/G counts.
+This is a task of its own: any worker can do it, again and again, and it reads no other group. The seal
+run/sums/gathered/G.json says what it was made from and is written last; without it, nothing in gathered/G
+counts.
 """
 
 import contextlib
@@ -28,11 +29,14 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 BLOCK_BYTES = 4 << 20
-"""Rows that are read at a time, before selection, in bytes."""
+"""Bytes of the rows that are read at a time, before selection."""
 
 
 class GroupResults(Mapping[str, np.ndarray]):
-    """The chosen rows of a group's results: each array is read when it is asked for, or in `blocks`."""
+    """The chosen rows of a group's results; each array is read when it is asked for, or in `blocks`.
+
+    rows: (rows of the group,) bool.
+    """
 
     def __init__(self, store: Store, group: int, rows: np.ndarray, names: list[str]) -> None:
         self._store, self._group, self._rows, self._names = store, group, rows, names
@@ -50,7 +54,7 @@ class GroupResults(Mapping[str, np.ndarray]):
         return len(self._names)
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        """Some rows of these results at a time; the next ones are read while these are used."""
+        """Yield some rows of these arrays at a time; the next ones are read while these are used."""
         spans = self._spans(names)
         with ThreadPoolExecutor(1, "read-ahead") as thread:
             due: Future[dict[str, np.ndarray]] | None = None
@@ -63,7 +67,8 @@ class GroupResults(Mapping[str, np.ndarray]):
                 yield due.result()
 
     def _spans(self, names: Sequence[str]) -> list[tuple[int, int]]:
-        """(first row, row after the last) of each block: whole stored objects, if these are not larger."""
+        """Return (first row, row after the last) of each block: whole shards, or stored objects if shards are
+        too large."""
         arrays = [self._store.array(self._group, name) for name in names]
         widths = [int(np.prod(a.shape[1:], dtype=int)) * a.dtype.itemsize for a in arrays]
         row = max(1, sum(widths))
@@ -84,7 +89,7 @@ class GroupResults(Mapping[str, np.ndarray]):
 
 
 def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
-    """Which of a group's n rows lie in the shards of these markers."""
+    """Return (n,) bool: which of a group's n rows lie in the shards of these markers."""
     rows = np.zeros(n, bool)
     for marker in markers:
         rows[marker.shard.start : marker.shard.stop] = True
@@ -92,7 +97,7 @@ def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
 
 
 def committed_rows(store: Store) -> list[np.ndarray]:
-    """For every group, which of its rows lie in committed shards."""
+    """Return, for every group, (rows,) bool: which of its rows lie in committed shards."""
     rows = [np.zeros(n, bool) for n in store.job.plan.group_sizes]
     done = store.done()
     for shard in store.job.plan.shards():
@@ -102,14 +107,16 @@ def committed_rows(store: Store) -> list[np.ndarray]:
 
 
 def group_params(store: Store, group: int) -> Params:
-    """The parameters that the items of a group share, file names resolved."""
+    """Return the parameters that the items of a group share, file names resolved."""
     content = attributes(store.results(group))["params"]
     return with_files(store.kernel.Params.model_validate(content), store.job.base)
 
 
 class Columns(Mapping[str, Any]):
-    """The ids and swept columns of n items, as `listed` has them; a traced field that is not swept answers
-    too, from `params`, but is not listed."""
+    """The ids and swept columns of n items, as `listed` has them.
+
+    A traced field that is not swept answers too, from `params`, but is not listed.
+    """
 
     def __init__(self, listed: Mapping[str, Any], params: Mapping[str, Any], n: int) -> None:
         self._listed, self._params, self._n = listed, params, n
@@ -130,18 +137,18 @@ class Columns(Mapping[str, Any]):
 
 
 def column_names(store: Store, group: int) -> list[str]:
-    """The ids and what was swept."""
+    """Return the names of the columns of ids and of what was swept."""
     return ["item", *str(attributes(store.results(group))["coordinates"]).split()]
 
 
 def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
-    """What the committed rows were made from."""
+    """Return the ids and swept columns of the chosen rows. rows: (rows of the group,) bool."""
     listed = GroupResults(store, group, rows, column_names(store, group))
     return Columns(listed, attributes(store.results(group))["params"], int(rows.sum()))
 
 
 def made_from(store: Store, markers: Sequence[Marker]) -> str:
-    """A digest of all that a reduction of these shards depends on: their bytes, settings, program."""
+    """Return a digest of all that a reduction of these shards depends on: their bytes, settings, program."""
     options = options_of(store.job.spec, store.kernel).model_dump(mode="json")
     shards = [[m.shard.number, m.without, m.sha256] for m in markers]
     content = {"shards": shards, "options": options, "program": program_of(store.kernel)}
@@ -149,7 +156,7 @@ def made_from(store: Store, markers: Sequence[Marker]) -> str:
 
 
 def program_of(kernel: Kernel) -> str:
-    """A digest of the source of the kernel's package, or of its module: a changed `reduce` is a new one."""
+    """Return a digest of the source of the package, or module, that `reduce` is in: an edited one is a new program."""
     module = sys.modules.get(getattr(kernel.reduce, "__module__", ""))
     path = Path(getattr(module, "__file__", None) or "")
     files = sorted(path.parent.glob("*.py")) if getattr(module, "__package__", "") else [path]
@@ -161,19 +168,22 @@ def program_of(kernel: Kernel) -> str:
 
 
 def is_reduced(store: Store, group: int, digest: str) -> bool:
-    """Whether gathered/G is there and made from what `digest` stands for."""
+    """Return whether gathered/G is there and was made from what `digest` stands for."""
     seal = unseal(objects.read(store.objects, keys.sums(f"gathered/{group}")))
     there = objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
     return seal is not None and seal["made_from"] == digest and there
 
 
 def reduce_group(store: Store, group: int) -> None:
-    """Make gathered/G from the shards of the group that are committed now."""
+    """Make gathered/G from the committed shards of the group; remove it if none of their rows has results.
+
+    Raises what the kernel's `reduce` raises.
+    """
     kernel = store.kernel
     assert kernel.reduce is not None
     markers = store.markers(group)
     rows = rows_of(store.job.plan.group_sizes[group], markers)
-    # An item that failed with an error has no results: a reduction would meet fill values.
+    # An item that failed with an error has no results: a reduction would read fill values.
     rows[[row for marker in markers for row in marker.without]] = False
     seal, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
     objects.delete(store.objects, seal)
@@ -209,7 +219,7 @@ def reduce_group(store: Store, group: int) -> None:
 
 
 def _on_cpu() -> Any:
-    """Reductions come to the same bits wherever they run; where JAX has no CPU, as it is set."""
+    """Reduce on the CPU, so that the bits are the same everywhere; on JAX's own choice if it has no CPU."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:

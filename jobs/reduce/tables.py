@@ -1,4 +1,4 @@
-"""Tables over all items, as the reductions of a job file ask for them (jobs.spec.reductions)."""
+"""Tables over all items, as a job file's reductions ask for them (jobs.spec.reductions)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import singledispatch
@@ -21,12 +21,12 @@ class Items(NamedTuple):
     columns: Mapping[str, np.ndarray]
     """Every column, read when it is asked for; texts are codes."""
     labels: Mapping[str, Sequence[str]]
-    """Column of codes -> what each of them, from 0 on, means."""
+    """Column of codes -> the text of each code, from 0 on."""
     swept: Sequence[str]
     """The columns that were swept."""
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Some rows of a column, codes as their texts."""
+        """Return some rows of a column, with texts in place of codes."""
         values = self.columns[name][rows]
         return np.asarray(self.labels[name])[values] if name in self.labels else values
 
@@ -44,7 +44,10 @@ Table = dict[str, Column]
 
 @singledispatch
 def make(asked: object, items: Items) -> Table:
-    """The table of one reduction. Raises JobError where a column is not one number an item."""
+    """Return the table of one reduction.
+
+    Raises JobError if a column is not one number an item.
+    """
     raise TypeError(f"{type(asked).__name__} is no reduction")
 
 
@@ -95,7 +98,7 @@ def _seeds(asked: Seeds, items: Items) -> Table:
 
 @make.register
 def _counts(asked: Counts, items: Items) -> Table:
-    """One row for each combination that occurs: status, outcome, count, share."""
+    """One row for each combination that occurs: the columns asked for, status, outcome, count, share."""
     names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
     names = list(dict.fromkeys(names))
     first, which = combinations([items.columns[name] for name in names], _n(items))
@@ -115,7 +118,7 @@ def _histogram(asked: Histogram, items: Items) -> Table:
     low, high = asked.range or (
         (values.min(), values.max()) if len(values) else (0.1, 1.0) if asked.log else (0.0, 1.0)
     )
-    if low == high:  # as NumPy does: a width, so that there are bins
+    if low == high:  # widened, as NumPy does, so that there are bins
         low, high = (low / 2, high * 2) if asked.log else (low - 0.5, high + 0.5)
     space = np.geomspace if asked.log else np.linspace
     edges = space(low, high, asked.bins + 1)
@@ -133,7 +136,7 @@ def _n(items: Items) -> int:
 
 
 def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(values, rows) of the items that are done and have a finite value."""
+    """Return (values, rows) of the items that are done and have a finite value."""
     values = items.columns[name]
     if name in items.labels or values.dtype.kind not in "iufb" or values.ndim != 1:
         raise JobError(f"gather: reductions: {name!r} is not one number an item")
@@ -143,7 +146,7 @@ def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(which settings, (setting, sample) their values), settings of equally many values at a time.
+    """Yield (settings, (setting, sample) their values), for settings with equally many values at a time.
 
     values: those of the first setting, then those of the second ...; count: how many each has.
     """
@@ -154,10 +157,10 @@ def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def bootstrap_means(samples: np.ndarray, n_resamples: int, confidence: float) -> np.ndarray:
-    """(k, 2) percentile intervals of the means of k samples (Efron & Tibshirani 1993, ch. 13).
+    """Return (k, 2) percentile intervals of the means of k samples (Efron & Tibshirani 1993, ch. 13).
 
-    A resample of n values is how often each of them is drawn, a multinomial count: the means of all
-    resamples of all samples are one matrix product. The samples share their draws.
+    samples: (k, n). A resample of n values is a multinomial count, how often each of them is drawn, so the
+    means of all resamples of all samples are one matrix product. The samples share their draws.
     """
     size = samples.shape[1]
     rng = np.random.default_rng(size)

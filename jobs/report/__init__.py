@@ -1,1 +1,1 @@
-"""What people look at: pages, figures, summaries."""
+"""Show a store to people: summaries, history, figures, the HTML page."""

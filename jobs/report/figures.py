@@ -1,4 +1,4 @@
-"""The kernel's own picture of a gathered group, as a PNG."""
+"""Save the kernel's figure of a gathered group as a PNG."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jobs.store.store import Store
 
 
 def save_figure(store: Store, group: int, path: Path) -> bool:
-    """Draw a group to `path`; False where the kernel draws nothing, or nothing was gathered."""
+    """Draw a group to `path`; return False if the kernel has no figure or the group was not gathered."""
     kernel = store.kernel
     if kernel.figure is None or f"gathered/{group}" not in store.root:
         return False
@@ -36,7 +36,7 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
 
 
 def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
-    """What the reduction of a group came to, codes as texts; empty where it was not gathered."""
+    """The reduced values of a group, codes turned into texts; empty if it was not gathered."""
     name = f"gathered/{group}"
     if name not in store.root:
         return {}
@@ -46,7 +46,7 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
 
 
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
-    """stem.png for one group, stem-0.png ... for several; at most `limit` of them."""
+    """Save stem.png for one group, or stem-0.png ... for the first `limit` of several; return the paths."""
     n = len(store.job.plan.group_sizes)
     paths = []
     for group in range(min(n, limit)):

@@ -1,8 +1,8 @@
-"""What happened in the runs of a store, in order, as `ctd logs` shows it."""
+"""What happened in the runs of a store, in order of time, as `ctd logs` shows it."""
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.errors import JobError
 from jobs.run.partition import drivers
@@ -12,15 +12,15 @@ from jobs.store.events import read_events, unended
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
-if TYPE_CHECKING:
-    pass
-
 
 def history(
     store: Store, shard: int | None = None, item: int | None = None
 ) -> list[dict[str, Any]]:
-    """The events of all runs in order, or of one shard, or of the shard of one item with the item's
-    own failure; JobError where there is no such shard or item."""
+    """The events of all runs, or of one shard, or of one item's shard and of the item itself, by time.
+
+    Raises:
+        JobError: the store has no such shard or item.
+    """
     plan = store.job.plan
     if item is not None:
         shard = shard_of(store, item)
@@ -40,7 +40,7 @@ def history(
 
 
 def _committed(marker: Marker) -> dict[str, Any]:
-    """What the marker of a shard says, as an event."""
+    """A "committed" event, made from the marker of a shard."""
     kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
     at = {"time": marker.ended, "event": "committed", "shard": marker.shard.number}
     said = {name: getattr(marker, name) for name in kept}
@@ -48,7 +48,8 @@ def _committed(marker: Marker) -> dict[str, Any]:
 
 
 def _with_killed(store: Store) -> list[dict[str, Any]]:
-    """All events, what was committed without one (yet), and of a driver that was killed the last sign of life."""
+    """All events, with two kinds added: "committed" for shards without a "done" event (their driver died, or has
+    not written it yet), and "killed" at the last sign of life of a driver that died."""
     events = read_events(store)
     told = {event["shard"] for event in events if event["event"] == "done"}
     events += [
@@ -73,7 +74,7 @@ def _with_killed(store: Store) -> list[dict[str, Any]]:
 
 
 def history_lines(events: list[dict[str, Any]]) -> list[str]:
-    """Events as text: a line each, and under it the trace if it has one."""
+    """Events as lines of text, one for each event, followed by its traceback if it has one."""
     lines = []
     for event in events:
         rest = {
@@ -88,10 +89,10 @@ def history_lines(events: list[dict[str, Any]]) -> list[str]:
 
 
 def shard_of(store: Store, item: int) -> int:
-    """The shard that computes an item; JobError where the store has no such item."""
+    """Number of the shard that computes an item; JobError if the store has no such item."""
     for shard in store.job.plan.shards():
         ids = store.rows(shard.group, "item", shard.start, shard.stop)
-        if ids[0] <= item <= ids[-1] and item in ids:  # ids rise inside a group
+        if ids[0] <= item <= ids[-1] and item in ids:  # ids ascend within a group
             return shard.number
     n = sum(store.job.plan.group_sizes)
     raise JobError(f"--item {item}: the store has the items 0 to {n - 1}")

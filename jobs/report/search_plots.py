@@ -1,4 +1,4 @@
-"""What a report shows of a search: who descended from whom, and where the parameters went."""
+"""Plots of a search for the report: metrics by rung; or descent and parameters by generation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from jobs.spec.search import Halving, Population
 from jobs.spec.sweep import Loguniform
 
 N_ITEMS = 100
-"""Items that are drawn."""
+"""Most items that are drawn."""
 N_PARAMS = 6
-"""Searched parameters that are drawn."""
+"""Most searched parameters that are drawn."""
 
 
 def search_plots(
     search: Halving | Population, items: np.ndarray, results: Mapping[str, Any]
 ) -> list[Plot]:
-    """Pictures of some items of one group. items: (n,) ids; results: name -> rows, as they are stored."""
+    """Plots of the search in one group. items: (n,) ids; results: name -> n rows, as stored."""
     metric = np.asarray(results["search_metric"][:], float)
     if isinstance(search, Halving):
         return [_rungs(search, items, metric, results)]
@@ -28,7 +28,7 @@ def search_plots(
 def _rungs(
     search: Halving, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
 ) -> Plot:
-    """The metric of every item at the rungs that it came to, and at its end."""
+    """Plot the metric of items at each rung that they reached, and at their end."""
     take = lambda name: np.asarray(results[name][:], float)
     survived = take("search_rung")
     some = _evenly(np.argsort(-survived, kind="stable"))
@@ -55,7 +55,7 @@ def _rungs(
 def _lineages(
     search: Population, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
 ) -> list[Plot]:
-    """Metric and parameters of all members by generation; a line joins a member to whom it went on from."""
+    """Plot the metric and the searched parameters by generation; a line joins each member to its parent."""
     parents = rows_of_items(np.asarray(results["search_parent"][:]), items)
     final = np.asarray(results[search.metric][:], float) * (1 if search.mode == "min" else -1)
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
@@ -85,15 +85,17 @@ def _lineages(
 
 
 def rows_of_items(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Which row each item id is, -1 for one that is not among the items."""
+    """The row of each item id, or -1 if it is not among `items`."""
     order = np.argsort(items, kind="stable")
     place = order[np.searchsorted(items[order], ids).clip(0, len(items) - 1)]
     return np.where(items[place] == ids, place, -1)
 
 
 def descent(parents: np.ndarray, row: int) -> np.ndarray:
-    """(generation,) the row that the member of a row descends from, in each generation; -1 where it
-    made none. parents: (row, generation), as rows, -1 where unknown or not made."""
+    """(generation,) the row of a member's ancestor in each generation; -1 if there is none.
+
+    parents: (row, generation) the row of each member's parent, -1 if unknown or the generation was not made.
+    """
     found = np.full(parents.shape[1], -1)
     for generation in reversed(range(len(found))):
         if row >= 0 and (parents[row, generation] >= 0 or (found >= 0).any()):
@@ -105,7 +107,7 @@ def descent(parents: np.ndarray, row: int) -> np.ndarray:
 def _segments(
     parents: np.ndarray, values: np.ndarray, items: np.ndarray, some: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(x, y) of a line from each member's parent to it, for every generation but the first."""
+    """(x, y, texts) of a line from parent to member, for every generation but the first."""
     row, generation = np.nonzero(parents[some, 1:] >= 0)
     row, generation = some[row], generation + 1
     parent = parents[row, generation]

@@ -1,4 +1,4 @@
-"""What a kernel takes and makes: a first job file for it, and the tables of its store."""
+"""Describe a kernel: a first job file for it, and what its store will hold."""
 
 import json
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def contents(kernel: Kernel) -> "dict[str, pd.DataFrame]":
-    """Title -> table: what a store of this kernel holds, and how its items end."""
+    """Title -> table: the results and reduced values in a store of this kernel, and its outcomes."""
     import pandas as pd
 
     rows = lambda names, lead: pd.DataFrame(
@@ -29,7 +29,7 @@ def contents(kernel: Kernel) -> "dict[str, pd.DataFrame]":
 
 
 def starter(name: str, kernel: Kernel) -> str:
-    """A commented job file for a kernel: every field with its default, kind and meaning."""
+    """A job file for a kernel, with every field commented: its default, kind and meaning."""
     lines = [
         f"# A job for kernel {name}. Run it: ctd run FILE.yaml",
         f"kernel: {name}",
@@ -62,7 +62,7 @@ def starter(name: str, kernel: Kernel) -> str:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The texts that a field takes, where it takes only some."""
+    """The values that a field may have, if its type is a Literal; else an empty list."""
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]
     return list(dict.fromkeys(c for part in get_args(annotation) for c in _choices(part)))

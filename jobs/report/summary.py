@@ -1,4 +1,4 @@
-"""A job in numbers: its plan, and how far it is."""
+"""A job in numbers: its plan, and its progress."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFrame, dict[str, Any]]":
-    """(one row a group, totals). The time is from the shards of the store at `address`, if any."""
+    """(one row per group, totals of the plan).
+
+    The estimated time comes from the committed shards of the store at `address`; without any it is None.
+    """
     import pandas as pd
 
     rows = []
@@ -65,7 +68,7 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFram
 
 
 def measured_seconds_per_item(address: str) -> float | None:
-    """Worker seconds an item, over the committed shards of a store; None where there are none."""
+    """Worker seconds per item, over the committed shards of a store; None if there are none."""
     if not Store.exists(address):
         return None
     markers = Store.open(address).markers()
@@ -74,7 +77,7 @@ def measured_seconds_per_item(address: str) -> float | None:
 
 
 def state(store: Store) -> dict[str, Any]:
-    """How far a job is: counts, outcomes, hosts, times, the errors of its last run."""
+    """The progress of a job: counts, outcomes, hosts, times, and the latest errors that still matter."""
     plan, markers = store.job.plan, store.markers()
     outcomes: dict[str, int] = {}
     for marker in markers:
@@ -117,7 +120,7 @@ def state(store: Store) -> dict[str, Any]:
 
 
 def _why_stopped(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why the last run is over, where it was before its end; no driver is at work."""
+    """Why the last run ended early, or None; call it only while no driver is at work."""
     runs = [e for e in events if e["event"] == "run"]
     if (lost := unended(events)) and lost[-1] == runs[-1]:
         return f"its driver, process {lost[-1]['pid']} on {lost[-1]['host']}, was killed"

@@ -1,1 +1,1 @@
-"""Executing the shards of a store."""
+"""Run the shards of a store."""

@@ -1,17 +1,16 @@
-"""Which rows of a shard fail by themselves: halves of it are tried until they are found."""
+"""Find the rows of a shard that fail by themselves, by trying halves of it."""
 
 from collections.abc import Sequence
 
 
 class Search:
-    """Binary search for the rows of a shard that fail by themselves; every one is seen to fail alone.
+    """Binary search for the rows of a shard that fail by themselves; each is seen to fail alone.
 
-    A range that fails is cut in two. Where the first half passes, the second is taken to fail and is cut
-    without being probed, so that one failing row among n takes about log2(n) probes. A single row must
-    fail `confirm` times in a row: workers also die for reasons that are not theirs, or only after they
-    have reported.
+    A range that fails is cut in two. If the first half passes, the second is taken to fail and is cut without a
+    probe, so one failing row among n takes about log2(n) probes. A single row must fail `confirm` times in a
+    row: workers also die for other reasons, or only after they have reported.
 
-    rows: those in question, rising; the probes' ranges may hold others between them.
+    rows: the rows in question, rising; a probe's range may hold others between them.
     """
 
     def __init__(self, rows: Sequence[int], confirm: int) -> None:
@@ -24,13 +23,13 @@ class Search:
 
     @property
     def probe(self) -> tuple[int, int] | None:
-        """The range of rows to compute next; None once the search is over."""
+        """(first row, row after the last) of the next probe; None once the search is over."""
         if self._part is None:
             return None
         return self._rows[self._part[0]], self._rows[self._part[1] - 1] + 1
 
     def passed(self) -> None:
-        """The probe was computed."""
+        """Note that the probe was computed."""
         self._misses = 0
         if self._is_first_half and self._waiting[-1][1] - self._waiting[-1][0] > 1:
             self._halve(*self._waiting.pop())
@@ -38,7 +37,7 @@ class Search:
             self._go_on()
 
     def failed(self) -> bool:
-        """The probe failed; whether that found a row, the last of `found`."""
+        """Note that the probe failed; return whether that added a row to `found`."""
         assert self._part is not None
         start, stop = self._part
         if stop - start > 1:

@@ -1,14 +1,14 @@
-"""The driver's side of meetings: who has come to the end of a lap, and what follows once all have.
+"""The driver's side of meetings: which shards wait at the end of a lap, and what follows once all do.
 
-    all wait            they are called, and find there what they need to decide
-    called in vain      something that was left is damaged: the population starts over
-    one is computed     after the others were committed (`ctd resume --failed`, `ctd check --repair`): it
-    again               starts over too
-    what is compared    an item was found to fail, or memory forced a smaller microbatch: those that wait,
-    has changed         and those that are committed, start over
+    all wait            they are called, and find at the meeting what they need to decide
+    called in vain      an arrival is damaged: the population starts over
+    one is computed     after the others were committed (`ctd resume --failed`, `ctd check --repair`):
+    again               the population starts over
+    what is compared    an item was found to fail, or memory forced a smaller microbatch: the shards that
+    has changed         wait and those that are committed start over
 
-A shard that waits keeps no worker, and all shards of a population are one driver's (jobs.run.partition), so that
-nobody waits for what cannot come.
+A waiting shard holds no worker. One driver has all shards of a population (jobs.run.partition), so no shard
+waits for one that cannot come.
 """
 
 import hashlib
@@ -29,22 +29,22 @@ from jobs.store.store import Store
 
 
 class Called(NamedTuple):
-    """Shards that are to go on from where they waited, or to start over."""
+    """Shards that go on from where they waited, or start over."""
 
     tasks: list[Task]
     start_over: bool = False
     undone: Set[int] = frozenset()
-    """Those of them that are committed."""
+    """Numbers of those that are committed, and must be uncommitted first."""
     clear: bool = False
-    """Whether what they left is removed."""
+    """Whether to remove the arrivals and checkpoints of the population."""
 
 
 Done = Mapping[int, str | None]
-"""Committed shard -> the folder of the meetings that it took part in."""
+"""Committed shard -> the folder of the meetings it took part in; None if it met no others."""
 
 
 class Barrier:
-    """Those populations (or brackets) of one run that lie in several shards."""
+    """The populations (or brackets) of a run that span several shards."""
 
     def __init__(self, store: Store, failures: Failures) -> None:
         self._store, self._failures = store, failures
@@ -52,14 +52,18 @@ class Barrier:
         self._shards = {s.number: s for s in store.job.plan.shards()} if self._populations else {}
         self._waiting: dict[int, tuple[Task, int]] = {}
         self._met: dict[int, tuple[Meeting | None, int]] = {}
-        """First shard of a population -> the last meeting from which it was called, and its lap."""
+        """First shard of a population -> the meeting and lap of its last call."""
 
     def population(self, number: int) -> tuple[int, ...]:
-        """All shards of a shard's population; none where it has no others."""
+        """Return all shards of a shard's population, itself included; none if it has no others."""
         return self._populations.get(number, ())
 
     def meeting(self, shard: Shard) -> Meeting | None:
-        """What a shard meets, as far as is known of items that fail and of memory that runs out."""
+        """Return the meeting that a shard takes part in; None if its population has no other shards.
+
+        The meeting changes with the items known to fail and the microbatch that memory forced. Raises what the
+        storage raises.
+        """
         if not (shards := self.population(shard.number)):
             return None
         failing = {k: rows for k in shards if (rows := self._failing(k))}
@@ -69,7 +73,7 @@ class Barrier:
         return Meeting(f"{self._folder(shards)}/{key}", members)
 
     def left(self) -> set[int]:
-        """Shards that have left something at a meeting."""
+        """Return the shards that have left an arrival."""
         if not self._populations:
             return set()
         return {
@@ -77,26 +81,29 @@ class Barrier:
         }
 
     def clear(self, number: int) -> None:
-        """Remove all that a shard and those that it is compared with have left."""
+        """Remove the arrivals and checkpoints of a shard's population."""
         shards = self.population(number)
         objects.delete_all(self._store.objects, self._folder(shards))
         for k in shards:
             clear(self._store, self._shards[k])
 
     def wait(self, task: Task, lap: int) -> None:
-        """A shard has come to the end of a lap."""
+        """Note that a shard waits at the end of `lap`."""
         self._waiting[task.shard.number] = task, lap
 
     def drop(self, which: Callable[[Shard], bool]) -> list[Task]:
-        """Take out the waiting shards that are meant."""
+        """Remove the waiting shards that `which` selects; return their tasks."""
         out = [task for task, _ in self._waiting.values() if which(task.shard)]
         for task in out:
             del self._waiting[task.shard.number]
         return out
 
     def call(self, number: int, done: Done) -> Called | None:
-        """Who of a shard's population is to go on, after something has become of one of them. Whoever
-        does as it says drops them."""
+        """Return the shards to resume or restart after one of them changed state; None if nothing follows.
+
+        number: the shard that changed. done: all committed shards. The caller must `drop` the shards that it
+        queues. Raises what the storage raises.
+        """
         shards = self.population(number)
         if not shards or done.keys() >= set(shards):
             return None
@@ -110,7 +117,7 @@ class Barrier:
         missing = {k for k in now.shards if k not in waiting}
         if not waiting or not done.keys() >= missing:
             return None
-        # A shard that is a lap behind is called first: the others may have found all there, and gone on.
+        # Shards that are a lap behind are called first: the others may have met there and gone on.
         lap = min(lap for _, lap in waiting.values())
         met = now, lap
         if not missing and self._met.get(shards[0]) != met:

@@ -1,6 +1,6 @@
-"""One run over a store: hand shards out, book what becomes of them, try again, stop in order.
+"""One run over a store: hand out shards, book their reports, try again, stop in order.
 
-The executor says where a shard runs; everything else about a run is here, once, for all executors.
+The executor decides where a shard runs. Everything else about a run is here, once for all executors.
 """
 
 import os
@@ -26,11 +26,14 @@ from jobs.store.provenance import said
 from jobs.store.store import Store
 
 IDLE_S = 60.0
-"""Workers that import JAX beside each other take half a minute to start."""
+"""Seconds without a ready worker before the listener is told; workers that import JAX together take 30 s to start."""
 
 
 class Driver:
-    """One run over one store."""
+    """One run over one store.
+
+    part: run only the shards of this part; None: all.
+    """
 
     def __init__(
         self,
@@ -48,9 +51,9 @@ class Driver:
         self.running: dict[int, Task] = {}
         self.hung: dict[int, str] = {}
         self.unmet: set[int] = set()
-        """Shards of which it is not settled what follows for those that they are compared with."""
+        """Shards whose population must be looked at again."""
         self.undecided: list[tuple[Task, Report]] = []
-        """Failures of which it is not settled what follows."""
+        """Reports whose decision a storage failure postponed."""
         self.errors: dict[int, str] = {}
         self.limits = TimeLimits(self.settings.time_limit_s)
         self.storage, self.hopeless = Pause(), Hopeless()
@@ -80,7 +83,7 @@ class Driver:
                 self.queue.push(self.failures.task(shard, 1, shard.number in kept))
 
     def run(self) -> None:
-        """Until every shard is committed or given up, or the run is stopped."""
+        """Run until every shard is committed or given up, or the run is stopped."""
         executor, progress = self.executor, self.progress
         who: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
         self.events.note(
@@ -90,7 +93,7 @@ class Driver:
             workers=executor.workers(),
             **who,
         )
-        self.events.flush()  # at once: a driver that is killed says nothing later
+        self.events.flush()  # now: a driver that is killed writes nothing later
         self.listener(progress)
         try:
             self._tidy(self.barrier.left())
@@ -132,7 +135,7 @@ class Driver:
         self.listener(self.progress)
 
     def _idle(self) -> str | None:
-        """That no worker takes a shard, said once the usual time of a start is over."""
+        """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""
         if self.running or not self.queue or self.executor.capacity() > 0:
             self.idle_since = time.monotonic()
         idle_s = time.monotonic() - self.idle_since
@@ -150,7 +153,7 @@ class Driver:
             and self.executor.capacity() > 0
             and (task := self.queue.pop()) is not None
         ):
-            # Slots may have been halved since it was put into the queue.
+            # Slots may have been halved since the task was queued.
             task = task._replace(slots=self.failures.slots(task.shard.group))
             try:
                 meeting = None if task.probe else self.barrier.meeting(task.shard)
@@ -163,7 +166,7 @@ class Driver:
             self.executor.submit(task)
 
     def _settle(self) -> None:
-        """What had to wait for the storage."""
+        """Retry the decisions that a storage failure postponed."""
         while self.undecided and not self.storage.lasts:
             task, report = self.undecided.pop(0)
             self._decide(task, report, self.shards[report.shard])
@@ -173,7 +176,7 @@ class Driver:
             self._meet(number)
 
     def _wait_for_storage(self, error: Exception) -> None:
-        """Pause, unless it is another error, which is raised."""
+        """Pause if the storage has failed; raise any other error."""
         if not objects.is_storage_error(error):
             raise error
         self.storage.begin(storage_trouble(self.store.address, said(error)))
@@ -188,7 +191,7 @@ class Driver:
                 self.executor.kill(number)
 
     def _take(self, report: Report) -> None:
-        """Book one report: done, to be tried again, or given up."""
+        """Book one report: the shard is done, waits for others, is tried again, or is given up."""
         task, shard = self.running.pop(report.shard), self.shards[report.shard]
         if (why := self.hung.pop(report.shard, None)) and report.fault == "death":
             report = report._replace(error=why)
@@ -206,7 +209,7 @@ class Driver:
         self._meet(shard.number)
 
     def _note(self, task: Task, report: Report) -> None:
-        """Keep what a failure said of itself."""
+        """Record a failure's error and event; pause if the storage has failed."""
         if report.error is None:
             return
         if report.fault == "storage":
@@ -221,7 +224,7 @@ class Driver:
         )  # fmt: skip
 
     def _decide(self, task: Task, report: Report, shard: Shard) -> None:
-        """What follows from a failure, or from a probe that has told something; where the storage fails, later."""
+        """Decide what follows from a failure or a probe; postpone it if the storage fails."""
         try:
             if report.error is None:
                 verdict = self.failures.passed(task, shard)
@@ -264,8 +267,10 @@ class Driver:
         return len(dropped)
 
     def _meet(self, number: int) -> None:
-        """Call the shards that a shard's items are compared with, where something follows for them; give
-        them up where one of them was. Where the storage fails, later."""
+        """Queue the shards of a population that go on or start over; give up those not running if one was given up.
+
+        Postponed if the storage fails.
+        """
         population = self.barrier.population(number)
         if lost := [k for k in population if k in self.progress.failed]:
             text = (
@@ -297,12 +302,12 @@ class Driver:
             self.events.flush()
 
     def _tidy(self, numbers: Iterable[int]) -> None:
-        """Remove what is left of the meetings of shards that are committed, all of a population."""
+        """Remove the arrivals and checkpoints of those populations that are committed as a whole."""
         for first in {self.barrier.population(k)[:1] for k in numbers}:
             if first and self.done.keys() >= set(self.barrier.population(first[0])):
                 try:
                     self.barrier.clear(first[0])
-                except Exception as error:  # `ctd check` finds it
+                except Exception as error:  # `ctd check` finds what stays
                     if not objects.is_storage_error(error):
                         raise
 

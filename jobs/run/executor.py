@@ -1,4 +1,4 @@
-"""Where shards run: what `jobs.run.shards` asks of an executor, and the one that needs no other process."""
+"""Where shards run: what the driver and gather ask of an executor, and one that needs no other process."""
 
 import os
 import time
@@ -8,62 +8,65 @@ from typing import Protocol
 from jobs.run.worker import Report, Standing, Task, Worker
 
 HEAR_S = 0.5
-"""Least time between two calls of a listener."""
+"""Least seconds between two calls of the listener."""
 
 IDLE_S = 0.05
-"""Where there is nothing to run: retries wait for their time, the storage for better ones."""
+"""Longest sleep, in seconds, of a `wait` with nothing to run: retries wait for their time, or the storage fails."""
 
 
 class Executor(Protocol):
-    """Where shards run. `submit` at most `capacity()` tasks, `wait` for what became of them."""
+    """Where shards run: `submit` at most `capacity()` tasks, then `wait` for their reports."""
 
     name: str
 
     def workers(self) -> int:
-        """How many shards can run at a time."""
+        """Return how many shards can run at a time."""
 
     def memory(self) -> int:
-        """Bytes that one device may use for its items."""
+        """Return the bytes that one device may use for its items."""
 
     def devices(self) -> int:
-        """How many devices of a worker share its host's memory; 1 where they have memory of their own."""
+        """Return how many devices of a worker share its host's memory; 1 if each has its own."""
 
     def start(self, address: str) -> None:
         """Get ready for the store at `address`."""
 
     def capacity(self) -> int:
-        """How many more shards it takes now."""
+        """Return how many more shards it takes now."""
 
     def submit(self, task: Task) -> None:
-        """Take a task; its report comes from `wait`."""
+        """Take a task; `wait` returns its report."""
 
     def wait(self, timeout: float) -> list[Report]:
-        """The reports that have come in, waiting for the first at most `timeout` seconds."""
+        """Return the reports that have come in; wait for the first at most `timeout` seconds."""
 
     def progress(self) -> Mapping[int, Standing]:
-        """Shard -> how far it has come, of the shards now running."""
+        """Return shard -> how far it has come, of the shards now running."""
 
     def hear(self, listener: Callable[[], None]) -> None:
-        """Call `listener` now and then from within `wait`, where that computes itself and takes long."""
+        """Call `listener` now and then from within `wait`, if that computes itself and takes long."""
 
     def silence(self) -> Mapping[int, float]:
-        """Shard -> seconds since its last sign of life, of those running shards that `kill` can end."""
+        """Return shard -> seconds since its last sign of life, of those running shards that `kill` can end."""
 
     def kill(self, shard: int) -> None:
-        """End the worker that runs this shard, whose death `wait` then reports."""
+        """End the worker that runs this shard; `wait` then reports its death."""
 
     def interrupt(self) -> None:
-        """Ask the workers to leave their shards at a checkpoint; the reports come from `wait`.
+        """Ask the workers to leave their shards at a checkpoint; `wait` returns the reports.
 
         Returns at once, and may be called from a signal handler or another thread.
         """
 
     def close(self) -> None:
-        """Give everything back, at once; what still runs is lost."""
+        """Give everything back at once; what still runs is lost."""
 
 
 class SerialExecutor:
-    """Runs shards one after another in this process: no cluster, no other process."""
+    """Runs shards one after another in this process.
+
+    memory_gb: memory for the items, in GB; by default what is free now.
+    """
 
     name = "serial"
 
@@ -76,15 +79,15 @@ class SerialExecutor:
         self._heard_at = 0.0
 
     def workers(self) -> int:
-        """One."""
+        """Return 1."""
         return 1
 
     def memory(self) -> int:
-        """The memory that is free now, or what was asked for."""
+        """Return the bytes that were asked for, or that were free when this executor was made."""
         return self._memory
 
     def devices(self) -> int:
-        """One, as far as memory goes."""
+        """Return 1."""
         return 1
 
     def start(self, address: str) -> None:
@@ -92,7 +95,7 @@ class SerialExecutor:
         self._worker = Worker(address)
 
     def capacity(self) -> int:
-        """One shard at a time."""
+        """Return 1 if no shard waits: one runs at a time."""
         return 1 - len(self._waiting)
 
     def submit(self, task: Task) -> None:
@@ -100,7 +103,7 @@ class SerialExecutor:
         self._waiting.append(task)
 
     def wait(self, timeout: float) -> list[Report]:
-        """Run the shard that is waiting, however long it takes."""
+        """Run the waiting shard, however long it takes."""
         assert self._worker is not None
         if not self._waiting:
             time.sleep(min(timeout, IDLE_S))
@@ -119,15 +122,15 @@ class SerialExecutor:
             self._heard_at = time.monotonic()
 
     def progress(self) -> Mapping[int, Standing]:
-        """The shard that is running."""
+        """Return how far the running shard has come."""
         return dict(self._progress)
 
     def hear(self, listener: Callable[[], None]) -> None:
-        """Call it after advances."""
+        """Call `listener` after advances, at most every `HEAR_S` seconds."""
         self._listener = listener
 
     def silence(self) -> Mapping[int, float]:
-        """Nothing: a shard that hangs here hangs the process."""
+        """Return nothing: a shard that hangs here hangs the process."""
         return {}
 
     def kill(self, shard: int) -> None:
@@ -144,5 +147,5 @@ class SerialExecutor:
 
 
 def available_memory() -> int:
-    """Bytes of memory that this host can still give."""
+    """Return the bytes of memory that are free on this host."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,8 +1,8 @@
-"""Go on from the store of a job whose sweep has grown: the old items are copied, the new ones computed.
+"""Go on from the store of a job whose sweep has grown: copy the old items, compute the new ones.
 
-A sweep grows by further sweeps at the end of its list, which leaves the ids of the older items, and with
-them their random numbers, as they were. The groups that there were keep their layout, so that their
-shards have the same rows, and the rows computed now the same bits as in one run of the whole job.
+A sweep grows by further sweeps at the end of its list. The older items keep their ids, and so their random
+numbers. The old groups keep their layout, so their shards have the same rows, and the rows computed now the
+same bits as in one run of the whole job.
 """
 
 from dataclasses import replace
@@ -26,9 +26,10 @@ from jobs.store.writer import ShardWriter
 def fork(
     spec: JobSpec, base: str, where: str, address: str, old: Store, executor: Executor
 ) -> Store:
-    """The store of `spec` at `address`, with every shard that it shares with `old` copied from there.
+    """Return the store of `spec` at `address`, with every shard that it shares with `old` copied from there.
 
-    JobError where more has changed than that the sweep has grown.
+    Raises JobError if more has changed than that further sweeps were added, if the kernel's source has changed,
+    or if the search compares all items of a group.
     """
     if not has_grown(old.job.spec, spec, old.kernel):
         raise JobError(
@@ -52,13 +53,13 @@ def fork(
 
 
 def _as_before(ready: Prepared, old: Store) -> Prepared:
-    """The plan, with the layouts that the old groups had."""
+    """Return the plan, with the old groups' layouts."""
     layouts = [*old.job.plan.layouts, *ready.plan.layouts[len(old.job.plan.layouts) :]]
     return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts)))
 
 
 def _copy(old: Store, new: Store) -> None:
-    """Copy what the two have in common and the new one has not; it may be interrupted and repeated."""
+    """Copy what the two have in common and `new` lacks; it may be interrupted and repeated."""
     groups = range(len(old.job.plan.group_sizes))
     for prefix in (keys.LAYOUT, keys.SLOTS):
         for key in list(objects.list_keys(old.objects, prefix)):

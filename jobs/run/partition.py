@@ -1,9 +1,9 @@
-"""Several drivers on one store: the shards in parts, each part under a lease of its own.
+"""Several drivers on one store: its shards in parts, each part under its own lease.
 
-Shard s is in part s mod n; where shards meet (jobs.run.rendezvous) the populations are dealt in place of
-the shards. A driver goes through the parts from a place of its own on and takes every one that nobody
-holds, so that the parts of a driver that never came, or died, are done by the others.
-The lease of a part is that of `jobs.storage.lease`, in the folder run/parts/PPPP instead of the store's own.
+Shard s is in part s mod n; if shards meet (jobs.run.rendezvous), whole populations are dealt out instead. A
+driver goes through the parts, starting at its own, and takes every one that no driver holds, so that others do
+the parts of a driver that never came or died. The lease of a part is that of `jobs.storage.lease`, in the
+folder run/parts/PPPP instead of the store's own.
 """
 
 from collections.abc import Iterator, Set
@@ -31,7 +31,7 @@ class Part:
         return turn % self.of == self.number
 
     def place(self, store: Store) -> ObjectStore:
-        """Where its lease is."""
+        """Return the folder of its lease."""
         return _place(store, f"{self.number:04d}")
 
 
@@ -40,9 +40,9 @@ def _place(store: Store, name: str) -> ObjectStore:
 
 
 def refuse_mixture(store: Store, part: Part | None) -> None:
-    """Held where a driver of the whole store would run beside drivers of its parts, or the reverse."""
+    """Raise Held if a driver of the whole store would run beside drivers of its parts, or the reverse."""
     places = [store.objects] if part is not None else _places(store)
-    # Side by side: a dead driver's lease takes some seconds to be told from a living one's.
+    # Side by side: it takes some seconds to tell a dead driver's lease from a living one's.
     with ThreadPoolExecutor(16) as threads:
         others = [held for held in threads.map(running, places) if held]
     if others:
@@ -53,7 +53,7 @@ def refuse_mixture(store: Store, part: Part | None) -> None:
 
 
 def drivers(store: Store) -> list[dict[str, Any]]:
-    """The leases of the store and of its parts that nobody gave up, without waiting for signs of life."""
+    """Return the leases of the store and its parts that were not given up, without waiting for signs of life."""
     found = [last_seen(place) for place in (store.objects, *_places(store))]
     return [held for held in found if held is not None]
 
@@ -64,7 +64,7 @@ def _places(store: Store) -> list[ObjectStore]:
 
 
 def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
-    """The parts with shards that are not committed when their turn comes, from part `first` on."""
+    """Yield the parts that have uncommitted shards when their turn comes, from part `first` on."""
     for k in range(n):
         part = Part((first + k) % n, n)
         if open_shards(store, store.done(), part):
@@ -72,7 +72,10 @@ def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
 
 
 def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
-    """The shards of a part, or all, that are not committed."""
+    """Return the shards of a part (None: of the store) that are not committed.
+
+    done: the committed shards.
+    """
     shards, together = range(store.job.plan.n_shards), populations(store.job)
     first = [together.get(s, (s,))[0] for s in shards]
     turn = {lead: k for k, lead in enumerate(dict.fromkeys(first))}

@@ -1,4 +1,4 @@
-"""Before a run: plan a job, make or reopen its store."""
+"""Before a run: plan a job, create or reopen its store."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,7 +28,7 @@ from jobs.store.store import Store
 
 @dataclass(frozen=True)
 class Prepared:
-    """A planned job: everything that is known before the first item is computed."""
+    """A planned job: all that is known before the first item is computed."""
 
     spec: JobSpec
     base: str
@@ -46,9 +46,10 @@ def prepare(
     memory: Callable[[], int],
     devices: Callable[[], int] = lambda: 1,
 ) -> Prepared:
-    """Validate and plan; reads the groups' data. Raises JobError, writes nothing.
+    """Validate and plan a job; reads the groups' data and writes nothing.
 
-    workers, memory, devices: as `Executor` has them; asked last, since a cluster may take seconds to know.
+    where: names the job in errors. workers, memory, devices: as `Executor` has them; called last, since a
+    cluster may take seconds to answer. Raises JobError if the job is not valid.
     """
     kernel = find_kernel(spec.kernel, base)
     try:
@@ -75,10 +76,10 @@ def prepare(
 
 
 def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor: Executor) -> Store:
-    """The job's store, planned and laid out if there is none yet.
+    """Return the job's store; plan and create it if there is none.
 
-    Raises JobError where `address` holds another job, or the job is not valid, or another process is
-    making or running the store.
+    Raises JobError if `address` holds another job, the job is not valid, or another process is creating or
+    running the store.
     """
     if Store.exists(address):
         return reopen(spec, address)
@@ -87,7 +88,10 @@ def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor:
 
 
 def create(ready: Prepared, address: str) -> Store:
-    """Make the store of a planned job, unless another process has just made it."""
+    """Create the store of a planned job, or reopen it if another process has just created it.
+
+    Raises JobError if another process is creating it, or `address` holds another job.
+    """
     shapes: list[dict[str, Any]] = [dict(m.shapes) for m in ready.measured]
     coords = [m.coords for m in ready.measured]
     sources = sources_of(ready.spec, ready.base)
@@ -102,7 +106,10 @@ def create(ready: Prepared, address: str) -> Store:
 
 
 def reopen(spec: JobSpec, address: str) -> Store:
-    """The store at `address`; JobError, with the differences, where it holds another job."""
+    """Return the store at `address`.
+
+    Raises JobError, with the differences, if it holds another job.
+    """
     store = Store.open(address)
     if not _same(store.job.spec, spec, store.kernel):
         if has_grown(store.job.spec, spec, store.kernel):
@@ -119,24 +126,24 @@ def reopen(spec: JobSpec, address: str) -> Store:
 
 
 def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
-    """Whether two jobs are one."""
+    """Whether two specs describe the same job."""
     return a.digest() == b.digest() or _science(a, kernel) == _science(b, kernel)
 
 
 def _science(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
-    """What decides on the results, one way of writing it: `task: decision` is `task: {name: decision}`,
-    and a default may be given."""
+    """Return what decides the results, in one notation: `task: decision` is `task: {name: decision}`, and a
+    field given as its default is one left out."""
     return {**spec.science(), "params": _normal(spec.params, kernel)}
 
 
 def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
-    """Validated fields, without those that have their defaults."""
+    """Return the validated fields, without those that have their defaults."""
     fields, found = kernel.Params.model_fields, {}
     for name, value in params.items():
         if name in fields:
             info = fields[name]
             kind: Any = Annotated[info.annotation, info]
-            with suppress(ValidationError):  # told when the job is planned
+            with suppress(ValidationError):  # reported when the job is planned
                 value = TypeAdapter(kind).validate_python(value)
             if value == info.get_default(call_default_factory=True):
                 continue
@@ -145,7 +152,7 @@ def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
 
 
 def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
-    """Whether `new` is `old` with further sweeps at the end of its list."""
+    """Return whether `new` is `old` with further sweeps at the end of its list."""
     before, after = old.sweeps(), new.sweeps()
     grown = len(after) > len(before) and after[: len(before)] == before
     return grown and _bare(old, kernel) == _bare(new, kernel)
@@ -156,7 +163,7 @@ def _bare(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
 
 
 def difference(old: JobSpec, new: JobSpec) -> str:
-    """The fields that differ, one a line: path: old -> new."""
+    """Return the fields that differ, one a line: path, value in the store (`old`), value in the job (`new`)."""
     return "\n".join(
         f"  {path}: {a} in the store, {b} in the job"
         for path, a, b in differing(old.science(), new.science())
@@ -164,7 +171,7 @@ def difference(old: JobSpec, new: JobSpec) -> str:
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(path, value in old, value in new) of the inner fields that differ."""
+    """Return (path, value in old, value in new) of the innermost fields that differ, by path."""
 
     def leaves(value: Any, path: str = "") -> dict[str, Any]:
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How far a run is: what its listener is told."""
+"""Where a run stands: what its listener is given."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """Where a run stands; the listener gets it after every change."""
+    """Where a run stands; the listener is called with it after every change."""
 
     n_items: int
     n_shards: int
@@ -19,19 +19,19 @@ class Progress:
     failed: dict[int, str] = field(default_factory=dict)
     """Shards given up -> the last error."""
     failed_items: dict[int, str] = field(default_factory=dict)
-    """Items that fail by themselves, for a reason that is no outcome of the kernel -> the error."""
+    """Items that fail by themselves -> the error; failures that are an outcome of the kernel are not here."""
     retried: int = 0
     running_items: int = 0
-    """Items finished inside shards that are not committed yet."""
+    """Finished items of the shards that are running."""
     advances: tuple[int, ...] = ()
-    """How many each of these shards has made."""
+    """Advances of each running shard."""
     stage: str = ""
-    """What a search has come to in one of them."""
+    """Where the search in one of them stands."""
     started: float = field(default_factory=time.time)
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None
-    """What the run waits for: storage that fails, workers that do not start."""
+    """What the run waits for: a failing storage, or workers that do not start."""
 
 
 Listener = Callable[[Progress], None]

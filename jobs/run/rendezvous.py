@@ -2,17 +2,17 @@
 
     run/meetings/G/SSSSSS/KEY/LLLL/NNNNNN    shard N at the end of lap L
 
-S is the first shard of the population, KEY stands for what its numbers rest on: the items that take part,
-the version of JAX, a microbatch that memory forced. A shard that has come to the end of a lap leaves its
-*arrival* and gives its worker back; it is called again when all have come (jobs.run.coordinator), reads what
-the others report, and decides as they do. So there may be any number of shards to a worker, and a shard
-that died goes on from its own last arrival.
+S is the first shard of the population. KEY stands for what its numbers depend on: the items that take part, the
+version of JAX, a microbatch that memory forced. At the end of a lap a shard leaves its *arrival* and gives its
+worker back. Once all have come, it is called again (jobs.run.coordinator), reads the others' reports, and makes
+the same decision as they do. So a few workers serve any number of shards, and a shard that died goes on from
+its own last arrival.
 
 An arrival is one object, written whole or not at all:
 
-    12 digits     the length of the head
-    head          as a checkpoint (jobs.store.checkpoint): reports, lineage, and a checksum of every state
-    states        of one item after another, so that one is read without the rest
+    12 digits     the length of the head, in bytes
+    head          encoded as a checkpoint (jobs.store.checkpoint): reports, lineage, a checksum of every state
+    states        one item after another, so that one can be read without the rest
 """
 
 import hashlib
@@ -33,20 +33,20 @@ from jobs.store.manifest import Job
 from jobs.store.store import Store
 
 DIGITS = 12
-"""The length of the head, as text."""
+"""How many digits give the length of the head."""
 
 
 class Meeting(NamedTuple):
-    """What one shard meets."""
+    """A meeting, as one shard sees it."""
 
     folder: str
-    """Where the arrivals are."""
+    """The folder of the arrivals."""
     shards: tuple[int, ...]
-    """Those that take part, itself included, in order."""
+    """The shards that take part, itself included, in order."""
 
 
 def populations(job: Job) -> dict[int, tuple[int, ...]]:
-    """Shard -> all shards whose items are compared with its own, where there are others."""
+    """Return shard -> all shards of its population, in order; shards without others are left out."""
     search, plan = job.spec.search, job.plan
     if search is None or not search.spread:
         return {}
@@ -59,7 +59,7 @@ def populations(job: Job) -> dict[int, tuple[int, ...]]:
 
 
 class Waits(Exception):
-    """A shard has come to the end of a lap, and others have not, or what they left is damaged."""
+    """Raised at the end of a lap, if a shard must wait for the others or finds an arrival damaged."""
 
     def __init__(self, lap: int, stage: str) -> None:
         super().__init__(f"waits for the others at the end of lap {lap + 1}")
@@ -67,37 +67,40 @@ class Waits(Exception):
 
 
 class Damaged(Exception):
-    """An arrival is not as it was written."""
+    """Raised if an arrival is not as it was written."""
 
 
 class Arrival(NamedTuple):
-    """What a shard left at the end of a lap: its head, as read, and where its states are."""
+    """What a shard left at the end of a lap: its head, as read, and where its states begin."""
 
     key: str
     arrays: dict[str, np.ndarray]
     identity: dict[str, Any]
     rounds: int
     start: int
-    """The byte at which the states begin."""
+    """Offset of the states, in bytes."""
 
     @property
     def report(self) -> dict[str, np.ndarray]:
-        """What `SearchRun.decide` needs of it."""
+        """The shard's report for `SearchRun.decide`: name -> (items of the shard,)."""
         names = [name for name in self.arrays if name.startswith("report.")]
         return {name.removeprefix("report."): self.arrays[name] for name in names}
 
     @property
     def n(self) -> int:
-        """How many items the shard has."""
+        """Number of items of the shard."""
         return len(self.identity["sha256"])
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of an item's state."""
+        """Bytes of one item's state."""
         return sum(_nbytes(kind, shape) for kind, shape in self.identity["leaves"])
 
     def states(self, store: ObjectStore, first: int, n: int) -> list[np.ndarray]:
-        """The states of n items from `first` on, leaf after leaf. Damaged where they are not as written."""
+        """Return the states of `n` items from `first` on: leaf after leaf, each (n, ...).
+
+        Raises Damaged if they are not as they were written.
+        """
         size = self.item_bytes
         place = self.start + first * size
         data = objects.read_range(store, self.key, place, n * size) if size else b""
@@ -115,7 +118,7 @@ class Arrival(NamedTuple):
 
 
 def read_arrival(store: ObjectStore, key: str) -> Arrival | None:
-    """The head of what is at `key`; None where there is none that is whole."""
+    """Return the arrival at `key`, states unread; None if it is missing or its head is damaged."""
     length = objects.read_range(store, key, 0, DIGITS)
     if length is None or not length.isdigit():
         return None
@@ -128,7 +131,7 @@ def read_arrival(store: ObjectStore, key: str) -> Arrival | None:
 
 
 def whole_arrival(store: ObjectStore, key: str) -> bool:
-    """Whether an arrival is, to the last bit, as it was written."""
+    """Return whether an arrival, states included, is as it was written."""
     found = read_arrival(store, key)
     if found is None:
         return False
@@ -140,17 +143,23 @@ def whole_arrival(store: ObjectStore, key: str) -> bool:
 
 
 class Meetings:
-    """The meetings of one attempt at a shard. ids: the items that it computes."""
+    """The meetings of one attempt at a shard.
+
+    ids: the items that it computes.
+    """
 
     def __init__(self, store: Store, shard: Shard, meeting: Meeting, ids: np.ndarray) -> None:
         self._objects, self._shard, self._meeting = store.objects, shard.number, meeting
         self._identity = {"job": store.job.spec.digest(), "items": _sha256(ids.astype(np.uint32))}
         self.before = {"seconds": 0.0, "longest_s": 0.0, "started": math.inf}
-        """What earlier attempts took, their longest advance and the time at which the first one began, up
-        to the arrival that `latest` found."""
+        """Of earlier attempts, up to the arrival that `latest` found: the seconds they took, their longest
+        advance, and when the first one began."""
 
     def arrive(self, run: SearchRun, started: float, longest_s: float) -> None:
-        """Leave the run, at the end of a lap; started: when this attempt began."""
+        """Write the run's arrival at the end of a lap.
+
+        started: when this attempt began. longest_s: its longest advance in seconds.
+        """
         now = {
             "seconds": self.before["seconds"] + time.time() - started,
             "longest_s": max(self.before["longest_s"], longest_s),
@@ -173,11 +182,11 @@ class Meetings:
         data = b"".join([f"{len(head):0{DIGITS}d}".encode(), head, table.tobytes()])
         objects.write(self._objects, self._key(run.lap, self._shard), data)
         if run.lap >= 2:
-            # All have come to the lap before this one, so that nobody reads this any more.
+            # All have come to the lap before this one, so nobody reads the arrival before that.
             objects.delete(self._objects, self._key(run.lap - 2, self._shard))
 
     def latest(self) -> Snapshot | None:
-        """This shard as it came to the last meeting at which it has left an arrival that is whole."""
+        """Return the state of this shard at its last intact arrival; None if there is none. Sets `before`."""
         number_and_lap = lambda key: [int(part) for part in reversed(key.split("/")[-2:])]
         keys = objects.list_keys(self._objects, self._meeting.folder)
         own = [key for key in keys if number_and_lap(key)[0] == self._shard]
@@ -195,8 +204,10 @@ class Meetings:
         return None
 
     def meet(self, run: SearchRun) -> None:
-        """Decide with the others what follows from the lap that the run has made. Waits where not all
-        of them have left an arrival that is whole."""
+        """Decide with the others what follows from the lap that the run has made.
+
+        Raises Waits if not all of them have left an intact arrival.
+        """
         keys = [self._key(run.lap, number) for number in self._meeting.shards]
         found = list(objects.each(self._objects, self._read, keys))
         arrivals = [arrival for arrival in found if arrival is not None]

@@ -1,14 +1,16 @@
-"""What becomes of a shard that was not committed.
+"""What to do about a shard that was not committed.
 
     bad input                       given up: another attempt would end the same way
     stop, storage, a lost node      tried again, uncharged
-    memory did not suffice          tried again, uncharged, with half the slots for its whole group
+    memory ran out                  tried again, uncharged, with half the slots for its whole group
     exception outside of the items  tried again `run.retries` times, then given up
     exception, death of a worker    tried again `run.retries` times; then parts of the shard are probed
                                     until the items that fail by themselves are found. They are marked
                                     as failed, and the shard is computed without them.
 
-What is learned is in the store, and holds for the next run too:
+Uncharged attempts do not count against `run.retries`. A lost node is uncharged `FREE_NODE_DEATHS` times; with
+one slot left, memory that runs out is treated as an exception. What is learned is kept in the store and holds
+for the next run too:
 
     run/slots/G.json            items that a device holds at a time in group G
     run/failed/G/SSSSSS.json    the failing items of a shard, each with its error and trace
@@ -29,21 +31,21 @@ from jobs.storage.checksums import seal, unseal
 from jobs.store.store import Store
 
 MAX_FOUND = 32
-"""A shard with so many items that fail is at fault as a whole."""
+"""A shard in which this many items fail, and more may, is given up as a whole."""
 
 
 LEAST_CONFIRM = 2
-"""A worker's death may be the doing of what it computed before: one is not enough to blame a row."""
+"""Deaths before a row is blamed: a worker may die of what it computed earlier."""
 
 
 FREE_NODE_DEATHS = 3
-"""A shard may lose its node this often before the node's death is counted as the shard's doing."""
+"""Lost nodes that a shard is not charged for; later ones count as its own failures."""
 
 
 class Hopeless:
-    """Groups of which nothing can be computed: a fault of the kernel or the data, not of items.
+    """Finds groups in which nothing can be computed: the kernel or the data is at fault, not an item.
 
-    Without it, a mistake in a kernel would be searched for in every shard of a large sweep.
+    Without it, every shard of a large sweep would be searched for the same mistake in a kernel.
     """
 
     SHARDS, ITEMS = 3, 64
@@ -54,17 +56,17 @@ class Hopeless:
         self._items: dict[int, int] = {}
 
     def done(self, group: int, n_fine: int) -> None:
-        """A shard was committed, and so many of its items did not fail with an error."""
+        """Note that `n_fine` items of a shard did not fail with an error."""
         if n_fine:
             self._fine.add(group)
 
     def given_up(self, group: int) -> bool:
-        """A shard was given up; whether the rest of its group should be."""
+        """Count a shard that was given up; return whether the rest of its group should be."""
         self._shards[group] = self._shards.get(group, 0) + 1
         return group not in self._fine and self._shards[group] >= self.SHARDS
 
     def blamed(self, group: int, n: int) -> bool:
-        """Further items fail with an error; whether the rest of the group should be given up."""
+        """Count `n` more items that fail with an error; return whether the rest of the group should be given up."""
         self._items[group] = self._items.get(group, 0) + n
         return group not in self._fine and self._items[group] >= self.ITEMS
 
@@ -73,7 +75,7 @@ class Verdict(NamedTuple):
     """What to do next about a shard."""
 
     task: Task | None
-    """Try this; None: give it up."""
+    """The next attempt; None: give the shard up."""
     wait_s: float = 0.0
     note: str = ""
     """What was learned, for the events."""
@@ -103,30 +105,30 @@ class Failures:
         """Shard -> its failing items: row, item, error, trace ..."""
 
     def task(self, shard: Shard, attempt: int, resume: bool) -> Task:
-        """An attempt at a whole shard, with what is known."""
+        """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
         rows = tuple(sorted(entry["row"] for entry in self.failed.get(shard.number, [])))
         return Task(shard, attempt, self._slots.get(shard.group), rows, resume=resume)
 
     def slots(self, group: int) -> int | None:
-        """Items that a device holds at a time in this group, where that is fewer than planned."""
+        """Return how many items a device holds at a time in this group; None: as planned."""
         return self._slots.get(group)
 
     def narrowed(self, group: int) -> int | None:
-        """The microbatch that too little memory leaves, where it is smaller than the chosen one."""
+        """Return the microbatch that memory forced on a group; None if it runs with the chosen one."""
         slots = self._slots.get(group)
         return slots if slots and slots < self._microbatch(group) else None
 
     def passed(self, task: Task, shard: Shard) -> Verdict:
-        """A probe of `shard` was computed, and shows that its rows are not at fault. Raises as `decide`."""
+        """Return what to do after a probe of `shard` was computed: its rows are not at fault. Raises as `decide`."""
         self._look_up(shard)
         search = self._searches[shard.number]
         search.passed()
         return self._probe(task, shard, search)
 
     def decide(self, task: Task, report: Report, shard: Shard) -> Verdict:
-        """What to do about an attempt at `shard` that failed with this report.
+        """Return what to do about `shard` after an attempt that failed with this report.
 
-        Raises what the storage raises, and may then be asked again.
+        Raises what the storage raises; then it may be called again.
         """
         number, again = shard.number, task._replace(attempt=task.attempt + 1, resume=True)
         if report.fault == "input":
@@ -162,7 +164,7 @@ class Failures:
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
 
     def _look_up(self, shard: Shard) -> None:
-        """Read what it takes to blame a row or to halve the slots, before either is decided."""
+        """Read what blaming a row or halving the slots needs, so that the storage fails before anything is decided."""
         if shard.number not in self._ids:
             ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
             self._ids[shard.number] = ids
@@ -171,7 +173,10 @@ class Failures:
     # --- memory -----------------------------------------------------------------------------------
 
     def _narrow(self, task: Task, floor: int = 1) -> str:
-        """Halve the slots of the task's group, unless that has been done since it was handed out."""
+        """Halve the slots of the task's group, unless that was done since the task was handed out.
+
+        Returns a note for the events; empty if fewer than `floor` slots would be left.
+        """
         group = task.shard.group
         planned = self._store.job.plan.layouts[group].slots
         now = self._slots.get(group, planned)
@@ -184,7 +189,7 @@ class Failures:
         return f"group {group}: {now // 2} slots in place of {now}"
 
     def _microbatch(self, group: int) -> int:
-        """The widest microbatch that the group's shards run with: more slots than that change no bit."""
+        """Return the widest microbatch that the group's shards run with: more slots than that change no bit."""
         planned = self._store.job.plan.layouts[group].microbatch
         chosen = [
             int(_load(self._store, key).get("microbatch", 1))
@@ -196,7 +201,7 @@ class Failures:
     # --- items ------------------------------------------------------------------------------------
 
     def _probe(self, task: Task, shard: Shard, search: Search) -> Verdict:
-        """The next probe; once there is none, the shard without what was found."""
+        """Return the next probe; after the last one, the whole shard without the rows found."""
         attempt = task.attempt + 1
         if search.probe is not None and len(search.found) < MAX_FOUND:
             part = shard._replace(start=search.probe[0], stop=search.probe[1])
@@ -211,7 +216,7 @@ class Failures:
             self._searched.discard(shard.number)
             self._charged[shard.number] = 0
             return Verdict(whole, note=f"going on without {len(whole.without)} items that fail")
-        # No part of it fails: it may be the memory that all of it takes, which kills without a word.
+        # No part fails alone: the whole may take too much memory, which kills a worker without a message.
         died = self._last_fault[shard.number] == "death"
         if died and (note := self._narrow(whole, self._widest[shard.group])):
             self._searched.discard(shard.number)
@@ -225,7 +230,7 @@ class Failures:
         return self._probe(task, shard, search)
 
     def _blame(self, task: Task, report: Report, shard: Shard, row: int) -> Verdict:
-        """The only row of a shard: it has been tried often enough."""
+        """Blame the only row of a shard: it has been tried often enough."""
         self._remember(report, shard, row, task.attempt)
         return Verdict(self.task(shard, task.attempt + 1, False))
 
@@ -243,13 +248,13 @@ class Failures:
         try:
             objects.write(self._store.objects, key, seal(value))
         except Exception as error:
-            # Known to this run in any case; the next one would have to find out again.
+            # This run knows it anyway; the next one would have to find it out again.
             if not objects.is_storage_error(error):
                 raise
 
 
 def failed_items(store: Store) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """(group, shard) -> its items that fail by themselves: row, item, error, trace, host, time ..."""
+    """Return (group, shard) -> its items that fail by themselves: row, item, error, trace, host, time ..."""
     found = {}
     listed = list(objects.list_keys(store.objects, keys.FAILED))
     for key, data in objects.read_all(store.objects, listed):
@@ -259,16 +264,18 @@ def failed_items(store: Store) -> dict[tuple[int, int], list[dict[str, Any]]]:
 
 
 def forget_failed(store: Store) -> int:
-    """Have the shards of all items that failed by themselves computed again, for a caller who has the
-    store's lease; returns how many items there were."""
+    """Have the shards of all items that failed by themselves computed again; return how many items there were.
+
+    The caller must hold the store's lease.
+    """
     found = failed_items(store)
     for group, number in found:
-        # The marker first: without the note, it would miss rows that nothing explains.
+        # The marker first: without the note, it would lack rows for no visible reason.
         store.uncommit(group, number)
         objects.delete(store.objects, keys.failed(group, number))
     return sum(map(len, found.values()))
 
 
 def _load(store: Store, key: str) -> Any:
-    """Damaged notes say nothing: what they knew is found out again."""
+    """Read a note; empty if it is damaged, since what it held can be found out again."""
     return unseal(objects.read(store.objects, key)) or {}

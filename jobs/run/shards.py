@@ -1,4 +1,4 @@
-"""Run the shards of a store, all or a part of them, under a lease; see jobs.run.driver for one run."""
+"""Run the shards of a store, all or one part, under a lease; jobs.run.driver does one run."""
 
 from dataclasses import replace
 
@@ -21,13 +21,15 @@ def run_shards(
     stop: Stop | None = None,
     part: Part | None = None,
 ) -> Progress:
-    """Run every shard of the store that is not committed; what cannot be done is in `failed`.
+    """Run every shard of the store that is not committed; return the progress (`failed`: shards given up).
 
-    part: those of the part alone, beside other drivers that have other parts.
+    part: run the shards of this part only, beside other drivers that have other parts.
 
-    stop: once it is asked for, no shard is begun and the workers have `run.grace_s` to leave theirs at
-    a checkpoint; `stopped` then says why. Held where another driver runs the store, or the part;
-    JobError where the kernel's source has changed since the store was made.
+    stop: once it is asked for, no shard is begun, and the workers have `run.grace_s` to leave theirs at a
+    checkpoint; `stopped` then says why.
+
+    Raises Held if another driver runs the store or the part; JobError if the kernel's source has changed since
+    the store was made.
     """
     stop = stop or Stop()
     refuse_changed(store)
@@ -45,7 +47,7 @@ def run_shards(
 def run_parts(
     store: Store, executor: Executor, first: int, n: int, listener: Listener, stop: Stop
 ) -> Progress:
-    """Run, of the n parts of the store, those that no other driver holds, from part `first` on."""
+    """Run the parts, of `n`, that no other driver holds, from part `first` on; return the whole store's progress."""
     failed: dict[int, str] = {}
     failed_items: dict[int, str] = {}
     stopped = None
@@ -63,9 +65,10 @@ def run_parts(
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
-    """Before a run: have items that failed by themselves computed again, accept source that has changed.
+    """Before a run: have items that failed by themselves computed again, accept changed source.
 
-    Held where a driver runs the store; JobError, and nothing is changed, where changes are not accepted.
+    Raises Held if a driver runs the store; JobError, with nothing changed, if the source has changed and
+    `changes` is False.
     """
     if not (failed or changes):
         return
@@ -73,7 +76,7 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
     with Lease.take(store.objects, store.address).held(Stop().ask):
         events = Events(store)
         if not changes:
-            refuse_changed(store)  # before anything is taken away
+            refuse_changed(store)  # before anything is removed
         elif edited := accept_changes(store):
             events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
         if failed and (n := forget_failed(store)):

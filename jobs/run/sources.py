@@ -1,9 +1,10 @@
-"""The source code that a job's results come from: its kernel, and what that imports of the user's own and
-of ctd. A store is made by one state of it; where it has been edited since, a run is refused.
+"""The source code behind a job's results: its kernel, and what that imports of the user's own code and of ctd.
 
-Followed are the `import` statements, without executing any, of the kernel's module, of the modules that a
-field names as a dotted path (a task, a map), and of ctd.batch. What is followed lies in the kernel's own
-package, in ctd, or in the folders that the job and the kernel are in; the rest are versions, not source.
+A store is made with one state of it; if it was edited since, a run is refused.
+
+Import statements are followed, without executing any, from the kernel's module, from the modules that a field
+names as a dotted path (a task, a map), and from ctd.batch. They are followed into the kernel's own package,
+ctd, and the folders of the job and the kernel; the rest counts as versions, not source.
 """
 
 import ast
@@ -26,23 +27,23 @@ from jobs.store.manifest import write_job
 from jobs.store.store import Store
 
 _imported: dict[str, tuple[ModuleSpec, str]] = {}
-"""Module -> (its import, the checksum that its file had when this process first looked after it)."""
+"""Module -> (its import, checksum of its file when this process first looked at it)."""
 
 
 class SourceDiffers(JobError):
-    """A worker has other source than the store."""
+    """Raised if a worker has other source than the store."""
 
 
 def sources_of(spec: JobSpec, base: str) -> dict[str, str]:
-    """Module -> sha256 of its file, for all source code of a job.
+    """Return module -> sha256 of its file, for all source code of a job.
 
-    JobError for an unknown kernel, or a file that was edited since this process imported it.
+    Raises JobError for an unknown kernel, or a file that was edited after this process imported it.
     """
     kernel = find_kernel(spec.kernel, base)  # which puts `base` on the path
     root = find_module(spec.kernel)
     packages = {"ctd", root.partition(".")[0]}
     folders = _import_folder(root)
-    with suppress(OSError):  # "." of a Ray job, whose folder Ray has replaced under it
+    with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
         folders.add(Path(base).resolve())
     kinds = field_kinds(kernel.Params)
     named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
@@ -62,19 +63,22 @@ def sources_of(spec: JobSpec, base: str) -> dict[str, str]:
 
 
 def combined(sources: Mapping[str, str]) -> str:
-    """One short digest for all of them, as commit markers have it."""
+    """Return one short digest of all of them, as commit markers have it."""
     text = "".join(f"{module} {sha256}\n" for module, sha256 in sources.items())
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The modules that were edited. One that only one side follows lies elsewhere on the other, installed or
-    not; one that a kernel has newly imported shows in the module that imports it."""
+    """Return the modules that were edited: those on both sides whose checksums differ.
+
+    A module that only one side has lies elsewhere on the other, installed or not; one that a kernel newly
+    imports shows in the module that imports it.
+    """
     return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
 def refuse_changed(store: Store) -> None:
-    """JobError where the source of a job is not what its store was made with."""
+    """Raise JobError if the source of a job is not what its store was made with."""
     job = store.job
     if edited := changed(job.sources, sources_of(job.spec, job.base)):
         raise JobError(
@@ -86,7 +90,10 @@ def refuse_changed(store: Store) -> None:
 
 
 def source_here(store: Store, host: str) -> str:
-    """The digest of what a worker is about to compute with; SourceDiffers where that is not the store's."""
+    """Return the digest of the source that a worker is about to compute with.
+
+    host: the worker's, for the error. Raises SourceDiffers if its source is not the store's.
+    """
     job = store.job
     here = sources_of(job.spec, job.base)
     if other := changed(job.sources, here):
@@ -98,8 +105,10 @@ def source_here(store: Store, host: str) -> str:
 
 
 def accept_changes(store: Store) -> list[str]:
-    """Make the source as it is now the store's, for a caller who has its lease; returns the modules that
-    have changed. Committed shards stay, those under way begin anew."""
+    """Make the present source the store's; return the modules that have changed.
+
+    The caller must hold the store's lease. Committed shards stay, those under way begin anew.
+    """
     job = store.job
     now = sources_of(job.spec, job.base)
     edited = changed(job.sources, now)
@@ -117,12 +126,12 @@ def _shortened(names: list[str]) -> str:
 
 
 def _refuse_stale(module: str, path: Path, sha256: str) -> None:
-    """JobError where this process computes with what a file was before it was edited."""
+    """Raise JobError if a file was edited after this process imported it."""
     spec = getattr(sys.modules.get(module), "__spec__", None)
     if spec is None:
         return
     known, before = _imported.get(module, (None, ""))
-    if known is not spec:  # a reload makes another one
+    if known is not spec:  # a reload makes a new one
         _imported[module] = spec, sha256
     elif before != sha256:
         raise JobError(
@@ -131,7 +140,7 @@ def _refuse_stale(module: str, path: Path, sha256: str) -> None:
 
 
 def _named(spec: JobSpec, fields: set[str]) -> Iterator[str]:
-    """The modules that fields name as `module.attribute`, in params and in sweeps."""
+    """Yield the modules that fields name as `module.attribute`, in params and in sweeps."""
     content = spec.model_dump(mode="json")
     blocks = [content["params"]]
     for sweep in content["sweep"] if isinstance(content["sweep"], list) else [content["sweep"]]:
@@ -158,7 +167,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _import_folder(module: str) -> set[Path]:
-    """The folder that has the top of this module; none for one that is installed or part of Python."""
+    """Return the folder that holds the module's top; none if it is installed or part of Python."""
     spec = _spec(module.partition(".")[0])
     place = _place(spec) if spec else None
     if place is None or INSTALLED & set(place.parts):
@@ -167,14 +176,14 @@ def _import_folder(module: str) -> set[Path]:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of Python source, if there is one."""
+    """Return the file of a module; None if it has no Python source."""
     spec = _spec(module)
     path = _place(spec) if spec else None
     return path if path and path.suffix == ".py" and path.is_file() else None
 
 
 def _place(spec: ModuleSpec) -> Path | None:
-    """The file of a module, or the like of it in a package that has none."""
+    """Return the file of a module; for a package without one, the `__init__.py` that it would have."""
     if spec.has_location and spec.origin:
         return Path(spec.origin).resolve()
     folders = list(spec.submodule_search_locations or [])
@@ -182,7 +191,7 @@ def _place(spec: ModuleSpec) -> Path | None:
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Where a module is, without importing it or what it is in, as `importlib.util.find_spec` would."""
+    """Return the spec of a module, importing neither it nor its parents (`importlib.util.find_spec` imports those)."""
     spec, path = None, None
     parts = module.split(".")
     for k in range(1, len(parts) + 1):
@@ -197,11 +206,11 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 def _imports(text: bytes, module: str, is_package: bool) -> Iterator[str]:
-    """What a module imports: `from a import b` may mean the module a, or a.b."""
+    """Yield what a module imports; `from a import b` may mean the module a, or a.b."""
     package = module if is_package else module.rpartition(".")[0]
     try:
         nodes = ast.walk(ast.parse(text))
-    except SyntaxError:  # of a module that nobody has imported yet
+    except SyntaxError:  # only in a module that nobody has imported yet
         return
     for node in nodes:
         if isinstance(node, ast.Import):

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_STOPPED = 75
-"""EX_TEMPFAIL of sysexits.h: stopped in order, `ctd resume` goes on."""
+"""EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
 
 
 class Stop:
-    """Whether, why and until when; safe to ask from signal handlers and threads."""
+    """Whether to stop, why, and until when; safe to use from signal handlers and threads."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -20,7 +20,10 @@ class Stop:
         self._told: list[Callable[[], None]] = []
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
-        """Stop because of `reason`; the first one counts. grace_s: less time than the job gives."""
+        """Ask for a stop because of `reason`; only the first request counts.
+
+        grace_s: seconds for the workers, if fewer than the job gives.
+        """
         if self.reason is None:
             self._grace_s, self.reason = grace_s, reason
             for tell in self._told:
@@ -33,7 +36,7 @@ class Stop:
             listener()
 
     def begin_grace(self, grace_s: float) -> None:
-        """The workers have been asked: from now on they have this long."""
+        """Start the workers' time, `grace_s` seconds or less if the request says so; later calls change nothing."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + min(grace_s, self._grace_s or grace_s)
 
@@ -45,7 +48,7 @@ class Stop:
 
 @contextmanager
 def signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM is a KeyboardInterrupt."""
+    """Make SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame

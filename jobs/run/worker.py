@@ -35,10 +35,17 @@ from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
 Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped", "waits"]
-"""Why a shard was not committed: an exception in its items' computation; one outside of it, in
-loading, reading or writing; bad input, which another attempt would not change; memory that did not
-suffice; storage that failed; a worker that died; a stop that was asked for. Or nothing is wrong, and it
-waits for the other shards of its population."""
+"""Why a shard was not committed.
+
+    error      an exception in the computation of its items
+    outside    an exception in loading, reading or writing
+    input      bad input, which another attempt would not change
+    memory     memory ran out
+    storage    the storage failed
+    death      its worker died
+    stopped    a stop was asked for
+    waits      nothing is wrong: it waits for the other shards of its population
+"""
 
 
 class Task(NamedTuple):
@@ -47,29 +54,29 @@ class Task(NamedTuple):
     shard: Shard
     attempt: int = 1
     slots: int | None = None
-    """Items that a device holds, where that is fewer than planned because memory ran out."""
+    """Items that a device holds, if fewer than planned because memory ran out; None: as planned."""
     without: tuple[int, ...] = ()
-    """Rows of the group that are not computed but marked as failed."""
+    """Rows of the group that are not computed and are marked as failed."""
     probe: bool = False
-    """Compute and forget: `shard` is a part of a planned one, to find the item that fails."""
+    """Compute without writing: `shard` is part of a planned one, to find the items that fail."""
     resume: bool = False
-    """There may be a checkpoint."""
+    """There may be a checkpoint or an arrival to go on from."""
     reduces: bool = False
-    """Reduce the group `shard.group`, all of its committed shards, in place of computing."""
+    """Reduce the committed shards of group `shard.group`, and compute nothing."""
     meeting: Meeting | None = None
-    """Where it meets the shards that its search compares it with."""
+    """Where the shard meets the others of its population; None: it has no others."""
 
 
 class Report(NamedTuple):
-    """What the driver learns of one attempt at a shard: a few hundred bytes."""
+    """What the driver learns of one attempt at a shard; it holds no results."""
 
     shard: int
     attempt: int
     error: str | None = None
-    """None: committed. Otherwise the last line of what went wrong."""
+    """None: committed, or a probe or reduction done. Otherwise the last line of what went wrong."""
     trace: str = ""
     fault: Fault = "error"
-    """What kind of error; without one, of no meaning."""
+    """Kind of error; meaningless if there is none."""
     info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
 
@@ -79,13 +86,13 @@ class Standing(NamedTuple):
     finished: int = 0
     """Items that make no further advances."""
     advances: int = 0
-    """Of the devices, those before a checkpoint that it went on from included."""
+    """Advances of the devices, those before a checkpoint that it went on from included."""
     stage: str = ""
-    """What its search has come to."""
+    """Where its search stands; empty without one."""
 
 
 class Stopped(Exception):
-    """The shard was left between two advances because somebody asked for it."""
+    """Raised if a stop was asked for: before the shard began, or between two advances."""
 
 
 @dataclass
@@ -103,15 +110,15 @@ class Worker:
         self.job = self.store.job
         self.kernel = self.store.kernel
         self.science = find_kernel(self.job.spec.kernel, self.job.base)
-        """The kernel without what a search adds to its results: what is compiled is the same."""
+        """The kernel without the results that a search adds: the compiled program is the same with and without one."""
         self.source = source_here(self.store, socket.gethostname())
 
     def interrupt(self) -> None:
-        """Leave the running shard, and every later one, at its next checkpoint; from any thread."""
+        """Leave the running shard after its present advance, and every later one at once; callable from any thread."""
         self._stop.set()
 
     def group(self, index: int) -> tuple[Params, Any]:
-        """(params, shared data) of a group; the last one is kept."""
+        """Return (params, shared data) of a group; the last group is kept."""
         if index not in self._shared:
             self._shared.clear()
             content = attributes(self.store.results(index))["params"]
@@ -120,9 +127,9 @@ class Worker:
         return self._shared[index]
 
     def do(self, task: Task, progress: Callable[[Standing], None] = lambda now: None) -> Report:
-        """Compute, write and commit one shard. Never raises: an error is in the report.
+        """Compute, write and commit one shard (or reduce a group); return the report.
 
-        progress: called after every advance.
+        Never raises: an error is in the report. progress: called after every advance.
         """
         shard, attempt = task.shard, task.attempt
         self._computing = False
@@ -179,7 +186,7 @@ class Worker:
     def _compute(
         self, task: Task, rows: np.ndarray, started: float, progress: Callable[[Standing], None]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(results of these rows of the shard's group, how they came about)."""
+        """Return (results of these rows of the shard's group, how they came about)."""
         shard = task.shard
         params, shared = self.group(shard.group)
         static = static_of(params)
@@ -201,7 +208,7 @@ class Worker:
         prog, seed = program(self.science, static, layout), self.job.spec.seed
         run: Run | SearchRun
         if self.job.spec.search is None or task.probe:
-            # An item that fails by itself does so unsearched.
+            # An item that fails by itself fails without a search too.
             run = Run(prog, shared, seed, ids, traced)
         else:
             run = self._search(Laps(prog, shared, seed, ids, traced), task, rows, ids, columns)
@@ -215,7 +222,7 @@ class Worker:
     def _search(
         self, laps: Laps, task: Task, rows: np.ndarray, ids: np.ndarray, columns: Any
     ) -> SearchRun:
-        """The items of a shard at the start of the job's search."""
+        """Return the job's search over the items of a shard, at its start."""
         search, plan = self.job.spec.search, self.job.plan
         assert search is not None
         size = search.together(plan.group_sizes[task.shard.group])
@@ -234,7 +241,10 @@ class Worker:
         started: float,
         progress: Callable[[Standing], None],
     ) -> dict[str, Any]:
-        """Advance to the end, from where an earlier attempt came to, and keep checkpoints on the way."""
+        """Advance to the end, from where an earlier attempt stood, and keep checkpoints on the way.
+
+        Raises Stopped if a stop was asked for, Waits at the end of a lap if other shards must come first.
+        """
         longest, kept = 0.0, 0
         info: dict[str, Any] = {}
         saved = meetings = None
@@ -267,7 +277,7 @@ class Worker:
         return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
 
     def _layout(self, task: Task, static: Any, shared: Any, ids: np.ndarray, traced: Any) -> Layout:
-        """The planned layout; the microbatch, where it is open, is measured once a kind of device."""
+        """Return the planned layout; an open microbatch is measured once per group and kind of device."""
         group = task.shard.group
         planned = self.job.plan.layouts[group]
         devices = jax.local_device_count()
@@ -285,7 +295,7 @@ class Worker:
                 measured = {str(k): v for k, v in seconds.items()}
                 chosen = self.store.agree(key, {"microbatch": best, "seconds_per_item": measured})
             m = int(chosen["microbatch"])
-        m = min(m, most)  # only where not even one microbatch fits into memory
+        m = min(m, most)  # smaller only if memory does not hold even one microbatch
         return Layout(-(-max(slots, m) // m) * m, m, devices)
 
     def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
@@ -307,8 +317,10 @@ class Worker:
 
 
 def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) -> bool:
-    """Take the run to where an earlier attempt came to; whether there was one. Waits where it stands at
-    a meeting to which others have not come."""
+    """Restore the run to where an earlier attempt stood; return whether there was one.
+
+    Raises Waits if that is a meeting to which others have not come.
+    """
     before, left = saved.latest(), meetings and meetings.latest()
     if left and not (before and before.arrays["search.lap"] > left.arrays["search.lap"]):
         assert meetings is not None
@@ -321,14 +333,14 @@ def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) 
 
 
 def _trace(error: Exception) -> str:
-    """Where it was raised; of a storage's own words only what `said` lets through."""
+    """Return the end of the traceback; of a storage's own words only what `said` lets through."""
     if not objects.is_storage_error(error):
         return traceback.format_exc()[-8000:]
     return ("".join(traceback.format_tb(error.__traceback__)) + said(error))[-8000:]
 
 
 def fault_of(error: Exception) -> Fault:
-    """What kind of error an exception is; only XLA's and Python's own words mean memory."""
+    """Return the kind of an exception; only MemoryError and XLA's RESOURCE_EXHAUSTED mean memory."""
     if isinstance(error, JobError):
         return "input"
     if isinstance(error, MemoryError) or (

@@ -1,7 +1,7 @@
 """Successive halving: which items of a bracket go on after a rung.
 
-At rung k = 0, 1, ... the best max(1, n // eta^(k+1)) of the n items that the bracket began with go on, of
-those that have come so far. Items that have finished leave nothing to save and stay as they are.
+A bracket begins with n items. At rung k = 0, 1, ... the best max(1, n // eta^(k+1)) of the items that have come
+this far go on. Items that have finished leave nothing to save and stay as they are.
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy as np
 def survivors(
     loss: np.ndarray, alive: np.ndarray, blocks: np.ndarray, eta: int, rung: int
 ) -> np.ndarray:
-    """Which items go on: (n,) bool.
+    """Return which items go on: (n,) bool.
 
-    loss: (n,) less is better; NaN is worse than any number; ties go to the item that comes first.
-    alive: (n,) which have come to this rung. blocks: (n,) which bracket each belongs to.
+    loss: (n,) less is better; NaN is worse than any number; ties go to the item that comes first. alive: (n,)
+    which have come to this rung. blocks: (n,) which bracket each belongs to.
     """
     going = np.zeros(len(loss), bool)
     for block in np.unique(blocks):

@@ -1,9 +1,9 @@
-"""One shard's search: laps of advances, and in between the decisions who goes on, and from where.
+"""One shard's search: laps of advances, and between them decisions: which items go on, and from which state.
 
-Everything is a function of the job and of the items' own numbers: a search that goes on from a checkpoint
-makes the decisions of one that was never disturbed. Where the items that are compared lie in several
-shards (`search.spread`), each shard reports its own at the end of a lap, makes the decision for all of
-them from all reports, and acts on what concerns its own: jobs.run.rendezvous.
+Everything is a function of the job and of the items' own numbers, so a search that goes on from a checkpoint
+decides as one that was never disturbed. If the compared items lie in several shards (`search.spread`), each
+shard reports its own items at the end of a lap, decides for all of them from all reports, and acts on its own:
+jobs.run.rendezvous.
 """
 
 from abc import ABC, abstractmethod
@@ -23,14 +23,14 @@ Fetch = Callable[[int], Sequence[np.ndarray]]
 
 
 class SearchRun(ABC):
-    """Items on their way to their results, as `ctd.batch.Run`, but searched.
+    """Computes the results of items, as `ctd.batch.Run` does, but with a search.
 
-    laps: the items, at their start. blocks: (n,) which of them are compared with one another.
-    meets: whether there are others in other shards, so that somebody must call `decide`.
+    laps: the items, at their start. blocks: (n,) the population or bracket of each. meets: whether some of the
+    compared items lie in other shards, so that the caller must call `decide`.
     """
 
     length_field: str
-    """The field of the search that says how long its first lap is."""
+    """Field of the search that says how long its first lap is."""
     lap_name: str
     """What a lap is called."""
 
@@ -46,35 +46,38 @@ class SearchRun(ABC):
         self._name, self._sign = search.metric, 1 if search.mode == "min" else -1
         self._n_laps, self.lap = n_laps, 0
         self.going = np.ones(laps.n, bool)
-        """(n,) which make the present lap."""
+        """(n,) bool: which make the present lap."""
         self.dropped = np.zeros(laps.n, bool)
-        """(n,) which have left before they had finished."""
+        """(n,) bool: which left before they had finished."""
         self.metric = np.full((laps.n, n_laps), np.nan)
-        """(n, laps) at the end of each lap; NaN where an item did not come to it."""
+        """(n, laps) the metric at the end of each lap; NaN where an item did not reach it."""
         self.results: dict[str, np.ndarray] = {}
         self.finished = False
         self.arrived = False
         """Whether the lap is over and nothing has been decided yet."""
         self.report: dict[str, np.ndarray] = {}
-        """Once it has: what `decide` needs of these items."""
+        """Once the lap is over: what `decide` needs of these items."""
         self._begin()
 
     @abstractmethod
     def _length(self) -> int:
-        """Advances of the present lap, which is not the last."""
+        """Return the advances of the present lap, which is not the last."""
 
     @abstractmethod
     def _select(self, found: Mapping[str, np.ndarray], first: int, fetch: Fetch) -> None:
-        """Decide who makes the next lap, and from where. found: the reports, joined; the own items are
-        those from `first` on."""
+        """Decide which items make the next lap, and from which state.
+
+        found: the reports, joined; this shard's own items start at `first`. fetch: reads the state of any of
+        them.
+        """
 
     @abstractmethod
     def _records(self) -> dict[str, np.ndarray]:
-        """What the store keeps of it: see jobs.plan.search_results."""
+        """Return what the store keeps of the search: see jobs.plan.search_results."""
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
-        """What changes from lap to lap, beside the laps themselves."""
+        """Return what changes from lap to lap, beside the laps themselves, for checkpoints."""
 
     @property
     def rounds(self) -> int:
@@ -83,7 +86,7 @@ class SearchRun(ABC):
 
     @property
     def n_finished(self) -> int:
-        """How many items make no further advances."""
+        """Number of items that make no further advances."""
         return int((self.laps.done | ~self.going).sum())
 
     @property
@@ -98,7 +101,7 @@ class SearchRun(ABC):
         return f"{text}, best {self._name} {best:.4g}"
 
     def advance(self) -> None:
-        """One advance of the items on the devices; at the end of a lap, what follows from it."""
+        """Advance the items on the devices once. At the end of a lap, report, and decide if no other shards are met."""
         if not self.laps.over:
             self.laps.advance()
         if self.laps.over:
@@ -112,16 +115,17 @@ class SearchRun(ABC):
                 self.decide([self.report], 0, lambda index: ())
 
     def decide(self, reports: Sequence[Mapping[str, np.ndarray]], own: int, fetch: Fetch) -> None:
-        """What follows from the lap: the next one or the end.
+        """Begin the next lap, or end the search.
 
-        reports: of all shards that are compared, in their order; name -> (items of the shard,), with
-        `loss`: less is better, NaN is broken. own: which of them is this one's.
+        reports: of all shards that are compared, in their order; name -> (items of the shard,), with `loss`:
+        less is better, NaN is broken. own: which of them is this one's. fetch: reads the state of any of their
+        items. Raises JobError if the items finish before the search has compared them.
         """
         found = {name: np.concatenate([r[name] for r in reports]) for name in reports[own]}
         if self.lap == 0:
             self._check_length(found["loss"], found["done"])
         self.arrived = False
-        # Those of which none can go on have come to their end, whatever others beside them do.
+        # A block in which no item can go on has ended, whatever the other blocks do.
         open_blocks = found["blocks"][found["going"] & ~found["done"]]
         found["going"] &= np.isin(found["blocks"], open_blocks)
         self.going &= np.isin(self._blocks, open_blocks)
@@ -133,7 +137,7 @@ class SearchRun(ABC):
         self._begin()
 
     def _told(self) -> dict[str, np.ndarray]:
-        """What else the other shards need to know: name -> (n,)."""
+        """Return what else the other shards need to know: name -> (n,)."""
         return {}
 
     def _begin(self) -> None:
@@ -141,7 +145,7 @@ class SearchRun(ABC):
         self.laps.begin(np.flatnonzero(self.going), TO_THE_END if last else self._length())
 
     def _measure(self) -> np.ndarray:
-        """Note the metric of those that made the lap; (n,) the same as a loss."""
+        """Note the metric of the items that made the lap; return it as a loss: (n,), NaN is broken."""
         rows = np.flatnonzero(self.going)
         outcomes = self.laps.program.kernel.outcomes
         found = self.laps.values(rows, [self._name, *(["outcome"] if outcomes else [])])
@@ -172,7 +176,7 @@ class SearchRun(ABC):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """The search between two advances: `restore` goes on with the same bits and lineage."""
+        """Return the search between two advances; `restore` goes on from it with the same bits and lineage."""
         saved = self.laps.snapshot()
         saved.arrays |= {f"search.{name}": array.copy() for name, array in self._all().items()}
         saved.arrays["search.lap"] = np.asarray(self.lap)
@@ -192,7 +196,10 @@ class SearchRun(ABC):
 
 
 class HalvingRun(SearchRun):
-    """Successive halving; size: how many items a bracket has."""
+    """Successive halving.
+
+    size: number of items in a bracket.
+    """
 
     length_field, lap_name = "min_advances", "rung"
 
@@ -223,7 +230,10 @@ class HalvingRun(SearchRun):
 
 
 class PopulationRun(SearchRun):
-    """Population-based training; starts: searched parameter -> (n,) float64, items: (n,) ids."""
+    """Population-based training.
+
+    items: (n,) ids. starts: searched parameter -> (n,) float64.
+    """
 
     length_field, lap_name = "every", "generation"
 
@@ -280,7 +290,7 @@ class PopulationRun(SearchRun):
         return found
 
     def _last(self, name: str) -> np.ndarray:
-        """(n,) a searched parameter in the last generation that each member has begun."""
+        """Return (n,) a searched parameter in the last generation that each member has begun."""
         values = self._params[name]
         begun = (self._parent >= 0).sum(axis=1) - 1
         return values[np.arange(len(values)), begun]

@@ -1,11 +1,11 @@
-"""Population-based training: who copies whom, and where the copied parameters move.
+"""Population-based training: which member copies which, and where the copied parameters move.
 
-A parameter has a position x in [0, 1] in its range: linear for `uniform`, in the logarithm for
-`loguniform`. It moves by u ~ U(-perturb, perturb), reflected at the ends: as likely up as down, so that
-without selection it drifts nowhere. (A factor 1 + u drifts down: the mean of its logarithm is negative.)
+A parameter has a position x in [0, 1] in its range: linear for `uniform`, in the logarithm for `loguniform`. It
+moves by u ~ U(-perturb, perturb), reflected at the ends: as likely up as down, so without selection it drifts
+nowhere. (A factor 1 + u would drift down: the mean of its logarithm is negative.)
 
-Member i draws in generation g from the generator [seed, SALT, g, i]: nothing depends on how many members
-there are on which device.
+In generation g, member i draws from the generator [seed, SALT, g, i]: nothing depends on which device has which
+members.
 """
 
 import math
@@ -22,7 +22,7 @@ SALT = zlib.crc32(b"search")
 
 
 def generator(seed: int, generation: int, item: int) -> np.random.Generator:
-    """Where the draws of one member after one generation come from."""
+    """Return the random generator of one member after one generation."""
     return np.random.default_rng([seed, SALT, generation, item])
 
 
@@ -33,10 +33,10 @@ def parents(
     done: np.ndarray,
     blocks: np.ndarray,
 ) -> np.ndarray:
-    """(n,) the row whose state each member goes on from; its own where it copies nobody.
+    """Return (n,) the row whose state each member goes on from; its own if it copies nobody.
 
-    loss: (n,) less is better, NaN where a member is broken. done: (n,) which have finished: there is
-    nothing to go on from. blocks: (n,) which population each belongs to.
+    rngs: one per member. loss: (n,) less is better, NaN where a member is broken. done: (n,) which have
+    finished: nobody can go on from them. blocks: (n,) which population each belongs to.
     """
     found = np.arange(len(loss))
     choose = tournament if search.exploit == "tournament" else truncation
@@ -50,8 +50,11 @@ def parents(
 def tournament(
     rngs: list[np.random.Generator], loss: np.ndarray, done: np.ndarray, fraction: float
 ) -> np.ndarray:
-    """Every member meets one of the others, drawn from those that can be copied; it copies a better
-    one, and any if it is broken itself."""
+    """Return (n,) rows, as `parents` does, for one population.
+
+    Each member draws one of the others that can be copied. It copies that one if it is better, or if it is
+    broken itself.
+    """
     del fraction
     found = np.arange(len(loss))
     for i, rng in enumerate(rngs):
@@ -67,7 +70,10 @@ def tournament(
 def truncation(
     rngs: list[np.random.Generator], loss: np.ndarray, done: np.ndarray, fraction: float
 ) -> np.ndarray:
-    """The worst `fraction` and all that are broken copy members drawn from the best `fraction`."""
+    """Return (n,) rows, as `parents` does, for one population.
+
+    The worst `fraction` and all broken members copy members drawn from the best `fraction`.
+    """
     found = np.arange(len(loss))
     n = max(1, int(fraction * len(loss)))
     order = np.argsort(loss, kind="stable")  # NaN, the broken ones, last
@@ -83,7 +89,7 @@ def truncation(
 def moved(
     search: Population, rng: np.random.Generator, values: Mapping[str, float]
 ) -> dict[str, float]:
-    """The parameters of a member that has just copied `values`."""
+    """Return the parameters of a member that has just copied `values`: moved, or drawn anew."""
     found = {}
     for name, law in search.params.items():
         again, u = rng.random(2)
@@ -97,7 +103,7 @@ def moved(
 
 
 def position(law: Interval, value: float) -> float:
-    """Where a value lies in its range: 0 at its low end, 1 at its high end."""
+    """Return where a value lies in its range: 0 at the low end, 1 at the high end."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):
         return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
@@ -105,7 +111,7 @@ def position(law: Interval, value: float) -> float:
 
 
 def value_at(law: Interval, x: float) -> float:
-    """The inverse of `position`, never outside the range."""
+    """Return the value at position `x`, never outside the range; the inverse of `position`."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):
         value = math.exp(math.log(low) + x * (math.log(high) - math.log(low)))

@@ -1,1 +1,1 @@
-"""What a user writes, validated."""
+"""The job file: what a user writes, validated as a `JobSpec`."""

@@ -1,13 +1,13 @@
 """JobSpec: a job file, validated.
 
 kernel: fixed_points
-params: {weights: decision_gru.h5, cell: gru}      what all items have
-sweep:  {grid: {candidate: {range: 10000}}}        what differs: see jobs.spec.sweep
+params: {weights: decision_gru.h5, cell: gru}      fields that all items share
+sweep:  {grid: {candidate: {range: 10000}}}        fields that differ: see jobs.spec.sweep
 gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`, and
-                                                   `reductions`: see jobs.reduce.tables
-search: {method: halving, ...}                     what items do to one another: see jobs.spec.search
-keep_bits: {states: 10}                            results that are rounded: see jobs.plan.rounding
-run:    {retries: 2}                               how it is run: changes no result
+                                                   `reductions`: see jobs.spec.reductions
+search: {method: halving, ...}                     how items are compared: see jobs.spec.search
+keep_bits: {states: 10}                            results to round: see jobs.plan.rounding
+run:    {retries: 2}                               how the job is run
 """
 
 import hashlib
@@ -41,10 +41,10 @@ from jobs.spec.sweep import Sweep, Sweeps
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML whose numbers are those of YAML 1.2: PyYAML reads 1e-4 as a string and 4:00:00 as 14400."""
+    """A YAML loader with the numbers of YAML 1.2: PyYAML reads 1e-4 as a string and 4:00:00 as 14400."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """A mapping as it is written: PyYAML would let the last of two equal keys win."""
+        """Compose a mapping; raise ComposerError for a repeated key, where PyYAML would keep the last."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
@@ -131,7 +131,7 @@ class RunSettings(BaseModel):
         return max(1, int(self.cpus_per_worker))
 
     def devices(self, on_gpus: bool) -> int:
-        """How many devices of JAX share the memory of a worker: its CPU cores; 1 where it has GPUs."""
+        """Number of JAX devices that share a worker's memory: its CPU cores, or 1 if it runs on GPUs."""
         return 1 if on_gpus else self.cores
 
 
@@ -164,35 +164,37 @@ class JobSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nothing_is_default(cls, content: Any) -> Any:
-        """`params:` with nothing under it is YAML's null; it means what leaving it out means."""
+        """Drop null fields: `params:` with nothing under it is YAML's null, and means the default."""
         if isinstance(content, dict):
             return {name: value for name, value in content.items() if value is not None}
         return content
 
     def sweeps(self) -> list[Sweep]:
-        """The sweeps in order."""
+        """Return the sweeps in order, also where the job has only one."""
         return self.sweep if isinstance(self.sweep, list) else [self.sweep]
 
     def swept(self) -> list[str]:
-        """The swept fields, in the order of the job."""
+        """Return the names of the swept fields, each once, in the order of the job."""
         return list(dict.fromkeys(name for part in self.sweeps() for name in part.names()))
 
     def science(self) -> dict[str, Any]:
-        """What determines the results: everything but names, reductions and the manner of running."""
+        """Return the fields that determine the results: all but `name`, `gather`, `run` and `cluster`."""
         return self.model_dump(
             mode="json", exclude={"name", "gather", "run"}, exclude_defaults=True
         )
 
     def digest(self) -> str:
-        """sha256 over `science()`: two jobs with equal digests have equal results."""
+        """Return the sha256 of `science()`: two jobs with equal digests compute the same."""
         text = json.dumps(self.science(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """The mapping in a job file (YAML or JSON), with `key.path=value` overrides applied.
+    """Return the mapping in a job file (YAML or JSON), with `key.path=value` overrides applied.
 
-    Raises JobError naming the file, and the line where it is not YAML.
+    Raises:
+        JobError: the file cannot be read or is no YAML mapping, or an override does not fit; the text
+            names the file, and the line of a syntax error.
     """
     path = Path(path)
     if (path / "zarr.json").exists():
@@ -226,13 +228,13 @@ def _parse(text: str, where: str) -> Any:
 
 
 def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
-    """The validated job of a file; JobError naming file and field otherwise."""
+    """Return the validated job in a file. Raises JobError, naming file and field, if it is not valid."""
     path = Path(path)
     return parse_job({"name": path.stem, **read_content(path, overrides)}, str(path))
 
 
 def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
-    """A mapping -> JobSpec; JobError with `where` in front of every line otherwise."""
+    """Validate a mapping as a JobSpec. Raises JobError, each line headed by `where`, if it is not valid."""
     try:
         return JobSpec.model_validate(content)
     except ValidationError as error:
@@ -251,7 +253,11 @@ def _search_fields(content: Any) -> Mapping[str, Any]:
 
 
 def set_field(content: dict[str, Any], override: str) -> None:
-    """Apply `a.b.c=value` (the value read as YAML) to nested mappings."""
+    """Apply the override `a.b.c=value`, its value read as YAML, to `content` in place.
+
+    Raises:
+        JobError: the override has no `=`, the value is not YAML, or a parent is not a mapping.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise JobError(f"--set {override}: key.path=value expected, for example --set seed=1")
@@ -265,8 +271,12 @@ def set_field(content: dict[str, Any], override: str) -> None:
 
 
 def find_kernel(name: str, base: str) -> Kernel:
-    """The kernel, a user's own looked for in the folder `base` too; JobError where there is none, or its
-    module cannot be imported."""
+    """Return the kernel called `name`; a user's own module is also looked for in the folder `base`.
+
+    Raises:
+        JobError: there is no such kernel, its module cannot be imported, or this process has already
+            imported a different module of that name.
+    """
     if base not in sys.path:
         sys.path.insert(0, base)
     try:
@@ -280,7 +290,7 @@ def find_kernel(name: str, base: str) -> Kernel:
 
 
 def _refuse_namesake(name: str, base: str) -> None:
-    """JobError where this process has a module from elsewhere in place of the one beside the job."""
+    """Raise JobError if this process has imported a different module than the one beside the job."""
     top = sys.modules[find_module(name).partition(".")[0]]
     here = PathFinder.find_spec(name.partition(".")[0], [base])
     beside, used = here.origin if here else None, top.__file__
@@ -294,7 +304,11 @@ def _refuse_namesake(name: str, base: str) -> None:
 
 
 def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
-    """The validated settings of the kernel's own reduction; `reductions` is not among them."""
+    """Return the validated settings of the kernel's own reduction, `gather` without `reductions`.
+
+    Raises:
+        JobError: a setting is unknown or not valid.
+    """
     try:
         settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
         return kernel.Options.model_validate(settings)

@@ -1,14 +1,14 @@
-"""Reductions of any job, by name: questions about the scalar results of all items, asked in the job file.
+"""Reductions that any job can ask for by name: tables over the scalar results of all items.
 
 gather:
   reductions:
     - {name: best, by: eval_loss, k: 5}                                   the items with the lowest value
     - {name: seeds, of: eval_loss, quantiles: [0.05, 0.95], bootstrap: 1000}   statistics over the seeds
-    - {name: counts, by: [n]}                                             how many items ended how
+    - {name: counts, by: [n]}                                             number of items by outcome
     - {name: histogram, of: q, bins: 50, log: true}                       how a value is distributed
 
-Each makes a table of the store, reduced/TABLE, called `table` or else by the reduction's name. `best`,
-`seeds` and `histogram` are of the items whose status is *done* and whose value is finite.
+Each makes one table of the store, reduced/TABLE, where TABLE is `table` or else the reduction's name.
+`best`, `seeds` and `histogram` use the items whose status is *done* and whose value is finite.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class _Reduction(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     numbers: ClassVar[tuple[str, ...]] = ()
-    """Fields that name a column of numbers."""
+    """The fields of the reduction that name a numeric column."""
 
     name: str
     table: str | None = Field(
@@ -35,16 +35,16 @@ class _Reduction(BaseModel):
 
     @property
     def label(self) -> str:
-        """The name of the table that it makes."""
+        """The name of the table that the reduction makes."""
         return self.table or self.name
 
     def named(self) -> list[tuple[str, str]]:
-        """(field, column) for every column that it names."""
+        """Return (field, column) for every column that the reduction names."""
         return [(field, getattr(self, field)) for field in self.numbers]
 
 
 class Best(_Reduction):
-    """The k items with the lowest value of a column, best first; equal ones by item."""
+    """The k items with the lowest value of a column, best first; ties in order of item."""
 
     numbers: ClassVar[tuple[str, ...]] = ("by",)
     name: Literal["best"]
@@ -71,18 +71,18 @@ class Seeds(_Reduction):
     confidence: float = Field(0.95, gt=0, lt=1, description="of that interval")
 
     def named(self) -> list[tuple[str, str]]:
-        """Also the columns of the replicates."""
+        """Return (field, column) pairs, including those of `over`."""
         return [*super().named(), *(("over", name) for name in self.over)]
 
 
 class Counts(_Reduction):
-    """How many items ended how."""
+    """The number of items by how they ended."""
 
     name: Literal["counts"]
     by: tuple[str, ...] = Field((), description="columns by whose values items are told apart too")
 
     def named(self) -> list[tuple[str, str]]:
-        """The columns it tells apart by."""
+        """Return (field, column) pairs, which are those of `by`."""
         return [("by", name) for name in self.by]
 
 
@@ -120,7 +120,12 @@ KINDS: dict[str, type[BaseModel]] = {
 
 
 def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
-    """The validated reductions of a job; JobError, by field, where one names what there is not."""
+    """Return the validated reductions of a job.
+
+    Raises:
+        JobError: a reduction or a field is unknown or not valid, a column does not exist or is not
+            numeric, or two tables have one name. The text names the field.
+    """
     where = "gather: reductions"
     asked = spec.gather.get("reductions") or []
     if not isinstance(asked, list):
@@ -165,7 +170,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
 
 
 def _column_names(spec: JobSpec, kernel: Kernel) -> tuple[list[str], list[str]]:
-    """(all columns of the item table, those with one number an item)."""
+    """Return (all columns of the item table, those that a reduction may use as numbers)."""
     swept = spec.swept()
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
     numbers = [name for name in (*scalars, *swept) if name != "outcome"]

@@ -8,7 +8,7 @@ from jobs.spec.reductions import LIST
 
 
 def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
-    """The JSON Schema of a job file; with a kernel, of its `params` and `gather` too."""
+    """Return the JSON Schema of a job file; with a kernel, it covers that kernel's `params` and `gather` too."""
     schema = JobSpec.model_json_schema()
     if kernel is not None:
         for field, model in (("params", kernel.Params), ("gather", kernel.Options)):

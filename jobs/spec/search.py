@@ -25,7 +25,7 @@ from pydantic import (
 from jobs.spec.sweep import Interval, Uniform
 
 SEARCH_TABLE = "search"
-"""The table of what a search did, by its name in a query."""
+"""The name, in a query, of the table that shows what a search did."""
 
 
 class _Search(BaseModel):
@@ -48,18 +48,18 @@ class _Search(BaseModel):
     )
 
     def together(self, n: int) -> int:
-        """How many of a group's n items are compared with one another."""
+        """Return how many of a group's n items are compared with one another."""
         return self.size or n
 
     @property
     def best(self) -> str:
-        """Which value of the metric is the best."""
+        """Which value of the metric is best, as a word: "least" or "largest"."""
         return "least" if self.mode == "min" else "largest"
 
 
 class Halving(_Search):
-    """Successive halving (Jamieson & Talwalkar 2016): of every `size` items the best size / eta^k go on
-    after min_advances * eta^(k-1) advances, k = 1, 2, ...; the others keep what they have come to."""
+    """Successive halving (Jamieson & Talwalkar 2016): of every `size` items, the best size / eta^k continue
+    after min_advances * eta^(k-1) advances, k = 1, 2, ...; the others keep their results so far."""
 
     method: Literal["halving"]
     eta: int = Field(3, ge=2, description="one item in eta survives a rung")
@@ -75,25 +75,25 @@ class Halving(_Search):
         )
 
     def n_comparisons(self, size: int, advances: int) -> int:
-        """How often `size` items are compared that make so many advances."""
+        """Return how often `size` items are compared if each makes `advances` advances."""
         return sum(self.min_advances * self.eta**k < advances for k in range(self.n_rungs(size)))
 
     def n_rungs(self, size: int) -> int:
-        """How many times items leave until one is left."""
+        """Return the number of rungs: how often `size` can be divided by `eta` and stay at least 1."""
         n = 0
         while size >= self.eta ** (n + 1):
             n += 1
         return n
 
     def lap(self, rung: int) -> int:
-        """Advances between the rung before (the start, for 0) and this one."""
+        """Return the advances between the previous rung (for rung 0: the start) and this one."""
         before = self.eta ** (rung - 1) if rung else 0
         return self.min_advances * (self.eta**rung - before)
 
 
 class Population(_Search):
-    """Population-based training (Jaderberg et al. 2017): every `every` advances members that do badly
-    take over the state and the parameters of ones that do well, the parameters moved a little."""
+    """Population-based training (Jaderberg et al. 2017): every `every` advances, members that do badly
+    copy the state and the parameters of members that do well, and perturb the parameters."""
 
     method: Literal["population"]
     every: PositiveInt = Field(description="advances of a generation")
@@ -130,7 +130,7 @@ class Population(_Search):
         )
 
     def n_comparisons(self, size: int, advances: int) -> int:
-        """How often `size` members are compared that make so many advances."""
+        """Return how often the members are compared if each makes `advances` advances, for any `size`."""
         del size
         return min(self.generations - 1, (advances - 1) // self.every)
 
@@ -145,7 +145,7 @@ class Population(_Search):
 
 
 def bounds(law: Interval) -> tuple[float, float]:
-    """The ends of a range."""
+    """Return the ends (low, high) of a range."""
     return law.uniform if isinstance(law, Uniform) else law.loguniform
 
 

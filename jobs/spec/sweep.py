@@ -8,8 +8,8 @@ A sweep is a product of blocks::
     samples: 64
     seeds:   8                                              replicates
 
-or a list of such sweeps, one after another. Item ids count through the list, the last axis fastest, so
-that appending a sweep to the list leaves the older items' ids, and with them their keys, as they were.
+or a list of such sweeps, one after another. Item ids count through the list, the last axis fastest.
+Appending a sweep to the list therefore keeps the ids, and so the random keys, of the older items.
 """
 
 import builtins
@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 MAX_ITEMS = 10**8
-"""A sweep above this is taken for a mistake (ids must stay below 2**32)."""
+"""A larger sweep is refused as a likely mistake (ids must stay below 2**32)."""
 
 
 class _Form(BaseModel):
@@ -38,11 +38,11 @@ class _Form(BaseModel):
 
 
 def _one_of(message: str, *forms: str) -> Discriminator:
-    """Which of several forms a value is meant to be: a list, or the mapping with one of these keys. Without
-    it, an error would tell of all the forms that a value is not."""
+    """Return a discriminator that finds the form a value is meant to have: a list, or a mapping with one of
+    the keys `forms`. Without it, an error would list the faults of the value under every form."""
 
     def tag(value: Any) -> str | None:
-        # From Python an axis may be a tuple, a range or an array.
+        # A job made in Python may give an axis as a tuple, a range or an array.
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | BaseModel):
             return "[list]" if "list" in forms else None
         keys = value if isinstance(value, Mapping) else [type(value).__name__.lower()]
@@ -53,7 +53,7 @@ def _one_of(message: str, *forms: str) -> Discriminator:
 
 
 class Range(_Form):
-    """`range: n` or `range: [start, stop, step]`, as Python's."""
+    """`range: n`, `range: [start, stop]` or `range: [start, stop, step]`, as in Python."""
 
     range: int | tuple[int, int] | tuple[int, int, int]
 
@@ -179,8 +179,9 @@ class Column(NamedTuple):
     """The values of one field over n items: item i has `values[codes[i]]`.
 
     codes: (n,) int32.
-    values: the distinct settings in order: a number array where `numeric`, else a list.
-    generated: made by a formula, so that its extremes stand for all of it when it is validated.
+    values: the settings in order: an array if all are numbers, else a list (after validation, tuples of
+        numbers of one length are an array too).
+    generated: whether a formula made the values; then only the smallest and the largest are validated.
     """
 
     codes: np.ndarray
@@ -217,21 +218,24 @@ class Sweep(BaseModel):
         return self
 
     def names(self) -> list[str]:
-        """The swept fields."""
+        """Return the names of the swept fields; `seed` is one if there are several seeds."""
         return [*self.grid, *self.zip, *self.random, *(["seed"] if self.seeds > 1 else [])]
 
     def shape(self) -> tuple[int, ...]:
-        """The lengths of the axes: grid..., zip, samples, seeds."""
+        """Return the lengths of the axes: grid..., zip (if any), samples, seeds."""
         grid = tuple(len(axis) for axis in self.grid.values())
         zipped = tuple({len(axis) for axis in self.zip.values()})
         return (*grid, *zipped, self.samples or 1, self.seeds)
 
     def count(self) -> int:
-        """How many items there are, without making them."""
+        """Return the number of items, without making them."""
         return math.prod(self.shape())
 
     def columns(self, seed: int) -> dict[str, Column]:
-        """Field -> column over the `count()` items, in the order of the module's docstring."""
+        """Return field -> column over the `count()` items, the last axis fastest.
+
+        seed: the job's; it determines the random draws.
+        """
         shape = self.shape()
         index = np.unravel_index(np.arange(self.count()), shape)
         codes = [axis.astype(np.int32) for axis in index]
@@ -247,8 +251,8 @@ class Sweep(BaseModel):
         return columns
 
     def _drawn(self, name: str, form: Distribution, seed: int, codes: np.ndarray) -> Column:
-        # A generator for each field: adding one leaves the draws of the others as they were, and a
-        # larger `samples` begins with the smaller one's draws.
+        # One generator per field: adding a field does not change the draws of the others, and raising
+        # `samples` keeps the earlier draws.
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         assert self.samples is not None
         if isinstance(form, Choice):
@@ -258,7 +262,7 @@ class Sweep(BaseModel):
 
 
 def _tidy(values: list[Any]) -> Any:
-    """A list of plain numbers as an array; anything else as it is."""
+    """Return a list of numbers (no booleans) as an array, any other as a list."""
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return np.asarray(values) if numbers else list(values)
 
@@ -270,9 +274,11 @@ def _values(axis: Axis) -> Any:
 def join(
     parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, Any]
 ) -> dict[str, Column]:
-    """Columns of several sweeps end to end; a field that one does not vary has its base value there.
+    """Return the columns of several sweeps end to end. A sweep that lacks a field gets its base value.
 
-    parts: (number of items, columns) of each sweep. base: field -> the value outside the sweep.
+    Args:
+        parts: (number of items, columns) of each sweep.
+        base: field -> its value outside the sweep.
     """
     names = list(dict.fromkeys(name for _, columns in parts for name in columns))
     joined = {}
@@ -292,4 +298,4 @@ Sweeps = Annotated[
     Annotated[Sweep, Tag("[sweep]")] | Annotated[list[Sweep], Tag("[list]")],
     Discriminator(lambda value: "[list]" if isinstance(value, list | tuple) else "[sweep]"),
 ]
-"""One sweep, or several that follow one another."""
+"""One sweep, or a list of sweeps that follow one another."""

@@ -1,1 +1,1 @@
-"""Bytes by key, on a folder or an object store, and who may write them."""
+"""Bytes by key in a folder or an object store, their checksums, and the lease that says who may write."""

@@ -1,12 +1,12 @@
-"""Addresses: a path of this machine, or SCHEME://BUCKET/KEY on an object store.
+"""Addresses: a path on this machine, or SCHEME://BUCKET/KEY on an object store.
 
     results/points.zarr                 a path; file:///home/you/points.zarr is one too
-    s3://BUCKET/KEY                     Amazon S3, and whatever speaks its protocol
+    s3://BUCKET/KEY                     Amazon S3, and any server with its protocol
     gs://BUCKET/KEY                     Google Cloud Storage
     az://CONTAINER/KEY                  Azure Blob Storage
     https://HOST/KEY                    data files only
 
-An address is written down in stores, events and messages: one that carries a secret is refused.
+Addresses appear in stores, events and messages, so one that contains a secret is refused.
 """
 
 import re
@@ -16,16 +16,17 @@ from urllib.parse import unquote, urlsplit
 from jobs.errors import JobError, nearest
 
 BUCKETS = ("s3", "gs", "az")
-"""Schemes of object stores: they hold results and data."""
+"""Schemes of object stores, which can hold results and data."""
 
 LINKS = ("http", "https")
-"""Schemes that data can be read from."""
+"""Schemes from which data can only be read."""
 
 
 def local_path(address: str) -> Path | None:
-    """The path that `address` means, or None where it is on an object store.
+    """Return the local path that `address` means, or None if it is remote.
 
-    JobError where it is neither, naming what was expected.
+    Raises:
+        JobError: the scheme is unknown, or the address is malformed or contains credentials.
     """
     name = scheme(address)
     if not name:
@@ -40,13 +41,17 @@ def local_path(address: str) -> Path | None:
 
 
 def plain(address: str) -> str:
-    """The address as it is written everywhere: a path without file://, no slash at the end."""
+    """Return the address in its one written form: paths without file://, no slash at the end."""
     path = local_path(address)
     return address.rstrip("/") if path is None else str(path)
 
 
 def scheme(address: str) -> str:
-    """What is in front of `:/`, in small letters; "" for a path."""
+    """Return the part before `:/`, in lower case; "" for a path.
+
+    Raises:
+        JobError: a scheme of an object store is followed by `:` but not by `:/`.
+    """
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", address)
     if match is None and address.partition(":")[0] in BUCKETS and ":" in address:
         raise JobError(f"{address}: {address.partition(':')[0]}://BUCKET/KEY expected")
@@ -54,7 +59,7 @@ def scheme(address: str) -> str:
 
 
 def join(base: str, name: str) -> str:
-    """`name` from the folder or address `base` on; an address, or an absolute path, stays as it is."""
+    """Return `name` relative to the folder or address `base`; an address or an absolute path stays as it is."""
     if scheme(name):
         return plain(name)
     if not scheme(base):
@@ -80,6 +85,6 @@ def _check(address: str, name: str) -> None:
 
 
 def _bare(address: str) -> str:
-    """An address without what may be secret in it."""
+    """Return an address without the parts that may be secret: user, password and query."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,4 +1,4 @@
-"""Small JSON objects that tell whether they are as they were written, and checksums of larger ones.
+"""Sealed JSON, which contains its own checksum, and stored checksums of other objects.
 
 {"slots":4,"seal":"<sha256 of the bytes without this field>"}
 """
@@ -17,13 +17,13 @@ _SEAL = ',"seal":"'
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
-    """A mapping with at least one field as JSON, closed by a checksum of itself."""
+    """Return a mapping (at least one field) as JSON whose last field, `seal`, is a checksum of the rest."""
     body = json.dumps(content, separators=(",", ":"))
     return f'{body[:-1]}{_SEAL}{digest(body.encode())}"}}'.encode()
 
 
 def unseal(data: bytes | None) -> dict[str, Any] | None:
-    """The mapping that `seal` wrote; None where nothing is there or a bit of it has changed."""
+    """Return the mapping that `seal` wrote; None if `data` is None or damaged."""
     try:
         body, found, rest = (data or b"").decode().rpartition(_SEAL)
     except UnicodeDecodeError:
@@ -35,26 +35,28 @@ def unseal(data: bytes | None) -> dict[str, Any] | None:
 
 
 def write_sums(store: ObjectStore, name: str, sealed: Iterable[str], **about: Any) -> None:
-    """Keep the checksums of these objects, as they are now, in run/sums/NAME.json.
+    """Write the checksums of objects, as they are now, to run/sums/NAME.json.
 
-    about: what else is to be known of them.
+    Args:
+        sealed: the keys of the objects.
+        about: further fields of that file.
     """
     sums = {key: digest(data or b"") for key, data in objects.read_all(store, sorted(sealed))}
     objects.write(store, keys.sums(name), seal({**about, "sha256": sums}))
 
 
 def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
-    """Key -> checksum, as `write_sums` kept them; None where that is missing or damaged."""
+    """Return key -> checksum as `write_sums` wrote them; None if the file is missing or damaged."""
     content = unseal(objects.read(store, keys.sums(name)))
     return None if content is None else dict(content["sha256"])
 
 
 def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:
-    """Whether the object at `key` has this checksum."""
+    """Whether there is an object at `key` with this checksum."""
     data = objects.read(store, key)
     return data is not None and digest(data) == sha256
 
 
 def digest(data: Buffer) -> str:
-    """sha256, in hexadecimal digits."""
+    """Return the sha256 in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

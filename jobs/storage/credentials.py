@@ -1,9 +1,9 @@
-"""How to reach an object store: endpoint and credentials, from where the programs of its maker look for them.
+"""Endpoint and credentials of an object store, looked up where the vendor's own tools look.
 
-What is found here goes to the client library and nowhere else: it is in no store, event or message.
+Credentials found here are passed to the client library only: no store, event or message contains them.
 
-    s3      AWS_* of the environment; else the profile AWS_PROFILE (default) of ~/.aws/credentials and
-            ~/.aws/config; else what the machine is (container, EC2 instance)
+    s3      AWS_* of the environment; else the profile AWS_PROFILE (by default `default`) of ~/.aws/credentials
+            and ~/.aws/config; else the machine's own role (container, EC2 instance)
     gs, az  GOOGLE_*, AZURE_*, which the client library reads itself
 """
 
@@ -17,7 +17,7 @@ from jobs.errors import JobError
 from jobs.storage.addresses import LINKS
 
 REREAD = timedelta(minutes=5)
-"""Keys of a profile are read again after this time: whoever renews them need not restart a run."""
+"""How often the keys of a profile are read again, so that renewing them needs no restart of a run."""
 
 OF_THE_MACHINE = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -25,13 +25,14 @@ OF_THE_MACHINE = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_SKIP_SIGNATURE",
 )
-"""Each says how to do without keys."""
+"""Environment variables that give access without keys; one is enough."""
 
 
 def settings(scheme: str) -> dict[str, Any]:
-    """Arguments of `obstore.store.from_url` beyond what it takes from the environment itself.
+    """Return the arguments that `obstore.store.from_url` needs beyond the environment, which it reads itself.
 
-    JobError where it is certain that there are no credentials.
+    Raises:
+        JobError: there are certainly no credentials, no Azure account, or no readable AWS profile.
     """
     if scheme == "s3":
         return _amazon()
@@ -41,7 +42,7 @@ def settings(scheme: str) -> dict[str, Any]:
 
 
 def endpoint_of(scheme: str) -> str:
-    """Where requests go, for messages; "" for the maker's own."""
+    """Return the endpoint set for s3, for messages; "" for the vendor's own, and for other schemes."""
     return _endpoint(_profile()) if scheme == "s3" else ""
 
 
@@ -70,12 +71,12 @@ def _azure() -> dict[str, Any]:
         endpoint, account = "http:", "devstoreaccount1"
     if not account:
         raise JobError("no account is given; set AZURE_STORAGE_ACCOUNT_NAME")
-    # Given again: the library cannot print a store whose account it has from the environment.
+    # Passed again: the library cannot print a store whose account comes from the environment.
     return {"account_name": account} | _client(endpoint)
 
 
 def _client(endpoint: str) -> dict[str, Any]:
-    """Without TLS only where the endpoint says so."""
+    """Return client options that allow plain HTTP only if the endpoint is an http address."""
     return {"client_options": {"allow_http": endpoint.partition(":")[0] == "http"}}
 
 
@@ -85,13 +86,17 @@ def _endpoint(profile: dict[str, str]) -> str:
 
 
 def _asks_the_machine(endpoint: str) -> bool:
-    """Whether an EC2 instance's own credentials may be meant: only Amazon knows them."""
+    """Whether the credentials may come from the EC2 instance: only Amazon's own endpoints accept those."""
     off = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
     return not off and (not endpoint or ".amazonaws." in endpoint)
 
 
 def _profile() -> dict[str, str]:
-    """The fields of the profile in use; JobError where AWS_PROFILE names one that is not there."""
+    """Return the fields of the AWS profile in use; empty if there is none.
+
+    Raises:
+        JobError: AWS_PROFILE names a profile that does not exist, or a file cannot be read as profiles.
+    """
     name = os.environ.get("AWS_PROFILE") or "default"
     found: dict[str, str] = {}
     for variable, default, section in (
@@ -103,7 +108,7 @@ def _profile() -> dict[str, str]:
         try:
             parser.read(path)
         except (configparser.Error, OSError, UnicodeDecodeError):
-            # What the parser says would quote the line, which may be a key.
+            # The parser's message quotes the line, which may contain a key.
             raise JobError(f"{path}: is not a file of AWS profiles") from None
         if section in parser:
             found |= parser[section]

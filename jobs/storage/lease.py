@@ -29,30 +29,36 @@ from jobs.errors import JobError
 from jobs.storage import objects
 
 TTL_S = 30.0
-"""A holder that was silent for so long is taken for dead."""
+"""A holder on another machine that is silent this long may be dead: whoever asks watches for a renewal."""
 
 RENEW_S = 5.0
+"""Time between two renewals by the holder."""
 
 POLL_S = 1.0
-"""Time between two looks at whether somebody asks for a stop."""
+"""Time between two checks for a request to stop."""
 
 CANCEL_GRACE_S = 6.0
-"""What workers get to write checkpoints when the run is cancelled: it is over within 10 s."""
+"""How long workers may take to write checkpoints when the run is cancelled, so that it ends within 10 s."""
 
 
 class Held(JobError):
-    """The lease is another driver's."""
+    """Another driver holds the lease."""
 
 
 class Lease:
-    """A lease that this process holds; `take` gets one."""
+    """A lease that this process holds; get one with `take`."""
 
     def __init__(self, store: ObjectStore, generation: int, record: dict[str, Any]) -> None:
         self._objects, self.generation, self._record = store, generation, record
 
     @staticmethod
     def take(store: ObjectStore, address: str) -> "Lease":
-        """The lease of the store at `address`; Held, with holder and age, where it is another's."""
+        """Take the lease of the store at `address`.
+
+        Raises:
+            Held: another driver holds it; the text names holder and age.
+            JobError: the store cannot be written.
+        """
         while True:
             held = holder(store)
             if held is not None and _is_alive(store, held):
@@ -61,7 +67,7 @@ class Lease:
                     f"`ctd cancel {address}`"
                 )
             generation = held["generation"] + 1 if held else 0
-            # Unlike any other's: `create` needs it, and finds by it what it has written itself.
+            # The id makes the record unique, so that `create` can recognise its own write.
             record = {**identity(), "id": secrets.token_hex(8), "generation": generation,
                       "since": time.time()}  # fmt: skip
             lease = Lease(store, generation, record)
@@ -76,14 +82,15 @@ class Lease:
             if newest == generation:
                 lease._prune()
                 return lease
-            # We had looked before that generation came and went, and its traces were removed.
+            # Since our look at the holder, others took this generation and higher ones, and pruned it.
             objects.delete(store, keys.lease(generation))
 
     @contextmanager
     def held(self, ask: Callable[[str, float], None]) -> Iterator[None]:
-        """Renew it until the block ends, then give it up.
+        """Renew the lease until the block ends, then release it.
 
-        ask: called with a reason and a grace period (s) when somebody asks for a stop, or has taken the lease.
+        Args:
+            ask: called with a reason and a grace period (s) when somebody asks for a stop or has taken over.
         """
         ended = threading.Event()
         thread = threading.Thread(target=self._keep, args=(ask, ended), daemon=True, name="lease")
@@ -96,7 +103,7 @@ class Lease:
             self.release()
 
     def release(self) -> None:
-        """Give it up: the next driver need not wait. Its number stays, so that none is used twice."""
+        """Release the lease, so that the next driver need not wait; its generation is never used again."""
         try:
             if objects.read(self._objects, keys.lease(self.generation)) is not None:
                 self._record["released"] = True
@@ -104,7 +111,7 @@ class Lease:
                 objects.delete(self._objects, keys.cancel(self.generation))
         except Exception as error:
             if not objects.is_storage_error(error):
-                raise  # on a full disk it runs out by itself
+                raise  # if the storage fails, the lease runs out by itself
 
     def _keep(self, ask: Callable[[str, float], None], ended: threading.Event) -> None:
         renewed = time.monotonic()
@@ -131,7 +138,7 @@ class Lease:
         return json.dumps(self._record).encode()
 
     def _prune(self) -> None:
-        """Remove what earlier generations left."""
+        """Delete the leases and requests of earlier generations."""
         for prefix in (keys.LEASE, keys.CANCEL):
             for key in list(objects.list_keys(self._objects, prefix)):
                 if keys.number_of(key) < self.generation:
@@ -139,13 +146,13 @@ class Lease:
 
 
 def holder(store: ObjectStore) -> dict[str, Any] | None:
-    """The newest lease, or None where there was none yet; it may be released or have run out."""
+    """Return the record of the newest lease, which may be released or expired; None if there is none yet."""
     for generation in sorted(_generations(store), reverse=True):
         data = objects.read(store, keys.lease(generation))
         if data is not None:
             try:
                 return dict(json.loads(data), generation=generation)
-            except ValueError:  # damaged: whoever wrote it does so again within RENEW_S
+            except ValueError:  # damaged; a living holder rewrites it within RENEW_S
                 return {
                     "generation": generation,
                     "renewed": 0.0,
@@ -157,21 +164,28 @@ def holder(store: ObjectStore) -> dict[str, Any] | None:
 
 
 def running(store: ObjectStore) -> dict[str, Any] | None:
-    """The lease of the driver that runs this store now, if there is one; it may wait for a sign of life."""
+    """Return the lease record of the driver that runs the store, or None.
+
+    It may wait about 2 * RENEW_S for a renewal by a holder on another machine.
+    """
     held = holder(store)
     return held if held is not None and _is_alive(store, held) else None
 
 
 def last_seen(store: ObjectStore) -> dict[str, Any] | None:
-    """The lease that nobody gave up, without waiting for a sign of life of its holder."""
+    """Return the record of the newest lease unless it is released or its holder is known to be dead.
+
+    It does not wait for a renewal.
+    """
     held = holder(store)
     return None if held is None or held.get("released") or _is_gone(held) else held
 
 
 def cancel(store: ObjectStore, timeout_s: float = 30.0) -> dict[str, Any] | None:
-    """Ask the driver of this store to stop and wait until it has; returns its lease, None if none runs.
+    """Ask the store's driver to stop, wait until it has, and return its lease record; None if none runs.
 
-    TimeoutError where it has not stopped in time.
+    Raises:
+        TimeoutError: the driver has not stopped within `timeout_s`.
     """
     held = running(store)
     if held is None:
@@ -188,7 +202,7 @@ def cancel(store: ObjectStore, timeout_s: float = 30.0) -> dict[str, Any] | None
 
 
 def describe(record: dict[str, Any]) -> str:
-    """Who holds a lease and for how long, in words."""
+    """Return who holds a lease, and for how long, as text."""
     now = time.time()
     return (
         f"process {record['pid']} of {record.get('user', '?')} on {record['host']} (since "
@@ -197,7 +211,7 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def identity() -> dict[str, Any]:
-    """What tells this process from any other, on this machine or elsewhere."""
+    """Return what identifies this process among all machines, with its user and command."""
     return {
         "host": socket.gethostname(),
         "machine": _machine(),
@@ -211,7 +225,7 @@ def identity() -> dict[str, Any]:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # an id without a name, as containers have
+    except (OSError, KeyError):  # a user id without a name, as in containers
         return str(os.getuid())
 
 
@@ -222,7 +236,7 @@ def _is_alive(store: ObjectStore, record: dict[str, Any]) -> bool:
         return True
     if abs(time.time() - record["renewed"]) < TTL_S:
         return True
-    # Its clock may be off ours: it is dead if it does not renew while we watch.
+    # The machines' clocks may differ: the holder is dead if it does not renew while we watch.
     deadline = time.monotonic() + 2 * RENEW_S + POLL_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)
@@ -232,12 +246,12 @@ def _is_alive(store: ObjectStore, record: dict[str, Any]) -> bool:
 
 
 def _is_gone(record: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that is no more."""
+    """Whether the holder was a process of this machine that has ended."""
     return record.get("machine") == _machine() and _born(record["pid"]) != record["born"]
 
 
 def _machine() -> str:
-    """Equal where process ids mean the same: one boot of one kernel, one pid namespace."""
+    """Return the scope of process ids, equal for one boot of one kernel and one pid namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -246,7 +260,7 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str:
-    """When a process was started: a number that its successor with the same id does not share."""
+    """Return the start time of a process, which tells it from a later one with its id; "" if it has ended."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if state == "Z" else rest[18]

@@ -1,7 +1,7 @@
-"""Bytes by key, on a local folder or an object store: one behaviour through obstore.
+"""Bytes by key in a local folder or an object store, with the same behaviour, through obstore.
 
-A write is seen whole or not at all, and `create` succeeds for exactly one of several writers (link on a
-file system, PUT with If-None-Match on an object store). Markers and leases stand on these two facts.
+A write is visible whole or not at all, and `create` succeeds for exactly one of several writers (link on a
+file system, PUT with If-None-Match on an object store). Markers and leases rely on these two guarantees.
 """
 
 import errno
@@ -23,10 +23,10 @@ from jobs.storage.addresses import local_path as local_path
 from jobs.storage.addresses import plain as plain
 
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN}
-"""Of the operating system's errors, those that say that a file system, not a file, is at fault."""
+"""Error numbers of the operating system that mean a fault of the file system rather than of one file."""
 
 IN_FLIGHT = 32
-"""Requests to an object store at a time, where many small objects are read."""
+"""Simultaneous requests to an object store when many small objects are read."""
 
 FIRST: dict[str, Any] = {
     "client_options": {"connect_timeout": "3s", "timeout": "5s"},
@@ -36,14 +36,14 @@ FIRST: dict[str, Any] = {
         "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=1)},
     },
 }  # fmt: skip
-"""The first request, whose failure a user waits for."""
+"""Options of the first request: short, because a user waits for its failure."""
 
 LATER: dict[str, Any] = {
     "client_options": {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "10m"},
     "retry_config": {
-        "max_retries": 100,  # the time counts
+        "max_retries": 100,  # `retry_timeout` is what limits
         "retry_timeout": timedelta(seconds=60),
-        # A wait is drawn between the first one and `base` times the one before: 2 would not grow.
+        # Each wait is drawn between `init_backoff` and `base` times the previous one: 2 would not grow.
         "backoff": {
             "init_backoff": timedelta(seconds=0.1),
             "max_backoff": timedelta(seconds=10),
@@ -51,22 +51,26 @@ LATER: dict[str, Any] = {
         },
     },
 }  # fmt: skip
-"""All others: a server that is busy (503) or away for a minute is nothing that a run should notice."""
+"""Options of all other requests: a run should not notice a server that is busy (503) or gone for a minute."""
 
 
 OUT_OF_RANGE = r"Requested range was invalid|InvalidRange|status code: 416"
-"""How storages call it that an object ends before a range does."""
+"""Error texts of object stores for a range beyond the object's end."""
 
 
 class Unreachable(JobError):
-    """The object store does not answer, or not now: another attempt may succeed."""
+    """The object store does not answer, or not now; another attempt may succeed."""
 
 
 def open_objects(address: str, *, create: bool = False) -> ObjectStore:
-    """The objects under `address`: a path, file://, s3://, gs:// or az://.
+    """Return the objects under `address`: a path, file://, s3://, gs:// or az://.
 
-    Raises JobError where the folder does not exist (or cannot be made, with `create`); where the bucket
-    does not exist, its server does not answer, or credentials are missing or wrong, within seconds.
+    Args:
+        create: make the folder if there is none.
+
+    Raises:
+        JobError: the folder does not exist (with `create`: cannot be made), the bucket does not exist, its
+            server does not answer, or credentials are missing or wrong. It is raised within seconds.
     """
     path = local_path(address)
     if path is None:
@@ -74,7 +78,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
             raise JobError(
                 f"{address}: holds data at most; results go to a path, or to s3, gs or az"
             )
-        # A listing tells a bucket that is missing from a key; this one is short.
+        # Unlike a read, a listing distinguishes a missing bucket from a missing key; this one is short.
         first_request(
             address,
             lambda: next(iter(obstore.list(remote(address, FIRST), f"{keys.LEASE}/")), None),
@@ -93,7 +97,14 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
 
 
 def remote(address: str, patience: dict[str, Any] = LATER) -> ObjectStore:
-    """What is under an address that is no path, without a request; JobError where that cannot be."""
+    """Return the objects under a remote address, without sending a request.
+
+    Args:
+        patience: timeouts and retries, `FIRST` or `LATER`.
+
+    Raises:
+        JobError: the address is not valid, or there are no credentials.
+    """
     try:
         found = credentials.settings(addresses.scheme(address))
         options = patience["client_options"] | found.pop("client_options", {})
@@ -104,7 +115,12 @@ def remote(address: str, patience: dict[str, Any] = LATER) -> ObjectStore:
 
 
 def first_request[T](address: str, request: Callable[[], T]) -> T:
-    """What `request` answers; JobError where the server refuses it, Unreachable where there is none."""
+    """Return `request()`, the first one to this address.
+
+    Raises:
+        JobError: the server refuses the request.
+        Unreachable: no server answers, or it is too busy.
+    """
     try:
         return request()
     except (BaseError, FileNotFoundError) as error:
@@ -121,7 +137,7 @@ def first_request[T](address: str, request: Callable[[], T]) -> T:
 
 
 def read(objects: ObjectStore, key: str) -> bytes | None:
-    """The bytes at `key`, or None where there is nothing."""
+    """Return the bytes at `key`, or None if there is no object."""
     try:
         return bytes(obstore.get(objects, key).bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -129,7 +145,7 @@ def read(objects: ObjectStore, key: str) -> bytes | None:
 
 
 def read_range(objects: ObjectStore, key: str, start: int, length: int) -> bytes | None:
-    """So many of the bytes at `key` from `start` on, or None where they are not all there."""
+    """Return `length` bytes at `key`, from byte `start`; None if the object is missing or too short."""
     try:
         found = bytes(obstore.get_range(objects, key, start=start, length=length))
     except (FileNotFoundError, NotADirectoryError):
@@ -142,12 +158,12 @@ def read_range(objects: ObjectStore, key: str, start: int, length: int) -> bytes
 
 
 def read_all(objects: ObjectStore, wanted: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-    """(key, what `read` gives), in the order of the keys; an object store is asked for many at a time."""
+    """Yield (key, `read` of it) in the order of the keys; an object store gets many requests at a time."""
     return each(objects, lambda key: (key, read(objects, key)), wanted)
 
 
 def each[T](objects: ObjectStore, call: Callable[[str], T], wanted: Iterable[str]) -> Iterator[T]:
-    """`call` of every key, in the order of the keys; for an object store many at a time."""
+    """Yield `call(key)` in the order of the keys; on an object store many run at a time, in threads."""
     if isinstance(objects, LocalStore):
         yield from map(call, wanted)
         return
@@ -156,12 +172,12 @@ def each[T](objects: ObjectStore, call: Callable[[str], T], wanted: Iterable[str
 
 
 def write(objects: ObjectStore, key: str, data: Buffer) -> None:
-    """Put bytes at `key`, in place of what was there."""
+    """Write bytes at `key`, replacing any object there."""
     obstore.put(objects, key, data)
 
 
 def holds(objects: ObjectStore, key: str, data: Buffer) -> bool:
-    """Whether exactly these bytes are at `key`."""
+    """Whether the object at `key` consists of exactly these bytes."""
     try:
         return bool(obstore.get(objects, key).bytes() == data)
     except FileNotFoundError:
@@ -169,20 +185,20 @@ def holds(objects: ObjectStore, key: str, data: Buffer) -> bool:
 
 
 def create(objects: ObjectStore, key: str, data: bytes) -> bool:
-    """Put bytes at `key` if nothing is there; False where something is.
+    """Write bytes at `key` if there is no object; return whether it was written.
 
-    Of several writers at once one succeeds, provided that each writes other bytes.
+    Of several simultaneous writers exactly one succeeds, provided that no two write equal bytes.
     """
     try:
         obstore.put(objects, key, data, mode="create")
     except AlreadyExistsError:
-        # An answer may have been lost, and the request repeated: then what is there is ours.
+        # If an answer was lost and the client repeated the request, the object there is our own.
         return not isinstance(objects, LocalStore) and read(objects, key) == data
     return True
 
 
 def delete(objects: ObjectStore, key: str) -> None:
-    """Remove `key` if it is there."""
+    """Delete the object at `key`, if there is one."""
     try:
         obstore.delete(objects, key)
     except FileNotFoundError:
@@ -190,7 +206,7 @@ def delete(objects: ObjectStore, key: str) -> None:
 
 
 def delete_all(objects: ObjectStore, prefix: str) -> None:
-    """Remove everything below the folder `prefix`, on a file system its folders too."""
+    """Delete every object below the folder `prefix`; on a file system the folders too."""
     found = list(list_keys(objects, prefix))
     if not isinstance(objects, LocalStore):
         obstore.delete(objects, found)
@@ -202,7 +218,7 @@ def delete_all(objects: ObjectStore, prefix: str) -> None:
 
 
 def list_keys(objects: ObjectStore, prefix: str) -> Iterator[str]:
-    """Every key below the folder `prefix`, in no order."""
+    """Yield every key below the folder `prefix`, in no particular order."""
     for batch in obstore.list(objects, prefix.rstrip("/") + "/"):
         for meta in batch:
             yield meta["path"]
@@ -212,7 +228,7 @@ def list_keys(objects: ObjectStore, prefix: str) -> Iterator[str]:
 
 
 def is_storage_error(error: BaseException | None) -> bool:
-    """Whether the storage failed: full, read-only, gone or flaky. A key that is not there is no failure."""
+    """Whether the storage failed: full, read-only, gone or flaky. A missing key is not a storage error."""
     if isinstance(error, OSError):
         return error.errno in STORAGE_ERRORS
     return isinstance(error, BaseError) and not isinstance(
@@ -232,7 +248,7 @@ WORDS = {
     "AuthorizationFailure": "the credentials do not allow it",
     "PermanentRedirect": "the bucket is in another region; set AWS_REGION",
 }
-"""What servers call it -> what it means."""
+"""Error code of a server -> what it means to the user."""
 
 ASKED_THE_MACHINE = (
     "/latest/api/token",
@@ -240,11 +256,11 @@ ASKED_THE_MACHINE = (
     "metadata.google",
     "/identity/oauth2",
 )
-"""In the addresses at which a machine in the cloud gets credentials, where none were given."""
+"""Parts of the addresses where the client library asks a cloud machine for credentials if none were given."""
 
 
 def reason(error: BaseException) -> str:
-    """What failed, in one line; nothing of what a server's answer repeats of a request."""
+    """Return why something failed, in one line, without anything that a server's answer quotes from the request."""
     text, debug, details = str(error).partition("\n\nDebug source")
     if not debug and not isinstance(error, BaseError):
         text = error.strerror if isinstance(error, OSError) and error.strerror else text
@@ -268,6 +284,6 @@ def reason(error: BaseException) -> str:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the server was there and said no, so that asking again is in vain."""
+    """Whether a server answered with a refusal, so that asking again is useless."""
     status = re.search(r"status code: (\d+)", str(error))
     return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")

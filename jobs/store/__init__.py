@@ -1,1 +1,1 @@
-"""The format of a store: everything that docs/store-format.md promises."""
+"""The store format: reading and writing everything that docs/store-format.md describes."""

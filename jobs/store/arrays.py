@@ -1,4 +1,4 @@
-"""How values become Zarr arrays: compression, fill values, units and flags that xarray reads."""
+"""Writing values as Zarr arrays: compression, fill values, and the units and flags that xarray reads."""
 
 from typing import Any
 
@@ -9,30 +9,32 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from ctd.kernel import Kernel, Var
 
 DONE, FAILED, DROPPED = 1, 2, 3
-"""The status of an item; 0 is one that nothing has been computed for, and one that a search took out at a
-rung is dropped."""
+"""The status of an item. 0 means not computed; DROPPED means that a search took the item out at a rung."""
 
 STATUS = {DONE: "done", FAILED: "failed", DROPPED: "dropped"}
 
 
 def attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:
-    """The attributes of a group or array."""
+    """Return a group's or array's attributes as a dict."""
     return dict(node.attrs)
 
 
 def compressor() -> Any:
-    """zstd over shuffled bytes; docs/store-format.md has the measurements.
-    The checksum lets every reader refuse a damaged object, in place of wrong numbers."""
+    """Return the codecs of every array: zstd over shuffled bytes, then a CRC-32C.
+
+    docs/store-format.md has the measurements. With the checksum a reader rejects a damaged object
+    instead of returning wrong numbers.
+    """
     return BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()
 
 
 def describe(var: Var) -> dict[str, Any]:
-    """CF attributes of a variable."""
+    """Return the CF attributes `units` and `long_name` of a variable."""
     return {"units": var.units, "long_name": var.long_name}
 
 
 def flags(kernel: Kernel, name: str) -> dict[str, Any]:
-    """CF flag attributes of the coded results `status` and `outcome`."""
+    """Return the CF flag attributes of `status` or `outcome`; an empty dict for any other result."""
     if name == "status":
         codes = {0: "pending", **STATUS}
     elif name == "outcome":
@@ -43,17 +45,21 @@ def flags(kernel: Kernel, name: str) -> dict[str, Any]:
 
 
 def fill_value(name: str, dtype: np.dtype[Any]) -> Any:
+    """Return the fill value of a result: -1 for `outcome`, NaN for real or complex numbers, else 0."""
     if name == "outcome":
         return -1
     return np.nan if dtype.kind in "fc" else 0
 
 
 def put_array(group: zarr.Group, name: str, values: np.ndarray, var: Var) -> None:
-    """Write a whole array with its dimension names; text becomes codes with their meanings."""
+    """Create the array `name` in `group`, replacing any array of that name, and write all of `values`.
+
+    Text is stored as int32 codes, with the texts in the attribute `labels`.
+    """
     values = np.asarray(values)
     attrs: dict[str, Any] = describe(var)
     if values.dtype.kind in "US":
-        # Zarr v3 has no settled string type: codes, and the texts in the attributes.
+        # Zarr v3 has no stable string type yet.
         texts, codes = np.unique(values, return_inverse=True)
         values = codes.astype(np.int32).reshape(values.shape)
         attrs["flag_values"], attrs["labels"] = list(range(len(texts))), [str(t) for t in texts]
@@ -76,7 +82,7 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray, var: Var) -> Non
 
 
 def plain(value: Any) -> Any:
-    """A swept value as JSON."""
+    """Return a swept value in a form that JSON can hold."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if isinstance(value, np.generic | np.ndarray):

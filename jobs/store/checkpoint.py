@@ -1,10 +1,10 @@
-"""Checkpoints of a running shard: what `ctd.batch.Run` needs to go on, in two generations.
+"""Checkpoints of a running shard: what a `ctd.batch.Run` needs to continue, in two generations.
 
     run/checkpoints/G/SSSSSS/0     one generation: sha256, a line of JSON, the bytes of the arrays
-    run/checkpoints/G/SSSSSS/1     the other; the older of the two is always the one overwritten
+    run/checkpoints/G/SSSSSS/1     the other; each write replaces the older of the two
 
-A generation is written whole or not at all. One that is damaged, or was made by another device kind,
-layout, set of items or version of JAX, is not looked at: going on from it could give other bits.
+A generation is written whole or not at all. A generation that is damaged, or that comes from another
+device kind, layout, set of items or version of JAX, is ignored: continuing from it could give other bits.
 """
 
 import hashlib
@@ -24,21 +24,23 @@ from jobs.store.provenance import host
 from jobs.store.store import Store
 
 COST = 0.02
-"""Share of a shard's time that its checkpoints may take: a slow storage gets fewer of them."""
+"""Largest share of a shard's time spent on checkpoints: on slow storage they become rarer."""
 
 
 class Resumable(Protocol):
-    """A run that can go on from what it was between two advances."""
+    """A run that can be stopped between two advances and continued from a snapshot."""
 
     def snapshot(self) -> Snapshot:
-        """All that it needs to go on."""
+        """Return everything that the run needs to continue."""
 
 
 class Checkpoints:
-    """The checkpoints of one attempt at a shard.
+    """Reads and writes the checkpoints of one attempt at a shard.
 
-    ids: the items that it computes. layout: how they lie on the devices. meets: the folder of the
-    meetings that it takes part in, if any (jobs.run.rendezvous).
+    Args:
+        ids: (n,) the items that the attempt computes.
+        layout: how the items lie on the devices.
+        meets: the folder of the meetings that the shard takes part in, if any (jobs.run.rendezvous).
     """
 
     def __init__(
@@ -61,25 +63,29 @@ class Checkpoints:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to keep another one."""
+        """Whether the next checkpoint is due."""
         return time.monotonic() >= self._due
 
     def keep(self, run: Resumable) -> None:
-        """Write the run, as it is between two advances, over the older generation."""
+        """Write a checkpoint of the run over the older generation; call it between two advances.
+
+        A storage failure is ignored: the shard goes on without this checkpoint.
+        """
         began = time.monotonic()
         try:
             data = encode(run.snapshot(), self._identity)
             objects.write(self._objects, f"{self._folder}/{self._next}", data)
             self._next = 1 - self._next
         except Exception as error:
-            # A full disk must not end a shard that needs no room yet: the results say so if they do.
+            # A full disk must not end a shard that does not need the room yet; if the results do not
+            # fit either, writing them will raise.
             if not objects.is_storage_error(error):
                 raise
         ended = time.monotonic()
         self._due = ended + max(self._every_s, (ended - began) / COST)
 
     def latest(self) -> Snapshot | None:
-        """The newest generation that is whole and was made by a run like this one."""
+        """Return the newest undamaged snapshot of an identical run, or None; `keep` spares its generation."""
         best = None
         for generation in (0, 1):
             data = objects.read(self._objects, f"{self._folder}/{generation}")
@@ -92,18 +98,18 @@ class Checkpoints:
 
 
 def folder(shard: Shard) -> str:
-    """Where the checkpoints of a shard are."""
+    """Return the key of the folder that holds a shard's checkpoints."""
     return keys.checkpoints(shard.group, shard.number)
 
 
 def clear(store: Store, shard: Shard) -> None:
-    """Remove the checkpoints of a committed shard."""
+    """Delete the checkpoints of a committed shard."""
     for generation in (0, 1):
         objects.delete(store.objects, f"{folder(shard)}/{generation}")
 
 
 def encode(snapshot: Snapshot, identity: dict[str, Any]) -> bytes:
-    """A snapshot as bytes: no pickle, so that reading one runs nothing."""
+    """Return a snapshot as bytes, headed by a checksum. No pickle: reading a checkpoint executes no code."""
     head = {
         "identity": identity,
         "rounds": snapshot.rounds,
@@ -115,13 +121,13 @@ def encode(snapshot: Snapshot, identity: dict[str, Any]) -> bytes:
 
 
 def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
-    """(identity, snapshot) of `encode`'s bytes; None where a bit of them is not as it was written."""
+    """Return (identity, snapshot) from the bytes of `encode`; None if they are damaged or of an older ctd."""
     checksum, newline, body = data.partition(b"\n")
     if not newline or hashlib.sha256(body).hexdigest().encode() != checksum:
         return None
     line, _, rest = body.partition(b"\n")
     head = json.loads(line)
-    if "named" not in head:  # of an older ctd
+    if "named" not in head:  # written by an older ctd
         return None
     arrays, at = {}, 0
     for name, kind, shape in head["named"]:

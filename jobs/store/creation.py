@@ -1,4 +1,4 @@
-"""Making an empty store: all metadata and columns, as the shards will fill it."""
+"""Creating an empty store: all metadata and columns, and the arrays that the shards will fill."""
 
 import shutil
 from pathlib import Path
@@ -27,10 +27,14 @@ def create_store(
     shapes: list[dict[str, Any]],
     coords: list[dict[str, np.ndarray]],
 ) -> Store:
-    """Lay out an empty store; nothing may be at `address`. JobError where it cannot be written.
+    """Create an empty store at `address`, which must hold none, and return it.
 
-    shapes: result -> shape and dtype of one item, for each group. coords: axis -> coordinate
-    values, for each group.
+    Args:
+        shapes: for each group, result -> shape and dtype of one item.
+        coords: for each group, axis -> coordinate values.
+
+    Raises:
+        JobError: the store cannot be written. What was written to a local folder is removed again.
     """
     path = objects.local_path(address)
     made = path is not None and not Store.exists(address)
@@ -53,7 +57,7 @@ def create_store(
 def _lay_out(
     store: Store, items: Items, shapes: list[dict[str, Any]], coords: list[dict[str, np.ndarray]]
 ) -> None:
-    """Write all metadata and columns."""
+    """Write all metadata and columns of the Zarr hierarchy."""
     spec = store.job.spec
     root = zarr.create_group(zarr.storage.ObjectStore(store.objects))
     for group in items.groups:
@@ -79,19 +83,19 @@ def laid_out(
     shapes: list[dict[str, Any]],
     coords: list[dict[str, np.ndarray]],
 ) -> Store:
-    """An empty store of this job in memory: what `create_store` wrote, byte for byte."""
+    """Return an empty store of this job in memory, with the Zarr objects that `create_store` wrote, byte for byte."""
     store = Store("memory", MemoryStore(), job)
     _lay_out(store, items, shapes, coords)
     return store
 
 
 def keys_outside_run(store: Store) -> list[str]:
-    """Every object of the Zarr hierarchy."""
+    """Return the keys of all objects in the Zarr hierarchy."""
     return [key for key in objects.list_keys(store.objects, "") if not key.startswith("run/")]
 
 
 def _clear(store: Store) -> None:
-    """Remove what a creation left that did not come to its end, and say that one has begun."""
+    """Remove what an interrupted creation left, and record that a creation has begun."""
     if objects.read(store.objects, keys.CREATING):
         for key in list(objects.list_keys(store.objects, "")):
             if not key.startswith(BEFORE):
@@ -100,7 +104,7 @@ def _clear(store: Store) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a store that could not be made, but for the record of its submission."""
+    """Remove what a failed creation left, except the records of its submissions."""
     submission = path / "run" / "submit"
     if not submission.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What happened in the runs of a store: one JSON line each, kept in the store."""
+"""The event log of a store: one JSON line for each event of its runs."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from jobs.storage.checksums import write_sums
 from jobs.store.store import Store
 
 BYTES = 100_000
-"""An object that is not full is written anew with every line that must not be lost."""
+"""Size at which an object is full. Until then every flush rewrites it."""
 
 FLUSH_S = 30.0
 
 
 class Events:
-    """What happened, one JSON line each, in objects of some `BYTES` below run/events/."""
+    """Writes this process's events, one JSON line each, to objects of about `BYTES` below run/events/."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -28,14 +28,15 @@ class Events:
         self._flushed = time.monotonic()
 
     def note(self, event: str, **fields: Any) -> None:
-        """Add one line; kept in memory until `flush`, a full object, or half a minute has passed."""
+        """Add one event. It stays in memory until `flush`, until the object is full, or for FLUSH_S seconds:
+        the first `note` after that time writes it."""
         self._lines.append(json.dumps({"time": time.time(), "event": event, **fields}))
         self._bytes += len(self._lines[-1])
         if self._bytes >= BYTES or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines that are not in the store yet; where the storage fails, they stay here."""
+        """Write the lines that are not in the store yet; if the storage fails, keep them for the next flush."""
         if not self._lines:
             return
         self._flushed = time.monotonic()
@@ -50,7 +51,7 @@ class Events:
             self._segment, self._lines, self._bytes = self._segment + 1, [], 0
 
     def close(self) -> None:
-        """Write what is left, and the checksums of all that was noted."""
+        """Write the remaining lines, and the checksums of all objects that this instance wrote."""
         self.flush()
         found = list(objects.list_keys(self._store.objects, keys.EVENTS))
         own = [key for key in found if key.startswith(self._prefix)]
@@ -62,7 +63,7 @@ class Events:
 
 
 def read_events(store: Store) -> list[dict[str, Any]]:
-    """All events of all runs on this store, in order; a line that cannot be read is left out."""
+    """Return the events of all runs, in order of the runs; unreadable lines are left out."""
     found = []
     listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
     for _, data in objects.read_all(store.objects, listed):
@@ -75,7 +76,7 @@ def read_events(store: Store) -> list[dict[str, Any]]:
 
 
 def unended(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The `run` events of drivers that have not told of an end: killed, or still at work."""
+    """Return the `run` events without an `end` event: their drivers were killed or are still at work."""
     at_work: dict[tuple[Any, Any], dict[str, Any]] = {}
     for event in events:
         who = event.get("host"), event.get("pid")

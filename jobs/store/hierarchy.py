@@ -1,4 +1,4 @@
-"""The arrays of an empty store: results/G as the shards will fill it, and the sweep's columns."""
+"""Creating results/G in an empty store: the arrays that the shards will fill, and the sweep's columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,12 @@ def create_group(
     shapes: Mapping[str, Any],
     coords: Mapping[str, np.ndarray],
 ) -> None:
-    """Make results/G. shapes: result -> shape and dtype of one item; coords: axis -> its values."""
+    """Create results/G with empty result arrays, and write its columns and coordinates.
+
+    Args:
+        shapes: result -> shape and dtype of one item.
+        coords: axis -> coordinate values.
+    """
     columns = [name for name in items.columns if name not in group.labels]
     packed = place(shapes)
     about = lambda name, var: describe(var) | flags(kernel, name) | _rounded(spec, name)
@@ -40,7 +45,7 @@ def create_group(
             "layout": layout._asdict(),
             "results": sorted(shapes),
             "packed": as_attribute(packed, entry),
-            # CF: which variables are coordinates; xarray reads it.
+            # By CF convention: xarray turns these variables into coordinates.
             "coordinates": " ".join(columns),
         }
     )
@@ -60,7 +65,7 @@ def create_group(
     about_status = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
     specs["status"] = about_status, np.zeros((), np.int8)
     for name, (var, shape) in specs.items():
-        # One object a shard; a large one is cut inside, so that an item is read without the rest.
+        # One object per shard. A large one has inner chunks, so that one item can be read alone.
         whole = (layout.shard_items, *(max(1, k) for k in shape.shape))
         chunk = chunk_shape(whole, shape.dtype.itemsize)
         array = out.create_array(

@@ -1,4 +1,4 @@
-"""run/job.json: what a store is the store of. All else in it can be made again from this."""
+"""run/job.json: the job that a store belongs to. Everything else in the store can be made again from it."""
 
 import json
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ from jobs.storage import objects
 from jobs.storage.checksums import seal, unseal
 
 FORMAT = 1
-"""Version of the layout that docs/store-format.md describes; a reader refuses a higher one."""
+"""Version of the store format in docs/store-format.md. Readers refuse a higher one."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must know; all of it is in the store."""
+    """Everything a worker must know of the job; all of it is in the store."""
 
     spec: JobSpec
     plan: Plan
     base: str
-    """The folder that relative file names of the spec start at."""
+    """The folder that relative file names in the spec start from."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Versions, host and command of the process that made the store."""
+    """Versions, git commit, host and command of the process that created the store."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Module -> sha256 of the kernel's source (jobs.run.sources); empty in stores made before they were kept."""
+    """Module -> sha256 of its source, for the kernel's modules (jobs.run.sources); empty in older stores."""
 
     def to_json(self) -> dict[str, Any]:
-        """As written to run/job.json."""
+        """Return the content of run/job.json."""
         return {
             "format": FORMAT,
             "spec": self.spec.model_dump(mode="json", exclude_defaults=True),
@@ -46,7 +46,11 @@ class Job:
 
     @staticmethod
     def from_json(content: Mapping[str, Any], where: str) -> "Job":
-        """The inverse of `to_json`; JobError for a newer format."""
+        """Return the job that `to_json` described.
+
+        Raises:
+            JobError: the format is newer than this ctd, or the spec is not valid; `where` starts the text.
+        """
         if content.get("format", 0) > FORMAT:
             raise JobError(
                 f"{where}: store format {content['format']}, this ctd reads up to {FORMAT}; update ctd"
@@ -58,8 +62,11 @@ class Job:
 
 
 def read_job(store: ObjectStore, address: str) -> Job:
-    """The job of a store, from whichever copy is as it was written; JobError where there is none, or it
-    is of a newer format."""
+    """Return the job of the store at `address`, from the first undamaged copy.
+
+    Raises:
+        JobError: there is no complete store, both copies are damaged, or the format is newer.
+    """
     copies = [objects.read(store, key) for key in (keys.JOB, keys.JOB_COPY)]
     if not any(copies) or (copies[0] is None and objects.read(store, keys.CREATING)):
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json)")
@@ -70,13 +77,13 @@ def read_job(store: ObjectStore, address: str) -> Job:
 
 
 def write_job(store: ObjectStore, job: Job) -> None:
-    """Write both copies, the one that means "complete" last."""
+    """Write both copies; run/job.json, which means that the store is complete, comes last."""
     for key in (keys.JOB_COPY, keys.JOB):
         objects.write(store, key, seal(job.to_json()))
 
 
 def _newer(data: bytes | None) -> dict[str, Any] | None:
-    """The content of a run/job.json whose format this version does not know, sealed or not."""
+    """Return the content of a run/job.json of a newer format, sealed or not; None for anything else."""
     try:
         content = json.loads(data or b"null")
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a committed shard says of itself: run/done/G/SSSSSS.json. A shard is done when, and only when, it is there."""
+"""The commit marker, run/done/G/SSSSSS.json. A shard is done if, and only if, its marker exists."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -10,65 +10,65 @@ from jobs.plan.layout import Shard
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The commit marker of a shard. Fields that an attempt has nothing to say of are None, and are not written."""
+    """The commit marker of a shard. Fields that do not apply to the attempt are None, and are not written."""
 
     shard: Shard
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Key -> checksum of every object that the shard wrote."""
     attempt: int = 1
     without: tuple[int, ...] = ()
-    """Rows that were not computed, since their items fail by themselves."""
+    """Rows that were not computed, because their items fail even alone."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    """How many items ended how."""
+    """Outcome -> number of items."""
     n_failed: int = 0
     source: str = ""
-    """Digest of the source code that it was computed with."""
+    """Digest of the source code that computed the shard."""
 
     layout: Layout = field(default_factory=lambda: Layout(0, 0))
     rounds: int = 0
-    """Advances that its devices made."""
+    """Advances that the devices made."""
     narrowed_to: int | None = None
-    """Slots, where memory left fewer than planned."""
+    """Number of slots, if memory allowed fewer than planned."""
     longest_s: float | None = None
-    """Its longest advance."""
+    """Duration of the longest advance (s)."""
     checkpoints: int | None = None
-    """How many were kept on the way."""
+    """Number of checkpoints that the attempt took."""
     resumed_at: int | None = None
-    """Advances that the checkpoint had behind it that this attempt went on from."""
+    """Advances already made in the checkpoint that this attempt continued from."""
     advances: int | None = None
-    """Advances that its items made in a search."""
+    """Advances that the shard's items made in a search."""
     meeting: str | None = None
-    """The folder of the meetings that it took part in."""
+    """Folder of the meetings that the shard took part in."""
 
     started: float = 0.0
-    """When its first attempt began (seconds since 1970)."""
+    """When the attempt began (seconds since 1970); of a shard with meetings, its first attempt."""
     seconds: float = 0.0
-    """What all attempts that came to something took."""
+    """Duration of the attempt (s); of a shard with meetings, plus earlier attempts up to their last arrival."""
     host: str = ""
     pid: int = 0
     platform: str = ""
     device_kind: str = ""
     copied_from: str | None = None
-    """The store that `--fork` took it from."""
+    """The store that `--fork` copied the shard from."""
 
     @property
     def n_items(self) -> int:
-        """How many rows the shard has."""
+        """Number of rows in the shard."""
         return self.shard.stop - self.shard.start
 
     @property
     def ended(self) -> float:
-        """When it was committed, by the time that it took."""
+        """`started` + `seconds`: about when the shard was committed (seconds since 1970)."""
         return self.started + self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written."""
+        """Return the content of the marker's object, before it is sealed."""
         said = {name: value for name, value in asdict(self).items() if value is not None}
         return said | {"shard": self.shard._asdict(), "layout": self.layout._asdict()}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "Marker":
-        """The inverse of `to_json`; what a later ctd adds is passed over."""
+        """Return the marker that `to_json` described; fields added by a later ctd are ignored."""
         known = {f.name: content[f.name] for f in fields(Marker) if f.name in content}
         known["shard"] = Shard(**content["shard"])
         known["without"] = tuple(content.get("without", ()))

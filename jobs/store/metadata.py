@@ -1,4 +1,4 @@
-"""All metadata of a store at its root: readers open it by one read and list nothing."""
+"""Consolidated metadata: all of a store's metadata in its root object, so that one read opens it."""
 
 import json
 import warnings
@@ -11,15 +11,20 @@ from jobs.storage import objects
 
 
 def consolidate(store: ObjectStore) -> None:
-    """Gather all metadata at the root: readers open the store by one read and list nothing."""
+    """Copy all metadata into the root's zarr.json: readers open the store with one read and no listing."""
     with warnings.catch_warnings():
-        # Both are so on purpose: the convention is xarray's, and run/ is not a Zarr node.
+        # Both warnings are expected: xarray reads this convention, and run/ is not a Zarr node.
         warnings.filterwarnings("ignore", "Consolidated metadata|Object at run")
         zarr.consolidate_metadata(zarr.storage.ObjectStore(store), zarr_format=3)
 
 
 def consolidate_gathered(store: ObjectStore, parts: Sequence[str], unchanged: Set[str]) -> None:
-    """The same, where only nodes below `parts` can have changed, and none of those in `unchanged`."""
+    """Update the consolidated metadata after a gather.
+
+    Args:
+        parts: the folders at the root whose nodes are listed again; all others are taken as they were.
+        unchanged: PART/NAME, the nodes in `parts` whose known metadata, and of all below them, still holds.
+    """
     root = json.loads(objects.read(store, "zarr.json") or b"{}")
     known = root["consolidated_metadata"]["metadata"]
     nodes = {path: node for path, node in known.items() if path.split("/")[0] not in parts}
@@ -30,7 +35,7 @@ def consolidate_gathered(store: ObjectStore, parts: Sequence[str], unchanged: Se
                 is_known = path in known and "/".join(path.split("/")[:2]) in unchanged
                 read = lambda key=key: json.loads(objects.read(store, key) or b"{}")
                 nodes[path] = known[path] if is_known else read()
-    # As Zarr orders them: parents before children.
+    # Zarr's order: parents before children.
     paths = sorted(nodes, key=lambda path: (path.count("/"), path))
     root["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in paths}
     objects.write(store, "zarr.json", json.dumps(root, indent=2).encode())

@@ -1,4 +1,4 @@
-"""Where and with what something was computed, and what an exception says of it."""
+"""Provenance: which host, device and versions computed a result; and exceptions as text."""
 
 import os
 import platform
@@ -20,21 +20,21 @@ PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
 
 
 def said(error: BaseException) -> str:
-    """What an exception says, in at most 2,000 characters; it may be one that cannot be printed."""
+    """Return an exception as text of at most 2,000 characters, even if its own `str` fails."""
     try:
-        # A server's answer may repeat the request, with the name of the access key in it.
+        # A server's answer may quote the request, including the name of the access key.
         text = objects.reason(error) if objects.is_storage_error(error) else str(error)
     except Exception:
         text = "(no readable text)"
     if "Traceback (most recent call last)" in text:
-        # Of a callback: its last line says what it was.
+        # An error in a callback contains its traceback; the last line names the exception.
         ends = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
         return ends[-1][:2000] if ends else text[:2000]
     return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]
 
 
 def host() -> dict[str, Any]:
-    """Where this process runs."""
+    """Return this process's host, pid, platform and device kind."""
     device = jax.local_devices()[0]
     return {
         "host": socket.gethostname(),
@@ -45,10 +45,10 @@ def host() -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, git commit and host of the process that makes a store."""
+    """Return versions, git commit, host, time and command of this process, which creates a store."""
     source = Path(__file__).parents[2]
     commit = None
-    if (source / ".git").exists():  # not an installed copy inside somebody else's repository
+    if (source / ".git").exists():  # an installed copy may lie inside somebody else's repository
         commit = subprocess.run(
             ["git", "-C", str(source), "rev-parse", "HEAD"],
             capture_output=True, text=True, check=False,

@@ -1,27 +1,28 @@
-"""The store of one job: Zarr v3 that any reader opens, and beside it what the runner needs to go on.
+"""The store of one job: Zarr v3 that any reader opens, and below run/ what a driver needs to resume.
 
     zarr.json               attributes: kernel, spec, provenance
-    results/0/...           group 0: one array a result, leading axis `item`; coordinates = sweep columns
-    gathered/0/...          what the kernel's reduction made of group 0
-    items/...               one row an item, all groups: sweep columns, status, scalar results
-    shards/...              one row a committed shard
+    results/0/...           group 0: an array per result or pack, leading axis `item`; coordinates = sweep columns
+    gathered/0/...          the kernel's reduction of group 0
+    items/...               one row per item, all groups: sweep columns, status, scalar results
+    shards/...              one row per committed shard
     reduced/TABLE/...       the job's further reductions                          (jobs.reduce.tables)
     run/job.json            spec, plan, base folder: written last at creation, so it means "complete"
-    run/job.copy.json       the same: all else can be made again from these
-    run/sums/...            checksums of what was made at creation and by gather
-    run/layout/...          execution mode, chosen once by the first worker of each kind of device
+    run/job.copy.json       a second copy: everything else can be made again from it
+    run/sums/...            checksums of what creation and gather wrote
+    run/layout/...          the microbatch, chosen once by the first worker on each kind of device
     run/done/G/SSSSSS.json  commit marker of shard S of group G: written last, atomically
-    run/checkpoints/...     shards that are under way                                (jobs.store.checkpoint)
-    run/meetings/...        what they leave for one another              (jobs.run.rendezvous)
-    run/slots/, run/failed/ groups that need more memory, items that fail            (jobs.run.failure)
-    run/lease/, run/cancel/ who runs the job, requests to stop                       (jobs.storage.lease)
-    run/parts/...           the same where several drivers share the store           (jobs.run.partition)
-    run/submit/ID/...       what was sent to a cluster                               (cluster.submit)
-    run/gathering/...       who gathers                                              (jobs.gather.gather)
-    run/events/...          what happened                                            (jobs.store.events)
+    run/checkpoints/...     checkpoints of shards that are under way              (jobs.store.checkpoint)
+    run/meetings/...        what shards of one search leave for one another       (jobs.run.rendezvous)
+    run/slots/, run/failed/ groups that need more memory, items that fail         (jobs.run.retry)
+    run/lease/, run/cancel/ who runs the job, requests to stop                    (jobs.storage.lease)
+    run/parts/...           the same where several drivers share the store        (jobs.run.partition)
+    run/submit/ID/...       records of submissions to a cluster                   (cluster.submit)
+    run/gathering/...       who gathers                                           (jobs.gather.gather)
+    run/events/...          the event log                                         (jobs.store.events)
 
-docs/store-format.md has all of it. A shard's rows fill whole storage objects of their own, one a result, so
-that writing them twice, or by two workers at once, is harmless. Nothing but its marker says that a shard is done: a fill value may be a result.
+docs/store-format.md describes all of it. A shard's rows fill whole storage objects of their own, one per
+array, so writing them twice, or from two workers at once, is harmless. Only the marker says that a shard is
+done: a result may equal the fill value.
 """
 
 from collections.abc import Mapping
@@ -44,35 +45,38 @@ from jobs.store.manifest import Job, read_job
 from jobs.store.marker import Marker
 
 BEFORE = (*(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)), keys.CREATING)
-"""What may be at the address of a store before it is made, and is kept when it is made again."""
+"""Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
 
 
 class Store:
-    """An opened store of `jobs.store.creation`: its job, its arrays, what is committed."""
+    """An opened store: its job, its arrays and its committed shards. `jobs.store.creation` makes one."""
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = objects.plain(address), store, job
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by its address, as xarray variables that read from it are on their way to other processes."""
+        """Pickle the address alone: xarray variables that read from the store are sent to other processes."""
         return Store.open, (self.address,)
 
     @cached_property
     def kernel(self) -> Kernel:
-        """The job's kernel."""
+        """The job's kernel, with the results and outcomes that its search adds."""
         return searched(find_kernel(self.job.spec.kernel, self.job.base), self.job.spec.search)
 
     @cached_property
     def root(self) -> zarr.Group:
         """The Zarr hierarchy."""
-        # Metadata is read as it is, not from the consolidated copy: gather adds groups.
+        # Not from the consolidated copy of the metadata, which may be out of date: gather adds groups.
         return zarr.open_group(
             zarr.storage.ObjectStore(self.objects), mode="r+", use_consolidated=False
         )
 
     @staticmethod
     def exists(address: str) -> bool:
-        """Whether there is anything at `address` but what comes before a store, or a store half made."""
+        """Whether anything other than a half-created store lies at `address`.
+
+        What may precede a store (`BEFORE`: submissions, leases, requests to stop) does not count.
+        """
         path = objects.local_path(address)
         if path is not None and not path.is_dir():
             return path.exists()
@@ -83,7 +87,11 @@ class Store:
 
     @staticmethod
     def open(address: str) -> "Store":
-        """The store at `address`; JobError where it is none, or of a newer format."""
+        """Return the store at `address`.
+
+        Raises:
+            JobError: there is no complete store, it is damaged or of a newer format, or it is out of reach.
+        """
         store = objects.open_objects(address)
         return Store(address, store, read_job(store, address))
 
@@ -92,7 +100,7 @@ class Store:
         return {}
 
     def results(self, group: int) -> zarr.Group:
-        """The arrays of one group."""
+        """Return the Zarr group results/G."""
         if group not in self._groups:
             self._groups[group] = self.root[f"results/{group}"]  # type: ignore[assignment]
         return self._groups[group]
@@ -102,13 +110,13 @@ class Store:
         return {}
 
     def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
-        """One result or column of one group."""
+        """Return one result or column of a group, leading axis `item`; a packed result as a `Part`."""
         if where := self.places(group).get(name):
             return Part(self.stored(group, where.pack), where)
         return self.stored(group, name)
 
     def stored(self, group: int, name: str) -> zarr.Array[Any]:
-        """One array as it is stored, that of a pack too."""
+        """Return the stored array `name` of a group, which may be a pack."""
         if (group, name) not in self._arrays:
             self._arrays[group, name] = self.results(group)[name]  # type: ignore[assignment]
         return self._arrays[group, name]
@@ -118,45 +126,48 @@ class Store:
         return {}
 
     def places(self, group: int) -> Mapping[str, Place]:
-        """The group's results that share an array with others -> where they lie in it."""
+        """Return packed result -> its place in its pack, for one group."""
         if group not in self._places:
             self._places[group] = places_of(attributes(self.results(group)))
         return self._places[group]
 
     def names(self, group: int) -> list[str]:
-        """The results that the items of this group have."""
+        """Return the names of the group's results."""
         return list(attributes(self.results(group))["results"])
 
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows start <= r < stop of a result or column."""
+        """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
 
     def uncommit(self, group: int, number: int) -> None:
-        """Have a shard computed again, for a caller who has the store's lease."""
-        # Whether the tables are up to date is told by the numbers of shards alone.
+        """Delete a shard's marker, so that it is computed again; the caller must hold the store's lease."""
+        # Whether the tables are up to date is judged by the numbers of the committed shards alone, which
+        # will be the same again: forget the last gather.
         objects.delete(self.objects, keys.sums("gathered"))
         objects.delete(self.objects, keys.marker(group, number))
 
     def done(self) -> set[int]:
-        """The indices of all committed shards."""
+        """Return the numbers of all committed shards."""
         return {keys.number_of(key) for key in objects.list_keys(self.objects, keys.DONE)}
 
     def markers(self, group: int | None = None) -> list[Marker]:
-        """The markers of every committed shard (of a group), in the order of the plan; damaged ones are
-        left out."""
+        """Return the markers of all committed shards (of one group, if given), in the order of the plan.
+
+        Damaged markers are left out.
+        """
         folder = keys.DONE if group is None else f"{keys.DONE}/{group}"
         listed = list(objects.list_keys(self.objects, folder))
         found = [unseal(data) for _, data in objects.read_all(self.objects, listed)]
         return sorted(map(Marker.from_json, filter(None, found)), key=lambda m: m.shard.number)
 
     def recall(self, key: str) -> Any:
-        """The sealed value at `key`, or None."""
+        """Return the sealed value at `key`; None if it is missing or damaged."""
         return unseal(objects.read(self.objects, key))
 
     def agree(self, key: str, value: Any) -> Any:
-        """The sealed value at `key`, which the first caller sets for all."""
+        """Return the sealed value at `key`; the first caller sets it, and all others get the same."""
         objects.create(self.objects, key, seal(value))
         agreed = self.recall(key)
-        if agreed is None:  # something is there, but it is damaged
+        if agreed is None:  # the object exists, but is damaged
             objects.write(self.objects, key, seal(value))
         return agreed or value

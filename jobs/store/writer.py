@@ -1,4 +1,4 @@
-"""Writing the results of a shard: whole storage objects of its own, read back, then its marker."""
+"""Writing a shard's results: whole storage objects, each read back, and the marker last."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ from jobs.store.store import Store
 
 
 class ShardWriter:
-    """Writes shards of one store; it keeps what it has learned of the arrays."""
+    """Writes shards of one store. It caches the arrays' metadata between shards."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -35,8 +35,17 @@ class ShardWriter:
         values: Mapping[str, np.ndarray],
         rows: np.ndarray,
     ) -> None:
-        """Write the results of `rows` and, for the shard's other rows, fill values and the status
-        *failed*; read everything back, then commit. OSError (EIO) where it does not read back."""
+        """Write a shard's results, read them back, then commit the shard with `marker`.
+
+        Args:
+            values: result -> (len(rows), ...).
+            rows: rows of the group that were computed; the shard's other rows get fill values and the
+                status *failed*.
+
+        Raises:
+            OSError: (EIO) an object does not read back as it was written.
+            ValueError: a result is missing from `values`.
+        """
         shard, sums = marker.shard, dict[str, str]()
         for name, whole in self._stored(shard, values, rows):
             for key, data in self._encode(shard, name, whole).items():
@@ -55,7 +64,7 @@ class ShardWriter:
     def _stored(
         self, shard: Shard, values: Mapping[str, np.ndarray], rows: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """The arrays that hold the results, and their values in all rows of the shard."""
+        """Yield (stored array, its values in all rows of the shard)."""
         packed = self._store.places(shard.group)
         for name in [*self._store.names(shard.group), "status"]:
             if name not in packed:
@@ -67,7 +76,7 @@ class ShardWriter:
     def _whole(
         self, shard: Shard, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray
     ) -> np.ndarray:
-        """All rows of the shard. Raises ValueError where the kernel did not return this result."""
+        """Return a result in all rows of the shard. Raises ValueError if the kernel did not return it."""
         if len(rows) and name not in values:
             raise ValueError(
                 f"kernel {self._store.job.spec.kernel} has not returned {name!r}, which it did when the store was "
@@ -86,10 +95,10 @@ class ShardWriter:
         return whole
 
     def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:
-        """Key -> bytes of the storage objects that hold these values of a shard.
+        """Return key -> bytes of the storage objects that hold these values of a shard.
 
-        They are made in memory: Zarr would read, and merge with, whatever is left of an object that the
-        rows do not fill, as those of the last shard do not.
+        Zarr encodes them in memory. On the store itself it would first read, and merge with, an object
+        that the rows do not fill, as with the last shard of a group.
         """
         path = f"results/{shard.group}/{name}"
         if (path, len(whole)) not in self._mirrors:

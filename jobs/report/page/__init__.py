@@ -1,11 +1,11 @@
-"""A store as one HTML page: what ran and how, what failed, pictures, tables. No network, no server needed.
+"""A store as one HTML page: what ran and how, what failed, plots, tables. Needs no network and no server.
 
-    content    what the page says, as plain JSON         facts    counts, times, hosts, failures
+    content    everything on the page, as JSON           facts    counts, times, hosts, failures
     rows       a group's results, read when indexed      encode   plots and tables, of bounded size
-    importance which parameters matter for a result      redact   no credentials
-    render     the page around it                        assets/  its HTML, CSS and JavaScript
+    importance which parameters matter for a result      redact   remove credentials
+    render     the HTML around the JSON                  assets/  its HTML, CSS and JavaScript
 
-The page builds itself from the JSON by setting text, never markup: names and traces cannot inject any.
+The page's script inserts the JSON as text, never as markup, so names and traces cannot inject any.
 """
 
 from jobs.report.page.content import EMPTY as EMPTY

@@ -1,4 +1,4 @@
-"""What the page of a store says, as JSON."""
+"""Collect the content of a store's page as JSON."""
 
 import base64
 import io
@@ -31,21 +31,21 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 MAX_BYTES = 3_500_000
-"""Of all pictures together; further groups are left out, which is said."""
+"""Once the plots are larger than this together, further groups are left out, and the page says so."""
 MAX_RESULTS = 12
-"""Results whose dependence on the parameters is measured."""
+"""Most results whose dependence on the parameters is measured."""
 MAX_GENERIC = 6
-"""Results of a kernel without plots of its own that are drawn as lines."""
+"""Most results that are drawn as lines if the kernel has neither plots nor a figure."""
 
 
 EMPTY: dict[str, Any] = {"groups": [], "groups_left_out": 0, "tables": [], "sweep": None}
-"""The results of a store in which nothing is computed yet."""
+"""`Content.results()` of a store without a committed shard."""
 
 
 class Content:
-    """Makes the content of a store's page, again and again while a run goes on.
+    """Makes the content of a store's page; can be asked again while a run goes on.
 
-    The groups' data is kept from one time to the next; what the store holds is read anew.
+    It keeps the groups' input data between calls, and reads the store anew each time.
     """
 
     def __init__(self, store: Store) -> None:
@@ -53,12 +53,12 @@ class Content:
         self._shared: dict[int, tuple[Params, Any]] = {}
 
     def facts(self) -> dict[str, Any]:
-        """What ran and how; quick."""
+        """What ran and how, without results; quick."""
         made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         return redact(facts(self._store) | {"made": made, "trouble": ""})
 
     def results(self) -> dict[str, Any]:
-        """Pictures, tables, and which parameters matter; gathers what is new first."""
+        """Plots, tables, and which parameters matter; gathers newly committed shards first."""
         store = self._store
         if not store.done():
             return dict(EMPTY)
@@ -75,11 +75,11 @@ class Content:
         )
 
     def all(self) -> dict[str, Any]:
-        """Everything."""
+        """`facts` and `results` together."""
         return self.facts() | self.results()
 
     def _titles(self, name: str) -> dict[str, str]:
-        """Column -> what it is, with its unit."""
+        """Column -> its description, with its unit, for the table `name`."""
         kernel = self._store.kernel
         variables = dict(kernel.reduced) if name not in ("items", "shards") else dict(kernel.dims)
         titles = {
@@ -92,10 +92,11 @@ class Content:
     # --- groups -----------------------------------------------------------------------------------
 
     def _groups(self) -> tuple[list[dict[str, Any]], int]:
-        """(the pictures of each group as far as they fit into the page, how many groups do not)."""
+        """(label and plots of each group, up to MAX_BYTES; number of groups left out)."""
         store = self._store
         by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
-        for marker in store.markers():  # after `table`: no item is reduced that is not among them
+        # Markers are read after the tables, so that they cover every gathered item.
+        for marker in store.markers():
             by_group[marker.shard.group].append(marker)
         made: list[dict[str, Any]] = []
         size = 0
@@ -107,7 +108,7 @@ class Content:
             n = store.job.plan.group_sizes[group]
             rows = rows_of(n, markers)
             done = int(rows.sum())
-            # Items that failed with an error have no results.
+            # Leave out items that failed with an error: they have no results.
             rows[[row for marker in markers for row in marker.without]] = False
             found = {
                 "label": self._label(group),
@@ -124,7 +125,7 @@ class Content:
         return f"group {group}: {described}" if described else f"group {group}"
 
     def _pictures(self, group: int, rows: np.ndarray) -> dict[str, Any]:
-        """What `_of_kernel` has, and the pictures of the search, where there is one."""
+        """The answer of `_of_kernel`, plus the plots of the search if the job has one."""
         store = self._store
         if not len(rows):
             return {"plots": [], "error": "every item of this group failed with an error"}
@@ -139,7 +140,7 @@ class Content:
         return found
 
     def _of_kernel(self, group: int, columns: Columns, results: LazyResults) -> dict[str, Any]:
-        """`plots` of the kernel, else its figure as `image`, else its results as lines; or an `error`."""
+        """The kernel's `plots`; else its figure, as `image`; else its results as lines. If that fails: `error`."""
         store, kernel = self._store, self._store.kernel
         if kernel.plots is None and kernel.figure is None:
             return {"plots": [plot_json(p) for p in generic_plots(kernel, results, columns)]}
@@ -153,7 +154,7 @@ class Content:
                 assert kernel.figure is not None
                 return {"plots": [], "image": _png(kernel.figure(*given))}
         except Exception as error:
-            # A kernel's picture may fail on what it did not foresee; the page has more to tell.
+            # A kernel's plots may fail on unforeseen results; the rest of the page is still useful.
             return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
 
     def _data(self, group: int) -> tuple[Params, Any]:
@@ -166,12 +167,12 @@ class Content:
 
 
 def generic_plots(kernel: Any, results: LazyResults, columns: Columns) -> list[Plot]:
-    """Of a kernel that has no pictures: every real result with one axis as a line an item."""
+    """Plots for a kernel that has none: each real result with one axis, as one line per item."""
     made: list[Plot] = []
     items = columns["item"][:]
     for name in results:
         rows, var = results[name], kernel.dims[name]
-        drawn = name.startswith(("weights.", "search_"))  # or not worth it
+        drawn = name.startswith(("weights.", "search_"))  # drawn elsewhere, or not worth it
         if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
             continue
         some = spread(len(rows), 100)
@@ -208,12 +209,15 @@ def _png(figure: Any) -> str:
 
 
 def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
-    """What was varied, what came of it, and how the second depends on the first."""
+    """The swept parameters, the results, and how strongly each result depends on each parameter.
+
+    frame: the table `items`.
+    """
     parameters = [
         name for name in store.job.spec.swept() if name in frame and not is_replicate(frame[name])
     ]
     search = store.job.spec.search
-    if isinstance(search, Population):  # what they came to, in place of where they began
+    if isinstance(search, Population):  # searched parameters count by their final values
         searched = [f"final_{name}" for name in search.params]
         parameters = [*searched, *(name for name in parameters if name not in search.params)]
     results = [
@@ -244,12 +248,12 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _first(dims: Mapping[str, Var], name: str) -> dict[str, Var]:
-    """The results, this one before the others."""
+    """The same mapping, with `name` moved to the front."""
     return {k: dims[k] for k in sorted(dims, key=lambda k: k != name)}
 
 
 def is_replicate(column: pd.Series) -> bool:
-    """Whether a swept field only numbers the items (or has one value): nothing can depend on it."""
+    """Whether a swept field has a single value, or only numbers the items, so that nothing depends on it."""
     values = column.to_numpy()
     if values.dtype.kind not in "iufb":
         values = values.astype(str)
@@ -258,7 +262,7 @@ def is_replicate(column: pd.Series) -> bool:
 
 
 def require_content(store: Store) -> None:
-    """JobError where there is nothing to report yet: no shard, and no failure either."""
+    """Raise JobError if there is nothing to report yet: no committed shard and no error."""
     if not store.done() and not any(event["event"] == "error" for event in read_events(store)):
         raise JobError(
             f"{store.address}: no item has been computed yet, so there is nothing to report; "

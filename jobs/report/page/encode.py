@@ -1,4 +1,4 @@
-"""Plots and tables as JSON of bounded size; what was left out is said."""
+"""Encode plots and tables as JSON of bounded size; a note says what was left out."""
 
 import dataclasses
 import math
@@ -10,19 +10,19 @@ import pandas as pd
 from ctd.plots import Image, Layer, Lines, Plot, spread
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
-"""Lines of a layer; vertices of all its lines together."""
+"""Most lines in a layer, and vertices of all its lines together."""
 MAX_MARKS = 5_000
-"""Points, bars or spans of a layer."""
+"""Most points, bars or spans in a layer."""
 MAX_CELLS = 256
-"""Rows, and columns, of an image."""
+"""Most rows, and most columns, of an image."""
 MAX_ROWS, MAX_COLUMNS = 2_000, 60
-"""Of a table."""
+"""Most rows and columns of a table."""
 EXTREMES = 25
-"""Rows with the lowest and highest values of each number that are always kept."""
+"""A table that is cut keeps this many rows with the lowest, and with the highest, values of each column."""
 
 
 def numbers(values: Any, digits: int = 5) -> Any:
-    """Nested lists of numbers with so many significant digits; what is not finite becomes None."""
+    """Nested lists of numbers, rounded to `digits` significant digits; NaN and infinity become None."""
     values = np.asarray(values)
     if values.ndim == 0:
         return numbers(values[None], digits)[0]
@@ -34,7 +34,7 @@ def numbers(values: Any, digits: int = 5) -> Any:
 
 
 def plot_json(plot: Plot) -> dict[str, Any]:
-    """A plot as the page's script draws it."""
+    """A plot in the form that the page's script draws."""
     notes: list[str] = []
     layers = [_layer(layer, notes) for layer in plot.layers]
     out = {
@@ -119,7 +119,7 @@ def _image(layer: Image, notes: list[str]) -> dict[str, Any]:
 
 
 def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
-    """A table column by column: all its rows, or some of them with the extremes of every number."""
+    """A table, column by column: all rows, or the selection of `some_rows`. titles: column -> tooltip."""
     kept, notes = some_rows(frame), []
     if len(kept) < len(frame):
         notes.append(
@@ -142,7 +142,7 @@ def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[s
 
 
 def some_rows(frame: pd.DataFrame) -> np.ndarray:
-    """Which rows a table shows, rising."""
+    """Ascending numbers of the rows to show: all; or evenly spaced ones and the extremes of float columns."""
     n = len(frame)
     if n <= MAX_ROWS:
         return np.arange(n)
@@ -162,7 +162,7 @@ def some_rows(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _column(values: pd.Series) -> dict[str, Any]:
-    """`values` as numbers, or codes of `labels` where it is text."""
+    """A column as JSON: `values` are numbers, or codes into `labels` if the column is shown as text."""
     array = values.to_numpy()
     kind = array.dtype.kind
     if kind in "iuf":

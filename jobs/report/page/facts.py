@@ -1,4 +1,4 @@
-"""What ran and how, in counts and words: state, times, hosts, outcomes, failures, the job itself."""
+"""What ran and how, without its results: state, times, hosts, outcomes, failures, the job itself."""
 
 import time
 from typing import Any
@@ -15,16 +15,17 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 MAX_FAILURES = 50
-"""Different errors that are shown."""
+"""Most distinct errors that are shown."""
 MAX_TRACE = 6000
-"""Characters of a trace."""
+"""Characters kept from the end of a traceback."""
 MAX_WORKERS = 60
-"""Workers of the timeline."""
+"""With more workers the timeline is left out."""
 MAX_HOSTS = 200
+"""Most workers in the table of hosts."""
 
 
 def facts(store: Store) -> dict[str, Any]:
-    """Everything about the run that needs no result."""
+    """Everything on the page that needs no results."""
     found, markers, events = state(store), store.markers(), read_events(store)
     made = dict(store.job.provenance)
     failures = failures_of(store, events, {m.shard.number for m in markers})
@@ -51,7 +52,10 @@ def facts(store: Store) -> dict[str, Any]:
 
 
 def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, str]:
-    """One word with its colour (running, good, warning, bad), and what it means here."""
+    """The job's state: a word, its mood (running, good, warning or bad: the colour), and an explanation.
+
+    found: `state(store)`. failures: of `failures_of`.
+    """
     open_failures = [f for f in failures if f["open"]]
     if found["running"]:
         return {"word": "running", "mood": "running", "text": f"by {found['running']}"}
@@ -76,7 +80,7 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
 def progress(
     found: dict[str, Any], markers: list[Marker], events: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Items and shards done; while it runs, at which rate, and how long the rest takes."""
+    """Items and shards done; while a driver runs, also items per second and the seconds left."""
     out = {
         name: found[name]
         for name in ("items", "items_done", "items_failed", "shards", "shards_done")
@@ -97,7 +101,7 @@ def progress(
 def _listed(
     store: Store, found: dict[str, Any], markers: list[Marker], made: dict[str, Any]
 ) -> list[list[str]]:
-    """(label, value) pairs."""
+    """[label, value] pairs for the page's list of facts."""
     out = [
         ["kernel", store.job.spec.kernel],
         ["groups", f"{len(store.job.plan.group_sizes):,}"],
@@ -121,7 +125,7 @@ def _listed(
 
 
 def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """How items ended, in the kernel's words."""
+    """How many items ended with each of the kernel's outcomes."""
     return [
         {
             "name": outcome.name,
@@ -134,9 +138,10 @@ def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def failures_of(store: Store, events: list[dict[str, Any]], done: set[int]) -> list[dict[str, Any]]:
-    """Errors, those with equal texts together: the items that fail by themselves, the shards that did.
+    """Errors of single items and of shards, grouped by text, unresolved ones first.
 
-    `open`: the shards that are still missing for it, or items.
+    done: numbers of the committed shards. `open` of an entry: whether items, or shards that are not yet
+    committed, have this error.
     """
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
     entries = [("item", entry) for some in failed_items(store).values() for entry in some]
@@ -169,7 +174,7 @@ def failures_of(store: Store, events: list[dict[str, Any]], done: set[int]) -> l
 
 
 def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
-    """What each worker did."""
+    """Shards, items and seconds of each worker."""
     rows: dict[tuple[str, int, str], dict[str, Any]] = {}
     for m in markers:
         row = rows.setdefault(
@@ -183,7 +188,7 @@ def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
 
 
 def run_plots(markers: list[Marker]) -> list[Plot]:
-    """How items accumulated, and which worker did what when."""
+    """Plots of items over time, and of shards by worker; empty without a committed shard."""
     if not markers:
         return []
     start = np.array([m.started for m in markers])
@@ -240,7 +245,7 @@ def _unit(seconds: float) -> tuple[float, str]:
 
 
 def duration(seconds: float) -> str:
-    """12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h."""
+    """A duration as text: 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     for size, name, below, small in (

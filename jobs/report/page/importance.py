@@ -1,10 +1,11 @@
 """Which parameters of a sweep matter for which result: one parameter at a time, from ranks alone.
 
-share  of the variance of the result's ranks, what lies between bins of the parameter (its values, or up
-       to 10 equally filled bins): eta^2, adjusted for chance: 1 - (1 - eta^2)(n - 1)/(n - k), at least 0
-rho    Spearman's rank correlation: sign and strength of a monotone relation; none for text
+share  fraction of the variance of the result's ranks that lies between bins of the parameter (one bin per
+       value, or up to 10 bins of equal counts): eta^2, adjusted for chance over n items and k bins:
+       1 - (1 - eta^2)(n - 1)/(n - k), at least 0
+rho    Spearman's rank correlation: sign and strength of a monotone relation; None for text
 
-Neither sees interactions: a parameter that matters only together with another looks as if it did not.
+Neither sees interactions: a parameter that matters only together with another seems not to matter.
 """
 
 from typing import NamedTuple
@@ -15,13 +16,13 @@ from scipy.stats import rankdata
 
 N_BINS = 10
 IN_A_BIN = 4
-"""With fewer items in each there are fewer bins: between 12 bins of one item lies all variance."""
+"""Least average number of items per bin: with bins of one item, all variance would lie between bins."""
 LEAST_ITEMS = 8
-"""Below that, shares are noise."""
+"""With fewer items, shares are noise and are not computed."""
 
 
 class Effect(NamedTuple):
-    """What one parameter says about one result."""
+    """How one result depends on one parameter, over n items."""
 
     parameter: str
     result: str
@@ -31,7 +32,10 @@ class Effect(NamedTuple):
 
 
 def effects(frame: pd.DataFrame, parameters: list[str], results: list[str]) -> list[Effect]:
-    """Every parameter against every result, over the items whose result is finite."""
+    """The effect of every parameter on every result, over the items whose result is finite.
+
+    Leaves out results with too few items or a single value, and parameters with a single bin.
+    """
     found = []
     for result in results:
         values = frame[result].to_numpy(float)
@@ -51,7 +55,7 @@ def effects(frame: pd.DataFrame, parameters: list[str], results: list[str]) -> l
 
 
 def bins_of(column: np.ndarray) -> np.ndarray:
-    """The bin of each value, 0, 1, ...: one a value where there are few, else of equal counts."""
+    """The bin (0, 1, ...) of each value: one bin per distinct value if there are few, else equal counts."""
     kinds, codes = np.unique(
         column if column.dtype.kind in "iufb" else column.astype(str), return_inverse=True
     )
@@ -63,7 +67,7 @@ def bins_of(column: np.ndarray) -> np.ndarray:
 
 
 def variance_share(bins: np.ndarray, values: np.ndarray) -> float:
-    """eta^2 of values between bins, adjusted for the number of bins; nan with as many bins as values."""
+    """Fraction of the variance of `values` between bins: adjusted eta^2; NaN if every value has its own bin."""
     n, k = len(values), int(bins.max()) + 1
     if n <= k:
         return float("nan")

@@ -1,4 +1,4 @@
-"""No credential leaves with a page: secrets in texts become ***."""
+"""Keep credentials out of the page: secrets in its texts become ***."""
 
 import os
 import re
@@ -9,7 +9,7 @@ HIDDEN = "***"
 
 _NAMES = r"[\w.-]*(?:secret|token|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|signature|authorization)[\w.-]*"
 _PATTERNS = [
-    # user:password@ of an address
+    # user:password@ in an address
     (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{HIDDEN}@"),
     # Authorization: Bearer ... and the like
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.I), rf"\1 {HIDDEN}"),
@@ -31,22 +31,25 @@ _PATTERNS = [
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|signature|auth", re.I)
 
 SHORTEST = 8
-"""Values of the environment that are shorter are words, not secrets."""
+"""Shorter values of environment variables are taken for words, not secrets."""
 
 
 def secrets_of(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The values of the environment that are secret by their names, long ones first."""
+    """The values of environment variables whose names say that they are secret, longest first."""
     found = {
         value
         for name, value in environment.items()
-        # The name of a file that holds a secret is none.
+        # An absolute path to a file that holds a secret is not itself secret.
         if _SECRET_NAME.search(name) and len(value) >= SHORTEST and not os.path.isabs(value)
     }
     return sorted(found, key=len, reverse=True)
 
 
 def redact(content: Any, secrets: list[str] | None = None) -> Any:
-    """The same JSON, with *** for what is, or looks like, a credential."""
+    """The same JSON, with *** in place of whatever is, or looks like, a credential.
+
+    secrets: texts to hide; by default those of `secrets_of`.
+    """
     known = secrets_of() if secrets is None else secrets
     if isinstance(content, str):
         return redact_text(content, known)
@@ -63,7 +66,7 @@ def redact(content: Any, secrets: list[str] | None = None) -> Any:
 
 
 def redact_text(text: str, secrets: list[str]) -> str:
-    """One text without credentials."""
+    """The text with *** in place of credentials; `secrets` are hidden too."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     for pattern, replacement in _PATTERNS:

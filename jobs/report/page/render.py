@@ -1,4 +1,4 @@
-"""The HTML page around a content: one file, which loads nothing and sends nothing."""
+"""Render the content as one HTML file, which loads nothing and sends nothing."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ SCRIPTS = ("dom.js", "plot.js", "parallel.js", "table.js", "page.js")
 
 
 def render(content: dict[str, Any], live: str = "") -> str:
-    """The page. live: an address of the page's own server that answers with newer content."""
+    """The page as HTML. live: path on the page's own server that answers with newer content, if any."""
     style = _asset("page.css")
     script = "\n".join(_asset(name) for name in SCRIPTS)
     policy = "; ".join(
@@ -32,7 +32,7 @@ def render(content: dict[str, Any], live: str = "") -> str:
         "DATA": embed({"live": live, "content": content}),
         "SCRIPT": script,
     }
-    # One pass: a text of the data that looks like a mark stays as it is.
+    # Substitute in one pass, so that text in the data that looks like {{MARK}} stays as it is.
     text = _asset("page.html")
     for piece in text.split("{{")[1:]:
         assert piece.partition("}}")[0] in parts, piece
@@ -43,7 +43,7 @@ def render(content: dict[str, Any], live: str = "") -> str:
 
 
 def embed(value: Any) -> str:
-    """JSON that can stand in a script element: no < ends it, no & or line separator means anything."""
+    """JSON that is safe inside a script element: <, > and & are escaped, and so is every non-ASCII character."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

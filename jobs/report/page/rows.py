@@ -1,4 +1,4 @@
-"""The results of a group's computed items, each read only when, and as far as, it is indexed."""
+"""The results of a group's computed items, read lazily: indexing reads just the rows it needs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from jobs.plan.packing import Part
 
 
 class Rows:
-    """Some rows of an array in a store: `rows[3]`, `rows[:200]`, `rows[[1, 5]]` read just those."""
+    """Some rows of an array in a store. `rows[3]`, `rows[:200]`, `rows[[1, 5]]` read just those."""
 
     def __init__(self, array: "zarr.Array[Any] | Part", rows: np.ndarray) -> None:
         self._array, self._rows = array, rows
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows first."""
+        """(number of rows, shape of one row...)."""
         return (len(self._rows), *self._array.shape[1:])
 
     def __len__(self) -> int:
@@ -32,17 +32,17 @@ class Rows:
         if len(wanted) == 0:
             return np.zeros((0, *self._array.shape[1:]), self._array.dtype)
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        if high - low <= 2 * len(wanted):  # nearly all of them: one read, then a choice in memory
+        if high - low <= 2 * len(wanted):  # dense: one contiguous read, then select in memory
             return np.asarray(self._array[low:high])[wanted - low]
         return np.asarray(self._array.oindex[wanted])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # what is read is fresh
+        del copy  # what is read is always a new array
         return np.asarray(self[:], dtype)
 
 
 class LazyResults(Mapping[str, Rows]):
-    """Result name -> its rows."""
+    """Result name -> its `Rows`."""
 
     def __init__(self, arrays: Mapping[str, "zarr.Array[Any] | Part"], rows: np.ndarray) -> None:
         self._arrays, self._rows = arrays, rows
