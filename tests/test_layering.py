@@ -10,6 +10,8 @@ import sys
 import pytest
 from places import ROOT
 
+from ctd.kernel import kernel_names
+
 FORBIDDEN = {
     "ctd": {"jobs", "cluster", "ray", "zarr", "xarray", "pandas", "typer", "rich", "obstore"},
     "jobs": {"cluster", "ray", "typer", "rich"},
@@ -21,7 +23,7 @@ WINGS = {
     "cluster": "versions cache profiles submission slurm ray submit checks watch cli",
 }
 """A wing, a folder or a file of a package, imports only wings that stand before it here."""
-KERNELS = {"esn", "fixed_points", "lfads", "spikes", "train_rnn"}
+KERNELS = kernel_names()
 """They import no other kernel."""
 PATHS = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
 

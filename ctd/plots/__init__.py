@@ -145,13 +145,6 @@ def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> 
     return Bars(edges[:-1], edges[1:], counts, name)
 
 
-def category_bars(heights: Any, name: str = "", **optional: Any) -> Bars:
-    """Bars of these heights centred on 0, 1, ..., for an axis with `ticks`."""
-    heights = np.asarray(heights, float)
-    place = np.arange(len(heights))
-    return Bars(place - 0.4, place + 0.4, heights, name, **optional)
-
-
 def is_wide(values: Any) -> bool:
     """Whether all values are positive and span more than a factor of 20: they need a logarithmic axis."""
     values = np.asarray(values, float).ravel()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-class Search:
+class Bisection:
     """Binary search for the rows of a shard that fail by themselves; each is seen to fail alone.
 
     A range that fails is cut in two. If the first half passes, the second is taken to fail and is cut without a

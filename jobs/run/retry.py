@@ -23,7 +23,7 @@ import numpy as np
 
 from jobs import keys
 from jobs.plan.layout import Shard
-from jobs.run.bisect import Search
+from jobs.run.bisect import Bisection
 from jobs.run.worker import Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
@@ -89,7 +89,7 @@ class Failures:
         self._settings: RunSettings = store.job.spec.run
         self._charged: dict[int, int] = {}
         self._lost_nodes: dict[int, int] = {}
-        self._searches: dict[int, Search] = {}
+        self._searches: dict[int, Bisection] = {}
         self._searched: set[int] = set()
         self._last_fault: dict[int, Fault] = {}
         self._ids: dict[int, np.ndarray] = {}
@@ -160,7 +160,7 @@ class Failures:
             return Verdict(None)
         self._searched.add(number)
         confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
-        self._searches[number] = search = Search(rows, confirm)
+        self._searches[number] = search = Bisection(rows, confirm)
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
 
     def _look_up(self, shard: Shard) -> None:
@@ -200,7 +200,7 @@ class Failures:
 
     # --- items ------------------------------------------------------------------------------------
 
-    def _probe(self, task: Task, shard: Shard, search: Search) -> Verdict:
+    def _probe(self, task: Task, shard: Shard, search: Bisection) -> Verdict:
         """Return the next probe; after the last one, the whole shard without the rows found."""
         attempt = task.attempt + 1
         if search.probe is not None and len(search.found) < MAX_FOUND:

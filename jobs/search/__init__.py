@@ -11,7 +11,9 @@ What belongs to a search elsewhere:
     jobs.spec.search            the `search:` section of a job file
     jobs.plan.search            does the section fit the job's kernel and sweep
     jobs.plan.search_results    what the store keeps of it: the lineage of every item
+    ctd.batch.laps              items on the devices, lap by lap; jobs.run.worker builds a search on it
     jobs.run.rendezvous         where shards meet: what each leaves for the others at the end of a lap
     jobs.run.coordinator        which shards wait at a meeting, and what follows once all do
-    jobs.report.search_plots    what a report shows of it
+    jobs.query.search_table     the table `search` of a query
+    jobs.report.search_plots    what a report shows of it, beside jobs.report.page.content
 """

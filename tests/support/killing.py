@@ -63,7 +63,7 @@ def killed_at_a_write(path, job, when, what, nth, before=""):
     return killed(before + script)
 
 
-OFTEN = "from jobs import checkpoint; checkpoint.COST = 1e9\n"
+OFTEN = "from jobs.store import checkpoint; checkpoint.COST = 1e9\n"
 """A checkpoint after every advance, whatever it costs."""
 
 
@@ -76,7 +76,8 @@ def killed_at_random(store, seen):
     kills = 0
     script = (
         f"{OFTEN}import sys; sys.path.insert(0, {BASE!r})\n"
-        "from jobs.run.shards import SerialExecutor, run_shards\nfrom jobs.store.store import Store\n"
+        "from jobs.run.executor import SerialExecutor\nfrom jobs.run.shards import run_shards\n"
+        "from jobs.store.store import Store\n"
         f"run_shards(Store.open({store.address!r}), SerialExecutor(1))"
     )
     for _ in range(3):

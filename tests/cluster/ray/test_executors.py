@@ -172,7 +172,7 @@ def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
             executor.close()
         stores.append(store)
     layouts = [s.markers()[0].layout for s in stores]
-    assert [(one["devices"], one["slots"]) for one in layouts] == [(3, 3), (1, 8)]
+    assert [(one.devices, one.slots) for one in layouts] == [(3, 3), (1, 8)]
     for name in stores[0].names(0):
         first, second = (np.asarray(s.array(0, name)[:]) for s in stores)
         assert first.tobytes() == second.tobytes(), name

@@ -26,7 +26,7 @@ LAYOUT = Layout(8, 8)
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """A file of a small GRU's weights."""
-    weights = get_cell("gru").init(jax.random.key(3), 12, 1, 1, recurrent_scale=2.0)
+    weights = get_cell("gru").init(jax.random.key(11), 12, 1, 1, recurrent_scale=2.0)
     path = tmp_path_factory.mktemp("network") / "net.h5"
     write_weights(path, weights, "gru")
     return str(path)

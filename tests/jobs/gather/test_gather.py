@@ -13,7 +13,7 @@ from stores import run, tree_bytes
 
 import jobs.reduce.group
 from ctd.rows import blocks
-from jobs import Store, open_store
+from jobs import Store, keys, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import GATHERED, gather, require_rows
@@ -75,7 +75,7 @@ def newest(store):
 def forget(store, number):
     """Take a shard's marker away; returns what puts it back."""
     shard = list(store.job.plan.shards())[number]
-    key = store._marker(shard)
+    key = keys.marker(shard.group, shard.number)
     marker = objects.read(store.objects, key)
     objects.delete(store.objects, key)
     return lambda: objects.write(store.objects, key, marker)

@@ -9,9 +9,10 @@ from failing import Failing, Flaky, holds
 from stores import JOB, make, run, tree_bytes
 
 from ctd.batch import Layout
+from jobs import keys
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
-from jobs.run.bisect import Search
+from jobs.run.bisect import Bisection
 from jobs.run.driver import Driver
 from jobs.run.executor import SerialExecutor
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
@@ -29,7 +30,7 @@ from jobs.store.writer import ShardWriter
 
 def searched(n, failing, flaky=0, confirm=2):
     """(rows that the search finds, number of probes); the first `flaky` probes fail whatever they hold."""
-    search, probes = Search(range(n), confirm), 0
+    search, probes = Bisection(range(n), confirm), 0
     while search.probe is not None:
         probes += 1
         start, stop = search.probe
@@ -53,7 +54,7 @@ def test_search_finds_exactly_the_failing_rows(n):
 
 
 def test_search_skips_rows_that_are_known():
-    search = Search([0, 3, 4, 9], 1)
+    search = Bisection([0, 3, 4, 9], 1)
     assert search.probe == (0, 4)
     search.failed()
     assert search.probe == (0, 1)
@@ -111,8 +112,7 @@ def test_items_that_failed_are_known_to_the_next_run(tmp_path):
     store = make(tmp_path / "n.zarr", {**JOB, "run": RUN})
     bad = lambda task: task.shard.group == 0 and holds(task, {8}) and "error"
     run_shards(store, Failing(bad))
-    shard = store.job.plan.shards()
-    marker = store._marker(list(shard)[1])
+    marker = keys.marker(0, 1)
     before = tree_bytes(store.address)
     objects.delete(store.objects, marker)
     again = Failing(bad)

@@ -494,13 +494,13 @@ def test_shards_meet_in_a_bucket(s3, wholes):
     script = (
         "import os, signal, sys, json; sys.path.insert(0, sys.argv[1])\n"
         "from stores import run\n"
-        "from jobs.search import meeting\n"
-        "arrive, left = meeting.Meetings.arrive, [6]\n"
+        "from jobs.run import rendezvous\n"
+        "arrive, left = rendezvous.Meetings.arrive, [6]\n"
         "def dying(self, *rest):\n"
         "    arrive(self, *rest)\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "meeting.Meetings.arrive = dying\n"
+        "rendezvous.Meetings.arrive = dying\n"
         "run(sys.argv[2], json.loads(sys.argv[3]))\n"
     )
     killed(script, BASE, address, json.dumps(job))

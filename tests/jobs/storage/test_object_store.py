@@ -158,7 +158,7 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
     script = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
         "from stores import run\n"
-        "from jobs import checkpoint\n"
+        "from jobs.store import checkpoint\n"
         "keep = checkpoint.Checkpoints.keep\n"
         "def dying(self, state):\n"
         "    keep(self, state)\n"

@@ -12,7 +12,7 @@ import zarr
 from stores import BASE, JOB, make, run, tree_bytes
 
 from ctd.batch import Layout
-from jobs import Store, open_store
+from jobs import Store, keys, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
@@ -154,7 +154,7 @@ def test_run_goes_on_from_any_set_of_markers(finished, tmp_path, keep):
     partial = Store.open(str(path))
     for shard in partial.job.plan.shards():
         if shard.number not in keep:
-            objects.delete(partial.objects, partial._marker(shard))
+            objects.delete(partial.objects, keys.marker(shard.group, shard.number))
             partial.array(shard.group, "x")[shard.start : shard.stop] = -1.0
     progress = run_shards(partial, SerialExecutor(1))
     assert progress.shards_done == 8
