@@ -30,6 +30,7 @@ from pathlib import Path
 
 from options import parse
 
+from jobs import keys
 from jobs.store.writer import ShardWriter
 
 N_SHARDS = 8
@@ -180,10 +181,10 @@ def gathering(folder: Path, args) -> None:
             found.setdefault(task, []).append(apart(task, store.address))
         found.setdefault("gather, nothing new", []).append(apart("gather", store.address))
         last = list(store.job.plan.shards())[-1]
-        marker = objects.read(store.objects, store._marker(last))
-        objects.delete(store.objects, store._marker(last))
+        marker = objects.read(store.objects, keys.marker(last.group, last.number))
+        objects.delete(store.objects, keys.marker(last.group, last.number))
         apart("gather", store.address)
-        objects.write(store.objects, store._marker(last), marker or b"")
+        objects.write(store.objects, keys.marker(last.group, last.number), marker or b"")
         found.setdefault("gather, one shard new", []).append(apart("gather", store.address))
     print(
         f"\n{args.items:,} candidates x {args.units} units: {logical:.0f} MB of arrays, {shards} shards, "
@@ -291,7 +292,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("gather", "write"))
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
-    args = parse(parser, items=2000, units=5, points=3, rounds=1, workers=2)
+    args = parse(parser, items=2000, units=5, points=3, rounds=1, only="gather")
     if args.task:
         seconds = TASKS[args.task](args.store)
         status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with our parent's

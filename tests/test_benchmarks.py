@@ -6,7 +6,13 @@ import sys
 import pytest
 from places import ROOT
 
-NAMES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if p.stem != "options")
+LONG = {"dispatch", "gather", "lfads", "recovery"}
+"""They take a minute or more whatever the sizes: a Ray, children, programs to compile."""
+NAMES = [
+    pytest.param(p.stem, marks=[pytest.mark.endurance] * (p.stem in LONG))
+    for p in sorted((ROOT / "benchmarks").glob("*.py"))
+    if p.stem != "options"
+]
 
 
 @pytest.mark.slow
