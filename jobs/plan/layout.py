@@ -53,6 +53,11 @@ class Shard(NamedTuple):
     start: int
     stop: int
 
+    @property
+    def n_items(self) -> int:
+        """How many rows it has."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -72,7 +72,7 @@ def measured_seconds_per_item(address: str) -> float | None:
     if not Store.exists(address):
         return None
     markers = Store.open(address).markers()
-    items = sum(m.n_items for m in markers)
+    items = sum(m.shard.n_items for m in markers)
     return sum(m.seconds for m in markers) / items if items else None
 
 
@@ -83,7 +83,7 @@ def state(store: Store) -> dict[str, Any]:
     for marker in markers:
         for name, n in marker.outcomes.items():
             outcomes[name] = outcomes.get(name, 0) + n
-    items = sum(m.n_items for m in markers)
+    items = sum(m.shard.n_items for m in markers)
     done = {m.shard.number for m in markers}
     events = read_events(store)
     failures = [e for e in events if e["event"] == "error"]

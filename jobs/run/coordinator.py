@@ -69,7 +69,7 @@ class Barrier:
         failing = {k: rows for k in shards if (rows := self._failing(k))}
         rests_on = [failing, self._failures.narrowed(shard.group), jax.__version__]
         key = hashlib.sha256(json.dumps(rests_on).encode()).hexdigest()[:8]
-        members = tuple(k for k in shards if len(failing.get(k, [])) < self._n(k))
+        members = tuple(k for k in shards if len(failing.get(k, [])) < self._shards[k].n_items)
         return Meeting(f"{self._folder(shards)}/{key}", members)
 
     def left(self) -> set[int]:
@@ -136,7 +136,3 @@ class Barrier:
 
     def _failing(self, number: int) -> list[int]:
         return sorted(entry["row"] for entry in self._failures.failed.get(number, []))
-
-    def _n(self, number: int) -> int:
-        shard = self._shards[number]
-        return shard.stop - shard.start

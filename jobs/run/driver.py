@@ -69,7 +69,7 @@ class Driver:
             self._count(marker.outcomes)
             shard = self.shards[marker.shard.number]
             self.limits.note(shard.group, marker.longest_s)
-            self.hopeless.done(shard.group, shard.stop - shard.start - len(marker.without))
+            self.hopeless.done(shard.group, shard.n_items - len(marker.without))
         for number, entries in self.failures.failed.items():
             self._blame(number, entries)
         kept = {
@@ -197,7 +197,7 @@ class Driver:
             report = report._replace(error=why)
         if report.fault == "waits":
             self.storage.end()
-            self.hopeless.done(shard.group, shard.stop - shard.start)
+            self.hopeless.done(shard.group, shard.n_items)
             self.progress.stage = report.info["stage"]
             self.barrier.wait(task, report.info["lap"])
         elif report.error is None and not task.probe:
@@ -315,17 +315,17 @@ class Driver:
         self.store.uncommit(shard.group, shard.number)
         del self.done[shard.number]
         self.progress.shards_done -= 1
-        self.progress.items_done -= shard.stop - shard.start
+        self.progress.items_done -= shard.n_items
         self.progress.items_before = min(self.progress.items_before, self.progress.items_done)
         self._count(outcomes, -1)
 
     def _done(self, report: Report, shard: Shard) -> None:
         self.done[shard.number] = report.info.get("meeting")
         self.progress.shards_done += 1
-        self.progress.items_done += shard.stop - shard.start
+        self.progress.items_done += shard.n_items
         self._count(report.info["outcomes"])
         n_blamed = len(self.failures.failed.get(shard.number, []))
-        self.hopeless.done(shard.group, shard.stop - shard.start - n_blamed)
+        self.hopeless.done(shard.group, shard.n_items - n_blamed)
         self.limits.note(shard.group, report.info.get("longest_s"))
         short = {k: report.info[k] for k in ("host", "pid", "seconds", "n_failed")}
         self.events.note("done", shard=report.shard, attempt=report.attempt, **short)

@@ -52,11 +52,6 @@ class Marker:
     """The store that `--fork` copied the shard from."""
 
     @property
-    def n_items(self) -> int:
-        """Number of rows in the shard."""
-        return self.shard.stop - self.shard.start
-
-    @property
     def ended(self) -> float:
         """`started` + `seconds`: about when the shard was committed (seconds since 1970)."""
         return self.started + self.seconds

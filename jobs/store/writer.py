@@ -82,7 +82,7 @@ class ShardWriter:
                 f"kernel {self._store.job.spec.kernel} has not returned {name!r}, which it did when the store was "
                 "made: have its files or its source changed?"
             )
-        some, n = values.get(name), shard.stop - shard.start
+        some, n = values.get(name), shard.n_items
         if some is not None and name in self._store.job.spec.keep_bits:
             some = keep_bits(some, self._store.job.spec.keep_bits[name])
         if some is not None and len(rows) == n:

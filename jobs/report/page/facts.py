@@ -90,7 +90,7 @@ def progress(
     begun = [e["time"] for e in events if e["event"] == "run"]
     if found["running"] and begun:
         since = begun[-1]
-        fresh = sum(m.n_items for m in markers if m.ended > since)
+        fresh = sum(m.shard.n_items for m in markers if m.ended > since)
         elapsed = time.time() - since
         if fresh and elapsed > 0:
             out["rate"] = float(f"{fresh / elapsed:.3g}")
@@ -182,7 +182,7 @@ def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
             {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 0, "items": 0, "seconds": 0.0},
         )  # fmt: skip
         row["shards"] += 1
-        row["items"] += m.n_items
+        row["items"] += m.shard.n_items
         row["seconds"] = round(row["seconds"] + m.seconds, 3)
     return list(rows.values())[:MAX_HOSTS]
 
@@ -193,7 +193,7 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
         return []
     start = np.array([m.started for m in markers])
     seconds = np.array([m.seconds for m in markers])
-    items = np.array([m.n_items for m in markers])
+    items = np.array([m.shard.n_items for m in markers])
     zero = start.min()
     unit, name = _unit(float((start + seconds).max() - zero))
     order = np.argsort(start + seconds, kind="stable")

@@ -5,7 +5,7 @@ import socket
 import threading
 
 import pytest
-from places import SUPPORT
+from stores import BASE
 
 from jobs.report.history import history
 from jobs.report.summary import state
@@ -18,7 +18,6 @@ from jobs.spec.job import parse_job
 from jobs.storage.lease import Held, Lease
 from jobs.store.events import Events, read_events
 
-BASE = str(SUPPORT)
 JOB = {
     "kernel": "toy",
     "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 24]}}},
