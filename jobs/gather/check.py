@@ -29,6 +29,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import (
     digest,
     is_intact,
+    read_sealed,
     read_sums,
     seal,
     unseal,
@@ -236,7 +237,7 @@ class _Check:
                 key = keys.layout(group, marker.device_kind)
                 wanted[key] = max(wanted.get(key, 0), marker.layout.microbatch)
         for key in sorted({*objects.list_keys(self.objects, keys.LAYOUT), *wanted}):
-            if self.store.recall(key) is not None:
+            if read_sealed(self.objects, key) is not None:
                 continue
             state = self._state(key)
             if self.repair and key in wanted:

@@ -37,7 +37,7 @@ from jobs.run.stop import Stop
 from jobs.run.worker import Task
 from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
-from jobs.storage.checksums import write_sums
+from jobs.storage.checksums import read_sealed, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.arrays import attributes, describe, flags, put_array
 from jobs.store.marker import Marker
@@ -145,7 +145,7 @@ def _alone(store: Store) -> Iterator[None]:
 def _gathered(store: Store) -> dict[str, Any]:
     """Return what the last gather was made from; empty if it did not end or its tables are gone."""
     there = objects.read(store.objects, "items/zarr.json") is not None
-    return (store.recall(keys.sums("gathered")) or {}) if there else {}
+    return (read_sealed(store.objects, keys.sums("gathered")) or {}) if there else {}
 
 
 def _digest(content: Any) -> str:

@@ -23,7 +23,7 @@ from jobs.run.worker import Report, Task
 from jobs.storage import objects
 from jobs.store.events import Events
 from jobs.store.provenance import said
-from jobs.store.store import Store
+from jobs.store.store import Store, uncommit
 
 IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told; workers that import JAX together take 30 s to start."""
@@ -312,7 +312,7 @@ class Driver:
                         raise
 
     def _undo(self, shard: Shard, outcomes: Mapping[str, int]) -> None:
-        self.store.uncommit(shard.group, shard.number)
+        uncommit(self.store.objects, shard.group, shard.number)
         del self.done[shard.number]
         self.progress.shards_done -= 1
         self.progress.items_done -= shard.n_items

@@ -27,8 +27,8 @@ from jobs.run.bisect import Bisection
 from jobs.run.worker import Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
-from jobs.store.store import Store
+from jobs.storage.checksums import read_sealed, seal, unseal
+from jobs.store.store import Store, uncommit
 
 MAX_FOUND = 32
 """A shard in which this many items fail, and more may, is given up as a whole."""
@@ -97,7 +97,7 @@ class Failures:
         self._slots = {
             keys.number_of(key): int(known["slots"])
             for key in objects.list_keys(store.objects, keys.SLOTS)
-            if (known := _load(store, key))
+            if (known := read_sealed(store.objects, key))
         }
         self.failed: dict[int, list[dict[str, Any]]] = {
             number: entries for (_, number), entries in failed_items(store).items()
@@ -192,7 +192,7 @@ class Failures:
         """Return the widest microbatch that the group's shards run with: more slots than that change no bit."""
         planned = self._store.job.plan.layouts[group].microbatch
         chosen = [
-            int(_load(self._store, key).get("microbatch", 1))
+            int((read_sealed(self._store.objects, key) or {}).get("microbatch", 1))
             for key in objects.list_keys(self._store.objects, keys.LAYOUT)
             if key.split("/")[-1].startswith(f"{group}-")
         ]
@@ -271,11 +271,6 @@ def forget_failed(store: Store) -> int:
     found = failed_items(store)
     for group, number in found:
         # The marker first: without the note, it would lack rows for no visible reason.
-        store.uncommit(group, number)
+        uncommit(store.objects, group, number)
         objects.delete(store.objects, keys.failed(group, number))
     return sum(map(len, found.values()))
-
-
-def _load(store: Store, key: str) -> Any:
-    """Read a note; empty if it is damaged, since what it held can be found out again."""
-    return unseal(objects.read(store.objects, key)) or {}

@@ -27,6 +27,7 @@ from jobs.search.laps import HalvingRun, PopulationRun, SearchRun
 from jobs.spec.job import find_kernel
 from jobs.spec.search import Halving
 from jobs.storage import objects
+from jobs.storage.checksums import agree, read_sealed
 from jobs.store.arrays import DONE, DROPPED, FAILED, attributes
 from jobs.store.checkpoint import Checkpoints, clear
 from jobs.store.marker import Marker
@@ -286,14 +287,16 @@ class Worker:
         m = planned.microbatch
         if m == 0:
             key = keys.layout(group, jax.local_devices()[0].device_kind)
-            chosen = self.store.recall(key)
+            chosen: Any = read_sealed(self.store.objects, key)
             if chosen is None:
                 best, seconds = fastest_microbatch(
                     self.science, static, shared, self.job.spec.seed, ids, traced,
                     slots, devices,
                 )  # fmt: skip
                 measured = {str(k): v for k, v in seconds.items()}
-                chosen = self.store.agree(key, {"microbatch": best, "seconds_per_item": measured})
+                chosen = agree(
+                    self.store.objects, key, {"microbatch": best, "seconds_per_item": measured}
+                )
             m = int(chosen["microbatch"])
         m = min(m, most)  # smaller only if memory does not hold even one microbatch
         return Layout(-(-max(slots, m) // m) * m, m, devices)

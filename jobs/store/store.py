@@ -39,7 +39,7 @@ from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
 from jobs.spec.job import find_kernel
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import unseal
 from jobs.store.arrays import attributes
 from jobs.store.manifest import Job, read_job
 from jobs.store.marker import Marker
@@ -53,6 +53,9 @@ class Store:
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = objects.plain(address), store, job
+        self._groups: dict[int, zarr.Group] = {}
+        self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
+        self._places: dict[int, dict[str, Place]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the address alone: xarray variables that read from the store are sent to other processes."""
@@ -95,19 +98,11 @@ class Store:
         store = objects.open_objects(address)
         return Store(address, store, read_job(store, address))
 
-    @cached_property
-    def _groups(self) -> dict[int, zarr.Group]:
-        return {}
-
     def results(self, group: int) -> zarr.Group:
         """Return the Zarr group results/G."""
         if group not in self._groups:
             self._groups[group] = self.root[f"results/{group}"]  # type: ignore[assignment]
         return self._groups[group]
-
-    @cached_property
-    def _arrays(self) -> dict[tuple[int, str], zarr.Array[Any]]:
-        return {}
 
     def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
         """Return one result or column of a group, leading axis `item`; a packed result as a `Part`."""
@@ -120,10 +115,6 @@ class Store:
         if (group, name) not in self._arrays:
             self._arrays[group, name] = self.results(group)[name]  # type: ignore[assignment]
         return self._arrays[group, name]
-
-    @cached_property
-    def _places(self) -> dict[int, dict[str, Place]]:
-        return {}
 
     def places(self, group: int) -> Mapping[str, Place]:
         """Return packed result -> its place in its pack, for one group."""
@@ -139,13 +130,6 @@ class Store:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
 
-    def uncommit(self, group: int, number: int) -> None:
-        """Delete a shard's marker, so that it is computed again; the caller must hold the store's lease."""
-        # Whether the tables are up to date is judged by the numbers of the committed shards alone, which
-        # will be the same again: forget the last gather.
-        objects.delete(self.objects, keys.sums("gathered"))
-        objects.delete(self.objects, keys.marker(group, number))
-
     def done(self) -> set[int]:
         """Return the numbers of all committed shards."""
         return {keys.number_of(key) for key in objects.list_keys(self.objects, keys.DONE)}
@@ -160,14 +144,10 @@ class Store:
         found = [unseal(data) for _, data in objects.read_all(self.objects, listed)]
         return sorted(map(Marker.from_json, filter(None, found)), key=lambda m: m.shard.number)
 
-    def recall(self, key: str) -> Any:
-        """Return the sealed value at `key`; None if it is missing or damaged."""
-        return unseal(objects.read(self.objects, key))
 
-    def agree(self, key: str, value: Any) -> Any:
-        """Return the sealed value at `key`; the first caller sets it, and all others get the same."""
-        objects.create(self.objects, key, seal(value))
-        agreed = self.recall(key)
-        if agreed is None:  # the object exists, but is damaged
-            objects.write(self.objects, key, seal(value))
-        return agreed or value
+def uncommit(store: ObjectStore, group: int, number: int) -> None:
+    """Delete a shard's marker, so that it is computed again; the caller must hold the store's lease."""
+    # Whether the tables are up to date is judged by the numbers of the committed shards alone, which
+    # will be the same again: forget the last gather.
+    objects.delete(store, keys.sums("gathered"))
+    objects.delete(store, keys.marker(group, number))

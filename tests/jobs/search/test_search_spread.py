@@ -22,6 +22,7 @@ from jobs.run.stop import Stop
 from jobs.run.worker import Task, Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
+from jobs.storage.checksums import read_sealed
 from jobs.store.events import read_events
 from jobs.store.store import Store
 
@@ -362,10 +363,10 @@ def test_markers_tell_of_all_attempts(tmp_path):
         assert 0 < marker.longest_s < marker.seconds
         assert marker.ended < ended[marker.shard.number] + 0.01
     (layout,) = objects.list_keys(store.objects, "run/layout")
-    before = store.recall(layout)["microbatch"]
+    before = read_sealed(store.objects, layout)["microbatch"]
     objects.delete(store.objects, layout)
     check(store.address, repair=True)
-    assert store.recall(layout)["microbatch"] == before
+    assert read_sealed(store.objects, layout)["microbatch"] == before
 
 
 def test_fork_of_a_job_whose_shards_meet(tmp_path):

@@ -23,7 +23,7 @@ from jobs.run.shards import run_shards
 from jobs.run.worker import Task
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import digest
+from jobs.storage.checksums import digest, read_sealed
 from jobs.store.events import read_events
 from jobs.store.manifest import FORMAT
 from jobs.store.marker import Marker
@@ -204,7 +204,7 @@ def test_each_shard_writes_whole_objects(finished):
 def test_microbatch_is_measured_once_and_kept(tmp_path):
     job = {**JOB, "run": {"shard_items": 6, "slots": 4}}
     store, _ = run(tmp_path / "m.zarr", job)
-    chosen = store.recall("run/layout/0-cpu.json")
+    chosen = read_sealed(store.objects, "run/layout/0-cpu.json")
     assert set(chosen["seconds_per_item"]) == {"1", "4"}
     used = {m.layout.microbatch for m in store.markers() if m.shard.group == 0}
     assert used == {chosen["microbatch"]}
