@@ -21,7 +21,7 @@ import obstore
 
 from jobs import keys
 from jobs.gather.gather import GATHERED, gather
-from jobs.inputs.measure import shapes_and_coords
+from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
 from jobs.plan.layout import Shard
 from jobs.run.rendezvous import populations, whole_arrival
@@ -141,8 +141,8 @@ class _Check:
     def _laid_out(self) -> Store:
         store, job = self.store, self.store.job
         items = expand(job.spec, store.kernel, store.address)
-        found = [shapes_and_coords(store.kernel, g.params, job.base) for g in items.groups]
-        return laid_out(job, items, [s for s, _ in found], [c for _, c in found])
+        outputs = [outputs_of(store.kernel, g.params, job.base) for g in items.groups]
+        return laid_out(job, items, outputs)
 
     # --- shards -----------------------------------------------------------------------------------
 

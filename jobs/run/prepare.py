@@ -65,8 +65,9 @@ def prepare(
             measured.append(measure(kernel, group.params, base, compiled))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
-    check_keep_bits(spec.keep_bits, [m.shapes for m in measured], where)
-    together = check_search(spec, kernel, items, [m.shapes for m in measured], where)
+    shapes = [m.outputs.shapes for m in measured]
+    check_keep_bits(spec.keep_bits, shapes, where)
+    together = check_search(spec, kernel, items, shapes, where)
     sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
     plan = lay_out(
         sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together, devices(),
@@ -92,15 +93,13 @@ def create(ready: Prepared, address: str) -> Store:
 
     Raises JobError if another process is creating it, or `address` holds another job.
     """
-    shapes: list[dict[str, Any]] = [dict(m.shapes) for m in ready.measured]
-    coords = [m.coords for m in ready.measured]
     sources = sources_of(ready.spec, ready.base)
     job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
     lease = Lease.take(objects.open_objects(address, create=True), address)
     try:
         if Store.exists(address):
             return reopen(ready.spec, address)
-        return create_store(address, job, ready.items, shapes, coords)
+        return create_store(address, job, ready.items, [m.outputs for m in ready.measured])
     finally:
         lease.release()
 

@@ -12,7 +12,7 @@ from places import SUPPORT
 
 from ctd.kernel import Params, Traced, Var, one_shot
 from jobs.errors import JobError
-from jobs.inputs.measure import shapes_and_coords
+from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
 from jobs.plan.layout import CHUNK_BYTES, Sizes, chunk_shape, lay_out
 from jobs.spec.job import RunSettings, parse_job
@@ -189,4 +189,4 @@ def test_result_with_the_name_of_a_column_is_refused(name):
     run = lambda static, shared, traced, key: {name: traced.gain}
     kernel = one_shot("gain", Gain, {name: Var()}, run)
     with pytest.raises(JobError, match=f"kernel gain: result '{name}' has the name of a param"):
-        shapes_and_coords(kernel, Gain(), ".")
+        outputs_of(kernel, Gain(), ".")
