@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from jobs import keys
 from jobs.plan.layout import Shard
@@ -21,7 +20,8 @@ from jobs.run.retry import Failures, Hopeless
 from jobs.run.stop import Stop
 from jobs.run.worker import Report, Task
 from jobs.storage import objects
-from jobs.store.events import Events
+from jobs.store.events import Event, Events
+from jobs.store.failed import FailedItem
 from jobs.store.provenance import said
 from jobs.store.store import Store, uncommit
 
@@ -85,14 +85,12 @@ class Driver:
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped."""
         executor, progress = self.executor, self.progress
-        who: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
-        self.events.note(
-            "run",
-            executor=executor.name,
-            pending=len(self.queue),
-            workers=executor.workers(),
-            **who,
-        )
+        host, pid = socket.gethostname(), os.getpid()
+        begun = Event(
+            kind="run", executor=executor.name, pending=len(self.queue),
+            workers=executor.workers(), host=host, pid=pid,
+        )  # fmt: skip
+        self.events.note(begun)
         self.events.flush()  # now: a driver that is killed writes nothing later
         self.listener(progress)
         try:
@@ -115,10 +113,11 @@ class Driver:
             if self._is_open or self.running:
                 progress.stopped = self.stop.reason
         finally:
-            self.events.note(
-                "end", done=progress.shards_done, failed=len(progress.failed),
-                stopped=self.stop.reason, lost=sorted(self.running), **who,
+            ended = Event(
+                kind="end", done=progress.shards_done, failed=len(progress.failed),
+                stopped=self.stop.reason, lost=sorted(self.running), host=host, pid=pid,
             )  # fmt: skip
+            self.events.note(ended)
             self.events.close()
 
     @property
@@ -216,12 +215,13 @@ class Driver:
             self.storage.begin(storage_trouble(self.store.address, str(report.error)))
         if not task.probe:
             self.errors[report.shard] = str(report.error)
-        self.events.note(
-            "stopped" if report.fault == "stopped" else "error",
+        failure = Event(
+            kind="stopped" if report.fault == "stopped" else "error",
             shard=report.shard, attempt=report.attempt, error=report.error,
             trace=report.trace, fault=report.fault, probe=task.probe,
-            rows=[task.shard.start, task.shard.stop], **report.info,
+            rows=[task.shard.start, task.shard.stop], about=report.info,
         )  # fmt: skip
+        self.events.note(failure)
 
     def _decide(self, task: Task, report: Report, shard: Shard) -> None:
         """Decide what follows from a failure or a probe; postpone it if the storage fails."""
@@ -236,7 +236,7 @@ class Driver:
             self.undecided.append((task, report))
             return
         if verdict.note:
-            self.events.note("decision", shard=report.shard, text=verdict.note)
+            self.events.note(Event(kind="decision", shard=report.shard, text=verdict.note))
         before = len(self.progress.failed_items)
         self._blame(shard.number, self.failures.failed.get(shard.number, []))
         found = len(self.progress.failed_items) - before
@@ -257,7 +257,7 @@ class Driver:
     def _give_up(self, group: int) -> None:
         text = f"not tried: nothing of group {group} could be computed before"
         n = self._abandon(lambda shard: shard.group == group, text)
-        self.events.note("decision", group=group, text=f"{n} shards {text}")
+        self.events.note(Event(kind="decision", group=group, text=f"{n} shards {text}"))
 
     def _abandon(self, which: Callable[[Shard], bool], text: str) -> int:
         undecided = [task for task, _ in self.undecided if which(task.shard)]
@@ -298,7 +298,7 @@ class Driver:
         if called.start_over:
             numbers = sorted(task.shard.number for task in called.tasks)
             text = f"shards {numbers}, whose items are compared, start over"
-            self.events.note("decision", shard=number, text=text)
+            self.events.note(Event(kind="decision", shard=number, text=text))
             self.events.flush()
 
     def _tidy(self, numbers: Iterable[int]) -> None:
@@ -312,7 +312,7 @@ class Driver:
                         raise
 
     def _undo(self, shard: Shard, outcomes: Mapping[str, int]) -> None:
-        uncommit(self.store.objects, shard.group, shard.number)
+        uncommit(self.store.objects, shard)
         del self.done[shard.number]
         self.progress.shards_done -= 1
         self.progress.items_done -= shard.n_items
@@ -328,11 +328,11 @@ class Driver:
         self.hopeless.done(shard.group, shard.n_items - n_blamed)
         self.limits.note(shard.group, report.info.get("longest_s"))
         short = {k: report.info[k] for k in ("host", "pid", "seconds", "n_failed")}
-        self.events.note("done", shard=report.shard, attempt=report.attempt, **short)
+        self.events.note(Event(kind="done", shard=report.shard, attempt=report.attempt, **short))
         self._tidy([shard.number])
 
-    def _blame(self, number: int, entries: Sequence[Mapping[str, Any]]) -> None:
-        self.progress.failed_items |= {entry["item"]: entry["error"] for entry in entries}
+    def _blame(self, number: int, entries: Sequence[FailedItem]) -> None:
+        self.progress.failed_items |= {entry.item: entry.error for entry in entries}
 
     def _count(self, outcomes: Mapping[str, int], sign: int = 1) -> None:
         for name, n in outcomes.items():

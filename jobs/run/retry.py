@@ -17,7 +17,8 @@ for the next run too:
 """
 
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,9 @@ from jobs.run.bisect import Bisection
 from jobs.run.worker import Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed, seal, unseal
-from jobs.store.store import Store, uncommit
+from jobs.storage.checksums import read_sealed, seal
+from jobs.store.failed import FailedItem, failed_items, write_failed
+from jobs.store.store import Store
 
 MAX_FOUND = 32
 """A shard in which this many items fail, and more may, is given up as a whole."""
@@ -99,15 +101,17 @@ class Failures:
             for key in objects.list_keys(store.objects, keys.SLOTS)
             if (known := read_sealed(store.objects, key))
         }
-        self.failed: dict[int, list[dict[str, Any]]] = {
-            number: entries for (_, number), entries in failed_items(store).items()
-        }
-        """Shard -> its failing items: row, item, error, trace ..."""
+        self.failed = failed_items(store)
+        """Shard -> its failing items."""
 
     def task(self, shard: Shard, attempt: int, resume: bool) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
-        rows = tuple(sorted(entry["row"] for entry in self.failed.get(shard.number, [])))
+        rows = self.failing_rows(shard.number)
         return Task(shard, attempt, self._slots.get(shard.group), rows, resume=resume)
+
+    def failing_rows(self, number: int) -> tuple[int, ...]:
+        """Return the rows of a shard that are known to fail, rising."""
+        return tuple(sorted(entry.row for entry in self.failed.get(number, ())))
 
     def slots(self, group: int) -> int | None:
         """Return how many items a device holds at a time in this group; None: as planned."""
@@ -185,7 +189,8 @@ class Failures:
         if now // 2 < floor:
             return ""
         self._slots[group] = now // 2
-        self._write(keys.slots(group), {"slots": now // 2, "planned": planned})
+        note = seal({"slots": now // 2, "planned": planned})
+        self._keep(lambda: objects.write(self._store.objects, keys.slots(group), note))
         return f"group {group}: {now // 2} slots in place of {now}"
 
     def _microbatch(self, group: int) -> int:
@@ -235,42 +240,19 @@ class Failures:
         return Verdict(self.task(shard, task.attempt + 1, False))
 
     def _remember(self, report: Report, shard: Shard, row: int, attempt: int) -> None:
-        item = int(self._ids[shard.number][row - shard.start])
-        entry = {
-            "row": row, "item": item, "error": report.error, "trace": report.trace,
-            "fault": report.fault, "attempt": attempt, "time": time.time(), **report.info,
-        }  # fmt: skip
+        failed = FailedItem(
+            row=row, item=int(self._ids[shard.number][row - shard.start]),
+            error=str(report.error), trace=report.trace, fault=report.fault,
+            attempt=attempt, time=time.time(), about=report.info,
+        )  # fmt: skip
         entries = self.failed.setdefault(shard.number, [])
-        entries.append(entry)
-        self._write(keys.failed(shard.group, shard.number), {"rows": entries})
+        entries.append(failed)
+        self._keep(lambda: write_failed(self._store, shard, entries))
 
-    def _write(self, key: str, value: Any) -> None:
+    def _keep(self, write: Callable[[], None]) -> None:
         try:
-            objects.write(self._store.objects, key, seal(value))
+            write()
         except Exception as error:
             # This run knows it anyway; the next one would have to find it out again.
             if not objects.is_storage_error(error):
                 raise
-
-
-def failed_items(store: Store) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Return (group, shard) -> its items that fail by themselves: row, item, error, trace, host, time ..."""
-    found = {}
-    listed = list(objects.list_keys(store.objects, keys.FAILED))
-    for key, data in objects.read_all(store.objects, listed):
-        group = int(key.split("/")[-2])
-        found[group, keys.number_of(key)] = (unseal(data) or {}).get("rows", [])
-    return found
-
-
-def forget_failed(store: Store) -> int:
-    """Have the shards of all items that failed by themselves computed again; return how many items there were.
-
-    The caller must hold the store's lease.
-    """
-    found = failed_items(store)
-    for group, number in found:
-        # The marker first: without the note, it would lack rows for no visible reason.
-        uncommit(store.objects, group, number)
-        objects.delete(store.objects, keys.failed(group, number))
-    return sum(map(len, found.values()))

@@ -6,11 +6,11 @@ from jobs.run.driver import Driver
 from jobs.run.executor import Executor
 from jobs.run.partition import Part, open_parts, refuse_mixture
 from jobs.run.progress import Listener, Progress
-from jobs.run.retry import forget_failed
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
 from jobs.storage.lease import Held, Lease
-from jobs.store.events import Events
+from jobs.store.events import Event, Events
+from jobs.store.failed import forget_failed
 from jobs.store.store import Store
 
 
@@ -78,7 +78,9 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
         if not changes:
             refuse_changed(store)  # before anything is removed
         elif edited := accept_changes(store):
-            events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
+            events.note(
+                Event(kind="decision", text=f"changed source accepted: {', '.join(edited)}")
+            )
         if failed and (n := forget_failed(store)):
-            events.note("decision", text=f"{n} items that failed are computed again")
+            events.note(Event(kind="decision", text=f"{n} items that failed are computed again"))
         events.close()

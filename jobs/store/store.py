@@ -35,6 +35,7 @@ from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
+from jobs.plan.layout import Shard
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
 from jobs.spec.job import find_kernel
@@ -145,9 +146,9 @@ class Store:
         return sorted(map(Marker.from_json, filter(None, found)), key=lambda m: m.shard.number)
 
 
-def uncommit(store: ObjectStore, group: int, number: int) -> None:
+def uncommit(store: ObjectStore, shard: Shard) -> None:
     """Delete a shard's marker, so that it is computed again; the caller must hold the store's lease."""
     # Whether the tables are up to date is judged by the numbers of the committed shards alone, which
     # will be the same again: forget the last gather.
     objects.delete(store, keys.sums("gathered"))
-    objects.delete(store, keys.marker(group, number))
+    objects.delete(store, keys.marker(shard.group, shard.number))

@@ -263,7 +263,7 @@ def is_replicate(column: pd.Series) -> bool:
 
 def require_content(store: Store) -> None:
     """Raise JobError if there is nothing to report yet: no committed shard and no error."""
-    if not store.done() and not any(event["event"] == "error" for event in read_events(store)):
+    if not store.done() and not any(event.kind == "error" for event in read_events(store)):
         raise JobError(
             f"{store.address}: no item has been computed yet, so there is nothing to report; "
             f"`ctd resume {store.address}` goes on, `ctd watch` shows it while it does"

@@ -212,7 +212,7 @@ def test_time_limit(lab, go_on):
     assert events[-1] == "ended"
     assert state(last) == "COMPLETED", log_tail(address, 200)
     assert_same_as_here(lab, path, address)
-    stopped = [e for e in read_events(Store.open(address)) if e["event"] == "stopped"]
+    stopped = [e for e in read_events(Store.open(address)) if e.kind == "stopped"]
     assert stopped, "the running shard was left at a checkpoint"
     nothing_left(lab, number)
 
@@ -237,7 +237,7 @@ def test_array_shares_the_store(lab):
     assert_same_as_here(lab, path, address)
     store = Store.open(address)
     assert len({(m.host, m.pid) for m in store.markers()}) == 2
-    events = [e["shard"] for e in read_events(store) if e["event"] == "done"]
+    events = [e.shard for e in read_events(store) if e.kind == "done"]
     assert sorted(events) == list(range(store.job.plan.n_shards))
     assert open_store(address)["gathered/0"].best_norm.size == 3
     nothing_left(lab, number)

@@ -287,7 +287,7 @@ def test_storage_that_fails_pauses_the_run_which_then_goes_on(tmp_path, monkeypa
     progress = run_shards(store, executor, lambda p: heard.add(p.trouble))
     assert progress.failed == {}
     assert progress.shards_done == 8
-    assert 2 <= len([e for e in read_events(store) if e["event"] == "error"]) <= 20
+    assert 2 <= len([e for e in read_events(store) if e.kind == "error"]) <= 20
     trouble = (heard - {None}).pop()
     assert store.address in trouble
     assert "MB free" in trouble
@@ -341,7 +341,7 @@ def test_storage_that_fails_while_a_failure_is_decided(tmp_path, monkeypatch, fa
         found.append((progress.failed_items, [task[:-1] for task in executor.seen]))
     assert rows.n == 2  # failed, and was asked again
     assert layouts.n >= 2
-    errors = [event for event in read_events(store) if event["event"] == "error"]
+    errors = [event for event in read_events(store) if event.kind == "error"]
     assert len(errors) == sum(bool(bad(task)) for task in executor.seen)
     assert found[0] == found[1]
     assert found[0][0] or fault == "death of the whole"

@@ -439,4 +439,4 @@ def test_events_and_markers_tell_of_the_search(whole):
     store, _ = whole
     (marker,) = store.markers()
     assert marker.advances == results(store)["search_advances"].sum()
-    assert [e["event"] for e in read_events(store)] == ["run", "done", "end"]
+    assert [e.kind for e in read_events(store)] == ["run", "done", "end"]

@@ -199,7 +199,7 @@ class Meddling(SerialExecutor):
 
 
 def started_over(store):
-    texts = [event["text"] for event in read_events(store) if event["event"] == "decision"]
+    texts = [event.text for event in read_events(store) if event.kind == "decision"]
     return sum("start over" in text for text in texts)
 
 
@@ -358,7 +358,7 @@ def test_markers_tell_of_all_attempts(tmp_path):
     """Of the time from the first one on, and of the longest advance, which the last one has not made."""
     job = spread(changed(POPULATION, "run", {"slots": 2, "checkpoint_s": 0}), 2)
     store, _ = run(tmp_path / "t.zarr", job)
-    ended = {e["shard"]: e["time"] for e in read_events(store) if e["event"] == "done"}
+    ended = {e.shard: e.time for e in read_events(store) if e.kind == "done"}
     for marker in store.markers():
         assert 0 < marker.longest_s < marker.seconds
         assert marker.ended < ended[marker.shard.number] + 0.01

@@ -104,7 +104,7 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, finishe
     assert stops == 8
     assert resumed >= 3
     assert list(objects.list_keys(store.objects, "run/checkpoints")) == []
-    assert [e["event"] for e in read_events(store)].count("stopped") == stops
+    assert [e.kind for e in read_events(store)].count("stopped") == stops
 
 
 def test_no_advance_is_computed_twice(tmp_path, finished):

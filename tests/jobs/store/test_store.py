@@ -187,7 +187,7 @@ def test_markers_say_where_and_what(finished):
         assert names == {*store.names(shard.group), "status"}
         for key, sha in marker.sha256.items():
             assert digest(objects.read(store.objects, key)) == sha
-    events = [e["event"] for e in read_events(store)]
+    events = [e.kind for e in read_events(store)]
     assert events.count("done") == 8
     assert events[0] == "run"
 
@@ -252,7 +252,7 @@ def test_run_retries_then_gives_up(tmp_path, times, failed, retried):
     progress = run_shards(store, Flaky(times))
     assert progress.failed == failed
     assert progress.retried == retried
-    errors = [e for e in read_events(store) if e["event"] == "error"]
+    errors = [e for e in read_events(store) if e.kind == "error"]
     assert len(errors) == sum(times.values())
 
 
