@@ -13,12 +13,12 @@ from jobs import keys
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
 from jobs.run.bisect import Bisection
-from jobs.run.driver import Driver
+from jobs.run.decisions import Decisions
 from jobs.run.executor import SerialExecutor
+from jobs.run.ledger import open_ledger
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Failures
 from jobs.run.shards import run_shards
-from jobs.run.stop import Stop
 from jobs.run.worker import Report, Task, fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import seal
@@ -306,13 +306,12 @@ def test_damaged_ids_end_their_group_and_not_the_run(tmp_path):
 def test_a_group_that_is_given_up_is_not_tried_for_what_was_undecided(tmp_path):
     """Of three failures, the first two wait for the storage when the third has the group given up."""
     store = make(tmp_path / "u.zarr", {**JOB, "run": RUN})
-    driver = Driver(store, SerialExecutor(1), lambda progress: None, Stop())
-    shards = list(store.job.plan.shards())
-    for shard in shards[:2]:
-        driver.undecided.append((Task(shard), Report(shard.number, 1, "text", "trace", "error")))
-    driver._give_up(0)
-    assert driver.undecided == []
-    assert set(driver.progress.failed) >= {0, 1}
+    ledger = open_ledger(store)
+    for shard in ledger.shards[:2]:
+        ledger.undecided.append((Task(shard), Report(shard.number, 1, "text", "trace", "error")))
+    Decisions(ledger).give_up(0)
+    assert ledger.undecided == []
+    assert set(ledger.progress.failed) >= {0, 1}
 
 
 @pytest.mark.parametrize("fault", ["error", "death", "death of the whole"])
