@@ -23,7 +23,8 @@ from jobs.plan.layout import Shard
 from jobs.reduce.group import reduce_group
 from jobs.run.rendezvous import Meeting, Meetings, Waits
 from jobs.run.sources import source_here
-from jobs.search.laps import HalvingRun, PopulationRun, SearchRun
+from jobs.search.laps import SearchRun
+from jobs.search.rules import HalvingRule, PopulationRule, Rule
 from jobs.spec.job import find_kernel
 from jobs.spec.search import Halving
 from jobs.storage import objects
@@ -228,10 +229,13 @@ class Worker:
         assert search is not None
         size = search.together(plan.group_sizes[task.shard.group])
         meets = task.meeting is not None
+        rule: Rule
         if isinstance(search, Halving):
-            return HalvingRun(laps, search, rows // size, size, meets)
-        starts = {name: columns[name].astype(float) for name in search.params}
-        return PopulationRun(laps, search, rows // size, self.job.spec.seed, ids, starts, meets)
+            rule = HalvingRule(search, laps.n, size)
+        else:
+            starts = {name: columns[name].astype(float) for name in search.params}
+            rule = PopulationRule(search, self.job.spec.seed, ids, starts)
+        return SearchRun(laps, search, rule, rows // size, meets)
 
     def _advance(
         self,
