@@ -11,7 +11,7 @@ from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.inputs.measure import Measured, measure
 from jobs.plan.items import Items, expand
-from jobs.plan.layout import Plan, lay_out
+from jobs.plan.layout import Machines, Plan, Together, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
 from jobs.run.executor import Executor
@@ -67,12 +67,13 @@ def prepare(
             raise JobError(f"{where}: {error}") from error
     shapes = [m.outputs.shapes for m in measured]
     check_keep_bits(spec.keep_bits, shapes, where)
-    together = check_search(spec, kernel, items, shapes, where)
-    sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
-    plan = lay_out(
-        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together, devices(),
+    together = Together(
+        check_search(spec, kernel, items, shapes, where),
         spread=spec.search is not None and spec.search.spread,
-    )  # fmt: skip
+    )
+    sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
+    machines = Machines(spec.run.workers or workers(), memory(), devices())
+    plan = lay_out(sizes, kernel, spec.run, machines, together, where)
     return Prepared(spec, base, kernel, items, plan, measured)
 
 

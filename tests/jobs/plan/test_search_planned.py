@@ -7,7 +7,7 @@ from search_jobs import HALVING, POPULATION, RATE, changed, spread
 from stores import BASE, make, run
 
 from jobs.errors import JobError
-from jobs.plan.layout import Sizes, lay_out
+from jobs.plan.layout import Machines, Sizes, Together, lay_out
 from jobs.report.summary import plan_rows
 from jobs.run.prepare import prepare
 from jobs.run.worker import Task, Worker
@@ -141,7 +141,9 @@ def test_how_often_a_population_is_compared(every, generations, advances, n):
 )
 def test_a_shard_holds_whole_populations(settings, workers, memory, expected):
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
-    plan = lay_out([(24, sizes)], kernel, RunSettings(**settings), workers, memory, "job", [4])
+    plan = lay_out(
+        [(24, sizes)], kernel, RunSettings(**settings), Machines(workers, memory), Together([4])
+    )
     (layout,) = plan.layouts
     assert (layout.slots, layout.shard_items) == expected
 
@@ -150,18 +152,18 @@ def test_members_that_wait_are_in_the_memory_of_the_worker_once():
     """On four cores each has a quarter of the memory, and of the 24 members."""
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
     least = 1000 + 24 * 100 // 4 + 2 * 100 + 100
-    lay_out([(24, sizes)], kernel, RunSettings(), 1, least, "job", [24], devices=4)
+    lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, least, 4), Together([24]))
     with pytest.raises(
         JobError, match=r"1 B more than the 1\.9 kB of each of a worker's 4 devices"
     ):
-        lay_out([(24, sizes)], kernel, RunSettings(), 1, least - 1, "job", [24], devices=4)
+        lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, least - 1, 4), Together([24]))
 
 
 def test_a_population_that_does_not_fit_is_refused():
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
     said = "1 kB of shared data and 2.4 kB of items that the search compares, 100 B more"
     with pytest.raises(JobError, match=said):
-        lay_out([(24, sizes)], kernel, RunSettings(), 1, 3600, "job", [24])
+        lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, 3600), Together([24]))
 
 
 @pytest.mark.parametrize("job", [HALVING, POPULATION], ids=["halving", "population"])
@@ -198,7 +200,7 @@ def test_layout_of_populations_in_several_shards(settings, unit, workers, memory
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
     n = 24 if 24 % unit == 0 else unit
     plan = lay_out(
-        [(n, sizes)], kernel, RunSettings(**settings), workers, memory, "job", [unit], spread=True
+        [(n, sizes)], kernel, RunSettings(**settings), Machines(workers, memory), Together([unit], spread=True)
     )  # fmt: skip
     (layout,) = plan.layouts
     assert (layout.slots, layout.shard_items) == expected
