@@ -157,17 +157,17 @@ def test_query_of_a_long_table_goes_in_blocks(store, monkeypatch):
 
 def test_query_sees_a_new_gather(tmp_path):
     store, _ = run(tmp_path / "g.zarr", JOB)
-    assert len(query(store, source="place")) == 6
+    assert len(query(store, table="place")) == 6
     set_gather(store, ["top=2"])
     gather(store)
-    assert len(query(store, source="place")) == 4
+    assert len(query(store, table="place")) == 4
 
 
 def test_query_while_the_job_runs(tmp_path):
     store = make(tmp_path / "w.zarr")
     with pytest.raises(JobError, match=r"w.zarr: no item has been computed yet; `ctd status`"):
         query(store)
-    assert query(store, source="place").empty
+    assert query(store, table="place").empty
     executor = SerialExecutor(1)
     executor.start(store.address)
     for k, shard in enumerate(list(store.job.plan.shards())[5:7]):
