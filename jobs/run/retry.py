@@ -17,7 +17,6 @@ for the next run too:
 """
 
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -190,7 +189,10 @@ class Failures:
             return ""
         self._slots[group] = now // 2
         note = seal({"slots": now // 2, "planned": planned})
-        self._keep(lambda: objects.write(self._store.objects, keys.slots(group), note))
+        with (
+            objects.may_fail()
+        ):  # this run knows it anyway; the next would have to find it out again
+            objects.write(self._store.objects, keys.slots(group), note)
         return f"group {group}: {now // 2} slots in place of {now}"
 
     def _microbatch(self, group: int) -> int:
@@ -247,12 +249,5 @@ class Failures:
         )  # fmt: skip
         entries = self.failed.setdefault(shard.number, [])
         entries.append(failed)
-        self._keep(lambda: write_failed(self._store, shard, entries))
-
-    def _keep(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except Exception as error:
-            # This run knows it anyway; the next one would have to find it out again.
-            if not objects.is_storage_error(error):
-                raise
+        with objects.may_fail():  # as in `_narrow`
+            write_failed(self._store, shard, entries)

@@ -131,19 +131,16 @@ class Lease:
 
     def release(self) -> None:
         """Release the lease, so that the next driver need not wait; its generation is never used again."""
-        try:
+        with objects.may_fail():  # then the lease runs out by itself
             if objects.read(self._objects, keys.lease(self.generation)) is not None:
                 self._record = replace(self._record, released=True)
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
                 objects.delete(self._objects, keys.cancel(self.generation))
-        except Exception as error:
-            if not objects.is_storage_error(error):
-                raise  # if the storage fails, the lease runs out by itself
 
     def _keep(self, ask: Callable[[str, float], None], ended: threading.Event) -> None:
         renewed = time.monotonic()
         while not ended.wait(POLL_S):
-            try:
+            with objects.may_fail():
                 request = objects.read(self._objects, keys.cancel(self.generation))
                 if request is not None:
                     by = json.loads(request)
@@ -156,9 +153,6 @@ class Lease:
                     return
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
                 renewed = time.monotonic()
-            except Exception as error:
-                if not objects.is_storage_error(error):
-                    raise
 
     def _stamped(self) -> bytes:
         self._record = replace(self._record, renewed=time.time())

@@ -117,25 +117,18 @@ class Events:
             return
         self._flushed = time.monotonic()
         key = f"{self._prefix}-{self._segment:05d}.jsonl"
-        try:
+        with objects.may_fail():
             objects.write(self._store.objects, key, ("\n".join(self._lines) + "\n").encode())
-        except Exception as error:
-            if not objects.is_storage_error(error):
-                raise
-            return
-        if self._bytes >= BYTES:
-            self._segment, self._lines, self._bytes = self._segment + 1, [], 0
+            if self._bytes >= BYTES:
+                self._segment, self._lines, self._bytes = self._segment + 1, [], 0
 
     def close(self) -> None:
         """Write the remaining lines, and the checksums of all objects that this instance wrote."""
         self.flush()
         found = list(objects.list_keys(self._store.objects, keys.EVENTS))
         own = [key for key in found if key.startswith(self._prefix)]
-        try:
+        with objects.may_fail():
             write_sums(self._store.objects, self._prefix.removeprefix("run/"), own)
-        except Exception as error:
-            if not objects.is_storage_error(error):
-                raise
 
 
 def read_events(store: Store) -> list[Event]:
