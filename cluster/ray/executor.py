@@ -35,7 +35,7 @@ from cluster.ray.nodes import DEATHS
 from cluster.ray.pool import Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
-from jobs.run.worker import Fault, Report, Standing, Task
+from jobs.run.task import Fault, Report, Standing, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 

@@ -18,7 +18,8 @@ from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.executor import available_memory
 from jobs.run.sources import SourceDiffers
-from jobs.run.worker import Report, Standing, Task, Worker
+from jobs.run.task import Report, Standing, Task
+from jobs.run.worker import Worker
 from jobs.spec.job import RunSettings
 from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said

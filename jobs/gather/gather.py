@@ -34,7 +34,7 @@ from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
 from jobs.reduce.tables import Items, make
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, write_sums

@@ -22,7 +22,7 @@ from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.rendezvous import Meeting, populations
 from jobs.run.retry import Failures
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.storage import objects
 from jobs.store.checkpoint import clear
 from jobs.store.store import Store

@@ -2,7 +2,7 @@
 
 from jobs.run.ledger import Ledger
 from jobs.run.limits import storage_trouble
-from jobs.run.worker import Report, Task
+from jobs.run.task import Report, Task
 from jobs.store.events import Event
 
 

@@ -15,7 +15,7 @@ from jobs.run.ledger import Ledger
 from jobs.run.populations import Populations
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
-from jobs.run.worker import Report, Task
+from jobs.run.task import Report, Task
 from jobs.store.events import Event
 
 IDLE_S = 60.0

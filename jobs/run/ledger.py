@@ -10,7 +10,7 @@ from jobs.run.partition import Part, open_shards
 from jobs.run.progress import progress_of
 from jobs.run.queue import Queue
 from jobs.run.retry import Failures, Hopeless
-from jobs.run.worker import Report, Task
+from jobs.run.task import Report, Task
 from jobs.storage import objects
 from jobs.store.events import Event, Events
 from jobs.store.marker import Marker

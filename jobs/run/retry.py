@@ -24,7 +24,7 @@ import numpy as np
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.bisect import Bisection
-from jobs.run.worker import Fault, Report, Task
+from jobs.run.task import Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,10 +19,10 @@ from ctd.kernel import Params, static_of, traced_type
 from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
-from jobs.plan.layout import Shard
 from jobs.reduce.group import reduce_group
-from jobs.run.rendezvous import Meeting, Meetings, Waits
+from jobs.run.rendezvous import Meetings, Waits
 from jobs.run.sources import source_here
+from jobs.run.task import Fault, Report, Standing, Task
 from jobs.search.laps import SearchRun
 from jobs.search.rules import HalvingRule, PopulationRule, Rule
 from jobs.spec.job import find_kernel
@@ -35,62 +35,6 @@ from jobs.store.marker import Marker
 from jobs.store.provenance import host, said
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
-
-Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped", "waits"]
-"""Why a shard was not committed.
-
-    error      an exception in the computation of its items
-    outside    an exception in loading, reading or writing
-    input      bad input, which another attempt would not change
-    memory     memory ran out
-    storage    the storage failed
-    death      its worker died
-    stopped    a stop was asked for
-    waits      nothing is wrong: it waits for the other shards of its population
-"""
-
-
-class Task(NamedTuple):
-    """One attempt at a shard."""
-
-    shard: Shard
-    attempt: int = 1
-    slots: int | None = None
-    """Items that a device holds, if fewer than planned because memory ran out; None: as planned."""
-    without: tuple[int, ...] = ()
-    """Rows of the group that are not computed and are marked as failed."""
-    probe: bool = False
-    """Compute without writing: `shard` is part of a planned one, to find the items that fail."""
-    resume: bool = False
-    """There may be a checkpoint or an arrival to go on from."""
-    reduces: bool = False
-    """Reduce the committed shards of group `shard.group`, and compute nothing."""
-    meeting: Meeting | None = None
-    """Where the shard meets the others of its population; None: it has no others."""
-
-
-class Report(NamedTuple):
-    """What the driver learns of one attempt at a shard; it holds no results."""
-
-    shard: int
-    attempt: int
-    error: str | None = None
-    """None: committed, or a probe or reduction done. Otherwise the last line of what went wrong."""
-    trace: str = ""
-    fault: Fault = "error"
-    """Kind of error; meaningless if there is none."""
-    info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
-
-
-class Standing(NamedTuple):
-    """How far a running shard has come."""
-
-    finished: int = 0
-    """Items that make no further advances."""
-    advances: int = 0
-    """Advances of the devices, those before a checkpoint that it went on from included."""
-    stage: str = ""
-    """Where its search stands; empty without one."""
 
 
 class Stopped(Exception):

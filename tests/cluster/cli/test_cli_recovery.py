@@ -20,7 +20,8 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import EXIT_STOPPED
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import read_job
 from jobs.storage import objects
 from jobs.storage.lease import Lease

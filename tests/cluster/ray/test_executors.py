@@ -21,7 +21,7 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import Report, Task
+from jobs.run.task import Report, Task
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
 from jobs.store.events import read_events

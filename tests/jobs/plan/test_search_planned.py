@@ -10,7 +10,8 @@ from jobs.errors import JobError
 from jobs.plan.layout import Machines, Sizes, Together, lay_out
 from jobs.report.summary import plan_rows
 from jobs.run.prepare import prepare
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import RunSettings, parse_job
 from jobs.spec.schema import job_schema
 from jobs.spec.search import Population

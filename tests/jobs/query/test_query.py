@@ -19,7 +19,7 @@ from jobs.query.tables import Tables, ask
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store

@@ -28,7 +28,8 @@ from jobs.report.page.encode import (
 from jobs.report.page.importance import bins_of, effects, variance_share
 from jobs.report.page.redact import redact, secrets_of
 from jobs.report.page.rows import LazyResults
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.storage.lease import Lease
 
 

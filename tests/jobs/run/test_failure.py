@@ -19,7 +19,8 @@ from jobs.run.ledger import open_ledger
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Failures
 from jobs.run.shards import run_shards
-from jobs.run.worker import Report, Task, fault_of
+from jobs.run.task import Report, Task
+from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import seal
 from jobs.store.events import read_events

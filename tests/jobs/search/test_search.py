@@ -18,7 +18,8 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.fork import fork
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.search.population import moved, position, value_at
 from jobs.spec.job import parse_job
 from jobs.spec.search import Halving, Population, bounds

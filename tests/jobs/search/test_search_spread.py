@@ -19,7 +19,8 @@ from jobs.run.partition import Part, open_shards
 from jobs.run.rendezvous import populations
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed

@@ -20,7 +20,7 @@ from jobs.gather.settings import set_gather
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import difference, open_or_create, reopen
 from jobs.run.shards import run_shards
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import digest, read_sealed
