@@ -219,6 +219,7 @@ def _candidates(tables: Tables) -> Iterator[str]:
 def _matching(table: Table, test: Expression) -> np.ndarray:
     """Numbers of the rows that satisfy a condition."""
     found = []
-    for start, stop, rows in table.pieces():
-        found.append(start + np.flatnonzero(condition(test, View(table, rows), stop - start)))
+    for piece in table.pieces():
+        here = condition(test, View(table, piece.rows), piece.n)
+        found.append(piece.start + np.flatnonzero(here))
     return np.concatenate(found)

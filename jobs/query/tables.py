@@ -11,7 +11,7 @@ search      one row per item and generation, or rung, of the job's search   (job
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -40,6 +40,16 @@ FEW = 1000
 
 READERS = 8
 """Columns that are read at a time: enough to decode on two cores, or to wait for an object store."""
+
+
+class Piece(NamedTuple):
+    """A block of a table's rows."""
+
+    start: int
+    """Number of its first row."""
+    n: int
+    rows: Rows
+    """What `Table.read` takes for them."""
 
 
 class Table:
@@ -88,14 +98,14 @@ class Table:
             with ThreadPoolExecutor(READERS) as threads:
                 list(threads.map(lambda name: self.read(name, rows), unread))
 
-    def pieces(self) -> Iterator[tuple[int, int, Rows]]:
-        """(first row, row after the last, the rows to read) of each block to process together."""
+    def pieces(self) -> Iterator[Piece]:
+        """The blocks of rows to process together."""
         if self.n <= BLOCK:
-            yield 0, self.n, ALL
+            yield Piece(0, self.n, ALL)
             return
         for start in range(0, self.n, BLOCK):
             stop = min(start + BLOCK, self.n)
-            yield start, stop, slice(start, stop)
+            yield Piece(start, stop - start, slice(start, stop))
 
     def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> "pd.DataFrame":
         """Columns (by default those shown) as a pandas frame."""

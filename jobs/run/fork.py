@@ -6,6 +6,7 @@ same bits as in one run of the whole job.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Plan, Shard
 from jobs.run.executor import Executor
-from jobs.run.prepare import Prepared, create, difference, has_grown, prepare, reopen
+from jobs.run.prepare import Prepared, create, difference, has_grown, machines_of, prepare, reopen
 from jobs.run.sources import refuse_changed
 from jobs.spec.job import JobSpec
 from jobs.storage import objects
@@ -44,8 +45,7 @@ def fork(
     if Store.exists(address):
         store = reopen(spec, address)
     else:
-        asked = executor.workers, executor.memory, executor.devices
-        ready = prepare(spec, base, where, *asked)
+        ready = prepare(spec, base, where, partial(machines_of, executor))
         store = create(_as_before(ready, old), address)
     _copy(old, store)
     return store

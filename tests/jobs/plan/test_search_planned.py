@@ -108,7 +108,7 @@ def test_items_make_the_advances_that_their_kernel_tells(tmp_path):
     params = RNN["params"]
     assert store.rows(0, "search_advances", 0, 4).max() == -(-params["n_batches"] // 4) == 6
     assert stages[-1].startswith("rung 3 of 3, best eval_loss ")
-    ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none"), 1)
     assert total["search"] == (
         "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end; items make 6 "
@@ -173,7 +173,7 @@ def test_schema_and_plan_show_the_search(tmp_path, job):
     bad = changed(job, "search.method", "asha")
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, job_schema(kernel))
-    ready = prepare(parse_job(job, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    ready = prepare(parse_job(job, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none.zarr"), 1)
     assert (
         total["search"]
@@ -231,11 +231,11 @@ def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):
 def test_plan_tells_of_it(tmp_path):
     spec = parse_job(spread(POPULATION, 2), "job")
     _, total = plan_rows(
-        prepare(spec, BASE, "job", lambda: 1, lambda: 10**9), str(tmp_path / "n"), 1
+        prepare(spec, BASE, "job", lambda: Machines(1, 10**9)), str(tmp_path / "n"), 1
     )
     assert total["shards"] == 4
     assert total["search"].endswith("rate searched, in shards that meet")
     whole = changed(changed(POPULATION, "search.spread", True), "run.slots", 8)
-    ready = prepare(parse_job(whole, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    ready = prepare(parse_job(whole, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "n"), 1)
     assert total["search"].endswith("rate searched, each whole in one shard (workers: 1)")
