@@ -219,7 +219,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
         ({"sort": "-nrm"}, "unknown column 'nrm'; did you mean 'norm'?"),
         ({"columns": ["nrm"]}, "unknown column 'nrm'; did you mean 'norm'?"),
         ({"where": "push[2] > 1"}, "unknown column 'push[2]'; did you mean 'push["),
-        ({"source": "itms"}, "table 'itms' unknown; did you mean 'items'?"),
+        ({"table": "itms"}, "table 'itms' unknown; did you mean 'items'?"),
         ({"where": "norm >"}, "not an expression at column 7"),
         ({"where": "norm"}, "a condition"),
         ({"where": "norm > 'a'"}, "text compared with a number at column 8"),
