@@ -16,7 +16,7 @@ from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import as_column, order, rank
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import Rows
-from jobs.query.tables import Table, Tables, View, ask
+from jobs.query.tables import Table, Tables, ask
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -220,6 +220,6 @@ def _matching(table: Table, test: Expression) -> np.ndarray:
     """Numbers of the rows that satisfy a condition."""
     found = []
     for piece in table.pieces():
-        here = condition(test, View(table, piece.rows), piece.n)
+        here = condition(test, table.view(piece.rows), piece.n)
         found.append(piece.start + np.flatnonzero(here))
     return np.concatenate(found)
