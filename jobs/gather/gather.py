@@ -26,10 +26,6 @@ from ctd.kernel import Var
 from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
-from jobs.reduce.group import GroupResults as GroupResults
-from jobs.reduce.group import columns_of as columns_of
-from jobs.reduce.group import committed_rows as committed_rows
-from jobs.reduce.group import group_params as group_params
 from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
 from jobs.reduce.tables import Items, make
 from jobs.run.executor import Executor

@@ -1,28 +1,8 @@
 """The store of one job: Zarr v3 that any reader opens, and below run/ what a driver needs to resume.
 
-    zarr.json               attributes: kernel, spec, provenance
-    results/0/...           group 0: an array per result or pack, leading axis `item`; coordinates = sweep columns
-    gathered/0/...          the kernel's reduction of group 0
-    items/...               one row per item, all groups: sweep columns, status, scalar results
-    shards/...              one row per committed shard
-    reduced/TABLE/...       the job's further reductions                          (jobs.reduce.tables)
-    run/job.json            spec, plan, base folder: written last at creation, so it means "complete"
-    run/job.copy.json       a second copy: everything else can be made again from it
-    run/sums/...            checksums of what creation and gather wrote
-    run/layout/...          the microbatch, chosen once by the first worker on each kind of device
-    run/done/G/SSSSSS.json  commit marker of shard S of group G: written last, atomically
-    run/checkpoints/...     checkpoints of shards that are under way              (jobs.store.checkpoint)
-    run/meetings/...        what shards of one search leave for one another       (jobs.run.rendezvous)
-    run/slots/, run/failed/ groups that need more memory, items that fail         (jobs.run.retry)
-    run/lease/, run/cancel/ who runs the job, requests to stop                    (jobs.storage.lease)
-    run/parts/...           the same where several drivers share the store        (jobs.run.partition)
-    run/submit/ID/...       records of submissions to a cluster                   (cluster.submit)
-    run/gathering/...       who gathers                                           (jobs.gather.gather)
-    run/events/...          the event log                                         (jobs.store.events)
-
-docs/store-format.md describes all of it. A shard's rows fill whole storage objects of their own, one per
-array, so writing them twice, or from two workers at once, is harmless. Only the marker says that a shard is
-done: a result may equal the fill value.
+docs/store-format.md says what lies where; jobs.keys has the keys. A shard's rows fill whole storage objects of
+their own, one per array, so writing them twice, or from two workers at once, is harmless. Only the marker says
+that a shard is done: a result may equal the fill value.
 """
 
 from collections.abc import Mapping
