@@ -20,7 +20,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.reduce.group import reduce_group
-from jobs.run.rendezvous import Meetings, Waits
+from jobs.run.rendezvous import Earlier, Meetings, Waits
 from jobs.run.sources import source_here
 from jobs.run.task import Fault, Report, Standing, Task
 from jobs.search.laps import SearchRun
@@ -111,14 +111,14 @@ class Worker:
             values, info = {}, {"layout": layout, "rounds": 0}
         if task.probe:
             return info
-        before = info.pop("before", {"seconds": 0.0, "started": started})
+        before = info.pop("before", Earlier())
         values["status"] = self._status(values, len(rows))
         info |= {
             "attempt": task.attempt,
             "without": task.without,
             "narrowed_to": task.slots,
-            "started": min(started, before["started"]),
-            "seconds": before["seconds"] + time.time() - started,
+            "started": min(started, before.started),
+            "seconds": before.seconds + time.time() - started,
             "outcomes": self._counts(values),
             "source": self.source,
             "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
@@ -221,7 +221,7 @@ class Worker:
                 saved.keep(run)
                 kept += 1
         if task.meeting and meetings:
-            longest = max(longest, meetings.before["longest_s"])
+            longest = max(longest, meetings.before.longest_s)
             info |= {"meeting": task.meeting.folder, "before": meetings.before}
         return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
 

@@ -1,4 +1,4 @@
-"""What fails, and what is done about it: jobs.run.failure, with the serial executor."""
+"""What fails, and what is done about it: jobs.run.retry and decisions, with the serial executor."""
 
 import json
 import time
