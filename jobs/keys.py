@@ -1,8 +1,10 @@
-"""The keys of a store below run/. docs/store-format.md describes the objects at them.
+"""The keys of a store below run/, and which of the objects there are ours. docs/store-format.md describes the objects at them.
 
 Constants are single keys or folders (prefixes of keys). Functions return a key, or read one (`sums_name`,
 `number_of`).
 """
+
+import re
 
 JOB, JOB_COPY = "run/job.json", "run/job.copy.json"
 """The job and its copy: two, because everything else can be made again from one of them."""
@@ -63,6 +65,25 @@ def sums(name: str) -> str:
 def sums_name(key: str) -> str:
     """Return the name in a key of checksums: the inverse of `sums`."""
     return key.removeprefix(f"{SUMS}/").removesuffix(".json")
+
+
+OURS = re.compile(
+    r"run/(?:(?:done|failed)/\d+/\d{6,}\.json"
+    r"|(?:slots|lease|cancel)/\d+\.json"
+    r"|layout/\d+-[^/]+\.json"
+    r"|checkpoints/\d+/\d{6,}/\d+"
+    r"|meetings/\d+/.+/\d+"
+    r"|events/[^/]+-\d{5,}\.jsonl"
+    r"|(?:parts/\d+|gathering|submit|sums)/.+"
+    r"|[a-z.]+\.json)"
+)
+"""The keys below run/ that this program writes."""
+
+
+def is_ours(key: str) -> bool:
+    """Whether this program writes an object at `key`, which is not so of .nfs0001 or ._000001.json."""
+    hidden = key.rpartition("/")[2].startswith(".")
+    return not hidden and (not key.startswith("run/") or OURS.fullmatch(key) is not None)
 
 
 def number_of(key: str) -> int:

@@ -72,6 +72,7 @@ def check(
 ) -> None:
     """Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong. Shards
     that are not computed yet are counted, and are not wrong."""
+    from jobs.gather.check import LOST, OTHERS
     from jobs.gather.check import check as inspect
 
     findings = inspect(store, repair)
@@ -86,9 +87,17 @@ def check(
             out.print(f"{len(wrong)} {'repaired' if repair else 'found'}")
         if wrong and not repair:
             out.print(f"`ctd check {store} --repair` makes it right")
-        missing = _missing(store) if repair else len(findings) - len(wrong)
+        others = [finding.key for finding in findings if finding.what == OTHERS]
+        if others:
+            out.print(
+                f"{len(others)} objects are not ctd's own, and are passed over: {others[0]}"
+                f"{', ...' if others[1:] else ''}", markup=False,
+            )  # fmt: skip
+        missing = _missing(store) if repair else len(findings) - len(wrong) - len(others)
         if missing:
             out.print(f"{missing} shards are not computed; `ctd resume {store}` computes them")
+        if lost := [finding.key for finding in findings if finding.what == LOST]:
+            out.print(f"{len(lost)} of them have results, and no marker: {lost[0]}", markup=False)
         if not findings:
             out.print("all is as it should be")
     if wrong and not repair:

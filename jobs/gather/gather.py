@@ -135,7 +135,7 @@ def _alone(store: Store) -> Iterator[None]:
                 time.sleep(WAIT_S)
     except JobError as error:
         raise OSError(errno.EROFS, str(error)) from None
-    with lease.held(Stop().ask):
+    with lease.held(Stop()):
         yield
 
 

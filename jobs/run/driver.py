@@ -78,7 +78,9 @@ class Driver:
             events.close()
 
     def _look(self) -> None:
-        """Tell the listener where the run stands."""
+        """Tell the listener where the run stands, and the events what was remarked."""
+        for text in self.stop.remarks():
+            self.ledger.events.note(Event(kind="decision", text=text))
         progress, running = self.ledger.progress, self.executor.progress().values()
         progress.running_items = sum(now.finished for now in running)
         progress.advances = tuple(now.advances for now in running)

@@ -38,7 +38,7 @@ def run_shards(
         return _without_a_run(store)
     refuse_mixture(store, part)
     place = store.objects if part is None else part.place(store)
-    with Lease.take(place, store.address).held(stop.ask):
+    with Lease.take(place, store.address).held(stop):
         ledger = open_ledger(store, part)
         if ledger.queue:
             Driver(ledger, executor, listener, stop).run()
@@ -78,7 +78,7 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
     if not (failed or changes):
         return
     refuse_mixture(store, None)
-    with Lease.take(store.objects, store.address).held(Stop().ask):
+    with Lease.take(store.objects, store.address).held(Stop()):
         events = Events(store)
         if not changes:
             refuse_changed(store)  # before anything is removed

@@ -18,6 +18,7 @@ class Stop:
         self._deadline = float("inf")
         self._grace_s: float | None = None
         self._told: list[Callable[[], None]] = []
+        self._remarks: list[str] = []
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
         """Ask for a stop because of `reason`; only the first request counts.
@@ -34,6 +35,15 @@ class Stop:
         self._told.append(listener)
         if self.reason is not None:
             listener()
+
+    def remark(self, text: str) -> None:
+        """Keep what is worth telling, and no reason to stop, for `remarks`."""
+        self._remarks.append(text)
+
+    def remarks(self) -> list[str]:
+        """Return what was remarked since the last call."""
+        found, self._remarks = self._remarks, []
+        return found
 
     def begin_grace(self, grace_s: float) -> None:
         """Start the workers' time, `grace_s` seconds or less if the request says so; later calls change nothing."""

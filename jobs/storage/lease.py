@@ -13,10 +13,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 from obstore.store import ObjectStore
 
@@ -36,6 +36,16 @@ POLL_S = 1.0
 
 CANCEL_GRACE_S = 6.0
 """How long workers may take to write checkpoints when the run is cancelled, so that it ends within 10 s."""
+
+
+class Listener(Protocol):
+    """Hears, in another thread, what concerns the holder of a lease."""
+
+    def ask(self, reason: str, grace_s: float | None = None) -> None:
+        """Be asked to stop because of `reason`, within `grace_s` seconds."""
+
+    def remark(self, text: str) -> None:
+        """Be told what is worth telling, and no reason to stop."""
 
 
 class Held(JobError):
@@ -63,11 +73,10 @@ class LeaseRecord(Process):
             del content["released"]
         return content
 
-    @staticmethod
-    def from_json(content: Mapping[str, Any], generation: int) -> "LeaseRecord":
-        """Return the record that `to_json` described; fields added by a later ctd are ignored."""
-        known = {f.name: content[f.name] for f in fields(LeaseRecord) if f.name in content}
-        return LeaseRecord(**known | {"generation": generation})
+    @classmethod
+    def of(cls, content: Mapping[str, Any], generation: int) -> "LeaseRecord":
+        """Return the record of a generation that `to_json` described."""
+        return cls.from_json({**content, "generation": generation})
 
 
 class Lease:
@@ -76,6 +85,7 @@ class Lease:
     def __init__(self, store: ObjectStore, record: LeaseRecord) -> None:
         self._objects, self._record = store, record
         self.generation = record.generation
+        self._passed_over: bytes | None = None
 
     @staticmethod
     def take(store: ObjectStore, address: str) -> "Lease":
@@ -113,14 +123,16 @@ class Lease:
             objects.delete(store, keys.lease(generation))
 
     @contextmanager
-    def held(self, ask: Callable[[str, float], None]) -> Iterator[None]:
+    def held(self, listener: Listener) -> Iterator[None]:
         """Renew the lease until the block ends, then release it.
 
-        Args:
-            ask: called with a reason and a grace period (s) when somebody asks for a stop or has taken over.
+        The listener is asked to stop when somebody asks for it, when another driver has taken over, and when
+        the lease can no longer be renewed: nobody runs a store without its lease.
         """
         ended = threading.Event()
-        thread = threading.Thread(target=self._keep, args=(ask, ended), daemon=True, name="lease")
+        thread = threading.Thread(
+            target=self._keep, args=(listener, ended), name="lease", daemon=True
+        )
         thread.start()
         try:
             yield
@@ -137,22 +149,37 @@ class Lease:
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
                 objects.delete(self._objects, keys.cancel(self.generation))
 
-    def _keep(self, ask: Callable[[str, float], None], ended: threading.Event) -> None:
-        renewed = time.monotonic()
-        while not ended.wait(POLL_S):
-            with objects.may_fail():
-                request = objects.read(self._objects, keys.cancel(self.generation))
-                if request is not None:
-                    by = json.loads(request)
-                    ask(f"cancelled by {by['user']} on {by['host']}", CANCEL_GRACE_S)
-                if time.monotonic() - renewed < RENEW_S:
-                    continue
-                newest = holder(self._objects)
-                if newest is not None and newest.generation > self.generation:
-                    ask(f"the lease was taken over by {describe(newest)}", 0.0)
-                    return
-                objects.write(self._objects, keys.lease(self.generation), self._stamped())
-                renewed = time.monotonic()
+    def _keep(self, listener: Listener, ended: threading.Event) -> None:
+        try:
+            renewed = time.monotonic()
+            while not ended.wait(POLL_S):
+                with objects.may_fail():
+                    self._hear(listener)
+                    if time.monotonic() - renewed < RENEW_S:
+                        continue
+                    newest = holder(self._objects)
+                    if newest is not None and newest.generation > self.generation:
+                        listener.ask(f"the lease was taken over by {describe(newest)}", 0.0)
+                        return
+                    objects.write(self._objects, keys.lease(self.generation), self._stamped())
+                    renewed = time.monotonic()
+        except BaseException as error:
+            listener.ask(f"the lease cannot be renewed: {type(error).__name__}: {error}", 0.0)
+            raise
+
+    def _hear(self, listener: Listener) -> None:
+        """Pass a request to stop on. One that cannot be read is told of once, and passed over."""
+        key = keys.cancel(self.generation)
+        request = objects.read(self._objects, key)
+        if request is None or request == self._passed_over:
+            return
+        try:
+            by = Process.from_json(json.loads(request))
+        except (ValueError, TypeError):
+            self._passed_over = request
+            listener.remark(f"{key}: no request to stop, {request[:40]!r}: passed over")
+            return
+        listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
 
     def _stamped(self) -> bytes:
         self._record = replace(self._record, renewed=time.time())
@@ -172,8 +199,8 @@ def holder(store: ObjectStore) -> LeaseRecord | None:
         data = objects.read(store, keys.lease(generation))
         if data is not None:
             try:
-                return LeaseRecord.from_json(json.loads(data), generation)
-            except ValueError:  # damaged; a living holder rewrites it within RENEW_S
+                return LeaseRecord.of(json.loads(data), generation)
+            except (ValueError, TypeError):  # damaged; a living holder rewrites it within RENEW_S
                 return LeaseRecord(generation=generation)
     return None
 

@@ -219,7 +219,12 @@ def delete_all(objects: ObjectStore, prefix: str) -> None:
 
 
 def list_keys(objects: ObjectStore, prefix: str) -> Iterator[str]:
-    """Yield every key below the folder `prefix`, in no particular order."""
+    """Yield every key below the folder `prefix` that this program writes, in no particular order."""
+    return filter(keys.is_ours, list_all(objects, prefix))
+
+
+def list_all(objects: ObjectStore, prefix: str) -> Iterator[str]:
+    """Yield every key below the folder `prefix`, also those that file systems and other programs have made."""
     for batch in obstore.list(objects, prefix.rstrip("/") + "/"):
         for meta in batch:
             yield meta["path"]

@@ -4,9 +4,10 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,17 @@ class Process:
     """When it started: see `born`."""
     user: str = "?"
     command: Sequence[str] = ()
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return the process that `asdict` described; fields that a later ctd has added are ignored.
+
+        Raises TypeError or ValueError if `content` describes none.
+        """
+        known = {f.name for f in fields(cls)}
+        if not isinstance(content, Mapping) or content.keys().isdisjoint(known):
+            raise ValueError("describes no process")
+        return cls(**{name: value for name, value in content.items() if name in known})
 
     @property
     def is_here(self) -> bool:

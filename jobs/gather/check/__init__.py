@@ -7,6 +7,7 @@
     notes                       carry their own checksums; taken from the markers, or learned again notes.py
     what should be gone         removed                                                            leftovers.py
     events of runs that ended   checksums taken at the end; nothing makes them again               leftovers.py
+    what others have written    counted, and passed over                                           leftovers.py
     reductions                  checksums taken by gather; reduced again                           gathered.py
 
 A repair removes the markers of damaged shards, so that `resume` computes them. Leases, requests and submissions
@@ -17,10 +18,12 @@ from collections.abc import Iterator
 
 from jobs.gather.check.created import check_created, check_job
 from jobs.gather.check.gathered import check_gathered
-from jobs.gather.check.leftovers import check_events, check_leftovers
+from jobs.gather.check.leftovers import OTHERS as OTHERS
+from jobs.gather.check.leftovers import check_events, check_leftovers, check_others
 from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending
 from jobs.gather.check.notes import check_notes
+from jobs.gather.check.shards import LOST as LOST
 from jobs.gather.check.shards import check_markers, check_results
 from jobs.storage.lease import Lease
 from jobs.store.store import Store
@@ -50,4 +53,5 @@ def _everything(mending: Mending) -> Iterator[Finding]:
     yield from check_notes(mending, markers)
     yield from check_leftovers(mending, set(markers))
     yield from check_events(mending)
+    yield from check_others(mending)
     yield from check_gathered(mending)

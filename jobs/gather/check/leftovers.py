@@ -11,6 +11,8 @@ from jobs.storage import objects
 from jobs.storage.checksums import read_sums, write_sums
 from jobs.store.checkpoint import decode, folder
 
+OTHERS = "not written by ctd: passed over"
+
 
 def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     """Check what shards under way, creation and killed processes have left.
@@ -56,6 +58,13 @@ def _half_written(address: str) -> Iterator[Path]:
             stem, mark, number = name.rpartition("#")
             if mark and stem and number.isdigit():
                 yield Path(place) / name
+
+
+def check_others(mending: Mending) -> Iterator[Finding]:
+    """Name the objects below run/ that this program has not written, which it passes over."""
+    for key in sorted(objects.list_all(mending.objects, "run")):
+        if not keys.is_ours(key):
+            yield Finding(key, OTHERS, "")
 
 
 def check_events(mending: Mending) -> Iterator[Finding]:

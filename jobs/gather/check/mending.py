@@ -22,7 +22,7 @@ class Finding(NamedTuple):
     """The object's key."""
     what: str
     cure: str
-    """What a repair does about it; empty if its shard is just not computed yet, and nothing is wrong."""
+    """What a repair does about it; empty if nothing is wrong: a shard not computed yet, an object of others."""
 
 
 @dataclass

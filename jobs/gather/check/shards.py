@@ -11,6 +11,9 @@ from jobs.store.marker import Marker
 
 AGAIN = "its shard is computed again"
 
+NOT_COMPUTED = "not there: the shard is not computed"
+LOST = "not there, though the shard's results are: the marker is lost, or they are to be computed again"
+
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker of those that are as they should be."""
@@ -24,9 +27,17 @@ def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker
             del missing[key]
         else:
             yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
-    for key in missing:
-        yield Finding(key, "not there: the shard is not computed", "")
+    for key, shard in missing.items():
+        yield Finding(key, LOST if _has_results(mending, shard) else NOT_COMPUTED, "")
     return good
+
+
+def _has_results(mending: Mending, shard: Shard) -> bool:
+    """Whether a shard's results are there; its `status` is among the last that are written."""
+    try:
+        return bool(mending.store.rows(shard.group, "status", shard.start, shard.stop).any())
+    except Exception:  # metadata or objects are damaged, which other parts of the check tell
+        return False
 
 
 def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Finding]:

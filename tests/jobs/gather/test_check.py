@@ -8,8 +8,9 @@ import pytest
 from failing import Failing, holds
 from stores import JOB, make, tree_bytes
 
+from jobs import keys
 from jobs.errors import JobError
-from jobs.gather.check import check
+from jobs.gather.check import OTHERS, check
 from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import objects
@@ -201,3 +202,35 @@ def test_both_copies_of_the_job_damaged_is_an_error(tmp_path, finished):
         damage(path / "run" / name, "flipped", np.random.default_rng(5))
     with pytest.raises(JobError, match=r"run/job\.json and its copy are damaged"):
         check(str(path))
+
+
+OTHERS_FILES = [
+    "run/.nfs000000000001", "run/done/0/.nfs000000000001", "run/lease/.nfs0001", "run/failed/0/._000001.json",
+    "run/done/1/000003.json~", "run/events/.DS_Store", "run/slots/note.txt", "run/layout/.x.json",
+    "run/checkpoints/0/.nfs02", "run/meetings/0/.nfs02", "run/cancel/desktop.ini", "run/parts/.nfs03",
+    "results/0/.nfs04", "gathered/.DS_Store",
+]  # fmt: skip
+"""What NFS, macOS, editors and people leave in a folder."""
+
+
+def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
+    path = tmp_path / "s.zarr"
+    shutil.copytree(finished.address, path)
+    whole = Store.open(str(path))
+    shard = whole.markers()[0].shard
+    objects.delete(whole.objects, keys.marker(shard.group, shard.number))
+    for name in OTHERS_FILES:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("[")
+    own = [name for name in OTHERS_FILES if name.startswith("run/")]
+    assert {f.key for f in check(str(path)) if f.what == OTHERS} == set(own)
+    code, out, _ = ctd("check", path)
+    assert (code, "1 shards are not computed" in out) == (0, True), out
+    assert f"{len(own)} objects are not ctd's own, and are passed over: run/.nfs0" in out
+    assert f"1 of them have results, and no marker: {keys.marker(shard.group, shard.number)}" in out
+    for command in (["status"], ["query"], ["logs"], ["report"], ["resume"], ["check", "--repair"]):
+        code, out, err = ctd(command[0], path, *command[1:])
+        # One item of this store fails.
+        assert (code, "Traceback" in err) == (command == ["resume"], False), (command, out, err)
+    assert len(Store.open(str(path)).done()) == len(finished.done())
+    assert all((path / name).exists() for name in own)

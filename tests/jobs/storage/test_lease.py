@@ -143,7 +143,7 @@ def test_lost_lease_stops_the_run(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     stop = Stop()
-    with Lease.take(storage, "s").held(stop.ask):
+    with Lease.take(storage, "s").held(stop):
         put(storage, generation=1, host="node9")
         until(lambda: stop.reason is not None, "it is told to stop", 5)
     assert "taken over by process" in stop.reason
@@ -158,7 +158,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
     lease = Lease.take(storage, "s")
     put(storage, generation=2, host="node9")
     objects.delete(storage, keys.lease(0))
-    with lease.held(stop.ask):
+    with lease.held(stop):
         until(lambda: stop.reason is not None, "it is told to stop", 5)
     assert "taken over by process" in stop.reason
     assert holder(storage).host == "node9"
@@ -168,7 +168,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
 def test_held_lease_is_renewed(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
-    with Lease.take(storage, "s").held(Stop().ask):
+    with Lease.take(storage, "s").held(Stop()):
         first = holder(storage).renewed
         time.sleep(0.3)
         assert holder(storage).renewed > first + 0.1
@@ -177,6 +177,39 @@ def test_held_lease_is_renewed(storage, monkeypatch):
 
 
 # --- a store --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_", [b'{"host": "x', b"[1]", b"{}", b'"stop"', b"\xff"])
+def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, request_):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_S", 0.05)
+    stop, said, lease = Stop(), [], Lease.take(storage, "s")
+    with lease.held(stop):
+        before = holder(storage).renewed
+        objects.write(storage, keys.cancel(0), request_)
+        until(lambda: said.extend(stop.remarks()) or said, "it is told")
+        until(lambda: holder(storage).renewed > before, "the lease is renewed all the same")
+        assert stop.reason is None
+        assert said == [f"run/cancel/00000000.json: no request to stop, {request_!r}: passed over"]
+        cancelled = threading.Thread(target=cancel, args=(storage, 5))
+        cancelled.start()
+        until(lambda: stop.reason, "a true request is heard after it")
+    cancelled.join()
+    assert stop.reason.startswith("cancelled by")
+
+
+def test_run_ends_with_the_thread_that_keeps_its_lease(storage, monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    stop = Stop()
+
+    def fail(*_):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with Lease.take(storage, "s").held(stop):
+        monkeypatch.setattr(Lease, "_hear", fail)
+        until(lambda: stop.reason, "the run is asked to stop")
+    assert stop.reason == "the lease cannot be renewed: RuntimeError: no more"
 
 
 class Slow(SerialExecutor):
