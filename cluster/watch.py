@@ -82,7 +82,10 @@ class Watch:
 
     def admits(self, token: str, host: str) -> bool:
         """Whether to answer a request with this token and Host header."""
-        named = urlsplit(f"//{host}").hostname or ""
+        try:
+            named = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # no host: half an IPv6 address
+            return False
         right = hmac.compare_digest(token.encode(), self.token.encode())
         return right and (not self.is_private or _is_loopback(named))
 

@@ -1,6 +1,7 @@
 """Terminal output: progress while a job runs, tables and JSON after it."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -18,9 +19,24 @@ from jobs.run.progress import Progress as RunProgress
 if TYPE_CHECKING:
     import pandas as pd
 
+
+def shown(text: str, keep: str = "\n\t") -> str:
+    """Return the text with its control characters written out, so that none of them reaches the terminal."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+class Plain(Console):
+    """A console for which text is text: what a store says is neither markup nor commands to the terminal."""
+
+    def print(self, *things: Any, **options: Any) -> None:
+        """Print as `Console` does, text with its control characters written out."""
+        super().print(*(shown(x) if isinstance(x, str) else x for x in things), **options)
+
+
+as_text: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
 # A file or a pipe has no width, so tables are written in full.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Plain(**as_text, width=None if sys.stdout.isatty() else 250)
+err = Plain(**as_text, stderr=True)
 
 PLAIN_EVERY_S = 5.0
 """Least seconds between two progress lines if the output is not a terminal."""
@@ -37,7 +53,7 @@ def describe(p: RunProgress) -> str:
     if p.stage and p.shards_done < p.n_shards:
         parts.append(p.stage)
     fresh = p.items_done - p.items_before + p.running_items
-    elapsed = time.time() - p.started
+    elapsed = time.monotonic() - p.started
     if fresh and elapsed > 0:
         rate = fresh / elapsed
         parts.append(f"{rate:,.3g} items/s")
@@ -65,9 +81,9 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
             TextColumn("items"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[shards]}"),
+            TextColumn("{task.fields[shards]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=err,
         ) as bar:
             task = bar.add_task("items", total=None, shards="", text="")
@@ -78,15 +94,15 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
                     total=p.n_items,
                     completed=p.items_done + p.running_items,
                     shards=f"shards {p.shards_done}/{p.n_shards}",
-                    text=describe(p),
+                    text=shown(describe(p)),
                 )
 
             yield draw
     else:
-        last = [0.0]
+        last = [-math.inf]
 
         def line(p: RunProgress) -> None:
-            now = time.time()
+            now = time.monotonic()
             due = last[0] + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
             if now >= due or p.items_done == p.n_items:
                 last[0] = now
@@ -105,7 +121,7 @@ def cell(value: Any) -> str:
         return f"{value.real:.4g}{value.imag:+.4g}i"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    return str(value)
+    return shown(str(value), keep="")
 
 
 def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
@@ -113,13 +129,19 @@ def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
     table = Table(title=title or None, title_justify="left")
     for name in frame.columns:
         number = frame[name].dtype.kind in "iufc"
-        table.add_column(str(name), justify="right" if number else "left")
+        table.add_column(shown(str(name)), justify="right" if number else "left")
     # Not iterrows, which turns integers into floats: item 62599 would become 6.26e+04.
     for row in frame.head(limit).itertuples(index=False, name=None):
         table.add_row(*(cell(value) for value in row))
     out.print(table)
     if len(frame) > limit:
         out.print(f"... {len(frame) - limit:,} more rows; ctd query shows them")
+
+
+def show_error(text: str) -> None:
+    """Print why a command fails to standard error."""
+    err.print("error:", style="red", end=" ")
+    err.print(text)
 
 
 def show_json(content: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.cache import use_compilation_cache
-from cluster.cli.display import err, out, show_json, show_table
+from cluster.cli.display import err, out, show_error, show_json, show_table
 from cluster.cli.query import add as add_query_command
 from cluster.cli.recovery import add as add_recovery_commands
 from cluster.cli.report import add as add_report_commands
@@ -180,14 +180,14 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         if as_json:
             show_json({"store": store, "submissions": sent})
         for line in [] if as_json else sent:
-            out.print(f"{'submitted':15} {line}", markup=False)
+            out.print(f"{'submitted':15} {line}")
         return
     found = _state(Store.open(store)) | ({"submissions": sent} if sent else {})
     if as_json:
         show_json(found)
         return
     for line in found.pop("submissions", []):
-        out.print(f"{'submitted':15} {line}", markup=False)
+        out.print(f"{'submitted':15} {line}")
     errors = found.pop("errors")
     for name, value in found.items():
         if value is None or value in ([], {}):
@@ -200,7 +200,7 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
     for line in errors:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
         text = f"{which}, attempt {line['attempt']}: {line['error']}"
-        out.print(text, style="red", markup=False)
+        out.print(text, style="red")
 
 
 @app.command()
@@ -281,7 +281,7 @@ def kernels(
     if as_json:
         show_json({title: frame.to_dict("records") for title, frame in found.items()})
         return
-    out.print(_about(f"ctd.{kernel}" if kernel in kernel_names() else kernel), markup=False)
+    out.print(_about(f"ctd.{kernel}" if kernel in kernel_names() else kernel))
     for title, frame in found.items():
         show_table(frame, title, limit=len(frame))
 
@@ -320,22 +320,18 @@ def main() -> None:
     try:
         app()
     except JobError as error:
-        err.print(f"[red]error:[/red] {_escape(str(error))}")
+        show_error(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("stopped; the store keeps what was done")
         sys.exit(130)
     except Exception as error:
         if is_storage_error(error):
-            err.print(f"[red]error:[/red] the storage fails: {_escape(reason(error))}")
+            show_error(f"the storage fails: {reason(error)}")
             sys.exit(74)  # EX_IOERR of sysexits.h
         # A fault of ours, not of the user's input: show it whole.
         traceback.print_exc()
         sys.exit(1)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def query(
     )  # fmt: skip
     if to is not None:
         save_frame(frame, to)
-        err.print(f"wrote {len(frame):,} rows to {to}", markup=False)
+        err.print(f"wrote {len(frame):,} rows to {to}")
     elif as_json:
         show_json(frame.to_dict("records"))
     elif len(frame):
@@ -122,7 +122,7 @@ def _as_json(found: "Comparison") -> dict[str, Any]:
 
 
 def _show(found: "Comparison", stores: list[str]) -> None:
-    out.print(f"a  {stores[0]}\nb  {stores[1]}", markup=False)
+    out.print(f"a  {stores[0]}\nb  {stores[1]}")
     if len(found.spec):
         show_table(found.spec, title="the jobs differ in")
     else:

@@ -82,7 +82,7 @@ def check(
     else:
         for finding in wrong:
             cure = f" -> {finding.cure}" if repair else ""
-            out.print(f"{finding.key}: {finding.what}{cure}", markup=False)
+            out.print(f"{finding.key}: {finding.what}{cure}")
         if wrong:
             out.print(f"{len(wrong)} {'repaired' if repair else 'found'}")
         if wrong and not repair:
@@ -91,13 +91,13 @@ def check(
         if others:
             out.print(
                 f"{len(others)} objects are not ctd's own, and are passed over: {others[0]}"
-                f"{', ...' if others[1:] else ''}", markup=False,
+                f"{', ...' if others[1:] else ''}",
             )  # fmt: skip
         missing = _missing(store) if repair else len(findings) - len(wrong) - len(others)
         if missing:
             out.print(f"{missing} shards are not computed; `ctd resume {store}` computes them")
         if lost := [finding.key for finding in findings if finding.what == LOST]:
-            out.print(f"{len(lost)} of them have results, and no marker: {lost[0]}", markup=False)
+            out.print(f"{len(lost)} of them have results, and no marker: {lost[0]}")
         if not findings:
             out.print("all is as it should be")
     if wrong and not repair:
@@ -120,11 +120,11 @@ def logs(
 
     printed = "" if as_json or shard is not None or item is not None else submission_log(store)
     if printed and not Store.exists(store):
-        out.print(printed, markup=False)
+        out.print(printed)
         return
     found = history(Store.open(store), shard, item)
     if as_json:
         show_json([event.to_json() for event in found])
     else:
         for line in [*history_lines(found), *printed.splitlines()]:
-            out.print(line, markup=False)
+            out.print(line)

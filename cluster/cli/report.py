@@ -40,7 +40,7 @@ def report(
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise JobError(f"--to {path}: cannot be written: {error.strerror or error}") from None
-    out.print(f"report  {path}", markup=False)
+    out.print(f"report  {path}")
 
 
 def watch(
@@ -61,11 +61,9 @@ def watch(
     opened = Store.open(store)
     _on_the_cpu()
     with Watch(opened, host, port) as watching:
-        out.print(f"watching {store}: {watching.url}", markup=False)
+        out.print(f"watching {store}: {watching.url}")
         if not watching.is_private:
-            err.print(
-                f"open to other hosts: whoever has this address can read {store}", markup=False
-            )
+            err.print(f"open to other hosts: whoever has this address can read {store}")
         err.print("Ctrl-C ends it; the run goes on")
         try:
             watching.serve()

@@ -81,7 +81,7 @@ def run_store(
             err.print("the other parts are with other drivers; the last one reduces the results")
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
-            err.print(f"{what} {number} failed: {error}", style="red", markup=False)
+            err.print(f"{what} {number} failed: {error}", style="red")
         if found:
             some = next(iter(found))
             err.print(

@@ -38,7 +38,7 @@ def cancel_submissions(store: str) -> list[str]:
 
     lines = cancel(store) if objects_exist(store) else []
     for line in lines:
-        out.print(line, markup=False)
+        out.print(line)
     return lines
 
 

@@ -31,7 +31,18 @@ def check_target(path: Path) -> None:
         raise JobError(f"{path}: cannot be written: {what}")
 
 
+FORMULA = r"^([=+\-@\t\r])"
+"""What a spreadsheet takes for the beginning of a formula, which could run a program."""
+
+
 def _csv(frame: pd.DataFrame, path: Path) -> None:
+    """Texts and names that begin like a formula get a `'` in front, as spreadsheets themselves write it."""
+    texts = frame.select_dtypes(["object", "string", "category"]).columns
+    quoted = {
+        name: frame[name].astype(str).str.replace(FORMULA, r"'\1", regex=True) for name in texts
+    }
+    frame = frame.assign(**quoted)
+    frame.columns = frame.columns.astype(str).str.replace(FORMULA, r"'\1", regex=True)
     frame.to_csv(path, index=False)
 
 

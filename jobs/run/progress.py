@@ -32,7 +32,8 @@ class Progress:
     """Advances of each running shard."""
     stage: str = ""
     """Where the search in one of them stands."""
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
+    """When the run began, by a clock that nobody sets."""
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None

@@ -19,7 +19,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,6 +144,19 @@ def whole_arrival(store: ObjectStore, key: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Began:
+    """When an attempt began: for people, and for durations, which no correction of the clock may change."""
+
+    at: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+    clock: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.clock
+
+
+@dataclass(frozen=True)
 class Earlier:
     """The earlier attempts at a shard, up to an arrival."""
 
@@ -167,16 +180,16 @@ class Meetings:
         self.before = Earlier()
         """Up to the arrival that `latest` found."""
 
-    def arrive(self, run: SearchRun, started: float, longest_s: float) -> None:
+    def arrive(self, run: SearchRun, began: Began, longest_s: float) -> None:
         """Write the run's arrival at the end of a lap.
 
-        started: when this attempt began. longest_s: its longest advance in seconds.
+        began: when this attempt did. longest_s: its longest advance in seconds.
         """
         before = self.before
         now = Earlier(
-            before.seconds + time.time() - started,
+            before.seconds + began.seconds(),
             max(before.longest_s, longest_s),
-            min(before.started, started),
+            min(before.started, began.at),
         )
         saved = run.snapshot()
         arrays = {k: v for k, v in saved.arrays.items() if not k.startswith("state.")}

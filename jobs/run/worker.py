@@ -20,7 +20,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.reduce.group import reduce_group
-from jobs.run.rendezvous import Earlier, Meetings, Waits
+from jobs.run.rendezvous import Began, Earlier, Meetings, Waits
 from jobs.run.sources import source_here
 from jobs.run.task import Fault, Report, Standing, Task
 from jobs.search.laps import SearchRun
@@ -83,7 +83,7 @@ class Worker:
             if task.reduces:
                 reduce_group(self.store, shard.group)
                 return Report(shard.number, attempt)
-            info = self._do(task, time.time(), progress)
+            info = self._do(task, Began(), progress)
         except Waits as wait:
             info = {"lap": wait.lap, "stage": wait.stage}
             return Report(shard.number, attempt, str(wait), fault="waits", info=info)
@@ -96,15 +96,13 @@ class Worker:
             return Report(shard.number, attempt, said(error), trace, fault, host())
         return Report(shard.number, attempt, info=info)
 
-    def _do(
-        self, task: Task, started: float, progress: Callable[[Standing], None]
-    ) -> dict[str, Any]:
+    def _do(self, task: Task, began: Began, progress: Callable[[Standing], None]) -> dict[str, Any]:
         if self._stop.is_set():
             raise Stopped("stopped before it began")
         shard = task.shard
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), task.without)
         if len(rows):
-            values, info = self._compute(task, rows, started, progress)
+            values, info = self._compute(task, rows, began, progress)
         else:
             planned = self.job.plan.layouts[shard.group]
             layout = Layout(planned.slots, planned.microbatch, jax.local_device_count())
@@ -117,8 +115,8 @@ class Worker:
             "attempt": task.attempt,
             "without": task.without,
             "narrowed_to": task.slots,
-            "started": min(started, before.started),
-            "seconds": before.seconds + time.time() - started,
+            "started": min(began.at, before.started),
+            "seconds": before.seconds + began.seconds(),
             "outcomes": self._counts(values),
             "source": self.source,
             "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
@@ -130,7 +128,7 @@ class Worker:
         return info
 
     def _compute(
-        self, task: Task, rows: np.ndarray, started: float, progress: Callable[[Standing], None]
+        self, task: Task, rows: np.ndarray, began: Began, progress: Callable[[Standing], None]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return (results of these rows of the shard's group, how they came about)."""
         shard = task.shard
@@ -158,7 +156,7 @@ class Worker:
             run = Run(prog, shared, seed, ids, traced)
         else:
             run = self._search(Laps(prog, shared, seed, ids, traced), task, rows, ids, columns)
-        info = self._advance(run, task, ids, layout, started, progress)
+        info = self._advance(run, task, ids, layout, began, progress)
         self._computing = False
         values = dict(run.results)
         if isinstance(run, SearchRun):
@@ -187,7 +185,7 @@ class Worker:
         task: Task,
         ids: np.ndarray,
         layout: Layout,
-        started: float,
+        began: Began,
         progress: Callable[[Standing], None],
     ) -> dict[str, Any]:
         """Advance to the end, from where an earlier attempt stood, and keep checkpoints on the way.
@@ -215,7 +213,7 @@ class Worker:
             stage = run.stage if isinstance(run, SearchRun) else ""
             progress(Standing(run.n_finished, run.rounds, stage))
             if meetings and isinstance(run, SearchRun) and run.arrived:
-                meetings.arrive(run, started, longest)
+                meetings.arrive(run, began, longest)
                 raise Waits(run.lap, run.stage)
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)

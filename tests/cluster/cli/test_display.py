@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cluster.cli import display
@@ -19,9 +20,9 @@ def test_describe_advances(advances, said):
 
 def test_plain_lines_get_rarer(capsys, monkeypatch):
     """A line every 5 s at first; after an hour, one every hundredth of the time."""
-    began = time.time()
+    began = time.monotonic()
     now = [began]
-    monkeypatch.setattr(display.time, "time", lambda: now[0])
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     with display.live_progress() as tell:
         progress = Progress(8, 1, advances=(7,), started=began)
         times = []
@@ -38,3 +39,32 @@ def test_plain_lines_get_rarer(capsys, monkeypatch):
     assert gaps[0] == 5
     assert gaps[-1] == pytest.approx(72, abs=2)
     assert gaps == sorted(gaps)
+
+
+HOSTILE = [
+    "[/red]x",
+    "[link=http://x]y[/link]",
+    ":smile:",
+    "\x1b]0;title\x07",
+    "a\x9bb",
+    "\u202eevil",
+    "line\nbreak",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_text(capsys, text):
+    """No markup, no emoji, and nothing that a terminal would obey."""
+    display.show_table(pd.DataFrame({text: [text]}), title="t")
+    display.out.print(text)
+    display.show_error(text)
+    told = capsys.readouterr()
+    for where in (told.out, told.err):
+        assert all(c.isprintable() or c == "\n" for c in where), where
+    assert display.shown(text) in told.out
+    assert told.err == f"error: {display.shown(text)}\n"
+
+
+def test_shown_writes_out_what_a_terminal_would_obey():
+    assert display.shown("a\x1b[31mb\u202e\tc\n") == "a\\x1b[31mb\\u202e\tc\n"
+    assert display.shown("a\nb", keep="") == "a\\nb"

@@ -89,7 +89,7 @@ def test_watch_answers_to_its_own_name_alone(store, serve):
     watch = serve(store)
     for host, expected in (
         ("localhost:80", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("evil.example", 403), ("", 403),
-        ("127.0.0.1.evil.example", 403),
+        ("127.0.0.1.evil.example", 403), ("[::1", 403), ("[::1]x", 403),
     ):  # fmt: skip
         assert get(watch, f"/?token={watch.token}", host)[0] == expected, host
 

@@ -107,3 +107,14 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(JobError, match=r"pip install 'ctd\[parquet\]'"):
         save_frame(FRAME, tmp_path / "out.parquet")
+
+
+def test_csv_holds_no_formulas(tmp_path):
+    """A spreadsheet would compute a cell that begins so; numbers stay numbers."""
+    texts = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-1", "\tx", "plain", "1-2"]
+    frame = pd.DataFrame({"=name": texts, "x": [-1.0, 2, 3, 4, 5, 6, 7]})
+    save_frame(frame, tmp_path / "f.csv")
+    found = pd.read_csv(tmp_path / "f.csv")
+    assert list(found.columns) == ["'=name", "x"]
+    assert list(found["'=name"]) == [f"'{text}" for text in texts[:5]] + texts[5:]
+    assert list(found["x"]) == list(frame["x"])

@@ -374,3 +374,18 @@ def test_values_that_do_not_read_back_are_the_storages_fault(tmp_path, monkeypat
         ShardWriter(store).write(Marker(shard=shard), values, np.arange(6))
     assert fault_of(caught.value) == "storage"
     assert store.done() == set()
+
+
+def test_durations_do_not_follow_the_clock(tmp_path, monkeypatch):
+    """A clock that is set back a year while shards are computed."""
+    now = [time.time()]
+
+    def back():
+        now[0] -= 365 * 86400.0 / 20
+        return now[0]
+
+    store = make(tmp_path / "clock.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", back)
+        run_shards(store, SerialExecutor(1))
+    assert all(0 <= marker.seconds < 600 for marker in store.markers())
