@@ -21,9 +21,9 @@ import yaml
 
 from cluster import checks, versions
 from cluster.profiles import RayProfile
-from cluster.ray import executor as ray_executor
 from cluster.ray import jobs as rayjobs
 from cluster.ray.connection import set_environment
+from cluster.ray.executor import RayExecutor
 from cluster.submit import cancel, log_tail, look, submissions, submit
 from jobs.errors import JobError
 from jobs.run.executor import SerialExecutor
@@ -274,10 +274,10 @@ def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, na
         said = r"(?s)the Ray there cannot be used: .*Python: 3\.9\.1"
     else:
         other = {**versions.versions(), "jax": "0.0.1"}
-        monkeypatch.setattr(ray_executor, "versions", lambda: other)
+        monkeypatch.setattr("cluster.ray.crew.versions", lambda: other)
         said = r"versions differ: jax is .* and 0\.0\.1 here; install the same everywhere"
     spec = read_job(folder / "walk.yaml")
-    executor = ray_executor.RayExecutor(spec.run, connected)
+    executor = RayExecutor(spec.run, connected)
     try:
         where = (str(folder), "walk", str(folder / "x.zarr"))
         with pytest.raises(JobError, match=said):
@@ -294,12 +294,12 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
     environments = lambda executor: ray.get(
         [s.actor.__ray_call__.remote(lambda _: dict(os.environ)) for s in executor._pool.slots]
     )
-    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    executor = RayExecutor(RunSettings(), connected)
     try:
         assert executor.workers() == 1  # the cluster has a GPU, and so a worker takes one
     finally:
         executor.close()
-    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
+    executor = RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
     try:
         assert executor.workers() == 2
         shares = environments(executor)
@@ -308,7 +308,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         assert {e["NPROC"] for e in shares} == {"1"}
     finally:
         executor.close()
-    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0), connected)
+    executor = RayExecutor(RunSettings(gpus_per_worker=0), connected)
     try:
         assert executor.workers() == 4
         spec = read_job(folder / "walk.yaml")
@@ -322,7 +322,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         assert not run_shards(store, executor).failed
     finally:
         executor.close()
-    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    executor = RayExecutor(RunSettings(), connected)
     try:
         assert executor.workers() == 3
         nodes = ray.get([slot.actor.node.remote() for slot in executor._pool.slots])
