@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.cli.display import err, out, show_json, show_table
+from cluster.cli.options import AsJson, ColumnNames
 from jobs.errors import JobError
 from jobs.store.store import Store
 
@@ -31,8 +32,8 @@ def query(
         typer.Option(help="column, -column for falling order; several separated by commas"),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="at most so many rows")] = None,
-    columns: Annotated[list[str] | None, typer.Option(help="columns, separated by commas")] = None,
-    group_by: Annotated[list[str] | None, typer.Option(help="columns, separated by commas")] = None,
+    columns: ColumnNames = None,
+    group_by: ColumnNames = None,
     agg: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +46,7 @@ def query(
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer a question from a store; of two stores, show what differs in jobs and results."""
     words = {

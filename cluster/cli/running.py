@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -15,13 +14,6 @@ from jobs.run.stop import EXIT_STOPPED, Stop, signals
 from jobs.spec.job import JobSpec
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store
-
-Failed = Annotated[
-    bool, typer.Option("--failed", help="compute the shards of items with errors again")
-]
-AcceptChanges = Annotated[
-    bool, typer.Option("--accept-changes", help="go on though the kernel's source has been edited")
-]
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:

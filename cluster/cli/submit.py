@@ -1,13 +1,12 @@
 """The commands that concern clusters: submit, clusters. Imported by cluster.cli.main, whose `app` they join."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cluster.cli.display import err, out, show_json, show_table
-from cluster.cli.running import AcceptChanges, Failed
+from cluster.cli.options import AcceptChanges, AsJson, Failed, JobFile, Overrides, ResultsPath
 from cluster.profiles import load_profile, profile_names, profiles_folder
 from jobs.errors import JobError
 
@@ -50,18 +49,13 @@ def submission_log(store: str) -> str:
 
 
 def submit(
-    job: Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)],
+    job: JobFile,
     cluster: Annotated[
         str | None,
         typer.Option(help="name or file of a profile; by default the job file's `cluster`"),
     ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="where results go; by default beside the job file")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="override a field: key.path=value; may be repeated"),
-    ] = None,
+    store: ResultsPath = None,
+    overrides: Overrides = None,
     array: Annotated[
         int | None,
         typer.Option(min=1, help="so many allocations of one node each, which share the store"),
@@ -71,7 +65,7 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print what would be submitted, and stop")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Send a job file to a cluster; it goes on over as many allocations as it takes."""
     from cluster.submit import submit as send
@@ -94,7 +88,7 @@ def clusters(
         list[str] | None,
         typer.Argument(help="profiles to check; by default all", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the cluster profiles and check them: reachable, versions, GPUs, shared folder."""
     from cluster.checks import check
