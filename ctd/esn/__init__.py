@@ -2,8 +2,8 @@
 
     params     EchoState: what one item is                    reservoir  weights, step, spectral radius
     force      recursive least squares in the loop            ridge      teacher forcing, memory capacity
-    replay     the trained network on its own                 summary    success over the seeds, figure
-    series     what the networks learn                        plots      what a report shows
+    replay     the trained network on its own                 summary    success over the seeds
+    series     what the networks learn                        plots      its pictures
 
 Sources: Jaeger 2001 (GMD report 148); Jaeger & Haas 2004 (Science 304:78); Sussillo & Abbott 2009
 (Neuron 63:544).
@@ -19,11 +19,11 @@ from ctd.cells import CELLS
 from ctd.esn import series
 from ctd.esn.force import Now, Rls, begin, force_pass, scaled_identity
 from ctd.esn.params import EchoState as EchoState
-from ctd.esn.plots import plots
+from ctd.esn.plots import figure, plots
 from ctd.esn.replay import Replay, free_run, largest_exponent, replay
 from ctd.esn.reservoir import Weights, draw, spectral_radius
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
-from ctd.esn.summary import REDUCED, figure, reduce
+from ctd.esn.summary import REDUCED, reduce
 from ctd.esn.summary import Options as Options
 from ctd.kernel import Kernel, Outcome, Var
 

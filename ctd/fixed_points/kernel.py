@@ -11,8 +11,7 @@ from ctd import tasks
 from ctd.cells import CELLS
 from ctd.fixed_points import search
 from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
-from ctd.fixed_points.picture import figure
-from ctd.fixed_points.plots import plots
+from ctd.fixed_points.plots import figure, plots
 from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 

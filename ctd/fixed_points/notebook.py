@@ -10,8 +10,10 @@ import numpy as np
 from ctd.batch import precision, run_items
 from ctd.fixed_points.candidates import Network, make_network
 from ctd.fixed_points.kernel import FixedPoint, make_kernel
+from ctd.fixed_points.plots import figure
 from ctd.fixed_points.summary import Options
 from ctd.kernel import inputs_of
+from ctd.plots.png import draw
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,11 @@ class Found:
     """Names of the codes in results["outcome"]."""
     network: Network
     inputs: Any
-    draw: Callable[..., Any]
 
     def figure(self) -> Any:
         """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues."""
         with precision(self.inputs):
-            return self.draw(self.inputs, self.network, {}, self.results, self.unique)
+            return draw(figure(self.inputs, self.network, {}, self.results, self.unique))
 
 
 def find(
@@ -81,8 +82,7 @@ def find(
     results = run_items(kernel, params, columns, seed=seed, shared=network)
     inputs = inputs_of(params)
     assert kernel.reduce is not None
-    assert kernel.figure is not None
     with precision(inputs):
         unique = kernel.reduce(inputs, network, columns, results, options)
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
-    return Found(results, unique, outcomes, network, inputs, kernel.figure)
+    return Found(results, unique, outcomes, network, inputs)
