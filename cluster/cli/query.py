@@ -11,6 +11,8 @@ from jobs.errors import JobError
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from jobs.query.compare import Comparison
 
 
@@ -49,14 +51,15 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question from a store; of two stores, show what differs in jobs and results."""
-    words = {
-        "--where": where, "--sort": sort, "--limit": limit, "--columns": columns,
-        "--group-by": group_by, "--agg": agg, "--table": table, "--to": to,
+    asked = {
+        "where": where, "sort": sort, "limit": limit, "columns": columns,
+        "group-by": group_by, "agg": agg, "table": table, "to": to,
     }  # fmt: skip
     if len(stores) > 1:
-        _compare(stores, [word for word, value in words.items() if value is not None], as_json)
+        words = [f"--{word}" for word, value in asked.items() if value is not None]
+        _compare(stores, words, as_json)
         return
-    from jobs.query.files import check_target, save_frame
+    from jobs.query.files import check_target
     from jobs.query.query import query as ask
 
     if to is not None:
@@ -67,6 +70,14 @@ def query(
         source=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
         columns=",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
     )  # fmt: skip
+    _answer(frame, to, as_json)
+    _say_how_much(store)
+
+
+def _answer(frame: "pd.DataFrame", to: Path | None, as_json: bool) -> None:
+    """Write the rows to a file or print them; say so if there are none."""
+    from jobs.query.files import save_frame
+
     if to is not None:
         save_frame(frame, to)
         err.print(f"wrote {len(frame):,} rows to {to}", markup=False)
@@ -76,7 +87,6 @@ def query(
         show_table(frame, title=frame.attrs["table"], limit=100)
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} is as asked for")
-    _say_how_much(store)
 
 
 def _all(conditions: list[str] | None) -> str | None:

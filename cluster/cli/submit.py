@@ -19,7 +19,7 @@ def add(app: typer.Typer) -> None:
 
 def submission_lines(store: str) -> list[str]:
     """What was submitted for a store and what became of it, one line an allocation."""
-    from cluster.submit import look, objects_exist, said
+    from cluster.tracking import look, objects_exist, said
 
     if not objects_exist(store):
         return []
@@ -33,7 +33,7 @@ def submission_lines(store: str) -> list[str]:
 
 def cancel_submissions(store: str) -> list[str]:
     """End what is submitted for a store; what was done, printed and returned."""
-    from cluster.submit import cancel, objects_exist
+    from cluster.tracking import cancel, objects_exist
 
     lines = cancel(store) if objects_exist(store) else []
     for line in lines:
@@ -43,7 +43,7 @@ def cancel_submissions(store: str) -> list[str]:
 
 def submission_log(store: str) -> str:
     """The end of what the latest submission of a store printed, or ""."""
-    from cluster.submit import log_tail, objects_exist
+    from cluster.tracking import log_tail, objects_exist
 
     return log_tail(store) if objects_exist(store) else ""
 
@@ -68,12 +68,15 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send a job file to a cluster; it goes on over as many allocations as it takes."""
+    from cluster.submit import Again, read_order, text_of
     from cluster.submit import submit as send
 
-    submission, text = send(job, cluster, overrides, store, dry_run, array, failed, accept_changes)
-    if submission is None:
+    order = read_order(job, cluster, overrides, store, array)
+    if dry_run:
+        text = text_of(order)
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
+    submission = send(order, Again(failed, accept_changes))
     if as_json:
         show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
                    "home": submission.home})  # fmt: skip

@@ -24,7 +24,9 @@ from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
 from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
-from cluster.submit import cancel, log_tail, look, submissions, submit
+from cluster.submission import submissions
+from cluster.submit import read_order, submit, text_of
+from cluster.tracking import cancel, log_tail, look
 from jobs.errors import JobError
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
@@ -169,7 +171,7 @@ def wait(address, word, seconds=120):
 @pytest.mark.ray
 def test_submit_ships_project_and_kernel(folder, tmp_path):
     """Both travel with the job; the results are those of a run here, byte for byte."""
-    submission, _ = submit(folder / "walk.yaml", None)
+    submission = submit(read_order(folder / "walk.yaml", None))
     address = str(tmp_path / "stores" / "walk.zarr")
     assert submission == submissions(address)[0]
     wait(address, "succeeded")
@@ -185,7 +187,7 @@ def test_submit_ships_project_and_kernel(folder, tmp_path):
         a, b = np.asarray(local.array(0, name)[:]), np.asarray(store.array(0, name)[:])
         assert a.tobytes() == b.tobytes(), name
     # Again: all is done already.
-    submit(folder / "walk.yaml", None)
+    submit(read_order(folder / "walk.yaml", None))
     assert Store.open(address).markers() == store.markers()
 
 
@@ -198,7 +200,7 @@ def test_version_mismatch_is_refused(folder, tmp_path, monkeypatch, name):
     with pytest.raises(
         JobError, match=f"versions differ: {name} is .* there and 0.0.1 here; install"
     ):
-        submit(folder / "walk.yaml", None)
+        submit(read_order(folder / "walk.yaml", None))
     assert not Store.exists(str(tmp_path / "stores" / "walk.zarr"))
     assert not (tmp_path / "stores" / "walk.zarr").exists()
 
@@ -210,7 +212,7 @@ def test_cancel_leaves_it_resumable(folder, tmp_path):
     content = yaml.safe_load((folder / "walk.yaml").read_text())
     content["params"]["n_steps"] = 10**9
     (folder / "walk.yaml").write_text(yaml.safe_dump(content))
-    submit(folder / "walk.yaml", None)
+    submit(read_order(folder / "walk.yaml", None))
     address = str(tmp_path / "stores" / "walk.zarr")
     wait(address, "running")
     end = time.monotonic() + 60
@@ -360,7 +362,7 @@ SLURM = {"kind": "slurm", "memory_gb": 2, "time": 60, "work_dir": "/tmp/ctd-work
 )
 def test_bad_clusters(tmp_path, cluster, said):
     with pytest.raises(JobError, match=said):
-        submit(write(tmp_path, cluster=cluster), None)
+        submit(read_order(write(tmp_path, cluster=cluster), None))
 
 
 def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
@@ -380,7 +382,7 @@ def test_dry_run_of_a_ray_prints_the_command(tmp_path):
     path = write(
         tmp_path, cluster={"kind": "ray", "address": "head:6379", "stores": "s3://bucket/x"}
     )
-    _, command = submit(path, None, dry_run=True)
+    command = text_of(read_order(path, None))
     assert command.startswith('python -m cluster.versions \'{"python"')
     assert '--store s3://bucket/x/job.zarr --base . --address "$RAY_ADDRESS"' in command
 
@@ -389,7 +391,7 @@ def test_file_with_stages_goes_whole(tmp_path):
     job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1]}}}
     path = tmp_path / "pipe.yaml"
     path.write_text(yaml.safe_dump({"stages": {"one": job, "two": job}, "cluster": SLURM}))
-    _, text = submit(path, None, dry_run=True)
+    text = text_of(read_order(path, None))
     assert f"--store {tmp_path}/pipe.zarr --base {tmp_path}" in text
     assert f"home={tmp_path}/pipe.one.zarr/run/submit/" in text
 
@@ -403,12 +405,12 @@ def test_store_of_another_job_is_refused(tmp_path, monkeypatch):
     other = parse_job({"kernel": "toy", "seed": 1}, "x")
     open_or_create(other, str(tmp_path), "x", str(tmp_path / "job.zarr"), SerialExecutor(1))
     with pytest.raises(JobError, match=r"(?s)job\.zarr: holds another job.*seed: 1 in the store"):
-        submit(path, None)
+        submit(read_order(path, None))
     bad = write(
         tmp_path, params={"n_steps": -1}, cluster={**SLURM, "work_dir": str(tmp_path / "w")}
     )
     with pytest.raises(JobError, match="n_steps"):
-        submit(bad, None, store=str(tmp_path / "new.zarr"))
+        submit(read_order(bad, None, store=str(tmp_path / "new.zarr")))
     assert not (tmp_path / "new.zarr").exists()
 
 

@@ -18,7 +18,9 @@ from waiting import until
 
 from cluster.profiles import SlurmProfile
 from cluster.slurm import client as slurm
-from cluster.submit import cancel, log_tail, look, submissions, submit
+from cluster.submission import submissions
+from cluster.submit import read_order, submit, text_of
+from cluster.tracking import cancel, log_tail, look
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.run.executor import SerialExecutor
@@ -112,7 +114,7 @@ def job(lab, name, seed=5, items=4, steps=7, pause=0.0):
 
 def send(lab, path, **changes):
     """Submit; (the address of the store, the allocation)."""
-    submission, _ = submit(path, profile(lab, f"for-{path.stem}", **changes))
+    submission = submit(read_order(path, profile(lab, f"for-{path.stem}", **changes)))
     return str(path.with_suffix(".zarr")), submission.numbers[0]
 
 
@@ -222,7 +224,8 @@ def test_time_limit(lab, go_on):
 def test_array_shares_the_store(lab):
     """Single-node heads deal the shards out among themselves; each shard is computed once."""
     path = job(lab, "array", items=16, steps=12, pause=1.0)
-    submission, text = submit(path, profile(lab, "array-lab"), array=2)
+    order = read_order(path, profile(lab, "array-lab"), array=2)
+    submission, text = submit(order), text_of(order)
     assert "#SBATCH --array=0-1\n" in text
     address, number = str(path.with_suffix(".zarr")), submission.numbers[0]
     ((_, states),) = look(address)
@@ -285,11 +288,11 @@ def test_cancel(lab):
     """The run is left at a checkpoint, resumable; nothing of it is left on the nodes."""
     path = job(lab, "cancelled", items=2, steps=300, pause=1.0)
     address, number = send(lab, path)
-    waiting, _ = submit(job(lab, "waiting"), profile(lab, "later", sbatch=["--hold"]))
+    waiting = submit(read_order(job(lab, "waiting"), profile(lab, "later", sbatch=["--hold"])))
     until(lambda: Store.exists(address) and list((Path(address) / "run").glob("checkpoints/*")),
           "a checkpoint", 120)  # fmt: skip
     with pytest.raises(JobError, match=f"allocation {number} of .* is running on n1; wait for it"):
-        submit(path, profile(lab))
+        submit(read_order(path, profile(lab)))
     assert f"allocation {number}: running on n1" in ctd("status", address)
     said = ctd("cancel", address)
     assert f"allocation {number}: told to stop; cancel once more to end it at once" in said
@@ -346,7 +349,7 @@ def test_refused_at_submission(lab, changes, said):
     array = changes.get("array")
     changes = {key: value for key, value in changes.items() if key != "array"}
     with pytest.raises(JobError) as error:
-        submit(path, profile(lab, "bad", **changes), array=array)
+        submit(read_order(path, profile(lab, "bad", **changes), array=array))
     assert said in str(error.value)
     assert lab.run("squeue", "-h") == before
     assert not path.with_suffix(".zarr").exists()
@@ -374,7 +377,7 @@ def test_clusters_checks_a_profile(lab, monkeypatch, tmp_path):
 @needs_slurm
 def test_forgotten_allocation_is_told_from_the_store(lab, monkeypatch):
     path = job(lab, "forgotten")
-    submission, _ = submit(path, profile(lab, "held", sbatch=["--hold"]))
+    submission = submit(read_order(path, profile(lab, "held", sbatch=["--hold"])))
     cancel(str(path.with_suffix(".zarr")))
     home = Path(submission.home)
     (home / "allocations.tsv").write_text(f"{time.time():.0f}\t{submission.numbers[0]}\tended\t0\n")
