@@ -17,9 +17,9 @@ the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 
 """
 
 from ctd.fixed_points.candidates import load, map_of, n_in_of
-from ctd.fixed_points.kernel import make_kernel
+from ctd.fixed_points.kernel import Searches, make_kernel
 from ctd.fixed_points.notebook import Found, find
 
-kernel = make_kernel("fixed_points", map_of, load, n_in_of)
+kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
 
 __all__ = ["Found", "find", "kernel"]
