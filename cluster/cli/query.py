@@ -56,8 +56,7 @@ def query(
         "group-by": group_by, "agg": agg, "table": table, "to": to,
     }  # fmt: skip
     if len(stores) > 1:
-        words = [f"--{word}" for word, value in asked.items() if value is not None]
-        _compare(stores, words, as_json)
+        _compare(stores, [word for word, value in asked.items() if value is not None], as_json)
         return
     from jobs.query.files import check_target
     from jobs.query.query import query as ask
@@ -111,7 +110,7 @@ def _compare(stores: list[str], words: list[str], as_json: bool) -> None:
     if len(stores) > 2:
         raise JobError(f"one store expected, or two to compare; got {len(stores)}")
     if words:
-        raise JobError(f"{words[0]}: goes with one store; two are compared as a whole")
+        raise JobError(f"--{words[0]}: goes with one store; two are compared as a whole")
     a, b = (Store.open(address) for address in stores)
     found = compare(a, b)
     if as_json:
