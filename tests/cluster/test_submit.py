@@ -21,10 +21,12 @@ import yaml
 
 from cluster import checks, versions
 from cluster.profiles import RayProfile
-from cluster.ray import executor as ray_executor
 from cluster.ray import jobs as rayjobs
 from cluster.ray.connection import set_environment
-from cluster.submit import cancel, log_tail, look, submissions, submit
+from cluster.ray.executor import RayExecutor
+from cluster.submission import submissions
+from cluster.submit import read_order, submit, text_of
+from cluster.tracking import cancel, log_tail, look
 from jobs.errors import JobError
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
@@ -168,7 +170,7 @@ def wait(address, word, seconds=120):
 @pytest.mark.ray
 def test_submit_ships_project_and_kernel(folder, tmp_path):
     """Both travel with the job; the results are those of a run here, byte for byte."""
-    submission, _ = submit(folder / "walk.yaml", None)
+    submission = submit(read_order(folder / "walk.yaml", None))
     address = str(tmp_path / "stores" / "walk.zarr")
     assert submission == submissions(address)[0]
     wait(address, "succeeded")
@@ -184,7 +186,7 @@ def test_submit_ships_project_and_kernel(folder, tmp_path):
         a, b = np.asarray(local.array(0, name)[:]), np.asarray(store.array(0, name)[:])
         assert a.tobytes() == b.tobytes(), name
     # Again: all is done already.
-    submit(folder / "walk.yaml", None)
+    submit(read_order(folder / "walk.yaml", None))
     assert Store.open(address).markers() == store.markers()
 
 
@@ -197,7 +199,7 @@ def test_version_mismatch_is_refused(folder, tmp_path, monkeypatch, name):
     with pytest.raises(
         JobError, match=f"versions differ: {name} is .* there and 0.0.1 here; install"
     ):
-        submit(folder / "walk.yaml", None)
+        submit(read_order(folder / "walk.yaml", None))
     assert not Store.exists(str(tmp_path / "stores" / "walk.zarr"))
     assert not (tmp_path / "stores" / "walk.zarr").exists()
 
@@ -209,7 +211,7 @@ def test_cancel_leaves_it_resumable(folder, tmp_path):
     content = yaml.safe_load((folder / "walk.yaml").read_text())
     content["params"]["n_steps"] = 10**9
     (folder / "walk.yaml").write_text(yaml.safe_dump(content))
-    submit(folder / "walk.yaml", None)
+    submit(read_order(folder / "walk.yaml", None))
     address = str(tmp_path / "stores" / "walk.zarr")
     wait(address, "running")
     end = time.monotonic() + 60
@@ -273,10 +275,10 @@ def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, na
         said = r"(?s)the Ray there cannot be used: .*Python: 3\.9\.1"
     else:
         other = {**versions.versions(), "jax": "0.0.1"}
-        monkeypatch.setattr(ray_executor, "versions", lambda: other)
+        monkeypatch.setattr("cluster.ray.crew.versions", lambda: other)
         said = r"versions differ: jax is .* and 0\.0\.1 here; install the same everywhere"
     spec = read_job(folder / "walk.yaml")
-    executor = ray_executor.RayExecutor(spec.run, connected)
+    executor = RayExecutor(spec.run, connected)
     try:
         where = (str(folder), "walk", str(folder / "x.zarr"))
         with pytest.raises(JobError, match=said):
@@ -293,12 +295,12 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
     environments = lambda executor: ray.get(
         [s.actor.__ray_call__.remote(lambda _: dict(os.environ)) for s in executor._pool.slots]
     )
-    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    executor = RayExecutor(RunSettings(), connected)
     try:
         assert executor.workers() == 1  # the cluster has a GPU, and so a worker takes one
     finally:
         executor.close()
-    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
+    executor = RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
     try:
         assert executor.workers() == 2
         shares = environments(executor)
@@ -307,7 +309,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         assert {e["NPROC"] for e in shares} == {"1"}
     finally:
         executor.close()
-    executor = ray_executor.RayExecutor(RunSettings(gpus_per_worker=0), connected)
+    executor = RayExecutor(RunSettings(gpus_per_worker=0), connected)
     try:
         assert executor.workers() == 4
         spec = read_job(folder / "walk.yaml")
@@ -321,7 +323,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         assert not run_shards(store, executor).failed
     finally:
         executor.close()
-    executor = ray_executor.RayExecutor(RunSettings(), connected)
+    executor = RayExecutor(RunSettings(), connected)
     try:
         assert executor.workers() == 3
         nodes = ray.get([slot.actor.node.remote() for slot in executor._pool.slots])
@@ -359,7 +361,7 @@ SLURM = {"kind": "slurm", "memory_gb": 2, "time": 60, "work_dir": "/tmp/ctd-work
 )
 def test_bad_clusters(tmp_path, cluster, said):
     with pytest.raises(JobError, match=said):
-        submit(write(tmp_path, cluster=cluster), None)
+        submit(read_order(write(tmp_path, cluster=cluster), None))
 
 
 def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
@@ -379,7 +381,7 @@ def test_dry_run_of_a_ray_prints_the_command(tmp_path):
     path = write(
         tmp_path, cluster={"kind": "ray", "address": "head:6379", "stores": "s3://bucket/x"}
     )
-    _, command = submit(path, None, dry_run=True)
+    command = text_of(read_order(path, None))
     assert command.startswith('python -m cluster.versions \'{"python"')
     assert '--store s3://bucket/x/job.zarr --base . --address "$RAY_ADDRESS"' in command
 
@@ -388,7 +390,7 @@ def test_file_with_stages_goes_whole(tmp_path):
     job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1]}}}
     path = tmp_path / "pipe.yaml"
     path.write_text(yaml.safe_dump({"stages": {"one": job, "two": job}, "cluster": SLURM}))
-    _, text = submit(path, None, dry_run=True)
+    text = text_of(read_order(path, None))
     assert f"--store {tmp_path}/pipe.zarr --base {tmp_path}" in text
     assert f"home={tmp_path}/pipe.one.zarr/run/submit/" in text
 
@@ -402,12 +404,12 @@ def test_store_of_another_job_is_refused(tmp_path, monkeypatch):
     other = parse_job({"kernel": "toy", "seed": 1}, "x")
     open_or_create(other, str(tmp_path), "x", str(tmp_path / "job.zarr"), SerialExecutor(1))
     with pytest.raises(JobError, match=r"(?s)job\.zarr: holds another job.*seed: 1 in the store"):
-        submit(path, None)
+        submit(read_order(path, None))
     bad = write(
         tmp_path, params={"n_steps": -1}, cluster={**SLURM, "work_dir": str(tmp_path / "w")}
     )
     with pytest.raises(JobError, match="n_steps"):
-        submit(bad, None, store=str(tmp_path / "new.zarr"))
+        submit(read_order(bad, None, store=str(tmp_path / "new.zarr")))
     assert not (tmp_path / "new.zarr").exists()
 
 

@@ -14,7 +14,8 @@ from waiting import until
 
 from cluster.slurm import client as slurm
 from cluster.submission import submissions
-from cluster.submit import log_tail, submit
+from cluster.submit import read_order, submit, text_of
+from cluster.tracking import log_tail
 from jobs import Store
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
@@ -99,7 +100,8 @@ class Sent:
         self.gate = path.with_suffix(".gate")
         self.gate.touch()
         with ONE_AT_A_TIME:
-            sent, self.text = submit(path, profile(lab, f"for-{path.stem}", **changes), array=array)
+            order = read_order(path, profile(lab, f"for-{path.stem}", **changes), array=array)
+            sent, self.text = submit(order), text_of(order)
         self.number, self.home = sent.numbers[0], Path(sent.home)
 
     def __enter__(self) -> "Sent":

@@ -114,7 +114,7 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
     executor = RayExecutor(RunSettings(workers=3))
-    temporary = executor._local._folder
+    temporary = executor._startup.local._folder
     try:
         store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
         assert run_shards(store, executor).shards_done == 6
@@ -345,7 +345,7 @@ def collect(executor, n):
 
 @pytest.mark.ray
 def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch):
-    monkeypatch.setattr("cluster.ray.executor.QUEUE_BELOW_S", 600)  # all shards count as short
+    monkeypatch.setattr("cluster.ray.dispatch.QUEUE_BELOW_S", 600)  # all shards count as short
     store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
     shards = list(store.job.plan.shards())
     pool.start(store.address)
@@ -389,7 +389,7 @@ def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, fault, sai
 def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
     from ray.exceptions import OutOfMemoryError
 
-    import cluster.ray.executor as module
+    import cluster.ray.dispatch as module
 
     store = make(folder, pool, "memory", {"fault": [0]}, retries=1)
     get = module.ray.get

@@ -14,7 +14,8 @@ from slurm_jobs import Sent, ctd, job, profile
 
 from cluster.slurm import client as slurm
 from cluster.submission import submissions
-from cluster.submit import cancel, look, submit
+from cluster.submit import read_order, submit
+from cluster.tracking import cancel, look
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.store.events import read_events
@@ -111,10 +112,10 @@ def array(lab):
 def cancelled(lab):
     """`ctd cancel` while the job is at the gate, with what is said before and after; and one that waits."""
     with Sent(lab, job(lab, "cancelled"), **on(7)) as sent:
-        waiting, _ = submit(job(lab, "waiting"), profile(lab, "later", sbatch=["--hold"]))
+        waiting = submit(read_order(job(lab, "waiting"), profile(lab, "later", sbatch=["--hold"])))
         sent.await_checkpoints()
         with pytest.raises(JobError) as refused:
-            submit(sent.path, profile(lab))
+            submit(read_order(sent.path, profile(lab)))
         before, said = ctd("status", sent.address), ctd("cancel", sent.address)
         sent.await_end(60)
         after, logs = ctd("status", sent.address), ctd("logs", sent.address)

@@ -12,7 +12,8 @@ import pytest
 from slurm_jobs import job, profile
 
 from cluster.slurm import client as slurm
-from cluster.submit import cancel, look, submit
+from cluster.submit import read_order, submit
+from cluster.tracking import cancel, look
 from jobs.errors import JobError
 
 NODES = 2
@@ -42,7 +43,7 @@ def test_refused_at_submission(lab, changes, said):
     array = changes.get("array")
     changes = {key: value for key, value in changes.items() if key != "array"}
     with pytest.raises(JobError) as error:
-        submit(path, profile(lab, "bad", **changes), array=array)
+        submit(read_order(path, profile(lab, "bad", **changes), array=array))
     assert said in str(error.value)
     assert lab.run("squeue", "-h") == before
     assert not path.with_suffix(".zarr").exists()
@@ -68,7 +69,7 @@ def test_clusters_checks_a_profile(lab, monkeypatch, tmp_path):
 
 def test_forgotten_allocation_is_told_from_the_store(lab, monkeypatch):
     path = job(lab, "forgotten")
-    submission, _ = submit(path, profile(lab, "held", sbatch=["--hold"]))
+    submission = submit(read_order(path, profile(lab, "held", sbatch=["--hold"])))
     cancel(str(path.with_suffix(".zarr")))
     home = Path(submission.home)
     (home / "allocations.tsv").write_text(f"{time.time():.0f}\t{submission.numbers[0]}\tended\t0\n")
