@@ -176,10 +176,9 @@ class Drivers:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    cache = str(tmp_path / "cache")
     before = set_environment(
         {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: str(tmp_path),
-         "CTD_CACHE": cache, "JAX_PLATFORMS": "cpu", "RAY_prestart_worker_first_driver": "0"}
+         "JAX_PLATFORMS": "cpu", "RAY_prestart_worker_first_driver": "0"}
     )  # fmt: skip
     for module in (toy.__file__, str(ROOT / "examples" / "kuramoto.py")):
         (tmp_path / Path(module).name).write_text(Path(module).read_text())

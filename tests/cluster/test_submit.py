@@ -52,7 +52,6 @@ def ray_cluster():
             "RAY_USAGE_STATS_ENABLED": "0",
             # These daemons may be children of `uv run`, a cluster's are not.
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "CTD_CACHE": f"{folder}/cache",
             # The cluster's shell knows nothing of this project.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }

@@ -39,9 +39,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ray_address(tmp_path_factory):
+def ray_address():
     """A Ray that the executors under test find running; at the end it has lost its workers only."""
-    cache = set_environment({"CTD_CACHE": str(tmp_path_factory.mktemp("cache"))})
     local = LocalRay(cpus=8)
     before = set_environment(local.environment)
     yield local.address()
@@ -49,7 +48,7 @@ def ray_address(tmp_path_factory):
     assert mentioning(local._folder, "raylet")
     local.stop()
     until(lambda: not mentioning(local._folder), "it has ended")
-    set_environment(before | cache)
+    set_environment(before)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +111,6 @@ def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
 @pytest.mark.slow
 def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("CTD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
     executor = RayExecutor(RunSettings(workers=3))
