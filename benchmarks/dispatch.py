@@ -35,7 +35,8 @@ from cluster.ray.actor import ShardWorker
 from cluster.ray.executor import RayExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.worker import Report, Task, Worker
+from jobs.run.task import Report, Task
+from jobs.run.worker import Worker
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
 

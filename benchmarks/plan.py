@@ -24,7 +24,7 @@ EXAMPLES = str(Path(__file__).parent.parent / "examples")
 def measure(n: int) -> dict[str, float]:
     """Seconds of each step, and MB beyond what the imports took."""
     from jobs.plan.items import expand
-    from jobs.plan.layout import Sizes, lay_out
+    from jobs.plan.layout import Machines, Sizes, lay_out
     from jobs.spec.job import RunSettings, find_kernel, parse_job
 
     kernel = find_kernel("kuramoto", EXAMPLES)
@@ -35,7 +35,7 @@ def measure(n: int) -> dict[str, float]:
     items = expand(spec, kernel)
     times.append(time.perf_counter())
     plan = lay_out(
-        [(items.n, Sizes(8, 8, 8, 8))], kernel, RunSettings(shard_items=100), 1000, 10**9
+        [(items.n, Sizes(8, 8, 8, 8))], kernel, RunSettings(shard_items=100), Machines(1000, 10**9)
     )
     times.append(time.perf_counter())
     shards = sum(1 for _ in plan.shards())

@@ -33,7 +33,8 @@ from options import parse
 from cluster.ray.connection import set_environment
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store

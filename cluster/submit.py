@@ -36,6 +36,7 @@ from cluster.versions import differences, versions
 from jobs import keys
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage, read_stages
+from jobs.plan.layout import Machines
 from jobs.run.prepare import Prepared, create, prepare, reopen
 from jobs.run.shards import reconsider
 from jobs.run.sources import refuse_changed
@@ -275,12 +276,8 @@ def check_job(
         given = spec.run.memory_gb
         devices = spec.run.devices(on_gpus=memory is None)
         available = int(given * 1e9) // devices if given else memory or 2**50
-        asked = (
-            partial(int, max(1, workers // devices)),
-            partial(int, available),
-            partial(int, devices),
-        )
-        plan = prepare(spec, stage.base, stage.where, *asked)
+        machines = partial(Machines, max(1, workers // devices), available, devices)
+        plan = prepare(spec, stage.base, stage.where, machines)
         ready.append((stage, plan))
     return ready
 

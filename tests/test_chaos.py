@@ -262,7 +262,7 @@ def test_chaos_ends_in_the_bytes_of_an_undisturbed_run(folder, names, plan):
         )
         left = [finding for finding in check(store.address) if "left over" not in finding.what]
         assert left == []
-        repeated += sum(e["event"] == "error" for e in read_events(store))
+        repeated += sum(e.kind == "error" for e in read_events(store))
     print(
         f"{len(killed)} kills in {seconds:.0f} s, {drivers.started} drivers, {repeated}/{total} shards repeated"
     )
@@ -319,8 +319,8 @@ def test_node_on_which_workers_keep_dying_is_set_aside(folder):
         executor.close()
     assert progress.shards_done == 30
     assert progress.failed_items == {}
-    errors = [event for event in read_events(store) if event["event"] == "error"]
-    said = [event["set_aside"] for event in errors if "set_aside" in event]
+    errors = [event for event in read_events(store) if event.kind == "error"]
+    said = [event.about["set_aside"] for event in errors if "set_aside" in event.about]
     assert said == [
         f"node {machines.nodes[0].node_id}: set aside, workers died there in the midst of 3 shards"
     ]

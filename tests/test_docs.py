@@ -9,6 +9,7 @@ from places import ROOT
 from ctd.cells import CELLS
 from ctd.lfads.data import NAMES
 from ctd.tasks import TASKS
+from jobs.plan.layout import Machines
 from jobs.plan.search_results import searched
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
@@ -58,7 +59,7 @@ def test_search_page_has_jobs_that_fit_and_names_what_is_stored(tmp_path):
     assert len(jobs) == len(tables) == 2
     for job, table in zip(jobs, tables, strict=True):
         spec = parse_job(yaml.safe_load(job), "job")
-        ready = prepare(spec, str(tmp_path), "job", lambda: 1, lambda: 10**9)
+        ready = prepare(spec, str(tmp_path), "job", lambda: Machines(1, 10**9))
         told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
         params = getattr(spec.search, "params", {})
         expanded = {

@@ -56,7 +56,7 @@ def test_soak(tmp_path, n):
     assert progress.shards_done == n
     assert progress.failed == {}
     assert progress.failed_items == {}
-    errors = [event for event in read_events(store) if event["event"] == "error"]
+    errors = [event for event in read_events(store) if event.kind == "error"]
     assert len(errors) == n // 100
     growth = (max(sizes[1:]) - sizes[0]) / 1e6
     print(f"{1e3 * seconds / n:.1f} ms a shard, memory grew by {growth:.1f} MB, files {files}")

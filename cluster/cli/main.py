@@ -138,6 +138,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do: items, groups, shards, memory; nothing is written."""
+    from jobs.plan.layout import Machines
     from jobs.report.summary import plan_rows
     from jobs.run.prepare import prepare
 
@@ -150,8 +151,8 @@ def plan(
         spec = stage.spec(before)
         devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
         memory = SerialExecutor(spec.run.memory_gb).memory() // devices
-        asked = partial(int, workers), partial(int, memory), partial(int, devices)
-        ready = prepare(spec, stage.base, stage.where, *asked)
+        machines = partial(Machines, workers, memory, devices)
+        ready = prepare(spec, stage.base, stage.where, machines)
         rows, total = plan_rows(ready, stage.address, workers)
         if as_json:
             show_json({"stage": stage.name, **total, "by_group": rows.to_dict("records")})

@@ -66,7 +66,7 @@ def query(
     store = Store.open(stores[0])
     frame = ask(
         store,
-        source=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
+        table=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
         columns=",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
     )  # fmt: skip
     _answer(frame, to, as_json)

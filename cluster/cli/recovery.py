@@ -108,7 +108,7 @@ def logs(
         return
     found = history(Store.open(store), shard, item)
     if as_json:
-        show_json(found)
+        show_json([event.to_json() for event in found])
     else:
         for line in [*history_lines(found), *printed.splitlines()]:
             out.print(line, markup=False)

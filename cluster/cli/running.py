@@ -135,7 +135,7 @@ def summary(store: Store) -> None:
     if not kernel.summary:
         return
     axis = kernel.reduced[kernel.summary[0]].axes[0]
-    frame = query(store, source=axis)
+    frame = query(store, table=axis)
     labels = [name for name in frame.columns if name not in kernel.reduced and name != axis]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]

@@ -12,7 +12,8 @@ from cluster.cache import use_compilation_cache
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
-from jobs.run.worker import Report, Standing, Task, Worker
+from jobs.run.task import Report, Standing, Task
+from jobs.run.worker import Worker
 from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said
 

@@ -12,7 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.ray.crew import Crew, kind_of_death, last_line
 from cluster.ray.pool import Slot
-from jobs.run.worker import Fault, Report, Task
+from jobs.run.task import Fault, Report, Task
 
 QUEUE_BELOW_S = 1.0
 """If shards take less than this, each actor gets a second one in advance, which hides the millisecond of a

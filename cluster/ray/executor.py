@@ -21,7 +21,7 @@ from cluster.ray.dispatch import Dispatch
 from cluster.ray.pool import Pool
 from cluster.ray.signs import Signs
 from cluster.ray.startup import Startup
-from jobs.run.worker import Report, Standing, Task
+from jobs.run.task import Report, Standing, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 

@@ -14,7 +14,7 @@ from cluster.ray.local import LocalRay
 from cluster.ray.nodes import Nodes
 from jobs.errors import JobError
 from jobs.run.executor import available_memory
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.spec.job import RunSettings
 
 LOOK_S = 5.0

@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.ray.pool import Slot
-from jobs.run.worker import Standing
+from jobs.run.task import Standing
 
 POLL_S = 1.0
 """Least time between two rounds of asking the actors for their progress."""

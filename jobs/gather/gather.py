@@ -26,20 +26,17 @@ from ctd.kernel import Var
 from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
-from jobs.reduce.group import GroupResults as GroupResults
-from jobs.reduce.group import columns_of as columns_of
-from jobs.reduce.group import committed_rows as committed_rows
-from jobs.reduce.group import group_params as group_params
 from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
 from jobs.reduce.tables import Items, make
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
-from jobs.storage.checksums import write_sums
+from jobs.storage.checksums import read_sealed, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.arrays import attributes, describe, flags, put_array
+from jobs.store.lazy import Lazy
 from jobs.store.marker import Marker
 from jobs.store.metadata import consolidate_gathered
 from jobs.store.store import Store
@@ -145,7 +142,7 @@ def _alone(store: Store) -> Iterator[None]:
 def _gathered(store: Store) -> dict[str, Any]:
     """Return what the last gather was made from; empty if it did not end or its tables are gone."""
     there = objects.read(store.objects, "items/zarr.json") is not None
-    return (store.recall(keys.sums("gathered")) or {}) if there else {}
+    return (read_sealed(store.objects, keys.sums("gathered")) or {}) if there else {}
 
 
 def _digest(content: Any) -> str:
@@ -270,22 +267,6 @@ def _write_shards(store: Store, markers: Sequence[Marker]) -> None:
         put_array(out, name, np.asarray(values), Var(("shard",), units, text))
 
 
-class _Columns(Mapping[str, np.ndarray]):
-    """The columns of a table, each read when it is asked for."""
-
-    def __init__(self, group: zarr.Group) -> None:
-        self._group = group
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return np.asarray(self._group[name][...])  # type: ignore[index]
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._group.array_keys()
-
-    def __len__(self) -> int:
-        return self._group.nmembers()
-
-
 def _write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     """Write reduced/: a table for each of the job's reductions."""
     if not reductions and "reduced" not in store.root:
@@ -297,7 +278,8 @@ def _write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
     known = {name: texts for name, texts in labels.items() if texts}
-    items = Items(_Columns(table), known, store.job.spec.swept())
+    columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
+    items = Items(columns, known, store.job.spec.swept())
     for one in reductions:
         here = out.require_group(one.label)
         made = make(one, items)

@@ -18,6 +18,7 @@ from jobs.plan.layout import Sizes
 from jobs.plan.packing import RESERVED
 from jobs.storage import objects
 from jobs.storage.addresses import join
+from jobs.store.hierarchy import Outputs
 
 
 def with_files(params: Params, base: str) -> Params:
@@ -73,16 +74,15 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         raise JobError(f"params: {text}") from None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
-    """What the plan and the store need to know of one group: sizes, shapes of results, coordinates."""
+    """What the plan and the store need to know of one group."""
 
     sizes: Sizes
-    shapes: dict[str, jax.ShapeDtypeStruct]
-    coords: dict[str, np.ndarray]
+    outputs: Outputs
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Group:
     """A group with its data and, by abstract evaluation, the shapes of its state and results."""
 
@@ -90,16 +90,12 @@ class _Group:
     program: Program
     traced: Any
     state: Any
-    shapes: dict[str, jax.ShapeDtypeStruct]
-    coords: dict[str, np.ndarray]
+    outputs: Outputs
 
 
-def shapes_and_coords(
-    kernel: Kernel, params: Params, base: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return (result -> shape and dtype of one item, axis -> coordinates) of one group; raises as `measure`."""
-    group = _evaluate(kernel, params, base)
-    return dict(group.shapes), group.coords
+def outputs_of(kernel: Kernel, params: Params, base: str) -> Outputs:
+    """Return what the items of one group give, from abstract evaluation; raises as `measure`."""
+    return _evaluate(kernel, params, base).outputs
 
 
 def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int]) -> Measured:
@@ -121,10 +117,10 @@ def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int])
     sizes = Sizes(
         state=nbytes(group.state),
         work=compiled[key],
-        result=nbytes(group.shapes),
+        result=nbytes(group.outputs.shapes),
         shared=_nbytes(group.shared),
     )
-    return Measured(sizes, group.shapes, group.coords)
+    return Measured(sizes, group.outputs)
 
 
 def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
@@ -153,7 +149,7 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
         except Exception as error:
             raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
     _check_names(kernel, params, shapes, coords)
-    return _Group(shared, prog, traced, state, shapes, coords)
+    return _Group(shared, prog, traced, state, Outputs(shapes, coords))
 
 
 def _check_names(

@@ -116,7 +116,7 @@ def _select(address: str, reference: Reference, where: str) -> list[int]:
         raise JobError(f"{where}: {address}: no such store; run the job that makes it first")
     try:
         frame = query(
-            Store.open(address), source="items",
+            Store.open(address), table="items",
             where=reference.where, sort=reference.sort, limit=reference.limit,
         )  # fmt: skip
     except JobError as error:

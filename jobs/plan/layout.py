@@ -88,72 +88,133 @@ class Plan:
                 index += 1
 
 
+@dataclass(frozen=True)
+class Machines:
+    """What the shards run on."""
+
+    workers: int
+    """Shards that can run at a time."""
+    memory: int
+    """Bytes that one device may use."""
+    devices: int = 1
+    """Devices of a worker that share its host's memory."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """What a search keeps together."""
+
+    sizes: Sequence[int]
+    """For each group, how many neighbouring items are compared."""
+    spread: bool = False
+    """Whether compared items may lie in several shards, or must lie in one."""
+
+
 def lay_out(
     sizes: Sequence[tuple[int, Sizes]],
     kernel: Kernel,
     settings: RunSettings,
-    workers: int,
-    memory: int,
+    machines: Machines,
+    together: Together | None = None,
     where: str = "job",
-    together: Sequence[int] | None = None,
-    devices: int = 1,
-    spread: bool = False,
 ) -> Plan:
     """Return the plan that divides groups into shards.
 
     Args:
         sizes: (number of items, sizes) of each group.
-        workers: how many shards can run at a time.
-        memory: bytes that one device may use.
         where: heads the text of errors.
-        together: for each group, how many neighbouring items a search compares; they are in one shard,
-            or with `spread` in one or several.
-        devices: how many devices of a worker share its host's memory.
-        spread: whether compared items may lie in several shards.
 
     Raises:
         JobError: not even one item fits, or fewer than `settings.slots`.
     """
-    layouts = []
-    for index, (n, size) in enumerate(sizes):
-        unit = together[index] if together else 1
-        even = min(settings.slots or kernel.width, -(-n // workers))
-        part = spread and _is_cut(settings.shard_items or even, unit)
-        # Between the laps of a search its items wait in the host's memory, beside the slots.
-        waiting = size.state * max(unit, settings.shard_items or 0) if unit > 1 else 0
-        if part:  # items beyond the slots; those in the slots are in `per_item`
-            waiting = size.state * (settings.shard_items or 0)
-        waiting = -(-waiting // devices)
-        per_item = size.state * (1 + (unit > 1) + part) + size.work
-        room = memory - size.shared - waiting
+    units = together.sizes if together else [1] * len(sizes)
+    spread = together is not None and together.spread
+    groups = [
+        _Group(where, number, n, size, unit, spread, kernel.width, settings, machines)
+        for number, ((n, size), unit) in enumerate(zip(sizes, units, strict=True))
+    ]
+    return Plan(tuple(n for n, _ in sizes), tuple(group.layout() for group in groups))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group to be laid out."""
+
+    where: str
+    number: int
+    n: int
+    size: Sizes
+    unit: int
+    """How many of its items are compared; 1: none."""
+    spread: bool
+    width: int
+    settings: RunSettings
+    machines: Machines
+
+    def layout(self) -> GroupLayout:
+        """Return the group's layout; raise JobError if memory does not hold it."""
+        asked, size, per_item = self.settings, self.size, self._per_item
+        room = self.machines.memory - size.shared - self._waiting
         if per_item > room:
-            beside = f"{_bytes(size.shared)} of shared data"
-            beside += f" and {_bytes(waiting)} of items that the search compares" if waiting else ""
-            whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
-            raise JobError(
-                f"{where}: group {index}: one item takes {_bytes(per_item)} beside "
-                f"{beside}, {_bytes(per_item - room)} more "
-                f"than the {_bytes(memory)} of {whose}; make the item smaller or give the worker "
-                "more (run.memory_gb, or a larger device)"
-            )
+            raise JobError(self._too_large(per_item - room))
         fitting = int(room // max(1, per_item))
-        if settings.slots and settings.slots > fitting:
+        if asked.slots and asked.slots > fitting:
             raise JobError(
-                f"{where}: run.slots: {settings.slots} items take "
-                f"{_bytes(settings.slots * per_item + size.shared)}, "
-                f"{_bytes(settings.slots * per_item - room)} more than the {_bytes(memory)} of a "
-                f"worker; at most {fitting} fit"
+                f"{self.where}: run.slots: {asked.slots} items take "
+                f"{_bytes(asked.slots * per_item + size.shared)}, "
+                f"{_bytes(asked.slots * per_item - room)} more than the "
+                f"{_bytes(self.machines.memory)} of a worker; at most {fitting} fit"
             )
-        slots = settings.slots or min(kernel.width, fitting)
-        by_default = _divisible(_shard_items(n, slots, size.result, workers), size.result)
-        if unit > 1:
-            few = min(slots, -(-n // workers))
-            by_default = _divisor(few, unit) if part else -(-few // unit) * unit
-        shard_items = settings.shard_items or by_default
+        slots = asked.slots or min(self.width, fitting)
+        shard_items = asked.shard_items or self._shard_items(slots)
         slots = max(1, min(slots, shard_items))
-        microbatch = min(settings.microbatch or 0, slots)
-        layouts.append(GroupLayout(slots, microbatch, shard_items))
-    return Plan(tuple(n for n, _ in sizes), tuple(layouts))
+        return GroupLayout(slots, min(asked.microbatch or 0, slots), shard_items)
+
+    @property
+    def _share(self) -> int:
+        """Items of one worker, if all get the same number."""
+        return -(-self.n // self.machines.workers)
+
+    @property
+    def _meets(self) -> bool:
+        """Whether items that are compared lie in several shards, which meet."""
+        even = min(self.settings.slots or self.width, self._share)
+        return self.spread and _is_cut(self.settings.shard_items or even, self.unit)
+
+    @property
+    def _per_item(self) -> int:
+        """Bytes of one item in a slot, those of its state between two laps included."""
+        return self.size.state * (1 + (self.unit > 1) + self._meets) + self.size.work
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes of a device's memory for items that wait: those of a search do, between its laps, in the host's
+        memory, beside the slots."""
+        asked = self.settings.shard_items or 0
+        if self._meets:
+            waiting = asked  # items beyond the slots; those in the slots are in `_per_item`
+        else:
+            waiting = max(self.unit, asked) if self.unit > 1 else 0
+        return -(-self.size.state * waiting // self.machines.devices)
+
+    def _shard_items(self, slots: int) -> int:
+        """Return the rows of a shard if the job does not say."""
+        if self.unit == 1:
+            by_default = _shard_items(self.n, slots, self.size.result, self.machines.workers)
+            return _divisible(by_default, self.size.result)
+        few = min(slots, self._share)
+        return _divisor(few, self.unit) if self._meets else -(-few // self.unit) * self.unit
+
+    def _too_large(self, missing: int) -> str:
+        waiting, devices = self._waiting, self.machines.devices
+        beside = f"{_bytes(self.size.shared)} of shared data"
+        beside += f" and {_bytes(waiting)} of items that the search compares" if waiting else ""
+        whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
+        return (
+            f"{self.where}: group {self.number}: one item takes {_bytes(self._per_item)} beside {beside}, "
+            f"{_bytes(missing)} more than the {_bytes(self.machines.memory)} of {whose}; make the "
+            "item smaller or give the worker more (run.memory_gb, or a larger device)"
+        )
 
 
 def _shard_items(n: int, slots: int, result: int, workers: int) -> int:

@@ -9,7 +9,7 @@ q05(x)           the same, with p in hundredths
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from jobs.errors import JobError, nearest
 from jobs.query.columns import Column, Text, combined, rank
 from jobs.query.expression import Expression, fault, parse
-from jobs.query.tables import Table, View
+from jobs.query.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def aggregate(
     import pandas as pd
 
     keys = [table.read(name, rows) for name in group_by]
-    columns = View(table, rows)
+    columns = table.view(rows)
     n = table.n if isinstance(rows, slice) else len(rows)
     # Each row gets the number of its combination, so that pandas never hashes a million texts.
     which, first = _combinations(keys, n)
@@ -113,7 +113,9 @@ def _at(column: Column, rows: np.ndarray) -> np.ndarray:
     return column[rows].array() if isinstance(column, Text) else column[rows]
 
 
-def _compute(entry: Aggregate, columns: View, which: np.ndarray, k: int, n: int) -> np.ndarray:
+def _compute(
+    entry: Aggregate, columns: Mapping[str, Column], which: np.ndarray, k: int, n: int
+) -> np.ndarray:
     """The (k,) values of one aggregate. which: (n,) the combination of each row."""
     import pandas as pd
 

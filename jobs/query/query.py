@@ -6,16 +6,17 @@ jobs.query.expression for conditions, and jobs.query.aggregate for aggregates.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.aggregate import Aggregate, aggregate, canonical, parse_aggregates
+from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import as_column, order, rank
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import Rows
-from jobs.query.tables import Table, Tables, View, ask
+from jobs.query.tables import Table, Tables, ask
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -33,29 +34,48 @@ def table(store: Store, name: str) -> "pd.DataFrame":
     return ask(store, lambda tables: tables[name].frame())
 
 
-def query(
-    store: Store,
-    *,
-    source: str | None = None,
-    where: str | None = None,
-    sort: str | None = None,
-    limit: int | None = None,
-    columns: str | Sequence[str] = (),
-    group_by: str | Sequence[str] = (),
-    agg: str | None = None,
-) -> "pd.DataFrame":
+class Asked(TypedDict, total=False):
+    """What can be asked beside a condition, by keyword; `Question` says what each means."""
+
+    table: str | None
+    sort: str | None
+    limit: int | None
+    columns: str | Sequence[str]
+    group_by: str | Sequence[str]
+    agg: str | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a store."""
+
+    where: str | None = None
+    """A condition (see jobs.query.expression)."""
+    table: str | None = None
+    """By default the first table that has every column named here."""
+    sort: str | None = None
+    """Columns, separated by commas; a leading `-` sorts in descending order."""
+    limit: int | None = None
+    """Return at most this many rows."""
+    columns: str | Sequence[str] = ()
+    """The columns to return, in this order: a list, or one text with commas; by default all that are shown."""
+    group_by: str | Sequence[str] = ()
+    """Columns, written like `columns`; needs `agg`. One row for each combination of values."""
+    agg: str | None = None
+    """For example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate)."""
+
+    @property
+    def test(self) -> Expression | None:
+        """The condition, parsed."""
+        return Expression(self.where) if self.where else None
+
+
+def query(store: Store, where: str | None = None, **asked: Unpack[Asked]) -> "pd.DataFrame":
     """The rows of one table that satisfy `where`, or aggregates over them.
 
     Args:
         store: an opened store; it is gathered first if shards were committed since the last gather.
-        source: the table; by default the first one that has every column named below.
-        where: a condition (see jobs.query.expression).
-        sort: columns, separated by commas; a leading `-` sorts in descending order.
-        limit: return at most this many rows.
-        columns: the columns to return, in this order: a list, or one text with commas; by default all that
-            are shown.
-        group_by: columns, written like `columns`; needs `agg`. One row for each combination of values.
-        agg: for example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate).
+        asked: table, sort, limit, columns, group_by and agg, as `Question` has them.
 
     Returns:
         A frame whose `attrs["table"]` names the table.
@@ -64,14 +84,31 @@ def query(
         JobError: an unknown table or column (the message names the nearest one), an expression that does
             not parse, or no item computed yet.
     """
-    columns, group_by = _names(columns), _names(group_by)
-    if group_by and not agg:
+    question = Question(where, **asked)
+    if question.agg:
+        return _aggregates(store, question, question.agg)
+    if question.group_by:
         raise JobError("--group-by and --agg go together: say what to compute, for example count")
-    test = Expression(where) if where else None
-    if not agg:
-        return ask(store, lambda tables: _rows(tables, source, test, sort, limit, columns))
-    wanted = parse_aggregates(agg)
-    frame = ask(store, lambda tables: _groups(tables, source, test, group_by, wanted))
+    test, columns = question.test, _names(question.columns)
+
+    def rows(tables: Tables) -> "pd.DataFrame":
+        table, rows = find(tables, question.table, test, question.sort, question.limit, columns)
+        return _named(table.frame(columns, rows), table)
+
+    return ask(store, rows)
+
+
+def _aggregates(store: Store, question: Question, agg: str) -> "pd.DataFrame":
+    columns, group_by, sort = _names(question.columns), _names(question.group_by), question.sort
+    test, wanted = question.test, parse_aggregates(agg)
+    named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
+
+    def groups(tables: Tables) -> "pd.DataFrame":
+        table, rows = find(tables, question.table, test, named=named)
+        table.prefetch(named)
+        return _named(aggregate(table, rows, group_by, wanted), table)
+
+    frame = ask(store, groups)
     keys = {key: canonical(key) for key in [*_keys(sort), *columns]}
     for key, name in keys.items():
         if name not in frame:
@@ -84,7 +121,7 @@ def query(
         frame = frame.iloc[order(ranks)]
     if columns:
         frame = frame[[keys[name] for name in columns]]
-    return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
+    return (frame if question.limit is None else frame.head(question.limit)).reset_index(drop=True)
 
 
 def _names(given: str | Sequence[str]) -> list[str]:
@@ -93,31 +130,6 @@ def _names(given: str | Sequence[str]) -> list[str]:
         return list(given)
     # Do not split at the comma inside quantile(x, 0.9).
     return [name.strip() for name in re.split(r",(?![^()]*\))", given)] if given else []
-
-
-def _rows(
-    tables: Tables,
-    source: str | None,
-    test: Expression | None,
-    sort: str | None,
-    limit: int | None,
-    columns: Sequence[str],
-) -> "pd.DataFrame":
-    table, rows = find(tables, source, test, sort, limit, columns)
-    return _named(table.frame(columns, rows), table)
-
-
-def _groups(
-    tables: Tables,
-    source: str | None,
-    test: Expression | None,
-    group_by: Sequence[str],
-    wanted: Sequence[Aggregate],
-) -> "pd.DataFrame":
-    named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
-    table, rows = find(tables, source, test, named=named)
-    table.prefetch(named)
-    return _named(aggregate(table, rows, group_by, wanted), table)
 
 
 def _named(frame: "pd.DataFrame", table: Table) -> "pd.DataFrame":
@@ -207,6 +219,7 @@ def _candidates(tables: Tables) -> Iterator[str]:
 def _matching(table: Table, test: Expression) -> np.ndarray:
     """Numbers of the rows that satisfy a condition."""
     found = []
-    for start, stop, rows in table.pieces():
-        found.append(start + np.flatnonzero(condition(test, View(table, rows), stop - start)))
+    for piece in table.pieces():
+        here = condition(test, table.view(piece.rows), piece.n)
+        found.append(piece.start + np.flatnonzero(here))
     return np.concatenate(found)

@@ -9,9 +9,9 @@ search      one row per item and generation, or rung, of the job's search   (job
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,6 +26,7 @@ from jobs.query.readers import ALL, Columns, Rows, child, reduced, stored, vecto
 from jobs.query.search_table import search_columns
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.objects import is_storage_error
+from jobs.store.lazy import Lazy
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -40,6 +41,16 @@ FEW = 1000
 
 READERS = 8
 """Columns that are read at a time: enough to decode on two cores, or to wait for an object store."""
+
+
+class Piece(NamedTuple):
+    """A block of a table's rows."""
+
+    start: int
+    """Number of its first row."""
+    n: int
+    rows: Rows
+    """What `Table.read` takes for them."""
 
 
 class Table:
@@ -81,6 +92,10 @@ class Table:
         kept = self._kept[name]
         return kept if rows is ALL else kept[rows]
 
+    def view(self, rows: Rows) -> Lazy[Column]:
+        """Column -> these rows of it."""
+        return Lazy(self._reads, lambda name: self.read(name, rows))
+
     def prefetch(self, names: Iterable[str], rows: Rows = ALL) -> None:
         """Read columns of a short table in parallel, so that `read` finds them kept."""
         unread = [name for name in dict.fromkeys(names) if name not in self._kept]
@@ -88,14 +103,14 @@ class Table:
             with ThreadPoolExecutor(READERS) as threads:
                 list(threads.map(lambda name: self.read(name, rows), unread))
 
-    def pieces(self) -> Iterator[tuple[int, int, Rows]]:
-        """(first row, row after the last, the rows to read) of each block to process together."""
+    def pieces(self) -> Iterator[Piece]:
+        """The blocks of rows to process together."""
         if self.n <= BLOCK:
-            yield 0, self.n, ALL
+            yield Piece(0, self.n, ALL)
             return
         for start in range(0, self.n, BLOCK):
             stop = min(start + BLOCK, self.n)
-            yield start, stop, slice(start, stop)
+            yield Piece(start, stop - start, slice(start, stop))
 
     def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> "pd.DataFrame":
         """Columns (by default those shown) as a pandas frame."""
@@ -104,25 +119,6 @@ class Table:
         names = names or self.shown
         self.prefetch(names, rows)
         return pd.DataFrame({name: as_array(self.read(name, rows)) for name in names})
-
-
-class View(Mapping[str, Column]):
-    """Some rows of a table, as a mapping of column names to columns; each is read on access."""
-
-    def __init__(self, table: Table, rows: Rows) -> None:
-        self._table, self._rows = table, rows
-
-    def __getitem__(self, name: str) -> Column:
-        return self._table.read(name, self._rows)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._table.names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._table.names)
-
-    def __len__(self) -> int:
-        return len(self._table.names)
 
 
 class Tables:

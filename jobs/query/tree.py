@@ -1,8 +1,7 @@
 """An opened store: an xarray tree of its groups, with methods to query it."""
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
 from jobs.query.columns import as_array
 from jobs.query.expression import Expression
-from jobs.query.query import find, query, table
+from jobs.query.query import Asked, find, query, table
 from jobs.query.tables import Tables, ask
 from jobs.query.unpacked import unpacked
 from jobs.store.store import Store
@@ -61,23 +60,12 @@ class StoreTree(xr.DataTree):
                 "this tree was derived from an opened store; ask the tree that open_store gave"
             ) from None
 
-    def query(
-        self,
-        where: str | None = None,
-        *,
-        table: str | None = None,
-        sort: str | None = None,
-        limit: int | None = None,
-        columns: str | Sequence[str] = (),
-        group_by: str | Sequence[str] = (),
-        agg: str | None = None,
-    ) -> pd.DataFrame:
-        """The rows of a table that satisfy `where`; see jobs.query.query.query (`table` is its `source`)."""
-        return query(
-            self.store,
-            source=table, where=where, sort=sort, limit=limit,
-            columns=columns, group_by=group_by, agg=agg,
-        )  # fmt: skip
+    def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
+        """The rows of a table that satisfy `where`, or aggregates over them.
+
+        asked: table, sort, limit, columns, group_by, agg (see jobs.query.query.Question).
+        """
+        return query(self.store, where, **asked)
 
     def table(self, name: str = "items") -> pd.DataFrame:
         """All rows of one table (jobs.query.tables), with the columns that are shown by default."""

@@ -25,6 +25,7 @@ from jobs.spec.job import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import unseal, write_sums
 from jobs.store.arrays import attributes, put_array
+from jobs.store.lazy import Lazy
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -32,26 +33,20 @@ BLOCK_BYTES = 4 << 20
 """Bytes of the rows that are read at a time, before selection."""
 
 
-class GroupResults(Mapping[str, np.ndarray]):
+class GroupResults(Lazy[np.ndarray]):
     """The chosen rows of a group's results; each array is read when it is asked for, or in `blocks`.
 
     rows: (rows of the group,) bool.
     """
 
     def __init__(self, store: Store, group: int, rows: np.ndarray, names: list[str]) -> None:
-        self._store, self._group, self._rows, self._names = store, group, rows, names
+        self._store, self._group, self._rows = store, group, rows
+        super().__init__(names, self._whole)
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._names:
+    def _whole(self, name: str) -> np.ndarray:
+        if name not in self:
             raise KeyError(name)
-        values = self._store.rows(self._group, name, 0, len(self._rows))
-        return values if self._rows.all() else values[self._rows]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+        return self._read_rows([name], 0, len(self._rows))[name]
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         """Yield some rows of these arrays at a time; the next ones are read while these are used."""
@@ -59,7 +54,7 @@ class GroupResults(Mapping[str, np.ndarray]):
         with ThreadPoolExecutor(1, "read-ahead") as thread:
             due: Future[dict[str, np.ndarray]] | None = None
             for span in spans:
-                coming = thread.submit(self._read, names, *span)
+                coming = thread.submit(self._read_rows, names, *span)
                 if due is not None:
                     yield due.result()
                 due = coming
@@ -82,7 +77,7 @@ class GroupResults(Mapping[str, np.ndarray]):
             (a, min(a + step, len(self._rows))) for a in starts if self._rows[a : a + step].any()
         ]
 
-    def _read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+    def _read_rows(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         here = self._rows[start:stop]
         read = lambda name: self._store.rows(self._group, name, start, stop)
         return {name: read(name) if here.all() else read(name)[here] for name in names}

@@ -8,9 +8,9 @@ import zarr
 from ctd.batch import precision
 from ctd.kernel import inputs_of, static_of
 from ctd.plots.png import draw
-from jobs.gather.gather import GroupResults, columns_of, committed_rows, group_params
 from jobs.inputs.measure import load_group
 from jobs.query.columns import as_array, decode
+from jobs.reduce.group import GroupResults, columns_of, committed_rows, group_params
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 

@@ -2,20 +2,18 @@
 
 import math
 import time
-from typing import Any
+from collections.abc import Iterable
 
 from jobs.errors import JobError
 from jobs.run.partition import drivers
-from jobs.run.retry import failed_items
 from jobs.storage.lease import holder
-from jobs.store.events import read_events, unended
+from jobs.store.events import Event, read_events, unended
+from jobs.store.failed import failed_items
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 
-def history(
-    store: Store, shard: int | None = None, item: int | None = None
-) -> list[dict[str, Any]]:
+def history(store: Store, shard: int | None = None, item: int | None = None) -> list[Event]:
     """The events of all runs, or of one shard, or of one item's shard and of the item itself, by time.
 
     Raises:
@@ -28,63 +26,58 @@ def history(
         return _with_killed(store)
     if shard >= plan.n_shards:
         raise JobError(f"--shard {shard}: the store has the shards 0 to {plan.n_shards - 1}")
-    found = [event for event in read_events(store) if event.get("shard") == shard]
-    entries = [e for (_, number), es in failed_items(store).items() if number == shard for e in es]
-    found += [
-        {**entry, "event": "item failed", "shard": shard}
-        for entry in entries
-        if item is None or entry["item"] == item
-    ]
+    found = [event for event in read_events(store) if event.shard == shard]
+    for entry in failed_items(store).get(shard, []):
+        if item is None or entry.item == item:
+            about = {**entry.to_json(), "shard": shard}
+            found.append(Event(time=about.pop("time"), kind="item failed", about=about))
     found += [_committed(m) for m in store.markers() if m.shard.number == shard]
-    return sorted(found, key=lambda event: event["time"])
+    return sorted(found, key=lambda event: event.time)
 
 
-def _committed(marker: Marker) -> dict[str, Any]:
+def _committed(marker: Marker) -> Event:
     """A "committed" event, made from the marker of a shard."""
     kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
-    at = {"time": marker.ended, "event": "committed", "shard": marker.shard.number}
     said = {name: getattr(marker, name) for name in kept}
-    return at | {name: value for name, value in said.items() if value is not None}
+    about = {name: value for name, value in said.items() if value is not None}
+    return Event(time=marker.ended, kind="committed", shard=marker.shard.number, about=about)
 
 
-def _with_killed(store: Store) -> list[dict[str, Any]]:
+def _with_killed(store: Store) -> list[Event]:
     """All events, with two kinds added: "committed" for shards without a "done" event (their driver died, or has
     not written it yet), and "killed" at the last sign of life of a driver that died."""
     events = read_events(store)
-    told = {event["shard"] for event in events if event["event"] == "done"}
+    told = {event.shard for event in events if event.kind == "done"}
     events += [
         _committed(marker)
         for marker in store.markers()
         if marker.shard.number not in told and marker.copied_from is None
     ]
-    held, living = holder(store.objects), drivers(store)
+    held, living = holder(store.objects), {(lease.host, lease.pid) for lease in drivers(store)}
     for run in unended(events):
-        who = {name: run[name] for name in ("host", "pid")}
-        same = lambda lease, who=who: lease is not None and who.items() <= lease.items()
-        if any(map(same, living)):
+        if run.process in living:
             continue
-        runs = [e["time"] for e in events if e["time"] > run["time"] and e["event"] == "run"]
-        signs = [
-            e["time"] for e in events if run["time"] <= e["time"] < min(runs, default=math.inf)
-        ]
-        if held and same(held):
-            signs.append(held["renewed"])
-        events.append({"time": max(signs), "event": "killed", **who})
-    return sorted(events, key=lambda event: event["time"])
+        runs = [e.time for e in events if e.time > run.time and e.kind == "run"]
+        signs = [e.time for e in events if run.time <= e.time < min(runs, default=math.inf)]
+        if held and run.process == (held.host, held.pid):
+            signs.append(held.renewed)
+        events.append(Event(time=max(signs), kind="killed", host=run.host, pid=run.pid))
+    return sorted(events, key=lambda event: event.time)
 
 
-def history_lines(events: list[dict[str, Any]]) -> list[str]:
+def history_lines(events: Iterable[Event]) -> list[str]:
     """Events as lines of text, one for each event, followed by its traceback if it has one."""
     lines = []
     for event in events:
+        content = event.to_json()
         rest = {
             k: round(v, 3) if isinstance(v, float) else v
-            for k, v in event.items()
+            for k, v in content.items()
             if k not in ("time", "event", "trace") and v not in ("", None, [], {})
         }
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
-        lines.append(f"{at}  {event['event']}  " + "  ".join(f"{k}={v}" for k, v in rest.items()))
-        lines += ["    " + line for line in str(event.get("trace", "")).splitlines()]
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
+        lines.append(f"{at}  {event.kind}  " + "  ".join(f"{k}={v}" for k, v in rest.items()))
+        lines += ["    " + line for line in str(content.get("trace", "")).splitlines()]
     return lines
 
 

@@ -1,6 +1,6 @@
 """A job in numbers: its plan, and its progress."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,9 +8,9 @@ import numpy as np
 from ctd.kernel import inputs_of
 from jobs.run.partition import drivers
 from jobs.run.prepare import Prepared
-from jobs.run.retry import failed_items
 from jobs.storage.lease import describe
-from jobs.store.events import read_events, unended
+from jobs.store.events import Event, read_events, unended
+from jobs.store.failed import failed_items
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ def state(store: Store) -> dict[str, Any]:
     items = sum(m.shard.n_items for m in markers)
     done = {m.shard.number for m in markers}
     events = read_events(store)
-    failures = [e for e in events if e["event"] == "error"]
+    failures = [e for e in events if e.kind == "error"]
     errors = [
-        {"shard": e["shard"], "attempt": e["attempt"], "error": e["error"]}
+        {"shard": e.shard, "attempt": e.attempt, "error": e.error}
         for e in failures
-        if e["shard"] not in done
+        if e.shard not in done
     ]
     culprits = [e for entries in failed_items(store).values() for e in entries]
-    errors += [{"item": e["item"], "attempt": e["attempt"], "error": e["error"]} for e in culprits]
+    errors += [{"item": e.item, "attempt": e.attempt, "error": e.error} for e in culprits]
     living = drivers(store)
     seconds = [m.seconds for m in markers]
     return {
@@ -110,19 +110,19 @@ def state(store: Store) -> dict[str, Any]:
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
         "running": "; ".join(map(describe, living[:3])) or None,
-        "runs": len([e for e in events if e["event"] == "run"]),
+        "runs": len([e for e in events if e.kind == "run"]),
         "stopped": None if living else _why_stopped(events),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
-        "learned": [e["text"] for e in events if e["event"] == "decision"][-5:],
+        "learned": [e.text for e in events if e.kind == "decision"][-5:],
         "errors": errors[-10:],
     }
 
 
-def _why_stopped(events: Sequence[Mapping[str, Any]]) -> str | None:
+def _why_stopped(events: Sequence[Event]) -> str | None:
     """Why the last run ended early, or None; call it only while no driver is at work."""
-    runs = [e for e in events if e["event"] == "run"]
+    runs = [e for e in events if e.kind == "run"]
     if (lost := unended(events)) and lost[-1] == runs[-1]:
-        return f"its driver, process {lost[-1]['pid']} on {lost[-1]['host']}, was killed"
-    ends = [e for e in events if e["event"] == "end"]
-    return ends[-1]["stopped"] if ends else None
+        return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"
+    ends = [e for e in events if e.kind == "end"]
+    return ends[-1].stopped if ends else None

@@ -22,7 +22,7 @@ from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.rendezvous import Meeting, populations
 from jobs.run.retry import Failures
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.storage import objects
 from jobs.store.checkpoint import clear
 from jobs.store.store import Store
@@ -66,10 +66,10 @@ class Barrier:
         """
         if not (shards := self.population(shard.number)):
             return None
-        failing = {k: rows for k in shards if (rows := self._failing(k))}
+        failing = {k: rows for k in shards if (rows := self._failures.failing_rows(k))}
         rests_on = [failing, self._failures.narrowed(shard.group), jax.__version__]
         key = hashlib.sha256(json.dumps(rests_on).encode()).hexdigest()[:8]
-        members = tuple(k for k in shards if len(failing.get(k, [])) < self._shards[k].n_items)
+        members = tuple(k for k in shards if len(failing.get(k, ())) < self._shards[k].n_items)
         return Meeting(f"{self._folder(shards)}/{key}", members)
 
     def left(self) -> set[int]:
@@ -133,6 +133,3 @@ class Barrier:
 
     def _folder(self, shards: tuple[int, ...]) -> str:
         return f"{keys.MEETINGS}/{self._shards[shards[0]].group}/{shards[0]:06d}"
-
-    def _failing(self, number: int) -> list[int]:
-        return sorted(entry["row"] for entry in self._failures.failed.get(number, []))

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from jobs.run.worker import Report, Standing, Task, Worker
+from jobs.run.task import Report, Standing, Task
+from jobs.run.worker import Worker
 
 HEAR_S = 0.5
 """Least seconds between two calls of the listener."""

@@ -6,6 +6,7 @@ same bits as in one run of the whole job.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -13,12 +14,11 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Plan, Shard
 from jobs.run.executor import Executor
-from jobs.run.prepare import Prepared, create, difference, has_grown, prepare, reopen
-from jobs.run.retry import failed_items
+from jobs.run.prepare import Prepared, create, difference, has_grown, machines_of, prepare, reopen
 from jobs.run.sources import refuse_changed
 from jobs.spec.job import JobSpec
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.store.failed import failed_items, write_failed
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -45,8 +45,7 @@ def fork(
     if Store.exists(address):
         store = reopen(spec, address)
     else:
-        asked = executor.workers, executor.memory, executor.devices
-        ready = prepare(spec, base, where, *asked)
+        ready = prepare(spec, base, where, partial(machines_of, executor))
         store = create(_as_before(ready, old), address)
     _copy(old, store)
     return store
@@ -73,9 +72,8 @@ def _copy(old: Store, new: Store) -> None:
         if shard is None or shard.number in done:
             continue
         _check_items(old, new, shard)
-        if entries := failed.get((source.group, source.number)):
-            key = keys.failed(shard.group, shard.number)
-            objects.write(new.objects, key, seal({"rows": entries}))
+        if entries := failed.get(source.number):
+            write_failed(new, shard, entries)
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without)
         read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
         values = {name: read(name) for name in [*old.names(shard.group), "status"]}

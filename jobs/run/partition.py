@@ -9,14 +9,13 @@ folder run/parts/PPPP instead of the store's own.
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.run.rendezvous import populations
 from jobs.storage import objects
-from jobs.storage.lease import Held, describe, last_seen, running
+from jobs.storage.lease import Held, LeaseRecord, describe, last_seen, running
 from jobs.store.store import Store
 
 
@@ -52,7 +51,7 @@ def refuse_mixture(store: Store, part: Part | None) -> None:
         )
 
 
-def drivers(store: Store) -> list[dict[str, Any]]:
+def drivers(store: Store) -> list[LeaseRecord]:
     """Return the leases of the store and its parts that were not given up, without waiting for signs of life."""
     found = [last_seen(place) for place in (store.objects, *_places(store))]
     return [held for held in found if held is not None]

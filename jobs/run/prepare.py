@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,7 +12,7 @@ from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.inputs.measure import Measured, measure
 from jobs.plan.items import Items, expand
-from jobs.plan.layout import Plan, lay_out
+from jobs.plan.layout import Machines, Plan, Together, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
 from jobs.run.executor import Executor
@@ -38,18 +39,16 @@ class Prepared:
     measured: list[Measured]
 
 
-def prepare(
-    spec: JobSpec,
-    base: str,
-    where: str,
-    workers: Callable[[], int],
-    memory: Callable[[], int],
-    devices: Callable[[], int] = lambda: 1,
-) -> Prepared:
+def machines_of(executor: Executor) -> Machines:
+    """Return what an executor has; a cluster may take seconds to answer."""
+    return Machines(executor.workers(), executor.memory(), executor.devices())
+
+
+def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
     """Validate and plan a job; reads the groups' data and writes nothing.
 
-    where: names the job in errors. workers, memory, devices: as `Executor` has them; called last, since a
-    cluster may take seconds to answer. Raises JobError if the job is not valid.
+    where: names the job in errors. machines: called last; `run.workers` comes before its workers. Raises
+    JobError if the job is not valid.
     """
     kernel = find_kernel(spec.kernel, base)
     try:
@@ -65,13 +64,16 @@ def prepare(
             measured.append(measure(kernel, group.params, base, compiled))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
-    check_keep_bits(spec.keep_bits, [m.shapes for m in measured], where)
-    together = check_search(spec, kernel, items, [m.shapes for m in measured], where)
-    sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
-    plan = lay_out(
-        sizes, kernel, spec.run, spec.run.workers or workers(), memory(), where, together, devices(),
+    shapes = [m.outputs.shapes for m in measured]
+    check_keep_bits(spec.keep_bits, shapes, where)
+    together = Together(
+        check_search(spec, kernel, items, shapes, where),
         spread=spec.search is not None and spec.search.spread,
-    )  # fmt: skip
+    )
+    sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
+    found = machines()
+    found = replace(found, workers=spec.run.workers or found.workers)
+    plan = lay_out(sizes, kernel, spec.run, found, together, where)
     return Prepared(spec, base, kernel, items, plan, measured)
 
 
@@ -83,8 +85,7 @@ def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor:
     """
     if Store.exists(address):
         return reopen(spec, address)
-    asked = executor.workers, executor.memory, executor.devices
-    return create(prepare(spec, base, where, *asked), address)
+    return create(prepare(spec, base, where, partial(machines_of, executor)), address)
 
 
 def create(ready: Prepared, address: str) -> Store:
@@ -92,15 +93,13 @@ def create(ready: Prepared, address: str) -> Store:
 
     Raises JobError if another process is creating it, or `address` holds another job.
     """
-    shapes: list[dict[str, Any]] = [dict(m.shapes) for m in ready.measured]
-    coords = [m.coords for m in ready.measured]
     sources = sources_of(ready.spec, ready.base)
     job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
     lease = Lease.take(objects.open_objects(address, create=True), address)
     try:
         if Store.exists(address):
             return reopen(ready.spec, address)
-        return create_store(address, job, ready.items, shapes, coords)
+        return create_store(address, job, ready.items, [m.outputs for m in ready.measured])
     finally:
         lease.release()
 
@@ -165,13 +164,21 @@ def _bare(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
 def difference(old: JobSpec, new: JobSpec) -> str:
     """Return the fields that differ, one a line: path, value in the store (`old`), value in the job (`new`)."""
     return "\n".join(
-        f"  {path}: {a} in the store, {b} in the job"
-        for path, a, b in differing(old.science(), new.science())
+        f"  {field.path}: {field.old} in the store, {field.new} in the job"
+        for field in differing(old.science(), new.science())
     )
 
 
-def differing(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (path, value in old, value in new) of the innermost fields that differ, by path."""
+class Difference(NamedTuple):
+    """A field that two specs do not have in common."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+    """Return the innermost fields that differ, by path."""
 
     def leaves(value: Any, path: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
@@ -184,7 +191,7 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, 
     a, b = leaves(old), leaves(new)
     absent = "(not given)"
     return [
-        (path, a.get(path, absent), b.get(path, absent))
+        Difference(path, a.get(path, absent), b.get(path, absent))
         for path in sorted(a.keys() | b.keys())
         if a.get(path, absent) != b.get(path, absent)
     ]

@@ -1,8 +1,13 @@
 """Where a run stands: what its listener is given."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from jobs.plan.layout import Shard
+from jobs.store.failed import FailedItem
+from jobs.store.marker import Marker
+from jobs.store.store import Store
 
 
 @dataclass
@@ -33,5 +38,33 @@ class Progress:
     trouble: str | None = None
     """What the run waits for: a failing storage, or workers that do not start."""
 
+    def add(self, shard: Shard, outcomes: Mapping[str, int], sign: int = 1) -> None:
+        """Count a committed shard; with `sign` -1, one that is no longer committed."""
+        self.shards_done += sign
+        self.items_done += sign * shard.n_items
+        self.items_before = min(self.items_before, self.items_done)
+        for name, n in outcomes.items():
+            self.outcomes[name] = self.outcomes.get(name, 0) + sign * n
+
+    def blame(self, items: Iterable[FailedItem]) -> int:
+        """Note items that fail by themselves; return how many are new."""
+        before = len(self.failed_items)
+        self.failed_items |= {item.item: item.error for item in items}
+        return len(self.failed_items) - before
+
 
 Listener = Callable[[Progress], None]
+
+
+def progress_of(
+    store: Store, markers: Sequence[Marker], failed: Mapping[int, Sequence[FailedItem]]
+) -> Progress:
+    """Return where a store stands before a run, from its markers and failing items."""
+    plan = store.job.plan
+    progress = Progress(sum(plan.group_sizes), plan.n_shards)
+    for marker in markers:
+        progress.add(marker.shard, marker.outcomes)
+    for items in failed.values():
+        progress.blame(items)
+    progress.items_before = progress.items_done
+    return progress

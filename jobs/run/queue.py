@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from jobs.plan.layout import Shard
-from jobs.run.worker import Task
+from jobs.run.task import Task
 
 
 class Queue:

@@ -19,6 +19,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,6 +143,18 @@ def whole_arrival(store: ObjectStore, key: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """The earlier attempts at a shard, up to an arrival."""
+
+    seconds: float = 0.0
+    """How long they took."""
+    longest_s: float = 0.0
+    """Their longest advance."""
+    started: float = math.inf
+    """When the first one began (seconds since 1970)."""
+
+
 class Meetings:
     """The meetings of one attempt at a shard.
 
@@ -151,24 +164,24 @@ class Meetings:
     def __init__(self, store: Store, shard: Shard, meeting: Meeting, ids: np.ndarray) -> None:
         self._objects, self._shard, self._meeting = store.objects, shard.number, meeting
         self._identity = {"job": store.job.spec.digest(), "items": _sha256(ids.astype(np.uint32))}
-        self.before = {"seconds": 0.0, "longest_s": 0.0, "started": math.inf}
-        """Of earlier attempts, up to the arrival that `latest` found: the seconds they took, their longest
-        advance, and when the first one began."""
+        self.before = Earlier()
+        """Up to the arrival that `latest` found."""
 
     def arrive(self, run: SearchRun, started: float, longest_s: float) -> None:
         """Write the run's arrival at the end of a lap.
 
         started: when this attempt began. longest_s: its longest advance in seconds.
         """
-        now = {
-            "seconds": self.before["seconds"] + time.time() - started,
-            "longest_s": max(self.before["longest_s"], longest_s),
-            "started": min(self.before["started"], started),
-        }
+        before = self.before
+        now = Earlier(
+            before.seconds + time.time() - started,
+            max(before.longest_s, longest_s),
+            min(before.started, started),
+        )
         saved = run.snapshot()
         arrays = {k: v for k, v in saved.arrays.items() if not k.startswith("state.")}
         arrays |= {f"report.{name}": values for name, values in run.report.items()}
-        arrays |= {f"before.{name}": np.asarray(value) for name, value in now.items()}
+        arrays |= {f"before.{name}": np.asarray(value) for name, value in asdict(now).items()}
         leaves = [v for k, v in saved.arrays.items() if k.startswith("state.")]
         n = run.laps.n
         cells = [leaf.reshape(n, math.prod(leaf.shape[1:])).view(np.uint8) for leaf in leaves]
@@ -198,7 +211,8 @@ class Meetings:
                 leaves = found.states(self._objects, 0, found.n)
             except Damaged:
                 continue
-            self.before = {name: float(found.arrays[f"before.{name}"]) for name in self.before}
+            told = {f.name: float(found.arrays[f"before.{f.name}"]) for f in fields(Earlier)}
+            self.before = Earlier(**told)
             states = {f"state.{k}": leaf for k, leaf in enumerate(leaves)}
             return Snapshot(found.rounds, found.arrays | states)
         return None

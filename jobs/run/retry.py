@@ -17,17 +17,18 @@ for the next run too:
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.bisect import Bisection
-from jobs.run.worker import Fault, Report, Task
+from jobs.run.task import Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import read_sealed, seal
+from jobs.store.failed import FailedItem, failed_items, write_failed
 from jobs.store.store import Store
 
 MAX_FOUND = 32
@@ -97,17 +98,19 @@ class Failures:
         self._slots = {
             keys.number_of(key): int(known["slots"])
             for key in objects.list_keys(store.objects, keys.SLOTS)
-            if (known := _load(store, key))
+            if (known := read_sealed(store.objects, key))
         }
-        self.failed: dict[int, list[dict[str, Any]]] = {
-            number: entries for (_, number), entries in failed_items(store).items()
-        }
-        """Shard -> its failing items: row, item, error, trace ..."""
+        self.failed = failed_items(store)
+        """Shard -> its failing items."""
 
     def task(self, shard: Shard, attempt: int, resume: bool) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
-        rows = tuple(sorted(entry["row"] for entry in self.failed.get(shard.number, [])))
+        rows = self.failing_rows(shard.number)
         return Task(shard, attempt, self._slots.get(shard.group), rows, resume=resume)
+
+    def failing_rows(self, number: int) -> tuple[int, ...]:
+        """Return the rows of a shard that are known to fail, rising."""
+        return tuple(sorted(entry.row for entry in self.failed.get(number, ())))
 
     def slots(self, group: int) -> int | None:
         """Return how many items a device holds at a time in this group; None: as planned."""
@@ -185,14 +188,18 @@ class Failures:
         if now // 2 < floor:
             return ""
         self._slots[group] = now // 2
-        self._write(keys.slots(group), {"slots": now // 2, "planned": planned})
+        note = seal({"slots": now // 2, "planned": planned})
+        with (
+            objects.may_fail()
+        ):  # this run knows it anyway; the next would have to find it out again
+            objects.write(self._store.objects, keys.slots(group), note)
         return f"group {group}: {now // 2} slots in place of {now}"
 
     def _microbatch(self, group: int) -> int:
         """Return the widest microbatch that the group's shards run with: more slots than that change no bit."""
         planned = self._store.job.plan.layouts[group].microbatch
         chosen = [
-            int(_load(self._store, key).get("microbatch", 1))
+            int((read_sealed(self._store.objects, key) or {}).get("microbatch", 1))
             for key in objects.list_keys(self._store.objects, keys.LAYOUT)
             if key.split("/")[-1].startswith(f"{group}-")
         ]
@@ -235,47 +242,12 @@ class Failures:
         return Verdict(self.task(shard, task.attempt + 1, False))
 
     def _remember(self, report: Report, shard: Shard, row: int, attempt: int) -> None:
-        item = int(self._ids[shard.number][row - shard.start])
-        entry = {
-            "row": row, "item": item, "error": report.error, "trace": report.trace,
-            "fault": report.fault, "attempt": attempt, "time": time.time(), **report.info,
-        }  # fmt: skip
+        failed = FailedItem(
+            row=row, item=int(self._ids[shard.number][row - shard.start]),
+            error=str(report.error), trace=report.trace, fault=report.fault,
+            attempt=attempt, time=time.time(), about=report.info,
+        )  # fmt: skip
         entries = self.failed.setdefault(shard.number, [])
-        entries.append(entry)
-        self._write(keys.failed(shard.group, shard.number), {"rows": entries})
-
-    def _write(self, key: str, value: Any) -> None:
-        try:
-            objects.write(self._store.objects, key, seal(value))
-        except Exception as error:
-            # This run knows it anyway; the next one would have to find it out again.
-            if not objects.is_storage_error(error):
-                raise
-
-
-def failed_items(store: Store) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Return (group, shard) -> its items that fail by themselves: row, item, error, trace, host, time ..."""
-    found = {}
-    listed = list(objects.list_keys(store.objects, keys.FAILED))
-    for key, data in objects.read_all(store.objects, listed):
-        group = int(key.split("/")[-2])
-        found[group, keys.number_of(key)] = (unseal(data) or {}).get("rows", [])
-    return found
-
-
-def forget_failed(store: Store) -> int:
-    """Have the shards of all items that failed by themselves computed again; return how many items there were.
-
-    The caller must hold the store's lease.
-    """
-    found = failed_items(store)
-    for group, number in found:
-        # The marker first: without the note, it would lack rows for no visible reason.
-        store.uncommit(group, number)
-        objects.delete(store.objects, keys.failed(group, number))
-    return sum(map(len, found.values()))
-
-
-def _load(store: Store, key: str) -> Any:
-    """Read a note; empty if it is damaged, since what it held can be found out again."""
-    return unseal(objects.read(store.objects, key)) or {}
+        entries.append(failed)
+        with objects.may_fail():  # as in `_narrow`
+            write_failed(self._store, shard, entries)

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
+from jobs.run.ledger import open_ledger
 from jobs.run.partition import Part, open_parts, refuse_mixture
-from jobs.run.progress import Listener, Progress
-from jobs.run.retry import forget_failed
+from jobs.run.progress import Listener, Progress, progress_of
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
 from jobs.storage.lease import Held, Lease
-from jobs.store.events import Events
+from jobs.store.events import Event, Events
+from jobs.store.failed import failed_items, forget_failed
 from jobs.store.store import Store
 
 
@@ -34,14 +35,14 @@ def run_shards(
     stop = stop or Stop()
     refuse_changed(store)
     if len(store.done()) == store.job.plan.n_shards:
-        return Driver(store, executor, listener, stop).progress
+        return _without_a_run(store)
     refuse_mixture(store, part)
     place = store.objects if part is None else part.place(store)
     with Lease.take(place, store.address).held(stop.ask):
-        driver = Driver(store, executor, listener, stop, part)
-        if driver.queue:
-            driver.run()
-    return driver.progress
+        ledger = open_ledger(store, part)
+        if ledger.queue:
+            Driver(ledger, executor, listener, stop).run()
+    return ledger.progress
 
 
 def run_parts(
@@ -60,8 +61,12 @@ def run_parts(
         failed_items |= progress.failed_items
         if stopped := progress.stopped:
             break
-    whole = Driver(store, executor, listener, stop).progress
+    whole = _without_a_run(store)
     return replace(whole, failed=failed, failed_items=failed_items, stopped=stopped)
+
+
+def _without_a_run(store: Store) -> Progress:
+    return progress_of(store, store.markers(), failed_items(store))
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
@@ -78,7 +83,9 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
         if not changes:
             refuse_changed(store)  # before anything is removed
         elif edited := accept_changes(store):
-            events.note("decision", text=f"changed source accepted: {', '.join(edited)}")
+            events.note(
+                Event(kind="decision", text=f"changed source accepted: {', '.join(edited)}")
+            )
         if failed and (n := forget_failed(store)):
-            events.note("decision", text=f"{n} items that failed are computed again")
+            events.note(Event(kind="decision", text=f"{n} items that failed are computed again"))
         events.close()

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,76 +19,22 @@ from ctd.kernel import Params, static_of, traced_type
 from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
-from jobs.plan.layout import Shard
 from jobs.reduce.group import reduce_group
-from jobs.run.rendezvous import Meeting, Meetings, Waits
+from jobs.run.rendezvous import Earlier, Meetings, Waits
 from jobs.run.sources import source_here
-from jobs.search.laps import HalvingRun, PopulationRun, SearchRun
+from jobs.run.task import Fault, Report, Standing, Task
+from jobs.search.laps import SearchRun
+from jobs.search.rules import HalvingRule, PopulationRule, Rule
 from jobs.spec.job import find_kernel
 from jobs.spec.search import Halving
 from jobs.storage import objects
+from jobs.storage.checksums import agree, read_sealed
 from jobs.store.arrays import DONE, DROPPED, FAILED, attributes
 from jobs.store.checkpoint import Checkpoints, clear
 from jobs.store.marker import Marker
 from jobs.store.provenance import host, said
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
-
-Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped", "waits"]
-"""Why a shard was not committed.
-
-    error      an exception in the computation of its items
-    outside    an exception in loading, reading or writing
-    input      bad input, which another attempt would not change
-    memory     memory ran out
-    storage    the storage failed
-    death      its worker died
-    stopped    a stop was asked for
-    waits      nothing is wrong: it waits for the other shards of its population
-"""
-
-
-class Task(NamedTuple):
-    """One attempt at a shard."""
-
-    shard: Shard
-    attempt: int = 1
-    slots: int | None = None
-    """Items that a device holds, if fewer than planned because memory ran out; None: as planned."""
-    without: tuple[int, ...] = ()
-    """Rows of the group that are not computed and are marked as failed."""
-    probe: bool = False
-    """Compute without writing: `shard` is part of a planned one, to find the items that fail."""
-    resume: bool = False
-    """There may be a checkpoint or an arrival to go on from."""
-    reduces: bool = False
-    """Reduce the committed shards of group `shard.group`, and compute nothing."""
-    meeting: Meeting | None = None
-    """Where the shard meets the others of its population; None: it has no others."""
-
-
-class Report(NamedTuple):
-    """What the driver learns of one attempt at a shard; it holds no results."""
-
-    shard: int
-    attempt: int
-    error: str | None = None
-    """None: committed, or a probe or reduction done. Otherwise the last line of what went wrong."""
-    trace: str = ""
-    fault: Fault = "error"
-    """Kind of error; meaningless if there is none."""
-    info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
-
-
-class Standing(NamedTuple):
-    """How far a running shard has come."""
-
-    finished: int = 0
-    """Items that make no further advances."""
-    advances: int = 0
-    """Advances of the devices, those before a checkpoint that it went on from included."""
-    stage: str = ""
-    """Where its search stands; empty without one."""
 
 
 class Stopped(Exception):
@@ -165,14 +111,14 @@ class Worker:
             values, info = {}, {"layout": layout, "rounds": 0}
         if task.probe:
             return info
-        before = info.pop("before", {"seconds": 0.0, "started": started})
+        before = info.pop("before", Earlier())
         values["status"] = self._status(values, len(rows))
         info |= {
             "attempt": task.attempt,
             "without": task.without,
             "narrowed_to": task.slots,
-            "started": min(started, before["started"]),
-            "seconds": before["seconds"] + time.time() - started,
+            "started": min(started, before.started),
+            "seconds": before.seconds + time.time() - started,
             "outcomes": self._counts(values),
             "source": self.source,
             "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
@@ -227,10 +173,13 @@ class Worker:
         assert search is not None
         size = search.together(plan.group_sizes[task.shard.group])
         meets = task.meeting is not None
+        rule: Rule
         if isinstance(search, Halving):
-            return HalvingRun(laps, search, rows // size, size, meets)
-        starts = {name: columns[name].astype(float) for name in search.params}
-        return PopulationRun(laps, search, rows // size, self.job.spec.seed, ids, starts, meets)
+            rule = HalvingRule(search, laps.n)
+        else:
+            starts = {name: columns[name].astype(float) for name in search.params}
+            rule = PopulationRule(search, self.job.spec.seed, ids, starts)
+        return SearchRun(laps, search, rule, rows, size, meets)
 
     def _advance(
         self,
@@ -272,7 +221,7 @@ class Worker:
                 saved.keep(run)
                 kept += 1
         if task.meeting and meetings:
-            longest = max(longest, meetings.before["longest_s"])
+            longest = max(longest, meetings.before.longest_s)
             info |= {"meeting": task.meeting.folder, "before": meetings.before}
         return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
 
@@ -286,14 +235,16 @@ class Worker:
         m = planned.microbatch
         if m == 0:
             key = keys.layout(group, jax.local_devices()[0].device_kind)
-            chosen = self.store.recall(key)
+            chosen: Any = read_sealed(self.store.objects, key)
             if chosen is None:
                 best, seconds = fastest_microbatch(
                     self.science, static, shared, self.job.spec.seed, ids, traced,
                     slots, devices,
                 )  # fmt: skip
                 measured = {str(k): v for k, v in seconds.items()}
-                chosen = self.store.agree(key, {"microbatch": best, "seconds_per_item": measured})
+                chosen = agree(
+                    self.store.objects, key, {"microbatch": best, "seconds_per_item": measured}
+                )
             m = int(chosen["microbatch"])
         m = min(m, most)  # smaller only if memory does not hold even one microbatch
         return Layout(-(-max(slots, m) // m) * m, m, devices)

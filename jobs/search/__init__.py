@@ -4,6 +4,7 @@ This folder has the decisions; they are functions of the job and of what shards 
 
     jobs.search.halving         successive halving: which items leave at a rung
     jobs.search.population      population-based training: which member copies which, where its parameters move
+    jobs.search.rules           what each kind of search decides between two laps, and what it keeps of it
     jobs.search.laps            one shard's search: laps of advances, decisions in between
 
 What belongs to a search elsewhere:

@@ -34,6 +34,20 @@ def unseal(data: bytes | None) -> dict[str, Any] | None:
     return dict(json.loads(body))
 
 
+def read_sealed(store: ObjectStore, key: str) -> dict[str, Any] | None:
+    """Return the sealed mapping at `key`; None if it is missing or damaged."""
+    return unseal(objects.read(store, key))
+
+
+def agree(store: ObjectStore, key: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the sealed mapping at `key`; the first caller sets it, and all others get the same."""
+    objects.create(store, key, seal(content))
+    agreed = read_sealed(store, key)
+    if agreed is None:  # the object exists, but is damaged
+        objects.write(store, key, seal(content))
+    return agreed or content
+
+
 def write_sums(store: ObjectStore, name: str, sealed: Iterable[str], **about: Any) -> None:
     """Write the checksums of objects, as they are now, to run/sums/NAME.json.
 
@@ -47,7 +61,7 @@ def write_sums(store: ObjectStore, name: str, sealed: Iterable[str], **about: An
 
 def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
     """Return key -> checksum as `write_sums` wrote them; None if the file is missing or damaged."""
-    content = unseal(objects.read(store, keys.sums(name)))
+    content = read_sealed(store, keys.sums(name))
     return None if content is None else dict(content["sha256"])
 
 

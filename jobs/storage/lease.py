@@ -9,17 +9,13 @@ holder that was taken for dead and comes back finds the higher one and stops; un
 two drivers run, which harms nothing: a shard is written by whole objects, and the same bytes each time.
 """
 
-import getpass
 import json
-import os
 import secrets
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from obstore.store import ObjectStore
@@ -27,6 +23,7 @@ from obstore.store import ObjectStore
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import objects
+from jobs.storage.process import Process, this_process
 
 TTL_S = 30.0
 """A holder on another machine that is silent this long may be dead: whoever asks watches for a renewal."""
@@ -45,11 +42,40 @@ class Held(JobError):
     """Another driver holds the lease."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeaseRecord(Process):
+    """One generation of the lease, as its holder last wrote it."""
+
+    id: str = ""
+    """Makes the record unique, so that `objects.create` can recognise its own write."""
+    generation: int
+    since: float = 0.0
+    """When it was taken (seconds since 1970)."""
+    renewed: float = 0.0
+    """The last sign of life (seconds since 1970)."""
+    released: bool = False
+    """Whether the holder has given it up; not written before."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of run/lease/NNNNNNNN.json."""
+        content = asdict(self)
+        if not self.released:
+            del content["released"]
+        return content
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], generation: int) -> "LeaseRecord":
+        """Return the record that `to_json` described; fields added by a later ctd are ignored."""
+        known = {f.name: content[f.name] for f in fields(LeaseRecord) if f.name in content}
+        return LeaseRecord(**known | {"generation": generation})
+
+
 class Lease:
     """A lease that this process holds; get one with `take`."""
 
-    def __init__(self, store: ObjectStore, generation: int, record: dict[str, Any]) -> None:
-        self._objects, self.generation, self._record = store, generation, record
+    def __init__(self, store: ObjectStore, record: LeaseRecord) -> None:
+        self._objects, self._record = store, record
+        self.generation = record.generation
 
     @staticmethod
     def take(store: ObjectStore, address: str) -> "Lease":
@@ -66,11 +92,12 @@ class Lease:
                     f"{address}: is being run by {describe(held)}; wait for it, or stop it with "
                     f"`ctd cancel {address}`"
                 )
-            generation = held["generation"] + 1 if held else 0
-            # The id makes the record unique, so that `create` can recognise its own write.
-            record = {**identity(), "id": secrets.token_hex(8), "generation": generation,
-                      "since": time.time()}  # fmt: skip
-            lease = Lease(store, generation, record)
+            generation = held.generation + 1 if held else 0
+            record = LeaseRecord(
+                **asdict(this_process()),
+                id=secrets.token_hex(8), generation=generation, since=time.time(),
+            )  # fmt: skip
+            lease = Lease(store, record)
             try:
                 if not objects.create(store, keys.lease(generation), lease._stamped()):
                     continue  # another driver was quicker
@@ -104,19 +131,16 @@ class Lease:
 
     def release(self) -> None:
         """Release the lease, so that the next driver need not wait; its generation is never used again."""
-        try:
+        with objects.may_fail():  # then the lease runs out by itself
             if objects.read(self._objects, keys.lease(self.generation)) is not None:
-                self._record["released"] = True
+                self._record = replace(self._record, released=True)
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
                 objects.delete(self._objects, keys.cancel(self.generation))
-        except Exception as error:
-            if not objects.is_storage_error(error):
-                raise  # if the storage fails, the lease runs out by itself
 
     def _keep(self, ask: Callable[[str, float], None], ended: threading.Event) -> None:
         renewed = time.monotonic()
         while not ended.wait(POLL_S):
-            try:
+            with objects.may_fail():
                 request = objects.read(self._objects, keys.cancel(self.generation))
                 if request is not None:
                     by = json.loads(request)
@@ -124,18 +148,15 @@ class Lease:
                 if time.monotonic() - renewed < RENEW_S:
                     continue
                 newest = holder(self._objects)
-                if newest is not None and newest["generation"] > self.generation:
+                if newest is not None and newest.generation > self.generation:
                     ask(f"the lease was taken over by {describe(newest)}", 0.0)
                     return
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
                 renewed = time.monotonic()
-            except Exception as error:
-                if not objects.is_storage_error(error):
-                    raise
 
     def _stamped(self) -> bytes:
-        self._record["renewed"] = time.time()
-        return json.dumps(self._record).encode()
+        self._record = replace(self._record, renewed=time.time())
+        return json.dumps(self._record.to_json()).encode()
 
     def _prune(self) -> None:
         """Delete the leases and requests of earlier generations."""
@@ -145,25 +166,19 @@ class Lease:
                     objects.delete(self._objects, key)
 
 
-def holder(store: ObjectStore) -> dict[str, Any] | None:
+def holder(store: ObjectStore) -> LeaseRecord | None:
     """Return the record of the newest lease, which may be released or expired; None if there is none yet."""
     for generation in sorted(_generations(store), reverse=True):
         data = objects.read(store, keys.lease(generation))
         if data is not None:
             try:
-                return dict(json.loads(data), generation=generation)
+                return LeaseRecord.from_json(json.loads(data), generation)
             except ValueError:  # damaged; a living holder rewrites it within RENEW_S
-                return {
-                    "generation": generation,
-                    "renewed": 0.0,
-                    "host": "?",
-                    "pid": 0,
-                    "since": 0.0,
-                }
+                return LeaseRecord(generation=generation)
     return None
 
 
-def running(store: ObjectStore) -> dict[str, Any] | None:
+def running(store: ObjectStore) -> LeaseRecord | None:
     """Return the lease record of the driver that runs the store, or None.
 
     It may wait about 2 * RENEW_S for a renewal by a holder on another machine.
@@ -172,16 +187,16 @@ def running(store: ObjectStore) -> dict[str, Any] | None:
     return held if held is not None and _is_alive(store, held) else None
 
 
-def last_seen(store: ObjectStore) -> dict[str, Any] | None:
+def last_seen(store: ObjectStore) -> LeaseRecord | None:
     """Return the record of the newest lease unless it is released or its holder is known to be dead.
 
     It does not wait for a renewal.
     """
     held = holder(store)
-    return None if held is None or held.get("released") or _is_gone(held) else held
+    return None if held is None or held.released or held.has_ended else held
 
 
-def cancel(store: ObjectStore, timeout_s: float = 30.0) -> dict[str, Any] | None:
+def cancel(store: ObjectStore, timeout_s: float = 30.0) -> LeaseRecord | None:
     """Ask the store's driver to stop, wait until it has, and return its lease record; None if none runs.
 
     Raises:
@@ -190,10 +205,11 @@ def cancel(store: ObjectStore, timeout_s: float = 30.0) -> dict[str, Any] | None
     held = running(store)
     if held is None:
         return None
-    objects.write(store, keys.cancel(held["generation"]), json.dumps(identity()).encode())
+    request = json.dumps(asdict(this_process())).encode()
+    objects.write(store, keys.cancel(held.generation), request)
     deadline = time.monotonic() + timeout_s
-    while (now := holder(store)) and now["generation"] == held["generation"]:
-        if now.get("released") or _is_gone(now):
+    while (now := holder(store)) and now.generation == held.generation:
+        if now.released or now.has_ended:
             return held
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -201,40 +217,21 @@ def cancel(store: ObjectStore, timeout_s: float = 30.0) -> dict[str, Any] | None
     return held
 
 
-def describe(record: dict[str, Any]) -> str:
+def describe(record: LeaseRecord) -> str:
     """Return who holds a lease, and for how long, as text."""
     now = time.time()
     return (
-        f"process {record['pid']} of {record.get('user', '?')} on {record['host']} (since "
-        f"{now - record['since']:.0f} s, last sign of life {now - record['renewed']:.0f} s ago)"
+        f"process {record.pid} of {record.user} on {record.host} (since "
+        f"{now - record.since:.0f} s, last sign of life {now - record.renewed:.0f} s ago)"
     )
 
 
-def identity() -> dict[str, Any]:
-    """Return what identifies this process among all machines, with its user and command."""
-    return {
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "pid": os.getpid(),
-        "born": _born(os.getpid()),
-        "user": _user(),
-        "command": sys.argv,
-    }
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in containers
-        return str(os.getuid())
-
-
-def _is_alive(store: ObjectStore, record: dict[str, Any]) -> bool:
-    if record.get("released") or _is_gone(record):
+def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:
+    if record.released or record.has_ended:
         return False
-    if record.get("machine") == _machine():
+    if record.is_here:
         return True
-    if abs(time.time() - record["renewed"]) < TTL_S:
+    if abs(time.time() - record.renewed) < TTL_S:
         return True
     # The machines' clocks may differ: the holder is dead if it does not renew while we watch.
     deadline = time.monotonic() + 2 * RENEW_S + POLL_S
@@ -243,29 +240,6 @@ def _is_alive(store: ObjectStore, record: dict[str, Any]) -> bool:
         if holder(store) != record:
             return True
     return False
-
-
-def _is_gone(record: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that has ended."""
-    return record.get("machine") == _machine() and _born(record["pid"]) != record["born"]
-
-
-def _machine() -> str:
-    """Return the scope of process ids, equal for one boot of one kernel and one pid namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _born(pid: int) -> str:
-    """Return the start time of a process, which tells it from a later one with its id; "" if it has ended."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if state == "Z" else rest[18]
-    except OSError:
-        return ""
 
 
 def _generations(store: ObjectStore) -> list[int]:

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Buffer, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -234,6 +235,16 @@ def is_storage_error(error: BaseException | None) -> bool:
     return isinstance(error, BaseError) and not isinstance(
         error, NotFoundError | AlreadyExistsError
     )
+
+
+@contextmanager
+def may_fail() -> Iterator[None]:
+    """End the block without an error if the storage fails in it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
 
 
 WORDS = {

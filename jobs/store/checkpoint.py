@@ -72,15 +72,12 @@ class Checkpoints:
         A storage failure is ignored: the shard goes on without this checkpoint.
         """
         began = time.monotonic()
-        try:
+        # A full disk must not end a shard that does not need the room yet; if the results do not
+        # fit either, writing them will raise.
+        with objects.may_fail():
             data = encode(run.snapshot(), self._identity)
             objects.write(self._objects, f"{self._folder}/{self._next}", data)
             self._next = 1 - self._next
-        except Exception as error:
-            # A full disk must not end a shard that does not need the room yet; if the results do not
-            # fit either, writing them will raise.
-            if not objects.is_storage_error(error):
-                raise
         ended = time.monotonic()
         self._due = ended + max(self._every_s, (ended - began) / COST)
 

@@ -1,10 +1,9 @@
 """Creating an empty store: all metadata and columns, and the arrays that the shards will fill."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import zarr
 from obstore.store import MemoryStore
 
@@ -14,7 +13,7 @@ from jobs.plan.items import Items
 from jobs.plan.search_results import shapes as search_shapes
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
-from jobs.store.hierarchy import create_group
+from jobs.store.hierarchy import Outputs, create_group
 from jobs.store.manifest import FORMAT, Job, write_job
 from jobs.store.metadata import consolidate
 from jobs.store.store import BEFORE, Store
@@ -24,14 +23,12 @@ def create_store(
     address: str,
     job: Job,
     items: Items,
-    shapes: list[dict[str, Any]],
-    coords: list[dict[str, np.ndarray]],
+    outputs: Sequence[Outputs],
 ) -> Store:
     """Create an empty store at `address`, which must hold none, and return it.
 
     Args:
-        shapes: for each group, result -> shape and dtype of one item.
-        coords: for each group, axis -> coordinate values.
+        outputs: what the items of each group give.
 
     Raises:
         JobError: the store cannot be written. What was written to a local folder is removed again.
@@ -41,7 +38,7 @@ def create_store(
     store = Store(address, objects.open_objects(address, create=True), job)
     try:
         _clear(store)
-        _lay_out(store, items, shapes, coords)
+        _lay_out(store, items, outputs)
         write_sums(store.objects, "created", keys_outside_run(store))
         write_job(store.objects, store.job)
         objects.delete(store.objects, keys.CREATING)
@@ -54,16 +51,13 @@ def create_store(
     return store
 
 
-def _lay_out(
-    store: Store, items: Items, shapes: list[dict[str, Any]], coords: list[dict[str, np.ndarray]]
-) -> None:
+def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:
     """Write all metadata and columns of the Zarr hierarchy."""
     spec = store.job.spec
     root = zarr.create_group(zarr.storage.ObjectStore(store.objects))
-    for group in items.groups:
-        layout = store.job.plan.layouts[group.number]
-        found = shapes[group.number] | search_shapes(spec.search, len(group.items))
-        create_group(root, spec, store.kernel, items, group, layout, found, coords[group.number])
+    for group, own in zip(items.groups, outputs, strict=True):
+        shapes = {**own.shapes, **search_shapes(spec.search, len(group.items))}
+        create_group(root, store.job, store.kernel, items, group, Outputs(shapes, own.coords))
     root.attrs.put(
         {
             "ctd_format": FORMAT,
@@ -77,15 +71,10 @@ def _lay_out(
     consolidate(store.objects)
 
 
-def laid_out(
-    job: Job,
-    items: Items,
-    shapes: list[dict[str, Any]],
-    coords: list[dict[str, np.ndarray]],
-) -> Store:
+def laid_out(job: Job, items: Items, outputs: Sequence[Outputs]) -> Store:
     """Return an empty store of this job in memory, with the Zarr objects that `create_store` wrote, byte for byte."""
     store = Store("memory", MemoryStore(), job)
-    _lay_out(store, items, shapes, coords)
+    _lay_out(store, items, outputs)
     return store
 
 

@@ -1,9 +1,17 @@
-"""The event log of a store: one JSON line for each event of its runs."""
+"""The event log of a store: one JSON line for each event of its runs.
+
+run         a driver begins       done        a shard is committed
+end         a driver ends         error       an attempt at a shard failed
+decision    what was decided      stopped     an attempt was left at a checkpoint
+"""
 
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from jobs import keys
@@ -17,6 +25,74 @@ BYTES = 100_000
 FLUSH_S = 30.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event. Fields that do not apply to its kind have their defaults, and are not written."""
+
+    time: float = field(default_factory=time.time)
+    """When it was noted (seconds since 1970)."""
+    kind: str
+    """Written as `event`."""
+
+    executor: str | None = None
+    pending: int | None = None
+    """Shards to compute."""
+    workers: int | None = None
+    done: int | None = None
+    """Shards committed."""
+    failed: int | None = None
+    """Shards given up."""
+    stopped: str | None = ""
+    """Why the run was stopped before its end; None: it was not."""
+    lost: Sequence[int] | None = None
+    """Shards that were still running."""
+
+    shard: int | None = None
+    group: int | None = None
+    attempt: int | None = None
+    error: str | None = None
+    trace: str | None = None
+    fault: str | None = None
+    probe: bool | None = None
+    rows: Sequence[int] | None = None
+    """First row of the attempt, and the row after its last."""
+    text: str | None = None
+    """The decision."""
+
+    host: str | None = None
+    pid: int | None = None
+    seconds: float | None = None
+    n_failed: int | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields, as an executor or another ctd has them; written beside the others."""
+
+    @property
+    def process(self) -> tuple[str | None, int | None]:
+        """The host and process id of the driver or worker."""
+        return self.host, self.pid
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the event's line."""
+        said = {name: getattr(self, name) for name in _defaults()}
+        said = {name: value for name, value in said.items() if value != _defaults()[name]}
+        return {"time": self.time, "event": self.kind, **said, **self.about}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> "Event":
+        """Return the event that `to_json` described."""
+        rest = dict(content)
+        time, kind = rest.pop("time"), rest.pop("event")
+        known = {name: rest.pop(name) for name in content if name in _defaults()}
+        return Event(time=time, kind=kind, about=rest, **known)
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return field -> default, of those fields that not every event has."""
+    every = ("time", "kind", "about")
+    return {f.name: f.default for f in fields(Event) if f.name not in every}
+
+
 class Events:
     """Writes this process's events, one JSON line each, to objects of about `BYTES` below run/events/."""
 
@@ -27,10 +103,10 @@ class Events:
         self._segment = self._bytes = 0
         self._flushed = time.monotonic()
 
-    def note(self, event: str, **fields: Any) -> None:
+    def note(self, event: Event) -> None:
         """Add one event. It stays in memory until `flush`, until the object is full, or for FLUSH_S seconds:
         the first `note` after that time writes it."""
-        self._lines.append(json.dumps({"time": time.time(), "event": event, **fields}))
+        self._lines.append(json.dumps(event.to_json()))
         self._bytes += len(self._lines[-1])
         if self._bytes >= BYTES or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
@@ -41,47 +117,37 @@ class Events:
             return
         self._flushed = time.monotonic()
         key = f"{self._prefix}-{self._segment:05d}.jsonl"
-        try:
+        with objects.may_fail():
             objects.write(self._store.objects, key, ("\n".join(self._lines) + "\n").encode())
-        except Exception as error:
-            if not objects.is_storage_error(error):
-                raise
-            return
-        if self._bytes >= BYTES:
-            self._segment, self._lines, self._bytes = self._segment + 1, [], 0
+            if self._bytes >= BYTES:
+                self._segment, self._lines, self._bytes = self._segment + 1, [], 0
 
     def close(self) -> None:
         """Write the remaining lines, and the checksums of all objects that this instance wrote."""
         self.flush()
         found = list(objects.list_keys(self._store.objects, keys.EVENTS))
         own = [key for key in found if key.startswith(self._prefix)]
-        try:
+        with objects.may_fail():
             write_sums(self._store.objects, self._prefix.removeprefix("run/"), own)
-        except Exception as error:
-            if not objects.is_storage_error(error):
-                raise
 
 
-def read_events(store: Store) -> list[dict[str, Any]]:
+def read_events(store: Store) -> list[Event]:
     """Return the events of all runs, in order of the runs; unreadable lines are left out."""
     found = []
     listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
     for _, data in objects.read_all(store.objects, listed):
         for line in (data or b"").decode(errors="replace").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
+            with suppress(ValueError, KeyError, TypeError):
+                found.append(Event.from_json(json.loads(line)))
     return found
 
 
-def unended(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def unended(events: Iterable[Event]) -> list[Event]:
     """Return the `run` events without an `end` event: their drivers were killed or are still at work."""
-    at_work: dict[tuple[Any, Any], dict[str, Any]] = {}
+    at_work: dict[tuple[str | None, int | None], Event] = {}
     for event in events:
-        who = event.get("host"), event.get("pid")
-        if event["event"] == "run" and None not in who:
-            at_work[who] = dict(event)
-        elif event["event"] == "end":
-            at_work.pop(who, None)
+        if event.kind == "run" and None not in event.process:
+            at_work[event.process] = event
+        elif event.kind == "end":
+            at_work.pop(event.process, None)
     return list(at_work.values())

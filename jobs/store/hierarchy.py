@@ -1,6 +1,7 @@
 """Creating results/G in an empty store: the arrays that the shards will fill, and the sweep's columns."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,35 +9,37 @@ import zarr
 
 from ctd.kernel import Kernel, Var
 from jobs.plan.items import Group, Items
-from jobs.plan.layout import GroupLayout, chunk_shape
+from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place
 from jobs.spec.job import JobSpec
 from jobs.store.arrays import compressor, describe, fill_value, flags, plain, put_array
+from jobs.store.manifest import Job
+
+STATUS = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the items of one group give."""
+
+    shapes: Mapping[str, Any]
+    """Result -> shape and dtype of one item."""
+    coords: Mapping[str, np.ndarray]
+    """Axis -> its coordinates."""
 
 
 def create_group(
-    root: zarr.Group,
-    spec: JobSpec,
-    kernel: Kernel,
-    items: Items,
-    group: Group,
-    layout: GroupLayout,
-    shapes: Mapping[str, Any],
-    coords: Mapping[str, np.ndarray],
+    root: zarr.Group, job: Job, kernel: Kernel, items: Items, group: Group, outputs: Outputs
 ) -> None:
-    """Create results/G with empty result arrays, and write its columns and coordinates.
-
-    Args:
-        shapes: result -> shape and dtype of one item.
-        coords: axis -> coordinate values.
-    """
-    columns = [name for name in items.columns if name not in group.labels]
+    """Create results/G with empty result arrays, and write its columns and coordinates."""
+    spec, layout, shapes = job.spec, job.plan.layouts[group.number], outputs.shapes
     packed = place(shapes)
     about = lambda name, var: describe(var) | flags(kernel, name) | _rounded(spec, name)
     entry = lambda name: {
         "axes": list(kernel.dims[name].axes),
         **about(name, kernel.dims[name]),
     }
+    columns = [name for name in items.columns if name not in group.labels]
     out = root.create_group(f"results/{group.number}")
     out.attrs.put(
         {
@@ -49,6 +52,23 @@ def create_group(
             "coordinates": " ".join(columns),
         }
     )
+    _put_columns(out, kernel, items, group, columns)
+    for axis, values in outputs.coords.items():
+        put_array(out, axis, np.asarray(values), Var((axis,), "1", axis))
+    arrays = {n: (kernel.dims[n], shape) for n, shape in shapes.items() if n not in packed}
+    for pack, names in by_pack(packed).items():
+        like = np.empty(sum(packed[n].size for n in names), shapes[names[0]].dtype)
+        arrays[pack] = Var((f"{pack}.entry",), "1", "results side by side, see `packed`"), like
+    arrays["status"] = STATUS, np.zeros((), np.int8)
+    for name, (var, one) in arrays.items():
+        array = _create_results(out, name, var, one, (len(group.items), layout.shard_items))
+        array.attrs.put(about(name, var))
+
+
+def _put_columns(
+    out: zarr.Group, kernel: Kernel, items: Items, group: Group, columns: list[str]
+) -> None:
+    """Write the ids of the group's items and the sweep's columns."""
     put_array(out, "item", group.items.astype(np.uint32), Var(("item",), "1", "item id"))
     for name in columns:
         values = items.values(name, group.items)
@@ -56,30 +76,30 @@ def create_group(
         described = kernel.Params.model_fields.get(name)
         text = (described.description if described else None) or name
         put_array(out, name, values, Var(axes, "1", text))
-    for axis, values in coords.items():
-        put_array(out, axis, np.asarray(values), Var((axis,), "1", axis))
-    specs = {n: (kernel.dims[n], shape) for n, shape in shapes.items() if n not in packed}
-    for pack, names in by_pack(packed).items():
-        like = np.empty(sum(packed[n].size for n in names), shapes[names[0]].dtype)
-        specs[pack] = Var((f"{pack}.entry",), "1", "results side by side, see `packed`"), like
-    about_status = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
-    specs["status"] = about_status, np.zeros((), np.int8)
-    for name, (var, shape) in specs.items():
-        # One object per shard. A large one has inner chunks, so that one item can be read alone.
-        whole = (layout.shard_items, *(max(1, k) for k in shape.shape))
-        chunk = chunk_shape(whole, shape.dtype.itemsize)
-        array = out.create_array(
-            name,
-            shape=(len(group.items), *shape.shape),
-            chunks=chunk,
-            shards=None if chunk == whole else whole,
-            dtype=shape.dtype,
-            fill_value=fill_value(name, shape.dtype),
-            compressors=compressor(),
-            dimension_names=("item", *var.axes),
-            config={"write_empty_chunks": True},
-        )
-        array.attrs.put(about(name, var))
+
+
+def _create_results(
+    out: zarr.Group, name: str, var: Var, one: Any, rows: tuple[int, int]
+) -> zarr.Array[Any]:
+    """Create an empty array for a result, one object per shard.
+
+    one: shape and dtype of one item. rows: of the group, and of a shard.
+    """
+    n_items, shard_items = rows
+    # A large object has inner chunks, so that one item can be read alone.
+    whole = (shard_items, *(max(1, k) for k in one.shape))
+    chunk = chunk_shape(whole, one.dtype.itemsize)
+    return out.create_array(
+        name,
+        shape=(n_items, *one.shape),
+        chunks=chunk,
+        shards=None if chunk == whole else whole,
+        dtype=one.dtype,
+        fill_value=fill_value(name, one.dtype),
+        compressors=compressor(),
+        dimension_names=("item", *var.axes),
+        config={"write_empty_chunks": True},
+    )
 
 
 def _rounded(spec: JobSpec, name: str) -> dict[str, int]:

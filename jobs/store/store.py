@@ -1,28 +1,8 @@
 """The store of one job: Zarr v3 that any reader opens, and below run/ what a driver needs to resume.
 
-    zarr.json               attributes: kernel, spec, provenance
-    results/0/...           group 0: an array per result or pack, leading axis `item`; coordinates = sweep columns
-    gathered/0/...          the kernel's reduction of group 0
-    items/...               one row per item, all groups: sweep columns, status, scalar results
-    shards/...              one row per committed shard
-    reduced/TABLE/...       the job's further reductions                          (jobs.reduce.tables)
-    run/job.json            spec, plan, base folder: written last at creation, so it means "complete"
-    run/job.copy.json       a second copy: everything else can be made again from it
-    run/sums/...            checksums of what creation and gather wrote
-    run/layout/...          the microbatch, chosen once by the first worker on each kind of device
-    run/done/G/SSSSSS.json  commit marker of shard S of group G: written last, atomically
-    run/checkpoints/...     checkpoints of shards that are under way              (jobs.store.checkpoint)
-    run/meetings/...        what shards of one search leave for one another       (jobs.run.rendezvous)
-    run/slots/, run/failed/ groups that need more memory, items that fail         (jobs.run.retry)
-    run/lease/, run/cancel/ who runs the job, requests to stop                    (jobs.storage.lease)
-    run/parts/...           the same where several drivers share the store        (jobs.run.partition)
-    run/submit/ID/...       records of submissions to a cluster                   (cluster.submit)
-    run/gathering/...       who gathers                                           (jobs.gather.gather)
-    run/events/...          the event log                                         (jobs.store.events)
-
-docs/store-format.md describes all of it. A shard's rows fill whole storage objects of their own, one per
-array, so writing them twice, or from two workers at once, is harmless. Only the marker says that a shard is
-done: a result may equal the fill value.
+docs/store-format.md says what lies where; jobs.keys has the keys. A shard's rows fill whole storage objects of
+their own, one per array, so writing them twice, or from two workers at once, is harmless. Only the marker says
+that a shard is done: a result may equal the fill value.
 """
 
 from collections.abc import Mapping
@@ -35,11 +15,12 @@ from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
+from jobs.plan.layout import Shard
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
 from jobs.spec.job import find_kernel
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import unseal
 from jobs.store.arrays import attributes
 from jobs.store.manifest import Job, read_job
 from jobs.store.marker import Marker
@@ -53,6 +34,9 @@ class Store:
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = objects.plain(address), store, job
+        self._groups: dict[int, zarr.Group] = {}
+        self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
+        self._places: dict[int, dict[str, Place]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the address alone: xarray variables that read from the store are sent to other processes."""
@@ -95,19 +79,11 @@ class Store:
         store = objects.open_objects(address)
         return Store(address, store, read_job(store, address))
 
-    @cached_property
-    def _groups(self) -> dict[int, zarr.Group]:
-        return {}
-
     def results(self, group: int) -> zarr.Group:
         """Return the Zarr group results/G."""
         if group not in self._groups:
             self._groups[group] = self.root[f"results/{group}"]  # type: ignore[assignment]
         return self._groups[group]
-
-    @cached_property
-    def _arrays(self) -> dict[tuple[int, str], zarr.Array[Any]]:
-        return {}
 
     def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
         """Return one result or column of a group, leading axis `item`; a packed result as a `Part`."""
@@ -120,10 +96,6 @@ class Store:
         if (group, name) not in self._arrays:
             self._arrays[group, name] = self.results(group)[name]  # type: ignore[assignment]
         return self._arrays[group, name]
-
-    @cached_property
-    def _places(self) -> dict[int, dict[str, Place]]:
-        return {}
 
     def places(self, group: int) -> Mapping[str, Place]:
         """Return packed result -> its place in its pack, for one group."""
@@ -139,13 +111,6 @@ class Store:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
 
-    def uncommit(self, group: int, number: int) -> None:
-        """Delete a shard's marker, so that it is computed again; the caller must hold the store's lease."""
-        # Whether the tables are up to date is judged by the numbers of the committed shards alone, which
-        # will be the same again: forget the last gather.
-        objects.delete(self.objects, keys.sums("gathered"))
-        objects.delete(self.objects, keys.marker(group, number))
-
     def done(self) -> set[int]:
         """Return the numbers of all committed shards."""
         return {keys.number_of(key) for key in objects.list_keys(self.objects, keys.DONE)}
@@ -160,14 +125,10 @@ class Store:
         found = [unseal(data) for _, data in objects.read_all(self.objects, listed)]
         return sorted(map(Marker.from_json, filter(None, found)), key=lambda m: m.shard.number)
 
-    def recall(self, key: str) -> Any:
-        """Return the sealed value at `key`; None if it is missing or damaged."""
-        return unseal(objects.read(self.objects, key))
 
-    def agree(self, key: str, value: Any) -> Any:
-        """Return the sealed value at `key`; the first caller sets it, and all others get the same."""
-        objects.create(self.objects, key, seal(value))
-        agreed = self.recall(key)
-        if agreed is None:  # the object exists, but is damaged
-            objects.write(self.objects, key, seal(value))
-        return agreed or value
+def uncommit(store: ObjectStore, shard: Shard) -> None:
+    """Delete a shard's marker, so that it is computed again; the caller must hold the store's lease."""
+    # Whether the tables are up to date is judged by the numbers of the committed shards alone, which
+    # will be the same again: forget the last gather.
+    objects.delete(store, keys.sums("gathered"))
+    objects.delete(store, keys.marker(shard.group, shard.number))

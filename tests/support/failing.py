@@ -3,7 +3,7 @@
 import errno
 
 from jobs.run.executor import SerialExecutor
-from jobs.run.worker import Report
+from jobs.run.task import Report
 
 
 class Interrupted(SerialExecutor):

@@ -17,7 +17,7 @@ from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.worker import Report
+from jobs.run.task import Report
 from jobs.spec.job import parse_job
 
 CHROMIUM = shutil.which("chromium")

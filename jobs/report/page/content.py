@@ -20,11 +20,12 @@ from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
 from jobs.report.page.importance import effects
 from jobs.report.page.redact import redact
-from jobs.report.page.rows import LazyResults
+from jobs.report.page.rows import Rows
 from jobs.report.search_plots import search_plots
 from jobs.spec.search import Population
 from jobs.store.arrays import attributes
 from jobs.store.events import read_events
+from jobs.store.lazy import Lazy
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -127,7 +128,7 @@ class Content:
         store = self._store
         if not len(rows):
             return {"plots": [], "error": "every item of this group failed with an error"}
-        lazy = lambda names: LazyResults({name: store.array(group, name) for name in names}, rows)
+        lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
         shared_params = attributes(store.results(group))["params"]
         columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
         results = lazy(store.names(group))
@@ -137,7 +138,9 @@ class Content:
             found["plots"] = [*found["plots"], *map(plot_json, made)]
         return found
 
-    def _of_kernel(self, group: int, columns: Columns, results: LazyResults) -> dict[str, Any]:
+    def _of_kernel(
+        self, group: int, columns: Columns, results: Mapping[str, Rows]
+    ) -> dict[str, Any]:
         """The kernel's `plots`; else those of its `figure`; else its results as lines. If that fails: `error`."""
         store, kernel = self._store, self._store.kernel
         draw = kernel.plots or kernel.figure
@@ -164,7 +167,7 @@ class Content:
         return self._shared[group]
 
 
-def generic_plots(kernel: Any, results: LazyResults, columns: Columns) -> list[Plot]:
+def generic_plots(kernel: Any, results: Mapping[str, Rows], columns: Columns) -> list[Plot]:
     """Plots for a kernel that has none: each real result with one axis, as one line per item."""
     made: list[Plot] = []
     items = columns["item"][:]
@@ -255,7 +258,7 @@ def is_replicate(column: pd.Series) -> bool:
 
 def require_content(store: Store) -> None:
     """Raise JobError if there is nothing to report yet: no committed shard and no error."""
-    if not store.done() and not any(event["event"] == "error" for event in read_events(store)):
+    if not store.done() and not any(event.kind == "error" for event in read_events(store)):
         raise JobError(
             f"{store.address}: no item has been computed yet, so there is nothing to report; "
             f"`ctd resume {store.address}` goes on, `ctd watch` shows it while it does"

@@ -9,8 +9,8 @@ import yaml
 from ctd.plots import Axis, Lines, Plot, Spans
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import state
-from jobs.run.retry import failed_items
-from jobs.store.events import read_events
+from jobs.store.events import Event, read_events
+from jobs.store.failed import FailedItem, failed_items
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -77,9 +77,7 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
     return {"word": "complete", "mood": "good", "text": "every item was computed"}
 
 
-def progress(
-    found: dict[str, Any], markers: list[Marker], events: list[dict[str, Any]]
-) -> dict[str, Any]:
+def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) -> dict[str, Any]:
     """Items and shards done; while a driver runs, also items per second and the seconds left."""
     out = {
         name: found[name]
@@ -87,7 +85,7 @@ def progress(
     }
     if markers:
         out["worker_time"] = duration(sum(m.seconds for m in markers))
-    begun = [e["time"] for e in events if e["event"] == "run"]
+    begun = [e.time for e in events if e.kind == "run"]
     if found["running"] and begun:
         since = begun[-1]
         fresh = sum(m.shard.n_items for m in markers if m.ended > since)
@@ -137,35 +135,35 @@ def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def failures_of(store: Store, events: list[dict[str, Any]], done: set[int]) -> list[dict[str, Any]]:
+def failures_of(store: Store, events: list[Event], done: set[int]) -> list[dict[str, Any]]:
     """Errors of single items and of shards, grouped by text, unresolved ones first.
 
     done: numbers of the committed shards. `open` of an entry: whether items, or shards that are not yet
     committed, have this error.
     """
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
-    entries = [("item", entry) for some in failed_items(store).values() for entry in some]
-    entries += [
-        ("shard", event) for event in events if event["event"] == "error" and not event.get("probe")
+    entries: list[tuple[str, int | None, FailedItem | Event]] = [
+        ("item", e.item, e) for some in failed_items(store).values() for e in some
     ]
-    for what, entry in entries:
+    entries += [("shard", e.shard, e) for e in events if e.kind == "error" and not e.probe]
+    for what, number, entry in entries:
         group = grouped.setdefault(
-            (what, str(entry["error"])),
+            (what, str(entry.error)),
             {
                 "what": what,
-                "error": str(entry["error"]),
+                "error": str(entry.error),
                 "ids": set(),
                 "n": 0,
                 "open": False,
-                "trace": str(entry.get("trace", ""))[-MAX_TRACE:],
-                "host": str(entry.get("host", "")),
-                "fault": str(entry.get("fault", "")),
+                "trace": (entry.trace or "")[-MAX_TRACE:],
+                "host": entry.host or "",
+                "fault": entry.fault or "",
             },
         )
         group["n"] += 1
-        group["ids"].add(int(entry[what]))
-        group["open"] |= what == "item" or entry["shard"] not in done
-        group["time"] = _date(entry["time"])
+        group["ids"].add(number)
+        group["open"] |= what == "item" or number not in done
+        group["time"] = _date(entry.time)
     out = sorted(grouped.values(), key=lambda g: (not g["open"], g["what"], -g["n"]))
     for group in out:
         ids = sorted(group["ids"])

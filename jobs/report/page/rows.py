@@ -1,6 +1,5 @@
 """The results of a group's computed items, read lazily: indexing reads just the rows it needs."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,19 +38,3 @@ class Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy  # what is read is always a new array
         return np.asarray(self[:], dtype)
-
-
-class LazyResults(Mapping[str, Rows]):
-    """Result name -> its `Rows`."""
-
-    def __init__(self, arrays: Mapping[str, "zarr.Array[Any] | Part"], rows: np.ndarray) -> None:
-        self._arrays, self._rows = arrays, rows
-
-    def __getitem__(self, name: str) -> Rows:
-        return Rows(self._arrays[name], self._rows)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)

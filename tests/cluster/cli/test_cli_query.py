@@ -10,7 +10,7 @@ from stores import JOB, make, run
 
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
-from jobs.run.worker import Task
+from jobs.run.task import Task
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,12 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import EXIT_STOPPED
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import read_job
 from jobs.storage import objects
 from jobs.storage.lease import Lease
-from jobs.store.events import Events
+from jobs.store.events import Event, Events
 from jobs.store.store import Store
 
 FAULTY = """
@@ -141,17 +142,17 @@ def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
     the next run."""
     store = make(tmp_path / "k.zarr")
     events = Events(store)
-    events.note("run", host="elsewhere", pid=7)
+    events.note(Event(kind="run", host="elsewhere", pid=7))
     events.flush()
     worker = Worker(store.address)
     for shard in list(store.job.plan.shards())[:2]:
         assert worker.do(Task(shard)).error is None
     before = history(store)
-    assert [event["event"] for event in before] == ["run", "committed", "committed", "killed"]
+    assert [event.kind for event in before] == ["run", "committed", "committed", "killed"]
     run_shards(store, SerialExecutor(1))
     after = history(store)
     assert after[:4] == before
-    kinds = [event["event"] for event in after[4:]]
+    kinds = [event.kind for event in after[4:]]
     assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("run", "end", {"done"})
     assert len(after) == 4 + 2 + store.job.plan.n_shards - 2
 

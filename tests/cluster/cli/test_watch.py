@@ -17,7 +17,7 @@ from cluster.watch import Watch
 from jobs.errors import JobError
 from jobs.run.executor import SerialExecutor
 from jobs.run.shards import run_shards
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.storage.lease import Lease
 
 

@@ -19,13 +19,13 @@ from ctd.batch import Layout, run_items
 from jobs.errors import JobError
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
-from jobs.run.retry import failed_items
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import Report, Task
+from jobs.run.task import Report, Task
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
 from jobs.store.events import read_events
+from jobs.store.failed import failed_items
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def attempts(store):
 
 
 def errors(store):
-    return [event for event in read_events(store) if event["event"] == "error"]
+    return [event for event in read_events(store) if event.kind == "error"]
 
 
 # --- a Ray, found or started ----------------------------------------------------------------------
@@ -210,8 +210,8 @@ def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
     assert progress.retried == 1
     assert attempts(store) == {0: 1, 1: 2, 2: 1}
     (error,) = errors(store)
-    assert error["shard"] == 1
-    assert "this item says no" in error["error"] + error["trace"]
+    assert error.shard == 1
+    assert "this item says no" in error.error + error.trace
     assert store.rows(0, "value", 0, 3).tolist() == [10, 10, 10]
 
 
@@ -222,7 +222,7 @@ def test_an_item_that_always_fails_is_marked_and_leaves_the_others_alone(executo
     progress = run_shards(store, executor)
     assert progress.failed == {}
     assert list(progress.failed_items) == [2]
-    assert "this item says no" in failed_items(store)[0, 0][0]["trace"]
+    assert "this item says no" in failed_items(store)[0][0].trace
     assert store.rows(0, "status", 0, 6).tolist() == [1, 1, 2, 1, 1, 1]
     np.testing.assert_array_equal(store.rows(0, "value", 0, 6), [10, 10, np.nan, 10, 10, 10])
 
@@ -245,7 +245,7 @@ def test_a_group_that_cannot_be_loaded_leaves_the_others_alone(executor, folder,
     assert text in progress.failed[1]
     assert len(errors(store)) == tries
     assert attempts(store) == {0: 1}
-    assert all("died" not in error for error in errors(store))
+    assert all("died" not in error.about for error in errors(store))
 
 
 def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(executor, folder):
@@ -266,7 +266,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(exec
     stopped = run_shards(store, executor, once_a_shard_runs, stop)
     timer.join()
     assert stopped.stopped == "test"
-    left_at = [e["error"] for e in read_events(store) if e["event"] == "stopped"]
+    left_at = [e.error for e in read_events(store) if e.kind == "stopped"]
     assert left_at
     assert run_shards(store, executor).stopped is None
     if any("advances" in text for text in left_at):
@@ -405,7 +405,7 @@ def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
     assert progress.failed == {}
     assert progress.retried == 1
     assert attempts(store) == {0: 2}
-    assert [error["died"] for error in errors(store)] == ["oom"]
+    assert [error.about["died"] for error in errors(store)] == ["oom"]
 
 
 @pytest.mark.ray

@@ -36,7 +36,7 @@ def time_limit(go_on, lab):
     """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint."""
     with Sent(lab, job(lab, f"limit-{go_on}"), time=2, grace_s=30, go_on=go_on, **on(3)) as sent:
         stopped = lambda: any(
-            event["event"] == "stopped"
+            event.kind == "stopped"
             for event in (
                 read_events(Store.open(sent.address)) if Store.exists(sent.address) else ()
             )
@@ -197,7 +197,7 @@ def test_array_shares_the_store(end):
     sent.assert_same_as_here()
     store = Store.open(sent.address)
     assert len({(m.host, m.pid) for m in store.markers()}) == 2
-    events = [e["shard"] for e in read_events(store) if e["event"] == "done"]
+    events = [e.shard for e in read_events(store) if e.kind == "done"]
     assert sorted(events) == list(range(store.job.plan.n_shards))
     assert open_store(sent.address)["gathered/0"].best_norm.size == 3
     assert len(end.ids) == 2

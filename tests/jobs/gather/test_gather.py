@@ -20,7 +20,7 @@ from jobs.gather.gather import GATHERED, gather, require_rows
 from jobs.gather.settings import set_gather
 from jobs.reduce.group import Columns, GroupResults, reduce_group
 from jobs.run.executor import SerialExecutor
-from jobs.run.worker import Report
+from jobs.run.task import Report
 from jobs.storage import objects
 from jobs.store.writer import ShardWriter
 

@@ -16,7 +16,7 @@ from places import EXAMPLES
 
 from jobs import open_store
 from jobs.gather.check import check
-from jobs.inputs.measure import shapes_and_coords
+from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
 from jobs.plan.packing import (
     MOST_OBJECTS,
@@ -315,7 +315,7 @@ def test_objects_of_a_shard_of_the_examples(example):
     spec = parse_job(job | {"params": job.get("params", {}) | params}, example)
     kernel = find_kernel(spec.kernel, str(EXAMPLES))
     first = expand(spec, kernel).groups[0]
-    shapes, _ = shapes_and_coords(kernel, first.params, str(EXAMPLES))
+    shapes = outputs_of(kernel, first.params, str(EXAMPLES)).shapes
     shapes |= search_shapes(spec.search, len(first.items))
     places = place(shapes)
     arrays = {places[name].pack if name in places else name for name in shapes}

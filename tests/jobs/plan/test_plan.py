@@ -12,9 +12,9 @@ from places import SUPPORT
 
 from ctd.kernel import Params, Traced, Var, one_shot
 from jobs.errors import JobError
-from jobs.inputs.measure import shapes_and_coords
+from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
-from jobs.plan.layout import CHUNK_BYTES, Sizes, chunk_shape, lay_out
+from jobs.plan.layout import CHUNK_BYTES, Machines, Sizes, chunk_shape, lay_out
 from jobs.spec.job import RunSettings, parse_job
 
 SIZES = Sizes(state=100, work=100, result=100, shared=1000)
@@ -95,7 +95,7 @@ def test_lay_out_partitions(sizes, workers, result, shard_items):
     """Every row in exactly one shard; shards of a group are whole multiples but for the last."""
     size = SIZES._replace(result=result)
     settings = RunSettings(shard_items=shard_items)
-    plan = lay_out([(n, size) for n in sizes], toy.kernel, settings, workers, 10**9)
+    plan = lay_out([(n, size) for n in sizes], toy.kernel, settings, Machines(workers, 10**9))
     seen = [np.zeros(n, int) for n in sizes]
     for number, shard in enumerate(plan.shards()):
         assert shard.number == number
@@ -128,9 +128,9 @@ def test_chunk_shape_is_of_whole_items_within_bounds(shard, itemsize, chunk):
 
 
 def test_lay_out_gives_every_worker_a_shard():
-    plan = lay_out([(16, SIZES)], toy.kernel, RunSettings(), workers=2, memory=10**9)
+    plan = lay_out([(16, SIZES)], toy.kernel, RunSettings(), Machines(2, 10**9))
     assert plan.n_shards == 2
-    plan = lay_out([(10**4, SIZES)], toy.kernel, RunSettings(), workers=2, memory=10**9)
+    plan = lay_out([(10**4, SIZES)], toy.kernel, RunSettings(), Machines(2, 10**9))
     assert plan.n_shards == 8
 
 
@@ -147,12 +147,12 @@ def test_lay_out_gives_every_worker_a_shard():
 )
 def test_lay_out_refuses_what_cannot_fit(settings, memory, said):
     with pytest.raises(JobError) as caught:
-        lay_out([(10, SIZES)], toy.kernel, RunSettings(**settings), 1, memory)
+        lay_out([(10, SIZES)], toy.kernel, RunSettings(**settings), Machines(1, memory))
     assert said in str(caught.value)
 
 
 def test_lay_out_slots_shrink_to_memory():
-    plan = lay_out([(10, SIZES)], toy.kernel, RunSettings(), 1, 1000 + 3 * 200)
+    plan = lay_out([(10, SIZES)], toy.kernel, RunSettings(), Machines(1, 1000 + 3 * 200))
     assert plan.layouts[0].slots == 3
 
 
@@ -160,13 +160,13 @@ MILLION = """
 import sys, time, resource; sys.path.insert(0, {path!r})
 import toy
 from jobs.plan.items import expand
-from jobs.plan.layout import Sizes, lay_out
+from jobs.plan.layout import Machines, Sizes, lay_out
 from jobs.spec.job import RunSettings, parse_job
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 sweep = {{"grid": {{"rate": {{"linspace": [0, 0.9, 1000]}}, "n_steps": {{"range": 100}}}}, "seeds": 10}}
 items = expand(parse_job({{"kernel": "toy", "sweep": sweep}}, "job"), toy.kernel)
-plan = lay_out([(items.n, Sizes(8, 8, 8, 8))], toy.kernel, RunSettings(shard_items=100), 1000, 10**9)
+plan = lay_out([(items.n, Sizes(8, 8, 8, 8))], toy.kernel, RunSettings(shard_items=100), Machines(1000, 10**9))
 shards = list(plan.shards())
 assert items.n == 10**6 and len(shards) == 10**4
 print(time.perf_counter() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
@@ -189,4 +189,4 @@ def test_result_with_the_name_of_a_column_is_refused(name):
     run = lambda static, shared, traced, key: {name: traced.gain}
     kernel = one_shot("gain", Gain, {name: Var()}, run)
     with pytest.raises(JobError, match=f"kernel gain: result '{name}' has the name of a param"):
-        shapes_and_coords(kernel, Gain(), ".")
+        outputs_of(kernel, Gain(), ".")

@@ -7,10 +7,11 @@ from search_jobs import HALVING, POPULATION, RATE, changed, spread
 from stores import BASE, make, run
 
 from jobs.errors import JobError
-from jobs.plan.layout import Sizes, lay_out
+from jobs.plan.layout import Machines, Sizes, Together, lay_out
 from jobs.report.summary import plan_rows
 from jobs.run.prepare import prepare
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import RunSettings, parse_job
 from jobs.spec.schema import job_schema
 from jobs.spec.search import Population
@@ -107,7 +108,7 @@ def test_items_make_the_advances_that_their_kernel_tells(tmp_path):
     params = RNN["params"]
     assert store.rows(0, "search_advances", 0, 4).max() == -(-params["n_batches"] // 4) == 6
     assert stages[-1].startswith("rung 3 of 3, best eval_loss ")
-    ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none"), 1)
     assert total["search"] == (
         "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end; items make 6 "
@@ -141,7 +142,9 @@ def test_how_often_a_population_is_compared(every, generations, advances, n):
 )
 def test_a_shard_holds_whole_populations(settings, workers, memory, expected):
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
-    plan = lay_out([(24, sizes)], kernel, RunSettings(**settings), workers, memory, "job", [4])
+    plan = lay_out(
+        [(24, sizes)], kernel, RunSettings(**settings), Machines(workers, memory), Together([4])
+    )
     (layout,) = plan.layouts
     assert (layout.slots, layout.shard_items) == expected
 
@@ -150,18 +153,18 @@ def test_members_that_wait_are_in_the_memory_of_the_worker_once():
     """On four cores each has a quarter of the memory, and of the 24 members."""
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
     least = 1000 + 24 * 100 // 4 + 2 * 100 + 100
-    lay_out([(24, sizes)], kernel, RunSettings(), 1, least, "job", [24], devices=4)
+    lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, least, 4), Together([24]))
     with pytest.raises(
         JobError, match=r"1 B more than the 1\.9 kB of each of a worker's 4 devices"
     ):
-        lay_out([(24, sizes)], kernel, RunSettings(), 1, least - 1, "job", [24], devices=4)
+        lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, least - 1, 4), Together([24]))
 
 
 def test_a_population_that_does_not_fit_is_refused():
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
     said = "1 kB of shared data and 2.4 kB of items that the search compares, 100 B more"
     with pytest.raises(JobError, match=said):
-        lay_out([(24, sizes)], kernel, RunSettings(), 1, 3600, "job", [24])
+        lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, 3600), Together([24]))
 
 
 @pytest.mark.parametrize("job", [HALVING, POPULATION], ids=["halving", "population"])
@@ -170,7 +173,7 @@ def test_schema_and_plan_show_the_search(tmp_path, job):
     bad = changed(job, "search.method", "asha")
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, job_schema(kernel))
-    ready = prepare(parse_job(job, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    ready = prepare(parse_job(job, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none.zarr"), 1)
     assert (
         total["search"]
@@ -198,7 +201,7 @@ def test_layout_of_populations_in_several_shards(settings, unit, workers, memory
     sizes = Sizes(state=100, work=100, result=100, shared=1000)
     n = 24 if 24 % unit == 0 else unit
     plan = lay_out(
-        [(n, sizes)], kernel, RunSettings(**settings), workers, memory, "job", [unit], spread=True
+        [(n, sizes)], kernel, RunSettings(**settings), Machines(workers, memory), Together([unit], spread=True)
     )  # fmt: skip
     (layout,) = plan.layouts
     assert (layout.slots, layout.shard_items) == expected
@@ -228,11 +231,11 @@ def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):
 def test_plan_tells_of_it(tmp_path):
     spec = parse_job(spread(POPULATION, 2), "job")
     _, total = plan_rows(
-        prepare(spec, BASE, "job", lambda: 1, lambda: 10**9), str(tmp_path / "n"), 1
+        prepare(spec, BASE, "job", lambda: Machines(1, 10**9)), str(tmp_path / "n"), 1
     )
     assert total["shards"] == 4
     assert total["search"].endswith("rate searched, in shards that meet")
     whole = changed(changed(POPULATION, "search.spread", True), "run.slots", 8)
-    ready = prepare(parse_job(whole, "job"), BASE, "job", lambda: 1, lambda: 10**9)
+    ready = prepare(parse_job(whole, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "n"), 1)
     assert total["search"].endswith("rate searched, each whole in one shard (workers: 1)")

@@ -19,7 +19,7 @@ from jobs.query.tables import Tables, ask
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store
@@ -157,17 +157,17 @@ def test_query_of_a_long_table_goes_in_blocks(store, monkeypatch):
 
 def test_query_sees_a_new_gather(tmp_path):
     store, _ = run(tmp_path / "g.zarr", JOB)
-    assert len(query(store, source="place")) == 6
+    assert len(query(store, table="place")) == 6
     set_gather(store, ["top=2"])
     gather(store)
-    assert len(query(store, source="place")) == 4
+    assert len(query(store, table="place")) == 4
 
 
 def test_query_while_the_job_runs(tmp_path):
     store = make(tmp_path / "w.zarr")
     with pytest.raises(JobError, match=r"w.zarr: no item has been computed yet; `ctd status`"):
         query(store)
-    assert query(store, source="place").empty
+    assert query(store, table="place").empty
     executor = SerialExecutor(1)
     executor.start(store.address)
     for k, shard in enumerate(list(store.job.plan.shards())[5:7]):
@@ -219,7 +219,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
         ({"sort": "-nrm"}, "unknown column 'nrm'; did you mean 'norm'?"),
         ({"columns": ["nrm"]}, "unknown column 'nrm'; did you mean 'norm'?"),
         ({"where": "push[2] > 1"}, "unknown column 'push[2]'; did you mean 'push["),
-        ({"source": "itms"}, "table 'itms' unknown; did you mean 'items'?"),
+        ({"table": "itms"}, "table 'itms' unknown; did you mean 'items'?"),
         ({"where": "norm >"}, "not an expression at column 7"),
         ({"where": "norm"}, "a condition"),
         ({"where": "norm > 'a'"}, "text compared with a number at column 8"),

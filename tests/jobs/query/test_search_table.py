@@ -82,7 +82,7 @@ def test_table_is_asked_as_every_other(tmp_path):
     assert found.attrs["table"] == "search"
     metric = results(store)["search_metric"]
     np.testing.assert_array_equal(found["min(loss)"], np.nanmin(metric, axis=0)[: len(found)])
-    some = query(store, source="search", where="item == 3 and parent != item")
+    some = query(store, table="search", where="item == 3 and parent != item")
     parents = results(store)["search_parent"][3]
     assert some.generation.tolist() == np.flatnonzero((parents != 3) & (parents >= 0)).tolist()
     tree = jobs.open_store(store.address)
@@ -100,4 +100,4 @@ def test_the_name_is_taken_where_there_is_a_search(tmp_path):
     plain, _ = run(tmp_path / "n.zarr", changed(POPULATION, "search", None))
     assert "search" not in tables(plain)
     with pytest.raises(JobError, match="table 'search': this job has no search"):
-        query(plain, source="search")
+        query(plain, table="search")

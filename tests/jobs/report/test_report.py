@@ -27,8 +27,9 @@ from jobs.report.page.encode import (
 )
 from jobs.report.page.importance import bins_of, effects, variance_share
 from jobs.report.page.redact import redact, secrets_of
-from jobs.report.page.rows import LazyResults
-from jobs.run.worker import Task, Worker
+from jobs.report.page.rows import Rows
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.storage.lease import Lease
 
 
@@ -347,7 +348,7 @@ def test_histogram_and_stacked():
 def test_rows_read_only_what_is_indexed(store):
     chosen = np.array([0, 3, 4, 9, 20])
     whole = store.rows(0, "x", 0, 22)[chosen]
-    rows = LazyResults({"x": store.array(0, "x")}, chosen)["x"]
+    rows = Rows(store.array(0, "x"), chosen)
     assert rows.shape == (5, 3)
     for key in (0, -1, slice(None), slice(1, 3), [4, 0, 0], np.array([], int), np.array([1, 2])):
         np.testing.assert_array_equal(rows[key], whole[key])

@@ -1,4 +1,4 @@
-"""What fails, and what is done about it: jobs.run.failure, with the serial executor."""
+"""What fails, and what is done about it: jobs.run.retry and decisions, with the serial executor."""
 
 import json
 import time
@@ -13,13 +13,14 @@ from jobs import keys
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
 from jobs.run.bisect import Bisection
-from jobs.run.driver import Driver
+from jobs.run.decisions import Decisions
 from jobs.run.executor import SerialExecutor
+from jobs.run.ledger import open_ledger
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Failures
 from jobs.run.shards import run_shards
-from jobs.run.stop import Stop
-from jobs.run.worker import Report, Task, fault_of
+from jobs.run.task import Report, Task
+from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import seal
 from jobs.store.events import read_events
@@ -287,7 +288,7 @@ def test_storage_that_fails_pauses_the_run_which_then_goes_on(tmp_path, monkeypa
     progress = run_shards(store, executor, lambda p: heard.add(p.trouble))
     assert progress.failed == {}
     assert progress.shards_done == 8
-    assert 2 <= len([e for e in read_events(store) if e["event"] == "error"]) <= 20
+    assert 2 <= len([e for e in read_events(store) if e.kind == "error"]) <= 20
     trouble = (heard - {None}).pop()
     assert store.address in trouble
     assert "MB free" in trouble
@@ -306,13 +307,12 @@ def test_damaged_ids_end_their_group_and_not_the_run(tmp_path):
 def test_a_group_that_is_given_up_is_not_tried_for_what_was_undecided(tmp_path):
     """Of three failures, the first two wait for the storage when the third has the group given up."""
     store = make(tmp_path / "u.zarr", {**JOB, "run": RUN})
-    driver = Driver(store, SerialExecutor(1), lambda progress: None, Stop())
-    shards = list(store.job.plan.shards())
-    for shard in shards[:2]:
-        driver.undecided.append((Task(shard), Report(shard.number, 1, "text", "trace", "error")))
-    driver._give_up(0)
-    assert driver.undecided == []
-    assert set(driver.progress.failed) >= {0, 1}
+    ledger = open_ledger(store)
+    for shard in ledger.shards[:2]:
+        ledger.undecided.append((Task(shard), Report(shard.number, 1, "text", "trace", "error")))
+    Decisions(ledger).give_up(0)
+    assert ledger.undecided == []
+    assert set(ledger.progress.failed) >= {0, 1}
 
 
 @pytest.mark.parametrize("fault", ["error", "death", "death of the whole"])
@@ -341,7 +341,7 @@ def test_storage_that_fails_while_a_failure_is_decided(tmp_path, monkeypatch, fa
         found.append((progress.failed_items, [task[:-1] for task in executor.seen]))
     assert rows.n == 2  # failed, and was asked again
     assert layouts.n >= 2
-    errors = [event for event in read_events(store) if event["event"] == "error"]
+    errors = [event for event in read_events(store) if event.kind == "error"]
     assert len(errors) == sum(bool(bad(task)) for task in executor.seen)
     assert found[0] == found[1]
     assert found[0][0] or fault == "death of the whole"

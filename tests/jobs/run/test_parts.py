@@ -16,7 +16,7 @@ from jobs.run.shards import run_parts, run_shards
 from jobs.run.stop import Stop
 from jobs.spec.job import parse_job
 from jobs.storage.lease import Held, Lease
-from jobs.store.events import Events, read_events
+from jobs.store.events import Event, Events, read_events
 
 JOB = {
     "kernel": "toy",
@@ -51,7 +51,7 @@ def test_drivers_share_the_shards(store):
     assert store.done() == set(range(12))
     assert not any(progress.failed for progress in finished)
     assert max(progress.shards_done for progress in finished) == 12
-    done = [event["shard"] for event in read_events(store) if event["event"] == "done"]
+    done = [event.shard for event in read_events(store) if event.kind == "done"]
     assert sorted(done) == list(range(12))
 
 
@@ -69,15 +69,15 @@ def test_held_part_is_left_alone(store):
 
 def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
     events = Events(store)
-    events.note("run", host=socket.gethostname(), pid=os.getpid())
+    events.note(Event(kind="run", host=socket.gethostname(), pid=os.getpid()))
     events.flush()
     with Lease.take(Part(1, 3).place(store), store.address).held(Stop().ask):
         found = state(store)
         assert f"process {os.getpid()} of " in found["running"]
         assert found["stopped"] is None
-        assert [event["event"] for event in history(store)] == ["run"]
+        assert [event.kind for event in history(store)] == ["run"]
     assert "was killed" in state(store)["stopped"]
-    assert [event["event"] for event in history(store)] == ["run", "killed"]
+    assert [event.kind for event in history(store)] == ["run", "killed"]
 
 
 def test_parts_beside_a_driver_of_the_whole(store):

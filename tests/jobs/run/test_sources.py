@@ -124,7 +124,7 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path):
     assert again.rows(0, "value", 0, 4).tolist() == [2.0, 4.0, 15.0, 20.0]
     first, second = [marker.source for marker in again.markers()]
     assert first == combined(store.job.sources) != second == combined(again.job.sources)
-    said = [event["text"] for event in read_events(again) if event["event"] == "decision"]
+    said = [event.text for event in read_events(again) if event.kind == "decision"]
     assert said == [f"changed source accepted: {own}_parts.factor"]
 
 

@@ -18,7 +18,8 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.fork import fork
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.search.population import moved, position, value_at
 from jobs.spec.job import parse_job
 from jobs.spec.search import Halving, Population, bounds
@@ -439,4 +440,4 @@ def test_events_and_markers_tell_of_the_search(whole):
     store, _ = whole
     (marker,) = store.markers()
     assert marker.advances == results(store)["search_advances"].sum()
-    assert [e["event"] for e in read_events(store)] == ["run", "done", "end"]
+    assert [e.kind for e in read_events(store)] == ["run", "done", "end"]

@@ -19,9 +19,11 @@ from jobs.run.partition import Part, open_shards
 from jobs.run.rendezvous import populations
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
+from jobs.storage.checksums import read_sealed
 from jobs.store.events import read_events
 from jobs.store.store import Store
 
@@ -198,7 +200,7 @@ class Meddling(SerialExecutor):
 
 
 def started_over(store):
-    texts = [event["text"] for event in read_events(store) if event["event"] == "decision"]
+    texts = [event.text for event in read_events(store) if event.kind == "decision"]
     return sum("start over" in text for text in texts)
 
 
@@ -357,15 +359,15 @@ def test_markers_tell_of_all_attempts(tmp_path):
     """Of the time from the first one on, and of the longest advance, which the last one has not made."""
     job = spread(changed(POPULATION, "run", {"slots": 2, "checkpoint_s": 0}), 2)
     store, _ = run(tmp_path / "t.zarr", job)
-    ended = {e["shard"]: e["time"] for e in read_events(store) if e["event"] == "done"}
+    ended = {e.shard: e.time for e in read_events(store) if e.kind == "done"}
     for marker in store.markers():
         assert 0 < marker.longest_s < marker.seconds
         assert marker.ended < ended[marker.shard.number] + 0.01
     (layout,) = objects.list_keys(store.objects, "run/layout")
-    before = store.recall(layout)["microbatch"]
+    before = read_sealed(store.objects, layout)["microbatch"]
     objects.delete(store.objects, layout)
     check(store.address, repair=True)
-    assert store.recall(layout)["microbatch"] == before
+    assert read_sealed(store.objects, layout)["microbatch"] == before
 
 
 def test_fork_of_a_job_whose_shards_meet(tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from obstore.store import MemoryStore, S3Store
@@ -20,6 +21,7 @@ from jobs.run.stop import Stop
 from jobs.storage import lease as module
 from jobs.storage import objects
 from jobs.storage.lease import Lease, cancel, holder, running
+from jobs.storage.process import born
 from jobs.store import creation
 from jobs.store.store import Store
 
@@ -34,12 +36,15 @@ def storage(request, tmp_path):
     return objects.open_objects(str(tmp_path))
 
 
+def put(storage, **changes):
+    """Write the lease with these changes, under the generation that it then has."""
+    record = replace(holder(storage), **changes)
+    objects.write(storage, keys.lease(record.generation), json.dumps(record.to_json()).encode())
+
+
 def elsewhere(storage, **changes):
     """Make the lease one that a process of another machine holds."""
-    record = holder(storage)
-    record |= {"machine": "other", "host": "node7", **changes}
-    objects.write(storage, keys.lease(record["generation"]), json.dumps(record).encode())
-    return record
+    put(storage, machine="other", host="node7", **changes)
 
 
 def test_second_driver_is_refused_with_holder_and_age(storage):
@@ -69,8 +74,7 @@ def test_released_lease_is_taken_at_once_and_numbers_rise(storage):
 def test_dead_process_of_this_machine_is_recognised_at_once(storage):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     Lease.take(storage, "s")
-    record = holder(storage) | {"pid": child.pid, "born": module._born(child.pid)}
-    objects.write(storage, keys.lease(0), json.dumps(record).encode())
+    put(storage, pid=child.pid, born=born(child.pid))
     with pytest.raises(JobError, match=f"process {child.pid}"):
         Lease.take(storage, "s")
     child.kill()
@@ -117,11 +121,7 @@ def test_one_of_many_gets_it(storage):
             thread.join()
         assert len(taken) == 1
         assert len(refused) == 9
-        objects.write(
-            storage,
-            keys.lease(taken[0].generation),
-            json.dumps(holder(storage) | {"born": "gone"}).encode(),
-        )
+        put(storage, born="gone")
 
 
 def test_slow_driver_that_looked_long_ago_does_not_get_a_number_that_was_used(storage, monkeypatch):
@@ -144,8 +144,7 @@ def test_lost_lease_stops_the_run(storage, monkeypatch):
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     stop = Stop()
     with Lease.take(storage, "s").held(stop.ask):
-        record = holder(storage) | {"generation": 1, "host": "node9"}
-        objects.write(storage, keys.lease(1), json.dumps(record).encode())
+        put(storage, generation=1, host="node9")
         until(lambda: stop.reason is not None, "it is told to stop", 5)
     assert "taken over by process" in stop.reason
     assert "node9" in stop.reason
@@ -157,23 +156,22 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     stop = Stop()
     lease = Lease.take(storage, "s")
-    other = holder(storage) | {"generation": 2, "host": "node9"}
-    objects.write(storage, keys.lease(2), json.dumps(other).encode())
+    put(storage, generation=2, host="node9")
     objects.delete(storage, keys.lease(0))
     with lease.held(stop.ask):
         until(lambda: stop.reason is not None, "it is told to stop", 5)
     assert "taken over by process" in stop.reason
-    assert holder(storage)["host"] == "node9"
-    assert not holder(storage).get("released")
+    assert holder(storage).host == "node9"
+    assert not holder(storage).released
 
 
 def test_held_lease_is_renewed(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     with Lease.take(storage, "s").held(Stop().ask):
-        first = holder(storage)["renewed"]
+        first = holder(storage).renewed
         time.sleep(0.3)
-        assert holder(storage)["renewed"] > first + 0.1
+        assert holder(storage).renewed > first + 0.1
         assert running(storage)
     assert running(storage) is None
 
@@ -201,7 +199,7 @@ def test_two_drivers_at_once_and_cancel(tmp_path):
     while not store.done():
         time.sleep(0.01)
     began = time.monotonic()
-    assert cancel(store.objects)["pid"] == os.getpid()
+    assert cancel(store.objects).pid == os.getpid()
     assert time.monotonic() - began < 10
     thread.join()
     assert "is being run by" in refused[0]

@@ -89,7 +89,7 @@ def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, troub
     assert ended[0].shards_done == 12
     gather(store)
     assert tree_bytes(store.address) == tree_bytes(whole.address)
-    assert any(event.get("fault") == "storage" for event in read_events(store))
+    assert any(event.fault == "storage" for event in read_events(store))
 
 
 def test_a_full_disk_at_the_start_is_the_users_error(disk):

@@ -23,7 +23,8 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop, signals
-from jobs.run.worker import Task, Worker
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store import checkpoint
@@ -104,7 +105,7 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, finishe
     assert stops == 8
     assert resumed >= 3
     assert list(objects.list_keys(store.objects, "run/checkpoints")) == []
-    assert [e["event"] for e in read_events(store)].count("stopped") == stops
+    assert [e.kind for e in read_events(store)].count("stopped") == stops
 
 
 def test_no_advance_is_computed_twice(tmp_path, finished):

@@ -20,10 +20,10 @@ from jobs.gather.settings import set_gather
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import difference, open_or_create, reopen
 from jobs.run.shards import run_shards
-from jobs.run.worker import Task
+from jobs.run.task import Task
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import digest
+from jobs.storage.checksums import digest, read_sealed
 from jobs.store.events import read_events
 from jobs.store.manifest import FORMAT
 from jobs.store.marker import Marker
@@ -187,7 +187,7 @@ def test_markers_say_where_and_what(finished):
         assert names == {*store.names(shard.group), "status"}
         for key, sha in marker.sha256.items():
             assert digest(objects.read(store.objects, key)) == sha
-    events = [e["event"] for e in read_events(store)]
+    events = [e.kind for e in read_events(store)]
     assert events.count("done") == 8
     assert events[0] == "run"
 
@@ -204,7 +204,7 @@ def test_each_shard_writes_whole_objects(finished):
 def test_microbatch_is_measured_once_and_kept(tmp_path):
     job = {**JOB, "run": {"shard_items": 6, "slots": 4}}
     store, _ = run(tmp_path / "m.zarr", job)
-    chosen = store.recall("run/layout/0-cpu.json")
+    chosen = read_sealed(store.objects, "run/layout/0-cpu.json")
     assert set(chosen["seconds_per_item"]) == {"1", "4"}
     used = {m.layout.microbatch for m in store.markers() if m.shard.group == 0}
     assert used == {chosen["microbatch"]}
@@ -252,7 +252,7 @@ def test_run_retries_then_gives_up(tmp_path, times, failed, retried):
     progress = run_shards(store, Flaky(times))
     assert progress.failed == failed
     assert progress.retried == retried
-    errors = [e for e in read_events(store) if e["event"] == "error"]
+    errors = [e for e in read_events(store) if e.kind == "error"]
     assert len(errors) == sum(times.values())
 
 

@@ -1,0 +1,53 @@
+"""Compare a store with what it should be, bit for bit, and repair what is damaged.
+
+    run/job.json, its copy      carry their own checksums; each is the other's backup              created.py
+    metadata, sweep columns     checksums taken at creation; made again from the job               created.py
+    commit markers              carry their own checksums; without one its shard is computed again shards.py
+    rows of committed shards    every storage object there, checksums as in the marker             shards.py
+    notes                       carry their own checksums; taken from the markers, or learned again notes.py
+    what should be gone         removed                                                            leftovers.py
+    events of runs that ended   checksums taken at the end; nothing makes them again               leftovers.py
+    reductions                  checksums taken by gather; reduced again                           gathered.py
+
+A repair removes the markers of damaged shards, so that `resume` computes them. Leases, requests and submissions
+are not checked: they change as runs come and go, and nothing is made from them.
+"""
+
+from collections.abc import Iterator
+
+from jobs.gather.check.created import check_created, check_job
+from jobs.gather.check.gathered import check_gathered
+from jobs.gather.check.leftovers import check_events, check_leftovers
+from jobs.gather.check.mending import Finding as Finding
+from jobs.gather.check.mending import Mending
+from jobs.gather.check.notes import check_notes
+from jobs.gather.check.shards import check_markers, check_results
+from jobs.storage.lease import Lease
+from jobs.store.store import Store
+
+
+def check(address: str, repair: bool = False) -> list[Finding]:
+    """Return everything that is wrong with a store; with `repair`, make right what can be.
+
+    After a repair, `resume` computes what is missing. Raises JobError if there is no store, if both copies of
+    run/job.json are damaged, or, for a repair, if the store is being run.
+    """
+    store = Store.open(address)
+    if not repair:
+        return list(_everything(Mending(store, False)))
+    lease = Lease.take(store.objects, address)
+    try:
+        return list(_everything(Mending(store, True)))
+    finally:
+        lease.release()
+
+
+def _everything(mending: Mending) -> Iterator[Finding]:
+    yield from check_job(mending)
+    yield from check_created(mending)
+    markers = yield from check_markers(mending)
+    yield from check_results(mending, markers)
+    yield from check_notes(mending, markers)
+    yield from check_leftovers(mending, set(markers))
+    yield from check_events(mending)
+    yield from check_gathered(mending)

@@ -1,0 +1,86 @@
+"""What creation wrote: the job, and the metadata and columns that can be made again from it."""
+
+import json
+from collections.abc import Iterator
+
+from jobs import keys
+from jobs.gather.check.mending import Finding, Mending
+from jobs.inputs.measure import outputs_of
+from jobs.plan.items import expand
+from jobs.storage import objects
+from jobs.storage.checksums import digest, is_intact, read_sealed, read_sums, write_sums
+from jobs.store.creation import keys_outside_run, laid_out
+from jobs.store.store import Store
+
+OTHER = (
+    "not made again: these versions of ctd and its libraries would make another object; run/job.json has, under "
+    "provenance, those that made the store"
+)
+
+
+def check_job(mending: Mending) -> Iterator[Finding]:
+    """Check both copies of the job, each against its own checksum."""
+    for key, other in ((keys.JOB, keys.JOB_COPY), (keys.JOB_COPY, keys.JOB)):
+        if read_sealed(mending.objects, key) is None:
+            right = objects.read(mending.objects, other) or b""
+            yield mending.mend(key, f"copied from {other}", right)
+
+
+def check_created(mending: Mending) -> Iterator[Finding]:
+    """Check metadata and columns; note the groups whose rows cannot be read."""
+    sums = read_sums(mending.objects, "created")
+    if sums is None:
+        made, key = _made_again(mending.store), keys.sums("created")
+        write_sums(made.objects, "created", keys_outside_run(made))
+        sums = read_sums(made.objects, "created") or {}
+        yield mending.mend(key, "made again", objects.read(made.objects, key) or b"")
+    bad = mending.altered(sums)
+    # gather adds to the root's metadata and keeps its own checksum of it.
+    if "zarr.json" in bad and _root_is_as_gathered(mending):
+        bad.remove("zarr.json")
+    found = [Finding(key, mending.state(key), "made again from the job") for key in bad]
+    if bad and mending.repair:
+        lost = _write_again(mending, {key: sums[key] for key in bad})
+        found = [f._replace(cure=OTHER) if f.key in lost else f for f in found]
+        mending.store = Store.open(mending.store.address)  # the old one keeps what it has read
+    elif bad:
+        groups = range(len(mending.store.job.plan.group_sizes))
+        hit = lambda g: any(key.startswith(f"results/{g}/") for key in bad)
+        at_root = any(key.count("/") < 2 for key in bad)
+        mending.broken_groups = {g for g in groups if at_root or hit(g)}
+    yield from found
+
+
+def _write_again(mending: Mending, sums: dict[str, str]) -> set[str]:
+    """Write the objects of these checksums again; return those that would not be the same."""
+    made, lost = _made_again(mending.store), set()
+    for key, sha in sums.items():
+        data = objects.read(made.objects, key) or b""
+        if digest(data) == sha:
+            objects.write(mending.objects, key, data)
+        else:
+            lost.add(key)
+    return lost
+
+
+def _made_again(store: Store) -> Store:
+    """Return the store as it was created, in memory."""
+    job = store.job
+    items = expand(job.spec, store.kernel, store.address)
+    return laid_out(
+        job, items, [outputs_of(store.kernel, g.params, job.base) for g in items.groups]
+    )
+
+
+def _root_is_as_gathered(mending: Mending) -> bool:
+    sums = read_sums(mending.objects, "gathered")
+    if sums is not None:
+        return is_intact(mending.objects, "zarr.json", sums["zarr.json"])
+    return mending.has_gathered() and _is_json(objects.read(mending.objects, "zarr.json"))
+
+
+def _is_json(data: bytes | None) -> bool:
+    try:
+        return json.loads(data or b"null") is not None
+    except ValueError:
+        return False

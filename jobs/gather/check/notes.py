@@ -1,0 +1,56 @@
+"""The notes that shards depend on: failing items, halved slots, chosen microbatches."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jobs import keys
+from jobs.gather.check.mending import Finding, Mending
+from jobs.gather.check.shards import AGAIN, compute_again
+from jobs.storage import objects
+from jobs.storage.checksums import read_sealed, seal
+from jobs.store.marker import Marker
+
+
+def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
+    """Check the notes, of which every marker holds what its shard ran with."""
+    layouts, slots = _layouts(mending, markers), _slots(mending, markers)
+    yield from _of(mending, keys.LAYOUT, layouts, "taken from the markers, or measured again")
+    yield from _of(mending, keys.SLOTS, slots, "taken from the markers, or learned again")
+    for shard in mending.shards:
+        without = shard.number in markers and markers[shard.number].without
+        key = keys.failed(shard.group, shard.number)
+        if read_sealed(mending.objects, key) is None and (without or mending.exists(key)):
+            compute_again(mending, shard)
+            yield mending.mend(key, AGAIN)
+
+
+def _of(
+    mending: Mending, folder: str, wanted: Mapping[str, dict[str, Any]], cure: str
+) -> Iterator[Finding]:
+    """Check the notes in a folder, and those that must be there: key -> content."""
+    for key in sorted({*objects.list_keys(mending.objects, folder), *wanted}):
+        if read_sealed(mending.objects, key) is None:
+            yield mending.mend(key, cure, seal(wanted[key]) if key in wanted else None)
+
+
+def _slots(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[str, Any]]:
+    """Return the notes of halved slots that the markers tell of."""
+    wanted: dict[str, dict[str, Any]] = {}
+    for marker in markers.values():
+        group, slots = marker.shard.group, marker.narrowed_to
+        key = keys.slots(group)
+        if slots and slots <= wanted.get(key, {"slots": slots})["slots"]:
+            planned = mending.store.job.plan.layouts[group].slots
+            wanted[key] = {"slots": slots, "planned": planned}
+    return wanted
+
+
+def _layouts(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[str, Any]]:
+    """Return the notes of chosen microbatches that the markers tell of."""
+    widest: dict[str, int] = {}
+    for marker in markers.values():
+        group = marker.shard.group
+        if mending.store.job.plan.layouts[group].microbatch == 0 and marker.longest_s:
+            key = keys.layout(group, marker.device_kind)
+            widest[key] = max(widest.get(key, 0), marker.layout.microbatch)
+    return {key: {"microbatch": m, "seconds_per_item": {}} for key, m in widest.items()}

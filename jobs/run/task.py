@@ -1,0 +1,62 @@
+"""What a driver hands to a worker, and what it learns of it."""
+
+from typing import Any, Literal, NamedTuple
+
+from jobs.plan.layout import Shard
+from jobs.run.rendezvous import Meeting
+
+Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped", "waits"]
+"""Why a shard was not committed.
+
+    error      an exception in the computation of its items
+    outside    an exception in loading, reading or writing
+    input      bad input, which another attempt would not change
+    memory     memory ran out
+    storage    the storage failed
+    death      its worker died
+    stopped    a stop was asked for
+    waits      nothing is wrong: it waits for the other shards of its population
+"""
+
+
+class Task(NamedTuple):
+    """One attempt at a shard."""
+
+    shard: Shard
+    attempt: int = 1
+    slots: int | None = None
+    """Items that a device holds, if fewer than planned because memory ran out; None: as planned."""
+    without: tuple[int, ...] = ()
+    """Rows of the group that are not computed and are marked as failed."""
+    probe: bool = False
+    """Compute without writing: `shard` is part of a planned one, to find the items that fail."""
+    resume: bool = False
+    """There may be a checkpoint or an arrival to go on from."""
+    reduces: bool = False
+    """Reduce the committed shards of group `shard.group`, and compute nothing."""
+    meeting: Meeting | None = None
+    """Where the shard meets the others of its population; None: it has no others."""
+
+
+class Report(NamedTuple):
+    """What the driver learns of one attempt at a shard; it holds no results."""
+
+    shard: int
+    attempt: int
+    error: str | None = None
+    """None: committed, or a probe or reduction done. Otherwise the last line of what went wrong."""
+    trace: str = ""
+    fault: Fault = "error"
+    """Kind of error; meaningless if there is none."""
+    info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+
+class Standing(NamedTuple):
+    """How far a running shard has come."""
+
+    finished: int = 0
+    """Items that make no further advances."""
+    advances: int = 0
+    """Advances of the devices, those before a checkpoint that it went on from included."""
+    stage: str = ""
+    """Where its search stands; empty without one."""

@@ -1,0 +1,66 @@
+"""A process among those of all machines, and whether one of this machine has ended."""
+
+import getpass
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """What tells a process from all others, with its user and command. The defaults mean that it is not known."""
+
+    host: str = "?"
+    machine: str = ""
+    """Scope of the process ids: see `machine`."""
+    pid: int = 0
+    born: str = ""
+    """When it started: see `born`."""
+    user: str = "?"
+    command: Sequence[str] = ()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return self.machine == machine()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was a process of this machine that has ended."""
+        return self.is_here and born(self.pid) != self.born
+
+
+def this_process() -> Process:
+    """Return the process that calls."""
+    return Process(
+        host=socket.gethostname(), machine=machine(), pid=os.getpid(), born=born(os.getpid()),
+        user=_user(), command=sys.argv,
+    )  # fmt: skip
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return str(os.getuid())
+
+
+def machine() -> str:
+    """Return the scope of process ids, equal for one boot of one kernel and one pid namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def born(pid: int) -> str:
+    """Return the start time of a process, which tells it from a later one with its id; "" if it has ended."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == "Z" else rest[18]
+    except OSError:
+        return ""
