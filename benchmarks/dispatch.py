@@ -31,8 +31,8 @@ import zarr
 from options import parse
 
 import cluster.ray.pool
+from cluster.ray.actor import ShardWorker
 from cluster.ray.executor import RayExecutor
-from cluster.ray.pool import ShardWorker
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.task import Report, Task

@@ -12,7 +12,6 @@ local folder, in ID/ of the profile's work directory.
 
 import json
 import math
-import os
 import secrets
 import shlex
 import shutil
@@ -21,7 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ import yaml
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
 from cluster.slurm import client as slurm
 from cluster.slurm.script import prologue, script
-from cluster.submission import Request, Submission, store_argument, submissions
+from cluster.submission import Request, Submission, store_argument
+from cluster.tracking import look, objects_exist
 from cluster.versions import differences, versions
 from jobs import keys
 from jobs.errors import JobError
@@ -60,28 +60,43 @@ def read_request(
     return Request(path, content, stages, str(path.resolve().parent), id), cluster
 
 
-def submit(
+@dataclass(frozen=True)
+class Again:
+    """What of a store that is there already is computed again; see `jobs.run.shards.reconsider`."""
+
+    failed: bool = False
+    accept_changes: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """A valid job file, and the cluster that it is to be sent to."""
+
+    request: Request
+    profile: SlurmProfile | RayProfile
+    where: str
+    """What errors call the profile."""
+    array: int
+    """Number of one-node allocations that share the store; 0: one allocation."""
+
+
+def read_order(
     path: Path,
     cluster: str | None,
     overrides: list[str] | None = None,
     store: str | None = None,
-    dry_run: bool = False,
     array: int | None = None,
-    failed: bool = False,
-    accept_changes: bool = False,
-) -> tuple[Submission | None, str]:
-    """Check a job file and submit it; return (the submission, the batch script or the driver's command).
+) -> Order:
+    """Read a job file and the profile that it goes to.
 
     Args:
         cluster: name or file of a profile; None: the job file's `cluster`.
         overrides: changes to fields of the job file.
         store: where results go; see `read_stages`.
-        dry_run: send nothing, and return None in place of the submission.
         array: number of one-node allocations that share the store, instead of one allocation.
-        failed, accept_changes: see `jobs.run.shards.reconsider`, which is called before submitting.
 
     Raises:
-        JobError: the job is not valid or cannot run there, or the cluster refuses it.
+        JobError: the job or the profile is not valid, or the job cannot run there.
     """
     given = cluster or read_content(path, overrides).get("cluster")
     if given is None:
@@ -97,23 +112,37 @@ def submit(
     request, _ = read_request(path, overrides, store, stores)
     if array:
         _check_array(request, profile, where)
-    for stage in request.stages if failed or accept_changes else ():
-        if not dry_run and Store.exists(stage.address):
-            reconsider(Store.open(stage.address), failed, accept_changes)
+    return Order(request, profile, where, array or 0)
+
+
+def text_of(order: Order) -> str:
+    """The batch script or, for an existing Ray, the driver's command."""
+    request, profile = order.request, order.profile
     if isinstance(profile, RayProfile):
         from cluster.ray import jobs as rayjobs
 
-        command = rayjobs.entrypoint(request, profile)
-        if dry_run:
-            return None, command
-        check_job(request, workers=1, memory=None)
-        number = rayjobs.submit(request, profile, command, where)
-        return _record(request, profile, number, "", command), command
+        return rayjobs.entrypoint(request, profile)
     home = home_of(request, profile)
-    text = script(profile, request.name, home, driver_command(request, home), array or 0)
-    if dry_run:
-        return None, text
-    return _submit_to_slurm(request, profile, home, text, where, array or 0), text
+    return script(profile, request.name, home, driver_command(request, home), order.array)
+
+
+def submit(order: Order, again: Again = Again()) -> Submission:
+    """Submit a job.
+
+    Raises:
+        JobError: the job cannot run there, or the cluster refuses it.
+    """
+    request, profile, text = order.request, order.profile, text_of(order)
+    for stage in request.stages if again != Again() else ():
+        if Store.exists(stage.address):
+            reconsider(Store.open(stage.address), again.failed, again.accept_changes)
+    if isinstance(profile, SlurmProfile):
+        return _submit_to_slurm(order, profile, text)
+    from cluster.ray import jobs as rayjobs
+
+    check_job(request, workers=1, memory=None)
+    number = rayjobs.submit(request, profile, text, order.where)
+    return _record(request, profile, number, "", text)
 
 
 # --- Slurm ------------------------------------------------------------------------------------------------
@@ -135,9 +164,9 @@ def driver_command(request: Request, home: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _submit_to_slurm(
-    request: Request, profile: SlurmProfile, home: Path, text: str, where: str, array: int
-) -> Submission:
+def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submission:
+    request, where, array = order.request, order.where, order.array
+    home = home_of(request, profile)
     check_folder(profile.folder(), f"{where}: work_dir")
     slurm.check_partition(profile, where)
     check_python(profile, where)
@@ -277,98 +306,3 @@ def _record(request: Request, profile: Profile, number: str, home: str, command:
         content = json.dumps(asdict(submission), indent=1)
         objects.write(store, keys.submission(request.id), content.encode())
     return submission
-
-
-def objects_exist(address: str) -> bool:
-    """Whether `address` may hold a store: an object store, or a folder that exists."""
-    path = objects.local_path(address)
-    return path is None or path.is_dir()
-
-
-def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
-    """Each submission of a store with {id: state}, the latest last. A state is a `slurm.Allocation` or text.
-
-    Slurm is asked once for all allocations. If it has forgotten one, or cannot be asked from here, the state
-    is the last line that the allocation wrote to allocations.tsv.
-    """
-    found = submissions(address)
-    numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
-    try:
-        known = slurm.allocations(numbers)
-        unknown = "Slurm has forgotten it"
-    except JobError as error:
-        known, unknown = {}, str(error)
-    result = []
-    for submission in found:
-        if submission.kind == "ray":
-            from cluster.ray import jobs as rayjobs
-
-            result.append((submission, rayjobs.states(submission)))
-            continue
-        states: dict[str, Any] = {}
-        for number in submission.all_numbers():
-            tasks = {n: state for n, state in known.items() if n.partition("_")[0] == number}
-            states |= tasks
-            if not tasks:
-                last = {
-                    line[1]: line for line in submission.history()
-                    if line[1].partition("_")[0] == number
-                }  # fmt: skip
-                told = {n: f"{line[2]} {line[3]}".strip() for n, line in last.items()}
-                for n, text in (told or {number: "it never started"}).items():
-                    states[n] = f"{text} ({unknown})"
-        result.append((submission, states))
-    return result
-
-
-def said(state: Any) -> str:
-    """A state from `look` as text."""
-    return state.text if isinstance(state, slurm.Allocation) else str(state)
-
-
-def cancel(address: str) -> list[str]:
-    """Cancel a store's submissions; return a line for each allocation or job.
-
-    The first call lets running drivers write checkpoints; a second one ends their allocations at once.
-    """
-    lines = []
-    for submission, states in look(address):
-        if submission.kind == "ray":
-            from cluster.ray import jobs as rayjobs
-
-            lines += rayjobs.cancel(submission)
-            continue
-        home = Path(submission.home)
-        first = not (home / "cancelled").exists()
-        if home.is_dir():  # stops the chain of allocations, even if Slurm cannot be asked from here
-            (home / "cancelled").touch()
-        for number, state in states.items():
-            if not isinstance(state, slurm.Allocation) or state.is_over:
-                continue
-            if first and state.state == "RUNNING":
-                # Signal the batch shell alone, so that Ray stays up while the driver writes checkpoints.
-                slurm.command("scancel", "--batch", "--signal=TERM", number)
-                lines.append(
-                    f"allocation {number}: told to stop; cancel once more to end it at once"
-                )
-            else:
-                slurm.command("scancel", number)
-                lines.append(f"allocation {number}: cancelled")
-    return lines
-
-
-def log_tail(address: str, n_lines: int = 40) -> str:
-    """The last `n_lines` lines that the latest submission printed; "" if there are none."""
-    found = submissions(address)
-    if not found:
-        return ""
-    latest = found[-1]
-    if latest.kind == "ray":
-        from cluster.ray import jobs as rayjobs
-
-        return rayjobs.log(latest, n_lines)
-    files = sorted(Path(latest.home).glob("slurm-*.out"), key=os.path.getmtime)
-    if not files:
-        return ""
-    tail = files[-1].read_text(errors="replace").splitlines()[-n_lines:]
-    return "\n".join([f"--- {files[-1]}", *tail])

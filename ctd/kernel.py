@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ctd.plots import Plot
+from ctd.plots import Figure, Plot
 
 T = TypeVar("T")
 
@@ -175,11 +175,11 @@ class Kernel:
     """The settings of `reduce`; they can be changed after the run."""
     summary: tuple[str, ...] = ()
     """The reduced names that a terminal shows as a table; their first axis is the table's rows."""
-    figure: Callable[..., Any] | None = None
-    """(inputs, shared, columns, results, reduced) -> matplotlib Figure."""
     plots: Callable[..., list[Plot]] | None = None
-    """The same arguments -> what a report shows of a group (see ctd.plots). Results are read when they are
-    indexed: `results["curve"][:200]` reads 200 rows."""
+    """(inputs, shared, columns, results, reduced) -> what a report shows of a group (see ctd.plots). Results are
+    read when they are indexed: `results["curve"][:200]` reads 200 rows."""
+    figure: Callable[..., Figure] | None = None
+    """The same arguments -> the plots that a PNG beside the store shows."""
     advances: Callable[[Any], int] | None = None
     """inputs -> the most advances that an item makes, if that is known beforehand."""
     width: int = 256

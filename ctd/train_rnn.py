@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ctd import tasks
 from ctd.cells import CELLS, Cell, CellName, get_cell, run
 from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
-from ctd.plots.curves import block_ends, rnn_plots
+from ctd.plots.curves import block_ends, rnn_figure, rnn_plots
 
 DIVERGED = 100.0
 """A network has diverged when a block's mean loss exceeds this many times that of its first minibatch."""
@@ -313,31 +313,6 @@ def reduce(
     }
 
 
-def figure(
-    inputs: Any,
-    shared: tasks.Trial,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> Any:
-    """The loss curves of up to 200 networks and their median; diverged ones are red."""
-    del columns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(picture)
-    axes = picture.add_subplot()
-    batches = coords(inputs, shared)["batch"]
-    for curve, outcome in zip(results["curve"][:200], results["outcome"], strict=False):
-        axes.plot(batches, curve, color="tab:red" if outcome == 1 else "0.7", lw=0.8)
-    axes.plot(batches, reduced["curve_quantile"][1], color="black", label="median")
-    axes.set(xlabel="training step", ylabel="mean squared error", yscale="log")
-    axes.set_title(f"{inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}")
-    axes.legend()
-    return picture
-
-
 def _weight_dims() -> dict[str, Var]:
     dims: dict[str, Var] = {}
     for cell in CELLS.values():
@@ -377,7 +352,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=("network", "eval_loss", "train_loss"),
-    figure=figure,
+    figure=rnn_figure,
     advances=lambda inputs: len(block_ends(inputs)),
     plots=rnn_plots,
     width=64,

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import cluster  # noqa: F401  it settles what Ray reads when it is imported, by a test or by us
@@ -85,10 +86,31 @@ def job_file(tmp_path):
     return write
 
 
+def pytest_configure(config):
+    """Let the tests' processes, those that they start, and the next run share what XLA has compiled.
+
+    JAX itself would keep what took a second or more to compile; in the tests that is next to nothing.
+    """
+    cache = os.environ.setdefault("CTD_CACHE", str(config.cache.mkdir("ctd")))
+    kept = {
+        "jax_compilation_cache_dir": f"{cache}/xla",
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in kept.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
+
+LONGEST_FIRST = (
+    "test_allocation.py", "test_chaos.py", "test_soak.py", "test_submit.py", "test_executors.py",
+)  # fmt: skip
+"""Files that mostly wait: they are begun before those that compute."""
+
+
 def pytest_collection_modifyitems(items):
-    """Slurm's tests, which mostly wait, beside those that compute; the chaos, which takes every core, last."""
-    place = {"test_slurm.py": -1, "test_chaos.py": 1}
-    items.sort(key=lambda item: place.get(item.path.name, 0))
+    place = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_sessionfinish(session, exitstatus):

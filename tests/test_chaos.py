@@ -42,12 +42,12 @@ RUN = {"microbatch": 2, "slots": 4, "shard_items": 4, "workers": 2, "backoff_s":
        "cpus_per_worker": 1, "checkpoint_s": 1, "memory_gb": 1}  # fmt: skip
 
 JOBS = {
-    "toy": ({"n_steps": 3000, "n": 100}, {"rate": {"linspace": [-0.5, 0.5, 640]}}),
+    "toy": ({"n_steps": 3000, "n": 100}, {"rate": {"linspace": [-0.5, 0.5, 320]}}),
     "kuramoto": ({"n_steps": 10_000, "n": 40}, {"coupling": {"linspace": [0, 3, 800]}}),
     "esn": ({"n": 12}, {"tau": {"linspace": [1.5, 3, 80]}}),
     "train_rnn": (
         {"n": 6, "batch_size": 4, "n_batches": 600, "report_every": 300, "n_eval": 8},
-        {"learning_rate": {"geomspace": [1e-3, 1e-2, 80]}},
+        {"learning_rate": {"geomspace": [1e-3, 1e-2, 40]}},
     ),
     "fixed_points": (
         {"weights": "net.h5", "n_trials": 4, "q_tol": 1e-20}, {"candidate": {"range": 240}},
@@ -176,10 +176,9 @@ class Drivers:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    cache = str(tmp_path / "cache")
     before = set_environment(
         {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: str(tmp_path),
-         "CTD_CACHE": cache, "JAX_PLATFORMS": "cpu", "RAY_prestart_worker_first_driver": "0"}
+         "JAX_PLATFORMS": "cpu", "RAY_prestart_worker_first_driver": "0"}
     )  # fmt: skip
     for module in (toy.__file__, str(ROOT / "examples" / "kuramoto.py")):
         (tmp_path / Path(module).name).write_text(Path(module).read_text())

@@ -27,19 +27,19 @@ def resident():
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1000, pytest.param(10_000, marks=pytest.mark.endurance)])
 def test_soak(tmp_path, n):
-    (tmp_path / "faulty_kernel.py").write_text(KERNEL)
+    (tmp_path / "soaked_kernel.py").write_text(KERNEL)
     # All but two are exceptions, two are deaths, each at the first attempt only; no two of a shard.
     faults = [2 if k % 100 == 50 else 0 for k in range(n)]
     faults[n // 10 + 50] = faults[7 * n // 10 + 50] = 4
     content = {
-        "kernel": "faulty_kernel",
+        "kernel": "soaked_kernel",
         "params": {"tag": "soak"},
         "sweep": {"zip": {"fault": faults}},
         "run": {"microbatch": 1, "shard_items": 1, "slots": 1, "backoff_s": 0, "workers": 2},
     }
     spec = parse_job(content, "soak")
     executor = RayExecutor(spec.run)
-    folder, sizes, files = executor._local._folder, [], []
+    folder, sizes, files = executor._startup.local._folder, [], []
     try:
         store = open_or_create(spec, str(tmp_path), "soak", str(tmp_path / "soak.zarr"), executor)
 

@@ -7,16 +7,27 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from cluster.cache import use_compilation_cache
 from cluster.cli.display import err, out, show_error, show_json, show_table
+from cluster.cli.options import (
+    AcceptChanges,
+    AsJson,
+    ExecutorName,
+    Failed,
+    JobFile,
+    Overrides,
+    RayAddress,
+    ResultsPath,
+    StorePath,
+)
 from cluster.cli.query import add as add_query_command
 from cluster.cli.recovery import add as add_recovery_commands
 from cluster.cli.report import add as add_report_commands
-from cluster.cli.running import AcceptChanges, Failed, make_executor, run_store, summary
+from cluster.cli.running import make_executor, run_store, summary
 from cluster.cli.submit import add as add_cluster_commands
 from cluster.cli.submit import submission_lines
 from ctd.kernel import Kernel, kernel_names
@@ -33,14 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-JobFile = Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)]
-StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="override a field: key.path=value; may be repeated"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
 def _show_version(asked: bool) -> None:
@@ -64,21 +67,14 @@ def run(
     job_files: Annotated[
         list[Path], typer.Argument(help="job files, run in order", show_default=False)
     ],
-    store: Annotated[
-        str | None, typer.Option(help="where results go; by default beside the job file")
-    ] = None,
+    store: ResultsPath = None,
     overrides: Overrides = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="an existing Ray cluster, host:port; by default one is started"),
-    ] = None,
+    address: RayAddress = None,
     base: Annotated[
         str | None,
         typer.Option(help="folder that file names in the job start at; by default the job file's"),
     ] = None,
-    executor: Annotated[
-        Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
-    ] = "ray",
+    executor: ExecutorName = "ray",
     fork: Annotated[
         str | None,
         typer.Option(help="a store of this job before its sweep grew: its items are copied"),
@@ -207,12 +203,8 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
 def gather(
     store: StorePath,
     overrides: Overrides = None,
-    address: Annotated[
-        str | None, typer.Option(help="with --executor ray, an existing Ray cluster, host:port")
-    ] = None,
-    executor: Annotated[
-        Literal["ray", "serial"], typer.Option(help="serial, or ray: groups side by side")
-    ] = "serial",
+    address: RayAddress = None,
+    executor: ExecutorName = "serial",
 ) -> None:
     """Reduce what was committed since the last time; all, where settings of the reduction are given."""
     from jobs.gather.gather import gather as reduce_store

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.cli.display import err, out, show_json, show_table
+from cluster.cli.options import AsJson, ColumnNames
 from jobs.errors import JobError
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from jobs.query.compare import Comparison
 
 
@@ -31,8 +34,8 @@ def query(
         typer.Option(help="column, -column for falling order; several separated by commas"),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="at most so many rows")] = None,
-    columns: Annotated[list[str] | None, typer.Option(help="columns, separated by commas")] = None,
-    group_by: Annotated[list[str] | None, typer.Option(help="columns, separated by commas")] = None,
+    columns: ColumnNames = None,
+    group_by: ColumnNames = None,
     agg: Annotated[
         str | None,
         typer.Option(
@@ -45,17 +48,17 @@ def query(
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer a question from a store; of two stores, show what differs in jobs and results."""
-    words = {
-        "--where": where, "--sort": sort, "--limit": limit, "--columns": columns,
-        "--group-by": group_by, "--agg": agg, "--table": table, "--to": to,
+    asked = {
+        "where": where, "sort": sort, "limit": limit, "columns": columns,
+        "group-by": group_by, "agg": agg, "table": table, "to": to,
     }  # fmt: skip
     if len(stores) > 1:
-        _compare(stores, [word for word, value in words.items() if value is not None], as_json)
+        _compare(stores, [word for word, value in asked.items() if value is not None], as_json)
         return
-    from jobs.query.files import check_target, save_frame
+    from jobs.query.files import check_target
     from jobs.query.query import query as ask
 
     if to is not None:
@@ -66,6 +69,14 @@ def query(
         table=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
         columns=",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
     )  # fmt: skip
+    _answer(frame, to, as_json)
+    _say_how_much(store)
+
+
+def _answer(frame: "pd.DataFrame", to: Path | None, as_json: bool) -> None:
+    """Write the rows to a file or print them; say so if there are none."""
+    from jobs.query.files import save_frame
+
     if to is not None:
         save_frame(frame, to)
         err.print(f"wrote {len(frame):,} rows to {to}")
@@ -75,7 +86,6 @@ def query(
         show_table(frame, title=frame.attrs["table"], limit=100)
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} is as asked for")
-    _say_how_much(store)
 
 
 def _all(conditions: list[str] | None) -> str | None:
@@ -100,7 +110,7 @@ def _compare(stores: list[str], words: list[str], as_json: bool) -> None:
     if len(stores) > 2:
         raise JobError(f"one store expected, or two to compare; got {len(stores)}")
     if words:
-        raise JobError(f"{words[0]}: goes with one store; two are compared as a whole")
+        raise JobError(f"--{words[0]}: goes with one store; two are compared as a whole")
     a, b = (Store.open(address) for address in stores)
     found = compare(a, b)
     if as_json:

@@ -1,19 +1,17 @@
 """The commands that look after a store: resume, cancel, check, logs. Imported by cluster.cli.main, whose `app` they join."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from cluster.cache import use_compilation_cache
 from cluster.cli.display import err, out, show_json
-from cluster.cli.running import AcceptChanges, Failed, make_executor, run_store
+from cluster.cli.options import AcceptChanges, AsJson, ExecutorName, Failed, RayAddress, StorePath
+from cluster.cli.running import make_executor, run_store
 from cluster.cli.submit import cancel_submissions, submission_log
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
 from jobs.store.store import Store
-
-StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
 def add(app: typer.Typer) -> None:
@@ -26,13 +24,8 @@ def add(app: typer.Typer) -> None:
 
 def resume(
     store: StorePath,
-    address: Annotated[
-        str | None,
-        typer.Option(help="an existing Ray cluster, host:port; by default one is started"),
-    ] = None,
-    executor: Annotated[
-        Literal["ray", "serial"], typer.Option(help="ray, or serial: in this process alone")
-    ] = "ray",
+    address: RayAddress = None,
+    executor: ExecutorName = "ray",
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     as_json: AsJson = False,

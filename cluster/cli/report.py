@@ -7,11 +7,10 @@ import jax
 import typer
 
 from cluster.cli.display import err, out
+from cluster.cli.options import StorePath
 from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.store.store import Store
-
-StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
 
 
 def add(app: typer.Typer) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -11,17 +10,11 @@ from cluster.cli.display import err, live_progress, out, show_json, show_table
 from jobs.errors import JobError
 from jobs.run.executor import Executor, SerialExecutor
 from jobs.run.limits import storage_trouble
+from jobs.run.progress import Progress
 from jobs.run.stop import EXIT_STOPPED, Stop, signals
 from jobs.spec.job import JobSpec
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store
-
-Failed = Annotated[
-    bool, typer.Option("--failed", help="compute the shards of items with errors again")
-]
-AcceptChanges = Annotated[
-    bool, typer.Option("--accept-changes", help="go on though the kernel's source has been edited")
-]
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
@@ -79,6 +72,13 @@ def run_store(
                 finish(store, as_json)
         else:
             err.print("the other parts are with other drivers; the last one reduces the results")
+    _say_what_failed(store, progress)
+    if progress.failed or progress.failed_items:
+        raise typer.Exit(1)
+
+
+def _say_what_failed(store: Store, progress: Progress) -> None:
+    """Print the first errors of shards and of items, and what can be done."""
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
             err.print(f"{what} {number} failed: {error}", style="red")
@@ -88,8 +88,6 @@ def run_store(
                 f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` tells more, "
                 f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
             )
-    if progress.failed or progress.failed_items:
-        raise typer.Exit(1)
 
 
 @contextmanager

@@ -1,13 +1,12 @@
 """The commands that concern clusters: submit, clusters. Imported by cluster.cli.main, whose `app` they join."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cluster.cli.display import err, out, show_json, show_table
-from cluster.cli.running import AcceptChanges, Failed
+from cluster.cli.options import AcceptChanges, AsJson, Failed, JobFile, Overrides, ResultsPath
 from cluster.profiles import load_profile, profile_names, profiles_folder
 from jobs.errors import JobError
 
@@ -20,7 +19,7 @@ def add(app: typer.Typer) -> None:
 
 def submission_lines(store: str) -> list[str]:
     """What was submitted for a store and what became of it, one line an allocation."""
-    from cluster.submit import look, objects_exist, said
+    from cluster.tracking import look, objects_exist, said
 
     if not objects_exist(store):
         return []
@@ -34,7 +33,7 @@ def submission_lines(store: str) -> list[str]:
 
 def cancel_submissions(store: str) -> list[str]:
     """End what is submitted for a store; what was done, printed and returned."""
-    from cluster.submit import cancel, objects_exist
+    from cluster.tracking import cancel, objects_exist
 
     lines = cancel(store) if objects_exist(store) else []
     for line in lines:
@@ -44,24 +43,19 @@ def cancel_submissions(store: str) -> list[str]:
 
 def submission_log(store: str) -> str:
     """The end of what the latest submission of a store printed, or ""."""
-    from cluster.submit import log_tail, objects_exist
+    from cluster.tracking import log_tail, objects_exist
 
     return log_tail(store) if objects_exist(store) else ""
 
 
 def submit(
-    job: Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)],
+    job: JobFile,
     cluster: Annotated[
         str | None,
         typer.Option(help="name or file of a profile; by default the job file's `cluster`"),
     ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="where results go; by default beside the job file")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="override a field: key.path=value; may be repeated"),
-    ] = None,
+    store: ResultsPath = None,
+    overrides: Overrides = None,
     array: Annotated[
         int | None,
         typer.Option(min=1, help="so many allocations of one node each, which share the store"),
@@ -71,15 +65,18 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print what would be submitted, and stop")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Send a job file to a cluster; it goes on over as many allocations as it takes."""
+    from cluster.submit import Again, read_order, text_of
     from cluster.submit import submit as send
 
-    submission, text = send(job, cluster, overrides, store, dry_run, array, failed, accept_changes)
-    if submission is None:
+    order = read_order(job, cluster, overrides, store, array)
+    if dry_run:
+        text = text_of(order)
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
+    submission = send(order, Again(failed, accept_changes))
     if as_json:
         show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
                    "home": submission.home})  # fmt: skip
@@ -94,7 +91,7 @@ def clusters(
         list[str] | None,
         typer.Argument(help="profiles to check; by default all", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the cluster profiles and check them: reachable, versions, GPUs, shared folder."""
     from cluster.checks import check

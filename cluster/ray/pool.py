@@ -1,90 +1,24 @@
-"""The actors of the Ray executor: the class that runs inside one, and the pool of them."""
+"""The pool of the Ray executor: the connection to a Ray, and the slots that hold an actor each."""
 
 import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import ray
 
-from cluster.cache import use_compilation_cache
+from cluster.ray.actor import ShardWorker
 from cluster.ray.connection import connect
 from cluster.ray.local import LocalRay
 from cluster.ray.nodes import Nodes
-from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.executor import available_memory
-from jobs.run.sources import SourceDiffers
-from jobs.run.task import Report, Standing, Task
-from jobs.run.worker import Worker
+from jobs.run.task import Task
 from jobs.spec.job import RunSettings
-from jobs.storage.objects import Unreachable
-from jobs.store.provenance import said
 
 LOOK_S = 5.0
 """Least time between two checks for nodes that joined the cluster."""
-
-
-class ShardWorker:
-    """The class that runs inside an actor. `open` and `do` return errors as text instead of raising them."""
-
-    def __init__(self) -> None:
-        use_compilation_cache()
-        self._worker: Worker | None = None
-        self._shard, self._standing = -1, Standing()
-        self._advanced = time.monotonic()
-
-    def open(self, address: str, expected: Mapping[str, str]) -> tuple[str, bool] | None:
-        """Open the store; return None, or (what went wrong, whether another try is pointless).
-
-        expected: the driver's versions; this process must have the same.
-        """
-        wrong = differences(expected, versions(), f"on {socket.gethostname()}")
-        if wrong:
-            return f"versions differ: {wrong}; install the same everywhere", True
-        try:
-            self._worker = Worker(address)
-        except BaseException as error:
-            # These two may pass: a shared folder can lag behind for a moment.
-            passes = isinstance(error, Unreachable | SourceDiffers)
-            in_vain = isinstance(error, JobError) and not passes
-            return said(error), in_vain
-        return None
-
-    def do(self, task: Task) -> Report:
-        """Compute, write and commit one shard."""
-        assert self._worker is not None
-        number = task.shard.number
-
-        def note(now: Standing) -> None:
-            self._shard, self._standing, self._advanced = number, now, time.monotonic()
-
-        note(Standing())
-        try:
-            return self._worker.do(task, note)
-        except BaseException as error:  # a kernel called sys.exit, or its error cannot be printed
-            return Report(number, task.attempt, said(error))
-
-    def interrupt(self) -> None:
-        """Stop the running shard at a checkpoint, and do not begin a queued one."""
-        if self._worker is not None:
-            self._worker.interrupt()
-
-    def standing(self) -> tuple[int, Standing, float]:
-        """(number of the running shard, its progress, seconds since its last advance)."""
-        return self._shard, self._standing, time.monotonic() - self._advanced
-
-    def node(self) -> str:
-        """Id of the node that this actor runs on."""
-        return str(ray.get_runtime_context().get_node_id())
-
-    def device_memory(self) -> int | None:
-        """Bytes that XLA may use on one device; None on a CPU."""
-        stats = jax.local_devices()[0].memory_stats()
-        return int(stats["bytes_limit"]) if stats else None
 
 
 @dataclass

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
-from ctd.batch.run import Placed, Snapshot, from_host, to_host
+from ctd.batch.run import Placed, Snapshot
+from ctd.batch.states import HostStates
 
 TO_THE_END = 2**62
 """The length of a lap that lasts until its items have finished."""
@@ -34,14 +35,11 @@ class Laps(Placed):
         self.done = np.zeros(self.n, bool)
         self.ages = np.zeros(self.n, np.int64)
         self._left = np.zeros(self.n, np.int64)
-        self._leaves: list[np.ndarray] = []
-        is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        leaves, self._tree = jax.tree.flatten(self._state)
-        self._likes = [jax.random.key(0) if is_key(leaf) else leaf for leaf in leaves]
+        self._states = HostStates(self.n, self._state)
         self._wave = np.zeros(0, int)
         """The items on the devices, in the order of their slots."""
         self._slots: Any = None
-        for rows in self._turns(np.arange(self.n)):
+        for rows in turns(self.n, self.total):
             self._init(rows)
 
     def begin(self, rows: np.ndarray, length: int) -> None:
@@ -94,7 +92,7 @@ class Laps(Placed):
         compute = self.program.some_results(names) if names else self.program.result
         shapes = {name: self._values[name] for name in names or self._values}
         found = {name: np.zeros((len(rows), *s.shape), s.dtype) for name, s in shapes.items()}
-        for turn in self._turns(np.arange(len(rows))):
+        for turn in turns(len(rows), self.total):
             slots, k = self._load(rows[turn]), len(turn)
             with precision(self.program.static):
                 out = {
@@ -108,13 +106,12 @@ class Laps(Placed):
 
     def copy(self, parents: np.ndarray) -> None:
         """Item r goes on from the state of item parents[r], with its own key and traced values."""
-        self._leaves = [leaf[parents] for leaf in self._leaves]
+        self._states.copy(parents)
         self.done = self.done[parents]
 
     def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
         """Item `row` goes on from a state that another worker made, given as leaves in `Snapshot`'s order."""
-        for leaf, value in zip(self._leaves, leaves, strict=True):
-            leaf[row] = value
+        self._states.put(row, leaves)
         self.done[row] = False
 
     def set_traced(self, name: str, values: np.ndarray) -> None:
@@ -124,52 +121,35 @@ class Laps(Placed):
 
     # --- devices ----------------------------------------------------------------------------------
 
-    def _turns(self, rows: np.ndarray) -> list[np.ndarray]:
-        return [rows[k : k + self.total] for k in range(0, len(rows), self.total)]
+    def _init(self, rows: np.ndarray) -> None:
+        """Bring the items `rows` to their start."""
+        places = self._physical[: len(rows)]
+        fresh = np.zeros(self.total, bool)
+        fresh[places] = True
+        with precision(self.program.static):
+            slots = self._load(rows, blank=True)
+            slots = self.program.init(
+                self._shared, self._root, self._bounds(0, len(rows)), self._put(fresh), slots, slots
+            )
+        self.done[rows] = np.asarray(slots.done)[places]
+        self._states.keep(rows, slots.state, places)
 
-    def _held(self, rows: np.ndarray) -> np.ndarray:
-        """Physical row -> row of the group; 0 where the slot is empty."""
-        held = np.zeros(self.total, int)
-        held[self._physical[: len(rows)]] = rows
-        return held
-
-    def _slots_of(self, rows: np.ndarray, state: Any) -> Slots:
+    def _load(self, rows: np.ndarray, blank: bool = False) -> Slots:
+        """Put the items `rows` onto the devices, with their states or, if `blank`, with zeros in place of them."""
         held = self._held(rows)
         done = np.ones(self.total, bool)
         done[self._physical[: len(rows)]] = self.done[rows]
-        traced = self._put(jax.tree.map(lambda leaf: leaf[held], self._traced))
-        return Slots(self._put(self._ids[held]), traced, state, self._put(done))
-
-    def _init(self, rows: np.ndarray) -> None:
-        fresh = np.zeros(self.total, bool)
-        fresh[self._physical[: len(rows)]] = True
         with precision(self.program.static):
-            slots = self._slots_of(rows, jax.tree.map(self._blank, self._state))
-            self._slots = self.program.init(
-                self._shared, self._root, self._bounds(0, len(rows)), self._put(fresh), slots, slots
-            )
-        self._wave = rows
-        self.done[rows] = np.asarray(self._slots.done)[self._physical[: len(rows)]]
-        self._keep()
-        self._wave, self._slots = np.zeros(0, int), None
-
-    def _load(self, rows: np.ndarray) -> Slots:
-        held = self._held(rows)
-        with precision(self.program.static):
-            leaves = [
-                self._put(from_host(leaf[held], like))
-                for leaf, like in zip(self._leaves, self._likes, strict=True)
-            ]
-            return self._slots_of(rows, jax.tree.unflatten(self._tree, leaves))
+            if blank:
+                state = jax.tree.map(self._blank, self._state)
+            else:
+                state = self._put(self._states.take(held))
+            traced = self._put(jax.tree.map(lambda leaf: leaf[held], self._traced))
+            return Slots(self._put(self._ids[held]), traced, state, self._put(done))
 
     def _keep(self) -> None:
         """Copy the states on the devices to the host."""
-        rows = self._physical[: len(self._wave)]
-        found = [to_host(leaf)[rows] for leaf in jax.tree.leaves(self._slots.state)]
-        if not self._leaves:
-            self._leaves = [np.zeros((self.n, *v.shape[1:]), v.dtype) for v in found]
-        for leaf, values in zip(self._leaves, found, strict=True):
-            leaf[self._wave] = values
+        self._states.keep(self._wave, self._slots.state, self._physical[: len(self._wave)])
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -177,7 +157,7 @@ class Laps(Placed):
         """All that `restore` needs to go on after the last advance, with the same bits."""
         if len(self._wave):
             self._keep()
-        arrays = {f"state.{k}": leaf.copy() for k, leaf in enumerate(self._leaves)}
+        arrays = self._states.arrays()
         arrays |= {f"traced.{name}": v.copy() for name, v in self._traced._asdict().items()}
         arrays |= {"done": self.done.copy(), "ages": self.ages.copy(), "left": self._left.copy()}
         return Snapshot(self.rounds, arrays)
@@ -185,8 +165,13 @@ class Laps(Placed):
     def restore(self, saved: Snapshot) -> None:
         """Go on from `saved`, a snapshot of laps over the same items with the same layout."""
         take = lambda name: saved.arrays[name].copy()
-        self._leaves = [take(f"state.{k}") for k in range(len(self._leaves))]
+        self._states.restore(saved.arrays)
         self._traced = type(self._traced)(*(take(f"traced.{k}") for k in self._traced._fields))
         self.done, self.ages, self._left = take("done"), take("ages"), take("left")
         self._wave, self._slots = np.zeros(0, int), None
         self.rounds = saved.rounds
+
+
+def turns(n: int, at_a_time: int) -> list[np.ndarray]:
+    """The numbers 0 ... n-1, cut into turns of at most `at_a_time`."""
+    return [np.arange(k, min(k + at_a_time, n)) for k in range(0, n, at_a_time)]

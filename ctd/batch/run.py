@@ -44,6 +44,12 @@ class Placed:
         p = np.arange(self.total)
         return (p % self.layout.devices) * self.layout.slots + p // self.layout.devices
 
+    def _held(self, rows: np.ndarray) -> np.ndarray:
+        """Physical row -> which of `rows` lies there, in logical order; 0 where the slot is empty."""
+        held = np.zeros(self.total, int)
+        held[self._physical[: len(rows)]] = rows
+        return held
+
     def _bounds(self, start: int, stop: int) -> jax.Array:
         """The microbatches of every device that hold the logical slots start <= p < stop."""
         per_microbatch = self.layout.microbatch * self.layout.devices
@@ -94,8 +100,7 @@ class Run(Placed):
         with precision(self.program.static):
             fresh = np.zeros(self.total, bool)
             fresh[self._physical[live : live + count]] = True
-            held = np.zeros(self.total, int)
-            held[self._physical] = np.maximum(self._rows, 0)
+            held = self._held(np.maximum(self._rows, 0))
             ids = self._put(self._ids[held])
             traced = self._put(jax.tree.map(lambda leaf: leaf[held], self._traced))
             if self._slots is None:

@@ -2,8 +2,8 @@
 
     params     EchoState: what one item is                    reservoir  weights, step, spectral radius
     force      recursive least squares in the loop            ridge      teacher forcing, memory capacity
-    replay     the trained network on its own                 summary    success over the seeds, figure
-    series     what the networks learn                        plots      what a report shows
+    replay     the trained network on its own                 summary    success over the seeds
+    series     what the networks learn                        plots      its pictures
 
 Sources: Jaeger 2001 (GMD report 148); Jaeger & Haas 2004 (Science 304:78); Sussillo & Abbott 2009
 (Neuron 63:544).
@@ -19,11 +19,11 @@ from ctd.cells import CELLS
 from ctd.esn import series
 from ctd.esn.force import Now, Rls, begin, force_pass, scaled_identity
 from ctd.esn.params import EchoState as EchoState
-from ctd.esn.plots import plots
-from ctd.esn.replay import Replay, free_run, largest_exponent, replay
+from ctd.esn.plots import figure, plots
+from ctd.esn.replay import Replay, Stretch, free_run, largest_exponent, replay
 from ctd.esn.reservoir import Weights, draw, spectral_radius
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
-from ctd.esn.summary import REDUCED, figure, reduce
+from ctd.esn.summary import REDUCED, reduce
 from ctd.esn.summary import Options as Options
 from ctd.kernel import Kernel, Outcome, Var
 
@@ -146,19 +146,29 @@ def finished(state: State) -> jax.Array:
     return (state.passes == len(state.train_nrmse)) | (state.outcome != DONE)
 
 
-def _tests(static: Any, shared: Any, state: State) -> tuple[Any, Replay, Now, jax.Array]:
-    """(NRMSE on the validation range; replays of the test range, the network at its start, its inputs).
+class Alone(NamedTuple):
+    """What a trained network does on its own."""
 
-    Without a test range the training range is replayed.
-    """
+    validation: jax.Array
+    """NRMSE on the validation range; NaN if there is none"""
+    found: Replay
+    """replays of the test range; if there is none, of the training range"""
+    start: Now
+    """the network at the start of that range"""
+    x: jax.Array
+    """(t, k) the inputs of that range"""
+
+
+def _alone(static: Any, shared: Any, state: State) -> Alone:
     w, readout = state.weights, state.rls.readout
     x = shared.inputs.astype(static.state_dtype)
     y, variance = (leaf.astype(static.dtype) for leaf in (shared.targets, shared.variance))
+    whole = Stretch(x, y, variance)
     at = static.washout + static.train
     now, validation = state.now, jnp.asarray(jnp.nan, static.dtype)
     if static.validation:
         end = at + static.validation
-        found, now = replay(static, w, readout, now, x[at:end], y[at:end], variance)
+        found, now = replay(static, w, readout, now, whole.cut(at, end))
         at, validation = end, found.nrmse
     if not static.test:
         # Back to the start of the training range, through the washout as it was in training: FORCE ran
@@ -171,10 +181,10 @@ def _tests(static: Any, shared: Any, state: State) -> tuple[Any, Replay, Now, ja
             silent = jnp.zeros((skip, static.n), static.state_dtype)
             forced = y[:skip].astype(static.state_dtype)
             now, _ = teacher_forced(static, w, now, x[:skip], forced, silent)
-        found, _ = replay(static, w, readout, now, x[skip:at], y[skip:at], variance)
-        return validation, found, now, x[skip:at]
-    found, _ = replay(static, w, readout, now, x[at:], y[at:], variance)
-    return validation, found, now, x[at:]
+        found, _ = replay(static, w, readout, now, whole.cut(skip, at))
+        return Alone(validation, found, now, x[skip:at])
+    found, _ = replay(static, w, readout, now, whole.cut(at))
+    return Alone(validation, found, now, x[at:])
 
 
 def result(
@@ -182,7 +192,7 @@ def result(
 ) -> dict[str, jax.Array]:
     """Replay errors, and what else `record` and `memory_delays` ask for. A failed item has NaN errors."""
     w, readout = state.weights, state.rls.readout
-    validation, found, now, x = _tests(static, shared, state)
+    validation, found, now, x = _alone(static, shared, state)
     dt = shared.dt.astype(static.dtype)
     outcome = jnp.where(
         (state.outcome == DONE) & ~jnp.isfinite(found.nrmse), DIVERGED, state.outcome

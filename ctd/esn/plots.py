@@ -1,13 +1,13 @@
-"""What a report shows of an ensemble: success over the sweep, the best network's replay, the errors."""
+"""The pictures of an ensemble: success over the sweep, the best network's replay, the errors."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from ctd.esn.summary import REDUCED, success_grid, varied_fields
+from ctd.esn.summary import REDUCED, SWEPT
 from ctd.plots import (
     Axis,
+    Figure,
     Image,
     Layer,
     Lines,
@@ -20,6 +20,7 @@ from ctd.plots import (
     stacked,
     tick,
 )
+from ctd.plots.group import Group, of_group
 
 N_OUTPUTS = 5
 """Largest number of outputs whose replay is drawn."""
@@ -27,24 +28,15 @@ N_CURVES = 200
 """Largest number of networks whose training error is drawn."""
 
 
-def plots(
-    inputs: Any,
-    shared: Any,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> list[Plot]:
+@of_group
+def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best network, errors in training and replay."""
-    varied = varied_fields(reduced)
-    made: list[Plot] = []
-    if len(varied) >= 2:
-        made += _maps(varied, reduced)
-    elif varied:
-        made += _curves(varied[0], reduced)
+    results = group.results
+    made = _success(group.reduced) if varied_fields(group.reduced) else []
     if "trace" in results:
-        made.append(_replay(inputs, shared, columns, results, reduced))
+        made.append(_replay(group))
     if results["train_nrmse"].shape[1] > 1:
-        made.append(_training(results, columns))
+        made.append(_training(results, group.columns))
     error = np.asarray(results["replay_nrmse"][:], float)
     error = error[np.isfinite(error) & (error > 0)]
     made.append(
@@ -57,6 +49,20 @@ def plots(
         )
     )
     return made
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """Success rate and median error over the sweep."""
+    inputs = group.inputs
+    title = f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
+    return Figure(_success(group.reduced), title)
+
+
+def _success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
+    """Success rate and median error: maps over the first two swept fields, or curves if fewer are swept."""
+    varied = varied_fields(reduced)
+    return _maps(varied, reduced) if len(varied) > 1 else _curves((*varied, None)[0], reduced)
 
 
 def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
@@ -90,11 +96,12 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     ]
 
 
-def _curves(name: str, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
-    """Success rate and median error, with their intervals, over the one swept field."""
-    order = np.argsort(reduced[name], kind="stable")
-    x = np.asarray(reduced[name], float)[order]
-    axis = Axis(name, log=is_wide(x))
+def _curves(name: str | None, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
+    """Success rate and median error, with their intervals, over the one swept field, or of the one point."""
+    x = np.asarray(reduced[name], float) if name else np.zeros(1)
+    order = np.argsort(x, kind="stable")
+    x = x[order]
+    axis = Axis(name, log=is_wide(x)) if name else Axis(ticks=["all networks"])
     made = []
     for value, log in (("success_rate", False), ("nrmse_median", True)):
         y, low, high = (
@@ -105,22 +112,18 @@ def _curves(name: str, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
         layers: list[Layer] = [
             Lines(np.stack([x, x], axis=1), bars, "interval", faint=True),
             Lines(x, y, REDUCED[value].long_name),
-            Points(x, y, text=[f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]),
+            Points(
+                x, y, text=[f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)], hue=0
+            ),
         ]
-        made.append(
-            Plot(f"{value.replace('_', ' ')} over {name}", layers, axis, Axis(value, log=log))
-        )
+        title = value.replace("_", " ") + (f" over {name}" if name else "")
+        made.append(Plot(title, layers, axis, Axis(value, log=log)))
     return made
 
 
-def _replay(
-    inputs: Any,
-    shared: Any,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> Plot:
+def _replay(group: Group) -> Plot:
     """The first replay of the best network beside its target, outputs one below the other."""
+    inputs, shared, columns, results, reduced = group
     item = int(reduced["best_item"])
     row = int(np.flatnonzero(np.asarray(columns["item"][:]) == item)[0])
     outputs = np.asarray(results["trace"][row], float)[:, :N_OUTPUTS]
@@ -164,3 +167,29 @@ def _training(results: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarra
         Scale("log10 replay NRMSE"),
         note="" if n <= N_CURVES else f"{len(rows)} of {n:,} networks, evenly spaced.",
     )
+
+
+def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
+    """The swept fields that have more than one value."""
+    return [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
+
+
+def success_grid(
+    first: str, second: str, reduced: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(values of `first`, values of `second`, success rates, log10 of the median NRMSE).
+
+    The last two are (second, first). Over points that differ in further fields, the rate is the mean and the
+    error the lowest; NaN where there is none.
+    """
+    xs, column = np.unique(reduced[first], return_inverse=True)
+    ys, row = np.unique(reduced[second], return_inverse=True)
+    cell, shape = row * len(xs) + column, (len(ys), len(xs))
+    n = np.bincount(cell, minlength=shape[0] * shape[1])
+    with np.errstate(invalid="ignore"):
+        rate = np.bincount(cell, reduced["success_rate"], len(n)) / n
+    error = np.full(len(n), np.inf)
+    np.minimum.at(error, cell, reduced["nrmse_median"])
+    with np.errstate(divide="ignore"):
+        power = np.log10(np.where(np.isfinite(error), error, np.nan))
+    return xs, ys, rate.reshape(shape), power.reshape(shape)

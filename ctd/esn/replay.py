@@ -24,19 +24,35 @@ class Replay(NamedTuple):
     """(s, h, m)"""
 
 
+class Stretch(NamedTuple):
+    """A stretch of the signals."""
+
+    x: jax.Array
+    """(t, k) inputs"""
+    y: jax.Array
+    """(t, m) targets"""
+    variance: jax.Array
+    """() of the targets: errors are relative to it."""
+
+    def cut(self, start: int, stop: int | None = None) -> "Stretch":
+        """The samples start ... stop-1 of it."""
+        return self._replace(x=self.x[start:stop], y=self.y[start:stop])
+
+
 def free_run(static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array) -> Any:
     """Run the network on inputs x (t, k) with its own outputs fed back -> (network, (t, m) outputs)."""
     return lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
 
 
 def replay(
-    static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array, y: jax.Array, variance: Any
+    static: Any, w: Weights, readout: jax.Array, now: Now, stretch: Stretch
 ) -> tuple[Replay, Now]:
-    """(replays, the network after the range) over inputs x (t, k) and targets y (t, m), from `now` on.
+    """(replays of a stretch, the network after it), from `now` on.
 
-    The replays start evenly spaced. Between the starts, and up to the end of the range, the network is
-    teacher-forced. Without feedback, inputs alone drive a replay. Errors are relative to `variance`.
+    The replays start evenly spaced. Between the starts, and up to the end of the stretch, the network is
+    teacher-forced. Without feedback, inputs alone drive a replay.
     """
+    x, y, variance = stretch
     length = len(x)
     horizon = static.horizon or length
     stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.esn.params import EchoState
 from ctd.kernel import Var, traced_type
-from ctd.plots import is_wide
 from ctd.rows import combinations
 
 SWEPT = traced_type(EchoState)._fields
@@ -89,77 +88,3 @@ def _point(error: np.ndarray, options: Options) -> dict[str, Any]:
         ends = np.quantile(estimate(drawn), [tail, 1 - tail], method="inverted_cdf")
         row[f"{name}_low"], row[f"{name}_high"] = ends
     return row
-
-
-def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
-    """The swept fields that have more than one value."""
-    return [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
-
-
-def success_grid(
-    first: str, second: str, reduced: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(values of `first`, values of `second`, success rates, log10 of the median NRMSE).
-
-    The last two are (second, first). Over points that differ in further fields, the rate is the mean and the
-    error the lowest; NaN where there is none.
-    """
-    xs, column = np.unique(reduced[first], return_inverse=True)
-    ys, row = np.unique(reduced[second], return_inverse=True)
-    cell, shape = row * len(xs) + column, (len(ys), len(xs))
-    n = np.bincount(cell, minlength=shape[0] * shape[1])
-    with np.errstate(invalid="ignore"):
-        rate = np.bincount(cell, reduced["success_rate"], len(n)) / n
-    error = np.full(len(n), np.inf)
-    np.minimum.at(error, cell, reduced["nrmse_median"])
-    with np.errstate(divide="ignore"):
-        power = np.log10(np.where(np.isfinite(error), error, np.nan))
-    return xs, ys, rate.reshape(shape), power.reshape(shape)
-
-
-def figure(
-    inputs: Any,
-    shared: Any,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> Any:
-    """Success rate and median NRMSE as maps over the first two swept fields, or curves if one is swept.
-
-    Over further swept fields the maps show the mean success rate and the lowest NRMSE.
-    """
-    del shared, columns, results
-    from matplotlib.figure import Figure
-
-    varied = varied_fields(reduced)
-    fig = Figure(figsize=(10, 4), layout="constrained")
-    axes = fig.subplots(1, 2)
-    if len(varied) < 2:
-        _curves(axes, varied[0] if varied else None, reduced)
-    else:
-        _maps(fig, axes, varied[0], varied[1], reduced)
-    fig.suptitle(f"{inputs.readout} on {inputs.target}, n = {inputs.n}")
-    return fig
-
-
-def _curves(axes: Any, name: str | None, reduced: Mapping[str, np.ndarray]) -> None:
-    x = reduced[name] if name else np.zeros(1)
-    for ax, value in zip(axes, ("success_rate", "nrmse_median"), strict=True):
-        shown = np.isfinite(reduced[f"{value}_high"])
-        y, low, high = (reduced[value + end][shown] for end in ("", "_low", "_high"))
-        ax.errorbar(x[shown], y, (y - low, high - y), fmt="o-", capsize=3)
-        ax.set(xlabel=name or "", ylabel=REDUCED[value].long_name)
-        if name and is_wide(x):
-            ax.set_xscale("log")
-    axes[1].set_yscale("log")
-
-
-def _maps(fig: Any, axes: Any, first: str, second: str, reduced: Mapping[str, np.ndarray]) -> None:
-    xs, ys, rate, error = success_grid(first, second, reduced)
-    panels = ((rate, "success rate", 0.0, 1.0), (error, "log10 median NRMSE", None, None))
-    for ax, (grid, label, low, high) in zip(axes, panels, strict=True):
-        image = ax.imshow(grid, origin="lower", aspect="auto", vmin=low, vmax=high)
-        fig.colorbar(image, ax=ax, label=label)
-        ax.set(xlabel=first, ylabel=second)
-        ax.set_xticks(range(len(xs)), [f"{v:.3g}" for v in xs], rotation=45)
-        ax.set_yticks(range(len(ys)), [f"{v:.3g}" for v in ys])

@@ -10,16 +10,16 @@ the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 
     kernel       parameters, and the searches behind the kernel contract
     unique       which ends of the searches are the same point
     linear       the network linearised around a point
-    summary      the table of a network's points              picture    its figure
-    notebook     `find`, the same for a user's function       plots      what a report shows
+    summary      the table of a network's points              portrait   its states, projected and coloured
+    notebook     `find`, the same for a user's function       plots      its pictures
 
 `reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
 """
 
 from ctd.fixed_points.candidates import load, map_of, n_in_of
-from ctd.fixed_points.kernel import make_kernel
+from ctd.fixed_points.kernel import Searches, make_kernel
 from ctd.fixed_points.notebook import Found, find
 
-kernel = make_kernel("fixed_points", map_of, load, n_in_of)
+kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
 
 __all__ = ["Found", "find", "kernel"]

@@ -1,6 +1,7 @@
 """The kernel of `ctd.fixed_points`: its parameters, and the searches behind the kernel contract."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import jax
@@ -11,8 +12,7 @@ from ctd import tasks
 from ctd.cells import CELLS
 from ctd.fixed_points import search
 from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
-from ctd.fixed_points.picture import figure
-from ctd.fixed_points.plots import plots
+from ctd.fixed_points.plots import figure, plots
 from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 
@@ -110,49 +110,38 @@ def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
     return traced.x
 
 
-def make_kernel(
-    name: str,
-    map_of: Callable[[Any], Map],
-    load: Callable[[Any], Network],
-    n_in_of: Callable[[Any, Network], int | None],
-) -> Kernel:
-    """The kernel that searches for points of the map `map_of(static)`, on the network that `load` returns.
+@dataclass(frozen=True)
+class Searches:
+    """The searches for points of the map `map_of(static)`: the functions of the kernel contract."""
 
-    `n_in_of(static, network)` is the number of inputs; None: any number.
-    """
+    map_of: Callable[[Any], Map]
+    n_in_of: Callable[[Any, Network], int | None]
+    """(static, network) -> number of inputs; None: any number."""
 
-    def bind(static: Any, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
-        x = constant_input(shared, traced, n_in_of(static, shared))
-        f = map_of(static)
-        limits = search.Settings(
-            traced.q_tol, traced.max_iterations, shared.spread, traced.stray * shared.largest
-        )
-        return lambda h: f(shared.weights, h, x), limits
-
-    def adam(traced: Any) -> search.AdamSettings:
-        return search.AdamSettings(traced.learning_rate, traced.decay, traced.adam_eps)
-
-    def init(static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
-        step, limits = bind(static, shared, traced)
+    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
+        """The search of a candidate at its start."""
+        step, limits = self._bind(static, shared, traced)
         start = draw_start(shared, traced, key)
         if static.method == "adam":
-            return search.adam_init(step, start, adam(traced), limits)
+            return search.adam_init(step, start, _adam(traced), limits)
         return search.lm_init(step, start, traced.max_step, limits)
 
-    def advance(static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
+    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
+        """A block of ticks."""
         del key
-        step, limits = bind(static, shared, traced)
+        step, limits = self._bind(static, shared, traced)
 
         def tick(state: Any) -> Any:
             if static.method == "adam":
-                return search.adam_tick(step, adam(traced), limits, state)
+                return search.adam_tick(step, _adam(traced), limits, state)
             return search.lm_tick(step, traced.max_step, limits, state)
 
         return search.run_block(tick, state)
 
     def result(
-        static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
+        self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
     ) -> dict[str, jax.Array]:
+        """Where the search stands."""
         del key
         return {
             "point": state.h,
@@ -162,20 +151,38 @@ def make_kernel(
             "distance": jnp.linalg.norm(state.h - state.start),
             "iterations": state.iterations,
             "outcome": state.outcome,
-            "constant_input": constant_input(shared, traced, n_in_of(static, shared)),
+            "constant_input": constant_input(shared, traced, self.n_in_of(static, shared)),
         }
 
+    def _bind(
+        self, static: Any, shared: Network, traced: Any
+    ) -> tuple[search.Step, search.Settings]:
+        """(the map h -> F(h) of one candidate, what ends its search)."""
+        x = constant_input(shared, traced, self.n_in_of(static, shared))
+        f = self.map_of(static)
+        limits = search.Settings(
+            traced.q_tol, traced.max_iterations, shared.spread, traced.stray * shared.largest
+        )
+        return lambda h: f(shared.weights, h, x), limits
+
+
+def _adam(traced: Any) -> search.AdamSettings:
+    return search.AdamSettings(traced.learning_rate, traced.decay, traced.adam_eps)
+
+
+def make_kernel(name: str, searches: Searches, load: Callable[[Any], Network]) -> Kernel:
+    """The kernel of these searches, on the network that `load` returns."""
     return Kernel(
         name=name,
         Params=FixedPoint,
         dims=DIMS,
         load=load,
-        init=init,
-        advance=advance,
+        init=searches.init,
+        advance=searches.advance,
         finished=lambda state: state.outcome != search.RUNNING,
-        result=result,
+        result=searches.result,
         outcomes=OUTCOMES,
-        reduce=lambda *args: reduce(map_of, *args),
+        reduce=lambda *args: reduce(searches.map_of, *args),
         reduced=REDUCED,
         Options=Options,
         summary=SUMMARY,

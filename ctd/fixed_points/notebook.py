@@ -9,9 +9,11 @@ import numpy as np
 
 from ctd.batch import precision, run_items
 from ctd.fixed_points.candidates import Network, make_network
-from ctd.fixed_points.kernel import FixedPoint, make_kernel
+from ctd.fixed_points.kernel import FixedPoint, Searches, make_kernel
+from ctd.fixed_points.plots import figure
 from ctd.fixed_points.summary import Options
 from ctd.kernel import inputs_of
+from ctd.plots.png import draw
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,11 @@ class Found:
     """Names of the codes in results["outcome"]."""
     network: Network
     inputs: Any
-    draw: Callable[..., Any]
 
     def figure(self) -> Any:
         """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues."""
         with precision(self.inputs):
-            return self.draw(self.inputs, self.network, {}, self.results, self.unique)
+            return draw(figure(self.inputs, self.network, {}, self.results, self.unique))
 
 
 def find(
@@ -58,11 +59,31 @@ def find(
     """
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     params, options = FixedPoint(method=method, **settings), Options(**chosen)
+    network, columns = _starts(candidates, x, params.dtype)
+
+    def f(weights: Any, h: jax.Array, x_now: jax.Array) -> jax.Array:
+        del weights
+        return step(h) if x is None else step(h, x_now)
+
+    kernel = make_kernel(
+        "find", Searches(lambda static: f, lambda *_: None), lambda inputs: network
+    )
+    results = run_items(kernel, params, columns, seed=seed, shared=network)
+    inputs = inputs_of(params)
+    assert kernel.reduce is not None
+    with precision(inputs):
+        unique = kernel.reduce(inputs, network, columns, results, options)
+    outcomes = tuple(outcome.name for outcome in kernel.outcomes)
+    return Found(results, unique, outcomes, network, inputs)
+
+
+def _starts(candidates: Any, x: Any, dtype: str) -> tuple[Network, dict[str, np.ndarray]]:
+    """(the candidates as the states of a network, the columns of the items); ValueError as `find`."""
     candidates = np.asarray(candidates)
     if candidates.ndim != 2:
         raise ValueError(f"candidates: shape {candidates.shape}, (candidate, state) expected")
     try:
-        network = make_network({}, candidates, params.dtype)
+        network = make_network({}, candidates, dtype)
     except ValueError as error:
         raise ValueError(f"candidates: {error}") from None
     m = len(candidates)
@@ -72,17 +93,4 @@ def find(
         if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != m):
             raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
         columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
-
-    def f(weights: Any, h: jax.Array, x_now: jax.Array) -> jax.Array:
-        del weights
-        return step(h) if x is None else step(h, x_now)
-
-    kernel = make_kernel("find", lambda static: f, lambda inputs: network, lambda *_: None)
-    results = run_items(kernel, params, columns, seed=seed, shared=network)
-    inputs = inputs_of(params)
-    assert kernel.reduce is not None
-    assert kernel.figure is not None
-    with precision(inputs):
-        unique = kernel.reduce(inputs, network, columns, results, options)
-    outcomes = tuple(outcome.name for outcome in kernel.outcomes)
-    return Found(results, unique, outcomes, network, inputs, kernel.figure)
+    return network, columns

@@ -1,15 +1,13 @@
-"""What a report shows of a network's fixed points: state space, spectra, basin shares, q of the candidates."""
+"""The pictures of a network's fixed points: state space, spectra, basin shares, q of the candidates."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from ctd.fixed_points.candidates import Network
-from ctd.fixed_points.picture import colour_label, colour_limit, colour_of, sorts
+from ctd.fixed_points.portrait import Portrait, portrait, sorts
 from ctd.fixed_points.search import FIXED, SLOW
-from ctd.plots import Axis, Bars, Layer, Lines, Plot, Points, Scale, histogram
-from ctd.principal import principal
+from ctd.plots import Axis, Bars, Figure, Layer, Lines, Plot, Points, histogram
+from ctd.plots.group import Group, of_group
 
 N_TRIALS = 60
 """Largest number of trials that are drawn."""
@@ -19,83 +17,65 @@ N_STATES = 2000
 """Largest number of candidate states that are drawn if they do not form trials."""
 
 
-def plots(
-    inputs: Any,
-    shared: Network,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> list[Plot]:
+@of_group
+def plots(group: Group) -> list[Plot]:
     """State space, spectra and basins of the unique points; q over all candidates."""
-    del columns
-    made = [_q_of_candidates(results)]
-    if len(reduced.get("point", ())) == 0:
-        return made
-    states = np.asarray(shared.states, float)
-    flat = states.reshape(-1, states.shape[-1])
-    project, share = principal(flat, 3)
-    colour = colour_of(inputs, shared, project)
-    at_points = colour(np.asarray(reduced["point"], float))
-    limit = colour_limit(colour, flat, at_points)
-    scale = Scale(colour_label(reduced), diverging=True, low=-limit, high=limit)
-    texts = _texts(reduced)
-    space = [
-        _space(states, project, colour, reduced, at_points, texts, scale, share, pair)
-        for pair in ((0, 1), (0, 2))
-        if max(pair) < len(share)
-    ]
-    return [*space, _spectra(reduced, at_points, scale), _basins(reduced, texts), *made]
+    ends = _q_of_candidates(group.results)
+    if len(group.reduced.get("point", ())) == 0:
+        return [ends]
+    seen = portrait(group)
+    texts = _texts(group.reduced)
+    space = [_space(seen, texts, *pair) for pair in ((0, 1), (0, 2)) if max(pair) < len(seen.share)]
+    return [*space, _spectra(seen), _basins(group.reduced, texts), ends]
 
 
-def _space(
-    states: np.ndarray,
-    project: Any,
-    colour: Any,
-    reduced: Mapping[str, np.ndarray],
-    at_points: np.ndarray,
-    texts: list[str],
-    scale: Scale,
-    share: np.ndarray,
-    pair: tuple[int, int],
-) -> Plot:
-    """Trials and points in two of the principal components of the states."""
-    first, second = pair
-    layers: list[Layer] = []
-    if states.shape[1] > 1:
-        some = states[:N_TRIALS]
-        path = project(some)
-        shade = np.stack([colour(trial) for trial in some])
-        layers.append(
-            Lines(path[..., first], path[..., second], "trials", colour=shade, faint=True)
-        )
-    else:
-        some = states[:N_STATES, 0]
-        path = project(some)
-        layers.append(Points(path[:, first], path[:, second], "states", colour=colour(some)))
-    where = project(reduced["point"])
-    for label, rows, marker, hollow in sorts(reduced):
+@of_group
+def figure(group: Group) -> Figure:
+    """State space and spectra."""
+    seen = portrait(group)
+    space = [_space(seen, _texts(group.reduced), 0, 1)] if len(seen.share) > 1 else []
+    return Figure([*space, _spectra(seen)])
+
+
+def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
+    """Trials and points in two of the principal components of the states. texts: of the points."""
+    layers: list[Layer] = [_states(seen, first, second)]
+    where = seen.project(seen.reduced["point"])
+    for label, rows, marker, hollow in sorts(seen.reduced):
         layers.append(
             Points(
                 where[rows, first],
                 where[rows, second],
                 f"{label} ({len(rows)})",
-                colour=at_points[rows],
-                size=np.asarray(reduced["basin_share"], float)[rows],
+                colour=seen.at_points[rows],
+                size=np.asarray(seen.reduced["basin_share"], float)[rows],
                 marker=marker,
                 hollow=hollow,
                 text=[texts[row] for row in rows],
                 key=rows,
             )
         )
-    axis = lambda k: Axis(f"principal component {k + 1} ({share[k]:.0%} of the variance)")
+    axis = lambda k: Axis(f"principal component {k + 1} ({seen.share[k]:.0%} of the variance)")
     return Plot(
         f"State space, components {first + 1} and {second + 1}",
         layers,
         axis(first),
         axis(second),
-        scale,
+        seen.scale,
         note="Area of a point: its basin's share of the candidates. Hollow: unstable; diamond: slow.",
     )
+
+
+def _states(seen: Portrait, first: int, second: int) -> Layer:
+    """Trials as lines; if the states form none, points."""
+    if seen.states.shape[1] > 1:
+        some = seen.states[:N_TRIALS]
+        path = seen.project(some)
+        shade = np.stack([seen.colour(trial) for trial in some])
+        return Lines(path[..., first], path[..., second], "trials", colour=shade, faint=True)
+    some = seen.states[:N_STATES, 0]
+    path = seen.project(some)
+    return Points(path[:, first], path[:, second], "states", colour=seen.colour(some))
 
 
 def _texts(reduced: Mapping[str, np.ndarray]) -> list[str]:
@@ -108,8 +88,9 @@ def _texts(reduced: Mapping[str, np.ndarray]) -> list[str]:
     ]
 
 
-def _spectra(reduced: Mapping[str, np.ndarray], at_points: np.ndarray, scale: Scale) -> Plot:
+def _spectra(seen: Portrait) -> Plot:
     """Eigenvalues of dF/dh in the complex plane."""
+    reduced, at_points = seen.reduced, seen.at_points
     shown = np.sort(np.argsort(-np.asarray(reduced["count"]), kind="stable")[:N_SPECTRA])
     values = np.asarray(reduced["eigenvalue"])[shown]
     tau = np.asarray(reduced["time_constant"])[shown]
@@ -148,7 +129,7 @@ def _spectra(reduced: Mapping[str, np.ndarray], at_points: np.ndarray, scale: Sc
         layers,
         Axis("Re λ"),
         Axis("Im λ"),
-        scale,
+        seen.scale,
         equal=True,
         note=note,
     )

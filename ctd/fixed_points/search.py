@@ -167,7 +167,7 @@ def lm_tick(step: Step, max_step: jax.Array, limits: Settings, s: Descent) -> De
     s = s._replace(iterations=s.iterations + 1)
     longer = _lengthen(s, hd, limits)
     ahead = s._replace(along=along, along_length=jnp.where(long, length, s.along_length))
-    tried = _try_step(ahead, at, q, g, along @ hd, max_step * limits.spread, limits)
+    tried = _try_step(ahead, Landing(at, q, g, along @ hd), max_step * limits.spread, limits)
     return jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, longer)
 
 
@@ -213,19 +213,20 @@ def _lengthen(s: Descent, hd: jax.Array, limits: Settings) -> Descent:
     )
 
 
-def _try_step(
-    s: Descent,
-    at: jax.Array,
-    q: jax.Array,
-    g: jax.Array,
-    flatness: jax.Array,
-    largest: jax.Array,
-    limits: Settings,
-) -> Descent:
-    """Go to `at` = h + p if q there agrees with the model, otherwise halve p.
+class Landing(NamedTuple):
+    """The end of a step."""
 
-    q and g are those of `at`; flatness: the curvature there along the valley; largest: the longest step.
-    """
+    h: jax.Array
+    q: jax.Array
+    g: jax.Array
+    """The gradient of q there."""
+    flatness: jax.Array
+    """The curvature there along the valley."""
+
+
+def _try_step(s: Descent, landing: Landing, largest: jax.Array, limits: Settings) -> Descent:
+    """Go to the landing h + p if q there agrees with the model, otherwise halve p. largest: the longest step."""
+    at, q, g, flatness = landing
     gain = (s.q - q) / s.decrease
     length = jnp.linalg.norm(s.p)
     wider = jnp.where((gain > 0.75) & ~s.inside, 2 * s.radius, s.radius)

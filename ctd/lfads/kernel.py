@@ -15,9 +15,9 @@ from ctd.lfads.model import Tree, factor_weights, flatten, init_weights, unflatt
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
-from ctd.lfads.posterior import posterior_mean
+from ctd.lfads.posterior import Fitted, posterior_mean
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
-from ctd.lfads.train import STEP_TERMS, optimizer, train_step
+from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
 
 EVAL_TERMS = ("loss", *TERMS)
@@ -96,16 +96,15 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
 
     def body(carry: Any, _: None) -> tuple[Any, Any]:
         weights, optimizer_state, step, diverged = carry
-        *moved_to, terms, finite = train_step(
-            static, traced, shared, key_train, step, state.plateaus, weights, optimizer_state, like
-        )
+        at = Position(weights, optimizer_state, step, state.plateaus)
+        taken = train_step(static, traced, shared, key_train, at, like)
         # After the last step, and from the first step that is not finite, the model no longer changes.
         active = (step < static.n_batches) & ~diverged
-        moved = active & finite
+        moved = active & taken.finite
         keep = lambda new, old: jnp.where(moved, new, old)
-        new = jax.tree.map(keep, tuple(moved_to), (weights, optimizer_state))
-        terms = {name: jnp.where(moved, value, jnp.nan) for name, value in terms.items()}
-        return (*new, step + moved, diverged | (active & ~finite)), terms
+        new = jax.tree.map(keep, (taken.weights, taken.optimizer), (weights, optimizer_state))
+        terms = {name: jnp.where(moved, value, jnp.nan) for name, value in taken.terms.items()}
+        return (*new, step + moved, diverged | (active & ~taken.finite)), terms
 
     start = (state.weights, state.optimizer, state.step, jnp.zeros((), bool))
     (weights, optimizer_state, step, diverged), terms = lax.scan(
@@ -143,9 +142,9 @@ def result(
     """The best weights, their evaluation, posterior means of some trials, and metrics of these."""
     key_posterior = item_keys(key, traced)[3]
     weights = unflatten(state.best, _shapes(static, shared, traced, key))
-    trials, floor = shared.evaluation, traced.variance_floor
+    trials, model = shared.evaluation, Fitted(static, traced.variance_floor, shared, weights)
     n = min(static.n_metric, len(trials.data))
-    means = posterior_mean(static, floor, shared, trials, weights, n, key_posterior)
+    means = posterior_mean(model, trials, n, key_posterior)
     if not static.controller:
         del means["inferred_inputs"]
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
@@ -153,7 +152,7 @@ def result(
     values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
     values |= _metrics(static, shared, means)
     if trials.behavior is not None:
-        values["behavior_r2"] = _behavior_r2(static, floor, shared, weights, means, key_posterior)
+        values["behavior_r2"] = _behavior_r2(model, means, key_posterior)
     if static.n_saved:
         values |= {name: value[: static.n_saved] for name, value in means.items()}
     return (
@@ -204,26 +203,19 @@ def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[
     return values
 
 
-def _behavior_r2(
-    static: Any,
-    floor: Any,
-    shared: Dataset,
-    weights: Tree,
-    means: dict[str, jax.Array],
-    key: jax.Array,
-) -> jax.Array:
+def _behavior_r2(model: Fitted, means: dict[str, jax.Array], key: jax.Array) -> jax.Array:
     """R2 of behaviour by ridge regression on factors: fitted on training trials, tested on evaluation trials."""
-    train, n = shared.train, len(means["factors"])
-    n_train = min(static.n_metric, len(train.data))
+    train, test, n = model.dataset.train, model.dataset.evaluation, len(means["factors"])
+    n_train = min(model.static.n_metric, len(train.data))
     key = jax.random.fold_in(key, 1)
-    fitted = posterior_mean(static, floor, shared, train, weights, n_train, key, ("factors",))
+    fitted = posterior_mean(model, train, n_train, key, ("factors",))
     assert train.behavior is not None
-    assert shared.evaluation.behavior is not None
+    assert test.behavior is not None
     return metrics.ridge_r2(
         fitted["factors"],
         jnp.asarray(train.behavior[:n_train]),
         means["factors"],
-        jnp.asarray(shared.evaluation.behavior[:n]),
+        jnp.asarray(test.behavior[:n]),
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from ctd.lfads.summary import DIVERGED
 from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, spread, stacked
-from ctd.plots.curves import block_ends, loss_curves
+from ctd.plots.curves import Curves, block_ends, loss_curves
+from ctd.plots.group import Group, of_group
 from ctd.principal import principal
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
@@ -17,38 +18,24 @@ N_TRIALS = 6
 """Largest number of trials whose inferred inputs are drawn."""
 
 
-def plots(
-    inputs: Any,
-    shared: Any,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> list[Plot]:
+@of_group
+def plots(group: Group) -> list[Plot]:
     """Losses of all models; loss terms, rates, factors and inferred inputs of the best one."""
-    items, outcome = np.asarray(columns["item"][:]), np.asarray(results["outcome"][:])
+    results = group.results
+    items = np.asarray(group.columns["item"][:])
     loss = np.asarray(results["eval_loss"][:], float)
-    steps = block_ends(inputs)
-    made = [
-        loss_curves(
-            steps,
-            results["curve.eval.loss"],
-            items,
-            loss,
-            outcome == DIVERGED,
-            title="Evaluation loss",
-            quantiles=reduced.get("curve_quantile"),
-            label="negative ELBO a trial (nat)",
-            log=False,
-            name="models",
-        )
-    ]
+    failed = np.asarray(results["outcome"][:]) == DIVERGED
+    steps, quantiles = block_ends(group.inputs), group.reduced.get("curve_quantile")
+    curves = Curves(steps, results["curve.eval.loss"], items, loss, failed, quantiles)
+    axis = Axis("negative ELBO a trial (nat)")
+    made = [loss_curves(curves, "Evaluation loss", axis, "models")]
     made += _loss_and_truth(results, items, loss)
-    if len(reduced.get("model", ())):
-        item = int(reduced["model"][0])
+    if len(group.reduced.get("model", ())):
+        item = int(group.reduced["model"][0])
         row = int(np.flatnonzero(items == item)[0])
         made.append(_terms(results, row, item, steps))
         best = {name: np.asarray(results[name][row], float) for name in SAVED if name in results}
-        made += _inferred(shared, best, item)
+        made += _inferred(group.shared, best, item)
         if "input_r2_by_lag" in results:
             made.append(_by_lag(results, items))
     return made
@@ -127,53 +114,51 @@ def _rates(
 ) -> list[Plot]:
     """One trial: rates of the most active units with their spikes; data and rates of all units as images."""
     busy = np.sort(np.argsort(-counts.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
-    time = np.arange(rates.shape[1])
-    shown, spikes = rates[0][:, busy].T, counts[0][:, busy].T
     true = truth[0][:, busy].T if truth is not None and len(truth) else None
-    step = 1.2 * max(float(shown.max()), float(true.max()) if true is not None else 0.0, 1e-9)
-    names = [f"unit {unit}" for unit in busy]
+    return [
+        Plot(
+            f"Rates of model {item} against the data, one trial",
+            _unit_layers(rates[0][:, busy].T, counts[0][:, busy].T, true, busy),
+            Axis("bin"),
+            Axis(ticks=[f"unit {unit}" for unit in busy[::-1]]),
+            note=f"The {len(busy)} most active units; their data are marks at the height of rate 0.",
+        ),
+        *_unit_images(rates[0], counts[0], item),
+    ]
+
+
+def _unit_layers(
+    rates: np.ndarray, counts: np.ndarray, true: np.ndarray | None, units: np.ndarray
+) -> list[Layer]:
+    """Rates, (unit, bin), one below the other, with the data as marks; true: the rates behind the data."""
+    step = 1.2 * max(float(rates.max()), float(true.max()) if true is not None else 0.0, 1e-9)
+    time, names = np.arange(rates.shape[1]), [f"unit {unit}" for unit in units]
     layers: list[Layer] = []
     if true is not None:
         layers.append(Lines(time, stacked(true, step), "true rate", strong=True, text=names))
-    layers.append(Lines(time, stacked(shown, step), "rate", text=names))
-    unit, bin = np.nonzero(spikes)
-    heights = spikes[unit, bin]
-    layers.append(
-        Points(
-            bin,
-            len(busy) - 1 - unit,
-            "data",
-            size=0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1))),
-            text=[
-                f"{names[u]}, bin {b}: {h:g}" for u, b, h in zip(unit, bin, heights, strict=True)
-            ],
-        )
-    )
-    # Units are ordered by the time of their peak rate, which shows sequences and common swings.
-    order = np.argsort(np.argmax(rates[0], axis=0), kind="stable")
-    ticks = [str(k) for k in order]
-    images = [
+    layers.append(Lines(time, stacked(rates, step), "rate", text=names))
+    unit, bin = np.nonzero(counts)
+    heights = counts[unit, bin]
+    size = 0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1)))
+    text = [f"{names[u]}, bin {b}: {h:g}" for u, b, h in zip(unit, bin, heights, strict=True)]
+    return [*layers, Points(bin, len(units) - 1 - unit, "data", size=size, text=text)]
+
+
+def _unit_images(rates: np.ndarray, counts: np.ndarray, item: int) -> list[Plot]:
+    """Data and rates, (bin, unit), of all units, by the time of their peak rate: shows sequences and common swings."""
+    order = np.argsort(np.argmax(rates, axis=0), kind="stable")
+    return [
         Plot(
             title,
-            [Image(values[0][:, order].T)],
-            Axis("bin", ticks=[str(t) for t in time]),
-            Axis("unit, by the time of its largest rate", ticks=ticks),
+            [Image(values[:, order].T)],
+            Axis("bin", ticks=[str(t) for t in range(len(rates))]),
+            Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order]),
             Scale(label),
         )
         for title, values, label in (
             ("Data of one trial", counts, "count"),
             (f"Rates of model {item} on that trial", rates, "rate a bin"),
         )
-    ]
-    return [
-        Plot(
-            f"Rates of model {item} against the data, one trial",
-            layers,
-            Axis("bin"),
-            Axis(ticks=names[::-1]),
-            note=f"The {len(busy)} most active units; their data are marks at the height of rate 0.",
-        ),
-        *images,
     ]
 
 

@@ -1,6 +1,6 @@
 """The posterior mean of rates, factors and inputs: many draws of the same trials, averaged."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,19 @@ from ctd.lfads.loss import chunks, draw_noise, gather
 from ctd.lfads.model import Tree, decode, encode
 
 
+class Fitted(NamedTuple):
+    """A model with its data."""
+
+    static: Any
+    floor: Any
+    """Least variance of a posterior."""
+    dataset: Dataset
+    weights: Tree
+
+
 def posterior_mean(
-    static: Any,
-    floor: Any,
-    dataset: Dataset,
+    model: Fitted,
     trials: Trials,
-    weights: Tree,
     n: int,
     key: jax.Array,
     names: tuple[str, ...] = ("rates", "factors", "inferred_inputs", "states"),
@@ -26,6 +33,7 @@ def posterior_mean(
     Means are over `n_samples` draws of initial conditions and inputs. For inferred inputs, the posterior mean
     given each draw is averaged; initial conditions are the mean of their posterior.
     """
+    static, floor, dataset, weights = model
     index, _ = chunks(n, static.batch_size)
 
     def chunk(now: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:

@@ -3,7 +3,7 @@
 Every step reads from `traced` all that a search may change between two advances.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,30 @@ from ctd.lfads.model import Tree, flatten, unflatten
 
 STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
 """What a step reports: KL terms before their scales and ramp, the L2 term before its ramp."""
+
+
+class Position(NamedTuple):
+    """Where the training of a model stands."""
+
+    weights: jax.Array
+    """One vector, see `flatten`."""
+    optimizer: Any
+    """State of Adam."""
+    step: jax.Array
+    """Steps taken."""
+    plateaus: jax.Array
+    """Plateaus of the evaluations so far."""
+
+
+class Step(NamedTuple):
+    """What a training step leads to."""
+
+    weights: jax.Array
+    optimizer: Any
+    terms: dict[str, jax.Array]
+    """STEP_TERMS -> value."""
+    finite: jax.Array
+    """Whether loss and gradient are finite."""
 
 
 def optimizer(traced: Any) -> optax.GradientTransformation:
@@ -55,24 +79,18 @@ def train_step(
     traced: Any,
     dataset: Dataset,
     key: jax.Array,
-    step: jax.Array,
-    plateaus: jax.Array,
-    weights: jax.Array,
-    state: Any,
+    at: Position,
     like: Tree,
-) -> tuple[jax.Array, Any, dict[str, jax.Array], jax.Array]:
-    """(weights, optimiser state, STEP_TERMS -> value, whether loss and gradient are finite) after one step.
-
-    weights: one vector, see `flatten`, of weights with the shapes of `like`.
-    """
-    batch, key_noise = minibatch(static, dataset, key, step)
-    loss = lambda w: training_loss(static, traced, dataset, w, batch, key_noise, step)
-    (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(weights, like))
+) -> Step:
+    """Take one step. like: weights of the same shapes as those at hand, by name."""
+    batch, key_noise = minibatch(static, dataset, key, at.step)
+    loss = lambda w: training_loss(static, traced, dataset, w, batch, key_noise, at.step)
+    (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(at.weights, like))
     gradient = flatten(slopes)
     norm = jnp.linalg.norm(gradient)
     gradient *= jnp.minimum(1, traced.clip_norm / jnp.maximum(norm, traced.clip_norm))
-    direction, new_state = optimizer(traced).update(gradient, state)
-    rate = learning_rate(static, traced, step, plateaus)
-    new = weights - rate * direction
+    direction, new_state = optimizer(traced).update(gradient, at.optimizer)
+    rate = learning_rate(static, traced, at.step, at.plateaus)
+    new = at.weights - rate * direction
     terms |= {"loss": value, "gradient_norm": norm, "learning_rate": rate}
-    return new, new_state, terms, jnp.isfinite(value) & jnp.isfinite(norm)
+    return Step(new, new_state, terms, jnp.isfinite(value) & jnp.isfinite(norm))

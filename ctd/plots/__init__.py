@@ -73,6 +73,8 @@ class Points:
     text: Sequence[str] = ()
     key: Any = None
     """(n,) integers: the mark under the pointer lights up those with equal keys in all plots of the group"""
+    hue: int | None = None
+    """As in `Lines`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,14 @@ class Plot:
     """True: one unit is as long on y as on x."""
     note: str = ""
     """Text below the picture: what to look for, what was left out."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Plots side by side in one image, which is written beside the store."""
+
+    plots: Sequence[Plot]
+    title: str = ""
 
 
 def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> Bars:

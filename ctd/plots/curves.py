@@ -1,11 +1,24 @@
 """Plots of training: loss curves of many networks, their final losses, outputs on saved trials."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ctd.plots import Axis, Band, Layer, Lines, Plot, Points, Scale, histogram, spread, stacked
+from ctd.plots import (
+    Axis,
+    Band,
+    Figure,
+    Layer,
+    Lines,
+    Plot,
+    Points,
+    Scale,
+    histogram,
+    spread,
+    stacked,
+)
+from ctd.plots.group import Group, of_group
 
 DIVERGED = 1
 """Outcome of a network that has diverged; networks that a search drops have another one."""
@@ -22,84 +35,97 @@ def block_ends(settings: Any) -> np.ndarray:
     return np.minimum(np.arange(every, n + every, every), n)
 
 
-def rnn_plots(
-    inputs: Any,
-    shared: Any,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> list[Plot]:
+@dataclass(frozen=True)
+class Curves:
+    """The loss curves of many networks."""
+
+    steps: np.ndarray
+    """(step,) the training steps at which the losses were taken."""
+    losses: Any
+    """(item, step), read when indexed."""
+    items: np.ndarray
+    """(item,) ids."""
+    final: np.ndarray
+    """(item,) final losses."""
+    failed: np.ndarray
+    """(item,) bool: which of them diverged."""
+    quantiles: Any = None
+    """(3, step) the 0.1, 0.5 and 0.9 quantiles over all, if known."""
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether there are quantiles that tell more than the curves themselves."""
+        known = self.quantiles is not None and len(self.items) > 2
+        return bool(known and np.isfinite(self.quantiles).any())
+
+
+@of_group
+def rnn_plots(group: Group) -> list[Plot]:
     """Plots of the networks of `ctd.train_rnn`: loss curves, final losses, outputs of the best network."""
+    results = group.results
     outcome = np.asarray(results["outcome"][:])
-    steps = block_ends(inputs)
     loss = np.asarray(results["eval_loss"][:], float)
-    items = np.asarray(columns["item"][:])
+    items = np.asarray(group.columns["item"][:])
     made = [
-        loss_curves(
-            steps,
-            results["curve"],
-            items,
-            loss,
-            outcome == DIVERGED,
-            title=f"Training {inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}",
-            quantiles=reduced.get("curve_quantile"),
-        ),
+        _rnn_curves(group),
         _losses(np.asarray(results["train_loss"][:], float), loss, items, outcome),
     ]
     if "outputs" in results and (outcome == 0).any():
         best = int(np.flatnonzero(outcome == 0)[np.argmin(loss[outcome == 0])])
-        made.append(_outputs(shared, results["outputs"][best], int(items[best])))
+        made.append(_outputs(group.shared, results["outputs"][best], int(items[best])))
     return made
 
 
-def loss_curves(
-    steps: np.ndarray,
-    curves: Any,
-    items: np.ndarray,
-    final: np.ndarray,
-    failed: np.ndarray,
-    title: str,
-    quantiles: Any = None,
-    label: str = "mean squared error",
-    log: bool = True,
-    name: str = "networks",
-) -> Plot:
+@of_group
+def rnn_figure(group: Group) -> Figure:
+    """The loss curves of the networks."""
+    return Figure([_rnn_curves(group)])
+
+
+def _rnn_curves(group: Group) -> Plot:
+    inputs, results = group.inputs, group.results
+    curves = Curves(
+        block_ends(inputs),
+        results["curve"],
+        np.asarray(group.columns["item"][:]),
+        np.asarray(results["eval_loss"][:], float),
+        np.asarray(results["outcome"][:]) == DIVERGED,
+        group.reduced.get("curve_quantile"),
+    )
+    title = f"Training {inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}"
+    return loss_curves(curves, title, Axis("mean squared error", log=True), "networks")
+
+
+def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     """Loss against training step: up to N_CURVES networks, and the median over all.
 
     The networks are evenly spaced in the ranks of their final loss, so that the best and the worst are drawn.
 
-    curves: (item, step), read when indexed. quantiles: (3, step) the 0.1, 0.5 and 0.9 quantiles, if known.
+    axis: of the losses. name: what the networks are called.
     """
+    items, final = curves.items, curves.final
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
     some = np.sort(rank[spread(len(rank), N_CURVES)])
-    drawn = np.asarray(curves[some], float)
+    drawn = np.asarray(curves.losses[some], float)
     text = [f"item {items[k]}: final loss {final[k]:.4g}" for k in some]
     with np.errstate(divide="ignore", invalid="ignore"):
-        shade = np.log10(final[some]) if log else final[some]
-    fine = ~failed[some]
+        shade = np.log10(final[some]) if axis.log else final[some]
     layers: list[Layer] = []
-    if quantiles is not None and len(items) > 2 and np.isfinite(quantiles).any():
-        layers.append(Band(steps, quantiles[0], quantiles[2], "10-90 %"))
-    for rows, label_of in ((fine, name), (~fine, "diverged")):
-        if rows.any():
-            names = [text[k] for k in np.flatnonzero(rows)]
-            colour = shade[rows] if label_of == name else None
-            layers.append(
-                Lines(steps, drawn[rows], label_of, colour, names, dashed=label_of == "diverged")
-            )
-    if quantiles is not None and len(items) > 2 and np.isfinite(quantiles).any():
-        layers.append(Lines(steps, quantiles[1], "median", strong=True))
+    if curves.has_quantiles:
+        layers.append(Band(curves.steps, curves.quantiles[0], curves.quantiles[2], "10-90 %"))
+    if (fine := np.flatnonzero(~curves.failed[some])).size:
+        said = [text[k] for k in fine]
+        layers.append(Lines(curves.steps, drawn[fine], name, shade[fine], said))
+    if (failed := np.flatnonzero(curves.failed[some])).size:
+        said = [text[k] for k in failed]
+        layers.append(Lines(curves.steps, drawn[failed], "diverged", text=said, dashed=True))
+    if curves.has_quantiles:
+        layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
     note = ""
     if len(some) < len(items):
         note = f"{len(some)} of {len(items):,} {name}, evenly spaced in their final loss."
-    return Plot(
-        title,
-        layers,
-        Axis("training step"),
-        Axis(label, log=log),
-        Scale("log10 final loss" if log else "final loss"),
-        note=note,
-    )
+    scale = Scale("log10 final loss" if axis.log else "final loss")
+    return Plot(title, layers, Axis("training step"), axis, scale, note=note)
 
 
 def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:

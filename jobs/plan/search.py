@@ -70,7 +70,7 @@ def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, 
         )
     if not search.n_comparisons(len(group.items), most) and len(group.items) > 1:
         hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
-        field = "min_advances" if isinstance(search, Halving) else "every"
+        field = search.length_field
         raise JobError(
             f"{where}: search.{field}: {getattr(search, field)} advances, but items finish after {most}, "
             f"before they would be compared; lower it, or have an item make more and shorter advances{hint}"

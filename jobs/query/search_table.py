@@ -43,12 +43,12 @@ def _of_group(
     found: dict[str, Any] = {search.metric: metric}
     if isinstance(search, Halving):
         kept = computed & (np.arange(metric.shape[1]) <= read("search_rung")[:, None])
-        step = "rung"
     else:
         parent = read("search_parent")
         kept = computed & (parent >= 0)
-        step = "generation"
         found["parent"] = parent
         found |= {name: read(f"search_{name}") for name in search.params}
     row, at = np.nonzero(kept)
-    return {"item": ids[row], step: at} | {name: values[kept] for name, values in found.items()}
+    return {"item": ids[row], search.lap_name: at} | {
+        name: values[kept] for name, values in found.items()
+    }

@@ -7,6 +7,7 @@ import zarr
 
 from ctd.batch import precision
 from ctd.kernel import inputs_of, static_of
+from ctd.plots.png import draw
 from jobs.inputs.measure import load_group
 from jobs.query.columns import as_array, decode
 from jobs.reduce.group import GroupResults, columns_of, committed_rows, group_params
@@ -31,7 +32,7 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
             results,
             reduced_values(store, group),
         )
-    figure.savefig(path, dpi=150)
+        draw(figure).savefig(path, dpi=150)
     return True
 
 

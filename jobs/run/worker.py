@@ -173,11 +173,11 @@ class Worker:
         meets = task.meeting is not None
         rule: Rule
         if isinstance(search, Halving):
-            rule = HalvingRule(search, laps.n, size)
+            rule = HalvingRule(search, laps.n)
         else:
             starts = {name: columns[name].astype(float) for name in search.params}
             rule = PopulationRule(search, self.job.spec.seed, ids, starts)
-        return SearchRun(laps, search, rule, rows // size, meets)
+        return SearchRun(laps, search, rule, rows, size, meets)
 
     def _advance(
         self,

@@ -20,9 +20,9 @@ from jobs.spec.search import Halving, Population
 class SearchRun:
     """Computes the results of items, as `ctd.batch.Run` does, but with a search.
 
-    laps: the items, at their start. rule: what the search decides between them. blocks: (n,) the population or
-    bracket of each item. meets: whether some of the compared items lie in other shards, so that the caller must
-    call `decide`.
+    laps: the items, at their start. rule: what the search decides between them. rows: (n,) the items' rows in the
+    group, of which each `size` neighbours are compared. meets: whether some of the compared items lie in other
+    shards, so that the caller must call `decide`.
     """
 
     def __init__(
@@ -30,17 +30,19 @@ class SearchRun:
         laps: Laps,
         search: Halving | Population,
         rule: Rule,
-        blocks: np.ndarray,
+        rows: np.ndarray,
+        size: int,
         meets: bool,
     ) -> None:
-        self.laps, self._rule, self._blocks, self._meets = laps, rule, blocks, meets
+        self.laps, self._search, self._rule, self._meets = laps, search, rule, meets
+        self._blocks, self._n_laps = rows // size, search.n_laps(size)
         self._name, self._sign = search.metric, 1 if search.mode == "min" else -1
         self.lap = 0
         self.going = np.ones(laps.n, bool)
         """(n,) bool: which make the present lap."""
         self.dropped = np.zeros(laps.n, bool)
         """(n,) bool: which left before they had finished."""
-        self.metric = np.full((laps.n, rule.n_laps), np.nan)
+        self.metric = np.full((laps.n, self._n_laps), np.nan)
         """(n, laps) the metric at the end of each lap; NaN where an item did not reach it."""
         self.results: dict[str, np.ndarray] = {}
         self.finished = False
@@ -63,7 +65,7 @@ class SearchRun:
     @property
     def stage(self) -> str:
         """The lap, and the best metric at the end of the last one that is over."""
-        text = f"{self._rule.lap_name} {self.lap + 1} of {self._rule.n_laps}"
+        text = f"{self._search.lap_name} {self.lap + 1} of {self._n_laps}"
         over = np.flatnonzero(np.isfinite(self.metric).any(axis=0))
         if not len(over):
             return text
@@ -113,10 +115,10 @@ class SearchRun:
 
     @property
     def _is_last(self) -> bool:
-        return self.lap == self._rule.n_laps - 1
+        return self.lap == self._n_laps - 1
 
     def _begin(self) -> None:
-        length = TO_THE_END if self._is_last else self._rule.length(self.lap)
+        length = TO_THE_END if self._is_last else self._search.lap(self.lap)
         self.laps.begin(np.flatnonzero(self.going), length)
 
     def _measure(self) -> np.ndarray:
@@ -143,7 +145,7 @@ class SearchRun:
     def _check_length(self, loss: np.ndarray, done: np.ndarray) -> None:
         if done.all() and not np.isnan(loss).all():
             raise JobError(
-                f"search.{self._rule.length_field}: the items finish after {int(self.laps.ages.max())} "
+                f"search.{self._search.length_field}: the items finish after {int(self.laps.ages.max())} "
                 "advances, before the search has compared them; lower it, or have an item make more "
                 "and shorter advances"
             )

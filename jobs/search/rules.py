@@ -31,16 +31,6 @@ class Compared:
 class Rule(ABC):
     """A kind of search over the items of one shard, with the lineage that it keeps of them."""
 
-    length_field: str
-    """Field of the search that says how long its first lap is."""
-    lap_name: str
-    """What a lap is called."""
-    n_laps: int
-
-    @abstractmethod
-    def length(self, lap: int) -> int:
-        """Return the advances of a lap, which is not the last."""
-
     @abstractmethod
     def select(self, laps: Laps, going: np.ndarray, compared: Compared) -> np.ndarray:
         """Return which of this shard's items make the next lap, (n,) bool, and give each its state for it.
@@ -66,20 +56,10 @@ class Rule(ABC):
 
 
 class HalvingRule(Rule):
-    """Successive halving of `n` items.
+    """Successive halving of `n` items."""
 
-    size: number of items in a bracket.
-    """
-
-    length_field, lap_name = "min_advances", "rung"
-
-    def __init__(self, search: Halving, n: int, size: int) -> None:
-        self._search, self.n_laps = search, search.n_rungs(size) + 1
-        self._rung = np.zeros(n, np.int32)
-
-    def length(self, lap: int) -> int:
-        """Return the advances up to the next rung."""
-        return self._search.lap(lap)
+    def __init__(self, search: Halving, n: int) -> None:
+        self._search, self._rung = search, np.zeros(n, np.int32)
 
     def select(self, laps: Laps, going: np.ndarray, compared: Compared) -> np.ndarray:
         """Return the best of each bracket; their states stay."""
@@ -106,24 +86,16 @@ class PopulationRule(Rule):
     items: (n,) ids. starts: searched parameter -> (n,) float64.
     """
 
-    length_field, lap_name = "every", "generation"
-
     def __init__(
         self, search: Population, seed: int, items: np.ndarray, starts: Mapping[str, np.ndarray]
     ) -> None:
         self._search, self._seed, self._items = search, seed, items
-        self.n_laps = search.generations
         shape = (len(items), search.generations)
         self._parent = np.full(shape, -1, np.int32)
         self._parent[:, 0] = items
         self._params = {name: np.full(shape, np.nan) for name in search.params}
         for name, values in starts.items():
             self._params[name][:, 0] = values
-
-    def length(self, lap: int) -> int:
-        """Return the advances of a generation."""
-        del lap
-        return self._search.every
 
     def select(self, laps: Laps, going: np.ndarray, compared: Compared) -> np.ndarray:
         """Let members copy others, and move the parameters of those that do; all go on."""

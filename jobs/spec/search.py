@@ -10,7 +10,7 @@ search:
   params: {learning_rate: {loguniform: [1e-4, 1e-1]}}
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -30,6 +30,11 @@ SEARCH_TABLE = "search"
 
 class _Search(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length_field: ClassVar[str]
+    """The field that says how long the first lap is."""
+    lap_name: ClassVar[str]
+    """What a lap is called."""
 
     metric: str = Field(description="the scalar result that items are compared by")
     mode: Literal["min", "max"] = Field(
@@ -61,6 +66,9 @@ class Halving(_Search):
     """Successive halving (Jamieson & Talwalkar 2016): of every `size` items, the best size / eta^k continue
     after min_advances * eta^(k-1) advances, k = 1, 2, ...; the others keep their results so far."""
 
+    length_field: ClassVar[str] = "min_advances"
+    lap_name: ClassVar[str] = "rung"
+
     method: Literal["halving"]
     eta: int = Field(3, ge=2, description="one item in eta survives a rung")
     min_advances: PositiveInt = Field(description="advances that every item makes at least")
@@ -85,6 +93,10 @@ class Halving(_Search):
             n += 1
         return n
 
+    def n_laps(self, size: int) -> int:
+        """Return the number of laps of `size` items, the one to their end included."""
+        return self.n_rungs(size) + 1
+
     def lap(self, rung: int) -> int:
         """Return the advances between the previous rung (for rung 0: the start) and this one."""
         before = self.eta ** (rung - 1) if rung else 0
@@ -94,6 +106,9 @@ class Halving(_Search):
 class Population(_Search):
     """Population-based training (Jaderberg et al. 2017): every `every` advances, members that do badly
     copy the state and the parameters of members that do well, and perturb the parameters."""
+
+    length_field: ClassVar[str] = "every"
+    lap_name: ClassVar[str] = "generation"
 
     method: Literal["population"]
     every: PositiveInt = Field(description="advances of a generation")
@@ -133,6 +148,16 @@ class Population(_Search):
         """Return how often the members are compared if each makes `advances` advances, for any `size`."""
         del size
         return min(self.generations - 1, (advances - 1) // self.every)
+
+    def n_laps(self, size: int) -> int:
+        """Return the number of laps, for any `size`."""
+        del size
+        return self.generations
+
+    def lap(self, generation: int) -> int:
+        """Return the advances of a generation that is not the last."""
+        del generation
+        return self.every
 
     @field_validator("params")
     @classmethod

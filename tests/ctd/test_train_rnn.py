@@ -10,6 +10,7 @@ from ctd import tasks
 from ctd.batch import Layout, program, run_items
 from ctd.cells import CELLS, check_params, get_cell, run
 from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.plots import Lines
 from ctd.train_rnn import (
     Network,
     eval_trials,
@@ -217,8 +218,14 @@ def test_reduce_and_figure(outcome):
         assert value.ndim == len(kernel.reduced[name].axes), name
     if not all(outcome):
         np.testing.assert_allclose(reduced["curve_quantile"][1], [3, 2, 0.5])
-    picture = kernel.figure(small(), None, columns, results, reduced)
-    assert len(picture.axes[0].lines) == 5
+    (plot,) = kernel.figure(small(), None, columns, results, reduced).plots
+    lines = {layer.name: layer for layer in plot.layers if isinstance(layer, Lines)}
+    trained = np.flatnonzero(np.array(outcome) == 0)
+    assert set(lines) == {"diverged", *(["networks", "median"] if len(trained) else [])}
+    assert len(lines["diverged"].y) == outcome.count(1)
+    if len(trained):
+        np.testing.assert_array_equal(lines["networks"].y, curves[trained])
+        np.testing.assert_array_equal(lines["median"].y, reduced["curve_quantile"][1])
 
 
 # --- parameters -----------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Collect the content of a store's page as JSON."""
 
-import base64
-import io
 import json
 import time
 from collections.abc import Mapping
@@ -12,7 +10,7 @@ import pandas as pd
 
 from ctd.batch import precision
 from ctd.kernel import Params, Var, inputs_of, static_of
-from ctd.plots import Axis, Lines, Plot, spread
+from ctd.plots import Axis, Figure, Lines, Plot, spread
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.query.query import table, tables
@@ -36,7 +34,7 @@ MAX_BYTES = 3_500_000
 MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_GENERIC = 6
-"""Most results that are drawn as lines if the kernel has neither plots nor a figure."""
+"""Most results that are drawn as lines if the kernel has no plots."""
 
 
 EMPTY: dict[str, Any] = {"groups": [], "groups_left_out": 0, "tables": [], "sweep": None}
@@ -143,19 +141,19 @@ class Content:
     def _of_kernel(
         self, group: int, columns: Columns, results: Mapping[str, Rows]
     ) -> dict[str, Any]:
-        """The kernel's `plots`; else its figure, as `image`; else its results as lines. If that fails: `error`."""
+        """The kernel's `plots`; else those of its `figure`; else its results as lines. If that fails: `error`."""
         store, kernel = self._store, self._store.kernel
-        if kernel.plots is None and kernel.figure is None:
+        draw = kernel.plots or kernel.figure
+        if draw is None:
             return {"plots": [plot_json(p) for p in generic_plots(kernel, results, columns)]}
         params, shared = self._data(group)
         reduced = reduced_values(store, group)
         try:
             with precision(static_of(params)):
                 given = (inputs_of(params), shared, columns, results, reduced)
-                if kernel.plots is not None:
-                    return {"plots": [plot_json(plot) for plot in kernel.plots(*given)]}
-                assert kernel.figure is not None
-                return {"plots": [], "image": _png(kernel.figure(*given))}
+                made = draw(*given)
+                plots = made.plots if isinstance(made, Figure) else made
+                return {"plots": [plot_json(plot) for plot in plots]}
         except Exception as error:
             # A kernel's plots may fail on unforeseen results; the rest of the page is still useful.
             return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
@@ -200,12 +198,6 @@ def generic_plots(kernel: Any, results: Mapping[str, Rows], columns: Columns) ->
             )
         )
     return made
-
-
-def _png(figure: Any) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=120)
-    return base64.b64encode(data.getvalue()).decode()
 
 
 # --- the sweep ------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def _layer(layer: Layer, notes: list[str]) -> dict[str, Any]:
 
 
 def _picked(value: Any, some: np.ndarray) -> Any:
-    if isinstance(value, str | bool):
+    if isinstance(value, str | bool | int):
         return value
     if len(value) and isinstance(value[0], str):
         return [str(value[k]) for k in some]

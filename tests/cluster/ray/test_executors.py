@@ -39,9 +39,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ray_address(tmp_path_factory):
+def ray_address():
     """A Ray that the executors under test find running; at the end it has lost its workers only."""
-    cache = set_environment({"CTD_CACHE": str(tmp_path_factory.mktemp("cache"))})
     local = LocalRay(cpus=8)
     before = set_environment(local.environment)
     yield local.address()
@@ -49,7 +48,7 @@ def ray_address(tmp_path_factory):
     assert mentioning(local._folder, "raylet")
     local.stop()
     until(lambda: not mentioning(local._folder), "it has ended")
-    set_environment(before | cache)
+    set_environment(before)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +111,10 @@ def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
 @pytest.mark.slow
 def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("CTD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
     executor = RayExecutor(RunSettings(workers=3))
-    temporary = executor._local._folder
+    temporary = executor._startup.local._folder
     try:
         store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
         assert run_shards(store, executor).shards_done == 6
@@ -347,7 +345,7 @@ def collect(executor, n):
 
 @pytest.mark.ray
 def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch):
-    monkeypatch.setattr("cluster.ray.executor.QUEUE_BELOW_S", 600)  # all shards count as short
+    monkeypatch.setattr("cluster.ray.dispatch.QUEUE_BELOW_S", 600)  # all shards count as short
     store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
     shards = list(store.job.plan.shards())
     pool.start(store.address)
@@ -391,7 +389,7 @@ def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, fault, sai
 def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
     from ray.exceptions import OutOfMemoryError
 
-    import cluster.ray.executor as module
+    import cluster.ray.dispatch as module
 
     store = make(folder, pool, "memory", {"fault": [0]}, retries=1)
     get = module.ray.get

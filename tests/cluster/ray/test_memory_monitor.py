@@ -65,7 +65,6 @@ def executor(tmp_path):
         pytest.skip("less than 6 GiB of memory free")
     before = set_environment(
         {
-            "CTD_CACHE": str(tmp_path / "cache"),
             "RAY_memory_usage_threshold": f"{limit:.4f}",
             "RAY_memory_monitor_refresh_ms": "100",
         }

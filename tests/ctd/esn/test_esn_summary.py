@@ -6,6 +6,7 @@ import pytest
 from ctd import esn
 from ctd.esn import EchoState, Options, kernel
 from ctd.kernel import inputs_of
+from ctd.plots.png import draw
 
 
 def reduced(columns, nrmse, validation=None, **options):
@@ -65,7 +66,9 @@ def test_figure_draws(swept):
     nrmse = [0.01, 0.2, np.nan, 0.05, 0.3, 0.02, np.nan, 0.5]
     inputs = inputs_of(EchoState())
     out = reduced(columns, nrmse)
-    fig = esn.figure(inputs, None, columns, {}, out)
-    fig.canvas.draw()
-    labels = [axis.get_xlabel() for axis in fig.axes]
-    assert labels[0] == (next(iter(sorted(swept, reverse=True)), "") if len(swept) < 2 else "g")
+    made = esn.figure(inputs, None, columns, {}, out)
+    assert made.title == f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
+    draw(made).canvas.draw()
+    assert [plot.x.label for plot in made.plots] == 2 * [
+        "g" if "g" in swept else "alpha" if swept else ""
+    ]

@@ -12,6 +12,8 @@ from ctd.data import write_hdf5, write_weights
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.kernel import FixedPoint
 from ctd.kernel import inputs_of
+from ctd.plots import Points
+from ctd.plots.png import draw
 
 
 def doubling(weights, h, x):
@@ -240,7 +242,9 @@ def test_figure_is_drawn(searched, tmp_path):
         with precision(inputs):
             table = kernel.reduce(inputs, shared, {}, some, kernel.Options())
             figure = kernel.figure(inputs, shared, {}, some, table)
-        figure.savefig(tmp_path / "points.png")
-        space, plane = figure.axes[:2]
-        assert space.get_title().startswith(f"{len(table['q'])} points")
-        assert f"at {len(table['q'])} points" in plane.get_title()
+        draw(figure).savefig(tmp_path / "points.png")
+        space, plane = figure.plots
+        points = [layer for layer in space.layers if isinstance(layer, Points)]
+        assert sum(len(layer.x) for layer in points) == len(table["q"])
+        modes = [layer for layer in plane.layers if isinstance(layer, Points)]
+        assert sum(len(layer.x) for layer in modes) == table["eigenvalue"].size

@@ -10,7 +10,7 @@ from searches import starts
 
 from ctd.batch import precision
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.kernel import make_kernel
+from ctd.fixed_points.kernel import Searches, make_kernel
 from ctd.fixed_points.unique import Basins, cover, nearest_distance
 
 
@@ -133,4 +133,6 @@ def test_reduce_keeps_the_largest_basins_and_flags_outliers():
 
 
 def kernel_of_find(step):
-    return make_kernel("find", lambda _: lambda w, h, x: step(h), lambda _: None, lambda *_: None)
+    return make_kernel(
+        "find", Searches(lambda _: lambda w, h, x: step(h), lambda *_: None), lambda _: None
+    )

@@ -82,18 +82,29 @@ def recover(path, finished, key, how, seed=0):
     return touched
 
 
+HOW = ("truncated", "flipped", "deleted")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
-def test_any_damage_to_any_object_is_found_and_repaired(tmp_path, finished, how):
-    """Every object once, at a random place; a repair changes that object and markers, nothing else."""
-    keys = every_object(finished.address)
-    for seed, key in enumerate(keys):
-        touched = recover(tmp_path / "d.zarr", finished, key, how, seed)
-        derived = key.startswith(("gathered", "items", "shards", "zarr.json", "run/sums/gathered"))
-        if not derived:
-            others = {k for k in touched - {key} if not k.startswith("run/done")}
-            assert others == set(), f"{key} {how}"
-            assert len([k for k in touched if k.startswith("run/done")]) <= 1
+@pytest.mark.parametrize(
+    "ways",
+    [1, pytest.param(3, marks=pytest.mark.endurance)],
+    ids=["each in turn", "each in all ways"],
+)
+def test_any_damage_to_any_object_is_found_and_repaired(tmp_path, finished, ways):
+    """Every object, at a random place; a repair changes that object and markers, nothing else."""
+    for seed, key in enumerate(every_object(finished.address)):
+        for way in range(ways):
+            damaged_and_repaired(tmp_path, finished, key, HOW[(seed + way) % 3], seed)
+
+
+def damaged_and_repaired(tmp_path, finished, key, how, seed):
+    touched = recover(tmp_path / "d.zarr", finished, key, how, seed)
+    derived = key.startswith(("gathered", "items", "shards", "zarr.json", "run/sums/gathered"))
+    if not derived:
+        others = {k for k in touched - {key} if not k.startswith("run/done")}
+        assert others == set(), f"{key} {how}"
+        assert len([k for k in touched if k.startswith("run/done")]) <= 1
 
 
 def test_what_other_versions_would_make_otherwise_is_not_written(tmp_path, finished, monkeypatch):
@@ -111,7 +122,7 @@ def test_what_other_versions_would_make_otherwise_is_not_written(tmp_path, finis
     assert tree_bytes(path) == tree_bytes(finished.address)
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("folder", ["run/events", "run/sums/events"])
 def test_damage_to_what_happened_is_found_and_the_rest_kept(tmp_path, finished, folder, how):
     path = tmp_path / "e.zarr"

@@ -274,11 +274,9 @@ def test_groups_are_tried_again_on_another_worker(copied):
 
 @pytest.mark.ray
 def test_gather_on_ray_is_that_of_one_process(finished, tmp_path):
-    from cluster.ray.connection import set_environment
     from cluster.ray.executor import RayExecutor
     from jobs.spec.job import RunSettings
 
-    before = set_environment({"CTD_CACHE": str(tmp_path / "cache")})
     path = tmp_path / "ray.zarr"
     shutil.copytree(finished.address, path)
     store = Store.open(str(path))
@@ -289,7 +287,6 @@ def test_gather_on_ray_is_that_of_one_process(finished, tmp_path):
         assert gather(store, executor) == 44
     finally:
         executor.close()
-        set_environment(before)
     assert tree_bytes(path) == tree_bytes(finished.address)
     assert check(str(path)) == []
 

@@ -53,7 +53,7 @@ def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_run_again(tmp_path, whole):
-    """Three times, each within a second of the first checkpoint that it wrote."""
+    """Three times, each soon after the first checkpoint that it wrote."""
     undisturbed, job = whole
     store = make(tmp_path / "r.zarr", job)
     kills = killed_at_random(store, kept)

@@ -192,14 +192,17 @@ class Lab:
             command, env=os.environ | self.environment, capture_output=True, text=True, check=True
         ).stdout
 
-    def processes(self, number: int) -> str:
-        """The command lines of all processes of a node."""
+    def processes(self, number: int, variable: str) -> str:
+        """The command lines of the processes of a node that have this NAME=VALUE in their environment."""
         pid = self._processes[f"n{number}"].pid
         inner = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-        return subprocess.run(
-            ["nsenter", "-t", inner, "-p", "-m", "--", "ps", "axww", "-o", "args"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        found = subprocess.run(
+            ["nsenter", "-t", inner, "-p", "-m", "--", "bash", "-c",
+             'for p in $(grep -lzx "$1" /proc/[0-9]*/environ 2>/dev/null); do '
+             'tr "\\0" " " <"${p%environ}cmdline" 2>/dev/null; echo; done', "-", variable],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return found.stdout.strip()
 
     def tmp(self, number: int) -> Path:
         """A node's own /tmp."""

@@ -150,8 +150,7 @@ function showPictures(content) {
     const show = () => {
       const now = STATE.content.groups, k = Math.min(Math.max(0, choose.selectedIndex), now.length - 1), group = now[k];
       items.textContent = [group.items, STATE.content.groups_left_out && `${STATE.content.groups_left_out} further groups are left out: the page would be too large`].filter(Boolean).join(". ");
-      extra.replaceChildren(...(group.error ? [el("p", { className: "card note error" }, group.error)] : []),
-        ...(group.image ? [card(el("div", { className: "figure" }, el("img", { src: `data:image/png;base64,${group.image}`, alt: `picture of ${group.label}` })))] : []));
+      extra.replaceChildren(...(group.error ? [el("p", { className: "card note error" }, group.error)] : []));
       showFigures(plots, "pictures", group.plots);
     };
     return { choose, controls, show };

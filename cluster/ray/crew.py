@@ -1,0 +1,128 @@
+"""Keep in every slot of a pool an actor that has opened the store.
+
+Ray never restarts an actor (`max_restarts=0`): one that dies, or cannot open the store, is replaced here.
+"""
+
+import logging
+
+import ray
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
+
+from cluster.ray.nodes import DEATHS
+from cluster.ray.pool import Pool, Slot
+from cluster.versions import versions
+from jobs.errors import JobError
+
+log = logging.getLogger("ctd")
+
+MAX_STARTS = 3
+"""A slot is given up after this many actors in a row failed before they were ready."""
+
+
+class Crew:
+    """The actors of a pool, at work on one store.
+
+    Args:
+        pool: where the actors live.
+        address: the store.
+    """
+
+    def __init__(self, pool: Pool, address: str) -> None:
+        self._pool, self._address = pool, address
+        self.slots = pool.slots
+
+    def open(self, slot: Slot) -> None:
+        """Tell the slot's actor to open the store; does not wait for it."""
+        slot.ready, slot.node = False, ""
+        slot.where = slot.actor.node.remote()
+        slot.opening = slot.actor.open.remote(self._address, versions())
+
+    def grow(self) -> None:
+        """Add actors on nodes that have joined the cluster."""
+        for slot in self._pool.joined():
+            self.slots.append(slot)
+            self.open(slot)
+
+    def opened(self, slot: Slot) -> None:
+        """Handle the answer of an opening actor: mark it ready, replace it, or give its slot up.
+
+        Raises:
+            JobError: this was the last slot.
+        """
+        try:
+            fault = ray.get(slot.opening)
+            slot.node = ray.get(slot.where)
+        except RayError as error:
+            if kind_of_death(error) == "node":  # not the actor's fault: does not count
+                self.replace(slot)
+                return
+            fault = last_line(error), False
+        slot.opening = None
+        if fault is None:
+            slot.ready, slot.failed_starts = True, 0
+            return
+        text, in_vain = fault
+        slot.failed_starts = MAX_STARTS if in_vain else slot.failed_starts + 1
+        if slot.failed_starts < MAX_STARTS:
+            self.replace(slot)
+            return
+        ray.kill(slot.actor, no_restart=True)
+        self.slots.remove(slot)
+        log.warning("a worker could not start, %d left: %s", len(self.slots), text)
+        if not self.slots:
+            raise JobError(f"no worker could start on {self._address}: {text}")
+
+    def replace(self, slot: Slot) -> None:
+        """Put a new actor in the slot, after killing the old one, which may be dead or out of reach."""
+        ray.kill(slot.actor, no_restart=True)
+        slot.actor, slot.held, slot.asked = self._pool.actor(), [], None
+        self.open(slot)
+
+    def note_death(self, slot: Slot, kind: str, shard: int) -> dict[str, str]:
+        """Count a death on the slot's node; set the node aside after too many.
+
+        A node is set aside only if an actor is ready on some other node. Returns what to add to the
+        report: {"set_aside": text}, or nothing.
+        """
+        nodes = self._pool.nodes
+        if kind != "killed" or not nodes.note_death(slot.node, shard):
+            return {}
+        if not any(s.ready and s.node not in {slot.node, *nodes.aside} for s in self.slots):
+            return {}
+        nodes.aside.add(slot.node)
+        for other in self.slots:
+            if other is not slot:
+                self.move_if_set_aside(other)
+        text = f"node {slot.node}: set aside, workers died there in the midst of {DEATHS} shards"
+        log.warning(text)
+        return {"set_aside": text}
+
+    def move_if_set_aside(self, slot: Slot) -> None:
+        """Replace an actor without a shard whose node is set aside: the new one starts elsewhere."""
+        if slot.node in self._pool.nodes.aside and not slot.held:
+            self.replace(slot)
+
+    def tell_to_stop(self) -> None:
+        """Tell every actor to stop at a checkpoint."""
+        for slot in self.slots:
+            slot.actor.interrupt.options(concurrency_group="watch").remote()
+
+    def kill(self, shard: int) -> None:
+        """Kill the actor that runs this shard."""
+        for slot in self.slots:
+            if slot.held and slot.held[0][1].shard.number == shard:
+                ray.kill(slot.actor, no_restart=True)
+
+
+def kind_of_death(error: RayError) -> str:
+    """Why an actor's answer did not come: "oom", "node" (it is lost) or "killed"."""
+    if isinstance(error, OutOfMemoryError):  # not a RayActorError
+        return "oom"
+    lost = isinstance(error, ActorUnavailableError | NodeDiedError) or "node has died" in str(error)
+    return "node" if lost else "killed"
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text, which names the cause."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:2000]

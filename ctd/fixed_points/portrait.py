@@ -1,0 +1,87 @@
+"""A network's states and points in the states' principal components, and the colours that its pictures share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctd.cells import Cell, readout
+from ctd.fixed_points.candidates import Network, find_cell
+from ctd.plots import Scale
+from ctd.plots.group import Group
+from ctd.principal import principal
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What the pictures of a network's points have in common."""
+
+    states: np.ndarray
+    """(trial, time, state) the states that the candidates were taken from."""
+    reduced: Mapping[str, np.ndarray]
+    """The table of points."""
+    project: Callable[[Any], np.ndarray]
+    """(..., state) -> (..., component), up to three principal components of the states."""
+    share: np.ndarray
+    """(component,) part of the variance of each component."""
+    colour: Callable[[np.ndarray], np.ndarray]
+    """(k, state) -> (k,): the first output, or the first component if there is no readout."""
+    at_points: np.ndarray
+    """(point,) the colour of each point."""
+    scale: Scale
+
+
+class Sort(NamedTuple):
+    """Points that are drawn alike."""
+
+    label: str
+    rows: np.ndarray
+    """Their rows in the table."""
+    marker: Literal["circle", "diamond"]
+    """A diamond is slow."""
+    hollow: bool
+    """Hollow is unstable."""
+
+
+def portrait(group: Group) -> Portrait:
+    """Project and colour the states and points of a group."""
+    states = np.asarray(group.shared.states, float)
+    flat = states.reshape(-1, states.shape[-1])
+    project, share = principal(flat, 3)
+    colour = _colour_of(group.inputs, group.shared, project)
+    at_points = colour(np.asarray(group.reduced["point"], float))
+    limit = _colour_limit(colour, flat, at_points)
+    label = "readout" if np.shape(group.reduced["output"])[1] else "principal component 1"
+    scale = Scale(label, diverging=True, low=-limit, high=limit)
+    return Portrait(states, group.reduced, project, share, colour, at_points, scale)
+
+
+def _colour_of(inputs: Any, shared: Network, project: Any) -> Any:
+    cell = find_cell(inputs.cell)
+    if "wO" not in shared.weights or not isinstance(cell, Cell):
+        return lambda h: project(h)[:, 0]
+    weights = {name: jnp.asarray(w) for name, w in shared.weights.items()}
+    outputs = jax.jit(jax.vmap(lambda h: readout(cell, weights, h)[0]))
+    return lambda h: np.asarray(outputs(jnp.asarray(h, shared.states.dtype)))
+
+
+def _colour_limit(colour: Any, states: np.ndarray, at_points: np.ndarray) -> float:
+    """The end of the colour scale: a 0.98 quantile, since with the maximum extreme trials leave the rest pale."""
+    values = np.abs(np.concatenate([colour(states[:20_000]), at_points]))
+    return float(np.quantile(values, 0.98)) or 1.0
+
+
+def sorts(reduced: Mapping[str, np.ndarray]) -> list[Sort]:
+    """Each sort of point that occurs."""
+    slow = np.asarray(reduced["kind"]) == "slow"
+    stable = np.asarray(reduced["stable"], bool)
+    found = [
+        Sort("fixed, stable", np.flatnonzero(~slow & stable), "circle", False),
+        Sort("fixed, unstable", np.flatnonzero(~slow & ~stable), "circle", True),
+        Sort("slow, stable", np.flatnonzero(slow & stable), "diamond", False),
+        Sort("slow, unstable", np.flatnonzero(slow & ~stable), "diamond", True),
+    ]
+    return [sort for sort in found if len(sort.rows)]

@@ -1,0 +1,213 @@
+"""Draw plots with matplotlib: the one place where a picture as data becomes a PNG.
+
+The marks, and which layer gets which colour, are those of the page of `ctd report`.
+"""
+
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from ctd.plots import (
+    Axis,
+    Band,
+    Bars,
+    Figure,
+    Image,
+    Layer,
+    Lines,
+    Plot,
+    Points,
+    Scale,
+    Spans,
+    spread,
+)
+
+WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
+"""Inches of one plot; TALL is the height of a figure with a plot whose axes have equal units."""
+MAX_TICKS = 12
+"""Most texts on an axis of categories."""
+NOTE_WIDTH = 78
+"""Letters in a line of a note."""
+
+
+def draw(figure: Figure) -> Any:
+    """Draw the plots side by side; return a matplotlib Figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    n, height = len(figure.plots), TALL if any(p.equal for p in figure.plots) else HEIGHT
+    canvas = Canvas(figsize=(WIDTH * n, height), layout="constrained")
+    FigureCanvasAgg(canvas)
+    if figure.title:
+        canvas.suptitle(figure.title)
+    shown: list[Scale] = []
+    for ax, plot in zip(canvas.subplots(1, n, squeeze=False)[0], figure.plots, strict=True):
+        shades = _shades(plot)
+        draw_plot(ax, plot, shades)
+        # Plots with the same colours need but one colour bar.
+        if shades is not None and (plot.scale not in shown or plot.scale.low is None):
+            canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
+            shown.append(plot.scale)
+    return canvas
+
+
+def draw_plot(ax: Any, plot: Plot, shades: Any) -> None:
+    """Draw one plot into matplotlib's Axes `ax`. shades: colour of a number; None if no layer needs one."""
+    _prepare(ax.xaxis, ax.set_xscale, plot.x)
+    _prepare(ax.yaxis, ax.set_yscale, plot.y)
+    series = 0
+    for layer in plot.layers:
+        fixed = _fixed_colour(layer)
+        if fixed is None:
+            hue = getattr(layer, "hue", None)
+            fixed = f"C{(series if hue is None else hue) % 10}"
+            series += hue is None
+        _DRAWN[type(layer)](ax, layer, fixed, shades)
+    if plot.equal:
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.axhline(0, color="0.9", lw=0.8, zorder=0)
+        ax.axvline(0, color="0.9", lw=0.8, zorder=0)
+    ax.autoscale_view()
+    ax.set(xlabel=plot.x.label, ylabel=plot.y.label, title=plot.title)
+    if any(getattr(layer, "name", "") for layer in plot.layers):
+        legend = ax.legend(frameon=False, fontsize="small")
+        for handle in legend.legend_handles:
+            if hasattr(handle, "set_sizes"):  # else a mark is as large as the largest of its layer
+                handle.set_sizes([40])
+    if plot.note:
+        ax.annotate(
+            textwrap.fill(plot.note, NOTE_WIDTH), (0.5, 0), (0, -3), xycoords=ax.xaxis.label,
+            textcoords="offset points", ha="center", va="top", fontsize="small", color="0.35",
+        )  # fmt: skip
+
+
+def _prepare(axis: Any, set_scale: Any, spec: Axis) -> None:
+    if spec.log:
+        set_scale("log", nonpositive="mask")
+    if len(spec.ticks):
+        some = spread(len(spec.ticks), MAX_TICKS)
+        axis.set_ticks(some, [spec.ticks[k] for k in some])
+
+
+def _shades(plot: Plot) -> Any:
+    """The colours of the plot's scale, or None if nothing is coloured by a number."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    given = [layer.z if isinstance(layer, Image) else _colour_of(layer) for layer in plot.layers]
+    if all(colour is None for colour in given):
+        return None
+    values = np.concatenate([np.ravel(np.asarray(c, float)) for c in given if c is not None])
+    values = values[np.isfinite(values)]
+    ends = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    scale = plot.scale
+    low, high = (ends[k] if end is None else end for k, end in enumerate((scale.low, scale.high)))
+    return ScalarMappable(Normalize(low, high), "coolwarm" if scale.diverging else "viridis")
+
+
+def _colour_of(layer: Layer) -> Any:
+    return getattr(layer, "colour", None)
+
+
+def _fixed_colour(layer: Layer) -> str | None:
+    """The colour of a layer that takes none from the cycle."""
+    if isinstance(layer, Image) or _colour_of(layer) is not None:
+        return "0.5"
+    if isinstance(layer, Lines) and (layer.strong or layer.faint):
+        return "black" if layer.strong else "0.6"
+    return None
+
+
+def _lines(ax: Any, layer: Lines, fixed: str, shades: Any) -> None:
+    y = np.atleast_2d(np.asarray(layer.y, float))
+    x = np.broadcast_to(np.asarray(layer.x, float), y.shape)
+    look = {
+        "lw": 2.0 if layer.strong else 0.8 if layer.faint or len(y) > 30 else 1.4,
+        "ls": "--" if layer.dashed else "-",
+        "alpha": 0.5 if layer.faint and layer.colour is not None else 1.0 if layer.strong else 0.8,
+    }
+    if layer.colour is not None and np.ndim(layer.colour) == 2:
+        _shaded_lines(ax, np.stack([x, y], axis=-1), layer, shades, look)
+        return
+    colours = [fixed] * len(y) if layer.colour is None else shades.to_rgba(layer.colour)
+    for k in range(len(y)):
+        label = layer.name if k == 0 and layer.name else None
+        ax.plot(x[k], y[k], color=colours[k], label=label, **look)
+
+
+def _shaded_lines(
+    ax: Any, vertices: np.ndarray, layer: Lines, shades: Any, look: dict[str, Any]
+) -> None:
+    """Draw (line, n, 2) vertices; each piece of a line has the colour of its end."""
+    from matplotlib.collections import LineCollection
+
+    pieces = np.stack([vertices[:, :-1], vertices[:, 1:]], axis=2).reshape(-1, 2, 2)
+    colours = shades.to_rgba(np.asarray(layer.colour, float)[:, 1:].ravel())
+    fine = np.isfinite(pieces).all(axis=(1, 2))
+    ax.add_collection(
+        LineCollection(list(pieces[fine]), colors=colours[fine], label=layer.name or None, **look)
+    )
+
+
+def _points(ax: Any, layer: Points, fixed: str, shades: Any) -> None:
+    x, y = np.asarray(layer.x, float), np.asarray(layer.y, float)
+    fine, many = np.isfinite(x) & np.isfinite(y), len(x) > 600
+    colours: Any = fixed
+    if layer.colour is not None:
+        colours = shades.to_rgba(np.asarray(layer.colour, float)[fine])
+    # The page's radius in pixels is 3 + 11 sqrt(size); here areas are in squared points.
+    radius = np.full(len(x), 2.2 if many else 3.4)
+    if layer.size is not None:
+        radius = 3 + 11 * np.sqrt(np.clip(np.asarray(layer.size, float), 0, 1))
+    radius = radius[fine]
+    ax.scatter(
+        x[fine], y[fine], s=np.square(1.5 * radius), label=layer.name or None, zorder=3,
+        marker="D" if layer.marker == "diamond" else "o", alpha=0.6 if many else 0.92,
+        facecolors="white" if layer.hollow else colours,
+        edgecolors=colours if layer.hollow else "black" if layer.size is not None else "none",
+        linewidths=1.6 if layer.hollow else 0.08 * radius,
+    )  # fmt: skip
+
+
+def _band(ax: Any, layer: Band, fixed: str, shades: Any) -> None:
+    del shades
+    ax.fill_between(
+        layer.x, layer.low, layer.high, color=fixed, alpha=0.2, lw=0, label=layer.name or None
+    )
+
+
+def _bars(ax: Any, layer: Bars, fixed: str, shades: Any) -> None:
+    left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
+    width = np.asarray(layer.right) - left
+    ax.bar(
+        left, layer.height, width, align="edge", color=colours, alpha=0.75, label=layer.name or None
+    )
+
+
+def _spans(ax: Any, layer: Spans, fixed: str, shades: Any) -> None:
+    left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
+    width = np.asarray(layer.right) - left
+    ax.barh(layer.row, width, 0.72, left=left, color=colours, alpha=0.75, label=layer.name or None)
+
+
+def _fill(layer: Bars | Spans, fixed: str, shades: Any) -> Any:
+    return fixed if layer.colour is None else shades.to_rgba(np.asarray(layer.colour, float))
+
+
+def _image(ax: Any, layer: Image, fixed: str, shades: Any) -> None:
+    del fixed
+    ax.imshow(
+        np.asarray(layer.z, float), origin="lower", aspect="auto", interpolation="nearest",
+        cmap=shades.cmap, norm=shades.norm,
+    )  # fmt: skip
+
+
+_DRAWN: dict[type, Any] = {
+    Lines: _lines,
+    Points: _points,
+    Band: _band,
+    Bars: _bars,
+    Spans: _spans,
+    Image: _image,
+}

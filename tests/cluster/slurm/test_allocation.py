@@ -1,0 +1,241 @@
+"""Whole allocations on a real Slurm: nodes with their own network, processes and /tmp (tests/support/slurm_lab).
+
+Slurm's clocks count in minutes. The stories below are therefore played side by side, by threads that only wait, and
+the tests look at how they ended.
+"""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+from slurm_jobs import Sent, ctd, job, profile
+
+from cluster.slurm import client as slurm
+from cluster.submission import submissions
+from cluster.submit import read_order, submit
+from cluster.tracking import cancel, look
+from jobs import Store, open_store
+from jobs.errors import JobError
+from jobs.store.events import read_events
+
+pytestmark = pytest.mark.slow
+
+NODES = 8
+AT_ONCE = 4
+"""Stories at a time: each starts a Ray or two, which takes both cores for a while."""
+
+
+def on(*nodes):
+    """Options of a profile: these nodes and no others."""
+    return {"nodes": len(nodes), "sbatch": [f"--nodelist={','.join(f'n{n}' for n in nodes)}"]}
+
+
+def time_limit(go_on, lab):
+    """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint."""
+    with Sent(lab, job(lab, f"limit-{go_on}"), time=2, grace_s=30, go_on=go_on, **on(3)) as sent:
+        stopped = lambda: any(
+            event.kind == "stopped"
+            for event in (
+                read_events(Store.open(sent.address)) if Store.exists(sent.address) else ()
+            )
+        )
+        sent.until(stopped, "the running shard is left at a checkpoint", 500)
+        sent.gate.unlink()
+        newest = lambda: submissions(sent.address)[-1].all_numbers()[-1]
+
+        def over():  # a newer allocation may come between two lines
+            known = slurm.allocations([last := newest()])
+            return last in known and known[last].is_over and sent.history()[-1:] == ["ended"]
+
+        sent.until(over, "the last allocation ends", 400)
+        last = newest()
+        return SimpleNamespace(sent=sent, last=last, state=sent.state(last), history=sent.history())
+
+
+def preemption(lab):
+    """A job of higher priority takes the node."""
+    with Sent(
+        lab, job(lab, "preempted"), partition="low", memory_gb=7, grace_s=40, **on(4)
+    ) as sent:
+        sent.await_checkpoints()
+        urgent = lab.run(
+            "sbatch", "--parsable", "--partition=urgent", "--nodelist=n4", "--mem=7000M",
+            "--output=/dev/null", "--wrap", "sleep 5",
+        ).strip()  # fmt: skip
+        sent.until(lambda: sent.state(urgent) == "COMPLETED", "the urgent job runs", 200)
+        sent.gate.unlink()
+        sent.until(lambda: sent.history().count("started") == 2, "the run starts again", 200)
+        sent.await_end()
+        return sent
+
+
+def node_killed(lab):
+    """A node loses power while both have a running shard."""
+    with Sent(lab, job(lab, "killed", items=8), **on(5, 6)) as sent:
+        sent.await_checkpoints(2)
+        lab.kill_node(6)
+        sent.until(lambda: sent.state() != "RUNNING", "Slurm notices", 120)
+        lab.start_node(6)
+        sent.gate.unlink()
+        sent.until(lambda: sent.history().count("started") == 2, "the run starts again", 200)
+        sent.await_end()
+        return sent
+
+
+def two_submissions(lab):
+    """Two jobs are at the gate on the same two nodes."""
+    jobs = [job(lab, name, seed, items=8) for name, seed in (("a", 1), ("b", 2))]
+    with Sent(lab, jobs[0], **on(1, 2)) as a, Sent(lab, jobs[1], **on(1, 2)) as b:
+        for sent in (a, b):
+            sent.await_checkpoints(2)
+        together = [a.state(), b.state()]
+        for sent in (a, b):
+            sent.gate.unlink()
+            sent.await_end()
+        return SimpleNamespace(both=(a, b), together=together)
+
+
+def array(lab):
+    """Two heads of one node each deal eight shards out."""
+    with Sent(lab, job(lab, "array", items=16), array=2) as sent:
+        sent.await_checkpoints(2)
+        states = look(sent.address)[0][1]
+        ids = re.findall(r"\bJobId=(\d+) ", lab.run("scontrol", "show", "job", "-o", sent.number))
+        sent.gate.unlink()
+        over = lambda: all(state.is_over for state in look(sent.address)[0][1].values())
+        sent.until(over, "all allocations end", 300)
+        return SimpleNamespace(sent=sent, running=states, ids=ids, states=look(sent.address)[0][1])
+
+
+def cancelled(lab):
+    """`ctd cancel` while the job is at the gate, with what is said before and after; and one that waits."""
+    with Sent(lab, job(lab, "cancelled"), **on(7)) as sent:
+        waiting = submit(read_order(job(lab, "waiting"), profile(lab, "later", sbatch=["--hold"])))
+        sent.await_checkpoints()
+        with pytest.raises(JobError) as refused:
+            submit(read_order(sent.path, profile(lab)))
+        before, said = ctd("status", sent.address), ctd("cancel", sent.address)
+        sent.await_end(60)
+        after, logs = ctd("status", sent.address), ctd("logs", sent.address)
+        held = str(lab.shared / "waiting.zarr")
+        waits = look(held)[0][1][waiting.numbers[0]].text, ctd("status", held)
+        ended = cancel(held), sent.state(waiting.numbers[0])
+        return SimpleNamespace(
+            sent=sent, refused=str(refused.value), before=before, said=said, after=after, logs=logs,
+            waiting=waiting.numbers[0], waits=waits, ended=ended,
+        )  # fmt: skip
+
+
+def scancelled(lab):
+    """Slurm's own scancel, which Ray and the driver get at the same moment."""
+    with Sent(lab, job(lab, "scancelled"), **on(7, 8)) as sent:
+        sent.until(lambda: Store.exists(sent.address), "the driver runs", 300)
+        slurm.command("scancel", sent.number)
+        sent.await_end(60)
+        return sent
+
+
+STORIES = {
+    "test_time_limit[requeue]": partial(time_limit, "requeue"),
+    "test_node_killed": node_killed,
+    "test_preemption": preemption,
+    "test_time_limit[chain]": partial(time_limit, "chain"),
+    "test_two_submissions_on_the_same_nodes": two_submissions,
+    "test_array_shares_the_store": array,
+    "test_cancel": cancelled,
+    "test_scancel_leaves_nothing": scancelled,
+}
+"""The longest first."""
+
+
+@pytest.fixture(scope="module")
+def played(lab, request):
+    """The stories of the tests that were asked for."""
+    wanted = {item.name for item in request.session.items if item.path == request.path}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {name: pool.submit(play, lab) for name, play in STORIES.items() if name in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def end(played, request):
+    """What the test's story returned, once it is over."""
+    return played[request.node.name].result()
+
+
+def test_scancel_leaves_nothing(end):
+    assert end.state() == "CANCELLED"
+    end.assert_nothing_left()
+
+
+def test_cancel(end):
+    """The run is left at a checkpoint, resumable; nothing of it is left on the nodes."""
+    sent = end.sent
+    assert re.search(f"allocation {sent.number} of .* is running on n7; wait for it", end.refused)
+    assert f"allocation {sent.number}: running on n7" in end.before
+    assert f"allocation {sent.number}: told to stop; cancel once more to end it at once" in end.said
+    assert sent.history() == ["started", "ended"], sent.log()
+    assert sent.checkpoints()
+    sent.assert_nothing_left()
+    assert f"allocation {sent.number}: ended with exit code 75" in end.after
+    assert "cancelled" in end.logs
+    assert all("waiting because you hold it" in said for said in end.waits)
+    assert end.ended == ([f"allocation {end.waiting}: cancelled"], "CANCELLED")
+
+
+def test_array_shares_the_store(end):
+    """Single-node heads deal the shards out among themselves; each shard is computed once."""
+    sent = end.sent
+    assert "#SBATCH --array=0-1\n" in sent.text
+    assert all(label.startswith(f"{sent.number}_") for label in end.running)
+    assert {label: state.state for label, state in end.states.items()} == {
+        f"{sent.number}_0": "COMPLETED",
+        f"{sent.number}_1": "COMPLETED",
+    }, sent.log()
+    sent.assert_same_as_here()
+    store = Store.open(sent.address)
+    assert len({(m.host, m.pid) for m in store.markers()}) == 2
+    events = [e.shard for e in read_events(store) if e.kind == "done"]
+    assert sorted(events) == list(range(store.job.plan.n_shards))
+    assert open_store(sent.address)["gathered/0"].best_norm.size == 3
+    assert len(end.ids) == 2
+    for number in end.ids:
+        sent.assert_nothing_left(number)
+
+
+def test_two_submissions_on_the_same_nodes(end):
+    """Both run at once on both nodes, end with the bytes of a local run, and leave nothing behind."""
+    assert end.together == ["RUNNING", "RUNNING"]
+    for sent in end.both:
+        assert sent.history() == ["started", "ended"], sent.log()
+        assert sent.state() == "COMPLETED"
+        sent.assert_same_as_here()
+        assert {marker.host for marker in Store.open(sent.address).markers()} == {"n1", "n2"}
+        sent.assert_nothing_left()
+
+
+def test_preemption(end):
+    """The run is checkpointed, requeued, and ends with the same bytes."""
+    end.assert_same_as_here()
+    end.assert_nothing_left()
+
+
+def test_node_killed(end):
+    """Slurm notices, requeues the allocation, and the run goes on when the node is back."""
+    end.assert_same_as_here()
+    end.assert_nothing_left()
+
+
+@pytest.mark.parametrize("go_on", ["requeue", "chain"])
+def test_time_limit(end, go_on):
+    """Near the limit the run is checkpointed, and another allocation ends it with the same bytes."""
+    sent = end.sent
+    assert (end.last == sent.number) == (go_on == "requeue")
+    again = "requeued" if go_on == "requeue" else "chained"
+    assert end.history[:3] == ["started", "ended", again], sent.log()
+    assert end.history[-1] == "ended"
+    assert end.state == "COMPLETED", sent.log()
+    sent.assert_same_as_here()
+    sent.assert_nothing_left(end.last)

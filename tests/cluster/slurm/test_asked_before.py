@@ -1,0 +1,78 @@
+"""What a submission asks a real Slurm before it sends a job, and what is known of one that Slurm forgot."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from slurm_jobs import job, profile
+
+from cluster.slurm import client as slurm
+from cluster.submit import read_order, submit
+from cluster.tracking import cancel, look
+from jobs.errors import JobError
+
+NODES = 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"partition": "debgu"}, "partition: there is no 'debgu'; did you mean 'debug'?"),
+        ({"partition": "members"}, "account: partition members takes neuro; none is given"),
+        ({"time": "1:00:00"}, "time: 1:00:00 is over the limit of partition debug, 30 minutes"),
+        ({"nodes": 3}, "nodes: 3 wanted, partition debug has 2"),
+        ({"gpus": 3}, "no node of the partition has 1 CPUs, 3 GPUs and 2.0 GB at once"),
+        ({"constraint": "a100"}, "constraint: no node has the feature a100"),
+        ({"work_dir": "/proc/ctd"}, "work_dir: /proc/ctd cannot be written"),
+        ({"python": "/usr/bin/python3"}, "ctd does not run after its modules and setup lines"),
+        ({"setup": ["python() { echo '{\"jax\": \"0.1\"}'; }", "exec() { \"$@\"; }"]},
+         "jax is 0.1 after its modules and setup lines and"),
+        ({"array": 2, "go_on": "chain"}, "--array goes with kind slurm and go_on: requeue"),
+        ({"array": 2, "gpus": 1}, "run.memory_gb: --array plans before there is a node"),
+        ({"grace_s": 15}, "run.grace_s: 20 s are not less than the cluster profile's grace_s, 15 s"),
+    ],
+)  # fmt: skip
+def test_refused_at_submission(lab, changes, said):
+    path = job(lab, "refused")
+    before = lab.run("squeue", "-h")
+    array = changes.get("array")
+    changes = {key: value for key, value in changes.items() if key != "array"}
+    with pytest.raises(JobError) as error:
+        submit(read_order(path, profile(lab, "bad", **changes), array=array))
+    assert said in str(error.value)
+    assert lab.run("squeue", "-h") == before
+    assert not path.with_suffix(".zarr").exists()
+
+
+def test_clusters_checks_a_profile(lab, monkeypatch, tmp_path):
+    folder = tmp_path / "ctd" / "clusters"
+    folder.mkdir(parents=True)
+    shutil.copy(profile(lab, "good", gpus=2), folder / "good.yaml")
+    shutil.copy(profile(lab, "bad", partition="nowhere"), folder / "bad.yaml")
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.cli.main", "clusters", "--json"], capture_output=True, text=True,
+        env=os.environ | {"XDG_CONFIG_HOME": str(tmp_path)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    lines = {(line["cluster"], line["check"]): line for line in json.loads(done.stdout)}
+    assert lines["good", "reachable"]["found"].startswith("2 nodes")
+    assert lines["good", "GPUs"]["found"] == "n1 gpu:2, n2 gpu:2"
+    assert lines["good", "work_dir writable"]["ok"]
+    assert lines["good", "versions"]["ok"]
+    assert "there is no 'nowhere'" in lines["bad", "reachable"]["found"]
+
+
+def test_forgotten_allocation_is_told_from_the_store(lab, monkeypatch):
+    path = job(lab, "forgotten")
+    submission = submit(read_order(path, profile(lab, "held", sbatch=["--hold"])))
+    cancel(str(path.with_suffix(".zarr")))
+    home = Path(submission.home)
+    (home / "allocations.tsv").write_text(f"{time.time():.0f}\t{submission.numbers[0]}\tended\t0\n")
+    monkeypatch.setattr(slurm, "allocations", lambda numbers: {})
+    ((_, states),) = look(str(path.with_suffix(".zarr")))
+    assert states == {submission.numbers[0]: "ended 0 (Slurm has forgotten it)"}

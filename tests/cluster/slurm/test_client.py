@@ -1,0 +1,95 @@
+"""Slurm's answers in words, by recorded and made-up answers of its commands."""
+
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.profiles import SlurmProfile
+from cluster.slurm import client as slurm
+from jobs.errors import JobError
+
+
+def pending(reason, **fields):
+    return {
+        "job_id": 7, "job_state": ["PENDING"], "state_reason": reason, "partition": "gpu", "nodes": "",
+        "tres_req_str": "cpu=8,mem=9G,node=2,billing=8,gres/gpu=4",
+        "start_time": {"set": False, "infinite": False, "number": 0}, **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        (pending("Resources"), "waiting for 4 GPUs in partition gpu"),
+        (pending("Resources", tres_req_str="cpu=1,node=1"), "waiting for 1 node in partition gpu"),
+        (
+            pending("Priority", start_time={"set": True, "infinite": False, "number": 86400 * 365}),
+            "waiting behind jobs of higher priority in partition gpu, estimated start 1971-01-01 0",
+        ),
+        (pending("QOSMaxGRESPerUser"), "waiting: a limit of your account or qos is reached (QOSMax"),
+        (pending("PartitionTimeLimit"), "waiting for ever: its time limit is over that of partition"),
+        (pending("SomethingNew"), "waiting (SomethingNew)"),
+        (pending("None"), "waiting to be looked at"),
+        ({**pending("None"), "job_state": ["RUNNING", "COMPLETING"]}, "ending on no node"),
+        ({**pending("None"), "job_state": "TIMEOUT"}, "stopped by its time limit"),
+        (
+            {**pending("None"), "job_state": ["FAILED"],
+             "exit_code": {"return_code": {"set": True, "infinite": False, "number": 75}}},
+            "ended with exit code 75",
+        ),
+        ({**pending("None"), "job_state": ["NODE_FAIL"], "nodes": "n2"}, "lost a node (n2)"),
+    ],
+)  # fmt: skip
+def test_states_in_words(entry, text, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert slurm.translate(entry).text.startswith(text)
+
+
+def fake(folder, monkeypatch, name, text):
+    program = folder / name
+    program.write_text(f"#!/bin/bash\n{text}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_busy_controller_is_asked_again(tmp_path, monkeypatch):
+    """The third answer counts; the waits before it are 1 and 2 s."""
+    waits = []
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(sleep=waits.append))
+    fake(tmp_path, monkeypatch, "squeue", f"""
+        echo x >>{tmp_path}/asked
+        [ $(wc -l <{tmp_path}/asked) -gt 2 ] && echo '{{"jobs": []}}' && exit
+        echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1""")  # fmt: skip
+    assert slurm.allocations(["1", "2"]) == {}
+    assert waits == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("complaint", "said"),
+    [
+        (
+            "Invalid account or account/partition combination specified",
+            "account: none is not one of",
+        ),
+        ("Invalid qos specification", "qos: none is not one of yours"),
+        (
+            "Requested time limit is invalid (missing or exceeds some limit)",
+            "time: 60 is more than",
+        ),
+        ("Unspeakable", "not submitted: sbatch: sbatch: error: Unspeakable"),
+    ],
+)
+def test_refusals_of_sbatch_in_words(tmp_path, monkeypatch, complaint, said):
+    fake(tmp_path, monkeypatch, "sbatch", f"echo 'sbatch: error: {complaint}' >&2; exit 1")
+    profile = SlurmProfile(kind="slurm", memory_gb=1, time=60)
+    with pytest.raises(JobError, match=said):
+        slurm.submit("#!/bin/bash\n", profile, "cluster lab")
+
+
+def test_no_slurm_here(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JobError, match="squeue: not found; run ctd on a login node"):
+        slurm.allocations(["1"])

@@ -1,0 +1,117 @@
+"""ctd.plots.png: what is drawn is what the plot says, read back from matplotlib's artists."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from ctd.plots import Axis, Band, Bars, Figure, Image, Lines, Plot, Points, Scale, Spans
+from ctd.plots.png import MAX_TICKS, draw
+
+X = np.arange(4.0)
+
+
+def axes_of(*layers, **more):
+    figure = draw(Figure([Plot("title", layers, **more)]))
+    figure.canvas.draw()
+    return figure.axes
+
+
+def test_axes_say_what_the_plot_says():
+    made = draw(
+        Figure(
+            [
+                Plot("left", [Lines(X, X + 1)], Axis("time (s)"), Axis("loss", log=True)),
+                Plot("right", [Points(X, X)], note="what to look for"),
+            ],
+            "both",
+        )
+    )
+    made.canvas.draw()
+    left, right = made.axes
+    assert (left.get_title(), left.get_xlabel(), left.get_ylabel()) == ("left", "time (s)", "loss")
+    assert (left.get_xscale(), left.get_yscale()) == ("linear", "log")
+    assert made.get_suptitle() == "both"
+    assert [text.get_text() for text in right.texts] == ["what to look for"]
+
+
+def test_layers_take_their_colours_in_turn_and_named_ones_stand_in_the_legend():
+    (ax,) = axes_of(
+        Lines(X, X, "first"),
+        Lines(X, 2 * X, "strong", strong=True),
+        Lines(X, 3 * X, "behind", faint=True),
+        Lines(X, 4 * X, "dashed", dashed=True),
+        Lines(X, np.stack([X, X + 1]), hue=0),
+    )
+    colours = [to_hex(line.get_color()) for line in ax.lines]
+    first, strong, faint, second, *again = colours
+    assert strong == "#000000"
+    assert again == [first, first]
+    assert len({first, strong, faint, second}) == 4
+    assert ax.lines[3].get_linestyle() == "--"
+    said = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert said == ["first", "strong", "behind", "dashed"]
+
+
+def test_numbers_become_colours_of_the_scale():
+    z = np.array([[0.0, np.nan], [0.5, 1.0]])
+    ax, bar = axes_of(Image(z), scale=Scale("rate", low=0, high=2))
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array().filled(np.nan), z)
+    assert image.get_clim() == (0, 2)
+    assert bar.get_ylabel() == "rate"
+    ax, _ = axes_of(Lines(X, np.stack([X, X]), colour=[0, 1]), Points(X, X, colour=X))
+    ends = [to_hex(line.get_color()) for line in ax.lines]
+    assert ends[0] == to_hex(ax.collections[0].get_facecolors()[0])  # both are 0 on one scale
+    assert ends[0] != ends[1]
+
+
+def test_a_line_may_change_its_colour_and_has_gaps():
+    y = np.array([[0, 1, np.nan, 3, 4.0]])
+    ax, _ = axes_of(Lines(np.arange(5), y, "path", colour=y))
+    (pieces,) = ax.collections
+    drawn = np.array([segment[:, 0] for segment in pieces.get_segments()])
+    np.testing.assert_array_equal(drawn, [[0, 1], [3, 4]])
+
+
+def test_points_have_areas_and_markers():
+    (ax,) = axes_of(
+        Points(X, X, "sized", size=[0, 0.25, 0.5, 1]),
+        Points(X, X, "hollow", marker="diamond", hollow=True),
+    )
+    sized, hollow = ax.collections
+    radius = np.sqrt(sized.get_sizes())
+    # The root of a quarter is a half: the second lies in the middle of the first and the last.
+    np.testing.assert_allclose(radius[1], (radius[0] + radius[3]) / 2)
+    np.testing.assert_array_equal(hollow.get_facecolors()[0, :3], 1)
+    ax, _ = axes_of(Points([0, np.nan, 2, 3], [0, 1, np.nan, 3], colour=X, size=X / 3))
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[0, 0], [3, 3]])
+
+
+def test_bars_spans_and_bands_cover_what_they_say():
+    (ax,) = axes_of(Bars(X, X + 0.5, X**2), Spans(X, X + 2, [0, 1, 2, 3]), Band(X, X, X + 1))
+    bars, spans = ax.containers
+    assert [(b.get_x(), b.get_width(), b.get_height()) for b in bars] == [(x, 0.5, x**2) for x in X]
+    assert [(s.get_x(), s.get_width()) for s in spans] == [(x, 2) for x in X]
+    low, high = ax.collections[0].get_datalim(ax.transData).get_points()[:, 1]
+    assert (low, high) == (0, 4)
+
+
+@pytest.mark.parametrize("n", [3, 100])
+def test_categories_are_named_and_not_all_where_there_are_many(n):
+    (ax,) = axes_of(Bars(np.arange(n) - 0.4, np.arange(n) + 0.4, np.ones(n)),
+                    x=Axis("unit", ticks=[f"unit {k}" for k in range(n)]))  # fmt: skip
+    places, texts = ax.get_xticks(), [text.get_text() for text in ax.get_xticklabels()]
+    assert texts == [f"unit {k:.0f}" for k in places]
+    assert len(texts) == min(n, MAX_TICKS)
+
+
+def test_plots_of_one_scale_share_a_colour_bar():
+    plots = [Plot("a", [Points(X, X, colour=X)], scale=Scale("q", low=0, high=1))] * 2
+    assert len(draw(Figure(plots)).axes) == 3
+
+
+def test_nothing_to_draw_is_drawn():
+    axes_of(
+        Lines(X, np.full(4, np.nan), "nan", colour=[np.nan]), Points([], [], "none"), equal=True
+    )
+    axes_of(Bars([], [], []), Image(np.full((2, 2), np.nan)))
