@@ -9,6 +9,13 @@ from jobs import keys
 from jobs.pipeline.pipeline import Stage
 from jobs.storage import objects
 
+GIVEN_UP = {
+    "limit": "it has had max_allocations allocations: `ctd submit` goes on",
+    "stuck": "two allocations in a row have come no further: a longer `time` or a shorter `grace_s` in the "
+    "profile, then `ctd submit` goes on",
+}
+"""The last word in allocations.tsv -> what it means."""
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -35,6 +42,11 @@ class Submission:
         except OSError:
             return []
         return [line.split("\t") for line in text.splitlines()]
+
+    def given_up(self) -> str:
+        """Why no further allocation comes though the job is not done; "" if that is not so."""
+        history = self.history()
+        return GIVEN_UP.get(history[-1][2], "") if history else ""
 
     def all_numbers(self) -> list[str]:
         """The ids submitted, and those of the allocations that they chained."""

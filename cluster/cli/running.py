@@ -1,5 +1,6 @@
 """The common part of `ctd run` and `ctd resume`: make the executor, run shards, gather, print the outcome."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ def run_store(
     Raises:
         typer.Exit: code 75 if the run was stopped early, 1 if a shard or an item failed.
     """
-    from jobs.run.shards import reconsider, run_parts, run_shards
+    from jobs.run.shards import reconsider, run_parts, run_shards, standing
 
     stop = Stop()
     with signals(stop):
@@ -65,6 +66,8 @@ def run_store(
         finally:
             executor.close()
         if progress.stopped is not None:
+            if told := os.environ.get("CTD_STANDING"):
+                Path(told).write_text(standing(store))
             err.print(f"stopped ({progress.stopped}); `ctd resume {store.address}` goes on")
             raise typer.Exit(EXIT_STOPPED)
         if complete:

@@ -24,11 +24,14 @@ def submission_lines(store: str) -> list[str]:
     if not objects_exist(store):
         return []
     what = {"slurm": "allocation", "ray": "job"}
-    return [
-        f"{what[submission.kind]} {number}: {said(state)}"
-        for submission, states in look(store)
-        for number, state in states.items()
-    ]
+    lines = []
+    for submission, states in look(store):
+        lines += [
+            f"{what[submission.kind]} {number}: {said(state)}" for number, state in states.items()
+        ]
+        if why := submission.given_up():
+            lines.append(f"given up: {why}")
+    return lines
 
 
 def cancel_submissions(store: str) -> list[str]:

@@ -15,6 +15,10 @@ if ((${started:-0} >= max_allocations)); then
   exit 75
 fi
 note started "$SLURM_JOB_NODELIST"
+# Where the driver says how far the store has come, when it is stopped.
+export CTD_STANDING=$home/standing${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
+standing() { cat "$CTD_STANDING" 2>/dev/null; }
+before=$(standing)
 
 # --- Signals ------------------------------------------------------------------------------------------
 # USR1: the time limit or a preemption is near. TERM: cancelled. Both let the driver write checkpoints.
@@ -131,6 +135,13 @@ rm -f "$RAY_AUTH_TOKEN_PATH"
 note ended "$rc"
 say "ended with $rc after $SECONDS s"
 if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
+  # Again and again to the same point would go on for ever.
+  if [ "$(standing)" = "$before" ]; then echo "$number" >>"$CTD_STANDING.still"; else rm -f "$CTD_STANDING.still"; fi
+  if (($(cat "$CTD_STANDING.still" 2>/dev/null | wc -l) >= 2)); then
+    note stuck
+    say "two allocations in a row have computed no shard and left no checkpoint: left as it is"
+    exit 75
+  fi
   if [ "$go_on" = requeue ]; then
     note requeued
     exec scontrol requeue "$SLURM_JOB_ID"

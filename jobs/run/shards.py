@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from jobs import keys
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
 from jobs.run.ledger import open_ledger
@@ -9,6 +10,7 @@ from jobs.run.partition import Part, open_parts, refuse_mixture
 from jobs.run.progress import Listener, Progress, progress_of
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
+from jobs.storage import objects
 from jobs.storage.lease import Held, Lease
 from jobs.store.events import Event, Events
 from jobs.store.failed import failed_items, forget_failed
@@ -67,6 +69,12 @@ def run_parts(
 
 def _without_a_run(store: Store) -> Progress:
     return progress_of(store, store.markers(), failed_items(store))
+
+
+def standing(store: Store) -> str:
+    """Return a digest that changes with every shard that is committed and every checkpoint that is left."""
+    parts = (keys.DONE, keys.FAILED, keys.CHECKPOINTS, keys.MEETINGS)
+    return objects.digest_of(store.objects, parts)
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:

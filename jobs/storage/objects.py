@@ -5,6 +5,7 @@ file system, PUT with If-None-Match on an object store). Markers and leases rely
 """
 
 import errno
+import hashlib
 import re
 import shutil
 from collections.abc import Buffer, Callable, Iterable, Iterator
@@ -228,6 +229,17 @@ def list_all(objects: ObjectStore, prefix: str) -> Iterator[str]:
     for batch in obstore.list(objects, prefix.rstrip("/") + "/"):
         for meta in batch:
             yield meta["path"]
+
+
+def digest_of(objects: ObjectStore, folders: Iterable[str]) -> str:
+    """Return a digest of the objects below some folders: their keys, sizes and times, not what they hold."""
+    found = [
+        (meta["path"], meta["size"], meta["last_modified"].isoformat())
+        for folder in folders
+        for batch in obstore.list(objects, f"{folder}/")
+        for meta in batch
+    ]
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
 
 
 # --- what went wrong ------------------------------------------------------------------------------

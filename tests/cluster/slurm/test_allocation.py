@@ -137,6 +137,13 @@ def scancelled(lab):
         return sent
 
 
+def stuck(lab):
+    """A time limit that Ray's start fills."""
+    with Sent(lab, job(lab, "stuck"), time=1, grace_s=50, go_on="chain", **on(4)) as sent:
+        sent.until(lambda: sent.history()[-1:] == ["stuck"], "no further allocation comes", 300)
+        return SimpleNamespace(sent=sent, history=sent.history(), said=ctd("status", sent.address))
+
+
 STORIES = {
     "test_time_limit[requeue]": partial(time_limit, "requeue"),
     "test_node_killed": node_killed,
@@ -144,6 +151,7 @@ STORIES = {
     "test_time_limit[chain]": partial(time_limit, "chain"),
     "test_two_submissions_on_the_same_nodes": two_submissions,
     "test_array_shares_the_store": array,
+    "test_no_progress_is_no_reason_to_go_on": stuck,
     "test_cancel": cancelled,
     "test_scancel_leaves_nothing": scancelled,
 }
@@ -226,6 +234,15 @@ def test_node_killed(end):
     """Slurm notices, requeues the allocation, and the run goes on when the node is back."""
     end.assert_same_as_here()
     end.assert_nothing_left()
+
+
+def test_no_progress_is_no_reason_to_go_on(end):
+    """Two allocations that computed nothing are the last ones, and `ctd status` says why."""
+    assert end.history == ["started", "ended", "chained", "started", "ended", "stuck"], (
+        end.sent.log()
+    )
+    assert "given up: two allocations in a row have come no further" in end.said
+    end.sent.assert_nothing_left()
 
 
 @pytest.mark.parametrize("go_on", ["requeue", "chain"])
