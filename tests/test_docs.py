@@ -3,6 +3,7 @@
 import re
 
 import jax
+import pytest
 import yaml
 from places import ROOT
 
@@ -69,3 +70,15 @@ def test_search_page_has_jobs_that_fit_and_names_what_is_stored(tmp_path):
         }
         new = searched(ready.kernel, spec.search).dims.items() - ready.kernel.dims.items()
         assert expanded == {name: ", ".join(("item", *var.axes)) for name, var in new}
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))],
+)
+def test_pages_name_files_that_there_are(page):
+    """Every path of this repository, but for placeholders such as ctd/NAME.py."""
+    text = (ROOT / page).read_text()
+    places = r"(?<![\w./])(?:ctd|jobs|cluster|tests|docs|examples|benchmarks)/[\w./-]*\w(?:\.\w+|/)"
+    paths = {path for path in re.findall(places, text) if not re.search("[A-Z]{3}", path)}
+    assert {path for path in paths if not (ROOT / path).exists()} == set()
