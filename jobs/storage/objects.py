@@ -232,14 +232,14 @@ def list_all(objects: ObjectStore, prefix: str) -> Iterator[str]:
 
 
 def digest_of(objects: ObjectStore, folders: Iterable[str]) -> str:
-    """Return a digest of the objects below some folders: their keys, sizes and times, not what they hold."""
+    """Return a digest of the objects below some folders: their keys, sizes and times; "" if there are none."""
     found = [
         (meta["path"], meta["size"], meta["last_modified"].isoformat())
         for folder in folders
         for batch in obstore.list(objects, f"{folder}/")
         for meta in batch
     ]
-    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest() if found else ""
 
 
 # --- what went wrong ------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def on(*nodes):
 
 def time_limit(go_on, lab):
     """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint."""
-    with Sent(lab, job(lab, f"limit-{go_on}"), time=2, grace_s=30, go_on=go_on, **on(3)) as sent:
+    with Sent(lab, job(lab, f"limit-{go_on}"), time=3, grace_s=30, go_on=go_on, **on(3)) as sent:
         stopped = lambda: any(
             event.kind == "stopped"
             for event in (

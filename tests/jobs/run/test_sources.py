@@ -131,7 +131,11 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path):
 def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp_path):
     store = make(own, tmp_path)
     run_shards(store, SerialExecutor(1))
-    objects.write(store.objects, "run/failed/0/000000.json", seal({"rows": [{"row": 0, "item": 0, "error": "no"}]}))
+    objects.write(
+        store.objects,
+        "run/failed/0/000000.json",
+        seal({"rows": [{"row": 0, "item": 0, "error": "no"}]}),
+    )
     edit(tmp_path, own, 5.0)
     with pytest.raises(JobError, match="has changed since"):
         reconsider(Store.open(store.address), failed=True)
