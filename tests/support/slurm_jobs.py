@@ -25,6 +25,7 @@ from jobs.spec.job import read_job
 # The walk of the toy kernel, which stays at half of its steps while the file `gate` is there: a test says when
 # it goes on, however busy the machine is.
 KERNEL = """
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 import toy
 from ctd.kernel import Static
+
+time.sleep(float(os.environ.get("SLOW_START", 0)))
 
 
 class Gated(toy.Walk):

@@ -138,8 +138,9 @@ def scancelled(lab):
 
 
 def stuck(lab):
-    """A time limit that Ray's start fills."""
-    with Sent(lab, job(lab, "stuck"), time=1, grace_s=50, go_on="chain", **on(4)) as sent:
+    """A time limit that the start alone fills."""
+    slow = {"time": 1, "grace_s": 30, "go_on": "chain", "environment": {"SLOW_START": "100"}}
+    with Sent(lab, job(lab, "stuck"), **slow, **on(4)) as sent:
         sent.until(lambda: sent.history()[-1:] == ["stuck"], "no further allocation comes", 300)
         return SimpleNamespace(sent=sent, history=sent.history(), said=ctd("status", sent.address))
 
