@@ -120,8 +120,9 @@ def _hold(folder: str, cpus: int) -> None:
 
     os.environ.pop("RAY_ADDRESS", None)
     try:
+        # Ray opens its own folder to every user; the one around it is closed.
         ray.init(
-            address="local", num_cpus=cpus, object_store_memory=OBJECT_STORE, _temp_dir=folder,
+            address="local", num_cpus=cpus, object_store_memory=OBJECT_STORE, _temp_dir=f"{folder}/r",
             include_dashboard=False, log_to_driver=False, logging_level="error",
         )  # fmt: skip
         print(json.dumps(ray.get_runtime_context().gcs_address), flush=True)
