@@ -1,6 +1,6 @@
 """A private Ray on this machine, which lives no longer than the process that asked for it.
 
-A helper process (this file run as a script) starts Ray and keeps it up until its standard input closes: by
+A helper process (hold.py) starts Ray and keeps it up until its standard input closes: by
 `stop`, or because the asking process died in whatever way. The asking process does not start Ray itself,
 because Ray's daemons die with the *thread* that started them, and because it goes on planning (and
 compiling) during the seconds that the start takes.
@@ -14,7 +14,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+from jobs.storage.process import Process, born, machine
+
+HELPER = Path(__file__).with_name("hold.py")
 
 STOP_S = 20.0
 """How long Ray may take to stop (usually 2 s) before it is killed."""
@@ -22,8 +27,18 @@ STOP_S = 20.0
 TRIES, TOO_SLOW = 3, "timed out during startup"
 """How many times to try to start Ray, and what its log says if its own time limit was too short."""
 
-OBJECT_STORE = 100 << 20
-"""Bytes. Small, because workers write results to the store: Ray carries a few hundred bytes per shard."""
+
+OWNER = "owner"
+"""File that says which process keeps a Ray up."""
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders of this user's local Rays whose helpers were killed."""
+    for owner in parent.glob(f"ctd-*/{OWNER}"):
+        with suppress(OSError, ValueError, TypeError):
+            helper = Process.from_json(json.loads(owner.read_text()))
+            if owner.stat().st_uid == os.getuid() and helper.has_ended:
+                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 class LocalRay:
@@ -35,10 +50,9 @@ class LocalRay:
 
     def __init__(self, cpus: int) -> None:
         # Ray hangs silently if this path has more than about 40 characters.
-        parent = tempfile.gettempdir()
-        self._folder = Path(
-            tempfile.mkdtemp(prefix="ctd-", dir=parent if len(parent) < 20 else "/tmp")
-        )
+        parent = Path(found if len(found := tempfile.gettempdir()) < 20 else "/tmp")
+        remove_abandoned(parent)
+        self._folder = Path(tempfile.mkdtemp(prefix="ctd-", dir=parent))
         self._token = self._folder / "token"
         self._secret = secrets.token_hex(32)
         self.environment = {
@@ -60,12 +74,16 @@ class LocalRay:
         self._log = (self._folder / "start.log").open("w+")
         # Ray would start workers in advance, without our thread settings: useless.
         quick = {"RAY_prestart_worker_first_driver": "0"}
-        return subprocess.Popen(
-            [sys.executable, "-P", __file__, str(self._folder), str(self._cpus)],
+        helper = subprocess.Popen(
+            [sys.executable, "-P", str(HELPER), str(self._folder), str(self._cpus)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
             env={**os.environ, **self.environment, **quick},
             start_new_session=True,  # Ctrl-C must reach the driver alone, which then stops Ray in order
         )  # fmt: skip
+        held_by = {"machine": machine(), "pid": helper.pid, "born": born(helper.pid)}
+        with suppress(FileNotFoundError):  # it has failed already
+            (self._folder / OWNER).write_text(json.dumps(held_by))
+        return helper
 
     def address(self) -> str:
         """Wait until Ray is up, and return its host:port.
@@ -112,25 +130,3 @@ class LocalRay:
             helper.wait()
         helper.stdout.close()
         self._log.close()
-
-
-def _hold(folder: str, cpus: int) -> None:
-    """Start Ray, print its address, and keep it up until standard input closes."""
-    import ray
-
-    os.environ.pop("RAY_ADDRESS", None)
-    try:
-        # Ray opens its own folder to every user; the one around it is closed.
-        ray.init(
-            address="local", num_cpus=cpus, object_store_memory=OBJECT_STORE, _temp_dir=f"{folder}/r",
-            include_dashboard=False, log_to_driver=False, logging_level="error",
-        )  # fmt: skip
-        print(json.dumps(ray.get_runtime_context().gcs_address), flush=True)
-        sys.stdin.read()
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    _hold(sys.argv[1], int(sys.argv[2]))

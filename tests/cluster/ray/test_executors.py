@@ -119,7 +119,9 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
         store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
         assert run_shards(store, executor).shards_done == 6
         assert mentioning(temporary)
-        assert temporary.stat().st_mode & 0o077 == 0, "its sockets and token are for this user alone"
+        assert temporary.stat().st_mode & 0o077 == 0, (
+            "its sockets and token are for this user alone"
+        )
     finally:
         executor.close()
     until(lambda: not mentioning(temporary), "it has ended")

@@ -1,5 +1,7 @@
 """cluster.ray.local: a Ray of our own, where starting it goes wrong."""
 
+import shutil
+
 import pytest
 
 from cluster.ray import local
@@ -29,7 +31,7 @@ SLOW = "Exception: The current node timed out during startup."
 @pytest.fixture
 def helper(tmp_path, monkeypatch):
     (tmp_path / "helper.py").write_text(HELPER)
-    monkeypatch.setattr(local, "__file__", str(tmp_path / "helper.py"))
+    monkeypatch.setattr(local, "HELPER", tmp_path / "helper.py")
     return lambda failures, text: (tmp_path / "left").write_text(f"{failures}:{text}")
 
 
@@ -50,3 +52,23 @@ def test_ray_that_does_not_start_is_one_clear_error(helper, failures, text):
         Pool(RunSettings(), None, ray)
     ray.stop()
     assert not ray._folder.exists()
+
+
+def test_what_a_killed_helper_left_is_removed_by_the_next_start(helper):
+    helper(0, "")
+    killed, alive = LocalRay(1), LocalRay(1)
+    for ray in (killed, alive):
+        ray.address()
+    killed._helper.kill()
+    killed._helper.wait()
+    other = killed._folder.with_name(f"{killed._folder.name}-other")
+    other.mkdir()  # of somebody else, or of another program
+    (other / "owner").write_text("[")
+    assert killed._folder.exists()
+    LocalRay(1).stop()
+    assert not killed._folder.exists()
+    assert alive._folder.exists()
+    assert other.exists()
+    shutil.rmtree(other)
+    alive.stop()
+    killed.stop()
