@@ -9,7 +9,7 @@ An item is a network. Its cell, task and sizes are static; its learning rate, pe
 are traced, so that hundreds of networks train in one program. One `advance` is `report_every` steps.
 
 The defaults are the settings of the decision network in the tutorial of computation through dynamics
-(evaluation loss 0.033). Its integrator (cell vanilla, 10,000 steps) does best with an ordinary Adam:
+(evaluation loss 0.032 and 0.035 of two networks). Its integrator (cell vanilla, 10,000 steps) does best with an ordinary Adam:
 learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (evaluation loss 1.35e-5
 in one run with n = 100).
 """
