@@ -7,7 +7,9 @@ import zarr
 
 from ctd.batch import precision
 from ctd.kernel import inputs_of, static_of
+from ctd.plots import Figure
 from ctd.plots.png import draw
+from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.query.columns import as_array, decode
 from jobs.reduce.group import GroupResults, columns_of, committed_rows, group_params
@@ -16,7 +18,10 @@ from jobs.store.store import Store
 
 
 def save_figure(store: Store, group: int, path: Path) -> bool:
-    """Draw a group to `path`; return False if the kernel has no figure or the group was not gathered."""
+    """Draw a group to `path`; return False if the kernel has no figure or the group was not gathered.
+
+    Raises JobError if the kernel's figure is not one of `ctd.plots`.
+    """
     kernel = store.kernel
     if kernel.figure is None or f"gathered/{group}" not in store.root:
         return False
@@ -32,6 +37,11 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
             results,
             reduced_values(store, group),
         )
+        if not isinstance(figure, Figure):
+            raise JobError(
+                f"kernel {kernel.name}: figure: is a {type(figure).__module__}.{type(figure).__name__}, "
+                "ctd.plots.Figure expected; the results are stored"
+            )
         draw(figure).savefig(path, dpi=150)
     return True
 
