@@ -1,0 +1,63 @@
+"""Events, failing items and leases are read and written as docs/store-format.md's format 1 always had them."""
+
+import json
+
+import pytest
+
+from jobs.storage.lease import LeaseRecord
+from jobs.store.events import Event, unended
+from jobs.store.failed import FailedItem
+
+HERE = {"host": "node1", "pid": 7, "platform": "cpu", "device_kind": "cpu"}
+FAILURE = {"error": "ValueError: no", "trace": "Traceback\n", "fault": "error"}
+RUN = {"executor": "ray", "pending": 6, "workers": 2, "host": "node1", "pid": 7}
+END = {"done": 6, "failed": 0, "stopped": None, "lost": [], "host": "node1", "pid": 7}
+
+# As the versions wrote them in which they were mappings and not yet classes.
+EVENTS = [
+    {"event": "run", **RUN},
+    {"event": "done", "shard": 0, "attempt": 1, "host": "node1", "pid": 7, "seconds": 0.5, "n_failed": 0},
+    {"event": "error", "shard": 1, "attempt": 1, **FAILURE, "probe": False, "rows": [3, 6], **HERE},
+    {"event": "stopped", "shard": 2, "attempt": 1, "error": "stopped after 3 advances", "trace": "",
+     "fault": "stopped", "probe": False, "rows": [6, 7], **HERE},
+    {"event": "error", "shard": 1, "attempt": 2, "error": "the worker died (killed)", "trace": "", "fault": "death",
+     "probe": True, "rows": [3, 4], "died": "killed", "node": "ab", "set_aside": "node ab: set aside"},
+    {"event": "decision", "shard": 1, "text": "looking for the items that fail"},
+    {"event": "decision", "group": 0, "text": "2 shards not tried"},
+    {"event": "end", **END},
+    {"event": "end", **END, "stopped": "SIGTERM", "lost": [2]},
+    {"event": "of a later ctd", "about": {"a": 1}, "kind": 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", EVENTS, ids=lambda fields: fields["event"])
+def test_an_event_is_read_and_written_as_ever(fields):
+    content = {"time": 1.5, **fields}
+    event = Event.from_json(content)
+    assert json.dumps(event.to_json()) == json.dumps(content)
+    assert (event.time, event.kind, event.shard) == (1.5, fields["event"], fields.get("shard"))
+
+
+def test_a_driver_without_an_end_is_known_by_host_and_process():
+    run, end = (Event.from_json({"time": 1.0, **EVENTS[k]}) for k in (0, 7))
+    other = Event(kind="run", host="node2", pid=7)
+    assert unended([run, other, end]) == [other]
+    assert unended([Event(kind="run")]) == []
+
+
+def test_a_failing_item_is_read_and_written_as_ever():
+    content = {"row": 3, "item": 5, **FAILURE, "attempt": 4, "time": 1.5, **HERE}
+    item = FailedItem.from_json(content)
+    assert json.dumps(item.to_json()) == json.dumps(content)
+    assert (item.row, item.item, item.host) == (3, 5, "node1")
+    died = {name: value for name, value in content.items() if name not in HERE}
+    assert FailedItem.from_json({**died, "died": "killed", "node": "ab"}).host == ""
+
+
+@pytest.mark.parametrize("released", [{}, {"released": True}])
+def test_a_lease_is_read_and_written_as_ever(released):
+    content = {"host": "node1", "machine": "boot/pid:[1]", "pid": 7, "born": "51", "user": "me",
+               "command": ["ctd", "run"], "id": "a80d", "generation": 3, "since": 1.0, "renewed": 2.0}  # fmt: skip
+    lease = LeaseRecord.of(content | released | {"of a later ctd": 1}, 3)
+    assert json.dumps(lease.to_json()) == json.dumps(content | released)
+    assert lease.released == bool(released)
