@@ -189,9 +189,7 @@ class Failures:
             return ""
         self._slots[group] = now // 2
         note = seal({"slots": now // 2, "planned": planned})
-        with (
-            objects.may_fail()
-        ):  # this run knows it anyway; the next would have to find it out again
+        with objects.may_fail():  # this run knows it; the next one would have to find it out again
             objects.write(self._store.objects, keys.slots(group), note)
         return f"group {group}: {now // 2} slots in place of {now}"
 
