@@ -107,28 +107,20 @@ def group_params(store: Store, group: int) -> Params:
     return with_files(store.kernel.Params.model_validate(content), store.job.base)
 
 
-class Columns(Mapping[str, Any]):
+class Columns(Lazy[Any]):
     """The ids and swept columns of n items, as `listed` has them.
 
     A traced field that is not swept answers too, from `params`, but is not listed.
     """
 
     def __init__(self, listed: Mapping[str, Any], params: Mapping[str, Any], n: int) -> None:
-        self._listed, self._params, self._n = listed, params, n
 
-    def __getitem__(self, name: str) -> Any:
-        if name in self._listed or name not in self._params:
-            return self._listed[name]
-        return np.repeat(np.asarray(self._params[name])[None], self._n, axis=0)
+        def read(name: str) -> Any:
+            if name in listed or name not in params:
+                return listed[name]
+            return np.repeat(np.asarray(params[name])[None], n, axis=0)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._listed
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._listed)
-
-    def __len__(self) -> int:
-        return len(self._listed)
+        super().__init__(listed, read)
 
 
 def column_names(store: Store, group: int) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Buffer, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -23,6 +23,9 @@ from jobs.errors import JobError
 from jobs.storage import addresses, credentials
 from jobs.storage.addresses import local_path as local_path
 from jobs.storage.addresses import plain as plain
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN}
 """Error numbers of the operating system that mean a fault of the file system rather than of one file."""
@@ -226,9 +229,12 @@ def list_keys(objects: ObjectStore, prefix: str) -> Iterator[str]:
 
 def list_all(objects: ObjectStore, prefix: str) -> Iterator[str]:
     """Yield every key below the folder `prefix`, also those that file systems and other programs have made."""
+    return (meta["path"] for meta in _metas(objects, prefix))
+
+
+def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
     for batch in obstore.list(objects, prefix.rstrip("/") + "/"):
-        for meta in batch:
-            yield meta["path"]
+        yield from batch
 
 
 def digest_of(objects: ObjectStore, folders: Iterable[str]) -> str:
@@ -236,8 +242,8 @@ def digest_of(objects: ObjectStore, folders: Iterable[str]) -> str:
     found = [
         (meta["path"], meta["size"], meta["last_modified"].isoformat())
         for folder in folders
-        for batch in obstore.list(objects, f"{folder}/")
-        for meta in batch
+        for meta in _metas(objects, folder)
+        if keys.is_ours(meta["path"])
     ]
     return hashlib.sha256(repr(sorted(found)).encode()).hexdigest() if found else ""
 
