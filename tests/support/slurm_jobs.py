@@ -131,9 +131,9 @@ class Sent:
 
     def await_checkpoints(self, n: int = 1) -> None:
         """Until so many running shards have one: they are all at the gate."""
-        self.until(lambda: len(self.checkpoints()) >= n, f"{n} shards have a checkpoint", 300)
+        self.until(lambda: len(self.checkpoints()) >= n, f"{n} shards have a checkpoint", 900)
 
-    def await_end(self, seconds: float = 300) -> None:
+    def await_end(self, seconds: float = 900) -> None:
         """Until the allocation is over."""
         is_over = lambda: slurm.allocations([self.number])[self.number].is_over
         self.until(is_over, "the allocation ends", seconds)

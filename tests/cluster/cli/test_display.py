@@ -20,7 +20,7 @@ def test_describe_advances(advances, said):
 
 def test_plain_lines_get_rarer(capsys, monkeypatch):
     """A line every 5 s at first; after an hour, one every hundredth of the time."""
-    began = time.monotonic()
+    began = float(int(time.monotonic()))  # whole seconds: sums of them are exact
     now = [began]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     with display.live_progress() as tell:

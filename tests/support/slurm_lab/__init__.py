@@ -47,7 +47,8 @@ SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 ReturnToService=2
 KillWait=20
-SlurmdTimeout=15
+# A busy machine lets a living node answer late: one that is given up for lost takes its jobs with it.
+SlurmdTimeout=60
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
 MinJobAge=3600
 PreemptType=preempt/partition_prio
