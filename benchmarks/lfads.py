@@ -107,14 +107,10 @@ class Ours:
         return n * self.static.report_every / least, first - least, memory
 
     def choice(self, n: int) -> int:
-        import numpy as np
-
         from ctd.batch.tune import fastest_microbatch
         from ctd.lfads import kernel
 
-        return fastest_microbatch(
-            kernel, self.static, self.shared, 0, np.arange(n), self.traced(n), n, 1
-        )[0]
+        return fastest_microbatch(kernel, lambda at, k: self.run(k, at.microbatch), n, n, 1)[0]
 
 
 # --- the seed's formulation -----------------------------------------------------------------------

@@ -88,9 +88,7 @@ class Bench:
         return rows
 
     def choice(self, n: int) -> str:
-        m, _ = fastest_microbatch(
-            kernel, self.static, self.shared, 0, np.arange(n), self.traced(n), n, 1
-        )
+        m, _ = fastest_microbatch(kernel, lambda layout, k: self.run(k, layout), n, n, 1)
         return "map" if m == 1 else "vmap"
 
 

@@ -27,6 +27,25 @@ H0_SCALE = 0.1
 """Standard deviation of the entries of a random initial state."""
 
 
+class Sizes(NamedTuple):
+    """The numbers of a network's units, inputs and outputs."""
+
+    n: int
+    n_in: int
+    n_out: int
+    """0 where it has no readout."""
+
+
+class Scales(NamedTuple):
+    """g of random weights N(0, g^2 / fan-in); may be traced numbers."""
+
+    recurrent: Any = 1.0
+    input: Any = 1.0
+
+
+UNIT = Scales()
+
+
 class Cell(NamedTuple):
     """A recurrent cell."""
 
@@ -40,7 +59,7 @@ class Cell(NamedTuple):
     infer: Callable[[Weights], tuple[int, int]]
     """Weights -> (n, n_in)."""
     draw: Callable[..., dict[str, jax.Array]]
-    """(key, n, n_in, recurrent_scale, input_scale, dtype) -> random weights of the cell."""
+    """(key, n, n_in, scales, dtype) -> random weights of the cell."""
     n_vectors: int = 1
     """The state consists of this many vectors of length n."""
     hidden: Callable[[jax.Array], jax.Array] = lambda h: h
@@ -58,18 +77,15 @@ class Cell(NamedTuple):
         n: int,
         n_in: int,
         n_out: int,
-        *,
-        recurrent_scale: Any = 1.0,
-        input_scale: Any = 1.0,
+        scales: Scales = UNIT,
         dtype: Any = jnp.float32,
     ) -> dict[str, jax.Array]:
-        """Random weights N(0, g^2 / fan-in); g is recurrent_scale, input_scale or, for the readout, 1.
+        """Random weights N(0, g^2 / fan-in); g is that of `scales` or, for the readout, 1.
 
         Biases are 0, except that of the LSTM's forget gate, which is 1; entries of h0 are N(0, 0.1^2).
-        The scales may be traced numbers.
         """
         key_cell, key_out, key_state = jax.random.split(key, 3)
-        weights = self.draw(key_cell, n, n_in, recurrent_scale, input_scale, dtype)
+        weights = self.draw(key_cell, n, n_in, scales, dtype)
         return weights | {
             "wO": _normal(key_out, (n_out, n), 1.0, dtype),
             "bO": jnp.zeros(n_out, dtype),
@@ -95,12 +111,12 @@ def _vanilla_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
 
 
 def _vanilla_draw(
-    key: jax.Array, n: int, n_in: int, recurrent_scale: Any, input_scale: Any, dtype: Any
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
 ) -> dict[str, jax.Array]:
     key_in, key_rec = jax.random.split(key)
     return {
-        "wI": _normal(key_in, (n, n_in), input_scale, dtype),
-        "wR": _normal(key_rec, (n, n), recurrent_scale, dtype),
+        "wI": _normal(key_in, (n, n_in), scales.input, dtype),
+        "wR": _normal(key_rec, (n, n), scales.recurrent, dtype),
         "bR": jnp.zeros(n, dtype),
     }
 
@@ -138,9 +154,9 @@ def _leaky_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
 
 
 def _leaky_draw(
-    key: jax.Array, n: int, n_in: int, recurrent_scale: Any, input_scale: Any, dtype: Any
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
 ) -> dict[str, jax.Array]:
-    weights = _vanilla_draw(key, n, n_in, recurrent_scale, input_scale, dtype)
+    weights = _vanilla_draw(key, n, n_in, scales, dtype)
     return weights | {"alpha": jnp.asarray(LEAK, dtype)}
 
 
@@ -184,13 +200,13 @@ def _gru_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
 
 
 def _gru_draw(
-    key: jax.Array, n: int, n_in: int, recurrent_scale: Any, input_scale: Any, dtype: Any
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
 ) -> dict[str, jax.Array]:
     gates_h, gates_x, candidate_h, candidate_x = jax.random.split(key, 4)
 
     def columns(key_h: jax.Array, key_x: jax.Array, rows: int) -> jax.Array:
-        over_h = _normal(key_h, (rows, n), recurrent_scale, dtype)
-        return jnp.concatenate([over_h, _normal(key_x, (rows, n_in), input_scale, dtype)], axis=1)
+        over_h = _normal(key_h, (rows, n), scales.recurrent, dtype)
+        return jnp.concatenate([over_h, _normal(key_x, (rows, n_in), scales.input, dtype)], axis=1)
 
     return {
         "wRUHX": columns(gates_h, gates_x, 2 * n),
@@ -270,17 +286,15 @@ def _torch_shapes(gates: int) -> Callable[[int, int], dict[str, tuple[int, ...]]
 
 
 def _torch_draw(gates: int) -> Callable[..., dict[str, jax.Array]]:
-    def draw(
-        key: jax.Array, n: int, n_in: int, recurrent_scale: Any, input_scale: Any, dtype: Any
-    ) -> dict[str, jax.Array]:
+    def draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, jax.Array]:
         key_in, key_rec = jax.random.split(key)
         bias = jnp.zeros(gates * n, dtype)
         if gates == 4:
             # An open forget gate at the start (Jozefowicz et al. 2015).
             bias = bias.at[n : 2 * n].set(1)
         return {
-            "weight_ih": _normal(key_in, (gates * n, n_in), input_scale, dtype),
-            "weight_hh": _normal(key_rec, (gates * n, n), recurrent_scale, dtype),
+            "weight_ih": _normal(key_in, (gates * n, n_in), scales.input, dtype),
+            "weight_hh": _normal(key_rec, (gates * n, n), scales.recurrent, dtype),
             "bias_ih": bias,
             "bias_hh": jnp.zeros(gates * n, dtype),
         }
@@ -391,10 +405,10 @@ def run(
     return states, jax.vmap(lambda h: readout(cell, params, h))(states)
 
 
-def sizes(cell_name: str, params: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(n, n_in, n_out) of a network; n_out is 0 where it has no readout."""
+def sizes(cell_name: str, params: Mapping[str, Any]) -> Sizes:
+    """The sizes of a network with these weights."""
     n, n_in = get_cell(cell_name).infer(params)
-    return n, n_in, params["wO"].shape[0] if "wO" in params else 0
+    return Sizes(n, n_in, params["wO"].shape[0] if "wO" in params else 0)
 
 
 def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:

@@ -387,9 +387,7 @@ def lorenz_spikes(
     *,
     n_conditions: int = 65,
     n_trials: int = 20,
-    n_steps: int = 100,
     n_neurons: int = 30,
-    dt: float = 0.01,
     bin_s: float = 0.01,
     base_rate: float = 5.0,
 ) -> dict[str, jax.Array]:
@@ -397,10 +395,10 @@ def lorenz_spikes(
 
     A condition is an initial state on the attractor, repeated n_trials times. Neuron i fires at
     base_rate exp(w_i . s). w_i lies on the unit sphere; each of the three coordinates of the state s is
-    scaled to mean 0 and variance 1, so that log rates vary by about 1.
+    scaled to mean 0 and variance 1, so that log rates vary by about 1. A trial has 100 bins of 0.01 time units of
+    the system.
 
     Args:
-        dt: Lorenz time of one bin.
         bin_s: length of a bin (s).
         base_rate: rate at the mean state (spikes/s).
 
@@ -408,6 +406,7 @@ def lorenz_spikes(
         spikes (condition, trial, time, neuron) int32; rates (condition, time, neuron) in spikes/s;
         states (condition, time, 3), normalised.
     """
+    n_steps, dt = 100, 0.01
     key_start, key_weights, key_spikes = jax.random.split(key, 3)
     start = jnp.array([0.0, 0.0, 25.0]) + jax.random.normal(key_start, (n_conditions, 3))
     # The transient to the attractor lasts a few time units.

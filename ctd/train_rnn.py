@@ -25,7 +25,7 @@ from jax import lax
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, CellName, get_cell, run
+from ctd.cells import CELLS, Cell, CellName, Scales, get_cell, run
 from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
 from ctd.plots.curves import block_ends, rnn_figure, rnn_plots
 
@@ -155,9 +155,8 @@ def init(static: Any, shared: tasks.Trial, traced: Any, key: jax.Array) -> State
         static.n,
         task.n_in,
         task.n_out,
-        recurrent_scale=traced.recurrent_scale,
-        input_scale=traced.input_scale,
-        dtype=static.dtype,
+        Scales(traced.recurrent_scale, traced.input_scale),
+        static.dtype,
     )
     if "alpha" in weights:
         weights["alpha"] = traced.alpha

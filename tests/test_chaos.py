@@ -24,7 +24,7 @@ from stores import tree_bytes
 
 from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
-from ctd.cells import get_cell
+from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import kernel_names
 from jobs.gather.check import check
@@ -185,7 +185,7 @@ def folder(tmp_path, monkeypatch):
     )  # fmt: skip
     for module in (toy.__file__, str(ROOT / "examples" / "kuramoto.py")):
         (tmp_path / Path(module).name).write_text(Path(module).read_text())
-    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, recurrent_scale=0.5)
+    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, Scales(0.5))
     write_hdf5(tmp_path / "net.h5", {name: np.asarray(value) for name, value in weights.items()})
     yield tmp_path
     kill(processes(tmp_path))

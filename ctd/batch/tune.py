@@ -6,12 +6,9 @@ measurement tells which, so a run begins with one; its choice is kept, since m e
 """
 
 import time
-from typing import Any
+from collections.abc import Callable
 
-import jax
-import numpy as np
-
-from ctd.batch import Layout, Run, program
+from ctd.batch import Layout, Run
 from ctd.kernel import Kernel
 
 CLOSE = 1.5
@@ -25,16 +22,11 @@ def microbatch_candidates(kernel: Kernel, slots: int) -> list[int]:
 
 
 def fastest_microbatch(
-    kernel: Kernel,
-    static: Any,
-    shared: Any,
-    seed: int,
-    ids: np.ndarray,
-    traced: Any,
-    slots: int,
-    devices: int,
+    kernel: Kernel, start: Callable[[Layout, int], Run], n_items: int, slots: int, devices: int
 ) -> tuple[int, dict[int, float]]:
     """(the best m, candidate m -> seconds of one advance of one item; empty if there is one candidate).
+
+    start: (layout, n) -> a run of the first n of the `n_items` items.
 
     Each candidate m advances the same first items from their start, once to compile and once timed. Those
     close to the best are timed again in turn, and the lowest time counts.
@@ -42,17 +34,15 @@ def fastest_microbatch(
     candidates = microbatch_candidates(kernel, slots)
     if len(candidates) == 1:
         return candidates[0], {}
-    n = min(len(ids), slots * devices)
-    some = jax.tree.map(lambda leaf: leaf[:n], traced)
+    n = min(n_items, slots * devices)
 
     def advance(m: int) -> float:
-        prog = program(kernel, static, Layout(-(-slots // m) * m, m, devices))
-        run = Run(prog, shared, seed, ids[:n], some)
+        run = start(Layout(-(-slots // m) * m, m, devices), n)
         run.block()
-        start = time.perf_counter()
+        began = time.perf_counter()
         run.advance()
         run.block()
-        return (time.perf_counter() - start) / n
+        return (time.perf_counter() - began) / n
 
     for m in candidates:
         advance(m)

@@ -88,10 +88,20 @@ def times(P: Symmetric, h: jax.Array) -> jax.Array:
     return jnp.concatenate([P.A @ h[:q] + h[q:] @ P.B, P.B @ h[:q] + P.C @ h[q:]])
 
 
+class Updated(NamedTuple):
+    """After one sample of a block."""
+
+    readout: jax.Array
+    K: jax.Array
+    z: jax.Array
+    """The output readout h before the update."""
+    hPh: jax.Array
+
+
 def update(
     rls: Rls, K: jax.Array, j: jax.Array, forgetting: jax.Array, h: jax.Array, f: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """RLS on sample j of a block -> (readout, K, output z = readout h before it, h P h).
+) -> Updated:
+    """RLS on sample j of a block.
 
     With l = forgetting, u = P_j h and s = h u, RLS (Haykin, Adaptive Filter Theory, ch. 10) is::
 
@@ -107,7 +117,7 @@ def update(
     z = rls.readout @ h
     readout = rls.readout - jnp.outer(z - f, u / (forgetting + s))
     K = lax.dynamic_update_index_in_dim(K, jnp.sqrt(power / (forgetting + s)) * u, j, 0)
-    return readout, K, z, s
+    return Updated(readout, K, z, s)
 
 
 def flush(P: Symmetric, K: jax.Array, forgetting: jax.Array) -> Symmetric:

@@ -36,6 +36,10 @@ def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> 
     return Series(inputs, targets, np.asarray(dt, float), np.asarray(variance))
 
 
+CHAOTIC_UNITS = 500
+"""n of the network that makes a chaotic target."""
+
+
 def chaotic_network(
     length: int,
     m: int,
@@ -43,10 +47,9 @@ def chaotic_network(
     *,
     seed: int = 0,
     g: float = 1.8,
-    n: int = 500,
     feedback: bool = False,
 ) -> np.ndarray:
-    """The first m of n rates tanh(a) of a random network, da/dt = -a + W tanh(a), W_ij ~ N(0, g^2/n).
+    """The first m of n = 500 rates tanh(a) of a random network, da/dt = -a + W tanh(a), W_ij ~ N(0, g^2/n).
 
     Above g = 1 a large network is chaotic (Sompolinsky, Crisanti & Sommers 1988, Phys Rev Lett 61:259).
     Euler steps of dt in units of the time constant; no transient is discarded.
@@ -60,6 +63,7 @@ def chaotic_network(
     Returns:
         (length, m).
     """
+    n = CHAOTIC_UNITS
     if m > n:
         raise ValueError(f"m: {m} outputs, but the chaotic network has {n} units; at most {n}")
     rng = np.random.default_rng(seed)

@@ -144,16 +144,16 @@ class _Ends:
 
     def table(self, max_points: int) -> dict[str, Any]:
         """The distinct points; if there are more than `max_points`, those with the largest basins."""
-        points, outcome, q, count = self.basins.points()
-        kept = np.sort(np.argsort(-count, kind="stable")[:max_points])
+        found = self.basins.points()
+        kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
         return {
-            "point": points[kept],
-            "outcome": outcome[kept],
-            "q": q[kept],
-            "count": count[kept],
-            "basin_share": count[kept] / self.n,
+            "point": found.points[kept],
+            "outcome": found.rank[kept],
+            "q": found.q[kept],
+            "count": found.n_members[kept],
+            "basin_share": found.n_members[kept] / self.n,
             "constant_input": np.tile(self.x, (len(kept), 1)),
-            "n_unique": len(count),
+            "n_unique": len(found.n_members),
         }
 
 

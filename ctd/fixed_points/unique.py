@@ -1,5 +1,7 @@
 """Tell which ends of the searches are the same point; on the host, with NumPy and SciPy."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -36,6 +38,19 @@ def cover(points: np.ndarray, tol: float) -> np.ndarray:
         leader[near] = row
         leader[row] = row
     return leader
+
+
+class Points(NamedTuple):
+    """k distinct points: by rank, then by decreasing size, then by q."""
+
+    points: np.ndarray
+    """(k, n)"""
+    rank: np.ndarray
+    """(k,)"""
+    q: np.ndarray
+    """(k,)"""
+    n_members: np.ndarray
+    """(k,)"""
 
 
 class Basins:
@@ -112,15 +127,15 @@ class Basins:
             out[some] = np.einsum("ij,ij->i", apart, apart) <= self._near**2
         return out
 
-    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(points, ranks, qs, numbers of members), ordered by rank, then larger basins, then lower q."""
+    def points(self) -> Points:
+        """The distinct points of the rows so far."""
         order = np.lexsort((self._q, self._rank))
         first, which = np.unique(cover(self._best[order], self._tol), return_inverse=True)
         count = np.bincount(which, self._count[order], len(first)).astype(int)
         best = order[first]
         rank, q = self._rank[best], self._q[best]
         by = np.lexsort((q, -count, rank))
-        return self._best[best[by]], rank[by], q[by], count[by]
+        return Points(self._best[best[by]], rank[by], q[by], count[by])
 
 
 def nearest_distance(points: np.ndarray, states: np.ndarray, block: int = 1 << 22) -> np.ndarray:

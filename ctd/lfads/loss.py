@@ -189,17 +189,25 @@ def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
     return total
 
 
+class Minibatch(NamedTuple):
+    """What one training step sees."""
+
+    trials: Batch
+    key: jax.Array
+    """Key of the step's noise and dropout."""
+
+
 def training_loss(
     static: Any,
     traced: Any,
     dataset: Dataset,
     weights: Tree,
-    batch: Batch,
-    key: jax.Array,
+    minibatch: Minibatch,
     step: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(loss, its terms before KL scales and ramps) of one minibatch at this training step."""
-    key_noise, key_dropout = jax.random.split(key)
+    batch = minibatch.trials
+    key_noise, key_dropout = jax.random.split(minibatch.key)
     noise = draw_noise(static, key_noise, batch)
     noise, seen_weights = draw_dropout(static, traced, key_dropout, batch, noise)
     n_steps, _, n_units = batch.data.shape

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ctd.lfads.data import Dataset
-from ctd.lfads.loss import Batch, gather, training_loss
+from ctd.lfads.loss import Minibatch, gather, training_loss
 from ctd.lfads.model import Tree, flatten, unflatten
 
 STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
@@ -64,14 +64,12 @@ def learning_rate(static: Any, traced: Any, step: jax.Array, plateaus: jax.Array
     return rate
 
 
-def minibatch(
-    static: Any, dataset: Dataset, key: jax.Array, step: jax.Array
-) -> tuple[Batch, jax.Array]:
-    """(trials of one step, drawn with replacement; key of its noise); `key` is the item's training key."""
+def minibatch(static: Any, dataset: Dataset, key: jax.Array, step: jax.Array) -> Minibatch:
+    """Trials of one step, drawn with replacement; `key` is the item's training key."""
     key_trials, key_noise = jax.random.split(jax.random.fold_in(key, step))
     n = len(dataset.train.data)
     index = jax.random.randint(key_trials, (static.batch_size,), 0, n)
-    return gather(static, dataset, dataset.train, index), key_noise
+    return Minibatch(gather(static, dataset, dataset.train, index), key_noise)
 
 
 def train_step(
@@ -83,8 +81,8 @@ def train_step(
     like: Tree,
 ) -> Step:
     """Take one step. like: weights of the same shapes as those at hand, by name."""
-    batch, key_noise = minibatch(static, dataset, key, at.step)
-    loss = lambda w: training_loss(static, traced, dataset, w, batch, key_noise, at.step)
+    seen = minibatch(static, dataset, key, at.step)
+    loss = lambda w: training_loss(static, traced, dataset, w, seen, at.step)
     (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(at.weights, like))
     gradient = flatten(slopes)
     norm = jnp.linalg.norm(gradient)

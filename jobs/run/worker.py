@@ -235,10 +235,13 @@ class Worker:
             key = keys.layout(group, jax.local_devices()[0].device_kind)
             chosen: Any = read_sealed(self.store.objects, key)
             if chosen is None:
-                best, seconds = fastest_microbatch(
-                    self.science, static, shared, self.job.spec.seed, ids, traced,
-                    slots, devices,
-                )  # fmt: skip
+
+                def start(layout: Layout, n: int) -> Run:
+                    some = jax.tree.map(lambda leaf: leaf[:n], traced)
+                    of_layout = program(self.science, static, layout)
+                    return Run(of_layout, shared, self.job.spec.seed, ids[:n], some)
+
+                best, seconds = fastest_microbatch(self.science, start, len(ids), slots, devices)
                 measured = {str(k): v for k, v in seconds.items()}
                 chosen = agree(
                     self.store.objects, key, {"microbatch": best, "seconds_per_item": measured}

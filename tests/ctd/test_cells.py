@@ -8,7 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from places import DATA
 
-from ctd.cells import CELLS, check_params, get_cell, readout, run, sizes
+from ctd.cells import CELLS, Scales, check_params, get_cell, readout, run, sizes
 
 N, N_IN, N_OUT = 6, 3, 2
 
@@ -102,7 +102,7 @@ def test_gradient_finite_differences(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_init_shapes_and_scales(name):
     cell = get_cell(name)
-    weights = cell.init(jax.random.key(0), 200, 50, N_OUT, recurrent_scale=0.5, input_scale=2.0)
+    weights = cell.init(jax.random.key(0), 200, 50, N_OUT, Scales(0.5, 2.0))
     check_params(name, weights, "here")
     assert sizes(name, weights) == (200, 50, N_OUT)
     assert weights["h0"].shape == (cell.state_size(200),)

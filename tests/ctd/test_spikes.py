@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ctd.batch import run_items
-from ctd.cells import get_cell
+from ctd.cells import Scales, get_cell
 from ctd.data import write_weights
 from ctd.kernel import inputs_of
 from ctd.spikes import Spikes, kernel, load
@@ -20,7 +20,7 @@ def network(tmp_path):
 
     def write(cell="vanilla", n=6, n_in=1, n_out=1):
         key = jax.random.key(3)
-        weights = get_cell(cell).init(key, n, n_in, n_out, recurrent_scale=1.5, input_scale=2.0)
+        weights = get_cell(cell).init(key, n, n_in, n_out, Scales(1.5, 2.0))
         weights = {name: np.asarray(value) for name, value in weights.items()}
         path = tmp_path / f"{cell}.h5"
         write_weights(path, weights, cell)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ctd import tasks
 from ctd.batch import Layout, program, run_items
-from ctd.cells import CELLS, check_params, get_cell, run
+from ctd.cells import CELLS, Scales, check_params, get_cell, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
 from ctd.train_rnn import (
@@ -58,9 +58,7 @@ def test_training_numpy():
     static, results = static_of(params), run_items(kernel, params)
     with jax.enable_x64(True):
         key_weights, key_data = item_keys(item_key(), traced_of(params))
-        drawn = get_cell("vanilla").init(
-            key_weights, 8, 1, 1, recurrent_scale=0.7, dtype=jnp.float64
-        )
+        drawn = get_cell("vanilla").init(key_weights, 8, 1, 1, Scales(0.7), dtype=jnp.float64)
         w = {k: np.asarray(v) for k, v in drawn.items()}
         m = {k: np.zeros_like(v) for k, v in w.items()}
         v = {k: np.zeros_like(v) for k, v in w.items()}

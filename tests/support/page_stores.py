@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ctd.cells import get_cell
+from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
@@ -79,7 +79,7 @@ class Unlucky(SerialExecutor):
 
 def network(folder: Path) -> None:
     """A small random GRU in net.h5."""
-    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, recurrent_scale=0.5)
+    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, Scales(0.5))
     write_hdf5(folder / "net.h5", {name: np.asarray(value) for name, value in weights.items()})
 
 

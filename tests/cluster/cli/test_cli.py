@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from cli_jobs import TOY, refused
 
-from ctd.cells import get_cell
+from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import load_kernel
 from jobs import open_store
@@ -30,7 +30,7 @@ run: {microbatch: 4, slots: 8}
 @pytest.fixture
 def network(tmp_path):
     """A small GRU's weights in a file; returns them."""
-    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, recurrent_scale=0.5)
+    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, Scales(0.5))
     arrays = {name: np.asarray(value) for name, value in weights.items()}
     write_hdf5(tmp_path / "net.h5", arrays)
     return arrays

@@ -7,7 +7,7 @@ import pytest
 from searches import BOTH, FIXED, LIMIT, SLOW, starts
 
 from ctd.batch import Layout, precision, run_items
-from ctd.cells import CELLS, get_cell
+from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5, write_weights
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.kernel import FixedPoint
@@ -28,7 +28,7 @@ LAYOUT = Layout(8, 8)
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """A file of a small GRU's weights."""
-    weights = get_cell("gru").init(jax.random.key(11), 12, 1, 1, recurrent_scale=2.0)
+    weights = get_cell("gru").init(jax.random.key(11), 12, 1, 1, Scales(2.0))
     path = tmp_path_factory.mktemp("network") / "net.h5"
     write_weights(path, weights, "gru")
     return str(path)
@@ -75,7 +75,7 @@ def test_point_is_fixed_in_numpy(searched):
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell(tmp_path, cell):
     """Small random networks are contractions: one stable point, h = F(h) by iteration."""
-    weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, recurrent_scale=0.4)
+    weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, Scales(0.4))
     path = tmp_path / "net.h5"
     write_weights(path, weights, cell)
     params = FixedPoint(

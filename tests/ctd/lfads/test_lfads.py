@@ -15,6 +15,7 @@ from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
 from ctd.lfads.distributions import gaussian_log_likelihood
 from ctd.lfads.loss import (
+    Minibatch,
     bound,
     draw_dropout,
     draw_noise,
@@ -98,7 +99,8 @@ class Case:
         """weights, step -> f of the training loss of the batch, compiled."""
 
         def loss(weights, step, traced, dataset, batch, key):
-            return training_loss(self.static, traced, dataset, weights, batch, key, step)
+            seen = Minibatch(batch, key)
+            return training_loss(self.static, traced, dataset, weights, seen, step)
 
         compiled = jax.jit(f(loss))
         rest = self.traced, self.dataset, self.batch, self.key

@@ -15,7 +15,7 @@ from places import EXAMPLES
 from stores import JOB, run
 
 import jobs
-from ctd.cells import get_cell
+from ctd.cells import Scales, get_cell
 from ctd.cells import run as run_cell
 from ctd.data import write_hdf5
 from jobs.errors import JobError
@@ -125,7 +125,7 @@ def test_sql_without_duckdb_says_what_to_install(tree, monkeypatch):
 
 NETWORKS = """
 import jax
-from ctd.cells import get_cell
+from ctd.cells import Scales, get_cell
 from ctd.kernel import Params, Traced, Var, one_shot
 
 class Network(Params):
@@ -133,7 +133,7 @@ class Network(Params):
 
 def run(static, shared, traced, key):
     cell = get_cell("vanilla")
-    drawn = cell.init(key, 6, 2, 1, recurrent_scale=traced.scale, dtype=static.dtype)
+    drawn = cell.init(key, 6, 2, 1, Scales(traced.scale), dtype=static.dtype)
     return {f"weights.{name}": value for name, value in drawn.items()} | {"size": traced.scale}
 
 axes = get_cell("vanilla").axes
@@ -205,7 +205,7 @@ def test_weights_where_none_are_stored(tree):
 
 @pytest.mark.slow
 def test_example_plots_a_store_with_xarray_and_matplotlib_alone(tmp_path):
-    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, recurrent_scale=0.5)
+    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, Scales(0.5))
     write_hdf5(tmp_path / "net.h5", {name: np.asarray(value) for name, value in weights.items()})
     content = {
         "kernel": "fixed_points",
