@@ -57,7 +57,7 @@ class Watch:
     @property
     def url(self) -> str:
         """The address to open, including the token."""
-        name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
+        name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  compares
         name = f"[{name}]" if ":" in name else name
         return f"http://{name}:{self.port}/?token={self.token}"
 

@@ -50,7 +50,7 @@ class LocalRay:
 
     def __init__(self, cpus: int) -> None:
         # Ray hangs silently if this path has more than about 40 characters.
-        parent = Path(found if len(found := tempfile.gettempdir()) < 20 else "/tmp")
+        parent = Path(found if len(found := tempfile.gettempdir()) < 20 else "/tmp")  # noqa: S108  for mkdtemp
         remove_abandoned(parent)
         self._folder = Path(tempfile.mkdtemp(prefix="ctd-", dir=parent))
         self._token = self._folder / "token"

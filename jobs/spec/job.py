@@ -219,7 +219,7 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Yaml)
+        return yaml.load(text, _Yaml)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
