@@ -59,14 +59,15 @@ ports=(--node-manager-port=$((port + 1)) --object-manager-port=$((port + 2))
   --dashboard-agent-listen-port=$((port + 3)) --dashboard-agent-grpc-port=$((port + 4))
   --runtime-env-agent-port=$((port + 5)) --metrics-export-port=$((port + 6))
   --min-worker-port=$((port + 10)) --max-worker-port=$((port + 99)))
-head_ports=(--port="$port")
+head_ports=(--port="$port" --no-monitor)  # an allocation does not grow
 # Where Ray's client server is installed it is started, by default on the same port for every head.
 ! python -c 'import grpc' 2>/dev/null || head_ports+=(--ray-client-server-port=$((port + 7)))
 
 # What was allocated: Ray by itself would offer the whole machine. Results do not pass through its
 # object store, which is therefore small.
 offer=(--num-cpus="$cpus" --num-gpus="$gpus" --memory=$((memory_mb * 800000))
-  --object-store-memory=100000000 --temp-dir="$ray_tmp" --disable-usage-stats --log-color=false)
+  --object-store-memory=100000000 --temp-dir="$ray_tmp" --disable-usage-stats --log-color=false
+  --include-log-monitor=false)  # it would send workers' output to the driver, which reads none
 
 # Slurm's address of this node: `hostname -i` is 127.0.1.1 on some systems.
 address=$(scontrol getaddrs "$SLURMD_NODENAME" 2>/dev/null | sed 's/^[^:]*: *//; s/:[0-9]*$//')
