@@ -62,9 +62,13 @@ class Laps(Placed):
         wave = self._wave
         with precision(self.program.static):
             self._slots = self.program.step(
-                self._shared, self._root, self._bounds(0, len(wave)),
-                self._slots.done, self._slots, self._slots,
-            )  # fmt: skip
+                self._shared,
+                self._root,
+                self._bounds(0, len(wave)),
+                self._no_one,
+                None,
+                self._slots,
+            )
         self.rounds += 1
         self._left[wave] -= 1
         self.ages[wave] += ~self.done[wave]
@@ -99,7 +103,9 @@ class Laps(Placed):
                     name: self._put(np.zeros((self.total, *s.shape), s.dtype))
                     for name, s in shapes.items()
                 }
-                out = compute(self._shared, self._root, self._bounds(0, k), slots.done, slots, out)
+                out = compute(
+                    self._shared, self._root, self._bounds(0, k), self._no_one, slots, out
+                )
             for name, value in out.items():
                 found[name][turn] = np.asarray(value)[self._physical[:k]]
         return found
@@ -129,7 +135,7 @@ class Laps(Placed):
         with precision(self.program.static):
             slots = self._load(rows, blank=True)
             slots = self.program.init(
-                self._shared, self._root, self._bounds(0, len(rows)), self._put(fresh), slots, slots
+                self._shared, self._root, self._bounds(0, len(rows)), self._put(fresh), None, slots
             )
         self.done[rows] = np.asarray(slots.done)[places]
         self._states.keep(rows, slots.state, places)

@@ -115,7 +115,8 @@ class Program:
         """one(shared, root, fresh, slot) -> f(shared, root, bounds, fresh, slots, out) over slots.
 
         Only the microbatches bounds[0] <= i < bounds[1] of each device are computed; the other rows
-        of `out` stay as they are.
+        of `out` stay as they are. `out` is given away: its memory holds what f returns. Where `slots` is
+        None, the slots are `out` itself, which the devices then hold once.
         """
         m = self.layout.microbatch
 
@@ -124,7 +125,7 @@ class Program:
             root: jax.Array,
             bounds: jax.Array,
             fresh: jax.Array,
-            slots: Slots,
+            slots: Slots | None,
             out: Any,
         ) -> Any:
             def rows(leaf: jax.Array, i: jax.Array) -> jax.Array:
@@ -143,7 +144,9 @@ class Program:
                 # The barriers keep the compiler from merging the item's arithmetic with the loop's slicing.
                 # Through i they also keep it from moving the arithmetic out of a loop over one
                 # microbatch. So its code, and its rounding, are the same for any number of slots.
-                part = jax.tree.map(lambda leaf: rows(leaf, i), (fresh, slots))
+                part = jax.tree.map(
+                    lambda leaf: rows(leaf, i), (fresh, out if slots is None else slots)
+                )
                 part, _ = lax.optimization_barrier((part, i))
                 new = lax.optimization_barrier(some(shared, root, *part))
                 return jax.tree.map(lambda leaf, value: put(leaf, value, i), out, new)
@@ -157,7 +160,8 @@ class Program:
                 in_specs=(WHOLE, WHOLE, WHOLE, ITEM, ITEM, ITEM),
                 out_specs=ITEM,
                 check_vma=False,
-            )
+            ),
+            donate_argnums=5,
         )
 
     # --- shapes -----------------------------------------------------------------------------------

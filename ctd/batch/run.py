@@ -35,6 +35,7 @@ class Placed:
             whole = NamedSharding(program.mesh, WHOLE)
             self._root = jax.device_put(jax.random.key(seed), whole)
             self._shared = jax.device_put(shared, whole)
+            self._no_one = self._put(np.zeros(self.total, bool))
         first = jax.tree.map(lambda leaf: leaf[0], traced)
         self._state, self._values = program.abstract(shared, first)
 
@@ -109,7 +110,7 @@ class Run(Placed):
             slots = self._slots._replace(ids=ids, traced=traced)
             bounds = self._bounds(live, live + count)
             self._slots = self.program.init(
-                self._shared, self._root, bounds, self._put(fresh), slots, slots
+                self._shared, self._root, bounds, self._put(fresh), None, slots
             )
 
     def _done(self) -> np.ndarray:
@@ -128,9 +129,8 @@ class Run(Placed):
         """Advance every live item once; finished items leave and the next ones take their slots."""
         live = int((self._rows >= 0).sum())
         with precision(self.program.static):
-            no_one = self._slots.done
             self._slots = self.program.step(
-                self._shared, self._root, self._bounds(0, live), no_one, self._slots, self._slots
+                self._shared, self._root, self._bounds(0, live), self._no_one, None, self._slots
             )
         self.rounds += 1
         done = self._done()
@@ -142,8 +142,8 @@ class Run(Placed):
     def temporaries(self) -> int:
         """Bytes of device memory that one advance takes beyond the slots, by the compiler's count."""
         with precision(self.program.static):
-            args = (self._shared, self._root, self._bounds(0, 1), self._slots.done)
-            compiled = self.program.step.lower(*args, self._slots, self._slots).compile()
+            args = (self._shared, self._root, self._bounds(0, 1), self._no_one)
+            compiled = self.program.step.lower(*args, None, self._slots).compile()
             analysis = compiled.memory_analysis()
         return int(getattr(analysis, "temp_size_in_bytes", 0))
 
@@ -164,7 +164,7 @@ class Run(Placed):
                 self._shared,
                 self._root,
                 self._bounds(0, count),
-                self._slots.done,
+                self._no_one,
                 self._slots,
                 values,
             )
