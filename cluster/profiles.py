@@ -67,6 +67,10 @@ class RayProfile(_Profile):
         """URL of the Jobs API."""
         return self.dashboard or f"http://{self.address.rpartition(':')[0]}:8265"
 
+    def names(self) -> tuple[str, str, str]:
+        """What a call of the Jobs API shows to whom: (kind, URL, the file of the token that is sent there)."""
+        return "ray", self.dashboard_url(), self.token or ""
+
 
 class SlurmProfile(_Profile):
     """Allocations of a Slurm cluster; CPUs, GPUs and memory are per node."""

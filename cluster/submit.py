@@ -41,6 +41,7 @@ from jobs.run.prepare import Prepared, create, prepare, reopen
 from jobs.run.shards import reconsider
 from jobs.run.sources import refuse_changed
 from jobs.spec.job import read_content
+from jobs.spec.trust import remember
 from jobs.storage import objects
 from jobs.store.store import Store
 
@@ -271,7 +272,7 @@ def check_job(
                 f"grace_s, {grace_s:g} s, within which Ray is shut down too"
             )
         if Store.exists(stage.address):
-            refuse_changed(reopen(spec, stage.address))
+            refuse_changed(reopen(spec, stage.address, stage.kernel()))
             continue
         given = spec.run.memory_gb
         devices = spec.run.devices(on_gpus=memory is None)
@@ -301,6 +302,8 @@ def _record(request: Request, profile: Profile, number: str, home: str, command:
         profile.model_dump(mode="json", exclude_defaults=True) | {"kind": profile.kind},
         command, time.time(),
     )  # fmt: skip
+    if isinstance(profile, RayProfile):
+        remember(*profile.names())
     for stage in request.stages:
         store = objects.open_objects(stage.address, create=True)
         content = json.dumps(asdict(submission), indent=1)

@@ -1,13 +1,21 @@
 """Follow what was submitted for a store: how it is, what it printed, and how to end it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from cluster.profiles import RayProfile, load_profile, profile_names
 from cluster.slurm import client as slurm
 from cluster.submission import Submission, submissions
 from jobs.errors import JobError
+from jobs.spec.trust import is_remembered
 from jobs.storage import objects
+
+STRANGE = "not known: it was sent to a Ray that you have no profile of, which is not asked (docs/security.md)"
 
 
 def objects_exist(address: str) -> bool:
@@ -30,13 +38,17 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
     except JobError as error:
         known, unknown = {}, str(error)
     result = []
+    states: dict[str, Any]
     for submission in found:
         if submission.kind == "ray":
-            from cluster.ray import jobs as rayjobs
+            states = dict.fromkeys(submission.numbers, STRANGE)
+            if is_own(submission):
+                from cluster.ray import jobs as rayjobs
 
-            result.append((submission, rayjobs.states(submission)))
+                states = rayjobs.states(submission)
+            result.append((submission, states))
             continue
-        states: dict[str, Any] = {}
+        states = {}
         for number in submission.all_numbers():
             tasks = {n: state for n, state in known.items() if n.partition("_")[0] == number}
             states |= tasks
@@ -52,6 +64,25 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
     return result
 
 
+def is_own(submission: Submission) -> bool:
+    """Whether this user has sent a job to the Ray of a submission, or has a profile of it.
+
+    Any other is not asked: it lies where a store says, and the token in the file that the store names would go there.
+    """
+    try:
+        names = RayProfile.model_validate(submission.profile).names()
+    except ValidationError:
+        return False
+    return is_remembered(*names) or any(names == own.names() for own in _own_rays())
+
+
+def _own_rays() -> Iterator[RayProfile]:
+    for name in profile_names():
+        with suppress(JobError):  # one that is not valid
+            if isinstance(profile := load_profile(name), RayProfile):
+                yield profile
+
+
 def said(state: Any) -> str:
     """A state from `look` as text."""
     return state.text if isinstance(state, slurm.Allocation) else str(state)
@@ -65,9 +96,10 @@ def cancel(address: str) -> list[str]:
     lines = []
     for submission, states in look(address):
         if submission.kind == "ray":
-            from cluster.ray import jobs as rayjobs
+            if is_own(submission):
+                from cluster.ray import jobs as rayjobs
 
-            lines += rayjobs.cancel(submission)
+                lines += rayjobs.cancel(submission)
             continue
         home = Path(submission.home)
         first = not (home / "cancelled").exists()
@@ -95,6 +127,8 @@ def log_tail(address: str, n_lines: int = 40) -> str:
         return ""
     latest = found[-1]
     if latest.kind == "ray":
+        if not is_own(latest):
+            return ""
         from cluster.ray import jobs as rayjobs
 
         return rayjobs.log(latest, n_lines)

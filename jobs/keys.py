@@ -8,13 +8,15 @@ import re
 
 JOB, JOB_COPY = "run/job.json", "run/job.copy.json"
 """The job and its copy: two, because everything else can be made again from one of them."""
+KERNEL = "run/kernel.json"
+"""What readers need of the kernel."""
 CREATING = "run/creating.json"
 """Exists while a store is being created."""
 
 DONE, FAILED, SLOTS, LAYOUT = "run/done", "run/failed", "run/slots", "run/layout"
 CHECKPOINTS, MEETINGS, EVENTS = "run/checkpoints", "run/meetings", "run/events"
 LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/gathering"
-SUBMIT, SUMS = "run/submit", "run/sums"
+SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
 
 
 def marker(group: int, shard: int) -> str:
@@ -35,6 +37,11 @@ def slots(group: int) -> str:
 def layout(group: int, device_kind: str) -> str:
     """Return the key of the microbatch chosen for a group on one kind of device."""
     return f"{LAYOUT}/{group}-{device_kind.replace(' ', '_')}.json"
+
+
+def pictures(group: int) -> str:
+    """Return the key of a group's pictures."""
+    return f"{PICTURES}/{group}.json"
 
 
 def checkpoints(group: int, shard: int) -> str:
@@ -69,7 +76,7 @@ def sums_name(key: str) -> str:
 
 OURS = re.compile(
     r"run/(?:(?:done|failed)/\d+/\d{6,}\.json"
-    r"|(?:slots|lease|cancel)/\d+\.json"
+    r"|(?:slots|lease|cancel|pictures)/\d+\.json"
     r"|layout/\d+-[^/]+\.json"
     r"|checkpoints/\d+/\d{6,}/\d+"
     r"|meetings/\d+/.+/\d+"

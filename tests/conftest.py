@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -92,6 +93,10 @@ def pytest_configure(config):
     JAX itself would keep what took a second or more to compile; in the tests that is next to nothing.
     """
     cache = os.environ.setdefault("CTD_CACHE", str(config.cache.mkdir("ctd")))
+    if not hasattr(config, "workerinput"):  # whoever starts the others, which then share it
+        settings = tempfile.TemporaryDirectory(prefix="ctd-settings-")
+        config.add_cleanup(settings.cleanup)
+        os.environ["XDG_CONFIG_HOME"] = settings.name
     kept = {
         "jax_compilation_cache_dir": f"{cache}/xla",
         "jax_persistent_cache_min_compile_time_secs": 0,

@@ -23,11 +23,12 @@ from cluster.cli.options import (
     RayAddress,
     ResultsPath,
     StorePath,
+    Trust,
 )
 from cluster.cli.query import add as add_query_command
 from cluster.cli.recovery import add as add_recovery_commands
 from cluster.cli.report import add as add_report_commands
-from cluster.cli.running import make_executor, run_store, summary
+from cluster.cli.running import keep_pictures, make_executor, open_to_compute, run_store, summary
 from cluster.cli.submit import add as add_cluster_commands
 from cluster.cli.submit import submission_lines
 from ctd.kernel import Kernel, kernel_names
@@ -36,6 +37,7 @@ from jobs.pipeline.pipeline import Stage, read_stages
 from jobs.run.executor import Executor, SerialExecutor
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.spec.schema import job_schema
+from jobs.spec.trust import trust as trust_base
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store
 
@@ -85,6 +87,7 @@ def run(
     ] = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Run jobs and their stages; of a store that is there already, do what is left."""
@@ -98,6 +101,11 @@ def run(
     if fork and len(stages) > 1:
         raise JobError("--fork: goes with one job; this is several")
     before = Store.open(fork) if fork else None
+    for address in [stage.address for stage in stages] if trust else []:
+        if Store.exists(address):
+            trust_base(Store.open(address).job.base)
+    if trust and before:
+        trust_base(before.job.base)
     finished: dict[str, str] = {}
     for stage in stages:
         if len(stages) > 1 and not as_json:
@@ -205,13 +213,14 @@ def gather(
     overrides: Overrides = None,
     address: RayAddress = None,
     executor: ExecutorName = "serial",
+    trust: Trust = False,
 ) -> None:
     """Reduce what was committed since the last time; all, where settings of the reduction are given."""
     from jobs.gather.gather import gather as reduce_store
     from jobs.gather.settings import set_gather
     from jobs.report.figures import save_figures
 
-    opened = Store.open(store)
+    opened = open_to_compute(store, trust)
     if overrides:
         set_gather(opened, overrides)
     use_compilation_cache()
@@ -222,6 +231,7 @@ def gather(
         runner.close()
     if local_path(store) is not None:
         save_figures(opened, Path(opened.address).with_suffix(""))
+    keep_pictures(opened)
     summary(opened)
     out.print(f"gathered {n:,} items")
 

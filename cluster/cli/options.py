@@ -33,5 +33,8 @@ Failed = Annotated[
 AcceptChanges = Annotated[
     bool, typer.Option("--accept-changes", help="go on though the kernel's source has been edited")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="run the code that the store names, wherever it lies")
+]
 ColumnNames = Annotated[list[str] | None, typer.Option(help="columns, separated by commas")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]

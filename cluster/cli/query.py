@@ -97,9 +97,12 @@ def _all(conditions: list[str] | None) -> str | None:
 
 def _say_how_much(store: Store) -> None:
     """Of a store that is not complete, how much of it the answer is about."""
+    from jobs.gather.gather import left_out
     from jobs.query.tables import ask
 
     done, total = ask(store, lambda tables: tables["items"].n), sum(store.job.plan.group_sizes)
+    if why := left_out(store):
+        err.print(why)
     if done < total:
         err.print(f"{done:,} of {total:,} items so far; ctd status {store.address} tells more")
 

@@ -6,8 +6,16 @@ import typer
 
 from cluster.cache import use_compilation_cache
 from cluster.cli.display import err, out, show_json
-from cluster.cli.options import AcceptChanges, AsJson, ExecutorName, Failed, RayAddress, StorePath
-from cluster.cli.running import make_executor, run_store
+from cluster.cli.options import (
+    AcceptChanges,
+    AsJson,
+    ExecutorName,
+    Failed,
+    RayAddress,
+    StorePath,
+    Trust,
+)
+from cluster.cli.running import make_executor, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_log
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
@@ -28,11 +36,12 @@ def resume(
     executor: ExecutorName = "ray",
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with the job of a store, which needs nothing but the store."""
+    """Go on with the job of a store, which needs nothing but the store and its kernel's code."""
     use_compilation_cache()
-    opened = Store.open(store)
+    opened = open_to_compute(store, trust)
     runner = make_executor(executor, opened.job.spec, address)
     run_store(lambda runner: opened, runner, as_json, failed=failed, accept_changes=accept_changes)
 
@@ -61,6 +70,7 @@ def check(
     repair: Annotated[
         bool, typer.Option("--repair", help="make right what can be, and mark the rest for resume")
     ] = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong. Shards
@@ -68,6 +78,8 @@ def check(
     from jobs.gather.check import LOST, OTHERS
     from jobs.gather.check import check as inspect
 
+    if repair:
+        open_to_compute(store, trust)
     findings = inspect(store, repair)
     wrong = [finding for finding in findings if finding.cure]
     if as_json:

@@ -26,6 +26,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page that tells what ran, what failed and what came out; it needs no network."""
+    from jobs.gather.gather import left_out
     from jobs.report.page import Content, render, require_content
 
     opened = Store.open(store)
@@ -35,6 +36,8 @@ def report(
         raise JobError(f"--to {path}: the report is a page; a name that ends in .html expected")
     _on_the_cpu()
     text = render(Content(opened).all())
+    if why := left_out(opened):
+        err.print(why)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

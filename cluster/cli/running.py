@@ -14,6 +14,7 @@ from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
 from jobs.run.stop import EXIT_STOPPED, Stop, signals
 from jobs.spec.job import JobSpec
+from jobs.spec.trust import own_code, refuse_strange, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store
 
@@ -114,13 +115,14 @@ def _reduce(store: Store, executor: Executor) -> None:
 
 
 def finish(store: Store, as_json: bool) -> None:
-    """Save the kernel's figures; print its summary and where the results are, or the state as JSON."""
+    """Save the kernel's pictures; print its summary and where the results are, or the state as JSON."""
     from jobs.report.figures import save_figures
     from jobs.report.summary import state
 
     paths: list[Path] = []
     if local_path(store.address) is not None:
         paths = save_figures(store, Path(store.address).with_suffix(""))
+    keep_pictures(store)
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return
@@ -130,16 +132,39 @@ def finish(store: Store, as_json: bool) -> None:
         out.print(f"figure  {path}")
 
 
+def keep_pictures(store: Store) -> None:
+    """Keep the pictures that take code other than ctd's in the store, for readers who do not run that."""
+    if own_code(store.job.base, store.job.spec.modules()):
+        from jobs.report.page import Content  # here: pandas takes a second to import
+
+        Content(store).keep_pictures()
+
+
+def open_to_compute(address: str, trusted: bool) -> Store:
+    """Open a store to compute for it, and say whose code that runs, if it is not ctd's alone.
+
+    trusted: whether --trust was given. Raises Untrusted without it, for code that takes it.
+    """
+    store = Store.open(address)
+    base, modules = store.job.base, store.job.spec.modules()
+    if trusted:
+        trust(base)
+    refuse_strange(base, modules, address)
+    if found := own_code(base, modules):
+        err.print(f"{address}: runs the code of {', '.join(map(str, found))}")
+    return store
+
+
 def summary(store: Store) -> None:
     """Print the table of reduced results that the kernel names in its `summary`, if any."""
     from jobs.query.query import query
 
-    kernel = store.kernel
-    if not kernel.summary:
+    reduced, shown = store.description.reduced, store.description.summary
+    if not shown or shown[0] not in reduced or not reduced[shown[0]].axes:
         return
-    axis = kernel.reduced[kernel.summary[0]].axes[0]
+    axis = reduced[shown[0]].axes[0]
     frame = query(store, table=axis)
-    labels = [name for name in frame.columns if name not in kernel.reduced and name != axis]
+    labels = [name for name in frame.columns if name not in reduced and name != axis]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
-    show_table(frame[[*labels, *(n for n in kernel.summary if n in frame)]], title=axis)
+    show_table(frame[[*labels, *(n for n in shown if n in frame)]], title=axis)

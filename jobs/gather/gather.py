@@ -9,6 +9,8 @@ Gather reads committed shards only, so it may run while the job does. It may be 
 reduced again only if shards were committed, or settings or the kernel's program changed, since the last time.
 The same shards give the same bytes. Memory is bounded by one group, or by a few blocks of it if the kernel's
 `reduce` reads in blocks.
+
+Who only looks at a store gathers too, but runs no stranger's `reduce` for it: gathered/G stays what it was.
 """
 
 import errno
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ctd.kernel import Var
+from ctd.kernel import Kernel, Var
 from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
@@ -39,10 +41,13 @@ from jobs.store.arrays import attributes, describe, flags, put_array
 from jobs.store.lazy import Lazy
 from jobs.store.marker import Marker
 from jobs.store.metadata import consolidate_gathered
-from jobs.store.store import Store
+from jobs.store.store import Store, known_kernel
 
 GATHERED = ("gathered", "items", "reduced", "shards")
 """The groups at a store's root that gather makes."""
+
+BEHIND = "behind"
+"""The field of run/sums/gathered.json that is true if the kernel's `reduce` was left out the last time."""
 
 WAIT_S = 0.2
 """Seconds between two looks at whether another process has ended its gather."""
@@ -58,11 +63,33 @@ def gather(store: Store, executor: Executor | None = None) -> int:
     while another process gathers the store.
 
     If the kernel's `reduce` fails for a group: in this process its own exception is raised at once, on an
-    executor JobError once all else is done. Raises OSError if the store cannot be written.
+    executor JobError once all else is done. Raises OSError if the store cannot be written, Untrusted if `reduce` is
+    code that the user has not said to trust.
     """
+    return _gather(store, executor, store.kernel if store.description.reduces else None)
+
+
+def gather_to_look(store: Store) -> int:
+    """Do as `gather`, but leave out the kernel's `reduce` where looking may not run it; see `left_out`."""
+    return _gather(store, None, known_kernel(store) if store.description.reduces else None)
+
+
+def left_out(store: Store) -> str:
+    """Return a sentence if the kernel's own tables are older than the others; "" if not."""
+    if not _gathered(store).get(BEHIND):
+        return ""
+    return (
+        f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`: "
+        "looking at a store runs no code that you have not run (docs/security.md)"
+    )
+
+
+def _gather(store: Store, executor: Executor | None, kernel: Kernel | None) -> int:
+    """Gather. kernel: the one whose `reduce` may run; None: that is left out, if there is one."""
     while True:
-        now, before = _Now(store), _gathered(store)
-        if not now.behind and all(before.get(key) == value for key, value in now.about.items()):
+        before = _gathered(store)
+        now = _Now(store, kernel, before)
+        if not now.behind and {**now.about, "sha256": before.get("sha256")} == before:
             return now.n_items
         with _alone(store):
             if _gathered(store) != before:
@@ -77,9 +104,9 @@ def gather(store: Store, executor: Executor | None = None) -> int:
 class _Now:
     """What there is to gather: markers, committed rows, and the groups whose reduction is behind."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, kernel: Kernel | None, before: Mapping[str, Any]) -> None:
         sizes = store.job.plan.group_sizes
-        self.reductions = reductions_of(store.job.spec, store.kernel)
+        self.reductions = reductions_of(store.job.spec, store.description)
         self.markers = store.markers()
         by_group: list[list[Marker]] = [[] for _ in sizes]
         for marker in self.markers:
@@ -87,7 +114,7 @@ class _Now:
         self.rows = [rows_of(n, here) for n, here in zip(sizes, by_group, strict=True)]
         self.n_items = int(sum(here.sum() for here in self.rows))
         digests: dict[str, str] = {}
-        if store.kernel.reduce is not None:
+        if kernel is not None and kernel.reduce is not None:
             digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
         ran = [[m.sha256, m.seconds, m.host] for m in self.markers]
@@ -97,6 +124,11 @@ class _Now:
             "groups": digests,
             "reductions": [one.model_dump(mode="json") for one in self.reductions],
         }
+        if kernel is None and store.description.reduces:
+            same = before.get("made_from") == self.about["made_from"]
+            self.about["groups"] = before.get("groups", {})
+            if not same or before.get(BEHIND):
+                self.about[BEHIND] = True
 
 
 def _make(
@@ -200,7 +232,7 @@ def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor
 
 def _write_items(store: Store, rows: list[np.ndarray]) -> None:
     """Write items/: one row a committed item, in the order of ids; one column at a time is in memory."""
-    kernel = store.kernel
+    described = store.description
     out = store.root.require_group("items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
@@ -218,14 +250,14 @@ def _write_items(store: Store, rows: list[np.ndarray]) -> None:
         first = _column(store, 0, name, rows[0])
         axes = ("item", f"{name}_index")[: first.ndim]
         put(name, lambda g, r, name=name: _column(store, g, name, r), Var(axes, "1", name))  # type: ignore[misc]
-    scalars = {name: var for name, var in kernel.dims.items() if var.axes == ()}
+    scalars = {name: var for name, var in described.dims.items() if var.axes == ()}
     scalars["status"] = Var((), "1", "item status")
     for name, var in scalars.items():
         has = {g for g in range(len(rows)) if name == "status" or name in store.names(g)}
         if has:
             read = lambda g, r, name=name, has=has: _scalar(store, g, name, r, g in has)
             put(name, read, var._replace(axes=("item",)))
-            out[name].attrs.update(describe(var) | flags(kernel, name))
+            out[name].attrs.update(describe(var) | flags(described, name))
     out.attrs.put({"coordinates": " ".join(store.job.spec.swept())})
 
 
@@ -311,9 +343,11 @@ def reduction_tables(store: Store) -> dict[str, str]:
 
 
 def require_rows(store: Store) -> zarr.Group:
-    """Return the item table; gather first if it is missing or behind the committed shards."""
-    if _gathered(store).get("done") != _digest(sorted(store.done())):
-        gather(store)
+    """Return the item table; gather first, as looking may, if it is missing or behind the committed shards."""
+    made = _gathered(store)
+    behind = made.get(BEHIND) and known_kernel(store) is not None
+    if behind or made.get("done") != _digest(sorted(store.done())):
+        gather_to_look(store)
     table = store.root["items"]
     assert isinstance(table, zarr.Group)
     return table

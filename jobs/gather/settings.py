@@ -18,6 +18,6 @@ def set_gather(store: Store, overrides: list[str]) -> None:
         set_field(settings, override)
     spec = store.job.spec.model_copy(update={"gather": settings})
     options_of(spec, store.kernel)
-    reductions_of(spec, store.kernel)
+    reductions_of(spec, store.description)
     store.job = replace(store.job, spec=spec)
     write_job(store.objects, store.job)

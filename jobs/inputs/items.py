@@ -58,7 +58,9 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
     names = [n for n in store.names(group) if n.startswith(WEIGHTS) == (part == "weights")]
     if not names:
         kernel = store.job.spec.kernel
-        could = any(name.startswith(WEIGHTS) for name in store.kernel.dims) and part == "weights"
+        could = (
+            any(name.startswith(WEIGHTS) for name in store.description.dims) and part == "weights"
+        )
         hint = f"; it does where its params ask for them, see `ctd new {kernel}`" if could else ""
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
     return {n.removeprefix(WEIGHTS): store.rows(group, n, row, row + 1)[0] for n in names}

@@ -16,6 +16,7 @@ from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.pipeline.references import resolve
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
+from jobs.spec.trust import modules_of, tell
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Stage:
         name = self.content.get("kernel")
         if not isinstance(name, str):
             raise JobError(f"{self.where}: kernel: required, but not given")
+        tell(self.base, modules_of(name, self.content))
         try:
             return find_kernel(name, self.base)
         except JobError as error:

@@ -57,7 +57,7 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
     if "flag_values" not in attrs:
         return values
     texts = attrs["labels"] if "labels" in attrs else str(attrs["flag_meanings"]).split()
-    known = dict(zip(attrs["flag_values"], texts, strict=True))
+    known = dict(zip(attrs["flag_values"], texts, strict=False))
     n = max(known, default=-1) + 1
     codes = np.where((values < 0) | (values >= n), -1, values)
     return labelled(codes, [known.get(code, "") for code in range(n)], "labels" not in attrs)

@@ -196,7 +196,7 @@ def _hint(store: Store, name: str, known: set[str]) -> str:
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
     if sign is not None and column in known:
         return f"; --sort={sign}{column} sorts by it"
-    if name in store.names(0) and (axes := store.kernel.dims[name].axes):
+    if name in store.names(0) and (axes := _axes(store, name)):
         shape = ", ".join(("item", *axes))
         return f": it is an array ({shape}) and no column; jobs.open_store(...)['results/0']['{name}'] has it"
     value: Any = attributes(store.results(0))["params"]
@@ -211,9 +211,14 @@ def _hint(store: Store, name: str, known: set[str]) -> str:
     return near + (quoted if name.isidentifier() else "")
 
 
+def _axes(store: Store, name: str) -> tuple[str, ...]:
+    dims = store.description.dims
+    return dims[name].axes if name in dims else ()
+
+
 def _candidates(tables: Tables) -> Iterator[str]:
     yield "items"
-    yield from tables.names()[1:]  # only if needed: this asks the kernel
+    yield from tables.names()[1:]
 
 
 def _matching(table: Table, test: Expression) -> np.ndarray:

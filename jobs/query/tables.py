@@ -183,8 +183,8 @@ class Tables:
 
     def names(self) -> list[str]:
         """Names of the tables, `items` first and `shards` last."""
-        kernel = self.store.kernel
-        axes = [var.axes[0] for var in kernel.reduced.values() if var.axes]
+        described = self.store.description.reduced.values()
+        axes = [var.axes[0] for var in described if var.axes]
         for _, group in self.groups():
             axes += [dims[0] for name, dims in vectors(group) if name != dims[0]]
         searched = [SEARCH_TABLE] if self.store.job.spec.search else []

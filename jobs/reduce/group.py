@@ -103,8 +103,8 @@ def committed_rows(store: Store) -> list[np.ndarray]:
 
 def group_params(store: Store, group: int) -> Params:
     """Return the parameters that the items of a group share, file names resolved."""
-    content = attributes(store.results(group))["params"]
-    return with_files(store.kernel.Params.model_validate(content), store.job.base)
+    params = store.kernel.Params.model_validate(store.params(group))
+    return with_files(params, store.job.base)
 
 
 class Columns(Lazy[Any]):

@@ -16,7 +16,7 @@ from jobs.plan.layout import Plan, Shard
 from jobs.run.executor import Executor
 from jobs.run.prepare import Prepared, create, difference, has_grown, machines_of, prepare, reopen
 from jobs.run.sources import refuse_changed
-from jobs.spec.job import JobSpec
+from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.failed import failed_items, write_failed
 from jobs.store.store import Store
@@ -31,7 +31,8 @@ def fork(
     Raises JobError if more has changed than that further sweeps were added, if the kernel's source has changed,
     or if the search compares all items of a group.
     """
-    if not has_grown(old.job.spec, spec, old.kernel):
+    kernel = find_kernel(spec.kernel, base)
+    if not has_grown(old.job.spec, spec, kernel):
         raise JobError(
             f"--fork {old.address}: its items are kept only where nothing but further sweeps at the end "
             f"of the list is new\n{difference(old.job.spec, spec)}"
@@ -43,7 +44,7 @@ def fork(
         )
     refuse_changed(old)
     if Store.exists(address):
-        store = reopen(spec, address)
+        store = reopen(spec, address, kernel)
     else:
         ready = prepare(spec, base, where, partial(machines_of, executor))
         store = create(_as_before(ready, old), address)

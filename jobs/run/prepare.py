@@ -19,6 +19,7 @@ from jobs.run.executor import Executor
 from jobs.run.sources import sources_of
 from jobs.spec.job import JobSpec, find_kernel, options_of
 from jobs.spec.reductions import reductions_of
+from jobs.spec.trust import modules_of, tell
 from jobs.storage import objects
 from jobs.storage.lease import Lease
 from jobs.store.creation import create_store
@@ -50,6 +51,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     where: names the job in errors. machines: called last; `run.workers` comes before its workers. Raises
     JobError if the job is not valid.
     """
+    tell(base, spec.modules())
     kernel = find_kernel(spec.kernel, base)
     try:
         options_of(spec, kernel)
@@ -57,6 +59,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     except JobError as error:
         raise JobError(f"{where}: {error}") from None
     items = expand(spec, kernel, where)
+    shared = [group.params.model_dump(mode="json") for group in items.groups]
+    tell(base, modules_of(spec.kernel, *shared))  # those that defaults name, too
     compiled: dict[Any, int] = {}
     measured = []
     for group in items.groups:
@@ -84,7 +88,7 @@ def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor:
     running the store.
     """
     if Store.exists(address):
-        return reopen(spec, address)
+        return reopen(spec, address, find_kernel(spec.kernel, base))
     return create(prepare(spec, base, where, partial(machines_of, executor)), address)
 
 
@@ -98,22 +102,24 @@ def create(ready: Prepared, address: str) -> Store:
     lease = Lease.take(objects.open_objects(address, create=True), address)
     try:
         if Store.exists(address):
-            return reopen(ready.spec, address)
+            return reopen(ready.spec, address, ready.kernel)
         return create_store(address, job, ready.items, [m.outputs for m in ready.measured])
     finally:
         lease.release()
 
 
-def reopen(spec: JobSpec, address: str) -> Store:
+def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None) -> Store:
     """Return the store at `address`.
 
-    Raises JobError, with the differences, if it holds another job.
+    kernel: the one that `spec` names; by default the store's. Raises JobError, with the differences, if it holds
+    another job.
     """
     store = Store.open(address)
-    if not _same(store.job.spec, spec, store.kernel):
-        if has_grown(store.job.spec, spec, store.kernel):
+    kernel = kernel or store.kernel
+    if not _same(store.job.spec, spec, kernel):
+        if has_grown(store.job.spec, spec, kernel):
             hint = f"`--store NEW --fork {address}` keeps its items"
-        elif _bare(store.job.spec, store.kernel) == _bare(spec, store.kernel):
+        elif _alike(store.job.spec, spec, kernel):
             hint = (
                 "give --store another path, or delete it. To add items, leave the old sweep as it is and begin a list "
                 f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
@@ -126,7 +132,8 @@ def reopen(spec: JobSpec, address: str) -> Store:
 
 def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
     """Whether two specs describe the same job."""
-    return a.digest() == b.digest() or _science(a, kernel) == _science(b, kernel)
+    sweep_of = lambda spec: spec.science().get("sweep")
+    return a.digest() == b.digest() or (sweep_of(a) == sweep_of(b) and _alike(a, b, kernel))
 
 
 def _science(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
@@ -154,7 +161,16 @@ def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
     """Return whether `new` is `old` with further sweeps at the end of its list."""
     before, after = old.sweeps(), new.sweeps()
     grown = len(after) > len(before) and after[: len(before)] == before
-    return grown and _bare(old, kernel) == _bare(new, kernel)
+    return grown and _alike(old, new, kernel)
+
+
+def _alike(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
+    """Whether two jobs differ in their sweeps alone.
+
+    Validating fields imports the modules that they name, and one of the jobs may be a stranger's.
+    """
+    named = modules_of(a.kernel, a.params) == modules_of(b.kernel, b.params)
+    return named and _bare(a, kernel) == _bare(b, kernel)
 
 
 def _bare(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:

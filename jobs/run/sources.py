@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ctd.contract import INSTALLED
-from ctd.kernel import Kind, field_kinds, find_module
+from ctd.kernel import Kernel, Kind, field_kinds, find_module
 from jobs import keys
 from jobs.errors import JobError
 from jobs.spec.job import JobSpec, find_kernel
@@ -34,12 +34,12 @@ class SourceDiffers(JobError):
     """Raised if a worker has other source than the store."""
 
 
-def sources_of(spec: JobSpec, base: str) -> dict[str, str]:
+def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[str, str]:
     """Return module -> sha256 of its file, for all source code of a job.
 
-    Raises JobError for an unknown kernel, or a file that was edited after this process imported it.
+    kernel: the job's, if it has been imported. Raises JobError for an unknown kernel, or a file that was edited after this process imported it.
     """
-    kernel = find_kernel(spec.kernel, base)  # which puts `base` on the path
+    kernel = kernel or find_kernel(spec.kernel, base)  # which puts `base` on the path
     root = find_module(spec.kernel)
     packages = {"ctd", root.partition(".")[0]}
     folders = _import_folder(root)
@@ -80,7 +80,7 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def refuse_changed(store: Store) -> None:
     """Raise JobError if the source of a job is not what its store was made with."""
     job = store.job
-    if edited := changed(job.sources, sources_of(job.spec, job.base)):
+    if edited := changed(job.sources, sources_of(job.spec, job.base, store.science)):
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
             f"{_shortened(edited)}. For results of the new source give --store another path, or delete the store; "
@@ -95,7 +95,7 @@ def source_here(store: Store, host: str) -> str:
     host: the worker's, for the error. Raises SourceDiffers if its source is not the store's.
     """
     job = store.job
-    here = sources_of(job.spec, job.base)
+    here = sources_of(job.spec, job.base, store.science)
     if other := changed(job.sources, here):
         raise SourceDiffers(
             f"{host} has other source than the driver of {_shortened(other)}: it was edited since the run began, "
@@ -110,7 +110,7 @@ def accept_changes(store: Store) -> list[str]:
     The caller must hold the store's lease. Committed shards stay, those under way begin anew.
     """
     job = store.job
-    now = sources_of(job.spec, job.base)
+    now = sources_of(job.spec, job.base, store.science)
     edited = changed(job.sources, now)
     if edited:
         for folder in (keys.CHECKPOINTS, keys.MEETINGS):

@@ -25,11 +25,11 @@ from jobs.run.sources import source_here
 from jobs.run.task import Fault, Report, Standing, Task
 from jobs.search.laps import SearchRun
 from jobs.search.rules import HalvingRule, PopulationRule, Rule
-from jobs.spec.job import find_kernel
 from jobs.spec.search import Halving
+from jobs.spec.trust import trust
 from jobs.storage import objects
 from jobs.storage.checksums import agree, read_sealed
-from jobs.store.arrays import DONE, DROPPED, FAILED, attributes
+from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import Checkpoints, clear
 from jobs.store.marker import Marker
 from jobs.store.provenance import host, said
@@ -54,8 +54,11 @@ class Worker:
         self.store = Store.open(self.address)
         self.writer = ShardWriter(self.store)
         self.job = self.store.job
+        trust(
+            self.job.base
+        )  # as whoever hands out the shards does, or it would not have come so far
         self.kernel = self.store.kernel
-        self.science = find_kernel(self.job.spec.kernel, self.job.base)
+        self.science = self.store.science
         """The kernel without the results that a search adds: the compiled program is the same with and without one."""
         self.source = source_here(self.store, socket.gethostname())
 
@@ -67,8 +70,7 @@ class Worker:
         """Return (params, shared data) of a group; the last group is kept."""
         if index not in self._shared:
             self._shared.clear()
-            content = attributes(self.store.results(index))["params"]
-            params = self.kernel.Params.model_validate(content)
+            params = self.kernel.Params.model_validate(self.store.params(index))
             self._shared[index] = params, load_group(self.kernel, params, self.job.base)
         return self._shared[index]
 

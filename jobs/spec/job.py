@@ -38,6 +38,7 @@ from ctd.kernel import Kernel, UnknownKernel, find_module, load_kernel
 from jobs.errors import JobError, explain
 from jobs.spec.search import Halving, Population, Search
 from jobs.spec.sweep import Sweep, Sweeps
+from jobs.spec.trust import modules_of, put_on_path
 
 
 class _Yaml(yaml.SafeLoader):
@@ -177,6 +178,12 @@ class JobSpec(BaseModel):
         """Return the names of the swept fields, each once, in the order of the job."""
         return list(dict.fromkeys(name for part in self.sweeps() for name in part.names()))
 
+    def modules(self) -> set[str]:
+        """Return the modules that the job names: its kernel, and those in texts of its parameters."""
+        sweeps = [part.model_dump(mode="json") for part in self.sweeps()]
+        swept = [part[block] for part in sweeps for block in ("grid", "zip", "random")]
+        return modules_of(self.kernel, self.params, *swept)
+
     def science(self) -> dict[str, Any]:
         """Return the fields that determine the results: all but `name`, `gather`, `run` and `cluster`."""
         return self.model_dump(
@@ -270,22 +277,26 @@ def set_field(content: dict[str, Any], override: str) -> None:
     here[last] = _parse(text, f"--set {override}")
 
 
-def find_kernel(name: str, base: str) -> Kernel:
-    """Return the kernel called `name`; a user's own module is also looked for in the folder `base`.
+def find_kernel(name: str, base: str | None) -> Kernel:
+    """Return the kernel called `name`, which runs its module's code; see jobs.spec.trust for who may.
+
+    Args:
+        base: the folder where a user's own module is looked for first; None: on the import path alone.
 
     Raises:
         JobError: there is no such kernel, its module cannot be imported, or this process has already
             imported a different module of that name.
     """
-    if base not in sys.path:
-        sys.path.insert(0, base)
+    if base is not None:
+        put_on_path(base)
     try:
         kernel = load_kernel(name)
     except UnknownKernel as error:
         raise JobError(str(error)) from None
     except Exception as error:
         raise JobError(f"kernel: {name}: cannot be imported: {located(error)}") from error
-    _refuse_namesake(name, base)
+    if base is not None:
+        _refuse_namesake(name, base)
     return kernel
 
 

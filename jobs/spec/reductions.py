@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, explain, nearest
+from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
 from jobs.spec.search import SEARCH_TABLE
 
@@ -119,7 +120,7 @@ KINDS: dict[str, type[BaseModel]] = {
 }
 
 
-def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
+def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction]:
     """Return the validated reductions of a job.
 
     Raises:
@@ -169,7 +170,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel) -> list[Reduction]:
     return found
 
 
-def _column_names(spec: JobSpec, kernel: Kernel) -> tuple[list[str], list[str]]:
+def _column_names(spec: JobSpec, kernel: Kernel | Description) -> tuple[list[str], list[str]]:
     """Return (all columns of the item table, those that a reduction may use as numbers)."""
     swept = spec.swept()
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]

@@ -7,6 +7,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ctd.kernel import Kernel, Var
+from jobs.spec.description import Description
 
 DONE, FAILED, DROPPED = 1, 2, 3
 """The status of an item. 0 means not computed; DROPPED means that a search took the item out at a rung."""
@@ -33,7 +34,7 @@ def describe(var: Var) -> dict[str, Any]:
     return {"units": var.units, "long_name": var.long_name}
 
 
-def flags(kernel: Kernel, name: str) -> dict[str, Any]:
+def flags(kernel: Kernel | Description, name: str) -> dict[str, Any]:
     """Return the CF flag attributes of `status` or `outcome`; an empty dict for any other result."""
     if name == "status":
         codes = {0: "pending", **STATUS}

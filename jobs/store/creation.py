@@ -13,6 +13,7 @@ from jobs.plan.items import Items
 from jobs.plan.search_results import shapes as search_shapes
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
+from jobs.store.described import description_of
 from jobs.store.hierarchy import Outputs, create_group
 from jobs.store.manifest import FORMAT, Job, write_job
 from jobs.store.metadata import consolidate
@@ -40,6 +41,7 @@ def create_store(
         _clear(store)
         _lay_out(store, items, outputs)
         write_sums(store.objects, "created", keys_outside_run(store))
+        objects.write(store.objects, keys.KERNEL, description_of(store.kernel))
         write_job(store.objects, store.job)
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:

@@ -15,13 +15,17 @@ from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
+from jobs.errors import JobError
 from jobs.plan.layout import Shard
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
+from jobs.spec import trust
+from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
 from jobs.storage import objects
 from jobs.storage.checksums import unseal
 from jobs.store.arrays import attributes
+from jobs.store.described import described_by_arrays, read_description
 from jobs.store.manifest import Job, read_job
 from jobs.store.marker import Marker
 
@@ -43,9 +47,32 @@ class Store:
         return Store.open, (self.address,)
 
     @cached_property
+    def science(self) -> Kernel:
+        """The job's kernel, for what computes; imports it, and what the job's parameters name.
+
+        Raises Untrusted if that would run code that the user has not said to trust (see jobs.spec.trust).
+        """
+        spec, base = self.job.spec, self.job.base
+        trust.refuse_strange(base, spec.modules(), self.address)
+        return find_kernel(spec.kernel, trust.folder_of(base, spec.modules()))
+
+    @cached_property
     def kernel(self) -> Kernel:
-        """The job's kernel, with the results and outcomes that its search adds."""
-        return searched(find_kernel(self.job.spec.kernel, self.job.base), self.job.spec.search)
+        """The same, with the results and outcomes that the job's search adds."""
+        return searched(self.science, self.job.spec.search)
+
+    @cached_property
+    def description(self) -> Description:
+        """What readers need of the kernel; runs no code but ctd's own.
+
+        Of a store that keeps none it is that of ctd's kernel, or what the arrays say.
+        """
+        spec = self.job.spec
+        if found := read_description(self.objects):
+            return found
+        if trust.is_ctds_kernel(spec.kernel):
+            return Description.of(searched(find_kernel(spec.kernel, None), spec.search))
+        return described_by_arrays(self.root, self.job.plan)
 
     @cached_property
     def root(self) -> zarr.Group:
@@ -103,6 +130,19 @@ class Store:
             self._places[group] = places_of(attributes(self.results(group)))
         return self._places[group]
 
+    def params(self, group: int) -> dict[str, Any]:
+        """Return the fields that all items of a group share, ready for the kernel to read.
+
+        Raises Untrusted if they name code that the job does not, and that may not be imported.
+        """
+        spec, base = self.job.spec, self.job.base
+        content = attributes(self.results(group))["params"]
+        further = trust.modules_of(spec.kernel, content) - spec.modules()
+        # The defaults of a kernel of one's own may name modules; those of ctd's kernels do not.
+        only_known = trust.is_ctds_kernel(spec.kernel)
+        trust.refuse_strange(base, further, self.address, only_known)
+        return dict(content)
+
     def names(self, group: int) -> list[str]:
         """Return the names of the group's results."""
         return list(attributes(self.results(group))["results"])
@@ -124,6 +164,19 @@ class Store:
         listed = list(objects.list_keys(self.objects, folder))
         found = [unseal(data) for _, data in objects.read_all(self.objects, listed)]
         return sorted(map(Marker.from_json, filter(None, found)), key=lambda m: m.shard.number)
+
+
+def known_kernel(store: Store) -> Kernel | None:
+    """Return the kernel if whoever looks at a store may run it: ctd's own, or one that this user has run.
+
+    None too if it cannot be imported, which is for those to know that compute.
+    """
+    if "kernel" not in vars(store) and not trust.is_known(store.job.base, store.job.spec.modules()):
+        return None
+    try:
+        return store.kernel
+    except JobError:
+        return None
 
 
 def uncommit(store: ObjectStore, shard: Shard) -> None:

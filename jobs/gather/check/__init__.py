@@ -1,6 +1,7 @@
 """Compare a store with what it should be, bit for bit, and repair what is damaged.
 
     run/job.json, its copy      carry their own checksums; each is the other's backup              created.py
+    what is kept of the kernel  carries its own checksum; made again from the kernel              created.py
     metadata, sweep columns     checksums taken at creation; made again from the job               created.py
     commit markers              carry their own checksums; without one its shard is computed again shards.py
     rows of committed shards    every storage object there, checksums as in the marker             shards.py
@@ -25,6 +26,7 @@ from jobs.gather.check.mending import Mending
 from jobs.gather.check.notes import check_notes
 from jobs.gather.check.shards import LOST as LOST
 from jobs.gather.check.shards import check_markers, check_results
+from jobs.spec.trust import refuse_strange
 from jobs.storage.lease import Lease
 from jobs.store.store import Store
 
@@ -33,11 +35,13 @@ def check(address: str, repair: bool = False) -> list[Finding]:
     """Return everything that is wrong with a store; with `repair`, make right what can be.
 
     After a repair, `resume` computes what is missing. Raises JobError if there is no store, if both copies of
-    run/job.json are damaged, or, for a repair, if the store is being run.
+    run/job.json are damaged, or, for a repair, if the store is being run, or names code that the user has not said
+    to trust.
     """
     store = Store.open(address)
     if not repair:
         return list(_everything(Mending(store, False)))
+    refuse_strange(store.job.base, store.job.spec.modules(), address)  # it makes things again
     lease = Lease.take(store.objects, address)
     try:
         return list(_everything(Mending(store, True)))

@@ -10,7 +10,8 @@ from jobs.plan.items import expand
 from jobs.storage import objects
 from jobs.storage.checksums import digest, is_intact, read_sealed, read_sums, write_sums
 from jobs.store.creation import keys_outside_run, laid_out
-from jobs.store.store import Store
+from jobs.store.described import description_of, read_description
+from jobs.store.store import Store, known_kernel
 
 OTHER = (
     "not made again: these versions of ctd and its libraries would make another object; run/job.json has, under "
@@ -19,16 +20,25 @@ OTHER = (
 
 
 def check_job(mending: Mending) -> Iterator[Finding]:
-    """Check both copies of the job, each against its own checksum."""
+    """Check both copies of the job, each against its own checksum, and what is kept of its kernel."""
     for key, other in ((keys.JOB, keys.JOB_COPY), (keys.JOB_COPY, keys.JOB)):
         if read_sealed(mending.objects, key) is None:
             right = objects.read(mending.objects, other) or b""
             yield mending.mend(key, f"copied from {other}", right)
+    if read_description(mending.objects) is None:
+        made = description_of(mending.store.kernel) if mending.repair else None
+        yield mending.mend(keys.KERNEL, "made again from the kernel", made)
 
 
 def check_created(mending: Mending) -> Iterator[Finding]:
     """Check metadata and columns; note the groups whose rows cannot be read."""
     sums = read_sums(mending.objects, "created")
+    if sums is None and not mending.repair and known_kernel(mending.store) is None:
+        key = keys.sums(
+            "created"
+        )  # to know what it should say takes code that looking does not run
+        yield Finding(key, mending.state(key), "made again")
+        return
     if sums is None:
         made, key = _made_again(mending.store), keys.sums("created")
         write_sums(made.objects, "created", keys_outside_run(made))

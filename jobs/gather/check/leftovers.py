@@ -8,14 +8,14 @@ from jobs import keys
 from jobs.gather.check.mending import Finding, Mending
 from jobs.run.rendezvous import populations, whole_arrival
 from jobs.storage import objects
-from jobs.storage.checksums import read_sums, write_sums
+from jobs.storage.checksums import read_sealed, read_sums, write_sums
 from jobs.store.checkpoint import decode, folder
 
 OTHERS = "not written by ctd: passed over"
 
 
 def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
-    """Check what shards under way, creation and killed processes have left.
+    """Check what shards under way, creation and killed processes have left, and the pictures.
 
     done: the shards that are committed as they should be.
     """
@@ -27,6 +27,8 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     is_over = lambda key: done >= {*shards.get(keys.number_of(key), ())}
     is_arrival = lambda key: whole_arrival(mending.objects, key)
     yield from _left(mending, keys.MEETINGS, is_over, is_arrival)
+    is_sealed = lambda key: read_sealed(mending.objects, key) is not None
+    yield from _left(mending, keys.PICTURES, lambda key: False, is_sealed)
     if mending.exists(keys.CREATING):
         yield mending.mend(keys.CREATING, "removed", what="left over: the store is complete")
     for path in _half_written(mending.store.address):

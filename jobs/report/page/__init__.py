@@ -2,6 +2,7 @@
 
     content    everything on the page, as JSON           facts    counts, times, hosts, failures
     rows       a group's results, read when indexed      encode   plots and tables, of bounded size
+    pictures   those that a store keeps for readers who do not run its kernel
     importance which parameters matter for a result      redact   remove credentials
     render     the HTML around the JSON                  assets/  its HTML, CSS and JavaScript
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ctd.batch import precision
-from ctd.kernel import Params, Var, inputs_of, static_of
+from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
 from ctd.plots import Axis, Figure, Lines, Plot, spread
 from jobs.errors import JobError
+from jobs.gather.gather import left_out
 from jobs.inputs.measure import load_group
 from jobs.query.query import table, tables
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
@@ -19,6 +20,7 @@ from jobs.report.figures import reduced_values
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
 from jobs.report.page.importance import effects
+from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.page.redact import redact
 from jobs.report.page.rows import Rows
 from jobs.report.search_plots import search_plots
@@ -27,7 +29,7 @@ from jobs.store.arrays import attributes
 from jobs.store.events import read_events
 from jobs.store.lazy import Lazy
 from jobs.store.marker import Marker
-from jobs.store.store import Store
+from jobs.store.store import Store, known_kernel
 
 MAX_BYTES = 3_500_000
 """Once the plots are larger than this together, further groups are left out, and the page says so."""
@@ -54,7 +56,7 @@ class Content:
     def facts(self) -> dict[str, Any]:
         """What ran and how, without results; quick."""
         made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        return redact(facts(self._store) | {"made": made, "trouble": ""})
+        return redact(facts(self._store) | {"made": made, "trouble": left_out(self._store)})
 
     def results(self) -> dict[str, Any]:
         """Plots, tables, and which parameters matter; gathers newly committed shards first."""
@@ -79,14 +81,13 @@ class Content:
 
     def _titles(self, name: str) -> dict[str, str]:
         """Column -> its description, with its unit, for the table `name`."""
-        kernel = self._store.kernel
-        variables = dict(kernel.reduced) if name not in ("items", "shards") else dict(kernel.dims)
+        described = self._store.description
+        variables = described.dims if name in ("items", "shards") else described.reduced
         titles = {
             key: f"{var.long_name} ({var.units})" if var.units not in ("", "1") else var.long_name
             for key, var in variables.items()
         }
-        fields = kernel.Params.model_fields
-        return {key: info.description or "" for key, info in fields.items()} | titles
+        return {**described.fields, **titles}
 
     # --- groups -----------------------------------------------------------------------------------
 
@@ -104,19 +105,32 @@ class Content:
                 continue
             if size > MAX_BYTES:
                 return made, sum(bool(some) for some in by_group[group:])
-            n = store.job.plan.group_sizes[group]
-            rows = rows_of(n, markers)
-            done = int(rows.sum())
-            # Leave out items that failed with an error: they have no results.
-            rows[[row for marker in markers for row in marker.without]] = False
+            n, done = store.job.plan.group_sizes[group], sum(m.shard.n_items for m in markers)
             found = {
                 "label": self._label(group),
                 "items": f"{done:,} of {n:,} items",
-                **self._pictures(group, np.flatnonzero(rows)),
+                **self._pictures(group, self._rows(group, markers)),
             }
             size += len(json.dumps(found))
             made.append(found)
         return made, 0
+
+    def keep_pictures(self) -> None:
+        """Keep the kernel's pictures of the first groups in the store, for readers who do not run its code."""
+        store, kernel = self._store, known_kernel(self._store)
+        if kernel is None or not (kernel.plots or kernel.figure):
+            return
+        for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
+            rows = self._rows(group, store.markers(group))
+            if len(rows):
+                found = self._of_kernel(group, *self._read(group, rows))
+                write_pictures(store, group, found["plots"])
+
+    def _rows(self, group: int, markers: list[Marker]) -> np.ndarray:
+        """The numbers of the rows that have results: not those of items that failed with an error."""
+        rows = rows_of(self._store.job.plan.group_sizes[group], markers)
+        rows[[row for marker in markers for row in marker.without]] = False
+        return np.flatnonzero(rows)
 
     def _label(self, group: int) -> str:
         swept = attributes(self._store.results(group))["swept"]
@@ -128,57 +142,70 @@ class Content:
         store = self._store
         if not len(rows):
             return {"plots": [], "error": "every item of this group failed with an error"}
-        lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
-        shared_params = attributes(store.results(group))["params"]
-        columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
-        results = lazy(store.names(group))
+        columns, results = self._read(group, rows)
         found = self._of_kernel(group, columns, results)
         if search := store.job.spec.search:
             made = search_plots(search, columns["item"][:], results)
             found["plots"] = [*found["plots"], *map(plot_json, made)]
         return found
 
+    def _read(self, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Rows]]:
+        """(columns, results) of these rows, none of them read yet."""
+        store = self._store
+        lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
+        shared_params = attributes(store.results(group))["params"]
+        columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
+        return columns, lazy(store.names(group))
+
     def _of_kernel(
         self, group: int, columns: Columns, results: Mapping[str, Rows]
     ) -> dict[str, Any]:
-        """The kernel's `plots`; else those of its `figure`; else its results as lines. If that fails: `error`."""
-        store, kernel = self._store, self._store.kernel
-        draw = kernel.plots or kernel.figure
-        if draw is None:
-            return {"plots": [plot_json(p) for p in generic_plots(kernel, results, columns)]}
-        params, shared = self._data(group)
-        reduced = reduced_values(store, group)
+        """The kernel's `plots`; else those of its `figure`; else its results as lines. If that fails: `error`.
+
+        Where looking may not run the kernel's code: the pictures that the store keeps; else its results as lines.
+        """
+        store, kernel = self._store, known_kernel(self._store)
+        if kernel is None and (kept := read_pictures(store, group)):
+            return {"plots": kept}
+        draw: Any = kernel and (kernel.plots or kernel.figure)
+        if kernel is None or draw is None:
+            generic = generic_plots(store.description.dims, results, columns)
+            return {"plots": [plot_json(plot) for plot in generic]}
         try:
+            params, shared = self._data(group, kernel)
+            reduced = reduced_values(store, group)
             with precision(static_of(params)):
                 given = (inputs_of(params), shared, columns, results, reduced)
                 made = draw(*given)
                 plots = made.plots if isinstance(made, Figure) else made
                 return {"plots": [plot_json(plot) for plot in plots]}
         except Exception as error:
-            # A kernel's plots may fail on unforeseen results; the rest of the page is still useful.
+            # A kernel's plots may fail on unforeseen results, or its data be gone; the rest is still useful.
             return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
 
-    def _data(self, group: int) -> tuple[Params, Any]:
+    def _data(self, group: int, kernel: Kernel) -> tuple[Params, Any]:
         if group not in self._shared:
             params = group_params(self._store, group)
             with precision(static_of(params)):
-                shared = load_group(self._store.kernel, params, self._store.job.base)
+                shared = load_group(kernel, params, self._store.job.base)
             self._shared[group] = params, shared
         return self._shared[group]
 
 
-def generic_plots(kernel: Any, results: Mapping[str, Rows], columns: Columns) -> list[Plot]:
+def generic_plots(
+    dims: Mapping[str, Var], results: Mapping[str, Rows], columns: Columns
+) -> list[Plot]:
     """Plots for a kernel that has none: each real result with one axis, as one line per item."""
     made: list[Plot] = []
     items = columns["item"][:]
     for name in results:
-        rows, var = results[name], kernel.dims[name]
+        rows, var = results[name], dims.get(name, Var())
         drawn = name.startswith(("weights.", "search_"))  # drawn elsewhere, or not worth it
         if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
             continue
         some = spread(len(rows), 100)
         values = rows[some]
-        if values.dtype.kind not in "iufb" or values.shape[1] < 2:
+        if values.dtype.kind not in "iufb" or values.ndim != 2 or values.shape[1] < 2:
             continue
         note = (
             "" if len(some) == len(rows) else f"{len(some)} of {len(rows):,} items, evenly spaced."
@@ -217,7 +244,7 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
         parameters = [*searched, *(name for name in parameters if name not in search.params)]
     results = [
         name
-        for name, var in _first(store.kernel.dims, search.metric if search else "").items()
+        for name, var in _first(store.description.dims, search.metric if search else "").items()
         if var.axes == ()
         and name in frame
         and name not in ("outcome", *parameters)

@@ -131,7 +131,7 @@ def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
             "failed": outcome.failed,
             "n": found["outcomes"].get(outcome.name, 0),
         }
-        for outcome in store.kernel.outcomes
+        for outcome in store.description.outcomes
     ]
 
 

@@ -1,12 +1,21 @@
 """The page in a real Chromium: no error, no request, no overflow; tables sort and filter, plots zoom."""
 
 import json
+import sys
 
 import pytest
-from page_stores import CHROMIUM, JOBS, browser, finished, until
+from hostile import Hostile
+from page_stores import CHROMIUM, HOSTILE, JOBS, browser, finished, until
 
+from ctd.plots import Axis, Plot, Points, Scale
+from jobs import keys
 from jobs.query.query import query, table
 from jobs.report.page import Content, render
+from jobs.report.page.encode import plot_json
+from jobs.report.page.pictures import write_pictures
+from jobs.storage import objects
+from jobs.storage.checksums import seal
+from jobs.store.store import Store
 
 pytestmark = [
     pytest.mark.slow,
@@ -102,6 +111,35 @@ def test_hostile_names_and_traces_are_only_text(visit):
     assert page.locator("h1").inner_text() == JOBS["toy"]["name"]
     page.locator("#failures summary").first.click()
     assert "<script>hacked()</script>" in page.locator("#failures pre").first.inner_text()
+
+
+def test_a_strangers_store_is_only_text_and_pictures(chromium, tmp_path, monkeypatch):
+    """Whatever a store says of its kernel, and the pictures that it keeps, is the stranger's."""
+    monkeypatch.delitem(sys.modules, "payload", raising=False)
+    evil = Hostile(tmp_path / "evil.zarr")
+    store = Store.open(str(evil.path))
+    said = store.description.to_json()
+    said["dims"]["norm"]["long_name"] = said["fields"]["rate"] = HOSTILE
+    said["outcomes"] = [{"name": HOSTILE, "reason": HOSTILE, "failed": True}] * 2
+    objects.write(store.objects, keys.KERNEL, seal(said))
+    points = Points([0, 1], [0, 1], HOSTILE, text=[HOSTILE] * 2)
+    axis = Axis(HOSTILE, ticks=[HOSTILE, HOSTILE])
+    plot = Plot(f"Kept {HOSTILE}", [points], axis, axis, Scale(HOSTILE), note=HOSTILE)
+    write_pictures(store, 0, [plot_json(plot)])
+    path = tmp_path / "page.html"
+    path.write_text(render(Content(Store.open(store.address)).all()), encoding="utf-8")
+    page = chromium.new_page()
+    trouble = []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.goto(path.as_uri())
+    until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
+    assert page.get_by_role("heading", name=f"Kept {HOSTILE}", exact=True).is_visible()
+    canvas(page, f"Kept {HOSTILE}").hover()
+    assert page.evaluate("typeof hacked") == "undefined"
+    assert page.locator("img").count() == 0
+    page.close()
+    assert (trouble, evil.ran) == ([], False)
 
 
 def cells(page, column):

@@ -1,0 +1,179 @@
+"""Pictures that a store keeps for readers who do not run its kernel; a stranger's, so that each number is checked."""
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from jobs import keys
+from jobs.storage import objects
+from jobs.storage.checksums import seal, unseal
+from jobs.store.store import Store
+
+MAX_GROUPS = 16
+"""Most groups whose pictures are kept."""
+MAX_BYTES = 1_000_000
+"""Largest size of the pictures of one group."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)] | None
+Numbers = list[Number]
+Rows = list[Numbers]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Marks(_Model):
+    """A layer whose lists have one entry a mark; those that may be empty are empty or whole."""
+
+    name: str = ""
+    text: list[str] = []
+    hue: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Self:
+        lengths = {len(value) for name, value in self if isinstance(value, list) and name != "text"}
+        if len(lengths | ({len(self.text)} if self.text else set())) > 1:
+            raise ValueError("lists of one length expected")
+        return self
+
+
+class _Points(_Marks):
+    kind: Literal["points"]
+    x: Numbers
+    y: Numbers
+    colour: Numbers | None = None
+    size: Numbers | None = None
+    key: Numbers | None = None
+    marker: Literal["circle", "diamond"] = "circle"
+    hollow: bool = False
+
+
+class _Bars(_Marks):
+    kind: Literal["bars"]
+    left: Numbers
+    right: Numbers
+    height: Numbers
+    colour: Numbers | None = None
+    key: Numbers | None = None
+
+
+class _Spans(_Marks):
+    kind: Literal["spans"]
+    left: Numbers
+    right: Numbers
+    row: Numbers
+    colour: Numbers | None = None
+
+
+class _Band(_Marks):
+    kind: Literal["band"]
+    x: Numbers
+    low: Numbers
+    high: Numbers
+
+
+class _Lines(_Model):
+    kind: Literal["lines"]
+    x: Numbers | Rows
+    y: Rows
+    name: str = ""
+    colour: Numbers | Rows | None = None
+    text: list[str] = []
+    strong: bool = False
+    faint: bool = False
+    dashed: bool = False
+    hue: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _of_one_shape(self) -> Self:
+        lines, n = len(self.y), _width(self.y)
+        fits = [
+            _shape(self.x) in ((n,), (lines, n)),
+            self.colour is None or _shape(self.colour) in ((lines,), (lines, n)),
+            len(self.text) in (0, lines),
+        ]
+        if not all(fits):
+            raise ValueError("as many numbers in each line expected")
+        return self
+
+
+class _Image(_Model):
+    kind: Literal["image"]
+    z: Rows = Field(min_length=1)
+    rows: list[int]
+    columns: list[int]
+
+    @model_validator(mode="after")
+    def _of_one_shape(self) -> Self:
+        if (len(self.rows), len(self.columns)) != (len(self.z), _width(self.z)):
+            raise ValueError("as many numbers in each row expected")
+        return self
+
+
+class _Axis(_Model):
+    label: str
+    log: bool
+    ticks: list[str]
+
+
+class _Scale(_Model):
+    label: str
+    diverging: bool
+    low: Number = None
+    high: Number = None
+
+
+class _Plot(_Model):
+    """What `plot_json` makes."""
+
+    title: str
+    layers: list[
+        Annotated[_Lines | _Points | _Bars | _Spans | _Band | _Image, Field(discriminator="kind")]
+    ]
+    x: _Axis
+    y: _Axis
+    scale: _Scale
+    equal: bool
+    note: str
+
+
+_PLOTS = TypeAdapter(list[_Plot])
+
+
+def _width(rows: Rows) -> int:
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        raise ValueError("as many numbers in each row expected")
+    return max(widths, default=0)
+
+
+def _shape(values: list[Any]) -> tuple[int, ...]:
+    if values and isinstance(values[0], list):
+        return len(values), _width(values)
+    return (len(values),)
+
+
+def write_pictures(store: Store, group: int, plots: list[dict[str, Any]]) -> None:
+    """Keep the first plots of a group, as `plot_json` made them, that together are not too large."""
+    kept: list[dict[str, Any]] = []
+    size = 0
+    for plot in plots:
+        size += len(json.dumps(plot))
+        if size > MAX_BYTES:
+            break
+        kept.append(plot)
+    objects.write(store.objects, keys.pictures(group), seal({"plots": kept}))
+
+
+def read_pictures(store: Store, group: int) -> list[dict[str, Any]]:
+    """Return the plots that a store keeps of a group; none of them if anything is wrong with one."""
+    data = objects.read(store.objects, keys.pictures(group))
+    if data is None or len(data) > 2 * MAX_BYTES:
+        return []
+    try:
+        plots = _PLOTS.validate_python((unseal(data) or {}).get("plots"))
+    except ValidationError:
+        return []
+    return [plot.model_dump(mode="json", exclude_none=True) for plot in plots]

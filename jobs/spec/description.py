@@ -1,0 +1,62 @@
+"""What readers need of a kernel, as data: a store keeps it, so that looking at the store needs no code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ctd.kernel import Kernel, Outcome, Var
+
+
+@dataclass(frozen=True)
+class Description:
+    """The names, axes, units and words of a kernel, with what a search adds to them."""
+
+    dims: Mapping[str, Var]
+    """As `Kernel.dims`."""
+    reduced: Mapping[str, Var] = field(default_factory=dict)
+    """As `Kernel.reduced`."""
+    outcomes: tuple[Outcome, ...] = ()
+    summary: tuple[str, ...] = ()
+    """As `Kernel.summary`."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Field of `Params` -> its description, or ""."""
+    reduces: bool = False
+    """Whether the kernel has a `reduce`."""
+
+    @staticmethod
+    def of(kernel: Kernel) -> "Description":
+        """Return the description of a kernel."""
+        fields = kernel.Params.model_fields
+        return Description(
+            dict(kernel.dims),
+            dict(kernel.reduced),
+            kernel.outcomes,
+            kernel.summary,
+            {name: info.description or "" for name, info in fields.items()},
+            kernel.reduce is not None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of run/kernel.json."""
+        variables = lambda found: {name: var._asdict() for name, var in found.items()}
+        return {
+            "dims": variables(self.dims),
+            "reduced": variables(self.reduced),
+            "outcomes": [outcome._asdict() for outcome in self.outcomes],
+            "summary": list(self.summary),
+            "fields": dict(self.fields),
+            "reduces": self.reduces,
+        }
+
+    @staticmethod
+    def from_json(content: Any) -> "Description | None":
+        """Return the description that `to_json` gave; None for anything else."""
+        try:
+            return _PARSER.validate_python(content)
+        except ValidationError:
+            return None
+
+
+_PARSER = TypeAdapter(Description)

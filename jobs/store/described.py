@@ -1,0 +1,65 @@
+"""run/kernel.json: what readers need of a store's kernel; and what its arrays say of it where that is missing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import zarr
+from obstore.store import ObjectStore
+
+from ctd.kernel import Kernel, Outcome, Var
+from jobs import keys
+from jobs.plan.layout import Plan
+from jobs.spec.description import Description
+from jobs.storage.checksums import read_sealed, seal
+from jobs.store.arrays import attributes
+
+
+def read_description(store: ObjectStore) -> Description | None:
+    """Return the description that a store keeps; None if it is missing or damaged."""
+    return Description.from_json(read_sealed(store, keys.KERNEL))
+
+
+def description_of(kernel: Kernel) -> bytes:
+    """Return what run/kernel.json says of a kernel, which a search has added to."""
+    return seal(Description.of(kernel).to_json())
+
+
+def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
+    """Return what the arrays of a store say of its kernel: no summary, no fields, and that it may reduce."""
+    dims: dict[str, Var] = {}
+    reduced: dict[str, Var] = {}
+    outcomes: tuple[Outcome, ...] = ()
+    for group in range(len(plan.group_sizes)):
+        for name, var, attrs in _results(root[f"results/{group}"]):
+            dims.setdefault(name, var)
+            if name == "outcome":
+                outcomes = _outcomes(attrs)
+        if f"gathered/{group}" in root:
+            for name, array in root[f"gathered/{group}"].arrays():  # type: ignore[union-attr]
+                reduced.setdefault(name, _var(_axes(array), attributes(array)))
+    reduced = {name: var for name, var in reduced.items() if var.axes != (name,)}  # coordinates
+    return Description(dims, reduced, outcomes, reduces=True)
+
+
+def _results(group: Any) -> Iterator[tuple[str, Var, dict[str, Any]]]:
+    """Yield name, axes and attributes of every result of a group, packed or not."""
+    about = attributes(group)
+    packed = {
+        name: one for names in about.get("packed", {}).values() for name, one in names.items()
+    }
+    for name in about["results"]:
+        attrs = packed[name] if name in packed else attributes(group[name])
+        axes = attrs["axes"] if name in packed else _axes(group[name])[1:]
+        yield name, _var(tuple(axes), attrs), attrs
+
+
+def _axes(array: Any) -> tuple[str, ...]:
+    return tuple(str(name) for name in array.metadata.dimension_names or ())
+
+
+def _var(axes: tuple[str, ...], attrs: dict[str, Any]) -> Var:
+    return Var(axes, str(attrs.get("units", "1")), str(attrs.get("long_name", "")))
+
+
+def _outcomes(attrs: dict[str, Any]) -> tuple[Outcome, ...]:
+    return tuple(Outcome(name, "") for name in str(attrs.get("flag_meanings", "")).split())

@@ -1,0 +1,215 @@
+"""A stranger's store runs no code of the stranger's: no command imports what it names, but after --trust."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from cli_jobs import refused
+from hostile import Hostile, of_train_rnn, reseal
+from places import SUPPORT
+
+from jobs import keys, open_store
+from jobs.errors import JobError
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.query.query import query, table
+from jobs.report.page import Content
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.storage import objects
+from jobs.store.store import Store
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    sys.modules.pop("payload", None)
+    yield Hostile(tmp_path / "evil.zarr")
+    sys.modules.pop("payload", None)
+
+
+@pytest.fixture(params=["kept", "not kept"])
+def described(request, hostile):
+    """The store with, and without, what it keeps of its kernel."""
+    if request.param == "not kept":
+        objects.delete(Store.open(str(hostile.path)).objects, keys.KERNEL)
+    return hostile
+
+
+LOOKS = [
+    ["status"], ["query"], ["query", "--table", "place"], ["query", "--table", "nothing"],
+    ["query", "--columns", "nothing"], ["query", "--where", "x > 0"], ["report"], ["logs"], ["check"],
+    ["export", "0", "item.h5", "--results"], ["cancel"],
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_looking_runs_nothing_of_the_stores_code(ctd, described):
+    """Nor does comparing, or a job file that refers to the store."""
+    path = described.path
+    for command, *rest in LOOKS:
+        code, _, err = ctd(command, path, *rest)
+        lacks = command == "check" and not (path / keys.KERNEL).exists()
+        assert code == (2 if "nothing" in rest or "x > 0" in rest else int(lacks)), err
+        assert "Traceback" not in err
+        assert not described.ran, command
+    code, out, _ = ctd("query", path, "--json")
+    assert len(json.loads(out)) == 44  # what was committed since is gathered
+    assert ctd("query", path, path)[0] == 0
+    (path.parent / "job.yaml").write_text(
+        "kernel: fixed_points\nparams: {weights: {store: evil.zarr, where: 'norm > 0', limit: 1}}\n"
+    )
+    refused(ctd("plan", "job.yaml"), "kernel payload stores no weights")
+    assert not described.ran
+
+
+def test_looking_says_that_the_kernels_tables_are_old(ctd, hostile):
+    said = "the tables of kernel payload itself are those of the last `ctd gather`"
+    code, _, err = ctd("query", hostile.path)
+    assert (code, said in err) == (0, True)
+    code, _, err = ctd("report", hostile.path)
+    assert (code, said in err) == (0, True)
+    assert said in hostile.path.with_suffix(".html").read_text()
+    assert not hostile.ran
+
+
+def test_the_api_runs_nothing_of_the_stores_code(described):
+    tree = open_store(described.path)
+    assert len(tree.query(table="place")) == 6
+    assert tree.select("norm > 0")["results/0"].sizes["item"] == 22
+    assert tree["results/0"].norm.attrs["units"] == "m"
+    store = Store.open(str(described.path))
+    for name in ("items", "shards", "place"):
+        assert len(table(store, name))
+    with pytest.raises(JobError, match="unknown column"):
+        query(store, "nothing > 1")
+    page = Content(store).all()
+    assert [plot["title"] for plot in page["groups"][0]["plots"]] == ["x"]
+    assert [o["name"] for o in page["outcomes"]] == ["stopped", "diverged"]
+    objects.delete(store.objects, keys.sums("created"))
+    assert keys.sums("created") in {finding.key for finding in check(store.address)}
+    assert not described.ran
+
+
+@pytest.mark.parametrize(
+    "command", [["resume", "--executor", "serial"], ["gather"], ["check", "--repair"]]
+)
+def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
+    objects.delete(Store.open(str(hostile.path)).objects, keys.marker(0, 0))
+    first, *rest = command
+    place = str(hostile.code / "payload.py")
+    refused(ctd(first, hostile.path, *rest), place, "inside of a store", "--trust")
+    assert not hostile.ran
+
+
+def test_computing_by_the_api_asks_for_trust(hostile):
+    store = Store.open(str(hostile.path))
+    objects.delete(store.objects, keys.marker(0, 0))
+    for compute in (gather, lambda store: run_shards(store, SerialExecutor(1))):
+        with pytest.raises(JobError, match="--trust"):
+            compute(store)
+    with pytest.raises(JobError, match="--trust"):
+        check(store.address, repair=True)
+    assert not hostile.ran
+
+
+def test_trust_computes_and_says_whose_code(ctd, hostile):
+    objects.delete(Store.open(str(hostile.path)).objects, keys.marker(0, 0))
+    command = ("resume", hostile.path, "--executor", "serial", "--trust")
+    code, out, err = ctd(*command)
+    assert (code, hostile.ran) == (0, True), err
+    assert f"runs the code of {hostile.code / 'payload.py'}" in err
+    assert "best_norm" in out
+    assert len(Store.open(str(hostile.path)).done()) == 8
+
+
+def test_a_job_file_does_not_lend_its_trust_to_a_store(ctd, tmp_path, hostile):
+    """The kernel of the user's own job has the same name, and the workers would import the store's."""
+    (tmp_path / "payload.py").write_text("from toy import *\n")
+    job = {**Store.open(str(hostile.path)).job.spec.model_dump(mode="json", exclude_defaults=True)}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    answer = ctd("run", "job.yaml", "--store", hostile.path, "--executor", "serial")
+    refused(answer, str(hostile.code / "payload.py"), "--trust")
+    assert not hostile.ran
+
+
+OWN = """
+from toy import *
+from ctd.kernel import Kernel
+from ctd.plots import Axis, Lines, Plot
+from dataclasses import replace
+
+def draw(inputs, shared, columns, results, reduced):
+    return [Plot("Mine", [Lines([0, 1], results["x"][:, :2])], Axis("component"))]
+
+kernel = replace(kernel, name="{name}", plots=draw)
+"""
+
+
+@pytest.mark.slow
+def test_a_kernel_of_ones_own_needs_no_flag_and_its_pictures_are_kept(tmp_path):
+    """Run from beside the job file, resumed and asked from elsewhere; a stranger sees the kept pictures."""
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "ownwalk.py").write_text(OWN.format(name="ownwalk"))
+    job = "kernel: ownwalk\nparams: {n_steps: 5}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
+    (tmp_path / "lab" / "job.yaml").write_text(f"{job}run: {{shard_items: 2}}\n")
+    store = tmp_path / "lab" / "job.zarr"
+
+    def call(*args, cwd="lab", **env):
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster.cli.main", *map(str, args)],
+            capture_output=True, text=True, check=False, cwd=tmp_path / cwd,
+            env={**os.environ, "PYTHONPATH": str(SUPPORT), "JAX_PLATFORMS": "cpu", **env},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    call("run", "job.yaml", "--executor", "serial")
+    opened = Store.open(str(store))
+    objects.delete(opened.objects, keys.marker(0, 1))
+    said = call("resume", store, "--executor", "serial", cwd=".")
+    assert f"runs the code of {tmp_path / 'lab' / 'ownwalk.py'}" in said
+    objects.delete(opened.objects, keys.marker(0, 2))
+    assert "last `ctd gather`" not in call("query", store, cwd=".")  # and so is reduced again
+    said = call("report", store, cwd=".")
+    # Another user, who has never run it.
+    call("report", store, "--to", "theirs.html", cwd=".", XDG_CONFIG_HOME=str(tmp_path / "theirs"))
+    for page in (tmp_path / "lab" / "job.html", tmp_path / "theirs.html"):
+        assert '"title":"Mine"' in page.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["the job", "the arrays"])
+def test_ctds_own_kernel_imports_no_task_of_a_store(tmp_path, where):
+    """`task: payload.Task` makes ctd import `payload`, from the folder that the job names."""
+    sys.modules.pop("payload", None)
+    path, code, mark = tmp_path / "evil.zarr", tmp_path / "code", tmp_path / "hacked"
+    store = of_train_rnn(path, tmp_path / "lab")
+    code.mkdir()
+    (code / "payload.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    (code / "scipy_of_mine.py").write_text("")
+    task = {"task": {"name": "payload.Task"}}
+    if where == "the arrays":
+        group = store.results(0)
+        group.attrs.update({"params": {**group.attrs["params"], **task}})
+    reseal(store, str(code), "train_rnn", **(task if where == "the job" else {}))
+    before = list(sys.path)
+    opened = Store.open(str(path))
+    assert len(query(opened)) == 2
+    page = Content(opened).all()
+    assert len(page["tables"]) >= 2
+    objects.delete(opened.objects, keys.sums("created"))
+    check(opened.address)
+    objects.delete(opened.objects, keys.marker(0, 0))
+    opened = Store.open(str(path))
+    if where == "the job":
+        with pytest.raises(JobError, match=r"payload\.py.*--trust"):
+            run_shards(opened, SerialExecutor(1))
+    else:
+        assert "--trust" in page["groups"][0]["error"]
+        # Not even a worker has the folder on its path.
+        progress = run_shards(opened, SerialExecutor(1))
+        assert list(progress.failed) == [0]
+    assert sys.path == before
+    assert not mark.exists()

@@ -1,0 +1,132 @@
+"""jobs.spec.trust: whose code may be imported, found without importing it."""
+
+import sys
+
+import pytest
+from stores import JOB
+
+from jobs.errors import JobError
+from jobs.spec.job import parse_job
+from jobs.spec.trust import (
+    find,
+    folder_of,
+    is_ctds_kernel,
+    is_known,
+    modules_of,
+    own_code,
+    refuse_strange,
+    tell,
+    trust,
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with modules that must not be imported: a file, a package, and one in a folder without __init__."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    here = tmp_path / "lab"
+    for name in (
+        "trap.py",
+        "traps/__init__.py",
+        "traps/inner.py",
+        "bare/deep/trap.py",
+        "train_rnn.py",
+    ):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("raise SystemExit('imported')\n")
+    return here
+
+
+@pytest.mark.parametrize(
+    ("module", "file"),
+    [
+        ("trap", "trap.py"),
+        ("traps", "traps/__init__.py"),
+        ("traps.inner", "traps/inner.py"),
+        ("traps.none", "traps/__init__.py"),  # which is imported on the way
+        ("bare.deep.trap", "bare/deep/trap.py"),
+        ("nowhere", None),
+        ("nowhere.trap", None),
+        ("../trap.py", None),
+    ],
+)
+def test_find_imports_nothing(folder, module, file):
+    found = find(module, str(folder))
+    if file is None:
+        assert found is None or found.folder != str(folder)
+    else:
+        assert (found.file, found.folder) == (folder / file, str(folder))
+    assert not {"trap", "traps", "bare"} & sys.modules.keys()
+
+
+def test_modules_of_a_job_are_its_kernel_and_what_its_texts_name():
+    params = {"task": {"name": "lab.tasks.Mine"}, "weights": "net.h5", "cell": "gru", "n": 3}
+    assert modules_of("fixed_points", params) == {
+        "ctd.fixed_points",
+        "lab.tasks",
+    }  # weights are a file
+    assert modules_of("mine", params) == {"mine", "lab.tasks", "net"}
+    spec = parse_job(
+        {**JOB, "sweep": [{"grid": {"task": ["decision", "own.Task"]}}, {"zip": {"f": ["a.b.c"]}}]}, "job"
+    )  # fmt: skip
+    assert spec.modules() == {"toy", "own", "a.b"}
+
+
+def test_ctds_own_kernels_are_never_those_beside_a_job(folder):
+    found = [
+        n for n in ("train_rnn", "esn", "toy", "plots", "tasks", "os", "..") if is_ctds_kernel(n)
+    ]
+    assert found == ["train_rnn", "esn"]
+    modules = modules_of("train_rnn", {"task": "decision"})
+    refuse_strange(str(folder), modules, "store")
+    assert folder_of(str(folder), modules) is None
+    assert own_code(str(folder), {*modules, "trap"}) == [folder / "trap.py"]
+    # A task is looked for under its own name, and that file is a stranger's.
+    with pytest.raises(JobError, match=r"lab/train_rnn\.py"):
+        refuse_strange(str(folder), modules_of("train_rnn", {"task": "train_rnn.Task"}), "store")
+
+
+def test_what_is_on_the_import_path_is_computed_with_and_not_looked_with(folder, monkeypatch):
+    with pytest.raises(JobError, match=r"lab/trap\.py, which is not on your import path.*--trust"):
+        refuse_strange(str(folder), ["trap"], "store")
+    sys.path.append(str(folder))
+    refuse_strange("/nowhere", ["trap"], "store")
+    assert folder_of("/nowhere", ["trap"]) is None
+    assert not is_known("/nowhere", ["trap"])
+    # The folder that `python -m` is run in is not a path that anybody gave.
+    monkeypatch.chdir(folder)
+    sys.path[:] = [str(folder), *sys.path[:-1]]
+    with pytest.raises(JobError, match="--trust"):
+        refuse_strange("/nowhere", ["trap"], "store")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    refuse_strange("/nowhere", ["trap"], "store")
+
+
+def test_a_job_file_is_remembered_with_its_modules(folder, monkeypatch):
+    told = set()
+    monkeypatch.setattr("jobs.spec.trust._told", told)
+    tell(str(folder), ["trap", "nowhere", "train_rnn"])
+    assert is_known(str(folder), ["trap", "traps"])  # this process was told of the folder
+    told.clear()
+    assert is_known(str(folder), ["trap", "train_rnn"])
+    assert not is_known(str(folder), ["trap", "traps"])
+    assert not is_known(str(folder.parent), ["lab.trap"])
+    (folder.parent / "zarr.json").write_text("{}")  # inside of a store it never is
+    assert not is_known(str(folder), ["trap"])
+    sys.path.append(str(folder))
+    with pytest.raises(JobError, match="lies inside of a store"):
+        refuse_strange(str(folder), ["trap"], "store")
+    trust(str(folder))
+    refuse_strange(str(folder), ["trap"], "store")
+    assert folder_of(str(folder), ["trap"]) == str(folder)
+
+
+def test_nothing_is_remembered_of_a_cluster_jobs_working_directory(folder, monkeypatch):
+    told = set()
+    monkeypatch.setattr("jobs.spec.trust._told", told)
+    monkeypatch.chdir(folder)
+    tell(".", ["trap"])
+    assert is_known(".", ["trap"])
+    assert told == {str(folder)}
+    assert not (folder.parent / "settings").exists()

@@ -1,0 +1,64 @@
+"""A store as a stranger may send it: its job names code that writes a file when it is imported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import stores
+
+from jobs import keys
+from jobs.gather.gather import gather
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.storage import objects
+from jobs.store.manifest import write_job
+
+PAYLOAD = "from pathlib import Path\nPath({mark!r}).write_text('run')\nfrom toy import *\n"
+
+
+class Hostile:
+    """A finished toy store, resealed to name `payload` in its own folder run/code; one shard is not gathered.
+
+    path: of the store. `ran` says whether the payload has been imported since.
+    """
+
+    def __init__(self, path: Path, kernel: str = "payload", base: str | None = None, **params):
+        store, _ = stores.run(path)
+        key = keys.marker(1, 7)
+        last = objects.read(store.objects, key)
+        objects.delete(store.objects, key)
+        gather(store)
+        objects.write(store.objects, key, last)
+        self.path, self.mark = path, path.parent / "hacked"
+        self.code = path / "run" / "code" if base is None else Path(base)
+        self.code.mkdir(parents=True, exist_ok=True)
+        (self.code / "payload.py").write_text(PAYLOAD.format(mark=str(self.mark)))
+        reseal(store, str(self.code), kernel, **params)
+
+    @property
+    def ran(self) -> bool:
+        return self.mark.exists()
+
+
+def reseal(store, base, kernel, **params):
+    """Have the store's job name another kernel, and further params."""
+    spec = store.job.spec
+    spec = spec.model_copy(update={"kernel": kernel, "params": {**spec.params, **params}})
+    store.job = replace(store.job, spec=spec, base=base)
+    write_job(store.objects, store.job)
+
+
+def of_train_rnn(path: Path, base: Path):
+    """A finished store of `train_rnn`, ctd's own kernel, with a job in this base."""
+    job = {
+        "kernel": "train_rnn",
+        "params": {"cell": "vanilla", "task": "integrator", "n": 4, "batch_size": 4, "n_batches": 4,
+                   "report_every": 2, "n_eval": 4, "n_saved": 1},
+        "sweep": {"grid": {"learning_rate": [0.01, 0.02]}},
+        "run": {"microbatch": 1, "slots": 2},
+    }  # fmt: skip
+    store = open_or_create(parse_job(job, "job"), str(base), "job", str(path), SerialExecutor(1))
+    run_shards(store, SerialExecutor(1))
+    gather(store)
+    return store
