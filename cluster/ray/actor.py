@@ -78,9 +78,9 @@ class ShardWorker:
         """Tell how far the running shard is."""
         return Sign(self._shard, self._standing, time.monotonic() - self._advanced)
 
-    def node(self) -> str:
-        """Id of the node that this actor runs on."""
-        return str(ray.get_runtime_context().get_node_id())
+    def place(self) -> tuple[str, str]:
+        """Id of the node that this actor runs on, and the kind of its devices."""
+        return str(ray.get_runtime_context().get_node_id()), jax.local_devices()[0].device_kind
 
     def device_memory(self) -> int | None:
         """Bytes that XLA may use on one device; None on a CPU."""

@@ -4,14 +4,18 @@ Ray never restarts an actor (`max_restarts=0`): one that dies, or cannot open th
 """
 
 import logging
+from queue import SimpleQueue
+from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
 
 from cluster.ray.nodes import DEATHS
-from cluster.ray.pool import Pool, Slot
+from cluster.ray.places import Places
+from cluster.ray.pool import Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
+from jobs.run.task import Key
 
 log = logging.getLogger("ctd")
 
@@ -29,13 +33,22 @@ class Crew:
 
     def __init__(self, pool: Pool, address: str) -> None:
         self._pool, self._address = pool, address
-        self.slots = pool.slots
+        self.slots, self.places = pool.slots, Places()
+        self.answered: SimpleQueue[Slot] = SimpleQueue()
+        """Slots whose actors have answered, or died, in the order of their answers."""
 
     def open(self, slot: Slot) -> None:
         """Tell the slot's actor to open the store; does not wait for it."""
         slot.ready, slot.node = False, ""
-        slot.where = slot.actor.node.remote()
-        slot.opening = slot.actor.open.remote(self._address, versions())
+        self.places.note(slot)
+        slot.where = slot.actor.place.remote()
+        slot.opening = self.expect(slot, slot.actor.open.remote(self._address, versions()))
+
+    def expect(self, slot: Slot, ref: Any) -> Answer:
+        """Return the future of what the slot's actor is to answer; then the slot is in `answered`."""
+        answer: Answer = ref.future()
+        answer.add_done_callback(lambda _: self.answered.put(slot))
+        return answer
 
     def grow(self) -> None:
         """Add actors on nodes that have joined the cluster."""
@@ -49,9 +62,10 @@ class Crew:
         Raises:
             JobError: this was the last slot.
         """
+        assert slot.opening is not None
         try:
-            fault = ray.get(slot.opening)
-            slot.node = ray.get(slot.where)
+            fault = slot.opening.result()
+            slot.node, slot.device = ray.get(slot.where)
         except RayError as error:
             if kind_of_death(error) == "node":  # not the actor's fault: does not count
                 self.replace(slot)
@@ -60,6 +74,7 @@ class Crew:
         slot.opening = None
         if fault is None:
             slot.ready, slot.failed_starts = True, 0
+            self.places.note(slot)
             return
         text, in_vain = fault
         slot.failed_starts = MAX_STARTS if in_vain else slot.failed_starts + 1
@@ -107,11 +122,15 @@ class Crew:
         for slot in self.slots:
             slot.actor.interrupt.options(concurrency_group="watch").remote()
 
-    def kill(self, shard: int) -> None:
-        """Kill the actor that runs this shard."""
-        for slot in self.slots:
-            if slot.held and slot.held[0][1].shard.number == shard:
-                ray.kill(slot.actor, no_restart=True)
+    def holder(self, attempt: Key) -> Slot | None:
+        """The slot whose actor runs an attempt, or has it queued; None if there is none."""
+        held = lambda slot: any(task.key == attempt for _, task in slot.held)
+        return next(filter(held, self.slots), None)
+
+    def kill(self, attempt: Key) -> None:
+        """Kill the actor that runs this attempt."""
+        if slot := self.holder(attempt):
+            ray.kill(slot.actor, no_restart=True)
 
 
 def kind_of_death(error: RayError) -> str:

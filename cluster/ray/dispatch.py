@@ -5,14 +5,15 @@ actor, at no cost.
 """
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from queue import Empty
 
-import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.ray.crew import Crew, kind_of_death, last_line
 from cluster.ray.pool import Slot
-from jobs.run.task import Fault, Report, Task
+from jobs.run.task import Fault, Key, Report, Task
 
 QUEUE_BELOW_S = 1.0
 """If shards take less than this, each actor gets a second one in advance, which hides the millisecond of a
@@ -35,16 +36,42 @@ class Dispatch:
 
     def capacity(self) -> int:
         """Free places at ready actors, less the shards that dead actors left behind in their queues."""
-        free = sum(max(0, self._depth - len(s.held)) for s in self._crew.slots if s.ready)
-        return free - len(self._returned)
+        return self._crew.places.free(self._depth) - len(self._returned)
 
     def submit(self, task: Task) -> None:
         """Give the task to the ready actor that holds the fewest tasks."""
-        ready = [slot for slot in self._crew.slots if slot.ready]
-        slot = min(ready, key=lambda slot: len(slot.held))
+        self._give(self._crew.places.emptiest(), task)
+
+    def try_elsewhere(self, task: Task) -> bool:
+        """Give a second attempt at a running shard to an idle actor; return whether there was one.
+
+        It is on another node than the first attempt, which may be slow as a whole, and has devices of the same kind:
+        others might compute other bits.
+        """
+        first = self._crew.holder((task.shard.number, task.attempt - 1))
+        fits = lambda slot: first and slot.node != first.node and slot.device == first.device
+        slot = next(filter(fits, self._crew.places.idle()), None)
+        if slot is not None:
+            self._give(slot, task)
+        return slot is not None
+
+    def drop(self, attempt: Key) -> None:
+        """Replace the actor that runs an attempt, which is not reported; if the attempt is queued only, forget it."""
+        slot = self._crew.holder(attempt)
+        if slot is None:
+            self._returned = [task for task in self._returned if task.key != attempt]
+        elif slot.held[0][1].key == attempt:
+            self._returned += [task for _, task in slot.held[1:]]
+            self._crew.replace(slot)
+        else:
+            slot.held = [held for held in slot.held if held[1].key != attempt]
+            self._crew.places.note(slot)
+
+    def _give(self, slot: Slot, task: Task) -> None:
         if not slot.held:
-            slot.alive_at = time.monotonic()
-        slot.held.append((slot.actor.do.remote(task), task))
+            slot.alive_at = slot.heard_at = time.monotonic()
+        slot.held.append((self._crew.expect(slot, slot.actor.do.remote(task)), task))
+        self._crew.places.note(slot)
 
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds.
@@ -57,25 +84,23 @@ class Dispatch:
             self._crew.grow()
         elif waiting := self._stop():
             return waiting
-        due = self._due()
-        if not due:
-            time.sleep(timeout)
-            return []
-        first, _ = ray.wait(list(due), timeout=timeout)
-        if not first:
-            return []
-        come, _ = ray.wait(list(due), num_returns=len(due), timeout=0)
         reports = []
-        for slot in {id(due[ref]): due[ref] for ref in come}.values():
-            if slot.opening is not None:
+        for slot in self._answered(timeout):
+            if slot.opening is None:
+                reports += self._ended(slot)
+            elif slot.opening.done():
                 self._crew.opened(slot)
-            else:
-                reports += self._ended(slot, set(come))
         return reports
 
+    def _answered(self, timeout: float) -> Iterator[Slot]:
+        """Yield the slots whose actors have answered; wait for the first at most `timeout` seconds."""
+        with suppress(Empty):
+            yield self._crew.answered.get(timeout=timeout)
+            while True:
+                yield self._crew.answered.get_nowait()
+
     def _hand_out_returned(self) -> None:
-        has_room = lambda slot: slot.ready and len(slot.held) < self._depth
-        while self._returned and any(map(has_room, self._crew.slots)):
+        while self._returned and self._crew.places.free(self._depth):
             self.submit(self._returned.pop(0))
 
     def _stop(self) -> list[Report]:
@@ -87,23 +112,14 @@ class Dispatch:
         text = "stopped before it began"
         return [Report(t.shard.number, t.attempt, text, fault="stopped") for t in waiting]
 
-    def _due(self) -> dict[Any, Slot]:
-        """Every answer that is still to come -> the slot whose actor gives it."""
-        due: dict[Any, Slot] = {}
-        for slot in self._crew.slots:
-            due |= {ref: slot for ref, _ in slot.held}
-            if slot.opening is not None:
-                due[slot.opening] = slot
-        return due
-
-    def _ended(self, slot: Slot, come: set[Any]) -> list[Report]:
-        """Return the reports of an actor whose answers came; if it died instead, replace it."""
+    def _ended(self, slot: Slot) -> list[Report]:
+        """Return the reports of an actor that has answered; if it died instead, replace it."""
         reports: list[Report] = []
-        while slot.held and slot.held[0][0] in come:
-            ref, task = slot.held.pop(0)
-            slot.alive_at = time.monotonic()
+        while slot.held and slot.held[0][0].done():
+            answer, task = slot.held.pop(0)
+            slot.alive_at = slot.heard_at = time.monotonic()
             try:
-                report = ray.get(ref)
+                report = answer.result()
             except RayTaskError as error:  # the actor is alive, but its answer could not be sent
                 report = Report(task.shard.number, task.attempt, last_line(error))
             except RayError as error:
@@ -111,6 +127,7 @@ class Dispatch:
             if "seconds" in report.info:
                 self._depth = 2 if report.info["seconds"] < QUEUE_BELOW_S else 1
             reports.append(report)
+        self._crew.places.note(slot)
         self._crew.move_if_set_aside(slot)
         return reports
 

@@ -7,7 +7,8 @@
     interrupt()              ---->  interrupt: the same thread; the report says where the shard was left
 
 Who does what: `startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
-that has opened the store in every slot; `dispatch` gives them shards; `signs` asks how far those are.
+that has opened the store in every slot; `places` knows which have room; `dispatch` gives them shards; `signs` asks how
+far those are. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from cluster.ray.dispatch import Dispatch
 from cluster.ray.pool import Pool
 from cluster.ray.signs import Signs
 from cluster.ray.startup import Startup
-from jobs.run.task import Report, Standing, Task
+from jobs.run.task import Key, Report, Standing, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 
@@ -99,6 +100,15 @@ class RayExecutor:
         """Give the task to a ready actor."""
         self._dispatch.submit(task)
 
+    def try_elsewhere(self, task: Task) -> bool:
+        """Give a second attempt at a running shard to an idle actor on another node; whether there was one."""
+        return self._dispatch.try_elsewhere(task)
+
+    def drop(self, attempt: Key) -> None:
+        """Replace the actor that runs an attempt, which is not reported."""
+        self._dispatch.drop(attempt)
+        self._signs.forget(attempt)
+
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds.
 
@@ -109,23 +119,23 @@ class RayExecutor:
         """
         reports = self._dispatch.wait(timeout)
         for report in reports:
-            self._signs.forget(report.shard)
+            self._signs.forget(report.key)
         return reports
 
     def hear(self, listener: Callable[[], None]) -> None:
         """Ignore the listener: `wait` always returns in time, so there is no need to call it."""
 
-    def progress(self) -> Mapping[int, Standing]:
-        """Progress of each running shard, a second or two old."""
+    def progress(self) -> Mapping[Key, Standing]:
+        """Progress of each running shard, a second or two old; older with more than some fifty actors."""
         return self._signs.progress()
 
-    def silence(self) -> Mapping[int, float]:
-        """Seconds since the last sign of life of each running shard."""
+    def silence(self) -> Mapping[Key, float]:
+        """Seconds without a sign of life of each running shard, as far as is known."""
         return self._signs.silence()
 
-    def kill(self, shard: int) -> None:
-        """Kill the actor that runs this shard."""
-        self._crew.kill(shard)
+    def kill(self, attempt: Key) -> None:
+        """Kill the actor that runs this attempt."""
+        self._crew.kill(attempt)
 
     def interrupt(self) -> None:
         """Make the next `wait` tell all actors to stop at a checkpoint."""

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,24 +22,34 @@ LOOK_S = 5.0
 """Least time between two checks for nodes that joined the cluster."""
 
 
+Answer = Future[Any]
+"""What an actor is to answer, `ObjectRef.future`."""
+
+
 @dataclass
 class Slot:
-    """A place in the pool, and the actor in it. Fields of type Any hold an actor or Ray's object refs."""
+    """A place in the pool, and the actor in it. Times are those of time.monotonic."""
 
     actor: Any
-    opening: Any = None
+    opening: Answer | None = None
     """Pending answer of `open`; None once the actor is ready and may get tasks."""
     ready: bool = False
-    held: list[tuple[Any, Task]] = field(default_factory=list)
+    held: list[tuple[Answer, Task]] = field(default_factory=list)
     """(pending answer, task): the first one runs, a second one is queued behind it."""
-    asked: Any = None
+    asked: Answer | None = None
     """Pending answer of `standing`, if any."""
+    asked_at: float = 0.0
+    """When it was asked for that."""
+    heard_at: float = 0.0
+    """When it last answered, or got the running shard."""
     alive_at: float = 0.0
-    """When the running shard last gave a sign of life (time.monotonic)."""
+    """When the running shard last gave a sign of life, as far as was known at `heard_at`."""
     where: Any = None
     """Pending answer of `node`."""
     node: str = ""
     """Id of the actor's node, once it is known."""
+    device: str = ""
+    """Kind of its devices, once it is known."""
     failed_starts: int = 0
     """How many actors in a row failed to start in this slot."""
 

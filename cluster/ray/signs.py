@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
-import ray
 from ray.exceptions import RayError
 
 from cluster.ray.pool import Slot
-from jobs.run.task import Standing
+from jobs.run.task import Key, Standing
 
 POLL_S = 1.0
-"""Least time between two rounds of asking the actors for their progress."""
+"""Least time after an actor's answer until it is asked again."""
+ASKS_A_S = 50.0
+"""How many actors are asked in a second: more than these are asked less often."""
 
 
 class Signs:
@@ -21,39 +24,67 @@ class Signs:
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
-        self._standing: dict[int, Standing] = {}
+        self._standing: dict[Key, Standing] = {}
+        self._answered: SimpleQueue[Slot] = SimpleQueue()
         self._asked_at = 0.0
+        self._next = 0
+        """How many slots were looked at, one after another, to see whether to ask them."""
 
-    def progress(self) -> Mapping[int, Standing]:
-        """Progress of each running shard, a second or two old."""
+    def progress(self) -> Mapping[Key, Standing]:
+        """Progress of each running shard, as last heard: seconds ago, or more with many actors."""
+        with suppress(Empty):
+            while True:
+                self._note(self._answered.get_nowait())
         now = time.monotonic()
-        asking = now - self._asked_at > POLL_S
-        if asking:
+        n = int(min(now - self._asked_at, POLL_S) * ASKS_A_S)
+        if n:
             self._asked_at = now
-        for slot in self._slots:
-            if asking and slot.held and slot.asked is None:
-                ask = slot.actor.standing.options(concurrency_group="watch")
-                slot.asked = ask.remote()
-            elif slot.asked is not None and ray.wait([slot.asked], timeout=0)[0]:
-                self._note(slot)
-        return dict(self._standing)
+            self._ask_some(n)
+        return self._standing
+
+    def _ask_some(self, most: int) -> None:
+        """Ask at most so many of the actors that have not answered for `POLL_S` seconds."""
+        now = time.monotonic()
+        for _ in range(len(self._slots)):
+            slot = self._slots[self._next % len(self._slots)]
+            self._next += 1
+            if slot.held and slot.asked is None and now - slot.heard_at > POLL_S:
+                self._ask(slot)
+                most -= 1
+            if not most:
+                return
+
+    def _ask(self, slot: Slot) -> None:
+        ask = slot.actor.standing.options(concurrency_group="watch")
+        slot.asked, slot.asked_at = ask.remote().future(), time.monotonic()
+        slot.asked.add_done_callback(lambda _: self._answered.put(slot))
 
     def _note(self, slot: Slot) -> None:
+        if slot.asked is None or not slot.asked.done():  # the answer was of an actor that is gone
+            return
+        answer, slot.asked = slot.asked, None
         try:
-            sign = ray.get(slot.asked)
+            sign = answer.result()
         except RayError:
             return  # if the actor died, the answer of its shard says so
-        finally:
-            slot.asked = None
+        now = slot.heard_at = time.monotonic()
         if slot.held and slot.held[0][1].shard.number == sign.shard:
-            self._standing[sign.shard] = sign.standing
-            slot.alive_at = max(slot.alive_at, time.monotonic() - sign.silent_s)
+            self._standing[slot.held[0][1].key] = sign.standing
+            slot.alive_at = max(slot.alive_at, now - sign.silent_s)
 
-    def forget(self, shard: int) -> None:
-        """Forget the progress of a shard that has ended."""
-        self._standing.pop(shard, None)
+    def forget(self, attempt: Key) -> None:
+        """Forget the progress of an attempt that has ended."""
+        self._standing.pop(attempt, None)
 
-    def silence(self) -> Mapping[int, float]:
-        """Seconds since the last sign of life of each running shard."""
+    def silence(self) -> Mapping[Key, float]:
+        """Seconds without a sign of life of each running shard, as far as is known.
+
+        An actor that was not asked lately is not silent; one that was asked and does not answer is.
+        """
         now = time.monotonic()
-        return {s.held[0][1].shard.number: now - s.alive_at for s in self._slots if s.held}
+
+        def of(slot: Slot) -> float:
+            unanswered = now - slot.asked_at if slot.asked is not None else 0.0
+            return max(slot.heard_at - slot.alive_at, unanswered)
+
+        return {slot.held[0][1].key: of(slot) for slot in self._slots if slot.held}

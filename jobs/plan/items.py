@@ -24,7 +24,7 @@ class Group(NamedTuple):
     params: Params
     """The parameters of the group's first item: all its items share the static and data fields."""
     items: np.ndarray
-    """(n,) item ids in ascending order: row r of the group's results belongs to item items[r]."""
+    """(n,) uint32, item ids in ascending order: row r of the group's results belongs to item items[r]."""
     labels: dict[str, Any]
     """Swept static or data field -> its value in this group."""
 
@@ -191,11 +191,10 @@ def _groups(
         column = columns[name]
         label = label * len(column.values) + column.codes
         label = np.unique(label, return_inverse=True)[1]
-    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    bounds = np.append(0, np.cumsum(np.bincount(inverse)))
+    order = np.argsort(label, kind="stable").astype(np.uint32)
+    bounds = np.append(0, np.cumsum(np.bincount(label)))
     groups = []
-    for index, which in enumerate(np.argsort(first)):
+    for index, which in enumerate(np.argsort(order[bounds[:-1]])):
         items = order[bounds[which] : bounds[which + 1]]
         content = copy.deepcopy(base)
         for name, column in columns.items():

@@ -9,14 +9,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jobs.run.attempts import Attempts
 from jobs.run.decisions import Decisions
 from jobs.run.executor import Executor
 from jobs.run.ledger import Ledger
 from jobs.run.populations import Populations
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
-from jobs.run.task import Report, Task
+from jobs.run.stragglers import Stragglers
+from jobs.run.task import Key, Report
 from jobs.store.events import Event
+
+LOOK_S = 0.25
+"""Seconds between two looks at all that runs. Whatever else a turn of the loop does, it does for what has ended."""
 
 IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told; workers that import JAX together take 30 s to start."""
@@ -28,9 +33,10 @@ class Driver:
     def __init__(self, ledger: Ledger, executor: Executor, listener: Listener, stop: Stop) -> None:
         self.ledger, self.executor, self.listener, self.stop = ledger, executor, listener, stop
         self.decisions, self.populations = Decisions(ledger), Populations(ledger)
-        self.running: dict[int, Task] = {}
-        self.hung: dict[int, str] = {}
-        self.idle_since = time.monotonic()
+        self.attempts = Attempts()
+        self.stragglers = Stragglers(ledger, executor, self.attempts)
+        self.hung: dict[Key, str] = {}
+        self.looked_at = self.idle_since = time.monotonic()
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped."""
@@ -42,18 +48,22 @@ class Driver:
                 executor.start(ledger.store.address)
                 executor.hear(self._look)
                 self.stop.tell(executor.interrupt)
-            while self.running or (ledger.is_open and self.stop.reason is None):
+            while self.attempts or (ledger.is_open and self.stop.reason is None):
                 if self.stop.reason is None:
                     self._hand_out()
                 else:
                     self.stop.begin_grace(ledger.store.job.spec.run.grace_s)
                     if self.stop.is_over:
                         break
-                for report in executor.wait(timeout=0.5 if self.running else 0.05):
+                for report in executor.wait(timeout=0.5 if self.attempts else 0.05):
                     self._take(report)
-                self._end_hung()
-                self._look()
-            if ledger.is_open or self.running:
+                if time.monotonic() - self.looked_at >= LOOK_S:
+                    self._end_hung()
+                    if self.stop.reason is None:
+                        self.stragglers.try_elsewhere()
+                    self._look()
+            self._look()
+            if ledger.is_open or self.attempts:
                 ledger.progress.stopped = self.stop.reason
 
     @contextmanager
@@ -72,7 +82,7 @@ class Driver:
         finally:
             ended = Event(
                 kind="end", done=progress.shards_done, failed=len(progress.failed),
-                stopped=self.stop.reason, lost=sorted(self.running), host=host, pid=pid,
+                stopped=self.stop.reason, lost=self.attempts.shards(), host=host, pid=pid,
             )  # fmt: skip
             events.note(ended)
             events.close()
@@ -81,7 +91,9 @@ class Driver:
         """Tell the listener where the run stands, and the events what was remarked."""
         for text in self.stop.remarks():
             self.ledger.events.note(Event(kind="decision", text=text))
-        progress, running = self.ledger.progress, self.executor.progress().values()
+        self.looked_at = time.monotonic()
+        progress, found = self.ledger.progress, self.executor.progress()
+        running = [now for attempt, now in found.items() if self.attempts.counts(attempt)]
         progress.running_items = sum(now.finished for now in running)
         progress.advances = tuple(now.advances for now in running)
         progress.stage = next((now.stage for now in running if now.stage), progress.stage)
@@ -90,7 +102,7 @@ class Driver:
 
     def _idle(self) -> str | None:
         """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""
-        if self.running or not self.ledger.queue or self.executor.capacity() > 0:
+        if self.attempts or not self.ledger.queue or self.executor.capacity() > 0:
             self.idle_since = time.monotonic()
         idle_s = time.monotonic() - self.idle_since
         if idle_s < IDLE_S:
@@ -118,24 +130,27 @@ class Driver:
                 ledger.queue.push(task)
                 break
             task = task._replace(meeting=meeting)
-            self.running[task.shard.number] = task
+            self.attempts.begin(task)
             self.executor.submit(task)
 
     def _end_hung(self) -> None:
-        for number, silent_s in self.executor.silence().items():
-            limit = self.ledger.limits.of(self.ledger.shards[number].group)
-            if silent_s > limit and number not in self.hung:
-                self.hung[number] = (
+        for attempt, silent_s in self.executor.silence().items():
+            limit = self.ledger.limits.of(self.ledger.shards[attempt[0]].group)
+            if silent_s > limit and attempt not in self.hung:
+                self.hung[attempt] = (
                     f"no advance has ended for {silent_s:.0f} s (limit {limit:.0f} s)"
                 )
-                self.executor.kill(number)
+                self.executor.kill(attempt)
 
     def _take(self, report: Report) -> None:
         """Book one report: the shard is done, waits for others, is tried again, or is given up."""
         ledger, number = self.ledger, report.shard
-        task, shard = self.running.pop(number), ledger.shards[number]
-        if (why := self.hung.pop(number, None)) and report.fault == "death":
+        if (why := self.hung.pop(report.key, None)) and report.fault == "death":
             report = report._replace(error=why)
+        task, shard = self.attempts.end(report.key), ledger.shards[number]
+        if task is None:  # dropped
+            return
+        other = self.attempts.other(task)
         if report.fault == "waits":
             ledger.storage.end()
             ledger.hopeless.done(shard.group, shard.n_items)
@@ -145,7 +160,10 @@ class Driver:
             ledger.storage.end()
             ledger.commit(report)
             self.populations.tidy([number])
+            if other:
+                self.stragglers.drop(other)
         else:
             self.decisions.note(task, report)
-            self.decisions.decide(task, report)
+            if not other:
+                self.decisions.decide(task, report)
         self.populations.meet(number)

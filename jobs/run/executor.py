@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from jobs.run.task import Report, Standing, Task
+from jobs.run.task import Key, Report, Standing, Task
 from jobs.run.worker import Worker
 
 HEAR_S = 0.5
@@ -38,20 +38,27 @@ class Executor(Protocol):
     def submit(self, task: Task) -> None:
         """Take a task; `wait` returns its report."""
 
+    def try_elsewhere(self, task: Task) -> bool:
+        """Take a second attempt at a running shard if a worker like the one that runs it, but on another node, has
+        nothing to do; return whether it was taken."""
+
+    def drop(self, attempt: Key) -> None:
+        """End an attempt that nobody needs any more; `wait` does not report it."""
+
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports that have come in; wait for the first at most `timeout` seconds."""
 
-    def progress(self) -> Mapping[int, Standing]:
-        """Return shard -> how far it has come, of the shards now running."""
+    def progress(self) -> Mapping[Key, Standing]:
+        """Return attempt -> how far it has come, of those now running."""
 
     def hear(self, listener: Callable[[], None]) -> None:
         """Call `listener` now and then from within `wait`, if that computes itself and takes long."""
 
-    def silence(self) -> Mapping[int, float]:
-        """Return shard -> seconds since its last sign of life, of those running shards that `kill` can end."""
+    def silence(self) -> Mapping[Key, float]:
+        """Return attempt -> seconds without a sign of life, of those running that `kill` can end."""
 
-    def kill(self, shard: int) -> None:
-        """End the worker that runs this shard; `wait` then reports its death."""
+    def kill(self, attempt: Key) -> None:
+        """End the worker that runs this attempt; `wait` then reports its death."""
 
     def interrupt(self) -> None:
         """Ask the workers to leave their shards at a checkpoint; `wait` returns the reports.
@@ -75,7 +82,7 @@ class SerialExecutor:
         self._memory = int((memory_gb or 0) * 1e9) or available_memory()
         self._waiting: list[Task] = []
         self._worker: Worker | None = None
-        self._progress: dict[int, Standing] = {}
+        self._progress: dict[Key, Standing] = {}
         self._listener: Callable[[], None] = lambda: None
         self._heard_at = 0.0
 
@@ -103,6 +110,14 @@ class SerialExecutor:
         """Keep the task for `wait`."""
         self._waiting.append(task)
 
+    def try_elsewhere(self, task: Task) -> bool:
+        """Return False: there is no other worker."""
+        del task
+        return False
+
+    def drop(self, attempt: Key) -> None:
+        """Never called, since `try_elsewhere` takes no attempt."""
+
     def wait(self, timeout: float) -> list[Report]:
         """Run the waiting shard, however long it takes."""
         assert self._worker is not None
@@ -111,18 +126,18 @@ class SerialExecutor:
         reports = []
         while self._waiting:
             task = self._waiting.pop(0)
-            note = lambda now, number=task.shard.number: self._note(number, now)
+            note = lambda now, attempt=task.key: self._note(attempt, now)
             reports.append(self._worker.do(task, note))
-            self._progress.pop(task.shard.number, None)
+            self._progress.pop(task.key, None)
         return reports
 
-    def _note(self, shard: int, now: Standing) -> None:
-        self._progress[shard] = now
+    def _note(self, attempt: Key, now: Standing) -> None:
+        self._progress[attempt] = now
         if time.monotonic() - self._heard_at > HEAR_S:
             self._listener()
             self._heard_at = time.monotonic()
 
-    def progress(self) -> Mapping[int, Standing]:
+    def progress(self) -> Mapping[Key, Standing]:
         """Return how far the running shard has come."""
         return dict(self._progress)
 
@@ -130,12 +145,12 @@ class SerialExecutor:
         """Call `listener` after advances, at most every `HEAR_S` seconds."""
         self._listener = listener
 
-    def silence(self) -> Mapping[int, float]:
+    def silence(self) -> Mapping[Key, float]:
         """Return nothing: a shard that hangs here hangs the process."""
         return {}
 
-    def kill(self, shard: int) -> None:
-        """Never called, since `silence` names no shard."""
+    def kill(self, attempt: Key) -> None:
+        """Never called, since `silence` names no attempt."""
 
     def interrupt(self) -> None:
         """Leave the running shard after its present advance."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.coordinator import Barrier
-from jobs.run.limits import Pause, TimeLimits, storage_trouble
+from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.partition import Part, open_shards
 from jobs.run.progress import progress_of
 from jobs.run.queue import Queue
@@ -36,9 +36,12 @@ class Ledger:
         """Committed shard -> the folder of the meetings it took part in."""
         self.progress = progress_of(store, markers, failures.failed)
         self.events, self.storage = Events(store), Pause()
-        self.limits, self.hopeless = TimeLimits(store.job.spec.run.time_limit_s), Hopeless()
+        run = store.job.spec.run
+        self.limits, self.patience = TimeLimits(run.time_limit_s), Patience(run.straggler_factor)
+        self.hopeless = Hopeless()
         for marker in markers:
             self.limits.note(marker.shard.group, marker.longest_s)
+            self.patience.note(marker.shard.group, marker.seconds)
             self.hopeless.done(marker.shard.group, marker.shard.n_items - len(marker.without))
 
     @property
@@ -54,6 +57,7 @@ class Ledger:
         n_blamed = len(self.failures.failing_rows(shard.number))
         self.hopeless.done(shard.group, shard.n_items - n_blamed)
         self.limits.note(shard.group, info.get("longest_s"))
+        self.patience.note(shard.group, info["seconds"])
         done = Event(
             kind="done", shard=shard.number, attempt=report.attempt, host=info["host"],
             pid=info["pid"], seconds=info["seconds"], n_failed=info["n_failed"],

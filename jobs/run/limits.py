@@ -1,13 +1,21 @@
-"""How long an advance may take before it counts as hung, and how long to wait for a failing storage."""
+"""How long an advance may take before it counts as hung, how long a shard before it is tried a second time, and how
+long to wait for a failing storage."""
 
 import shutil
+import statistics
 import time
+from collections import deque
 
 from jobs.storage import objects
 
 LEAST_LIMIT_S = 60.0
 LIMIT_FACTOR = 20.0
 """An advance hangs if it takes this many times the longest one of a committed shard of its group."""
+
+LEAST_PATIENCE_S = 30.0
+"""No shard is tried a second time before this: the other worker may have to load its data and to compile first."""
+PEERS = 100
+"""How many committed shards of a group tell how long one takes: the last ones."""
 
 LONGEST_PAUSE_S = 60.0
 
@@ -34,6 +42,28 @@ class TimeLimits:
         if group not in self._longest:
             return float("inf")
         return max(LEAST_LIMIT_S, LIMIT_FACTOR * self._longest[group])
+
+
+class Patience:
+    """How long a shard may run before a second attempt is made elsewhere, by group.
+
+    factor: this many times the median of its peers, the committed shards of its group; 0: for ever. A second attempt
+    takes about the median, so that one worth `factor` of them ends sooner than a shard that is on a slow node.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+        self._seconds: dict[int, deque[float]] = {}
+
+    def note(self, group: int, seconds: float) -> None:
+        """Note how long a committed shard took."""
+        self._seconds.setdefault(group, deque(maxlen=PEERS)).append(seconds)
+
+    def of(self, group: int) -> float:
+        """Return the patience with the shards of a group in seconds."""
+        if not self._factor or group not in self._seconds:
+            return float("inf")
+        return max(LEAST_PATIENCE_S, self._factor * statistics.median(self._seconds[group]))
 
 
 class Pause:

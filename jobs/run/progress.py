@@ -12,7 +12,7 @@ from jobs.store.store import Store
 
 @dataclass
 class Progress:
-    """Where a run stands; the listener is called with it after every change."""
+    """Where a run stands; the listener is called with it several times a second, and at the end."""
 
     n_items: int
     n_shards: int

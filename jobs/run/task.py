@@ -19,6 +19,10 @@ Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stop
 """
 
 
+Key = tuple[int, int]
+"""Names an attempt: (number of its shard, number of the attempt)."""
+
+
 class Task(NamedTuple):
     """One attempt at a shard."""
 
@@ -36,6 +40,13 @@ class Task(NamedTuple):
     """Reduce the committed shards of group `shard.group`, and compute nothing."""
     meeting: Meeting | None = None
     """Where the shard meets the others of its population; None: it has no others."""
+    second: bool = False
+    """Another attempt at the shard is running, which alone keeps checkpoints."""
+
+    @property
+    def key(self) -> Key:
+        """The attempt's name."""
+        return self.shard.number, self.attempt
 
 
 class Report(NamedTuple):
@@ -49,6 +60,11 @@ class Report(NamedTuple):
     fault: Fault = "error"
     """Kind of error; meaningless if there is none."""
     info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+    @property
+    def key(self) -> Key:
+        """The name of the attempt."""
+        return self.shard, self.attempt
 
 
 class Standing(NamedTuple):

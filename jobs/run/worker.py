@@ -204,6 +204,8 @@ class Worker:
             meetings = Meetings(self.store, task.shard, task.meeting, ids)
         if saved and task.resume and _go_on(run, saved, meetings):
             info["resumed_at"] = run.rounds
+        if task.second:  # what it would keep lies where the first attempt keeps its own
+            saved = None
         while not run.finished:
             if self._stop.is_set():
                 if saved:

@@ -115,6 +115,12 @@ class RunSettings(BaseModel):
         description="an advance that takes longer, compilation included, is ended (s); by default 20 times the longest so far, "
         "and no less than a minute",
     )
+    straggler_factor: float = Field(
+        4,
+        ge=0,
+        description="once nothing waits, a shard that has run this many times longer than the median of its group is tried a "
+        "second time on another node that is idle; 0: never",
+    )
     grace_s: float = Field(
         30, ge=0, description="how long workers may take to leave their shards in a stop (s)"
     )

@@ -16,6 +16,7 @@ import builtins
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -237,17 +238,21 @@ class Sweep(BaseModel):
         seed: the job's; it determines the random draws.
         """
         shape = self.shape()
-        index = np.unravel_index(np.arange(self.count()), shape)
-        codes = [axis.astype(np.int32) for axis in index]
+
+        @cache
+        def codes(axis: int) -> np.ndarray:
+            once = np.arange(shape[axis], dtype=np.int32)
+            return np.tile(np.repeat(once, math.prod(shape[axis + 1 :])), math.prod(shape[:axis]))
+
         columns = {}
         for axis, (name, form) in enumerate(self.grid.items()):
-            columns[name] = Column(codes[axis], _values(form), not isinstance(form, list))
+            columns[name] = Column(codes(axis), _values(form), not isinstance(form, list))
         for name, form in self.zip.items():
-            columns[name] = Column(codes[len(self.grid)], _values(form), not isinstance(form, list))
+            columns[name] = Column(codes(len(self.grid)), _values(form), not isinstance(form, list))
         for name, law in self.random.items():
-            columns[name] = self._drawn(name, law, seed, codes[-2])
+            columns[name] = self._drawn(name, law, seed, codes(len(shape) - 2))
         if self.seeds > 1:
-            columns["seed"] = Column(codes[-1], np.arange(self.seeds), True)
+            columns["seed"] = Column(codes(len(shape) - 1), np.arange(self.seeds), True)
         return columns
 
     def _drawn(self, name: str, form: Distribution, seed: int, codes: np.ndarray) -> Column:

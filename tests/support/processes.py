@@ -63,6 +63,11 @@ def run(static, shared, traced, key):
             time.sleep(1000)
         if fault == 7:
             ctypes.string_at(0)
+        if fault == 8 and first:
+            (HERE / "waits.part").write_text(str(os.getpid()))
+            (HERE / "waits.part").rename(HERE / "waits")
+            while not (HERE / "gate").exists():
+                time.sleep(0.05)
         return np.float32(7)
 
     number = jax.random.bits(key)

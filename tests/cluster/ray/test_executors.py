@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import hill
@@ -318,6 +319,30 @@ def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder):
         assert store.rows(0, name, 0, 16).tobytes() == whole.rows(0, name, 0, 16).tobytes(), name
 
 
+@pytest.mark.ray
+def test_a_straggler_is_outrun_on_another_node(ray_pool, folder, monkeypatch):
+    """Its first attempt stays at a gate that nobody opens; the second ends the run, and the first one's process."""
+    monkeypatch.setattr("jobs.run.limits.LEAST_PATIENCE_S", 0.0)
+    params = {"tag": "outrun"}
+    faults = {"fault": [0, 0, 0, 8]}
+    store = make(folder, ray_pool, "outrun", faults, params=params, straggler_factor=2)
+
+    def apart(_):  # the two workers are on one node
+        for k, slot in enumerate(ray_pool._pool.slots):
+            slot.node = f"node {k}"
+
+    progress = run_shards(store, ray_pool, apart)
+    assert attempts(store) == {0: 1, 1: 1, 2: 1, 3: 2}
+    kinds = [(e.kind, e.shard, e.attempt) for e in read_events(store) if e.attempt]
+    assert kinds[-3:] == [("second", 3, 2), ("done", 3, 2), ("outrun", 3, 1)]
+    assert (progress.retried, progress.failed, progress.failed_items) == (0, {}, {})
+    until(lambda: not Path(f"/proc/{(folder / 'waits').read_text()}").exists(), "it has ended")
+    here = make(folder, SerialExecutor(), "outrun", faults, params=params)
+    run_shards(here, SerialExecutor())
+    for name in [*here.names(0), "status"]:
+        assert store.rows(0, name, 0, 4).tobytes() == here.rows(0, name, 0, 4).tobytes(), name
+
+
 def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
     def start():
         executor.start(str(folder / "nowhere.zarr"))
@@ -392,23 +417,21 @@ def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, fault, sai
 def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
     from ray.exceptions import OutOfMemoryError
 
-    import cluster.ray.dispatch as module
-
     store = make(folder, pool, "memory", {"fault": [0]}, retries=1)
-    get = module.ray.get
+    result = Future.result
 
-    def starved(ref):
-        answer = get(ref)
+    def starved(self, timeout=None):
+        answer = result(self, timeout)
         if isinstance(answer, Report) and answer.attempt == 1:
             raise OutOfMemoryError("low on memory")
         return answer
 
-    monkeypatch.setattr(module.ray, "get", starved)
+    monkeypatch.setattr(Future, "result", starved)
     progress = run_shards(store, pool)
     assert progress.failed == {}
     assert progress.retried == 1
-    assert attempts(store) == {0: 2}
     assert [error.about["died"] for error in errors(store)] == ["oom"]
+    assert [event.attempt for event in read_events(store) if event.kind == "done"] == [2]
 
 
 @pytest.mark.ray

@@ -222,20 +222,20 @@ class Hanging(SerialExecutor):
         for task in list(self._waiting):
             if self.hangs(task):
                 self._waiting.remove(task)
-                self.hanging[task.shard.number] = task
+                self.hanging[task.key] = task
         reports = []
-        for number in self.killed:
-            task = self.hanging.pop(number)
+        for attempt in self.killed:
+            self.hanging.pop(attempt)
             info = {"died": "killed"}
-            reports.append(Report(number, task.attempt, "the worker died", "", "death", info))
+            reports.append(Report(*attempt, "the worker died", "", "death", info))
         self.killed = []
         return reports + super().wait(timeout)
 
     def silence(self):
         return dict.fromkeys(self.hanging, 61.0)
 
-    def kill(self, shard):
-        self.killed.append(shard)
+    def kill(self, attempt):
+        self.killed.append(attempt)
 
 
 def test_hung_advance_is_ended_and_its_item_found(tmp_path):

@@ -21,9 +21,10 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import difference, open_or_create, reopen
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import digest, read_sealed
+from jobs.storage.checksums import digest, read_sealed, seal, unseal
 from jobs.store.events import read_events
 from jobs.store.manifest import FORMAT
 from jobs.store.marker import Marker
@@ -174,6 +175,23 @@ def test_gather_of_a_partial_run_has_the_committed_items(tmp_path):
     items = open_store(store.address)["items"]
     assert items.sizes["item"] == 6
     assert (items.group == 1).all()
+
+
+def test_marker_of_the_first_attempt_stays(tmp_path):
+    """Unless it is damaged, or of other bytes."""
+    store = make(tmp_path / "m.zarr")
+    worker, shard = Worker(store.address), next(store.job.plan.shards())
+    key = keys.marker(shard.group, shard.number)
+    found = []
+    for attempt in (1, 2, 3, 4):
+        worker.do(Task(shard, attempt))
+        found.append(store.markers()[0].attempt)
+        whole = objects.read(store.objects, key)
+        if attempt == 2:
+            objects.write(store.objects, key, whole[:-9])
+        elif attempt == 3:
+            objects.write(store.objects, key, seal({**unseal(whole), "sha256": {}}))
+    assert found == [1, 1, 3, 4]
 
 
 def test_markers_say_where_and_what(finished):

@@ -1,0 +1,89 @@
+"""Signs of life and free places of many actors, whose answers the tests give themselves."""
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.ray.actor import Sign
+from cluster.ray.places import Places
+from cluster.ray.pool import Slot
+from cluster.ray.signs import ASKS_A_S, Signs
+from jobs.plan.layout import Shard
+from jobs.run.task import Standing, Task
+
+
+class Actor:
+    """What `Signs` asks of an actor: `standing.options(...).remote().future()`."""
+
+    def __init__(self):
+        self.asked = []
+        self.standing = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._ask))
+
+    def _ask(self):
+        self.asked.append(Future())
+        return SimpleNamespace(future=lambda: self.asked[-1])
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    return clock
+
+
+def running(n, clock):
+    """Slots whose actors all run a shard, which began now."""
+    slots = [Slot(Actor(), ready=True) for _ in range(n)]
+    for number, slot in enumerate(slots):
+        slot.held.append((Future(), Task(Shard(number, 0, number, number + 1))))
+        slot.heard_at = slot.alive_at = clock.now
+    return slots
+
+
+def test_many_actors_are_asked_in_turn_and_never_all_at_once(clock):
+    slots = running(1000, clock)
+    signs, asked = Signs(slots), lambda: sum(len(slot.actor.asked) for slot in slots)
+    for second in range(1, 25):
+        for _ in range(4):
+            clock.now += 0.25
+            signs.progress()
+            for slot in slots:
+                if slot.asked and not slot.asked.done():
+                    shard = slot.held[0][1].shard.number
+                    slot.asked.set_result(Sign(shard, Standing(1, second), 0.1))
+        assert asked() <= ASKS_A_S * (second + 1)
+    assert {len(slot.actor.asked) for slot in slots} == {1, 2}
+    clock.now += 0.1
+    assert len(signs.progress()) == 1000
+
+
+def test_silence_is_what_is_known(clock):
+    """An actor that was not asked is not silent; one that does not answer is, from the question on."""
+    slots = running(3, clock)
+    signs = Signs(slots[:2])
+    clock.now += 10
+    assert set(signs.silence().values()) == {0}
+    signs.progress()
+    slots[0].asked.set_result(Sign(0, Standing(), 4.0))
+    clock.now += 7
+    signs.progress()
+    assert signs.silence() == {(0, 1): 4.0, (1, 1): 7.0}
+    slots[1].asked.set_result(Sign(-1, Standing(), 90.0))  # it has not begun this shard
+    signs.progress()
+    assert signs.silence()[1, 1] == 17.0
+
+
+def test_places_follow_each_slot(clock):
+    places, slots = Places(), running(3, clock)
+    for slot in slots:
+        places.note(slot)
+    assert (places.free(1), places.free(2), list(places.idle())) == (0, 3, [])
+    slots[1].held.clear()
+    places.note(slots[1])
+    assert (places.free(1), places.free(2)) == (1, 4)
+    assert places.emptiest() is slots[1]
+    slots[0].ready = False
+    places.note(slots[0])
+    assert places.free(2) == 3
+    assert list(places.idle()) == [slots[1]]

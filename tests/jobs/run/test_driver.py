@@ -1,0 +1,34 @@
+"""jobs.run.driver: what a turn of its loop does, and when."""
+
+from collections import Counter
+
+from stores import make
+
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
+
+
+class Counting(SerialExecutor):
+    """Counts how often it is asked about all that runs."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.asked = Counter()
+
+    def progress(self):
+        self.asked["progress"] += 1
+        return super().progress()
+
+    def silence(self):
+        self.asked["silence"] += 1
+        return super().silence()
+
+
+def test_all_that_runs_is_looked_at_now_and_then_and_not_with_every_report(tmp_path, monkeypatch):
+    """While no time passes, shards end and are handed out, and that is all."""
+    store, executor, heard = make(tmp_path / "t.zarr"), Counting(), []
+    with monkeypatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: 0.0)
+        run_shards(store, executor, lambda p: heard.append(p.shards_done))
+    assert executor.asked == {"progress": 1}
+    assert heard == [0, 8]

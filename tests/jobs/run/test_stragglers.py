@@ -1,0 +1,213 @@
+"""A shard that runs far longer than its peers is tried a second time: jobs.run.stragglers and attempts."""
+
+import heapq
+
+import pytest
+from stores import JOB, make, run, tree_bytes
+
+from jobs.run.executor import SerialExecutor
+from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Patience
+from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
+from jobs.run.task import Report, Task
+from jobs.run.worker import Worker
+from jobs.storage import objects
+from jobs.store.events import read_events
+
+
+class Nodes(SerialExecutor):
+    """Workers on nodes of their own that take their time by a clock of the test's, and compute when it is over.
+
+    seconds: what a task takes; (seconds, fault) if it fails.
+    """
+
+    name = "nodes"
+
+    def __init__(self, n, seconds, nodes=None):
+        super().__init__(1)
+        self.now, self.seconds = 0.0, seconds
+        self.free, self.nodes = list(range(n)), nodes or range(n)
+        self.running, self.dropped = [], []
+
+    def workers(self):
+        return len(self.nodes)
+
+    def capacity(self):
+        return len(self.free)
+
+    def submit(self, task, place=0):
+        worker, took = self.free.pop(place), self.seconds(task)
+        took, fault = took if isinstance(took, tuple) else (took, None)
+        heapq.heappush(self.running, (self.now + took, worker, task, took, fault))
+
+    def try_elsewhere(self, task):
+        (here,) = (r[1] for r in self.running if r[2].shard == task.shard)
+        for place, worker in enumerate(self.free):
+            if self.nodes[worker] != self.nodes[here]:
+                self.submit(task, place)
+                return True
+        return False
+
+    def drop(self, attempt):
+        (gone,) = (r for r in self.running if r[2].key == attempt)
+        self.running.remove(gone)
+        heapq.heapify(self.running)
+        self.free.append(gone[1])
+        self.dropped.append(attempt)
+
+    def wait(self, timeout):
+        if not self.running or self.running[0][0] > self.now + timeout:
+            self.now += timeout
+            return []
+        self.now, worker, task, took, fault = heapq.heappop(self.running)
+        self.free.append(worker)
+        if fault:
+            return [Report(*task.key, f"{fault} of {task.shard.number}", "trace", fault)]
+        report = self._worker.do(task)
+        return [report._replace(info=report.info | {"seconds": took})]
+
+
+SLOW = 3
+"""The shard that is slow."""
+
+
+def took(**others):
+    """What a task takes: 10 s; an attempt at the slow shard what is given for it (`first`, `second`, `third`)."""
+    names = ("first", "second", "third")
+
+    def seconds(task):
+        return others.get(names[task.attempt - 1], 10) if task.shard.number == SLOW else 10
+
+    return seconds
+
+
+def drive(tmp_path, monkeypatch, executor, **settings):
+    """(store, progress) after a run by the executor's clock."""
+    settings = {"retries": 0, "backoff_s": 0, **settings}
+    store = make(tmp_path / "s.zarr", {**JOB, "run": {**JOB["run"], **settings}})
+    with monkeypatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: executor.now)
+        progress = run_shards(store, executor)
+    return store, progress
+
+
+def told(store, *kinds):
+    return [(e.kind, e.shard, e.attempt) for e in read_events(store) if e.kind in kinds]
+
+
+def attempts(store):
+    return {marker.shard.number: marker.attempt for marker in store.markers()}
+
+
+def test_straggler_is_tried_a_second_time_where_workers_idle(tmp_path, monkeypatch):
+    """The second attempt begins once nothing waits and 4 x 10 s are over, and is committed 10 s later."""
+    executor = Nodes(4, took(first=1000))
+    store, progress = drive(tmp_path, monkeypatch, executor)
+    whole, _ = run(tmp_path / "whole.zarr")
+    assert tree_bytes(store.address) == tree_bytes(whole.address)
+    assert 50 <= executor.now <= 52
+    assert executor.dropped == [(SLOW, 1)]
+    assert told(store, "second", "outrun", "error") == [("second", SLOW, 2), ("outrun", SLOW, 1)]
+    assert attempts(store) == {k: 1 + (k == SLOW) for k in range(8)}
+    assert (progress.retried, progress.failed, progress.shards_done) == (0, {}, 8)
+
+
+@pytest.mark.parametrize(
+    ("case", "factor"),
+    [
+        ({"nodes": [0, 0, 0, 0]}, 4),  # all workers are on the node that is slow
+        ({}, 0),  # the job does not want it
+        ({}, 200),  # it is not that slow
+    ],
+)
+def test_straggler_is_left_alone(tmp_path, monkeypatch, case, factor):
+    executor = Nodes(4, took(first=1000), **case)
+    store, _ = drive(tmp_path, monkeypatch, executor, straggler_factor=factor)
+    assert told(store, "second") == []
+    assert executor.now >= 1000
+
+
+def test_shards_that_wait_come_before_a_second_attempt(tmp_path, monkeypatch):
+    """Two workers, one of which is slow: the other computes everything else first."""
+    executor = Nodes(2, lambda task: 1000 if task.key == (0, 1) else 20)
+    store, _ = drive(tmp_path, monkeypatch, executor)
+    kinds = [e.kind for e in read_events(store) if e.kind in ("done", "second")]
+    assert kinds == ["done"] * 7 + ["second", "done"]
+    assert 160 <= executor.now <= 162
+
+
+@pytest.mark.parametrize(
+    ("times", "attempt", "dropped", "errors"),
+    [
+        ({"first": 45, "second": 60}, 1, [(SLOW, 2)], 0),  # the first was committed after all
+        ({"first": 90, "second": (10, "error")}, 1, [], 1),  # the second failed: the first goes on
+        ({"first": (45, "death"), "second": 30}, 2, [], 1),  # the reverse
+        ({"first": (45, "memory"), "second": 30}, 2, [], 1),
+    ],
+    ids=["first wins", "second fails", "first dies", "first lacks memory"],
+)
+def test_the_attempt_that_is_left_counts(tmp_path, monkeypatch, times, attempt, dropped, errors):
+    """Without retries: an attempt that fails beside another one is not charged, nor is anything searched for."""
+    executor = Nodes(4, took(**times))
+    store, progress = drive(tmp_path, monkeypatch, executor)
+    assert attempts(store)[SLOW] == attempt
+    assert executor.dropped == dropped
+    assert len(told(store, "error")) == errors
+    assert told(store, "decision") == []
+    assert (progress.retried, progress.failed, progress.failed_items) == (0, {}, {})
+
+
+def test_two_attempts_that_fail_are_one_failure(tmp_path, monkeypatch):
+    """It is tried again, once, and not a second time beside that."""
+    executor = Nodes(4, took(first=(60, "error"), second=(40, "error"), third=1000))
+    store, progress = drive(tmp_path, monkeypatch, executor, retries=1)
+    assert told(store, "second", "error") == [
+        ("second", SLOW, 2),
+        ("error", SLOW, 1),
+        ("error", SLOW, 2),
+    ]
+    assert attempts(store)[SLOW] == 3
+    assert progress.retried == 1
+
+
+def test_stop_ends_both_attempts(tmp_path, monkeypatch):
+    store = make(tmp_path / "s.zarr", {**JOB, "run": {**JOB["run"], "grace_s": 5}})
+    executor, stop = Nodes(4, took(first=1000, second=1000)), Stop()
+    monkeypatch.setattr("time.monotonic", lambda: executor.now)
+    hear = lambda p: stop.ask("test") if executor.now > 60 else None
+    progress = run_shards(store, executor, hear, stop)
+    assert progress.stopped == "test"
+    (end,) = [e for e in read_events(store) if e.kind == "end"]
+    assert end.lost == [SLOW]
+
+
+def test_second_attempt_goes_on_from_the_checkpoint_of_the_first_and_keeps_none(tmp_path):
+    store = make(tmp_path / "c.zarr", {**JOB, "run": {**JOB["run"], "checkpoint_s": 0}})
+    shard, left = (
+        next(store.job.plan.shards()),
+        lambda: list(objects.list_keys(store.objects, "run/checkpoints")),
+    )
+    first, second, n = Worker(store.address), Worker(store.address), []
+    first.do(Task(shard), lambda now: n.append(now) or (len(n) == 2 and first.interrupt()))
+    before = left()
+    assert before
+    seen = []
+    report = second.do(Task(shard, 2, resume=True, second=True), lambda now: seen.append(left()))
+    assert report.info["resumed_at"] == 2
+    assert report.info["checkpoints"] == 0
+    assert all(keys == before for keys in seen)
+    assert left() == []
+
+
+def test_patience_is_a_multiple_of_the_median_of_the_last_peers():
+    patience = Patience(4)
+    assert patience.of(0) == float("inf")
+    patience.note(0, 1.0)
+    assert patience.of(0) == LEAST_PATIENCE_S
+    for _ in range(PEERS):
+        patience.note(0, 20.0)
+    assert patience.of(0) == 80
+    assert patience.of(1) == float("inf")
+    never = Patience(0)
+    never.note(0, 1.0)
+    assert never.of(0) == float("inf")
