@@ -57,9 +57,9 @@ class ShardWriter:
                         self._store.address,
                     )
                 sums[key] = digest(data)
-        whole_marker = replace(marker, sha256=sums)
-        key = keys.marker(shard.group, shard.number)
-        objects.write(self._store.objects, key, seal(whole_marker.to_json()))
+        sealed = seal(replace(marker, sha256=sums).to_json())
+        key = keys.marker(shard.group, shard.number, digest(sealed))
+        objects.write(self._store.objects, key, sealed)
 
     def _stored(
         self, shard: Shard, values: Mapping[str, np.ndarray], rows: np.ndarray

@@ -28,19 +28,25 @@ def die(key, now):
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-real_write, real_set = objects.write, zarr.storage.ObjectStore.set
+real_write, real_create, real_set = objects.write, objects.create, zarr.storage.ObjectStore.set
 
 def write(store, key, data):
     die(key, "before")
     real_write(store, key, data)
     die(key, "after")
 
+def create(store, key, data):
+    die(key, "before")
+    made = real_create(store, key, data)
+    die(key, "after")
+    return made
+
 async def set(self, key, value):
     die(key, "before")
     await real_set(self, key, value)
     die(key, "after")
 
-objects.write, zarr.storage.ObjectStore.set = write, set
+objects.write, objects.create, zarr.storage.ObjectStore.set = write, create, set
 store = make(path, {job!r})
 run_shards(store, SerialExecutor(1))
 gather(store)
