@@ -8,6 +8,7 @@ import itertools
 import threading
 from types import SimpleNamespace
 
+import obstore
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,12 @@ from obstore.store import MemoryStore
 from stores import make
 
 from jobs import keys
+from jobs.gather.gather import gather, require_rows
 from jobs.plan.layout import GroupLayout, Plan, Shard
+from jobs.report.page.facts import facts
+from jobs.report.summary import state
 from jobs.run.executor import SerialExecutor
+from jobs.run.ledger import open_ledger
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import digest, seal
@@ -397,3 +402,55 @@ def test_finished_run_leaves_no_single_marker(tmp_path, monkeypatch):
     assert list(objects.list_all(store.objects, keys.DONE)) == []
     assert [segment.size for segment in store.log.read()] == [6, 2]
     assert store.done() == set(range(8))
+
+
+def asked(monkeypatch, call):
+    """How many requests a call makes."""
+    made = []
+    with monkeypatch.context() as patch:
+        for name in ("get", "get_async", "head", "list", "list_with_delimiter_async"):
+            request = getattr(obstore, name)
+            counted = lambda *args, request=request, **more: (
+                made.append(1) or request(*args, **more)
+            )
+            patch.setattr(obstore, name, counted)
+        call()
+    return len(made)
+
+
+def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.run.ledger.FOLD", 8)
+    asks = {
+        "status": lambda store: state(store),
+        "a driver's start": lambda store: open_ledger(store),
+        "query": lambda store: require_rows(store),
+        "gather": lambda store: gather(store),
+        "watch": lambda store: facts(store),
+    }
+    counts = {}
+    for n in (8, 80):
+        sweep = {"grid": {"rate": {"linspace": [-0.5, 0.5, n]}}}
+        run = {"shard_items": 1, "slots": 1, "microbatch": 1}
+        store = make(tmp_path / f"{n}.zarr", {"kernel": "toy", "sweep": sweep, "run": run})
+        run_shards(store, SerialExecutor(1))
+        gather(store)
+        ask = lambda one, a=store.address: asked(monkeypatch, lambda: one(Store.open(a)))
+        counts[n] = {name: ask(one) for name, one in asks.items()}
+    # From one segment to two: 80 = 64 + 16.
+    assert all(0 <= counts[80][name] - counts[8][name] <= 1 for name in asks), counts
+    assert counts[80]["query"] < counts[80]["status"] < 16
+
+
+def test_store_of_single_markers_under_their_old_keys_is_read_and_folded(tmp_path):
+    store = make(tmp_path / "o.zarr")
+    run_shards(store, SerialExecutor(1))
+    before = store.markers()
+    for marker in before:
+        key = f"{keys.done(marker.shard.group, marker.shard.number)}.json"
+        objects.write(store.objects, key, seal(marker.to_json()))
+    objects.delete_all(store.objects, keys.SEGMENTS)
+    opened = Store.open(store.address)
+    assert opened.markers() == before
+    uncommit(opened, [before[3].shard])
+    assert opened.done() == set(range(8)) - {3}
+    assert list(objects.list_all(store.objects, keys.DONE)) == []
