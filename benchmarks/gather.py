@@ -31,6 +31,8 @@ from pathlib import Path
 from options import parse
 
 from jobs import keys
+from jobs.storage.checksums import digest, seal
+from jobs.store.folding import uncommit
 from jobs.store.writer import ShardWriter
 
 N_SHARDS = 8
@@ -181,10 +183,11 @@ def gathering(folder: Path, args) -> None:
             found.setdefault(task, []).append(apart(task, store.address))
         found.setdefault("gather, nothing new", []).append(apart("gather", store.address))
         last = list(store.job.plan.shards())[-1]
-        marker = objects.read(store.objects, keys.marker(last.group, last.number))
-        objects.delete(store.objects, keys.marker(last.group, last.number))
+        sealed = seal(store.markers(last.group)[-1].to_json())
+        uncommit(store, [last])
         apart("gather", store.address)
-        objects.write(store.objects, keys.marker(last.group, last.number), marker or b"")
+        key = keys.marker(last.group, last.number, digest(sealed))
+        objects.write(store.objects, key, sealed)
         found.setdefault("gather, one shard new", []).append(apart("gather", store.address))
     print(
         f"\n{args.items:,} candidates x {args.units} units: {logical:.0f} MB of arrays, {shards} shards, "

@@ -13,15 +13,26 @@ KERNEL = "run/kernel.json"
 CREATING = "run/creating.json"
 """Exists while a store is being created."""
 
-DONE, FAILED, SLOTS, LAYOUT = "run/done", "run/failed", "run/slots", "run/layout"
+DONE, SEGMENTS = "run/done", "run/segments"
+FAILED, SLOTS, LAYOUT = "run/failed", "run/slots", "run/layout"
 CHECKPOINTS, MEETINGS, EVENTS = "run/checkpoints", "run/meetings", "run/events"
 LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/gathering"
 SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
 
 
-def marker(group: int, shard: int) -> str:
-    """Return the key of a shard's commit marker."""
-    return f"{DONE}/{group}/{shard:06d}.json"
+def done(group: int, shard: int) -> str:
+    """Return what the keys of a shard's commit markers begin with."""
+    return f"{DONE}/{group}/{shard:06d}"
+
+
+def marker(group: int, shard: int, sha256: str) -> str:
+    """Return the key of the commit marker with this checksum: no two commits of a shard have one key."""
+    return f"{done(group, shard)}-{sha256[:8]}.json"
+
+
+def segment(number: int) -> str:
+    """Return the key of a segment, which holds the markers of many shards."""
+    return f"{SEGMENTS}/{number:08d}.jsonl"
 
 
 def failed(group: int, shard: int) -> str:
@@ -75,7 +86,9 @@ def sums_name(key: str) -> str:
 
 
 OURS = re.compile(
-    r"run/(?:(?:done|failed)/\d+/\d{6,}\.json"
+    r"run/(?:done/\d+/\d{6,}(?:-[0-9a-f]{8})?\.json"
+    r"|segments/\d{8,}\.jsonl"
+    r"|failed/\d+/\d{6,}\.json"
     r"|(?:slots|lease|cancel|pictures)/\d+\.json"
     r"|layout/\d+-[^/]+\.json"
     r"|checkpoints/\d+/\d{6,}/\d+"
@@ -94,5 +107,5 @@ def is_ours(key: str) -> bool:
 
 
 def number_of(key: str) -> int:
-    """Return the number that a key ends with: 7 for run/done/0/000007.json."""
-    return int(key.rpartition("/")[2].removesuffix(".json"))
+    """Return the number in the last part of a key: 7 for run/done/0/000007-0a1b2c3d.json."""
+    return int(re.split("[-.]", key.rpartition("/")[2])[0])

@@ -35,7 +35,7 @@ from jobs.run.stop import Stop
 from jobs.run.task import Task
 from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed, write_sums
+from jobs.storage.checksums import read_sealed, seal, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.arrays import attributes, describe, flags, put_array
 from jobs.store.lazy import Lazy
@@ -89,7 +89,10 @@ def _gather(store: Store, executor: Executor | None, kernel: Kernel | None) -> i
     while True:
         before = _gathered(store)
         now = _Now(store, kernel, before)
-        if not now.behind and {**now.about, "sha256": before.get("sha256")} == before:
+        kept = {key: value for key, value in before.items() if key not in ("sha256", "stamp")}
+        if not now.behind and now.about == kept:
+            if before.get("stamp") != now.stamp:
+                _restamp(store, before, now.stamp)
             return now.n_items
         with _alone(store):
             if _gathered(store) != before:
@@ -107,6 +110,8 @@ class _Now:
     def __init__(self, store: Store, kernel: Kernel | None, before: Mapping[str, Any]) -> None:
         sizes = store.job.plan.group_sizes
         self.reductions = reductions_of(store.job.spec, store.description)
+        self.stamp = store.stamp()
+        """Taken before the markers are read, so that it never stands for more than they say."""
         self.markers = store.markers()
         by_group: list[list[Marker]] = [[] for _ in sizes]
         for marker in self.markers:
@@ -117,9 +122,8 @@ class _Now:
         if kernel is not None and kernel.reduce is not None:
             digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
-        ran = [[m.sha256, m.seconds, m.host] for m in self.markers]
+        ran = [[m.shard.number, m.sha256, m.seconds, m.host] for m in self.markers]
         self.about: dict[str, Any] = {
-            "done": _digest(sorted(m.shard.number for m in self.markers)),
             "made_from": _digest(ran),
             "groups": digests,
             "reductions": [one.model_dump(mode="json") for one in self.reductions],
@@ -150,8 +154,19 @@ def _make(
     kept = before.get("groups", {})
     unchanged = {f"gathered/{g}" for g, d in about["groups"].items() if kept.get(g) == d}
     consolidate_gathered(store.objects, GATHERED, unchanged)
-    write_sums(store.objects, "gathered", _own_objects(store), **about)
+    write_sums(store.objects, "gathered", _own_objects(store), **about, stamp=now.stamp)
     return errors
+
+
+def _restamp(store: Store, before: Mapping[str, Any], stamp: str) -> None:
+    """Note that the tables still hold what is committed: markers have moved, and none is new.
+
+    Whoever may not write reads the markers again the next time.
+    """
+    with objects.may_fail(), _alone(store):
+        if _gathered(store) == before:
+            said = {key: value for key, value in before.items() if key != "stamp"}
+            objects.write(store.objects, keys.sums("gathered"), seal({**said, "stamp": stamp}))
 
 
 @contextmanager
@@ -346,7 +361,7 @@ def require_rows(store: Store) -> zarr.Group:
     """Return the item table; gather first, as looking may, if it is missing or behind the committed shards."""
     made = _gathered(store)
     behind = made.get(BEHIND) and known_kernel(store) is not None
-    if behind or made.get("done") != _digest(sorted(store.done())):
+    if behind or made.get("stamp") != store.stamp():
         gather_to_look(store)
     table = store.root["items"]
     assert isinstance(table, zarr.Group)

@@ -79,6 +79,12 @@ class Plan:
         """Number of shards in all groups."""
         return sum(self.counts)
 
+    def numbers(self, group: int) -> range:
+        """Return the numbers of a group's shards."""
+        counts = self.counts
+        first = sum(counts[:group])
+        return range(first, first + counts[group])
+
     def shards(self) -> Iterator[Shard]:
         """Yield all shards, in order of dispatch."""
         index = 0

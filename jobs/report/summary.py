@@ -11,6 +11,7 @@ from jobs.run.prepare import Prepared
 from jobs.storage.lease import describe
 from jobs.store.events import Event, read_events, unended
 from jobs.store.failed import failed_items
+from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -78,14 +79,18 @@ def measured_seconds_per_item(address: str) -> float | None:
 
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest errors that still matter."""
-    plan, markers = store.job.plan, store.markers()
+    return state_of(store, store.markers(), read_events(store))
+
+
+def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> dict[str, Any]:
+    """`state`, of what was read before."""
+    plan = store.job.plan
     outcomes: dict[str, int] = {}
     for marker in markers:
         for name, n in marker.outcomes.items():
             outcomes[name] = outcomes.get(name, 0) + n
     items = sum(m.shard.n_items for m in markers)
     done = {m.shard.number for m in markers}
-    events = read_events(store)
     failures = [e for e in events if e.kind == "error"]
     errors = [
         {"shard": e.shard, "attempt": e.attempt, "error": e.error}

@@ -13,9 +13,13 @@ from jobs.run.retry import Failures, Hopeless
 from jobs.run.task import Report, Task
 from jobs.storage import objects
 from jobs.store.events import Event, Events
+from jobs.store.folding import fold, uncommit
 from jobs.store.marker import Marker
 from jobs.store.provenance import said
-from jobs.store.store import Store, uncommit
+from jobs.store.store import Store
+
+FOLD = 64
+"""Commits between two times that markers are put into segments; until then a reader reads each by itself."""
 
 
 class Ledger:
@@ -35,6 +39,8 @@ class Ledger:
         self.done = {marker.shard.number: marker.meeting for marker in markers}
         """Committed shard -> the folder of the meetings it took part in."""
         self.progress = progress_of(store, markers, failures.failed)
+        self._unfolded = 0
+        """Shards committed since markers were last put into segments."""
         self.events, self.storage = Events(store), Pause()
         run = store.job.spec.run
         self.limits, self.patience = TimeLimits(run.time_limit_s), Patience(run.straggler_factor)
@@ -63,12 +69,22 @@ class Ledger:
             pid=info["pid"], seconds=info["seconds"], n_failed=info["n_failed"],
         )  # fmt: skip
         self.events.note(done)
+        self._unfolded += 1
+        self.fold(FOLD)
 
-    def uncommit(self, shard: Shard, outcomes: Mapping[str, int]) -> None:
-        """Take back a committed shard, which is to be computed again."""
-        uncommit(self.store.objects, shard)
-        del self.done[shard.number]
-        self.progress.add(shard, outcomes, -1)
+    def uncommit(self, taken: Mapping[Shard, Mapping[str, int]]) -> None:
+        """Take back committed shards, which are to be computed again. taken: shard -> its outcomes."""
+        uncommit(self.store, taken)
+        for shard, outcomes in taken.items():
+            del self.done[shard.number]
+            self.progress.add(shard, outcomes, -1)
+
+    def fold(self, least: int = 1) -> None:
+        """Put the markers of the last commits into segments, if there are at least so many."""
+        if self._unfolded >= least:
+            with objects.may_fail():  # they are folded with the next ones
+                fold(self.store)
+                self._unfolded = 0
 
     def abandon(self, which: Callable[[Shard], bool], text: str) -> int:
         """Give up those of the shards that `which` selects that are not running; return how many there were."""

@@ -55,9 +55,9 @@ class Populations:
         group = ledger.shards[number].group
         markers = ledger.store.markers(group) if called.undone else []
         outcomes = {marker.shard.number: marker.outcomes for marker in markers}
+        undone = [ledger.shards[number] for number in sorted(called.undone)]
+        ledger.uncommit({shard: outcomes.get(shard.number, {}) for shard in undone})
         for task in called.tasks:
-            if task.shard.number in called.undone:
-                ledger.uncommit(task.shard, outcomes.get(task.shard.number, {}))
             ledger.barrier.drop(task.shard.__eq__)
             ledger.queue.push(task)
         if called.start_over:

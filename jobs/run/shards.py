@@ -11,6 +11,7 @@ from jobs.run.progress import Listener, Progress, progress_of
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
 from jobs.storage import objects
+from jobs.storage.checksums import digest
 from jobs.storage.lease import Held, Lease
 from jobs.store.events import Event, Events
 from jobs.store.failed import failed_items, forget_failed
@@ -44,6 +45,7 @@ def run_shards(
         ledger = open_ledger(store, part)
         if ledger.queue:
             Driver(ledger, executor, listener, stop).run()
+            ledger.fold()
     return ledger.progress
 
 
@@ -73,8 +75,9 @@ def _without_a_run(store: Store) -> Progress:
 
 def standing(store: Store) -> str:
     """Return a digest that changes with every shard that is committed and every checkpoint that is left."""
-    parts = (keys.DONE, keys.FAILED, keys.CHECKPOINTS, keys.MEETINGS)
-    return objects.digest_of(store.objects, parts)
+    parts = (keys.FAILED, keys.CHECKPOINTS, keys.MEETINGS)
+    committed = [(marker.shard.number, marker.ended) for marker in store.markers()]
+    return digest(repr((committed, objects.digest_of(store.objects, parts))).encode())
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:

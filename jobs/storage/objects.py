@@ -6,11 +6,12 @@ file system, PUT with If-None-Match on an object store). Markers and leases rely
 
 import errno
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Buffer, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,20 @@ def create(objects: ObjectStore, key: str, data: bytes) -> bool:
     return True
 
 
+def settle(objects: ObjectStore, key: str) -> None:
+    """Have a written object outlive a loss of power from now on, which an object store sees to by itself."""
+    if not isinstance(objects, LocalStore) or objects.prefix is None:
+        return
+    path = objects.prefix / key
+    for place in (path, path.parent):
+        with suppress(FileNotFoundError):
+            opened = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
+
+
 def delete(objects: ObjectStore, key: str) -> None:
     """Delete the object at `key`, if there is one."""
     try:
@@ -210,15 +225,23 @@ def delete(objects: ObjectStore, key: str) -> None:
         return
 
 
-def delete_all(objects: ObjectStore, prefix: str) -> None:
-    """Delete every object below the folder `prefix`; on a file system the folders too."""
-    found = list(list_keys(objects, prefix))
-    if not isinstance(objects, LocalStore):
-        obstore.delete(objects, found)
-        return
+def delete_each(objects: ObjectStore, wanted: Iterable[str]) -> None:
+    """Delete the objects at these keys, those that there are; on an object store in few requests."""
+    found = list(wanted)
+    try:
+        if found and not isinstance(objects, LocalStore):
+            obstore.delete(objects, found)
+            return
+    except FileNotFoundError:  # some servers mind: the rest one by one
+        pass
     for key in found:
         delete(objects, key)
-    if objects.prefix is not None:
+
+
+def delete_all(objects: ObjectStore, prefix: str) -> None:
+    """Delete every object below the folder `prefix`; on a file system the folders too."""
+    delete_each(objects, list_keys(objects, prefix))
+    if isinstance(objects, LocalStore) and objects.prefix is not None:
         shutil.rmtree(objects.prefix / prefix, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ second      a running shard is    outrun      an attempt was ended, since the ot
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -22,7 +22,7 @@ from jobs.storage.checksums import write_sums
 from jobs.store.store import Store
 
 BYTES = 100_000
-"""Size at which an object is full. Until then every flush rewrites it."""
+"""Size at which an object is full. Until then every flush rewrites it; then it may be joined to those before."""
 
 FLUSH_S = 30.0
 
@@ -96,13 +96,15 @@ def _defaults() -> dict[str, Any]:
 
 
 class Events:
-    """Writes this process's events, one JSON line each, to objects of about `BYTES` below run/events/."""
+    """Writes this process's events, one JSON line each, to a few objects below run/events/."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._prefix = f"{keys.EVENTS}/{time.time_ns():020d}-{os.getpid()}"
         self._lines: list[str] = []
-        self._segment = self._bytes = 0
+        self._number = self._bytes = 0
+        self._full: list[tuple[int, int]] = []
+        """(number, bytes) of each full object."""
         self._flushed = time.monotonic()
 
     def note(self, event: Event) -> None:
@@ -118,11 +120,27 @@ class Events:
         if not self._lines:
             return
         self._flushed = time.monotonic()
-        key = f"{self._prefix}-{self._segment:05d}.jsonl"
+        data = ("\n".join(self._lines) + "\n").encode()
         with objects.may_fail():
-            objects.write(self._store.objects, key, ("\n".join(self._lines) + "\n").encode())
+            objects.write(self._store.objects, self._key(self._number), data)
             if self._bytes >= BYTES:
-                self._segment, self._lines, self._bytes = self._segment + 1, [], 0
+                self._full.append((self._number, self._bytes))
+                self._number, self._lines, self._bytes = self._number + 1, [], 0
+                self._join()
+
+    def _key(self, number: int) -> str:
+        return f"{self._prefix}-{number:05d}.jsonl"
+
+    def _join(self) -> None:
+        """Put the last full objects into one, while the earlier is not twice as large: their number grows like the
+        logarithm of the events."""
+        store = self._store.objects
+        while len(self._full) > 1 and self._full[-2][1] < 2 * self._full[-1][1]:
+            (first, size), (last, more) = self._full[-2:]
+            parts = [objects.read(store, self._key(number)) or b"" for number in (first, last)]
+            objects.write(store, self._key(last), b"".join(parts))
+            objects.delete(store, self._key(first))
+            self._full[-2:] = [(last, size + more)]
 
     def close(self) -> None:
         """Write the remaining lines, and the checksums of all objects that this instance wrote."""
@@ -136,12 +154,21 @@ class Events:
 def read_events(store: Store) -> list[Event]:
     """Return the events of all runs, in order of the runs; unreadable lines are left out."""
     found = []
-    listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
-    for _, data in objects.read_all(store.objects, listed):
-        for line in (data or b"").decode(errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError):
-                found.append(Event.from_json(json.loads(line)))
+    # A driver that was killed while it joined two objects has left lines twice.
+    for line in dict.fromkeys(_lines(store)):
+        with suppress(ValueError, KeyError, TypeError):
+            found.append(Event.from_json(json.loads(line)))
     return found
+
+
+def _lines(store: Store) -> Iterator[str]:
+    while True:
+        listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
+        read = [data for _, data in objects.read_all(store.objects, listed)]
+        if None not in read:  # else a driver has joined objects meanwhile
+            break
+    for data in read:
+        yield from (data or b"").decode(errors="replace").splitlines()
 
 
 def unended(events: Iterable[Event]) -> list[Event]:

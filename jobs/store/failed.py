@@ -8,7 +8,8 @@ from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import seal, unseal
-from jobs.store.store import Store, uncommit
+from jobs.store.folding import uncommit
+from jobs.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,8 @@ def forget_failed(store: Store) -> int:
     The caller must hold the store's lease.
     """
     found, shards = failed_items(store), list(store.job.plan.shards())
+    # The markers first: without the record, they would lack rows for no visible reason.
+    uncommit(store, (shards[number] for number in found))
     for number in found:
-        # The marker first: without the record, it would lack rows for no visible reason.
-        uncommit(store.objects, shards[number])
         objects.delete(store.objects, keys.failed(shards[number].group, number))
     return sum(map(len, found.values()))

@@ -1,11 +1,18 @@
-"""The commit marker, run/done/G/SSSSSS.json. A shard is done if, and only if, its marker exists."""
+"""The commit marker. A shard is done if, and only if, its marker exists.
 
-from collections.abc import Mapping
+run/done/G/SSSSSS-XXXXXXXX.json     as a worker writes it; XXXXXXXX: how its checksum begins
+run/segments/NNNNNNNN.jsonl         where it goes later, with many others (jobs.store.segments)
+"""
+
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctd.batch import Layout
+from jobs import keys
 from jobs.plan.layout import Shard
+from jobs.storage.checksums import unseal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,3 +77,16 @@ class Marker:
         if "layout" in content:
             known["layout"] = Layout(**content["layout"])
         return Marker(**known)
+
+
+def whole_markers(read: Iterable[tuple[str, bytes | None]]) -> dict[str, Marker]:
+    """Return key -> marker, of those objects (key, bytes) that are not damaged and lie where they should."""
+    found = {key: Marker.from_json(content) for key, data in read if (content := unseal(data))}
+    place = lambda marker: keys.done(marker.shard.group, marker.shard.number)
+    return {key: m for key, m in found.items() if re.match(f"{place(m)}[-.]", key)}
+
+
+def newest(found: Mapping[str, Marker]) -> dict[int, str]:
+    """Return shard -> key of its marker; of several, of that whose attempt was the last to end."""
+    rising = sorted(found, key=lambda key: (found[key].ended, key))
+    return {found[key].shard.number: key for key in rising}

@@ -16,18 +16,18 @@ from obstore.store import ObjectStore
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
-from jobs.plan.layout import Shard
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
 from jobs.storage import objects
-from jobs.storage.checksums import unseal
+from jobs.storage.checksums import digest, unseal
 from jobs.store.arrays import attributes
 from jobs.store.described import described_by_arrays, read_description
 from jobs.store.manifest import Job, read_job
-from jobs.store.marker import Marker
+from jobs.store.marker import Marker, newest, whole_markers
+from jobs.store.segments import Log, resolved
 
 BEFORE = (*(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)), keys.CREATING)
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
@@ -38,6 +38,7 @@ class Store:
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = objects.plain(address), store, job
+        self.log = Log(store)
         self._groups: dict[int, zarr.Group] = {}
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
         self._places: dict[int, dict[str, Place]] = {}
@@ -153,17 +154,39 @@ class Store:
 
     def done(self) -> set[int]:
         """Return the numbers of all committed shards."""
-        return {keys.number_of(key) for key in objects.list_keys(self.objects, keys.DONE)}
+        single = {keys.number_of(key) for key in objects.list_keys(self.objects, keys.DONE)}
+        return single | resolved(self.log.read()).keys()
 
     def markers(self, group: int | None = None) -> list[Marker]:
         """Return the markers of all committed shards (of one group, if given), in the order of the plan.
 
         Damaged markers are left out.
         """
+        # The markers' own objects first: those that go meanwhile are in the segments by then.
+        single = whole_markers(self._singles(group).items())
+        log, plan = resolved(self.log.read()), self.job.plan
+        wanted = range(plan.n_shards) if group is None else plan.numbers(group)
+        folded = (unseal(log[number]) for number in wanted if number in log)
+        found = {m.shard.number: m for m in map(Marker.from_json, filter(None, folded))}
+        found |= {number: single[key] for number, key in newest(single).items()}
+        return [found[number] for number in sorted(found)]
+
+    def _singles(self, group: int | None) -> dict[str, bytes]:
+        """Return key -> bytes of the markers that are in no segment yet."""
         folder = keys.DONE if group is None else f"{keys.DONE}/{group}"
-        listed = list(objects.list_keys(self.objects, folder))
-        found = [unseal(data) for _, data in objects.read_all(self.objects, listed)]
-        return sorted(map(Marker.from_json, filter(None, found)), key=lambda m: m.shard.number)
+        while True:
+            listed = list(objects.list_keys(self.objects, folder))
+            read = dict(objects.read_all(self.objects, listed))
+            there = {key: data for key, data in read.items() if data is not None}
+            gone = {keys.number_of(key) for key in read.keys() - there.keys()}
+            # Of two markers of a shard the newer may have gone into a segment, and the older just not yet.
+            if gone.isdisjoint(map(keys.number_of, there)):
+                return there
+
+    def stamp(self) -> str:
+        """Return a digest of the keys of all markers and segments: while it stays the same, so do the markers."""
+        single = sorted(objects.list_keys(self.objects, keys.DONE))
+        return digest(repr((single, self.log.keys())).encode())
 
 
 def known_kernel(store: Store) -> Kernel | None:
@@ -177,11 +200,3 @@ def known_kernel(store: Store) -> Kernel | None:
         return store.kernel
     except JobError:
         return None
-
-
-def uncommit(store: ObjectStore, shard: Shard) -> None:
-    """Delete a shard's marker, so that it is computed again; the caller must hold the store's lease."""
-    # Whether the tables are up to date is judged by the numbers of the committed shards alone, which
-    # will be the same again: forget the last gather.
-    objects.delete(store, keys.sums("gathered"))
-    objects.delete(store, keys.marker(shard.group, shard.number))

@@ -16,7 +16,7 @@ from jobs.plan.layout import Shard
 from jobs.plan.packing import beside, by_pack
 from jobs.plan.rounding import keep_bits
 from jobs.storage import objects
-from jobs.storage.checksums import digest, read_sealed, seal
+from jobs.storage.checksums import digest, seal
 from jobs.store.arrays import FAILED, fill_value
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -36,8 +36,6 @@ class ShardWriter:
         rows: np.ndarray,
     ) -> None:
         """Write a shard's results, read them back, then commit the shard with `marker`.
-
-        If another attempt has committed the same bytes before, its marker stays.
 
         Args:
             values: result -> (len(rows), ...).
@@ -59,12 +57,9 @@ class ShardWriter:
                         self._store.address,
                     )
                 sums[key] = digest(data)
-        data = seal(replace(marker, sha256=sums).to_json())
-        key = keys.marker(shard.group, shard.number)
-        if not objects.create(self._store.objects, key, data):
-            there = read_sealed(self._store.objects, key)
-            if there is None or there["sha256"] != sums:  # damaged, or of bytes that are gone now
-                objects.write(self._store.objects, key, data)
+        sealed = seal(replace(marker, sha256=sums).to_json())
+        key = keys.marker(shard.group, shard.number, digest(sealed))
+        objects.write(self._store.objects, key, sealed)
 
     def _stored(
         self, shard: Shard, values: Mapping[str, np.ndarray], rows: np.ndarray

@@ -20,7 +20,7 @@ def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Fin
         without = shard.number in markers and markers[shard.number].without
         key = keys.failed(shard.group, shard.number)
         if read_sealed(mending.objects, key) is None and (without or mending.exists(key)):
-            compute_again(mending, shard)
+            compute_again(mending, [shard])
             yield mending.mend(key, AGAIN)
 
 

@@ -1,13 +1,15 @@
 """The markers, and the rows of the shards that they commit."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from jobs import keys
 from jobs.gather.check.mending import Finding, Mending
+from jobs.gather.check.segments import check_segments
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.storage.checksums import digest, read_sealed
-from jobs.store.marker import Marker
+from jobs.storage.checksums import digest
+from jobs.store.folding import uncommit
+from jobs.store.marker import Marker, newest, whole_markers
 
 AGAIN = "its shard is computed again"
 
@@ -17,18 +19,21 @@ LOST = "not there, though the shard's results are: the marker is lost, or they a
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker of those that are as they should be."""
-    missing = {_key(shard): shard for shard in mending.shards}
-    good: dict[int, Marker] = {}
-    for key in sorted(objects.list_keys(mending.objects, keys.DONE)):
-        content = read_sealed(mending.objects, key)
-        marker = Marker.from_json(content) if content else None
-        if marker and marker.shard == missing.get(key):
-            good[marker.shard.number] = marker
-            del missing[key]
-        else:
+    found = yield from check_segments(mending)
+    listed = sorted(objects.list_keys(mending.objects, keys.DONE))
+    whole = whole_markers(objects.read_all(mending.objects, listed))
+    planned = {shard.number: shard for shard in mending.shards}
+    fits = lambda marker: planned.get(marker.shard.number) == marker.shard
+    single = {key: marker for key, marker in whole.items() if fits(marker)}
+    for key in listed:
+        if key not in single:
             yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
-    for key, shard in missing.items():
-        yield Finding(key, LOST if _has_results(mending, shard) else NOT_COMPUTED, "")
+    found |= {number: single[key] for number, key in newest(single).items()}
+    good = {number: marker for number, marker in found.items() if fits(marker)}
+    for shard in mending.shards:
+        if shard.number not in good:
+            what = LOST if _has_results(mending, shard) else NOT_COMPUTED
+            yield Finding(keys.done(shard.group, shard.number), what, "")
     return good
 
 
@@ -42,6 +47,7 @@ def _has_results(mending: Mending, shard: Shard) -> bool:
 
 def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Finding]:
     """Check every object of the committed shards; take the damaged shards out of `markers`."""
+    damaged = []
     for shard in mending.shards:
         if shard.number not in markers or shard.group in mending.broken_groups:
             continue
@@ -53,16 +59,13 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
         }
         if bad:
             del markers[shard.number]
-            compute_again(mending, shard)
+            damaged.append(shard)
         for key, what in bad.items():
             yield Finding(key, what, AGAIN)
+    compute_again(mending, damaged)
 
 
-def compute_again(mending: Mending, shard: Shard) -> None:
-    """Have `resume` compute a shard, if this is a repair."""
+def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
+    """Have `resume` compute these shards, if this is a repair."""
     if mending.repair:
-        objects.delete(mending.objects, _key(shard))
-
-
-def _key(shard: Shard) -> str:
-    return keys.marker(shard.group, shard.number)
+        uncommit(mending.store, shards)

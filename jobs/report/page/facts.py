@@ -8,7 +8,7 @@ import yaml
 
 from ctd.plots import Axis, Lines, Plot, Spans
 from jobs.report.page.encode import MAX_MARKS, plot_json
-from jobs.report.summary import state
+from jobs.report.summary import state_of
 from jobs.store.events import Event, read_events
 from jobs.store.failed import FailedItem, failed_items
 from jobs.store.marker import Marker
@@ -26,7 +26,8 @@ MAX_HOSTS = 200
 
 def facts(store: Store) -> dict[str, Any]:
     """Everything on the page that needs no results."""
-    found, markers, events = state(store), store.markers(), read_events(store)
+    markers, events = store.markers(), read_events(store)
+    found = state_of(store, markers, events)
     made = dict(store.job.provenance)
     failures = failures_of(store, events, {m.shard.number for m in markers})
     return {

@@ -14,6 +14,7 @@ from jobs.gather.check import OTHERS, check
 from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import objects
+from jobs.store.folding import uncommit
 from jobs.store.store import Store
 
 NOTES = (
@@ -102,9 +103,8 @@ def damaged_and_repaired(tmp_path, finished, key, how, seed):
     touched = recover(tmp_path / "d.zarr", finished, key, how, seed)
     derived = key.startswith(("gathered", "items", "shards", "zarr.json", "run/sums/gathered"))
     if not derived:
-        others = {k for k in touched - {key} if not k.startswith("run/done")}
+        others = {k for k in touched - {key} if not k.startswith("run/segments")}
         assert others == set(), f"{key} {how}"
-        assert len([k for k in touched if k.startswith("run/done")]) <= 1
 
 
 def test_what_other_versions_would_make_otherwise_is_not_written(tmp_path, finished, monkeypatch):
@@ -143,7 +143,8 @@ def test_damage_to_what_happened_is_found_and_the_rest_kept(tmp_path, finished, 
     [
         ("results/0/x/c/1/0", "flipped", {1}),
         ("results/1/status/c/0", "deleted", {2}),
-        ("run/done/1/000003.json", "truncated", {3}),
+        ("run/segments/00000000.jsonl", "flipped", {1}),
+        ("run/segments/00000000.jsonl", "truncated", {1, 2, 3}),
         ("results/0/item/c/0", "flipped", set()),
         ("run/job.json", "flipped", set()),
     ],
@@ -174,7 +175,11 @@ def test_check_of_a_run_that_is_not_complete_says_so(tmp_path):
 def test_leftovers_are_found_and_removed(tmp_path, finished):
     path = tmp_path / "l.zarr"
     shutil.copytree(finished.address, path)
-    left = ["run/checkpoints/0/000001/0", "results/0/x/c/0/0#7", "run/done/0/000000.json#1"]
+    left = [
+        "run/checkpoints/0/000001/0",
+        "results/0/x/c/0/0#7",
+        "run/done/0/000000-0a1b2c3d.json#1",
+    ]
     for key in left:
         (path / key).parent.mkdir(parents=True, exist_ok=True)
         (path / key).write_bytes(b"half")
@@ -218,7 +223,7 @@ def test_both_copies_of_the_job_damaged_is_an_error(tmp_path, finished):
 OTHERS_FILES = [
     "run/.nfs000000000001", "run/done/0/.nfs000000000001", "run/lease/.nfs0001", "run/failed/0/._000001.json",
     "run/done/1/000003.json~", "run/events/.DS_Store", "run/slots/note.txt", "run/layout/.x.json",
-    "run/checkpoints/0/.nfs02", "run/meetings/0/.nfs02", "run/cancel/desktop.ini", "run/parts/.nfs03",
+    "run/checkpoints/0/.nfs02", "run/segments/.nfs05", "run/meetings/0/.nfs02", "run/cancel/desktop.ini", "run/parts/.nfs03",
     "results/0/.nfs04", "gathered/.DS_Store",
 ]  # fmt: skip
 """What NFS, macOS, editors and people leave in a folder."""
@@ -229,7 +234,7 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     shutil.copytree(finished.address, path)
     whole = Store.open(str(path))
     shard = whole.markers()[0].shard
-    objects.delete(whole.objects, keys.marker(shard.group, shard.number))
+    uncommit(whole, [shard])
     for name in OTHERS_FILES:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text("[")
@@ -238,7 +243,7 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     code, out, _ = ctd("check", path)
     assert (code, "1 shards are not computed" in out) == (0, True), out
     assert f"{len(own)} objects are not ctd's own, and are passed over: run/.nfs0" in out
-    assert f"1 of them have results, and no marker: {keys.marker(shard.group, shard.number)}" in out
+    assert f"1 of them have results, and no marker: {keys.done(shard.group, shard.number)}" in out
     for command in (["status"], ["query"], ["logs"], ["report"], ["resume"], ["check", "--repair"]):
         code, out, err = ctd(command[0], path, *command[1:])
         # One item of this store fails.

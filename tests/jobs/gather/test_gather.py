@@ -22,6 +22,8 @@ from jobs.reduce.group import Columns, GroupResults, reduce_group
 from jobs.run.executor import SerialExecutor
 from jobs.run.task import Report
 from jobs.storage import objects
+from jobs.storage.checksums import digest, seal
+from jobs.store.folding import uncommit
 from jobs.store.writer import ShardWriter
 
 MODULE = sys.modules["jobs.gather.gather"]
@@ -73,12 +75,12 @@ def newest(store):
 
 
 def forget(store, number):
-    """Take a shard's marker away; returns what puts it back."""
-    shard = list(store.job.plan.shards())[number]
-    key = keys.marker(shard.group, shard.number)
-    marker = objects.read(store.objects, key)
-    objects.delete(store.objects, key)
-    return lambda: objects.write(store.objects, key, marker)
+    """Take a shard back; returns what commits it again."""
+    (marker,) = [marker for marker in store.markers() if marker.shard.number == number]
+    uncommit(store, [marker.shard])
+    sealed = seal(marker.to_json())
+    key = keys.marker(marker.shard.group, number, digest(sealed))
+    return lambda: objects.write(store.objects, key, sealed)
 
 
 # --- what is reduced, and when ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from jobs.run.fork import fork
 from jobs.run.prepare import difference, has_grown, open_or_create, reopen
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
+from jobs.store.folding import uncommit
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -40,8 +41,7 @@ def test_fork_keeps_old_shards_and_equals_one_run(tmp_path, first, more, gone, k
     grown = {**JOB, "sweep": [first, more]}
     old, _ = run(tmp_path / "old.zarr", {**JOB, "sweep": first})
     before = {m.shard.number: m for m in old.markers()}
-    for number in gone:
-        (tmp_path / "old.zarr" / "run" / "done" / "0" / f"{number:06d}.json").unlink()
+    uncommit(old, [before[number].shard for number in gone])
     new = forked(tmp_path / "new.zarr", old, grown)
     assert new.done() == kept
     executor = Failing(lambda task: False)

@@ -21,12 +21,14 @@ POINTS = [
     ("before", "results/0/zarr.json", 1),  # in the midst of making the store
     ("before", "run/job.json", 1),
     ("before", "results/0/status/c/1", 1),  # between two arrays of a shard
-    ("before", "run/done/0/000001.json", 1),  # between data and marker
+    ("before", "run/done/0/000001", 1),  # between data and marker
     (
         "after",
-        "run/done/0/000001.json",
+        "run/done/0/000001",
         1,
     ),  # between marker and status: the driver never hears of it
+    ("before", "run/segments", 1),  # between the last marker and its segment
+    ("after", "run/segments", 1),  # between the segment and the deletion of what it holds
     ("after", "run/checkpoints", 2),
     ("before", "items/rate/c/0", 1),  # in the midst of gathering
     ("before", "run/sums/gathered.json", 1),

@@ -1,11 +1,15 @@
 """Events, failing items and leases are read and written as docs/store-format.md's format 1 always had them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from obstore.store import MemoryStore
 
+from jobs import keys
+from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord
-from jobs.store.events import Event, unended
+from jobs.store.events import Event, Events, read_events, unended
 from jobs.store.failed import FailedItem
 
 HERE = {"host": "node1", "pid": 7, "platform": "cpu", "device_kind": "cpu"}
@@ -36,6 +40,23 @@ def test_an_event_is_read_and_written_as_ever(fields):
     event = Event.from_json(content)
     assert json.dumps(event.to_json()) == json.dumps(content)
     assert (event.time, event.kind, event.shard) == (1.5, fields["event"], fields.get("shard"))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_events_are_few_objects_however_many_they_are(monkeypatch, killed):
+    """Killed between writing what joins two objects and deleting the first, a driver leaves no line twice."""
+    monkeypatch.setattr("jobs.store.events.BYTES", 1000)
+    store = SimpleNamespace(objects=MemoryStore())
+    if killed:
+        monkeypatch.setattr(objects, "delete", lambda *args: None)
+    events = Events(store)
+    for k in range(2000):
+        events.note(Event(time=float(k), kind="done", shard=k))
+    events.flush()
+    assert [event.shard for event in read_events(store)] == list(range(2000))
+    assert killed or len(list(objects.list_keys(store.objects, keys.EVENTS))) <= 8
+    events.close()
+    assert [event.shard for event in read_events(store)] == list(range(2000))
 
 
 def test_a_driver_without_an_end_is_known_by_host_and_process():

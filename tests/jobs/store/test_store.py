@@ -12,7 +12,7 @@ import zarr
 from stores import BASE, JOB, make, run, tree_bytes
 
 from ctd.batch import Layout
-from jobs import Store, keys, open_store
+from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
@@ -21,11 +21,11 @@ from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import difference, open_or_create, reopen
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
-from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import digest, read_sealed, seal, unseal
+from jobs.storage.checksums import digest, read_sealed
 from jobs.store.events import read_events
+from jobs.store.folding import uncommit
 from jobs.store.manifest import FORMAT
 from jobs.store.marker import Marker
 from jobs.store.writer import ShardWriter
@@ -153,10 +153,10 @@ def test_run_goes_on_from_any_set_of_markers(finished, tmp_path, keep):
     path = tmp_path / "again.zarr"
     shutil.copytree(store.address, path)
     partial = Store.open(str(path))
-    for shard in partial.job.plan.shards():
-        if shard.number not in keep:
-            objects.delete(partial.objects, keys.marker(shard.group, shard.number))
-            partial.array(shard.group, "x")[shard.start : shard.stop] = -1.0
+    left = [shard for shard in partial.job.plan.shards() if shard.number not in keep]
+    uncommit(partial, left)
+    for shard in left:
+        partial.array(shard.group, "x")[shard.start : shard.stop] = -1.0
     progress = run_shards(partial, SerialExecutor(1))
     assert progress.shards_done == 8
     gather(partial)
@@ -175,23 +175,6 @@ def test_gather_of_a_partial_run_has_the_committed_items(tmp_path):
     items = open_store(store.address)["items"]
     assert items.sizes["item"] == 6
     assert (items.group == 1).all()
-
-
-def test_marker_of_the_first_attempt_stays(tmp_path):
-    """Unless it is damaged, or of other bytes."""
-    store = make(tmp_path / "m.zarr")
-    worker, shard = Worker(store.address), next(store.job.plan.shards())
-    key = keys.marker(shard.group, shard.number)
-    found = []
-    for attempt in (1, 2, 3, 4):
-        worker.do(Task(shard, attempt))
-        found.append(store.markers()[0].attempt)
-        whole = objects.read(store.objects, key)
-        if attempt == 2:
-            objects.write(store.objects, key, whole[:-9])
-        elif attempt == 3:
-            objects.write(store.objects, key, seal({**unseal(whole), "sha256": {}}))
-    assert found == [1, 1, 3, 4]
 
 
 def test_markers_say_where_and_what(finished):

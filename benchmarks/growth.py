@@ -1,0 +1,150 @@
+"""How a store grows with its shards: objects, and what each command asks of the storage.
+
+    python benchmarks/growth.py [--shards 200 2000]
+
+For each number of shards of one item (a kernel that returns its input, so that nothing but the store costs): one
+serial run, then one command after another, each in a process of its own. `look` is what the page of `ctd watch`
+does once a second, the second time that it does it. Requests are the calls to the storage's library: get (also
+of ranges, and heads), put, list, delete; on an object store each is a request, but a listing of more than 1000
+keys and a deletion of as many take one for each thousand. Seconds are of the process and its children: CPU.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from options import parse
+
+KERNEL = """
+from ctd.kernel import Params, Traced, Var, one_shot
+
+
+class Empty(Params):
+    x: Traced[float] = 0.0
+
+
+kernel = one_shot("empty", Empty, {"y": Var()}, lambda static, shared, traced, key: {"y": traced.x})
+"""
+
+KINDS = {"get": "get", "get_range": "get", "get_ranges": "get", "head": "get", "put": "put",
+         "list": "list", "list_with_delimiter": "list", "delete": "delete"}  # fmt: skip
+"""Function of obstore, without `_async` -> what is counted."""
+
+COMMANDS: dict[str, list[str]] = {
+    "run": ["run", "job.yaml", "--executor", "serial"],
+    "status": ["status", "job.zarr", "--json"],
+    "resume": ["resume", "job.zarr", "--executor", "serial"],
+    "gather": ["gather", "job.zarr"],
+    "query": ["query", "job.zarr", "--limit", "3"],
+    "look": [],
+    "report": ["report", "job.zarr"],
+    "check": ["check", "job.zarr"],
+}
+
+
+def counted() -> Counter[str]:
+    """Count from now on the calls to the storage's library in this process."""
+    import obstore
+
+    counts: Counter[str] = Counter()
+
+    def counting(kind: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            counts[kind] += 1
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    for name, kind in KINDS.items():
+        for full in (name, f"{name}_async"):
+            if call := getattr(obstore, full, None):
+                setattr(obstore, full, counting(kind, call))
+    return counts
+
+
+def one(command: str, told: Path) -> None:
+    """Run one command, and write what it asked of the storage."""
+    counts = counted()
+    try:
+        if command == "look":
+            look(counts)
+        else:
+            from cluster.cli.main import app
+
+            app(COMMANDS[command])
+    finally:
+        told.write_text(json.dumps(counts))
+
+
+def look(counts: Counter[str]) -> None:
+    """Look at a store twice, and forget what the first look asked for."""
+    from cluster.watch import Maker
+    from jobs.store.store import Store
+
+    maker = Maker(Store.open("job.zarr"))
+    maker.look()
+    counts.clear()
+    maker.look()
+
+
+def measure(n: int) -> None:
+    """Print a row for each command on a store of `n` shards."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "empty_kernel.py").write_text(KERNEL)
+        run = {"shard_items": 1, "slots": 1, "microbatch": 1}
+        sweep = {"grid": {"x": {"linspace": [0, 1, n]}}}
+        job = {"kernel": "empty_kernel", "sweep": sweep, "run": run}
+        (Path(folder) / "job.yaml").write_text(json.dumps(job))
+        for command in COMMANDS:
+            seconds = -resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            seconds -= resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime
+            line = [sys.executable, str(Path(__file__).resolve()), "--one", command]
+            done = subprocess.run(
+                line, cwd=folder, capture_output=True, text=True, check=False,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"},
+            )  # fmt: skip
+            assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds += used.ru_utime + used.ru_stime
+            counts = Counter(json.loads((Path(folder) / "told.json").read_text()))
+            files = [p for p in (Path(folder) / "job.zarr").rglob("*") if p.is_file()]
+            of_run = sum("run" in p.relative_to(folder).parts for p in files)
+            kinds = " | ".join(f"{counts[kind]:,}" for kind in ("get", "put", "list", "delete"))
+            print(
+                f"| {n:,} | {command} | {len(files):,} | {of_run:,} | {kinds} | {seconds:.1f} |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--shards", type=int, nargs="+", default=[200, 2000])
+    parser.add_argument("--one", choices=COMMANDS, help=argparse.SUPPRESS)
+    options = parse(parser, shards=[20])
+    if options.one:
+        one(options.one, Path("told.json"))
+        return
+    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "zarr", "obstore"))
+    print(f"Python {platform.python_version()}, {packages}\n")
+    print("| shards | command | objects | below run/ | get | put | list | delete | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for n in options.shards:
+        measure(n)
+
+
+if __name__ == "__main__":
+    main()

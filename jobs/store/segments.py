@@ -1,0 +1,150 @@
+"""Segments: the markers of many shards in one object, so that what is committed is read in a few.
+
+    run/segments/NNNNNNNN.jsonl    a head, the objects of markers as they were, and the head again: one a line
+
+Segments are a log. A new one is created under the number after the highest, in which one of several writers
+succeeds, so that nobody adds to a log that he has not read to its end. A segment never changes, and says
+since which number it takes the place of the others: those may go. It also names shards that are no longer
+committed, whatever earlier segments hold. As `Log.append` takes in the last segments that are not twice as
+large, there are few, and a marker is written again only when its segment has grown by half: both grow like
+the logarithm of the number of shards.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import NamedTuple
+
+from obstore.store import ObjectStore
+
+from jobs import keys
+from jobs.storage import objects
+from jobs.storage.checksums import seal, unseal
+
+
+class Segment(NamedTuple):
+    """One segment."""
+
+    number: int
+    since: int
+    """It takes the place of all segments from this number on, up to its own."""
+    undone: Set[int]
+    """Shards that are not committed, whatever earlier segments hold; those in `lines` were committed again."""
+    lines: Mapping[int, bytes]
+    """Shard -> the object of its marker."""
+
+    @property
+    def size(self) -> int:
+        """The number of shards that it says something of."""
+        return len(self.lines) + len(self.undone)
+
+    def after(self, earlier: "Segment") -> "Segment":
+        """Return the segment that takes the place of `earlier` and this one."""
+        lines = {n: line for n, line in earlier.lines.items() if n not in self.undone}
+        undone = (earlier.undone | self.undone) if earlier.since else frozenset[int]()
+        return Segment(self.number, earlier.since, undone, {**lines, **self.lines})
+
+    def encode(self) -> bytes:
+        """Return the content of its object."""
+        shards = sorted(self.lines)
+        head = seal({"since": self.since, "shards": shards, "undone": sorted(self.undone)})
+        return b"\n".join([head, *(self.lines[n] for n in shards), head, b""])
+
+
+def decode(number: int, data: bytes) -> Segment:
+    """Return the segment of which this is the object; of a damaged one, what can still be read."""
+    lines = data.removesuffix(b"\n").split(b"\n")
+    first, last = unseal(lines[0]), unseal(lines[-1])
+    head = next((some for some in (first, last) if some and "since" in some), None)
+    if head is None:
+        return Segment(number, number, frozenset(), by_shard(lines))
+    shards, own = head["shards"], lines[1:-1]
+    whole = lines[0] == lines[-1] and len(shards) == len(own)
+    found = dict(zip(shards, own, strict=True)) if whole else by_shard(lines)
+    return Segment(number, head["since"], frozenset(head["undone"]), found)
+
+
+def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
+    """Return shard -> line, of those lines that are whole markers."""
+    found = ((unseal(line) or {}, line) for line in lines)
+    return {content["shard"]["number"]: line for content, line in found if "shard" in content}
+
+
+def lost_from(data: bytes) -> set[int] | None:
+    """Return the shards whose markers a segment no longer holds whole, as far as it tells; None if it is not damaged."""
+    segment = decode(0, data)
+    whole = by_shard(segment.lines.values())
+    if len(whole) == len(segment.lines) and segment.encode() == data:
+        return None
+    lines = data.removesuffix(b"\n").split(b"\n")
+    heads = [some for line in (lines[0], lines[-1]) if (some := unseal(line))]
+    named = {shard for head in heads for shard in head.get("shards", ())}
+    return named - whole.keys()
+
+
+def live(segments: Sequence[Segment]) -> list[Segment]:
+    """Return those, of segments in order, whose place no later one takes."""
+    out: list[Segment] = []
+    for segment in reversed(segments):
+        if not out or segment.number < out[-1].since:
+            out.append(segment)
+    return out[::-1]
+
+
+def resolved(segments: Sequence[Segment]) -> dict[int, bytes]:
+    """Return shard -> the object of its marker, as the log has it."""
+    found: dict[int, bytes] = {}
+    for segment in live(segments):
+        for shard in segment.undone:
+            found.pop(shard, None)
+        found |= segment.lines
+    return found
+
+
+class Log:
+    """The segments of one store. It keeps those that it has read."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._objects = store
+        self._kept: dict[str, Segment] = {}
+
+    def keys(self) -> list[str]:
+        """Return the keys of all segments, in order."""
+        return sorted(objects.list_keys(self._objects, keys.SEGMENTS))
+
+    def read(self) -> list[Segment]:
+        """Return all segments there are, in order, those that others take the place of included."""
+        while True:
+            listed, kept = self.keys(), self._kept
+            new = [key for key in listed if key not in kept]
+            read = dict(objects.read_all(self._objects, new))
+            found = {key: decode(keys.number_of(key), data) for key, data in read.items() if data}
+            found |= {key: kept[key] for key in listed if key in kept}
+            self._kept = found
+            # A listing may miss a segment that was written, and show none of those that went for it.
+            if len(found) == len(listed) and self.keys() == listed:
+                return [found[key] for key in listed]
+
+    def append(
+        self, seen: Sequence[Segment], lines: Mapping[int, bytes], undone: Set[int] = frozenset()
+    ) -> None:
+        """Add a segment to the log as it was `seen`, which takes in the last ones that are not twice as large.
+
+        It does nothing if the log is a longer one now; only to read it again tells. Who deletes what the new
+        segment holds must have found it in the log before.
+        """
+        number = seen[-1].number + 1 if seen else 0
+        new = Segment(number, number, undone, lines)
+        for earlier in reversed(live(seen)):
+            if earlier.size >= 2 * new.size:
+                break
+            new = new.after(earlier)
+        self._create(new)
+
+    def rewrite(self, seen: Sequence[Segment]) -> None:
+        """Put one segment in the place of all, with those markers that are whole; like `append`."""
+        number = seen[-1].number + 1 if seen else 0
+        self._create(Segment(number, 0, frozenset(), by_shard(resolved(seen).values())))
+
+    def _create(self, new: Segment) -> None:
+        key = keys.segment(new.number)
+        if objects.create(self._objects, key, new.encode()):
+            objects.settle(self._objects, key)

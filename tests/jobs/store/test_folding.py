@@ -1,0 +1,456 @@
+"""Folding of markers into segments: whatever stops, dies or comes late, what is committed stays committed.
+
+Several actors (workers that commit, drivers that fold and take back, readers) work on one store, one request at a
+time in an order that the test chooses; after every request the store is read and compared with what it must say.
+"""
+
+import itertools
+import threading
+from types import SimpleNamespace
+
+import obstore
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from obstore.store import MemoryStore
+from stores import make
+
+from jobs import keys
+from jobs.gather.gather import gather, require_rows
+from jobs.plan.layout import GroupLayout, Plan, Shard
+from jobs.report.page.facts import facts
+from jobs.report.summary import state
+from jobs.run.executor import SerialExecutor
+from jobs.run.ledger import open_ledger
+from jobs.run.shards import run_shards
+from jobs.storage import objects
+from jobs.storage.checksums import digest, seal
+from jobs.store.folding import fold, uncommit
+from jobs.store.marker import Marker
+from jobs.store.segments import Log, Segment, decode, live, lost_from, resolved
+from jobs.store.store import Store
+
+REQUESTS = ("list_keys", "read", "write", "create", "delete")
+
+
+class Killed(BaseException):
+    pass
+
+
+class Actor:
+    """A thread that makes one request each time it is told to."""
+
+    def __init__(self, stage, work):
+        self.killed = self.ended = False
+        self.stage, self.work, self.error = stage, work, None
+        self.made, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        self.made.acquire()
+
+    def _run(self):
+        self.stage.actors[threading.get_ident()] = self
+        try:
+            self.pause()
+            self.work()
+        except Killed:
+            pass
+        except BaseException as error:
+            self.error = error
+        self.ended = True
+        self.made.release()
+
+    def pause(self):
+        """Before every request: wait until it may be made."""
+        self.made.release()
+        self.go.acquire()
+        if self.killed:
+            raise Killed
+
+    def step(self):
+        """Make the next request, and go on to the one after it."""
+        if not self.ended:
+            self.go.release()
+            self.made.acquire()
+            if self.error:
+                raise self.error
+
+    def kill(self):
+        self.killed = True
+        self.step()
+        self.thread.join()
+
+    def finish(self):
+        while not self.ended:
+            self.step()
+
+
+class Stage:
+    """One store of `n` shards, its actors, and what it must say of every shard."""
+
+    def __init__(self, n):
+        self.objects, self.n, self.clock = MemoryStore(), n, itertools.count(1)
+        self.actors, self.may, self.taking = {}, {k: {None} for k in range(n)}, {}
+
+    def store(self):
+        plan = Plan((self.n,), (GroupLayout(1, 1, 1),))
+        return Store("memory", self.objects, SimpleNamespace(plan=plan))
+
+    def commit(self, k):
+        """Commit shard k; what it must say changes with that one request."""
+        marker = Marker(shard=Shard(k, 0, k, k + 1), started=float(next(self.clock)))
+        sealed = seal(marker.to_json())
+        objects.write(self.objects, keys.marker(0, k, digest(sealed)), sealed)
+        self.may[k] = {marker.started, *({None} if k in self.taking.values() else ())}
+
+    def take_back(self, k, store):
+        """Take shard k back, as the only one that does so at a time."""
+        me = threading.get_ident()
+        self.taking[me], before = k, self.may[k]
+        self.may[k] = {*before, None}
+        now = self.may[k]
+        try:
+            uncommit(store, [Shard(k, 0, k, k + 1)])
+            if self.may[k] is now:  # no commit came between
+                self.may[k] = {None}
+        finally:
+            del self.taking[me]
+
+    def said(self, store=None):
+        found = dict.fromkeys(range(self.n))
+        store = store or self.store()
+        return found | {m.shard.number: m.started for m in store.markers()}
+
+    def check(self):
+        said = self.said()
+        for k, value in said.items():
+            assert value in self.may[k], (k, value, self.may[k])
+            if value is None or k not in self.taking.values():
+                self.may[k] &= {value}
+        assert self.store().done() == {k for k, value in said.items() if value}
+        return said
+
+
+@pytest.fixture
+def staged(monkeypatch):
+    """`objects` makes one request at a time, each when its actor may."""
+    stages = []
+
+    def paused(request):
+        def call(*args):
+            for stage in stages:
+                if actor := stage.actors.get(threading.get_ident()):
+                    actor.pause()
+            return request(*args)
+
+        return call
+
+    for name in REQUESTS:
+        monkeypatch.setattr(objects, name, paused(getattr(objects, name)))
+    one_by_one = lambda store, wanted: [(key, objects.read(store, key)) for key in wanted]
+    monkeypatch.setattr(objects, "read_all", one_by_one)
+    each = lambda store, wanted: [objects.delete(store, key) for key in list(wanted)]
+    monkeypatch.setattr(objects, "delete_each", each)
+
+    def stage(n):
+        stages[:] = [Stage(n)]
+        return stages[0]
+
+    return stage
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["commit"] * 3 + ["fold"] * 2 + ["take", "look", "kill"] + ["step"] * 12),
+        st.integers(0, 11),
+        st.integers(1, 6),
+    ),
+    max_size=60,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=STEPS)
+def test_any_order_of_requests_leaves_what_is_committed(staged, steps):
+    stage = staged(3)
+    stores = [stage.store() for _ in range(2)]  # two drivers, which keep what they have read
+    actors, seen = [], {}
+
+    def look(me):
+        seen[me]["said"] = stage.said(stores[0])
+
+    def begin(what, k):
+        store = stores[k % 2]
+        if what == "commit":
+            actors.append(Actor(stage, lambda: stage.commit(k % 3)))
+        elif what == "fold":
+            actors.append(Actor(stage, lambda: fold(store)))
+        elif what == "take" and not stage.taking:
+            actors.append(Actor(stage, lambda: stage.take_back(k % 3, store)))
+            actors[-1].step()
+        elif what == "look":
+            me = len(seen)
+            seen[me] = {"were": {s: {v} for s, v in stage.check().items()}}
+            actors.append(Actor(stage, lambda: look(me)))
+
+    def observe():
+        said = stage.check()
+        for one in seen.values():
+            if "told" not in one:
+                for k, value in said.items():
+                    one["were"][k].add(value)
+                if "said" in one:
+                    one["told"] = all(one["said"][k] in one["were"][k] for k in said)
+                    assert one["told"], one
+
+    try:
+        for what, k, n in steps:
+            actors = [actor for actor in actors if not actor.ended]
+            if what == "step" and actors:
+                for _ in range(n):
+                    actors[k % len(actors)].step()
+                    observe()
+            elif what == "kill" and actors:
+                actors[k % len(actors)].kill()
+            elif len(actors) < 6:
+                begin(what, k)
+            observe()
+        for actor in actors:
+            actor.finish()
+            observe()
+    finally:
+        for actor in stage.actors.values():
+            if not actor.ended:
+                actor.kill()
+    before = stage.check()
+    fold(stores[1])
+    assert stage.check() == before
+    left = list(objects.list_all(stage.objects, "run"))
+    assert all(key.startswith(keys.SEGMENTS) for key in left)
+    found = stores[0].log.read()
+    assert live(found) == found
+
+
+def busy(stage, killed=False):
+    """A store with segments, single markers, two of one shard, and a shard that was taken back.
+
+    killed: whether all markers are in segments, as their driver was killed before it deleted one.
+    """
+    store = stage.store()
+    for k in (0, 1, 2, 3):
+        stage.commit(k)
+        fold(store)
+    stage.take_back(1, store)
+    for k in (4, 2, 2):
+        stage.commit(k)
+    if killed:
+        there, driver = len(store.log.keys()), Actor(stage, lambda: fold(store))
+        while len(stage.store().log.keys()) == there:
+            driver.step()
+        driver.kill()
+    return stage.check()
+
+
+def test_fold_that_is_killed_before_any_request_loses_nothing(staged):
+    for n in itertools.count():
+        stage = staged(5)
+        before = busy(stage)
+        actor = Actor(stage, lambda s=stage: fold(s.store()))
+        for _ in range(n):
+            actor.step()
+            assert stage.check() == before
+        if actor.ended:
+            break
+        actor.kill()
+        assert stage.check() == before
+        fold(stage.store())
+        assert stage.check() == before
+    assert n > 10
+
+
+@pytest.mark.parametrize("since", ["taken back", "computed again", "folded again"])
+def test_fold_of_a_driver_that_comes_back_late_changes_nothing(staged, since):
+    """It stops before any request; others take back, compute again and fold; it goes on."""
+    for n in itertools.count():
+        stage = staged(5)
+        busy(stage)
+        late = Actor(stage, lambda s=stage: fold(s.store()))
+        for _ in range(n):
+            late.step()
+        if late.ended:
+            break
+        store = stage.store()
+        for k in (0, 2, 4):
+            stage.take_back(k, store)
+            if since != "taken back":
+                stage.commit(k)
+            if since == "folded again":
+                fold(store)
+        now = stage.check()
+        while not late.ended:
+            late.step()
+            assert stage.check() == now
+    assert n > 10
+
+
+def test_shard_is_taken_back_whatever_others_fold_meanwhile(staged):
+    for n in itertools.count():
+        stage = staged(5)
+        busy(stage)
+        actor = Actor(stage, lambda s=stage: s.take_back(2, s.store()))
+        for _ in range(n):
+            actor.step()
+        if actor.ended:
+            break
+        stage.commit(4)
+        fold(stage.store())
+        actor.finish()
+        assert stage.check()[2] is None
+    assert n > 10
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_two_that_fold_at_once_lose_nothing(staged, killed):
+    for n in itertools.count():
+        stage = staged(5)
+        before = busy(stage, killed)
+        one = Actor(stage, lambda s=stage: fold(s.store()))
+        for _ in range(n):
+            one.step()
+        if one.ended:
+            break
+        fold(stage.store())
+        one.finish()
+        assert stage.check() == before
+    assert n > 10
+
+
+def test_reader_misses_nothing_that_is_folded_meanwhile(staged):
+    for n in itertools.count():
+        stage, found = staged(5), []
+        before = busy(stage)
+        reader = Actor(stage, lambda s=stage, f=found: f.append(s.said()))
+        for _ in range(n):
+            reader.step()
+        if reader.ended:
+            break
+        fold(stage.store())
+        reader.finish()
+        assert found == [before]
+    assert n > 5
+
+
+def test_reader_whose_listing_missed_a_new_segment_lists_again(monkeypatch):
+    """A file system's listing leaves out what went while it was made, and what came."""
+    store = MemoryStore()
+    log, line, listing = Log(store), seal({"shard": {"number": 1}}), objects.list_keys
+    log.append([], {1: line})
+    seen = log.read()
+
+    def late(*args):
+        monkeypatch.setattr(objects, "list_keys", listing)
+        log.append(seen, {2: line})
+        objects.delete(store, keys.segment(0))
+        return []
+
+    monkeypatch.setattr(objects, "list_keys", late)
+    assert resolved(Log(store).read()).keys() == {1, 2}
+
+
+def test_log_stays_short_and_is_written_again_seldom(monkeypatch):
+    """After n segments of one size there are about log2 n, and a marker was written about log2 n times."""
+    store, written = MemoryStore(), []
+    log, create = Log(store), objects.create
+    monkeypatch.setattr(
+        objects, "create", lambda *args: written.append(len(args[2])) or create(*args)
+    )
+    line = lambda k: seal({"shard": {"number": k}})
+    for k in range(200):
+        log.append(log.read(), {k: line(k)})
+        kept = {s.number for s in live(log.read())}
+        gone = [keys.segment(s.number) for s in log.read() if s.number not in kept]
+        objects.delete_each(store, gone)
+        assert len(log.keys()) <= 9
+    assert resolved(log.read()).keys() == set(range(200))
+    assert sum(written) < 16 * 200 * len(line(100))
+
+
+def test_damaged_segment_gives_what_is_whole_and_names_what_is_lost():
+    lines = {k: seal({"shard": {"number": k}}) for k in (3, 5, 8)}
+    data = Segment(7, 2, frozenset({1}), lines).encode()
+    assert (decode(7, data), lost_from(data)) == (Segment(7, 2, {1}, lines), None)
+    for at in range(0, len(data), 3):
+        flipped = data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+        lost = lost_from(flipped)
+        found = decode(7, flipped)
+        assert lost is not None
+        assert len(lost) <= 2  # a newline was hit
+        assert (found.since, found.undone) == (2, {1})
+        assert {k for k in lines if found.lines.get(k) == lines[k]} == lines.keys() - lost
+        cut = data[:at]
+        assert lost_from(cut) is not None
+        whole = [line for line in lines.values() if line + b"\n" in cut]
+        assert set(whole) <= set(decode(7, cut).lines.values())
+
+
+def test_finished_run_leaves_no_single_marker(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.run.ledger.FOLD", 3)
+    store = make(tmp_path / "f.zarr")
+    run_shards(store, SerialExecutor(1))
+    assert list(objects.list_all(store.objects, keys.DONE)) == []
+    assert [segment.size for segment in store.log.read()] == [6, 2]
+    assert store.done() == set(range(8))
+
+
+def asked(monkeypatch, call):
+    """How many requests a call makes."""
+    made = []
+    with monkeypatch.context() as patch:
+        for name in ("get", "get_async", "head", "list", "list_with_delimiter_async"):
+            request = getattr(obstore, name)
+            counted = lambda *args, request=request, **more: (
+                made.append(1) or request(*args, **more)
+            )
+            patch.setattr(obstore, name, counted)
+        call()
+    return len(made)
+
+
+def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.run.ledger.FOLD", 8)
+    asks = {
+        "status": lambda store: state(store),
+        "a driver's start": lambda store: open_ledger(store),
+        "query": lambda store: require_rows(store),
+        "gather": lambda store: gather(store),
+        "watch": lambda store: facts(store),
+    }
+    counts = {}
+    for n in (8, 80):
+        sweep = {"grid": {"rate": {"linspace": [-0.5, 0.5, n]}}}
+        run = {"shard_items": 1, "slots": 1, "microbatch": 1}
+        store = make(tmp_path / f"{n}.zarr", {"kernel": "toy", "sweep": sweep, "run": run})
+        run_shards(store, SerialExecutor(1))
+        gather(store)
+        ask = lambda one, a=store.address: asked(monkeypatch, lambda: one(Store.open(a)))
+        counts[n] = {name: ask(one) for name, one in asks.items()}
+    # From one segment to two: 80 = 64 + 16.
+    assert all(0 <= counts[80][name] - counts[8][name] <= 1 for name in asks), counts
+    assert counts[80]["query"] < counts[80]["status"] < 16
+
+
+def test_store_of_single_markers_under_their_old_keys_is_read_and_folded(tmp_path):
+    store = make(tmp_path / "o.zarr")
+    run_shards(store, SerialExecutor(1))
+    before = store.markers()
+    for marker in before:
+        key = f"{keys.done(marker.shard.group, marker.shard.number)}.json"
+        objects.write(store.objects, key, seal(marker.to_json()))
+    objects.delete_all(store.objects, keys.SEGMENTS)
+    opened = Store.open(store.address)
+    assert opened.markers() == before
+    uncommit(opened, [before[3].shard])
+    assert opened.done() == set(range(8)) - {3}
+    assert list(objects.list_all(store.objects, keys.DONE)) == []
