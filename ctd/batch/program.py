@@ -128,28 +128,17 @@ class Program:
             slots: Slots | None,
             out: Any,
         ) -> Any:
-            def rows(leaf: jax.Array, i: jax.Array) -> jax.Array:
-                if m == 1:
-                    return lax.dynamic_index_in_dim(leaf, i, keepdims=False)
-                return lax.dynamic_slice_in_dim(leaf, i * m, m)
-
-            def put(leaf: jax.Array, new: jax.Array, i: jax.Array) -> jax.Array:
-                if m == 1:
-                    return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
-                return lax.dynamic_update_slice_in_dim(leaf, new, i * m, 0)
-
             some = one if m == 1 else jax.vmap(one, (None, None, 0, 0))
 
             def body(i: jax.Array, out: Any) -> Any:
                 # The barriers keep the compiler from merging the item's arithmetic with the loop's slicing.
                 # Through i they also keep it from moving the arithmetic out of a loop over one
                 # microbatch. So its code, and its rounding, are the same for any number of slots.
-                part = jax.tree.map(
-                    lambda leaf: rows(leaf, i), (fresh, out if slots is None else slots)
-                )
+                held = out if slots is None else slots
+                part = jax.tree.map(lambda leaf: _rows(leaf, i, m), (fresh, held))
                 part, _ = lax.optimization_barrier((part, i))
                 new = lax.optimization_barrier(some(shared, root, *part))
-                return jax.tree.map(lambda leaf, value: put(leaf, value, i), out, new)
+                return jax.tree.map(lambda leaf, value: _put(leaf, value, i, m), out, new)
 
             return lax.fori_loop(bounds[0], bounds[1], body, out)
 
@@ -180,6 +169,20 @@ class Program:
     def _evaluate(self, shared: Any, traced: Any) -> Any:
         with precision(self.static):
             return evaluate(self.kernel, self.static, shared, traced)
+
+
+def _rows(leaf: jax.Array, i: jax.Array, m: int) -> jax.Array:
+    """Microbatch i of m rows; of one row, without its axis."""
+    if m == 1:
+        return lax.dynamic_index_in_dim(leaf, i, keepdims=False)
+    return lax.dynamic_slice_in_dim(leaf, i * m, m)
+
+
+def _put(leaf: jax.Array, new: jax.Array, i: jax.Array, m: int) -> jax.Array:
+    """`leaf` with `new` as its microbatch i."""
+    if m == 1:
+        return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
+    return lax.dynamic_update_slice_in_dim(leaf, new, i * m, 0)
 
 
 @lru_cache(maxsize=64)
