@@ -35,6 +35,10 @@ _added: set[str] = set()
 """What this process has put on the import path itself."""
 
 
+_resolutions: dict[str, str] = {}
+"""Folder -> its absolute path when it was last asked for."""
+
+
 class Untrusted(JobError):
     """Raised where going on would run code that the user has not said to trust."""
 
@@ -98,7 +102,11 @@ def refuse_strange(base: str, modules: Iterable[str], where: str, only_known: bo
     only_known: what looking may import, and no more.
     """
     if code := _strange(base, modules, only_known):
-        why = "lies inside of a store" if _in_store(code.file) else "is not on your import path"
+        why = "is not on your import path"
+        if only_known:
+            why = "its job does not name"
+        if _in_store(code.file):
+            why = "lies inside of a store"
         raise Untrusted(
             f"{where}: this would run the code of {code.file}, which {why}, and which you have not run from a "
             "job file; --trust runs it, if you trust whoever made the store (docs/security.md)"
@@ -177,7 +185,7 @@ def _import_path() -> set[str]:
     """Return the user's own import path: not what we have added, nor the folder that a process happens to be in."""
     own = [entry for entry in sys.path if entry and entry not in _added]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if own and own[0] not in given and _resolved(own[0]) == os.path.realpath("."):
+    if own and own[0] not in given and _resolved(own[0]) == _resolved("."):
         own = own[1:]  # by `python -m`
     return {_resolved(entry) for entry in own}
 
@@ -229,7 +237,9 @@ def _place(spec: ModuleSpec) -> Path | None:
 
 
 def _resolved(folder: str) -> str:
-    return os.path.realpath(folder)
+    with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
+        _resolutions[folder] = os.path.realpath(folder)
+    return _resolutions.get(folder, folder)
 
 
 def _texts(value: Any) -> Iterator[str]:

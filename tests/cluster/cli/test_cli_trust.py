@@ -10,6 +10,7 @@ from cli_jobs import refused
 from hostile import Hostile, of_train_rnn, reseal
 from places import SUPPORT
 
+from cluster.watch import Maker
 from jobs import keys, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
@@ -87,6 +88,9 @@ def test_the_api_runs_nothing_of_the_stores_code(described):
     page = Content(store).all()
     assert [plot["title"] for plot in page["groups"][0]["plots"]] == ["x"]
     assert [o["name"] for o in page["outcomes"]] == ["stopped", "diverged"]
+    watched = Maker(Store.open(store.address))
+    watched.look()
+    assert watched.latest[1]["trouble"].startswith("the tables of kernel payload itself are those")
     objects.delete(store.objects, keys.sums("created"))
     assert keys.sums("created") in {finding.key for finding in check(store.address)}
     assert not described.ran

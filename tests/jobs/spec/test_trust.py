@@ -1,5 +1,6 @@
 """jobs.spec.trust: whose code may be imported, found without importing it."""
 
+import shutil
 import sys
 
 import pytest
@@ -130,3 +131,16 @@ def test_nothing_is_remembered_of_a_cluster_jobs_working_directory(folder, monke
     assert is_known(".", ["trap"])
     assert told == {str(folder)}
     assert not (folder.parent / "settings").exists()
+
+
+def test_a_working_directory_that_is_gone_is_where_it_was(folder, monkeypatch):
+    """Ray replaces the folder of a job that runs in it."""
+    monkeypatch.setattr("jobs.spec.trust._told", set())
+    monkeypatch.chdir(folder)
+    tell(".", ["trap"])
+    folder.rename(folder.with_name("old"))
+    shutil.copytree(folder.with_name("old"), folder)
+    shutil.rmtree(folder.with_name("old"))
+    refuse_strange(".", ["trap"], "store")
+    assert folder_of(".", ["trap"]) == "."
+    monkeypatch.chdir(folder)
