@@ -26,7 +26,7 @@ from jobs.storage.checksums import digest, unseal
 from jobs.store.arrays import attributes
 from jobs.store.described import described_by_arrays, read_description
 from jobs.store.manifest import Job, read_job
-from jobs.store.marker import Marker, newest, whole_markers
+from jobs.store.marker import Marker, newest, singles, whole_markers
 from jobs.store.segments import Log, resolved
 
 BEFORE = (*(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)), keys.CREATING)
@@ -163,25 +163,13 @@ class Store:
         Damaged markers are left out.
         """
         # The markers' own objects first: those that go meanwhile are in the segments by then.
-        single = whole_markers(self._singles(group).items())
+        single = whole_markers(singles(self.objects, group).items())
         log, plan = resolved(self.log.read()), self.job.plan
         wanted = range(plan.n_shards) if group is None else plan.numbers(group)
         folded = (unseal(log[number]) for number in wanted if number in log)
         found = {m.shard.number: m for m in map(Marker.from_json, filter(None, folded))}
         found |= {number: single[key] for number, key in newest(single).items()}
         return [found[number] for number in sorted(found)]
-
-    def _singles(self, group: int | None) -> dict[str, bytes]:
-        """Return key -> bytes of the markers that are in no segment yet."""
-        folder = keys.DONE if group is None else f"{keys.DONE}/{group}"
-        while True:
-            listed = list(objects.list_keys(self.objects, folder))
-            read = dict(objects.read_all(self.objects, listed))
-            there = {key: data for key, data in read.items() if data is not None}
-            gone = {keys.number_of(key) for key in read.keys() - there.keys()}
-            # Of two markers of a shard the newer may have gone into a segment, and the older just not yet.
-            if gone.isdisjoint(map(keys.number_of, there)):
-                return there
 
     def stamp(self) -> str:
         """Return a digest of the keys of all markers and segments: while it stays the same, so do the markers."""

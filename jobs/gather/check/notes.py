@@ -16,10 +16,11 @@ def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Fin
     layouts, slots = _layouts(mending, markers), _slots(mending, markers)
     yield from _of(mending, keys.LAYOUT, layouts, "taken from the markers, or measured again")
     yield from _of(mending, keys.SLOTS, slots, "taken from the markers, or learned again")
+    listed = set(objects.list_keys(mending.objects, keys.FAILED))
     for shard in mending.shards:
         without = shard.number in markers and markers[shard.number].without
         key = keys.failed(shard.group, shard.number)
-        if read_sealed(mending.objects, key) is None and (without or mending.exists(key)):
+        if (without or key in listed) and read_sealed(mending.objects, key) is None:
             compute_again(mending, [shard])
             yield mending.mend(key, AGAIN)
 

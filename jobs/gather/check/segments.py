@@ -33,8 +33,8 @@ def check_segments(mending: Mending) -> Generator[Finding, None, dict[int, Marke
 def _damaged(mending: Mending, seen: list[Segment]) -> Generator[Finding]:
     for segment in seen:
         key = keys.segment(segment.number)
-        lost = lost_from(objects.read(mending.objects, key) or b"")
-        if lost is not None:
+        data = objects.read(mending.objects, key)  # None: another has taken its place meanwhile
+        if data is not None and (lost := lost_from(data)) is not None:
             yield Finding(key, "damaged", f"written again{_without(lost)}")
 
 

@@ -9,7 +9,7 @@ from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.store.folding import uncommit
-from jobs.store.marker import Marker, newest, whole_markers
+from jobs.store.marker import Marker, newest, singles, whole_markers
 
 AGAIN = "its shard is computed again"
 
@@ -19,13 +19,13 @@ LOST = "not there, though the shard's results are: the marker is lost, or they a
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker of those that are as they should be."""
+    read = singles(mending.objects)
     found = yield from check_segments(mending)
-    listed = sorted(objects.list_keys(mending.objects, keys.DONE))
-    whole = whole_markers(objects.read_all(mending.objects, listed))
+    whole = whole_markers(read.items())
     planned = {shard.number: shard for shard in mending.shards}
     fits = lambda marker: planned.get(marker.shard.number) == marker.shard
     single = {key: marker for key, marker in whole.items() if fits(marker)}
-    for key in listed:
+    for key in sorted(read):
         if key not in single:
             yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
     found |= {number: single[key] for number, key in newest(single).items()}

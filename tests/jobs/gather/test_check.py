@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from failing import Failing, holds
-from stores import JOB, make, tree_bytes
+from stores import JOB, make, run, tree_bytes
 
 from jobs import keys
 from jobs.errors import JobError
@@ -14,7 +14,7 @@ from jobs.gather.check import OTHERS, check
 from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import objects
-from jobs.store.folding import uncommit
+from jobs.store.folding import fold, uncommit
 from jobs.store.store import Store
 
 NOTES = (
@@ -209,6 +209,22 @@ def test_repair_of_a_store_that_runs_is_refused(tmp_path, finished):
         check(str(path), repair=True)
     assert check(str(path)) == []
     lease.release()
+
+
+def test_a_driver_that_folds_meanwhile_is_no_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.run.ledger.Ledger.fold", lambda *args: None)
+    store, _ = run(tmp_path / "f.zarr")
+    listing = objects.list_keys
+
+    def late(where, prefix):
+        if prefix == keys.SEGMENTS:
+            monkeypatch.setattr(objects, "list_keys", listing)
+            fold(store)
+        return listing(where, prefix)
+
+    monkeypatch.setattr(objects, "list_keys", late)
+    assert check(store.address) == []
+    assert list(listing(store.objects, keys.DONE)) == []
 
 
 def test_both_copies_of_the_job_damaged_is_an_error(tmp_path, finished):
