@@ -11,7 +11,8 @@ too much to do is late. Each size runs in a process of its own.
 
     CPU        of the driver, a shard; 1 / CPU is the most shards a second
     latency    from the end of a shard to the next one on the same worker
-    MB         peak of the process, planning and imports included; growth from a tenth of the shards to the end
+    MB         of the process, imports included: at its peak, which may be the planning; while it runs; growth from a
+               tenth of the shards to the end
 
 `--ray`: the executor and its driver on a Ray whose actors only sleep, on CPUs that there are not.
 
@@ -229,13 +230,15 @@ def driven(store, executor, cpu: Callable[[], float]) -> dict[str, float]:
     ledger = open_ledger(store)
     opened = cpu()
     Driver(ledger, executor, listen, Stop()).run()
-    assert ledger.progress.shards_done == n, ledger.progress
+    progress = ledger.progress  # a shard may fail by chance as often as it is tried
+    assert progress.shards_done + len(progress.failed) == n, progress
     return {
         "CPU ms a shard": 1e3 * (cpu() - opened) / n,
         "open s": opened - before,
         "s": real_clock() - executor_began,
-        "MB": peak(),
-        "growth MB": max(sizes[1:], default=sizes[0]) - sizes[0],
+        "peak MB": peak(),
+        "running MB": max(sizes),
+        "growth MB": max(sizes) - sizes[0],
     }
 
 

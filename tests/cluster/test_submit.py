@@ -330,7 +330,8 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
     executor = RayExecutor(RunSettings(), connected)
     try:
         assert executor.workers() == 3
-        nodes = ray.get([slot.actor.node.remote() for slot in executor._pool.slots])
+        places = ray.get([slot.actor.place.remote() for slot in executor._pool.slots])
+        nodes = [node for node, _ in places]
         found = [
             (n, e["CUDA_VISIBLE_DEVICES"])
             for n, e in zip(nodes, environments(executor), strict=True)

@@ -5,6 +5,7 @@ import heapq
 import pytest
 from stores import JOB, make, run, tree_bytes
 
+from jobs.report.history import history, history_lines
 from jobs.run.executor import SerialExecutor
 from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Patience
 from jobs.run.shards import run_shards
@@ -110,6 +111,8 @@ def test_straggler_is_tried_a_second_time_where_workers_idle(tmp_path, monkeypat
     assert told(store, "second", "outrun", "error") == [("second", SLOW, 2), ("outrun", SLOW, 1)]
     assert attempts(store) == {k: 1 + (k == SLOW) for k in range(8)}
     assert (progress.retried, progress.failed, progress.shards_done) == (0, {}, 8)
+    lines = [line.split("  ", 1)[1] for line in history_lines(history(store))]
+    assert "second  shard=3  attempt=2  text=the first attempt has run for 40 s" in lines
 
 
 @pytest.mark.parametrize(

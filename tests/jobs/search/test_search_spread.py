@@ -340,14 +340,16 @@ def test_a_storage_that_fails_while_it_is_settled_who_meets(tmp_path, monkeypatc
     assert check(store.address) == []
 
 
-def test_a_hang_is_ended_again_after_a_report_that_came_in_time(tmp_path):
+def test_a_hang_is_ended_again_after_a_report_that_came_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.run.driver.LOOK_S", 0.0)
+
     class Silent(SerialExecutor):
         killed = 0
 
         def silence(self):
-            return {0: 1e9}
+            return {(0, 1): 1e9}
 
-        def kill(self, shard):
+        def kill(self, attempt):
             self.killed += 1
 
     executor = Silent()
