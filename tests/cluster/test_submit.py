@@ -52,6 +52,7 @@ def ray_cluster():
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",
             # These daemons may be children of `uv run`, a cluster's are not.
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             # The cluster's shell knows nothing of this project.
@@ -64,14 +65,14 @@ def ray_cluster():
         ]
         nodes = []
 
-        def start(*arguments, tries=3):
+        def start(*arguments, tries=6):
             path = Path(f"{folder}/node{len(nodes)}.log")
             with path.open("w") as log:
                 node = subprocess.Popen(
                     [RAY, "start", *arguments, *common], stdout=log, stderr=log, cwd="/",
                     env=environment, start_new_session=True,
                 )  # fmt: skip
-            end = time.monotonic() + 120
+            end = time.monotonic() + 300
             while "Ray runtime started" not in path.read_text() and node.poll() is None:
                 assert time.monotonic() < end, path.read_text()
                 time.sleep(0.2)
