@@ -174,7 +174,7 @@ def gathering(folder: Path, args) -> None:
     store = Store.open(store.address)
     sizes = [store.array(0, name) for name in [*store.names(0), "status", "item", "candidate"]]
     logical = sum(array.nbytes for array in sizes) / 1e6
-    files = [p for p in Path(store.address).rglob("*") if p.is_file()]
+    sizes = [p.stat().st_size for p in Path(store.address).rglob("*") if p.is_file()]
     shards = store.job.plan.n_shards
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(args.rounds):
@@ -191,7 +191,7 @@ def gathering(folder: Path, args) -> None:
         found.setdefault("gather, one shard new", []).append(apart("gather", store.address))
     print(
         f"\n{args.items:,} candidates x {args.units} units: {logical:.0f} MB of arrays, {shards} shards, "
-        f"{sum(p.stat().st_size for p in files) / 1e6:.0f} MB in {len(files)} objects"
+        f"{sum(sizes) / 1e6:.0f} MB in {len(sizes)} objects"
     )
     print("\n| | s, median | least | most | MB/s | peak MB |\n|---|---|---|---|---|---|")
     for task, values in found.items():
