@@ -12,6 +12,8 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.storage import objects
+from jobs.storage.checksums import digest, seal
+from jobs.store.folding import uncommit
 from jobs.store.manifest import write_job
 
 PAYLOAD = "from pathlib import Path\nPath({mark!r}).write_text('run')\nfrom toy import *\n"
@@ -25,11 +27,11 @@ class Hostile:
 
     def __init__(self, path: Path, kernel: str = "payload", base: str | None = None, **params):
         store, _ = stores.run(path)
-        key = keys.marker(1, 7)
-        last = objects.read(store.objects, key)
-        objects.delete(store.objects, key)
+        last = store.markers()[-1]
+        uncommit(store, [last.shard])
         gather(store)
-        objects.write(store.objects, key, last)
+        sealed = seal(last.to_json())
+        objects.write(store.objects, keys.marker(1, 7, digest(sealed)), sealed)
         self.path, self.mark = path, path.parent / "hacked"
         self.code = path / "run" / "code" if base is None else Path(base)
         self.code.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,13 @@ from jobs.report.page import Content
 from jobs.run.executor import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
+from jobs.store.folding import uncommit
 from jobs.store.store import Store
+
+
+def lose(store, number):
+    """Take a shard back, so that there is something to compute."""
+    uncommit(store, [shard for shard in store.job.plan.shards() if shard.number == number])
 
 
 @pytest.fixture
@@ -100,7 +106,7 @@ def test_the_api_runs_nothing_of_the_stores_code(described):
     "command", [["resume", "--executor", "serial"], ["gather"], ["check", "--repair"]]
 )
 def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
-    objects.delete(Store.open(str(hostile.path)).objects, keys.marker(0, 0))
+    lose(Store.open(str(hostile.path)), 0)
     first, *rest = command
     place = str(hostile.code / "payload.py")
     refused(ctd(first, hostile.path, *rest), place, "inside of a store", "--trust")
@@ -109,7 +115,7 @@ def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
 
 def test_computing_by_the_api_asks_for_trust(hostile):
     store = Store.open(str(hostile.path))
-    objects.delete(store.objects, keys.marker(0, 0))
+    lose(store, 0)
     for compute in (gather, lambda store: run_shards(store, SerialExecutor(1))):
         with pytest.raises(JobError, match="--trust"):
             compute(store)
@@ -119,7 +125,7 @@ def test_computing_by_the_api_asks_for_trust(hostile):
 
 
 def test_trust_computes_and_says_whose_code(ctd, hostile):
-    objects.delete(Store.open(str(hostile.path)).objects, keys.marker(0, 0))
+    lose(Store.open(str(hostile.path)), 0)
     command = ("resume", hostile.path, "--executor", "serial", "--trust")
     code, out, err = ctd(*command)
     assert (code, hostile.ran) == (0, True), err
@@ -171,10 +177,10 @@ def test_a_kernel_of_ones_own_needs_no_flag_and_its_pictures_are_kept(tmp_path):
 
     call("run", "job.yaml", "--executor", "serial")
     opened = Store.open(str(store))
-    objects.delete(opened.objects, keys.marker(0, 1))
+    lose(opened, 1)
     said = call("resume", store, "--executor", "serial", cwd=".")
     assert f"runs the code of {tmp_path / 'lab' / 'ownwalk.py'}" in said
-    objects.delete(opened.objects, keys.marker(0, 2))
+    lose(opened, 2)
     assert "last `ctd gather`" not in call("query", store, cwd=".")  # and so is reduced again
     said = call("report", store, cwd=".")
     # Another user, who has never run it.
@@ -205,7 +211,7 @@ def test_ctds_own_kernel_imports_no_task_of_a_store(tmp_path, where):
     assert len(page["tables"]) >= 2
     objects.delete(opened.objects, keys.sums("created"))
     check(opened.address)
-    objects.delete(opened.objects, keys.marker(0, 0))
+    lose(opened, 0)
     opened = Store.open(str(path))
     if where == "the job":
         with pytest.raises(JobError, match=r"payload\.py.*--trust"):
