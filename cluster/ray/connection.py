@@ -4,9 +4,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from jobs.errors import JobError
@@ -27,7 +29,8 @@ def connect(address: str) -> None:
             socket.create_connection(
                 (host, int(port)), ANSWER_S
             ).close()  # Ray itself would keep trying for a minute
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        with _loopback_kept():
+            ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError) as error:
         raise JobError(
             f"--address {address}: no Ray answers there ({error}); start one with `ray start --head`, or "
@@ -38,6 +41,20 @@ def connect(address: str) -> None:
             f"--address {address}: the Ray there cannot be used: {error}\nPython and ray must be equal to "
             "the last digit; a token is given by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=file"
         ) from None
+
+
+@contextmanager
+def _loopback_kept() -> Iterator[None]:
+    """Let Ray connect to 127.0.0.1 where that is the address.
+
+    It would take this machine's own address instead, as a cluster's nodes need it; a local Ray does not listen there.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def take_back_sigterm() -> None:

@@ -72,12 +72,10 @@ class LocalRay:
         self._token.touch(mode=0o600)
         self._token.write_text(self._secret)
         self._log = (self._folder / "start.log").open("w+")
-        # Ray would start workers in advance, without our thread settings: useless.
-        quick = {"RAY_prestart_worker_first_driver": "0"}
         helper = subprocess.Popen(
             [sys.executable, "-P", str(HELPER), str(self._folder), str(self._cpus)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-            env={**os.environ, **self.environment, **quick},
+            env={**os.environ, **self.environment},
             start_new_session=True,  # Ctrl-C must reach the driver alone, which then stops Ray in order
         )  # fmt: skip
         held_by = {"machine": machine(), "pid": helper.pid, "born": born(helper.pid)}

@@ -1,6 +1,8 @@
 """Processes of this machine."""
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 # A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
@@ -94,3 +96,20 @@ def mentioning(folder, command=""):
         if command.encode() in line and str(folder).encode() in line + environment:
             found.append(int(pid))
     return [pid for pid in found if pid != os.getpid()]
+
+
+def listening(pids):
+    """Where these processes listen: (address in hexadecimal as the kernel writes it, port)."""
+    sockets = set()
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            for handle in Path(f"/proc/{pid}/fd").iterdir():
+                sockets.update(re.findall(r"socket:\[(\d+)\]", os.readlink(handle)))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in sockets:
+                address, port = local.split(":")
+                found.append((address, int(port, 16)))
+    return found

@@ -1,8 +1,10 @@
 """cluster.ray.local: a Ray of our own, where starting it goes wrong."""
 
 import shutil
+import socket
 
 import pytest
+from processes import listening, mentioning
 
 from cluster.ray import local
 from cluster.ray.local import LocalRay
@@ -72,3 +74,20 @@ def test_what_a_killed_helper_left_is_removed_by_the_next_start(helper):
     shutil.rmtree(other)
     alive.stop()
     killed.stop()
+
+
+@pytest.mark.ray
+def test_a_real_one_listens_on_loopback_alone_and_tells_nobody_its_metrics():
+    local = LocalRay(1)
+    try:
+        local.address()
+        found = listening(mentioning(local._folder))
+        assert len(found) >= 3  # its head, and both ports of its node
+        assert {address for address, _ in found} <= {"0100007F", "0000000000000000FFFF00000100007F"}
+        for _, port in found:
+            with socket.create_connection(("127.0.0.1", port), 5) as asked:
+                asked.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                assert b" 200 " not in asked.recv(20)
+    finally:
+        local.stop()
+    assert not local._folder.exists()
