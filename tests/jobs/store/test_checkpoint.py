@@ -206,7 +206,7 @@ def test_signals_ask_for_a_stop(number):
 
 JOB_FILE = """
 kernel: toy
-params: {n_steps: 6000, n: 100}
+params: {n_steps: 10000, n: 100}
 sweep: {grid: {rate: {linspace: [0, 0.5, 64]}}}
 run: {microbatch: 2, slots: 8, shard_items: 32, workers: 1, checkpoint_s: 0.2}
 """

@@ -85,6 +85,9 @@ class Actor:
             self.step()
 
 
+really_write = objects.write
+
+
 class Stage:
     """One store of `n` shards, its actors, and what it must say of every shard."""
 
@@ -98,9 +101,12 @@ class Stage:
 
     def commit(self, k):
         """Commit shard k; what it must say changes with that one request."""
+        if actor := self.actors.get(threading.get_ident()):
+            actor.pause()
+        # Only now, without a pause between: the newest marker is the one that was written last.
         marker = Marker(shard=Shard(k, 0, k, k + 1), started=float(next(self.clock)))
         sealed = seal(marker.to_json())
-        objects.write(self.objects, keys.marker(0, k, digest(sealed)), sealed)
+        really_write(self.objects, keys.marker(0, k, digest(sealed)), sealed)
         self.may[k] = {marker.started, *({None} if k in self.taking.values() else ())}
 
     def take_back(self, k, store):
