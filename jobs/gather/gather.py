@@ -5,6 +5,8 @@
     shards          one row a committed shard: where and how long it ran
     reduced/TABLE   the job's further reductions, over all items                     (jobs.reduce.tables)
 
+The last three are written by jobs.gather.tables.
+
 Gather reads committed shards only, so it may run while the job does. It may be killed and repeated: a group is
 reduced again only if shards were committed, or settings or the kernel's program changed, since the last time.
 The same shards give the same bytes. Memory is bounded by one group, or by a few blocks of it if the kernel's
@@ -17,19 +19,18 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import zarr
 
-from ctd.kernel import Kernel, Var
+from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
+from jobs.gather.tables import write_items, write_reductions, write_shards
 from jobs.plan.layout import Shard
 from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
-from jobs.reduce.tables import Items, make
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop
 from jobs.run.task import Task
@@ -37,8 +38,6 @@ from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal, write_sums
 from jobs.storage.lease import Held, Lease
-from jobs.store.arrays import attributes, describe, flags, put_array
-from jobs.store.lazy import Lazy
 from jobs.store.marker import Marker
 from jobs.store.metadata import consolidate_gathered
 from jobs.store.store import Store, known_kernel
@@ -146,9 +145,9 @@ def _make(
         "groups": {g: d for g, d in now.about["groups"].items() if int(g) not in errors}
     }
     if before.get("made_from") != about["made_from"]:
-        _write_items(store, now.rows)
-        _write_shards(store, now.markers)
-    _write_reductions(store, now.reductions)
+        write_items(store, now.rows)
+        write_shards(store, now.markers)
+    write_reductions(store, now.reductions)
     if about["groups"]:
         store.root.require_group("gathered")
     kept = before.get("groups", {})
@@ -240,121 +239,6 @@ def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor
             else:
                 errors[report.shard] = f"{report.error}\n{report.trace}".strip()
     return errors
-
-
-# --- tables -------------------------------------------------------------------------------------------
-
-
-def _write_items(store: Store, rows: list[np.ndarray]) -> None:
-    """Write items/: one row a committed item, in the order of ids; one column at a time is in memory."""
-    described = store.description
-    out = store.root.require_group("items")
-    ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
-    order = np.argsort(ids, kind="stable")
-    in_order = bool((np.diff(order) == 1).all())
-
-    def put(name: str, column: Callable[[int, np.ndarray], np.ndarray], var: Var) -> None:
-        values = np.concatenate([column(g, here) for g, here in enumerate(rows)])
-        put_array(out, name, values if in_order else values[order], var)
-
-    put_array(out, "item", ids[order], Var(("item",), "1", "item id"))
-    put("group", lambda g, r: np.full(r.sum(), g, np.int32), Var(("item",), "1", "group"))
-    row = Var(("item",), "1", "row in the group's results")
-    put("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
-    for name in store.job.spec.swept():
-        first = _column(store, 0, name, rows[0])
-        axes = ("item", f"{name}_index")[: first.ndim]
-        put(name, lambda g, r, name=name: _column(store, g, name, r), Var(axes, "1", name))  # type: ignore[misc]
-    scalars = {name: var for name, var in described.dims.items() if var.axes == ()}
-    scalars["status"] = Var((), "1", "item status")
-    for name, var in scalars.items():
-        has = {g for g in range(len(rows)) if name == "status" or name in store.names(g)}
-        if has:
-            read = lambda g, r, name=name, has=has: _scalar(store, g, name, r, g in has)
-            put(name, read, var._replace(axes=("item",)))
-            out[name].attrs.update(describe(var) | flags(described, name))
-    out.attrs.put({"coordinates": " ".join(store.job.spec.swept())})
-
-
-def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) -> np.ndarray:
-    """Return a scalar result over the committed rows; nan if the group's items have no such result."""
-    if not has:
-        return np.full(int(rows.sum()), np.nan)
-    values = store.rows(group, name, 0, len(rows))
-    return values if rows.all() else values[rows]
-
-
-def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray:
-    """Return a swept field over the committed rows: its column, or the one value of the whole group, repeated."""
-    swept = attributes(store.results(group))["swept"]
-    if name not in swept:
-        return store.rows(group, name, 0, len(rows))[rows]
-    value = swept[name]
-    if isinstance(value, dict | list | None):
-        value = str(value)
-    return np.repeat(np.asarray(value)[None], int(rows.sum()))
-
-
-def _write_shards(store: Store, markers: Sequence[Marker]) -> None:
-    """Write shards/: where and how long each committed shard ran."""
-    out = store.root.require_group("shards")
-    columns: dict[str, tuple[Any, str, str]] = {
-        "shard": ([m.shard.number for m in markers], "1", "shard"),
-        "group": ([m.shard.group for m in markers], "1", "group"),
-        "start": ([m.shard.start for m in markers], "1", "first row"),
-        "stop": ([m.shard.stop for m in markers], "1", "row after the last"),
-        "attempt": ([m.attempt for m in markers], "1", "attempt that succeeded"),
-        "seconds": ([m.seconds for m in markers], "s", "time to compute and write"),
-        "host": ([m.host for m in markers], "1", "host"),
-        "device_kind": ([m.device_kind for m in markers], "1", "kind of device"),
-        "microbatch": ([m.layout.microbatch for m in markers], "1", "vmapped width"),
-        "source": ([m.source for m in markers], "1", "digest of the kernel's source"),
-    }
-    for name, (values, units, text) in columns.items():
-        put_array(out, name, np.asarray(values), Var(("shard",), units, text))
-
-
-def _write_reductions(store: Store, reductions: Sequence[Any]) -> None:
-    """Write reduced/: a table for each of the job's reductions."""
-    if not reductions and "reduced" not in store.root:
-        return
-    out = store.root.require_group("reduced")
-    for stale in set(out.group_keys()) - {one.label for one in reductions}:
-        del out[stale]
-    table = store.root["items"]
-    assert isinstance(table, zarr.Group)
-    labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
-    known = {name: texts for name, texts in labels.items() if texts}
-    columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
-    items = Items(columns, known, store.job.spec.swept())
-    for one in reductions:
-        here = out.require_group(one.label)
-        made = make(one, items)
-        for stale in set(here.array_keys()) - made.keys():
-            del here[stale]
-        for name, (values, units, text) in made.items():
-            axes = (one.label, f"{name}_index")[: values.ndim]
-            put_array(here, name, values, Var(axes, units, text or name))
-        first = [name for name in made if name in ("rank", "item", *items.swept)]
-        here.attrs.put({"reduction": one.model_dump(mode="json"), "coordinates": " ".join(first)})
-
-
-def _labels(attrs: Mapping[str, Any]) -> list[str]:
-    """Return what codes mean, from 0 on; the last, empty text is for the code -1, which an item that failed has."""
-    texts = attrs.get("labels") or str(attrs.get("flag_meanings", "")).split()
-    return [*texts, ""] if texts else []
-
-
-def reduction_tables(store: Store) -> dict[str, str]:
-    """Return table -> path of its Zarr group, for the job's reductions that have been gathered.
-
-    The leading axis of every array in it has the table's name.
-    """
-    if "reduced" not in store.root:
-        return {}
-    reduced = store.root["reduced"]
-    assert isinstance(reduced, zarr.Group)
-    return {name: f"reduced/{name}" for name in sorted(reduced.group_keys())}
 
 
 def require_rows(store: Store) -> zarr.Group:

@@ -20,7 +20,8 @@ import zarr
 
 from jobs import keys
 from jobs.errors import JobError, nearest
-from jobs.gather.gather import reduction_tables, require_rows
+from jobs.gather.gather import require_rows
+from jobs.gather.tables import reduction_tables
 from jobs.query.columns import Column, as_array
 from jobs.query.readers import ALL, Columns, Rows, child, reduced, stored, vectors
 from jobs.query.search_table import search_columns

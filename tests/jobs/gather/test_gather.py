@@ -26,7 +26,7 @@ from jobs.storage.checksums import digest, seal
 from jobs.store.folding import uncommit
 from jobs.store.writer import ShardWriter
 
-MODULE = sys.modules["jobs.gather.gather"]
+MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tables"]
 """`jobs.gather.gather` itself is the function."""
 
 
@@ -155,7 +155,7 @@ def test_gather_that_was_ended_is_neither_whole_nor_in_the_way(copied, monkeypat
         put(*args)
 
     monkeypatch.setattr("jobs.reduce.group.put_array", ended)
-    monkeypatch.setattr(MODULE, "put_array", ended)
+    monkeypatch.setattr(TABLES, "put_array", ended)
     with pytest.raises(KeyboardInterrupt):
         gather(copied)
     monkeypatch.undo()
@@ -191,7 +191,7 @@ def test_tables_are_unsealed_before_anything_of_them_changes(copied, monkeypatch
         put(*args)
 
     monkeypatch.setattr("jobs.reduce.group.put_array", noted)
-    monkeypatch.setattr(MODULE, "put_array", noted)
+    monkeypatch.setattr(TABLES, "put_array", noted)
     set_gather(copied, ["top=1", "reductions=[{name: counts}]"])
     gather(copied)
     assert sealed
