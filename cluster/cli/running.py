@@ -9,7 +9,7 @@ import typer
 
 from cluster.cli.display import err, live_progress, out, show_json, show_table
 from jobs.errors import JobError
-from jobs.run.executor import Executor, SerialExecutor
+from jobs.run.executor import Executor, Gone, SerialExecutor
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
 from jobs.run.stop import EXIT_STOPPED, Stop, signals
@@ -107,11 +107,14 @@ def _storage_explained(store: Store) -> Iterator[None]:
 
 
 def _reduce(store: Store, executor: Executor) -> None:
-    """Gather on the run's executor, which can be closed afterwards."""
+    """Gather on the run's executor, which can be closed afterwards; in this process if that is gone."""
     from jobs.gather.gather import gather
 
     with _storage_explained(store):
-        gather(store, executor)
+        try:
+            gather(store, executor)
+        except Gone:
+            gather(store)
 
 
 def finish(store: Store, as_json: bool) -> None:

@@ -22,9 +22,13 @@ from cluster.ray.dispatch import Dispatch
 from cluster.ray.pool import Pool
 from cluster.ray.signs import Signs
 from cluster.ray.startup import Startup
+from jobs.errors import JobError
 from jobs.run.task import Key, Report, Standing, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
+
+DEATH_S = 1.0
+"""An actor dies of its Ray's death this much before that shows, at most: it is not to blame then."""
 
 
 class RayExecutor:
@@ -116,8 +120,16 @@ class RayExecutor:
 
         Raises:
             JobError: no actor could start.
+            Gone: the Ray that this executor started has died.
         """
-        reports = self._dispatch.wait(timeout)
+        self._startup.refuse_dead()
+        try:
+            reports = self._dispatch.wait(timeout)
+        except JobError:
+            self._startup.refuse_dead(within_s=DEATH_S)
+            raise
+        if any(report.fault == "death" for report in reports):
+            self._startup.refuse_dead(within_s=DEATH_S)
         for report in reports:
             self._signs.forget(report.key)
         return reports

@@ -68,7 +68,7 @@ class Pool:
     """
 
     def __init__(self, settings: RunSettings, address: str | None, local: LocalRay | None) -> None:
-        self._settings = settings
+        self._settings, self._local = settings, local
         self.slots: list[Slot] = []
         self.nodes = Nodes()
         self._connected = not ray.is_initialized()
@@ -106,9 +106,10 @@ class Pool:
     def joined(self) -> list[Slot]:
         """Slots with new actors, as many as fit on nodes that joined since the last check.
 
-        Empty if the job sets `run.workers`, or within `LOOK_S` of the last check.
+        Empty if the job sets `run.workers`, within `LOOK_S` of the last check, and of a local Ray, which has one
+        node; its head may have died, and then would never answer.
         """
-        if self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
+        if self._local or self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
             return []
         self._looked_at = time.monotonic()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

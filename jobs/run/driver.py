@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from jobs.run.attempts import Attempts
 from jobs.run.decisions import Decisions
-from jobs.run.executor import Executor
+from jobs.run.executor import Executor, Gone
 from jobs.run.ledger import Ledger
 from jobs.run.populations import Populations
 from jobs.run.progress import Listener
@@ -55,7 +55,13 @@ class Driver:
                     self.stop.begin_grace(ledger.store.job.spec.run.grace_s)
                     if self.stop.is_over:
                         break
-                for report in executor.wait(timeout=0.5 if self.attempts else 0.05):
+                try:
+                    reports = executor.wait(timeout=0.5 if self.attempts else 0.05)
+                except Gone as gone:
+                    self.stop.ask(str(gone))
+                    ledger.progress.stopped = self.stop.reason
+                    return
+                for report in reports:
                     self._take(report)
                 if time.monotonic() - self.looked_at >= LOOK_S:
                     self._end_hung()

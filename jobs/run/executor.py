@@ -15,6 +15,10 @@ IDLE_S = 0.05
 """Longest sleep, in seconds, of a `wait` with nothing to run: retries wait for their time, or the storage fails."""
 
 
+class Gone(Exception):
+    """Raised by `wait` where the executor can compute no more: what runs is lost, and what is committed stays."""
+
+
 class Executor(Protocol):
     """Where shards run: `submit` at most `capacity()` tasks, then `wait` for their reports."""
 
@@ -46,7 +50,10 @@ class Executor(Protocol):
         """End an attempt that nobody needs any more; `wait` does not report it."""
 
     def wait(self, timeout: float) -> list[Report]:
-        """Return the reports that have come in; wait for the first at most `timeout` seconds."""
+        """Return the reports that have come in; wait for the first at most `timeout` seconds.
+
+        Raises Gone if no further one will come.
+        """
 
     def progress(self) -> Mapping[Key, Standing]:
         """Return attempt -> how far it has come, of those now running."""
