@@ -3,7 +3,7 @@
 import time
 
 
-def until(holds, what: str, seconds: float = 20) -> None:
+def until(holds, what: str, seconds: float = 200) -> None:
     """Wait for a condition; TimeoutError names it."""
     end, pause = time.monotonic() + seconds, 0.01
     while not holds():

@@ -341,7 +341,7 @@ def test_a_straggler_is_outrun_on_another_node(ray_pool, folder, monkeypatch):
     run_shards(here, SerialExecutor())
     for name in [*here.names(0), "status"]:
         assert store.rows(0, name, 0, 4).tobytes() == here.rows(0, name, 0, 4).tobytes(), name
-    until(lambda: ray_pool.wait(0.1) or ray_pool.capacity() >= 2, "another worker is ready", 60)
+    until(lambda: ray_pool.wait(0.1) or ray_pool.capacity() >= 2, "another worker is ready")
 
 
 def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
@@ -366,7 +366,7 @@ def pool(ray_address):
 
 def collect(executor, n):
     reports = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(reports) < n and time.monotonic() < deadline:
         reports |= {report.shard: report for report in executor.wait(0.5)}
     return reports

@@ -34,18 +34,18 @@ def test_run_whose_ray_dies_ends_in_order(tmp_path, part):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        until((tmp_path / "waits").exists, "the third item is computed", 200)
+        until((tmp_path / "waits").exists, "the third item is computed", 400)
         folder = _folder(run.pid)
         (killed,) = [pid for pid in mentioning(folder) if _name(pid) == part]
         os.kill(killed, signal.SIGKILL)
-        out, err = run.communicate(timeout=100)
+        out, err = run.communicate(timeout=300)
     finally:
         run.kill()
         (tmp_path / "gate").touch()
     assert run.returncode == 75, err
     assert "stopped (the Ray of this run has died: its head or its node was killed)" in err
     assert "Traceback" not in out + err
-    until(lambda: not mentioning(folder), "nothing of that Ray runs", 60)
+    until(lambda: not mentioning(folder), "nothing of that Ray runs")
     assert not Path(folder).exists()
     store = Store.open(str(tmp_path / "job.zarr"))
     progress = run_shards(store, SerialExecutor(1))

@@ -237,7 +237,7 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path, e
     )
     until(under_way, "the second shard is under way", 240)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75, err
     assert "stopped (SIGTERM); `ctd resume" in err
     store = Store.open(str(tmp_path / "job.zarr"))
