@@ -37,7 +37,8 @@ class SourceDiffers(JobError):
 def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[str, str]:
     """Return module -> sha256 of its file, for all source code of a job.
 
-    kernel: the job's, if it has been imported. Raises JobError for an unknown kernel, or a file that was edited after this process imported it.
+    kernel: the job's, if it has been imported. Raises JobError for an unknown kernel, or a file that was edited after
+    this process imported it.
     """
     kernel = kernel or find_kernel(spec.kernel, base)  # which puts `base` on the path
     root = find_module(spec.kernel)

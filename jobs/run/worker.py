@@ -54,9 +54,7 @@ class Worker:
         self.store = Store.open(self.address)
         self.writer = ShardWriter(self.store)
         self.job = self.store.job
-        trust(
-            self.job.base
-        )  # as whoever hands out the shards does, or it would not have come so far
+        trust(self.job.base)  # as whoever hands out the shards does, who would not have begun else
         self.kernel = self.store.kernel
         self.science = self.store.science
         """The kernel without the results that a search adds: the compiled program is the same with and without one."""
