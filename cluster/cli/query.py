@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from jobs.query.compare import Comparison
 
+EVERY = "all"
+"""What --columns takes for all that a table shows, in the table's order."""
+
 
 def add(app: typer.Typer) -> None:
     """Add the command to the command line."""
@@ -64,16 +67,55 @@ def query(
     if to is not None:
         check_target(to)
     store = Store.open(stores[0])
+    every = columns == [EVERY]
     frame = ask(
         store,
         table=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
-        columns=",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
+        columns="" if every else ",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
     )  # fmt: skip
-    _answer(frame, to, as_json)
+    telling = not (columns or agg)
+    _answer(
+        _telling(frame, store, sort or []) if telling and not (to or as_json) else frame,
+        to,
+        as_json,
+        not telling,
+    )
     _say_how_much(store)
 
 
-def _answer(frame: "pd.DataFrame", to: Path | None, as_json: bool) -> None:
+def _telling(frame: "pd.DataFrame", store: Store, sort: list[str]) -> "pd.DataFrame":
+    """The frame with what people look for first, and without what only says where an item lies or is the same in all rows.
+
+    First comes what a row is, then what was swept, what the rows are sorted by, and results in the kernel's order.
+    """
+    swept = set(store.job.spec.swept())
+    sorted_by = [name.lstrip("-") for text in sort for name in text.split(",")]
+    results = [*store.description.dims, *store.description.reduced]
+    if frame.attrs["table"] != "items":
+        results = [*store.description.reduced]
+
+    def place(name: str) -> tuple[int, int]:
+        kind = name.partition(".")[0].partition("[")[0]
+        if name == frame.columns[0]:
+            return 0, 0
+        if name in sorted_by:
+            return 2, sorted_by.index(name)
+        if name in swept or kind in swept:
+            return 1, list(frame.columns).index(name)
+        return (3, results.index(name)) if name in results else (4, 0)
+
+    plumbing = {"row"}
+    if len(store.job.plan.group_sizes) == 1:
+        plumbing.add("group")
+    if "status" in frame and set(frame["status"]) <= {"done"}:
+        plumbing.add("status")
+    names = [name for name in frame.columns if name not in plumbing or name in sorted_by]
+    told = frame[sorted(names, key=place)]
+    told.attrs = frame.attrs
+    return told
+
+
+def _answer(frame: "pd.DataFrame", to: Path | None, as_json: bool, all_columns: bool) -> None:
     """Write the rows to a file or print them; say so if there are none."""
     from jobs.query.files import save_frame
 
@@ -83,7 +125,7 @@ def _answer(frame: "pd.DataFrame", to: Path | None, as_json: bool) -> None:
     elif as_json:
         show_json(frame.to_dict("records"))
     elif len(frame):
-        show_table(frame, title=frame.attrs["table"], limit=100)
+        show_table(frame, frame.attrs["table"], limit=100, all_columns=all_columns)
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} is as asked for")
 
