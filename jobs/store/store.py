@@ -29,7 +29,10 @@ from jobs.store.manifest import Job, read_job
 from jobs.store.marker import Marker, newest, singles, whole_markers
 from jobs.store.segments import Log, resolved
 
-BEFORE = (*(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)), keys.CREATING)
+BEFORE = (
+    *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL, keys.CODE)),
+    keys.CREATING,
+)
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
 
 
