@@ -1,6 +1,8 @@
 """Run jobs: on a Ray on this machine, on an existing Ray cluster, on Slurm; and the command line."""
 
 import os
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,15 @@ if TYPE_CHECKING:
 # `uv run`, in a newly made environment or, with --no-sync, in none. Our workers run in their node's own
 # environment; `ctd submit` ships what a job needs. Set here because Ray reads it when it is imported.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+for _name, _file in {"jobs": "keys.py", "ctd": "kernel.py"}.items():
+    _spec = find_spec(_name)
+    if _spec and not any(
+        (Path(at) / _file).exists() for at in _spec.submodule_search_locations or ()
+    ):
+        raise ImportError(
+            f"{_spec.origin} hides the package {_name} that ctd consists of; rename it"
+        )
 
 
 def __getattr__(name: str) -> Any:
