@@ -109,9 +109,9 @@ class _Now:
     def __init__(self, store: Store, kernel: Kernel | None, before: Mapping[str, Any]) -> None:
         sizes = store.job.plan.group_sizes
         self.reductions = reductions_of(store.job.spec, store.description)
-        self.stamp = store.stamp()
+        self.stamp = store.committed.stamp()
         """Taken before the markers are read, so that it never stands for more than they say."""
-        self.markers = store.markers()
+        self.markers = store.committed.markers()
         by_group: list[list[Marker]] = [[] for _ in sizes]
         for marker in self.markers:
             by_group[marker.shard.group].append(marker)
@@ -245,7 +245,7 @@ def require_rows(store: Store) -> zarr.Group:
     """Return the item table; gather first, as looking may, if it is missing or behind the committed shards."""
     made = _gathered(store)
     behind = made.get(BEHIND) and known_kernel(store) is not None
-    if behind or made.get("stamp") != store.stamp():
+    if behind or made.get("stamp") != store.committed.stamp():
         gather_to_look(store)
     table = store.root["items"]
     assert isinstance(table, zarr.Group)

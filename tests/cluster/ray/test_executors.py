@@ -81,7 +81,7 @@ def make(folder, executor, name, sweep, *, kernel="faulty_kernel", params=None, 
 
 
 def attempts(store):
-    return {marker.shard.number: marker.attempt for marker in store.markers()}
+    return {marker.shard.number: marker.attempt for marker in store.committed.markers()}
 
 
 def errors(store):
@@ -173,7 +173,7 @@ def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
         finally:
             executor.close()
         stores.append(store)
-    layouts = [s.markers()[0].layout for s in stores]
+    layouts = [s.committed.markers()[0].layout for s in stores]
     assert [(one.devices, one.slots) for one in layouts] == [(3, 3), (1, 8)]
     for name in stores[0].names(0):
         first, second = (np.asarray(s.array(0, name)[:]) for s in stores)
@@ -274,7 +274,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(exec
     assert left_at
     assert run_shards(store, executor).stopped is None
     if any("advances" in text for text in left_at):
-        assert any(marker.resumed_at is not None for marker in store.markers())
+        assert any(marker.resumed_at is not None for marker in store.committed.markers())
     expected = run_items(
         toy.kernel, toy.Walk(**params), {"rate": rates}, layout=Layout(slots=4, microbatch=2)
     )
