@@ -18,7 +18,7 @@ from jobs.run.ledger import open_ledger
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Failures
 from jobs.run.shards import run_shards
-from jobs.run.task import Report, Task
+from jobs.run.task import Report, Sign, Task
 from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import seal
@@ -217,26 +217,22 @@ class Hanging(SerialExecutor):
 
     def __init__(self, hangs):
         super().__init__(1)
-        self.hangs, self.hanging, self.killed = hangs, {}, []
+        self.hangs, self.hanging, self.ended = hangs, {}, []
 
     def wait(self, timeout):
         for task in list(self._waiting):
             if self.hangs(task):
                 self._waiting.remove(task)
                 self.hanging[task.key] = task
-        reports = []
-        for attempt in self.killed:
-            self.hanging.pop(attempt)
-            info = {"died": "killed"}
-            reports.append(Report(*attempt, "the worker died", "", "death", info))
-        self.killed = []
+        reports, self.ended = self.ended, []
         return reports + super().wait(timeout)
 
-    def silence(self):
-        return dict.fromkeys(self.hanging, 61.0)
+    def signs(self):
+        return dict.fromkeys(self.hanging, Sign(None, 61.0))
 
-    def kill(self, attempt):
-        self.killed.append(attempt)
+    def end(self, attempt, why=None):
+        self.hanging.pop(attempt)
+        self.ended.append(Report(*attempt, why, "", "death", {"died": "killed"}))
 
 
 def test_hung_advance_is_ended_and_its_item_found(tmp_path):

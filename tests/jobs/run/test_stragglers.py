@@ -49,7 +49,8 @@ class Nodes(SerialExecutor):
                 return True
         return False
 
-    def drop(self, attempt):
+    def end(self, attempt, why=None):
+        assert why is None
         (gone,) = (r for r in self.running if r[2].key == attempt)
         self.running.remove(gone)
         heapq.heapify(self.running)

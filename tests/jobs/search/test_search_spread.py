@@ -19,7 +19,7 @@ from jobs.run.partition import Part, open_shards
 from jobs.run.rendezvous import populations
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
-from jobs.run.task import Task
+from jobs.run.task import Sign, Task
 from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
@@ -344,18 +344,18 @@ def test_a_hang_is_ended_again_after_a_report_that_came_in_time(tmp_path, monkey
     monkeypatch.setattr("jobs.run.driver.LOOK_S", 0.0)
 
     class Silent(SerialExecutor):
-        killed = 0
+        ended = 0
 
-        def silence(self):
-            return {(0, 1): 1e9}
+        def signs(self):
+            return {(0, 1): Sign(None, 1e9)}
 
-        def kill(self, attempt):
-            self.killed += 1
+        def end(self, attempt, why=None):
+            self.ended += 1
 
     executor = Silent()
     job = spread(changed(POPULATION, "run.time_limit_s", 1.0), 4)
     run_shards(make(tmp_path / "h.zarr", job), executor)
-    assert executor.killed > 5
+    assert executor.ended > 5
 
 
 def test_markers_tell_of_all_attempts(tmp_path):
