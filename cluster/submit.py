@@ -324,7 +324,7 @@ def _record(request: Request, profile: Profile, number: str, home: str, command:
         command, time.time(),
     )  # fmt: skip
     if isinstance(profile, RayProfile):
-        remember(*profile.names())
+        remember(*profile.jobs_api())
     for stage in request.stages:
         store = objects.open_objects(stage.address, create=True)
         content = json.dumps(asdict(submission), indent=1)
