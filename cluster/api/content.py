@@ -1,5 +1,6 @@
 """A job's fields, as Python has them, in the notation of a job file."""
 
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,13 +35,24 @@ def plain(value: Any, where: str, module: str) -> Any:
     if isinstance(value, list | tuple | range):
         return [plain(inner, where, module) for inner in value]
     if isinstance(value, type | types.FunctionType):
-        home = module if is_typed(value) else value.__module__
-        return f"{home}.{name_of(value) if is_typed(value) else value.__qualname__}"
+        if is_typed(value):
+            return f"{module}.{name_of(value)}"
+        return f"{_home(value)}.{value.__qualname__}"
     if hasattr(value, "__array__"):  # of JAX, pandas, xarray
         return np.asarray(value).tolist()
     raise JobError(
         f"{where}: numbers, texts, lists, arrays, mappings, classes or functions expected, got {value!r:.60}"
     )
+
+
+def _home(value: Any) -> str:
+    """Return the module that a class or function is imported from: the package that shows it, if one does."""
+    parts = value.__module__.split(".")
+    for k in range(1, len(parts)):
+        package = ".".join(parts[:k])
+        if getattr(sys.modules[package], value.__qualname__, None) is value:
+            return package
+    return str(value.__module__)
 
 
 def typed_names(value: Any) -> set[str]:
@@ -61,8 +73,6 @@ def kernel_name(kernel: Any) -> str:
     if isinstance(kernel, types.ModuleType):
         return kernel.__name__.removeprefix("ctd.")
     if isinstance(kernel, Kernel):
-        import sys
-
         home = kernel.Params.__module__
         for name in (home, home.rpartition(".")[0]):
             if getattr(sys.modules.get(name), "kernel", None) is kernel:
