@@ -10,17 +10,18 @@ n is the number of units. The state is the vector that F updates: the hidden vec
 hidden vector followed by the memory cells, 2n entries in all.
 """
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from pydantic import AfterValidator, WithJsonSchema
 
-Weights = Mapping[str, jax.Array]
+from ctd.late import jax, jnp, lax
+
+type Weights = Mapping[str, jax.Array]
 
 READOUT_AXES = {"wO": ("output", "unit"), "bO": ("output",), "h0": ("state",)}
 H0_SCALE = 0.1
@@ -78,7 +79,7 @@ class Cell(NamedTuple):
         n_in: int,
         n_out: int,
         scales: Scales = UNIT,
-        dtype: Any = jnp.float32,
+        dtype: Any = "float32",
     ) -> dict[str, jax.Array]:
         """Random weights N(0, g^2 / fan-in); g is that of `scales` or, for the readout, 1.
 
@@ -167,7 +168,7 @@ leaky = Cell(
     VANILLA_AXES | {"alpha": ()} | READOUT_AXES,
     _vanilla_infer,
     _leaky_draw,
-    hidden=jnp.tanh,
+    hidden=lambda h: jnp.tanh(h),
     constants=("alpha",),
 )
 """The continuous-time network tau dh/dt = -h + wR tanh(h) + wI x + bR, by Euler steps of dt.

@@ -11,14 +11,13 @@ name of a user's own task is the dotted path of its class::
 `lorenz_spikes`, `spikes_from_rates` and `spikes_from_states` make spike counts instead of trials.
 """
 
+from __future__ import annotations
+
 import difflib
 import importlib
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -30,6 +29,8 @@ from pydantic import (
     WithJsonSchema,
     model_serializer,
 )
+
+from ctd.late import jax, jnp, lax
 
 
 class Trial(NamedTuple):
@@ -72,7 +73,7 @@ class Task(BaseModel, ABC):
         return {"name": cls.name or f"{cls.__module__}.{cls.__qualname__}", **fields(self)}
 
 
-def batch(task: Task, key: jax.Array, n: int, dtype: Any = jnp.float32) -> Trial:
+def batch(task: Task, key: jax.Array, n: int, dtype: Any = "float32") -> Trial:
     """n trials: (trial, time, ...) arrays."""
     return jax.vmap(lambda k: task.trial(k, dtype))(jax.random.split(key, n))
 

@@ -14,19 +14,18 @@ learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (
 in one run with n = 100).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ctd import tasks
 from ctd.cells import CELLS, Cell, CellName, Scales, get_cell, run
 from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
+from ctd.late import jax, jnp, lax, optax
 from ctd.plots.curves import block_ends, rnn_figure, rnn_plots
 
 DIVERGED = 100.0
@@ -70,7 +69,7 @@ class Network(Params):
     )
 
     @model_validator(mode="after")
-    def _saved_are_evaluated(self) -> "Network":
+    def _saved_are_evaluated(self) -> Network:
         if self.n_saved > self.n_eval:
             raise ValueError(
                 f"n_saved: {self.n_saved} trials cannot be stored of n_eval = {self.n_eval}; "
@@ -110,7 +109,7 @@ def mean_squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Arr
     return total / weight
 
 
-def eval_trials(task: tasks.Task, n: int, dtype: Any = jnp.float32) -> tasks.Trial:
+def eval_trials(task: tasks.Task, n: int, dtype: Any = "float32") -> tasks.Trial:
     """The n trials on which every network of this task is evaluated."""
     return tasks.batch(task, jax.random.key(EVAL_SEED), n, dtype)
 

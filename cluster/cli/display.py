@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ from jobs.run.progress import Progress as RunProgress
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    type Columns = Mapping[str, Sequence[Any] | np.ndarray] | pd.DataFrame
+    """A table: columns by name."""
 
 
 def shown(text: str, keep: str = "\n\t") -> str:
@@ -124,18 +127,33 @@ def cell(value: Any) -> str:
     return shown(str(value), keep="")
 
 
-def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
-    """Print the first `limit` rows of a frame as a table."""
-    table = Table(title=title or None, title_justify="left")
-    for name in frame.columns:
-        number = frame[name].dtype.kind in "iufc"
-        table.add_column(shown(str(name)), justify="right" if number else "left")
-    # Not iterrows, which turns integers into floats: item 62599 would become 6.26e+04.
-    for row in frame.head(limit).itertuples(index=False, name=None):
-        table.add_row(*(cell(value) for value in row))
-    out.print(table)
-    if len(frame) > limit:
-        out.print(f"... {len(frame) - limit:,} more rows; ctd query shows them")
+def show_table(table: "Columns", title: str = "", limit: int | None = 40) -> None:
+    """Print the first `limit` rows of a table (None: all)."""
+    shown_rows = Table(title=title or None, title_justify="left")
+    for name in table:
+        number = np.asarray(table[name]).dtype.kind in "iufc"
+        shown_rows.add_column(shown(str(name)), justify="right" if number else "left")
+    n = n_rows(table)
+    for row in _rows(table, n if limit is None else limit):
+        shown_rows.add_row(*(cell(value) for value in row))
+    out.print(shown_rows)
+    if limit is not None and n > limit:
+        out.print(f"... {n - limit:,} more rows; ctd query shows them")
+
+
+def n_rows(table: "Columns") -> int:
+    """Return the number of rows of a table."""
+    return next((len(table[name]) for name in table), 0)
+
+
+def records(table: "Columns") -> list[dict[str, Any]]:
+    """Return the rows of a table as dictionaries of plain values."""
+    return [dict(zip(table, row, strict=True)) for row in _rows(table, n_rows(table))]
+
+
+def _rows(table: "Columns", limit: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the first rows; each column is turned into Python values by itself, so that integers stay integers."""
+    return zip(*(np.asarray(table[name][:limit]).tolist() for name in table), strict=True)
 
 
 def show_error(text: str) -> None:

@@ -1,24 +1,22 @@
-"""`ctd query`: a question to one store, or two stores side by side."""
+"""The commands that take results out of a store: query (one store, or two side by side), export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.cli.display import err, out, show_json, show_table
-from cluster.cli.options import AsJson, ColumnNames
+from cluster.cli.display import err, n_rows, out, records, show_json, show_table
+from cluster.cli.options import AsJson, ColumnNames, StorePath
 from jobs.errors import JobError
+from jobs.query.query import Asked, rows
+from jobs.query.query import query as ask
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cluster.cli.display import Columns
     from jobs.query.compare import Comparison
-
-
-def add(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(query)
 
 
 def query(
@@ -58,32 +56,43 @@ def query(
     if len(stores) > 1:
         _compare(stores, [word for word, value in asked.items() if value is not None], as_json)
         return
-    from jobs.query.files import check_target
-    from jobs.query.query import query as ask
-
     if to is not None:
+        from jobs.query.files import check_target
+
         check_target(to)
     store = Store.open(stores[0])
-    frame = ask(
-        store,
-        table=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
-        columns=",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
-    )  # fmt: skip
-    _answer(frame, to, as_json)
+    question: Asked = {
+        "table": table, "sort": ",".join(sort or ()), "limit": limit,
+        "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()), "agg": agg,
+    }  # fmt: skip
+    if agg is None and to is None:
+        name, found = rows(store, _all(where), **question)
+        _answer(name, found, as_json)
+    else:
+        frame = ask(store, _all(where), **question)
+        if to is None:
+            _answer(frame.attrs["table"], frame, as_json)
+        else:
+            _write(frame, to)
     _say_how_much(store)
 
 
-def _answer(frame: "pd.DataFrame", to: Path | None, as_json: bool) -> None:
-    """Write the rows to a file or print them; say so if there are none."""
+def _answer(table: str, found: "Columns", as_json: bool) -> None:
+    """Print the rows; say so if there are none."""
+    if as_json:
+        show_json(records(found))
+    elif n_rows(found):
+        show_table(found, title=table, limit=100)
+    if not n_rows(found):
+        err.print(f"no row of table {table} is as asked for")
+
+
+def _write(frame: "pd.DataFrame", to: Path) -> None:
+    """Write the rows to a file; say so if there are none."""
     from jobs.query.files import save_frame
 
-    if to is not None:
-        save_frame(frame, to)
-        err.print(f"wrote {len(frame):,} rows to {to}")
-    elif as_json:
-        show_json(frame.to_dict("records"))
-    elif len(frame):
-        show_table(frame, title=frame.attrs["table"], limit=100)
+    save_frame(frame, to)
+    err.print(f"wrote {len(frame):,} rows to {to}")
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} is as asked for")
 
@@ -147,3 +156,18 @@ def _show(found: "Comparison", stores: list[str]) -> None:
         show_table(found.results, title="results of the items that both have computed")
     if len(found.changed):
         show_table(found.changed, title=f"{len(found.changed):,} items differ in how they ended")
+
+
+def export(
+    store: StorePath,
+    item: Annotated[int, typer.Argument(help="item id")],
+    path: Annotated[str, typer.Argument(help="HDF5 file to write, here or on an object store")],
+    results: Annotated[
+        bool, typer.Option("--results", help="everything but the trained model")
+    ] = False,
+) -> None:
+    """Write an item's trained model to an HDF5 file that other jobs, and the tutorials, read."""
+    from jobs.inputs.items import export as write
+
+    write(Store.open(store), item, path, "results" if results else "weights")
+    out.print(f"wrote {path}")
