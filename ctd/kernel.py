@@ -128,6 +128,7 @@ class Var(NamedTuple):
 
     axes: tuple[str, ...] = ()
     units: str = "1"
+    """ "item" for ids of items: tables then show what was swept of these."""
     long_name: str = ""
     more_is_better: bool = False
     """True: a search by this result must say `mode`, since by default less is better."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from cluster.cli.display import Columns
     from jobs.query.compare import Comparison
+
+EVERY = "all"
+"""What --columns takes for all that a table shows, in the table's order."""
 
 
 def query(
@@ -61,28 +65,64 @@ def query(
 
         check_target(to)
     store = Store.open(stores[0])
+    named = [] if columns == [EVERY] else columns or []
     question: Asked = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit,
-        "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()), "agg": agg,
+        "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
     }  # fmt: skip
     if agg is None and to is None:
         name, found = rows(store, _all(where), **question)
-        _answer(name, found, as_json)
+        if telling := not (columns or as_json):
+            found = _telling(name, found, store, sort or [])
+        _answer(name, found, as_json, all_columns=not telling)
     else:
         frame = ask(store, _all(where), **question)
         if to is None:
-            _answer(frame.attrs["table"], frame, as_json)
+            _answer(frame.attrs["table"], frame, as_json, all_columns=True)
         else:
             _write(frame, to)
     _say_how_much(store)
 
 
-def _answer(table: str, found: "Columns", as_json: bool) -> None:
+def _telling(
+    table: str, found: dict[str, np.ndarray], store: Store, sort: list[str]
+) -> dict[str, np.ndarray]:
+    """The columns with what people look for first, and without what only says where an item lies or is the same in all rows.
+
+    First comes what a row is, then what was swept, what the rows are sorted by, and results in the kernel's order.
+    """
+    swept = set(store.job.spec.swept())
+    sorted_by = [name.lstrip("-") for text in sort for name in text.split(",")]
+    results = [*store.description.dims, *store.description.reduced]
+    if table != "items":
+        results = [*store.description.reduced]
+    known = list(found)
+
+    def place(name: str) -> tuple[int, int]:
+        kind = name.partition(".")[0].partition("[")[0]
+        if name == known[0]:
+            return 0, 0
+        if name in sorted_by:
+            return 2, sorted_by.index(name)
+        if name in swept or kind in swept:
+            return 1, known.index(name)
+        return (3, results.index(name)) if name in results else (4, 0)
+
+    plumbing = {"row"}
+    if len(store.job.plan.group_sizes) == 1:
+        plumbing.add("group")
+    if "status" in found and set(found["status"]) <= {"done"}:
+        plumbing.add("status")
+    names = [name for name in known if name not in plumbing or name in sorted_by]
+    return {name: found[name] for name in sorted(names, key=place)}
+
+
+def _answer(table: str, found: "Columns", as_json: bool, all_columns: bool) -> None:
     """Print the rows; say so if there are none."""
     if as_json:
         show_json(records(found))
     elif n_rows(found):
-        show_table(found, title=table, limit=100)
+        show_table(found, table, limit=100, all_columns=all_columns)
     if not n_rows(found):
         err.print(f"no row of table {table} is as asked for")
 

@@ -134,7 +134,7 @@ def check(
 
 def _missing(store: str) -> int:
     opened = Store.open(store)
-    return opened.job.plan.n_shards - len(opened.done())
+    return opened.job.plan.n_shards - len(opened.committed.numbers())
 
 
 def logs(

@@ -96,7 +96,7 @@ def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
 def committed_rows(store: Store) -> list[np.ndarray]:
     """Return, for every group, (rows,) bool: which of its rows lie in committed shards."""
     rows = [np.zeros(n, bool) for n in store.job.plan.group_sizes]
-    done = store.done()
+    done = store.committed.numbers()
     for shard in store.job.plan.shards():
         if shard.number in done:
             rows[shard.group][shard.start : shard.stop] = True
@@ -170,7 +170,7 @@ def reduce_group(store: Store, group: int) -> None:
     """
     kernel = store.kernel
     assert kernel.reduce is not None
-    markers = store.markers(group)
+    markers = store.committed.markers(group)
     rows = rows_of(store.job.plan.group_sizes[group], markers)
     # An item that failed with an error has no results: a reduction would read fill values.
     rows[[row for marker in markers for row in marker.without]] = False

@@ -69,14 +69,14 @@ def measured_seconds_per_item(address: str) -> float | None:
     """Worker seconds per item, over the committed shards of a store; None if there are none."""
     if not Store.exists(address):
         return None
-    markers = Store.open(address).markers()
+    markers = Store.open(address).committed.markers()
     items = sum(m.shard.n_items for m in markers)
     return sum(m.seconds for m in markers) / items if items else None
 
 
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest errors that still matter."""
-    return state_of(store, store.markers(), read_events(store))
+    return state_of(store, store.committed.markers(), read_events(store))
 
 
 def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> dict[str, Any]:

@@ -298,9 +298,9 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
             tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
         )
     # Every stage is resumed by itself, and a stage that is complete is left as it is.
-    before = Store.open(str(points)).markers()
+    before = Store.open(str(points)).committed.markers()
     assert ctd("run", path, "--executor", "serial")[0] == 0
-    assert before == Store.open(str(points)).markers()
+    assert before == Store.open(str(points)).committed.markers()
     code, _, err = ctd("export", train, items[0]["item"], "best.h5")
     assert code == 0, err
     trained = open_store(train)["results/0"]
