@@ -18,7 +18,7 @@ import yaml
 from cluster.api.content import kernel_name, plain, typed_names, with_files_from
 from cluster.api.notebook import code_folder, is_typed, module_name, name_of, text_of, write_module
 from cluster.api.submitted import Submitted
-from cluster.cache import use_compilation_cache
+from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.run import compute, make_executor, say_what_failed
 from cluster.submit import Again, default_store, order_of, read_profile
 from cluster.submit import submit as send
@@ -138,6 +138,8 @@ class Job:
         Raises:
             JobError: the job is not valid.
         """
+        import pandas as pd
+
         from jobs.report.summary import plan_rows
 
         with tempfile.TemporaryDirectory() as scratch:
@@ -147,7 +149,8 @@ class Job:
             memory = int((spec.run.memory_gb or 0) * 1e9) or available_memory()
             machines = partial(Machines, workers, memory // devices, devices)
             ready = prepare(spec, stage.base, stage.where, machines)
-            return Planned(*plan_rows(ready, stage.address, workers))
+            groups, total = plan_rows(ready, stage.address, workers)
+        return Planned(pd.DataFrame(groups), total)
 
     def run(
         self,
@@ -173,6 +176,7 @@ class Job:
         from jobs.query.tree import StoreTree
 
         use_compilation_cache()
+        prune_compilation_cache()
         where = self._address(store)
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         spec = stage.spec({})

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ from jobs.run.progress import Progress as RunProgress
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    type Columns = Mapping[str, Sequence[Any] | np.ndarray] | pd.DataFrame
+    """A table: columns by name."""
 
 
 def shown(text: str, keep: str = "\n\t") -> str:
@@ -121,20 +124,20 @@ def cell(value: Any) -> str:
 
 
 def show_table(
-    frame: "pd.DataFrame", title: str = "", limit: int = 40, all_columns: bool = True
+    table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True
 ) -> None:
-    """Print the first `limit` rows of a frame as a table, in which no value is cut; long text goes on in a second line.
+    """Print the first `limit` rows of a table (None: all), in which no value is cut; long text goes on in a second line.
 
     all_columns: print what is too wide as further tables below, each beginning with the first column; else leave out
     the last columns that do not fit, and name them.
     """
-    texts = {name: _texts(frame[name].head(limit), str(name)) for name in frame.columns}
-    numbers = {name for name in frame.columns if frame[name].dtype.kind in "iufc"}
+    texts = {name: _texts(table[name][:limit], str(name)) for name in table}
+    numbers = {name for name in table if np.asarray(table[name][:limit]).dtype.kind in "iufc"}
     widths = {name: max(map(len, column)) for name, column in texts.items()}
     narrow(widths, set(widths) - numbers, out.width)
     parts = side_by_side(widths, out.width)
     for part in parts if all_columns else parts[:1]:
-        table = Table(
+        drawn = Table(
             title=title or None,
             title_justify="left",
             box=None,
@@ -144,16 +147,16 @@ def show_table(
         for name in part:
             side: JustifyMethod = "right" if name in numbers else "left"
             wraps = name not in numbers
-            table.add_column(
+            drawn.add_column(
                 texts[name][0], justify=side, overflow="fold", no_wrap=not wraps,
                 min_width=widths[name], max_width=widths[name],
             )  # fmt: skip
         for row in zip(*(texts[name][1:] for name in part), strict=True):
-            table.add_row(*row)
-        out.print(table, crop=False)
+            drawn.add_row(*row)
+        out.print(drawn, crop=False)
         title = ""
-    if len(frame) > limit:
-        out.print(f"... {len(frame) - limit:,} more rows; ctd query shows them")
+    if limit is not None and n_rows(table) > limit:
+        out.print(f"... {n_rows(table) - limit:,} more rows; ctd query shows them")
     if not all_columns and len(parts) > 1:
         left_out = [name for name in texts if name not in parts[0]]
         out.print(
@@ -161,7 +164,18 @@ def show_table(
         )
 
 
-def _texts(column: "pd.Series[Any]", name: str) -> list[str]:
+def n_rows(table: "Columns") -> int:
+    """Return the number of rows of a table."""
+    return next((len(table[name]) for name in table), 0)
+
+
+def records(table: "Columns") -> list[dict[str, Any]]:
+    """Return the rows of a table as dictionaries of plain values."""
+    columns = [np.asarray(table[name]).tolist() for name in table]
+    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _texts(column: Iterable[Any], name: str) -> list[str]:
     """A column's heading and its values as text."""
     return [shown(name), *(cell(value) for value in column)]
 

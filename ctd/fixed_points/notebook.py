@@ -1,10 +1,11 @@
 """`find`: the fixed points of a user's function, searched for in this process."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from ctd.batch import precision, run_items
@@ -13,6 +14,7 @@ from ctd.fixed_points.kernel import FixedPoint, Searches, make_kernel
 from ctd.fixed_points.plots import figure
 from ctd.fixed_points.summary import SUMMARY, Options
 from ctd.kernel import inputs_of
+from ctd.late import jax
 from ctd.plots.png import draw
 
 ROWS = 20

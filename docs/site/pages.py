@@ -49,8 +49,9 @@ def commands() -> Iterator[str]:
     group = typer.main.get_command(app)
     context = group.make_context("ctd", ["--help"], resilient_parsing=True)
     for name in group.list_commands(context):  # type: ignore[attr-defined]
-        command = group.get_command(context, name)  # type: ignore[attr-defined]
-        own = command.make_context(f"ctd {name}", [], resilient_parsing=True)
+        listed = group.get_command(context, name)  # type: ignore[attr-defined]
+        own = listed.make_context(f"ctd {name}", [], resilient_parsing=True)
+        command = own.command  # the whole one, imported now
         usage = " ".join(command.get_usage(own).split()).removeprefix("Usage: ")
         yield f"## ctd {name}\n\n{command.help}\n\n    {usage}\n\n| | |\n|---|---|"
         for param in command.params:
@@ -70,9 +71,9 @@ def kernels() -> Iterator[str]:
         for field, info in kernel.Params.model_fields.items():
             default = "" if info.is_required() else info.get_default(call_default_factory=True)
             yield f"| `{field}` | {kinds[field].value} | {_cell(str(default))} | {_cell(info.description or '')} |"
-        for title, frame in contents(kernel).items():
-            yield f"\n**{title}**\n\n| {' | '.join(frame.columns)} |\n|{'---|' * len(frame.columns)}"
-            for row in frame.itertuples(index=False):
+        for title, table in contents(kernel).items():
+            yield f"\n**{title}**\n\n| {' | '.join(table)} |\n|{'---|' * len(table)}"
+            for row in zip(*table.values(), strict=True):
                 yield "| " + " | ".join(_cell(str(value)) for value in row) + " |"
         yield f'\n??? note "A starter: ctd new {name}"\n\n    ```yaml'
         yield "\n".join(f"    {line}" for line in starter(name, kernel).splitlines())

@@ -5,12 +5,14 @@ mapping `task` has a column for each of its fields (task.name, task.n_steps); it
 which its values differ are shown by default.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 
+from jobs.late import zarr
 from jobs.query.columns import (
     Column,
     Text,

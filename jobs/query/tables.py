@@ -8,6 +8,8 @@ REDUCTION   one table for each of the job's `reductions`, by its name           
 search      one row per item and generation, or rung, of the job's search   (jobs.query.search_table)
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +18,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import obstore
-import zarr
 
 from jobs import keys
 from jobs.errors import JobError, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
+from jobs.late import zarr
 from jobs.query.columns import Column, as_array
 from jobs.query.readers import (
     ALL,
@@ -124,13 +126,17 @@ class Table:
             stop = min(start + BLOCK, self.n)
             yield Piece(start, stop - start, slice(start, stop))
 
-    def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> "pd.DataFrame":
-        """Columns (by default those shown) as a pandas frame."""
-        import pandas as pd
-
+    def columns(self, names: Sequence[str] = (), rows: Rows = ALL) -> dict[str, np.ndarray]:
+        """Columns (by default those shown) as arrays."""
         names = names or self.shown
         self.prefetch(names, rows)
-        return pd.DataFrame({name: as_array(self.read(name, rows)) for name in names})
+        return {name: as_array(self.read(name, rows)) for name in names}
+
+    def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> pd.DataFrame:
+        """The same as a pandas frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns(names, rows))
 
 
 class Tables:

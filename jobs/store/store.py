@@ -5,17 +5,19 @@ their own, one per array, so writing them twice, or from two workers at once, is
 that a shard is done: a result may equal the fill value.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import zarr
 from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
+from jobs.late import zarr
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
 from jobs.spec import trust
@@ -99,7 +101,7 @@ class Store:
         return any(not key.startswith(BEFORE) for key in objects.list_keys(found, ""))
 
     @staticmethod
-    def open(address: str) -> "Store":
+    def open(address: str) -> Store:
         """Return the store at `address`.
 
         Raises:
