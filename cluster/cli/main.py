@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
 from cluster.cache import use_compilation_cache
 
@@ -99,7 +100,26 @@ class LateCommand(TyperCommand):
         )
         alone = typer.Typer(add_completion=False)
         alone.command(self.name)(function)
-        return typer.main.get_command(alone).make_context(*args, **options)
+        try:
+            return typer.main.get_command(alone).make_context(*args, **options)
+        except TyperException as error:
+            if option := getattr(error, "option_name", ""):
+                error.message += _in_job_file(option)
+            raise
+
+
+def _in_job_file(option: str) -> str:
+    """What to write for an option that there is not, but a field of the job file."""
+    from jobs.spec.job import JobSpec, RunSettings
+
+    field = option.lstrip("-").replace("-", "_")
+    if field in RunSettings.model_fields:
+        return f"; it is a field of the job file: --set run.{field}=VALUE"
+    return (
+        f"; it is a field of the job file: --set {field}=VALUE"
+        if field in JobSpec.model_fields
+        else ""
+    )
 
 
 class Commands(TyperGroup):

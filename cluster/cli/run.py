@@ -31,10 +31,17 @@ from jobs.spec.trust import trust as trust_base
 from jobs.storage.objects import local_path
 from jobs.store.store import Store
 
+OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
+"""What a word among the job files begins with that overrides a field of them."""
+
 
 def run(
     job_files: Annotated[
-        list[Path], typer.Argument(help="job files, run in order", show_default=False)
+        list[str],
+        typer.Argument(
+            help="job files, run in order; key.path=value overrides a field, as --set does",
+            show_default=False,
+        ),
     ],
     store: ResultsPath = None,
     overrides: Overrides = None,
@@ -58,6 +65,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run jobs and their stages; of a store that is there already, do what is left."""
+    given = [word for word in job_files if OVERRIDE.match(word) and not Path(word).exists()]
+    overrides = [*(overrides or []), *given]
+    job_files = [word for word in job_files if word not in given]
+    if not job_files:
+        raise JobError(f"{', '.join(given)}: overrides fields of a job file; give the file, too")
     if store and len(job_files) > 1:
         raise JobError("--store: goes with one job file; several write beside their files")
     if base is not None and local_path(base) is not None and not Path(base).is_dir():
@@ -68,9 +80,9 @@ def run(
     if fork and len(stages) > 1:
         raise JobError("--fork: goes with one job; this is several")
     before = Store.open(fork) if fork else None
-    for address in [stage.address for stage in stages] if trust else []:
-        if Store.exists(address):
-            trust_base(Store.open(address).job.base)
+    for stage in stages if trust else []:
+        if Store.exists(stage.address):
+            trust_base(Store.open(stage.address).job.base)
     if trust and before:
         trust_base(before.job.base)
     finished: dict[str, str] = {}
