@@ -70,18 +70,25 @@ def query(
         "table": table, "sort": ",".join(sort or ()), "limit": limit,
         "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
     }  # fmt: skip
-    if agg is None and to is None:
-        name, found = rows(store, _all(where), **question)
-        if telling := not (columns or as_json):
-            found = _telling(name, found, store, sort or [])
-        _answer(name, found, as_json, all_columns=not telling)
-    else:
-        frame = ask(store, _all(where), **question)
-        if to is None:
-            _answer(frame.attrs["table"], frame, as_json, all_columns=True)
-        else:
-            _write(frame, to)
+    _reply(store, _all(where), question, to, as_json, telling=not (columns or as_json))
     _say_how_much(store)
+
+
+def _reply(
+    store: Store, where: str | None, question: Asked, to: Path | None, as_json: bool, telling: bool
+) -> None:
+    """Answer on the terminal, or to a file; `telling`: with the columns that people look for."""
+    if question["agg"] is None and to is None:
+        name, found = rows(store, where, **question)
+        if telling:
+            found = _telling(name, found, store, (question["sort"] or "").split(","))
+        _answer(name, found, as_json, all_columns=not telling)
+        return
+    frame = ask(store, where, **question)
+    if to is None:
+        _answer(frame.attrs["table"], frame, as_json, all_columns=True)
+    else:
+        _write(frame, to)
 
 
 def _telling(
@@ -92,7 +99,7 @@ def _telling(
     First comes what a row is, then what was swept, what the rows are sorted by, and results in the kernel's order.
     """
     swept = set(store.job.spec.swept())
-    sorted_by = [name.lstrip("-") for text in sort for name in text.split(",")]
+    sorted_by = [name.strip().lstrip("-") for name in sort]
     results = [*store.description.dims, *store.description.reduced]
     if table != "items":
         results = [*store.description.reduced]

@@ -65,11 +65,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run jobs and their stages; of a store that is there already, do what is left."""
-    given = [word for word in job_files if OVERRIDE.match(word) and not Path(word).exists()]
-    overrides = [*(overrides or []), *given]
-    job_files = [word for word in job_files if word not in given]
-    if not job_files:
-        raise JobError(f"{', '.join(given)}: overrides fields of a job file; give the file, too")
+    job_files, among = _files_and_overrides(job_files)
+    overrides = [*(overrides or []), *among]
     if store and len(job_files) > 1:
         raise JobError("--store: goes with one job file; several write beside their files")
     if base is not None and local_path(base) is not None and not Path(base).is_dir():
@@ -94,6 +91,15 @@ def run(
         opener = _opener(stage, spec, before)
         run_store(opener, runner, as_json, shared, failed, accept_changes)
         finished[stage.name] = stage.address
+
+
+def _files_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+    """Part the job files from the overrides among them; JobError if there is no file."""
+    overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
+    files = [word for word in words if word not in overrides]
+    if not files:
+        raise JobError(f"{', '.join(words)}: overrides fields of a job file; give the file, too")
+    return files, overrides
 
 
 def _parts(text: str, n_stages: int) -> tuple[int, int]:

@@ -34,22 +34,8 @@ def run_items(
 
     Raises ValueError where a column is no traced field, or the columns differ in length.
     """
-    kinds = field_kinds(type(params))
     given = {name: np.asarray(values) for name, values in (columns or {}).items()}
-    for name in given:
-        title, kind = type(params).__name__, kinds.get(name)
-        if kind is None:
-            known = ", ".join(traced_type(type(params))._fields)
-            raise ValueError(f"columns: {title} has no field {name!r}; its traced fields: {known}")
-        if kind is not Kind.TRACED:
-            raise ValueError(
-                f"columns: {name!r} of {title} is {kind.value}, one value for all items: give it in params, and "
-                "call this once for each of its values"
-            )
-        if given[name].ndim == 0:
-            raise ValueError(
-                f"columns: {name!r}: one value an item expected, got {given[name]}; what all items have goes into params"
-            )
+    _check(type(params), given)
     sizes = {len(values) for values in given.values()} or {1}
     if len(sizes) > 1:
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
@@ -68,3 +54,22 @@ def run_items(
     while not run.finished:
         run.advance()
     return run.results
+
+
+def _check(params: type[Params], columns: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError for a column that is no traced field, or holds one value for all items."""
+    title, kinds = params.__name__, field_kinds(params)
+    for name, values in columns.items():
+        kind = kinds.get(name)
+        if kind is None:
+            known = ", ".join(traced_type(params)._fields)
+            raise ValueError(f"columns: {title} has no field {name!r}; its traced fields: {known}")
+        if kind is not Kind.TRACED:
+            raise ValueError(
+                f"columns: {name!r} of {title} is {kind.value}, one value for all items: give it in params, and "
+                "call this once for each of its values"
+            )
+        if values.ndim == 0:
+            raise ValueError(
+                f"columns: {name!r}: one value an item expected, got {values}; what all items have goes into params"
+            )
