@@ -88,6 +88,14 @@ def said(state: Any) -> str:
     return state.text if isinstance(state, slurm.Allocation) else str(state)
 
 
+def is_over(state: Any) -> bool:
+    """Whether a state from `look` is the last one."""
+    if isinstance(state, slurm.Allocation):
+        return state.is_over
+    word = str(state).partition(":")[0]
+    return word in ("succeeded", "failed", "stopped") or "has forgotten" in str(state)
+
+
 def cancel(address: str) -> list[str]:
     """Cancel a store's submissions; return a line for each allocation or job.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax
 import ray
 
-from cluster.cache import use_compilation_cache
+from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
@@ -22,6 +22,7 @@ class ShardWorker:
 
     def __init__(self) -> None:
         use_compilation_cache()
+        prune_compilation_cache()
         self._worker: Worker | None = None
         self._shard, self._standing = -1, Standing()
         self._advanced = time.monotonic()

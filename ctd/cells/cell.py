@@ -1,12 +1,13 @@
 """What a cell is: one step of a network's state, its weights, and random ones."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+from ctd.late import jax, jnp
 
-Weights = Mapping[str, jax.Array]
+type Weights = Mapping[str, jax.Array]
 
 READOUT_AXES = {"wO": ("output", "unit"), "bO": ("output",), "h0": ("state",)}
 H0_SCALE = 0.1
@@ -55,7 +56,7 @@ class Cell(NamedTuple):
         n_in: int,
         n_out: int,
         scales: Scales = UNIT,
-        dtype: Any = jnp.float32,
+        dtype: Any = "float32",
     ) -> dict[str, jax.Array]:
         """Random weights N(0, g^2 / fan-in); g is that of `scales` or, for the readout, 1.
 

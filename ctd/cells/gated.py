@@ -1,12 +1,12 @@
 """Gated cells: the GRU of the tutorials of computation through dynamics; PyTorch's GRU and LSTM, with its weights."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
+from ctd.late import jax, jnp
 
 UPDATE_BIAS = 0.5
 """Constant that `gru` adds inside its update gate, so that an untrained network keeps its state for some steps."""

@@ -1,15 +1,15 @@
 """Networks of any cell: their states and outputs in a trial, and whether their weights fit."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ctd.cells.cell import READOUT_AXES, Cell, Weights
 from ctd.cells.names import CELLS, get_cell
+from ctd.late import jax, jnp, lax
 
 
 class Sizes(NamedTuple):

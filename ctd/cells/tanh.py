@@ -1,11 +1,11 @@
 """Networks of tanh units: `vanilla` in discrete time, `leaky` in continuous time."""
 
+from __future__ import annotations
+
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
+from ctd.late import jax, jnp
 
 
 def _vanilla_step(w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
@@ -70,7 +70,7 @@ leaky = Cell(
     VANILLA_AXES | {"alpha": ()} | READOUT_AXES,
     _vanilla_infer,
     _leaky_draw,
-    hidden=jnp.tanh,
+    hidden=lambda h: jnp.tanh(h),
     constants=("alpha",),
 )
 """The continuous-time network tau dh/dt = -h + wR tanh(h) + wI x + bR, by Euler steps of dt.

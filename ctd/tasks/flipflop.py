@@ -1,12 +1,12 @@
 """The flip-flop: remember bits."""
 
+from __future__ import annotations
+
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax import lax
 from pydantic import Field
 
+from ctd.late import jax, jnp, lax
 from ctd.tasks.task import Task, Trial
 
 

@@ -1,8 +1,8 @@
 """Spike counts instead of trials: of rates, of a network's states, of the Lorenz system."""
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from __future__ import annotations
+
+from ctd.late import jax, jnp, lax
 
 
 def spikes_from_rates(key: jax.Array, rates: jax.Array, dt: float) -> jax.Array:

@@ -1,11 +1,13 @@
 """What a task is, and one trial of it."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from ctd.late import jax
 
 
 class Trial(NamedTuple):
@@ -48,6 +50,6 @@ class Task(BaseModel, ABC):
         return {"name": cls.name or f"{cls.__module__}.{cls.__qualname__}", **fields(self)}
 
 
-def batch(task: Task, key: jax.Array, n: int, dtype: Any = jnp.float32) -> Trial:
+def batch(task: Task, key: jax.Array, n: int, dtype: Any = "float32") -> Trial:
     """n trials: (trial, time, ...) arrays."""
     return jax.vmap(lambda k: task.trial(k, dtype))(jax.random.split(key, n))

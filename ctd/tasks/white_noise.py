@@ -1,11 +1,12 @@
 """Tasks on white noise: integrate it, decide on it, integrate one of two streams."""
 
+from __future__ import annotations
+
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from pydantic import Field
 
+from ctd.late import jax, jnp
 from ctd.tasks.task import Task, Trial
 
 

@@ -17,18 +17,17 @@ in one run with n = 100).
     summary    the best networks of a group
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
 
 from ctd import tasks
 from ctd.cells import CELLS, Cell, Scales, get_cell, run
 from ctd.kernel import Kernel, Outcome, Var
+from ctd.late import jax, jnp, lax, optax
 from ctd.plots.curves import block_ends, rnn_figure, rnn_plots
 from ctd.train_rnn.loss import eval_loss, eval_trials, mean_squared_error, minibatch
 from ctd.train_rnn.params import Network

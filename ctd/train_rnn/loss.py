@@ -1,13 +1,12 @@
 """The loss, and the trials that it is taken over."""
 
-from typing import Any
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from typing import Any
 
 from ctd import tasks
 from ctd.cells import Cell, run
+from ctd.late import jax, jnp, lax
 
 EVAL_SEED = 20_000
 """Seed of the evaluation trials: all networks that train on a task are evaluated on the same trials."""
@@ -26,7 +25,7 @@ def mean_squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Arr
     return total / weight
 
 
-def eval_trials(task: tasks.Task, n: int, dtype: Any = jnp.float32) -> tasks.Trial:
+def eval_trials(task: tasks.Task, n: int, dtype: Any = "float32") -> tasks.Trial:
     """The n trials on which every network of this task is evaluated."""
     return tasks.batch(task, jax.random.key(EVAL_SEED), n, dtype)
 

@@ -19,7 +19,7 @@ class Options(BaseModel):
 
 
 REDUCED = {
-    "network": Var(("rank",), "1", "item id, by increasing evaluation loss"),
+    "network": Var(("rank",), "item", "item id, by increasing evaluation loss"),
     "eval_loss": Var(("rank",), "1", "mean squared error on the evaluation trials"),
     "train_loss": Var(("rank",), "1", "mean squared error over the last block"),
     "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over networks"),

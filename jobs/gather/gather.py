@@ -15,6 +15,8 @@ The same shards give the same bytes. Memory is bounded by one group, or by a few
 Who only looks at a store gathers too, but runs no stranger's `reduce` for it: gathered/G stays what it was.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import json
@@ -23,12 +25,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import zarr
-
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.tables import write_items, write_reductions, write_shards
+from jobs.late import zarr
 from jobs.plan.layout import Shard
 from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.executor import Executor

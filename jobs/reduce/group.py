@@ -5,6 +5,8 @@ run/sums/gathered/G.json says what it was made from and is written last; without
 counts.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -14,11 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
+from ctd.late import jax
 from jobs import keys
 from jobs.inputs.measure import load_group, with_files
 from jobs.spec.job import options_of

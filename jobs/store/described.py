@@ -1,13 +1,15 @@
 """run/kernel.json: what readers need of a store's kernel; and what its arrays say of it where that is missing."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import zarr
 from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel, Outcome, Var
 from jobs import keys
+from jobs.late import zarr
 from jobs.plan.layout import Plan
 from jobs.spec.description import Description
 from jobs.storage.checksums import read_sealed, seal

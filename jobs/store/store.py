@@ -5,17 +5,19 @@ their own, one per array, so writing them twice, or from two workers at once, is
 that a shard is done: a result may equal the fill value.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import zarr
 from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
+from jobs.late import zarr
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
 from jobs.spec import trust
@@ -27,7 +29,10 @@ from jobs.store.committed import Committed
 from jobs.store.described import described_by_arrays, read_description
 from jobs.store.manifest import Job, read_job
 
-BEFORE = (*(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)), keys.CREATING)
+BEFORE = (
+    *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL, keys.CODE)),
+    keys.CREATING,
+)
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
 
 
@@ -96,7 +101,7 @@ class Store:
         return any(not key.startswith(BEFORE) for key in objects.list_keys(found, ""))
 
     @staticmethod
-    def open(address: str) -> "Store":
+    def open(address: str) -> Store:
         """Return the store at `address`.
 
         Raises:
