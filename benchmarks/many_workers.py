@@ -175,8 +175,8 @@ class Simulated:
         return [report(number, attempt, end.seconds)]
 
     def signs(self) -> Mapping[Key, Sign]:
-        now = self.clock()
-        return {attempt: Sign(Standing(0, 1), now - at) for attempt, (at, _) in self.began.items()}
+        now, standing = self.clock(), Standing(0, 1)
+        return {attempt: Sign(standing, now - at) for attempt, (at, _) in self.began.items()}
 
     def hear(self, listener: Callable[[], None]) -> None:
         del listener

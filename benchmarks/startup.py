@@ -72,7 +72,7 @@ def phases(store: Path, began: float, ended: float) -> dict[str, float]:
     from jobs import Store, keys
 
     opened = Store.open(str(store))
-    markers = opened.markers()
+    markers = opened.committed.markers()
     written = lambda path: path.stat().st_mtime
     ends = {
         "plan": written(store / keys.JOB),

@@ -6,7 +6,7 @@ The executor decides where a shard runs. Everything else about a run is here, on
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from jobs.run.attempts import Attempts
@@ -17,7 +17,7 @@ from jobs.run.populations import Populations
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.stragglers import Stragglers
-from jobs.run.task import Report
+from jobs.run.task import Key, Report, Sign
 from jobs.store.events import Event
 
 LOOK_S = 0.25
@@ -63,10 +63,9 @@ class Driver:
                 for report in reports:
                     self._take(report)
                 if time.monotonic() - self.looked_at >= LOOK_S:
-                    self._end_hung()
+                    self._look()
                     if self.stop.reason is None:
                         self.stragglers.try_elsewhere()
-                    self._look()
             self._look()
             if ledger.is_open or self.attempts:
                 ledger.progress.stopped = self.stop.reason
@@ -93,11 +92,12 @@ class Driver:
             events.close()
 
     def _look(self) -> None:
-        """Tell the listener where the run stands, and the events what was remarked."""
+        """End what hangs; tell the listener where the run stands, and the events what was remarked."""
         for text in self.stop.remarks():
             self.ledger.events.note(Event(kind="decision", text=text))
         self.looked_at = time.monotonic()
         progress, signs = self.ledger.progress, self.executor.signs()
+        self._end_hung(signs)
         counted = [
             sign.standing for attempt, sign in signs.items() if self.attempts.counts(attempt)
         ]
@@ -141,8 +141,8 @@ class Driver:
             self.attempts.begin(task)
             self.executor.submit(task)
 
-    def _end_hung(self) -> None:
-        for attempt, (_, silent_s) in self.executor.signs().items():
+    def _end_hung(self, signs: Mapping[Key, Sign]) -> None:
+        for attempt, (_, silent_s) in signs.items():
             limit = self.ledger.limits.of(self.ledger.shards[attempt[0]].group)
             if silent_s > limit:
                 why = f"no advance has ended for {silent_s:.0f} s (limit {limit:.0f} s)"
