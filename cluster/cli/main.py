@@ -4,6 +4,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.cache import use_compilation_cache
+from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, out, show_error, show_json, show_table
 from cluster.cli.options import (
     AcceptChanges,
@@ -28,13 +30,21 @@ from cluster.cli.options import (
 from cluster.cli.query import add as add_query_command
 from cluster.cli.recovery import add as add_recovery_commands
 from cluster.cli.report import add as add_report_commands
-from cluster.cli.running import keep_pictures, make_executor, open_to_compute, run_store, summary
+from cluster.cli.running import (
+    Request,
+    keep_pictures,
+    make_executor,
+    open_to_compute,
+    run_store,
+    summary,
+)
 from cluster.cli.submit import add as add_cluster_commands
 from cluster.cli.submit import submission_lines
 from ctd.kernel import Kernel, kernel_names
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage, read_stages
-from jobs.run.executor import Executor, SerialExecutor
+from jobs.run.executor import Executor, Gone, SerialExecutor
+from jobs.run.stop import EXIT_STOPPED
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.spec.schema import job_schema
 from jobs.spec.trust import trust as trust_base
@@ -96,7 +106,10 @@ def run(
     if base is not None and local_path(base) is not None and not Path(base).is_dir():
         raise JobError(f"--base {base}: no such folder")
     use_compilation_cache()
-    stages = [stage for path in job_files for stage in read_stages(path, overrides, store, base)]
+    anew = Anew.taken()
+    stages = anew.stages or [
+        stage for path in job_files for stage in read_stages(path, overrides, store, base)
+    ]
     shared = _parts(parts, len(stages)) if parts else None
     if fork and len(stages) > 1:
         raise JobError("--fork: goes with one job; this is several")
@@ -106,15 +119,16 @@ def run(
             trust_base(Store.open(address).job.base)
     if trust and before:
         trust_base(before.job.base)
-    finished: dict[str, str] = {}
-    for stage in stages:
+    for k, stage in list(enumerate(stages))[anew.finished :]:
         if len(stages) > 1 and not as_json:
             err.print(f"stage {stage.name}")
-        spec = stage.spec(finished)
-        runner = make_executor(executor, spec, address)
-        opener = _opener(stage, spec, before)
-        run_store(opener, runner, as_json, shared, failed, accept_changes)
-        finished[stage.name] = stage.address
+        spec = stage.spec({done.name: done.address for done in stages[:k]})
+        request = Request(
+            stage.address, partial(make_executor, executor, spec, address),
+            Cluster(address, spec.run.cluster_wait_s), as_json, shared, failed, accept_changes,
+        )  # fmt: skip
+        past = replace(anew, stages=tuple(stages), finished=k)
+        run_store(_opener(stage, spec, before), request, past)
 
 
 def _parts(text: str, n_stages: int) -> tuple[int, int]:
@@ -324,6 +338,9 @@ def main() -> None:
     except JobError as error:
         show_error(str(error))
         sys.exit(2)
+    except Gone as gone:
+        show_error(f"Ray is gone: {gone}")
+        sys.exit(EXIT_STOPPED)
     except KeyboardInterrupt:
         err.print("stopped; the store keeps what was done")
         sys.exit(130)

@@ -33,7 +33,7 @@ class Crew:
 
     def __init__(self, pool: Pool, address: str) -> None:
         self._pool, self._address = pool, address
-        self.slots, self.places = pool.slots, Places()
+        self.slots, self.reach, self.places = pool.slots, pool.reach, Places()
         self.answered: SimpleQueue[Slot] = SimpleQueue()
         """Slots whose actors have answered, or died, in the order of their answers."""
 
@@ -67,6 +67,9 @@ class Crew:
             fault = slot.opening.result()
             slot.node, slot.device = ray.get(slot.where)
         except RayError as error:
+            if not self.reach.look():  # asked again, if the Ray comes back
+                self.answered.put(slot)
+                return
             if kind_of_death(error) == "node":  # not the actor's fault: does not count
                 self.replace(slot)
                 return

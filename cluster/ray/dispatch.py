@@ -123,6 +123,10 @@ class Dispatch:
             except RayTaskError as error:  # the actor is alive, but its answer could not be sent
                 report = Report(task.shard.number, task.attempt, last_line(error))
             except RayError as error:
+                if not self._crew.reach.look():  # asked again, if the Ray comes back
+                    slot.held.insert(0, (answer, task))
+                    self._crew.answered.put(slot)
+                    return reports
                 return [*reports, self._died(slot, task, error)]
             if "seconds" in report.info:
                 self._depth = 2 if report.info["seconds"] < QUEUE_BELOW_S else 1

@@ -8,9 +8,10 @@
 
 Who does what: `startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
 that has opened the store in every slot; `places` knows which have room; `dispatch` gives them shards; `signs` asks how
-far those are. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
+far those are; `reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
 """
 
+import time
 from collections.abc import Callable, Mapping
 
 import jax
@@ -22,13 +23,9 @@ from cluster.ray.dispatch import Dispatch
 from cluster.ray.pool import Pool
 from cluster.ray.signs import Signs
 from cluster.ray.startup import Startup
-from jobs.errors import JobError
 from jobs.run.task import Key, Report, Standing, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
-
-DEATH_S = 1.0
-"""An actor dies of its Ray's death this much before that shows, at most: it is not to blame then."""
 
 
 class RayExecutor:
@@ -120,16 +117,14 @@ class RayExecutor:
 
         Raises:
             JobError: no actor could start.
-            Gone: the Ray that this executor started has died.
+            Gone: the Ray is lost, see `cluster.ray.reach`.
         """
-        self._startup.refuse_dead()
-        try:
-            reports = self._dispatch.wait(timeout)
-        except JobError:
-            self._startup.refuse_dead(within_s=DEATH_S)
-            raise
-        if any(report.fault == "death" for report in reports):
-            self._startup.refuse_dead(within_s=DEATH_S)
+        reach = self._pool.reach
+        reach.refuse_lost()
+        if not reach.holds:  # what it is asked now it might never answer
+            time.sleep(timeout)
+            return []
+        reports = self._dispatch.wait(timeout)
         for report in reports:
             self._signs.forget(report.key)
         return reports
@@ -143,7 +138,7 @@ class RayExecutor:
 
     def silence(self) -> Mapping[Key, float]:
         """Seconds without a sign of life of each running shard, as far as is known."""
-        return self._signs.silence()
+        return self._signs.silence() if self._pool.reach.holds else {}
 
     def kill(self, attempt: Key) -> None:
         """Kill the actor that runs this attempt."""

@@ -10,6 +10,15 @@ EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
 
 
+CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""The signals that ask for a stop."""
+
+
+def hold_back() -> None:
+    """Let the signals that ask for a stop wait, through `exec` too, until `signals` hears them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
+
+
 class Stop:
     """Whether to stop, why, and until when; safe to use from signal handlers and threads."""
 
@@ -58,7 +67,10 @@ class Stop:
 
 @contextmanager
 def signals(stop: Stop) -> Iterator[None]:
-    """Make SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt."""
+    """Make SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
+
+    Those that came while they were held back (`hold_back`) ask now.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
@@ -66,8 +78,8 @@ def signals(stop: Stop) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.ask("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
-    caught = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    before = {number: signal.signal(number, handle) for number in caught}
+    before = {number: signal.signal(number, handle) for number in CAUGHT}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
     try:
         yield
     finally:
