@@ -9,6 +9,7 @@ import jax
 import ray
 
 from cluster.cache import use_compilation_cache
+from cluster.ray.oom import kernel_kills
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
@@ -27,6 +28,19 @@ class Sign(NamedTuple):
     """How far that shard is."""
     silent_s: float
     """Seconds since its last advance."""
+    kernel_kills: int = 0
+    """See `cluster.ray.oom`."""
+
+
+class Place(NamedTuple):
+    """Where an actor is."""
+
+    node: str
+    """Id of its node."""
+    device: str
+    """Kind of its devices."""
+    kernel_kills: int
+    """See `cluster.ray.oom`."""
 
 
 class ShardWorker:
@@ -76,11 +90,13 @@ class ShardWorker:
 
     def standing(self) -> Sign:
         """Tell how far the running shard is."""
-        return Sign(self._shard, self._standing, time.monotonic() - self._advanced)
+        silent_s = time.monotonic() - self._advanced
+        return Sign(self._shard, self._standing, silent_s, kernel_kills())
 
-    def place(self) -> tuple[str, str]:
-        """Id of the node that this actor runs on, and the kind of its devices."""
-        return str(ray.get_runtime_context().get_node_id()), jax.local_devices()[0].device_kind
+    def place(self) -> Place:
+        """Tell where this actor is."""
+        node = str(ray.get_runtime_context().get_node_id())
+        return Place(node, jax.local_devices()[0].device_kind, kernel_kills())
 
     def device_memory(self) -> int | None:
         """Bytes that XLA may use on one device; None on a CPU."""

@@ -1,13 +1,14 @@
 """Hand shards to the ready actors, one at a time, and collect what they report.
 
 An actor that dies costs the shard that it ran one attempt. The shard queued behind that one goes to another
-actor, at no cost.
+actor, at no cost. What it died of is known once the next actor in its slot tells whether the kernel ran out of memory.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty
+from typing import NamedTuple
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -20,6 +21,25 @@ QUEUE_BELOW_S = 1.0
 dispatch. A longer shard is better off waiting for the first free actor."""
 
 
+EXPLAIN_S = 60.0
+"""How long the report of a death waits for the next actor."""
+
+
+class Death(NamedTuple):
+    """The death of an actor of unknown cause."""
+
+    slot: Slot
+    """Its slot, to which the next actor comes."""
+    node: str
+    """Id of the node that it was on."""
+    kernel_kills: int
+    """Its count of whom the kernel killed for memory, as last heard."""
+    report: Report
+    """The report of its shard."""
+    at: float
+    """When it was noticed, by time.monotonic."""
+
+
 class Dispatch:
     """The tasks that a crew holds, and those that dead actors left behind."""
 
@@ -29,6 +49,8 @@ class Dispatch:
         """How many tasks an actor may hold."""
         self._returned: list[Task] = []
         """Tasks that were queued at actors that died."""
+        self._deaths: list[Death] = []
+        """Deaths whose reports wait."""
         self._told = False
         """Whether the actors have been told to stop."""
         self.stopping = False
@@ -90,7 +112,7 @@ class Dispatch:
                 reports += self._ended(slot)
             elif slot.opening.done():
                 self._crew.opened(slot)
-        return reports
+        return reports + self._explained()
 
     def _answered(self, timeout: float) -> Iterator[Slot]:
         """Yield the slots whose actors have answered; wait for the first at most `timeout` seconds."""
@@ -127,7 +149,7 @@ class Dispatch:
                     slot.held.insert(0, (answer, task))
                     self._crew.answered.put(slot)
                     return reports
-                return [*reports, self._died(slot, task, error)]
+                return reports + self._died(slot, task, error)
             if "seconds" in report.info:
                 self._depth = 2 if report.info["seconds"] < QUEUE_BELOW_S else 1
             reports.append(report)
@@ -135,12 +157,34 @@ class Dispatch:
         self._crew.move_if_set_aside(slot)
         return reports
 
-    def _died(self, slot: Slot, task: Task, error: RayError) -> Report:
-        """Replace an actor that died as it ran `task`; return the report of that shard."""
-        kind, number = kind_of_death(error), task.shard.number
-        text = f"the worker died ({kind}): {last_line(error)}"
-        info = {"died": kind, "node": slot.node, **self._crew.note_death(slot, kind, number)}
+    def _died(self, slot: Slot, task: Task, error: RayError) -> list[Report]:
+        """Replace an actor that died as it ran `task`; return the report of that shard, unless its cause is unknown."""
+        kind, node = kind_of_death(error), slot.node
+        text, trace = f"the worker died ({kind}): {last_line(error)}", str(error)[-8000:]
         fault: Fault = "memory" if kind == "oom" else "death"
+        info = {"died": kind, "node": node}
+        report = Report(task.shard.number, task.attempt, text, trace, fault, info)
+        death = Death(slot, node, slot.kernel_kills, report, time.monotonic())
         self._returned += [task for _, task in slot.held]
         self._crew.replace(slot)
-        return Report(number, task.attempt, text, str(error)[-8000:], fault, info)
+        if kind != "killed":
+            return [report]
+        self._deaths.append(death)
+        return []
+
+    def _explained(self) -> list[Report]:
+        """Return the reports of the deaths whose slots have new actors, or that waited long enough."""
+        now, deaths = time.monotonic(), self._deaths
+        due = [d.slot.ready or self.stopping or now - d.at > EXPLAIN_S for d in deaths]
+        self._deaths = [d for d, is_due in zip(deaths, due, strict=True) if not is_due]
+        return [self._explain(d) for d, is_due in zip(deaths, due, strict=True) if is_due]
+
+    def _explain(self, death: Death) -> Report:
+        report, slot = death.report, death.slot
+        same = slot.ready and slot.node == death.node
+        if same and slot.kernel_kills > death.kernel_kills:
+            text = "the worker died (oom): the kernel killed it, memory ran out"
+            info = {**report.info, "died": "oom"}
+            return report._replace(error=text, fault="memory", info=info)
+        noted = self._crew.note_death(death.node, report.shard)
+        return report._replace(info={**report.info, **noted})

@@ -54,6 +54,8 @@ class Slot:
     """Id of the actor's node, once it is known."""
     device: str = ""
     """Kind of its devices, once it is known."""
+    kernel_kills: int = 0
+    """The actor's count of whom the kernel killed for memory (`oom`), as last heard."""
     failed_starts: int = 0
     """How many actors in a row failed to start in this slot."""
 

@@ -68,6 +68,7 @@ class Signs:
         except RayError:
             return  # if the actor died, the answer of its shard says so
         now = slot.heard_at = time.monotonic()
+        slot.kernel_kills = sign.kernel_kills
         if slot.held and slot.held[0][1].shard.number == sign.shard:
             self._standing[slot.held[0][1].key] = sign.standing
             slot.alive_at = max(slot.alive_at, now - sign.silent_s)
