@@ -8,28 +8,15 @@ from typing import NamedTuple
 import jax
 import ray
 
-from cluster.cache import use_compilation_cache
+from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.ray.oom import kernel_kills
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
-from jobs.run.task import Report, Standing, Task
+from jobs.run.task import Report, Sign, Standing, Task
 from jobs.run.worker import Worker
 from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said
-
-
-class Sign(NamedTuple):
-    """A sign of life of an actor."""
-
-    shard: int
-    """Number of the running shard; -1 before the first one."""
-    standing: Standing
-    """How far that shard is."""
-    silent_s: float
-    """Seconds since its last advance."""
-    kernel_kills: int = 0
-    """See `cluster.ray.oom`."""
 
 
 class Place(NamedTuple):
@@ -48,6 +35,7 @@ class ShardWorker:
 
     def __init__(self) -> None:
         use_compilation_cache()
+        prune_compilation_cache()
         self._worker: Worker | None = None
         self._shard, self._standing = -1, Standing()
         self._advanced = time.monotonic()
@@ -88,10 +76,10 @@ class ShardWorker:
         if self._worker is not None:
             self._worker.interrupt()
 
-    def standing(self) -> Sign:
-        """Tell how far the running shard is."""
+    def sign(self) -> tuple[int, Sign, int]:
+        """Number of the running shard, -1 before the first one; how far it is; see `cluster.ray.oom`."""
         silent_s = time.monotonic() - self._advanced
-        return Sign(self._shard, self._standing, silent_s, kernel_kills())
+        return self._shard, Sign(self._standing, silent_s), kernel_kills()
 
     def place(self) -> Place:
         """Tell where this actor is."""

@@ -49,6 +49,8 @@ class Dispatch:
         """How many tasks an actor may hold."""
         self._returned: list[Task] = []
         """Tasks that were queued at actors that died."""
+        self._ended_here: list[Report] = []
+        """Of actors that `end` has replaced, for the next `wait`."""
         self._deaths: list[Death] = []
         """Deaths whose reports wait."""
         self._told = False
@@ -77,21 +79,25 @@ class Dispatch:
             self._give(slot, task)
         return slot is not None
 
-    def drop(self, attempt: Key) -> None:
-        """Replace the actor that runs an attempt, which is not reported; if the attempt is queued only, forget it."""
+    def end(self, attempt: Key, why: str | None) -> None:
+        """Replace the actor that runs an attempt; if the attempt is queued only, forget it.
+
+        why: the error of the death that `wait` reports; None: it reports none.
+        """
         slot = self._crew.holder(attempt)
         if slot is None:
             self._returned = [task for task in self._returned if task.key != attempt]
-        elif slot.held[0][1].key == attempt:
-            self._returned += [task for _, task in slot.held[1:]]
-            self._crew.replace(slot)
-        else:
+        elif slot.held[0][1].key != attempt:
             slot.held = [held for held in slot.held if held[1].key != attempt]
             self._crew.places.note(slot)
+        elif why is None:
+            self._replace(slot)
+        elif not slot.held[0][0].done():  # else `wait` returns its report
+            self._ended_here.append(self._charged(self._died(slot, "killed", why)))
 
     def _give(self, slot: Slot, task: Task) -> None:
         if not slot.held:
-            slot.alive_at = slot.heard_at = time.monotonic()
+            slot.begin()
         slot.held.append((self._crew.expect(slot, slot.actor.do.remote(task)), task))
         self._crew.places.note(slot)
 
@@ -106,8 +112,8 @@ class Dispatch:
             self._crew.grow()
         elif waiting := self._stop():
             return waiting
-        reports = []
-        for slot in self._answered(timeout):
+        reports, self._ended_here = self._ended_here, []
+        for slot in self._answered(0 if reports else timeout):
             if slot.opening is None:
                 reports += self._ended(slot)
             elif slot.opening.done():
@@ -138,18 +144,24 @@ class Dispatch:
         """Return the reports of an actor that has answered; if it died instead, replace it."""
         reports: list[Report] = []
         while slot.held and slot.held[0][0].done():
-            answer, task = slot.held.pop(0)
-            slot.alive_at = slot.heard_at = time.monotonic()
+            answer, task = slot.held[0]
             try:
                 report = answer.result()
             except RayTaskError as error:  # the actor is alive, but its answer could not be sent
                 report = Report(task.shard.number, task.attempt, last_line(error))
             except RayError as error:
                 if not self._crew.reach.look():  # asked again, if the Ray comes back
-                    slot.held.insert(0, (answer, task))
                     self._crew.answered.put(slot)
                     return reports
-                return reports + self._died(slot, task, error)
+                kind = kind_of_death(error)
+                text = f"the worker died ({kind}): {last_line(error)}"
+                death = self._died(slot, kind, text, str(error)[-8000:])
+                if kind != "killed":
+                    return [*reports, death.report]
+                self._deaths.append(death)
+                return reports
+            slot.held.pop(0)
+            slot.begin()
             if "seconds" in report.info:
                 self._depth = 2 if report.info["seconds"] < QUEUE_BELOW_S else 1
             reports.append(report)
@@ -157,20 +169,14 @@ class Dispatch:
         self._crew.move_if_set_aside(slot)
         return reports
 
-    def _died(self, slot: Slot, task: Task, error: RayError) -> list[Report]:
-        """Replace an actor that died as it ran `task`; return the report of that shard, unless its cause is unknown."""
-        kind, node = kind_of_death(error), slot.node
-        text, trace = f"the worker died ({kind}): {last_line(error)}", str(error)[-8000:]
+    def _died(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
+        """Replace an actor that died, or is to die, as it ran a shard."""
+        number, attempt = slot.held[0][1].key
         fault: Fault = "memory" if kind == "oom" else "death"
-        info = {"died": kind, "node": node}
-        report = Report(task.shard.number, task.attempt, text, trace, fault, info)
-        death = Death(slot, node, slot.kernel_kills, report, time.monotonic())
-        self._returned += [task for _, task in slot.held]
-        self._crew.replace(slot)
-        if kind != "killed":
-            return [report]
-        self._deaths.append(death)
-        return []
+        report = Report(number, attempt, text, trace, fault, {"died": kind, "node": slot.node})
+        death = Death(slot, slot.node, slot.kernel_kills, report, time.monotonic())
+        self._replace(slot)
+        return death
 
     def _explained(self) -> list[Report]:
         """Return the reports of the deaths whose slots have new actors, or that waited long enough."""
@@ -186,5 +192,14 @@ class Dispatch:
             text = "the worker died (oom): the kernel killed it, memory ran out"
             info = {**report.info, "died": "oom"}
             return report._replace(error=text, fault="memory", info=info)
-        noted = self._crew.note_death(death.node, report.shard)
-        return report._replace(info={**report.info, **noted})
+        return self._charged(death)
+
+    def _charged(self, death: Death) -> Report:
+        """Return the report of a death that its node is charged for."""
+        noted = self._crew.note_death(death.node, death.report.shard)
+        return death.report._replace(info={**death.report.info, **noted})
+
+    def _replace(self, slot: Slot) -> None:
+        """Replace a slot's actor; the shards queued behind the one that it runs go elsewhere."""
+        self._returned += [task for _, task in slot.held[1:]]
+        self._crew.replace(slot)

@@ -16,7 +16,7 @@ from cluster.ray.nodes import Nodes
 from cluster.ray.reach import NoRay, Reach
 from jobs.errors import JobError
 from jobs.run.executor import available_memory
-from jobs.run.task import Task
+from jobs.run.task import Standing, Task
 from jobs.spec.job import RunSettings
 
 LOOK_S = 5.0
@@ -41,7 +41,7 @@ class Slot:
     held: list[tuple[Answer, Task]] = field(default_factory=list)
     """(pending answer, task): the first one runs, a second one is queued behind it."""
     asked: Answer | None = None
-    """Pending answer of `standing`, if any."""
+    """Pending answer of `sign`, if any."""
     asked_at: float = 0.0
     """When it was asked for that."""
     heard_at: float = 0.0
@@ -58,6 +58,13 @@ class Slot:
     """The actor's count of whom the kernel killed for memory (`oom`), as last heard."""
     failed_starts: int = 0
     """How many actors in a row failed to start in this slot."""
+    standing: Standing | None = None
+    """How far the running shard was at the last sign of life; None before the first one."""
+
+    def begin(self) -> None:
+        """Note that a shard begins to run, or that none does."""
+        self.alive_at = self.heard_at = time.monotonic()
+        self.standing = None
 
 
 class Pool:

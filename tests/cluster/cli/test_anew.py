@@ -20,7 +20,7 @@ OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
 LOST = """
 import sys, time
 from pathlib import Path
-from cluster.cli import anew, main, running
+from cluster.cli import anew, main, run, running
 from cluster.ray.reach import NoRay
 from jobs.run.executor import Gone, SerialExecutor
 
@@ -39,7 +39,7 @@ class Lost(SerialExecutor):
             return super().wait(timeout)
         raise Gone("its GCS does not answer")
 
-running.make_executor = main.make_executor = lambda *given: Lost(1)
+running.make_executor = run.make_executor = lambda *given: Lost(1)
 main.main()
 """
 """A command on an executor that is lost once it has committed so many shards."""
