@@ -285,12 +285,12 @@ class Sleeper:
 
     def sign(self):
         now = self.made["Standing"](0, 0, "")
-        return self.shard, self.made["Sign"](now, time.monotonic() - self.at)
+        return self.shard, self.made["Sign"](now, time.monotonic() - self.at), 0
 
     def place(self):
         import ray
 
-        return str(ray.get_runtime_context().get_node_id()), "cpu"
+        return str(ray.get_runtime_context().get_node_id()), "cpu", 0
 
     def interrupt(self):
         pass

@@ -26,7 +26,7 @@ from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage
 from jobs.plan.layout import Machines
-from jobs.run.executor import available_memory
+from jobs.run.executor import Gone, available_memory
 from jobs.run.prepare import open_or_create, prepare
 from jobs.spec.job import parse_job, read_content
 from jobs.storage.addresses import join, local_path
@@ -182,7 +182,10 @@ class Job:
         spec = stage.spec({})
         runner = make_executor(executor, spec, address)
         make = lambda runner: open_or_create(spec, stage.base, stage.where, where, runner)
-        opened, progress = compute(make, runner, Again(failed, accept_changes))
+        try:
+            opened, progress = compute(make, runner, Again(failed, accept_changes))
+        except Gone as gone:
+            raise Stopped(f"Ray is gone ({gone}); `ctd resume {where}` goes on") from None
         if progress.stopped is not None:
             raise Stopped(
                 f"stopped ({progress.stopped}); the same call, or `ctd resume {where}`, goes on"

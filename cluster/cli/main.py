@@ -163,11 +163,16 @@ def _explain(error: BaseException) -> int:
     # Here: `ctd --help` does without them.
     from cluster.cli.display import err, show_error
     from jobs.errors import JobError
+    from jobs.run.executor import Gone
+    from jobs.run.stop import EXIT_STOPPED
     from jobs.storage.objects import is_storage_error, reason
 
     if isinstance(error, JobError):
         show_error(str(error))
         return 2
+    if isinstance(error, Gone):
+        show_error(f"Ray is gone: {error}")
+        return EXIT_STOPPED
     if isinstance(error, KeyboardInterrupt):
         err.print("stopped; the store keeps what was done")
         return 130

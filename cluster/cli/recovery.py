@@ -1,10 +1,12 @@
 """The commands that look after a store: status, resume, cancel, check, logs."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from cluster.cache import prune_compilation_cache
+from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import (
     AcceptChanges,
@@ -15,7 +17,7 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.running import make_executor, open_to_compute, run_store
+from cluster.cli.running import Request, make_executor, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
 from jobs.report.summary import state
 from jobs.storage.lease import cancel as ask_to_stop
@@ -65,8 +67,12 @@ def resume(
     """Go on with the job of a store, which needs nothing but the store and its kernel's code."""
     prune_compilation_cache()
     opened = open_to_compute(store, trust)
-    runner = make_executor(executor, opened.job.spec, address)
-    run_store(lambda runner: opened, runner, as_json, failed=failed, accept_changes=accept_changes)
+    spec = opened.job.spec
+    request = Request(
+        store, partial(make_executor, executor, spec, address),
+        Cluster(address, spec.run.cluster_wait_s), as_json, None, failed, accept_changes,
+    )  # fmt: skip
+    run_store(lambda runner: opened, request, Anew.taken())
 
 
 def cancel(store: StorePath) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cluster.cache import prune_compilation_cache
+from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, out, records, show_json, show_table
 from cluster.cli.options import (
     AcceptChanges,
@@ -22,7 +24,14 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.running import keep_pictures, make_executor, open_to_compute, run_store, summary
+from cluster.cli.running import (
+    Request,
+    keep_pictures,
+    make_executor,
+    open_to_compute,
+    run_store,
+    summary,
+)
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage, read_stages
 from jobs.run.executor import Executor, SerialExecutor
@@ -72,7 +81,10 @@ def run(
     if base is not None and local_path(base) is not None and not Path(base).is_dir():
         raise JobError(f"--base {base}: no such folder")
     prune_compilation_cache()
-    stages = [stage for path in job_files for stage in read_stages(path, overrides, store, base)]
+    anew = Anew.taken()
+    stages = anew.stages or [
+        stage for path in job_files for stage in read_stages(path, overrides, store, base)
+    ]
     shared = _parts(parts, len(stages)) if parts else None
     if fork and len(stages) > 1:
         raise JobError("--fork: goes with one job; this is several")
@@ -82,15 +94,16 @@ def run(
             trust_base(Store.open(stage.address).job.base)
     if trust and before:
         trust_base(before.job.base)
-    finished: dict[str, str] = {}
-    for stage in stages:
+    for k, stage in list(enumerate(stages))[anew.finished :]:
         if len(stages) > 1 and not as_json:
             err.print(f"stage {stage.name}")
-        spec = stage.spec(finished)
-        runner = make_executor(executor, spec, address)
-        opener = _opener(stage, spec, before)
-        run_store(opener, runner, as_json, shared, failed, accept_changes)
-        finished[stage.name] = stage.address
+        spec = stage.spec({done.name: done.address for done in stages[:k]})
+        request = Request(
+            stage.address, partial(make_executor, executor, spec, address),
+            Cluster(address, spec.run.cluster_wait_s), as_json, shared, failed, accept_changes,
+        )  # fmt: skip
+        past = replace(anew, stages=tuple(stages), finished=k)
+        run_store(_opener(stage, spec, before), request, past)
 
 
 def _files_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:

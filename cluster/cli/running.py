@@ -1,18 +1,23 @@
 """The common part of `ctd run` and `ctd resume`: make the executor, run shards, gather, print the outcome."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
+from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, live_progress, out, show_json, show_table
+from cluster.ray.reach import NoRay
 from jobs.errors import JobError
 from jobs.run.executor import Executor, Gone, SerialExecutor
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
-from jobs.run.stop import EXIT_STOPPED, Stop, signals
+from jobs.run.stop import EXIT_STOPPED, Stop, hold_back, signals
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import own_code, refuse_strange, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
@@ -30,55 +35,110 @@ def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
     return RayExecutor(spec.run, address)
 
 
-def run_store(
-    open_store: Callable[[Executor], Store],
-    executor: Executor,
-    as_json: bool,
-    parts: tuple[int, int] | None = None,
-    failed: bool = False,
-    accept_changes: bool = False,
-) -> None:
-    """Run what is left of a store, gather it, and print the outcome.
+@dataclass(frozen=True)
+class Request:
+    """What `ctd run` or `ctd resume` is to do with a store."""
+
+    store: str
+    """Its address."""
+    make: Callable[[], Executor]
+    """Makes what runs its shards."""
+    cluster: Cluster
+    """The Ray that those run on, if they do."""
+    as_json: bool
+    parts: tuple[int, int] | None = None
+    """(i, n): share the store with other drivers, beginning with part i of n; the last driver gathers."""
+    failed: bool = False
+    accept_changes: bool = False
+    """For both, see `jobs.run.shards.reconsider`."""
+
+
+def run_store(open_store: Callable[[Executor], Store], request: Request, anew: Anew) -> None:
+    """Run what is left of a store, gather it, and print the outcome; begin anew if Ray is lost meanwhile.
 
     Args:
         open_store: makes or opens the store, while the executor starts up.
-        parts: (i, n): share the store with other drivers, beginning with part i of n; the last driver
-            gathers.
-        failed, accept_changes: see `jobs.run.shards.reconsider`.
+        anew: the past of this command.
 
     Raises:
         typer.Exit: code 75 if the run was stopped early, 1 if a shard or an item failed.
+        NoRay: there is no Ray from the beginning.
     """
-    from jobs.run.shards import reconsider, run_parts, run_shards, standing
-
     stop = Stop()
     with signals(stop):
+        again = anew.store == request.store
+        if again and (why := anew.wait(request.cluster, stop)):
+            _leave(request.store, why, anew.standing)
+        executor, store = request.make(), None
         try:
             store = open_store(executor)
-            reconsider(store, failed, accept_changes)
-            with live_progress(quiet=as_json) as listener:
-                if parts is None:
-                    progress = run_shards(store, executor, listener, stop)
-                else:
-                    progress = run_parts(store, executor, *parts, listener, stop)
-            complete = parts is None or progress.shards_done == progress.n_shards
-            if progress.stopped is None and complete:
-                _reduce(store, executor)
+            progress = _run(store, executor, request, stop, again)
+        except (Gone, NoRay) as lost:
+            if isinstance(lost, NoRay) and not again:
+                raise
+            _go_on(lost, store, request, stop, anew)
         finally:
             executor.close()
         if progress.stopped is not None:
-            if told := os.environ.get("CTD_STANDING"):
-                Path(told).write_text(standing(store))
-            err.print(f"stopped ({progress.stopped}); `ctd resume {store.address}` goes on")
-            raise typer.Exit(EXIT_STOPPED)
-        if complete:
+            _leave(request.store, progress.stopped, _standing(store))
+        if _is_complete(progress, request):
             with _storage_explained(store):
-                finish(store, as_json)
+                finish(store, request.as_json)
         else:
             err.print("the other parts are with other drivers; the last one reduces the results")
     _say_what_failed(store, progress)
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)
+
+
+def _run(store: Store, executor: Executor, request: Request, stop: Stop, again: bool) -> Progress:
+    """Run and gather. again: what was to be reconsidered has been, before Ray was lost."""
+    from jobs.run.shards import reconsider, run_parts, run_shards
+
+    if not again:
+        reconsider(store, request.failed, request.accept_changes)
+    with live_progress(quiet=request.as_json) as listener:
+        if request.parts is None:
+            progress = run_shards(store, executor, listener, stop)
+        else:
+            progress = run_parts(store, executor, *request.parts, listener, stop)
+    if progress.stopped is None and _is_complete(progress, request):
+        _reduce(store, executor)
+    return progress
+
+
+def _is_complete(progress: Progress, request: Request) -> bool:
+    return request.parts is None or progress.shards_done == progress.n_shards
+
+
+def _go_on(
+    lost: Gone | NoRay, store: Store | None, request: Request, stop: Stop, anew: Anew
+) -> NoReturn:
+    """Begin anew after Ray is lost, though it may be to give up: what that Ray has left in this process could keep it from
+    ending in order. If a stop is asked for, leave."""
+    now, why = time.monotonic(), str(lost).splitlines()[0]
+    stands = _standing(store) if store is not None else anew.standing
+    then = anew.after_loss(request.store, why, stands, now)
+    if not then.over(request.cluster, now):
+        err.print(then.said(request.cluster, now))
+    hold_back()
+    if stop.reason:
+        _leave(request.store, stop.reason, stands)
+    then.begin()
+
+
+def _standing(store: Store) -> str:
+    from jobs.run.shards import standing
+
+    return standing(store)
+
+
+def _leave(address: str, why: str, stands: str) -> NoReturn:
+    """Say that the run is stopped, and exit with 75. stands: how far its store is."""
+    if told := os.environ.get("CTD_STANDING"):
+        Path(told).write_text(stands)
+    err.print(f"stopped ({why}); `ctd resume {address}` goes on")
+    raise typer.Exit(EXIT_STOPPED)
 
 
 def _say_what_failed(store: Store, progress: Progress) -> None:

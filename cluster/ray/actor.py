@@ -3,11 +3,13 @@
 import socket
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import ray
 
 from cluster.cache import prune_compilation_cache, use_compilation_cache
+from cluster.ray.oom import kernel_kills
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
@@ -15,6 +17,17 @@ from jobs.run.task import Report, Sign, Standing, Task
 from jobs.run.worker import Worker
 from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said
+
+
+class Place(NamedTuple):
+    """Where an actor is."""
+
+    node: str
+    """Id of its node."""
+    device: str
+    """Kind of its devices."""
+    kernel_kills: int
+    """See `cluster.ray.oom`."""
 
 
 class ShardWorker:
@@ -63,13 +76,15 @@ class ShardWorker:
         if self._worker is not None:
             self._worker.interrupt()
 
-    def sign(self) -> tuple[int, Sign]:
-        """Number of the running shard, -1 before the first one, and how far it is."""
-        return self._shard, Sign(self._standing, time.monotonic() - self._advanced)
+    def sign(self) -> tuple[int, Sign, int]:
+        """Number of the running shard, -1 before the first one; how far it is; see `cluster.ray.oom`."""
+        silent_s = time.monotonic() - self._advanced
+        return self._shard, Sign(self._standing, silent_s), kernel_kills()
 
-    def place(self) -> tuple[str, str]:
-        """Id of the node that this actor runs on, and the kind of its devices."""
-        return str(ray.get_runtime_context().get_node_id()), jax.local_devices()[0].device_kind
+    def place(self) -> Place:
+        """Tell where this actor is."""
+        node = str(ray.get_runtime_context().get_node_id())
+        return Place(node, jax.local_devices()[0].device_kind, kernel_kills())
 
     def device_memory(self) -> int | None:
         """Bytes that XLA may use on one device; None on a CPU."""

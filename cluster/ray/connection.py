@@ -11,17 +11,14 @@ import ray
 from ray._private import ray_constants
 from ray.exceptions import RayError
 
-from jobs.errors import JobError
-
-ANSWER_S = 5.0
-"""How long to wait for a Ray at a given address to accept a connection."""
+from cluster.ray.reach import ANSWER_S, NoRay
 
 
 def connect(address: str) -> None:
     """Connect to the Ray at host:port.
 
     Raises:
-        JobError: nothing answers there, or that Ray cannot be used (other versions, wrong token).
+        NoRay: nothing answers there, or that Ray cannot be used (other versions, wrong token).
     """
     host, _, port = address.rpartition(":")
     try:
@@ -32,12 +29,12 @@ def connect(address: str) -> None:
         with _loopback_kept():
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError) as error:
-        raise JobError(
+        raise NoRay(
             f"--address {address}: no Ray answers there ({error}); start one with `ray start --head`, or "
             "leave --address out to have one started on this machine"
         ) from None
     except (RuntimeError, RayError) as error:  # other versions, a token that is missing or wrong
-        raise JobError(
+        raise NoRay(
             f"--address {address}: the Ray there cannot be used: {error}\nPython and ray must be equal to "
             "the last digit; a token is given by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=file"
         ) from None

@@ -33,7 +33,7 @@ class Crew:
 
     def __init__(self, pool: Pool, address: str) -> None:
         self._pool, self._address = pool, address
-        self.slots, self.places = pool.slots, Places()
+        self.slots, self.reach, self.places = pool.slots, pool.reach, Places()
         self.answered: SimpleQueue[Slot] = SimpleQueue()
         """Slots whose actors have answered, or died, in the order of their answers."""
 
@@ -65,8 +65,11 @@ class Crew:
         assert slot.opening is not None
         try:
             fault = slot.opening.result()
-            slot.node, slot.device = ray.get(slot.where)
+            slot.node, slot.device, slot.kernel_kills = ray.get(slot.where)
         except RayError as error:
+            if not self.reach.look():  # asked again, if the Ray comes back
+                self.answered.put(slot)
+                return
             if kind_of_death(error) == "node":  # not the actor's fault: does not count
                 self.replace(slot)
                 return
@@ -93,22 +96,21 @@ class Crew:
         slot.actor, slot.held, slot.asked = self._pool.actor(), [], None
         self.open(slot)
 
-    def note_death(self, slot: Slot, kind: str, shard: int) -> dict[str, str]:
-        """Count a death on the slot's node; set the node aside after too many.
+    def note_death(self, node: str, shard: int) -> dict[str, str]:
+        """Count the death of an actor on a node; set the node aside after too many.
 
         A node is set aside only if an actor is ready on some other node. Returns what to add to the
         report: {"set_aside": text}, or nothing.
         """
         nodes = self._pool.nodes
-        if kind != "killed" or not nodes.note_death(slot.node, shard):
+        if not nodes.note_death(node, shard):
             return {}
-        if not any(s.ready and s.node not in {slot.node, *nodes.aside} for s in self.slots):
+        if not any(s.ready and s.node not in {node, *nodes.aside} for s in self.slots):
             return {}
-        nodes.aside.add(slot.node)
-        for other in self.slots:
-            if other is not slot:
-                self.move_if_set_aside(other)
-        text = f"node {slot.node}: set aside, workers died there in the midst of {DEATHS} shards"
+        nodes.aside.add(node)
+        for slot in self.slots:
+            self.move_if_set_aside(slot)
+        text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
         log.warning(text)
         return {"set_aside": text}
 

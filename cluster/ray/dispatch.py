@@ -1,12 +1,14 @@
 """Hand shards to the ready actors, one at a time, and collect what they report.
 
 An actor that dies costs the shard that it ran one attempt. The shard queued behind that one goes to another
-actor, at no cost.
+actor, at no cost. What it died of is known once the next actor in its slot tells whether the kernel ran out of memory.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty
+from typing import NamedTuple
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -19,6 +21,25 @@ QUEUE_BELOW_S = 1.0
 dispatch. A longer shard is better off waiting for the first free actor."""
 
 
+EXPLAIN_S = 60.0
+"""How long the report of a death waits for the next actor."""
+
+
+class Death(NamedTuple):
+    """The death of an actor of unknown cause."""
+
+    slot: Slot
+    """Its slot, to which the next actor comes."""
+    node: str
+    """Id of the node that it was on."""
+    kernel_kills: int
+    """Its count of whom the kernel killed for memory, as last heard."""
+    report: Report
+    """The report of its shard."""
+    at: float
+    """When it was noticed, by time.monotonic."""
+
+
 class Dispatch:
     """The tasks that a crew holds, and those that dead actors left behind."""
 
@@ -28,8 +49,10 @@ class Dispatch:
         """How many tasks an actor may hold."""
         self._returned: list[Task] = []
         """Tasks that were queued at actors that died."""
-        self._deaths: list[Report] = []
+        self._ended_here: list[Report] = []
         """Of actors that `end` has replaced, for the next `wait`."""
+        self._deaths: list[Death] = []
+        """Deaths whose reports wait."""
         self._told = False
         """Whether the actors have been told to stop."""
         self.stopping = False
@@ -70,7 +93,7 @@ class Dispatch:
         elif why is None:
             self._replace(slot)
         elif not slot.held[0][0].done():  # else `wait` returns its report
-            self._deaths.append(self._died(slot, "killed", why))
+            self._ended_here.append(self._charged(self._died(slot, "killed", why)))
 
     def _give(self, slot: Slot, task: Task) -> None:
         if not slot.held:
@@ -89,13 +112,13 @@ class Dispatch:
             self._crew.grow()
         elif waiting := self._stop():
             return waiting
-        reports, self._deaths = self._deaths, []
+        reports, self._ended_here = self._ended_here, []
         for slot in self._answered(0 if reports else timeout):
             if slot.opening is None:
                 reports += self._ended(slot)
             elif slot.opening.done():
                 self._crew.opened(slot)
-        return reports
+        return reports + self._explained()
 
     def _answered(self, timeout: float) -> Iterator[Slot]:
         """Yield the slots whose actors have answered; wait for the first at most `timeout` seconds."""
@@ -127,9 +150,16 @@ class Dispatch:
             except RayTaskError as error:  # the actor is alive, but its answer could not be sent
                 report = Report(task.shard.number, task.attempt, last_line(error))
             except RayError as error:
+                if not self._crew.reach.look():  # asked again, if the Ray comes back
+                    self._crew.answered.put(slot)
+                    return reports
                 kind = kind_of_death(error)
                 text = f"the worker died ({kind}): {last_line(error)}"
-                return [*reports, self._died(slot, kind, text, str(error)[-8000:])]
+                death = self._died(slot, kind, text, str(error)[-8000:])
+                if kind != "killed":
+                    return [*reports, death.report]
+                self._deaths.append(death)
+                return reports
             slot.held.pop(0)
             slot.begin()
             if "seconds" in report.info:
@@ -139,13 +169,35 @@ class Dispatch:
         self._crew.move_if_set_aside(slot)
         return reports
 
-    def _died(self, slot: Slot, kind: str, text: str, trace: str = "") -> Report:
-        """Replace an actor that died, or is to die, as it ran a shard; return the report of that shard."""
+    def _died(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
+        """Replace an actor that died, or is to die, as it ran a shard."""
         number, attempt = slot.held[0][1].key
-        info = {"died": kind, "node": slot.node, **self._crew.note_death(slot, kind, number)}
         fault: Fault = "memory" if kind == "oom" else "death"
+        report = Report(number, attempt, text, trace, fault, {"died": kind, "node": slot.node})
+        death = Death(slot, slot.node, slot.kernel_kills, report, time.monotonic())
         self._replace(slot)
-        return Report(number, attempt, text, trace, fault, info)
+        return death
+
+    def _explained(self) -> list[Report]:
+        """Return the reports of the deaths whose slots have new actors, or that waited long enough."""
+        now, deaths = time.monotonic(), self._deaths
+        due = [d.slot.ready or self.stopping or now - d.at > EXPLAIN_S for d in deaths]
+        self._deaths = [d for d, is_due in zip(deaths, due, strict=True) if not is_due]
+        return [self._explain(d) for d, is_due in zip(deaths, due, strict=True) if is_due]
+
+    def _explain(self, death: Death) -> Report:
+        report, slot = death.report, death.slot
+        same = slot.ready and slot.node == death.node
+        if same and slot.kernel_kills > death.kernel_kills:
+            text = "the worker died (oom): the kernel killed it, memory ran out"
+            info = {**report.info, "died": "oom"}
+            return report._replace(error=text, fault="memory", info=info)
+        return self._charged(death)
+
+    def _charged(self, death: Death) -> Report:
+        """Return the report of a death that its node is charged for."""
+        noted = self._crew.note_death(death.node, death.report.shard)
+        return death.report._replace(info={**death.report.info, **noted})
 
     def _replace(self, slot: Slot) -> None:
         """Replace a slot's actor; the shards queued behind the one that it runs go elsewhere."""

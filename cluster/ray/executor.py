@@ -8,9 +8,10 @@
 
 Who does what: `startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
 that has opened the store in every slot; `places` knows which have room; `dispatch` gives them shards; `signs` asks how
-far those are. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
+far those are; `reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
 """
 
+import time
 from collections.abc import Callable, Mapping
 
 import jax
@@ -22,13 +23,9 @@ from cluster.ray.dispatch import Dispatch
 from cluster.ray.pool import Pool
 from cluster.ray.signs import Signs
 from cluster.ray.startup import Startup
-from jobs.errors import JobError
 from jobs.run.task import Key, Report, Sign, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
-
-DEATH_S = 1.0
-"""An actor dies of its Ray's death this much before that shows, at most: it is not to blame then."""
 
 
 class RayExecutor:
@@ -119,24 +116,24 @@ class RayExecutor:
 
         Raises:
             JobError: no actor could start.
-            Gone: the Ray that this executor started has died.
+            Gone: the Ray is lost, see `cluster.ray.reach`.
         """
-        self._startup.refuse_dead()
-        try:
-            reports = self._dispatch.wait(timeout)
-        except JobError:
-            self._startup.refuse_dead(within_s=DEATH_S)
-            raise
-        if any(report.fault == "death" for report in reports):
-            self._startup.refuse_dead(within_s=DEATH_S)
-        return reports
+        reach = self._pool.reach
+        reach.refuse_lost()
+        if not reach.holds:  # what it is asked now it might never answer
+            time.sleep(timeout)
+            return []
+        return self._dispatch.wait(timeout)
 
     def hear(self, listener: Callable[[], None]) -> None:
         """Ignore the listener: `wait` always returns in time, so there is no need to call it."""
 
     def signs(self) -> Mapping[Key, Sign]:
-        """The last sign of each running shard, a second or two old; older with more than some fifty actors."""
-        return self._signs.heard()
+        """The last sign of each running shard, a second or two old; older with more than some fifty actors.
+
+        None while the Ray does not answer: nobody is silent then.
+        """
+        return self._signs.heard() if self._pool.reach.holds else {}
 
     def interrupt(self) -> None:
         """Make the next `wait` tell all actors to stop at a checkpoint."""

@@ -54,7 +54,6 @@ def hold(folder: str, cpus: int) -> None:
         print(json.dumps(node.gcs_address), flush=True)
         while not select.select([sys.stdin], [], [], LOOK_S)[0]:
             if VITAL & {kind for kind, _ in node.dead_processes()}:
-                os.remove(f"{folder}/token")  # the quickest sign; to end the rest takes seconds
                 break
     finally:
         if node is not None:

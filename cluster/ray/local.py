@@ -111,11 +111,6 @@ class LocalRay:
         """Whether `address` has returned."""
         return self._address is not None
 
-    @property
-    def has_died(self) -> bool:
-        """Whether a Ray that was up is no more: the helper removes the token at once."""
-        return self.is_up and not self._token.exists()
-
     def stop(self) -> None:
         """Stop Ray and all its processes, and remove its files."""
         self._end()

@@ -13,6 +13,7 @@ from cluster.ray.actor import ShardWorker
 from cluster.ray.connection import connect
 from cluster.ray.local import LocalRay
 from cluster.ray.nodes import Nodes
+from cluster.ray.reach import NoRay, Reach
 from jobs.errors import JobError
 from jobs.run.executor import available_memory
 from jobs.run.task import Standing, Task
@@ -21,6 +22,9 @@ from jobs.spec.job import RunSettings
 LOOK_S = 5.0
 """Least time between two checks for nodes that joined the cluster."""
 
+PATIENCE_S, OWN_PATIENCE_S = 10.0, 1.0
+"""How long an existing Ray, or one of our own, may not answer before it is lost. The head of a cluster that keeps its
+state elsewhere may only restart; one of our own never comes back. Ray itself would end this process after 60 s."""
 
 Answer = Future[Any]
 """What an actor is to answer, `ObjectRef.future`."""
@@ -50,6 +54,8 @@ class Slot:
     """Id of the actor's node, once it is known."""
     device: str = ""
     """Kind of its devices, once it is known."""
+    kernel_kills: int = 0
+    """The actor's count of whom the kernel killed for memory (`oom`), as last heard."""
     failed_starts: int = 0
     """How many actors in a row failed to start in this slot."""
     standing: Standing | None = None
@@ -70,14 +76,14 @@ class Pool:
         local: the Ray to connect to, once it is up.
 
     Raises:
-        JobError: Ray cannot be reached, is not the one that this process is connected to, or has no node
-            with room for a worker.
+        NoRay: Ray cannot be reached, or has no node with room for a worker.
+        JobError: it is not the one that this process is connected to.
     """
 
     def __init__(self, settings: RunSettings, address: str | None, local: LocalRay | None) -> None:
         self._settings, self._local = settings, local
         self.slots: list[Slot] = []
-        self.nodes = Nodes()
+        self.nodes, self.reach = Nodes(), Reach(OWN_PATIENCE_S if local else PATIENCE_S)
         self._connected = not ray.is_initialized()
         if self._connected:
             connect(_address(local) if local else str(address))
@@ -92,14 +98,20 @@ class Pool:
     def _settle(self) -> None:
         """Decide how many actors there are and what each one gets; start them."""
         settings = self._settings
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        context, alive = ray.get_runtime_context(), [node for node in ray.nodes() if node["Alive"]]
+        here = next((node for node in alive if node["NodeID"] == context.get_node_id()), None)
+        if here is None:
+            raise NoRay(f"the Ray at {context.gcs_address} has given up the node of this process")
+        raylet = f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}"
+        self.reach.watch({"GCS": context.gcs_address, "raylet": raylet})
+        nodes = [node["Resources"] for node in alive]
         self.gpus = settings.gpus_per_worker
         if self.gpus is None:
             self.gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
         counts = [self._places(node) for node in nodes]
         if not sum(counts) and not settings.workers:
             most = {kind: max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
-            raise JobError(
+            raise NoRay(
                 f"run: a worker takes {settings.cpus_per_worker:g} CPUs (cpus_per_worker) and {self.gpus:g} "
                 f"GPUs (gpus_per_worker); the largest node of this Ray has {most['CPU']} and {most['GPU']}"
             )
@@ -114,9 +126,11 @@ class Pool:
         """Slots with new actors, as many as fit on nodes that joined since the last check.
 
         Empty if the job sets `run.workers`, within `LOOK_S` of the last check, and of a local Ray, which has one
-        node; its head may have died, and then would never answer.
+        node.
         """
         if self._local or self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
+            return []
+        if not self.reach.look():  # a head that has died would never answer
             return []
         self._looked_at = time.monotonic()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -160,9 +174,13 @@ class Pool:
         return make(ShardWorker).remote()
 
     def close(self) -> None:
-        """Kill the actors; disconnect from Ray if this pool connected to it."""
+        """Kill the actors, unless they are lost with their Ray; disconnect from it if this pool connected to it."""
+        holds = self.reach.look()
+        self.reach.close()
         while self.slots:
-            ray.kill(self.slots.pop().actor, no_restart=True)
+            slot = self.slots.pop()
+            if holds:
+                ray.kill(slot.actor, no_restart=True)
         if self._connected:
             ray.shutdown()
 
@@ -171,4 +189,4 @@ def _address(local: LocalRay) -> str:
     try:
         return local.address()
     except RuntimeError as error:
-        raise JobError(f"{error}\n`--executor serial` computes without Ray") from None
+        raise NoRay(f"{error}\n`--executor serial` computes without Ray") from None

@@ -71,10 +71,11 @@ class Signs:
             return
         answer, slot.asked = slot.asked, None
         try:
-            shard, sign = answer.result()
+            shard, sign, kernel_kills = answer.result()
         except RayError:
             return  # if the actor died, the answer of its shard says so
         now = slot.heard_at = time.monotonic()
+        slot.kernel_kills = kernel_kills
         if slot.held and slot.held[0][1].shard.number == shard:
             slot.standing = sign.standing
             slot.alive_at = max(slot.alive_at, now - sign.silent_s)

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import ray
@@ -11,7 +10,6 @@ import ray
 from cluster.ray.connection import set_environment
 from cluster.ray.local import LocalRay
 from cluster.ray.pool import Pool
-from jobs.run.executor import Gone
 from jobs.spec.job import RunSettings
 
 log = logging.getLogger("ctd")
@@ -42,16 +40,6 @@ class Startup:
     def pool(self) -> Pool:
         """Return the pool once it is up; raise what kept it from coming up."""
         return self._starting.result()
-
-    def refuse_dead(self, within_s: float = 0.0) -> None:
-        """Raise Gone if the Ray that was started here has died, or turns out to have within so many seconds."""
-        end = time.monotonic() + within_s
-        while self.local is not None:
-            if self.local.has_died:
-                raise Gone("the Ray of this run has died: its head or its node was killed")
-            if time.monotonic() >= end:
-                return
-            time.sleep(0.1)
 
     def close(self) -> None:
         """Kill the actors, and stop the Ray if it was started here."""

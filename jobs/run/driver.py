@@ -38,7 +38,7 @@ class Driver:
         self.looked_at = self.idle_since = time.monotonic()
 
     def run(self) -> None:
-        """Run until every shard is committed or given up, or the run is stopped."""
+        """Run until every shard is committed or given up, or the run is stopped. Raises Gone as the executor does."""
         ledger, executor = self.ledger, self.executor
         with self._noted():
             self.listener(ledger.progress)
@@ -56,8 +56,9 @@ class Driver:
                         break
                 try:
                     reports = executor.wait(timeout=0.5 if self.attempts else 0.05)
-                except Gone as gone:
-                    self.stop.ask(str(gone))
+                except Gone:
+                    if self.stop.reason is None:
+                        raise
                     ledger.progress.stopped = self.stop.reason
                     return
                 for report in reports:
@@ -81,12 +82,16 @@ class Driver:
         )  # fmt: skip
         events.note(begun)
         events.flush()  # now: a driver that is killed writes nothing later
+        lost = None
         try:
             yield
+        except Gone as gone:
+            lost = str(gone)
+            raise
         finally:
             ended = Event(
                 kind="end", done=progress.shards_done, failed=len(progress.failed),
-                stopped=self.stop.reason, lost=self.attempts.shards(), host=host, pid=pid,
+                stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid,
             )  # fmt: skip
             events.note(ended)
             events.close()

@@ -33,7 +33,7 @@ def run_shards(
     checkpoint; `stopped` then says why.
 
     Raises Held if another driver runs the store or the part; JobError if the kernel's source has changed since
-    the store was made.
+    the store was made; Gone if the executor is lost: what is committed stays, and another one goes on.
     """
     stop = stop or Stop()
     refuse_changed(store)

@@ -11,6 +11,15 @@ EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
 
 
+CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""The signals that ask for a stop."""
+
+
+def hold_back() -> None:
+    """Let the signals that ask for a stop wait, through `exec` too, until `signals` hears them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
+
+
 class Stop:
     """Whether to stop, why, and until when; safe to use from signal handlers and threads."""
 
@@ -61,7 +70,8 @@ class Stop:
 def signals(stop: Stop) -> Iterator[None]:
     """Make SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
 
-    Signals reach the main thread alone: in another one nothing changes.
+    Signals reach the main thread alone: in another one nothing changes. Those that came while they were held back
+    (`hold_back`) ask now.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -73,8 +83,8 @@ def signals(stop: Stop) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.ask("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
-    caught = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    before = {number: signal.signal(number, handle) for number in caught}
+    before = {number: signal.signal(number, handle) for number in CAUGHT}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
     try:
         yield
     finally:

@@ -124,6 +124,11 @@ class RunSettings(BaseModel):
     grace_s: float = Field(
         30, ge=0, description="how long workers may take to leave their shards in a stop (s)"
     )
+    cluster_wait_s: float = Field(
+        600,
+        ge=0,
+        description="how long to wait for a lost Ray cluster (s); then the run exits with 75",
+    )
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -332,7 +332,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
     try:
         assert executor.workers() == 3
         places = ray.get([slot.actor.place.remote() for slot in executor._pool.slots])
-        nodes = [node for node, _ in places]
+        nodes = [place.node for place in places]
         found = [
             (n, e["CUDA_VISIBLE_DEVICES"])
             for n, e in zip(nodes, environments(executor), strict=True)

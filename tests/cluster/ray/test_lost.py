@@ -1,65 +1,237 @@
-"""A Ray of a run's own that dies while shards run, by a real kill -9."""
+"""A Ray that dies while a command computes on it, by real kills: the command goes on."""
 
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from processes import KERNEL, mentioning
+from processes import mentioning
 from waiting import until
 
+from cluster.ray.reach import Reach, accepts
 from jobs import Store
-from jobs.run.executor import SerialExecutor
+from jobs.run.executor import Gone, SerialExecutor
+from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.store.events import read_events
 
-JOB = """
-kernel: faulty_kernel
-params: {tag: lost}
-sweep: {grid: {fault: [0, 0, 8, 0]}}
-run: {shard_items: 1, slots: 1, microbatch: 1, workers: 1, retries: 0}
+KERNEL = """
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctd.kernel import Params, Traced, Var, one_shot
+
+HERE = Path(__file__).parent
+
+
+class Gated(Params):
+    gate: Traced[int] = 0
+
+
+def run(static, shared, traced, key):
+    def wait(gate):
+        (HERE / f"at-{gate}").touch()
+        while not (HERE / f"open-{gate}").exists():
+            time.sleep(0.05)
+        return np.float32(gate)
+
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    noise = jax.random.normal(key)
+    return {"value": noise + jax.pure_callback(wait, shape, traced.gate, vmap_method="sequential")}
+
+
+kernel = one_shot("gated", Gated, {"value": Var((), "1", "noise at a gate")}, run)
 """
+RUN = {
+    "shard_items": 1, "slots": 1, "microbatch": 1, "workers": 1, "retries": 0, "cluster_wait_s": 300,
+}  # fmt: skip
+JOB = {"kernel": "gated_kernel", "sweep": {"grid": {"gate": [0, 1, 2, 3]}}, "run": RUN}
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
-def test_run_whose_ray_dies_ends_in_order(tmp_path, part):
-    """Exit 75 with one line of ours, nothing left behind; no shard is charged, and another run goes on."""
-    (tmp_path / "faulty_kernel.py").write_text(KERNEL)
-    (tmp_path / "job.yaml").write_text(JOB)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "gated_kernel.py").write_text(KERNEL)
+    for gate in range(4):
+        (folder / f"open-{gate}").touch()
+    executor = SerialExecutor(1)
+    store = open_or_create(
+        parse_job(JOB, "job"), str(folder), "job", str(folder / "job.zarr"), executor
+    )
+    run_shards(store, executor)
+    return store
+
+
+@contextmanager
+def command(folder, *options, before=""):
+    """A running `ctd run` of the job, two of whose items may pass; `before`: code that it begins with."""
+    (folder / "gated_kernel.py").write_text(KERNEL)
+    (folder / "job.yaml").write_text(json.dumps(JOB))
+    for gate in (0, 1):
+        (folder / f"open-{gate}").touch()
+    begin = f"{before}\nfrom cluster.cli.main import main\nmain()"
     run = subprocess.Popen(
-        [sys.executable, "-m", "cluster.cli.main", "run", "job.yaml"], cwd=tmp_path, text=True,
+        [sys.executable, "-c", begin, "run", "job.yaml", *options], cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        until((tmp_path / "waits").exists, "the third item is computed", 400)
-        folder = _folder(run.pid)
-        (killed,) = [pid for pid in mentioning(folder) if _name(pid) == part]
-        os.kill(killed, signal.SIGKILL)
-        out, err = run.communicate(timeout=300)
+        yield run
     finally:
         run.kill()
-        (tmp_path / "gate").touch()
-    assert run.returncode == 75, err
-    assert "stopped (the Ray of this run has died: its head or its node was killed)" in err
-    assert "Traceback" not in out + err
-    until(lambda: not mentioning(folder), "nothing of that Ray runs")
-    assert not Path(folder).exists()
-    store = Store.open(str(tmp_path / "job.zarr"))
-    progress = run_shards(store, SerialExecutor(1))
-    assert (progress.failed, progress.failed_items) == ({}, {})
-    assert store.rows(0, "value", 0, 4).tolist() == [10] * 4
+        run.wait()
+        for gate in range(4):
+            (folder / f"open-{gate}").touch()
 
 
-def _name(pid: int) -> str:
-    return Path(os.readlink(f"/proc/{pid}/exe")).name
+def arrives(folder, gate, run):
+    """Wait until an item is computed that waits at its gate."""
+    at = folder / f"at-{gate}"
+    until(lambda: at.exists() or run.poll() is not None, f"the item is at gate {gate}", 400)
+    assert run.poll() is None, run.communicate()
+    at.unlink()
 
 
-def _folder(driver: int) -> str:
+def kill(folder, *names):
+    """Kill those processes of the Ray whose folder this is."""
+    found = {pid: Path(os.readlink(f"/proc/{pid}/exe")).name for pid in mentioning(folder)}
+    for name in names:
+        (pid,) = [pid for pid, program in found.items() if program == name]
+        os.kill(pid, signal.SIGKILL)
+
+
+def folder_of(driver):
     """The folder of the Ray that a driver has started, from its helper's command line."""
     children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
     lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0") for pid in children]
     (folder,) = [line[-3] for line in lines if any("hold.py" in part for part in line)]
     return folder
+
+
+def same(folder, undisturbed):
+    """Whether a command has come to the same bytes, and no shard was charged for a Ray that was lost."""
+    store = Store.open(str(folder / "job.zarr"))
+    assert not [event for event in read_events(store) if event.kind == "error"]
+    names = [*undisturbed.names(0), "status"]
+    return all(
+        store.rows(0, name, 0, 4).tobytes() == undisturbed.rows(0, name, 0, 4).tobytes()
+        for name in names
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed):
+    """After the loss of its head, and, once more was computed, of head and node at once; nothing is left behind."""
+    with command(tmp_path, before="from cluster.cli import anew\nanew.WAITS_S = (0.5,)") as run:
+        arrives(tmp_path, 2, run)
+        first = folder_of(run.pid)
+        kill(first, "gcs_server")
+        arrives(tmp_path, 2, run)
+        (tmp_path / "open-2").touch()
+        arrives(tmp_path, 3, run)
+        second = folder_of(run.pid)
+        kill(second, "raylet", "gcs_server")
+        arrives(tmp_path, 3, run)
+        (tmp_path / "open-3").touch()
+        out, err = run.communicate(timeout=400)
+    assert run.returncode == 0, err
+    again = "starting it again in 0.5 s (1 of 1)"
+    assert f"Ray is gone (its GCS does not answer); {again}" in err
+    assert err.count(again) == 2
+    assert "Traceback" not in out + err
+    assert same(tmp_path, undisturbed)
+    until(lambda: not mentioning(first) + mentioning(second), "nothing of those Rays runs")
+    assert not Path(first).exists()
+    assert not Path(second).exists()
+
+
+@pytest.fixture
+def port():
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def cluster(port):
+    """A Ray at this port, which is killed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="lost-", dir="/tmp"))  # Ray takes no long path
+    log = folder / "start.log"
+    with log.open("w") as file:
+        ray = subprocess.Popen(
+            [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
+             "--num-cpus=1", "--include-dashboard=false", "--include-log-monitor=false", "--no-monitor",
+             "--disable-usage-stats", f"--temp-dir={folder}"],
+            stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    try:
+        started = lambda: "Ray runtime started" in log.read_text() or ray.poll() is not None
+        until(started, "Ray is up")
+        assert ray.poll() is None, log.read_text()
+        yield
+    finally:
+        for pid in mentioning(folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ray.wait()
+        until(lambda: not mentioning(folder), "it has ended")
+        shutil.rmtree(folder)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_that_comes_back_is_waited_for(port, tmp_path, undisturbed):
+    address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
+    with ExitStack() as ends:
+        with cluster(port):
+            run = ends.enter_context(command(tmp_path, "--address", address))
+            arrives(tmp_path, 2, run)
+        said = [run.stderr.readline()]
+        while "waiting for it" not in said[-1]:
+            assert said[-1], said
+            said.append(run.stderr.readline())
+        with cluster(port):
+            arrives(tmp_path, 2, run)
+            (tmp_path / "open-2").touch()
+            (tmp_path / "open-3").touch()
+            out, err = run.communicate(timeout=400)
+    assert run.returncode == 0, err
+    assert said[-1].startswith(
+        f"the Ray at {address} is gone (its GCS and its raylet do not answer)"
+    )
+    assert "300 s at most (run.cluster_wait_s)" in said[-1]
+    assert "Traceback" not in out + err
+    assert same(tmp_path, undisturbed)
+
+
+def test_reach_is_patient(port, monkeypatch):
+    monkeypatch.setattr("cluster.ray.reach.LOOK_S", 0.05)
+    address = f"127.0.0.1:{port}"
+    assert not accepts(address)
+    reach = Reach(patience_s=0.5)
+    server = socket.create_server(("127.0.0.1", port))
+    reach.watch({"GCS": address})
+    assert reach.look()
+    server.close()
+    until(lambda: not reach.holds, "it is seen that nobody answers")
+    server = socket.create_server(("127.0.0.1", port))
+    until(lambda: reach.holds, "it is back")
+    reach.refuse_lost()
+    server.close()
+    with pytest.raises(Gone, match="its GCS does not answer"):
+        until(reach.refuse_lost, "it is lost")
+    reach.close()

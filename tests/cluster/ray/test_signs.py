@@ -50,7 +50,7 @@ def test_many_actors_are_asked_in_turn_and_never_all_at_once(clock):
             for slot in slots:
                 if slot.asked and not slot.asked.done():
                     shard = slot.held[0][1].shard.number
-                    slot.asked.set_result((shard, Sign(Standing(1, second), 0.1)))
+                    slot.asked.set_result((shard, Sign(Standing(1, second), 0.1), 0))
         assert asked() <= ASKS_A_S * (second + 1)
     assert {len(slot.actor.asked) for slot in slots} == {1, 2}
     clock.now += 0.1
@@ -63,10 +63,10 @@ def test_silence_is_what_is_known(clock):
     signs = Signs(slots[:2])
     clock.now += 10
     assert signs.heard() == {(0, 1): (None, 0.0), (1, 1): (None, 0.0)}
-    slots[0].asked.set_result((0, Sign(Standing(2), 4.0)))
+    slots[0].asked.set_result((0, Sign(Standing(2), 4.0), 0))
     clock.now += 7
     assert signs.heard() == {(0, 1): (Standing(2), 4.0), (1, 1): (None, 7.0)}
-    slots[1].asked.set_result((-1, Sign(Standing(), 90.0)))  # it has not begun this shard
+    slots[1].asked.set_result((-1, Sign(Standing(), 90.0), 0))  # it has not begun this shard
     assert signs.heard()[1, 1] == (None, 17.0)
 
 

@@ -1,0 +1,83 @@
+"""Notice that a Ray is lost before Ray does.
+
+A process that loses the head of its Ray (the GCS) is ended by Ray after a minute, and meanwhile whatever it asks Ray
+may not be answered. One that loses the daemon of its own node (the raylet) waits for ever.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from jobs.errors import JobError
+from jobs.run.executor import Gone
+
+LOOK_S = 1.0
+"""Seconds between two looks."""
+
+ANSWER_S = 5.0
+"""How long to wait for a Ray to accept a connection."""
+
+
+class NoRay(JobError):
+    """Raised where there is no Ray to compute on: none starts or answers, or the one there has no room for a worker."""
+
+
+def accepts(address: str) -> bool:
+    """Whether somebody accepts connections at host:port; True of an address of another form."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return True
+    with suppress(OSError):
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        return True
+    return False
+
+
+class Reach:
+    """Whether a Ray can be reached.
+
+    patience_s: how long it may accept no connection before it is lost.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._ends: Mapping[str, str] = {}
+        self._silent: list[str] = []
+        """The ends that accepted no connection at the last look."""
+        self._heard_at = 0.0
+        """When all did, by time.monotonic."""
+        self._closing = threading.Event()
+
+    def watch(self, ends: Mapping[str, str]) -> None:
+        """Look every `LOOK_S` seconds, in a thread, whether the ends, name -> host:port, accept connections."""
+        self._ends, self._heard_at = ends, time.monotonic()
+        threading.Thread(target=self._watch, name="ray-reach", daemon=True).start()
+
+    @property
+    def holds(self) -> bool:
+        """Whether all ends accepted connections at the last look."""
+        return not self._silent
+
+    def look(self) -> bool:
+        """Look now; return whether all ends accept connections."""
+        self._silent = [name for name, end in self._ends.items() if not accepts(end)]
+        if not self._silent:
+            self._heard_at = time.monotonic()
+        return not self._silent
+
+    def refuse_lost(self) -> None:
+        """Raise Gone if the Ray has accepted no connections for longer than one has patience."""
+        silent = self._silent
+        if silent and time.monotonic() - self._heard_at > self._patience_s:
+            do = "do" if len(silent) > 1 else "does"
+            raise Gone(f"its {' and its '.join(silent)} {do} not answer")
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closing.set()
+
+    def _watch(self) -> None:
+        while not self._closing.wait(LOOK_S):
+            self.look()

@@ -1,0 +1,118 @@
+"""cluster.cli.anew: a command whose Ray is lost begins anew, here on an executor that is lost without a Ray."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import toy
+from cli_jobs import TOY
+
+from cluster.cli.anew import Anew, Cluster
+from jobs.run.stop import Stop
+
+OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
+
+LOST = """
+import sys, time
+from pathlib import Path
+from cluster.cli import anew, main, run, running
+from cluster.ray.reach import NoRay
+from jobs.run.executor import Gone, SerialExecutor
+
+anew.WAITS_S = {waits}
+
+class Lost(SerialExecutor):
+    n = 0
+
+    def wait(self, timeout):
+        with open("starts", "a") as file:
+            print(sys.argv[-1], file=file)
+        if Path("job.yaml").exists():
+            Path("job.yaml").write_text("kernel: [")  # edited meanwhile: this run is of the job as it was
+        if Lost.n < {commits}:
+            Lost.n += 1
+            return super().wait(timeout)
+        raise Gone("its GCS does not answer")
+
+running.make_executor = run.make_executor = lambda *given: Lost(1)
+main.main()
+"""
+"""A command on an executor that is lost once it has committed so many shards."""
+
+
+def command(folder, *arguments, waits=(0.1, 0.2), commits=0):
+    shutil.copy(toy.__file__, folder)
+    (folder / "job.yaml").write_text(TOY + "run: {shard_items: 2, slots: 1, microbatch: 1}\n")
+    return subprocess.Popen(
+        [sys.executable, "-c", LOST.format(waits=waits, commits=commits), *arguments], cwd=folder,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"CTD_STANDING": str(folder / "standing")},
+    )  # fmt: skip
+
+
+def test_a_ray_that_is_lost_each_time_is_given_up(tmp_path):
+    run = command(tmp_path, "run", "job.yaml", "--json")
+    out, err = run.communicate(timeout=400)
+    assert run.returncode == 75, err
+    assert [line for line in err.splitlines() if line.startswith(("Ray", "stopped"))] == [
+        "Ray is gone (its GCS does not answer); starting it again in 0.1 s (1 of 2)",
+        "Ray is gone (its GCS does not answer); starting it again in 0.2 s (2 of 2)",
+        "stopped (Ray is gone (its GCS does not answer); it was started again 2 times); "
+        f"`ctd resume {tmp_path / 'job.zarr'}` goes on",
+    ]
+    assert out == ""
+    assert (tmp_path / "starts").read_text().splitlines() == ["--json"] * 3
+    assert (tmp_path / "standing").exists()
+
+
+def test_a_run_that_gets_on_is_started_again_as_often_as_it_takes(tmp_path):
+    """One further start is allowed in a row, and two are needed: each commits a shard."""
+    run = command(tmp_path, "run", "job.yaml", "--json", waits=(0.1,), commits=1)
+    out, err = run.communicate(timeout=400)
+    assert run.returncode == 0, err
+    assert err.count("starting it again in 0.1 s (1 of 1)") == 2
+    assert json.loads(out)["shards_done"] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait(tmp_path, number):
+    run = command(tmp_path, "run", "job.yaml", waits=(1000,))
+    said = []
+    while "starting it again" not in "".join(said[-1:]):
+        said.append(run.stderr.readline())
+        assert said[-1], said
+    run.send_signal(number)  # wherever the command is between its two lives
+    _, err = run.communicate(timeout=400)
+    assert run.returncode == 75, err
+    assert "Traceback" not in err
+
+
+def test_losses_are_counted_while_nothing_comes_of_the_starts():
+    first = Anew(finished=1).after_loss("a.zarr", "why", "0", 10.0)
+    assert (first.tries, first.lost_at, first.begin_at, first.finished) == (1, 10, 15, 1)
+    second = first.after_loss("a.zarr", "why", "0", 40.0)
+    assert (second.tries, second.lost_at, second.begin_at) == (2, 10, 60)
+    fourth = second.after_loss("a.zarr", "why", "0", 90.0).after_loss("a.zarr", "why", "0", 100.0)
+    assert (fourth.tries, fourth.begin_at) == (4, 160)
+    for before in (first, second, fourth):
+        for further in (
+            before.after_loss("a.zarr", "", "1", 200.0),
+            before.after_loss("b.zarr", "", "0", 200.0),
+        ):
+            assert (further.tries, further.lost_at, further.begin_at) == (1, 200, 205)
+    assert [bool(one.over(OWN, 100.0)) for one in (first, second, fourth)] == [False, False, True]
+    assert [bool(fourth.over(THERE, now)) for now in (100.0, 111.0)] == [False, True]
+
+
+def test_a_cluster_is_waited_for_as_long_as_the_job_says():
+    lost = Anew().after_loss("a.zarr", "it does not answer", "0", time.monotonic())
+    why = lost.wait(Cluster("127.0.0.1:1", 0.3), Stop())
+    assert why == (
+        "the Ray at 127.0.0.1:1 is gone (it does not answer); "
+        "it was waited for as long as run.cluster_wait_s says, 0.3 s"
+    )
