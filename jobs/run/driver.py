@@ -103,6 +103,7 @@ class Driver:
         progress.running_items = sum(now.finished for now in running)
         progress.advances = tuple(now.advances for now in running)
         progress.stage = next((now.stage for now in running if now.stage), progress.stage)
+        progress.tuning = any(now.tuning for now in running)
         progress.trouble = self.ledger.storage.reason or self._idle()
         self.listener(progress)
 
@@ -135,7 +136,7 @@ class Driver:
                 ledger.wait_for_storage(error)
                 ledger.queue.push(task)
                 break
-            task = task._replace(meeting=meeting)
+            task = task._replace(meeting=meeting, workers=self.executor.workers())
             self.attempts.begin(task)
             self.executor.submit(task)
 
