@@ -20,7 +20,7 @@ FORBIDDEN = {
 WINGS = {
     "ctd": "plots kernel contract batch rows principal cells tasks data KERNELS",
     "jobs": "errors keys storage spec plan store inputs search reduce run gather query report pipeline",
-    "cluster": "versions cache profiles submission slurm ray tracking submit checks watch cli",
+    "cluster": "versions cache pace profiles submission slurm ray tracking submit checks watch cli",
 }
 """A wing, a folder or a file of a package, imports only wings that stand before it here."""
 KERNELS = kernel_names()

@@ -18,6 +18,7 @@ from cluster.cli.options import (
     AsJson,
     ExecutorName,
     Failed,
+    GatherExecutor,
     JobFile,
     Overrides,
     RayAddress,
@@ -28,7 +29,14 @@ from cluster.cli.options import (
 from cluster.cli.query import add as add_query_command
 from cluster.cli.recovery import add as add_recovery_commands
 from cluster.cli.report import add as add_report_commands
-from cluster.cli.running import keep_pictures, make_executor, open_to_compute, run_store, summary
+from cluster.cli.running import (
+    executor_for,
+    keep_pictures,
+    make_executor,
+    open_to_compute,
+    run_store,
+    summary,
+)
 from cluster.cli.submit import add as add_cluster_commands
 from cluster.cli.submit import submission_lines
 from ctd.kernel import Kernel, kernel_names
@@ -76,7 +84,7 @@ def run(
         str | None,
         typer.Option(help="folder that file names in the job start at; by default the job file's"),
     ] = None,
-    executor: ExecutorName = "ray",
+    executor: ExecutorName = "auto",
     fork: Annotated[
         str | None,
         typer.Option(help="a store of this job before its sweep grew: its items are copied"),
@@ -111,7 +119,7 @@ def run(
         if len(stages) > 1 and not as_json:
             err.print(f"stage {stage.name}")
         spec = stage.spec(finished)
-        runner = make_executor(executor, spec, address)
+        runner = executor_for(executor, spec, stage.address, address, failed, quiet=as_json)
         opener = _opener(stage, spec, before)
         run_store(opener, runner, as_json, shared, failed, accept_changes)
         finished[stage.name] = stage.address
@@ -212,7 +220,7 @@ def gather(
     store: StorePath,
     overrides: Overrides = None,
     address: RayAddress = None,
-    executor: ExecutorName = "serial",
+    executor: GatherExecutor = "serial",
     trust: Trust = False,
 ) -> None:
     """Reduce what was committed since the last time; all, where settings of the reduction are given."""

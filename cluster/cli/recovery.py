@@ -15,7 +15,7 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.running import make_executor, open_to_compute, run_store
+from cluster.cli.running import executor_for, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_log
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
@@ -33,7 +33,7 @@ def add(app: typer.Typer) -> None:
 def resume(
     store: StorePath,
     address: RayAddress = None,
-    executor: ExecutorName = "ray",
+    executor: ExecutorName = "auto",
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     trust: Trust = False,
@@ -42,7 +42,7 @@ def resume(
     """Go on with the job of a store, which needs nothing but the store and its kernel's code."""
     use_compilation_cache()
     opened = open_to_compute(store, trust)
-    runner = make_executor(executor, opened.job.spec, address)
+    runner = executor_for(executor, opened.job.spec, store, address, failed, quiet=as_json)
     run_store(lambda runner: opened, runner, as_json, failed=failed, accept_changes=accept_changes)
 
 

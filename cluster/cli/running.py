@@ -7,7 +7,9 @@ from pathlib import Path
 
 import typer
 
+from cluster.cli.choice import choose_executor
 from cluster.cli.display import err, live_progress, out, show_json, show_table
+from cluster.pace import remember_pace
 from jobs.errors import JobError
 from jobs.run.executor import Executor, Gone, SerialExecutor
 from jobs.run.limits import storage_trouble
@@ -28,6 +30,20 @@ def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
     from cluster.ray.executor import RayExecutor
 
     return RayExecutor(spec.run, address)
+
+
+def executor_for(
+    asked: str, spec: JobSpec, store: str, address: str | None, failed: bool, quiet: bool
+) -> Executor:
+    """The executor that was asked for, or that `auto` comes to, which is said unless `quiet`.
+
+    store, failed: see `choose_executor`.
+    """
+    if asked == "auto":
+        asked, why = choose_executor(spec, store, address, failed)
+        if not quiet:
+            err.print(f"{asked}: {why}")
+    return make_executor(asked, spec, address)
 
 
 def run_store(
@@ -64,6 +80,8 @@ def run_store(
             complete = parts is None or progress.shards_done == progress.n_shards
             if progress.stopped is None and complete:
                 _reduce(store, executor)
+                if progress.items_done > progress.items_before:
+                    remember_pace(store.job.spec, store.markers())
         finally:
             executor.close()
         if progress.stopped is not None:

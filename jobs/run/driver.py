@@ -37,6 +37,7 @@ class Driver:
         self.stragglers = Stragglers(ledger, executor, self.attempts)
         self.hung: dict[Key, str] = {}
         self.looked_at = self.idle_since = time.monotonic()
+        self.has_begun = False
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped."""
@@ -108,12 +109,12 @@ class Driver:
         self.listener(progress)
 
     def _idle(self) -> str | None:
-        """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""
+        """Return a message if shards wait for the first worker, or none has been ready for `IDLE_S` seconds; None otherwise."""
         if self.attempts or not self.ledger.queue or self.executor.capacity() > 0:
-            self.idle_since = time.monotonic()
+            self.idle_since, self.has_begun = time.monotonic(), True
         idle_s = time.monotonic() - self.idle_since
         if idle_s < IDLE_S:
-            return None
+            return None if self.has_begun else "the first worker starts"
         return (
             f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
         )

@@ -30,8 +30,8 @@ def test_run_whose_ray_dies_ends_in_order(tmp_path, part):
     (tmp_path / "faulty_kernel.py").write_text(KERNEL)
     (tmp_path / "job.yaml").write_text(JOB)
     run = subprocess.Popen(
-        [sys.executable, "-m", "cluster.cli.main", "run", "job.yaml"], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "cluster.cli.main", "run", "job.yaml", "--executor", "ray"], cwd=tmp_path,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         until((tmp_path / "waits").exists, "the third item is computed", 400)
