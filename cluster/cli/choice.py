@@ -60,7 +60,7 @@ def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]
     n, remembered = sum(part.count() for part in spec.sweeps()), remembered_pace(spec)
     if not Store.exists(address):
         return n, remembered
-    markers = Store.open(address).markers()
+    markers = Store.open(address).committed.markers()
     done = sum(m.shard.n_items for m in markers if not (failed and m.n_failed))
     return max(0, n - done), pace_of(markers) or remembered
 

@@ -81,7 +81,7 @@ def run_store(
             if progress.stopped is None and complete:
                 _reduce(store, executor)
                 if progress.items_done > progress.items_before:
-                    remember_pace(store.job.spec, store.markers())
+                    remember_pace(store.job.spec, store.committed.markers())
         finally:
             executor.close()
         if progress.stopped is not None:

@@ -80,3 +80,12 @@ class Standing(NamedTuple):
     """Where its search stands; empty without one."""
     tuning: bool = False
     """Whether the microbatch is being measured."""
+
+
+class Sign(NamedTuple):
+    """The last sign of life of a running attempt."""
+
+    standing: Standing | None
+    """How far its shard has come; None if it has not told."""
+    silent_s: float
+    """Seconds without a sign; 0 where nobody could end the attempt."""
