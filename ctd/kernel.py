@@ -153,6 +153,10 @@ def _load_nothing(inputs: Any) -> Any:
     return ()
 
 
+ANYWHERE, ON_CPU = (0, 1), (1, 0)
+"""Microbatches worth measuring for a kernel that names none: one by one, items keep to a CPU's cache."""
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """One computation, as pure functions of one item; the module's docstring gives their arguments."""
@@ -187,16 +191,17 @@ class Kernel:
     """inputs -> the most advances that an item makes, if that is known beforehand."""
     width: int = 256
     """Slots of one device, unless the job says otherwise."""
-    microbatches: tuple[int, ...] = (0, 1)
-    """Microbatches worth measuring at start-up (0: all slots, 1: one by one); the first is used where nothing
-    is measured. A kernel whose best one is known names it alone."""
+    microbatches: tuple[int, ...] = ()
+    """Microbatches worth measuring (0: all slots, 1: one by one), the likeliest first: it is used where measuring
+    would cost more than it may save. A kernel whose best one is known names it alone. Empty: ANYWHERE, ON_CPU."""
     cpu_microbatches: tuple[int, ...] = ()
     """The same for a CPU, if other ones are best there; empty: `microbatches`."""
 
     def candidates(self) -> tuple[int, ...]:
         """The microbatches worth measuring on the devices of this process."""
-        on_cpu = jax.default_backend() == "cpu"
-        return (self.cpu_microbatches if on_cpu else ()) or self.microbatches
+        if jax.default_backend() == "cpu":
+            return self.cpu_microbatches or self.microbatches or ON_CPU
+        return self.microbatches or ANYWHERE
 
 
 def one_shot(

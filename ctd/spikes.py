@@ -173,4 +173,7 @@ kernel = one_shot(
     load=load,
     plots=plots,
     width=4,
+    # An item has trials enough to fill a product; on a CPU more of them leave the cache.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
 )

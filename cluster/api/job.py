@@ -19,7 +19,15 @@ from cluster.api.content import kernel_name, plain, typed_names, with_files_from
 from cluster.api.notebook import code_folder, is_typed, module_name, name_of, text_of, write_module
 from cluster.api.submitted import Submitted
 from cluster.cache import prune_compilation_cache, use_compilation_cache
-from cluster.run import compute, make_executor, say_what_failed
+from cluster.cli.anew import Cluster
+from cluster.cli.running import (
+    Request,
+    calls_on_end,
+    compute,
+    executor_for,
+    keep_pictures,
+    say_what_failed,
+)
 from cluster.submit import Again, default_store, order_of, read_profile
 from cluster.submit import submit as send
 from ctd.kernel import Kernel
@@ -28,6 +36,7 @@ from jobs.pipeline.pipeline import Stage
 from jobs.plan.layout import Machines
 from jobs.run.executor import Gone, available_memory
 from jobs.run.prepare import open_or_create, prepare
+from jobs.run.stop import Stop, signals
 from jobs.spec.job import parse_job, read_content
 from jobs.storage.addresses import join, local_path
 
@@ -155,7 +164,7 @@ class Job:
     def run(
         self,
         store: str | Path | None = None,
-        executor: str = "ray",
+        executor: str = "auto",
         address: str | None = None,
         failed: bool = False,
         accept_changes: bool = False,
@@ -164,7 +173,7 @@ class Job:
 
         Args:
             store: where the results are; by default NAME.zarr in `base`. If it is there already, the run goes on.
-            executor: "ray", or "serial" for this process.
+            executor: "ray", "serial" for this process, or "auto", which says what it takes and why.
             address: host:port of a Ray cluster that exists; by default one starts on this machine.
             failed: compute items again that failed by themselves.
             accept_changes: go on with the kernel's source as it is now, and keep what is done.
@@ -180,16 +189,25 @@ class Job:
         where = self._address(store)
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         spec = stage.spec({})
-        runner = make_executor(executor, spec, address)
-        make = lambda runner: open_or_create(spec, stage.base, stage.where, where, runner)
-        try:
-            opened, progress = compute(make, runner, Again(failed, accept_changes))
-        except Gone as gone:
-            raise Stopped(f"Ray is gone ({gone}); `ctd resume {where}` goes on") from None
+        make = partial(executor_for, executor, spec, where, address, failed, quiet=False)
+        lost = Cluster(address, spec.run.cluster_wait_s)
+        request = Request(where, make, lost, False, None, failed, accept_changes)
+        stop = Stop()
+        with calls_on_end(where) as ending, signals(stop):
+            runner = make()
+            try:
+                opened = open_or_create(spec, stage.base, stage.where, where, runner)
+                progress = compute(opened, runner, request, stop)
+            except Gone as gone:
+                raise Stopped(f"{gone}; the same call, or `ctd resume {where}`, goes on") from None
+            finally:
+                runner.close()
+            ending.of(progress)
         if progress.stopped is not None:
             raise Stopped(
                 f"stopped ({progress.stopped}); the same call, or `ctd resume {where}`, goes on"
             )
+        keep_pictures(opened)
         say_what_failed(opened, progress)
         return StoreTree.of(opened)
 

@@ -57,6 +57,8 @@ def describe(p: RunProgress) -> str:
         parts.append(f"advance {many}" if few == many else f"advances {few}-{many}")
     if p.stage and p.shards_done < p.n_shards:
         parts.append(p.stage)
+    if p.tuning:
+        parts.append("tuning")
     fresh = p.items_done - p.items_before + p.running_items
     elapsed = time.monotonic() - p.started
     if fresh and elapsed > 0:

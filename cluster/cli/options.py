@@ -15,6 +15,14 @@ Overrides = Annotated[
     typer.Option("--set", help="override a field: key.path=value; may be repeated"),
 ]
 ExecutorName = Annotated[
+    Literal["auto", "ray", "serial"],
+    typer.Option(
+        "--executor",
+        help="ray: shards side by side; serial: in this process alone; auto: serial if the job takes less "
+        "than starting Ray, and ray where the job or --address asks for more",
+    ),
+]
+GatherExecutor = Annotated[
     Literal["ray", "serial"],
     typer.Option(
         "--executor", help="ray: shards or groups side by side; serial: in this process alone"
@@ -24,7 +32,7 @@ RayAddress = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="with --executor ray, an existing Ray cluster, host:port; by default one is started",
+        help="an existing Ray cluster, host:port; by default one is started",
     ),
 ]
 Failed = Annotated[

@@ -17,7 +17,7 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.running import Request, make_executor, open_to_compute, run_store
+from cluster.cli.running import Request, executor_for, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
 from jobs.report.summary import state
 from jobs.storage.lease import cancel as ask_to_stop
@@ -58,7 +58,7 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
 def resume(
     store: StorePath,
     address: RayAddress = None,
-    executor: ExecutorName = "ray",
+    executor: ExecutorName = "auto",
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     trust: Trust = False,
@@ -69,7 +69,7 @@ def resume(
     opened = open_to_compute(store, trust)
     spec = opened.job.spec
     request = Request(
-        store, partial(make_executor, executor, spec, address),
+        store, partial(executor_for, executor, spec, store, address, failed, as_json),
         Cluster(address, spec.run.cluster_wait_s), as_json, None, failed, accept_changes,
     )  # fmt: skip
     run_store(lambda runner: opened, request, Anew.taken())

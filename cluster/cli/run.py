@@ -17,6 +17,7 @@ from cluster.cli.options import (
     AsJson,
     ExecutorName,
     Failed,
+    GatherExecutor,
     JobFile,
     Overrides,
     RayAddress,
@@ -26,6 +27,7 @@ from cluster.cli.options import (
 )
 from cluster.cli.running import (
     Request,
+    executor_for,
     keep_pictures,
     make_executor,
     open_to_compute,
@@ -59,7 +61,7 @@ def run(
         str | None,
         typer.Option(help="folder that file names in the job start at; by default the job file's"),
     ] = None,
-    executor: ExecutorName = "ray",
+    executor: ExecutorName = "auto",
     fork: Annotated[
         str | None,
         typer.Option(help="a store of this job before its sweep grew: its items are copied"),
@@ -99,7 +101,7 @@ def run(
             err.print(f"stage {stage.name}")
         spec = stage.spec({done.name: done.address for done in stages[:k]})
         request = Request(
-            stage.address, partial(make_executor, executor, spec, address),
+            stage.address, partial(executor_for, executor, spec, stage.address, address, failed, as_json),
             Cluster(address, spec.run.cluster_wait_s), as_json, shared, failed, accept_changes,
         )  # fmt: skip
         past = replace(anew, stages=tuple(stages), finished=k)
@@ -171,7 +173,7 @@ def gather(
     store: StorePath,
     overrides: Overrides = None,
     address: RayAddress = None,
-    executor: ExecutorName = "serial",
+    executor: GatherExecutor = "serial",
     trust: Trust = False,
 ) -> None:
     """Reduce what was committed since the last time; all, where settings of the reduction are given."""

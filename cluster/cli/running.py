@@ -11,7 +11,10 @@ from typing import NoReturn
 import typer
 
 from cluster.cli.anew import Anew, Cluster
+from cluster.cli.choice import choose_executor
 from cluster.cli.display import err, live_progress, out, show_json, show_table
+from cluster.ending import call_on_end, read_settings
+from cluster.pace import remember_pace
 from cluster.ray.reach import NoRay
 from jobs.errors import JobError
 from jobs.run.executor import Executor, Gone, SerialExecutor
@@ -33,6 +36,20 @@ def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
     from cluster.ray.executor import RayExecutor
 
     return RayExecutor(spec.run, address)
+
+
+def executor_for(
+    asked: str, spec: JobSpec, store: str, address: str | None, failed: bool, quiet: bool
+) -> Executor:
+    """The executor that was asked for, or that `auto` comes to, which is said unless `quiet`.
+
+    store, failed: see `choose_executor`.
+    """
+    if asked == "auto":
+        asked, why = choose_executor(spec, store, address, failed)
+        if not quiet:
+            err.print(f"{asked}: {why}")
+    return make_executor(asked, spec, address)
 
 
 @dataclass(frozen=True)
@@ -65,20 +82,21 @@ def run_store(open_store: Callable[[Executor], Store], request: Request, anew: A
         NoRay: there is no Ray from the beginning.
     """
     stop = Stop()
-    with signals(stop):
+    with calls_on_end(request.store) as ending, signals(stop):
         again = anew.store == request.store
         if again and (why := anew.wait(request.cluster, stop)):
             _leave(request.store, why, anew.standing)
         executor, store = request.make(), None
         try:
             store = open_store(executor)
-            progress = _run(store, executor, request, stop, again)
+            progress = compute(store, executor, request, stop, again)
         except (Gone, NoRay) as lost:
             if isinstance(lost, NoRay) and not again:
                 raise
             _go_on(lost, store, request, stop, anew)
         finally:
             executor.close()
+        ending.of(progress)
         if progress.stopped is not None:
             _leave(request.store, progress.stopped, _standing(store))
         if _is_complete(progress, request):
@@ -86,13 +104,18 @@ def run_store(open_store: Callable[[Executor], Store], request: Request, anew: A
                 finish(store, request.as_json)
         else:
             err.print("the other parts are with other drivers; the last one reduces the results")
-    _say_what_failed(store, progress)
+    say_what_failed(store, progress)
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)
 
 
-def _run(store: Store, executor: Executor, request: Request, stop: Stop, again: bool) -> Progress:
-    """Run and gather. again: what was to be reconsidered has been, before Ray was lost."""
+def compute(
+    store: Store, executor: Executor, request: Request, stop: Stop, again: bool = False
+) -> Progress:
+    """Run what is left of a store, gather it, and return the progress.
+
+    again: what was to be reconsidered has been, before Ray was lost.
+    """
     from jobs.run.shards import reconsider, run_parts, run_shards
 
     if not again:
@@ -104,6 +127,8 @@ def _run(store: Store, executor: Executor, request: Request, stop: Stop, again: 
             progress = run_parts(store, executor, *request.parts, listener, stop)
     if progress.stopped is None and _is_complete(progress, request):
         _reduce(store, executor)
+        if progress.items_done > progress.items_before:
+            remember_pace(store.job.spec, store.committed.markers())
     return progress
 
 
@@ -133,6 +158,31 @@ def _standing(store: Store) -> str:
     return standing(store)
 
 
+class Ending:
+    """How a run ended, as the user's command is told."""
+
+    def __init__(self) -> None:
+        self.how, self.items = "error", ""
+
+    def of(self, progress: Progress) -> None:
+        """Note how far the run came."""
+        failed = bool(progress.failed or progress.failed_items)
+        self.how = "stopped" if progress.stopped is not None else "failed" if failed else "done"
+        self.items = f", {progress.items_done:,} of {progress.n_items:,} items"
+
+
+@contextmanager
+def calls_on_end(address: str) -> Iterator[Ending]:
+    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends."""
+    settings, ending = read_settings(), Ending()
+    try:
+        yield ending
+    finally:
+        told = f"{address}: {ending.how}{ending.items}"
+        if fault := call_on_end(settings, address, ending.how, told):
+            err.print(fault)
+
+
 def _leave(address: str, why: str, stands: str) -> NoReturn:
     """Say that the run is stopped, and exit with 75. stands: how far its store is."""
     if told := os.environ.get("CTD_STANDING"):
@@ -141,7 +191,7 @@ def _leave(address: str, why: str, stands: str) -> NoReturn:
     raise typer.Exit(EXIT_STOPPED)
 
 
-def _say_what_failed(store: Store, progress: Progress) -> None:
+def say_what_failed(store: Store, progress: Progress) -> None:
     """Print the first errors of shards and of items, and what can be done."""
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:

@@ -145,17 +145,22 @@ class Run(Placed):
 
     def advance(self) -> None:
         """Advance every live item once; finished items leave and the next ones take their slots."""
+        live = self.step()
+        done = self._done()
+        # Moving items costs more than carrying a few finished ones along: wait until they fill a
+        # microbatch and are an eighth of the live ones.
+        if done.sum() == live or done.sum() >= max(self.layout.microbatch, live // 8):
+            self._harvest(done, live)
+
+    def step(self) -> int:
+        """Advance every live item once, and do not look at what came of it; return how many there are."""
         live = int((self._rows >= 0).sum())
         with precision(self.program.static):
             self._slots = self.program.step(
                 self._shared, self._root, self._bounds(0, live), self._no_one, None, self._slots
             )
         self.rounds += 1
-        done = self._done()
-        # Moving items costs more than carrying a few finished ones along: wait until they fill a
-        # microbatch and are an eighth of the live ones.
-        if done.sum() == live or done.sum() >= max(self.layout.microbatch, live // 8):
-            self._harvest(done, live)
+        return live
 
     def block(self) -> None:
         """Wait until the devices have finished the work given to them."""

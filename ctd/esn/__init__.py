@@ -286,4 +286,7 @@ kernel = Kernel(
     plots=plots,
     advances=_passes,
     width=64,
+    # Each network has weights, and a P, of its own: on a CPU they fill the cache one by one.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
 )

@@ -231,4 +231,7 @@ kernel = Kernel(
     advances=lambda inputs: len(block_ends(inputs)),
     plots=rnn_plots,
     width=64,
+    # Each network has weights of its own: on a CPU they fill the cache one by one.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
 )

@@ -36,6 +36,7 @@ class Driver:
         self.attempts = Attempts()
         self.stragglers = Stragglers(ledger, executor, self.attempts)
         self.looked_at = self.idle_since = time.monotonic()
+        self.has_begun = False
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped. Raises Gone as the executor does."""
@@ -110,16 +111,17 @@ class Driver:
         progress.running_items = sum(now.finished for now in running)
         progress.advances = tuple(now.advances for now in running)
         progress.stage = next((now.stage for now in running if now.stage), progress.stage)
+        progress.tuning = any(now.tuning for now in running)
         progress.trouble = self.ledger.storage.reason or self._idle()
         self.listener(progress)
 
     def _idle(self) -> str | None:
-        """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""
+        """Return a message if shards wait for the first worker, or none has been ready for `IDLE_S` seconds; None otherwise."""
         if self.attempts or not self.ledger.queue or self.executor.capacity() > 0:
-            self.idle_since = time.monotonic()
+            self.idle_since, self.has_begun = time.monotonic(), True
         idle_s = time.monotonic() - self.idle_since
         if idle_s < IDLE_S:
-            return None
+            return None if self.has_begun else "the first worker starts"
         return (
             f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
         )
@@ -142,7 +144,7 @@ class Driver:
                 ledger.wait_for_storage(error)
                 ledger.queue.push(task)
                 break
-            task = task._replace(meeting=meeting)
+            task = task._replace(meeting=meeting, workers=self.executor.workers())
             self.attempts.begin(task)
             self.executor.submit(task)
 

@@ -32,6 +32,8 @@ class Progress:
     """Advances of each running shard."""
     stage: str = ""
     """Where the search in one of them stands."""
+    tuning: bool = False
+    """Whether one of them is measuring its microbatch."""
     started: float = field(default_factory=time.monotonic)
     """When the run began, by a clock that nobody sets."""
     stopped: str | None = None

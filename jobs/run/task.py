@@ -42,6 +42,8 @@ class Task(NamedTuple):
     """Where the shard meets the others of its population; None: it has no others."""
     second: bool = False
     """Another attempt at the shard is running, which alone keeps checkpoints."""
+    workers: int = 1
+    """Shards that can run at a time."""
 
     @property
     def key(self) -> Key:
@@ -76,6 +78,8 @@ class Standing(NamedTuple):
     """Advances of the devices, those before a checkpoint that it went on from included."""
     stage: str = ""
     """Where its search stands; empty without one."""
+    tuning: bool = False
+    """Whether the microbatch is being measured."""
 
 
 class Sign(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from ctd.batch import Layout, Run, program, traced_columns
 from ctd.batch.laps import Laps
 from ctd.batch.tune import fastest_microbatch
-from ctd.kernel import Params, static_of, traced_type
+from ctd.kernel import Params, inputs_of, static_of, traced_type
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError
@@ -36,6 +36,9 @@ from jobs.store.marker import Marker
 from jobs.store.provenance import host, said
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
+
+MANY = 100
+"""Advances of an item, of a kernel that does not say how many it makes."""
 
 
 class Stopped(Exception):
@@ -149,7 +152,7 @@ class Worker:
             )
         traced = traced_columns(kind, columns, static.dtype)
         self._computing = True
-        layout = self._layout(task, static, shared, ids, traced)
+        layout = self._layout(task, params, shared, ids, traced, progress)
         prog, seed = program(self.science, static, layout), self.job.spec.seed
         run: Run | SearchRun
         if self.job.spec.search is None or task.probe:
@@ -226,8 +229,16 @@ class Worker:
             info |= {"meeting": task.meeting.folder, "before": meetings.before}
         return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
 
-    def _layout(self, task: Task, static: Any, shared: Any, ids: np.ndarray, traced: Any) -> Layout:
-        """Return the planned layout; an open microbatch is measured once per group and kind of device."""
+    def _layout(
+        self,
+        task: Task,
+        params: Params,
+        shared: Any,
+        ids: np.ndarray,
+        traced: Any,
+        progress: Callable[[Standing], None],
+    ) -> Layout:
+        """Return the planned layout; an open microbatch is chosen once per group and kind of device."""
         group = task.shard.group
         planned = self.job.plan.layouts[group]
         devices = jax.local_device_count()
@@ -240,11 +251,15 @@ class Worker:
             if chosen is None:
 
                 def start(layout: Layout, n: int) -> Run:
+                    progress(Standing(tuning=True))
                     some = jax.tree.map(lambda leaf: leaf[:n], traced)
-                    of_layout = program(self.science, static, layout)
+                    of_layout = program(self.science, static_of(params), layout)
                     return Run(of_layout, shared, self.job.spec.seed, ids[:n], some)
 
-                best, seconds = fastest_microbatch(self.science, start, len(ids), slots, devices)
+                best, seconds = fastest_microbatch(
+                    self.science, start, len(ids), slots, devices, self._n_advances(task, params)
+                )
+                progress(Standing())
                 measured = {str(k): v for k, v in seconds.items()}
                 chosen = agree(
                     self.store.objects, key, {"microbatch": best, "seconds_per_item": measured}
@@ -252,6 +267,13 @@ class Worker:
             m = int(chosen["microbatch"])
         m = min(m, most)  # smaller only if memory does not hold even one microbatch
         return Layout(-(-max(slots, m) // m) * m, m, devices)
+
+    def _n_advances(self, task: Task, params: Params) -> float:
+        """Return how many advances of an item one worker makes in the task's group."""
+        plan, group = self.job.plan, task.shard.group
+        most = self.science.advances
+        of_item = most(inputs_of(params)) if most else MANY
+        return of_item * plan.group_sizes[group] / min(task.workers, plan.counts[group])
 
     def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
         status = np.full(n, DONE, np.int8)

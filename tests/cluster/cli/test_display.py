@@ -18,6 +18,10 @@ def test_describe_advances(advances, said):
     assert display.describe(Progress(8, 1, advances=advances)) == said
 
 
+def test_describe_says_that_the_microbatch_is_measured():
+    assert display.describe(Progress(8, 1, tuning=True)) == "tuning"
+
+
 def test_plain_lines_get_rarer(capsys, monkeypatch):
     """A line every 5 s at first; after an hour, one every hundredth of the time."""
     began = float(int(time.monotonic()))  # whole seconds: sums of them are exact

@@ -84,7 +84,7 @@ def command(folder, *options, before=""):
         (folder / f"open-{gate}").touch()
     begin = f"{before}\nfrom cluster.cli.main import main\nmain()"
     run = subprocess.Popen(
-        [sys.executable, "-c", begin, "run", "job.yaml", *options], cwd=folder, text=True,
+        [sys.executable, "-c", begin, "run", "job.yaml", "--executor", "ray", *options], cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -108,8 +108,8 @@ def test_run_items_bad_columns(columns, text):
 
 
 def test_layout_for_rounds_up_to_microbatch():
-    assert layout_for(toy.kernel, 100) == Layout(8, 8)
-    assert layout_for(toy.kernel, 3) == Layout(3, 3)
+    assert layout_for(toy.kernel, 100) == Layout(8, 1)
+    assert layout_for(toy.kernel, 3, microbatch=8) == Layout(3, 3)
     assert layout_for(toy.kernel, 100, microbatch=3) == Layout(9, 3)
 
 

@@ -3,6 +3,7 @@
 import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -159,6 +160,26 @@ def test_error_in_a_copy_names_what_the_user_wrote(tmp_path):
     with pytest.raises(JobError) as refused:
         load_group(esn.kernel, params, str(tmp_path))
     assert "params: d.zarr: dataset 'tragets' is missing; the file has" in str(refused.value)
+
+
+def test_load_group_loads_anew_only_what_has_changed(tmp_path):
+    """A run plans, computes, reduces and draws in one process: all four load the same data."""
+    calls = []
+
+    def load(inputs):
+        calls.append(inputs.path)
+        return np.loadtxt(inputs.path)
+
+    kernel = replace(esn.kernel, load=load)
+    path = tmp_path / "target.txt"
+    path.write_text("1 2 3")
+    params = esn.EchoState(**ESN, path="target.txt")
+    first = load_group(kernel, params, str(tmp_path))
+    assert load_group(kernel, params, str(tmp_path)) is first
+    load_group(kernel, params.model_copy(update={"washout": 1}), str(tmp_path))
+    path.write_text("4 5 6 7")
+    assert load_group(kernel, params, str(tmp_path)).tolist() == [4, 5, 6, 7]
+    assert len(calls) == 3
 
 
 # --- a web server ---------------------------------------------------------------------------------

@@ -257,7 +257,8 @@ def test_workers_of_a_local_ray_reach_the_bucket(s3, ctd, job_file, address, mon
 
     monkeypatch.setattr(LocalRay, "stop", stop)
     text = json.dumps({**JOB, "run": {**JOB["run"], "workers": 1}})
-    code, out, err = ctd("run", job_file(text), "--store", address, "--base", BASE)
+    run = ("run", job_file(text), "--store", address, "--base", BASE)
+    code, out, err = ctd(*run, "--executor", "ray")
     assert code == 0, err
     assert json.loads(ctd("status", address, "--json")[1])["items_done"] == 24
     assert written

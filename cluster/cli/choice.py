@@ -1,0 +1,71 @@
+"""Which executor runs a job that does not say: a Ray of its own only where that costs less than it saves."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster.pace import pace_of, remembered_pace
+from jobs.spec.job import JobSpec, RunSettings
+from jobs.store.events import read_events, unended
+from jobs.store.store import Store
+
+RAY_S = 10.0
+"""Seconds that a Ray on this machine takes to start and to stop, its workers' imports included, about."""
+
+
+class Choice(NamedTuple):
+    """An executor, and why it is the one."""
+
+    name: str
+    why: str
+
+
+def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool = False) -> Choice:
+    """The executor of `--executor auto` for a job with its store at `store`, which need not be there yet.
+
+    address: that of a running Ray, if one was given. failed: whether shards with items that failed run again.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if asked := _asks_for_more(spec.run, address):
+        return Choice("ray", asked)
+    n, pace = _left(spec, store, failed)
+    if n == 0:
+        return Choice("serial", "nothing is left to compute")
+    what = f"{n:,} items" if n > 1 else "1 item"
+    if pace is not None:
+        what += f" of about {max(0.1, pace * n):.2g} s"
+    small = n == 1 or (pace is not None and pace * n < RAY_S)
+    if small and Store.exists(store) and _was_hurt(Store.open(store)):
+        return Choice("ray", "a worker that dies is replaced, and something failed before")
+    if small:
+        return Choice("serial", f"{what}, less than starting Ray takes")
+    if cores == 1:
+        return Choice("serial", f"{what}, one CPU core")
+    return Choice(
+        "ray", what if pace is not None else f"{what}; how long one takes is not known yet"
+    )
+
+
+def _asks_for_more(run: RunSettings, address: str | None) -> str:
+    """What was asked for, or is there, that only Ray gives; empty: nothing."""
+    if address:
+        return "--address was given"
+    if (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker:
+        return "the job says what its workers have"
+    return "this machine has GPUs" if any(Path("/dev").glob("nvidia[0-9]*")) else ""
+
+
+def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]:
+    """(items to compute, seconds of a worker for one of them; None if that is not known)."""
+    n, remembered = sum(part.count() for part in spec.sweeps()), remembered_pace(spec)
+    if not Store.exists(address):
+        return n, remembered
+    markers = Store.open(address).committed.markers()
+    done = sum(m.shard.n_items for m in markers if not (failed and m.n_failed))
+    return max(0, n - done), pace_of(markers) or remembered
+
+
+def _was_hurt(store: Store) -> bool:
+    """Whether attempts at the store's shards failed, or a driver was killed: what a kernel does may end its process."""
+    events = read_events(store)
+    return any(event.kind == "error" for event in events) or bool(unended(events))

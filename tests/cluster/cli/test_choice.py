@@ -1,0 +1,105 @@
+"""The executor of `--executor auto`, and how long items took before, which it rests on."""
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stores import BASE, JOB, make
+
+from cluster.cli.choice import RAY_S, choose_executor
+from cluster.pace import remember_pace, remembered_pace
+from jobs.plan.layout import Shard
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
+from jobs.store.events import Event, Events
+from jobs.store.marker import Marker
+
+MARKER = Marker(shard=Shard(0, 0, 0, 10), seconds=1.0, host=socket.gethostname())
+N = 44
+"""Items of JOB."""
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """Two cores, and a cache that nothing is remembered in; machines with GPUs always take Ray."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has GPUs")
+    monkeypatch.setenv("CTD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+
+
+def spec_of(**changes):
+    return parse_job({**JOB, **changes}, "job")
+
+
+def remember(spec, seconds_per_item):
+    remember_pace(spec, [replace(MARKER, seconds=10 * seconds_per_item)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "pace", "address", "name", "why"),
+    [
+        ({}, None, None, "ray", "44 items; how long one takes is not known yet"),
+        ({}, 0.1, None, "serial", "44 items of about 4.4 s, less than starting Ray takes"),
+        ({}, 2 * RAY_S / N, None, "ray", "44 items of about 20 s"),
+        ({}, 0.1, "127.0.0.1:1", "ray", "--address was given"),
+        ({"run": {"workers": 2}}, 0.1, None, "ray", "the job says what its workers have"),
+        ({"run": {"cpus_per_worker": 2}}, 0.1, None, "ray", "the job says what its workers have"),
+        ({"run": {"workers": 1}}, 0.1, None, "serial", "44 items of about 4.4 s"),
+        ({"sweep": {}}, None, None, "serial", "1 item, less than starting Ray takes"),
+    ],
+)
+def test_choose_executor_of_a_new_job(tmp_path, changes, pace, address, name, why):
+    spec = spec_of(**changes)
+    if pace is not None:
+        remember(spec, pace)
+    choice = choose_executor(spec, str(tmp_path / "none.zarr"), address)
+    assert choice.name == name
+    assert choice.why.startswith(why)
+
+
+def test_choose_executor_on_one_core(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
+    assert choose_executor(spec_of(), str(tmp_path / "none.zarr"), None).name == "serial"
+
+
+def test_choose_executor_of_a_store(tmp_path):
+    """What is left counts; Ray, whose workers may die, takes a job in which something failed."""
+    store = make(tmp_path / "s.zarr")
+    remember(store.job.spec, 0.01)
+    choose = lambda: choose_executor(store.job.spec, store.address, None)
+    assert choose().name == "serial"
+    events = Events(store)
+    events.note(Event(kind="error", shard=0, attempt=1, error="died"))
+    events.close()
+    assert choose().name == "ray"
+    run_shards(store, SerialExecutor(1))
+    assert choose() == ("serial", "nothing is left to compute")
+
+
+def test_pace_is_the_least_of_this_machine():
+    spec = spec_of()
+    assert remembered_pace(spec) is None
+    for seconds, known in ((3.0, 0.3), (5.0, 0.3), (2.0, 0.2)):
+        elsewhere = replace(MARKER, seconds=0.1, host="elsewhere")
+        remember_pace(spec, [elsewhere, replace(MARKER, seconds=seconds)])
+        assert remembered_pace(spec) == pytest.approx(known)
+    assert remembered_pace(spec_of(params={"n_steps": 8})) is None
+    (file,) = (Path(os.environ["CTD_CACHE"]) / "pace").iterdir()
+    file.write_text("[")
+    assert remembered_pace(spec) is None
+
+
+def test_run_says_what_was_chosen(ctd, tmp_path):
+    spec = spec_of()
+    remember(spec, 0.001)
+    job = tmp_path / "job.json"
+    job.write_text(spec.model_dump_json(exclude_defaults=True))
+    code, _, err = ctd("run", job, "--base", BASE)
+    assert code == 0, err
+    assert err.startswith("serial: 44 items of about 0.1 s, less than starting Ray takes\n")
+    code, _, err = ctd("resume", tmp_path / "job.zarr")
+    assert (code, "serial: nothing is left to compute" in err) == (0, True), err
