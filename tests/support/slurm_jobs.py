@@ -120,7 +120,7 @@ class Sent:
         for node in range(1, self.lab.nodes + 1):
             left = lambda n=node: self.lab.processes(n, f"SLURM_JOB_ID={number}")
             until(
-                lambda left=left: not left(), f"nothing of allocation {number} runs on n{node}", 60
+                lambda left=left: not left(), f"nothing of allocation {number} runs on n{node}", 300
             )
             files = list(self.lab.tmp(node).glob(f"ctd-{number}"))
             assert not files, f"n{node}: {files}"
