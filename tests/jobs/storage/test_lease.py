@@ -217,13 +217,13 @@ def test_two_drivers_at_once_and_cancel(tmp_path):
         """Computes two shards, and the others once it is told to stop."""
 
         def wait(self, timeout):
-            if len(store.done()) == 2:
+            if len(store.committed.numbers()) == 2:
                 until(lambda: stop.reason, "it is told to stop")
             return super().wait(timeout)
 
     thread = threading.Thread(target=lambda: first.append(run_shards(store, Slow(1), stop=stop)))
     thread.start()
-    until(store.done, "the first is under way")
+    until(store.committed.numbers, "the first is under way")
     with pytest.raises(JobError, match="is being run by"):
         run_shards(Store.open(store.address), SerialExecutor(1))
     assert cancel(store.objects, 200).pid == os.getpid()

@@ -78,7 +78,7 @@ def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, troub
     until(lambda: any(heard), "the run says so")
     (said, *_) = filter(None, heard)
     assert thread.is_alive()
-    assert 0 < len(store.done()) < 12
+    assert 0 < len(store.committed.numbers()) < 12
     if trouble == "read-only":
         assert remount(disk, "rw")
     else:
@@ -107,5 +107,5 @@ def test_a_store_that_is_read_only_can_be_read_and_is_not_run(disk):
     assert remount(disk, "ro")
     with pytest.raises(JobError, match="Read-only file system"):
         run_shards(Store.open(store.address), SerialExecutor(1))
-    assert Store.open(store.address).done() == set()
+    assert Store.open(store.address).committed.numbers() == set()
     remount(disk, "rw")
