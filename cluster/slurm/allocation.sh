@@ -32,6 +32,8 @@ await() { local rc; while wait "$1"; rc=$?; kill -0 "$1" 2>/dev/null; do :; done
 # --- A Ray that nobody else finds, and that finds nobody else ------------------------------------------
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work_dir/token-$SLURM_JOB_ID RAY_USAGE_STATS_ENABLED=0
 export RAY_raylet_start_wait_time_s=120
+# Workers started in advance would lack our thread settings: useless.
+export RAY_prestart_worker_first_driver=0
 # Told to end, a node waits so long for work that will not end. Slurm kills 30 s after a scancel.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=3
 # By file and not by value: the environment of a job can be read by others.

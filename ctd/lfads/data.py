@@ -58,7 +58,7 @@ class Dataset(NamedTuple):
     bias: np.ndarray
     """(output,) first bias of the output layer: log mean counts; if Gaussian, means, then log variances."""
     log_factorial: np.ndarray | None
-    """Table of log x! for x = 0 up to the largest count; None if Gaussian."""
+    """Table of log x! for x = 0 up to the largest count or further; None if Gaussian."""
 
 
 NAMES: dict[str, dict[str, str | None]] = {
@@ -268,5 +268,6 @@ def _moments(
     # A silent unit counts as half a spike in all of the data, so that its logarithm is finite.
     least = 0.5 / (train.data.shape[0] * train.data.shape[1])
     largest = max(int(train.data.max()), int(evaluation.data.max()))
-    table = scipy.special.gammaln(np.arange(largest + 1) + 1.0)
+    # Its length is part of the program, which sets of data of equal shapes share: not the largest count itself.
+    table = scipy.special.gammaln(np.arange(max(256, 1 << int(largest).bit_length())) + 1.0)
     return np.log(np.maximum(mean, least)).astype(inputs.dtype), table.astype(inputs.dtype)

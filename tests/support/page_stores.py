@@ -115,7 +115,7 @@ def browser():
         chromium.close()
 
 
-def until(page, expression, given=None, timeout_s=60):
+def until(page, expression, given=None, timeout_s=200):
     """Wait until a JavaScript expression holds (the page's policy forbids Playwright's own way)."""
     deadline = time.monotonic() + timeout_s
     while not page.evaluate(expression, given):

@@ -67,7 +67,7 @@ class Server:
         self._await(urllib.request.Request(self.url))
 
     def _await(self, request):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 urllib.request.urlopen(request, timeout=5).close()

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import toy
 from slurm_lab import Lab
 from waiting import until
 
@@ -22,43 +21,6 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.spec.job import read_job
 
-# The walk of the toy kernel, which stays at half of its steps while the file `gate` is there: a test says when
-# it goes on, however busy the machine is.
-KERNEL = """
-import os
-import time
-from dataclasses import replace
-from pathlib import Path
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-import toy
-from ctd.kernel import Static
-
-time.sleep(float(os.environ.get("SLOW_START", 0)))
-
-
-class Gated(toy.Walk):
-    gate: Static[str] = ""
-
-
-def advance(static, shared, traced, key, state):
-    def shut(step, n_steps):
-        here = step >= n_steps // 2 and Path(static.gate).exists()
-        time.sleep(0.2 if here else 0)
-        return np.bool_(here)
-
-    stays = jax.pure_callback(
-        shut, jax.ShapeDtypeStruct((), jnp.bool_), state["step"], traced.n_steps, vmap_method="sequential"
-    )
-    moved = toy.advance(static, shared, traced, key, state)
-    return jax.tree.map(lambda old, new: jnp.where(stays, old, new), state, moved)
-
-
-kernel = replace(toy.kernel, Params=Gated, advance=advance)
-"""
-
 JOB = """
 kernel: gated_walk
 seed: {seed}
@@ -69,12 +31,6 @@ run: {{shard_items: 2, slots: 2, microbatch: 1, checkpoint_s: 1, grace_s: 20}}
 
 ONE_AT_A_TIME = Lock()
 """A submission loads the user's kernel and asks for its versions: not at once in two threads."""
-
-
-def prepare(folder: Path) -> None:
-    """Put the kernel where jobs of this folder find it."""
-    (folder / "gated_walk.py").write_text(KERNEL)
-    (folder / "toy.py").write_text(Path(toy.__file__).read_text())
 
 
 def profile(lab: Lab, name: str = "lab", **changes) -> str:
@@ -164,7 +120,7 @@ class Sent:
         for node in range(1, self.lab.nodes + 1):
             left = lambda n=node: self.lab.processes(n, f"SLURM_JOB_ID={number}")
             until(
-                lambda left=left: not left(), f"nothing of allocation {number} runs on n{node}", 60
+                lambda left=left: not left(), f"nothing of allocation {number} runs on n{node}", 300
             )
             files = list(self.lab.tmp(node).glob(f"ctd-{number}"))
             assert not files, f"n{node}: {files}"

@@ -51,7 +51,7 @@ def get(watch, path, host=None):
     if host is not None:
         request.add_header("Host", host)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -128,7 +128,7 @@ def test_watch_allows_reading_alone(store, serve):
     for method in ("POST", "PUT", "DELETE"):
         request = urllib.request.Request(watch.url, method=method, data=b"x")
         with pytest.raises(urllib.error.HTTPError, match="501"):
-            urllib.request.urlopen(request, timeout=30)
+            urllib.request.urlopen(request, timeout=300)
 
 
 def test_watch_content_has_a_version(store, serve):
@@ -178,7 +178,7 @@ def test_page_follows_a_run_and_keeps_what_the_reader_did(store, serve):
         for shard in shards[:2]:
             assert worker.do(Task(shard, 1)).error is None
         until(page, "document.querySelector('.tile b').textContent === '12'")
-        page.get_by_role("tab", name="items").click(timeout=30_000)
+        page.get_by_role("tab", name="items").click(timeout=200_000)
         page.get_by_role("searchbox").fill("norm > 0")
         page.locator("#tables th", has_text="norm").get_by_role("button").click()
         for shard in shards[2:]:
@@ -217,10 +217,10 @@ def test_watch_command_serves_until_interrupted(store):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     url = process.stdout.readline().rpartition(" ")[2].strip()
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=300) as answer:
         assert store.address in answer.read().decode()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "no longer watching" in err
     assert "Traceback" not in err

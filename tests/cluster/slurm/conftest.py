@@ -5,8 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gated
 import pytest
-import slurm_jobs
 import slurm_lab
 
 
@@ -18,7 +18,7 @@ def lab(request):
     with tempfile.TemporaryDirectory(prefix="ctdlab-", dir="/tmp") as folder:
         shared = Path(folder) / "shared"
         shared.mkdir()
-        slurm_jobs.prepare(shared)
+        gated.prepare(shared)
         nodes = request.module.NODES
         with slurm_lab.Lab(Path(folder), slurm_lab.shared_folders(), nodes) as lab:
             lab.shared = shared

@@ -1,6 +1,7 @@
 """What fails, and what is done about it: jobs.run.retry and decisions, with the serial executor."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -245,17 +246,17 @@ def test_hung_advance_is_ended_and_its_item_found(tmp_path):
 
 def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("jobs.run.driver.IDLE_S", 0.3)
-    ready_at = time.monotonic() + 2
+    heard = set()
 
     class Late(SerialExecutor):
         def capacity(self):
-            return super().capacity() if time.monotonic() > ready_at else 0
+            return super().capacity() if heard - {None} else 0
 
     store = make(tmp_path / "l.zarr", {**JOB, "run": RUN})
-    heard = set()
     progress = run_shards(store, Late(1), lambda p: heard.add(p.trouble))
     assert progress.shards_done == 8
-    assert "no worker is ready since 1 s (serial's own logs may say why)" in heard
+    (said,) = heard - {None}
+    assert re.fullmatch(r"no worker is ready since \d+ s \(serial's own logs may say why\)", said)
     assert progress.trouble is None
 
 
@@ -277,15 +278,14 @@ def test_time_limit_comes_from_measured_times():
 def test_storage_that_fails_pauses_the_run_which_then_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.2)
     store = make(tmp_path / "s.zarr", {**JOB, "run": {**RUN, "retries": 0}})
-    until = time.monotonic() + 3
+    left, heard = iter(range(6)), set()
     executor = Failing(
-        lambda task: task.shard.number == 3 and time.monotonic() < until and "storage"
+        lambda task: task.shard.number == 3 and next(left, None) is not None and "storage"
     )
-    heard = set()
     progress = run_shards(store, executor, lambda p: heard.add(p.trouble))
     assert progress.failed == {}
     assert progress.shards_done == 8
-    assert 2 <= len([e for e in read_events(store) if e.kind == "error"]) <= 20
+    assert len([e for e in read_events(store) if e.kind == "error"]) == 6
     trouble = (heard - {None}).pop()
     assert store.address in trouble
     assert "MB free" in trouble

@@ -209,7 +209,7 @@ class Lab:
         """A node's own /tmp."""
         return self.folder / f"tmp-n{number}"
 
-    def wait_idle(self, seconds: float = 60) -> None:
+    def wait_idle(self, seconds: float = 300) -> None:
         """Until every node is up and nothing runs."""
 
         def idle() -> bool:
@@ -224,7 +224,7 @@ class Lab:
         """End what is left in the queue, and take nodes that Slurm has set aside, saying why, back."""
         for number in self.run("squeue", "-h", "-o", "%A").split():
             self.run("scancel", number)
-        until(lambda: not self.run("squeue", "-h"), "the queue is empty", 120)
+        until(lambda: not self.run("squeue", "-h"), "the queue is empty")
         if aside := self.run("sinfo", "-h", "-R", "-o", "%N: %E").strip():
             print(aside)
             for node in range(1, self.nodes + 1):
