@@ -113,7 +113,7 @@ def fill(store, units: int, points: int) -> None:
     import numpy as np
 
     for shard in store.job.plan.shards():
-        if shard.number not in store.done():
+        if shard.number not in store.committed.numbers():
             values = results(shard, units, points)
             ShardWriter(store).write(report(shard), values, np.arange(shard.start, shard.stop))
 
@@ -183,8 +183,8 @@ def gathering(folder: Path, args) -> None:
             found.setdefault(task, []).append(apart(task, store.address))
         found.setdefault("gather, nothing new", []).append(apart("gather", store.address))
         last = list(store.job.plan.shards())[-1]
-        sealed = seal(store.markers(last.group)[-1].to_json())
-        uncommit(store, [last])
+        sealed = seal(store.committed.markers(last.group)[-1].to_json())
+        uncommit(store.committed, [last])
         apart("gather", store.address)
         key = keys.marker(last.group, last.number, digest(sealed))
         objects.write(store.objects, key, sealed)

@@ -41,14 +41,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from options import parse
 
-from cluster.ray.actor import Sign
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.executor import SerialExecutor
 from jobs.run.ledger import open_ledger
 from jobs.run.prepare import open_or_create
 from jobs.run.stop import Stop
-from jobs.run.task import Key, Report, Standing, Task
+from jobs.run.task import Key, Report, Sign, Standing, Task
 from jobs.spec.job import RunSettings, parse_job
 
 KERNEL = """
@@ -143,7 +142,9 @@ class Simulated:
                 return True
         return False
 
-    def drop(self, attempt: Key) -> None:
+    def end(self, attempt: Key, why: str | None = None) -> None:
+        if why is not None:  # nothing hangs; what is slow by chance goes on
+            return
         worker = self.began.pop(attempt)[1]
         heapq.heappush(self.ends, Ended(self.clock() + RESTART_S, worker, None, 0.0))
 
@@ -173,18 +174,12 @@ class Simulated:
             return [Report(number, attempt, "by chance", "trace " * 50)]
         return [report(number, attempt, end.seconds)]
 
-    def progress(self) -> Mapping[Key, Standing]:
-        return dict.fromkeys(self.began, Standing(0, 1))
-
-    def silence(self) -> Mapping[Key, float]:
+    def signs(self) -> Mapping[Key, Sign]:
         now = self.clock()
-        return {attempt: now - at for attempt, (at, _) in self.began.items()}
+        return {attempt: Sign(Standing(0, 1), now - at) for attempt, (at, _) in self.began.items()}
 
     def hear(self, listener: Callable[[], None]) -> None:
         del listener
-
-    def kill(self, attempt: Key) -> None:
-        del attempt
 
     def interrupt(self) -> None:
         pass
@@ -288,9 +283,9 @@ class Sleeper:
         info = {"host": "h", "pid": 1, "seconds": self.SECONDS, "n_failed": 0, "outcomes": {}}
         return self.made["Report"](task.shard.number, task.attempt, None, "", "error", info)
 
-    def standing(self):
+    def sign(self):
         now = self.made["Standing"](0, 0, "")
-        return self.made["Sign"](self.shard, now, time.monotonic() - self.at)
+        return self.shard, self.made["Sign"](now, time.monotonic() - self.at)
 
     def place(self):
         import ray

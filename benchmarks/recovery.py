@@ -138,22 +138,22 @@ def death(
     store: Store, ray: Ray, what: str, process: subprocess.Popen
 ) -> tuple[float, subprocess.Popen]:
     """Seconds from the kill to two working actors again (worker, node) or the next result (driver)."""
-    until(lambda: len({m.pid for m in store.markers()[-20:]} & set(workers())) == 2)
+    until(lambda: len({m.pid for m in store.committed.markers()[-20:]} & set(workers())) == 2)
     before = set(workers())
     if what == "driver":
         process.kill()
         process.wait()
         time.sleep(0.5)  # shards whose actors outlive it by a moment
-        done = store.done()
+        done = store.committed.numbers()
         process = driver(store, ray.cluster.address)
-        return until(lambda: store.done() - done) + 0.5, process
+        return until(lambda: store.committed.numbers() - done) + 0.5, process
     began = time.monotonic()
     if what == "worker":
         os.kill(min(before), signal.SIGKILL)
     else:
         ray.lose_node()
     # a new actor's first result: what ran in the lost one has a place again
-    until(lambda: any(m.pid not in before for m in store.markers()))
+    until(lambda: any(m.pid not in before for m in store.committed.markers()))
     return time.monotonic() - began, process
 
 

@@ -5,7 +5,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
 from cluster.slurm import client as slurm
@@ -74,24 +74,33 @@ def _slurm(profile: SlurmProfile) -> str:
     if not nodes:
         raise JobError("no node in the partition")
     counts: dict[str, int] = {}
-    for _, state, _ in nodes:
-        counts[state] = counts.get(state, 0) + 1
+    for node in nodes:
+        counts[node.state] = counts.get(node.state, 0) + 1
     return ", ".join(f"{n} nodes {state}" for state, n in counts.items())
 
 
-def _nodes(profile: SlurmProfile) -> list[tuple[str, str, str]]:
-    """(name, state, generic resources such as GPUs) of each node in the partition."""
+class _Node(NamedTuple):
+    """What Slurm says of a node."""
+
+    name: str
+    state: str
+    resources: str
+    """Generic ones, such as GPUs."""
+
+
+def _nodes(profile: SlurmProfile) -> list[_Node]:
+    """The nodes in the partition."""
     where = [f"--partition={profile.partition}"] if profile.partition else []
     text = slurm.command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G", *where)
     lines = {line.split("|")[0]: line.split("|") for line in text.splitlines()}
-    return [(name, state, resources) for name, state, resources in lines.values()]
+    return [_Node(*line) for line in lines.values()]
 
 
 def _slurm_gpus(profile: SlurmProfile) -> str:
-    nodes = [(name, text) for name, _, text in _nodes(profile) if "gpu" in text]
+    nodes = [node for node in _nodes(profile) if "gpu" in node.resources]
     if profile.n_gpus() and not nodes:
         raise JobError(f"gpus: {profile.gpus} wanted, no node of the partition has any")
-    return ", ".join(f"{name} {text}" for name, text in nodes[:8]) or "none"
+    return ", ".join(f"{node.name} {node.resources}" for node in nodes[:8]) or "none"
 
 
 # --- Ray --------------------------------------------------------------------------------------------------

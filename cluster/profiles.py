@@ -10,7 +10,7 @@ A profile is a YAML file ~/.config/ctd/clusters/NAME.yaml, or the field `cluster
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -67,9 +67,18 @@ class RayProfile(_Profile):
         """URL of the Jobs API."""
         return self.dashboard or f"http://{self.address.rpartition(':')[0]}:8265"
 
-    def names(self) -> tuple[str, str, str]:
-        """What a call of the Jobs API shows to whom: (kind, URL, the file of the token that is sent there)."""
-        return "ray", self.dashboard_url(), self.token or ""
+    def jobs_api(self) -> "JobsApi":
+        """The Jobs API that this profile's calls go to."""
+        return JobsApi("ray", self.dashboard_url(), self.token or "")
+
+
+class JobsApi(NamedTuple):
+    """What a call of a Jobs API shows to whom; two that are equal are trusted alike."""
+
+    kind: str
+    url: str
+    token: str
+    """The file of the token that is sent there; empty without one."""
 
 
 class SlurmProfile(_Profile):

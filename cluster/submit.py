@@ -46,21 +46,6 @@ from jobs.storage import objects
 from jobs.store.store import Store
 
 
-def read_request(
-    path: Path, overrides: list[str] | None, store: str | None, stores: str | None = None
-) -> tuple[Request, Any]:
-    """(the request, the file's `cluster` field). stores: the folder of the store if `store` is None."""
-    content = read_content(path, overrides)
-    cluster = content.pop("cluster", None)
-    if store is None and stores is not None:
-        store = f"{stores.rstrip('/')}/{path.stem}.zarr"
-    if store is not None and (folder := objects.local_path(store)) is not None:
-        store = str(folder.expanduser().absolute())
-    stages = read_stages(path, overrides, store)
-    id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    return Request(path, content, stages, str(path.resolve().parent), id), cluster
-
-
 @dataclass(frozen=True)
 class Again:
     """What of a store that is there already is computed again; see `jobs.run.shards.reconsider`."""
@@ -99,21 +84,57 @@ def read_order(
     Raises:
         JobError: the job or the profile is not valid, or the job cannot run there.
     """
-    given = cluster or read_content(path, overrides).get("cluster")
+    content = read_content(path, overrides)
+    given = cluster or content.pop("cluster", None)
     if given is None:
         raise JobError(
             f"{path}: no cluster is given; name one by --cluster NAME, or in the field `cluster`; "
             "`ctd clusters` lists yours"
         )
     where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
+    profile = read_profile(given, where, f"ctd run {path}")
+    content.pop("cluster", None)
+    store = store or default_store(profile, path.stem)
+    if store is not None and (folder := objects.local_path(store)) is not None:
+        store = str(folder.expanduser().absolute())
+    stages = read_stages(path, overrides, store)
+    request = Request(path, content, stages, str(path.resolve().parent), _new_id())
+    return _order(request, profile, where, array or 0)
+
+
+def order_of(stage: Stage, profile: SlurmProfile | RayProfile, where: str, array: int = 0) -> Order:
+    """Return the order of one job that is in no file; the arguments and errors are those of `read_order`."""
+    path = Path(stage.base) / f"{stage.name}.yaml"
+    request = Request(path, stage.content, [stage], stage.base, _new_id())
+    return _order(request, profile, where, array)
+
+
+def read_profile(given: Any, where: str, here: str) -> SlurmProfile | RayProfile:
+    """Return the profile of a cluster, given by name, file or fields; `here` is what runs jobs on this machine.
+
+    Raises:
+        JobError: it is not valid, or is this machine; `where` begins the text.
+    """
     profile = parse_profile(given, where)
     if isinstance(profile, LocalProfile):
-        raise JobError(f"{where}: is this machine; use ctd run {path}")
+        raise JobError(f"{where}: is this machine; use {here}")
+    return profile
+
+
+def default_store(profile: Profile, name: str) -> str | None:
+    """Return the store of the job called `name` where the profile says where stores go, else None."""
     stores = profile.stores if isinstance(profile, RayProfile) else None
-    request, _ = read_request(path, overrides, store, stores)
+    return f"{stores.rstrip('/')}/{name}.zarr" if stores else None
+
+
+def _new_id() -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def _order(request: Request, profile: SlurmProfile | RayProfile, where: str, array: int) -> Order:
     if array:
         _check_array(request, profile, where)
-    return Order(request, profile, where, array or 0)
+    return Order(request, profile, where, array)
 
 
 def text_of(order: Order) -> str:
@@ -303,7 +324,7 @@ def _record(request: Request, profile: Profile, number: str, home: str, command:
         command, time.time(),
     )  # fmt: skip
     if isinstance(profile, RayProfile):
-        remember(*profile.names())
+        remember(*profile.jobs_api())
     for stage in request.stages:
         store = objects.open_objects(stage.address, create=True)
         content = json.dumps(asdict(submission), indent=1)

@@ -70,10 +70,10 @@ def is_own(submission: Submission) -> bool:
     Any other is not asked: it lies where a store says, and the token in the file that the store names would go there.
     """
     try:
-        names = RayProfile.model_validate(submission.profile).names()
+        asked = RayProfile.model_validate(submission.profile).jobs_api()
     except ValidationError:
         return False
-    return is_remembered(*names) or any(names == own.names() for own in _own_rays())
+    return is_remembered(*asked) or any(asked == own.jobs_api() for own in _own_rays())
 
 
 def _own_rays() -> Iterator[RayProfile]:
@@ -86,6 +86,14 @@ def _own_rays() -> Iterator[RayProfile]:
 def said(state: Any) -> str:
     """A state from `look` as text."""
     return state.text if isinstance(state, slurm.Allocation) else str(state)
+
+
+def is_over(state: Any) -> bool:
+    """Whether a state from `look` is the last one."""
+    if isinstance(state, slurm.Allocation):
+        return state.is_over
+    word = str(state).partition(":")[0]
+    return word in ("succeeded", "failed", "stopped") or "has forgotten" in str(state)
 
 
 def cancel(address: str) -> list[str]:

@@ -115,7 +115,7 @@ class Maker:
             version, content = self.latest
             try:
                 facts = self._page.facts()
-                made_of = self._store.stamp(), facts["status"]["word"]
+                made_of = self._store.committed.stamp(), facts["status"]["word"]
                 if made_of != self._made_of:
                     self._results, self._made_of = self._page.results(), made_of
                 new = facts | self._results

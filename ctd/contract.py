@@ -4,16 +4,16 @@ Each function is evaluated by itself for one item, as shapes and dtypes alone, s
 function and the line in it.
 """
 
+from __future__ import annotations
+
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-from jax.errors import ConcretizationTypeError
-
 from ctd.kernel import Kernel
+from ctd.late import jax
 
 INSTALLED = {"site-packages", "dist-packages"}
 """Folders of installed packages, on any machine."""
@@ -60,7 +60,7 @@ def located(error: BaseException) -> str:
     """The first line of an exception's text, and below it the lines of the user's source that led to it."""
     text = str(error).strip().splitlines() or [""]
     hint = ""
-    if isinstance(error, ConcretizationTypeError):
+    if isinstance(error, jax.errors.ConcretizationTypeError):
         hint = " (a traced value is not known yet: jnp.where or lax.cond decide by it)"
     lines = [f"{type(error).__name__}: {text[0]}{hint}"]
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]

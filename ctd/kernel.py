@@ -13,6 +13,9 @@ The functions see no batch axis, no device and no file of results. Whoever runs 
 in a notebook, `jobs` in a sweep) adds jit, vmap, sharding, checkpoints and storage.
 """
 
+from __future__ import annotations
+
+import ast
 import difflib
 import importlib
 import pkgutil
@@ -24,11 +27,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from ctd.late import jax, jnp
 from ctd.plots import Figure, Plot
 
 T = TypeVar("T")
@@ -126,6 +128,7 @@ class Var(NamedTuple):
 
     axes: tuple[str, ...] = ()
     units: str = "1"
+    """ "item" for ids of items: tables then show what was swept of these."""
     long_name: str = ""
     more_is_better: bool = False
     """True: a search by this result must say `mode`, since by default less is better."""
@@ -225,15 +228,30 @@ def one_shot(
 
 def kernel_names() -> tuple[str, ...]:
     """The kernels that come with ctd: every module `ctd.NAME` that defines `kernel`."""
-    import ctd
+    return tuple(summaries())
 
-    names = []
-    for module in pkgutil.iter_modules(ctd.__path__):
-        if isinstance(
-            getattr(importlib.import_module(f"ctd.{module.name}"), "kernel", None), Kernel
-        ):
-            names.append(module.name)
-    return tuple(names)
+
+def summaries() -> dict[str, str]:
+    """Kernel that comes with ctd -> what its module says of it; read from the source, nothing is imported."""
+    found = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        path = Path(__file__).with_name(module.name)
+        path = path / "__init__.py" if module.ispkg else path.with_suffix(".py")
+        text = path.read_text(encoding="utf-8")
+        if "kernel" in _bound(tree := ast.parse(text)) and module.name != "kernel":
+            found[module.name] = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
+    return found
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """The names that a module binds at its top by an assignment or an import from elsewhere."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
 
 
 class UnknownKernel(ValueError):

@@ -10,11 +10,11 @@ LFADS tutorial (google-research, computation-thru-dynamics): every trial starts 
 network's line attractor.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ from ctd import tasks
 from ctd.cells import CELLS, Cell, CellName, get_cell, initial_state, run, sizes
 from ctd.data import read_weights
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
+from ctd.late import jax, jnp
 from ctd.plots import Axis, Image, Plot, Scale
 
 LARGEST = 65_535
@@ -57,7 +58,7 @@ class Spikes(Params):
     seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: other trials and spikes")
 
     @model_validator(mode="after")
-    def _countable(self) -> "Spikes":
+    def _countable(self) -> Spikes:
         if self.max_rate * self.step_s > LARGEST_MEAN:
             raise ValueError(
                 f"max_rate, step_s: {self.max_rate * self.step_s:g} spikes a bin; {LARGEST_MEAN} are the most"

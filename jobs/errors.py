@@ -10,8 +10,12 @@ from pydantic import ValidationError
 class JobError(ValueError):
     """Bad input: the text names the file and field, what was expected and what to do.
 
-    The command line prints it without a traceback and exits with 2.
+    The command line prints it without a traceback and exits with 2; a notebook shows the text alone.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

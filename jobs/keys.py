@@ -18,6 +18,8 @@ FAILED, SLOTS, LAYOUT = "run/failed", "run/slots", "run/layout"
 CHECKPOINTS, MEETINGS, EVENTS = "run/checkpoints", "run/meetings", "run/events"
 LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/gathering"
 SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
+CODE = "run/code"
+"""Source of a kernel that was typed into a notebook."""
 
 
 def done(group: int, shard: int) -> str:
@@ -94,7 +96,7 @@ OURS = re.compile(
     r"|checkpoints/\d+/\d{6,}/\d+"
     r"|meetings/\d+/.+/\d+"
     r"|events/[^/]+-\d{5,}\.jsonl"
-    r"|(?:parts/\d+|gathering|submit|sums)/.+"
+    r"|(?:parts/\d+|gathering|submit|sums|code)/.+"
     r"|[a-z.]+\.json)"
 )
 """The keys below run/ that this program writes."""

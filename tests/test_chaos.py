@@ -216,7 +216,7 @@ def test_chaos_ends_in_the_bytes_of_an_undisturbed_run(folder, names, plan):
     stores = {name: make(folder, name, str(folder / f"{name}.zarr")) for name in names}
     rng, n_kills = random.Random(5), len(plan)
     plan = rng.sample(plan, n_kills)
-    done = lambda: sum(len(store.done()) for store in stores.values())
+    done = lambda: sum(len(store.committed.numbers()) for store in stores.values())
     total = sum(store.job.plan.n_shards for store in stores.values())
     killed, lost_drivers = [], 0
     began = time.monotonic()

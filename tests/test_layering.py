@@ -18,9 +18,9 @@ FORBIDDEN = {
     "cluster": set(),
 }
 WINGS = {
-    "ctd": "plots kernel contract batch rows principal cells tasks data KERNELS",
-    "jobs": "errors keys storage spec plan store inputs search reduce run gather query report pipeline",
-    "cluster": "versions cache profiles submission slurm ray tracking submit checks watch cli",
+    "ctd": "late plots kernel contract batch rows principal cells tasks data KERNELS",
+    "jobs": "late errors keys storage spec plan store inputs search reduce run gather query report pipeline",
+    "cluster": "versions cache ending profiles submission slurm ray tracking submit checks watch cli run api",
 }
 """A wing, a folder or a file of a package, imports only wings that stand before it here."""
 KERNELS = kernel_names()
@@ -88,10 +88,22 @@ def test_no_ring_of_modules():
     assert not needs
 
 
-def test_the_command_line_starts_without_what_few_commands_need():
-    code = "import sys, cluster.cli.main, jobs.report.summary; print(*sys.modules)"
+LATE = {"jax", "optax", "scipy", "zarr"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_slow_libraries_are_imported_late(path):
+    """ctd.late and jobs.late stand for them, so that what describes is imported without what computes."""
+    package, *_ = path.relative_to(ROOT).parts
+    if package != "cluster" and path.name != "late.py":
+        assert not LATE & {name.partition(".")[0] for name in imports(path)}
+
+
+def test_kernels_and_stores_are_imported_without_what_computes():
+    names = [name for name in MODULES if name.startswith("ctd.")]
+    code = f"import sys, {', '.join(names)}, jobs.report.summary, jobs.query.query; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    slow = {"pandas", "ray", "xarray", "matplotlib", "optax", "scipy"}
+    slow = LATE | {"pandas", "ray", "xarray", "matplotlib"}
     assert not slow & set(found.stdout.split())
 
 

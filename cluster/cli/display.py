@@ -4,20 +4,25 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group, JustifyMethod
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from jobs.run.progress import Listener
 from jobs.run.progress import Progress as RunProgress
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    type Columns = Mapping[str, Sequence[Any] | np.ndarray] | pd.DataFrame
+    """A table: columns by name."""
 
 
 def shown(text: str, keep: str = "\n\t") -> str:
@@ -77,26 +82,20 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
     if quiet:
         yield lambda p: None
     elif err.is_terminal:
-        with Progress(
-            TextColumn("items"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[shards]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
-            console=err,
-        ) as bar:
-            task = bar.add_task("items", total=None, shards="", text="")
+        bar = Progress(
+            TextColumn("items"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[shards]}", markup=False), TimeElapsedColumn(),
+        )  # fmt: skip
+        task, words = bar.add_task("items", total=None, shards=""), Text()
 
-            def draw(p: RunProgress) -> None:
-                bar.update(
-                    task,
-                    total=p.n_items,
-                    completed=p.items_done + p.running_items,
-                    shards=f"shards {p.shards_done}/{p.n_shards}",
-                    text=shown(describe(p)),
-                )
+        def draw(p: RunProgress) -> None:
+            done = p.items_done + p.running_items
+            bar.update(
+                task, total=p.n_items, completed=done, shards=f"shards {p.shards_done}/{p.n_shards}"
+            )
+            words.plain = shown(describe(p))
 
+        with Live(Group(bar, words), console=err, refresh_per_second=4):
             yield draw
     else:
         last = [-math.inf]
@@ -124,18 +123,91 @@ def cell(value: Any) -> str:
     return shown(str(value), keep="")
 
 
-def show_table(frame: "pd.DataFrame", title: str = "", limit: int = 40) -> None:
-    """Print the first `limit` rows of a frame as a table."""
-    table = Table(title=title or None, title_justify="left")
-    for name in frame.columns:
-        number = frame[name].dtype.kind in "iufc"
-        table.add_column(shown(str(name)), justify="right" if number else "left")
-    # Not iterrows, which turns integers into floats: item 62599 would become 6.26e+04.
-    for row in frame.head(limit).itertuples(index=False, name=None):
-        table.add_row(*(cell(value) for value in row))
-    out.print(table)
-    if len(frame) > limit:
-        out.print(f"... {len(frame) - limit:,} more rows; ctd query shows them")
+def show_table(
+    table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True
+) -> None:
+    """Print the first `limit` rows of a table (None: all), in which no value is cut; long text goes on in a second line.
+
+    all_columns: print what is too wide as further tables below, each beginning with the first column; else leave out
+    the last columns that do not fit, and name them.
+    """
+    texts = {name: _texts(table[name][:limit], str(name)) for name in table}
+    numbers = {name for name in table if np.asarray(table[name][:limit]).dtype.kind in "iufc"}
+    widths = {name: max(map(len, column)) for name, column in texts.items()}
+    narrow(widths, set(widths) - numbers, out.width)
+    parts = side_by_side(widths, out.width)
+    for part in parts if all_columns else parts[:1]:
+        drawn = Table(
+            title=title or None,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            padding=(0, GAP, 0, 0),
+        )
+        for name in part:
+            side: JustifyMethod = "right" if name in numbers else "left"
+            wraps = name not in numbers
+            drawn.add_column(
+                texts[name][0], justify=side, overflow="fold", no_wrap=not wraps,
+                min_width=widths[name], max_width=widths[name],
+            )  # fmt: skip
+        for row in zip(*(texts[name][1:] for name in part), strict=True):
+            drawn.add_row(*row)
+        out.print(drawn, crop=False)
+        title = ""
+    if limit is not None and n_rows(table) > limit:
+        out.print(f"... {n_rows(table) - limit:,} more rows; ctd query shows them")
+    if not all_columns and len(parts) > 1:
+        left_out = [name for name in texts if name not in parts[0]]
+        out.print(
+            f"+{len(left_out)} columns, --columns all shows them: {', '.join(map(str, left_out))}"
+        )
+
+
+def n_rows(table: "Columns") -> int:
+    """Return the number of rows of a table."""
+    return next((len(table[name]) for name in table), 0)
+
+
+def records(table: "Columns") -> list[dict[str, Any]]:
+    """Return the rows of a table as dictionaries of plain values."""
+    columns = [np.asarray(table[name]).tolist() for name in table]
+    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _texts(column: Iterable[Any], name: str) -> list[str]:
+    """A column's heading and its values as text."""
+    return [shown(name), *(cell(value) for value in column)]
+
+
+GAP = 2
+"""Spaces between two columns of a table."""
+
+TEXT_WIDTH = 20
+"""Text in a table that is longer than this goes on in the next line, where there is no room."""
+
+
+def narrow(widths: dict[str, int], texts: set[str], room: int) -> None:
+    """Make the widest columns of text narrower, in place, until the table fits or they are `TEXT_WIDTH` wide."""
+    while texts and sum(widths.values()) + GAP * (len(widths) - 1) > room:
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= TEXT_WIDTH:
+            return
+        widths[widest] -= 1
+
+
+def side_by_side(widths: Mapping[str, int], room: int) -> list[list[str]]:
+    """Return the columns of as many tables as it takes for none to be wider than `room`; each begins with the first column."""
+    first, *rest = widths
+    parts = [[first]]
+    used = widths[first]
+    for name in rest:
+        if used + GAP + widths[name] > room and len(parts[-1]) > 1:
+            parts.append([first])
+            used = widths[first]
+        parts[-1].append(name)
+        used += GAP + widths[name]
+    return parts
 
 
 def show_error(text: str) -> None:

@@ -1,24 +1,26 @@
-"""`ctd query`: a question to one store, or two stores side by side."""
+"""The commands that take results out of a store: query (one store, or two side by side), export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
-from cluster.cli.display import err, out, show_json, show_table
-from cluster.cli.options import AsJson, ColumnNames
+from cluster.cli.display import err, n_rows, out, records, show_json, show_table
+from cluster.cli.options import AsJson, ColumnNames, StorePath
 from jobs.errors import JobError
+from jobs.query.query import Asked, rows
+from jobs.query.query import query as ask
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cluster.cli.display import Columns
     from jobs.query.compare import Comparison
 
-
-def add(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(query)
+EVERY = "all"
+"""What --columns takes for all that a table shows, in the table's order."""
 
 
 def query(
@@ -58,32 +60,79 @@ def query(
     if len(stores) > 1:
         _compare(stores, [word for word, value in asked.items() if value is not None], as_json)
         return
-    from jobs.query.files import check_target
-    from jobs.query.query import query as ask
-
     if to is not None:
+        from jobs.query.files import check_target
+
         check_target(to)
     store = Store.open(stores[0])
-    frame = ask(
-        store,
-        table=table, where=_all(where), sort=",".join(sort or ()), limit=limit,
-        columns=",".join(columns or ()), group_by=",".join(group_by or ()), agg=agg,
-    )  # fmt: skip
-    _answer(frame, to, as_json)
+    named = [] if columns == [EVERY] else columns or []
+    question: Asked = {
+        "table": table, "sort": ",".join(sort or ()), "limit": limit,
+        "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
+    }  # fmt: skip
+    if agg is None and to is None:
+        name, found = rows(store, _all(where), **question)
+        if telling := not (columns or as_json):
+            found = _telling(name, found, store, sort or [])
+        _answer(name, found, as_json, all_columns=not telling)
+    else:
+        frame = ask(store, _all(where), **question)
+        if to is None:
+            _answer(frame.attrs["table"], frame, as_json, all_columns=True)
+        else:
+            _write(frame, to)
     _say_how_much(store)
 
 
-def _answer(frame: "pd.DataFrame", to: Path | None, as_json: bool) -> None:
-    """Write the rows to a file or print them; say so if there are none."""
+def _telling(
+    table: str, found: dict[str, np.ndarray], store: Store, sort: list[str]
+) -> dict[str, np.ndarray]:
+    """The columns with what people look for first, and without what only says where an item lies or is the same in all rows.
+
+    First comes what a row is, then what was swept, what the rows are sorted by, and results in the kernel's order.
+    """
+    swept = set(store.job.spec.swept())
+    sorted_by = [name.lstrip("-") for text in sort for name in text.split(",")]
+    results = [*store.description.dims, *store.description.reduced]
+    if table != "items":
+        results = [*store.description.reduced]
+    known = list(found)
+
+    def place(name: str) -> tuple[int, int]:
+        kind = name.partition(".")[0].partition("[")[0]
+        if name == known[0]:
+            return 0, 0
+        if name in sorted_by:
+            return 2, sorted_by.index(name)
+        if name in swept or kind in swept:
+            return 1, known.index(name)
+        return (3, results.index(name)) if name in results else (4, 0)
+
+    plumbing = {"row"}
+    if len(store.job.plan.group_sizes) == 1:
+        plumbing.add("group")
+    if "status" in found and set(found["status"]) <= {"done"}:
+        plumbing.add("status")
+    names = [name for name in known if name not in plumbing or name in sorted_by]
+    return {name: found[name] for name in sorted(names, key=place)}
+
+
+def _answer(table: str, found: "Columns", as_json: bool, all_columns: bool) -> None:
+    """Print the rows; say so if there are none."""
+    if as_json:
+        show_json(records(found))
+    elif n_rows(found):
+        show_table(found, table, limit=100, all_columns=all_columns)
+    if not n_rows(found):
+        err.print(f"no row of table {table} is as asked for")
+
+
+def _write(frame: "pd.DataFrame", to: Path) -> None:
+    """Write the rows to a file; say so if there are none."""
     from jobs.query.files import save_frame
 
-    if to is not None:
-        save_frame(frame, to)
-        err.print(f"wrote {len(frame):,} rows to {to}")
-    elif as_json:
-        show_json(frame.to_dict("records"))
-    elif len(frame):
-        show_table(frame, title=frame.attrs["table"], limit=100)
+    save_frame(frame, to)
+    err.print(f"wrote {len(frame):,} rows to {to}")
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} is as asked for")
 
@@ -147,3 +196,18 @@ def _show(found: "Comparison", stores: list[str]) -> None:
         show_table(found.results, title="results of the items that both have computed")
     if len(found.changed):
         show_table(found.changed, title=f"{len(found.changed):,} items differ in how they ended")
+
+
+def export(
+    store: StorePath,
+    item: Annotated[int, typer.Argument(help="item id")],
+    path: Annotated[str, typer.Argument(help="HDF5 file to write, here or on an object store")],
+    results: Annotated[
+        bool, typer.Option("--results", help="everything but the trained model")
+    ] = False,
+) -> None:
+    """Write an item's trained model to an HDF5 file that other jobs, and the tutorials, read."""
+    from jobs.inputs.items import export as write
+
+    write(Store.open(store), item, path, "results" if results else "weights")
+    out.print(f"wrote {path}")

@@ -1,10 +1,10 @@
-"""The commands that look after a store: resume, cancel, check, logs. Imported by cluster.cli.main, whose `app` they join."""
+"""The commands that look after a store: status, resume, cancel, check, logs."""
 
 from typing import Annotated
 
 import typer
 
-from cluster.cache import use_compilation_cache
+from cluster.cache import prune_compilation_cache
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import (
     AcceptChanges,
@@ -16,18 +16,41 @@ from cluster.cli.options import (
     Trust,
 )
 from cluster.cli.running import make_executor, open_to_compute, run_store
-from cluster.cli.submit import cancel_submissions, submission_log
+from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
+from jobs.report.summary import state
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
 from jobs.store.store import Store
 
 
-def add(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command()(resume)
-    app.command()(cancel)
-    app.command()(check)
-    app.command()(logs)
+def status(store: StorePath, as_json: AsJson = False) -> None:
+    """Say how far a job is, where it was submitted to, and what went wrong."""
+    sent = submission_lines(store)
+    if sent and not Store.exists(store):  # submitted, and nothing has run yet
+        if as_json:
+            show_json({"store": store, "submissions": sent})
+        for line in [] if as_json else sent:
+            out.print(f"{'submitted':15} {line}")
+        return
+    found = state(Store.open(store)) | ({"submissions": sent} if sent else {})
+    if as_json:
+        show_json(found)
+        return
+    for line in found.pop("submissions", []):
+        out.print(f"{'submitted':15} {line}")
+    errors = found.pop("errors")
+    for name, value in found.items():
+        if value is None or value in ([], {}):
+            continue
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if isinstance(value, dict):
+            value = ", ".join(f"{n:,} {key}" for key, n in value.items())
+        out.print(f"{name:15} {value}")
+    for line in errors:
+        which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
+        text = f"{which}, attempt {line['attempt']}: {line['error']}"
+        out.print(text, style="red")
 
 
 def resume(
@@ -40,7 +63,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with the job of a store, which needs nothing but the store and its kernel's code."""
-    use_compilation_cache()
+    prune_compilation_cache()
     opened = open_to_compute(store, trust)
     runner = make_executor(executor, opened.job.spec, address)
     run_store(lambda runner: opened, runner, as_json, failed=failed, accept_changes=accept_changes)
@@ -111,7 +134,7 @@ def check(
 
 def _missing(store: str) -> int:
     opened = Store.open(store)
-    return opened.job.plan.n_shards - len(opened.done())
+    return opened.job.plan.n_shards - len(opened.committed.numbers())
 
 
 def logs(

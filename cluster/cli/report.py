@@ -1,22 +1,16 @@
-"""The commands that show a store in a browser: report, watch. Imported by cluster.cli.main, whose `app` they join."""
+"""The commands that show a store in a browser: report, watch."""
 
 from pathlib import Path
 from typing import Annotated
 
-import jax
 import typer
 
 from cluster.cli.display import err, out
 from cluster.cli.options import StorePath
+from ctd.late import jax
 from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.store.store import Store
-
-
-def add(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command()(report)
-    app.command()(watch)
 
 
 def report(

@@ -1,4 +1,4 @@
-"""The commands that concern clusters: submit, clusters. Imported by cluster.cli.main, whose `app` they join."""
+"""The commands that concern clusters: submit, clusters."""
 
 import sys
 from typing import Annotated
@@ -9,12 +9,6 @@ from cluster.cli.display import err, out, show_json, show_table
 from cluster.cli.options import AcceptChanges, AsJson, Failed, JobFile, Overrides, ResultsPath
 from cluster.profiles import load_profile, profile_names, profiles_folder
 from jobs.errors import JobError
-
-
-def add(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command()(submit)
-    app.command()(clusters)
 
 
 def submission_lines(store: str) -> list[str]:
@@ -112,9 +106,7 @@ def clusters(
     if as_json:
         show_json(found)
     else:
-        import pandas as pd
-
-        show_table(pd.DataFrame(found))
+        show_table({key: [line[key] for line in found] for key in (found[0] if found else ())})
         err.print(f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one")
     if not all(line["ok"] for line in found):
         raise typer.Exit(1)

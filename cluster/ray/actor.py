@@ -3,30 +3,18 @@
 import socket
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import ray
 
-from cluster.cache import use_compilation_cache
+from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
-from jobs.run.task import Report, Standing, Task
+from jobs.run.task import Report, Sign, Standing, Task
 from jobs.run.worker import Worker
 from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said
-
-
-class Sign(NamedTuple):
-    """A sign of life of an actor."""
-
-    shard: int
-    """Number of the running shard; -1 before the first one."""
-    standing: Standing
-    """How far that shard is."""
-    silent_s: float
-    """Seconds since its last advance."""
 
 
 class ShardWorker:
@@ -34,6 +22,7 @@ class ShardWorker:
 
     def __init__(self) -> None:
         use_compilation_cache()
+        prune_compilation_cache()
         self._worker: Worker | None = None
         self._shard, self._standing = -1, Standing()
         self._advanced = time.monotonic()
@@ -74,9 +63,9 @@ class ShardWorker:
         if self._worker is not None:
             self._worker.interrupt()
 
-    def standing(self) -> Sign:
-        """Tell how far the running shard is."""
-        return Sign(self._shard, self._standing, time.monotonic() - self._advanced)
+    def sign(self) -> tuple[int, Sign]:
+        """Number of the running shard, -1 before the first one, and how far it is."""
+        return self._shard, Sign(self._standing, time.monotonic() - self._advanced)
 
     def place(self) -> tuple[str, str]:
         """Id of the node that this actor runs on, and the kind of its devices."""

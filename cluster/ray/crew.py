@@ -127,11 +127,6 @@ class Crew:
         held = lambda slot: any(task.key == attempt for _, task in slot.held)
         return next(filter(held, self.slots), None)
 
-    def kill(self, attempt: Key) -> None:
-        """Kill the actor that runs this attempt."""
-        if slot := self.holder(attempt):
-            ray.kill(slot.actor, no_restart=True)
-
 
 def kind_of_death(error: RayError) -> str:
     """Why an actor's answer did not come: "oom", "node" (it is lost) or "killed"."""

@@ -4,7 +4,6 @@ An actor that dies costs the shard that it ran one attempt. The shard queued beh
 actor, at no cost.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty
@@ -29,6 +28,8 @@ class Dispatch:
         """How many tasks an actor may hold."""
         self._returned: list[Task] = []
         """Tasks that were queued at actors that died."""
+        self._deaths: list[Report] = []
+        """Of actors that `end` has replaced, for the next `wait`."""
         self._told = False
         """Whether the actors have been told to stop."""
         self.stopping = False
@@ -55,21 +56,25 @@ class Dispatch:
             self._give(slot, task)
         return slot is not None
 
-    def drop(self, attempt: Key) -> None:
-        """Replace the actor that runs an attempt, which is not reported; if the attempt is queued only, forget it."""
+    def end(self, attempt: Key, why: str | None) -> None:
+        """Replace the actor that runs an attempt; if the attempt is queued only, forget it.
+
+        why: the error of the death that `wait` reports; None: it reports none.
+        """
         slot = self._crew.holder(attempt)
         if slot is None:
             self._returned = [task for task in self._returned if task.key != attempt]
-        elif slot.held[0][1].key == attempt:
-            self._returned += [task for _, task in slot.held[1:]]
-            self._crew.replace(slot)
-        else:
+        elif slot.held[0][1].key != attempt:
             slot.held = [held for held in slot.held if held[1].key != attempt]
             self._crew.places.note(slot)
+        elif why is None:
+            self._replace(slot)
+        elif not slot.held[0][0].done():  # else `wait` returns its report
+            self._deaths.append(self._died(slot, "killed", why))
 
     def _give(self, slot: Slot, task: Task) -> None:
         if not slot.held:
-            slot.alive_at = slot.heard_at = time.monotonic()
+            slot.begin()
         slot.held.append((self._crew.expect(slot, slot.actor.do.remote(task)), task))
         self._crew.places.note(slot)
 
@@ -84,8 +89,8 @@ class Dispatch:
             self._crew.grow()
         elif waiting := self._stop():
             return waiting
-        reports = []
-        for slot in self._answered(timeout):
+        reports, self._deaths = self._deaths, []
+        for slot in self._answered(0 if reports else timeout):
             if slot.opening is None:
                 reports += self._ended(slot)
             elif slot.opening.done():
@@ -116,14 +121,17 @@ class Dispatch:
         """Return the reports of an actor that has answered; if it died instead, replace it."""
         reports: list[Report] = []
         while slot.held and slot.held[0][0].done():
-            answer, task = slot.held.pop(0)
-            slot.alive_at = slot.heard_at = time.monotonic()
+            answer, task = slot.held[0]
             try:
                 report = answer.result()
             except RayTaskError as error:  # the actor is alive, but its answer could not be sent
                 report = Report(task.shard.number, task.attempt, last_line(error))
             except RayError as error:
-                return [*reports, self._died(slot, task, error)]
+                kind = kind_of_death(error)
+                text = f"the worker died ({kind}): {last_line(error)}"
+                return [*reports, self._died(slot, kind, text, str(error)[-8000:])]
+            slot.held.pop(0)
+            slot.begin()
             if "seconds" in report.info:
                 self._depth = 2 if report.info["seconds"] < QUEUE_BELOW_S else 1
             reports.append(report)
@@ -131,12 +139,15 @@ class Dispatch:
         self._crew.move_if_set_aside(slot)
         return reports
 
-    def _died(self, slot: Slot, task: Task, error: RayError) -> Report:
-        """Replace an actor that died as it ran `task`; return the report of that shard."""
-        kind, number = kind_of_death(error), task.shard.number
-        text = f"the worker died ({kind}): {last_line(error)}"
+    def _died(self, slot: Slot, kind: str, text: str, trace: str = "") -> Report:
+        """Replace an actor that died, or is to die, as it ran a shard; return the report of that shard."""
+        number, attempt = slot.held[0][1].key
         info = {"died": kind, "node": slot.node, **self._crew.note_death(slot, kind, number)}
         fault: Fault = "memory" if kind == "oom" else "death"
-        self._returned += [task for _, task in slot.held]
+        self._replace(slot)
+        return Report(number, attempt, text, trace, fault, info)
+
+    def _replace(self, slot: Slot) -> None:
+        """Replace a slot's actor; the shards queued behind the one that it runs go elsewhere."""
+        self._returned += [task for _, task in slot.held[1:]]
         self._crew.replace(slot)
-        return Report(number, task.attempt, text, str(error)[-8000:], fault, info)

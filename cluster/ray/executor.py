@@ -3,7 +3,7 @@
     driver                          actor (one process, `cpus_per_worker` cores, its own GPUs or none)
     submit(task)             ---->  do: read rows, run the kernel, write, commit      (jobs.run.worker.Worker)
     wait() -> Report         <----  a few hundred bytes: no result ever passes through Ray
-    progress()               <--->  standing: answered by a second thread of the actor
+    signs()                  <--->  sign: answered by a second thread of the actor
     interrupt()              ---->  interrupt: the same thread; the report says where the shard was left
 
 Who does what: `startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
@@ -23,7 +23,7 @@ from cluster.ray.pool import Pool
 from cluster.ray.signs import Signs
 from cluster.ray.startup import Startup
 from jobs.errors import JobError
-from jobs.run.task import Key, Report, Standing, Task
+from jobs.run.task import Key, Report, Sign, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 
@@ -108,10 +108,9 @@ class RayExecutor:
         """Give a second attempt at a running shard to an idle actor on another node; whether there was one."""
         return self._dispatch.try_elsewhere(task)
 
-    def drop(self, attempt: Key) -> None:
-        """Replace the actor that runs an attempt, which is not reported."""
-        self._dispatch.drop(attempt)
-        self._signs.forget(attempt)
+    def end(self, attempt: Key, why: str | None = None) -> None:
+        """Replace the actor that runs an attempt, whose death is reported only if a reason is given."""
+        self._dispatch.end(attempt, why)
 
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds.
@@ -130,24 +129,14 @@ class RayExecutor:
             raise
         if any(report.fault == "death" for report in reports):
             self._startup.refuse_dead(within_s=DEATH_S)
-        for report in reports:
-            self._signs.forget(report.key)
         return reports
 
     def hear(self, listener: Callable[[], None]) -> None:
         """Ignore the listener: `wait` always returns in time, so there is no need to call it."""
 
-    def progress(self) -> Mapping[Key, Standing]:
-        """Progress of each running shard, a second or two old; older with more than some fifty actors."""
-        return self._signs.progress()
-
-    def silence(self) -> Mapping[Key, float]:
-        """Seconds without a sign of life of each running shard, as far as is known."""
-        return self._signs.silence()
-
-    def kill(self, attempt: Key) -> None:
-        """Kill the actor that runs this attempt."""
-        self._crew.kill(attempt)
+    def signs(self) -> Mapping[Key, Sign]:
+        """The last sign of each running shard, a second or two old; older with more than some fifty actors."""
+        return self._signs.heard()
 
     def interrupt(self) -> None:
         """Make the next `wait` tell all actors to stop at a checkpoint."""

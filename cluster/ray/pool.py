@@ -15,7 +15,7 @@ from cluster.ray.local import LocalRay
 from cluster.ray.nodes import Nodes
 from jobs.errors import JobError
 from jobs.run.executor import available_memory
-from jobs.run.task import Task
+from jobs.run.task import Standing, Task
 from jobs.spec.job import RunSettings
 
 LOOK_S = 5.0
@@ -37,7 +37,7 @@ class Slot:
     held: list[tuple[Answer, Task]] = field(default_factory=list)
     """(pending answer, task): the first one runs, a second one is queued behind it."""
     asked: Answer | None = None
-    """Pending answer of `standing`, if any."""
+    """Pending answer of `sign`, if any."""
     asked_at: float = 0.0
     """When it was asked for that."""
     heard_at: float = 0.0
@@ -52,6 +52,13 @@ class Slot:
     """Kind of its devices, once it is known."""
     failed_starts: int = 0
     """How many actors in a row failed to start in this slot."""
+    standing: Standing | None = None
+    """How far the running shard was at the last sign of life; None before the first one."""
+
+    def begin(self) -> None:
+        """Note that a shard begins to run, or that none does."""
+        self.alive_at = self.heard_at = time.monotonic()
+        self.standing = None
 
 
 class Pool:

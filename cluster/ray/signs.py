@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from ray.exceptions import RayError
 
 from cluster.ray.pool import Slot
-from jobs.run.task import Key, Standing
+from jobs.run.task import Key, Sign
 
 POLL_S = 1.0
 """Least time after an actor's answer until it is asked again."""
@@ -24,14 +24,16 @@ class Signs:
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
-        self._standing: dict[Key, Standing] = {}
         self._answered: SimpleQueue[Slot] = SimpleQueue()
         self._asked_at = 0.0
         self._next = 0
         """How many slots were looked at, one after another, to see whether to ask them."""
 
-    def progress(self) -> Mapping[Key, Standing]:
-        """Progress of each running shard, as last heard: seconds ago, or more with many actors."""
+    def heard(self) -> Mapping[Key, Sign]:
+        """The last sign of each running shard, heard seconds ago, or more with many actors.
+
+        An actor that was not asked lately is not silent; one that was asked and does not answer is.
+        """
         with suppress(Empty):
             while True:
                 self._note(self._answered.get_nowait())
@@ -40,7 +42,12 @@ class Signs:
         if n:
             self._asked_at = now
             self._ask_some(n)
-        return self._standing
+
+        def of(slot: Slot) -> Sign:
+            unanswered = now - slot.asked_at if slot.asked is not None else 0.0
+            return Sign(slot.standing, max(slot.heard_at - slot.alive_at, unanswered))
+
+        return {slot.held[0][1].key: of(slot) for slot in self._slots if slot.held}
 
     def _ask_some(self, most: int) -> None:
         """Ask at most so many of the actors that have not answered for `POLL_S` seconds."""
@@ -55,7 +62,7 @@ class Signs:
                 return
 
     def _ask(self, slot: Slot) -> None:
-        ask = slot.actor.standing.options(concurrency_group="watch")
+        ask = slot.actor.sign.options(concurrency_group="watch")
         slot.asked, slot.asked_at = ask.remote().future(), time.monotonic()
         slot.asked.add_done_callback(lambda _: self._answered.put(slot))
 
@@ -64,27 +71,10 @@ class Signs:
             return
         answer, slot.asked = slot.asked, None
         try:
-            sign = answer.result()
+            shard, sign = answer.result()
         except RayError:
             return  # if the actor died, the answer of its shard says so
         now = slot.heard_at = time.monotonic()
-        if slot.held and slot.held[0][1].shard.number == sign.shard:
-            self._standing[slot.held[0][1].key] = sign.standing
+        if slot.held and slot.held[0][1].shard.number == shard:
+            slot.standing = sign.standing
             slot.alive_at = max(slot.alive_at, now - sign.silent_s)
-
-    def forget(self, attempt: Key) -> None:
-        """Forget the progress of an attempt that has ended."""
-        self._standing.pop(attempt, None)
-
-    def silence(self) -> Mapping[Key, float]:
-        """Seconds without a sign of life of each running shard, as far as is known.
-
-        An actor that was not asked lately is not silent; one that was asked and does not answer is.
-        """
-        now = time.monotonic()
-
-        def of(slot: Slot) -> float:
-            unanswered = now - slot.asked_at if slot.asked is not None else 0.0
-            return max(slot.heard_at - slot.alive_at, unanswered)
-
-        return {slot.held[0][1].key: of(slot) for slot in self._slots if slot.held}

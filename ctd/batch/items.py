@@ -37,8 +37,19 @@ def run_items(
     kinds = field_kinds(type(params))
     given = {name: np.asarray(values) for name, values in (columns or {}).items()}
     for name in given:
-        if kinds.get(name) is not Kind.TRACED:
-            raise ValueError(f"columns: {name!r} is not a traced field of {type(params).__name__}")
+        title, kind = type(params).__name__, kinds.get(name)
+        if kind is None:
+            known = ", ".join(traced_type(type(params))._fields)
+            raise ValueError(f"columns: {title} has no field {name!r}; its traced fields: {known}")
+        if kind is not Kind.TRACED:
+            raise ValueError(
+                f"columns: {name!r} of {title} is {kind.value}, one value for all items: give it in params, and "
+                "call this once for each of its values"
+            )
+        if given[name].ndim == 0:
+            raise ValueError(
+                f"columns: {name!r}: one value an item expected, got {given[name]}; what all items have goes into params"
+            )
     sizes = {len(values) for values in given.values()} or {1}
     if len(sizes) > 1:
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")

@@ -8,15 +8,17 @@ As in a `Run`, only the microbatch enters the arithmetic of an item, so its stat
 on the number of slots nor on its neighbours.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
 from ctd.batch.run import Placed, Snapshot
 from ctd.batch.states import HostStates
+from ctd.late import jax
 
 TO_THE_END = 2**62
 """The length of a lap that lasts until its items have finished."""

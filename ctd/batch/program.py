@@ -1,21 +1,17 @@
 """The compiled functions of a kernel over the slots of the local devices."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ctd.contract import evaluate
 from ctd.kernel import Kernel, Params, traced_type
-
-ITEM = PartitionSpec("item")
-WHOLE = PartitionSpec()
+from ctd.late import jax, jnp, lax
 
 
 class Layout(NamedTuple):
@@ -55,19 +51,21 @@ class Program:
     def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
         self.kernel, self.static, self.layout = kernel, static, layout
         self._abstract: dict[Any, Any] = {}
-        self.mesh = jax.make_mesh(
+        mesh = jax.make_mesh(
             (layout.devices,),
             ("item",),
             devices=jax.local_devices()[: layout.devices],
-            axis_types=(AxisType.Auto,),
+            axis_types=(jax.sharding.AxisType.Auto,),
         )
+        placed = lambda *axes: jax.NamedSharding(mesh, jax.P(*axes))
+        self.by_item, self.whole = placed("item"), placed()
         self.init = self._over_slots(self._init)
         self.step = self._over_slots(self._step)
         self.result = self._over_slots(self._result)
         self._some_results: dict[tuple[str, ...], Any] = {}
         self.permute = jax.jit(
             lambda slots, order: jax.tree.map(lambda leaf: leaf[order], slots),
-            out_shardings=NamedSharding(self.mesh, ITEM),
+            out_shardings=self.by_item,
         )
 
     # --- one item ---------------------------------------------------------------------------------
@@ -118,7 +116,7 @@ class Program:
         of `out` stay as they are. `out` is given away: its memory holds what f returns. Where `slots` is
         None, the slots are `out` itself, which the devices then hold once.
         """
-        m = self.layout.microbatch
+        m, items, whole = self.layout.microbatch, self.by_item.spec, self.whole.spec
 
         def on_device(
             shared: Any,
@@ -145,9 +143,9 @@ class Program:
         return jax.jit(
             jax.shard_map(
                 on_device,
-                mesh=self.mesh,
-                in_specs=(WHOLE, WHOLE, WHOLE, ITEM, ITEM, ITEM),
-                out_specs=ITEM,
+                mesh=self.by_item.mesh,
+                in_specs=(whole, whole, whole, items, items, items),
+                out_specs=items,
                 check_vma=False,
             ),
             donate_argnums=5,

@@ -1,15 +1,15 @@
 """Run the items of a group through a program: fill the slots, advance them, empty and refill them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
-from ctd.batch.program import ITEM, WHOLE, Program, Slots, precision
+from ctd.batch.program import Program, Slots, precision
+from ctd.late import jax, jnp
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Placed:
         self.rounds = 0
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
         with precision(program.static):
-            whole = NamedSharding(program.mesh, WHOLE)
+            whole = program.whole
             self._root = jax.device_put(jax.random.key(seed), whole)
             self._shared = jax.device_put(shared, whole)
             self._no_one = self._put(np.zeros(self.total, bool))
@@ -57,13 +57,31 @@ class Placed:
         return jnp.asarray([start // per_microbatch, -(-stop // per_microbatch)], jnp.int32)
 
     def _put(self, host: Any) -> Any:
-        sharding = NamedSharding(self.program.mesh, ITEM)
+        sharding = self.program.by_item
         return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), host)
 
     def _blank(self, shape: jax.ShapeDtypeStruct) -> jax.Array:
         if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
             return self._put(jax.random.split(jax.random.key(0), (self.total, *shape.shape)))
         return self._put(jnp.zeros((self.total, *shape.shape), shape.dtype))
+
+    def temporaries(self) -> int:
+        """Bytes of device memory that one advance takes beyond the slots, by the compiler's count."""
+        with precision(self.program.static):
+            args = (self._shared, self._root, self._bounds(0, 1), self._no_one)
+            compiled = self.program.step.lower(*args, None, self.abstract_slots()).compile()
+            analysis = compiled.memory_analysis()
+        return int(getattr(analysis, "temp_size_in_bytes", 0))
+
+    def abstract_slots(self) -> Slots:
+        """The slots as shapes, dtypes and places: an advance is compiled for them without the slots themselves."""
+        of = lambda shape, dtype: jax.ShapeDtypeStruct(
+            (self.total, *shape), dtype, sharding=self.program.by_item
+        )
+        ids, done = of((), self._ids.dtype), of((), bool)
+        traced = jax.tree.map(lambda leaf: of(leaf.shape[1:], leaf.dtype), self._traced)
+        state = jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), self._state)
+        return Slots(ids, traced, state, done)  # type: ignore[arg-type]
 
 
 class Run(Placed):
@@ -138,14 +156,6 @@ class Run(Placed):
         # microbatch and are an eighth of the live ones.
         if done.sum() == live or done.sum() >= max(self.layout.microbatch, live // 8):
             self._harvest(done, live)
-
-    def temporaries(self) -> int:
-        """Bytes of device memory that one advance takes beyond the slots, by the compiler's count."""
-        with precision(self.program.static):
-            args = (self._shared, self._root, self._bounds(0, 1), self._no_one)
-            compiled = self.program.step.lower(*args, None, self._slots).compile()
-            analysis = compiled.memory_analysis()
-        return int(getattr(analysis, "temp_size_in_bytes", 0))
 
     def block(self) -> None:
         """Wait until the devices have finished the work given to them."""

@@ -1,12 +1,14 @@
 """The states of a group's items while they are off the devices."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from ctd.batch.run import from_host, to_host
+from ctd.late import jax
 
 
 class HostStates:

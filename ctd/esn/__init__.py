@@ -9,10 +9,10 @@ Sources: Jaeger 2001 (GMD report 148); Jaeger & Haas 2004 (Science 304:78); Suss
 (Neuron 63:544).
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ctd.cells import CELLS
@@ -26,6 +26,7 @@ from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
 from ctd.esn.summary import REDUCED, reduce
 from ctd.esn.summary import Options as Options
 from ctd.kernel import Kernel, Outcome, Var
+from ctd.late import jax, jnp
 
 OUTCOMES = (
     Outcome("done", "trained and replayed"),

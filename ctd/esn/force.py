@@ -1,13 +1,12 @@
 """FORCE: recursive least squares (RLS) on the readout while its output is fed back."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
 from ctd.esn.reservoir import Units, Weights, disturbances, step, units
+from ctd.late import jax, jnp, lax
 
 
 class Now(NamedTuple):

@@ -1,6 +1,7 @@
 """The pictures of an ensemble: success over the sweep, the best network's replay, the errors."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,16 +69,16 @@ def _success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
 def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     """Success rate and median error over the first two swept fields."""
     first, second, *others = varied
-    xs, ys, rate, error = success_grid(first, second, reduced)
-    x = Axis(first, ticks=[tick(v) for v in xs])
-    y = Axis(second, ticks=[tick(v) for v in ys])
+    grid = success_grid(first, second, reduced)
+    x = Axis(first, ticks=[tick(v) for v in grid.xs])
+    y = Axis(second, ticks=[tick(v) for v in grid.ys])
     further = f" over {', '.join(others)} too" if others else ""
     count = reduced["count"]
     seeds = f"{count.min():,} networks" if np.ptp(count) == 0 else "all networks"
     return [
         Plot(
             "Success",
-            [Image(rate)],
+            [Image(grid.rate)],
             x,
             y,
             Scale("success rate", low=0.0, high=1.0),
@@ -86,7 +87,7 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
         ),
         Plot(
             "Replay error",
-            [Image(error)],
+            [Image(grid.error)],
             x,
             y,
             Scale("log10 median NRMSE"),
@@ -174,14 +175,21 @@ def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
 
 
-def success_grid(
-    first: str, second: str, reduced: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(values of `first`, values of `second`, success rates, log10 of the median NRMSE).
+class SuccessGrid(NamedTuple):
+    """How the networks did over two swept fields."""
 
-    The last two are (second, first). Over points that differ in further fields, the rate is the mean and the
-    error the lowest; NaN where there is none.
-    """
+    xs: np.ndarray
+    """(first,) the values of the one."""
+    ys: np.ndarray
+    """(second,) the values of the other."""
+    rate: np.ndarray
+    """(second, first) success rates."""
+    error: np.ndarray
+    """(second, first) log10 of the median NRMSE; NaN where there is none."""
+
+
+def success_grid(first: str, second: str, reduced: Mapping[str, np.ndarray]) -> SuccessGrid:
+    """The grid over two fields. Over points that differ in further ones, the rate is the mean and the error the lowest."""
     xs, column = np.unique(reduced[first], return_inverse=True)
     ys, row = np.unique(reduced[second], return_inverse=True)
     cell, shape = row * len(xs) + column, (len(ys), len(xs))
@@ -192,4 +200,4 @@ def success_grid(
     np.minimum.at(error, cell, reduced["nrmse_median"])
     with np.errstate(divide="ignore"):
         power = np.log10(np.where(np.isfinite(error), error, np.nan))
-    return xs, ys, rate.reshape(shape), power.reshape(shape)
+    return SuccessGrid(xs, ys, rate.reshape(shape), power.reshape(shape))

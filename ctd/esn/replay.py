@@ -1,14 +1,13 @@
 """What a trained network does with its readout frozen."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from typing import Any, NamedTuple
 
 from ctd.esn.force import Now, free_step
 from ctd.esn.reservoir import Weights
 from ctd.esn.ridge import teacher_forced
+from ctd.late import jax, jnp, lax
 
 
 class Replay(NamedTuple):
@@ -34,7 +33,7 @@ class Stretch(NamedTuple):
     variance: jax.Array
     """() of the targets: errors are relative to it."""
 
-    def cut(self, start: int, stop: int | None = None) -> "Stretch":
+    def cut(self, start: int, stop: int | None = None) -> Stretch:
         """The samples start ... stop-1 of it."""
         return self._replace(x=self.x[start:stop], y=self.y[start:stop])
 

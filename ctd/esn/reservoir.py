@@ -1,10 +1,10 @@
 """The random network: its weights, its step, its spectral radius."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from ctd.late import jax, jnp, lax
 
 
 class Weights(NamedTuple):

@@ -1,13 +1,12 @@
 """Ridge readouts of teacher-forced networks, and the memory capacity that they measure."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from typing import Any, NamedTuple
 
 from ctd.esn.force import Now, begin, features
 from ctd.esn.reservoir import Units, Weights, disturbances, step, units
+from ctd.late import jax, jnp, lax
 
 
 class Fit(NamedTuple):

@@ -26,7 +26,7 @@ REDUCED = {
     "nrmse_median_high": Var(("point",), "1", "upper end of its bootstrap interval"),
     "nrmse_best": Var(("point",), "1", "lowest NRMSE of the point"),
     "best_row": Var((), "1", "row of the best network; by validation, if there is any"),
-    "best_item": Var((), "1", "item id of that network"),
+    "best_item": Var((), "item", "item id of that network"),
 }
 
 

@@ -1,20 +1,21 @@
 """The network whose fixed points are sought, and the states from which the searches start."""
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from ctd import tasks
 from ctd.cells import CELLS, Cell, get_cell, run
 from ctd.data import read_hdf5, read_weights
+from ctd.late import jax, jnp
 
-Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
+type Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """F(weights, state, input) -> the next state."""
 
 

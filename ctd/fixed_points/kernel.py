@@ -1,12 +1,12 @@
 """The kernel of `ctd.fixed_points`: its parameters, and the searches behind the kernel contract."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import jax
-import jax.numpy as jnp
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
@@ -16,6 +16,7 @@ from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
 from ctd.fixed_points.plots import figure, plots
 from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.late import jax, jnp
 
 
 def _known(name: str) -> str:

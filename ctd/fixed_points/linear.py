@@ -1,12 +1,13 @@
 """The network linearised around a point: Jacobians, modes, time constants and frequencies."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
+
+from ctd.late import jax, jnp, lax
 
 
 class Derivatives(NamedTuple):

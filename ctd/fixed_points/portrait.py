@@ -1,15 +1,16 @@
 """A network's states and points in the states' principal components, and the colours that its pictures share."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points.candidates import Network, find_cell
+from ctd.late import jax, jnp
 from ctd.plots import Scale
 from ctd.plots.group import Group
 from ctd.principal import principal

@@ -4,15 +4,14 @@ A tick of adam computes one gradient of q; a tick of lm one gradient and a few p
 candidates at different stages of their searches run in one program.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import optax
-from jax import lax
+from ctd.late import jax, jnp, lax, optax
 
-Step = Callable[[jax.Array], jax.Array]
+type Step = Callable[[jax.Array], jax.Array]
 """The one-step map h -> F(h) of one candidate: weights and input are bound."""
 
 RUNNING = -1

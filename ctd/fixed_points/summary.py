@@ -1,11 +1,11 @@
 """The table of a network's fixed and slow points, made from the ends of its searches."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,7 @@ from ctd.fixed_points.candidates import Map, Network, find_cell
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.fixed_points.unique import Basins, nearest_distance
 from ctd.kernel import Var
+from ctd.late import jax, jnp
 from ctd.rows import blocks
 
 

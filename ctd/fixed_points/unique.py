@@ -1,10 +1,12 @@
 """Tell which ends of the searches are the same point; on the host, with NumPy and SciPy."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from ctd.late import scipy
 from ctd.principal import principal_axes
 
 N_COMPONENTS = 3
@@ -32,7 +34,7 @@ def cover(points: np.ndarray, tol: float) -> np.ndarray:
     if n == 0:
         return np.full(0, -1)
     projected = points @ principal_axes(points, N_COMPONENTS)
-    tree = cKDTree(projected)
+    tree = scipy.spatial.cKDTree(projected)
     # A margin, so that rounding of the projection loses no neighbour.
     reach = tol * (1 + 1e-9) + 1e-12 * np.abs(projected).max()
     leader = np.full(n, -1)
@@ -153,7 +155,7 @@ class Basins:
             return found
         projected, leaders = points @ self._axes, self._leaders @ self._axes
         reach = self._near * (1 + 1e-9) + 1e-12 * np.abs(projected).max()
-        tree = cKDTree(leaders)
+        tree = scipy.spatial.cKDTree(leaders)
         _, nearest = tree.query(projected, distance_upper_bound=reach)
         near = np.flatnonzero(nearest < len(leaders))
         hit = self._within(points, near, nearest[near])

@@ -12,14 +12,16 @@ than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inpu
 cover only the first trials.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
 from ctd.data import read_hdf5
+from ctd.late import scipy
 from ctd.lfads.nwb import read_nwb
 
 
@@ -266,5 +268,5 @@ def _moments(
     # A silent unit counts as half a spike in all of the data, so that its logarithm is finite.
     least = 0.5 / (train.data.shape[0] * train.data.shape[1])
     largest = max(int(train.data.max()), int(evaluation.data.max()))
-    table = gammaln(np.arange(largest + 1) + 1.0)
+    table = scipy.special.gammaln(np.arange(largest + 1) + 1.0)
     return np.log(np.maximum(mean, least)).astype(inputs.dtype), table.astype(inputs.dtype)

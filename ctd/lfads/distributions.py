@@ -4,10 +4,11 @@ A Gaussian is given by (mean, variance). The same floored variance is used in th
 and in the samples.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+from ctd.late import jax, jnp
 
 LOG_2PI = 1.8378770664093453
 

@@ -1,13 +1,13 @@
 """The kernel of `ctd.lfads`: one model in training, and what is kept of it."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ctd.kernel import Kernel, Outcome
+from ctd.late import jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, load
 from ctd.lfads.loss import TERMS, evaluate

@@ -10,12 +10,11 @@ Of these data the loss then counts only the hidden entries, so that a model cann
 entries have the weight 1 / share: the expected nll stays that of all data, and the KL keeps its scale.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
+from ctd.late import jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import (
     ar1_kl,

@@ -1,8 +1,8 @@
 """Metrics of posterior means: against the data, against true values where known, against behaviour."""
 
-import jax
-import jax.numpy as jnp
-from jax.scipy.special import xlogy
+from __future__ import annotations
+
+from ctd.late import jax, jnp
 
 MAX_LAG = 3
 """Inferred inputs are compared with true ones up to this many bins earlier and later."""
@@ -17,7 +17,12 @@ def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:
     counts = counts.astype(rates.dtype)
     mean = counts.mean((0, 1), keepdims=True)
     # xlogy: a silent unit's mean is 0, and 0 log 0 = 0.
-    gain = xlogy(counts, rates) - rates - xlogy(counts, mean) + mean
+    gain = (
+        jax.scipy.special.xlogy(counts, rates)
+        - rates
+        - jax.scipy.special.xlogy(counts, mean)
+        + mean
+    )
     return gain.sum() / (counts.sum() * jnp.log(2).astype(rates.dtype))
 
 

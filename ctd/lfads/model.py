@@ -16,16 +16,16 @@ recurrence is computed before or after a scan, for all steps in one product: the
 encoder and controller that comes from the data, and the output.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ctd.cells import UPDATE_BIAS
+from ctd.late import jax, jnp, lax
 from ctd.lfads.recurrence import Drives, Gru, Loop, Units, masked, product, run_gru, run_loop
 
 Tree = Any

@@ -1,11 +1,10 @@
 """The posterior mean of rates, factors and inputs: many draws of the same trials, averaged."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
+from ctd.late import jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.loss import chunks, draw_noise, gather
 from ctd.lfads.model import Tree, decode, encode

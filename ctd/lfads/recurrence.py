@@ -11,13 +11,13 @@ backward pass; a training step then takes a quarter longer on a CPU.
 Arrays are (time, trial, feature); products are rows of trials times weights, x @ w.
 """
 
+from __future__ import annotations
+
 import math
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+from ctd.late import custom_vjp, jax, jnp, lax
 
 
 class Units(NamedTuple):
@@ -53,7 +53,7 @@ def over_trials(x: jax.Array, slope: jax.Array) -> jax.Array:
     return lax.optimization_barrier(rows(x).T @ rows(slope))
 
 
-@jax.custom_vjp
+@custom_vjp
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
     """x @ w for x (time, trial, feature), with `over_trials` as the gradient in w."""
     return x @ w
@@ -126,7 +126,7 @@ def before(start: jax.Array, states: jax.Array, reverse: bool = False) -> jax.Ar
 # --- one cell -------------------------------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(custom_vjp, nondiff_argnums=(3,))
 def run_gru(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool = False) -> jax.Array:
     """(time, trial, n) states from `start` (trial, n) under drive (time, trial, 3n); reverse: back in time."""
     return _run_gru(w, start, drive, reverse)[0]
@@ -204,7 +204,7 @@ class Decoding(NamedTuple):
     """(..., inferred)"""
 
 
-@jax.custom_vjp
+@custom_vjp
 def run_loop(w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array) -> Decoding:
     """Run controller, inferred inputs, generator and factors step by step from start = (c, g, f)::
 

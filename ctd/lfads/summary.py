@@ -31,7 +31,7 @@ class Options(BaseModel):
 
 
 REDUCED = {
-    "model": Var(("rank",), "1", "item id, by increasing criterion"),
+    "model": Var(("rank",), "item", "item id, by increasing criterion"),
     "eval_loss": Var(("rank",), "nat", "negative ELBO a trial, all evaluation trials"),
     "eval_nll": Var(("rank",), "nat", "negative log likelihood a trial, all evaluation trials"),
     **{name: Var(("rank",), "1", text) for name, text in METRICS.items()},

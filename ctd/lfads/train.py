@@ -3,12 +3,11 @@
 Every step reads from `traced` all that a search may change between two advances.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import optax
-
+from ctd.late import jax, jnp, optax
 from ctd.lfads.data import Dataset
 from ctd.lfads.loss import Minibatch, gather, training_loss
 from ctd.lfads.model import Tree, flatten, unflatten

@@ -15,20 +15,21 @@ The same shards give the same bytes. Memory is bounded by one group, or by a few
 Who only looks at a store gathers too, but runs no stranger's `reduce` for it: gathered/G stays what it was.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-import zarr
+from typing import Any, Literal
 
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.tables import write_items, write_reductions, write_shards
+from jobs.late import zarr
 from jobs.plan.layout import Shard
 from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.executor import Executor
@@ -51,6 +52,9 @@ BEHIND = "behind"
 WAIT_S = 0.2
 """Seconds between two looks at whether another process has ended its gather."""
 
+Reducing = Literal["runs", "left out", "none"]
+"""What becomes of the kernel's `reduce`: it runs; it may not, as this user has not run its code; there is none."""
+
 ATTEMPTS = 3
 """How often the reduction of a group is tried if its worker dies or stops, or memory or the storage fails."""
 
@@ -65,12 +69,12 @@ def gather(store: Store, executor: Executor | None = None) -> int:
     executor JobError once all else is done. Raises OSError if the store cannot be written, Untrusted if `reduce` is
     code that the user has not said to trust.
     """
-    return _gather(store, executor, store.kernel if store.description.reduces else None)
+    return _gather(store, executor, _reducing(store, lambda: store.kernel))
 
 
 def gather_to_look(store: Store) -> int:
     """Do as `gather`, but leave out the kernel's `reduce` where looking may not run it; see `left_out`."""
-    return _gather(store, None, known_kernel(store) if store.description.reduces else None)
+    return _gather(store, None, _reducing(store, lambda: known_kernel(store)))
 
 
 def left_out(store: Store) -> str:
@@ -83,11 +87,19 @@ def left_out(store: Store) -> str:
     )
 
 
-def _gather(store: Store, executor: Executor | None, kernel: Kernel | None) -> int:
-    """Gather. kernel: the one whose `reduce` may run; None: that is left out, if there is one."""
+def _reducing(store: Store, kernel: Callable[[], Kernel | None]) -> Reducing:
+    """Return what becomes of the kernel's `reduce`. kernel: returns the kernel, None if it may not run."""
+    if not store.description.reduces:
+        return "none"
+    if (found := kernel()) is None:
+        return "left out"
+    return "runs" if found.reduce is not None else "none"
+
+
+def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
     while True:
         before = _gathered(store)
-        now = _Now(store, kernel, before)
+        now = _Now(store, reducing, before)
         kept = {key: value for key, value in before.items() if key not in ("sha256", "stamp")}
         if not now.behind and now.about == kept:
             if before.get("stamp") != now.stamp:
@@ -106,19 +118,19 @@ def _gather(store: Store, executor: Executor | None, kernel: Kernel | None) -> i
 class _Now:
     """What there is to gather: markers, committed rows, and the groups whose reduction is behind."""
 
-    def __init__(self, store: Store, kernel: Kernel | None, before: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, reducing: Reducing, before: Mapping[str, Any]) -> None:
         sizes = store.job.plan.group_sizes
         self.reductions = reductions_of(store.job.spec, store.description)
-        self.stamp = store.stamp()
+        self.stamp = store.committed.stamp()
         """Taken before the markers are read, so that it never stands for more than they say."""
-        self.markers = store.markers()
+        self.markers = store.committed.markers()
         by_group: list[list[Marker]] = [[] for _ in sizes]
         for marker in self.markers:
             by_group[marker.shard.group].append(marker)
         self.rows = [rows_of(n, here) for n, here in zip(sizes, by_group, strict=True)]
         self.n_items = int(sum(here.sum() for here in self.rows))
         digests: dict[str, str] = {}
-        if kernel is not None and kernel.reduce is not None:
+        if reducing == "runs":
             digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
         ran = [[m.shard.number, m.sha256, m.seconds, m.host] for m in self.markers]
@@ -127,7 +139,7 @@ class _Now:
             "groups": digests,
             "reductions": [one.model_dump(mode="json") for one in self.reductions],
         }
-        if kernel is None and store.description.reduces:
+        if reducing == "left out":
             same = before.get("made_from") == self.about["made_from"]
             self.about["groups"] = before.get("groups", {})
             if not same or before.get(BEHIND):
@@ -245,7 +257,7 @@ def require_rows(store: Store) -> zarr.Group:
     """Return the item table; gather first, as looking may, if it is missing or behind the committed shards."""
     made = _gathered(store)
     behind = made.get(BEHIND) and known_kernel(store) is not None
-    if behind or made.get("stamp") != store.stamp():
+    if behind or made.get("stamp") != store.committed.stamp():
         gather_to_look(store)
     table = store.root["items"]
     assert isinstance(table, zarr.Group)

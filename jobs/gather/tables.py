@@ -1,12 +1,14 @@
 """The tables that gather writes: items/, shards/ and reduced/."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import zarr
 
 from ctd.kernel import Var
+from jobs.late import zarr
 from jobs.reduce.tables import Items, make
 from jobs.store.arrays import attributes, describe, flags, put_array
 from jobs.store.lazy import Lazy

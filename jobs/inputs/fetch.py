@@ -9,6 +9,8 @@ time of change) of every object there. The processes of a host share a copy, and
 again. A copy that is unused for a week is removed.
 """
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json
@@ -23,10 +25,10 @@ from typing import Any
 
 import h5py
 import obstore
-import zarr
 from obstore.store import ObjectStore
 
 from jobs.errors import JobError
+from jobs.late import zarr
 from jobs.storage import objects
 from jobs.storage.addresses import LINKS, local_path, scheme
 from jobs.store.arrays import attributes

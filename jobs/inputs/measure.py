@@ -1,16 +1,18 @@
 """Loading a group's data and measuring one of its items, which the plan needs before anything is computed."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from ctd.batch import Layout, Program, Run, precision, program, traced_columns
+from ctd.batch import Layout, Placed, Program, precision, program, traced_columns
 from ctd.contract import ContractError, located
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_of
+from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.fetch import local_file
 from jobs.inputs.items import materialise, parse_item
@@ -112,8 +114,8 @@ def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int])
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     key = (id(group.program), str(jax.tree.map(lambda leaf: np.shape(leaf), group.shared)))
     if key not in compiled:
-        run = Run(group.program, group.shared, 0, np.zeros(1, int), group.traced)
-        compiled[key] = run.temporaries() // group.program.layout.slots
+        placed = Placed(group.program, group.shared, 0, np.zeros(1, int), group.traced)
+        compiled[key] = placed.temporaries() // group.program.layout.slots
     sizes = Sizes(
         state=nbytes(group.state),
         work=compiled[key],

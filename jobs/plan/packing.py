@@ -8,12 +8,15 @@
 The group's attribute `packed` records the places. In `items`, single numbers have columns of their own.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
+
+from jobs.late import zarr
 
 MOST_OBJECTS = 10
 """Objects of a shard, with its marker, above which small results are packed: each object costs some
@@ -112,7 +115,7 @@ class Part:
     A read fetches the result's entries in the chosen rows, and applies the other indices afterwards.
     """
 
-    def __init__(self, array: "zarr.Array[Any]", where: Place) -> None:
+    def __init__(self, array: zarr.Array[Any], where: Place) -> None:
         self._array, self._where = array, where
         self.shape = (array.shape[0], *where.shape)
         self.dtype = array.dtype
@@ -133,7 +136,7 @@ class Part:
         return values
 
     @property
-    def oindex(self) -> "Part":
+    def oindex(self) -> Part:
         """Orthogonal indexing, as of a Zarr array; indices along different axes are always independent here."""
         return self
 

@@ -11,14 +11,16 @@ final_NAME                  (item)              its last value, which the result
 An item that left at a rung has the status and the outcome *dropped*, and its results at that rung.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import jax
 import numpy as np
 
 from ctd.kernel import Kernel, Outcome, Var
+from ctd.late import jax
 from jobs.spec.search import Halving, Population
 
 

@@ -87,15 +87,28 @@ def query(store: Store, where: str | None = None, **asked: Unpack[Asked]) -> "pd
     question = Question(where, **asked)
     if question.agg:
         return _aggregates(store, question, question.agg)
+    import pandas as pd
+
+    name, columns = rows(store, where, **asked)
+    frame = pd.DataFrame(columns)
+    frame.attrs["table"] = name
+    return frame
+
+
+def rows(
+    store: Store, where: str | None = None, **asked: Unpack[Asked]
+) -> tuple[str, dict[str, np.ndarray]]:
+    """(the table's name, its columns) of a question without `agg`, as `query` answers it; without pandas."""
+    question = Question(where, **asked)
     if question.group_by:
         raise JobError("--group-by and --agg go together: say what to compute, for example count")
     test, columns = question.test, _names(question.columns)
 
-    def rows(tables: Tables) -> "pd.DataFrame":
+    def found(tables: Tables) -> tuple[str, dict[str, np.ndarray]]:
         table, rows = find(tables, question.table, test, question.sort, question.limit, columns)
-        return _named(table.frame(columns, rows), table)
+        return table.name, table.columns(columns, rows)
 
-    return ask(store, rows)
+    return ask(store, found)
 
 
 def _aggregates(store: Store, question: Question, agg: str) -> "pd.DataFrame":

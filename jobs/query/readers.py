@@ -5,12 +5,14 @@ mapping `task` has a column for each of its fields (task.name, task.n_steps); it
 which its values differ are shown by default.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 
+from jobs.late import zarr
 from jobs.query.columns import (
     Column,
     Text,
@@ -29,6 +31,9 @@ Read = Callable[[Rows], Column]
 
 ALL = slice(None)
 
+ITEM = "item"
+"""The unit of results that are ids of items."""
+
 
 class Columns(NamedTuple):
     """The columns of a table, none of them read yet."""
@@ -41,6 +46,8 @@ class Columns(NamedTuple):
     """Column -> function that reads the given rows of it."""
     shown: list[str]
     """The columns of an answer if the query names none."""
+    ids: str = ""
+    """The column that holds item ids, where each row is about one item."""
 
 
 def child(root: zarr.Group, path: str) -> zarr.Group:
@@ -171,7 +178,36 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
     for name in sorted(names, key=lambda name: (name != axis, name)):
         pieces = [(n, arrays.get(name)) for _, n, arrays, _ in parts]
         _add(reads, shown, name, _end_to_end(pieces), [])
-    return Columns(axis, len(which), reads, shown)
+    units = {
+        name: attributes(a).get("units") for *_, found, _ in parts for name, a in found.items()
+    }
+    ids = next((name for name in sorted(units) if units[name] == ITEM), "")
+    return Columns(axis, len(which), reads, shown, ids)
+
+
+def with_swept(columns: Columns, swept: Mapping[str, Read], item: Read) -> Columns:
+    """Return a table about items with the swept columns of these, as far as it has none of that name.
+
+    Args:
+        swept: swept column of the items -> function that reads it.
+        item: reads the ids of the items, in the order of their table.
+    """
+    if not columns.ids:
+        return columns
+
+    def at(read: Read) -> Read:
+        def look_up(rows: Rows) -> Column:
+            ids = as_array(item(ALL))
+            order = np.argsort(ids, kind="stable")
+            wanted = as_array(columns.reads[columns.ids](rows))
+            return read(order[np.searchsorted(ids, wanted, sorter=order)])
+
+        return look_up
+
+    new = {name: at(read) for name, read in swept.items() if name not in columns.reads}
+    k = columns.shown.index(columns.ids)
+    shown = [*columns.shown[: k + 1], *new, *columns.shown[k + 1 :]]
+    return columns._replace(reads={**columns.reads, **new}, shown=shown)
 
 
 def _add_swept(

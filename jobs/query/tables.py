@@ -8,6 +8,8 @@ REDUCTION   one table for each of the job's `reductions`, by its name           
 search      one row per item and generation, or rung, of the job's search   (jobs.query.search_table)
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +18,28 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import obstore
-import zarr
 
 from jobs import keys
 from jobs.errors import JobError, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
+from jobs.late import zarr
 from jobs.query.columns import Column, as_array
-from jobs.query.readers import ALL, Columns, Rows, child, reduced, stored, vectors
+from jobs.query.readers import (
+    ALL,
+    Columns,
+    Read,
+    Rows,
+    child,
+    reduced,
+    stored,
+    vectors,
+    with_swept,
+)
 from jobs.query.search_table import search_columns
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.objects import is_storage_error
+from jobs.store.arrays import attributes
 from jobs.store.lazy import Lazy
 from jobs.store.store import Store
 
@@ -59,7 +72,7 @@ class Table:
 
     def __init__(self, name: str, columns: Columns) -> None:
         self.name = name
-        self.axis, self.n, self._reads, self.shown = columns
+        self.axis, self.n, self._reads, self.shown, _ = columns
         self._kept: dict[str, Column] = {}
         self._picked: dict[str, tuple[np.ndarray, Column]] = {}
 
@@ -113,13 +126,17 @@ class Table:
             stop = min(start + BLOCK, self.n)
             yield Piece(start, stop - start, slice(start, stop))
 
-    def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> "pd.DataFrame":
-        """Columns (by default those shown) as a pandas frame."""
-        import pandas as pd
-
+    def columns(self, names: Sequence[str] = (), rows: Rows = ALL) -> dict[str, np.ndarray]:
+        """Columns (by default those shown) as arrays."""
         names = names or self.shown
         self.prefetch(names, rows)
-        return pd.DataFrame({name: as_array(self.read(name, rows)) for name in names})
+        return {name: as_array(self.read(name, rows)) for name in names}
+
+    def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> pd.DataFrame:
+        """The same as a pandas frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns(names, rows))
 
 
 class Tables:
@@ -193,6 +210,14 @@ class Tables:
             dict.fromkeys(["items", *axes, *reduction_tables(self.store), *searched, "shards"])
         )
 
+    def _swept(self) -> tuple[dict[str, Read], Read]:
+        """What reads the swept columns of the items, and their ids."""
+        items = self["items"]
+        swept = set(str(attributes(child(self.root, "items")).get("coordinates", "")).split())
+        read = lambda name: lambda rows: items.read(name, rows)
+        named = [name for name in items.shown if name.partition(".")[0] in swept]
+        return {name: read(name) for name in named}, read("item")
+
     def __getitem__(self, name: str) -> Table:
         """One table; JobError, naming the nearest, if there is no table of that name."""
         if name not in self._tables:
@@ -205,7 +230,7 @@ class Tables:
                 places = (as_array(items.read(column)) for column in ("item", "group", "row"))
                 found = search_columns(self.store, search, *places)
             elif name in self.names():
-                found = reduced(self.groups(), name)
+                found = with_swept(reduced(self.groups(), name), *self._swept())
             elif name == SEARCH_TABLE:
                 raise JobError(f"table {name!r}: this job has no search (docs/search.md)")
             else:

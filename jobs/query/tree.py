@@ -1,24 +1,24 @@
 """An opened store: an xarray tree of its groups, with methods to query it."""
 
+from __future__ import annotations
+
 import re
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 
+from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
+from jobs.late import zarr
 from jobs.query.columns import as_array
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, table
 from jobs.query.tables import Tables, ask
 from jobs.query.unpacked import unpacked
 from jobs.store.store import Store
-
-if TYPE_CHECKING:
-    import jax
 
 
 class StoreTree(xr.DataTree):
@@ -40,7 +40,7 @@ class StoreTree(xr.DataTree):
     _store: Store
 
     @staticmethod
-    def of(store: Store) -> "StoreTree":
+    def of(store: Store) -> StoreTree:
         """The tree of an opened store."""
         tree = xr.open_datatree(_zarr(store), engine="zarr", consolidated=True)
         for group in range(len(store.job.plan.group_sizes)):
@@ -94,14 +94,12 @@ class StoreTree(xr.DataTree):
             found[f"/{path}"] = whole.isel(item=row[group == number])
         return xr.DataTree.from_dict(found)
 
-    def weights(self, item: int) -> "dict[str, jax.Array]":
+    def weights(self, item: int) -> dict[str, jax.Array]:
         """The trained model of an item: name -> array, as the functions of `ctd.cells` take it.
 
         Raises:
             JobError: there is no such item, it is not computed yet, or no model is stored.
         """
-        import jax
-
         arrays = item_arrays(self.store, item)
         with jax.enable_x64(True):  # else a float64 network would be rounded
             return {name: jax.numpy.asarray(value) for name, value in arrays.items()}

@@ -5,6 +5,8 @@ run/sums/gathered/G.json says what it was made from and is written last; without
 counts.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -14,11 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
+from ctd.late import jax
 from jobs import keys
 from jobs.inputs.measure import load_group, with_files
 from jobs.spec.job import options_of
@@ -94,7 +96,7 @@ def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
 def committed_rows(store: Store) -> list[np.ndarray]:
     """Return, for every group, (rows,) bool: which of its rows lie in committed shards."""
     rows = [np.zeros(n, bool) for n in store.job.plan.group_sizes]
-    done = store.done()
+    done = store.committed.numbers()
     for shard in store.job.plan.shards():
         if shard.number in done:
             rows[shard.group][shard.start : shard.stop] = True
@@ -168,7 +170,7 @@ def reduce_group(store: Store, group: int) -> None:
     """
     kernel = store.kernel
     assert kernel.reduce is not None
-    markers = store.markers(group)
+    markers = store.committed.markers(group)
     rows = rows_of(store.job.plan.group_sizes[group], markers)
     # An item that failed with an error has no results: a reduction would read fill values.
     rows[[row for marker in markers for row in marker.without]] = False

@@ -1,9 +1,10 @@
 """Save the kernel's figure of a gathered group as a PNG."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 from ctd.batch import precision
 from ctd.kernel import inputs_of, static_of
@@ -11,6 +12,7 @@ from ctd.plots import Figure
 from ctd.plots.png import draw
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
+from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.reduce.group import GroupResults, columns_of, committed_rows, group_params
 from jobs.store.arrays import attributes

@@ -31,7 +31,7 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
         if item is None or entry.item == item:
             about = {**entry.to_json(), "shard": shard}
             found.append(Event(time=about.pop("time"), kind="item failed", about=about))
-    found += [_committed(m) for m in store.markers() if m.shard.number == shard]
+    found += [_committed(m) for m in store.committed.markers() if m.shard.number == shard]
     return sorted(found, key=lambda event: event.time)
 
 
@@ -50,7 +50,7 @@ def _with_killed(store: Store) -> list[Event]:
     told = {event.shard for event in events if event.kind == "done"}
     events += [
         _committed(marker)
-        for marker in store.markers()
+        for marker in store.committed.markers()
         if marker.shard.number not in told and marker.copied_from is None
     ]
     held, living = holder(store.objects), {(lease.host, lease.pid) for lease in drivers(store)}

@@ -1,31 +1,38 @@
 """Describe a kernel: a first job file for it, and what its store will hold."""
 
 import json
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from ctd.kernel import Kernel, Kind, field_kinds
+from ctd.kernel import Kernel, Kind, Var, field_kinds
 
-if TYPE_CHECKING:
-    import pandas as pd
+type Columns = dict[str, list[Any]]
+"""A table: columns by name."""
 
 
-def contents(kernel: Kernel) -> "dict[str, pd.DataFrame]":
+def contents(kernel: Kernel) -> dict[str, Columns]:
     """Title -> table: the results and reduced values in a store of this kernel, and its outcomes."""
-    import pandas as pd
-
-    rows = lambda names, lead: pd.DataFrame(
-        [(name, ", ".join([*lead, *v.axes]), v.units, v.long_name) for name, v in names.items()],
-        columns=["name", "axes", "units", "what"],
-    )
-    found = {"results/G": rows(kernel.dims, ["item"])}
+    found = {"results/G": _variables(kernel.dims, ["item"])}
     if kernel.reduced:
-        found["gathered/G"] = rows(kernel.reduced, [])
-    if kernel.outcomes:
-        ends = [(end.name, end.reason, end.failed) for end in kernel.outcomes]
-        found["outcome"] = pd.DataFrame(ends, columns=["name", "what", "failed"])
+        found["gathered/G"] = _variables(kernel.reduced, [])
+    if ends := kernel.outcomes:
+        found["outcome"] = {
+            "name": [end.name for end in ends],
+            "what": [end.reason for end in ends],
+            "failed": [end.failed for end in ends],
+        }
     return found
+
+
+def _variables(named: Mapping[str, Var], lead: list[str]) -> Columns:
+    return {
+        "name": list(named),
+        "axes": [", ".join([*lead, *var.axes]) for var in named.values()],
+        "units": [var.units for var in named.values()],
+        "what": [var.long_name for var in named.values()],
+    }
 
 
 def starter(name: str, kernel: Kernel) -> str:

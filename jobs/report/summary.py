@@ -1,7 +1,7 @@
 """A job in numbers: its plan, and its progress."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,18 +14,15 @@ from jobs.store.failed import failed_items
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFrame, dict[str, Any]]":
-    """(one row per group, totals of the plan).
+def plan_rows(
+    ready: Prepared, address: str, workers: int
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """(columns over the groups, totals of the plan).
 
     The estimated time comes from the committed shards of the store at `address`; without any it is None.
     """
-    import pandas as pd
-
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group, layout, measured in zip(
         ready.items.groups, ready.plan.layouts, ready.measured, strict=True
     ):
@@ -42,15 +39,15 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFram
                 "result_MB": sizes.result * len(group.items) / 1e6,
             }
         )
-    frame = pd.DataFrame(rows)
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
     seconds = measured_seconds_per_item(address)
     estimate = None if seconds is None else float(f"{seconds * ready.items.n / workers:.3g}")
     total: dict[str, Any] = {
         "items": ready.items.n,
         "groups": len(rows),
         "shards": ready.plan.n_shards,
-        "memory_MB": round(float(frame["memory_MB"].max()), 2),
-        "result_MB": round(float(frame["result_MB"].sum()), 2),
+        "memory_MB": round(max(columns["memory_MB"]), 2),
+        "result_MB": round(sum(columns["result_MB"]), 2),
         "estimated_s": estimate,
     }
     if search := ready.spec.search:
@@ -65,21 +62,21 @@ def plan_rows(ready: Prepared, address: str, workers: int) -> "tuple[pd.DataFram
             most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
             n = max(search.n_comparisons(size, most) for size in together)
             total["search"] += f"; items make {most} advances at most and are compared {n} times"
-    return frame, total
+    return columns, total
 
 
 def measured_seconds_per_item(address: str) -> float | None:
     """Worker seconds per item, over the committed shards of a store; None if there are none."""
     if not Store.exists(address):
         return None
-    markers = Store.open(address).markers()
+    markers = Store.open(address).committed.markers()
     items = sum(m.shard.n_items for m in markers)
     return sum(m.seconds for m in markers) / items if items else None
 
 
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest errors that still matter."""
-    return state_of(store, store.markers(), read_events(store))
+    return state_of(store, store.committed.markers(), read_events(store))
 
 
 def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ A waiting shard holds no worker. One driver has all shards of a population (jobs
 waits for one that cannot come.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
 
-import jax
-
+from ctd.late import jax
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.rendezvous import Meeting, populations

@@ -17,7 +17,7 @@ from jobs.run.populations import Populations
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.stragglers import Stragglers
-from jobs.run.task import Key, Report
+from jobs.run.task import Report
 from jobs.store.events import Event
 
 LOOK_S = 0.25
@@ -35,7 +35,6 @@ class Driver:
         self.decisions, self.populations = Decisions(ledger), Populations(ledger)
         self.attempts = Attempts()
         self.stragglers = Stragglers(ledger, executor, self.attempts)
-        self.hung: dict[Key, str] = {}
         self.looked_at = self.idle_since = time.monotonic()
 
     def run(self) -> None:
@@ -98,8 +97,11 @@ class Driver:
         for text in self.stop.remarks():
             self.ledger.events.note(Event(kind="decision", text=text))
         self.looked_at = time.monotonic()
-        progress, found = self.ledger.progress, self.executor.progress()
-        running = [now for attempt, now in found.items() if self.attempts.counts(attempt)]
+        progress, signs = self.ledger.progress, self.executor.signs()
+        counted = [
+            sign.standing for attempt, sign in signs.items() if self.attempts.counts(attempt)
+        ]
+        running = [now for now in counted if now is not None]
         progress.running_items = sum(now.finished for now in running)
         progress.advances = tuple(now.advances for now in running)
         progress.stage = next((now.stage for now in running if now.stage), progress.stage)
@@ -140,19 +142,15 @@ class Driver:
             self.executor.submit(task)
 
     def _end_hung(self) -> None:
-        for attempt, silent_s in self.executor.silence().items():
+        for attempt, (_, silent_s) in self.executor.signs().items():
             limit = self.ledger.limits.of(self.ledger.shards[attempt[0]].group)
-            if silent_s > limit and attempt not in self.hung:
-                self.hung[attempt] = (
-                    f"no advance has ended for {silent_s:.0f} s (limit {limit:.0f} s)"
-                )
-                self.executor.kill(attempt)
+            if silent_s > limit:
+                why = f"no advance has ended for {silent_s:.0f} s (limit {limit:.0f} s)"
+                self.executor.end(attempt, why)
 
     def _take(self, report: Report) -> None:
         """Book one report: the shard is done, waits for others, is tried again, or is given up."""
         ledger, number = self.ledger, report.shard
-        if (why := self.hung.pop(report.key, None)) and report.fault == "death":
-            report = report._replace(error=why)
         task, shard = self.attempts.end(report.key), ledger.shards[number]
         if task is None:  # dropped
             return

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from jobs.run.task import Key, Report, Standing, Task
+from jobs.run.task import Key, Report, Sign, Standing, Task
 from jobs.run.worker import Worker
 
 HEAR_S = 0.5
@@ -46,8 +46,11 @@ class Executor(Protocol):
         """Take a second attempt at a running shard if a worker like the one that runs it, but on another node, has
         nothing to do; return whether it was taken."""
 
-    def drop(self, attempt: Key) -> None:
-        """End an attempt that nobody needs any more; `wait` does not report it."""
+    def end(self, attempt: Key, why: str | None = None) -> None:
+        """End an attempt, and the worker that runs it.
+
+        why: what `wait` reports as the error of a death; None: nobody needs the attempt, and it is not reported.
+        """
 
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports that have come in; wait for the first at most `timeout` seconds.
@@ -55,17 +58,11 @@ class Executor(Protocol):
         Raises Gone if no further one will come.
         """
 
-    def progress(self) -> Mapping[Key, Standing]:
-        """Return attempt -> how far it has come, of those now running."""
+    def signs(self) -> Mapping[Key, Sign]:
+        """Return attempt -> its last sign of life, of those now running."""
 
     def hear(self, listener: Callable[[], None]) -> None:
         """Call `listener` now and then from within `wait`, if that computes itself and takes long."""
-
-    def silence(self) -> Mapping[Key, float]:
-        """Return attempt -> seconds without a sign of life, of those running that `kill` can end."""
-
-    def kill(self, attempt: Key) -> None:
-        """End the worker that runs this attempt; `wait` then reports its death."""
 
     def interrupt(self) -> None:
         """Ask the workers to leave their shards at a checkpoint; `wait` returns the reports.
@@ -89,7 +86,7 @@ class SerialExecutor:
         self._memory = int((memory_gb or 0) * 1e9) or available_memory()
         self._waiting: list[Task] = []
         self._worker: Worker | None = None
-        self._progress: dict[Key, Standing] = {}
+        self._signs: dict[Key, Sign] = {}
         self._listener: Callable[[], None] = lambda: None
         self._heard_at = 0.0
 
@@ -122,8 +119,8 @@ class SerialExecutor:
         del task
         return False
 
-    def drop(self, attempt: Key) -> None:
-        """Never called, since `try_elsewhere` takes no attempt."""
+    def end(self, attempt: Key, why: str | None = None) -> None:
+        """Never called: `try_elsewhere` takes no attempt, and none is silent, as one that hangs hangs this process."""
 
     def wait(self, timeout: float) -> list[Report]:
         """Run the waiting shard, however long it takes."""
@@ -135,29 +132,22 @@ class SerialExecutor:
             task = self._waiting.pop(0)
             note = lambda now, attempt=task.key: self._note(attempt, now)
             reports.append(self._worker.do(task, note))
-            self._progress.pop(task.key, None)
+            self._signs.pop(task.key, None)
         return reports
 
     def _note(self, attempt: Key, now: Standing) -> None:
-        self._progress[attempt] = now
+        self._signs[attempt] = Sign(now, 0.0)
         if time.monotonic() - self._heard_at > HEAR_S:
             self._listener()
             self._heard_at = time.monotonic()
 
-    def progress(self) -> Mapping[Key, Standing]:
+    def signs(self) -> Mapping[Key, Sign]:
         """Return how far the running shard has come."""
-        return dict(self._progress)
+        return dict(self._signs)
 
     def hear(self, listener: Callable[[], None]) -> None:
         """Call `listener` after advances, at most every `HEAR_S` seconds."""
         self._listener = listener
-
-    def silence(self) -> Mapping[Key, float]:
-        """Return nothing: a shard that hangs here hangs the process."""
-        return {}
-
-    def kill(self, attempt: Key) -> None:
-        """Never called, since `silence` names no attempt."""
 
     def interrupt(self) -> None:
         """Leave the running shard after its present advance."""

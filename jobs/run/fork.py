@@ -64,10 +64,10 @@ def _copy(old: Store, new: Store) -> None:
     for prefix in (keys.LAYOUT, keys.SLOTS):
         for key in list(objects.list_keys(old.objects, prefix)):
             objects.create(new.objects, key, objects.read(old.objects, key) or b"")
-    done, writer = new.done(), ShardWriter(new)
+    done, writer = new.committed.numbers(), ShardWriter(new)
     target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
     failed = failed_items(old)
-    for marker in old.markers():
+    for marker in old.committed.markers():
         source = marker.shard
         shard = target.get(source[1:])
         if shard is None or shard.number in done:

@@ -74,7 +74,7 @@ class Ledger:
 
     def uncommit(self, taken: Mapping[Shard, Mapping[str, int]]) -> None:
         """Take back committed shards, which are to be computed again. taken: shard -> its outcomes."""
-        uncommit(self.store, taken)
+        uncommit(self.store.committed, taken)
         for shard, outcomes in taken.items():
             del self.done[shard.number]
             self.progress.add(shard, outcomes, -1)
@@ -83,7 +83,7 @@ class Ledger:
         """Put the markers of the last commits into segments, if there are at least so many."""
         if self._unfolded >= least:
             with objects.may_fail():  # they are folded with the next ones
-                fold(self.store)
+                fold(self.store.committed)
                 self._unfolded = 0
 
     def abandon(self, which: Callable[[Shard], bool], text: str) -> int:
@@ -103,7 +103,7 @@ class Ledger:
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     """Read from the store what a run must know, and queue the shards of a part (None: all) to compute."""
-    ledger = Ledger(store, Failures(store), store.markers())
+    ledger = Ledger(store, Failures(store), store.committed.markers())
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     kept |= ledger.barrier.left()
     mine = open_shards(store, ledger.done.keys(), part)

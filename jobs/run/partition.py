@@ -66,7 +66,7 @@ def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
     """Yield the parts that have uncommitted shards when their turn comes, from part `first` on."""
     for k in range(n):
         part = Part((first + k) % n, n)
-        if open_shards(store, store.done(), part):
+        if open_shards(store, store.committed.numbers(), part):
             yield part
 
 

@@ -53,7 +53,7 @@ class Populations:
         if called.clear:
             ledger.barrier.clear(number)
         group = ledger.shards[number].group
-        markers = ledger.store.markers(group) if called.undone else []
+        markers = ledger.store.committed.markers(group) if called.undone else []
         outcomes = {marker.shard.number: marker.outcomes for marker in markers}
         undone = [ledger.shards[number] for number in sorted(called.undone)]
         ledger.uncommit({shard: outcomes.get(shard.number, {}) for shard in undone})

@@ -37,7 +37,7 @@ def run_shards(
     """
     stop = stop or Stop()
     refuse_changed(store)
-    if len(store.done()) == store.job.plan.n_shards:
+    if len(store.committed.numbers()) == store.job.plan.n_shards:
         return _without_a_run(store)
     refuse_mixture(store, part)
     place = store.objects if part is None else part.place(store)
@@ -70,13 +70,13 @@ def run_parts(
 
 
 def _without_a_run(store: Store) -> Progress:
-    return progress_of(store, store.markers(), failed_items(store))
+    return progress_of(store, store.committed.markers(), failed_items(store))
 
 
 def standing(store: Store) -> str:
     """Return a digest that changes with every shard that is committed and every checkpoint that is left."""
     parts = (keys.FAILED, keys.CHECKPOINTS, keys.MEETINGS)
-    committed = [(marker.shard.number, marker.ended) for marker in store.markers()]
+    committed = [(marker.shard.number, marker.ended) for marker in store.committed.markers()]
     return digest(repr((committed, objects.digest_of(store.objects, parts))).encode())
 
 

@@ -1,6 +1,7 @@
 """A request to stop a run in order: no shard is begun, running ones are left at a checkpoint."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,13 @@ class Stop:
 
 @contextmanager
 def signals(stop: Stop) -> Iterator[None]:
-    """Make SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt."""
+    """Make SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
+
+    Signals reach the main thread alone: in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame

@@ -31,7 +31,7 @@ class Stragglers:
     def drop(self, task: Task) -> None:
         """End an attempt at a shard that the other attempt has committed."""
         self._attempts.end(task.key)
-        self._executor.drop(task.key)
+        self._executor.end(task.key)
         with objects.may_fail():  # it may have kept a checkpoint after the other one removed them
             clear(self._ledger.store, task.shard)
         self._note("outrun", task, "dropped: the other attempt was committed first")

@@ -76,3 +76,12 @@ class Standing(NamedTuple):
     """Advances of the devices, those before a checkpoint that it went on from included."""
     stage: str = ""
     """Where its search stands; empty without one."""
+
+
+class Sign(NamedTuple):
+    """The last sign of life of a running attempt."""
+
+    standing: Standing | None
+    """How far its shard has come; None if it has not told."""
+    silent_s: float
+    """Seconds without a sign; 0 where nobody could end the attempt."""

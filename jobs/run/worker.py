@@ -1,5 +1,7 @@
 """One shard's work: read the items from the store, run the kernel, write the results, commit."""
 
+from __future__ import annotations
+
 import socket
 import threading
 import time
@@ -8,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
-from jax.errors import JaxRuntimeError
 
 from ctd.batch import Layout, Run, program, traced_columns
 from ctd.batch.laps import Laps
 from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import Params, static_of, traced_type
+from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
@@ -298,7 +299,7 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, JobError):
         return "input"
     if isinstance(error, MemoryError) or (
-        isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+        isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     ):
         return "memory"
     return "storage" if objects.is_storage_error(error) else "error"

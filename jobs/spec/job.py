@@ -283,6 +283,10 @@ def set_field(content: dict[str, Any], override: str) -> None:
     here[last] = _parse(text, f"--set {override}")
 
 
+OURS = ("jobs", "cluster")
+"""Packages that ctd consists of beside `ctd`, in which its kernels are."""
+
+
 def find_kernel(name: str, base: str | None) -> Kernel:
     """Return the kernel called `name`, which runs its module's code; see jobs.spec.trust for who may.
 
@@ -293,6 +297,11 @@ def find_kernel(name: str, base: str | None) -> Kernel:
         JobError: there is no such kernel, its module cannot be imported, or this process has already
             imported a different module of that name.
     """
+    top = name.partition(".")[0]
+    if top in OURS:
+        raise JobError(
+            f"kernel: {name}: ctd itself has a package called {top}; give your module another name"
+        )
     if base is not None:
         put_on_path(base)
     try:

@@ -6,10 +6,13 @@ from ctd.kernel import Kernel
 from jobs.spec.job import JobSpec
 from jobs.spec.reductions import LIST
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+"""The version of JSON Schema that pydantic writes."""
+
 
 def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
     """Return the JSON Schema of a job file; with a kernel, it covers that kernel's `params` and `gather` too."""
-    schema = JobSpec.model_json_schema()
+    schema = {"$schema": DIALECT, **JobSpec.model_json_schema()}
     if kernel is not None:
         for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
             inner = model.model_json_schema()

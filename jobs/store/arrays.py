@@ -1,12 +1,13 @@
 """Writing values as Zarr arrays: compression, fill values, and the units and flags that xarray reads."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ctd.kernel import Kernel, Var
+from jobs.late import zarr, zarr_codecs
 from jobs.spec.description import Description
 
 DONE, FAILED, DROPPED = 1, 2, 3
@@ -26,7 +27,9 @@ def compressor() -> Any:
     docs/store-format.md has the measurements. With the checksum a reader rejects a damaged object
     instead of returning wrong numbers.
     """
-    return BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()
+    return zarr_codecs.BloscCodec(
+        cname="zstd", clevel=5, shuffle="shuffle"
+    ), zarr_codecs.Crc32cCodec()
 
 
 def describe(var: Var) -> dict[str, Any]:

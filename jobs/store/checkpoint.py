@@ -7,16 +7,18 @@ A generation is written whole or not at all. A generation that is damaged, or th
 device kind, layout, set of items or version of JAX, is ignored: continuing from it could give other bits.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 import time
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 
 from ctd.batch import Layout, Snapshot
+from ctd.late import jax
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects

@@ -1,14 +1,16 @@
 """Creating an empty store: all metadata and columns, and the arrays that the shards will fill."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import zarr
 from obstore.store import MemoryStore
 
 from jobs import keys
 from jobs.errors import JobError
+from jobs.late import zarr
 from jobs.plan.items import Items
 from jobs.plan.search_results import shapes as search_shapes
 from jobs.storage import objects

@@ -1,13 +1,15 @@
 """run/kernel.json: what readers need of a store's kernel; and what its arrays say of it where that is missing."""
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
-import zarr
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel, Outcome, Var
 from jobs import keys
+from jobs.late import zarr
 from jobs.plan.layout import Plan
 from jobs.spec.description import Description
 from jobs.storage.checksums import read_sealed, seal
@@ -30,10 +32,10 @@ def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
     reduced: dict[str, Var] = {}
     outcomes: tuple[Outcome, ...] = ()
     for group in range(len(plan.group_sizes)):
-        for name, var, attrs in _results(root[f"results/{group}"]):
-            dims.setdefault(name, var)
-            if name == "outcome":
-                outcomes = _outcomes(attrs)
+        for result in _results(root[f"results/{group}"]):
+            dims.setdefault(result.name, result.var)
+            if result.name == "outcome":
+                outcomes = _outcomes(result.attrs)
         if f"gathered/{group}" in root:
             for name, array in root[f"gathered/{group}"].arrays():  # type: ignore[union-attr]
                 reduced.setdefault(name, _var(_axes(array), attributes(array)))
@@ -41,8 +43,17 @@ def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
     return Description(dims, reduced, outcomes, reduces=True)
 
 
-def _results(group: Any) -> Iterator[tuple[str, Var, dict[str, Any]]]:
-    """Yield name, axes and attributes of every result of a group, packed or not."""
+class _Result(NamedTuple):
+    """A result of a group."""
+
+    name: str
+    var: Var
+    attrs: dict[str, Any]
+    """Its attributes, or those that it would have if it shared no array."""
+
+
+def _results(group: Any) -> Iterator[_Result]:
+    """Yield every result of a group, packed or not."""
     about = attributes(group)
     packed = {
         name: one for names in about.get("packed", {}).values() for name, one in names.items()
@@ -50,7 +61,7 @@ def _results(group: Any) -> Iterator[tuple[str, Var, dict[str, Any]]]:
     for name in about["results"]:
         attrs = packed[name] if name in packed else attributes(group[name])
         axes = attrs["axes"] if name in packed else _axes(group[name])[1:]
-        yield name, _var(tuple(axes), attrs), attrs
+        yield _Result(name, _var(tuple(axes), attrs), attrs)
 
 
 def _axes(array: Any) -> tuple[str, ...]:

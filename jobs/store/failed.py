@@ -69,7 +69,7 @@ def forget_failed(store: Store) -> int:
     """
     found, shards = failed_items(store), list(store.job.plan.shards())
     # The markers first: without the record, they would lack rows for no visible reason.
-    uncommit(store, (shards[number] for number in found))
+    uncommit(store.committed, (shards[number] for number in found))
     for number in found:
         objects.delete(store.objects, keys.failed(shards[number].group, number))
     return sum(map(len, found.values()))

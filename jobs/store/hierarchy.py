@@ -1,13 +1,15 @@
 """Creating results/G in an empty store: the arrays that the shards will fill, and the sweep's columns."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 
 from ctd.kernel import Kernel, Var
+from jobs.late import zarr
 from jobs.plan.items import Group, Items
 from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place

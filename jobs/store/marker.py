@@ -9,12 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from obstore.store import ObjectStore
-
 from ctd.batch import Layout
 from jobs import keys
 from jobs.plan.layout import Shard
-from jobs.storage import objects
 from jobs.storage.checksums import unseal
 
 
@@ -80,19 +77,6 @@ class Marker:
         if "layout" in content:
             known["layout"] = Layout(**content["layout"])
         return Marker(**known)
-
-
-def singles(store: ObjectStore, group: int | None = None) -> dict[str, bytes]:
-    """Return key -> bytes of the markers (of one group, if given) that were in no segment; whoever wants the others
-    too reads the segments afterwards."""
-    folder = keys.DONE if group is None else f"{keys.DONE}/{group}"
-    while True:
-        read = dict(objects.read_all(store, list(objects.list_keys(store, folder))))
-        there = {key: data for key, data in read.items() if data is not None}
-        gone = {keys.number_of(key) for key in read.keys() - there.keys()}
-        # Of two markers of a shard the newer may have gone into a segment, and the older just not yet.
-        if gone.isdisjoint(map(keys.number_of, there)):
-            return there
 
 
 def whole_markers(read: Iterable[tuple[str, bytes | None]]) -> dict[str, Marker]:

@@ -1,12 +1,14 @@
 """Consolidated metadata: all of a store's metadata in its root object, so that one read opens it."""
 
+from __future__ import annotations
+
 import json
 import warnings
 from collections.abc import Sequence, Set
 
-import zarr
 from obstore.store import ObjectStore
 
+from jobs.late import zarr
 from jobs.storage import objects
 
 

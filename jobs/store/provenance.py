@@ -1,5 +1,7 @@
 """Provenance: which host, device and versions computed a result; and exceptions as text."""
 
+from __future__ import annotations
+
 import os
 import platform
 import re
@@ -11,8 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from ctd.late import jax
 from jobs.errors import JobError
 from jobs.storage import objects
 

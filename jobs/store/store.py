@@ -5,31 +5,34 @@ their own, one per array, so writing them twice, or from two workers at once, is
 that a shard is done: a result may equal the fill value.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import zarr
 from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
+from jobs.late import zarr
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search_results import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
 from jobs.storage import objects
-from jobs.storage.checksums import digest, unseal
 from jobs.store.arrays import attributes
+from jobs.store.committed import Committed
 from jobs.store.described import described_by_arrays, read_description
 from jobs.store.manifest import Job, read_job
-from jobs.store.marker import Marker, newest, singles, whole_markers
-from jobs.store.segments import Log, resolved
 
-BEFORE = (*(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)), keys.CREATING)
+BEFORE = (
+    *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL, keys.CODE)),
+    keys.CREATING,
+)
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
 
 
@@ -38,7 +41,7 @@ class Store:
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = objects.plain(address), store, job
-        self.log = Log(store)
+        self.committed = Committed(store, job.plan)
         self._groups: dict[int, zarr.Group] = {}
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
         self._places: dict[int, dict[str, Place]] = {}
@@ -98,7 +101,7 @@ class Store:
         return any(not key.startswith(BEFORE) for key in objects.list_keys(found, ""))
 
     @staticmethod
-    def open(address: str) -> "Store":
+    def open(address: str) -> Store:
         """Return the store at `address`.
 
         Raises:
@@ -151,30 +154,6 @@ class Store:
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
-
-    def done(self) -> set[int]:
-        """Return the numbers of all committed shards."""
-        single = {keys.number_of(key) for key in objects.list_keys(self.objects, keys.DONE)}
-        return single | resolved(self.log.read()).keys()
-
-    def markers(self, group: int | None = None) -> list[Marker]:
-        """Return the markers of all committed shards (of one group, if given), in the order of the plan.
-
-        Damaged markers are left out.
-        """
-        # The markers' own objects first: those that go meanwhile are in the segments by then.
-        single = whole_markers(singles(self.objects, group).items())
-        log, plan = resolved(self.log.read()), self.job.plan
-        wanted = range(plan.n_shards) if group is None else plan.numbers(group)
-        folded = (unseal(log[number]) for number in wanted if number in log)
-        found = {m.shard.number: m for m in map(Marker.from_json, filter(None, folded))}
-        found |= {number: single[key] for number, key in newest(single).items()}
-        return [found[number] for number in sorted(found)]
-
-    def stamp(self) -> str:
-        """Return a digest of the keys of all markers and segments: while it stays the same, so do the markers."""
-        single = sorted(objects.list_keys(self.objects, keys.DONE))
-        return digest(repr((single, self.log.keys())).encode())
 
 
 def known_kernel(store: Store) -> Kernel | None:

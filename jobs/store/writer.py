@@ -1,5 +1,7 @@
 """Writing a shard's results: whole storage objects, each read back, and the marker last."""
 
+from __future__ import annotations
+
 import errno
 import json
 from collections.abc import Buffer as Bytes
@@ -8,10 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.buffer.cpu import Buffer
 
 from jobs import keys
+from jobs.late import zarr, zarr_buffer
 from jobs.plan.layout import Shard
 from jobs.plan.packing import beside, by_pack
 from jobs.plan.rounding import keep_bits
@@ -104,7 +105,9 @@ class ShardWriter:
         if (path, len(whole)) not in self._mirrors:
             metadata = json.loads(objects.read(self._store.objects, f"{path}/zarr.json") or b"{}")
             metadata["shape"][0] = len(whole)
-            made: dict[str, Any] = {"zarr.json": Buffer.from_bytes(json.dumps(metadata).encode())}
+            made: dict[str, Any] = {
+                "zarr.json": zarr_buffer.Buffer.from_bytes(json.dumps(metadata).encode())
+            }
             mirror = zarr.open_array(
                 zarr.storage.MemoryStore(made), mode="r+", config={"write_empty_chunks": True}
             )

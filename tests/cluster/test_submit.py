@@ -186,13 +186,13 @@ def test_submit_ships_project_and_kernel(folder, tmp_path):
         read_job(folder / "walk.yaml"), str(folder), "walk", str(tmp_path / "here.zarr"), here
     )
     run_shards(local, here)
-    assert store.done() == local.done() == {0, 1, 2}
+    assert store.committed.numbers() == local.committed.numbers() == {0, 1, 2}
     for name in local.names(0):
         a, b = np.asarray(local.array(0, name)[:]), np.asarray(store.array(0, name)[:])
         assert a.tobytes() == b.tobytes(), name
     # Again: all is done already.
     submit(read_order(folder / "walk.yaml", None))
-    assert Store.open(address).markers() == store.markers()
+    assert Store.open(address).committed.markers() == store.committed.markers()
 
 
 @has_jobs_api
@@ -228,7 +228,7 @@ def test_cancel_leaves_it_resumable(folder, tmp_path):
     assert cancel(address) == [f"job {submission.numbers[0]}: told to stop"]
     wait(address, "stopped", 90)
     assert cancel(address) == []
-    assert Store.open(address).done() == set()
+    assert Store.open(address).committed.numbers() == set()
 
 
 @has_jobs_api
@@ -446,5 +446,5 @@ def test_record_alone_is_no_store(tmp_path):
     assert record.exists()
     assert not Store.exists(str(address))
     store = open_or_create(spec, str(tmp_path), "x", str(address), SerialExecutor(1))
-    assert store.done() == set()
+    assert store.committed.numbers() == set()
     assert record.exists()

@@ -53,5 +53,5 @@ def test_a_strangers_ray_is_not_asked(tmp_path, monkeypatch, listener):
     assert is_own(submission)
     (folder / "lab.yaml").write_text(json.dumps({**profile, "token": None}))
     assert not is_own(submission)
-    remember(*RayProfile.model_validate(profile).names())
+    remember(*RayProfile.model_validate(profile).jobs_api())
     assert is_own(submission)

@@ -95,7 +95,7 @@ def test_a_state_of_python_numbers_is_right(make, init, advance):
     text = text.replace('{"x": traced.rate * s["x"], "k": s["k"] + 1}', advance)
     store = make(text)
     run_shards(store, SerialExecutor(1))
-    assert store.done() == {0}
+    assert store.committed.numbers() == {0}
 
 
 def test_a_load_that_fails_in_a_worker_is_tried_again(make):
@@ -106,7 +106,7 @@ def test_a_load_that_fails_in_a_worker_is_tried_again(make):
         )
     )
     progress = run_shards(store, SerialExecutor(1))
-    assert (progress.retried, store.done()) == (1, {0})
+    assert (progress.retried, store.committed.numbers()) == (1, {0})
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -27,8 +27,8 @@ class Hostile:
 
     def __init__(self, path: Path, kernel: str = "payload", base: str | None = None, **params):
         store, _ = stores.run(path)
-        last = store.markers()[-1]
-        uncommit(store, [last.shard])
+        last = store.committed.markers()[-1]
+        uncommit(store.committed, [last.shard])
         gather(store)
         sealed = seal(last.to_json())
         objects.write(store.objects, keys.marker(1, 7, digest(sealed)), sealed)

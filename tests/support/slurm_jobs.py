@@ -153,7 +153,7 @@ class Sent:
         local = open_or_create(read_job(self.path), str(self.lab.shared), "job", here, executor)
         assert not run_shards(local, executor).failed
         there = Store.open(self.address)
-        assert there.done() == local.done() != set(), self.log()
+        assert there.committed.numbers() == local.committed.numbers() != set(), self.log()
         for name in [*local.names(0), "status"]:
             a, b = np.asarray(local.array(0, name)[:]), np.asarray(there.array(0, name)[:])
             assert a.tobytes() == b.tobytes(), name

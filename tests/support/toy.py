@@ -83,7 +83,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced={
         "best_norm": Var(("place",), "m", "largest distances"),
-        "best_item": Var(("place",), "1", "their items"),
+        "best_item": Var(("place",), "item", "their items"),
     },
     Options=Options,
     summary=("best_norm", "best_item"),

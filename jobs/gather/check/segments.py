@@ -19,14 +19,14 @@ def check_segments(mending: Mending) -> Generator[Finding, None, dict[int, Marke
 
     A repair writes one segment of all whole markers in the place of all; the shards of the others are computed again.
     """
-    seen = mending.store.log.read()
+    seen = mending.store.committed.log.read()
     bad = list(_damaged(mending, seen)) or list(_missing(seen))
     yield from bad
     contents = (unseal(line) for line in resolved(seen).values())
     markers = [Marker.from_json(content) for content in contents if content]
     if bad and mending.repair:
-        mending.store.log.rewrite(seen)
-        fold(mending.store)
+        mending.store.committed.log.rewrite(seen)
+        fold(mending.store.committed)
     return {marker.shard.number: marker for marker in markers}
 
 

@@ -9,7 +9,7 @@ from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.store.folding import uncommit
-from jobs.store.marker import Marker, newest, singles, whole_markers
+from jobs.store.marker import Marker, newest, whole_markers
 
 AGAIN = "its shard is computed again"
 
@@ -19,7 +19,7 @@ LOST = "not there, though the shard's results are: the marker is lost, or they a
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker of those that are as they should be."""
-    read = singles(mending.objects)
+    read = mending.store.committed.singles()
     found = yield from check_segments(mending)
     whole = whole_markers(read.items())
     planned = {shard.number: shard for shard in mending.shards}
@@ -68,4 +68,4 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
 def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
     """Have `resume` compute these shards, if this is a repair."""
     if mending.repair:
-        uncommit(mending.store, shards)
+        uncommit(mending.store.committed, shards)

@@ -61,7 +61,7 @@ class Content:
     def results(self) -> dict[str, Any]:
         """Plots, tables, and which parameters matter; gathers newly committed shards first."""
         store = self._store
-        if not store.done():
+        if not store.committed.numbers():
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
         groups, left_out = self._groups()
@@ -96,7 +96,7 @@ class Content:
         store = self._store
         by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
         # Markers are read after the tables, so that they cover every gathered item.
-        for marker in store.markers():
+        for marker in store.committed.markers():
             by_group[marker.shard.group].append(marker)
         made: list[dict[str, Any]] = []
         size = 0
@@ -121,7 +121,7 @@ class Content:
         if kernel is None or not (kernel.plots or kernel.figure):
             return
         for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
-            rows = self._rows(group, store.markers(group))
+            rows = self._rows(group, store.committed.markers(group))
             if len(rows):
                 found = self._of_kernel(group, *self._read(group, rows))
                 write_pictures(store, group, found["plots"])
@@ -285,7 +285,9 @@ def is_replicate(column: pd.Series) -> bool:
 
 def require_content(store: Store) -> None:
     """Raise JobError if there is nothing to report yet: no committed shard and no error."""
-    if not store.done() and not any(event.kind == "error" for event in read_events(store)):
+    if not store.committed.numbers() and not any(
+        event.kind == "error" for event in read_events(store)
+    ):
         raise JobError(
             f"{store.address}: no item has been computed yet, so there is nothing to report; "
             f"`ctd resume {store.address}` goes on, `ctd watch` shows it while it does"

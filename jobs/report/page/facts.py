@@ -26,7 +26,7 @@ MAX_HOSTS = 200
 
 def facts(store: Store) -> dict[str, Any]:
     """Everything on the page that needs no results."""
-    markers, events = store.markers(), read_events(store)
+    markers, events = store.committed.markers(), read_events(store)
     found = state_of(store, markers, events)
     made = dict(store.job.provenance)
     failures = failures_of(store, events, {m.shard.number for m in markers})

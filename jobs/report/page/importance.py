@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+
+from ctd.late import scipy
 
 N_BINS = 10
 IN_A_BIN = 4
@@ -42,14 +43,14 @@ def effects(frame: pd.DataFrame, parameters: list[str], results: list[str]) -> l
         rows = np.isfinite(values)
         if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
             continue
-        ranks = rankdata(values[rows])
+        ranks = scipy.stats.rankdata(values[rows])
         for parameter in parameters:
             column = frame[parameter].to_numpy()[rows]
             number = column.dtype.kind in "iuf"
             bins = bins_of(column)
             if bins.max() == 0:
                 continue
-            rho = _correlation(rankdata(column), ranks) if number else None
+            rho = _correlation(scipy.stats.rankdata(column), ranks) if number else None
             found.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
     return found
 

@@ -1,17 +1,19 @@
 """The results of a group's computed items, read lazily: indexing reads just the rows it needs."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
-import zarr
 
+from jobs.late import zarr
 from jobs.plan.packing import Part
 
 
 class Rows:
     """Some rows of an array in a store. `rows[3]`, `rows[:200]`, `rows[[1, 5]]` read just those."""
 
-    def __init__(self, array: "zarr.Array[Any] | Part", rows: np.ndarray) -> None:
+    def __init__(self, array: zarr.Array[Any] | Part, rows: np.ndarray) -> None:
         self._array, self._rows = array, rows
 
     @property

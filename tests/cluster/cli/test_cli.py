@@ -65,6 +65,18 @@ def test_run_again_and_changed(ctd, job_file):
     assert "params.n_steps: 5 in the store, 6 in the job" in err
 
 
+def test_run_takes_overrides_among_the_files(ctd, job_file):
+    """The store is that of --set; --trust beside them changes no other word."""
+    path = job_file(TOY)
+    code, _, err = ctd("run", "seed=3", path, "params.n=6", "--executor", "serial", "--trust")
+    assert code == 0, err
+    again = ctd(
+        "run", path, "--set", "seed=3", "--set", "params.n=6", "--executor", "serial", "--trust"
+    )
+    assert again[0] == 0, again[2]
+    assert ctd("run", path, "--executor", "serial")[0] == 2
+
+
 def test_run_json_is_json_alone(ctd, job_file):
     code, out, _ = ctd("run", job_file(TOY), "--executor", "serial", "--json")
     assert (code, json.loads(out)["items_done"]) == (0, 6)
@@ -255,6 +267,9 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["run", "none.yaml"], "none.yaml: cannot be read"),
         (["schema", "nope"], "kernel: 'nope' is unknown"),
         (["run", "job.yaml", "--frobnicate"], "frobnicate"),
+        (["run", "job.yaml", "--workers", "4"], "--set"),
+        (["run", "job.yaml", "--seed", "4"], "seed=VALUE"),
+        (["run", "seed=4"], "seed=4: overrides fields of a job file; give the file, too"),
     ],
 )
 def test_commands_refuse(ctd, args, said):
@@ -298,9 +313,9 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
             tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
         )
     # Every stage is resumed by itself, and a stage that is complete is left as it is.
-    before = Store.open(str(points)).markers()
+    before = Store.open(str(points)).committed.markers()
     assert ctd("run", path, "--executor", "serial")[0] == 0
-    assert before == Store.open(str(points)).markers()
+    assert before == Store.open(str(points)).committed.markers()
     code, _, err = ctd("export", train, items[0]["item"], "best.h5")
     assert code == 0, err
     trained = open_store(train)["results/0"]

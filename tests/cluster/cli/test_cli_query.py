@@ -8,6 +8,7 @@ import pytest
 import zarr
 from stores import JOB, make, run
 
+from cluster.cli import display
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
 from jobs.run.task import Task
@@ -42,10 +43,32 @@ def ctd(command_line, monkeypatch, folder):
 def test_query_shows_a_table(ctd):
     code, out, err = ctd("whole.zarr", "--where", "n == 5", "--sort", "-norm", "--limit", 2)
     assert (code, err) == (0, "")
-    lines = [line for line in out.splitlines() if line.startswith("│")]
+    title, head, *lines = out.splitlines()
+    assert title.strip() == "items"
+    assert head.split()[:5] == ["item", "n", "rate", "push", "norm"], (
+        "swept fields, then what it is sorted by"
+    )
+    assert "status" not in head, "it is done in all rows"
     assert len(lines) == 2
     assert "[1, -1]" in lines[0]
-    assert " 43 " in lines[0], "ids are whole numbers"
+    assert "43  " in lines[0], "ids are whole numbers"
+
+
+def test_query_of_a_narrow_terminal_cuts_no_value(ctd, monkeypatch):
+    """It leaves columns out and names them; --columns all shows them, in further tables."""
+    monkeypatch.setattr(display.out, "_width", 34)
+    code, out, _ = ctd("whole.zarr", "--sort", "-norm", "--limit", 1)
+    assert code == 0
+    _, head, row, left_out = out.splitlines()
+    assert head.split() == ["item", "n", "rate", "push", "norm"]
+    assert len(row.split()) == 6, "push has a space in it"
+    assert "--columns all shows them: " in left_out
+    code, out, _ = ctd("whole.zarr", "--sort", "-norm", "--limit", 1, "--columns", "all")
+    assert code == 0
+    heads = [line.split() for line in out.splitlines() if line.startswith("item")][1:]
+    assert len(heads) > 1
+    assert {"status", "row", "group"} <= {name for head in heads for name in head}
+    assert all(len(line.rstrip()) <= 34 for line in out.splitlines())
 
 
 def test_query_groups_and_prints_json(ctd):

@@ -78,7 +78,7 @@ def test_resume_needs_the_store_alone(ctd, made, job_file):
     code, out, err = ctd("resume", made.address, "--executor", "serial")
     assert code == 0, err
     assert "best_norm" in out
-    assert made.done() == {0, 1, 2}
+    assert made.committed.numbers() == {0, 1, 2}
     code, out, _ = ctd("resume", made.address, "--executor", "serial", "--json")
     assert (code, json.loads(out)["complete"]) == (0, True)
 
@@ -191,7 +191,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert again.returncode == 0
     opened = Store.open(str(store))
     assert opened.rows(0, "value", 0, 4).tolist() == [7, 7, 7, 7]
-    assert opened.markers()[0].without == ()
+    assert opened.committed.markers()[0].without == ()
     assert ctd("check", store)[1] == "all is as it should be\n"
     assert "items_with_errors 0" in ctd("status", store)[1]
     assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
@@ -214,7 +214,12 @@ def test_fork_from_the_command_line(ctd, made, job_file):
     code, _, err = ctd("run", path, "--fork", made.address, *serial)
     assert code == 0, err
     new = Store.open(str(path.with_suffix(".zarr")))
-    assert [marker.copied_from is not None for marker in new.markers()] == [True, True, True, False]
+    assert [marker.copied_from is not None for marker in new.committed.markers()] == [
+        True,
+        True,
+        True,
+        False,
+    ]
     refused(
         ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
         "seed", "further sweeps at the end",
@@ -257,4 +262,4 @@ def test_cancel_from_another_process_and_ctrl_c_twice(tmp_path, how):
         assert "stopped (cancelled by" in err
         kept = list(objects.list_keys(objects.open_objects(str(store)), "run/checkpoints"))
         assert kept
-    assert Store.open(str(store)).done() == set()
+    assert Store.open(str(store)).committed.numbers() == set()

@@ -26,7 +26,9 @@ from jobs.store.store import Store
 
 def lose(store, number):
     """Take a shard back, so that there is something to compute."""
-    uncommit(store, [shard for shard in store.job.plan.shards() if shard.number == number])
+    uncommit(
+        store.committed, [shard for shard in store.job.plan.shards() if shard.number == number]
+    )
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ def test_trust_computes_and_says_whose_code(ctd, hostile):
     assert (code, hostile.ran) == (0, True), err
     assert f"runs the code of {hostile.code / 'payload.py'}" in err
     assert "best_norm" in out
-    assert len(Store.open(str(hostile.path)).done()) == 8
+    assert len(Store.open(str(hostile.path)).committed.numbers()) == 8
 
 
 def test_a_job_file_does_not_lend_its_trust_to_a_store(ctd, tmp_path, hostile):

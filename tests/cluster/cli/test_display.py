@@ -68,3 +68,36 @@ def test_text_is_text(capsys, text):
 def test_shown_writes_out_what_a_terminal_would_obey():
     assert display.shown("a\x1b[31mb\u202e\tc\n") == "a\\x1b[31mb\\u202e\tc\n"
     assert display.shown("a\nb", keep="") == "a\\nb"
+
+
+WIDE = pd.DataFrame(
+    {
+        "item": [3, 62599],
+        "q": [8.359e-08, 1e-300],
+        "name": ["a text that is a good deal longer than others", "b"],
+        "z": [1 - 2.5e-05j, 2j],
+    }
+)
+
+
+@pytest.mark.parametrize(("width", "tables"), [(200, 1), (60, 1), (40, 2), (20, 3)])
+def test_table_cuts_no_value(capsys, monkeypatch, width, tables):
+    """Text goes on in a further line; further tables begin with the first column."""
+    monkeypatch.setattr(display.out, "_width", width)
+    display.show_table(WIDE)
+    told = capsys.readouterr().out
+    assert told.count("62599") == told.count("item") == tables
+    for value in ("8.359e-08", "1e-300", "1-2.5e-05i", "0+2i"):
+        assert value in told
+    words = told.split()
+    assert all(
+        word in words
+        for word in ["a", "text", "that", "is", "good", "deal", "longer", "than", "others"]
+    )
+    assert max(len(line.rstrip()) for line in told.splitlines()) <= max(width, 27)
+
+
+def test_table_names_the_columns_that_it_leaves_out(capsys, monkeypatch):
+    monkeypatch.setattr(display.out, "_width", 40)
+    display.show_table(WIDE, all_columns=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "+1 columns, --columns all shows them: z"

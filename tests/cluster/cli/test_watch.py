@@ -147,7 +147,7 @@ def test_watch_says_what_cannot_be_read(store, serve, monkeypatch):
     run_shards(store, SerialExecutor(1))
     watch = serve(store)
     watch.maker.look()
-    monkeypatch.setattr(store, "markers", lambda group=None: 1 / 0)
+    monkeypatch.setattr(store.committed, "markers", lambda group=None: 1 / 0)
     watch.maker.look()
     found = content(watch)["content"]
     assert found["trouble"] == "cannot be read just now: ZeroDivisionError: division by zero"

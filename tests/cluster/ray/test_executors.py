@@ -81,7 +81,7 @@ def make(folder, executor, name, sweep, *, kernel="faulty_kernel", params=None, 
 
 
 def attempts(store):
-    return {marker.shard.number: marker.attempt for marker in store.markers()}
+    return {marker.shard.number: marker.attempt for marker in store.committed.markers()}
 
 
 def errors(store):
@@ -173,7 +173,7 @@ def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
         finally:
             executor.close()
         stores.append(store)
-    layouts = [s.markers()[0].layout for s in stores]
+    layouts = [s.committed.markers()[0].layout for s in stores]
     assert [(one.devices, one.slots) for one in layouts] == [(3, 3), (1, 8)]
     for name in stores[0].names(0):
         first, second = (np.asarray(s.array(0, name)[:]) for s in stores)
@@ -264,7 +264,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(exec
 
     def once_a_shard_runs(progress):
         # The serial executor runs one as soon as it can; an actor has to get ready first.
-        if not timer.ident and (executor.name == "serial" or executor.silence()):
+        if not timer.ident and (executor.name == "serial" or executor.signs()):
             timer.start()
 
     stopped = run_shards(store, executor, once_a_shard_runs, stop)
@@ -274,7 +274,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(exec
     assert left_at
     assert run_shards(store, executor).stopped is None
     if any("advances" in text for text in left_at):
-        assert any(marker.resumed_at is not None for marker in store.markers())
+        assert any(marker.resumed_at is not None for marker in store.committed.markers())
     expected = run_items(
         toy.kernel, toy.Walk(**params), {"rate": rates}, layout=Layout(slots=4, microbatch=2)
     )
@@ -304,14 +304,15 @@ def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder):
     killed = []
 
     def kill(_):
-        running = list(executor.silence())
+        running = list(executor.signs())
         if (
-            running
+            executor.name == "ray"
+            and running
             and not killed
             and any("/0002/" in k for k in objects.list_keys(store.objects, "run/meetings"))
         ):
             killed.append(running[0])
-            executor.kill(running[0])
+            executor.end(running[0], "ended by the test")
 
     assert run_shards(store, executor, kill).failed == {}
     assert bool(killed) == (executor.name == "ray")
@@ -393,6 +394,31 @@ def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch
     assert reports[2].info["pid"] != first.info["pid"]
     pool.submit(Task(shards[1], 2))
     assert collect(pool, 1)[1].error is None
+
+
+@pytest.mark.ray
+def test_an_attempt_is_ended_with_a_reason_or_forgotten(pool, folder, monkeypatch):
+    """What runs is reported with the reason that is given; what is queued behind it is not reported."""
+    monkeypatch.setattr("cluster.ray.dispatch.QUEUE_BELOW_S", 600)
+    store = make(folder, pool, "ended", {"fault": [0, 6, 0, 0]})
+    shards = list(store.job.plan.shards())
+    pool.start(store.address)
+    until(lambda: pool.wait(0.1) or pool.capacity() == 1, "a worker is ready")
+    pool.submit(Task(shards[0]))
+    collect(pool, 1)
+    for shard in shards[1:3]:
+        pool.submit(Task(shard))
+    pool.end((2, 1))
+    pool.submit(Task(shards[3]))
+    pool.end((1, 1), "it hangs")
+    reports = collect(pool, 2)
+    assert reports.keys() == {1, 3}
+    assert (reports[1].error, reports[1].fault) == ("it hangs", "death")
+    assert reports[3].error is None
+    pool.submit(Task(shards[2]))
+    until(lambda: any(slot.held[0][0].done() for slot in pool._pool.slots), "its answer is in")
+    pool.end((2, 1), "late")
+    assert collect(pool, 1)[2].error is None
 
 
 @pytest.mark.ray

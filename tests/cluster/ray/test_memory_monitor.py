@@ -93,5 +93,5 @@ def test_a_worker_killed_for_memory_goes_on_narrower(executor, tmp_path):
     assert store.rows(0, "twice", 0, 8).tolist() == list(range(0, 16, 2))
     died = [event.about["died"] for event in read_events(store) if event.kind == "error"]
     assert set(died) == {"oom"}
-    (marker,) = store.markers()
+    (marker,) = store.committed.markers()
     assert marker.narrowed_to in (4, 2)  # 2 where something else took memory meanwhile

@@ -5,20 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.ray.actor import Sign
 from cluster.ray.places import Places
 from cluster.ray.pool import Slot
 from cluster.ray.signs import ASKS_A_S, Signs
 from jobs.plan.layout import Shard
-from jobs.run.task import Standing, Task
+from jobs.run.task import Sign, Standing, Task
 
 
 class Actor:
-    """What `Signs` asks of an actor: `standing.options(...).remote().future()`."""
+    """What `Signs` asks of an actor: `sign.options(...).remote().future()`."""
 
     def __init__(self):
         self.asked = []
-        self.standing = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._ask))
+        self.sign = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._ask))
 
     def _ask(self):
         self.asked.append(Future())
@@ -47,15 +46,15 @@ def test_many_actors_are_asked_in_turn_and_never_all_at_once(clock):
     for second in range(1, 25):
         for _ in range(4):
             clock.now += 0.25
-            signs.progress()
+            signs.heard()
             for slot in slots:
                 if slot.asked and not slot.asked.done():
                     shard = slot.held[0][1].shard.number
-                    slot.asked.set_result(Sign(shard, Standing(1, second), 0.1))
+                    slot.asked.set_result((shard, Sign(Standing(1, second), 0.1)))
         assert asked() <= ASKS_A_S * (second + 1)
     assert {len(slot.actor.asked) for slot in slots} == {1, 2}
     clock.now += 0.1
-    assert len(signs.progress()) == 1000
+    assert {sign.standing.finished for sign in signs.heard().values()} == {1}
 
 
 def test_silence_is_what_is_known(clock):
@@ -63,15 +62,12 @@ def test_silence_is_what_is_known(clock):
     slots = running(3, clock)
     signs = Signs(slots[:2])
     clock.now += 10
-    assert set(signs.silence().values()) == {0}
-    signs.progress()
-    slots[0].asked.set_result(Sign(0, Standing(), 4.0))
+    assert signs.heard() == {(0, 1): (None, 0.0), (1, 1): (None, 0.0)}
+    slots[0].asked.set_result((0, Sign(Standing(2), 4.0)))
     clock.now += 7
-    signs.progress()
-    assert signs.silence() == {(0, 1): 4.0, (1, 1): 7.0}
-    slots[1].asked.set_result(Sign(-1, Standing(), 90.0))  # it has not begun this shard
-    signs.progress()
-    assert signs.silence()[1, 1] == 17.0
+    assert signs.heard() == {(0, 1): (Standing(2), 4.0), (1, 1): (None, 7.0)}
+    slots[1].asked.set_result((-1, Sign(Standing(), 90.0)))  # it has not begun this shard
+    assert signs.heard()[1, 1] == (None, 17.0)
 
 
 def test_places_follow_each_slot(clock):

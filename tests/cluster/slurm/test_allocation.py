@@ -211,7 +211,7 @@ def test_array_shares_the_store(end):
     }, sent.log()
     sent.assert_same_as_here()
     store = Store.open(sent.address)
-    assert len({(m.host, m.pid) for m in store.markers()}) == 2
+    assert len({(m.host, m.pid) for m in store.committed.markers()}) == 2
     events = [e.shard for e in read_events(store) if e.kind == "done"]
     assert sorted(events) == list(range(store.job.plan.n_shards))
     assert open_store(sent.address)["gathered/0"].best_norm.size == 3
@@ -227,7 +227,10 @@ def test_two_submissions_on_the_same_nodes(end):
         assert sent.history() == ["started", "ended"], sent.log()
         assert sent.state() == "COMPLETED"
         sent.assert_same_as_here()
-        assert {marker.host for marker in Store.open(sent.address).markers()} == {"n1", "n2"}
+        assert {marker.host for marker in Store.open(sent.address).committed.markers()} == {
+            "n1",
+            "n2",
+        }
         sent.assert_nothing_left()
 
 

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import toy
 from devices import assert_same_on_eight_devices
+from small import SMALL, small
 
-from ctd.batch import Layout, Run, layout_for, program, run_items, traced_columns
-from ctd.kernel import inputs_of, static_of
+from ctd.batch import Layout, Run, layout_for, precision, program, run_items, traced_columns
+from ctd.kernel import inputs_of, static_of, traced_of
+from jobs.inputs.measure import load_group
 
 N = 23
 COLUMNS = {
@@ -93,7 +95,12 @@ def test_run_does_not_start_more_than_needed():
 
 @pytest.mark.parametrize(
     ("columns", "text"),
-    [({"n": [1, 2]}, "not a traced field"), ({"rate": [0.1], "n_steps": [1, 2]}, "lengths differ")],
+    [
+        ({"n": [1, 2]}, "'n' of Walk is static, one value for all items"),
+        ({"m": [1, 2]}, "Walk has no field 'm'; its traced fields: n_steps, rate, push"),
+        ({"rate": 0.1}, "'rate': one value an item expected, got 0.1"),
+        ({"rate": [0.1], "n_steps": [1, 2]}, "lengths differ"),
+    ],
 )
 def test_run_items_bad_columns(columns, text):
     with pytest.raises(ValueError, match=text):
@@ -124,3 +131,17 @@ print("same")
 def test_run_eight_devices_same_bits():
     """23 items on 8 devices, all at once and refilled: one device's bits."""
     assert_same_on_eight_devices(DEVICES)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_an_advance_is_compiled_for_slots_that_are_not_there_as_for_those_that_are(name):
+    """The plan's memory, which needs the shapes of the slots alone, is that of the program that runs."""
+    kernel, params = small(name)
+    shared, static = load_group(kernel, params, "."), static_of(params)
+    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
+    traced = traced_columns(type(params), columns, static.dtype)
+    run = Run(program(kernel, static, Layout(4, 4)), shared, 0, np.zeros(1, int), traced)
+    there, absent = run._slots, run.abstract_slots()
+    aval = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)
+    with precision(static):
+        assert jax.tree.map(aval, there) == jax.tree.map(aval, absent)

@@ -83,6 +83,10 @@ def test_all_points_of_planar_map():
     zeros = (np.round(points) == 0).sum(axis=1)
     np.testing.assert_array_equal(found.unique["n_unstable"][: len(points)], zeros)
     assert found.unique["basin_share"].sum() == pytest.approx(1)
+    first, heads, *rows = repr(found).splitlines()
+    assert first.startswith("300 candidates: ")
+    assert heads.split()[:3] == ["kind", "q", "stable"]
+    assert len(rows) == len(found.unique["kind"])
 
 
 def parabola(h):

@@ -72,7 +72,7 @@ def recover(path, finished, key, how, seed=0):
     touched = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
     touched = {k for k in touched if not k.startswith(NOTES)}
     store = Store.open(str(path))
-    if len(store.done()) < 4:
+    if len(store.committed.numbers()) < 4:
         run_shards(
             store, Failing(lambda task: holds(task, {3}) and task.shard.group == 0 and "error")
         )
@@ -157,7 +157,7 @@ def test_only_damaged_shards_are_computed_again(tmp_path, finished, key, how, ag
     assert key in [finding.key for finding in found]
     check(str(path), repair=True)
     store = Store.open(str(path))
-    assert {0, 1, 2, 3} - store.done() == again
+    assert {0, 1, 2, 3} - store.committed.numbers() == again
     executor = Failing(lambda task: False)
     run_shards(store, executor)
     assert {task.shard.number for task in executor.seen} == again
@@ -219,7 +219,7 @@ def test_a_driver_that_folds_meanwhile_is_no_damage(tmp_path, monkeypatch):
     def late(where, prefix):
         if prefix == keys.SEGMENTS:
             monkeypatch.setattr(objects, "list_keys", listing)
-            fold(store)
+            fold(store.committed)
         return listing(where, prefix)
 
     monkeypatch.setattr(objects, "list_keys", late)
@@ -249,8 +249,8 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     path = tmp_path / "s.zarr"
     shutil.copytree(finished.address, path)
     whole = Store.open(str(path))
-    shard = whole.markers()[0].shard
-    uncommit(whole, [shard])
+    shard = whole.committed.markers()[0].shard
+    uncommit(whole.committed, [shard])
     for name in OTHERS_FILES:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text("[")
@@ -264,5 +264,5 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
         code, out, err = ctd(command[0], path, *command[1:])
         # One item of this store fails.
         assert (code, "Traceback" in err) == (command == ["resume"], False), (command, out, err)
-    assert len(Store.open(str(path)).done()) == len(finished.done())
+    assert len(Store.open(str(path)).committed.numbers()) == len(finished.committed.numbers())
     assert all((path / name).exists() for name in own)

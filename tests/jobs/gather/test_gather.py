@@ -76,8 +76,8 @@ def newest(store):
 
 def forget(store, number):
     """Take a shard back; returns what commits it again."""
-    (marker,) = [marker for marker in store.markers() if marker.shard.number == number]
-    uncommit(store, [marker.shard])
+    (marker,) = [marker for marker in store.committed.markers() if marker.shard.number == number]
+    uncommit(store.committed, [marker.shard])
     sealed = seal(marker.to_json())
     key = keys.marker(marker.shard.group, number, digest(sealed))
     return lambda: objects.write(store.objects, key, sealed)
@@ -212,7 +212,7 @@ def test_gather_leaves_out_items_that_failed(copied):
     values = {
         n: copied.rows(0, n, shard.start, shard.stop)[1:] for n in [*copied.names(0), "status"]
     }
-    marker = next(m for m in copied.markers() if m.shard.number == 0)
+    marker = next(m for m in copied.committed.markers() if m.shard.number == 0)
     ShardWriter(copied).write(replace(marker, without=(shard.start,)), values, rows)
     assert gather(copied) == 44
     tree = open_store(copied.address)

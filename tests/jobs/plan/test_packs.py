@@ -182,7 +182,7 @@ def test_a_shard_of_many_results_is_few_objects(made):
         "numbers.int32": ["count0", "count1", "map.count", "outcome"],
         "numbers.bool": ["big", "small"],
     }
-    for marker in made.markers():
+    for marker in made.committed.markers():
         # Four packs and the status.
         assert len(marker.sha256) == 5
     assert check(made.address) == []
@@ -283,7 +283,7 @@ def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):
     store = open_or_create(spec, str(tmp_path), "f", address, executor)
     run_shards(store, executor)
     whole = {name: store.rows(0, name, 0, 2) for name in store.names(0)}
-    marker = store.markers()[0]
+    marker = store.committed.markers()[0]
     rest = {name: values[1:] for name, values in whole.items()} | {"status": np.ones(1, np.int8)}
     ShardWriter(store).write(replace(marker, without=(0,)), rest, np.array([1]))
     again = Store.open(address)

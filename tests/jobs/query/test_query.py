@@ -52,6 +52,21 @@ def test_query_finds_the_table_of_its_columns(store):
     assert len(found) == 6
 
 
+def test_query_of_a_table_about_items_has_their_swept_columns(store):
+    """Joined by the column whose unit is `item`, for any rows; columns that the table has stay its own."""
+    items = table(store, "items").set_index("item")
+    found = table(store, "place")
+    ids = found["best_item"]
+    assert list(found.columns) == ["group", "n", "best_item", "rate", "push", "best_norm"]
+    for name in ("n", "rate", "push"):
+        assert found[name].tolist() == items[name][ids].tolist()
+    few = query(
+        store, "best_norm > 0", table="place", columns="rate, best_item", sort="-rate", limit=2
+    )
+    assert few["rate"].tolist() == sorted(found["rate"], reverse=True)[:2]
+    assert few["rate"].tolist() == items["rate"][few["best_item"]].tolist()
+
+
 def test_query_takes_names_as_a_list_or_with_commas(store):
     listed = query(store, columns=["item", "norm"], sort="norm", limit=3)
     pd.testing.assert_frame_equal(query(store, columns="item, norm", sort="norm", limit=3), listed)

@@ -15,13 +15,9 @@ class Counting(SerialExecutor):
         super().__init__(1)
         self.asked = Counter()
 
-    def progress(self):
-        self.asked["progress"] += 1
-        return super().progress()
-
-    def silence(self):
-        self.asked["silence"] += 1
-        return super().silence()
+    def signs(self):
+        self.asked["signs"] += 1
+        return super().signs()
 
 
 def test_all_that_runs_is_looked_at_now_and_then_and_not_with_every_report(tmp_path, monkeypatch):
@@ -30,5 +26,5 @@ def test_all_that_runs_is_looked_at_now_and_then_and_not_with_every_report(tmp_p
     with monkeypatch.context() as patch:
         patch.setattr("time.monotonic", lambda: 0.0)
         run_shards(store, executor, lambda p: heard.append(p.shards_done))
-    assert executor.asked == {"progress": 1}
+    assert executor.asked == {"signs": 1}
     assert heard == [0, 8]

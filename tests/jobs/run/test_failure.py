@@ -18,7 +18,7 @@ from jobs.run.ledger import open_ledger
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Failures
 from jobs.run.shards import run_shards
-from jobs.run.task import Report, Task
+from jobs.run.task import Report, Sign, Task
 from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import seal
@@ -98,13 +98,13 @@ def test_items_that_fail_are_found_and_the_others_are_as_without_them(tmp_path, 
         assert values[good].tobytes() == expected[good].tobytes(), name
     assert (store.rows(0, "status", 0, 22)[list(rows)] == 2).all()
     assert np.isnan(store.rows(0, "x", 0, 22)[list(rows)]).all()
-    assert sum(marker.n_failed for marker in store.markers()) == len(rows)
+    assert sum(marker.n_failed for marker in store.committed.markers()) == len(rows)
     kept = json.loads(objects.read(store.objects, f"run/failed/0/{min(rows) // 6:06d}.json"))
     assert kept["rows"][0]["error"].startswith(fault)
     assert kept["rows"][0]["trace"] == "trace"
     # Shards without such an item are computed once, and nothing else of them is asked.
-    others = {m.shard.number for m in store.markers()} - {row // 6 for row in rows}
-    attempts = {m.shard.number: m.attempt for m in store.markers()}
+    others = {m.shard.number for m in store.committed.markers()} - {row // 6 for row in rows}
+    attempts = {m.shard.number: m.attempt for m in store.committed.markers()}
     assert all(attempts[k] == 1 for k in others)
     gather(store)
 
@@ -114,7 +114,7 @@ def test_items_that_failed_are_known_to_the_next_run(tmp_path):
     bad = lambda task: task.shard.group == 0 and holds(task, {8}) and "error"
     run_shards(store, Failing(bad))
     before = tree_bytes(store.address)
-    uncommit(store, list(store.job.plan.shards())[1:2])
+    uncommit(store.committed, list(store.job.plan.shards())[1:2])
     again = Failing(bad)
     progress = run_shards(Store.open(store.address), again)
     assert [task.without for task in again.seen] == [(8,)]
@@ -160,7 +160,7 @@ def test_group_of_which_nothing_can_be_computed_is_given_up(tmp_path, shard_item
     of_group_0 = {task.shard.number for task in executor.seen if task.shard.group == 0}
     assert tried <= len(of_group_0) <= tried + 1
     assert "nothing of group 0 could be computed" in progress.failed[max(progress.failed)]
-    assert {m.shard.number for m in store.markers() if m.shard.group == 1} == set(
+    assert {m.shard.number for m in store.committed.markers() if m.shard.group == 1} == set(
         range(600 // shard_items, 1200 // shard_items)
     )
 
@@ -174,7 +174,9 @@ def test_memory_halves_the_slots_of_the_group_then_the_microbatch(tmp_path, fits
     over = lambda task: task.shard.group == 0 and (task.slots or 4) > fits and "memory"
     progress = run_shards(store, Failing(over))
     assert progress.failed == {}
-    layouts = {m.shard.group: (m.layout.slots, m.layout.microbatch) for m in store.markers()}
+    layouts = {
+        m.shard.group: (m.layout.slots, m.layout.microbatch) for m in store.committed.markers()
+    }
     assert layouts == {0: layout, 1: (4, 2)}
     assert Failures(store).task(next(store.job.plan.shards()), 1, False).slots == fits
     if fits == 2:  # the microbatch is what was planned: no bit has changed
@@ -188,7 +190,7 @@ def test_deaths_that_no_item_explains_narrow_the_group_but_change_no_bit(tmp_pat
         task.shard.number == 1 and not task.probe and (task.slots or 4) > 2 and "death"
     )
     assert run_shards(store, Failing(dies)).failed == {}
-    assert store.markers()[1].layout == Layout(2, 2, 1)
+    assert store.committed.markers()[1].layout == Layout(2, 2, 1)
 
 
 def test_only_the_words_of_xla_and_python_mean_memory():
@@ -215,26 +217,22 @@ class Hanging(SerialExecutor):
 
     def __init__(self, hangs):
         super().__init__(1)
-        self.hangs, self.hanging, self.killed = hangs, {}, []
+        self.hangs, self.hanging, self.ended = hangs, {}, []
 
     def wait(self, timeout):
         for task in list(self._waiting):
             if self.hangs(task):
                 self._waiting.remove(task)
                 self.hanging[task.key] = task
-        reports = []
-        for attempt in self.killed:
-            self.hanging.pop(attempt)
-            info = {"died": "killed"}
-            reports.append(Report(*attempt, "the worker died", "", "death", info))
-        self.killed = []
+        reports, self.ended = self.ended, []
         return reports + super().wait(timeout)
 
-    def silence(self):
-        return dict.fromkeys(self.hanging, 61.0)
+    def signs(self):
+        return dict.fromkeys(self.hanging, Sign(None, 61.0))
 
-    def kill(self, attempt):
-        self.killed.append(attempt)
+    def end(self, attempt, why=None):
+        self.hanging.pop(attempt)
+        self.ended.append(Report(*attempt, why, "", "death", {"died": "killed"}))
 
 
 def test_hung_advance_is_ended_and_its_item_found(tmp_path):
@@ -372,7 +370,7 @@ def test_values_that_do_not_read_back_are_the_storages_fault(tmp_path, monkeypat
     with pytest.raises(OSError, match="does not read back") as caught:
         ShardWriter(store).write(Marker(shard=shard), values, np.arange(6))
     assert fault_of(caught.value) == "storage"
-    assert store.done() == set()
+    assert store.committed.numbers() == set()
 
 
 def test_durations_do_not_follow_the_clock(tmp_path, monkeypatch):
@@ -387,4 +385,4 @@ def test_durations_do_not_follow_the_clock(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", back)
         run_shards(store, SerialExecutor(1))
-    assert all(0 <= marker.seconds < 600 for marker in store.markers())
+    assert all(0 <= marker.seconds < 600 for marker in store.committed.markers())

@@ -40,10 +40,10 @@ def forked(path, old, job=GROWN):
 def test_fork_keeps_old_shards_and_equals_one_run(tmp_path, first, more, gone, kept, total):
     grown = {**JOB, "sweep": [first, more]}
     old, _ = run(tmp_path / "old.zarr", {**JOB, "sweep": first})
-    before = {m.shard.number: m for m in old.markers()}
-    uncommit(old, [before[number].shard for number in gone])
+    before = {m.shard.number: m for m in old.committed.markers()}
+    uncommit(old.committed, [before[number].shard for number in gone])
     new = forked(tmp_path / "new.zarr", old, grown)
-    assert new.done() == kept
+    assert new.committed.numbers() == kept
     executor = Failing(lambda task: False)
     run_shards(new, executor)
     assert {task.shard.number for task in executor.seen} == set(range(total)) - kept
@@ -55,7 +55,7 @@ def test_fork_keeps_old_shards_and_equals_one_run(tmp_path, first, more, gone, k
             assert values.tobytes() == whole.rows(group, name, 0, n).tobytes(), (group, name)
     gather(new)
     assert check(new.address) == []
-    copied = [m for m in new.markers() if m.copied_from is not None]
+    copied = [m for m in new.committed.markers() if m.copied_from is not None]
     assert len(copied) == len(kept)
     assert copied[0].seconds == before[0].seconds
 
@@ -83,7 +83,7 @@ def test_fork_that_was_interrupted_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         forked(tmp_path / "new.zarr", old)
     monkeypatch.setattr(ShardWriter, "write", real)
-    assert len(forked(tmp_path / "new.zarr", old).done()) == 8
+    assert len(forked(tmp_path / "new.zarr", old).committed.numbers()) == 8
 
 
 @pytest.mark.parametrize(

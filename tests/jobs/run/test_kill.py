@@ -47,7 +47,11 @@ def whole(tmp_path_factory):
 def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
     path = tmp_path / "k.zarr"
     killed_at_a_write(path, JOB, when, what, nth)
-    before = len(Store.open(str(path)).done()) if (path / "run" / "job.json").exists() else 0
+    before = (
+        len(Store.open(str(path)).committed.numbers())
+        if (path / "run" / "job.json").exists()
+        else 0
+    )
     store = make(path, JOB)  # the dead driver's lease does not hold this one up
     progress = run_shards(store, SerialExecutor(1))
     gather(store)

@@ -48,7 +48,7 @@ def test_drivers_share_the_shards(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.done() == set(range(12))
+    assert store.committed.numbers() == set(range(12))
     assert not any(progress.failed for progress in finished)
     assert max(progress.shards_done for progress in finished) == 12
     done = [event.shard for event in read_events(store) if event.kind == "done"]
@@ -58,13 +58,13 @@ def test_drivers_share_the_shards(store):
 def test_held_part_is_left_alone(store):
     with Lease.take(Part(1, 3).place(store), store.address).held(Stop()):
         progress = run_parts(store, SerialExecutor(1), 0, 3, lambda p: None, Stop())
-        assert store.done() == {shard for shard in range(12) if shard % 3 != 1}
+        assert store.committed.numbers() == {shard for shard in range(12) if shard % 3 != 1}
         assert progress.shards_done == 8
         with pytest.raises(Held, match="is being run by process"):
             run_shards(store, SerialExecutor(1))
     assert [part.number for part in open_parts(store, 2, 3)] == [1]
     run_shards(store, SerialExecutor(1))
-    assert len(store.done()) == 12
+    assert len(store.committed.numbers()) == 12
 
 
 def test_a_driver_of_a_part_is_at_work_and_not_killed(store):

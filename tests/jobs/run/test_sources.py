@@ -112,7 +112,7 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeyp
     store = make(own, tmp_path)
     stop = Stop()
     run_shards(store, SerialExecutor(1), lambda p: p.shards_done and stop.ask("enough", 0), stop)
-    assert store.done() == {0}
+    assert store.committed.numbers() == {0}
     edit(tmp_path, own, 5.0)
     for address in (store.address, make(own, tmp_path).address):
         with pytest.raises(JobError, match=rf"{own}_parts.factor. For .*--accept-changes"):
@@ -123,7 +123,7 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeyp
     again = Store.open(store.address)
     run_shards(again, SerialExecutor(1))
     assert again.rows(0, "value", 0, 4).tolist() == [2.0, 4.0, 15.0, 20.0]
-    first, second = [marker.source for marker in again.markers()]
+    first, second = [marker.source for marker in again.committed.markers()]
     assert first == combined(store.job.sources) != second == combined(again.job.sources)
     said = [event.text for event in read_events(again) if event.kind == "decision"]
     assert said == [f"changed source accepted: {own}_parts.factor"]
@@ -140,9 +140,9 @@ def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp
     edit(tmp_path, own, 5.0)
     with pytest.raises(JobError, match="has changed since"):
         reconsider(Store.open(store.address), failed=True)
-    assert store.done() == {0, 1}
+    assert store.committed.numbers() == {0, 1}
     reconsider(Store.open(store.address), failed=True, changes=True)
-    assert store.done() == {1}
+    assert store.committed.numbers() == {1}
 
 
 def test_a_process_that_has_imported_what_was_edited_since_is_refused(own, tmp_path):
@@ -236,7 +236,7 @@ def test_a_worker_with_other_source_computes_nothing(own, tmp_path):
 
     with pytest.raises(SourceDiffers, match="has other source than the driver"):
         run_shards(store, Edits(1))
-    assert store.done() == set()
+    assert store.committed.numbers() == set()
 
 
 def test_a_module_that_lies_elsewhere_on_another_machine_is_no_change(own, tmp_path, monkeypatch):
@@ -249,7 +249,7 @@ def test_a_module_that_lies_elsewhere_on_another_machine_is_no_change(own, tmp_p
     forget(own)
     assert f"{own}_parts.factor" not in sources_of(job(own), str(tmp_path))
     run_shards(store, SerialExecutor(1))
-    assert {marker.source for marker in store.markers()} == {combined(store.job.sources)}
+    assert {marker.source for marker in store.committed.markers()} == {combined(store.job.sources)}
 
 
 def test_stores_without_sources_go_on(own, tmp_path):
@@ -258,4 +258,4 @@ def test_stores_without_sources_go_on(own, tmp_path):
     write_job(store.objects, store.job)
     edit(tmp_path, own, 5.0)
     run_shards(Store.open(store.address), SerialExecutor(1))
-    assert store.done() == {0, 1}
+    assert store.committed.numbers() == {0, 1}

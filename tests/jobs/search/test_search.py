@@ -183,7 +183,7 @@ def test_halving_makes_the_advances_of_the_closed_form(tmp_path):
     r, eta, rungs = 2, 3, 3
     rest = 60 - r * eta ** (rungs - 1)
     expected = 27 * r * (1 + (rungs - 1) * (1 - 1 / eta)) + rest
-    (marker,) = store.markers()
+    (marker,) = store.committed.markers()
     assert marker.advances == results(store)["search_advances"].sum() == expected
 
 
@@ -349,7 +349,7 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, whole):
     assert stops == 7
     assert run_shards(store, SerialExecutor(1)).shards_done == 1
     gather(store)
-    assert store.markers()[0].resumed_at == sum([1, 2, 3, 5, 8, 13, 21])
+    assert store.committed.markers()[0].resumed_at == sum([1, 2, 3, 5, 8, 13, 21])
     assert tree_bytes(store.address) == tree_bytes(undisturbed.address)
     assert list(objects.list_keys(store.objects, "run/checkpoints")) == []
 
@@ -438,6 +438,6 @@ def test_fork_goes_on_with_a_search_of_fixed_size_only(tmp_path):
 
 def test_events_and_markers_tell_of_the_search(whole):
     store, _ = whole
-    (marker,) = store.markers()
+    (marker,) = store.committed.markers()
     assert marker.advances == results(store)["search_advances"].sum()
     assert [e.kind for e in read_events(store)] == ["run", "done", "end"]

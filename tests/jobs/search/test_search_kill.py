@@ -60,7 +60,7 @@ def test_killed_at_random_moments_and_run_again(tmp_path, whole):
     assert kills
     ends_as(Store.open(store.address), undisturbed)
     if kills == 3:
-        assert store.markers()[0].resumed_at > 0
+        assert store.committed.markers()[0].resumed_at > 0
 
 
 def kept(store):

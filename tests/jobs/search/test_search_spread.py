@@ -19,7 +19,7 @@ from jobs.run.partition import Part, open_shards
 from jobs.run.rendezvous import populations
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
-from jobs.run.task import Task
+from jobs.run.task import Sign, Task
 from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
@@ -249,10 +249,10 @@ def test_a_committed_shard_that_is_damaged_is_computed_again_with_its_population
 ):
     job, whole = disturbed
     store, _ = run(tmp_path / "c.zarr", job)
-    path = Path(store.address) / min(store.markers()[1].sha256)
+    path = Path(store.address) / min(store.committed.markers()[1].sha256)
     path.unlink() if harm == "removed" else path.write_bytes(path.read_bytes()[:-1])
     check(store.address, repair=True)
-    assert 1 not in store.done()
+    assert 1 not in store.committed.numbers()
     progress = run_shards(store, SerialExecutor(1))
     assert (progress.shards_done, progress.items_done) == (progress.n_shards, progress.n_items)
     assert progress.outcomes == run_shards(whole, SerialExecutor(1)).outcomes
@@ -283,7 +283,7 @@ def test_memory_that_forces_a_smaller_microbatch_midway(tmp_path, microbatch):
     progress = run_shards(store, Failing(lambda task: "memory" if next(calls) == 5 else None))
     assert progress.failed == {}
     assert bool(started_over(store)) == (microbatch == 4)
-    assert {m.layout.microbatch for m in store.markers()} == {min(microbatch, 2)}
+    assert {m.layout.microbatch for m in store.committed.markers()} == {min(microbatch, 2)}
     whole = make(tmp_path / "w.zarr", job)
     (shard,) = whole.job.plan.shards()
     assert Worker(whole.address).do(Task(shard, slots=2)).error is None
@@ -344,18 +344,18 @@ def test_a_hang_is_ended_again_after_a_report_that_came_in_time(tmp_path, monkey
     monkeypatch.setattr("jobs.run.driver.LOOK_S", 0.0)
 
     class Silent(SerialExecutor):
-        killed = 0
+        ended = 0
 
-        def silence(self):
-            return {(0, 1): 1e9}
+        def signs(self):
+            return {(0, 1): Sign(None, 1e9)}
 
-        def kill(self, attempt):
-            self.killed += 1
+        def end(self, attempt, why=None):
+            self.ended += 1
 
     executor = Silent()
     job = spread(changed(POPULATION, "run.time_limit_s", 1.0), 4)
     run_shards(make(tmp_path / "h.zarr", job), executor)
-    assert executor.killed > 5
+    assert executor.ended > 5
 
 
 def test_markers_tell_of_all_attempts(tmp_path):
@@ -363,7 +363,7 @@ def test_markers_tell_of_all_attempts(tmp_path):
     job = spread(changed(POPULATION, "run", {"slots": 2, "checkpoint_s": 0}), 2)
     store, _ = run(tmp_path / "t.zarr", job)
     ended = {e.shard: e.time for e in read_events(store) if e.kind == "done"}
-    for marker in store.markers():
+    for marker in store.committed.markers():
         assert 0 < marker.longest_s < marker.seconds
         assert marker.ended < ended[marker.shard.number] + 0.01
     (layout,) = objects.list_keys(store.objects, "run/layout")
@@ -452,7 +452,7 @@ def test_a_shard_that_is_given_up_takes_its_population_with_it(tmp_path):
     whole, _ = run(tmp_path / "w.zarr", job)
     store = make(tmp_path / "s.zarr", spread(job, 2))
     progress = run_shards(store, Failing(lambda task: "input" if task.shard.number == 2 else None))
-    assert store.done() == {4, 5, 6, 7}
+    assert store.committed.numbers() == {4, 5, 6, 7}
     assert progress.failed[2] == "input of 2"
     for k in (0, 1, 3):
         assert progress.failed[k] == (

@@ -118,4 +118,5 @@ def test_schema_has_the_kernels_fields(name):
     kernel = load_kernel(name)
     schema = job_schema(kernel)
     assert set(schema["properties"]["params"]["properties"]) == set(kernel.Params.model_fields)
+    assert schema["$schema"].startswith("https://json-schema.org/")
     json.dumps(schema)

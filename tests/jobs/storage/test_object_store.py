@@ -170,10 +170,10 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
     left = s3.objects(address.removeprefix("s3://lab/"))
     assert any("run/checkpoints/0/000001" in key for key in left)
     store = Store.open(address)
-    assert store.done() == {0}
+    assert store.committed.numbers() == {0}
     progress = run_shards(store, SerialExecutor(1))
     assert (progress.items_before, progress.items_done) == (6, 24)
-    assert any(marker.resumed_at for marker in store.markers())
+    assert any(marker.resumed_at for marker in store.committed.markers())
     gather(store)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
     after = s3.objects(address.removeprefix("s3://lab/"))

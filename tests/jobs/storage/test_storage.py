@@ -69,14 +69,14 @@ def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, troub
     if trouble == "full":
         fill(disk, leave=65_536)
     thread.start()
-    while not store.done():
+    while not store.committed.numbers():
         time.sleep(0.01)
     if trouble == "read-only":
         remount(disk, "ro")
     until(lambda: any(heard), "the run says so", 30)
     (said, *_) = filter(None, heard)
     assert thread.is_alive()
-    assert 0 < len(store.done()) < 12
+    assert 0 < len(store.committed.numbers()) < 12
     if trouble == "read-only":
         remount(disk, "rw")
     else:
@@ -105,5 +105,5 @@ def test_a_store_that_is_read_only_can_be_read_and_is_not_run(disk):
     remount(disk, "ro")
     with pytest.raises(JobError, match="Read-only file system"):
         run_shards(Store.open(store.address), SerialExecutor(1))
-    assert Store.open(store.address).done() == set()
+    assert Store.open(store.address).committed.numbers() == set()
     remount(disk, "rw")

@@ -101,7 +101,7 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, finishe
     assert run_shards(store, SerialExecutor(1)).shards_done == 8
     gather(store)
     assert tree_bytes(store.address) == tree_bytes(finished.address)
-    resumed = sum(marker.resumed_at is not None for marker in store.markers())
+    resumed = sum(marker.resumed_at is not None for marker in store.committed.markers())
     assert stops == 8
     assert resumed >= 3
     assert list(objects.list_keys(store.objects, "run/checkpoints")) == []
@@ -119,7 +119,7 @@ def test_no_advance_is_computed_twice(tmp_path, finished):
     assert report.error is None
     assert report.info["resumed_at"] == 7
     assert len(advances) == report.info["rounds"] - 7
-    assert report.info["rounds"] == finished.markers()[0].rounds
+    assert report.info["rounds"] == finished.committed.markers()[0].rounds
 
 
 def stopped_shard(tmp_path, after=7):
@@ -241,11 +241,11 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(tmp_path, e
     assert process.returncode == 75, err
     assert "stopped (SIGTERM); `ctd resume" in err
     store = Store.open(str(tmp_path / "job.zarr"))
-    assert len(store.done()) == 1
+    assert len(store.committed.numbers()) == 1
     done = subprocess.run(
         [*command, "resume", store.address, "--executor", "serial"], capture_output=True, text=True,
         cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert store.markers()[1].resumed_at is not None
+    assert store.committed.markers()[1].resumed_at is not None
     assert tree_bytes(store.address) == tree_bytes(whole.address)

@@ -116,7 +116,7 @@ class Stage:
         self.may[k] = {*before, None}
         now = self.may[k]
         try:
-            uncommit(store, [Shard(k, 0, k, k + 1)])
+            uncommit(store.committed, [Shard(k, 0, k, k + 1)])
             if self.may[k] is now:  # no commit came between
                 self.may[k] = {None}
         finally:
@@ -125,7 +125,7 @@ class Stage:
     def said(self, store=None):
         found = dict.fromkeys(range(self.n))
         store = store or self.store()
-        return found | {m.shard.number: m.started for m in store.markers()}
+        return found | {m.shard.number: m.started for m in store.committed.markers()}
 
     def check(self):
         said = self.said()
@@ -133,7 +133,7 @@ class Stage:
             assert value in self.may[k], (k, value, self.may[k])
             if value is None or k not in self.taking.values():
                 self.may[k] &= {value}
-        assert self.store().done() == {k for k, value in said.items() if value}
+        assert self.store().committed.numbers() == {k for k, value in said.items() if value}
         return said
 
 
@@ -192,7 +192,7 @@ def test_any_order_of_requests_leaves_what_is_committed(staged, steps):
         if what == "commit":
             actors.append(Actor(stage, lambda: stage.commit(k % 3)))
         elif what == "fold":
-            actors.append(Actor(stage, lambda: fold(store)))
+            actors.append(Actor(stage, lambda: fold(store.committed)))
         elif what == "take" and not stage.taking:
             actors.append(Actor(stage, lambda: stage.take_back(k % 3, store)))
             actors[-1].step()
@@ -231,11 +231,11 @@ def test_any_order_of_requests_leaves_what_is_committed(staged, steps):
             if not actor.ended:
                 actor.kill()
     before = stage.check()
-    fold(stores[1])
+    fold(stores[1].committed)
     assert stage.check() == before
     left = list(objects.list_all(stage.objects, "run"))
     assert all(key.startswith(keys.SEGMENTS) for key in left)
-    found = stores[0].log.read()
+    found = stores[0].committed.log.read()
     assert live(found) == found
 
 
@@ -247,13 +247,13 @@ def busy(stage, killed=False):
     store = stage.store()
     for k in (0, 1, 2, 3):
         stage.commit(k)
-        fold(store)
+        fold(store.committed)
     stage.take_back(1, store)
     for k in (4, 2, 2):
         stage.commit(k)
     if killed:
-        there, driver = len(store.log.keys()), Actor(stage, lambda: fold(store))
-        while len(stage.store().log.keys()) == there:
+        there, driver = len(store.committed.log.keys()), Actor(stage, lambda: fold(store.committed))
+        while len(stage.store().committed.log.keys()) == there:
             driver.step()
         driver.kill()
     return stage.check()
@@ -263,7 +263,7 @@ def test_fold_that_is_killed_before_any_request_loses_nothing(staged):
     for n in itertools.count():
         stage = staged(5)
         before = busy(stage)
-        actor = Actor(stage, lambda s=stage: fold(s.store()))
+        actor = Actor(stage, lambda s=stage: fold(s.store().committed))
         for _ in range(n):
             actor.step()
             assert stage.check() == before
@@ -271,7 +271,7 @@ def test_fold_that_is_killed_before_any_request_loses_nothing(staged):
             break
         actor.kill()
         assert stage.check() == before
-        fold(stage.store())
+        fold(stage.store().committed)
         assert stage.check() == before
     assert n > 10
 
@@ -282,7 +282,7 @@ def test_fold_of_a_driver_that_comes_back_late_changes_nothing(staged, since):
     for n in itertools.count():
         stage = staged(5)
         busy(stage)
-        late = Actor(stage, lambda s=stage: fold(s.store()))
+        late = Actor(stage, lambda s=stage: fold(s.store().committed))
         for _ in range(n):
             late.step()
         if late.ended:
@@ -293,7 +293,7 @@ def test_fold_of_a_driver_that_comes_back_late_changes_nothing(staged, since):
             if since != "taken back":
                 stage.commit(k)
             if since == "folded again":
-                fold(store)
+                fold(store.committed)
         now = stage.check()
         while not late.ended:
             late.step()
@@ -311,7 +311,7 @@ def test_shard_is_taken_back_whatever_others_fold_meanwhile(staged):
         if actor.ended:
             break
         stage.commit(4)
-        fold(stage.store())
+        fold(stage.store().committed)
         actor.finish()
         assert stage.check()[2] is None
     assert n > 10
@@ -322,12 +322,12 @@ def test_two_that_fold_at_once_lose_nothing(staged, killed):
     for n in itertools.count():
         stage = staged(5)
         before = busy(stage, killed)
-        one = Actor(stage, lambda s=stage: fold(s.store()))
+        one = Actor(stage, lambda s=stage: fold(s.store().committed))
         for _ in range(n):
             one.step()
         if one.ended:
             break
-        fold(stage.store())
+        fold(stage.store().committed)
         one.finish()
         assert stage.check() == before
     assert n > 10
@@ -342,7 +342,7 @@ def test_reader_misses_nothing_that_is_folded_meanwhile(staged):
             reader.step()
         if reader.ended:
             break
-        fold(stage.store())
+        fold(stage.store().committed)
         reader.finish()
         assert found == [before]
     assert n > 5
@@ -406,8 +406,8 @@ def test_finished_run_leaves_no_single_marker(tmp_path, monkeypatch):
     store = make(tmp_path / "f.zarr")
     run_shards(store, SerialExecutor(1))
     assert list(objects.list_all(store.objects, keys.DONE)) == []
-    assert [segment.size for segment in store.log.read()] == [6, 2]
-    assert store.done() == set(range(8))
+    assert [segment.size for segment in store.committed.log.read()] == [6, 2]
+    assert store.committed.numbers() == set(range(8))
 
 
 def asked(monkeypatch, call):
@@ -450,13 +450,13 @@ def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeyp
 def test_store_of_single_markers_under_their_old_keys_is_read_and_folded(tmp_path):
     store = make(tmp_path / "o.zarr")
     run_shards(store, SerialExecutor(1))
-    before = store.markers()
+    before = store.committed.markers()
     for marker in before:
         key = f"{keys.done(marker.shard.group, marker.shard.number)}.json"
         objects.write(store.objects, key, seal(marker.to_json()))
     objects.delete_all(store.objects, keys.SEGMENTS)
     opened = Store.open(store.address)
-    assert opened.markers() == before
-    uncommit(opened, [before[3].shard])
-    assert opened.done() == set(range(8)) - {3}
+    assert opened.committed.markers() == before
+    uncommit(opened.committed, [before[3].shard])
+    assert opened.committed.numbers() == set(range(8)) - {3}
     assert list(objects.list_all(store.objects, keys.DONE)) == []

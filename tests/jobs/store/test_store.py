@@ -87,7 +87,7 @@ def test_a_result_that_is_missing_is_not_made_up(tmp_path):
     }
     with pytest.raises(ValueError, match="kernel toy has not returned 'norm'"):
         ShardWriter(store).write(Marker(shard=shard), values, np.arange(shard.start, shard.stop))
-    assert store.done() == set()
+    assert store.committed.numbers() == set()
 
 
 def test_store_opens_with_xarray_alone(finished):
@@ -154,7 +154,7 @@ def test_run_goes_on_from_any_set_of_markers(finished, tmp_path, keep):
     shutil.copytree(store.address, path)
     partial = Store.open(str(path))
     left = [shard for shard in partial.job.plan.shards() if shard.number not in keep]
-    uncommit(partial, left)
+    uncommit(partial.committed, left)
     for shard in left:
         partial.array(shard.group, "x")[shard.start : shard.stop] = -1.0
     progress = run_shards(partial, SerialExecutor(1))
@@ -179,7 +179,7 @@ def test_gather_of_a_partial_run_has_the_committed_items(tmp_path):
 
 def test_markers_say_where_and_what(finished):
     store, _ = finished
-    for marker, shard in zip(store.markers(), store.job.plan.shards(), strict=True):
+    for marker, shard in zip(store.committed.markers(), store.job.plan.shards(), strict=True):
         assert marker.shard == shard
         assert marker.layout == Layout(4, 2, 1)
         assert marker.device_kind == "cpu"
@@ -207,7 +207,7 @@ def test_microbatch_is_measured_once_and_kept(tmp_path):
     store, _ = run(tmp_path / "m.zarr", job)
     chosen = read_sealed(store.objects, "run/layout/0-cpu.json")
     assert set(chosen["seconds_per_item"]) == {"1", "4"}
-    used = {m.layout.microbatch for m in store.markers() if m.shard.group == 0}
+    used = {m.layout.microbatch for m in store.committed.markers() if m.shard.group == 0}
     assert used == {chosen["microbatch"]}
 
 
@@ -325,7 +325,9 @@ def test_large_objects_are_cut_inside(tmp_path, cut):
         k.removeprefix("results/0/x/") for k in objects.list_keys(store.objects, "results/0/x/c")
     }
     assert keys == {"c/0/0", "c/1/0", "c/2/0"}
-    assert all(len(marker.sha256) == 5 for marker in store.markers())  # one an array and shard
+    assert all(
+        len(marker.sha256) == 5 for marker in store.committed.markers()
+    )  # one an array and shard
     tree = xr.open_datatree(store.address, engine="zarr")
     with jax.enable_x64(True):
         walked = toy.walk(19, 0, 900, 0.0, 3, 0.5, (0, 0), np.float32)

@@ -12,71 +12,31 @@ The defaults are the settings of the decision network in the tutorial of computa
 (evaluation loss 0.032 and 0.035 of two networks). Its integrator (cell vanilla, 10,000 steps) does best with an ordinary Adam:
 learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (evaluation loss 1.35e-5
 in one run with n = 100).
+
+    params     Network: what one item is          loss     the loss, and its trials
+    summary    the best networks of a group
 """
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, CellName, Scales, get_cell, run
-from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
+from ctd.cells import CELLS, Cell, Scales, get_cell, run
+from ctd.kernel import Kernel, Outcome, Var
+from ctd.late import jax, jnp, lax, optax
 from ctd.plots.curves import block_ends, rnn_figure, rnn_plots
+from ctd.train_rnn.loss import eval_loss, eval_trials, mean_squared_error, minibatch
+from ctd.train_rnn.params import Network
+from ctd.train_rnn.summary import REDUCED, Options, reduce
+
+__all__ = ["Network", "kernel"]
 
 DIVERGED = 100.0
 """A network has diverged when a block's mean loss exceeds this many times that of its first minibatch."""
-
-EVAL_SEED = 20_000
-"""Seed of the evaluation trials: all networks that train on a task are evaluated on the same trials."""
-
-
-class Network(Params):
-    """One network to train."""
-
-    cell: Static[CellName] = Field("gru", description=", ".join(CELLS))
-    task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
-    n: Static[int] = Field(100, gt=0, description="units")
-    batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
-    n_batches: Static[int] = Field(20_000, gt=0, description="steps of training")
-    report_every: Static[int] = Field(
-        100, gt=0, description="steps of one advance and of one entry of the loss curve"
-    )
-    n_eval: Static[int] = Field(8192, gt=0, description="trials of the evaluation loss")
-    n_saved: Static[int] = Field(
-        0, ge=0, description="evaluation trials whose hidden states are stored"
-    )
-    learning_rate: Traced[float] = Field(0.04, gt=0, description="learning rate at the first step")
-    decay: Traced[float] = Field(
-        0.9999, gt=0, le=1, description="factor of the learning rate at each step"
-    )
-    l2: Traced[float] = Field(2e-5, ge=0, description="penalty on the squared norm of all weights")
-    clip_norm: Traced[float] = Field(10.0, gt=0, description="largest norm of the gradient")
-    adam_eps: Traced[float] = Field(0.1, gt=0, description="Adam's epsilon")
-    recurrent_scale: Traced[float] = Field(
-        1.0, ge=0, description="g of the initial recurrent weights, N(0, g^2 / n)"
-    )
-    input_scale: Traced[float] = Field(
-        1.0, ge=0, description="the same of the input weights, N(0, g^2 / n_in)"
-    )
-    alpha: Traced[float] = Field(0.1, gt=0, le=1, description="dt / tau of the leaky cell")
-    seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="replicate: another value, other weights"
-    )
-
-    @model_validator(mode="after")
-    def _saved_are_evaluated(self) -> "Network":
-        if self.n_saved > self.n_eval:
-            raise ValueError(
-                f"n_saved: {self.n_saved} trials cannot be stored of n_eval = {self.n_eval}; "
-                "raise n_eval or lower n_saved"
-            )
-        return self
 
 
 class State(NamedTuple):
@@ -92,36 +52,6 @@ class State(NamedTuple):
     """(batch,) mean squared error, averaged over each block; NaN where not reached."""
     diverged: jax.Array
     done: jax.Array
-
-
-# --- losses ---------------------------------------------------------------------------------------
-
-
-def squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
-    """(sum of mask * squared error over trials, steps and outputs; sum of the mask over the same)."""
-    _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
-    errors = trials.mask[:, :, None] * (outputs - trials.targets) ** 2
-    return jnp.sum(errors), jnp.sum(trials.mask) * trials.targets.shape[-1]
-
-
-def mean_squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Array:
-    """The mean squared error over trials, steps (weighted by the mask) and outputs; no L2 penalty."""
-    total, weight = squared_error(cell, weights, trials)
-    return total / weight
-
-
-def eval_trials(task: tasks.Task, n: int, dtype: Any = jnp.float32) -> tasks.Trial:
-    """The n trials on which every network of this task is evaluated."""
-    return tasks.batch(task, jax.random.key(EVAL_SEED), n, dtype)
-
-
-def minibatch(static: Any, key: jax.Array, step: jax.Array) -> tasks.Trial:
-    """The trials of one training step of the network with this key."""
-    key = jax.random.fold_in(key, step)
-    return tasks.batch(static.task, key, static.batch_size, static.dtype)
-
-
-# --- the kernel -----------------------------------------------------------------------------------
 
 
 def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
@@ -246,70 +176,16 @@ def result(
     return values | {
         "curve": state.curve,
         "train_loss": state.curve[last],
-        "eval_loss": _eval_loss(static, cell, state.weights, shared),
+        "eval_loss": eval_loss(static, cell, state.weights, shared),
         "batches": state.step,
         "outcome": state.diverged.astype(jnp.int32),
     }
-
-
-def _eval_loss(static: Any, cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Array:
-    """The mean squared error on all trials, a minibatch at a time, so that it takes no more memory than training."""
-    size = min(static.batch_size, static.n_eval)
-    whole = static.n_eval // size * size
-    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), trials)
-    totals, counts = lax.map(lambda part: squared_error(cell, weights, part), parts)
-    total, count = jnp.sum(totals), jnp.sum(counts)
-    if whole < static.n_eval:
-        rest = squared_error(cell, weights, jax.tree.map(lambda leaf: leaf[whole:], trials))
-        total, count = total + rest[0], count + rest[1]
-    return total / count
 
 
 def coords(inputs: Any, shared: tasks.Trial) -> dict[str, np.ndarray]:
     """The training step at which each entry of the curve ends."""
     del shared
     return {"batch": block_ends(inputs)}
-
-
-class Options(BaseModel):
-    """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_best: int = Field(10, gt=0, description="networks in the table, by evaluation loss")
-
-
-REDUCED = {
-    "network": Var(("rank",), "1", "item id, by increasing evaluation loss"),
-    "eval_loss": Var(("rank",), "1", "mean squared error on the evaluation trials"),
-    "train_loss": Var(("rank",), "1", "mean squared error over the last block"),
-    "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over networks"),
-    "quantile": Var(("quantile",), "1", "which quantile"),
-}
-
-
-def reduce(
-    inputs: Any,
-    shared: tasks.Trial,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Options,
-) -> dict[str, np.ndarray]:
-    """The best of the trained networks, and quantiles of the loss curves over all trained networks."""
-    del inputs, shared
-    trained = np.flatnonzero(results["outcome"] == 0)
-    loss = results["eval_loss"]
-    best = trained[np.argsort(loss[trained], kind="stable")][: options.n_best]
-    quantile = np.array([0.1, 0.5, 0.9])
-    curves = results["curve"]
-    none = np.full((len(quantile), curves.shape[1]), np.nan, curves.dtype)
-    return {
-        "network": columns["item"][best],
-        "eval_loss": loss[best],
-        "train_loss": results["train_loss"][best],
-        "curve_quantile": np.quantile(curves[trained], quantile, axis=0) if len(trained) else none,
-        "quantile": quantile,
-    }
 
 
 def _weight_dims() -> dict[str, Var]:

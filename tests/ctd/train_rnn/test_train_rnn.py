@@ -11,14 +11,8 @@ from ctd.batch import Layout, program, run_items
 from ctd.cells import CELLS, Scales, check_params, get_cell, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
-from ctd.train_rnn import (
-    Network,
-    eval_trials,
-    item_keys,
-    kernel,
-    mean_squared_error,
-    minibatch,
-)
+from ctd.train_rnn import Network, item_keys, kernel
+from ctd.train_rnn.loss import eval_trials, mean_squared_error, minibatch
 
 TASK = tasks.Integrator(n_steps=6)
 SMALL = {"task": TASK, "n": 8, "batch_size": 5, "n_eval": 12, "n_batches": 7, "report_every": 3}

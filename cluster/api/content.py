@@ -1,0 +1,114 @@
+"""A job's fields, as Python has them, in the notation of a job file."""
+
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.api.notebook import is_typed, name_of
+from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.errors import JobError
+from jobs.storage.addresses import join
+
+
+def plain(value: Any, where: str, module: str) -> Any:
+    """Return a value as YAML has it: arrays and ranges as lists, paths as text, a class or function as `module.name`.
+
+    Args:
+        where: the field, for error messages.
+        module: what the module of the notebook is called.
+
+    Raises:
+        JobError: a job file cannot hold such a value.
+    """
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(inner, f"{where}.{k}", module) for k, inner in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain(inner, where, module) for inner in value]
+    if isinstance(value, type | types.FunctionType):
+        if is_typed(value):
+            return f"{module}.{name_of(value)}"
+        return f"{_home(value)}.{value.__qualname__}"
+    if hasattr(value, "__array__"):  # of JAX, pandas, xarray
+        return np.asarray(value).tolist()
+    raise JobError(
+        f"{where}: numbers, texts, lists, arrays, mappings, classes or functions expected, got {value!r:.60}"
+    )
+
+
+def _home(value: Any) -> str:
+    """Return the module that a class or function is imported from: the package that shows it, if one does."""
+    parts = value.__module__.split(".")
+    for k in range(1, len(parts)):
+        package = ".".join(parts[:k])
+        if getattr(sys.modules[package], value.__qualname__, None) is value:
+            return package
+    return str(value.__module__)
+
+
+def typed_names(value: Any) -> set[str]:
+    """Return the names of the classes and functions in a value that were defined in the notebook."""
+    if isinstance(value, Mapping):
+        return {name for inner in value.values() for name in typed_names(inner)}
+    if isinstance(value, list | tuple):
+        return {name for inner in value for name in typed_names(inner)}
+    if isinstance(value, type | types.FunctionType) and is_typed(value):
+        return {name_of(value)}
+    return set()
+
+
+def kernel_name(kernel: Any) -> str:
+    """Return what a job file calls a kernel, given as its name, its module, or itself; JobError if it has no module."""
+    if isinstance(kernel, str):
+        return kernel
+    if isinstance(kernel, types.ModuleType):
+        return kernel.__name__.removeprefix("ctd.")
+    if isinstance(kernel, Kernel):
+        home = kernel.Params.__module__
+        for name in (home, home.rpartition(".")[0]):
+            if getattr(sys.modules.get(name), "kernel", None) is kernel:
+                return name.removeprefix("ctd.")
+        raise JobError(
+            f"kernel: {kernel.name}: no module holds it as `kernel`; name the module, or define it here"
+        )
+    raise JobError(f"kernel: a name, a module or a Kernel expected, got {kernel!r:.60}")
+
+
+def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> dict[str, Any]:
+    """Return the job with the names of its files made absolute, relative ones starting at `base`."""
+    kinds = field_kinds(kernel.Params)
+    files = {name for name, kind in kinds.items() if kind is Kind.FILE}
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, str):
+            return join(base, value)
+        if isinstance(value, list):
+            return [absolute(inner) for inner in value]
+        if isinstance(value, dict) and isinstance(value.get("store"), str):
+            return value | {"store": join(base, value["store"])}
+        return value
+
+    def fields(block: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: absolute(v) if k in files else v for k, v in block.items()}
+
+    def sweep(part: Mapping[str, Any]) -> dict[str, Any]:
+        blocks = ("grid", "zip", "random")
+        return {k: fields(v) if k in blocks and isinstance(v, dict) else v for k, v in part.items()}
+
+    found = dict(content)
+    if isinstance(found.get("params"), dict):
+        found["params"] = fields(found["params"])
+    if isinstance(parts := found.get("sweep"), Sequence) and not isinstance(parts, str):
+        found["sweep"] = [sweep(part) for part in parts]
+    elif isinstance(parts, dict):
+        found["sweep"] = sweep(parts)
+    return found

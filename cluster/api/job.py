@@ -1,0 +1,241 @@
+"""A job as a Python object: what a job file says, run or submitted from a notebook or a script.
+
+job = Job("fixed_points", params={"weights": "decision_gru.h5"}, sweep={"grid": {"candidate": range(10_000)}})
+job.plan()                        what a run would do
+store = job.run("points.zarr")    runs what is left; the store, opened
+sent = job.submit("lab")          to a cluster; see cluster.api.submitted
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import yaml
+
+from cluster.api.content import kernel_name, plain, typed_names, with_files_from
+from cluster.api.notebook import code_folder, is_typed, module_name, name_of, text_of, write_module
+from cluster.api.submitted import Submitted
+from cluster.cache import prune_compilation_cache, use_compilation_cache
+from cluster.run import compute, make_executor, say_what_failed
+from cluster.submit import Again, default_store, order_of, read_profile
+from cluster.submit import submit as send
+from ctd.kernel import Kernel
+from jobs.errors import JobError
+from jobs.pipeline.pipeline import Stage
+from jobs.plan.layout import Machines
+from jobs.run.executor import available_memory
+from jobs.run.prepare import open_or_create, prepare
+from jobs.spec.job import parse_job, read_content
+from jobs.storage.addresses import join, local_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jobs.query.tree import StoreTree
+
+
+class Fields(TypedDict, total=False):
+    """The fields of a job file but `kernel`, as `ctd schema` describes them; arrays and ranges count as lists."""
+
+    name: str
+    seed: int
+    params: dict[str, Any]
+    sweep: dict[str, Any] | list[dict[str, Any]]
+    search: dict[str, Any]
+    gather: dict[str, Any]
+    keep_bits: dict[str, int]
+    run: dict[str, Any]
+
+
+class Stopped(JobError):
+    """Raised where a run was stopped before its end; the same call goes on."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run would do."""
+
+    groups: "pd.DataFrame"
+    """One row a group: swept static fields, items, shards, slots, memory."""
+    total: dict[str, Any]
+
+    def __repr__(self) -> str:
+        lines = [f"{name:16} {value}" for name, value in self.total.items() if value is not None]
+        return "\n".join([self.groups.to_string(index=False), *lines])
+
+
+class Job:
+    """One sweep, as a job file describes it.
+
+    Args:
+        kernel: a kernel's name, as in a job file; its module; or the `Kernel` itself, which may be defined in this
+            notebook or script. So may a class or function in `params`, as a task.
+        base: the folder that relative file names start at.
+        fields: the other fields of a job file.
+
+    Raises:
+        JobError: a field is unknown or not valid; the text names it.
+    """
+
+    def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:
+        self.base = str(Path(base).absolute()) if local_path(base) is not None else base
+        typed = isinstance(kernel, Kernel) and is_typed(kernel)
+        title = str(fields.get("name") or (kernel.name if isinstance(kernel, Kernel) else ""))
+        self._module = module_name(title or kernel_name(kernel))
+        self._source = ""
+        self._typed = kernel if typed else None
+        names = sorted(typed_names(fields.get("params")) | typed_names(fields.get("sweep")))
+        if typed or names:
+            self._source = text_of(name_of(kernel) if typed else None, names)
+        called = self._module if typed else kernel_name(kernel)
+        content = {k: plain(v, k, self._module) for k, v in fields.items() if v is not None}
+        self.content: dict[str, Any] = {"kernel": called, **content}
+        """The content of the job file."""
+        self.name = str(
+            content.get("name") or (kernel.name if typed else called.rpartition(".")[2])
+        )
+        parse_job(self._unresolved(), f"job {self.name}")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Job":
+        """Return the job in a file, which holds one."""
+        content = read_content(path)
+        if "stages" in content:
+            raise JobError(f"{path}: holds several jobs; `ctd run {path}` runs them")
+        content.pop("cluster", None)
+        fields = {"name": Path(path).stem, **content}
+        return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
+
+    def _unresolved(self) -> dict[str, Any]:
+        """The content, with a stand-in for each input that another store's items are to give."""
+        params = self.content.get("params")
+        if not isinstance(params, dict):
+            return self.content
+        plain_ones = {k: v for k, v in params.items() if not (isinstance(v, dict) and "store" in v)}
+        return self.content | {"params": plain_ones}
+
+    def to_yaml(self) -> str:
+        """Return the job file."""
+        return yaml.safe_dump({"name": self.name, **self.content}, sort_keys=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the job file and, beside it, the module of what was defined in the notebook."""
+        Path(path).write_text(self.to_yaml())
+        if self._source:
+            (Path(path).parent / f"{self._module}.py").write_text(self._source)
+
+    def digest(self) -> str:
+        """Return the digest of what determines the results: that of the same job as a file."""
+        with tempfile.TemporaryDirectory() as scratch:
+            return self._stage(self._address(None), Path(scratch)).spec({}).digest()
+
+    def plan(self, workers: int = 1) -> Planned:
+        """Return what a run on so many workers would do; nothing is written.
+
+        Raises:
+            JobError: the job is not valid.
+        """
+        import pandas as pd
+
+        from jobs.report.summary import plan_rows
+
+        with tempfile.TemporaryDirectory() as scratch:
+            stage = self._stage(self._address(None), Path(scratch))
+            spec = stage.spec({})
+            devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
+            memory = int((spec.run.memory_gb or 0) * 1e9) or available_memory()
+            machines = partial(Machines, workers, memory // devices, devices)
+            ready = prepare(spec, stage.base, stage.where, machines)
+            groups, total = plan_rows(ready, stage.address, workers)
+        return Planned(pd.DataFrame(groups), total)
+
+    def run(
+        self,
+        store: str | Path | None = None,
+        executor: str = "ray",
+        address: str | None = None,
+        failed: bool = False,
+        accept_changes: bool = False,
+    ) -> "StoreTree":
+        """Run what is left of the job, gather it, and return the store, opened.
+
+        Args:
+            store: where the results are; by default NAME.zarr in `base`. If it is there already, the run goes on.
+            executor: "ray", or "serial" for this process.
+            address: host:port of a Ray cluster that exists; by default one starts on this machine.
+            failed: compute items again that failed by themselves.
+            accept_changes: go on with the kernel's source as it is now, and keep what is done.
+
+        Raises:
+            JobError: the job is not valid, or `store` holds another one.
+            Stopped: the run was stopped before its end, by an interrupt or `ctd cancel`.
+        """
+        from jobs.query.tree import StoreTree
+
+        use_compilation_cache()
+        prune_compilation_cache()
+        where = self._address(store)
+        stage = self._stage(where, code_folder(where, self._source), accept_changes)
+        spec = stage.spec({})
+        runner = make_executor(executor, spec, address)
+        make = lambda runner: open_or_create(spec, stage.base, stage.where, where, runner)
+        opened, progress = compute(make, runner, Again(failed, accept_changes))
+        if progress.stopped is not None:
+            raise Stopped(
+                f"stopped ({progress.stopped}); the same call, or `ctd resume {where}`, goes on"
+            )
+        say_what_failed(opened, progress)
+        return StoreTree.of(opened)
+
+    def submit(
+        self,
+        cluster: str | Mapping[str, Any],
+        store: str | Path | None = None,
+        array: int | None = None,
+        failed: bool = False,
+        accept_changes: bool = False,
+    ) -> Submitted:
+        """Send the job to a cluster and return what follows it.
+
+        Args:
+            cluster: the name or file of a profile, or a profile's fields (docs/clusters.md).
+            store, failed, accept_changes: see `run`.
+            array: number of one-node allocations that share the store, instead of one allocation.
+
+        Raises:
+            JobError: the job cannot run there, or the cluster refuses it.
+        """
+        told = f"cluster {cluster}" if isinstance(cluster, str) else f"job {self.name}: cluster"
+        profile = read_profile(
+            cluster if isinstance(cluster, str) else dict(cluster), told, "Job.run"
+        )
+        where = self._address(store or default_store(profile, self.name))
+        stage = self._stage(where, code_folder(where, self._source), accept_changes)
+        order = order_of(stage, profile, told, array or 0)
+        return Submitted(where, send(order, Again(failed, accept_changes)))
+
+    def _address(self, store: str | Path | None) -> str:
+        if store is None:
+            return join(self.base, f"{self.name}.zarr")
+        path = local_path(str(store))
+        return str(path.expanduser().absolute()) if path is not None else str(store)
+
+    def _stage(self, store: str, folder: Path, accept_changes: bool = True) -> Stage:
+        """The job for this store; the module of what was typed is written to `folder`, and is found there."""
+        where = f"job {self.name}"
+        content = {"name": self.name, **self.content}
+        if not self._source:
+            return Stage(self.name, content, where, self.base, store)
+        path = folder / f"{self._module}.py"
+        if path.exists() and path.read_text() != self._source and not accept_changes:
+            raise JobError(
+                f"{store}: was made with another source of {self.content['kernel']}, {path}; give another store, "
+                "or accept_changes=True to keep what is done"
+            )
+        write_module(folder, self._module, self._source)
+        base = str(folder)
+        kernel = self._typed or Stage(self.name, content, where, base, store).kernel()
+        return Stage(self.name, with_files_from(content, kernel, self.base), where, base, store)

@@ -1,0 +1,157 @@
+"""The part of a notebook or script that defines some names, as the text of a module.
+
+A worker cannot import what was typed into a notebook. The statements that it takes to define a name are
+those that bind it, and in turn those that bind what these refer to: a backward slice (Weiser 1981) over
+top-level statements. What only plots, prints or runs is left out.
+"""
+
+import ast
+import builtins
+import symtable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jobs.errors import JobError
+
+NOWHERE = (
+    "is not defined at the top level of this notebook or script (`from x import *` does not say what it defines); "
+    "define it in a cell, or in a module of its own"
+)
+
+
+class References(NamedTuple):
+    """The global names that a statement reads."""
+
+    now: frozenset[str]
+    """While it is executed."""
+    later: frozenset[str]
+    """When a function that it defines is called."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A top-level statement."""
+
+    text: str
+    binds: frozenset[str]
+    """Names that it gives a value."""
+    changes: frozenset[str]
+    """Names whose values it changes: `d` in `d["a"] = 1` and in `d += 1`."""
+    reads: References
+
+
+def statements(cells: Sequence[str]) -> list[Statement]:
+    """Return the top-level statements of cells in the order of their execution; those that are not Python are passed over."""
+    found = []
+    for cell in cells:
+        try:
+            body = ast.parse(cell).body
+        except SyntaxError:  # a magic, or a cell that failed
+            continue
+        found += [_statement(node, cell) for node in body]
+    return found
+
+
+def module_text(names: Sequence[str], cells: Sequence[str]) -> str:
+    """Return the source of a module that defines `names` as the cells did, executed in this order.
+
+    Raises:
+        JobError: nothing in the cells defines one of the names.
+    """
+    found = statements(cells)
+    missing = next((name for name in names if not _sources(found, name, len(found))), None)
+    if missing is not None:
+        raise JobError(f"{missing}: {NOWHERE}")
+    kept: set[int] = set()
+    waiting = [k for name in names for k in _sources(found, name, len(found))]
+    while waiting:
+        k = waiting.pop()
+        if k in kept:
+            continue
+        kept.add(k)
+        reads = found[k].reads
+        waiting += [j for name in reads.now for j in _sources(found, name, k)]
+        waiting += [j for name in reads.later for j in _sources(found, name, len(found))]
+    _refuse_unknown([found[k] for k in kept])
+    return "\n\n".join(found[k].text for k in sorted(kept)) + "\n"
+
+
+def _refuse_unknown(kept: Sequence[Statement]) -> None:
+    """Raise JobError for a name that a statement reads and none defines."""
+    known = {"__file__", *dir(builtins)}.union(*(statement.binds for statement in kept))
+    for statement in kept:
+        if unknown := sorted((statement.reads.now | statement.reads.later) - known):
+            line = statement.text.partition("\n")[0]
+            raise JobError(f"{unknown[0]}: is used by `{line:.60}`, and {NOWHERE}")
+
+
+def _sources(found: Sequence[Statement], name: str, before: int) -> Iterator[int] | list[int]:
+    """Return the statement before number `before` that gives `name` its value last, and those that change the value since."""
+    bound = [k for k in range(before) if name in found[k].binds]
+    if not bound:
+        return []
+    changed = [k for k in range(bound[-1] + 1, before) if name in found[k].changes]
+    return [bound[-1], *changed]
+
+
+def _statement(node: ast.stmt, cell: str) -> Statement:
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    lines = cell.splitlines()[first - 1 : node.end_lineno]
+    if not getattr(node, "decorator_list", []):  # `a = 1; b = 2` are two
+        text = ast.get_source_segment(cell, node) or ""
+    else:
+        text = "\n".join(lines)
+    binds, changes = set(), set()
+    for part in _at_top(node):
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            binds.add(part.name)
+        elif isinstance(part, ast.Import | ast.ImportFrom):
+            binds |= {alias.asname or alias.name.partition(".")[0] for alias in part.names}
+        elif isinstance(part, ast.AugAssign):
+            changes.add(_root(part.target))
+        elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            binds.add(part.id)
+        elif isinstance(part, ast.Subscript | ast.Attribute) and isinstance(part.ctx, ast.Store):
+            changes.add(_root(part))
+    binds -= changes
+    changes -= {""}
+    return Statement(text, frozenset(binds), frozenset(changes), _reads(text, changes))
+
+
+def _at_top(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the parts of a statement that are executed in the module's own scope."""
+    yield node
+    scopes = (
+        ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda,
+        ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+    )  # fmt: skip
+    if not isinstance(node, scopes):
+        for child in ast.iter_child_nodes(node):
+            yield from _at_top(child)
+
+
+def _root(node: ast.AST) -> str:
+    """Return `d` of `d.a["b"]`; "" if it begins with no name."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _reads(text: str, changes: set[str]) -> References:
+    now: set[str] = set(changes)
+    later: set[str] = set()
+
+    def look(table: symtable.SymbolTable, called: bool) -> None:
+        # Annotations and type parameters have tables of their own, which are read at once.
+        called = called or table.get_type() == "function"
+        for symbol in table.get_symbols():
+            at_top = table.get_type() == "module"
+            used = symbol.is_referenced() or symbol.is_declared_global()
+            if used and (at_top or symbol.is_global()):
+                (later if called else now).add(symbol.get_name())
+        for child in table.get_children():
+            look(child, called)
+
+    look(symtable.symtable(text, "<cell>", "exec"), called=False)
+    return References(frozenset(now), frozenset(later))

@@ -1,0 +1,176 @@
+"""The commands that compute: run, plan, gather; `resume` is with those that look after a store."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cache import prune_compilation_cache
+from cluster.cli.display import err, out, records, show_json, show_table
+from cluster.cli.options import (
+    AcceptChanges,
+    AsJson,
+    ExecutorName,
+    Failed,
+    JobFile,
+    Overrides,
+    RayAddress,
+    ResultsPath,
+    StorePath,
+    Trust,
+)
+from cluster.cli.running import keep_pictures, make_executor, open_to_compute, run_store, summary
+from jobs.errors import JobError
+from jobs.pipeline.pipeline import Stage, read_stages
+from jobs.run.executor import Executor, SerialExecutor
+from jobs.spec.job import JobSpec
+from jobs.spec.trust import trust as trust_base
+from jobs.storage.objects import local_path
+from jobs.store.store import Store
+
+OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
+"""What a word among the job files begins with that overrides a field of them."""
+
+
+def run(
+    job_files: Annotated[
+        list[str],
+        typer.Argument(
+            help="job files, run in order; key.path=value overrides a field, as --set does",
+            show_default=False,
+        ),
+    ],
+    store: ResultsPath = None,
+    overrides: Overrides = None,
+    address: RayAddress = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="folder that file names in the job start at; by default the job file's"),
+    ] = None,
+    executor: ExecutorName = "ray",
+    fork: Annotated[
+        str | None,
+        typer.Option(help="a store of this job before its sweep grew: its items are copied"),
+    ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(help="I/N: beside other drivers of the store, beginning with part I of N"),
+    ] = None,
+    failed: Failed = False,
+    accept_changes: AcceptChanges = False,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run jobs and their stages; of a store that is there already, do what is left."""
+    given = [word for word in job_files if OVERRIDE.match(word) and not Path(word).exists()]
+    overrides = [*(overrides or []), *given]
+    job_files = [word for word in job_files if word not in given]
+    if not job_files:
+        raise JobError(f"{', '.join(given)}: overrides fields of a job file; give the file, too")
+    if store and len(job_files) > 1:
+        raise JobError("--store: goes with one job file; several write beside their files")
+    if base is not None and local_path(base) is not None and not Path(base).is_dir():
+        raise JobError(f"--base {base}: no such folder")
+    prune_compilation_cache()
+    stages = [stage for path in job_files for stage in read_stages(path, overrides, store, base)]
+    shared = _parts(parts, len(stages)) if parts else None
+    if fork and len(stages) > 1:
+        raise JobError("--fork: goes with one job; this is several")
+    before = Store.open(fork) if fork else None
+    for stage in stages if trust else []:
+        if Store.exists(stage.address):
+            trust_base(Store.open(stage.address).job.base)
+    if trust and before:
+        trust_base(before.job.base)
+    finished: dict[str, str] = {}
+    for stage in stages:
+        if len(stages) > 1 and not as_json:
+            err.print(f"stage {stage.name}")
+        spec = stage.spec(finished)
+        runner = make_executor(executor, spec, address)
+        opener = _opener(stage, spec, before)
+        run_store(opener, runner, as_json, shared, failed, accept_changes)
+        finished[stage.name] = stage.address
+
+
+def _parts(text: str, n_stages: int) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise JobError(f"--parts {text}: I/N expected, with I below N, for example 0/8")
+    if n_stages > 1:
+        raise JobError("--parts: goes with one job; this is several")
+    return int(match[1]), int(match[2])
+
+
+def _opener(stage: Stage, spec: JobSpec, before: Store | None) -> Callable[[Executor], Store]:
+    """What makes or opens the stage's store, once there is an executor to plan for."""
+    from jobs.run.fork import fork
+    from jobs.run.prepare import open_or_create
+
+    where = (spec, stage.base, stage.where, stage.address)
+    if before is None:
+        return lambda runner: open_or_create(*where, runner)
+    return lambda runner: fork(*where, before, runner)
+
+
+def plan(
+    job: JobFile,
+    store: Annotated[str | None, typer.Option(help="a store to take measured times from")] = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="how many shards can run at a time")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do: items, groups, shards, memory; nothing is written."""
+    from jobs.plan.layout import Machines
+    from jobs.report.summary import plan_rows
+    from jobs.run.prepare import prepare
+
+    for stage in (stages := read_stages(job, overrides, store)):
+        before = {s.name: s.address for s in stages[: stages.index(stage)]}
+        waits = [name for name in stage.needs() if not Store.exists(before.get(name, ""))]
+        if waits and set(waits) <= before.keys():
+            err.print(f"stage {stage.name}: can be planned once {', '.join(waits)} has run")
+            continue
+        spec = stage.spec(before)
+        devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
+        memory = SerialExecutor(spec.run.memory_gb).memory() // devices
+        machines = partial(Machines, workers, memory, devices)
+        ready = prepare(spec, stage.base, stage.where, machines)
+        rows, total = plan_rows(ready, stage.address, workers)
+        if as_json:
+            show_json({"stage": stage.name, **total, "by_group": records(rows)})
+            continue
+        show_table(rows, title=f"{spec.name}: kernel {spec.kernel}")
+        for name, value in total.items():
+            out.print(f"{name:16} {value if value is not None else 'known once one shard has run'}")
+
+
+def gather(
+    store: StorePath,
+    overrides: Overrides = None,
+    address: RayAddress = None,
+    executor: ExecutorName = "serial",
+    trust: Trust = False,
+) -> None:
+    """Reduce what was committed since the last time; all, where settings of the reduction are given."""
+    from jobs.gather.gather import gather as reduce_store
+    from jobs.gather.settings import set_gather
+    from jobs.report.figures import save_figures
+
+    opened = open_to_compute(store, trust)
+    if overrides:
+        set_gather(opened, overrides)
+    prune_compilation_cache()
+    runner = make_executor(executor, opened.job.spec, address)
+    try:
+        n = reduce_store(opened, runner)
+    finally:
+        runner.close()
+    if local_path(store) is not None:
+        save_figures(opened, Path(opened.address).with_suffix(""))
+    keep_pictures(opened)
+    summary(opened)
+    out.print(f"gathered {n:,} items")

@@ -1,0 +1,62 @@
+"""The chaotic generator: produce the activity of a random network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ctd.late import jax, jnp, lax
+from ctd.tasks.task import Task, Trial
+
+
+class ChaoticGenerator(Task):
+    """Produce the activity of a random chaotic network, the target of FORCE learning.
+
+    The target is z = J_o tanh(a) of tau da/dt = -a + J tanh(a), J ~ N(0, g^2 / n_units) with g > 1
+    (Sompolinsky et al. 1988; Sussillo & Abbott 2009), by Euler steps. So the outputs are random projections
+    of the rates, with variance below 1. The FORCE notebook of computation-thru-dynamics takes the rates of
+    single units instead, and feeds outputs back: `ctd.esn.series.chaotic_network`. `network_seed` alone
+    determines network and initial state, so every trial has the same target. The one input is 1 at the
+    first step, then 0.
+    """
+
+    name = "chaotic_generator"
+
+    n_steps: int = Field(300, gt=0, description="steps of a trial")
+    n_targets: int = Field(20, gt=0, description="outputs")
+    n_units: int = Field(500, gt=0, description="units of the network that makes the target")
+    g: float = Field(1.8, gt=0, description="scale of that network's recurrent weights")
+    dt: float = Field(0.1, gt=0, description="Euler step (s)")
+    tau: float = Field(1.0, gt=0, description="its time constant (s)")
+    network_seed: int = Field(0, ge=0, lt=2**32, description="chooses network and initial state")
+
+    @property
+    def n_in(self) -> int:
+        return 1
+
+    @property
+    def n_out(self) -> int:
+        return self.n_targets
+
+    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+        del key
+        inputs = jnp.zeros((self.n_steps, 1), dtype).at[0].set(1)
+        return Trial(inputs, self.target(dtype), jnp.ones(self.n_steps, dtype))
+
+    def target(self, dtype: Any) -> jax.Array:
+        """The target, (time, output)."""
+        root = jax.random.key(self.network_seed)
+        key_rec, key_out, key_state = jax.random.split(root, 3)
+        n = self.n_units
+        recurrent = self.g * n**-0.5 * jax.random.normal(key_rec, (n, n), dtype)
+        out = n**-0.5 * jax.random.normal(key_out, (self.n_targets, n), dtype)
+        alpha = self.dt / self.tau
+
+        def step(a: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            a = a + alpha * (-a + recurrent @ jnp.tanh(a))
+            return a, out @ jnp.tanh(a)
+
+        # N(0, 1) is of the order of the network's own fluctuations, so the transient is short.
+        start = jax.random.normal(key_state, (n,), dtype)
+        return lax.scan(step, start, length=self.n_steps)[1]

@@ -1,0 +1,90 @@
+"""Tasks by name: of ctd, or the dotted path of a class of the user's own."""
+
+import difflib
+import importlib
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema
+
+from ctd.tasks.chaotic import ChaoticGenerator
+from ctd.tasks.flipflop import FlipFlop
+from ctd.tasks.task import Task
+from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (Integrator, Decision, ContextualIntegrator, FlipFlop, ChaoticGenerator)
+}
+
+NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
+"""What a job file may give as its task, for descriptions and errors."""
+
+
+def get_task(given: Any) -> Task:
+    """A task from its name or dotted path, or from a mapping of `name` and parameters.
+
+    Raises ValueError, naming task and parameter, with the nearest valid name.
+    """
+    if isinstance(given, Task):
+        return given
+    fields = {"name": given} if isinstance(given, str) else given
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        raise ValueError("a task's name, or a mapping with its name and parameters, expected")
+    name = fields["name"]
+    cls = TASKS.get(name) or _own_class(name)
+    try:
+        return cls.model_validate({k: v for k, v in fields.items() if k != "name"})
+    except ValidationError as error:
+        raise ValueError(f"task {name}: {_explain(error, cls)}") from None
+
+
+def _own_class(name: str) -> type[Task]:
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError(f"{name!r} is no task{_near(name, TASKS)}; the tasks are {NAMES}")
+    try:
+        cls = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        # A missing import inside the user's module is passed on unchanged.
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise ValueError(f"task {name}: there is no module {error.name}") from None
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise ValueError(
+            f"task {name}: {module} has no class {attribute} derived from ctd.tasks.Task"
+        )
+    return cls
+
+
+def _near(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _explain(error: ValidationError, cls: type[Task]) -> str:
+    lines = []
+    for fault in error.errors(include_url=False):
+        place = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            fields = cls.model_fields
+            hint = _near(place, fields) or f"; its parameters are {', '.join(fields)}"
+            lines.append(f"unknown parameter {place}{hint}")
+        else:
+            lines.append(f"{place}: {fault['msg']} (given: {fault['input']!r:.60})")
+    return "; ".join(lines)
+
+
+def _schema() -> dict[str, Any]:
+    """JSON Schema of what `get_task` takes."""
+    options: list[dict[str, Any]] = [{"type": "string"}]
+    for name, cls in TASKS.items():
+        fields = cls.model_json_schema(mode="validation")
+        fields["properties"] = {"name": {"const": name}, **fields["properties"]}
+        options.append(fields | {"required": ["name"]})
+    own = {"name": {"type": "string", "pattern": r"\."}}
+    options.append({"type": "object", "properties": own, "required": ["name"]})
+    return {"anyOf": options}
+
+
+AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(get_task), WithJsonSchema(_schema())]
+"""The type of a field that holds a task."""

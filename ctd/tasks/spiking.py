@@ -1,0 +1,91 @@
+"""Spike counts instead of trials: of rates, of a network's states, of the Lorenz system."""
+
+from __future__ import annotations
+
+from ctd.late import jax, jnp, lax
+
+
+def spikes_from_rates(key: jax.Array, rates: jax.Array, dt: float) -> jax.Array:
+    """Poisson spike counts, int32, of rates (spikes/s, any shape) over bins of dt (s)."""
+    # Drawn flat: on a CPU the sampler takes 8 times as long over an array with a short last axis.
+    mean = jnp.ravel(rates * dt)
+    return jax.random.poisson(key, mean, dtype=jnp.int32).reshape(rates.shape)
+
+
+def spikes_from_states(
+    key: jax.Array, states: jax.Array, dt: float, max_rate: float = 80.0
+) -> tuple[jax.Array, jax.Array]:
+    """(spike counts, rates in spikes/s) of neurons that follow a network's units.
+
+    A unit's state h in [-1, 1] gives the rate max_rate (h + 1) / 2; states outside are clipped.
+
+    Args:
+        states: (trial, time, unit).
+        dt: length of a step (s).
+        max_rate: rate at h = 1 (spikes/s).
+    """
+    rates = max_rate * (jnp.clip(states, -1, 1) + 1) / 2
+    return spikes_from_rates(key, rates, dt), rates
+
+
+def lorenz(start: jax.Array, n_steps: int, dt: float) -> jax.Array:
+    """The Lorenz system from `start` (3,), n_steps Runge-Kutta steps of dt: (n_steps, 3).
+
+    dx/dt = 10 (y - x), dy/dt = x (28 - z) - y, dz/dt = x y - 8/3 z (Lorenz 1963).
+    """
+
+    def flow(s: jax.Array) -> jax.Array:
+        x, y, z = s
+        return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
+
+    def step(s: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        k1 = flow(s)
+        k2 = flow(s + dt / 2 * k1)
+        k3 = flow(s + dt / 2 * k2)
+        k4 = flow(s + dt * k3)
+        s = s + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        return s, s
+
+    return lax.scan(step, start, length=n_steps)[1]
+
+
+def lorenz_spikes(
+    key: jax.Array,
+    *,
+    n_conditions: int = 65,
+    n_trials: int = 20,
+    n_neurons: int = 30,
+    bin_s: float = 0.01,
+    base_rate: float = 5.0,
+) -> dict[str, jax.Array]:
+    """Spike counts of Poisson neurons driven by the Lorenz system, as in the tests of LFADS (Pandarinath 2018).
+
+    A condition is an initial state on the attractor, repeated n_trials times. Neuron i fires at
+    base_rate exp(w_i . s). w_i lies on the unit sphere; each of the three coordinates of the state s is
+    scaled to mean 0 and variance 1, so that log rates vary by about 1. A trial has 100 bins of 0.01 time units of
+    the system.
+
+    Args:
+        bin_s: length of a bin (s).
+        base_rate: rate at the mean state (spikes/s).
+
+    Returns:
+        spikes (condition, trial, time, neuron) int32; rates (condition, time, neuron) in spikes/s;
+        states (condition, time, 3), normalised.
+    """
+    n_steps, dt = 100, 0.01
+    key_start, key_weights, key_spikes = jax.random.split(key, 3)
+    start = jnp.array([0.0, 0.0, 25.0]) + jax.random.normal(key_start, (n_conditions, 3))
+    # The transient to the attractor lasts a few time units.
+    settle = int(10 / dt)
+    raw = jax.vmap(lambda s: lorenz(s, settle + n_steps, dt)[settle:])(start)
+    states = (raw - raw.mean((0, 1))) / raw.std((0, 1))
+    weights = jax.random.normal(key_weights, (3, n_neurons))
+    weights /= jnp.linalg.norm(weights, axis=0)
+    rates = base_rate * jnp.exp(states @ weights)
+    repeated = jnp.broadcast_to(rates[:, None], (n_conditions, n_trials, n_steps, n_neurons))
+    return {
+        "spikes": spikes_from_rates(key_spikes, repeated, bin_s),
+        "rates": rates,
+        "states": states,
+    }

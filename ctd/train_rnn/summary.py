@@ -1,0 +1,51 @@
+"""The reduction: the best networks of a group, and quantiles of its loss curves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ctd import tasks
+from ctd.kernel import Var
+
+
+class Options(BaseModel):
+    """Settings of the reduction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_best: int = Field(10, gt=0, description="networks in the table, by evaluation loss")
+
+
+REDUCED = {
+    "network": Var(("rank",), "item", "item id, by increasing evaluation loss"),
+    "eval_loss": Var(("rank",), "1", "mean squared error on the evaluation trials"),
+    "train_loss": Var(("rank",), "1", "mean squared error over the last block"),
+    "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over networks"),
+    "quantile": Var(("quantile",), "1", "which quantile"),
+}
+
+
+def reduce(
+    inputs: Any,
+    shared: tasks.Trial,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Options,
+) -> dict[str, np.ndarray]:
+    """The best of the trained networks, and quantiles of the loss curves over all trained networks."""
+    del inputs, shared
+    trained = np.flatnonzero(results["outcome"] == 0)
+    loss = results["eval_loss"]
+    best = trained[np.argsort(loss[trained], kind="stable")][: options.n_best]
+    quantile = np.array([0.1, 0.5, 0.9])
+    curves = results["curve"]
+    none = np.full((len(quantile), curves.shape[1]), np.nan, curves.dtype)
+    return {
+        "network": columns["item"][best],
+        "eval_loss": loss[best],
+        "train_loss": results["train_loss"][best],
+        "curve_quantile": np.quantile(curves[trained], quantile, axis=0) if len(trained) else none,
+        "quantile": quantile,
+    }

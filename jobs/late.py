@@ -1,0 +1,15 @@
+"""Zarr, imported when the first of its functions is called: the progress of a job is read without it (see ctd.late)."""
+
+from typing import TYPE_CHECKING
+
+from ctd.late import Late
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr import codecs as zarr_codecs
+    from zarr.buffer import cpu as zarr_buffer
+else:
+    names = "zarr", "zarr.codecs", "zarr.buffer.cpu"
+    zarr, zarr_codecs, zarr_buffer = map(Late, names)
+
+__all__ = ["zarr", "zarr_buffer", "zarr_codecs"]

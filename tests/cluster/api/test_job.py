@@ -1,0 +1,180 @@
+"""Jobs from Python: the same jobs as in files, and kernels that were typed into a notebook."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+from places import EXAMPLES, ROOT, SUPPORT
+
+import ctd.fixed_points
+from cluster import Job, Submitted
+from ctd.tasks import FlipFlop
+from jobs import open_store
+from jobs.errors import JobError
+from jobs.spec.job import read_job
+
+FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]
+FILES = [path for path in FILES if path.name != "kuberay_rayjob.yaml"]
+WALK = {"params": {"n_steps": 5}, "sweep": {"grid": {"rate": np.linspace(0, 0.5, 6)}}}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_job_of_a_file_has_its_digest(path, tmp_path):
+    """Read as it is, and written and read again."""
+    job = Job.read(path)
+    assert job.digest() == read_job(path).digest()
+    assert job.name == path.stem
+    (tmp_path / "again.yaml").write_text(job.to_yaml())
+    assert read_job(tmp_path / "again.yaml") == read_job(path)
+
+
+def test_fields_are_written_as_in_a_file():
+    job = Job(
+        ctd.fixed_points,
+        params={"weights": Path("a.h5"), "task": FlipFlop, "learning_rate": np.float32(0.5)},
+        sweep={"grid": {"candidate": range(3)}, "zip": {"q": (1, 2)}},
+    )
+    assert job.content == {
+        "kernel": "fixed_points",
+        "params": {"weights": "a.h5", "task": "ctd.tasks.FlipFlop", "learning_rate": 0.5},
+        "sweep": {"grid": {"candidate": [0, 1, 2]}, "zip": {"q": [1, 2]}},
+    }
+
+
+@pytest.mark.parametrize("kernel", ["toy", toy, toy.kernel], ids=["name", "module", "kernel"])
+def test_kernel_is_given_by_name_module_or_itself(kernel):
+    assert Job(kernel, base=str(SUPPORT)).content == {"kernel": "toy"}
+
+
+def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
+    job = Job(toy, base=str(SUPPORT), **WALK)
+    planned = job.plan()
+    assert planned.total["items"] == 6
+    assert "items            6" in repr(planned)
+    store = job.run(tmp_path / "walk.zarr", executor="serial")
+    assert store.table()["steps"].tolist() == [5] * 6
+    before = (tmp_path / "walk.zarr" / "run" / "job.json").read_bytes()
+    job.run(tmp_path / "walk.zarr", executor="serial")
+    assert (tmp_path / "walk.zarr" / "run" / "job.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: Job("toy", parms={}), "parms: .* did you mean 'params'"),
+        (lambda: Job("toy", params={"n": object()}), "params.n: numbers, texts"),
+        (lambda: Job(3), "kernel: a name, a module or a Kernel expected, got 3"),
+        (lambda: Job("toy", base=str(SUPPORT), params={"m": 1}).plan(), "job toy: params: m"),
+        (lambda: Job("fixed_point").plan(), "did you mean 'fixed_points'"),
+        (lambda: Job.read(EXAMPLES / "decision_pipeline.yaml"), "holds several jobs; `ctd run"),
+        (lambda: Job("toy").submit({"kind": "local"}), "is this machine; use Job.run"),
+        (lambda: Job("toy").submit("nowhere"), "cluster 'nowhere': .* does not exist"),
+        (lambda: Submitted.of("nothing.zarr"), "nothing.zarr: no such store"),
+    ],
+)
+def test_bad_input_is_named(call, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JobError, match=said):
+        call()
+    assert not list(tmp_path.iterdir())
+
+
+CELLS = [
+    "import numpy as np\nfrom cluster import Job\nfrom ctd.kernel import Params, Traced, Var, one_shot\nfrom ctd.tasks import Decision",
+    "scale = 3.0\n\nclass Wave(Params):\n    rate: Traced[float] = 1.0",
+    "%alias_magic t time",
+    'def run(static, shared, traced, key):\n    return {"y": scale * traced.rate}\n'
+    'wave = one_shot("wave", Wave, {"y": Var()}, run)',
+    'def job(): return Job(wave, sweep={"grid": {"rate": np.linspace(0, 1, 5)}}, run={"workers": 1})',
+    'job().run("wave.zarr")',
+    "scale = 4.0",
+    'job().run("wave.zarr", executor="serial")',
+    'job().run("again.zarr", executor="serial")',
+    'job().save("wave.yaml")',
+    'class Later(Decision):\n    """Typed here."""',
+    'small = {"task": Later, "n": 6, "batch_size": 4, "n_batches": 2, "report_every": 2, "n_eval": 8}\n'
+    'Job("train_rnn", name="later", params=small).run(executor="serial")',
+]
+PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+NOTEBOOK = f"""
+import json, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+for cell in {[*CELLS, *PAGE]!r}:
+    ran = shell.run_cell(cell, store_history=True)
+    if ran.error_in_exec and "another source" not in str(ran.error_in_exec):
+        sys.exit(f"{{cell}}: {{ran.error_in_exec}}")
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """The folder in which these cells were executed, and what they printed."""
+    folder = tmp_path_factory.mktemp("notebook")
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_kernel_of_a_notebook_runs_on_ray(notebook):
+    """Its source is cut out and lies in the store, without what it does not need."""
+    folder, _ = notebook
+    table = open_store(folder / "wave.zarr").table()
+    assert table["y"].tolist() == [0, 0.75, 1.5, 2.25, 3]
+    text = (folder / "wave.zarr" / "run" / "code" / "notebook_wave.py").read_text()
+    assert "scale = 3.0" in text
+    assert "Job" not in text
+    assert "Decision" not in text
+    assert (folder / "wave.yaml").exists()
+    assert (folder / "notebook_wave.py").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_kernel_of_a_notebook_that_has_changed_is_refused(notebook):
+    """In one line, without a traceback; another store takes it."""
+    folder, printed = notebook
+    assert "was made with another source of notebook_wave" in printed
+    assert "accept_changes=True" in printed
+    assert "Traceback" not in printed
+    assert open_store(folder / "again.zarr").table()["y"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_task_of_a_notebook_trains_a_network(notebook):
+    folder, _ = notebook
+    store = open_store(folder / "later.zarr")
+    assert store.table()["status"].tolist() == ["done"]
+    job = json.loads((folder / "later.zarr" / "run" / "job.json").read_text())
+    assert job["spec"]["params"]["task"] == "notebook_later.Later"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_cells_of_the_page_run(notebook):
+    folder, printed = notebook
+    assert len(PAGE) == 3
+    assert open_store(folder / "rates.zarr").table()["outcome"].tolist() == ["trained"] * 6
+    assert open_store(folder / "tall.zarr").table()["height"].tolist() == [0, 0.75, 1.5, 2.25, 3]
+    assert "shards" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_resume_of_a_notebooks_store_takes_trust(notebook, command_line):
+    folder, _ = notebook
+    code, _, err = command_line("resume", folder / "again.zarr", "--executor", "serial")
+    assert code == 2
+    assert "run/code/notebook_wave.py, which lies inside of a store" in err
+    code, _, err = command_line("resume", folder / "again.zarr", "--executor", "serial", "--trust")
+    assert code == 0, err
