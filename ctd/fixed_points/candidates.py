@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax import lax
 
 from ctd import tasks
 from ctd.cells import CELLS, Cell, get_cell, run
 from ctd.data import read_hdf5, read_weights
-from ctd.late import jax, jnp
+from ctd.late import jax, jnp, lax
 
 type Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """F(weights, state, input) -> the next state."""
@@ -103,7 +102,7 @@ def with_inverse(network: Network, f: Map, x: Any) -> Network:
     """
     states = network.states.reshape(-1, network.states.shape[-1])
     some = states[np.linspace(0, len(states) - 1, N_SAMPLED).astype(int)]
-    squares = np.asarray(_squares(f, network.weights, some, np.asarray(x, states.dtype)), float)
+    squares = np.asarray(_squares(f)(network.weights, some, np.asarray(x, states.dtype)), float)
     squares = squares[np.isfinite(squares).all(axis=(1, 2))]
     mean = squares.sum(axis=0) / max(1, len(squares))
     added = REGULAR * np.trace(mean) / len(mean)
@@ -113,15 +112,21 @@ def with_inverse(network: Network, f: Map, x: Any) -> Network:
     return network._replace(inverse=inverse.astype(states.dtype))
 
 
-@partial(jax.jit, static_argnums=0)
-def _squares(f: Map, weights: Any, states: jax.Array, x: jax.Array) -> jax.Array:
-    """(k, state, state) J'J at (k, state), one after the other: J takes a copy of F's workspace for each unit."""
+@cache
+def _squares(f: Map) -> Any:
+    """(weights, states (k, state), x) -> (k, state, state) J'J, compiled once for the networks of a cell.
 
-    def square(h: jax.Array) -> jax.Array:
-        j = jax.jacfwd(lambda h: f(weights, h, x) - h)(h)
-        return j.T @ j
+    One state after the other: J takes a copy of F's workspace for each unit.
+    """
 
-    return lax.map(square, states)
+    def squares(weights: Any, states: jax.Array, x: jax.Array) -> jax.Array:
+        def square(h: jax.Array) -> jax.Array:
+            j = jax.jacfwd(lambda h: f(weights, h, x) - h)(h)
+            return j.T @ j
+
+        return lax.map(square, states)
+
+    return jax.jit(squares)
 
 
 def load(inputs: Any) -> Network:

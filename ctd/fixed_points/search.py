@@ -17,6 +17,10 @@ type Step = Callable[[jax.Array], jax.Array]
 RUNNING = -1
 FIXED, SLOW, LIMIT, DIVERGED = range(4)
 
+PRODUCTS = 4
+"""Hessian products of a tick of lm, at most. More share one linearisation of the gradient; but where one candidate's
+step is complete, its lane idles until the others of its microbatch have made theirs."""
+
 ADAM_BLOCK = 32
 """Ticks of one `advance`. A search takes some hundreds; a lane whose search has finished idles half a block."""
 
@@ -122,15 +126,6 @@ class Descent(NamedTuple):
     outcome: jax.Array
 
 
-def products_per_tick(n: int) -> int:
-    """How many products a tick of lm computes at most, n units.
-
-    More share one linearisation of the gradient; but where one candidate's step is complete, its lane idles
-    until the others of its microbatch have made theirs. Steps take more products in larger networks.
-    """
-    return max(4, n // 25)
-
-
 def _precondition(s: Descent, inverse: jax.Array, r: jax.Array) -> jax.Array:
     everywhere = jnp.where(s.near, inverse @ r, r) if inverse.size else r
     return everywhere + s.boost * (s.along @ r) * s.along
@@ -203,7 +198,7 @@ def lm_tick(
 
     def going(carry: tuple[jax.Array, Descent]) -> jax.Array:
         count, s = carry
-        return (count < products_per_tick(s.h.shape[0])) & ~s.trying & (s.outcome == RUNNING)
+        return (count < PRODUCTS) & ~s.trying & (s.outcome == RUNNING)
 
     def longer(carry: tuple[jax.Array, Descent]) -> tuple[jax.Array, Descent]:
         count, s = carry

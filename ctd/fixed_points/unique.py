@@ -62,7 +62,7 @@ def cover(points: np.ndarray, tol: float) -> np.ndarray:
 
 
 def _few_neighbours(
-    points: np.ndarray, tree: cKDTree, reach: float, tol: float, asked: np.ndarray
+    points: np.ndarray, tree: scipy.spatial.cKDTree, reach: float, tol: float, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows within `tol` of each point, itself not counted, n where there are fewer; whether these are all).
 

@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.spatial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.spatial import cKDTree
 from searches import starts
 
 from ctd.batch import precision
-from ctd.fixed_points import find, kernel, unique
+from ctd.fixed_points import find, kernel
 from ctd.fixed_points.kernel import Searches, make_kernel
 from ctd.fixed_points.unique import N_CROWDS, Basins, cover, nearest_distance
 
@@ -59,16 +59,16 @@ def test_cover_looks_up_few_rows(monkeypatch, copies):
     """Distinct points, or pairs of them, in number: no row has a query of its own but the first ones."""
     asked = []
 
-    class Counting(cKDTree):
+    class Counting(scipy.spatial.cKDTree):
         def query_ball_point(self, *args, **kwargs):
             asked.append(args)
             return super().query_ball_point(*args, **kwargs)
 
-    monkeypatch.setattr(unique, "cKDTree", Counting)
+    monkeypatch.setattr(scipy.spatial, "cKDTree", Counting)
     points = np.repeat(np.random.default_rng(5).standard_normal((5000 // copies, 20)), copies, 0)
     leaders = cover(points, 1e-3)
     np.testing.assert_array_equal(leaders, np.arange(len(points)) // copies * copies)
-    assert len(asked) <= N_CROWDS
+    assert 0 < len(asked) <= N_CROWDS
 
 
 def test_cover_does_not_chain_along_a_line():
