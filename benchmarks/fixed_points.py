@@ -1,6 +1,9 @@
 """Fixed points of the decision GRU: lm and adam, beside the tutorials' algorithm, in one run.
 
-    python benchmarks/fixed_points.py [--candidates 1000 10000] [--cap 60] [--devices 2]
+    python benchmarks/fixed_points.py [--candidates 1000 10000] [--cap 60] [--devices 2] [--chaotic 200] [--distinct 10000]
+
+Then a GRU of 500 units with random weights near chaos (`--chaotic 0`: none), and how long it takes to tell
+`--distinct` points apart.
 
 Tolerances are on the tutorials' loss, the mean over units of (F(h) - h)^2 = 2 q / n. Times are of compiled
 programs, wall clock, searches and unique points; every search runs on all devices together.
@@ -18,6 +21,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -35,9 +39,11 @@ from scipy.spatial.distance import pdist, squareform
 
 import ctd.fixed_points as fp
 from ctd.batch import Layout, layout_for, precision, run_items
-from ctd.cells import get_cell
+from ctd.cells import Scales, get_cell
+from ctd.data import write_weights
 from ctd.fixed_points.kernel import FixedPoint
 from ctd.kernel import inputs_of
+from ctd.tasks import Decision
 
 WEIGHTS = Path(__file__).parent.parent / "examples" / "decision_gru.h5"
 TOLERANCES = (1e-4, 1e-6, 1e-12)
@@ -73,19 +79,13 @@ def row(name: str, dtype: str, tol: float, n: int, clock: Clock, found: dict[str
 
 
 def per_candidate(
-    method: str, dtype: str, tol: float, n: int, network: Any, layout: Layout, max_iterations: int
+    params: FixedPoint, tol: float, n: int, layout: Layout
 ) -> tuple[Clock, dict[str, Any]]:
     """Every candidate by itself, as the kernel does it."""
-    units = network.states.shape[-1]
-    params = FixedPoint(
-        weights=str(WEIGHTS),
-        method=method,
-        dtype=dtype,
-        q_tol=tol * units / 2,
-        max_iterations=max_iterations,
-    )
     with precision(params):
         shared = fp.kernel.load(inputs_of(params))
+    units = shared.states.shape[-1]
+    params = params.model_copy(update={"q_tol": tol * units / 2})
     columns = lambda k: {"candidate": np.arange(k)}
     noise = 0.0 if n <= len(shared.states.reshape(-1, units)) else 0.01
     params = params.model_copy(update={"noise": noise})
@@ -154,6 +154,29 @@ def unique_by_pairs(points: np.ndarray) -> int:
     return len(points) - int(np.triu(close, 1).any(axis=0).sum())
 
 
+def chaotic_gru(folder: Path) -> FixedPoint:
+    """A GRU of 500 units with random weights; the spectral radius of dF/dh at 0 is 1.29."""
+    path = folder / "chaotic.h5"
+    write_weights(path, get_cell("gru").init(jax.random.key(5), 500, 1, 1, Scales(3.5)), "gru")
+    return FixedPoint(weights=str(path), task=Decision(n_steps=25), n_trials=8)
+
+
+def tell_apart(n: int) -> str:
+    """The time to tell n points apart that are all distinct, and n that lie at three places."""
+    rng = np.random.default_rng(0)
+    crowds = rng.standard_normal((3, 100))[rng.integers(3, size=n)]
+    clouds = {"distinct": rng.standard_normal((n, 100)), "at 3": crowds}
+    took = []
+    for name, points in clouds.items():
+        clock = Clock()
+        basins = fp.unique.Basins(1e-3, points.shape[1])
+        basins.add(points, np.zeros(n, int), np.arange(n, dtype=float))
+        basins.points()
+        clock.stop()
+        took.append(f"{name} {clock.wall:.3f} s (CPU {clock.cpu:.3f})")
+    return f"{n} points: {', '.join(took)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--candidates", type=int, nargs="+", default=[1000, 10_000])
@@ -162,7 +185,10 @@ def main() -> None:
     parser.add_argument("--cap", type=float, default=60.0, help="seconds of a batch adam run")
     parser.add_argument("--max-iterations", type=int, default=10_000)
     parser.add_argument("--devices", type=int, default=len(jax.local_devices()))
-    args = parse(parser, candidates=[20], tolerances=[1e-4], cap=1.0, max_iterations=50)
+    parser.add_argument("--chaotic", type=int, default=200, help="candidates of the chaotic GRU")
+    parser.add_argument("--distinct", type=int, nargs="+", default=[10_000, 100_000])
+    tiny = {"candidates": [20], "tolerances": [1e-4], "max_iterations": 50, "cap": 1.0}
+    args = parse(parser, **tiny, chaotic=0, distinct=[1000])
     params = FixedPoint(weights=str(WEIGHTS), dtype="float32")
     network = fp.kernel.load(inputs_of(params))
     states = network.states.reshape(-1, network.states.shape[-1])
@@ -178,8 +204,10 @@ def main() -> None:
 
     def one(method: str, dtype: str) -> Callable[[float, int], None]:
         def run(tol: float, n: int) -> None:
-            layout = layout_for(fp.kernel, n, args.devices)
-            out = per_candidate(method, dtype, tol, n, network, layout, args.max_iterations)
+            search = params.model_copy(
+                update={"method": method, "dtype": dtype, "max_iterations": args.max_iterations}
+            )
+            out = per_candidate(search, tol, n, layout_for(fp.kernel, n, args.devices))
             print(row(method, dtype, tol, n, *out), flush=True)
 
         return run
@@ -199,6 +227,14 @@ def main() -> None:
         for run in runs:
             for tol in args.tolerances:
                 run(tol, n)
+    if args.chaotic:
+        with TemporaryDirectory() as folder:
+            print("GRU of 500 units near chaos")
+            params = chaotic_gru(Path(folder))
+            run = one("lm", "float64")
+            run(1e-12, args.chaotic)
+    for n in args.distinct:
+        print(tell_apart(n), flush=True)
 
 
 if __name__ == "__main__":

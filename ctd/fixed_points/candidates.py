@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ctd import tasks
 from ctd.cells import CELLS, Cell, get_cell, run
 from ctd.data import read_hdf5, read_weights
-from ctd.late import jax, jnp
+from ctd.late import jax, jnp, lax
 
 type Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """F(weights, state, input) -> the next state."""
@@ -27,6 +28,17 @@ class Network(NamedTuple):
     """Root mean square distance of the states from their mean; 1 if all states are equal."""
     largest: Any
     """The largest |h_i| among the states, at least 1."""
+    inverse: Any
+    """(state, state) inverse of the mean of J'J over some of the states, J = dF/dh - 1 (see `with_inverse`);
+    (0, 0): unknown."""
+
+
+N_SAMPLED = 16
+"""States at which J is computed: their mean changes little with more."""
+
+REGULAR = 0.1
+"""Added to the diagonal of the mean of J'J, in units of its own mean: what is flatter there is not known well
+enough from other states to be stretched further."""
 
 
 def find_cell(name: str) -> Cell | Map:
@@ -78,12 +90,54 @@ def make_network(weights: dict[str, Any], states: Any, dtype: str) -> Network:
     spread = np.sqrt(np.mean(np.sum((flat - flat.mean(0)) ** 2, axis=1)))
     largest = max(1.0, float(np.abs(flat).max()))
     weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
-    return Network(
-        weights, states, np.asarray(spread if spread > 0 else 1, dtype), np.asarray(largest, dtype)
-    )
+    scales = np.asarray(spread if spread > 0 else 1, dtype), np.asarray(largest, dtype)
+    return Network(weights, states, *scales, np.zeros((0, 0), dtype))
+
+
+def with_inverse(network: Network, f: Map, x: Any) -> Network:
+    """The network, with the inverse of the mean of J'J at the input x, by which `lm` preconditions.
+
+    Any positive matrix leads to the same minima of q; this one in fewer steps. It stays unknown where F has
+    no finite derivatives.
+    """
+    states = network.states.reshape(-1, network.states.shape[-1])
+    some = states[np.linspace(0, len(states) - 1, N_SAMPLED).astype(int)]
+    squares = np.asarray(_squares(f)(network.weights, some, np.asarray(x, states.dtype)), float)
+    squares = squares[np.isfinite(squares).all(axis=(1, 2))]
+    mean = squares.sum(axis=0) / max(1, len(squares))
+    added = REGULAR * np.trace(mean) / len(mean)
+    if not added > 0:
+        return network
+    inverse = np.linalg.inv(mean + added * np.eye(len(mean)))
+    return network._replace(inverse=inverse.astype(states.dtype))
+
+
+@cache
+def _squares(f: Map) -> Any:
+    """(weights, states (k, state), x) -> (k, state, state) J'J, compiled once for the networks of a cell.
+
+    One state after the other: J takes a copy of F's workspace for each unit.
+    """
+
+    def squares(weights: Any, states: jax.Array, x: jax.Array) -> jax.Array:
+        def square(h: jax.Array) -> jax.Array:
+            j = jax.jacfwd(lambda h: f(weights, h, x) - h)(h)
+            return j.T @ j
+
+        return lax.map(square, states)
+
+    return jax.jit(squares)
 
 
 def load(inputs: Any) -> Network:
+    """The network of `read_network`, with what `lm` knows about it beforehand. Raises ValueError."""
+    network, found = read_network(inputs), find_cell(inputs.cell)
+    if inputs.method == "adam" or not isinstance(found, Cell):
+        return network
+    return with_inverse(network, found.step, np.zeros(found.infer(network.weights)[1]))
+
+
+def read_network(inputs: Any) -> Network:
     """Read the weights, and read the candidate states or run trials of the task for them. Raises ValueError."""
     found = find_cell(inputs.cell)
     weights: dict[str, Any] = {}

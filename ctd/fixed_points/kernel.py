@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -125,19 +126,18 @@ class Searches:
         start = draw_start(shared, traced, key)
         if static.method == "adam":
             return search.adam_init(step, start, _adam(traced), limits)
-        return search.lm_init(step, start, traced.max_step, limits)
+        return search.lm_init(step, shared.inverse, start, traced.max_step, limits)
 
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
         """A block of ticks."""
         del key
         step, limits = self._bind(static, shared, traced)
 
-        def tick(state: Any) -> Any:
-            if static.method == "adam":
-                return search.adam_tick(step, _adam(traced), limits, state)
-            return search.lm_tick(step, traced.max_step, limits, state)
-
-        return search.run_block(tick, state)
+        if static.method == "adam":
+            adam_tick = partial(search.adam_tick, step, _adam(traced), limits)
+            return search.run_block(adam_tick, search.ADAM_BLOCK, state)
+        lm_tick = partial(search.lm_tick, step, shared.inverse, traced.max_step, limits)
+        return search.run_block(lm_tick, search.LM_BLOCK, state)
 
     def result(
         self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any

@@ -1,6 +1,6 @@
 """Two minimisers of q(h) = |F(h) - h|^2 / 2, each a state machine for one candidate.
 
-A tick computes one gradient of q (adam), or one gradient and one Hessian-vector product (lm), so that
+A tick of adam computes one gradient of q; a tick of lm one gradient and a few products with the Hessian there. So
 candidates at different stages of their searches run in one program.
 """
 
@@ -17,8 +17,15 @@ type Step = Callable[[jax.Array], jax.Array]
 RUNNING = -1
 FIXED, SLOW, LIMIT, DIVERGED = range(4)
 
-BLOCK = 32
+PRODUCTS = 4
+"""Hessian products of a tick of lm, at most. More share one linearisation of the gradient; but where one candidate's
+step is complete, its lane idles until the others of its microbatch have made theirs."""
+
+ADAM_BLOCK = 32
 """Ticks of one `advance`. A search takes some hundreds; a lane whose search has finished idles half a block."""
+
+LM_BLOCK = 4
+"""The same for lm: a search takes some tens of ticks, each of which computes several products."""
 
 POINT_TOL = 1e-5
 """A slow point is located to within this, in units of the candidates' spread: far below any tolerance that
@@ -41,12 +48,12 @@ def speed(step: Step) -> Callable[[jax.Array], jax.Array]:
     return lambda h: jnp.sum((step(h) - h) ** 2) / 2
 
 
-def run_block(tick: Callable[[Any], Any], state: Any) -> Any:
-    """Make at most BLOCK ticks; stop once the outcome is known."""
+def run_block(tick: Callable[[Any], Any], n_ticks: int, state: Any) -> Any:
+    """Make at most n_ticks; stop once the outcome is known."""
 
     def going(carry: tuple[jax.Array, Any]) -> jax.Array:
         count, state = carry
-        return (count < BLOCK) & (state.outcome == RUNNING)
+        return (count < n_ticks) & (state.outcome == RUNNING)
 
     start = (jnp.zeros((), jnp.int32), state)
     return lax.while_loop(going, lambda carry: (carry[0] + 1, tick(carry[1])), start)[1]
@@ -67,6 +74,11 @@ def _verdict(h: jax.Array, q: jax.Array, iterations: jax.Array, limits: Settings
 FORCING = 0.5, 1 / 3
 """(a, b): conjugate gradients end at a residual of min(a, (|g| / spread)^b) |g|, which gives superlinear
 convergence (Dembo et al. 1982)."""
+
+NEAR = 0.02
+"""Length of a step, in units of the candidates' spread, below which a search is taken to stay in its basin. From
+there on what is known of the network may precondition it; earlier, that would lead into other basins than gradient
+descent does."""
 
 TIGHT = 1e-3
 """Largest residual / |g| for steps short enough to certify a slow point, and the largest part of q that such
@@ -93,8 +105,12 @@ class Descent(NamedTuple):
     """Unit vector along the valley: the direction of the last long step."""
     along_length: jax.Array
     """Length of that step."""
+    flatness: jax.Array
+    """Mean curvature along that step."""
+    near: jax.Array
+    """Whether the last step met neither the radius nor negative curvature, and was shorter than NEAR."""
     boost: jax.Array
-    """The preconditioner is M = 1 + boost along along'."""
+    """The preconditioner is M = N + boost along along', N = `inverse` if near, else 1."""
     stiffness: jax.Array
     """Largest curvature met so far, d.H d / d.d."""
     decrease: jax.Array
@@ -110,13 +126,14 @@ class Descent(NamedTuple):
     outcome: jax.Array
 
 
-def _precondition(s: Descent, r: jax.Array) -> jax.Array:
-    return r + s.boost * (s.along @ r) * s.along
+def _precondition(s: Descent, inverse: jax.Array, r: jax.Array) -> jax.Array:
+    everywhere = jnp.where(s.near, inverse @ r, r) if inverse.size else r
+    return everywhere + s.boost * (s.along @ r) * s.along
 
 
-def _begin(s: Descent) -> Descent:
+def _begin(s: Descent, inverse: jax.Array) -> Descent:
     """Start conjugate gradients at p = 0."""
-    d = _precondition(s, -s.g)
+    d = _precondition(s, inverse, -s.g)
     return s._replace(
         p=jnp.zeros_like(s.h),
         r=-s.g,
@@ -129,19 +146,24 @@ def _begin(s: Descent) -> Descent:
     )
 
 
-def lm_init(step: Step, h: jax.Array, max_step: jax.Array, limits: Settings) -> Descent:
+def lm_init(
+    step: Step, inverse: jax.Array, h: jax.Array, max_step: jax.Array, limits: Settings
+) -> Descent:
+    """The search at its start h; `inverse` as for `lm_tick`."""
     q, g = jax.value_and_grad(speed(step))(h)
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     radius = max_step * limits.spread
     outcome = _verdict(h, q, zero, limits)
     nothing, none = jnp.zeros_like(h), jnp.zeros_like(q)
-    valley = (nothing, none, none, none)
+    valley = (nothing, none, none, no, none, none)
     s = Descent(h, h, q, g, radius, g, g, q, g, *valley, q, no, no, zero, zero, outcome)
-    return _begin(s)
+    return _begin(s, inverse)
 
 
-def lm_tick(step: Step, max_step: jax.Array, limits: Settings, s: Descent) -> Descent:
-    """One Hessian-vector product of the Levenberg-Marquardt search.
+def lm_tick(
+    step: Step, inverse: jax.Array, max_step: jax.Array, limits: Settings, s: Descent
+) -> Descent:
+    """Try the step p if it is complete, then lengthen the next one by a few Hessian-vector products.
 
     The step p minimises the quadratic model g.p + p.H.p / 2 within |p| <= radius: Levenberg's damped
     step, with the radius in place of the damping (More 1978). H = J'J + sum_i f_i d2f_i, f = F - h,
@@ -149,29 +171,46 @@ def lm_tick(step: Step, max_step: jax.Array, limits: Settings, s: Descent) -> De
     convergence would not be quadratic. The model is minimised by conjugate gradients that end at the
     radius or at negative curvature (Steihaug 1983; Nocedal & Wright 2006, algorithm 7.2): products
     H d cost a few evaluations of F, need no n x n matrix, and batch into matrix products that
-    share the weights. A step that gains too little is halved and tried again along the same p.
+    share the weights. The gradient is linearised once for all products of a tick, which halves their cost.
+    A step that gains too little is halved and tried again along the same p.
 
     A search follows a curved valley of q, along which the curvature is thousands of times lower than
     across: conjugate gradients are preconditioned to see it as stiff as the rest. The valley's
-    direction is that of the last long step; the curvature along it costs nothing, since the tick that
-    tries a step has its Hessian product to spare. Steps that were cut at `max_step` do not count:
-    far from a valley they would lead out of the basin of gradient descent.
+    direction is that of the last long step; the curvature along it costs nothing, since the gradients at
+    the two ends of that step give it. Steps that were cut at `max_step` do not count:
+    far from a valley they would lead out of the basin of gradient descent. Once steps are short, `inverse`
+    preconditions too, the inverse of the mean of J'J over the candidate states (empty: unknown): it is the
+    same for all candidates, so that it costs one product more, and it halves their number.
     """
     at = jnp.where(s.trying, s.h + s.p, s.h)
+    (q, g), push = jax.linearize(jax.value_and_grad(speed(step)), at)
     length = jnp.linalg.norm(s.p)
     long = length >= jnp.minimum(s.along_length, s.radius) / 2
     along = jnp.where(long, s.p / length, s.along)
-    direction = jnp.where(s.trying, along, s.d)
-    (q, g), (_, hd) = jax.jvp(jax.value_and_grad(speed(step)), (at,), (direction,))
-    s = s._replace(iterations=s.iterations + 1)
-    longer = _lengthen(s, hd, limits)
-    ahead = s._replace(along=along, along_length=jnp.where(long, length, s.along_length))
-    tried = _try_step(ahead, Landing(at, q, g, along @ hd), max_step * limits.spread, limits)
-    return jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, longer)
+    ahead = s._replace(
+        along=along,
+        along_length=jnp.where(long, length, s.along_length),
+        flatness=jnp.where(long, along @ (g - s.g) / length, s.flatness),
+        iterations=s.iterations + 1,
+    )
+    tried = _try_step(ahead, Landing(at, q, g), inverse, max_step * limits.spread, limits)
+    s = jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, s)
+
+    def going(carry: tuple[jax.Array, Descent]) -> jax.Array:
+        count, s = carry
+        return (count < PRODUCTS) & ~s.trying & (s.outcome == RUNNING)
+
+    def longer(carry: tuple[jax.Array, Descent]) -> tuple[jax.Array, Descent]:
+        count, s = carry
+        return count + 1, _lengthen(s, push(s.d)[1], inverse, limits)
+
+    # A step that was halved is tried next, and needs no product: `push` is that of h + p, not of h.
+    return lax.while_loop(going, longer, (jnp.zeros((), jnp.int32), s))[1]
 
 
-def _lengthen(s: Descent, hd: jax.Array, limits: Settings) -> Descent:
+def _lengthen(s: Descent, hd: jax.Array, inverse: jax.Array, limits: Settings) -> Descent:
     """Add the direction d to p, given H d."""
+    s = s._replace(iterations=s.iterations + 1)
     curvature, dd, pd = s.d @ hd, s.d @ s.d, s.p @ s.d
     norm_g = jnp.linalg.norm(s.g)
     # |p + to_radius d| = radius
@@ -197,7 +236,7 @@ def _lengthen(s: Descent, hd: jax.Array, limits: Settings) -> Descent:
     minimum = solved & inside & ((short & (decrease <= TIGHT * s.q)) | invisible)
     outcome = jnp.where(minimum, SLOW, RUNNING)
     outcome = jnp.where(s.iterations >= limits.max_iterations, LIMIT, outcome)
-    z = _precondition(s, r)
+    z = _precondition(s, inverse, r)
     return s._replace(
         p=p,
         r=r,
@@ -219,21 +258,22 @@ class Landing(NamedTuple):
     q: jax.Array
     g: jax.Array
     """The gradient of q there."""
-    flatness: jax.Array
-    """The curvature there along the valley."""
 
 
-def _try_step(s: Descent, landing: Landing, largest: jax.Array, limits: Settings) -> Descent:
+def _try_step(
+    s: Descent, landing: Landing, inverse: jax.Array, largest: jax.Array, limits: Settings
+) -> Descent:
     """Go to the landing h + p if q there agrees with the model, otherwise halve p. largest: the longest step."""
-    at, q, g, flatness = landing
+    at, q, g = landing
     gain = (s.q - q) / s.decrease
     length = jnp.linalg.norm(s.p)
     wider = jnp.where((gain > 0.75) & ~s.inside, 2 * s.radius, s.radius)
     radius = jnp.where(gain < 0.25, length / 2, jnp.minimum(wider, largest))
     accepted = gain > 1e-4
-    valley = (flatness > 0) & (s.inside | (s.radius < largest))
-    boost = jnp.where(valley, jnp.maximum(s.stiffness / flatness - 1, 0), 0)
-    moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost))
+    valley = (s.flatness > 0) & (s.inside | (s.radius < largest))
+    boost = jnp.where(valley, jnp.maximum(s.stiffness / s.flatness - 1, 0), 0)
+    near = s.inside & (length <= NEAR * limits.spread)
+    moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost, near=near), inverse)
     moved = moved._replace(outcome=_verdict(at, q, s.iterations, limits))
 
     gp = s.g @ s.p

@@ -12,6 +12,12 @@ from ctd.principal import principal_axes
 N_COMPONENTS = 3
 """Dimensions of the k-d tree: with more than a few, a query visits almost every node."""
 
+N_CROWDS = 64
+"""Rows whose neighbours are looked up before those of all others are listed."""
+
+N_LISTED = 8
+"""Rows in reach, itself included, from which on a row's neighbours are looked up when its turn comes."""
+
 BLOCK = 2048
 """Rows whose differences are taken at a time."""
 
@@ -24,22 +30,63 @@ def cover(points: np.ndarray, tol: float) -> np.ndarray:
     single linkage. A k-d tree on the first principal components, where no distance is larger than in the
     full space, gives the rows whose distance is computed. Memory is O(n): no list of pairs is made.
     """
-    leader = np.full(len(points), -1)
-    if len(points) == 0:
-        return leader
+    n = len(points)
+    if n == 0:
+        return np.full(0, -1)
     projected = points @ principal_axes(points, N_COMPONENTS)
     tree = scipy.spatial.cKDTree(projected)
     # A margin, so that rounding of the projection loses no neighbour.
     reach = tol * (1 + 1e-9) + 1e-12 * np.abs(projected).max()
-    for row in range(len(points)):
-        if leader[row] >= 0:
-            continue
-        near = np.asarray(tree.query_ball_point(projected[row], reach))
-        near = near[leader[near] < 0]
-        near = near[np.linalg.norm(points[near] - points[row], axis=1) <= tol]
-        leader[near] = row
+    leader = np.full(n, -1)
+
+    def lead(row: int, some: np.ndarray) -> None:
+        leader[some[leader[some] < 0]] = row
         leader[row] = row
+
+    def look_up(row: int) -> np.ndarray:
+        some = np.asarray(tree.query_ball_point(projected[row], reach))
+        some = some[leader[some] < 0]
+        return some[np.linalg.norm(points[some] - points[row], axis=1) <= tol]
+
+    # The first rows lead whole crowds, whose members then need no list.
+    for row in range(min(n, N_CROWDS)):
+        if leader[row] < 0:
+            lead(row, look_up(row))
+    near, all_listed = _few_neighbours(points, tree, reach, tol, leader < 0)
+    alone = all_listed & (near == n).all(axis=1)
+    leader = np.where((leader < 0) & alone, np.arange(n), leader)
+    for row in np.flatnonzero(leader < 0).tolist():
+        if leader[row] < 0:
+            lead(row, near[row][near[row] < n] if all_listed[row] else look_up(row))
     return leader
+
+
+def _few_neighbours(
+    points: np.ndarray, tree: scipy.spatial.cKDTree, reach: float, tol: float, asked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(rows within `tol` of each point, itself not counted, n where there are fewer; whether these are all).
+
+    Only the rows where `asked` is true are answered.
+
+    A query for one row costs as much as a hundred in one call: most points of a set of distinct ones have
+    few neighbours in the projection, or none, and these are found here for all rows at once.
+    """
+    n = len(points)
+    near = np.full((n, N_LISTED), n)
+    listed = np.zeros(n, bool)
+    # In the tree's order, which is one of places, a block's queries visit few nodes.
+    order = tree.indices[asked[tree.indices]]
+    for start in range(0, len(order), BLOCK):
+        rows = order[start : start + BLOCK]
+        _, found = tree.query(tree.data[rows], k=N_LISTED, distance_upper_bound=reach)
+        listed[rows] = found[:, -1] == n
+        found[(found == rows[:, None]) | ~listed[rows, None]] = n
+        which, k = np.nonzero(found < n)
+        apart = points[found[which, k]] - points[rows[which]]
+        far = np.linalg.norm(apart, axis=1) > tol
+        found[which[far], k[far]] = n
+        near[rows] = found
+    return near, listed
 
 
 class Points(NamedTuple):

@@ -10,6 +10,7 @@ from ctd.batch import Layout, precision, run_items
 from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5, write_weights
 from ctd.fixed_points import find, kernel
+from ctd.fixed_points.candidates import make_network, with_inverse
 from ctd.fixed_points.kernel import FixedPoint
 from ctd.kernel import inputs_of
 from ctd.plots import Points
@@ -96,6 +97,42 @@ def test_every_cell(tmp_path, cell):
     np.testing.assert_allclose(results["point"], np.tile(h, (20, 1)), atol=1e-8)
     assert list(table["stable"]) == [True]
     assert table["output"].shape == (1, 1)
+
+
+def test_what_is_known_beforehand_changes_no_answer(network):
+    """With and without the mean of J'J from which `lm` is preconditioned: the same points, in fewer products."""
+    params = FixedPoint(weights=network, n_trials=8, noise=0.1)
+    columns = {"candidate": np.arange(60)}
+    with precision(params):
+        shared = kernel.load(inputs_of(params))
+        assert np.linalg.eigvalsh(shared.inverse).min() > 0
+    ends = {}
+    for name, known in {
+        "with": shared,
+        "without": shared._replace(inverse=np.zeros((0, 0))),
+    }.items():
+        results = run_items(kernel, params, columns, shared=known, layout=LAYOUT)
+        assert np.isin(results["outcome"], (FIXED, SLOW)).all()
+        with precision(params):
+            table = kernel.reduce(inputs_of(params), shared, {}, results, kernel.Options())
+        ends[name] = table, results["iterations"].mean()
+    (some, few), (others, many) = ends["with"], ends["without"]
+    assert few < many
+    by_place = [np.argsort(table["point"][:, 0]) for table in (some, others)]
+    for row in ("point", "q", "n_unstable"):
+        a, b = (table[row][order] for table, order in zip((some, others), by_place, strict=True))
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_derivatives_that_are_not_finite_are_left_out(network):
+    with precision(FixedPoint()):
+        states = make_network({}, starts(40, 3), "float64")
+        known = with_inverse(states, lambda w, h, x: jnp.sqrt(h) * 0.5, np.zeros(1))
+        unknown = with_inverse(states, lambda w, h, x: jnp.sqrt(-h * h - 1), np.zeros(1))
+        identity = with_inverse(states, lambda w, h, x: h, np.zeros(1))
+    assert np.isfinite(known.inverse).all()
+    assert known.inverse.size in (0, 9)
+    assert unknown.inverse.size == identity.inverse.size == 0
 
 
 def test_inputs_are_reduced_apart(network):

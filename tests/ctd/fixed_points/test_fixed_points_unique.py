@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.spatial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -11,7 +12,7 @@ from searches import starts
 from ctd.batch import precision
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.kernel import Searches, make_kernel
-from ctd.fixed_points.unique import Basins, cover, nearest_distance
+from ctd.fixed_points.unique import N_CROWDS, Basins, cover, nearest_distance
 
 
 def cover_by_brute_force(points, tol):
@@ -31,6 +32,43 @@ def cover_by_brute_force(points, tol):
 def test_cover_against_brute_force(grid, tol):
     points = grid + 1e-3 * np.sin(np.arange(grid.size)).reshape(grid.shape)
     np.testing.assert_array_equal(cover(points, tol), cover_by_brute_force(points, tol))
+    # Behind rows that lie far apart, all lists are made at once.
+    far = 100 * np.arange(1, N_CROWDS + 1)[:, None] * np.ones(points.shape[1])
+    points = np.concatenate([far, points])
+    np.testing.assert_array_equal(cover(points, tol), cover_by_brute_force(points, tol))
+
+
+CLOUDS = [
+    # name, seeds -> points, tol
+    ("sparse", lambda rng: rng.standard_normal((900, 30)), 0.1),
+    ("crowded in the projection", lambda rng: rng.standard_normal((900, 30)), 3.0),
+    ("dense", lambda rng: rng.standard_normal((900, 3)), 0.3),
+    ("line", lambda rng: rng.uniform(0, 1, (900, 1)) * np.ones(20), 0.01),
+    ("pairs", lambda rng: np.repeat(rng.standard_normal((450, 20)), 2, axis=0), 1e-3),
+]
+
+
+@pytest.mark.parametrize(("draw", "tol"), [case[1:] for case in CLOUDS], ids=[c[0] for c in CLOUDS])
+def test_cover_of_clouds_against_brute_force(draw, tol):
+    points = draw(np.random.default_rng(4))
+    np.testing.assert_array_equal(cover(points, tol), cover_by_brute_force(points, tol))
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_cover_looks_up_few_rows(monkeypatch, copies):
+    """Distinct points, or pairs of them, in number: no row has a query of its own but the first ones."""
+    asked = []
+
+    class Counting(scipy.spatial.cKDTree):
+        def query_ball_point(self, *args, **kwargs):
+            asked.append(args)
+            return super().query_ball_point(*args, **kwargs)
+
+    monkeypatch.setattr(scipy.spatial, "cKDTree", Counting)
+    points = np.repeat(np.random.default_rng(5).standard_normal((5000 // copies, 20)), copies, 0)
+    leaders = cover(points, 1e-3)
+    np.testing.assert_array_equal(leaders, np.arange(len(points)) // copies * copies)
+    assert 0 < len(asked) <= N_CROWDS
 
 
 def test_cover_does_not_chain_along_a_line():
