@@ -7,7 +7,6 @@ import sys
 import time
 
 import gated
-import jax
 import numpy as np
 import pytest
 from failing import Interrupted
@@ -165,7 +164,7 @@ def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, w
         here = checkpoint.host()
         monkeypatch.setattr(checkpoint, "host", lambda: {**here, "device_kind": "other"})
     elif what == "jax":
-        monkeypatch.setattr(jax, "__version__", "9.9")
+        monkeypatch.setattr(checkpoint.jax, "__version__", "9.9")
     else:
         task = task._replace(slots=2)
     report = Worker(store.address).do(task)
