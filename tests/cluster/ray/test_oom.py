@@ -119,7 +119,7 @@ def test_a_worker_killed_by_the_kernel_goes_on_narrower(executor, cgroup, tmp_pa
     (error,) = [event for event in read_events(store) if event.kind == "error"]
     assert (error.fault, error.about["died"]) == ("memory", "oom")
     assert error.error == "the worker died (oom): the kernel killed it, memory ran out"
-    (marker,) = store.markers()
+    (marker,) = store.committed.markers()
     assert marker.narrowed_to == 4
 
 
