@@ -16,6 +16,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "examples")]
 
 
+from bytecode import keep_bytecode  # noqa: E402  it lies in support/
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
     """A real S3 server on loopback with the bucket `lab`; started once."""
@@ -97,6 +100,7 @@ def pytest_configure(config):
         settings = tempfile.TemporaryDirectory(prefix="ctd-settings-")
         config.add_cleanup(settings.cleanup)
         os.environ["XDG_CONFIG_HOME"] = settings.name
+        keep_bytecode()
     kept = {
         "jax_compilation_cache_dir": f"{cache}/xla",
         "jax_persistent_cache_min_compile_time_secs": 0,

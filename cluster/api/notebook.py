@@ -8,9 +8,9 @@ import hashlib
 import importlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Sequence
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def write_module(folder: Path, name: str, text: str) -> None:
     if not path.exists() or path.read_text() != text:
         folder.mkdir(parents=True, exist_ok=True)
         # Python takes a compiled file for the module's as long as size and second of change agree.
-        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+        Path(cache_from_source(str(path))).unlink(missing_ok=True)
         path.write_text(text)
     _folders.add(str(folder))
     sys.path[:] = [
