@@ -1,7 +1,6 @@
 """Bytecode of what is installed, which every process that a test starts would else compile anew."""
 
-import compileall
-import os
+import subprocess
 import sys
 import sysconfig
 from importlib.util import cache_from_source, find_spec
@@ -16,4 +15,8 @@ def keep_bytecode() -> None:
     spec = find_spec("jax")
     if sys.dont_write_bytecode and spec and not Path(cache_from_source(str(spec.origin))).exists():
         folder = sysconfig.get_path("purelib")
-        compileall.compile_dir(folder, quiet=2, workers=os.cpu_count() or 1)
+        # Packages hold templates and old files that warn or do not compile.
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", folder],
+            check=False,
+        )
