@@ -6,7 +6,8 @@ The layout is flat, one dataset for each name, as in the tutorials of computatio
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def write_hdf5(
     Times are not recorded, so equal arrays give equal bytes. Raises ValueError where the folder does not
     exist or cannot be written to.
     """
+    with new_hdf5(path) as file:
+        file.attrs.update(attributes or {})
+        for name, array in arrays.items():
+            array = np.asarray(array)
+            # Spike counts shrink to a tenth; a scalar cannot be compressed.
+            packed = {"compression": "gzip", "shuffle": True} if array.ndim else {}
+            file.create_dataset(name, data=array, track_times=False, **packed)
+
+
+@contextmanager
+def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """An HDF5 file to write into, which takes its place at `path` once it is complete. Raises as `write_hdf5`."""
     path = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -66,12 +79,7 @@ def write_hdf5(
     os.close(handle)
     try:
         with h5py.File(temporary, "w") as file:
-            file.attrs.update(attributes or {})
-            for name, array in arrays.items():
-                array = np.asarray(array)
-                # Spike counts shrink to a tenth; a scalar cannot be compressed.
-                packed = {"compression": "gzip", "shuffle": True} if array.ndim else {}
-                file.create_dataset(name, data=array, track_times=False, **packed)
+            yield file
         # mkstemp makes a private file: give it the permissions that a plain open would have given.
         mask = os.umask(0)
         os.umask(mask)

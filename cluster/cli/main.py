@@ -55,6 +55,10 @@ COMMANDS = {
         "query",
         "Answer a question from a store; of two stores, show what differs in jobs and results.",
     ),
+    "posterior": Entry(
+        "posterior",
+        "Infer rates, factors and inputs of all trials, by the best models of a store of lfads.",
+    ),
     "resume": Entry(
         "recovery",
         "Go on with the job of a store, which needs nothing but the store and its kernel's code.",

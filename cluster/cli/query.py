@@ -70,7 +70,7 @@ def query(
         "table": table, "sort": ",".join(sort or ()), "limit": limit,
         "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
     }  # fmt: skip
-    _reply(store, _all(where), question, to, as_json, telling=not (columns or as_json))
+    _reply(store, all_of(where), question, to, as_json, telling=not (columns or as_json))
     _say_how_much(store)
 
 
@@ -144,7 +144,7 @@ def _write(frame: "pd.DataFrame", to: Path) -> None:
         err.print(f"no row of table {frame.attrs['table']} is as asked for")
 
 
-def _all(conditions: list[str] | None) -> str | None:
+def all_of(conditions: list[str] | None) -> str | None:
     """One condition that says all of them; a single one as it is, so that errors point into it."""
     if not conditions or len(conditions) == 1:
         return conditions[0] if conditions else None

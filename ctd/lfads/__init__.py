@@ -9,10 +9,12 @@ Sussillo, Jozefowicz, Abbott & Pandarinath 2016 (arXiv 1608.06315); Pandarinath 
     params         Model: what one item is             distributions  densities and divergences
     data, nwb      trials from a file, checked         model          encoder, controller, generator
     loss           negative ELBO, dropout              recurrence     the scans and their gradients
-    train          one step of Adam                    posterior      means over many draws
+    train          one step of Adam                    draws          moments over many draws
     metrics        bits per spike, r2                  summary        the best models
     plots          what a report shows                 names          names and axes of the results
     kernel         all of it behind the kernel contract
+    posterior      a kernel of its own: trained models, any trials
+    torch_file     its results in a file with the names of lfads-torch
 
 All floats have the model's `dtype`; counts are stored as uint8 or int32. Matrix products run at JAX's
 default precision: float32 on a CPU, TF32 on GPUs that have it unless `jax_default_matmul_precision` says

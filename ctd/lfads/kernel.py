@@ -9,13 +9,14 @@ import numpy as np
 from ctd.kernel import Kernel, Outcome
 from ctd.late import jax, jnp, lax
 from ctd.lfads import metrics
-from ctd.lfads.data import Dataset, load
+from ctd.lfads.data import Dataset, Trials
+from ctd.lfads.data import load as load_data
+from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, split_key
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.model import Tree, factor_weights, flatten, init_weights, unflatten
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
-from ctd.lfads.posterior import Fitted, posterior_mean
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
@@ -136,25 +137,59 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
 # --- results --------------------------------------------------------------------------------------
 
 
+class Kept(NamedTuple):
+    """The first so many trials of each split whose posterior means are stored."""
+
+    train: int
+    evaluation: int
+
+
+def kept(inputs: Any, shared: Dataset) -> Kept:
+    """The trials that `save`, or else `n_saved`, asks for, as far as there are so many."""
+    n_train, n_eval = len(shared.train.data), len(shared.evaluation.data)
+    match inputs.save:
+        case None:
+            return Kept(0, min(inputs.n_saved, n_eval))
+        case "eval":
+            return Kept(0, n_eval)
+        case "all":
+            return Kept(n_train, n_eval)
+    return Kept(min(inputs.save, n_train), min(inputs.save, n_eval))
+
+
+def load(inputs: Any) -> Dataset:
+    """Read and check the trials. Raises ValueError, also where `save` asks for more than there are."""
+    shared = load_data(inputs)
+    if isinstance(inputs.save, int):
+        for what, trials in (("training", shared.train), ("evaluation", shared.evaluation)):
+            if inputs.save > len(trials.data):
+                raise ValueError(
+                    f"save: {inputs.save} trials of each kind cannot be stored, {inputs.data} has "
+                    f"{len(trials.data)} for {what}; `save: all` stores every one"
+                )
+    return shared
+
+
 def result(
     static: Any, shared: Dataset, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
     """The best weights, their evaluation, posterior means of some trials, and metrics of these."""
     key_posterior = item_keys(key, traced)[3]
-    weights = unflatten(state.best, _shapes(static, shared, traced, key))
-    trials, model = shared.evaluation, Fitted(static, traced.variance_floor, shared, weights)
-    n = min(static.n_metric, len(trials.data))
-    means = posterior_mean(model, trials, n, key_posterior)
-    if not static.controller:
-        del means["inferred_inputs"]
+    weights = _as_stored(unflatten(state.best, _shapes(static, shared, traced, key)))
+    model = Fitted(static, traced.variance_floor, shared, weights)
+    n, means, fitted = _means(model, key_posterior)
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
     block = jnp.maximum(state.best_step - 1, 0) // static.report_every
     values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
-    values |= _metrics(static, shared, means)
-    if trials.behavior is not None:
-        values["behavior_r2"] = _behavior_r2(model, means, key_posterior)
-    if static.n_saved:
-        values |= {name: value[: static.n_saved] for name, value in means.items()}
+    n_metric = min(static.n_metric, len(shared.evaluation.data))
+    measured = {name: value[:n_metric] for name, value in means.items()}
+    values |= _metrics(static, shared, measured)
+    if shared.evaluation.behavior is not None:
+        values["behavior_r2"] = _behavior_r2(shared, static.n_metric, fitted, measured)
+    if n.evaluation:
+        values |= {name: value[: n.evaluation] for name, value in means.items()}
+    if n.train:
+        values |= {f"train_{name}": value[: n.train] for name, value in fitted.items()}
     return (
         values
         | _weights(static, weights)
@@ -163,6 +198,41 @@ def result(
             "best_batch": state.best_step,
             "outcome": state.outcome,
         }
+    )
+
+
+def _as_stored(weights: Tree) -> Tree:
+    """The weights as `_weights` gives them, so that whoever reads these infers the same bits.
+
+    Behind the barrier the rows of norm 1 are rounded once, here as there.
+    """
+    generator = weights["generator"]
+    readout = lax.optimization_barrier(factor_weights(generator))
+    return {**weights, "generator": {**generator, "wO": readout}}
+
+
+def _means(
+    model: Fitted, key: jax.Array
+) -> tuple[Kept, dict[str, jax.Array], dict[str, jax.Array]]:
+    """(trials to store, posterior means of evaluation trials, of training trials).
+
+    As many as are stored, or as metrics need; of training trials none, and factors alone, if nothing else
+    is needed.
+    """
+    static, shared = model.static, model.dataset
+    n = kept(static, shared)
+    all_names = tuple(k for k in AVERAGED if static.controller or k != "inferred_inputs")
+
+    def means(trials: Trials, n: int, names: Any = all_names) -> dict[str, jax.Array]:
+        own = split_key(key, trials is shared.evaluation)
+        return posterior_mean(model, trials, n, own, names) if n else {}
+
+    least = lambda trials: min(static.n_metric, len(trials.data))
+    n_fit = 0 if shared.train.behavior is None else least(shared.train)
+    return (
+        n,
+        means(shared.evaluation, max(n.evaluation, least(shared.evaluation))),
+        means(shared.train, max(n.train, n_fit), all_names if n.train else ("factors",)),
     )
 
 
@@ -203,28 +273,25 @@ def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[
     return values
 
 
-def _behavior_r2(model: Fitted, means: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-    """R2 of behaviour by ridge regression on factors: fitted on training trials, tested on evaluation trials."""
-    train, test, n = model.dataset.train, model.dataset.evaluation, len(means["factors"])
-    n_train = min(model.static.n_metric, len(train.data))
-    key = jax.random.fold_in(key, 1)
-    fitted = posterior_mean(model, train, n_train, key, ("factors",))
-    assert train.behavior is not None
-    assert test.behavior is not None
+def _behavior_r2(
+    shared: Dataset, n_fit: int, fitted: dict[str, jax.Array], means: dict[str, jax.Array]
+) -> jax.Array:
+    """R2 of behaviour by ridge regression on factors: of the first training trials, tested on evaluation trials."""
+    assert shared.train.behavior is not None
+    assert shared.evaluation.behavior is not None
     return metrics.ridge_r2(
-        fitted["factors"],
-        jnp.asarray(train.behavior[:n_train]),
+        fitted["factors"][:n_fit],
+        jnp.asarray(shared.train.behavior[:n_fit]),
         means["factors"],
-        jnp.asarray(test.behavior[:n]),
+        jnp.asarray(shared.evaluation.behavior[: len(means["factors"])]),
     )
 
 
 def _weights(static: Any, weights: Tree) -> dict[str, jax.Array]:
-    """`weights.NAME`: the generator as a network of `ctd.cells.gru`, whose readout gives the factors and whose
+    """Of weights `_as_stored`: `weights.NAME`, the generator as a network of `ctd.cells.gru`, whose readout gives the factors and whose
     h0 is the mean of the prior of initial conditions. `model.PART.NAME`: all other weights.
     """
     generator = dict(weights["generator"])
-    generator["wO"] = factor_weights(generator)
     generator["bO"] = jnp.zeros(static.n_factors, static.dtype)
     generator["h0"] = weights["ic_prior"]["mean"]
     values = {f"weights.{name}": value for name, value in generator.items()}

@@ -52,6 +52,19 @@ LONG = {
     "kl_input": "KL of inferred inputs",
 }
 
+MEANS = {
+    "rates": Var(
+        ("trial", "time", "unit"), "1/bin", "posterior mean of rates; of means, if Gaussian"
+    ),
+    "factors": Var(("trial", "time", "factor"), "1", "posterior mean of factors"),
+    "inferred_inputs": Var(("trial", "time", "inferred"), "1", "posterior mean of inferred inputs"),
+    "states": Var(("trial", "time", "state"), "1", "posterior mean of the generator's states"),
+    "initial_conditions": Var(
+        ("trial", "state"), "1", "posterior mean of the state before the trial"
+    ),
+}
+"""What is inferred of a trial."""
+
 DIMS = {
     **{
         f"curve.train.{name}": Var(("batch",), "nat", f"{text} in training, mean over each block")
@@ -83,15 +96,13 @@ DIMS = {
         True,
     ),
     "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors", True),
-    "rates": Var(
-        ("trial", "time", "unit"), "1/bin", "posterior mean of rates; of means, if Gaussian"
-    ),
-    "factors": Var(("trial", "time", "factor"), "1", "posterior mean of factors"),
-    "inferred_inputs": Var(("trial", "time", "inferred"), "1", "posterior mean of inferred inputs"),
-    "states": Var(("trial", "time", "state"), "1", "posterior mean of the generator's states"),
-    "initial_conditions": Var(
-        ("trial", "state"), "1", "posterior mean of the state before the trial"
-    ),
+    **MEANS,
+    **{
+        f"train_{name}": Var(
+            ("train_trial", *var.axes[1:]), var.units, f"{var.long_name}, training"
+        )
+        for name, var in MEANS.items()
+    },
     "batches": Var((), "1", "training steps taken"),
     "best_batch": Var((), "1", "training steps before the best evaluation"),
     "outcome": Var((), "1", "how training ended"),

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
@@ -81,7 +81,13 @@ class Model(Params):
     n_saved: Static[int] = Field(
         16,
         ge=0,
-        description="the first of these, whose rates, factors, inputs and states are stored",
+        description="evaluation trials whose rates, factors, inputs and states are stored, the first ones; "
+        "`save` says more",
+    )
+    save: Static[NonNegativeInt | Literal["all", "eval"] | None] = Field(
+        None,
+        description="trials whose rates, factors, inputs and states are stored: all, all for evaluation "
+        "(eval), or the first so many both of training and of evaluation",
     )
 
     learning_rate: Traced[float] = Field(0.008, gt=0, description="largest learning rate")
@@ -167,11 +173,6 @@ class Model(Params):
                     f"{name}: {getattr(self, name)} steps are longer than training, "
                     f"n_batches = {self.n_batches}; shorten the one or raise the other"
                 )
-        if self.n_saved > self.n_metric:
-            raise ValueError(
-                f"n_saved: {self.n_saved} trials cannot be stored of n_metric = {self.n_metric}; "
-                "raise n_metric or lower n_saved"
-            )
         repeated = sorted({u for u in self.held_out_units if self.held_out_units.count(u) > 1})
         if repeated or any(u < 0 for u in self.held_out_units):
             raise ValueError(

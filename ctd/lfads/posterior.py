@@ -1,68 +1,281 @@
-"""The posterior mean of rates, factors and inputs: many draws of the same trials, averaged."""
+"""Kernel `lfads.posterior`: what trained models of `lfads` infer of all trials of a file.
+
+An item is one model and one chunk of trials: first the chunks of the training trials, then those of the
+evaluation trials, each in the file's order. So memory holds a chunk at a time, however many trials there are.
+Means have the same bits as those that `lfads` stores for the same trials.
+
+    kernel: lfads.posterior
+    params:
+      weights: {stage: train, sort: eval_loss, limit: 1}               the generator
+      model: {stage: train, sort: eval_loss, limit: 1, part: model}    all other weights
+      data, sizes, likelihood, ...: as in training, but any file with the same units
+    sweep: {grid: {chunk: {range: 12}}}
+
+`ctd posterior STORE` writes such a job of a store itself.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+from pydantic import Field
+
+from ctd.data import read_hdf5
+from ctd.kernel import Data, File, Kernel, Static, Traced, Var
 from ctd.late import jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
-from ctd.lfads.loss import chunks, draw_noise, gather
-from ctd.lfads.model import Tree, decode, encode
+from ctd.lfads.data import load as load_data
+from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, split_key
+from ctd.lfads.kernel import item_keys
+from ctd.lfads.loss import gather
+from ctd.lfads.model import Tree
+from ctd.lfads.names import MEANS
+from ctd.lfads.params import Model
 
 
-class Fitted(NamedTuple):
-    """A model with its data."""
+class Posterior(Model):
+    """One chunk of trials of one model. Fields of training, such as `dropout`, mean nothing here."""
 
-    static: Any
-    floor: Any
-    """Least variance of a posterior."""
+    weights: File[str | None] = Field(None, description="generator of a trained model, STORE::ITEM")
+    model: File[str | None] = Field(
+        None, description="its other weights, STORE::ITEM::model (part: model)"
+    )
+    of_seed: Data[int] = Field(
+        0, ge=0, lt=2**32, description="seed of the job that trained it; chooses the draws"
+    )
+    of_item: Data[int] = Field(
+        0, ge=0, lt=2**32, description="its item there; chooses the draws, too"
+    )
+    keep: Static[tuple[Inferred, ...]] = Field(
+        ("rates", "factors", "inferred_inputs", "initial_conditions"),
+        description="what is stored, as mean and standard deviation",
+    )
+    samples: Static[tuple[Inferred, ...]] = Field(
+        (), description="of what all draws are stored: n_samples times as much as a mean"
+    )
+    chunk_batches: Static[int] = Field(
+        8, gt=0, description="minibatches in a chunk, which has batch_size times as many trials"
+    )
+    chunk: Traced[int] = Field(
+        0, ge=0, lt=2**24, description="number of the chunk: of training trials, then of evaluation"
+    )
+
+
+class Fit(NamedTuple):
+    """A trained model and the trials that it is applied to."""
+
     dataset: Dataset
+    """Training and evaluation trials, one after the other, stand in `train`."""
+    n: np.ndarray
+    """(2,) int32, trials for training and for evaluation."""
     weights: Tree
+    key: np.ndarray
+    """Data of the key of the training item."""
 
 
-def posterior_mean(
-    model: Fitted,
-    trials: Trials,
-    n: int,
-    key: jax.Array,
-    names: tuple[str, ...] = ("rates", "factors", "inferred_inputs", "states"),
-) -> dict[str, jax.Array]:
-    """Name -> (trial, time, ...) posterior mean over the first n trials; `initial_conditions` is (trial, state).
+# --- loading --------------------------------------------------------------------------------------
 
-    Means are over `n_samples` draws of initial conditions and inputs. For inferred inputs, the posterior mean
-    given each draw is averaged; initial conditions are the mean of their posterior.
-    """
-    static, floor, dataset, weights = model
-    index, _ = chunks(n, static.batch_size)
 
-    def chunk(now: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
-        number, rows = now
-        batch = gather(static, dataset, trials, rows)
-        key_chunk = jax.random.fold_in(key, number)
-        blank = draw_noise(static, key_chunk, batch)
-        encoded = encode(static, weights, batch.seen, len(batch.data), floor, blank)
+def load(inputs: Any) -> Fit:
+    """Read model and trials. Raises ValueError where they do not fit each other, or the job's sizes."""
+    if inputs.weights is None or inputs.model is None:
+        raise ValueError(
+            "weights, model: both parts of a trained model are needed, STORE::ITEM and STORE::ITEM::model; "
+            "`ctd posterior STORE` fills them in"
+        )
+    weights: Tree = {"generator": _read(inputs.weights, inputs.dtype)}
+    for name, value in _read(inputs.model, inputs.dtype).items():
+        part, _, entry = name.partition(".")
+        weights.setdefault(part, {})[entry] = value
+    if missing := {"encoder_forward", "encoder_backward", "ic", "output"} - weights.keys():
+        raise ValueError(
+            f"model: {inputs.model}: lacks {', '.join(sorted(missing))}; give STORE::ITEM::model of a store of lfads"
+        )
+    _check_sizes(inputs, weights)
+    dataset = load_data(inputs)
+    _check_data(inputs, weights, dataset)
+    n = np.array([len(dataset.train.data), len(dataset.evaluation.data)], np.int32)
+    key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
+    return Fit(_joined(dataset), n, weights, np.asarray(jax.random.key_data(key)))
 
-        def draw(k: jax.Array) -> dict[str, jax.Array]:
-            noise = draw_noise(static, jax.random.fold_in(key_chunk, k), batch)
-            made = decode(static, weights, encoded, batch.external, floor, noise)
-            rates = (
-                jnp.exp(made.output)
-                if static.likelihood == "poisson"
-                else made.output[..., : batch.data.shape[-1]]
+
+def _read(path: Any, dtype: str) -> dict[str, np.ndarray]:
+    return {name: value.astype(dtype) for name, value in read_hdf5(path).items()}
+
+
+def _check_sizes(inputs: Any, weights: Tree) -> None:
+    """Check that the model has the sizes that the job gives."""
+    rows = lambda part: len(weights[part]["wCHX"]) if part in weights else 0
+    found = {name: rows(name) for name in ("controller", "generator")}
+    found |= {"encoder": rows("encoder_forward"), "n_factors": len(weights["generator"]["wO"])}
+    if "inputs" in weights:
+        found["n_inputs"] = len(weights["inputs"]["w"]) // 2
+    for name, size in found.items():
+        if getattr(inputs, name) != size:
+            raise ValueError(
+                f"{name}: {getattr(inputs, name)} given, but the model of {inputs.model} has {size}; "
+                f"write {name}: {size}"
             )
-            values = {
-                "rates": rates,
-                "factors": made.factors,
-                "inferred_inputs": made.input_mean,
-                "states": made.states,
-            }
-            return {name: values[name] for name in names}
 
-        add = lambda k, total: jax.tree.map(jnp.add, total, draw(k))
-        zero = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(draw, 0))
-        total = lax.fori_loop(0, static.n_samples, add, zero)
-        means = {name: (v / static.n_samples).swapaxes(0, 1) for name, v in total.items()}
-        return means | {"initial_conditions": encoded.ic_mean}
 
-    means = lax.map(chunk, (jnp.arange(len(index)), index))
-    return {name: v.reshape(index.size, *v.shape[2:])[:n] for name, v in means.items()}
+def _check_data(inputs: Any, weights: Tree, dataset: Dataset) -> None:
+    """Check that the data have the channels that the model was trained on."""
+    moments = 1 if inputs.likelihood == "poisson" else 2
+    external = dataset.train.external
+    generator, encoder = weights["generator"]["wCHX"], weights["encoder_forward"]["wCHX"]
+    n_inferred = inputs.n_inputs if inputs.controller else 0
+    for what, has, fits in (
+        ("units", dataset.train.data.shape[2], len(weights["output"]["w"]) // moments),
+        ("units that the encoder sees", len(dataset.seen_units), encoder.shape[1] - len(encoder)),
+        (
+            "external inputs",
+            0 if external is None else external.shape[-1],
+            generator.shape[1] - len(generator) - n_inferred,
+        ),
+    ):
+        if has != fits:
+            raise ValueError(
+                f"data: {inputs.data} has {has} {what}, but the model was trained on {fits}; give a file with {fits}"
+            )
+
+
+def _joined(dataset: Dataset) -> Dataset:
+    """The dataset with all trials in `train`, and without what only training needs."""
+    both = zip(dataset.train[:3], dataset.evaluation[:3], strict=True)
+    data, encoded, external = (
+        None if a is None or b is None else np.concatenate([a, b]) for a, b in both
+    )
+    assert data is not None
+    trials = Trials(data, encoded, external)
+    return dataset._replace(train=trials, evaluation=trials._replace(data=data[:0], encoded=None, external=None),
+                            log_factorial=None)  # fmt: skip
+
+
+def n_chunks(inputs: Any, fit: Fit) -> int:
+    """The chunks of all trials."""
+    size = inputs.batch_size * inputs.chunk_batches
+    return int((-(-fit.n // size)).sum())
+
+
+# --- one chunk ------------------------------------------------------------------------------------
+
+
+class State(NamedTuple):
+    """A chunk, inferred as far as `batch`."""
+
+    batch: jax.Array
+    """int32, minibatches done."""
+    n_batches: jax.Array
+    """int32, minibatches of the chunk that have trials; 0 beyond the last chunk."""
+    values: dict[str, jax.Array]
+    """Name -> (trial, ...); NaN, or -1 for integers, where there is no trial."""
+
+
+class _Place(NamedTuple):
+    """A minibatch of a chunk in the file."""
+
+    evaluation: jax.Array
+    """bool, the split."""
+    batch: jax.Array
+    """Number of the minibatch in its split."""
+    n: jax.Array
+    """Trials of the split."""
+
+
+def _place(static: Any, shared: Fit, traced: Any, batch: Any) -> _Place:
+    """Where minibatch `batch` of the chunk lies."""
+    n_train, n_eval = shared.n[0], shared.n[1]
+    before = -(-n_train // (static.batch_size * static.chunk_batches))
+    evaluation = traced.chunk >= before
+    chunk = traced.chunk - jnp.where(evaluation, before, 0)
+    n = jnp.where(evaluation, n_eval, n_train)
+    return _Place(evaluation, chunk * static.chunk_batches + batch, n)
+
+
+def _infer(static: Any, shared: Fit, traced: Any, batch: jax.Array) -> dict[str, jax.Array]:
+    """What is asked of the trials of one minibatch, and which trials these are."""
+    place = _place(static, shared, traced, batch)
+    trial = place.batch * static.batch_size + jnp.arange(static.batch_size, dtype=jnp.int32)
+    rows = jnp.minimum(trial, place.n - 1) + jnp.where(place.evaluation, shared.n[0], 0)
+    key = item_keys(jax.random.wrap_key_data(jnp.asarray(shared.key)), traced)[3]
+    key = jax.random.fold_in(split_key(key, place.evaluation), place.batch)
+    dataset = jax.tree.map(jnp.asarray, shared.dataset)
+    fitted = Fitted(static, traced.variance_floor, dataset, shared.weights)
+    there = lambda names: tuple(k for k in names if static.controller or k != "inferred_inputs")
+    asked = Asked(there(static.keep), True, there(static.samples))
+    values = posterior(fitted, gather(static, dataset, dataset.train, rows), key, asked)
+    if "initial_conditions" not in static.keep:
+        del values["initial_conditions"], values["initial_conditions_sd"]
+    real = trial < place.n
+    values = {
+        name: jnp.where(real.reshape(-1, *[1] * (value.ndim - 1)), value, jnp.nan)
+        for name, value in values.items()
+    }
+    split = jnp.where(real, place.evaluation.astype(jnp.int32), -1).astype(jnp.int8)
+    return values | {"trial_number": jnp.where(real, trial, -1), "split": split}
+
+
+def init(static: Any, shared: Fit, traced: Any, key: jax.Array) -> State:
+    del key
+    zero = jnp.zeros((), jnp.int32)
+    shapes = jax.eval_shape(lambda: _infer(static, shared, traced, zero))
+    n = static.chunk_batches
+    blank = lambda v: jnp.full(
+        (n * v.shape[0], *v.shape[1:]), jnp.nan if v.dtype.kind == "f" else -1, v.dtype
+    )
+    place = _place(static, shared, traced, 0)
+    left = -(-place.n // static.batch_size) - place.batch
+    return State(zero, jnp.clip(left, 0, n).astype(jnp.int32), jax.tree.map(blank, shapes))
+
+
+def advance(static: Any, shared: Fit, traced: Any, key: jax.Array, state: State) -> State:
+    """One minibatch."""
+    del key
+    start = state.batch * static.batch_size
+    put = lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0)
+    values = jax.tree.map(put, state.values, _infer(static, shared, traced, state.batch))
+    return State(state.batch + 1, state.n_batches, values)
+
+
+def result(
+    static: Any, shared: Fit, traced: Any, key: jax.Array, state: State
+) -> dict[str, jax.Array]:
+    del static, shared, traced, key
+    return state.values
+
+
+DIMS = {
+    **MEANS,
+    **{
+        f"{name}_sd": Var(var.axes, var.units, var.long_name.replace("mean", "sd", 1))
+        for name, var in MEANS.items()
+    },
+    **{
+        f"{name}_samples": Var(
+            ("trial", "sample", *var.axes[1:]),
+            var.units,
+            var.long_name.replace("posterior mean", "draws from the posterior", 1),
+        )
+        for name, var in MEANS.items()
+    },
+    "trial_number": Var(
+        ("trial",), "1", "number of the trial in its split, in the file's order; -1: none"
+    ),
+    "split": Var(("trial",), "1", "0 training, 1 evaluation; -1: none"),
+}
+
+kernel = Kernel(
+    name="lfads.posterior",
+    Params=Posterior,
+    dims=DIMS,
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda state: state.batch >= state.n_batches,
+    result=result,
+    advances=lambda inputs: inputs.chunk_batches,
+    # A minibatch fills a device, and its bits are those of `lfads`, which runs models one by one.
+    width=2,
+    microbatches=(1,),
+)

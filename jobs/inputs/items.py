@@ -12,6 +12,7 @@ from ctd.data import write_hdf5
 from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.storage.addresses import join, local_path
+from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
 WEIGHTS = "weights."
@@ -19,7 +20,7 @@ WEIGHTS = "weights."
 
 
 class ItemPart(NamedTuple):
-    """A reference to one part of an item: its model (`weights`) or its other results (`results`)."""
+    """A reference to one part of an item, see `item_arrays`."""
 
     store: str
     item: int
@@ -36,26 +37,49 @@ def parse_item(text: str, base: str) -> ItemPart | None:
     )
 
 
-def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:
-    """Return name -> array of an item's trained model (names without `weights.`), or of its other results.
+def item_params(store: Store, item: int) -> dict[str, Any]:
+    """Return field -> value of the parameters that an item's results were made with.
 
-    part: "weights" for the model; anything else for the other results.
+    Of an item of a population, that is the last value of each parameter that the search changed.
+
+    Raises:
+        JobError: the item does not exist or is not computed.
+    """
+    group, row = _find(store, item)
+    found = store.params(group)
+    swept = str(attributes(store.results(group)).get("coordinates", ""))
+    columns = {name: name for name in swept.split()}
+    # What a population changes: see jobs.plan.search_results.
+    final = {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
+    for name, stored in (columns | final).items():
+        if name in found:
+            found[name] = store.rows(group, stored, row, row + 1)[0].tolist()
+    return found
+
+
+def _find(store: Store, item: int) -> tuple[int, int]:
+    """Return (group, row) of an item that has been computed."""
+    for group, n in enumerate(store.job.plan.group_sizes):
+        rows = np.flatnonzero(store.rows(group, "item", 0, n) == item)
+        if len(rows):
+            row = int(rows[0])
+            if store.rows(group, "status", row, row + 1)[0] == 0:
+                raise JobError(f"{store.address}: item {item} has not been computed")
+            return group, row
+    raise JobError(f"{store.address}: has no item {item}; it has {sum(store.job.plan.group_sizes)}")
+
+
+def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:
+    """Return name -> array of a part of an item's results.
+
+    part: "results" for all but the trained model; otherwise a family, such as "weights" for the trained model: the
+    results `PART.NAME`, without `PART.`.
 
     Raises:
         JobError: the item does not exist or is not computed, or the job stores no such results.
     """
-    for group, n in enumerate(store.job.plan.group_sizes):
-        rows = np.flatnonzero(store.rows(group, "item", 0, n) == item)
-        if len(rows):
-            break
-    else:
-        raise JobError(
-            f"{store.address}: has no item {item}; it has {sum(store.job.plan.group_sizes)}"
-        )
-    row = int(rows[0])
-    if store.rows(group, "status", row, row + 1)[0] == 0:
-        raise JobError(f"{store.address}: item {item} has not been computed")
-    names = [n for n in store.names(group) if n.startswith(WEIGHTS) == (part == "weights")]
+    group, row = _find(store, item)
+    names = [n for n in store.names(group) if _is_in(part, n)]
     if not names:
         kernel = store.job.spec.kernel
         could = (
@@ -63,7 +87,11 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
         )
         hint = f"; it does where its params ask for them, see `ctd new {kernel}`" if could else ""
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
-    return {n.removeprefix(WEIGHTS): store.rows(group, n, row, row + 1)[0] for n in names}
+    return {n.removeprefix(f"{part}."): store.rows(group, n, row, row + 1)[0] for n in names}
+
+
+def _is_in(part: str, name: str) -> bool:
+    return not name.startswith(WEIGHTS) if part == "results" else name.startswith(f"{part}.")
 
 
 @cache

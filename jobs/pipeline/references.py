@@ -7,13 +7,14 @@
 Before planning, each is replaced by a sweep over item references `STORE::ITEM` (or `STORE::ITEM::results`).
 The new store keeps these in its spec, so the selection does not change when the other store does.
 `part: weights` (the default) is the trained model: the results called `weights.NAME`, as an HDF5 file of
-NAMEs. `part: results` is everything else that is stored for the item.
+NAMEs; `part: model` is the results called `model.NAME` in the same way, as is any other family. `part: results` is all
+that is stored for the item but the trained model.
 """
 
 import os
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, explain
@@ -32,7 +33,7 @@ class Reference(BaseModel):
     where: str | None = None
     sort: str | None = None
     limit: PositiveInt | None = None
-    part: Literal["weights", "results"] = "weights"
+    part: str = Field("weights", pattern=r"^\w+$")
 
     @model_validator(mode="after")
     def _one_source(self) -> "Reference":

@@ -1,10 +1,13 @@
 """The smallest case of every kernel."""
 
+import tempfile
+from functools import cache
+
 from places import EXAMPLES
 
-from ctd.kernel import (
-    load_kernel,
-)
+from ctd.batch import run_items
+from ctd.data import write_hdf5
+from ctd.kernel import load_kernel
 
 SMALL = {
     "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},
@@ -35,4 +38,18 @@ SMALL = {
 
 def small(name):
     kernel = load_kernel(name)
-    return kernel, kernel.Params.model_validate(SMALL[name])
+    given = _of_trained() if name == "lfads.posterior" else SMALL[name]
+    return kernel, kernel.Params.model_validate(given)
+
+
+@cache
+def _of_trained():
+    """The posterior of the smallest lfads, which is trained on the way."""
+    folder = tempfile.mkdtemp(prefix="ctd-small-")
+    kernel, params = small("lfads")
+    trained = run_items(kernel, params)
+    parts = {"weights": f"{folder}/weights.h5", "model": f"{folder}/model.h5"}
+    for part, path in parts.items():
+        found = {name: v[0] for name, v in trained.items() if name.startswith(f"{part}.")}
+        write_hdf5(path, {name.removeprefix(f"{part}."): v for name, v in found.items()})
+    return SMALL["lfads"] | parts | {"chunk_batches": 2, "samples": ["factors"]}

@@ -92,7 +92,6 @@ def test_data_refused(given, params, said):
         ({"n_batches": 500}, "kl_ramp: 1000 steps are longer than training"),
         ({"l2_ramp": 9000}, "l2_ramp: 9000 steps"),
         ({"warm_up": 9000}, "warm_up: 9000 steps"),
-        ({"n_saved": 2000}, "n_saved: 2000 trials cannot be stored of n_metric = 1000"),
         ({"held_out_units": (1, 1)}, "different numbers from 0"),
         ({"held_out_units": (-1,)}, "different numbers from 0"),
         ({"likelihood": "binomial"}, "likelihood"),

@@ -96,6 +96,39 @@ def test_results_are_all_there(several):
     assert (several["rates"][0] > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("given", "n_train", "n_eval"),
+    [
+        ({"n_saved": 9}, 0, 9),
+        ({"n_saved": 900}, 0, 10),
+        ({"save": "eval"}, 0, 10),
+        ({"save": "all"}, 20, 10),
+        ({"save": 3}, 3, 3),
+        ({"save": 0}, 0, 0),
+    ],
+)
+def test_trials_are_kept(given, n_train, n_eval):
+    """Of both splits, whatever number the metrics are of; shapes alone."""
+    params = model(n_metric=4, **given)
+    shared = make_dataset(arrays(), inputs_of(params))
+    traced = jax.tree.map(np.asarray, traced_of(params))
+    _, found = program(kernel, static_of(params), LAYOUT).abstract(shared, traced)
+    for name in ("rates", "factors", "inferred_inputs", "states", "initial_conditions"):
+        for prefix, n in (("train_", n_train), ("", n_eval)):
+            shape = found[prefix + name].shape if prefix + name in found else (0,)
+            assert shape[0] == n, prefix + name
+    assert found["rate_r2"].shape == ()
+
+
+def test_more_trials_than_there_are(tmp_path):
+    write_hdf5(tmp_path / "spikes.h5", arrays())
+    params = model(save=11, data=str(tmp_path / "spikes.h5"))
+    with pytest.raises(
+        ValueError, match=r"save: 11 trials .*spikes.h5 has 10 for evaluation; `save: all`"
+    ):
+        kernel.load(inputs_of(params))
+
+
 def test_outcomes(several):
     """How each ended, in steps taken and in curves."""
     names = [kernel.outcomes[k].name for k in several["outcome"]]

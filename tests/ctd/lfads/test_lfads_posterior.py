@@ -1,0 +1,100 @@
+"""The posterior of all trials: moments and draws, where trials lie in chunks, what is refused.
+
+That its means have the bits of a training store: tests/cluster/cli/test_cli_posterior.py.
+"""
+
+import numpy as np
+import pytest
+from places import EXAMPLES
+from small import small
+
+from ctd.batch import run_items
+from ctd.data import read_hdf5, write_hdf5
+from ctd.kernel import inputs_of
+from ctd.lfads.posterior import load, n_chunks
+from ctd.lfads.torch_file import SPLITS, name_of, write
+
+N_TRAIN, N_EVAL = 5, 3
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory):
+    """(parameters, results of all chunks and one beyond): chunks of 4 trials, 5 for training, 3 for evaluation."""
+    given = read_hdf5(EXAMPLES / "lfads_spikes.h5")
+    path = tmp_path_factory.mktemp("data") / "spikes.h5"
+    write_hdf5(path, {"train": given["train"][:N_TRAIN], "eval": given["eval"][:N_EVAL]})
+    kernel, params = small("lfads.posterior")
+    names = ("factors", "inferred_inputs", "initial_conditions")
+    changed = {"keep": ("rates", *names), "samples": names, "n_samples": 200, "chunk_batches": 1}
+    params = params.model_copy(update={"data": str(path), **changed})
+    return params, run_items(kernel, params, {"chunk": np.arange(4)})
+
+
+def test_chunks_hold_every_trial_once(some):
+    """Training trials first, in the file's order; -1 and NaN where a chunk has no trial."""
+    params, results = some
+    assert n_chunks(inputs_of(params), load(inputs_of(params))) == 3
+    none = [-1] * 4
+    assert results["split"].tolist() == [[0] * 4, [0, -1, -1, -1], [1, 1, 1, -1], none]
+    assert results["trial_number"].tolist() == [[0, 1, 2, 3], [4, -1, -1, -1], [0, 1, 2, -1], none]
+    for name in ("rates", "rates_sd", "factors_samples"):
+        there = np.isfinite(results[name]).reshape(4, 4, -1)
+        assert (there.all(-1) == (results["split"] >= 0)).all(), name
+        assert (there.any(-1) == there.all(-1)).all(), name
+
+
+def test_moments_are_those_of_the_draws(some):
+    """Of factors exactly; of inputs and initial conditions, whose moments are exact, within their errors."""
+    _, results = some
+    real = results["split"] >= 0
+    draws = results["factors_samples"][real].astype(float)
+    np.testing.assert_allclose(results["factors"][real], draws.mean(1), atol=1e-5)
+    np.testing.assert_allclose(results["factors_sd"][real], draws.std(1, ddof=1), rtol=1e-3)
+    for name in ("inferred_inputs", "initial_conditions"):
+        draws, sd = results[f"{name}_samples"][real], results[f"{name}_sd"][real]
+        errors = (draws.mean(1) - results[name][real]) / (sd / np.sqrt(200))
+        assert 0.7 < errors.std() < 1.3, name
+        assert np.median(draws.std(1) / sd) == pytest.approx(1, abs=0.1), name
+
+
+def test_file_has_the_names_of_lfads_torch(some, tmp_path):
+    _, results = some
+    rows = ({name: value[k] for name, value in results.items()} for k in range(3))
+    write(tmp_path / "out.h5", rows, (N_TRAIN, N_EVAL), {})
+    found = read_hdf5(tmp_path / "out.h5")
+    names = {name_of(name) for name in results.keys() - {"split", "trial_number"}} | {"gen_init"}
+    assert {"output_params", "factors", "ic_mean", "ic_std", "co_means", "co_stds"} < names
+    assert set(found) == {f"{split}_{name}" for split in SPLITS for name in names}
+    for split, name in enumerate(SPLITS):
+        expected = results["rates"][results["split"] == split]
+        assert found[f"{name}_output_params"].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"generator": 6}, "generator: 6 given, but the model of .* has 5; write generator: 5"),
+        ({"controller": 0}, "controller: 0 given, but the model of .* has 4"),
+        (
+            {"held_out_units": (1,)},
+            "has 29 units that the encoder sees, but the model was trained on 30",
+        ),
+        ({"model": None}, "weights, model: both parts of a trained model are needed"),
+        ({"model": "weights"}, "lacks encoder_backward, encoder_forward, ic, output"),
+    ],
+)
+def test_model_that_does_not_fit_is_refused(some, changes, said):
+    params = some[0]
+    if changes.get("model"):
+        changes = {"model": params.weights}
+    with pytest.raises(ValueError, match=said):
+        load(inputs_of(params.model_copy(update=changes)))
+
+
+def test_other_units_are_refused(some, tmp_path):
+    params = some[0]
+    given = read_hdf5(params.data)
+    write_hdf5(tmp_path / "fewer.h5", {name: value[..., :20] for name, value in given.items()})
+    said = r"fewer.h5 has 20 units, but the model was trained on 30; give a file with 30"
+    with pytest.raises(ValueError, match=said):
+        load(inputs_of(params.model_copy(update={"data": str(tmp_path / "fewer.h5")})))
