@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from cluster.ray.reach import accepts
 from jobs.pipeline.pipeline import Stage
-from jobs.run.stop import Stop
+from jobs.run.stop import Stop, held_back
 
 WAITS_S = (5.0, 20.0, 60.0)
 """Seconds before each start of a Ray of our own."""
@@ -67,6 +67,8 @@ class Anew:
     """What the job files said; empty of `ctd resume`."""
     finished: int = 0
     """How many of the stages were finished."""
+    asked_to_stop: str | None = None
+    """The signal that came while the process began anew."""
 
     @classmethod
     def taken(cls) -> "Anew":
@@ -75,8 +77,9 @@ class Anew:
         if handed is None:
             return cls()
         with open(int(handed)) as file:
-            content = json.load(file)
-        return cls(**{**content, "stages": tuple(Stage(**stage) for stage in content["stages"])})
+            come, content = json.load(file)
+        content["stages"] = tuple(Stage(**stage) for stage in content["stages"])
+        return cls(**content, asked_to_stop=held_back(come))
 
     def after_loss(self, store: str, why: str, standing: str, now: float) -> "Anew":
         """Return what the next start is to know, once the Ray of the run of `store` is lost."""
@@ -117,18 +120,20 @@ class Anew:
             time.sleep(0.2)
         return stop.reason
 
-    def begin(self) -> NoReturn:
-        """Become a fresh process with the same command line, which knows this. Signals are to be held back."""
+    def begin(self, come: int) -> NoReturn:
+        """Become a fresh process with the same command line, which knows this. come: what `hold_back` returned."""
         sys.stdout.flush()
         sys.stderr.flush()
         with tempfile.TemporaryFile("w+") as file:
-            json.dump(asdict(self), file, default=str)
+            content = asdict(self)
+            del content["asked_to_stop"]
+            json.dump((come, content), file, default=str)
             file.flush()
             file.seek(0)
             # Ray must see this process go: its connections would stay.
             for handle in map(int, os.listdir("/proc/self/fd")):
                 with suppress(OSError):
-                    os.set_inheritable(handle, handle <= 2 or handle == file.fileno())
+                    os.set_inheritable(handle, handle <= 2 or handle in (file.fileno(), come))
             os.execve(  # noqa: S606  this very command
                 sys.executable,
                 [sys.executable, *sys.orig_argv[1:]],

@@ -84,6 +84,8 @@ def run_store(open_store: Callable[[Executor], Store], request: Request, anew: A
     stop = Stop()
     with calls_on_end(request.store) as ending, signals(stop):
         again = anew.store == request.store
+        if asked := anew.asked_to_stop:
+            stop.ask(asked)
         if again and (why := anew.wait(request.cluster, stop)):
             _leave(request.store, why, anew.standing)
         executor, store = request.make(), None
@@ -146,10 +148,10 @@ def _go_on(
     then = anew.after_loss(request.store, why, stands, now)
     if not then.over(request.cluster, now):
         err.print(then.said(request.cluster, now))
-    hold_back()
+    come = hold_back()
     if stop.reason:
         _leave(request.store, stop.reason, stands)
-    then.begin()
+    then.begin(come)
 
 
 def _standing(store: Store) -> str:

@@ -1,5 +1,6 @@
 """A request to stop a run in order: no shard is begun, running ones are left at a checkpoint."""
 
+import os
 import signal
 import threading
 import time
@@ -15,9 +16,28 @@ CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """The signals that ask for a stop."""
 
 
-def hold_back() -> None:
-    """Let the signals that ask for a stop wait, through `exec` too, until `signals` hears them."""
+def hold_back() -> int:
+    """Let the signals that ask for a stop wait, through `exec` too, until `signals` hears them.
+
+    Other threads of this process may still take one, whose handler Python would call later than it becomes another. Returns a
+    descriptor from which `held_back` reads these.
+    """
+    come, go = os.pipe()
+    os.set_blocking(go, False)
+    signal.set_wakeup_fd(go, warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
+    return come
+
+
+def held_back(come: int) -> str | None:
+    """Return the first signal that came between `hold_back` and `exec`, as `Stop.reason` has it; None: there was none."""
+    with open(come, "rb") as pipe:
+        numbers = [number for number in pipe.read() if number in CAUGHT]
+    return _reason(numbers[0]) if numbers else None
+
+
+def _reason(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 class Stop:
@@ -81,7 +101,7 @@ def signals(stop: Stop) -> Iterator[None]:
         del frame
         if stop.reason is not None and number != signal.SIGUSR1:
             raise KeyboardInterrupt
-        stop.ask("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+        stop.ask(_reason(number))
 
     before = {number: signal.signal(number, handle) for number in CAUGHT}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
