@@ -190,7 +190,7 @@ class Job:
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         spec = stage.spec({})
         make = partial(executor_for, executor, spec, where, address, failed, quiet=False)
-        lost = Cluster(address, spec.run.cluster_wait_s)
+        lost = Cluster.of(address, spec.run)
         request = Request(where, make, lost, False, None, failed, accept_changes)
         stop = Stop()
         with calls_on_end(where) as ending, signals(stop):

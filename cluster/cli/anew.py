@@ -21,12 +21,16 @@ from typing import NoReturn
 from cluster.ray.reach import accepts
 from jobs.pipeline.pipeline import Stage
 from jobs.run.stop import Stop, held_back
+from jobs.spec.job import RunSettings
 
 WAITS_S = (5.0, 20.0, 60.0)
 """Seconds before each start of a Ray of our own."""
 
 HANDED = "CTD_ANEW"
 """Variable that names the open file with what is handed to the fresh process."""
+
+STANDING = "CTD_STANDING"
+"""Variable by which an allocation asks how far a run came that it is to go on with."""
 
 ENVIRONMENT = dict(os.environ)
 """What this process was started with; later a Ray adds its own."""
@@ -40,7 +44,13 @@ class Cluster:
     address: str | None
     """host:port; None: it is started by the command."""
     wait_s: float
-    """How long it is waited for, `run.cluster_wait_s`."""
+    """How long it is waited for."""
+
+    @classmethod
+    def of(cls, address: str | None, settings: RunSettings) -> "Cluster":
+        """Return the Ray of a job; that of an allocation is not waited for: Slurm begins another allocation sooner."""
+        in_allocation = STANDING in os.environ
+        return cls(address, 0 if in_allocation else settings.cluster_wait_s)
 
     def __str__(self) -> str:
         return f"the Ray at {self.address}" if self.address else "Ray"
@@ -97,7 +107,7 @@ class Anew:
         if cluster.address is None and self.tries > len(WAITS_S):
             return f"{gone}; it was started again {len(WAITS_S)} times"
         if cluster.address is not None and now - self.lost_at >= cluster.wait_s:
-            return f"{gone}; it was waited for as long as run.cluster_wait_s says, {cluster.wait_s:g} s"
+            return f"{gone}; it was waited for {cluster.wait_s:g} s (run.cluster_wait_s)"
         return None
 
     def said(self, cluster: Cluster, now: float) -> str:

@@ -79,7 +79,7 @@ def posterior(
     ready = _job(trained, items, data, ALL if to else (), overrides)
     request = Request(
         results or str(to), partial(make_executor, executor, ready.spec, address),
-        Cluster(address, ready.spec.run.cluster_wait_s), as_json,
+        Cluster.of(address, ready.spec.run), as_json,
     )  # fmt: skip
     if results is not None:
         run_store(partial(_open, ready, results), request, Anew.taken())

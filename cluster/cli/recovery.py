@@ -70,7 +70,7 @@ def resume(
     spec = opened.job.spec
     request = Request(
         store, partial(executor_for, executor, spec, store, address, failed, as_json),
-        Cluster(address, spec.run.cluster_wait_s), as_json, None, failed, accept_changes,
+        Cluster.of(address, spec.run), as_json, None, failed, accept_changes,
     )  # fmt: skip
     run_store(lambda runner: opened, request, Anew.taken())
 

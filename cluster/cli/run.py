@@ -102,7 +102,7 @@ def run(
         spec = stage.spec({done.name: done.address for done in stages[:k]})
         request = Request(
             stage.address, partial(executor_for, executor, spec, stage.address, address, failed, as_json),
-            Cluster(address, spec.run.cluster_wait_s), as_json, shared, failed, accept_changes,
+            Cluster.of(address, spec.run), as_json, shared, failed, accept_changes,
         )  # fmt: skip
         past = replace(anew, stages=tuple(stages), finished=k)
         run_store(_opener(stage, spec, before), request, past)

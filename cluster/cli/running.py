@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from cluster.cli.anew import Anew, Cluster
+from cluster.cli.anew import STANDING, Anew, Cluster
 from cluster.cli.choice import choose_executor
 from cluster.cli.display import err, live_progress, out, show_json, show_table
 from cluster.ending import call_on_end, read_settings
@@ -187,7 +187,7 @@ def calls_on_end(address: str) -> Iterator[Ending]:
 
 def _leave(address: str, why: str, stands: str) -> NoReturn:
     """Say that the run is stopped, and exit with 75. stands: how far its store is."""
-    if told := os.environ.get("CTD_STANDING"):
+    if told := os.environ.get(STANDING):
         Path(told).write_text(stands)
     err.print(f"stopped ({why}); `ctd resume {address}` goes on")
     raise typer.Exit(EXIT_STOPPED)
