@@ -130,10 +130,21 @@ fi
 
 # --- Tear-down by step, and what comes next -----------------------------------------------------------
 # (A signal to srun itself would kill: the node's files would stay.)
-squeue --steps --noheader --jobs="$SLURM_JOB_ID" --format='%i %j' | while read -r id name; do
-  [[ $name != ray-* ]] || scancel --signal=TERM "$id"
+end_steps() {
+  squeue --steps --noheader --jobs="$SLURM_JOB_ID" --format='%i %j' | while read -r id name; do
+    [[ $name != ray-* ]] || scancel --signal=TERM "$id"
+  done
+}
+end_steps
+for pid in "${steps[@]}"; do
+  # A step that had only just begun was not listed yet, and has heard nothing.
+  for ((i = 1; ; i++)); do
+    kill -0 "$pid" 2>/dev/null || break
+    ((i % 25)) || end_steps
+    sleep 0.2
+  done
+  await "$pid"
 done
-for pid in "${steps[@]}"; do await "$pid"; done
 rm -f "$RAY_AUTH_TOKEN_PATH"
 note ended "$rc"
 say "ended with $rc after $SECONDS s"
