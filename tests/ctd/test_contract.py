@@ -6,6 +6,7 @@ import pytest
 
 from ctd.contract import located
 from jobs.errors import JobError
+from jobs.inputs import measure
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
@@ -105,6 +106,7 @@ def test_a_load_that_fails_in_a_worker_is_tried_again(make):
             "    return jnp.ones", "    if len(CALLS) == 2: raise RuntimeError\n    return jnp.ones"
         )
     )
+    measure._last.clear()  # a worker in a process of its own has not loaded anything yet
     progress = run_shards(store, SerialExecutor(1))
     assert (progress.retried, store.committed.numbers()) == (1, {0})
 
