@@ -202,11 +202,12 @@ def test_each_shard_writes_whole_objects(finished):
             assert store.job.plan.layouts[group].shard_items % chunk == 0
 
 
-def test_microbatch_is_chosen_once_and_kept(tmp_path):
+def test_microbatch_is_chosen_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctd.batch.tune.SHARE", 0.0)
     job = {**JOB, "run": {"shard_items": 6, "slots": 4}}
     store, _ = run(tmp_path / "m.zarr", job)
     chosen = read_sealed(store.objects, "run/layout/0-cpu.json")
-    # A run so short is not worth compiling it twice.
+    # No run is long enough for a second candidate.
     assert set(chosen["seconds_per_item"]) == {"1"}
     used = {m.layout.microbatch for m in store.committed.markers() if m.shard.group == 0}
     assert used == {chosen["microbatch"]}
