@@ -87,10 +87,14 @@ def posterior(
     assert to is not None
     with _computed(ready, request, to) as made:
         _write(made, to, ready, {"store": trained.address, "item": items[0]})
+    _tell(to, items[0], ready.n, as_json)
+
+
+def _tell(to: Path, item: int, n: list[int], as_json: bool) -> None:
     if as_json:
-        show_json({"file": str(to), "item": items[0], "train": ready.n[0], "valid": ready.n[1]})
-        return
-    out.print(f"wrote {to}: model {items[0]}, trials {ready.n[0]:,} train, {ready.n[1]:,} valid")
+        show_json({"file": str(to), "item": item, "train": n[0], "valid": n[1]})
+    else:
+        out.print(f"wrote {to}: model {item}, trials {n[0]:,} train, {n[1]:,} valid")
 
 
 def _target(store: str, to: Path | None, limit: int) -> Path:

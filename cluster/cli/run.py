@@ -76,26 +76,15 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run jobs and their stages; of a store that is there already, do what is left."""
-    job_files, among = _files_and_overrides(job_files)
-    overrides = [*(overrides or []), *among]
-    if store and len(job_files) > 1:
-        raise JobError("--store: goes with one job file; several write beside their files")
-    if base is not None and local_path(base) is not None and not Path(base).is_dir():
-        raise JobError(f"--base {base}: no such folder")
     prune_compilation_cache()
     anew = Anew.taken()
-    stages = anew.stages or [
-        stage for path in job_files for stage in read_stages(path, overrides, store, base)
-    ]
+    stages = anew.stages or _stages(job_files, overrides or [], store, base)
     shared = _parts(parts, len(stages)) if parts else None
-    if fork and len(stages) > 1:
-        raise JobError("--fork: goes with one job; this is several")
-    before = Store.open(fork) if fork else None
-    for stage in stages if trust else []:
-        if Store.exists(stage.address):
-            trust_base(Store.open(stage.address).job.base)
-    if trust and before:
-        trust_base(before.job.base)
+    before = _before(fork, len(stages)) if fork else None
+    if trust:
+        there = [Store.open(stage.address) for stage in stages if Store.exists(stage.address)]
+        for opened in [*there, *([before] if before else [])]:
+            trust_base(opened.job.base)
     for k, stage in list(enumerate(stages))[anew.finished :]:
         if len(stages) > 1 and not as_json:
             err.print(f"stage {stage.name}")
@@ -108,13 +97,26 @@ def run(
         run_store(_opener(stage, spec, before), request, past)
 
 
-def _files_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
-    """Part the job files from the overrides among them; JobError if there is no file."""
-    overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
-    files = [word for word in words if word not in overrides]
+def _stages(
+    words: list[str], overrides: list[str], store: str | None, base: str | None
+) -> list[Stage]:
+    """The jobs of the files among `words`; its other words are overrides, too."""
+    among = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
+    files = [word for word in words if word not in among]
     if not files:
         raise JobError(f"{', '.join(words)}: overrides fields of a job file; give the file, too")
-    return files, overrides
+    if store and len(files) > 1:
+        raise JobError("--store: goes with one job file; several write beside their files")
+    if base is not None and local_path(base) is not None and not Path(base).is_dir():
+        raise JobError(f"--base {base}: no such folder")
+    overrides = [*overrides, *among]
+    return [stage for path in files for stage in read_stages(path, overrides, store, base)]
+
+
+def _before(fork: str, n_stages: int) -> Store:
+    if n_stages > 1:
+        raise JobError("--fork: goes with one job; this is several")
+    return Store.open(fork)
 
 
 def _parts(text: str, n_stages: int) -> tuple[int, int]:

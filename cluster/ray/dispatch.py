@@ -7,7 +7,7 @@ actor, at no cost. What it died of is known once the next actor in its slot tell
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from queue import Empty
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from ray.exceptions import RayError, RayTaskError
@@ -113,19 +113,12 @@ class Dispatch:
         elif waiting := self._stop():
             return waiting
         reports, self._ended_here = self._ended_here, []
-        for slot in self._answered(0 if reports else timeout):
+        for slot in _arrived(self._crew.answered, 0 if reports else timeout):
             if slot.opening is None:
                 reports += self._ended(slot)
             elif slot.opening.done():
                 self._crew.opened(slot)
         return reports + self._explained()
-
-    def _answered(self, timeout: float) -> Iterator[Slot]:
-        """Yield the slots whose actors have answered; wait for the first at most `timeout` seconds."""
-        with suppress(Empty):
-            yield self._crew.answered.get(timeout=timeout)
-            while True:
-                yield self._crew.answered.get_nowait()
 
     def _hand_out_returned(self) -> None:
         while self._returned and self._crew.places.free(self._depth):
@@ -203,3 +196,11 @@ class Dispatch:
         """Replace a slot's actor; the shards queued behind the one that it runs go elsewhere."""
         self._returned += [task for _, task in slot.held[1:]]
         self._crew.replace(slot)
+
+
+def _arrived(answered: SimpleQueue[Slot], timeout: float) -> Iterator[Slot]:
+    """Yield the slots whose actors have answered; wait for the first at most `timeout` seconds."""
+    with suppress(Empty):
+        yield answered.get(timeout=timeout)
+        while True:
+            yield answered.get_nowait()
