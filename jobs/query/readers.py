@@ -8,6 +8,7 @@ which its values differ are shown by default.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,19 +187,21 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
 
 
 def with_swept(columns: Columns, swept: Mapping[str, Read], item: Read) -> Columns:
-    """Return a table about items with the swept columns of these, as far as it has none of that name.
+    """Return a table with a column of item ids with the swept columns of these, as far as it has none of that name.
 
     Args:
         swept: swept column of the items -> function that reads it.
         item: reads the ids of the items, in the order of their table.
     """
-    if not columns.ids:
-        return columns
+
+    @cache
+    def sorted_ids() -> tuple[np.ndarray, np.ndarray]:
+        ids = as_array(item(ALL))
+        return ids, np.argsort(ids, kind="stable")
 
     def at(read: Read) -> Read:
         def look_up(rows: Rows) -> Column:
-            ids = as_array(item(ALL))
-            order = np.argsort(ids, kind="stable")
+            ids, order = sorted_ids()
             wanted = as_array(columns.reads[columns.ids](rows))
             return read(order[np.searchsorted(ids, wanted, sorter=order)])
 

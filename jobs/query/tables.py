@@ -230,7 +230,9 @@ class Tables:
                 places = (as_array(items.read(column)) for column in ("item", "group", "row"))
                 found = search_columns(self.store, search, *places)
             elif name in self.names():
-                found = with_swept(reduced(self.groups(), name), *self._swept())
+                found = reduced(self.groups(), name)
+                if found.ids:
+                    found = with_swept(found, *self._swept())
             elif name == SEARCH_TABLE:
                 raise JobError(f"table {name!r}: this job has no search (docs/search.md)")
             else:
