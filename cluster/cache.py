@@ -20,9 +20,14 @@ EVERY_S = 3600.0
 """The folder is looked through at most so often: on a network file system that takes seconds."""
 
 
+def cache_home() -> Path:
+    """$CTD_CACHE, by default ~/.cache/ctd."""
+    return Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser()
+
+
 def cache_folder() -> Path:
-    """$CTD_CACHE/xla, by default ~/.cache/ctd/xla."""
-    return Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser() / "xla"
+    """The folder of compiled programs, `xla` in the cache."""
+    return cache_home() / "xla"
 
 
 def use_compilation_cache() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cluster.profiles import profiles_folder
 from jobs.errors import JobError, explain
 
 PATIENCE_S = 60
@@ -28,8 +29,7 @@ class Settings(BaseModel):
 
 def settings_file() -> Path:
     """Return where this user's settings are, whether or not there are any."""
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "ctd" / "settings.yaml"
+    return profiles_folder().parent / "settings.yaml"
 
 
 def read_settings() -> Settings:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import NamedTemporaryFile
 
+from cluster.cache import cache_home
 from cluster.versions import versions
 from jobs.spec.job import JobSpec
 from jobs.store.marker import Marker
@@ -50,5 +51,4 @@ def _file(spec: JobSpec) -> Path:
     """One file for each kernel, its fixed parameters, and versions: other ones take another time."""
     about = json.dumps([spec.kernel, spec.params, versions()], sort_keys=True, default=str)
     name = hashlib.sha256(about.encode()).hexdigest()[:32]
-    cache = Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser()
-    return cache / "pace" / f"{name}.json"
+    return cache_home() / "pace" / f"{name}.json"

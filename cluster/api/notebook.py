@@ -6,7 +6,6 @@ which lies with the store: STORE/run/code, or $CTD_CACHE/code for a store that i
 
 import hashlib
 import importlib
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.api.slice import module_text
+from cluster.cache import cache_home
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
@@ -77,8 +77,7 @@ def code_folder(store: str, text: str) -> Path:
     """Return where the module of a store lies."""
     if (path := objects.local_path(store)) is not None:
         return path.expanduser().absolute() / keys.CODE
-    cache = Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser()
-    return cache / "code" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    return cache_home() / "code" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_module(folder: Path, name: str, text: str) -> None:
