@@ -23,9 +23,9 @@ from cluster.cli.anew import Cluster
 from cluster.cli.running import (
     Request,
     calls_on_end,
-    compute,
     executor_for,
     keep_pictures,
+    open_and_compute,
     say_what_failed,
 )
 from cluster.submit import Again, default_store, order_of, read_profile
@@ -33,10 +33,8 @@ from cluster.submit import submit as send
 from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage
-from jobs.plan.layout import Machines
-from jobs.run.executor import Gone, available_memory
-from jobs.run.prepare import open_or_create, prepare
-from jobs.run.stop import Stop, signals
+from jobs.run.executor import Gone
+from jobs.run.prepare import open_or_create, prepare_here
 from jobs.spec.job import parse_job, read_content
 from jobs.storage.addresses import join, local_path
 
@@ -119,7 +117,7 @@ class Job:
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
 
     def _unresolved(self) -> dict[str, Any]:
-        """The content, with a stand-in for each input that another store's items are to give."""
+        """The content without the inputs that another store's items are to give."""
         params = self.content.get("params")
         if not isinstance(params, dict):
             return self.content
@@ -154,10 +152,7 @@ class Job:
         with tempfile.TemporaryDirectory() as scratch:
             stage = self._stage(self._address(None), Path(scratch))
             spec = stage.spec({})
-            devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
-            memory = int((spec.run.memory_gb or 0) * 1e9) or available_memory()
-            machines = partial(Machines, workers, memory // devices, devices)
-            ready = prepare(spec, stage.base, stage.where, machines)
+            ready = prepare_here(spec, stage.base, stage.where, workers)
             groups, total = plan_rows(ready, stage.address, workers)
         return Planned(pd.DataFrame(groups), total)
 
@@ -192,16 +187,12 @@ class Job:
         make = partial(executor_for, executor, spec, where, address, failed, quiet=False)
         lost = Cluster.of(address, spec.run)
         request = Request(where, make, lost, False, None, failed, accept_changes)
-        stop = Stop()
-        with calls_on_end(where) as ending, signals(stop):
-            runner = make()
+        create = partial(open_or_create, spec, stage.base, stage.where, where)
+        with calls_on_end(where) as ending:
             try:
-                opened = open_or_create(spec, stage.base, stage.where, where, runner)
-                progress = compute(opened, runner, request, stop)
+                opened, progress = open_and_compute(create, request)
             except Gone as gone:
                 raise Stopped(f"{gone}; the same call, or `ctd resume {where}`, goes on") from None
-            finally:
-                runner.close()
             ending.of(progress)
         if progress.stopped is not None:
             raise Stopped(

@@ -15,9 +15,16 @@ from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import AsJson, GatherExecutor, Overrides, RayAddress, StorePath, Trust
 from cluster.cli.query import all_of
-from cluster.cli.running import Request, compute, make_executor, open_to_compute, run_store
+from cluster.cli.running import (
+    Request,
+    make_executor,
+    open_and_compute,
+    open_to_compute,
+    run_store,
+)
 from jobs.errors import JobError, explain
 from jobs.run.executor import Executor
+from jobs.run.stop import EXIT_STOPPED
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
 from jobs.storage.addresses import join, local_path
 from jobs.store.store import Store
@@ -196,17 +203,9 @@ def _open(ready: Ready, address: str, runner: Executor) -> Store:
 @contextmanager
 def _computed(ready: Ready, request: Request, to: Path) -> Iterator[Store]:
     """A store with the results, beside the file that is to be written; it is deleted at the end."""
-    from jobs.run.stop import EXIT_STOPPED, Stop, signals
-
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.stem}-") as scratch:
-        stop = Stop()
-        with signals(stop):
-            runner = request.make()
-            try:
-                made = _open(ready, f"{scratch}/posterior.zarr", runner)
-                progress = compute(made, runner, request, stop)
-            finally:
-                runner.close()
+        create = partial(_open, ready, f"{scratch}/posterior.zarr")
+        made, progress = open_and_compute(create, request)
         if progress.stopped is not None:
             err.print(
                 f"stopped ({progress.stopped}), nothing is written; with --store it could go on"

@@ -36,7 +36,7 @@ from cluster.cli.running import (
 )
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage, read_stages
-from jobs.run.executor import Executor, SerialExecutor
+from jobs.run.executor import Executor
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import trust as trust_base
 from jobs.storage.objects import local_path
@@ -147,9 +147,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do: items, groups, shards, memory; nothing is written."""
-    from jobs.plan.layout import Machines
     from jobs.report.summary import plan_rows
-    from jobs.run.prepare import prepare
+    from jobs.run.prepare import prepare_here
 
     for stage in (stages := read_stages(job, overrides, store)):
         before = {s.name: s.address for s in stages[: stages.index(stage)]}
@@ -158,10 +157,7 @@ def plan(
             err.print(f"stage {stage.name}: can be planned once {', '.join(waits)} has run")
             continue
         spec = stage.spec(before)
-        devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
-        memory = SerialExecutor(spec.run.memory_gb).memory() // devices
-        machines = partial(Machines, workers, memory, devices)
-        ready = prepare(spec, stage.base, stage.where, machines)
+        ready = prepare_here(spec, stage.base, stage.where, workers)
         rows, total = plan_rows(ready, stage.address, workers)
         if as_json:
             show_json({"stage": stage.name, **total, "by_group": records(rows)})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import typer
 
@@ -132,6 +132,25 @@ def compute(
         if progress.items_done > progress.items_before:
             remember_pace(store.job.spec, store.committed.markers())
     return progress
+
+
+class Ran(NamedTuple):
+    """A store and how far a run of it came."""
+
+    store: Store
+    progress: Progress
+
+
+def open_and_compute(open_store: Callable[[Executor], Store], request: Request) -> Ran:
+    """Open a store and run what is left of it, on an executor that is closed at the end; raises Gone if Ray is lost."""
+    stop = Stop()
+    with signals(stop):
+        executor = request.make()
+        try:
+            store = open_store(executor)
+            return Ran(store, compute(store, executor, request, stop))
+        finally:
+            executor.close()
 
 
 def _is_complete(progress: Progress, request: Request) -> bool:

@@ -15,7 +15,7 @@ from jobs.plan.items import Items, expand
 from jobs.plan.layout import Machines, Plan, Together, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
-from jobs.run.executor import Executor
+from jobs.run.executor import Executor, SerialExecutor
 from jobs.run.sources import sources_of
 from jobs.spec.job import JobSpec, find_kernel, options_of
 from jobs.spec.reductions import reductions_of
@@ -79,6 +79,13 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     found = replace(found, workers=spec.run.workers or found.workers)
     plan = lay_out(sizes, kernel, spec.run, found, together, where)
     return Prepared(spec, base, kernel, items, plan, measured)
+
+
+def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:
+    """Plan the job for so many workers with the memory of this machine; see `prepare`."""
+    devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
+    memory = SerialExecutor(spec.run.memory_gb).memory() // devices
+    return prepare(spec, base, where, partial(Machines, workers, memory, devices))
 
 
 def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor: Executor) -> Store:
