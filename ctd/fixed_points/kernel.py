@@ -28,18 +28,23 @@ class FixedPoint(Params):
     """One candidate: a search for a point with q(h) = |F(h, x) - h|^2 / 2 = 0."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(_known)]] = Field(
-        "gru",
-        description=f"{', '.join(CELLS)}; or the dotted path of a Cell or of F(weights, h, x)",
+    cell: Static[Annotated[str, AfterValidator(_known)] | None] = Field(
+        None,
+        description=f"{', '.join(CELLS)}, by default what the weights are of; or the dotted path of a Cell or of "
+        "F(weights, h, x)",
     )
     method: Static[Literal["lm", "adam"]] = Field(
         "lm",
         description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
         "and ends at slow points by the limit",
     )
-    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    weights: File[str | None] = Field(
+        None,
+        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
+    )
     candidates: File[str | None] = Field(
-        None, description="HDF5 file of states to start from; without it, trials are run"
+        None,
+        description="file of states to start from, HDF5, .npz or .npy; without it, trials are run",
     )
     dataset: Data[str] = Field(
         "hiddens", description="name of the states in that file, (..., state)"
@@ -114,15 +119,15 @@ def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
 
 @dataclass(frozen=True)
 class Searches:
-    """The searches for points of the map `map_of(static)`: the functions of the kernel contract."""
+    """The searches for points of the map `map_of(network)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Any], Map]
-    n_in_of: Callable[[Any, Network], int | None]
-    """(static, network) -> number of inputs; None: any number."""
+    map_of: Callable[[Network], Map]
+    n_in_of: Callable[[Network], int | None]
+    """Network -> number of inputs; None: any number."""
 
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
         """The search of a candidate at its start."""
-        step, limits = self._bind(static, shared, traced)
+        step, limits = self._bind(shared, traced)
         start = draw_start(shared, traced, key)
         if static.method == "adam":
             return search.adam_init(step, start, _adam(traced), limits)
@@ -131,7 +136,7 @@ class Searches:
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
         """A block of ticks."""
         del key
-        step, limits = self._bind(static, shared, traced)
+        step, limits = self._bind(shared, traced)
 
         if static.method == "adam":
             adam_tick = partial(search.adam_tick, step, _adam(traced), limits)
@@ -152,15 +157,14 @@ class Searches:
             "distance": jnp.linalg.norm(state.h - state.start),
             "iterations": state.iterations,
             "outcome": state.outcome,
-            "constant_input": constant_input(shared, traced, self.n_in_of(static, shared)),
+            "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
         }
 
-    def _bind(
-        self, static: Any, shared: Network, traced: Any
-    ) -> tuple[search.Step, search.Settings]:
+    def _bind(self, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
         """(the map h -> F(h) of one candidate, what ends its search)."""
-        x = constant_input(shared, traced, self.n_in_of(static, shared))
-        f = self.map_of(static)
+        n_in = self.n_in_of(shared)
+        x = constant_input(shared, traced, n_in)
+        f = self.map_of(shared)
         limits = search.Settings(
             traced.q_tol, traced.max_iterations, shared.spread, traced.stray * shared.largest
         )
