@@ -165,10 +165,23 @@ class Searches:
         n_in = self.n_in_of(shared)
         x = constant_input(shared, traced, n_in)
         f = self.map_of(shared)
+        if n_in is None and not len(x):
+            _check_without_input(f, shared)
         limits = search.Settings(
             traced.q_tol, traced.max_iterations, shared.spread, traced.stray * shared.largest
         )
         return lambda h: f(shared.weights, h, x), limits
+
+
+def _check_without_input(f: Map, shared: Network) -> None:
+    """Raise ValueError where a user's F, which may do without an input, cannot be evaluated without one."""
+    h = jax.ShapeDtypeStruct(shared.states.shape[-1:], shared.states.dtype)
+    x = jax.ShapeDtypeStruct((0,), shared.states.dtype)
+    try:
+        jax.eval_shape(f, shared.weights, h, x)
+    except (TypeError, ValueError, IndexError) as error:
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"x: the map fails without an input ({text}); give `x`") from None
 
 
 def _adam(traced: Any) -> search.AdamSettings:

@@ -24,6 +24,11 @@ def doubling(weights, h, x):
     return h / 2 + x
 
 
+def driven(weights, h, x):
+    """A user's map that cannot do without its two inputs."""
+    return jnp.tanh(h + jnp.ones((len(h), 2)) @ x)
+
+
 LAYOUT = Layout(8, 8)
 """One layout for most tests: they share compiled programs."""
 
@@ -250,6 +255,10 @@ BAD = [
     ({"cell": "lstm"}, "lacks .*weight_hh"),
     ({"x": (1.0, 2.0)}, "x: 2 numbers given, but the network has 1 input"),
     ({"cell": f"{__name__}.doubling"}, "give a file of candidate states"),
+    (
+        {"cell": f"{__name__}.driven", "candidates": "STATES", "dataset": "states"},
+        "x: the map fails without an input .*; give `x`",
+    ),
 ]
 
 
