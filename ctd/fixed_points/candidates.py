@@ -153,7 +153,7 @@ def load(inputs: Any) -> Network:
 
 def read_network(inputs: Any) -> Network:
     """Read the weights, and read the candidate states or run trials of the task for them. Raises ValueError."""
-    name, weights = _read_cell(inputs)
+    name, weights = stored_cell(inputs)
     found = find_cell(name)
     if inputs.candidates is None:
         if not isinstance(found, Cell):
@@ -162,11 +162,22 @@ def read_network(inputs: Any) -> Network:
                 "from; give a file of candidate states"
             )
         return make_network(weights, simulate(found, weights, inputs), inputs.dtype, name)
-    where = f"{inputs.candidates}: {inputs.dataset}"
-    stored = read_arrays(inputs.candidates, inputs.dataset)
-    if inputs.dataset not in stored:
+    states = stored_states(inputs.candidates, inputs.dataset, found, weights)
+    try:
+        return make_network(weights, states, inputs.dtype, name)
+    except ValueError as error:
+        raise ValueError(f"{inputs.candidates}: {inputs.dataset}: {error}") from None
+
+
+def stored_states(
+    path: str, dataset: str, found: Cell | Map, weights: dict[str, Any]
+) -> np.ndarray:
+    """(..., state) a dataset of a file, which holds states of this network. Raises ValueError."""
+    where = f"{path}: {dataset}"
+    stored = read_arrays(path, dataset)
+    if dataset not in stored:
         raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}")
-    states = stored[inputs.dataset]
+    states = stored[dataset]
     if isinstance(found, Cell):
         size = found.state_size(found.infer(weights)[0])
         if states.ndim == 0 or states.shape[-1] != size:
@@ -174,14 +185,14 @@ def read_network(inputs: Any) -> Network:
                 f"{where}: has the shape {states.shape}, but the state of this network has "
                 f"{size} entries, which the last axis must have"
             )
-    try:
-        return make_network(weights, states, inputs.dtype, name)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+    return states
 
 
-def _read_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
-    """(the cell's name, the weights): of a cell of ctd as the file tells, of a user's the arrays as they are named."""
+def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
+    """(the cell's name, the weights): of a cell of ctd as the file tells, of a user's the arrays as they are named.
+
+    Raises ValueError, naming file and field.
+    """
     found = None if inputs.cell is None else find_cell(inputs.cell)
     if inputs.weights is None:
         if found is None or isinstance(found, Cell):

@@ -108,6 +108,10 @@ DIMS = {
 }
 
 
+MOST_INPUTS = 32
+"""Inputs with which a user's F is tried that cannot be evaluated without any."""
+
+
 def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
     """x, or zeros if none was given. Raises ValueError if its length does not fit the network."""
     if traced.x.shape[0] == 0:
@@ -174,14 +178,22 @@ class Searches:
 
 
 def _check_without_input(f: Map, shared: Network) -> None:
-    """Raise ValueError where a user's F, which may do without an input, cannot be evaluated without one."""
-    h = jax.ShapeDtypeStruct(shared.states.shape[-1:], shared.states.dtype)
-    x = jax.ShapeDtypeStruct((0,), shared.states.dtype)
-    try:
-        jax.eval_shape(f, shared.weights, h, x)
-    except (TypeError, ValueError, IndexError) as error:
-        text = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"x: the map fails without an input ({text}); give `x`") from None
+    """Raise ValueError where a user's F can be evaluated with an input, and not without one."""
+
+    def fault(n_in: int) -> str | None:
+        like = lambda *shape: jax.ShapeDtypeStruct(shape, shared.states.dtype)
+        try:
+            jax.eval_shape(f, shared.weights, like(shared.states.shape[-1]), like(n_in))
+        except (TypeError, ValueError, IndexError) as error:
+            return (str(error).strip().splitlines() or [""])[0]
+        return None
+
+    text = fault(0)
+    if text is None:
+        return
+    for n_in in range(1, MOST_INPUTS + 1):
+        if fault(n_in) is None:
+            raise ValueError(f"x: the map needs an input, of {n_in} numbers ({text}); give `x`")
 
 
 def _adam(traced: Any) -> search.AdamSettings:

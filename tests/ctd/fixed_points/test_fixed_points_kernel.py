@@ -257,7 +257,7 @@ BAD = [
     ({"cell": f"{__name__}.doubling"}, "give a file of candidate states"),
     (
         {"cell": f"{__name__}.driven", "candidates": "STATES", "dataset": "states"},
-        "x: the map fails without an input .*; give `x`",
+        "x: the map needs an input, of 2 numbers .*; give `x`",
     ),
 ]
 
