@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def read(path: Path) -> Tensors:
             big = f"{root}byteorder" in archive.namelist() and (
                 archive.read(f"{root}byteorder") == b"big"
             )
-            order = ">" if big else "<"
+            order: Literal["<", ">"] = ">" if big else "<"
             tree = _mapped(content, lambda tensor: _array(path, archive, root, tensor, order))
     except zipfile.BadZipFile:
         raise ValueError(
@@ -95,7 +95,7 @@ class _Reader(pickle.Unpickler):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return lambda storage, offset, shape, stride, *_: Described(
-                *storage, offset, tuple(shape), tuple(stride)
+                storage[0], storage[1], offset, tuple(shape), tuple(stride)
             )
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, *_: tensor
@@ -118,7 +118,9 @@ def _mapped(tree: Any, of: Callable[[Described], Array]) -> Any:
     return [_mapped(child, of) for child in tree] if isinstance(tree, list | tuple) else tree
 
 
-def _array(path: Path, archive: zipfile.ZipFile, root: str, tensor: Described, order: str) -> Array:
+def _array(
+    path: Path, archive: zipfile.ZipFile, root: str, tensor: Described, order: Literal["<", ">"]
+) -> Array:
     """The numbers of a tensor, copied out of its storage. Raises ValueError where they do not lie in it."""
     try:
         data = archive.read(f"{root}data/{tensor.member}")
