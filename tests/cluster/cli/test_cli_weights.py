@@ -45,7 +45,7 @@ def test_weights_refuses_in_one_line(ctd):
         ((NETS / "gru.pt", "--only", "core"), "no tensor's name begins with 'core'"),
         (("none.pt",), "does not exist"),
     ):
-        refused(*ctd("weights", *args), said)
+        refused(ctd("weights", *args), said)
 
 
 def test_export_writes_a_trained_network_for_pytorch(ctd):

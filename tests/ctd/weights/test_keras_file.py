@@ -11,6 +11,9 @@ from ctd.weights import read_weights
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 import keras
 
+# Of Keras, about NumPy and about its own older format.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 N, N_IN, N_OUT = 6, 3, 2
 RNG = np.random.default_rng(0)
 XS = RNG.normal(size=(50, N_IN)).astype("float32")
@@ -34,7 +37,6 @@ def model_of(layer, **options):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.filterwarnings("ignore")  # of Keras, about its own older format
 def test_every_layer_from_every_file(tmp_path, name):
     layer, options, cell = LAYERS[name]
     model = model_of(layer, **options)
