@@ -56,6 +56,9 @@ JOBS = {
         {"weights": "net.h5", "points": "net.h5", "dataset": "h0", "low": -0.5, "n_steps": 40, "max_step": 0.01},
         {"start": {"linspace": [-0.4, 0.9, 40]}},
     ),
+    "fixed_points.exponents": (
+        {"weights": "net.h5", "n_steps": 5000}, {"noise": {"linspace": [0, 0.5, 40]}},
+    ),
     "spikes": (
         {"weights": "net.h5", "n_train": 40, "n_eval": 10}, {"max_rate": {"linspace": [10, 40, 80]}},
     ),

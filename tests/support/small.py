@@ -23,6 +23,7 @@ SMALL = {
         "n_steps": 4,
         "n_bifurcations": 1,
     },
+    "fixed_points.exponents": {"cell": "vanilla", "transient": 0, "n_steps": 500, "n_exponents": 2},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
     "lfads": {
@@ -47,8 +48,10 @@ SMALL = {
 def small(name):
     kernel = load_kernel(name)
     given = _of_trained() if name == "lfads.posterior" else dict(SMALL[name])
+    if name.startswith("fixed_points."):
+        given |= {"weights": _network()}
     if name == "fixed_points.continuation":
-        given |= dict.fromkeys(("weights", "points"), _network())
+        given |= {"points": _network()}
     return kernel, kernel.Params.model_validate(given)
 
 
