@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,6 +37,12 @@ class Network(NamedTuple):
     has no name."""
 
 
+CELL_TEXT = f"{', '.join(CELLS)}, by default what the weights are of; or the dotted path of a Cell or of F(weights, h, x)"
+WEIGHTS_TEXT = (
+    "file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"
+)
+"""What the fields `cell` and `weights` of the kernels say of themselves."""
+
 N_SAMPLED = 16
 """States at which J is computed: their mean changes little with more."""
 
@@ -68,6 +74,12 @@ def find_cell(name: str) -> Cell | Map:
     return found
 
 
+def known_cell(name: str) -> str:
+    """The name, if there is such a cell; the check of a field. Raises ValueError."""
+    find_cell(name)
+    return name
+
+
 def cell_of(network: Network) -> Cell | Map | None:
     """The network's cell, or the user's F; None for a function without a name."""
     return find_cell(*network.cell) if network.cell else None
@@ -75,8 +87,12 @@ def cell_of(network: Network) -> Cell | Map | None:
 
 def map_of(network: Network) -> Map:
     """F of the cell, or the user's F."""
-    found = cell_of(network)
-    assert found is not None
+    return named_map(network.cell)
+
+
+def named_map(cell: Mapping[str, None]) -> Map:
+    """F of the cell, or the user's F, whose name is the key."""
+    found = find_cell(*cell)
     return found.step if isinstance(found, Cell) else found
 
 

@@ -24,15 +24,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ctd.cells import CELLS, Cell, readout
+from ctd.cells import Cell, readout
 from ctd.fixed_points import branch
 from ctd.fixed_points.bifurcation import KINDS
 from ctd.fixed_points.branches import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
     Map,
     Network,
     cell_of,
     find_cell,
+    known_cell,
     make_network,
     map_of,
     n_in_of,
@@ -47,19 +50,12 @@ BLOCK = 16
 """Steps of one advance."""
 
 
-def _known(name: str) -> str:
-    find_cell(name)
-    return name
-
-
 class Continuation(Params):
     """One point, followed over a parameter p."""
 
     dtype: Static[Literal["float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(_known)] | None] = Field(
-        None,
-        description=f"{', '.join(CELLS)}, by default what the weights are of; or the dotted path of a Cell or of "
-        "F(weights, h, x)",
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
     )
     time: Static[Literal["steps", "continuous"]] = Field(
         "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
@@ -69,10 +65,7 @@ class Continuation(Params):
     )
     n_steps: Static[int] = Field(400, gt=0, description="most steps to each side of the start")
     n_bifurcations: Static[int] = Field(16, gt=0, description="room for bifurcations of a branch")
-    weights: File[str | None] = Field(
-        None,
-        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
-    )
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
         None, description="points to start from: HDF5, or STORE/gathered/GROUP of fixed_points"
     )

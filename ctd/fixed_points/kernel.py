@@ -10,38 +10,34 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
-from ctd.cells import CELLS
 from ctd.fixed_points import search
-from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
+from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
+    Map,
+    Network,
+    draw_start,
+    known_cell,
+)
 from ctd.fixed_points.plots import figure, plots
 from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp
 
 
-def _known(name: str) -> str:
-    find_cell(name)
-    return name
-
-
 class FixedPoint(Params):
     """One candidate: a search for a point with q(h) = |F(h, x) - h|^2 / 2 = 0."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(_known)] | None] = Field(
-        None,
-        description=f"{', '.join(CELLS)}, by default what the weights are of; or the dotted path of a Cell or of "
-        "F(weights, h, x)",
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
     )
     method: Static[Literal["lm", "adam"]] = Field(
         "lm",
         description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
         "and ends at slow points by the limit",
     )
-    weights: File[str | None] = Field(
-        None,
-        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
-    )
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     candidates: File[str | None] = Field(
         None,
         description="file of states to start from, HDF5, .npz or .npy; without it, trials are run",
