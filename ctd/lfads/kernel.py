@@ -17,6 +17,7 @@ from ctd.lfads.model import Tree, factor_weights, flatten, init_weights, unflatt
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
+from ctd.lfads.presets import PRESETS
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
@@ -181,6 +182,7 @@ def result(
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
     block = jnp.maximum(state.best_step - 1, 0) // static.report_every
     values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
+    values["smoothed_nll"] = metrics.smoothed(state.curves["eval.nll"])
     n_metric = min(static.n_metric, len(shared.evaluation.data))
     measured = {name: value[:n_metric] for name, value in means.items()}
     values |= _metrics(static, shared, measured)
@@ -326,6 +328,7 @@ kernel = Kernel(
     summary=("model", "eval_loss", *METRICS),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=plots,
+    presets=PRESETS,
     width=16,
     # Each model has its own weights: on a CPU one model at a time keeps them in cache; on a GPU the products
     # of one model are too small. Measuring would take a good part of a run.

@@ -3,7 +3,9 @@
     loss = nll + k (kl_ic KL_ic + kl_input KL_inputs) + l (l2_generator |W_g|^2 + l2_controller |W_c|^2)
 
 nll is -log p(data | rates) summed over bins and units, log x! included. k and l are ramps of the training
-step. |W|^2 sums over the recurrent weights alone.
+step. |W|^2 sums over the recurrent weights alone. With `penalties: entry`, as in lfads-torch, nll is a mean over
+bins and units, and the L2 term is half the mean square: (l2_generator |W_g|^2 + l2_controller |W_c|^2) / 2 n, with n
+the number of these weights whose scale is not 0. What is minimised is this times bins and units, in nats a trial.
 
 Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the encoder's data.
 Of these data the loss then counts only the hidden entries, so that a model cannot copy single spikes. Hidden
@@ -179,13 +181,18 @@ def ramp(step: jax.Array, start: Any, length: jax.Array, dtype: Any) -> jax.Arra
 
 def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
     """The L2 penalty on recurrent weights (the columns for the state), before its ramp."""
-    square = lambda cell: sum(
-        jnp.sum(cell[name][:, : cell["wCHX"].shape[0]] ** 2) for name in ("wRUHX", "wCHX")
-    )
+    recurrent = lambda cell: [cell[name][:, : len(cell["wCHX"])] for name in ("wRUHX", "wCHX")]
+    square = lambda cell: sum(jnp.sum(w**2) for w in recurrent(cell))
     total = traced.l2_generator * square(weights["generator"])
     if static.controller:
         total += traced.l2_controller * square(weights["controller"])
-    return total
+    if static.penalties == "trial":
+        return total
+    size = lambda cell: sum(w.size for w in recurrent(cell))
+    n = jnp.where(traced.l2_generator > 0, size(weights["generator"]), 0)
+    if static.controller:
+        n += jnp.where(traced.l2_controller > 0, size(weights["controller"]), 0)
+    return 0.5 * total / jnp.maximum(n, 1)
 
 
 class Minibatch(NamedTuple):
@@ -217,7 +224,8 @@ def training_loss(
     kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
     k = ramp(step, traced.kl_start, traced.kl_ramp, static.dtype)
     l = ramp(step, 0.0, traced.l2_ramp, static.dtype)
-    return terms["nll"] + k * kl + l * terms["l2"], terms
+    scale = n_steps * n_units if static.penalties == "entry" else 1
+    return terms["nll"] + scale * (k * kl + l * terms["l2"]), terms
 
 
 def chunks(n: int, size: int) -> tuple[jax.Array, jax.Array]:

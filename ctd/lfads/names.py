@@ -81,6 +81,12 @@ DIMS = {
         f"eval_{name}": Var((), "nat", f"{text} a trial at the best weights, all evaluation trials")
         for name, text in LONG.items()
     },
+    "smoothed_nll": Var(
+        (),
+        "nat",
+        "negative log likelihood a trial, smoothed over evaluations: 0.3 of the last value, 0.7 of the new one; "
+        "the weights as they are, not the best ones",
+    ),
     "bits_per_spike": Var((), "bit", "of the posterior mean, over seen units and bins", True),
     "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units", True),
     "forward_bits_per_spike": Var((), "bit", "the same over held-out bins", True),

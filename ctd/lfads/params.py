@@ -74,6 +74,11 @@ class Model(Params):
         description="what chooses the best parameters and stops early: the negative ELBO of the evaluation "
         "trials, or their reconstruction alone, for searches over KL scales",
     )
+    penalties: Static[Literal["trial", "entry"]] = Field(
+        "trial",
+        description="what the KL and L2 terms are added to: the nll of a trial; or, as in lfads-torch, its mean over the "
+        "entries (bins and units), where L2 counts half the mean square of the penalised weights",
+    )
     n_samples: Static[int] = Field(64, gt=0, description="posterior samples that are averaged")
     n_metric: Static[int] = Field(
         1000, gt=0, description="evaluation trials behind the metrics of the posterior mean"
