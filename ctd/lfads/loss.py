@@ -20,9 +20,8 @@ from ctd.late import jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import (
     ar1_kl,
+    data_log_likelihood,
     gaussian_kl,
-    gaussian_log_likelihood,
-    poisson_log_likelihood,
 )
 from ctd.lfads.model import Decoded, Encoded, Noise, Tree, cut, decode, encode, entries
 
@@ -40,7 +39,7 @@ class Batch(NamedTuple):
     external: jax.Array
     """(time, trial, external input)"""
     log_factorial: jax.Array | None
-    """(time, trial, unit) log x! of counts; None if Gaussian."""
+    """(time, trial, unit) log x! of counts; None if the data are none."""
 
 
 def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> Batch:
@@ -127,14 +126,6 @@ def spread_weights(dataset: Dataset, weights: jax.Array, n_steps: int, n_units: 
 # --- terms ----------------------------------------------------------------------------------------
 
 
-def log_likelihood(static: Any, floor: Any, batch: Batch, output: jax.Array) -> jax.Array:
-    """(time, trial, unit) log p(data | output)."""
-    if static.likelihood == "poisson":
-        return poisson_log_likelihood(batch.data, output, batch.log_factorial)
-    mean, log_variance = jnp.split(output, 2, axis=-1)
-    return gaussian_log_likelihood(batch.data, mean, jnp.exp(log_variance) + floor)
-
-
 def divergences(
     static: Any, weights: Tree, encoded: Encoded, decoded: Decoded
 ) -> tuple[jax.Array, jax.Array]:
@@ -166,7 +157,9 @@ def bound(
     """Name -> (trial,): each term of the negative ELBO, estimated from one draw of the posterior."""
     encoded = encode(static, weights, batch.seen, len(batch.data), floor, noise)
     decoded = decode(static, weights, encoded, batch.external, floor, noise)
-    likelihood = log_likelihood(static, floor, batch, decoded.output)
+    likelihood = data_log_likelihood(
+        static.likelihood, batch.data, decoded.output, batch.log_factorial, floor
+    )
     if entry_weights is not None:
         likelihood = likelihood * entry_weights
     kl_ic, kl_input = divergences(static, weights, encoded, decoded)

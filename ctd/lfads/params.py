@@ -41,8 +41,12 @@ class Model(Params):
         0, ge=0, description="last bins of a trial that the encoder does not see"
     )
 
-    likelihood: Static[Literal["poisson", "gaussian"]] = Field(
-        "poisson", description="of the data given the factors"
+    likelihood: Static[
+        Literal["poisson", "negative_binomial", "gaussian", "gamma", "zero_inflated_gamma"]
+    ] = Field(
+        "poisson",
+        description="of the data given the factors: of counts, poisson or negative_binomial; of reals, gaussian; of positive "
+        "ones, gamma (rectified EMG); of positive ones and zeros, zero_inflated_gamma (calcium events)",
     )
     input_prior: Static[Literal["ar1", "gaussian"]] = Field(
         "ar1", description="of inferred inputs: a stationary AR(1) process, or independent steps"
