@@ -11,6 +11,7 @@ from ctd.late import jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.data import load as load_data
+from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, split_key
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.model import Tree, factor_weights, flatten, init_weights, unflatten
@@ -18,6 +19,7 @@ from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
+from ctd.lfads.scores import scores
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
@@ -186,6 +188,7 @@ def result(
     n_metric = min(static.n_metric, len(shared.evaluation.data))
     measured = {name: value[:n_metric] for name, value in means.items()}
     values |= _metrics(static, shared, measured)
+    values |= scores(model, split_key(key_posterior, True), means)
     if shared.evaluation.behavior is not None:
         values["behavior_r2"] = _behavior_r2(shared, static.n_metric, fitted, measured)
     if n.evaluation:
@@ -244,7 +247,7 @@ def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[
     counts = jnp.asarray(trials.data[: len(rates)])
     values = {}
     n_bins, seen, held = len(shared.seen_bins), shared.seen_units, shared.held_units
-    if static.likelihood == "poisson":
+    if static.likelihood in COUNTS:
         inside = lambda a: a[:, :n_bins]
         values["bits_per_spike"] = metrics.bits_per_spike(
             inside(counts)[..., seen], inside(rates)[..., seen]
