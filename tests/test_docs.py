@@ -86,5 +86,6 @@ def test_pages_name_files_that_there_are(page):
 
 
 def test_data_page_has_every_metric_over_all_trials():
-    rows = re.findall(r"^\| (`.*?) \|", DATA.partition("## Metrics of `lfads`")[2], re.MULTILINE)
+    section = DATA.partition("## Metrics of `lfads`")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(SCORES)

@@ -7,6 +7,7 @@ weighted by their variance, both are summed over columns first (`r2_score` of sc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ctd.late import jax, jnp, lax
@@ -19,7 +20,7 @@ LEAST = 1e-6
 CUT = 0.01
 """Principal components of log rates with less than this share of their variance are left out of the cycle."""
 
-Means = dict[str, jax.Array]
+Means = Mapping[str, Any]
 """Name -> (trial, time, ...) posterior mean."""
 
 
