@@ -217,8 +217,9 @@ def training_loss(
     kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
     k = ramp(step, traced.kl_start, traced.kl_ramp, static.dtype)
     l = ramp(step, 0.0, traced.l2_ramp, static.dtype)
-    scale = n_steps * n_units if static.penalties == "entry" else 1
-    return terms["nll"] + scale * (k * kl + l * terms["l2"]), terms
+    if static.penalties == "entry":
+        k, l = k * (n_steps * n_units), l * (n_steps * n_units)
+    return terms["nll"] + k * kl + l * terms["l2"], terms
 
 
 def chunks(n: int, size: int) -> tuple[jax.Array, jax.Array]:
