@@ -304,6 +304,7 @@ def lane(tries: Iterable[Callable[[], dict[str, Any]]], told: Path) -> None:
     """Make some tries one after another, and write a line about each."""
     with told.open("w") as file, open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
         for once in tries:
             file.write(json.dumps(once()) + "\n")
             file.flush()
