@@ -85,7 +85,7 @@ def run(static, shared, traced, key):
 
 kernel = one_shot("faults", Item, {"y": Var()}, run)
 '''
-TWO = {"shard_items": 2, "slots": 2, "microbatch": 1}
+TWO = {"shard_items": 2, "slots": 2, "microbatch": 1, "checkpoint_s": 0}
 RNN = {"n": 4, "batch_size": 4, "n_batches": 4, "report_every": 2, "n_eval": 4, "n_saved": 1}
 LEARNING_RATE = {"loguniform": [1e-3, 1e-1]}
 
