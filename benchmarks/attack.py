@@ -374,7 +374,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--every", type=int, default=1, help="this write and object of so many")
     options = parse(parser, jobs=["kuramoto"], every=40)
-    assert {*kernel_names()} <= JOBS.keys(), "a kernel is without a job here"
+    if left := sorted({*kernel_names()} - JOBS.keys()):
+        print(f"not attacked: {', '.join(left)}\n")
     use_compilation_cache()
     objects.settle = lambda *args: None  # no test of the disk
     lost = []

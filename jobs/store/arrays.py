@@ -90,7 +90,7 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Va
     step = AT_ONCE * rows
     for at in range(0, shape[0], step) if shape else ():
         array[at : at + step] = values[at : at + step]
-    if not shape:
+    if isinstance(values, np.ndarray) and not shape:
         array[...] = values
     array.attrs.put(attrs)
 
