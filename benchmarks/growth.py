@@ -6,7 +6,8 @@ For each number of shards of one item (a kernel that returns its input, so that 
 serial run, then one command after another, each in a process of its own. `look` is what the page of `ctd watch`
 does once a second, the second time that it does it. Requests are the calls to the storage's library: get (also
 of ranges, and heads), put, list, delete; on an object store each is a request, but a listing of more than 1000
-keys and a deletion of as many take one for each thousand. Seconds are of the process and its children: CPU.
+keys and a deletion of as many take one for each thousand. Seconds and memory are of the whole process, its imports
+included: `run` computes in it, which is most of what it takes (benchmarks/many_workers.py: the driver alone).
 """
 
 import argparse
@@ -17,6 +18,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps
@@ -85,7 +87,9 @@ def one(command: str, told: Path) -> None:
 
             app(COMMANDS[command])
     finally:
-        told.write_text(json.dumps(counts))
+        status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with our parent's
+        peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        told.write_text(json.dumps(counts | {"MB": int(peak) * 1024 / 1e6}))
 
 
 def look(counts: Counter[str]) -> None:
@@ -110,20 +114,23 @@ def measure(n: int) -> None:
         for command in COMMANDS:
             seconds = -resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
             seconds -= resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime
+            began = time.monotonic()
             line = [sys.executable, str(Path(__file__).resolve()), "--one", command]
             done = subprocess.run(
                 line, cwd=folder, capture_output=True, text=True, check=False,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"},
             )  # fmt: skip
+            elapsed = time.monotonic() - began
             assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds += used.ru_utime + used.ru_stime
             counts = Counter(json.loads((Path(folder) / "told.json").read_text()))
+            took = f"{elapsed:.1f} | {seconds:.1f} | {counts['MB']:.0f}"
             files = [p for p in (Path(folder) / "job.zarr").rglob("*") if p.is_file()]
             of_run = sum("run" in p.relative_to(folder).parts for p in files)
             kinds = " | ".join(f"{counts[kind]:,}" for kind in ("get", "put", "list", "delete"))
             print(
-                f"| {n:,} | {command} | {len(files):,} | {of_run:,} | {kinds} | {seconds:.1f} |",
+                f"| {n:,} | {command} | {len(files):,} | {of_run:,} | {kinds} | {took} |",
                 flush=True,
             )
 
@@ -140,8 +147,10 @@ def main() -> None:
         return
     packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "zarr", "obstore"))
     print(f"Python {platform.python_version()}, {packages}\n")
-    print("| shards | command | objects | below run/ | get | put | list | delete | CPU s |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| shards | command | objects | below run/ | get | put | list | delete | s | CPU s | MB |"
+    )
+    print(f"|{'---|' * 11}")
     for n in options.shards:
         measure(n)
 

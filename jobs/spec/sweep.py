@@ -170,7 +170,7 @@ Distribution = Annotated[
 class Column(NamedTuple):
     """The values of one field over n items: item i has `values[codes[i]]`.
 
-    codes: (n,) int32.
+    codes: (n,) integers.
     values: the settings in order: an array if all are numbers, else a list (after validation, tuples of
         numbers of one length are an array too).
     generated: whether a formula made the values; then only the smallest and the largest are validated.
@@ -232,7 +232,8 @@ class Sweep(BaseModel):
 
         @cache
         def codes(axis: int) -> np.ndarray:
-            once = np.arange(shape[axis], dtype=np.int32)
+            # In the smallest integers: of ten million items a column of int32 is 40 MB.
+            once = np.arange(shape[axis], dtype=np.min_scalar_type(-shape[axis]))
             return np.tile(np.repeat(once, math.prod(shape[axis + 1 :])), math.prod(shape[:axis]))
 
         columns = {}
@@ -283,7 +284,7 @@ def join(
         codes, generated = [], True
         for n, columns in parts:
             here = columns.get(name, Column(np.zeros(n, np.int32), [base[name]]))
-            codes.append(here.codes + len(values))
+            codes.append(here.codes.astype(np.int32) + len(values))
             values.extend(list(here.values))
             generated &= here.generated
         joined[name] = Column(np.concatenate(codes).astype(np.int32), _tidy(values), generated)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ctd.kernel import Kernel, Var
 from jobs.late import zarr, zarr_codecs
+from jobs.plan.items import Lookup
 from jobs.spec.description import Description
 
 DONE, FAILED, DROPPED = 1, 2, 3
 """The status of an item. 0 means not computed; DROPPED means that a search took the item out at a rung."""
 
 STATUS = {DONE: "done", FAILED: "failed", DROPPED: "dropped"}
+
+
+CHUNK, AT_ONCE = 4 << 20, 2
+"""Bytes of a chunk of a table, and how many chunks of a column are written at a time."""
 
 
 def attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:
@@ -55,25 +61,25 @@ def fill_value(name: str, dtype: np.dtype[Any]) -> Any:
     return np.nan if dtype.kind in "fc" else 0
 
 
-def put_array(group: zarr.Group, name: str, values: np.ndarray, var: Var) -> None:
+def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Var) -> None:
     """Create the array `name` in `group`, replacing any array of that name, and write all of `values`.
 
     Text is stored as int32 codes, with the texts in the attribute `labels`.
     """
-    values = np.asarray(values)
     attrs: dict[str, Any] = describe(var)
-    if values.dtype.kind in "US":
+    if not isinstance(values, Lookup) or values.dtype.kind in "US":
+        values = np.asarray(values[:] if isinstance(values, Lookup) else values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "US":
         # Zarr v3 has no stable string type yet.
         texts, codes = np.unique(values, return_inverse=True)
         values = codes.astype(np.int32).reshape(values.shape)
         attrs["flag_values"], attrs["labels"] = list(range(len(texts))), [str(t) for t in texts]
-    rows = max(1, (4 << 20) // max(1, values[:1].nbytes)) if values.ndim else 1
+    shape = values.shape
+    rows = max(1, CHUNK // max(1, math.prod(shape[1:]) * values.dtype.itemsize))
     array = group.create_array(
         name,
-        shape=values.shape,
-        chunks=tuple(max(1, k) for k in (min(rows, values.shape[0]), *values.shape[1:]))
-        if values.ndim
-        else (),
+        shape=shape,
+        chunks=tuple(max(1, k) for k in (min(rows, shape[0]), *shape[1:])) if shape else (),
         dtype=values.dtype,
         fill_value=fill_value(name, values.dtype),
         compressors=compressor(),
@@ -81,7 +87,11 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray, var: Var) -> Non
         overwrite=True,
         config={"write_empty_chunks": True},
     )
-    array[...] = values
+    step = AT_ONCE * rows
+    for at in range(0, shape[0], step) if shape else ():
+        array[at : at + step] = values[at : at + step]
+    if isinstance(values, np.ndarray) and not shape:
+        array[...] = values
     array.attrs.put(attrs)
 
 

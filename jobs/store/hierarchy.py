@@ -73,15 +73,11 @@ def _put_columns(
     """Write the ids of the group's items and the sweep's columns."""
     put_array(out, "item", group.items, Var(("item",), "1", "item id"))
     for name in columns:
-        # One column at a time is in memory.
-        _put_column(out, kernel, name, items.values(name, group.items))
-
-
-def _put_column(out: zarr.Group, kernel: Kernel, name: str, values: np.ndarray) -> None:
-    axes = ("item", f"{name}_index")[: values.ndim]
-    described = kernel.Params.model_fields.get(name)
-    text = (described.description if described else None) or name
-    put_array(out, name, values, Var(axes, "1", text))
+        values = items.lookup(name, group.items)
+        axes = ("item", f"{name}_index")[: len(values.shape)]
+        described = kernel.Params.model_fields.get(name)
+        text = (described.description if described else None) or name
+        put_array(out, name, values, Var(axes, "1", text))
 
 
 def _create_results(

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_jobs import refused
 from hostile import Hostile, of_train_rnn, reseal
 from places import SUPPORT
 
+from cluster.cli.main import COMMANDS
+from cluster.submit import check_job, read_order
 from cluster.watch import Maker
 from jobs import keys, open_store
 from jobs.errors import JobError
@@ -51,6 +54,24 @@ LOOKS = [
     ["query", "--columns", "nothing"], ["query", "--where", "x > 0"], ["report"], ["logs"], ["check"],
     ["export", "0", "item.h5", "--results"], ["cancel"],
 ]  # fmt: skip
+
+
+ASKS = [
+    ["resume", "--executor", "serial"], ["gather"], ["check", "--repair"], ["posterior"],
+    ["posterior", "--store", "out.zarr"],
+]  # fmt: skip
+"""What computes, and so asks for --trust."""
+
+WITH_A_JOB = {"run", "plan", "submit"}
+"""They take the user's own job file, which may name a stranger's store."""
+BESIDES = {"watch"}
+"""It serves until Ctrl-C: its pages are made in a test of the API, and looked at in Chromium."""
+WITHOUT_A_STORE = {"schema", "kernels", "new", "clusters"}
+
+
+def test_every_command_is_tried_on_a_strangers_store():
+    tried = {command[0] for command in [*LOOKS, *ASKS]}
+    assert tried | WITH_A_JOB | BESIDES | WITHOUT_A_STORE == COMMANDS.keys()
 
 
 @pytest.mark.slow
@@ -104,9 +125,7 @@ def test_the_api_runs_nothing_of_the_stores_code(described):
     assert not described.ran
 
 
-@pytest.mark.parametrize(
-    "command", [["resume", "--executor", "serial"], ["gather"], ["check", "--repair"]]
-)
+@pytest.mark.parametrize("command", ASKS, ids=" ".join)
 def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
     lose(Store.open(str(hostile.path)), 0)
     first, *rest = command
@@ -123,6 +142,24 @@ def test_computing_by_the_api_asks_for_trust(hostile):
             compute(store)
     with pytest.raises(JobError, match="--trust"):
         check(store.address, repair=True)
+    assert not hostile.ran
+
+
+def test_a_job_file_that_names_a_strangers_store_runs_none_of_its_code(ctd, tmp_path, hostile):
+    """Neither what is in the store's job, nor, for a job with the same kernel's name, what lies beside it."""
+    sweep = "sweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
+    job = {**Store.open(str(hostile.path)).job.spec.model_dump(mode="json", exclude_defaults=True)}
+    (tmp_path / "other.yaml").write_text(f"kernel: toy\n{sweep}")
+    (tmp_path / "same.yaml").write_text(json.dumps(job | {"kernel": "toy"}))
+    (tmp_path / "there.yaml").write_text("kind: slurm\nwork_dir: .\nmemory_gb: 1\ntime: 10\n")
+    for file in ("other.yaml", "same.yaml"):
+        assert ctd("plan", file, "--store", hostile.path)[0] == 0
+        order = ("submit", file, "--cluster", "there.yaml", "--store", hostile.path)
+        code, _, err = ctd(*order, "--dry-run")
+        assert (code, "Traceback" in err) == (0, False), err
+        with pytest.raises(JobError, match="holds another job"):
+            check_job(read_order(Path(file), "there.yaml", [], str(hostile.path)).request, 1, None)
+        refused(ctd("run", file, "--store", hostile.path, "--executor", "serial"))
     assert not hostile.ran
 
 

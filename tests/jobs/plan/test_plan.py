@@ -55,6 +55,16 @@ def test_expand_sweep_list_appends():
     np.testing.assert_array_equal(two.values("n_steps", np.arange(5)), [10, 10, 1, 2, 3])
 
 
+@pytest.mark.parametrize("n", [127, 128, 129, 40_000])
+def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
+    """Codes take the smallest integers that hold an axis; two axes end to end take larger ones."""
+    rates = np.linspace(0, 0.5, n)
+    one, two = ({"grid": {"rate": {"linspace": [a, a + 0.5, n]}}, "seeds": 2} for a in (0, 1))
+    items = items_of([one, two])
+    found = items.values("rate", np.arange(items.n))
+    np.testing.assert_array_equal(found, np.repeat([*rates, *np.linspace(1, 1.5, n)], 2))
+
+
 @pytest.mark.parametrize(
     ("sweep", "params", "said"),
     [
