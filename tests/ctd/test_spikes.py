@@ -136,7 +136,8 @@ def test_items_are_replicates(network):
 
 def test_no_readout_no_behavior(network):
     found = make(network(n_out=0)[0], n_train=2, n_eval=2)
-    assert set(kernel.dims) - set(found) == {"train_behavior", "eval_behavior"}
+    external = {"train_external", "eval_external"}  # asked for by `external`
+    assert set(kernel.dims) - set(found) == {"train_behavior", "eval_behavior"} | external
 
 
 def test_counts_that_would_not_fit_are_refused(network):
