@@ -187,6 +187,11 @@ class Kernel:
     read when they are indexed: `results["curve"][:200]` reads 200 rows."""
     figure: Callable[..., Figure] | None = None
     """The same arguments -> the plots that a PNG beside the store shows."""
+    metric: str = ""
+    """The result of one number that tells best how well an item did; a report shows it unasked."""
+    curves: tuple[str, ...] = ()
+    """Results of one axis that fill up while an item advances, NaN where they have not come to; whoever watches a
+    run sees them grow. `result` must give them at any time."""
     advances: Callable[[Any], int] | None = None
     """inputs -> the most advances that an item makes, if that is known beforehand."""
     width: int = 256
