@@ -40,7 +40,6 @@ class Laps(Placed):
         self._states = HostStates(self.n, self._state)
         self._wave = np.zeros(0, int)
         """The items on the devices, in the order of their slots."""
-        self._slots: Any = None
         for rows in turns(self.n, self.total):
             self._init(rows)
 

@@ -30,6 +30,7 @@ class Placed:
         self.layout = program.layout
         self.total = self.layout.slots * self.layout.devices
         self.rounds = 0
+        self._slots: Any = None
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
         with precision(program.static):
             whole = program.whole
@@ -119,7 +120,6 @@ class Run(Placed):
         # _rows[p]: the row of `ids` in logical slot p; -1 where the slot is empty.
         self._rows = np.full(self.total, -1)
         self._next = 0
-        self._slots: Any = None
         self._fill(live=0)
 
     def _fill(self, live: int) -> None:

@@ -42,14 +42,17 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """name -> (store, the address of its page)."""
-    found = {}
-    for name in JOBS:
-        store = finished(name)
-        path = tmp_path_factory.mktemp(name) / "page.html"
-        path.write_text(render(Content(store).all()), encoding="utf-8")
-        found[name] = store, path.as_uri()
-    return found
+    """name -> (store, the address of its page), made when it is asked for."""
+
+    class Pages(dict):
+        def __missing__(self, name):
+            store = finished(name)
+            path = tmp_path_factory.mktemp(name) / "page.html"
+            path.write_text(render(Content(store).all()), encoding="utf-8")
+            self[name] = store, path.as_uri()
+            return self[name]
+
+    return Pages()
 
 
 @pytest.fixture
