@@ -31,7 +31,9 @@ Number = Annotated[float, Field(allow_inf_nan=False)] | None
 class Peeked(Protocol):
     """A run whose items can be looked at between two advances."""
 
-    rounds: int
+    @property
+    def rounds(self) -> int:
+        """Advances of the devices."""
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (rows, results of theirs by name) of items that have begun."""

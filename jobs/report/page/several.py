@@ -169,13 +169,13 @@ def _table(
         "n": sum(table["n"] for _, table in found),
         "columns": columns,
     }
-    ids = [
-        next((c["values"] for c in table["columns"] if c["name"] == "item"), None)
-        for _, table in found
-    ]
-    if all(some is not None for some in ids):
+    if "item" in titles:
         made["ids"] = [
-            v + k * OFFSET for (k, _), some in zip(found, ids, strict=True) for v in some
+            v + k * OFFSET
+            for k, table in found
+            for column in table["columns"]
+            if column["name"] == "item"
+            for v in column["values"]
         ]
     made["note"] = " ".join(dict.fromkeys(table["note"] for _, table in found if table["note"]))
     return made  # fmt: skip
