@@ -375,7 +375,7 @@ def test_a_range_in_parallel_coordinates_filters_curves_table_and_map(visit, pag
 
 def test_curves_are_coloured_by_what_was_swept_and_smoothed(visit, pages):
     page = visit("train_rnn")
-    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training"))
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training vanilla"))
     assert (
         figure.get_by_label("colour by").input_value() == "learning_rate"
     )  # 10 values: a layer each
@@ -436,7 +436,7 @@ def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):
 
 def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
     page = visit("train_rnn")
-    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training"))
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training vanilla"))
     found = {}
     for kind in ("PNG", "SVG", "CSV"):
         with page.expect_download() as waiting:
@@ -465,7 +465,7 @@ def test_two_stores_stand_on_one_page_with_the_store_as_a_parameter(chromium, pa
     page.goto(path.as_uri())
     until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
     assert page.locator(".tile b").first.inner_text() == "20"
-    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training"))
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training vanilla"))
     figure.get_by_label("colour by").select_option("store")
     names = page.evaluate(f"({FIGURE})('Training').layers.map((l) => l.name)")
     assert {"store = another", "store = train_rnn"} <= set(names)

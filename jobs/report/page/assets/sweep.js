@@ -17,7 +17,7 @@ function showSweep(content) {
 }
 
 function select(label, names, chosen, action) {
-  const node = el("select", { onchange: action }, ...names.map((name) => el("option", { selected: name === chosen }, name)));
+  const node = el("select", { "aria-label": label, onchange: action }, ...names.map((name) => el("option", { selected: name === chosen }, name)));
   return { node: el("label", {}, label, node), get value() { return node.value; }, set value(v) { node.value = v; }, set(names2) {
     const now = node.value;
     if (names2.join("\n") === [...node.options].map((o) => o.value).join("\n")) return;
