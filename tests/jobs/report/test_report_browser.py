@@ -389,8 +389,6 @@ def test_curves_are_coloured_by_what_was_swept_and_smoothed(visit, pages):
     smooth = page.evaluate(f"(item) => ({FIGURE})('Training').layers.find((l) => l.item && l.item[0] === item).y[0]", order[0])  # fmt: skip
     weights = [0.5 ** np.arange(k, -1, -1) for k in range(len(curve))]
     expected = [np.exp(np.average(np.log(curve[: len(w)]), weights=w)) for w in weights]
-    if not figure.get_by_label("smooth").is_visible():  # fewer than five points
-        expected = curve
     assert smooth == pytest.approx(list(expected), rel=1e-3)
 
 

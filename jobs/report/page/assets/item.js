@@ -36,7 +36,7 @@ function itemParts(id) {
   const ids = [...ITEMS.rows.keys()].sort((a, b) => a - b), at = ids.indexOf(id), link = (to, text) => el("a", { href: `#item=${to}` }, text);
   const commands = [`ctd query ${quoted} --where 'item == ${own}' --columns all`, `ctd logs ${quoted} --item ${own}`, `ctd export ${quoted} ${own} item-${own}.h5`];
   return [
-    el("header", {}, el("h2", { id: "item-title" }, `Item ${own}${STATE.content.stores ? ` of ${ITEMS.value(id, "store")}` : ""}`),
+    el("div", { className: "head" }, el("h2", { id: "item-title" }, `Item ${own}${STATE.content.stores ? ` of ${ITEMS.value(id, "store")}` : ""}`),
       el("div", { className: "controls" }, ...(at > 0 ? [link(ids[at - 1], "‹ previous")] : []), ...(at < ids.length - 1 ? [link(ids[at + 1], "next ›")] : []),
         link(id, "link to this item"), el("button", { type: "button", onclick: () => ITEM.node.close() }, "close"))),
     el("div", { className: "grid" },

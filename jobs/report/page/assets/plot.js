@@ -24,7 +24,7 @@ class Figure {
       button("−", "zoom out", () => this.zoom(1 / 0.6)),
       button("reset", "show everything", () => this.reset()));
     const saves = el("div", { className: "saves" }, ...["PNG", "SVG", "CSV"].map((kind) => button(kind, `save as ${kind}`, () => savePlot(this, kind))));
-    this.node = el("div", { className: "card figure" }, el("header", {}, this.title, tools), this.legend, this.frame, el("footer", {}, this.note, saves));
+    this.node = el("div", { className: "card figure" }, el("div", { className: "head" }, this.title, tools), this.legend, this.frame, el("div", { className: "foot" }, this.note, saves));
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.frame);
     this.update(plot);

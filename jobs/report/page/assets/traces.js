@@ -30,7 +30,7 @@ class Traces {
     const values = this.by.value === "as drawn" ? 0 : new Set(this.ids.map((id) => ITEMS.value(id, this.by.value))).size;
     this.canGroup = lines.length > 0 && lines.every((l) => !Array.isArray(l.x[0]));
     if (!this.set) this.medians.checked = this.canGroup && values > 1 && values <= 10 && most >= 3 * values && this.many === Infinity;
-    this.smoothLabel.hidden = !lines.some((l) => l.y[0] && l.y[0].length >= 5);
+    this.smoothLabel.hidden = !lines.some((l) => l.y[0] && l.y[0].length >= 3);
     this.lines.set([...[20, 50, 100].filter((k) => k < most).map((k) => `${k} lines`), "all"]);
     this.lines.value = this.many === Infinity || this.many >= most ? "all" : `${this.many} lines`;
     this.lines.node.hidden = most <= 20;
