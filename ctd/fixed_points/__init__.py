@@ -18,7 +18,7 @@ Points that move with a parameter:
     curve         the curve of points, corrected by Newton    branch     one branch of it, step by step
     bifurcation   those within a step, located, classified    branches   tables and pictures
     continuation  the kernel `fixed_points.continuation`      exponents  the kernel of Lyapunov exponents
-    follow        the same two for a user's function
+    connections   the kernel of departures from points        follow     continuation, exponents of a user's function
 
 `reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
 """

@@ -4,12 +4,14 @@ import tempfile
 from functools import cache
 
 import jax
+import numpy as np
 from places import EXAMPLES
 
-from ctd.batch import run_items
+from ctd.batch import Layout, run_items
 from ctd.cells import get_cell
-from ctd.data import write_hdf5, write_weights
+from ctd.data import write_hdf5
 from ctd.kernel import load_kernel
+from ctd.weights import write_weights
 
 SMALL = {
     "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},
@@ -23,6 +25,7 @@ SMALL = {
         "n_steps": 4,
         "n_bifurcations": 1,
     },
+    "fixed_points.connections": {"cell": "vanilla", "n_steps": 200},
     "fixed_points.exponents": {"cell": "vanilla", "transient": 0, "n_steps": 500, "n_exponents": 2},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
@@ -52,6 +55,8 @@ def small(name):
         given |= {"weights": _network()}
     if name == "fixed_points.continuation":
         given |= {"points": _network()}
+    if name == "fixed_points.connections":
+        given |= {"points": _points()}
     return kernel, kernel.Params.model_validate(given)
 
 
@@ -64,11 +69,22 @@ def _network():
 
 
 @cache
+def _points():
+    """A table of two points of that network, of which one is said to be unstable along the first axis."""
+    path = tempfile.mkdtemp(prefix="ctd-small-") + "/points.h5"
+    axes = np.tile(np.eye(4, dtype=complex), (2, 1, 1))
+    table = {"eigenvalue": np.full((2, 4), 0.5 + 0j), "right": axes, "n_unstable": np.array([1, 0])}
+    write_hdf5(path, table | {"point": np.eye(4)[:2] - 0.5, "constant_input": np.zeros((2, 1))})
+    return path
+
+
+@cache
 def _of_trained():
     """The posterior of the smallest lfads, which is trained on the way."""
     folder = tempfile.mkdtemp(prefix="ctd-small-")
     kernel, params = small("lfads")
-    trained = run_items(kernel, params)
+    # In a layout of tests/ctd/test_kernel.py, whose compiled program this is.
+    trained = run_items(kernel, params, layout=Layout(2, 2))
     parts = {"weights": f"{folder}/weights.h5", "model": f"{folder}/model.h5"}
     for part, path in parts.items():
         found = {name: v[0] for name, v in trained.items() if name.startswith(f"{part}.")}
