@@ -202,6 +202,11 @@ class Kernel:
     """The same arguments -> the plots that a PNG beside the store shows."""
     presets: Mapping[str, Preset] = field(default_factory=dict)
     """Name -> what `search: {preset: NAME}` stands for."""
+    metric: str = ""
+    """The result of one number that tells best how well an item did; a report shows it unasked."""
+    curves: tuple[str, ...] = ()
+    """Results of one axis that fill up while an item advances, NaN where they have not come to; whoever watches a
+    run sees them grow. `result` must give them at any time."""
     advances: Callable[[Any], int] | None = None
     """inputs -> the most advances that an item makes, if that is known beforehand."""
     width: int = 256

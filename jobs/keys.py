@@ -18,6 +18,7 @@ FAILED, SLOTS, LAYOUT = "run/failed", "run/slots", "run/layout"
 CHECKPOINTS, MEETINGS, EVENTS = "run/checkpoints", "run/meetings", "run/events"
 LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/gathering"
 SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
+LIVE = "run/live"
 CODE = "run/code"
 """Source of a kernel that was typed into a notebook."""
 
@@ -57,6 +58,11 @@ def pictures(group: int) -> str:
     return f"{PICTURES}/{group}.json"
 
 
+def live(group: int, shard: int) -> str:
+    """Return the key of the curves of a shard that is being computed."""
+    return f"{LIVE}/{group}/{shard:06d}.json"
+
+
 def checkpoints(group: int, shard: int) -> str:
     """Return the folder of a shard's checkpoints."""
     return f"{CHECKPOINTS}/{group}/{shard:06d}"
@@ -90,7 +96,7 @@ def sums_name(key: str) -> str:
 OURS = re.compile(
     r"run/(?:done/\d+/\d{6,}(?:-[0-9a-f]{8})?\.json"
     r"|segments/\d{8,}\.jsonl"
-    r"|failed/\d+/\d{6,}\.json"
+    r"|(?:failed|live)/\d+/\d{6,}\.json"
     r"|(?:slots|lease|cancel|pictures)/\d+\.json"
     r"|layout/\d+-[^/]+\.json"
     r"|checkpoints/\d+/\d{6,}/\d+"

@@ -1,5 +1,6 @@
 """The commands that show a store in a browser: report, watch."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,26 +13,34 @@ from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.store.store import Store
 
+LOOK_S = 1.0
+"""Time between two looks for a store that is not there yet."""
+
 
 def report(
-    store: StorePath,
+    stores: Annotated[
+        list[str], typer.Argument(help="a store, or several on one page", show_default=False)
+    ],
     to: Annotated[
-        Path | None, typer.Option(help="file to write; by default beside the store")
+        Path | None, typer.Option(help="file to write; by default beside the (first) store")
     ] = None,
 ) -> None:
     """Write one HTML page that tells what ran, what failed and what came out; it needs no network."""
     from jobs.gather.gather import left_out
-    from jobs.report.page import Content, render, require_content
+    from jobs.report.page import Content, render, require_content, several
 
-    opened = Store.open(store)
-    require_content(opened)
-    path = to or _beside(store)
+    opened = [Store.open(address) for address in dict.fromkeys(stores)]
+    for store in opened:
+        require_content(store)
+    path = to or _beside(stores)
     if path.suffix.lower() not in (".html", ".htm"):
         raise JobError(f"--to {path}: the report is a page; a name that ends in .html expected")
     _on_the_cpu()
-    text = render(Content(opened).all())
-    if why := left_out(opened):
-        err.print(why)
+    contents = [Content(store).all() for store in opened]
+    text = render(contents[0] if len(contents) == 1 else several(contents))
+    for store in opened:
+        if why := left_out(store):
+            err.print(why)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -51,10 +60,10 @@ def watch(
         ),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the page of `ctd report` while a run goes on, to this machine alone, until Ctrl-C."""
+    """Serve the page of `ctd report` while a run goes on, to this machine alone, until Ctrl-C; waits for the store."""
     from cluster.watch import Watch
 
-    opened = Store.open(store)
+    opened = _once_there(store)
     _on_the_cpu()
     with Watch(opened, host, port) as watching:
         out.print(f"watching {store}: {watching.url}")
@@ -67,11 +76,24 @@ def watch(
             err.print("no longer watching")
 
 
-def _beside(store: str) -> Path:
-    """store.zarr -> store.html; of a store elsewhere, in this folder."""
-    local = objects.local_path(store)
-    name = Path(store.rstrip("/")).name if local is None else local.absolute().name
-    return (Path() if local is None else local.absolute().parent) / f"{Path(name).stem}.html"
+def _once_there(store: str) -> Store:
+    """The store, as soon as somebody has made it."""
+    if not Store.exists(store):
+        err.print(f"{store} is not there yet: waiting for the run that makes it; Ctrl-C ends this")
+        while not Store.exists(store):
+            time.sleep(LOOK_S)
+    return Store.open(store)
+
+
+def _beside(stores: list[str]) -> Path:
+    """a.zarr -> a.html, a.zarr and b.zarr -> a+b.html, beside the first; of a store elsewhere, in this folder."""
+    places = [objects.local_path(store) for store in stores]
+    names = [
+        Path(store.rstrip("/")).stem if place is None else place.absolute().stem
+        for store, place in zip(stores, places, strict=True)
+    ]
+    folder = Path() if places[0] is None else places[0].absolute().parent
+    return folder / f"{'+'.join(dict.fromkeys(names))[:120]}.html"
 
 
 def _on_the_cpu() -> None:

@@ -40,7 +40,6 @@ class Laps(Placed):
         self._states = HostStates(self.n, self._state)
         self._wave = np.zeros(0, int)
         """The items on the devices, in the order of their slots."""
-        self._slots: Any = None
         for rows in turns(self.n, self.total):
             self._init(rows)
 
@@ -84,6 +83,12 @@ class Laps(Placed):
         if done.all() or done.sum() >= enough or (left == 0).any():
             self._keep()
             self._wave, self._slots = np.zeros(0, int), None
+
+    def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(rows of `ids`, those results of theirs) of the items on the devices; none between two laps."""
+        if not len(self._wave):
+            return self._wave, {}
+        return self._wave, self._peek(self._wave, names)
 
     @property
     def _ready(self) -> np.ndarray:

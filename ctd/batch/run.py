@@ -30,6 +30,7 @@ class Placed:
         self.layout = program.layout
         self.total = self.layout.slots * self.layout.devices
         self.rounds = 0
+        self._slots: Any = None
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
         with precision(program.static):
             whole = program.whole
@@ -64,6 +65,20 @@ class Placed:
         if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
             return self._put(jax.random.split(jax.random.key(0), (self.total, *shape.shape)))
         return self._put(jnp.zeros((self.total, *shape.shape), shape.dtype))
+
+    def _peek(self, rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Results of the items `rows`, which lie in the first logical slots, as their states are now."""
+        with precision(self.program.static):
+            out = {
+                name: self._put(np.zeros((self.total, *v.shape), v.dtype))
+                for name in names
+                for v in [self._values[name]]
+            }
+            found = self.program.some_results(names)(
+                self._shared, self._root, self._bounds(0, len(rows)), self._no_one, self._slots, out
+            )
+        places = self._physical[: len(rows)]
+        return {name: np.asarray(value)[places] for name, value in found.items()}
 
     def temporaries(self) -> int:
         """Bytes of device memory that one advance takes beyond the slots, by the compiler's count."""
@@ -105,7 +120,6 @@ class Run(Placed):
         # _rows[p]: the row of `ids` in logical slot p; -1 where the slot is empty.
         self._rows = np.full(self.total, -1)
         self._next = 0
-        self._slots: Any = None
         self._fill(live=0)
 
     def _fill(self, live: int) -> None:
@@ -151,6 +165,19 @@ class Run(Placed):
         # microbatch and are an eighth of the live ones.
         if done.sum() == live or done.sum() >= max(self.layout.microbatch, live // 8):
             self._harvest(done, live)
+
+    def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(rows of `ids`, those results of theirs) of all items that have begun, finished or not; between two advances."""
+        live = int((self._rows >= 0).sum())
+        going = self._rows[:live]
+        ended = np.setdiff1d(np.arange(self._next), going)
+        now = self._peek(going, names) if live else {}
+        rows = np.concatenate([ended, going]).astype(int)
+        values = {
+            name: np.concatenate([self.results[name][ended], *([now[name]] if live else [])])
+            for name in names
+        }
+        return rows, values
 
     def step(self) -> int:
         """Advance every live item once, and do not look at what came of it; return how many there are."""

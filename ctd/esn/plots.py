@@ -162,7 +162,7 @@ def _training(results: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarra
     text = [f"item {k}: replay NRMSE {e:.4g}" for k, e in zip(items, final, strict=True)]
     return Plot(
         "Training error by pass",
-        [Lines(np.arange(1, passes + 1), error, "networks", shade, text)],
+        [Lines(np.arange(1, passes + 1), error, "networks", shade, text, item=items)],
         Axis("pass"),
         Axis("NRMSE before each update", log=True),
         Scale("log10 replay NRMSE"),

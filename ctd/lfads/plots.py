@@ -86,7 +86,7 @@ def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndar
         made.append(
             Plot(
                 f"{label} against the loss",
-                [Points(loss, worth, text=text, key=items)],
+                [Points(loss, worth, text=text, key=items, item=items)],
                 Axis("evaluation loss (nat a trial)"),
                 Axis(label),
             )

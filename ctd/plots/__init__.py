@@ -55,6 +55,8 @@ class Lines:
     dashed: bool = False
     hue: int | None = None
     """Index of the colour of a layer without `colour`; by default each layer has its own."""
+    item: Any = None
+    """(line,) the item of each line: a page then colours, groups and filters the lines by what was swept."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Points:
     """(n,) integers: the mark under the pointer lights up those with equal keys in all plots of the group"""
     hue: int | None = None
     """As in `Lines`."""
+    item: Any = None
+    """(n,) the item of each point, as in `Lines`."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,8 @@ class Plot:
     """True: one unit is as long on y as on x."""
     note: str = ""
     """Text below the picture: what to look for, what was left out."""
+    at_first: int | None = None
+    """Of many lines with an `item`, a page shows so many until more are asked for."""
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,17 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
         layers.append(Band(curves.steps, curves.quantiles[0], curves.quantiles[2], "10-90 %"))
     if (fine := np.flatnonzero(~curves.failed[some])).size:
         said = [text[k] for k in fine]
-        layers.append(Lines(curves.steps, drawn[fine], name, shade[fine], said))
+        layers.append(
+            Lines(curves.steps, drawn[fine], name, shade[fine], said, item=items[some][fine])
+        )
     if (failed := np.flatnonzero(curves.failed[some])).size:
         said = [text[k] for k in failed]
-        layers.append(Lines(curves.steps, drawn[failed], "diverged", text=said, dashed=True))
+        layers.append(
+            Lines(
+                curves.steps, drawn[failed], "diverged", text=said, dashed=True,
+                item=items[some][failed],
+            )
+        )  # fmt: skip
     if curves.has_quantiles:
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
     note = ""
@@ -136,7 +143,9 @@ def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np
             f"item {k}: evaluation {f:.4g}, training {t:.4g}"
             for k, t, f in zip(items[fine], train[fine], final[fine], strict=True)
         ]
-        layers: list[Layer] = [Points(train[fine], final[fine], text=text, key=items[fine])]
+        layers: list[Layer] = [
+            Points(train[fine], final[fine], text=text, key=items[fine], item=items[fine])
+        ]
         both = np.concatenate([train[fine], final[fine]])
         if len(both):
             ends = np.array([both.min(), both.max()])

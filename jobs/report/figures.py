@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ from ctd.batch import precision
 from ctd.kernel import inputs_of, static_of
 from ctd.plots import Figure
 from ctd.plots.png import draw
+from ctd.plots.swept import by_swept
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
-from jobs.reduce.group import GroupResults, columns_of, committed_rows, group_params
+from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows, group_params
+from jobs.report.importance import Effect, effects
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -30,12 +34,13 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
     rows = committed_rows(store)[group]
     params = group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
+    columns = columns_of(store, group, rows)
     with precision(static_of(params)):
         shared = load_group(kernel, params, store.job.base)
         figure = kernel.figure(
             inputs_of(params),
             shared,
-            columns_of(store, group, rows),
+            columns,
             results,
             reduced_values(store, group),
         )
@@ -44,8 +49,35 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
                 f"kernel {kernel.name}: figure: is a {type(figure).__module__}.{type(figure).__name__}, "
                 "ctd.plots.Figure expected; the results are stored"
             )
-        draw(figure).savefig(path, dpi=150)
+        draw(_by_swept(store, figure, columns, results)).savefig(path, dpi=150)
     return True
+
+
+def _by_swept(
+    store: Store, figure: Figure, columns: Columns, results: Mapping[str, np.ndarray]
+) -> Figure:
+    """The figure, the lines of items grouped by the swept parameter that matters most for the kernel's metric."""
+    swept = {
+        name: column
+        for name in columns
+        if name != "item" and (column := np.asarray(columns[name])).ndim == 1
+    }
+    metric = metric_of(store)
+    found: list[Effect] = []
+    if metric in results:
+        found = effects(swept | {metric: np.asarray(results[metric], float)}, list(swept), [metric])
+    first = sorted(found, key=lambda effect: -np.nan_to_num(effect.share))
+    name = first[0].parameter if first else next(iter(swept), None)
+    if name is None:
+        return figure
+    values = dict(zip(np.asarray(columns["item"]).tolist(), swept[name].tolist(), strict=True))
+    return replace(figure, plots=[by_swept(plot, name, values) for plot in figure.plots])
+
+
+def metric_of(store: Store) -> str:
+    """The result that tells best how well an item did: what the search compares, else the kernel's; or ""."""
+    search = store.job.spec.search
+    return search.metric if search else store.description.metric
 
 
 def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:

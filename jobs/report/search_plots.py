@@ -39,8 +39,14 @@ def _rungs(
     row, column = np.nonzero(np.isfinite(y))
     said, dots = [text[k] for k in row], (x[row, column], y[row, column])
     layers: list[Layer] = [
-        Lines(x, y, "items", survived[some], text),
-        Points(*dots, colour=survived[some][row], text=said, key=items[some][row]),
+        Lines(x, y, "items", survived[some], text, item=items[some]),
+        Points(
+            *dots,
+            colour=survived[some][row],
+            text=said,
+            key=items[some][row],
+            item=items[some][row],
+        ),
     ]
     return Plot(
         f"Successive halving by {search.best} {search.metric}",

@@ -32,6 +32,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import agree, read_sealed
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import Checkpoints, clear
+from jobs.store.live import EVERY_S, LiveCurves, clear_live
 from jobs.store.marker import Marker
 from jobs.store.provenance import host, said
 from jobs.store.store import Store
@@ -104,7 +105,7 @@ class Worker:
         if self._stop.is_set():
             raise Stopped("stopped before it began")
         shard = task.shard
-        rows = np.setdiff1d(np.arange(shard.start, shard.stop), task.without)
+        rows = _rows(task)
         if len(rows):
             values, info = self._compute(task, rows, began, progress)
         else:
@@ -129,6 +130,9 @@ class Worker:
         self.writer.write(Marker(shard=shard, **info), values, rows)
         if task.resume or info.get("checkpoints"):
             clear(self.store, shard)
+        again = task.attempt > 1 or task.resume or task.meeting or task.second
+        if self.kernel.curves and (again or info["seconds"] >= EVERY_S):
+            clear_live(self.store, shard)
         return info
 
     def _compute(
@@ -208,6 +212,9 @@ class Worker:
             info["resumed_at"] = run.rounds
         if task.second:  # what it would keep lies where the first attempt keeps its own
             saved = None
+        live = None
+        if saved:
+            live = LiveCurves(self.store, task.shard, _rows(task), self.kernel.curves)
         while not run.finished:
             if self._stop.is_set():
                 if saved:
@@ -224,6 +231,8 @@ class Worker:
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
                 kept += 1
+            if live and not run.finished:
+                live.show(run)
         if task.meeting and meetings:
             longest = max(longest, meetings.before.longest_s)
             info |= {"meeting": task.meeting.folder, "before": meetings.before}
@@ -291,6 +300,11 @@ class Worker:
             outcome.name: int((values["outcome"] == k).sum())
             for k, outcome in enumerate(self.kernel.outcomes)
         }
+
+
+def _rows(task: Task) -> np.ndarray:
+    """Return the rows of the group that the attempt computes."""
+    return np.setdiff1d(np.arange(task.shard.start, task.shard.stop), task.without)
 
 
 def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) -> bool:

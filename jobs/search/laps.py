@@ -76,6 +76,10 @@ class SearchRun:
         best = np.nanmin(values) if self._sign > 0 else np.nanmax(values)
         return f"{text}, best {self._name} {best:.4g}"
 
+    def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """As `Laps.peek`."""
+        return self.laps.peek(names)
+
     def advance(self) -> None:
         """Advance the items on the devices once. At the end of a lap, report, and decide if no other shards are met."""
         if not self.laps.over:

@@ -20,6 +20,10 @@ class Description:
     outcomes: tuple[Outcome, ...] = ()
     summary: tuple[str, ...] = ()
     """As `Kernel.summary`."""
+    metric: str = ""
+    """As `Kernel.metric`."""
+    curves: tuple[str, ...] = ()
+    """As `Kernel.curves`."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Field of `Params` -> its description, or ""."""
     reduces: bool = False
@@ -34,6 +38,8 @@ class Description:
             dict(kernel.reduced),
             kernel.outcomes,
             kernel.summary,
+            kernel.metric,
+            kernel.curves,
             {name: info.description or "" for name, info in fields.items()},
             kernel.reduce is not None,
         )
@@ -46,6 +52,8 @@ class Description:
             "reduced": variables(self.reduced),
             "outcomes": [outcome._asdict() for outcome in self.outcomes],
             "summary": list(self.summary),
+            "metric": self.metric,
+            "curves": list(self.curves),
             "fields": dict(self.fields),
             "reduces": self.reduces,
         }

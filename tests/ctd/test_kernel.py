@@ -66,6 +66,8 @@ def test_contract_names_do_not_collide(case):
     own = {"item", "status", "group", "row", "seed"}
     assert not set(kernel.dims) & (set(kernel.Params.model_fields) | own)
     assert set(kernel.summary) <= set(kernel.reduced)
+    assert all(kernel.dims[name].axes == () for name in (kernel.metric,) if name)
+    assert all(len(kernel.dims[name].axes) == 1 for name in kernel.curves)
     assert ("outcome" in kernel.dims) == bool(kernel.outcomes)
 
 

@@ -23,11 +23,15 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     is_stale = lambda key: key.rpartition("/")[0] in stale
     is_whole = lambda key: decode(objects.read(mending.objects, key) or b"") is not None
     yield from _left(mending, keys.CHECKPOINTS, is_stale, is_whole)
+    named = {
+        keys.live(shard.group, shard.number) for shard in mending.shards if shard.number in done
+    }
+    is_sealed = lambda key: read_sealed(mending.objects, key) is not None
+    yield from _left(mending, keys.LIVE, named.__contains__, is_sealed)
     shards = populations(mending.store.job)
     is_over = lambda key: done >= {*shards.get(keys.number_of(key), ())}
     is_arrival = lambda key: whole_arrival(mending.objects, key)
     yield from _left(mending, keys.MEETINGS, is_over, is_arrival)
-    is_sealed = lambda key: read_sealed(mending.objects, key) is not None
     yield from _left(mending, keys.PICTURES, lambda key: False, is_sealed)
     if mending.exists(keys.CREATING):
         yield mending.mend(keys.CREATING, "removed", what="left over: the store is complete")

@@ -3,7 +3,8 @@
     content    everything on the page, as JSON           facts    counts, times, hosts, failures
     rows       a group's results, read when indexed      encode   plots and tables, of bounded size
     pictures   those that a store keeps for readers who do not run its kernel
-    importance which parameters matter for a result      redact   remove credentials
+    live       curves of what is being computed          redact   remove credentials
+    several    the contents of several stores as one
     render     the HTML around the JSON                  assets/  its HTML, CSS and JavaScript
 
 The page's script inserts the JSON as text, never as markup, so names and traces cannot inject any.
@@ -14,3 +15,4 @@ from jobs.report.page.content import Content as Content
 from jobs.report.page.content import require_content as require_content
 from jobs.report.page.redact import redact as redact
 from jobs.report.page.render import render as render
+from jobs.report.page.several import several as several

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from jobs.gather.gather import left_out
 from jobs.inputs.measure import load_group
 from jobs.query.query import table, tables
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
-from jobs.report.figures import reduced_values
+from jobs.report.figures import metric_of, reduced_values
+from jobs.report.importance import Effect, effects
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
-from jobs.report.page.importance import effects
+from jobs.report.page.live import live
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.page.redact import redact
 from jobs.report.page.rows import Rows
@@ -37,6 +38,8 @@ MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_GENERIC = 6
 """Most results that are drawn as lines if the kernel has no plots."""
+AT_FIRST = 20
+"""Of their lines, a page shows so many until more are asked for."""
 
 
 EMPTY: dict[str, Any] = {"groups": [], "groups_left_out": 0, "tables": [], "sweep": None}
@@ -56,7 +59,13 @@ class Content:
     def facts(self) -> dict[str, Any]:
         """What ran and how, without results; quick."""
         made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        return redact(facts(self._store) | {"made": made, "trouble": left_out(self._store)})
+        found = facts(self._store)
+        found["live"] = (
+            None
+            if found["progress"]["shards"] == found["progress"]["shards_done"]
+            else live(self._store)
+        )
+        return redact(found | {"made": made, "trouble": left_out(self._store)})
 
     def results(self) -> dict[str, Any]:
         """Plots, tables, and which parameters matter; gathers newly committed shards first."""
@@ -216,12 +225,16 @@ def generic_plots(
                 name,
                 [
                     Lines(
-                        np.arange(values.shape[1]), values, text=[f"item {items[k]}" for k in some]
+                        np.arange(values.shape[1]),
+                        values,
+                        text=[f"item {items[k]}" for k in some],
+                        item=items[some],
                     )
                 ],
                 Axis(var.axes[0]),
                 Axis(f"{var.long_name or name}{units}"),
                 note=note,
+                at_first=AT_FIRST,
             )
         )
     return made
@@ -244,29 +257,44 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
         parameters = [*searched, *(name for name in parameters if name not in search.params)]
     results = [
         name
-        for name, var in _first(store.description.dims, search.metric if search else "").items()
+        for name, var in _first(store.description.dims, metric_of(store)).items()
         if var.axes == ()
         and name in frame
         and name not in ("outcome", *parameters)
         and frame[name].dtype.kind in "iuf"
     ][:MAX_RESULTS]
     fine = frame[frame["status"] == "done"]
-    found = effects(fine, parameters, results)
+    found = effects(_columns(fine), parameters, results)
     failed = frame["status"] == "failed"
     if failed.any() and not failed.all():
-        found += effects(frame.assign(failed=failed.astype(float)), parameters, ["failed"])
+        found += effects(
+            _columns(frame.assign(failed=failed.astype(float))), parameters, ["failed"]
+        )
+    shares = {
+        e.parameter: np.nan_to_num(e.share) for e in found if e.result == (results or [""])[0]
+    }
+    parameters.sort(key=lambda name: -shares.get(name, 0.0))
     return {
         "parameters": parameters,
         "results": results,
-        "effects": [
-            {
-                **e._asdict(),
-                "share": None if np.isnan(e.share) else round(e.share, 3),
-                "rho": None if e.rho is None else round(e.rho, 3),
-            }
-            for e in found
-        ],
+        "effects": effects_json(found),
     }
+
+
+def effects_json(found: Iterable[Effect]) -> list[dict[str, Any]]:
+    """Effects in the form that the page's script shows."""
+    return [
+        {
+            **e._asdict(),
+            "share": None if np.isnan(e.share) else round(e.share, 3),
+            "rho": None if e.rho is None else round(e.rho, 3),
+        }
+        for e in found
+    ]
+
+
+def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {str(name): frame[name].to_numpy() for name in frame}
 
 
 def _first(dims: Mapping[str, Var], name: str) -> dict[str, Var]:

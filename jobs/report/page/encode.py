@@ -15,8 +15,10 @@ MAX_MARKS = 5_000
 """Most points, bars or spans in a layer."""
 MAX_CELLS = 256
 """Most rows, and most columns, of an image."""
-MAX_ROWS, MAX_COLUMNS = 2_000, 60
-"""Most rows and columns of a table."""
+MAX_ROWS, MIN_ROWS, MAX_COLUMNS = 10_000, 2_000, 60
+"""Most rows and columns of a table; a table of many columns has fewer rows, but always MIN_ROWS."""
+MAX_VALUES = 120_000
+"""Most values of a table of more than MIN_ROWS rows."""
 EXTREMES = 25
 """A table that is cut keeps this many rows with the lowest, and with the highest, values of each column."""
 
@@ -100,6 +102,8 @@ def _lines(layer: Lines, notes: list[str]) -> dict[str, Any]:
     }
     if colour is not None:
         out["colour"] = numbers(colour[some] if colour.ndim == 1 else colour[cut], 4)
+    if layer.item is not None:
+        out["item"] = np.asarray(layer.item)[some].tolist()
     if len(layer.text):
         out["text"] = [str(layer.text[k]) for k in some]
     return out
@@ -143,8 +147,9 @@ def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[s
 
 def some_rows(frame: pd.DataFrame) -> np.ndarray:
     """Ascending numbers of the rows to show: all; or evenly spaced ones and the extremes of float columns."""
-    n = len(frame)
-    if n <= MAX_ROWS:
+    n, width = len(frame), min(max(1, frame.shape[1]), MAX_COLUMNS)
+    most = min(MAX_ROWS, max(MIN_ROWS, MAX_VALUES // width))
+    if n <= most:
         return np.arange(n)
     chosen: list[np.ndarray] = []
     for name in list(frame.columns)[:MAX_COLUMNS]:
@@ -156,9 +161,7 @@ def some_rows(frame: pd.DataFrame) -> np.ndarray:
             order = np.argpartition(values[finite], (EXTREMES, len(finite) - EXTREMES))
             chosen += [finite[order[:EXTREMES]], finite[order[-EXTREMES:]]]
     extremes = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, int)
-    return np.union1d(
-        extremes[: MAX_ROWS // 2], spread(n, MAX_ROWS - min(len(extremes), MAX_ROWS // 2))
-    )
+    return np.union1d(extremes[: most // 2], spread(n, most - min(len(extremes), most // 2)))
 
 
 def _column(values: pd.Series) -> dict[str, Any]:

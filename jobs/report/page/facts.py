@@ -34,6 +34,7 @@ def facts(store: Store) -> dict[str, Any]:
         "title": store.job.spec.name or store.job.spec.kernel,
         "kernel": store.job.spec.kernel,
         "store": store.address,
+        "swept": list(store.job.spec.swept()),
         "status": status(found, failures),
         "progress": progress(found, markers, events),
         "facts": _listed(store, found, markers, made),

@@ -48,6 +48,7 @@ class _Points(_Marks):
     key: Numbers | None = None
     marker: Literal["circle", "diamond"] = "circle"
     hollow: bool = False
+    item: Numbers | None = None
 
 
 class _Bars(_Marks):
@@ -85,6 +86,7 @@ class _Lines(_Model):
     faint: bool = False
     dashed: bool = False
     hue: int | None = Field(None, ge=0)
+    item: list[int] | None = None
 
     @model_validator(mode="after")
     def _of_one_shape(self) -> Self:
@@ -93,6 +95,7 @@ class _Lines(_Model):
             _shape(self.x) in ((n,), (lines, n)),
             self.colour is None or _shape(self.colour) in ((lines,), (lines, n)),
             len(self.text) in (0, lines),
+            self.item is None or len(self.item) == lines,
         ]
         if not all(fits):
             raise ValueError("as many numbers in each line expected")
@@ -137,6 +140,7 @@ class _Plot(_Model):
     scale: _Scale
     equal: bool
     note: str
+    at_first: int | None = Field(None, ge=1)
 
 
 _PLOTS = TypeAdapter(list[_Plot])

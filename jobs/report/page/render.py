@@ -7,7 +7,10 @@ import json
 from importlib.resources import files
 from typing import Any
 
-SCRIPTS = ("dom.js", "plot.js", "parallel.js", "table.js", "page.js")
+SCRIPTS = (
+    "dom.js", "items.js", "save.js", "plot.js", "traces.js", "parallel.js", "table.js",
+    "item.js", "overview.js", "sweep.js", "page.js",
+)  # fmt: skip
 
 
 def render(content: dict[str, Any], live: str = "") -> str:

@@ -1,6 +1,7 @@
 """cluster.watch: who is let in, and that the page follows a run."""
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -194,10 +195,10 @@ def test_page_follows_a_run_and_keeps_what_the_reader_did(store, serve):
 
 
 def test_watch_refuses(ctd, store, tmp_path):
+    (tmp_path / "notes.txt").write_text("no store")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for args, said in (
-            (["none.zarr"], "none.zarr: no such store"),
             ([tmp_path], "not a complete ctd store"),
             ([store.address, "--port", port], f"--port {port}: cannot listen there"),
             ([store.address, "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
@@ -211,14 +212,18 @@ def test_watch_refuses(ctd, store, tmp_path):
         Watch(store, host="192.0.2.1")
 
 
-def test_watch_command_serves_until_interrupted(store):
-    command = [sys.executable, "-m", "cluster.cli.main", "watch", store.address]
+def test_watch_command_waits_for_a_store_and_serves_until_interrupted(store, tmp_path):
+    later = tmp_path / "later.zarr"
+    command = [sys.executable, "-m", "cluster.cli.main", "watch", str(later)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
+    assert "is not there yet: waiting" in process.stderr.readline()
+    shutil.copytree(store.address, tmp_path / "copy.zarr")
+    (tmp_path / "copy.zarr").rename(later)
     url = process.stdout.readline().rpartition(" ")[2].strip()
     with urllib.request.urlopen(url, timeout=300) as answer:
-        assert store.address in answer.read().decode()
+        assert str(later) in answer.read().decode()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err

@@ -1,8 +1,14 @@
 """The page in a real Chromium: no error, no request, no overflow; tables sort and filter, plots zoom."""
 
+import io
 import json
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
+import axe_playwright_python
+import numpy as np
+import pandas as pd
 import pytest
 from hostile import Hostile
 from page_stores import CHROMIUM, HOSTILE, JOBS, browser, finished, until
@@ -10,7 +16,7 @@ from page_stores import CHROMIUM, HOSTILE, JOBS, browser, finished, until
 from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys
 from jobs.query.query import query, table
-from jobs.report.page import Content, render
+from jobs.report.page import Content, render, several
 from jobs.report.page.encode import plot_json
 from jobs.report.page.pictures import write_pictures
 from jobs.storage import objects
@@ -21,6 +27,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
 ]
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 # The figures of the page, by the beginning of their titles.
 FIGURE = "(title) => [...FIGURES].find((f) => f.plot.title.startsWith(title))"
@@ -34,14 +42,17 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """name -> (store, the address of its page)."""
-    found = {}
-    for name in JOBS:
-        store = finished(name)
-        path = tmp_path_factory.mktemp(name) / "page.html"
-        path.write_text(render(Content(store).all()), encoding="utf-8")
-        found[name] = store, path.as_uri()
-    return found
+    """name -> (store, the address of its page), made when it is asked for."""
+
+    class Pages(dict):
+        def __missing__(self, name):
+            store = finished(name)
+            path = tmp_path_factory.mktemp(name) / "page.html"
+            path.write_text(render(Content(store).all()), encoding="utf-8")
+            self[name] = store, path.as_uri()
+            return self[name]
+
+    return Pages()
 
 
 @pytest.fixture
@@ -83,10 +94,22 @@ def centre(canvas):
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", list(JOBS))
-def test_page_shows_everything_without_overflow(visit, name, width):
-    page = visit(name, width)
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        *((name, 390, "dark") for name in JOBS),
+        ("toy", 1280, "light"),
+        ("train_rnn", 1280, "dark"),
+        ("fixed_points", 1920, "light"),
+        ("esn", 1920, "light"),
+    ],
+)
+def test_page_shows_everything_without_overflow(visit, name, width, scheme):
+    page = visit(name, width, color_scheme=scheme)
+    # What axe-core knows of accessibility: names, contrast, reach by keyboard.
+    page.evaluate(AXE)
+    faults = page.evaluate("axe.run().then((found) => found.violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))")  # fmt: skip
+    assert faults == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for section in ("Overview", "Pictures", "Sweep", "Tables", "Run", "Job"):
         assert page.get_by_role("heading", name=section, exact=True).is_visible(), section
@@ -280,9 +303,10 @@ def test_groups_scatter_and_importance_follow_their_choices(visit):
     assert shown() == 3
     page.get_by_role("button", name="next group").click()
     assert shown() == 5
-    page.locator("#sweep .figure").get_by_label("x", exact=True).select_option("rate")
+    scatter = page.locator("#sweep .figure", has=page.get_by_role("heading", name="norm against"))
+    scatter.get_by_label("x", exact=True).select_option("rate")
     assert page.get_by_role("heading", name="norm against rate").is_visible()
-    page.locator("#sweep .figure").get_by_label("colour", exact=True).select_option("push")
+    scatter.get_by_label("colour", exact=True).select_option("push")
     layers = page.evaluate(f"({FIGURE})('norm against').layers.map((l) => l.name)")
     assert layers == ["[0, 0]", "[1, -1]"]
     rows = page.locator("#sweep table tbody tr")
@@ -317,3 +341,136 @@ def test_page_follows_the_colour_scheme(visit):
     light = page.evaluate("[getComputedStyle(document.body).backgroundColor, THEME.ink]")
     assert dark[0] != light[0]
     assert dark[1] != light[1]
+
+
+def shown_items(page, title):
+    return page.evaluate(
+        f"(t) => [...new Set(({FIGURE})(t).layers.flatMap((l) => l.item || []))].sort((a, b) => a - b)", title
+    )  # fmt: skip
+
+
+def test_a_range_in_parallel_coordinates_filters_curves_table_and_map(visit, pages):
+    page = visit("train_rnn")
+    frame = table(pages["train_rnn"][0], "items")
+    assert shown_items(page, "Training") == list(range(10))
+    plot = page.locator("#sweep canvas[aria-label^=parallel]")
+    plot.focus()
+    for _ in range(10):  # the first axis is the learning rate, on a logarithmic scale
+        page.keyboard.press("-")
+    until(page, "ITEMS.kept !== null && document.querySelector('.kept button')")
+    rate = np.log(frame.learning_rate)
+    place = (rate - rate.min()) / (rate.max() - rate.min())
+    kept = sorted(frame.item[(place >= 0.25) & (place <= 0.75)])
+    assert 0 < len(kept) < 10
+    until(
+        page, "(kept) => document.querySelectorAll('#tables tbody tr').length === kept", len(kept)
+    )
+    assert sorted(int(t) for t in cells(page, "item")) == kept
+    for title in ("Training", "Evaluation against"):
+        assert shown_items(page, title) == kept
+    page.get_by_role("button", name="show all items").click()
+    until(page, "document.querySelectorAll('#tables tbody tr').length === 10")
+    assert shown_items(page, "Training") == list(range(10))
+
+
+def test_curves_are_coloured_by_what_was_swept_and_smoothed(visit, pages):
+    page = visit("train_rnn")
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training vanilla"))
+    assert (
+        figure.get_by_label("colour by").input_value() == "learning_rate"
+    )  # 10 values: a layer each
+    layers = page.evaluate(f"({FIGURE})('Training').layers.filter((l) => l.item).map((l) => [l.item[0], l.tone, l.text[0]])")  # fmt: skip
+    frame = table(pages["train_rnn"][0], "items").set_index("item")
+    order = [item for item, _, _ in sorted(layers, key=lambda layer: layer[1])]
+    assert order == list(frame.learning_rate.sort_values().index)
+    assert all("learning_rate: " in text for _, _, text in layers)
+    curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[order[0]], float)
+    figure.get_by_label("smooth").fill("0.5")
+    smooth = page.evaluate(f"(item) => ({FIGURE})('Training').layers.find((l) => l.item && l.item[0] === item).y[0]", order[0])  # fmt: skip
+    weights = [0.5 ** np.arange(k, -1, -1) for k in range(len(curve))]
+    expected = [np.exp(np.average(np.log(curve[: len(w)]), weights=w)) for w in weights]
+    assert smooth == pytest.approx(list(expected), rel=1e-3)
+
+
+def test_map_over_two_parameters_has_the_medians(visit, pages):
+    page = visit("esn")
+    frame = table(pages["esn"][0], "items")
+    value = page.evaluate("GIVEN.content.sweep.results[0]")
+    assert value == "replay_nrmse"  # the kernel's own metric
+    figure = page.locator(".figure", has=page.get_by_role("heading", name=f"{value} over"))
+    figure.get_by_label("x", exact=True).select_option("g")
+    figure.get_by_label("y", exact=True).select_option("alpha")
+    plot = page.evaluate(f"(t) => ({FIGURE})(t).plot", f"{value} over g and alpha")
+    medians = frame[np.isfinite(frame[value])].pivot_table(value, "alpha", "g", "median").to_numpy()
+    if plot["scale"]["label"].startswith("log10"):
+        medians = np.log10(medians)
+    assert np.array(plot["layers"][0]["z"], float) == pytest.approx(medians, rel=1e-4)
+    assert plot["x"]["ticks"] == ["0.5", "1.5", "2.5"]
+
+
+def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):
+    page = visit("toy")
+    failed = int(pages["toy"][0].rows(0, "item", 8, 9)[0])
+    page.get_by_role("tab", name="items").click()
+    page.get_by_role("searchbox").fill(f"item == {failed}")
+    page.locator("#tables tbody a").focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    assert dialog.get_by_role("heading", name=f"Item {failed}").is_visible()
+    said = dialog.inner_text()
+    for part in ("rate", "push", f"--item {failed}", f"item-{failed}.h5", HOSTILE):
+        assert part in said
+    assert page.evaluate("location.hash") == f"#item={failed}"
+    page.keyboard.press("Escape")
+    until(page, "location.hash === ''")
+    assert not dialog.is_visible()
+    page.evaluate("location.hash = '#item=3'")  # as a shared link does
+    until(page, "document.querySelector('dialog').open")
+    page.evaluate(AXE)
+    assert (
+        page.evaluate("axe.run('dialog').then((found) => found.violations.map((v) => v.id))") == []
+    )
+
+
+def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
+    page = visit("train_rnn")
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training vanilla"))
+    found = {}
+    for kind in ("PNG", "SVG", "CSV"):
+        with page.expect_download() as waiting:
+            figure.get_by_role("button", name=kind).click()
+        found[kind] = Path(waiting.value.path()).read_bytes()
+        assert waiting.value.suggested_filename.endswith(f".{kind.lower()}")
+    assert found["PNG"].startswith(b"\x89PNG")
+    root = ElementTree.fromstring(found["SVG"])
+    texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "training step" in texts
+    assert any(text.startswith("Training vanilla") for text in texts)
+    frame = pd.read_csv(io.BytesIO(found["CSV"]))
+    curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[4], float)
+    assert frame[frame.item == 4].iloc[:, 3].to_numpy() == pytest.approx(curve, rel=1e-4)
+
+
+def test_two_stores_stand_on_one_page_with_the_store_as_a_parameter(chromium, pages, tmp_path):
+    contents = [Content(pages["train_rnn"][0]).all() for _ in range(2)]
+    contents[1]["store"] = contents[1]["store"].replace("train_rnn", "another")
+    path = tmp_path / "two.html"
+    path.write_text(render(several(contents)), encoding="utf-8")
+    page = chromium.new_page()
+    trouble = []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.goto(path.as_uri())
+    until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
+    assert page.locator(".tile b").first.inner_text() == "20"
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training vanilla"))
+    figure.get_by_label("colour by").select_option("store")
+    names = page.evaluate(f"({FIGURE})('Training').layers.map((l) => l.name)")
+    assert {"store = another", "store = train_rnn"} <= set(names)
+    page.get_by_role("searchbox").fill("store == another and item == 4")
+    page.locator("#tables tbody a").click()
+    dialog = page.get_by_role("dialog")
+    assert "Item 4 of another" in dialog.inner_text()
+    assert "another.zarr --item 4" in dialog.inner_text()
+    page.close()
+    assert trouble == []

@@ -51,78 +51,6 @@ function showNav() {
   STATE.parts.get("top").nav.replaceChildren(...links);
 }
 
-// --- how far it is, and how it ran -----------------------------------------------------------------
-
-function showOverview(content) {
-  const s = section("overview", "Overview"), p = content.progress, count = (k) => k.toLocaleString("en");
-  s.show(true);
-  const box = part("overview", () => {
-    const out = { tiles: el("div", { className: "tiles" }), bar: card() };
-    s.body.append(out.tiles, out.bar);
-    return out;
-  });
-  const tile = (value, name) => el("div", { className: "card tile" }, el("b", {}, value), el("span", {}, name));
-  const tiles = [tile(count(p.items_done), `of ${count(p.items)} items`), tile(count(p.shards_done), `of ${count(p.shards)} shards`), tile(count(p.items_failed), "items failed")];
-  if (p.rate !== undefined) tiles.push(tile(fmt(p.rate), "items a second"), tile(time(p.left_s), "to go, at this rate"));
-  if (p.worker_time) tiles.push(tile(p.worker_time, "worker time"));
-  if (content.hosts.length) tiles.push(tile(count(content.hosts.length), content.hosts.length === 1 ? "worker" : "workers"));
-  box.tiles.replaceChildren(...tiles);
-  showBar(box.bar, content);
-}
-
-function showRun(content) {
-  const s = section("run", "Run");
-  s.show(true);
-  const box = part("run", () => {
-    const out = { facts: card(), workers: card(), plots: el("div", { className: "grid" }) };
-    s.body.append(out.plots, el("div", { className: "grid" }, out.facts, out.workers));
-    return out;
-  });
-  showFigures(box.plots, "run", content.plots);
-  if (isNew("facts", content.facts)) box.facts.replaceChildren(el("dl", {}, ...content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
-  box.workers.hidden = !content.hosts.length;
-  if (isNew("hosts", content.hosts)) {
-    const names = ["host", "pid", "device", "shards", "items", "seconds"], number = (n) => (["shards", "items", "seconds"].includes(n) ? "number" : "");
-    box.workers.replaceChildren(el("h3", {}, "Workers"), el("div", { className: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...names.map((n) => el("th", { className: `plain ${number(n)}`, scope: "col" }, n)))),
-      el("tbody", {}, ...content.hosts.map((h) => el("tr", {}, ...names.map((n) => el("td", { className: number(n) }, n === "pid" ? String(h[n]) : fmt(h[n])))))))));
-  }
-}
-
-function time(seconds) {
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
-}
-
-function showBar(node, content) {
-  const p = content.progress, percent = (n) => `${(100 * n) / Math.max(1, p.items)}%`;
-  const known = content.outcomes.reduce((sum, o) => sum + o.n, 0);
-  const kinds = content.outcomes.map((o, k) => ({ ...o, colour: o.failed ? "var(--bad)" : `var(--c${[0, 2, 5, 3, 6, 7][k % 6]})` }));
-  if (known < p.items_done) kinds.push({ name: kinds.length ? "failed with an error" : "done", reason: kinds.length ? "an exception; see failures" : "computed", n: p.items_done - known, colour: kinds.length ? "var(--warning)" : "var(--c0)" });
-  if (p.items_done < p.items) kinds.push({ name: "not computed", reason: "waiting, running, or given up", n: p.items - p.items_done, colour: "var(--line)" });
-  node.replaceChildren(
-    el("div", { className: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": String(p.items), "aria-valuenow": String(p.items_done), "aria-label": "items" },
-      ...kinds.filter((o) => o.n).map((o) => el("i", { style: { width: percent(o.n), background: o.colour }, title: `${o.name}: ${o.n}` }))),
-    el("table", {}, el("tbody", {}, ...kinds.map((o) => el("tr", {}, el("td", {}, el("span", { className: "swatch", style: { background: o.colour } }), o.name), el("td", { className: "number" }, o.n.toLocaleString("en")), el("td", { className: "wrap" }, o.reason))))));
-}
-
-// --- failures -------------------------------------------------------------------------------------
-
-function showFailures(content) {
-  const s = section("failures", "Failures"), list = content.failures;
-  s.show(list.length > 0);
-  if (!list.length || !isNew("failures", [list, content.failures_left_out])) return;
-  const entry = (f) => {
-    const ids = `${f.what}${f.n_ids > 1 ? "s" : ""} ${f.ids.join(", ")}${f.n_ids > f.ids.length ? ` ... (${f.n_ids})` : ""}`;
-    const word = f.what === "item" ? "failed" : f.open ? "not computed" : "succeeded later";
-    const tag = el("span", { className: `tag mood-${f.open ? "bad" : "good"}` }, word);
-    const where = [f.fault && `fault: ${f.fault}`, f.host && `on ${f.host}`, `last ${f.time} UTC`, f.n > 1 && `${f.n} times`].filter(Boolean).join(", ");
-    return el("details", {}, el("summary", {}, tag, `${ids}: ${f.error.split("\n")[0]}`), el("p", { className: "note" }, where), el("pre", { tabIndex: 0 }, f.trace || f.error));
-  };
-  const more = content.failures_left_out ? [el("p", { className: "note" }, `${content.failures_left_out} further errors are left out; ctd logs tells them.`)] : [];
-  const learned = content.learned.length ? [el("p", { className: "note" }, `Decided on the way: ${content.learned.join("; ")}.`)] : [];
-  s.body.replaceChildren(card(...list.map(entry), ...more, ...learned));
-}
-
 // --- pictures -------------------------------------------------------------------------------------
 
 function showFigures(node, name, plots) {
@@ -130,10 +58,20 @@ function showFigures(node, name, plots) {
   if (group.node !== node) group.figures.forEach((figure) => node.append(figure.node));
   group.node = node;
   plots.forEach((plot, k) => {
-    if (!group.figures[k]) { group.figures[k] = new Figure(plot, group.siblings); node.append(group.figures[k].node); isNew(`${name} ${k}`, plot); }
+    const Kind = plot.layers.some((l) => l.item && l.item.length > 1) ? Traces : Figure;
+    if (group.figures[k] && !(group.figures[k] instanceof Kind)) { group.figures.splice(k).forEach((figure) => figure.remove()); }
+    if (!group.figures[k]) { group.figures[k] = new Kind(plot, group.siblings); node.append(group.figures[k].node); isNew(`${name} ${k}`, plot); }
     else if (isNew(`${name} ${k}`, plot)) group.figures[k].update(plot);
   });
-  for (const figure of group.figures.splice(plots.length)) { figure.node.remove(); FIGURES.delete(figure); }
+  for (const figure of group.figures.splice(plots.length)) figure.remove();
+}
+
+// Curves of the shards that are being computed.
+function showLive(content) {
+  const s = section("live", "Now"), plots = content.live ? content.live.plots : [];
+  s.show(plots.length > 0);
+  const grid = part("live", () => { const node = el("div", { className: "grid" }); s.body.append(node); return node; });
+  showFigures(grid, "live", plots);
 }
 
 function showPictures(content) {
@@ -164,111 +102,6 @@ function showPictures(content) {
   box.show();
 }
 
-// --- the sweep ------------------------------------------------------------------------------------
-
-function showSweep(content) {
-  const s = section("sweep", "Sweep"), items = content.tables.find((t) => t.name === "items"), sweep = content.sweep;
-  const useful = Boolean(sweep && items && sweep.results.length);
-  s.show(useful);
-  if (!useful) return;
-  const box = part("sweep", () => {
-    const importance = card(), grid = el("div", { className: "grid" }, importance), parallel = el("div");
-    s.body.append(grid, parallel);
-    return { importance, parallel, scatter: grid };
-  });
-  showImportance(box.importance, sweep);
-  showParallel(box.parallel, sweep, items);
-  showScatter(box.scatter, sweep, items);
-}
-
-function select(label, names, chosen, action) {
-  const node = el("select", { "aria-label": label, onchange: action }, ...names.map((name) => el("option", { selected: name === chosen }, name)));
-  return { node: el("label", {}, label, node), get value() { return node.value; }, set(names2) {
-    const now = node.value;
-    if (names2.join("\n") === [...node.options].map((o) => o.value).join("\n")) return;
-    node.replaceChildren(...names2.map((name) => el("option", { selected: name === now }, name)));
-  } };
-}
-
-function showImportance(node, sweep) {
-  node.hidden = !sweep.effects.length;
-  if (node.hidden) return;
-  const results = [...new Set(sweep.effects.map((e) => e.result))];
-  const box = part("importance", () => {
-    const choose = select("result", results, results[0], () => draw());
-    const body = el("tbody"), caption = el("p", { className: "note" });
-    node.append(el("h3", {}, "Which parameters matter"), el("div", { className: "controls", style: { marginTop: "8px" } }, choose.node), el("div", { className: "scroll" },
-      el("table", {}, el("thead", {}, el("tr", {}, ...["parameter", "share of the variance", "Spearman ρ"].map((t) => el("th", { className: "plain", scope: "col" }, t)))), body)), caption);
-    const draw = () => {
-      const found = STATE.content.sweep.effects.filter((e) => e.result === choose.value).sort((a, b) => (b.share ?? -1) - (a.share ?? -1));
-      body.replaceChildren(...found.map((e) => el("tr", {}, el("td", {}, e.parameter),
-        el("td", { className: "share" }, el("i", { style: { width: `calc(${100 * (e.share ?? 0)}% - ${20 * (e.share ?? 0)}px)` } }), el("span", {}, e.share === null ? "too few items" : `${(100 * e.share).toFixed(1)} %`)),
-        el("td", {}, e.rho === null ? "–" : `${e.rho < 0 ? "−" : "+"}${Math.abs(e.rho).toFixed(2)}`))));
-      caption.textContent = `One parameter at a time, over ${found.length ? found[0].n.toLocaleString("en") : 0} items with a finite result: the share of the variance of the result's ranks that lies between the parameter's values (or up to 10 equally filled bins), adjusted for chance; and Spearman's rank correlation. Interactions are not seen.`;
-    };
-    return { choose, draw };
-  });
-  box.choose.set(results);
-  box.draw();
-}
-
-function showParallel(node, sweep, items) {
-  const names = [...sweep.parameters, ...sweep.results].filter((name) => items.columns.some((c) => c.name === name));
-  node.hidden = !sweep.parameters.length || names.length < 2;
-  if (node.hidden) return;
-  const box = part("parallel", () => {
-    const plot = new Parallel(), varies = (name) => new Set(items.columns.find((c) => c.name === name).values).size > 1;
-    const chosen = new Set([...sweep.parameters.slice(0, 6), ...sweep.results.filter(varies).slice(0, 3)]);
-    const colour = select("colour", names, sweep.results[0], () => draw());
-    const boxes = el("div", { className: "controls" });
-    node.append(card(el("h3", {}, "Parallel coordinates"), el("div", { className: "controls", style: { marginTop: "8px" } }, colour.node), boxes, plot.node));
-    const draw = () => {
-      const table = STATE.content.tables.find((t) => t.name === "items");
-      plot.update(table.columns.filter((c) => chosen.has(c.name) || c.name === colour.value), colour.value);
-    };
-    const offer = (all) => {
-      if (!isNew("parallel names", all)) return;
-      boxes.replaceChildren(...all.map((name) => el("label", {}, el("input", { type: "checkbox", checked: chosen.has(name), onchange: (e) => { e.target.checked ? chosen.add(name) : chosen.delete(name); draw(); } }), name)));
-    };
-    return { colour, draw, offer };
-  });
-  box.colour.set(names);
-  box.offer(names);
-  if (isNew("parallel", items)) box.draw();
-}
-
-function showScatter(node, sweep, items) {
-  const usable = items.columns.filter((c) => c.kind === "number" || c.labels.length <= 40).map((c) => c.name);
-  const box = part("scatter", () => {
-    const [first, second] = [sweep.parameters[0] || sweep.results[1] || "item", sweep.results[0]];
-    const x = select("x", usable, first, () => draw()), y = select("y", usable, second, () => draw());
-    const colour = select("colour", ["none", ...usable], sweep.parameters[1] || "none", () => draw());
-    const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
-    let figure = null;
-    const draw = () => {
-      const plot = scatter(STATE.content.tables.find((t) => t.name === "items"), x.value, y.value, colour.value);
-      if (figure) { figure.moved = figure.moved && figure.shown === `${x.value} ${y.value}`; figure.update(plot); }
-      else { figure = new Figure(plot); figure.node.insertBefore(controls, figure.legend); node.append(figure.node); }
-      figure.shown = `${x.value} ${y.value}`;
-    };
-    return { draw, set(names) { x.set(names); y.set(names); colour.set(["none", ...names]); } };
-  });
-  box.set(usable);
-  if (isNew("scatter", items)) box.draw();
-}
-
-function scatter(table, xName, yName, colourName) {
-  const find = (name) => table.columns.find((c) => c.name === name), x = find(xName), y = find(yName), colour = find(colourName), id = find("item");
-  const axis = (c) => ({ label: c.name, log: isWide(c), ticks: c.kind === "text" ? c.labels : [] });
-  const at = (c) => c.values.map((v) => (Number.isFinite(v) ? v : null));
-  const logColour = colour && isWide(colour), value = (c, row) => (c.kind === "text" ? c.labels[c.values[row]] : fmt(c.values[row]));
-  const text = x.values.map((_, row) => [id && `item ${id.values[row]}`, ...[x, y, colour].filter(Boolean).map((c) => `${c.name}: ${value(c, row)}`)].filter(Boolean).join("\n"));
-  const layers = colour && colour.kind === "text"
-    ? colour.labels.map((name, code) => { const rows = x.values.map((_, k) => k).filter((k) => colour.values[k] === code); return { kind: "points", x: rows.map((k) => at(x)[k]), y: rows.map((k) => at(y)[k]), name, marker: "circle", text: rows.map((k) => text[k]) }; })
-    : [{ kind: "points", x: at(x), y: at(y), name: "", marker: "circle", text, colour: colour ? at(colour).map((v) => (v === null || !logColour ? v : Math.log10(v))) : undefined }];
-  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? (logColour ? `log10 ${colourName}` : colourName) : "", diverging: false, low: null, high: null }, equal: false, note: table.note };
-}
-
 // --- tables ---------------------------------------------------------------------------------------
 
 function showTables(content) {
@@ -278,7 +111,7 @@ function showTables(content) {
   const box = part("tables", () => {
     const tabs = el("div", { className: "controls", role: "tablist" }), place = el("div");
     s.body.append(card(tabs, place));
-    return { tabs, place, chosen: tables.length > 1 && tables[1].name !== "shards" ? tables[1].name : tables[0].name };
+    return { tabs, place, chosen: tables[0].name };
   });
   for (const table of tables) {
     const made = part(`table ${table.name}`, () => new Table(table.name));
@@ -306,8 +139,10 @@ function showJob(content) {
 
 function show(content) {
   STATE.content = content;
+  ITEMS.update(content);
   showTop(content);
   showOverview(content);
+  showLive(content);
   showFailures(content);
   showPictures(content);
   showSweep(content);
@@ -315,6 +150,19 @@ function show(content) {
   showRun(content);
   showJob(content);
   showNav();
+  showKept();
+}
+
+// How many items are kept, wherever the reader is on the page.
+function showKept() {
+  const bar = part("kept", () => {
+    const said = el("span", { role: "status" }), node = el("aside", { className: "kept", "aria-label": "kept items" }, said, el("button", { type: "button", onclick: () => { STATE.parts.get("parallel").clear(); } }, "show all items"));
+    document.body.append(node);
+    ITEMS.listeners.add(showKept);
+    return { node, said };
+  });
+  bar.node.hidden = ITEMS.kept === null;
+  if (ITEMS.kept) bar.said.textContent = `${ITEMS.kept.size.toLocaleString("en")} items kept, by parallel coordinates`;
 }
 
 // Ask the server that watches a run for newer content, until it is gone.
@@ -341,4 +189,5 @@ async function follow(address) {
 const GIVEN = JSON.parse(document.getElementById("content").textContent);
 infinities(GIVEN.content.tables);
 show(GIVEN.content);
+showItem();
 if (GIVEN.live) follow(GIVEN.live);

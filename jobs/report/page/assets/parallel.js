@@ -4,6 +4,7 @@
 class Parallel {
   constructor() {
     this.ranges = new Map();
+    this.onkeep = () => {}; // called with which rows are kept, or null for all
     this.at = 0;
     this.base = el("canvas", { className: "over", tabIndex: 0, role: "img", "aria-label": "parallel coordinates; keys: arrows + − 0" });
     this.frame = el("div", { className: "draw" }, this.base);
@@ -39,6 +40,8 @@ class Parallel {
     });
   }
 
+  clear() { this.ranges.clear(); this.draw(); }
+
   x(k) { return 46 + (k * (this.frame.clientWidth - 92)) / Math.max(1, this.axes.length - 1); }
   y(t) { return this.frame.clientHeight - 26 - t * (this.frame.clientHeight - 62); }
 
@@ -50,7 +53,8 @@ class Parallel {
     c.setTransform(dpr, 0, 0, dpr, 0, 0);
     c.font = "11.5px system-ui, sans-serif";
     const kept = Array.from({ length: this.n }, (_, row) => this.isKept(row));
-    const n = kept.filter(Boolean).length;
+    const n = kept.filter(Boolean).length, told = this.ranges.size ? kept.map(Number).join("") : "";
+    if (told !== this.told) { this.told = told; this.onkeep(this.ranges.size ? kept : null); }
     for (const pass of [false, true]) {
       c.globalAlpha = pass ? Math.max(0.12, Math.min(0.7, 60 / Math.sqrt(n * 20 + 1))) : 0.12;
       for (let row = 0; row < this.n; row++) if (kept[row] === pass) {
@@ -113,7 +117,7 @@ class Parallel {
     });
     this.base.addEventListener("pointermove", (event) => { if (from !== null && Math.abs(t(event) - from) > 0.015) this.keep(this.at, from, t(event)); });
     for (const name of ["pointerup", "pointercancel"]) this.base.addEventListener(name, () => { from = null; this.draw(); });
-    this.base.addEventListener("dblclick", () => { this.ranges.clear(); this.draw(); });
+    this.base.addEventListener("dblclick", () => this.clear());
     for (const name of ["focus", "blur"]) this.base.addEventListener(name, () => this.draw());
     this.base.addEventListener("keydown", (event) => {
       const name = this.axes[this.at].column.name, [low, high] = this.ranges.get(name) || [0, 1];

@@ -18,16 +18,19 @@ class Figure {
     this.over = el("canvas", { className: "over", tabIndex: 0, role: "img" });
     this.tip = el("div", { className: "tip", role: "status" });
     this.frame = el("div", { className: "draw" }, this.base, this.over, this.tip);
-    const button = (text, label, action) => el("button", { type: "button", title: label, "aria-label": label, onclick: action }, text);
+    const button = (text, label, action) => el("button", { type: "button", title: label, onclick: action }, text);
     const tools = el("div", { className: "tools" },
       button("+", "zoom in", () => this.zoom(0.6)),
       button("−", "zoom out", () => this.zoom(1 / 0.6)),
       button("reset", "show everything", () => this.reset()));
-    this.node = el("div", { className: "card figure" }, el("header", {}, this.title, tools), this.legend, this.frame, this.note);
+    const saves = el("div", { className: "saves" }, ...["PNG", "SVG", "CSV"].map((kind) => button(kind, `save as ${kind}`, () => savePlot(this, kind))));
+    this.node = el("div", { className: "card figure" }, el("div", { className: "head" }, this.title, tools), this.legend, this.frame, el("div", { className: "foot" }, this.note, saves));
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.frame);
     this.update(plot);
   }
+
+  remove() { this.siblings.delete(this); FIGURES.delete(this); this.node.remove(); }
 
   // --- data ---------------------------------------------------------------------------------------
 
@@ -54,7 +57,8 @@ class Figure {
         out.B = layer.right.map(tx);
         out.Y = layer.kind === "bars" ? layer.height.map(ty) : layer.row;
       }
-      if (layer.kind !== "image" && !layer.strong && !(layer.faint && !layer.colour) && !layer.colour) out.series = layer.hue ?? next++;
+      const plain = layer.kind !== "image" && layer.tone === undefined && !layer.strong && !(layer.faint && !layer.colour && !layer.pale) && !layer.colour;
+      if (plain) out.series = layer.hue ?? next++;
       return out;
     });
     this.whole = ["x", "y"].map((name) => this.layers.every((layer) => isWhole(layer, name)));
@@ -113,7 +117,7 @@ class Figure {
   drawLegend() {
     const parts = [];
     for (const layer of this.layers) {
-      if (!layer.name) continue;
+      if (!layer.name || layer.legend === "") continue;
       const shown = !this.hidden.has(layer.index);
       const swatch = el("span", { className: "swatch", style: { margin: 0, background: this.layerColour(layer) } });
       if (layer.hollow) Object.assign(swatch.style, { background: "none", border: `2px solid ${this.layerColour(layer)}` });
@@ -121,11 +125,16 @@ class Figure {
       if (layer.marker === "diamond") swatch.style.transform = "rotate(45deg) scale(.85)";
       parts.push(el("button", {
         type: "button", "aria-pressed": String(shown), title: "show or hide",
-        onclick: () => { this.hidden.has(layer.index) ? this.hidden.delete(layer.index) : this.hidden.add(layer.index); this.drawLegend(); this.draw(); },
+        onclick: () => {
+          const hide = shown, same = this.layers.filter((l) => l === layer || (layer.wide && l.of === layer.name) || (l.legend === "" && l.name === layer.name));
+          for (const l of same) hide ? this.hidden.add(l.index) : this.hidden.delete(l.index);
+          this.drawLegend();
+          this.draw();
+        },
       }, swatch, layer.name));
     }
     const s = this.plot.scale;
-    if (s.label && this.layers.some((l) => l.colour || l.kind === "image")) {
+    if (this.hasScale()) {
       const ramp = el("canvas", { width: 72, height: 1 }), c = ramp.getContext("2d");
       const marks = !this.layers.some((l) => l.kind === "image");
       for (let k = 0; k < 72; k++) { c.fillStyle = shade(k / 71, s.diverging, marks); c.fillRect(k, 0, 1, 1); }
@@ -138,7 +147,10 @@ class Figure {
     this.legend.hidden = !parts.length;
   }
 
+  hasScale() { return Boolean(this.plot.scale.label) && this.layers.some((l) => l.colour || l.kind === "image"); }
+
   layerColour(layer) {
+    if (layer.tone !== undefined) return shade(layer.tone, false);
     if (layer.strong) return THEME.ink;
     if (layer.colour && layer.kind !== "image") return this.colour((this.low + this.high) / 2);
     return layer.series === undefined ? THEME.muted : THEME.series[layer.series % 8];
@@ -154,6 +166,12 @@ class Figure {
     }
     const c = this.base.getContext("2d");
     c.clearRect(0, 0, w, h);
+    this.paint(c, w, h);
+    this.drawOver();
+  }
+
+  // Axes and layers on a context of a canvas, or an Svg.
+  paint(c, w, h) {
     c.font = "11.5px system-ui, sans-serif";
     const yTicks = this.ticks(1, this.view[2], this.view[3], Math.max(2, h / 55));
     const widest = Math.max(8, ...yTicks.map((t) => Math.min(0.32 * w, c.measureText(t.text).width)));
@@ -170,7 +188,6 @@ class Figure {
     c.clip();
     for (const layer of this.layers) if (!this.hidden.has(layer.index)) this["draw_" + layer.kind](c, layer);
     c.restore();
-    this.drawOver();
   }
 
   // The view with equal units on both axes: the tighter one is widened.
@@ -248,10 +265,10 @@ class Figure {
 
   draw_lines(c, layer) {
     const many = layer.Y.length > 40;
-    c.lineWidth = layer.strong ? 2.4 : layer.faint || many ? 1 : 1.6;
+    c.lineWidth = layer.wide ? 2.6 : layer.strong ? 2.4 : layer.faint || many ? 1 : 1.6;
     c.lineJoin = "round";
     c.setLineDash(layer.dashed ? [5, 4] : []);
-    c.globalAlpha = layer.strong ? 1 : layer.faint && layer.colour ? 0.45 : layer.faint ? 0.7 : many ? 0.55 : 0.95;
+    c.globalAlpha = layer.strong || layer.wide ? 1 : layer.pale ? 0.28 : layer.faint && layer.colour ? 0.45 : layer.faint ? 0.7 : many ? 0.55 : 0.95;
     const each = layer.colour && Array.isArray(layer.colour[0]);
     if (each) this.segments(c, layer);
     else layer.Y.forEach((row, k) => {

@@ -7,6 +7,8 @@ class Table {
   constructor(name) {
     this.sort = null;
     this.page = 0;
+    this.name = name;
+    ITEMS.listeners.add(() => { if (this.table) { this.page = 0; this.show(); } });
     this.filter = el("input", { type: "search", placeholder: `filter: a text, or conditions such as "n > 3 and status == 'done'"`, "aria-label": `filter ${name}`, oninput: () => { this.page = 0; this.show(); } });
     this.head = el("thead");
     this.body = el("tbody");
@@ -15,7 +17,7 @@ class Table {
     this.back = el("button", { type: "button", onclick: () => { this.page--; this.show(); } }, "previous");
     this.forth = el("button", { type: "button", onclick: () => { this.page++; this.show(); } }, "next");
     this.node = el("div", {},
-      el("div", { className: "controls" }, this.filter),
+      el("div", { className: "controls" }, this.filter, el("button", { type: "button", onclick: () => this.save() }, "save as CSV")),
       el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": `table ${name}` }, el("table", {}, this.head, this.body)),
       el("div", { className: "pager" }, this.back, this.forth, this.status), this.note);
   }
@@ -34,7 +36,9 @@ class Table {
 
   // The rows that pass the filter; throws with what is wrong with it.
   rows() {
-    const text = this.filter.value.trim(), all = Array.from({ length: this.n }, (_, k) => k);
+    const text = this.filter.value.trim(), ids = idsOf(this.table);
+    let all = Array.from({ length: this.n }, (_, k) => k);
+    if (ids && ITEMS.kept) all = all.filter((row) => ITEMS.isKept(ids[row]));
     if (!text) return all;
     const tests = text.split(/\s+and\s+|\s*&&\s*/i).map((part) => this.test(part));
     return all.filter((row) => tests.every((test) => test(row)));
@@ -57,6 +61,13 @@ class Table {
       "~": (v) => String(v).toLowerCase().includes(text.toLowerCase()),
     }[op];
     return (row) => { const v = this.value(column, row); return v !== null && compare(v); };
+  }
+
+  // The rows that pass the filter, in the order shown.
+  save() {
+    let rows = [];
+    try { rows = this.sorted(this.rows()); } catch { return; }
+    save(fileName(this.name, "csv"), "text/csv", csv([this.columns.map((c) => c.name), ...rows.map((row) => this.columns.map((c) => this.value(c, row)))]));
   }
 
   sorted(rows) {
@@ -85,7 +96,8 @@ class Table {
     this.head.replaceChildren(el("tr", {}, ...heads));
     this.body.replaceChildren(...some.map((row) => el("tr", {}, ...this.columns.map((column) => {
       const v = this.value(column, row);
-      return el("td", { className: column.kind === "number" ? "number" : "", title: column.kind === "text" && v.length > 40 ? v : null }, fmt(v));
+      const id = column.name === "item" ? idsOf(this.table)[row] : null, isItem = id !== null && ITEMS.rows.has(id);
+      return el("td", { className: column.kind === "number" ? "number" : "", title: column.kind === "text" && v.length > 40 ? v : null }, isItem ? el("a", { href: `#item=${id}`, title: "show this item" }, fmt(v)) : fmt(v));
     }))));
     this.back.disabled = this.page === 0;
     this.forth.disabled = this.page >= pages - 1;

@@ -8,10 +8,10 @@ rho    Spearman's rank correlation: sign and strength of a monotone relation; No
 Neither sees interactions: a parameter that matters only together with another seems not to matter.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from ctd.late import scipy
 
@@ -32,20 +32,22 @@ class Effect(NamedTuple):
     n: int
 
 
-def effects(frame: pd.DataFrame, parameters: list[str], results: list[str]) -> list[Effect]:
+def effects(columns: Mapping[str, Any], parameters: list[str], results: list[str]) -> list[Effect]:
     """The effect of every parameter on every result, over the items whose result is finite.
+
+    columns: name -> (n,) values; a table serves too.
 
     Leaves out results with too few items or a single value, and parameters with a single bin.
     """
     found = []
     for result in results:
-        values = frame[result].to_numpy(float)
+        values = np.asarray(columns[result], float)
         rows = np.isfinite(values)
         if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
             continue
         ranks = scipy.stats.rankdata(values[rows])
         for parameter in parameters:
-            column = frame[parameter].to_numpy()[rows]
+            column = np.asarray(columns[parameter])[rows]
             number = column.dtype.kind in "iuf"
             bins = bins_of(column)
             if bins.max() == 0:

@@ -1,0 +1,77 @@
+"""A picture of many items' lines, coloured and grouped by one of the parameters that were swept."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.plots import Layer, Lines, Plot, Scale, is_wide, tick
+
+MAX_VALUES = 10
+"""With more distinct values lines have the colour of their own value, and there are no medians."""
+MANY = 3
+"""Least average number of lines of one value for which medians are drawn."""
+
+
+def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
+    """The plot, its lines coloured by the parameter `name`; if few values have many lines each, with their medians.
+
+    values: item -> its value, a number or a text. A plot whose layers name no `item` is returned as it is.
+    """
+    owned = [layer for layer in plot.layers if isinstance(layer, Lines) and layer.item is not None]
+    kinds = sorted({values[int(k)] for layer in owned for k in layer.item})
+    if len(kinds) < 2:
+        return plot
+    number = all(isinstance(kind, int | float | np.number) for kind in kinds)
+    if not number and len(kinds) > MAX_VALUES:
+        return plot
+    wide = number and is_wide(kinds)
+    n_lines = sum(len(layer.item) for layer in owned)
+    medians = len(kinds) <= MAX_VALUES and n_lines >= MANY * len(kinds)
+    shade = {
+        kind: (np.log10(kind) if wide else kind) if number else k for k, kind in enumerate(kinds)
+    }
+    layers: list[Layer] = []
+    for layer in plot.layers:
+        if isinstance(layer, Lines) and layer.item is not None:
+            layers += _grouped(layer, name, values, shade, number, medians)
+        elif not medians or not (type(layer).__name__ == "Band" or getattr(layer, "strong", False)):
+            layers.append(layer)  # what sums up all lines would hide the medians
+    layers.sort(key=lambda layer: getattr(layer, "strong", False))
+    scale = Scale(f"log10 {name}" if wide else name) if number else plot.scale
+    return dataclasses.replace(plot, layers=layers, scale=scale)
+
+
+def _grouped(
+    layer: Lines, name: str, values: Mapping[int, Any], shade: Mapping[Any, Any], number: bool, medians: bool
+) -> list[Layer]:  # fmt: skip
+    """The lines of a layer, a layer a value, and a median line of each value that has several."""
+    own = [values[int(k)] for k in layer.item]
+    y, x = np.atleast_2d(np.asarray(layer.y, float)), np.asarray(layer.x, float)
+    made: list[Layer] = []
+    for k, (kind, colour) in enumerate(shade.items()):
+        rows = np.flatnonzero([value == kind for value in own])
+        if not len(rows):
+            continue
+        label = f"{name} = {tick(float(kind)) if number else kind}"
+        looks = {"colour": [colour] * len(rows)} if number else {"colour": None, "hue": k}
+        ours = dataclasses.replace(
+            layer, x=x if x.ndim == 1 else x[rows], y=y[rows], item=np.asarray(layer.item)[rows],
+            text=[layer.text[int(row)] for row in rows] if len(layer.text) else (),
+            name="" if medians else label, faint=medians, **looks,
+        )  # fmt: skip
+        made.append(ours)
+        if medians and x.ndim == 1 and not layer.dashed:
+            middle = _median(y[rows])
+            one = {"colour": [colour]} if number else {"hue": k}
+            made.append(Lines(x, middle, label, strong=number, **one))
+    return made
+
+
+def _median(rows: np.ndarray) -> np.ndarray:
+    """The median of each column, of the numbers that it has."""
+    fine = np.isfinite(rows).any(axis=0)
+    middle = np.full(rows.shape[1], np.nan)
+    middle[fine] = np.nanmedian(rows[:, fine], axis=0)
+    return middle

@@ -1,0 +1,73 @@
+// How far it is, how it ran, and what failed.
+
+function showOverview(content) {
+  const s = section("overview", "Overview"), p = content.progress, count = (k) => k.toLocaleString("en");
+  s.show(true);
+  const box = part("overview", () => {
+    const out = { tiles: el("div", { className: "tiles" }), bar: card() };
+    s.body.append(out.tiles, out.bar);
+    return out;
+  });
+  const tile = (value, name) => el("div", { className: "card tile" }, el("b", {}, value), el("span", {}, name));
+  const tiles = [tile(count(p.items_done), `of ${count(p.items)} items`), tile(count(p.shards_done), `of ${count(p.shards)} shards`), tile(count(p.items_failed), "items failed")];
+  if (p.rate !== undefined) tiles.push(tile(fmt(p.rate), "items a second"), tile(time(p.left_s), "to go, at this rate"));
+  if (content.live) tiles.push(tile(content.live.advances, "advances of the items that are being computed"));
+  if (p.worker_time) tiles.push(tile(p.worker_time, "worker time"));
+  if (content.hosts.length) tiles.push(tile(count(content.hosts.length), content.hosts.length === 1 ? "worker" : "workers"));
+  box.tiles.replaceChildren(...tiles);
+  showBar(box.bar, content);
+}
+
+function showRun(content) {
+  const s = section("run", "Run");
+  s.show(true);
+  const box = part("run", () => {
+    const out = { facts: card(), workers: card(), plots: el("div", { className: "grid" }) };
+    s.body.append(out.plots, el("div", { className: "grid" }, out.facts, out.workers));
+    return out;
+  });
+  showFigures(box.plots, "run", content.plots);
+  if (isNew("facts", content.facts)) box.facts.replaceChildren(el("dl", {}, ...content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
+  box.workers.hidden = !content.hosts.length;
+  if (isNew("hosts", content.hosts)) {
+    const names = ["host", "pid", "device", "shards", "items", "seconds"], number = (n) => (["shards", "items", "seconds"].includes(n) ? "number" : "");
+    box.workers.replaceChildren(el("h3", {}, "Workers"), el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "workers" }, el("table", {}, el("thead", {}, el("tr", {}, ...names.map((n) => el("th", { className: `plain ${number(n)}`, scope: "col" }, n)))),
+      el("tbody", {}, ...content.hosts.map((h) => el("tr", {}, ...names.map((n) => el("td", { className: number(n) }, n === "pid" ? String(h[n]) : fmt(h[n])))))))));
+  }
+}
+
+function time(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+function showBar(node, content) {
+  const p = content.progress, percent = (n) => `${(100 * n) / Math.max(1, p.items)}%`;
+  const known = content.outcomes.reduce((sum, o) => sum + o.n, 0);
+  const kinds = content.outcomes.map((o, k) => ({ ...o, colour: o.failed ? "var(--bad)" : `var(--c${[0, 2, 5, 3, 6, 7][k % 6]})` }));
+  if (known < p.items_done) kinds.push({ name: kinds.length ? "failed with an error" : "done", reason: kinds.length ? "an exception; see failures" : "computed", n: p.items_done - known, colour: kinds.length ? "var(--warning)" : "var(--c0)" });
+  if (p.items_done < p.items) kinds.push({ name: "not computed", reason: "waiting, running, or given up", n: p.items - p.items_done, colour: "var(--line)" });
+  node.replaceChildren(
+    el("div", { className: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": String(p.items), "aria-valuenow": String(p.items_done), "aria-label": "items" },
+      ...kinds.filter((o) => o.n).map((o) => el("i", { style: { width: percent(o.n), background: o.colour }, title: `${o.name}: ${o.n}` }))),
+    el("table", {}, el("tbody", {}, ...kinds.map((o) => el("tr", {}, el("td", {}, el("span", { className: "swatch", style: { background: o.colour } }), o.name), el("td", { className: "number" }, o.n.toLocaleString("en")), el("td", { className: "wrap" }, o.reason))))));
+}
+
+// --- failures -------------------------------------------------------------------------------------
+
+function showFailures(content) {
+  const s = section("failures", "Failures"), list = content.failures;
+  s.show(list.length > 0);
+  if (!list.length || !isNew("failures", [list, content.failures_left_out])) return;
+  const entry = (f) => {
+    const ids = `${f.what}${f.n_ids > 1 ? "s" : ""} ${f.ids.join(", ")}${f.n_ids > f.ids.length ? ` ... (${f.n_ids})` : ""}`;
+    const word = f.what === "item" ? "failed" : f.open ? "not computed" : "succeeded later";
+    const tag = el("span", { className: `tag mood-${f.open ? "bad" : "good"}` }, word);
+    const where = [f.fault && `fault: ${f.fault}`, f.host && `on ${f.host}`, `last ${f.time} UTC`, f.n > 1 && `${f.n} times`].filter(Boolean).join(", ");
+    return el("details", {}, el("summary", {}, tag, `${ids}: ${f.error.split("\n")[0]}`), el("p", { className: "note" }, where), el("pre", { tabIndex: 0 }, f.trace || f.error));
+  };
+  const more = content.failures_left_out ? [el("p", { className: "note" }, `${content.failures_left_out} further errors are left out; ctd logs tells them.`)] : [];
+  const learned = content.learned.length ? [el("p", { className: "note" }, `Decided on the way: ${content.learned.join("; ")}.`)] : [];
+  s.body.replaceChildren(card(...list.map(entry), ...more, ...learned));
+}
+

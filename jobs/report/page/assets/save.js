@@ -1,0 +1,123 @@
+// A plot as a PNG, an SVG or a CSV file. The SVG comes from the drawing itself: `Svg` has those methods of a canvas
+// that plots use.
+
+function save(name, kind, data) {
+  const url = URL.createObjectURL(data instanceof Blob ? data : new Blob([data], { type: kind }));
+  const link = el("a", { href: url, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+const fileName = (title, end) => `${title.replace(/[^\w.-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 60) || "plot"}.${end}`;
+
+class Svg {
+  constructor(width, height) {
+    Object.assign(this, { width, height, fillStyle: "#000", strokeStyle: "#000", lineWidth: 1, globalAlpha: 1, font: "12px sans-serif", textAlign: "left", textBaseline: "alphabetic", lineJoin: "miter" });
+    [this.parts, this.path, this.dash, this.stack, this.moved, this.clips] = [[], "", [], [], "", 0];
+    this.ruler = document.createElement("canvas").getContext("2d");
+  }
+
+  setLineDash(dash) { this.dash = dash; }
+  beginPath() { this.path = ""; }
+  closePath() { this.path += "Z"; }
+  moveTo(x, y) { this.path += `M${num(x)} ${num(y)}`; }
+  lineTo(x, y) { this.path += `L${num(x)} ${num(y)}`; }
+  rect(x, y, w, h) { this.path += `M${num(x)} ${num(y)}h${num(w)}v${num(h)}h${num(-w)}Z`; }
+  arc(x, y, r) { this.path += `M${num(x - r)} ${num(y)}a${num(r)} ${num(r)} 0 1 0 ${num(2 * r)} 0a${num(r)} ${num(r)} 0 1 0 ${num(-2 * r)} 0Z`; }
+  measureText(text) { this.ruler.font = this.font; return this.ruler.measureText(text); }
+  clearRect() {}
+  add(tag, attributes, text = "") {
+    const all = { ...attributes, opacity: this.globalAlpha === 1 ? undefined : this.globalAlpha, transform: this.moved || undefined };
+    const written = Object.entries(all).filter(([, v]) => v !== undefined).map(([k, v]) => ` ${k}="${escaped(String(v))}"`).join("");
+    this.parts.push(`<${tag}${written}>${escaped(text)}</${tag}>`);
+  }
+  stroke() { this.add("path", { d: this.path, fill: "none", stroke: this.strokeStyle, "stroke-width": this.lineWidth, "stroke-linejoin": this.lineJoin, "stroke-dasharray": this.dash.join(" ") || undefined }); }
+  fill() { this.add("path", { d: this.path, fill: this.fillStyle }); }
+  fillRect(x, y, width, height) { this.add("rect", { x: num(x), y: num(y), width: num(width), height: num(height), fill: this.fillStyle }); }
+  strokeRect(x, y, width, height) { this.add("rect", { x: num(x), y: num(y), width: num(width), height: num(height), fill: "none", stroke: this.strokeStyle, "stroke-width": this.lineWidth }); }
+  fillText(text, x, y) {
+    const anchor = { center: "middle", right: "end" }[this.textAlign] || "start", down = { top: "0.8em", middle: "0.35em", bottom: "-0.2em" }[this.textBaseline] || "0";
+    this.add("text", { x: num(x), y: num(y), dy: down, fill: this.fillStyle, "text-anchor": anchor, "font-family": "sans-serif", "font-size": parseFloat(this.font.match(/[\d.]+px/)) }, text);
+  }
+  translate(x, y) { this.moved += ` translate(${num(x)} ${num(y)})`; }
+  rotate(angle) { this.moved += ` rotate(${num((180 * angle) / Math.PI)})`; }
+  save() { this.stack.push([this.moved, this.clips]); }
+  clip() {
+    this.parts.push(`<clipPath id="clip${this.parts.length}"><path d="${this.path}"${this.moved ? ` transform="${this.moved}"` : ""}/></clipPath><g clip-path="url(#clip${this.parts.length})">`);
+    this.clips++;
+  }
+  restore() {
+    const [moved, clips] = this.stack.pop();
+    while (this.clips > clips) { this.parts.push("</g>"); this.clips--; }
+    this.moved = moved;
+  }
+  text() { return `<svg xmlns="http://www.w3.org/2000/svg" width="${this.width}" height="${this.height}" viewBox="0 0 ${this.width} ${this.height}">${this.parts.join("")}</svg>`; }
+}
+
+const num = (v) => String(Number(v.toFixed(2)));
+const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
+
+// Title, legend and plot of a figure on a canvas's context, or an Svg.
+function compose(figure, c, width, height, top) {
+  c.fillStyle = THEME.card;
+  c.fillRect(0, 0, width, height + top);
+  c.font = "600 14px system-ui, sans-serif";
+  [c.textAlign, c.textBaseline, c.fillStyle] = ["left", "top", THEME.ink];
+  c.fillText(clip(c, figure.plot.title, width - 16), 8, 8);
+  c.font = "11.5px system-ui, sans-serif";
+  let x = 8, y = 30;
+  for (const layer of figure.layers.filter((l) => l.name && !figure.hidden.has(l.index))) {
+    const w = 20 + c.measureText(layer.name).width + 12;
+    if (x > 8 && x + w > width) [x, y] = [8, y + 16];
+    c.fillStyle = figure.layerColour(layer);
+    c.fillRect(x, y + 1, 10, 10);
+    c.fillStyle = THEME.muted;
+    c.fillText(layer.name, x + 15, y);
+    x += w;
+  }
+  if (figure.hasScale()) {
+    const label = `${figure.plot.scale.label}: ${fmt(Number(figure.low.toPrecision(4)))} to ${fmt(Number(figure.high.toPrecision(4)))}`;
+    c.fillStyle = THEME.muted;
+    c.fillText(label, x, y);
+  }
+  c.save();
+  c.translate(0, top);
+  figure.paint(c, width, height);
+  c.restore();
+}
+
+function savePlot(figure, kind) {
+  const width = figure.frame.clientWidth, height = figure.frame.clientHeight, legends = figure.layers.filter((l) => l.name).length;
+  const top = 36 + 16 * Math.ceil((legends + (figure.hasScale() ? 1 : 0)) / Math.max(1, Math.floor(width / 150))), title = figure.plot.title;
+  if (kind === "CSV") return save(fileName(title, "csv"), "text/csv", plotCsv(figure.plot));
+  if (kind === "SVG") {
+    const svg = new Svg(width, height + top);
+    compose(figure, svg, width, height, top);
+    return save(fileName(title, "svg"), "image/svg+xml", svg.text());
+  }
+  const canvas = el("canvas", { width: 2 * width, height: 2 * (height + top) }), c = canvas.getContext("2d");
+  c.scale(2, 2);
+  compose(figure, c, width, height, top);
+  return canvas.toBlob((blob) => save(fileName(title, "png"), "image/png", blob));
+}
+
+const cell = (v) => (v === null || v === undefined ? "" : /[",\n]/.test(String(v)) ? `"${String(v).replace(/"/g, '""')}"` : String(v));
+const csv = (rows) => rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
+
+// One row a mark: the layer's name, the item if it has one, and the numbers.
+function plotCsv(plot) {
+  const x = plot.x.label || "x", y = plot.y.label || "y", rows = [];
+  const tick = (axis, v) => (axis.ticks.length ? axis.ticks[v] ?? v : v);
+  for (const layer of plot.layers) {
+    const name = layer.name || layer.of || "", id = (k) => (layer.item ? layer.item[k] : "");
+    if (layer.kind === "lines") layer.y.forEach((row, k) => row.forEach((v, i) => rows.push([name, id(k), tick(plot.x, Array.isArray(layer.x[0]) ? layer.x[k][i] : layer.x[i]), v])));
+    else if (layer.kind === "points") layer.x.forEach((v, i) => rows.push([name, id(i), tick(plot.x, v), tick(plot.y, layer.y[i]), layer.colour ? layer.colour[i] : ""]));
+    else if (layer.kind === "band") layer.x.forEach((v, i) => rows.push([name, "", v, layer.low[i], layer.high[i]]));
+    else if (layer.kind === "image") layer.z.forEach((row, k) => row.forEach((v, i) => rows.push([name, "", tick(plot.x, i), tick(plot.y, k), v])));
+    else layer.left.forEach((v, i) => rows.push([name, "", v, layer.right[i], layer.kind === "bars" ? layer.height[i] : tick(plot.y, layer.row[i])]));
+  }
+  const width = Math.max(4, ...rows.map((row) => row.length));
+  return csv([["layer", "item", x, y, "value"].slice(0, width), ...rows]);
+}

@@ -1,0 +1,160 @@
+// The sweep: which parameters matter, parallel coordinates, a scatter plot, a map over two parameters.
+
+function showSweep(content) {
+  const s = section("sweep", "Sweep"), items = content.tables.find((t) => t.name === "items"), sweep = content.sweep;
+  const useful = Boolean(sweep && items && sweep.results.length);
+  s.show(useful);
+  if (!useful) return;
+  const box = part("sweep", () => {
+    const importance = card(), grid = el("div", { className: "grid" }, importance), parallel = el("div");
+    s.body.append(grid, parallel);
+    return { importance, parallel, scatter: grid };
+  });
+  showImportance(box.importance, sweep);
+  showParallel(box.parallel, sweep, items);
+  showScatter(box.scatter, sweep, items);
+  showMap(box.scatter, sweep, items);
+}
+
+function select(label, names, chosen, action) {
+  const node = el("select", { "aria-label": label, onchange: action }, ...names.map((name) => el("option", { selected: name === chosen }, name)));
+  return { node: el("label", {}, label, node), get value() { return node.value; }, set value(v) { node.value = v; }, set(names2) {
+    const now = node.value;
+    if (names2.join("\n") === [...node.options].map((o) => o.value).join("\n")) return;
+    node.replaceChildren(...names2.map((name) => el("option", { selected: name === now }, name)));
+  } };
+}
+
+function showImportance(node, sweep) {
+  node.hidden = !sweep.effects.length;
+  if (node.hidden) return;
+  const results = [...new Set(sweep.effects.map((e) => e.result))];
+  const box = part("importance", () => {
+    const choose = select("result", results, results[0], () => draw());
+    const body = el("tbody"), caption = el("p", { className: "note" });
+    node.append(el("h3", {}, "Which parameters matter"), el("div", { className: "controls", style: { marginTop: "8px" } }, choose.node), el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "which parameters matter" },
+      el("table", {}, el("thead", {}, el("tr", {}, ...["parameter", "share of the variance", "Spearman ρ"].map((t) => el("th", { className: "plain", scope: "col" }, t)))), body)), caption);
+    const draw = () => {
+      const found = STATE.content.sweep.effects.filter((e) => e.result === choose.value).sort((a, b) => (b.share ?? -1) - (a.share ?? -1));
+      body.replaceChildren(...found.map((e) => el("tr", {}, el("td", {}, e.parameter),
+        el("td", { className: "share" }, el("i", { style: { width: `calc(${100 * (e.share ?? 0)}% - ${20 * (e.share ?? 0)}px)` } }), el("span", {}, e.share === null ? "too few items" : `${(100 * e.share).toFixed(1)} %`)),
+        el("td", {}, e.rho === null ? "–" : `${e.rho < 0 ? "−" : "+"}${Math.abs(e.rho).toFixed(2)}`))));
+      caption.textContent = `One parameter at a time, over ${found.length ? found[0].n.toLocaleString("en") : 0} items with a finite result: the share of the variance of the result's ranks that lies between the parameter's values (or up to 10 equally filled bins), adjusted for chance; and Spearman's rank correlation. Interactions are not seen.`;
+    };
+    return { choose, draw };
+  });
+  box.choose.set(results);
+  box.draw();
+}
+
+function showParallel(node, sweep, items) {
+  const names = [...sweep.parameters, ...sweep.results].filter((name) => items.columns.some((c) => c.name === name));
+  node.hidden = !sweep.parameters.length || names.length < 2;
+  if (node.hidden) return;
+  const box = part("parallel", () => {
+    const plot = new Parallel(), varies = (name) => new Set(items.columns.find((c) => c.name === name).values).size > 1;
+    const chosen = new Set([...sweep.parameters.slice(0, 6), ...sweep.results.filter(varies).slice(0, 3)]);
+    const colour = select("colour", names, sweep.results[0], () => draw());
+    const boxes = el("div", { className: "controls" });
+    node.append(card(el("h3", {}, "Parallel coordinates"), el("div", { className: "controls", style: { marginTop: "8px" } }, colour.node), boxes, plot.node));
+    const draw = () => {
+      const table = STATE.content.tables.find((t) => t.name === "items");
+      plot.update(table.columns.filter((c) => chosen.has(c.name) || c.name === colour.value), colour.value);
+    };
+    const offer = (all) => {
+      if (!isNew("parallel names", all)) return;
+      boxes.replaceChildren(...all.map((name) => el("label", {}, el("input", { type: "checkbox", checked: chosen.has(name), onchange: (e) => { e.target.checked ? chosen.add(name) : chosen.delete(name); draw(); } }), name)));
+    };
+    plot.onkeep = (kept) => {
+      const ids = idsOf(STATE.content.tables.find((t) => t.name === "items"));
+      ITEMS.keep(kept && new Set(ids.filter((_, row) => kept[row])));
+    };
+    return { colour, draw, offer, clear: () => plot.clear() };
+  });
+  box.colour.set(names);
+  box.offer(names);
+  if (isNew("parallel", items)) box.draw();
+}
+
+function showScatter(node, sweep, items) {
+  const usable = items.columns.filter((c) => c.kind === "number" || c.labels.length <= 40).map((c) => c.name);
+  const box = part("scatter", () => {
+    const [first, second] = [sweep.parameters[0] || sweep.results[1] || "item", sweep.results[0]];
+    const x = select("x", usable, first, () => draw()), y = select("y", usable, second, () => draw());
+    const colour = select("colour", ["none", ...usable], sweep.parameters[1] || "none", () => draw());
+    ITEMS.listeners.add(() => draw());
+    const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
+    let figure = null;
+    const draw = () => {
+      const plot = scatter(STATE.content.tables.find((t) => t.name === "items"), x.value, y.value, colour.value);
+      if (figure) { figure.moved = figure.moved && figure.shown === `${x.value} ${y.value}`; figure.update(plot); }
+      else { figure = new Figure(plot); figure.node.insertBefore(controls, figure.legend); node.append(figure.node); }
+      figure.shown = `${x.value} ${y.value}`;
+    };
+    return { draw, set(names) { x.set(names); y.set(names); colour.set(["none", ...names]); } };
+  });
+  box.set(usable);
+  if (isNew("scatter", items)) box.draw();
+}
+
+function scatter(table, xName, yName, colourName) {
+  const find = (name) => table.columns.find((c) => c.name === name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item");
+  const axis = (c) => ({ label: c.name, log: isWide(c), ticks: c.kind === "text" ? c.labels : [] });
+  const at = (c) => c.values.map((v) => (Number.isFinite(v) ? v : null));
+  const logColour = colour && isWide(colour), value = (c, row) => (c.kind === "text" ? c.labels[c.values[row]] : fmt(c.values[row]));
+  const told = [...new Set([...ITEMS.names, xName, yName, ...(colour ? [colourName] : [])])].map(find).filter(Boolean), [X, Y, C] = [at(x), at(y), colour && at(colour)];
+  const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${value(c, row)}`)].filter(Boolean).join("\n"));
+  const kept = x.values.map((_, k) => k).filter((k) => !ids || ITEMS.isKept(ids[k])), base = { kind: "points", marker: "circle" };
+  const part = (rows) => ({ ...base, x: rows.map((k) => X[k]), y: rows.map((k) => Y[k]), text: text(rows), key: ids ? rows.map((k) => ids[k]) : undefined });
+  const layers = colour && colour.kind === "text"
+    ? colour.labels.map((name, code) => ({ ...part(kept.filter((k) => colour.values[k] === code)), name }))
+    : [{ ...part(kept), name: "", colour: colour ? kept.map((k) => (C[k] === null || !logColour ? C[k] : Math.log10(C[k]))) : undefined }];
+  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? (logColour ? `log10 ${colourName}` : colourName) : "", diverging: false, low: null, high: null }, equal: false, note: table.note };
+}
+
+
+// --- a map over two parameters ----------------------------------------------------------------------
+
+function showMap(node, sweep, items) {
+  const usable = sweep.parameters.filter((name) => new Set(items.columns.find((c) => c.name === name).values).size > 1);
+  const box = part("map", () => {
+    if (usable.length < 2 || !sweep.results.length) return null;
+    const x = select("x", usable, usable[0], () => draw()), y = select("y", usable, usable[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw());
+    const controls = el("div", { className: "controls" }, value.node, x.node, y.node);
+    let figure = null;
+    const draw = () => {
+      const plot = map(STATE.content.tables.find((t) => t.name === "items"), x.value, y.value, value.value);
+      if (figure) { figure.moved = false; figure.update(plot); return; }
+      figure = new Figure(plot);
+      figure.node.insertBefore(controls, figure.legend);
+      node.append(figure.node);
+    };
+    ITEMS.listeners.add(draw);
+    return { draw };
+  });
+  if (!box) { STATE.parts.delete("map"); return; }
+  if (isNew("map", items)) box.draw();
+}
+
+// The values of a column as categories: themselves, or ten intervals where there are more than 24 numbers.
+function categories(column) {
+  const known = [...new Set(column.values.filter((v) => v !== null))].sort((a, b) => a - b);
+  if (column.kind === "text") return { ticks: column.labels, of: (v) => v };
+  if (known.length <= 24) { const at = new Map(known.map((v, k) => [v, k])); return { ticks: known.map((v) => fmt(Number(v.toPrecision(3)))), of: (v) => at.get(v) }; }
+  const log = isWide(column), f = log ? Math.log10 : (v) => v, low = f(known[0]), step = (f(known.at(-1)) - low) / 10, back = (v) => (log ? 10 ** v : v);
+  return { ticks: Array.from({ length: 10 }, (_, k) => `${fmt(Number(back(low + k * step).toPrecision(2)))}–${fmt(Number(back(low + (k + 1) * step).toPrecision(2)))}`), of: (v) => (v === null || (log && v <= 0) ? undefined : Math.min(9, Math.floor((f(v) - low) / step))) };
+}
+
+function map(table, xName, yName, valueName) {
+  const find = (name) => table.columns.find((c) => c.name === name), [x, y, v] = [xName, yName, valueName].map(find), ids = idsOf(table), X = categories(x), Y = categories(y);
+  const cells = Y.ticks.map(() => X.ticks.map(() => []));
+  v.values.forEach((value, row) => {
+    const i = X.of(x.values[row]), k = Y.of(y.values[row]);
+    if (Number.isFinite(value) && i !== undefined && k !== undefined && (!ids || ITEMS.isKept(ids[row]))) cells[k][i].push(value);
+  });
+  let z = cells.map((row) => row.map((some) => (some.length ? median(some.map((value) => [value]))[0] : null)));
+  const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
+  if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
+  const [few, many] = [Math.min(...counts), Math.max(...counts)];
+  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${log ? "log10 " : ""}median ${valueName}`, diverging: false, low: null, high: null }, equal: false, note: counts.length ? `Medians over ${few === many ? few : `${few} to ${many}`} items a cell${table.note ? `, of those that the page has` : ""}.` : "" };
+}

@@ -1,0 +1,210 @@
+"""Several stores on one page: their contents as one, in which `store` is one more parameter that was swept.
+
+An item's number on the page is its id + OFFSET * (number of its store), so that no two items have one.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from jobs.report.importance import effects
+from jobs.report.page.content import effects_json
+
+OFFSET = 2**32
+"""Ids of items are below this."""
+MOODS = ("running", "bad", "warning", "good")
+"""What the page says of all stores is what is worst of one."""
+
+
+def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the contents of stores, as `Content.all` gives them, as one content."""
+    names = _names([content["store"] for content in contents])
+    worst = min(contents, key=lambda content: MOODS.index(content["status"]["mood"]))
+    joined = lambda field: [entry for content in contents for entry in content[field]]
+    progress = [content["progress"] for content in contents]
+    tables = _tables(contents, names)
+    return {
+        **contents[0],
+        "title": " and ".join(names),
+        "kernel": ", ".join(dict.fromkeys(content["kernel"] for content in contents)),
+        "store": ", ".join(content["store"] for content in contents),
+        "stores": [content["store"] for content in contents],
+        "swept": list(dict.fromkeys(["store", *joined("swept")])),
+        "status": worst["status"],
+        "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
+        "progress": {
+            name: sum(one[name] for one in progress)
+            for name in ("items", "items_done", "items_failed", "shards", "shards_done")
+        },
+        "facts": [[f"{n}: {k}", v] for n, c in zip(names, contents, strict=True) for k, v in c["facts"]],
+        "outcomes": _outcomes(joined("outcomes")),
+        "failures": [
+            {**failure, "store": k} for k, content in enumerate(contents) for failure in content["failures"]
+        ],
+        "failures_left_out": sum(content["failures_left_out"] for content in contents),
+        "hosts": joined("hosts"),
+        "learned": joined("learned"),
+        "live": None,
+        "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in zip(names, contents, strict=True)),
+        "command": "\n".join(content["command"] for content in contents),
+        "plots": [
+            {**plot, "title": f"{n}: {plot['title']}"}
+            for n, content in zip(names, contents, strict=True) for plot in content["plots"]
+        ],
+        "groups": _groups(contents, names),
+        "groups_left_out": sum(content["groups_left_out"] for content in contents),
+        "tables": tables,
+        "sweep": _sweep(contents, tables),
+    }  # fmt: skip
+
+
+def _names(addresses: Sequence[str]) -> list[str]:
+    """A short name of each store: the last part of its address, or the whole where that is not one store's alone."""
+    stems = [PurePosixPath(address.rstrip("/")).stem for address in addresses]
+    alone = len(set(stems)) == len(stems)
+    return stems if alone else list(addresses)
+
+
+def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        known = found.setdefault(entry["name"], {**entry, "n": 0})
+        known["n"] += entry["n"]
+    return list(found.values())
+
+
+def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The groups of all stores; before them the pictures of items that the first groups have in common."""
+    own = [
+        {
+            **group,
+            "label": f"{name}, {group['label']}",
+            "plots": [_moved(plot, k) for plot in group["plots"]],
+        }
+        for k, (name, content) in enumerate(zip(names, contents, strict=True))
+        for group in content["groups"]
+    ]
+    firsts = [
+        [_moved(plot, k) for plot in content["groups"][0]["plots"]]
+        for k, content in enumerate(contents)
+        if content["groups"]
+    ]
+    together = []
+    for plot in firsts[0] if firsts else []:
+        same = [next((p for p in plots if _axes(p) == _axes(plot)), None) for plots in firsts[1:]]
+        if any(layer.get("item") for layer in plot["layers"]) and all(same):
+            layers = [layer for p in (plot, *same) for layer in p["layers"] if layer.get("item")]  # type: ignore[index]
+            together.append({**plot, "layers": _merged(layers)})
+    if not together or len(firsts) < 2:
+        return own
+    note = "the first group of every store"
+    return [{"label": "together", "items": note, "plots": together}, *own]
+
+
+def _merged(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Layers of lines that differ in nothing but their lines are one layer."""
+    made: dict[str, dict[str, Any]] = {}
+    for k, layer in enumerate(layers):
+        own = ("y", "item", "text", "colour")
+        rest = {name: value for name, value in layer.items() if name not in own}
+        kind = json.dumps([rest, sorted(layer)]) if layer["kind"] == "lines" else str(k)
+        if kind in made:
+            known = made[kind]
+            known.update({name: known[name] + layer[name] for name in own if name in layer})
+        else:
+            made[kind] = dict(layer)
+    return list(made.values())
+
+
+def _axes(plot: dict[str, Any]) -> tuple[str, str]:
+    return plot["x"]["label"], plot["y"]["label"]
+
+
+def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
+    """A plot whose items are those of store k."""
+
+    def moved(layer: dict[str, Any]) -> dict[str, Any]:
+        if not layer.get("item"):
+            return layer
+        shifted = {
+            name: [v + k * OFFSET for v in layer[name]]
+            for name in ("item", "key")
+            if layer.get(name)
+        }
+        return layer | shifted  # fmt: skip
+
+    return {**plot, "layers": [moved(layer) for layer in plot["layers"]]}
+
+
+def _tables(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The tables of all stores; those of one name are one, with the column `store`."""
+    by_name: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for k, content in enumerate(contents):
+        for table in content["tables"]:
+            by_name.setdefault(table["name"], []).append((k, table))
+    return [_table(name, found, names) for name, found in by_name.items()]
+
+
+def _table(
+    name: str, found: Sequence[tuple[int, dict[str, Any]]], names: Sequence[str]
+) -> dict[str, Any]:
+    rows = [len(table["columns"][0]["values"]) if table["columns"] else 0 for _, table in found]
+    titles = {c["name"]: c["title"] for _, table in found for c in table["columns"]}
+    stores = [names[k] for (k, _), n in zip(found, rows, strict=True) for _ in range(n)]
+    columns = [{"name": "store", "title": "", **_text(stores)}]
+    for column, title in titles.items():
+        parts: list[dict[str, Any]] = [
+            next((c for c in table["columns"] if c["name"] == column), {"kind": "none", "values": [None] * n})
+            for (_, table), n in zip(found, rows, strict=True)
+        ]  # fmt: skip
+        text = any(part["kind"] == "text" for part in parts)
+        values = [v for part in parts for v in (_texts(part) if text else part["values"])]
+        kind = _text(values) if text else {"kind": "number", "values": values}
+        columns.append({"name": column, "title": title, **kind})
+    made: dict[str, Any] = {
+        "name": name,
+        "n": sum(table["n"] for _, table in found),
+        "columns": columns,
+    }
+    if "item" in titles:
+        made["ids"] = [
+            v + k * OFFSET
+            for k, table in found
+            for column in table["columns"]
+            if column["name"] == "item"
+            for v in column["values"]
+        ]
+    made["note"] = " ".join(dict.fromkeys(table["note"] for _, table in found if table["note"]))
+    return made  # fmt: skip
+
+
+def _texts(part: dict[str, Any]) -> list[str]:
+    if part["kind"] == "text":
+        return [part["labels"][code] for code in part["values"]]
+    return ["" if v is None else str(v) for v in part["values"]]
+
+
+def _text(values: Sequence[str]) -> dict[str, Any]:
+    labels, codes = np.unique(np.array(values, str), return_inverse=True)
+    return {"kind": "text", "labels": labels.tolist(), "values": codes.tolist()}
+
+
+def _sweep(
+    contents: Sequence[dict[str, Any]], tables: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    sweeps = [content["sweep"] for content in contents if content["sweep"]]
+    items = next((table for table in tables if table["name"] == "items"), None)
+    if not sweeps or items is None:
+        return None
+    union = lambda field: list(dict.fromkeys(name for sweep in sweeps for name in sweep[field]))
+    parameters, results = ["store", *union("parameters")], union("results")
+    columns = {
+        c["name"]: np.array(_texts(c) if c["kind"] == "text" else c["values"], str if c["kind"] == "text" else float)
+        for c in items["columns"] if c["name"] in (*parameters, *results)
+    }  # fmt: skip
+    numbers = [name for name in results if columns[name].dtype.kind == "f"]
+    found = effects(columns, parameters, numbers)
+    return {"parameters": parameters, "results": results, "effects": effects_json(found)}

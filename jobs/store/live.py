@@ -1,0 +1,147 @@
+"""Curves of shards that are being computed, for whoever watches: run/live/G/SSSSSS.json, gone once the shard is committed.
+
+No result depends on them, and nobody needs them to go on.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ctd.plots import spread
+from jobs import keys
+from jobs.plan.layout import Shard
+from jobs.storage import objects
+from jobs.storage.checksums import seal, unseal
+from jobs.store.store import Store
+
+EVERY_S, SHARE, COST = 5.0, 0.01, 0.01
+"""Least seconds between two writes: EVERY_S; SHARE of the time that the shard has taken; and so many that looking at
+the items and writing take at most COST of a worker's time."""
+MAX_ITEMS, MAX_POINTS = 48, 200
+"""Most items of a shard, and points of a curve, that are written, evenly spaced."""
+MAX_SHARDS = 32
+"""Most shards that a reader reads."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)] | None
+
+
+class Peeked(Protocol):
+    """A run whose items can be looked at between two advances."""
+
+    @property
+    def rounds(self) -> int:
+        """Advances of the devices."""
+
+    def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return (rows, results of theirs by name) of items that have begun."""
+
+
+class Growing(BaseModel):
+    """Curves of some items of one shard, as they were at one time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: list[int]
+    """Rows of the group."""
+    advances: int
+    """How many the devices have made."""
+    places: dict[str, list[int]]
+    """Curve -> which of its points these are."""
+    curves: dict[str, list[list[Number]]]
+    """Curve -> for each row, the values at `places`; None where it has not come to."""
+
+
+class LiveCurves:
+    """Writes the curves of one attempt at a shard now and then.
+
+    rows: (n,) the rows of the group, item by item. curves: those that the kernel names.
+    """
+
+    def __init__(
+        self, store: Store, shard: Shard, rows: np.ndarray, curves: tuple[str, ...]
+    ) -> None:
+        self._curves = curves
+        self._store, self._shard, self._rows = store, shard, rows
+        self._began = time.monotonic()
+        self._due = self._began + EVERY_S
+
+    def show(self, run: Peeked) -> None:
+        """Write the curves if that is due; call it between two advances. A storage failure is ignored."""
+        began = time.monotonic()
+        if not self._curves or began < self._due:
+            return
+        held = self._store.names(self._shard.group)
+        rows, values = run.peek(tuple(name for name in self._curves if name in held))
+        with objects.may_fail():
+            if len(rows):
+                key = keys.live(self._shard.group, self._shard.number)
+                found = _some(self._rows[rows], values, run.rounds)
+                objects.write(self._store.objects, key, seal(found.model_dump(mode="json")))
+        ended = time.monotonic()
+        wait = max(EVERY_S, SHARE * (ended - self._began), (ended - began) / COST)
+        self._due = ended + wait
+
+
+def clear_live(store: Store, shard: Shard) -> None:
+    """Remove the curves of a committed shard."""
+    with objects.may_fail():
+        objects.delete(store.objects, keys.live(shard.group, shard.number))
+
+
+def _some(rows: np.ndarray, values: dict[str, np.ndarray], advances: int) -> Growing:
+    """The curves of evenly spaced items, at evenly spaced points."""
+    order = np.argsort(rows, kind="stable")
+    some = order[spread(len(order), MAX_ITEMS)]
+    places = {name: spread(v.shape[1], MAX_POINTS) for name, v in values.items()}
+    curves = {
+        name: [[_number(v) for v in row[places[name]].tolist()] for row in found[some]]
+        for name, found in values.items()
+    }
+    return Growing(
+        rows=rows[some].tolist(),
+        advances=advances,
+        places={name: at.tolist() for name, at in places.items()},
+        curves=curves,
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.5g}") if np.isfinite(value) else None
+
+
+def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
+    """Yield (group, shard, curves) of shards that are not committed; at most MAX_SHARDS, damaged ones left out."""
+    committed = store.committed.numbers()
+    found = []
+    for key in objects.list_keys(store.objects, keys.LIVE):
+        parts = key.split("/")
+        if keys.is_ours(key) and keys.number_of(key) not in committed:
+            found.append((int(parts[-2]), keys.number_of(key), key))
+    wanted = {key: (group, shard) for group, shard, key in sorted(found)[:MAX_SHARDS]}
+    for key, data in objects.read_all(store.objects, list(wanted)):
+        group, shard = wanted[key]
+        try:
+            growing = Growing.model_validate(unseal(data))
+        except ValidationError:
+            continue
+        if _fits(growing, store, group):
+            yield group, shard, growing
+
+
+def _fits(growing: Growing, store: Store, group: int) -> bool:
+    """Whether the numbers agree with each other and with the store: it may be a stranger's."""
+    sizes = store.job.plan.group_sizes
+    if not 0 <= group < len(sizes) or not growing.rows:
+        return False
+    if not all(0 <= row < sizes[group] for row in growing.rows):
+        return False
+    widths = {name: len(at) for name, at in growing.places.items()}
+    return all(
+        name in widths
+        and len(curves) == len(growing.rows)
+        and all(len(curve) == widths[name] for curve in curves)
+        for name, curves in growing.curves.items()
+    )

@@ -1,0 +1,49 @@
+"""ctd.plots.swept: lines of items, coloured by a swept parameter, with the medians of each value."""
+
+import numpy as np
+import pytest
+
+from ctd.plots import Band, Figure, Lines, Plot
+from ctd.plots.png import draw
+from ctd.plots.swept import by_swept
+
+Y = np.arange(24.0).reshape(6, 4)
+LINES = Lines(np.arange(4), Y, "networks", item=np.arange(10, 16), text=[f"item {k}" for k in range(10, 16)])  # fmt: skip
+PLOT = Plot("curves", [Band([0, 1], [0, 0], [1, 1]), LINES, Lines([0, 1], [1, 2], "median", strong=True)])  # fmt: skip
+RATES = dict(zip(range(10, 16), [0.01, 1.0] * 3, strict=True))
+
+
+def test_few_values_have_medians_over_their_lines():
+    made = by_swept(PLOT, "rate", RATES)
+    medians = [layer for layer in made.layers if layer.strong]
+    assert [layer.name for layer in medians] == ["rate = 0.01", "rate = 1"]
+    for start, layer in enumerate(medians):
+        assert np.array_equal(layer.y, np.median(Y[start::2], axis=0))
+    assert made.scale.label == "log10 rate"  # a factor of 100
+    assert sorted(layer.colour[0] for layer in medians) == [-2.0, 0.0]
+    assert not any(isinstance(layer, Band) for layer in made.layers)
+    draw(Figure([made]))
+
+
+def test_many_values_colour_each_line_by_its_own():
+    values = {k: float(k) for k in range(10, 16)}
+    made = by_swept(PLOT, "gain", values)
+    own = [layer for layer in made.layers if isinstance(layer, Lines) and layer.item is not None]
+    assert [list(layer.colour) for layer in own] == [[v] for v in values.values()]
+    assert not any(layer.faint for layer in own)
+    assert any(isinstance(layer, Band) for layer in made.layers)
+
+
+@pytest.mark.parametrize(
+    ("plot", "values"),
+    [(Plot("none", [Lines([0, 1], [0, 1])]), RATES), (PLOT, dict.fromkeys(range(10, 16), 3))],
+    ids=["no items", "one value"],
+)
+def test_nothing_to_group_by_leaves_the_plot_as_it_is(plot, values):
+    assert by_swept(plot, "rate", values) is plot
+
+
+def test_texts_have_a_colour_each():
+    made = by_swept(PLOT, "cell", dict(zip(range(10, 16), "aabbaa", strict=True)))
+    assert [layer.name for layer in made.layers if getattr(layer, "name", "").startswith("cell")]
+    draw(Figure([made]))

@@ -1,0 +1,95 @@
+"""jobs.store.live: curves of a running shard grow towards what is stored in the end, and are gone then."""
+
+import numpy as np
+import pytest
+from page_stores import create
+
+from jobs import keys
+from jobs.gather.check import check
+from jobs.report.page.live import live
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.storage import objects
+from jobs.storage.checksums import seal
+from jobs.store import live as live_module
+from jobs.store.live import LiveCurves, read_live
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """(the store once it is finished; what a reader saw after each advance; the page's part of it)."""
+    store = create(tmp_path_factory.mktemp("live"), "train_rnn")
+    seen, pages = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("EVERY_S", "SHARE"):
+            patch.setattr(live_module, name, 0.0)
+        patch.setattr(live_module, "COST", np.inf)
+        patch.setattr("jobs.run.worker.EVERY_S", 0.0)
+        show = LiveCurves.show
+
+        def and_look(self, run):
+            show(self, run)
+            seen.append(list(read_live(store)))
+            pages.append(live(store))
+
+        patch.setattr(LiveCurves, "show", and_look)
+        run_shards(store, SerialExecutor(1))
+    return store, seen, pages
+
+
+def test_curves_grow_into_the_stored_ones(watched):
+    store, seen, _ = watched
+    stored = np.asarray(store.array(0, "curve")[:], float)
+    assert [[g.advances for *_, g in some] for some in seen] == [[1], [2], [3]]
+    for n, [(group, shard, growing)] in enumerate(seen, start=1):
+        assert (group, shard, growing.rows) == (0, 0, list(range(10)))
+        curve = np.array(growing.curves["curve"], float)
+        assert curve[:, :n] == pytest.approx(stored[:, :n], rel=1e-4)  # written with 5 digits
+        assert np.isnan(curve[:, n:]).all()
+
+
+def test_page_shows_them_over_training_steps_with_what_was_swept(watched):
+    store, _, pages = watched
+    [plot] = pages[-1]["plots"]
+    assert plot["layers"][0]["x"] == [10, 20, 30, 40]
+    assert plot["layers"][0]["item"] == list(range(10))
+    columns = {c["name"]: c["values"] for c in pages[-1]["table"]["columns"]}
+    assert columns["learning_rate"] == pytest.approx(
+        store.rows(0, "learning_rate", 0, 10), rel=1e-5
+    )
+    assert pages[-1]["advances"] == "3"
+
+
+def test_nothing_is_left_once_the_shard_is_committed(watched):
+    store, _, _ = watched
+    assert not list(objects.list_keys(store.objects, keys.LIVE))
+    assert live(store) is None
+
+
+HURT = {
+    "no such row": {"rows": [99]},
+    "no such group": None,
+    "other lengths": {"curves": {"curve": [[1.0]]}},
+    "no numbers": {"curves": {"curve": [["<b>"] * 4]}},
+    "another field": {"onclick": "hacked()"},
+}
+
+
+@pytest.mark.parametrize("name", HURT)
+def test_what_does_not_fit_is_passed_over(tmp_path, name):
+    store = create(tmp_path, "train_rnn")
+    good = {"rows": [0], "advances": 1, "places": {"curve": [0, 1, 2, 3]}, "curves": {"curve": [[1.0] * 4]}}  # fmt: skip
+    objects.write(store.objects, keys.live(0, 0), seal(good))
+    assert len(list(read_live(store))) == 1
+    objects.delete(store.objects, keys.live(0, 0))
+    hurt = good | (HURT[name] or {})
+    objects.write(store.objects, keys.live(7 if HURT[name] is None else 0, 0), seal(hurt))
+    assert not list(read_live(store))
+
+
+def test_check_removes_what_a_killed_process_left(watched):
+    store, _, _ = watched
+    objects.write(store.objects, keys.live(0, 0), seal({"rows": [0]}))
+    assert keys.live(0, 0) in [finding.key for finding in check(store.address)]
+    check(store.address, repair=True)
+    assert objects.read(store.objects, keys.live(0, 0)) is None
