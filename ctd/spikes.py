@@ -4,6 +4,9 @@
     rate_t = max_rate (r(h_t) + 1) / 2          r in [-1, 1]: what the network's readout sees
     count_t ~ Poisson(rate_t step_s)            one bin for each step
 
+With `rectifier: exp`, as in the Computation-through-Dynamics Benchmark (Versteeg et al. 2025), rate_t step_s =
+exp((r(h_t) - m) / (scaling s)), with m and s the mean and the standard deviation of all recorded units on all trials.
+
 An item is a set of trials drawn with its own key. The results have the names that `lfads` reads, so that
 `data: {stage: spikes, part: results}` passes them on. With `initial: line` these are the data of the
 LFADS tutorial (google-research, computation-thru-dynamics): every trial starts at its own state on the
@@ -13,17 +16,17 @@ network's line attractor.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
 from ctd.cells import CELLS, Cell, CellName, get_cell, initial_state, run, sizes
-from ctd.data import read_weights
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp
 from ctd.plots import Axis, Image, Plot, Scale
+from ctd.weights import read_weights
 
 LARGEST = 65_535
 """Counts are stored in 16 bits."""
@@ -36,8 +39,13 @@ LEAD = 7
 class Spikes(Params):
     """One set of trials."""
 
-    cell: Static[CellName] = Field("gru", description=", ".join(CELLS))
-    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    cell: Static[CellName | None] = Field(
+        None, description=f"{', '.join(CELLS)}; by default what the weights are of"
+    )
+    weights: File[str | None] = Field(
+        None,
+        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
+    )
     task: Static[tasks.AnyTask] = Field(
         tasks.Integrator(), description=f"what drives the network: {tasks.NAMES}"
     )
@@ -55,6 +63,17 @@ class Spikes(Params):
     )
     step_s: Traced[float] = Field(0.04, gt=0, description="length of a step and of a bin (s)")
     max_rate: Traced[float] = Field(80.0, gt=0, description="rate of a unit at its largest (1/s)")
+    rectifier: Static[Literal["linear", "exp"]] = Field(
+        "linear",
+        description="how rates follow units: in proportion, up to max_rate; or exponentially, about one spike a bin",
+    )
+    scaling: Traced[float] = Field(
+        2.0, gt=0, description="exp: standard deviations of units for which a rate rises e-fold"
+    )
+    external: Static[bool] = Field(
+        False,
+        description="whether the inputs are known to the model: train_external, eval_external",
+    )
     seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: other trials and spikes")
 
     @model_validator(mode="after")
@@ -70,12 +89,21 @@ class Spikes(Params):
         return self
 
 
-def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(the network's weights, indices of the recorded units). Raises ValueError, naming file and field."""
+class Recorded(NamedTuple):
+    """A network and its recorded units."""
+
+    cell: dict[str, None]
+    """{name of the cell: None}: a name among arrays, which JAX compiles in with the keys."""
+    weights: dict[str, Any]
+    units: np.ndarray
+
+
+def load(inputs: Any) -> Recorded:
+    """The network, and the indices of the recorded units. Raises ValueError, naming file and field."""
     if inputs.weights is None:
         raise ValueError("weights: a file of the weights of a trained network is needed")
-    weights = read_weights(inputs.weights, inputs.cell)
-    n, n_in, _ = sizes(inputs.cell, weights)
+    cell, weights, _ = read_weights(inputs.weights, inputs.cell)
+    n, n_in, _ = sizes(cell, weights)
     if inputs.task.n_in != n_in:
         raise ValueError(
             f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, "
@@ -86,7 +114,7 @@ def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
             f"n_units: {inputs.n_units} wanted, the network in {inputs.weights} has {n}"
         )
     weights = {name: value.astype(inputs.dtype) for name, value in weights.items()}
-    return weights, np.arange(inputs.n_units or n)
+    return Recorded({cell: None}, weights, np.arange(inputs.n_units or n))
 
 
 def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int) -> jax.Array:
@@ -100,17 +128,23 @@ def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int
     return jax.vmap(lambda x: run(cell, weights, x, h0)[0][-1])(inputs)
 
 
-def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
     """All trials of an item; only the evaluation trials come with true rates, inputs and states."""
-    weights, units = shared
-    cell = get_cell(static.cell)
+    weights, cell = shared.weights, get_cell(*shared.cell)
     key_trials, key_spikes, key_start = jax.random.split(jax.random.fold_in(key, traced.seed), 3)
     total = static.n_train + static.n_eval
     trials = tasks.batch(static.task, key_trials, total, static.dtype)
     start = initial_states(static, cell, weights, key_start, total)
     states, outputs = jax.vmap(lambda x, h: run(cell, weights, x, h))(trials.inputs, start)
-    followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., units]
-    counts, rates = tasks.spikes_from_states(key_spikes, followed, traced.step_s, traced.max_rate)
+    followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., shared.units]
+    if static.rectifier == "linear":
+        counts, rates = tasks.spikes_from_states(
+            key_spikes, followed, traced.step_s, traced.max_rate
+        )
+    else:
+        standard = (followed - followed.mean()) / followed.std()
+        rates = jnp.exp(standard / traced.scaling) / traced.step_s
+        counts = tasks.spikes_from_rates(key_spikes, rates, traced.step_s)
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
     n = static.n_train
     values = {
@@ -122,6 +156,8 @@ def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax
         "eval_initial_states": start[n:],
         "mean_rate": rates.mean(),
     }
+    if static.external:
+        values |= {"train_external": trials.inputs[:n], "eval_external": trials.inputs[n:]}
     if outputs.shape[-1]:  # else the network has no readout
         values |= {"train_behavior": outputs[:n], "eval_behavior": outputs[n:]}
     return values
@@ -161,7 +197,9 @@ kernel = one_shot(
     {
         "train": Var((*TRAIN, "unit"), "1", "spike counts to train on"),
         "train_behavior": Var((*TRAIN, "output"), "1", "the network's output on these trials"),
+        "train_external": Var((*TRAIN, "input"), "1", "the network's inputs on these trials"),
         "eval": Var((*EVAL, "unit"), "1", "spike counts to evaluate with"),
+        "eval_external": Var((*EVAL, "input"), "1", "the network's inputs on these trials"),
         "eval_behavior": Var((*EVAL, "output"), "1", "the network's output on these trials"),
         "eval_rates": Var((*EVAL, "unit"), "1/bin", "true rates"),
         "eval_inputs": Var((*EVAL, "input"), "1", "true inputs of the network"),

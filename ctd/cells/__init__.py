@@ -17,7 +17,7 @@ hidden vector followed by the memory cells, 2n entries in all.
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
 from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.names import CELLS, CellName, get_cell
-from ctd.cells.network import Sizes, check_params, initial_state, readout, run, sizes
+from ctd.cells.network import Sizes, check_params, check_real, initial_state, readout, run, sizes
 from ctd.cells.tanh import leaky, vanilla
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Sizes",
     "Weights",
     "check_params",
+    "check_real",
     "get_cell",
     "gru",
     "gru_candidate_bias",

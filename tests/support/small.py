@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from places import EXAMPLES
 
-from ctd.batch import run_items
+from ctd.batch import Layout, run_items
 from ctd.cells import get_cell
-from ctd.data import write_hdf5, write_weights
+from ctd.data import write_hdf5
 from ctd.kernel import load_kernel
+from ctd.weights import write_weights
 
 SMALL = {
     "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},
@@ -82,7 +83,8 @@ def _of_trained():
     """The posterior of the smallest lfads, which is trained on the way."""
     folder = tempfile.mkdtemp(prefix="ctd-small-")
     kernel, params = small("lfads")
-    trained = run_items(kernel, params)
+    # In a layout of tests/ctd/test_kernel.py, whose compiled program this is.
+    trained = run_items(kernel, params, layout=Layout(2, 2))
     parts = {"weights": f"{folder}/weights.h5", "model": f"{folder}/model.h5"}
     for part, path in parts.items():
         found = {name: v[0] for name, v in trained.items() if name.startswith(f"{part}.")}
