@@ -1,9 +1,12 @@
 """Kernel: train a recurrent network on a task by gradient descent through time.
 
 The loss of a minibatch is the mean squared error over its trials, outputs and steps (weighted by the
-task's mask), plus l2 |weights|^2 over all trained weights. A step is Adam's (Kingma & Ba 2015) on the
+task's mask), or their cross-entropy, plus l2 |weights|^2 over all trained weights. A step is Adam's (Kingma & Ba 2015) on the
 gradient clipped to a norm, with the learning rate learning_rate * decay^step. Each step draws its own
 minibatch with the key fold_in(key of the item's minibatches, step).
+
+Where the task says whether a trial is answered correctly, the accuracy on the evaluation trials is a result, and
+training ends early at the accuracy `stop_at`.
 
 An item is a network. Its cell, task and sizes are static; its learning rate, penalties and initial scales
 are traced, so that hundreds of networks train in one program. One `advance` is `report_every` steps.
@@ -14,7 +17,7 @@ learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (
 in one run with n = 100).
 
     params     Network: what one item is          loss     the loss, and its trials
-    summary    the best networks of a group
+    summary    the best networks of a group          plots    curves, accuracy, state space
 """
 
 from __future__ import annotations
@@ -28,9 +31,18 @@ from ctd import tasks
 from ctd.cells import CELLS, Cell, Scales, get_cell, run
 from ctd.kernel import Kernel, Outcome, Var
 from ctd.late import jax, jnp, lax, optax
-from ctd.plots.curves import block_ends, rnn_figure, rnn_plots
-from ctd.train_rnn.loss import eval_loss, eval_trials, mean_squared_error, minibatch
+from ctd.plots.curves import block_ends
+from ctd.train_rnn.loss import (
+    Scores,
+    Shared,
+    condition_values,
+    evaluate,
+    load_trials,
+    mean_loss,
+    minibatch,
+)
 from ctd.train_rnn.params import Network
+from ctd.train_rnn.plots import rnn_figure, rnn_plots
 from ctd.train_rnn.summary import REDUCED, Options, reduce
 
 __all__ = ["Network", "kernel"]
@@ -47,9 +59,11 @@ class State(NamedTuple):
     step: jax.Array
     """int32, minibatches seen."""
     first: jax.Array
-    """Mean squared error on the first minibatch; NaN before it."""
+    """Loss on the first minibatch; NaN before it."""
     curve: jax.Array
-    """(batch,) mean squared error, averaged over each block; NaN where not reached."""
+    """(batch,) loss, averaged over each block; NaN where not reached."""
+    accuracy: jax.Array
+    """(batch,) accuracy on the evaluation trials at the end of each block; of length 0 without `stop_at`."""
     diverged: jax.Array
     done: jax.Array
 
@@ -72,19 +86,14 @@ def _optimizer(traced: Any) -> optax.GradientTransformation:
     )
 
 
-def load(inputs: Any) -> tasks.Trial:
-    """The evaluation trials."""
-    return eval_trials(inputs.task, inputs.n_eval, inputs.dtype)
-
-
-def init(static: Any, shared: tasks.Trial, traced: Any, key: jax.Array) -> State:
-    cell, task = get_cell(static.cell), static.task
+def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
+    cell, trials = get_cell(static.cell), shared.evaluation
     key_weights, _ = item_keys(key, traced)
     weights = cell.init(
         key_weights,
         static.n,
-        task.n_in,
-        task.n_out,
+        trials.inputs.shape[-1],
+        trials.targets.shape[-1],
         Scales(traced.recurrent_scale, traced.input_scale),
         static.dtype,
     )
@@ -98,18 +107,19 @@ def init(static: Any, shared: tasks.Trial, traced: Any, key: jax.Array) -> State
         jnp.zeros((), jnp.int32),
         jnp.full((), jnp.nan, static.dtype),
         jnp.full(n_blocks, jnp.nan, static.dtype),
+        jnp.full(n_blocks if static.stop_at else 0, jnp.nan, static.dtype),
         jnp.zeros((), bool),
         jnp.zeros((), bool),
     )
 
 
 def _train_step(
-    cell: Cell, optimizer: optax.GradientTransformation, l2: jax.Array
+    kind: str, cell: Cell, optimizer: optax.GradientTransformation, l2: jax.Array
 ) -> Callable[..., Any]:
-    """(weights, optimizer state, trials) -> (the next two, mean squared error, is it finite)."""
+    """(weights, optimizer state, trials) -> (the next two, loss of this kind without L2, is it finite)."""
 
     def loss(trained: Any, constants: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
-        error = mean_squared_error(cell, trained | constants, trials)
+        error = mean_loss(kind, cell, trained | constants, trials)
         return error + l2 * sum(jnp.sum(w**2) for w in trained.values()), error
 
     def step(weights: Any, state: Any, trials: tasks.Trial) -> Any:
@@ -125,16 +135,16 @@ def _train_step(
     return step
 
 
-def advance(static: Any, shared: tasks.Trial, traced: Any, key: jax.Array, state: State) -> State:
+def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: State) -> State:
     """`report_every` steps, or those that are left."""
     cell = get_cell(static.cell)
     _, key_data = item_keys(key, traced)
-    train_step = _train_step(cell, _optimizer(traced), traced.l2)
+    train_step = _train_step(static.loss, cell, _optimizer(traced), traced.l2)
     block = state.step // static.report_every
 
     def body(carry: Any, _: None) -> tuple[Any, jax.Array]:
         weights, optimizer, step, diverged = carry
-        trials = minibatch(static, key_data, step)
+        trials = minibatch(static, shared.training, key_data, step)
         new, new_optimizer, error, finite = train_step(weights, optimizer, trials)
         # After the last step, and from the first step that is not finite, the network no longer changes.
         active = (step < static.n_batches) & ~diverged
@@ -152,40 +162,68 @@ def advance(static: Any, shared: tasks.Trial, traced: Any, key: jax.Array, state
     mean = jnp.nanmean(errors)
     first = jnp.where(state.step == 0, errors[0], state.first)
     diverged |= mean > DIVERGED * first
+    accuracy, done = state.accuracy, diverged | (step >= static.n_batches)
+    if static.stop_at:
+        now = evaluate(static, shared, cell, weights).accuracy().astype(static.dtype)
+        accuracy, done = accuracy.at[block].set(now), done | (now >= static.stop_at)
     return State(
         weights,
         optimizer,
         step,
         first,
         state.curve.at[block].set(mean),
+        accuracy,
         diverged,
-        diverged | (step >= static.n_batches),
+        done,
     )
 
 
 def result(
-    static: Any, shared: tasks.Trial, traced: Any, key: jax.Array, state: State
+    static: Any, shared: Shared, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
     del traced, key
     cell = get_cell(static.cell)
     values = {f"weights.{name}": value for name, value in state.weights.items()}
     if static.n_saved:
-        some = shared.inputs[: static.n_saved]
+        some = shared.evaluation.inputs[: static.n_saved]
         values["states"], values["outputs"] = jax.vmap(lambda x: run(cell, state.weights, x))(some)
     last = jnp.maximum(jnp.sum(~jnp.isnan(state.curve)) - 1, 0)
-    return values | {
-        "curve": state.curve,
-        "train_loss": state.curve[last],
-        "eval_loss": eval_loss(static, cell, state.weights, shared),
-        "batches": state.step,
-        "outcome": state.diverged.astype(jnp.int32),
-    }
+    scores = evaluate(static, shared, cell, state.weights)
+    return (
+        values
+        | _accuracies(static, scores, state)
+        | {
+            "curve": state.curve,
+            "train_loss": state.curve[last],
+            "eval_loss": scores.mean_loss(),
+            "batches": state.step,
+            "outcome": state.diverged.astype(jnp.int32),
+        }
+    )
 
 
-def coords(inputs: Any, shared: tasks.Trial) -> dict[str, np.ndarray]:
-    """The training step at which each entry of the curve ends."""
-    del shared
-    return {"batch": block_ends(inputs)}
+def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Array]:
+    """Nothing where the task has no rule of success."""
+    if not static.task.scored:
+        return {}
+    found = {"accuracy": scores.accuracy().astype(static.dtype)}
+    if len(scores.seen) > 1:
+        share = (scores.right / scores.seen).astype(static.dtype)
+        found |= {"condition_accuracy": share, "worst_accuracy": jnp.nanmin(share)}
+    if static.stop_at:
+        found["accuracy_curve"] = state.accuracy
+    return found
+
+
+def coords(inputs: Any, shared: Shared) -> dict[str, np.ndarray]:
+    """The training step at which each entry of a curve ends; the conditions, and which one each saved trial is of."""
+    found = {"batch": block_ends(inputs)}
+    values = condition_values(inputs.task, shared)
+    if len(values) > 1:
+        found["condition"] = values
+        if inputs.n_saved:
+            found["trial"] = values[np.asarray(shared.evaluation.condition)[: inputs.n_saved]]
+    return found
 
 
 def _weight_dims() -> dict[str, Var]:
@@ -201,21 +239,27 @@ kernel = Kernel(
     Params=Network,
     dims=_weight_dims()
     | {
-        "curve": Var(("batch",), "1", "mean squared error in training, mean over each block"),
-        "train_loss": Var((), "1", "mean squared error over the last block"),
-        "eval_loss": Var((), "1", "mean squared error on the evaluation trials"),
+        "curve": Var(("batch",), "1", "loss in training, mean over each block"),
+        "train_loss": Var((), "1", "loss over the last block"),
+        "eval_loss": Var((), "1", "loss on the evaluation trials"),
+        "accuracy": Var(
+            (), "1", "share of the evaluation trials that are answered correctly", True
+        ),
+        "worst_accuracy": Var((), "1", "the same in the condition where it is smallest", True),
+        "condition_accuracy": Var(("condition",), "1", "the same in each condition", True),
+        "accuracy_curve": Var(("batch",), "1", "the same at the end of each block", True),
         "batches": Var((), "1", "training steps taken"),
         "outcome": Var((), "1", "how training ended"),
         "states": Var(("trial", "time", "state"), "1", "hidden states of evaluation trials"),
         "outputs": Var(("trial", "time", "output"), "1", "outputs of evaluation trials"),
     },
-    load=load,
+    load=load_trials,
     init=init,
     advance=advance,
     finished=lambda state: state.done,
     result=result,
     outcomes=(
-        Outcome("trained", "all training steps were taken"),
+        Outcome("trained", "all training steps were taken, or stop_at was reached"),
         Outcome(
             "diverged",
             f"loss or gradient not finite, or loss {DIVERGED:g} times that of the first minibatch",
