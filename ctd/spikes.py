@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, CellName, get_cell, initial_state, run, sizes
+from ctd.cells import CELL_NAMES, Cell, CellName, get_cell, initial_state, run, sizes
 from ctd.data import read_weights
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp
@@ -36,7 +36,7 @@ LEAD = 7
 class Spikes(Params):
     """One set of trials."""
 
-    cell: Static[CellName] = Field("gru", description=", ".join(CELLS))
+    cell: Static[CellName] = Field("gru", description=CELL_NAMES)
     weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
     task: Static[tasks.AnyTask] = Field(
         tasks.Integrator(), description=f"what drives the network: {tasks.NAMES}"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, get_cell, run
+from ctd.cells import Cell, get_cell, run
 from ctd.data import read_hdf5, read_weights
 from ctd.late import jax, jnp, lax
 
@@ -46,9 +46,9 @@ def find_cell(name: str) -> Cell | Map:
 
     Raises ValueError where there is none.
     """
-    module, _, attribute = name.rpartition(".")
-    if name in CELLS or not module:
+    if ":" in name or "." not in name:
         return get_cell(name)
+    module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
@@ -142,7 +142,7 @@ def read_network(inputs: Any) -> Network:
     found = find_cell(inputs.cell)
     weights: dict[str, Any] = {}
     if inputs.weights is not None:
-        known = isinstance(found, Cell) and found is CELLS.get(found.name)
+        known = isinstance(found, Cell) and "." not in inputs.cell.partition(":")[0]
         weights = read_weights(inputs.weights, inputs.cell if known else None)
     elif isinstance(found, Cell):
         raise ValueError(f"weights: cell {inputs.cell} needs a file of weights")

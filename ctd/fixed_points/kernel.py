@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
-from ctd.cells import CELLS
+from ctd.cells import CELL_NAMES
 from ctd.fixed_points import search
 from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
 from ctd.fixed_points.plots import figure, plots
@@ -30,7 +30,7 @@ class FixedPoint(Params):
     dtype: Static[Literal["float32", "float64"]] = "float64"
     cell: Static[Annotated[str, AfterValidator(_known)]] = Field(
         "gru",
-        description=f"{', '.join(CELLS)}; or the dotted path of a Cell or of F(weights, h, x)",
+        description=f"{CELL_NAMES}; or the dotted path of a Cell or of F(weights, h, x)",
     )
     method: Static[Literal["lm", "adam"]] = Field(
         "lm",
