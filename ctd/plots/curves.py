@@ -72,7 +72,7 @@ def rnn_plots(group: Group) -> list[Plot]:
     ]
     if "outputs" in results and (outcome == 0).any():
         best = int(np.flatnonzero(outcome == 0)[np.argmin(loss[outcome == 0])])
-        made.append(_outputs(group.shared, results["outputs"][best], int(items[best])))
+        made.append(_outputs(group.shared.evaluation, results["outputs"][best], int(items[best])))
     return made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctd import tasks
 from ctd.cells import Cell, run
@@ -12,11 +12,25 @@ EVAL_SEED = 20_000
 """Seed of the evaluation trials: all networks that train on a task are evaluated on the same trials."""
 
 
-def squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
+class Shared(NamedTuple):
+    """What all networks of a group share."""
+
+    evaluation: tasks.Trial
+    """(trial, ...) the evaluation trials."""
+    masks: Any = ()
+    """Weight -> where it may be, of a file."""
+
+
+def weighted_loss(outputs: jax.Array, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
     """(sum of mask * squared error over trials, steps and outputs; sum of the mask over the same)."""
-    _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
     errors = trials.mask[:, :, None] * (outputs - trials.targets) ** 2
     return jnp.sum(errors), jnp.sum(trials.mask) * trials.targets.shape[-1]
+
+
+def squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
+    """The same of the network's outputs."""
+    _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
+    return weighted_loss(outputs, trials)
 
 
 def mean_squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Array:

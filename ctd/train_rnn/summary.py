@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd import tasks
 from ctd.kernel import Var
 
 
@@ -29,7 +28,7 @@ REDUCED = {
 
 def reduce(
     inputs: Any,
-    shared: tasks.Trial,
+    shared: Any,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
     options: Options,
