@@ -3,10 +3,12 @@
 import tempfile
 from functools import cache
 
+import jax
 from places import EXAMPLES
 
 from ctd.batch import run_items
-from ctd.data import write_hdf5
+from ctd.cells import get_cell
+from ctd.data import write_hdf5, write_weights
 from ctd.kernel import load_kernel
 
 SMALL = {
@@ -15,6 +17,12 @@ SMALL = {
     "lyapunov": {"n": 5, "max_advances": 2},
     "toy": {"n_steps": 5},
     "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
+    "fixed_points.continuation": {
+        "cell": "vanilla",
+        "dataset": "h0",
+        "n_steps": 4,
+        "n_bifurcations": 1,
+    },
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
     "lfads": {
@@ -38,8 +46,18 @@ SMALL = {
 
 def small(name):
     kernel = load_kernel(name)
-    given = _of_trained() if name == "lfads.posterior" else SMALL[name]
+    given = _of_trained() if name == "lfads.posterior" else dict(SMALL[name])
+    if name == "fixed_points.continuation":
+        given |= dict.fromkeys(("weights", "points"), _network())
     return kernel, kernel.Params.model_validate(given)
+
+
+@cache
+def _network():
+    """A file with random weights of four units, and their initial state."""
+    path = tempfile.mkdtemp(prefix="ctd-small-") + "/vanilla.h5"
+    write_weights(path, get_cell("vanilla").init(jax.random.key(0), 4, 1, 1), "vanilla")
+    return path
 
 
 @cache
