@@ -63,9 +63,9 @@ class Spikes(Params):
             raise ValueError(
                 f"max_rate, step_s: {self.max_rate * self.step_s:g} spikes a bin; {LARGEST_MEAN} are the most"
             )
-        if self.initial == "line" and self.task.n_steps < LEAD:
+        if self.initial == "line" and self.task.length < LEAD:
             raise ValueError(
-                f"initial: line takes {LEAD} steps of a trial, but the task's have n_steps = {self.task.n_steps}"
+                f"initial: line takes {LEAD} steps of a trial, but the task's have n_steps = {self.task.length}"
             )
         return self
 

@@ -40,8 +40,11 @@ def test_data_page_has_every_task_with_its_defaults():
         ]
         defaults = {field: info.default for field, info in task.model_fields.items()}
         assert dict(re.findall(r"`(\w+)` ([\w.]+)", row)) == {
-            k: str(v).lower() for k, v in defaults.items()
+            k: str(v).lower() for k, v in defaults.items() if not isinstance(v, tuple)
         }
+        assert {k for k, v in defaults.items() if isinstance(v, tuple)} <= set(
+            re.findall(r"`(\w+)` [\[±]", row)
+        )
 
 
 def test_data_page_has_the_names_of_both_layouts():

@@ -26,6 +26,7 @@ from ctd.data import write_hdf5
 from ctd.esn import series
 from ctd.kernel import static_of, traced_of
 from ctd.lfads.metrics import bits_per_spike
+from ctd.train_rnn.loss import eval_trials, minibatch
 from jobs import open_store
 
 
@@ -279,8 +280,8 @@ def test_train_steps(job, cell, step, task, mask, clip_norm):
     with jax.enable_x64(True):
         key = jax.random.fold_in(jax.random.key(0), 0)
         _, key_data = train_rnn.item_keys(key, traced_of(network))
-        batches = [as_numpy(train_rnn.minibatch(static_of(network), key_data, i)) for i in range(3)]
-        inputs, targets = as_numpy(train_rnn.eval_trials(network.task, 20, np.float64))
+        batches = [as_numpy(minibatch(static_of(network), (), key_data, i)) for i in range(3)]
+        inputs, targets = as_numpy(eval_trials(network.task, 20, np.float64))
 
     start = weights(first)
     expected = origin.train(step, start, batches, mask, 0.01, clip_norm, 0.03, 0.9, 0.1)

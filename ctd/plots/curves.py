@@ -1,38 +1,52 @@
-"""Plots of training: loss curves of many networks, their final losses, outputs on saved trials."""
+"""Loss curves of many networks, coloured by what was swept."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.plots import (
-    Axis,
-    Band,
-    Figure,
-    Layer,
-    Lines,
-    Plot,
-    Points,
-    Scale,
-    histogram,
-    spread,
-    stacked,
-)
-from ctd.plots.group import Group, of_group
-
-DIVERGED = 1
-"""Outcome of a network that has diverged; networks that a search drops have another one."""
+from ctd.plots import Axis, Band, Layer, Lines, Plot, Scale, is_wide, spread, tick
 
 N_CURVES = 200
 """Largest number of curves that are drawn."""
-N_OUTPUTS = 6
-"""Largest number of saved trials that are drawn."""
+N_VALUES = 12
+"""With at most so many values of what was swept, the median curve of each is drawn."""
 
 
 def block_ends(settings: Any) -> np.ndarray:
     """(block,) the training step at which each block of `report_every` steps ends; the last is `n_batches`."""
     n, every = settings.n_batches, settings.report_every
     return np.minimum(np.arange(every, n + every, every), n)
+
+
+class Swept(NamedTuple):
+    """A parameter that differs between items."""
+
+    name: str
+    values: np.ndarray
+    """(item,)"""
+    others: tuple[str, ...]
+    """Further ones."""
+
+    def shades(self) -> tuple[str, np.ndarray]:
+        """(label, numbers) of the colour scale, logarithmic where the values are."""
+        if is_wide(self.values):
+            return f"log10 {self.name}", np.log10(self.values)
+        return self.name, self.values
+
+
+def swept_of(columns: Mapping[str, np.ndarray]) -> Swept | None:
+    """The first parameter that differs between the items of a group, replicates (`seed`) left out."""
+    found = []
+    for name in columns:
+        values = np.asarray(columns[name])
+        numeric = name not in ("item", "seed") and values.ndim == 1 and values.dtype.kind in "if"
+        if numeric and len(np.unique(values)) > 1:
+            found.append((name, values.astype(float)))
+    if not found:
+        return None
+    return Swept(*found[0], tuple(name for name, _ in found[1:]))
 
 
 @dataclass(frozen=True)
@@ -51,53 +65,19 @@ class Curves:
     """(item,) bool: which of them diverged."""
     quantiles: Any = None
     """(3, step) the 0.1, 0.5 and 0.9 quantiles over all, if known."""
+    swept: "Swept | None" = None
+    """What colours the curves; None: their final losses do."""
 
     @property
     def has_quantiles(self) -> bool:
         """Whether there are quantiles that tell more than the curves themselves."""
-        known = self.quantiles is not None and len(self.items) > 2
+        # Over different settings they are a property of the sweep.
+        known = self.quantiles is not None and len(self.items) > 2 and self.swept is None
         return bool(known and np.isfinite(self.quantiles).any())
 
 
-@of_group
-def rnn_plots(group: Group) -> list[Plot]:
-    """Plots of the networks of `ctd.train_rnn`: loss curves, final losses, outputs of the best network."""
-    results = group.results
-    outcome = np.asarray(results["outcome"][:])
-    loss = np.asarray(results["eval_loss"][:], float)
-    items = np.asarray(group.columns["item"][:])
-    made = [
-        _rnn_curves(group),
-        _losses(np.asarray(results["train_loss"][:], float), loss, items, outcome),
-    ]
-    if "outputs" in results and (outcome == 0).any():
-        best = int(np.flatnonzero(outcome == 0)[np.argmin(loss[outcome == 0])])
-        made.append(_outputs(group.shared.evaluation, results["outputs"][best], int(items[best])))
-    return made
-
-
-@of_group
-def rnn_figure(group: Group) -> Figure:
-    """The loss curves of the networks."""
-    return Figure([_rnn_curves(group)])
-
-
-def _rnn_curves(group: Group) -> Plot:
-    inputs, results = group.inputs, group.results
-    curves = Curves(
-        block_ends(inputs),
-        results["curve"],
-        np.asarray(group.columns["item"][:]),
-        np.asarray(results["eval_loss"][:], float),
-        np.asarray(results["outcome"][:]) == DIVERGED,
-        group.reduced.get("curve_quantile"),
-    )
-    title = f"Training {inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}"
-    return loss_curves(curves, title, Axis("mean squared error", log=True), "networks")
-
-
 def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
-    """Loss against training step: up to N_CURVES networks, and the median over all.
+    """Loss against training step: up to N_CURVES networks, and the median over all, or over those of each value swept.
 
     The networks are evenly spaced in the ranks of their final loss, so that the best and the worst are drawn.
 
@@ -107,70 +87,55 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
     some = np.sort(rank[spread(len(rank), N_CURVES)])
     drawn = np.asarray(curves.losses[some], float)
-    text = [f"item {items[k]}: final loss {final[k]:.4g}" for k in some]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shade = np.log10(final[some]) if axis.log else final[some]
+    label, shade = _shades(curves, axis.log)
+    medians = _medians(curves, drawn, some, shade)
+    text = [f"item {items[k]}: final loss {final[k]:.4g}{_said(curves.swept, k)}" for k in some]
     layers: list[Layer] = []
     if curves.has_quantiles:
         layers.append(Band(curves.steps, curves.quantiles[0], curves.quantiles[2], "10-90 %"))
     if (fine := np.flatnonzero(~curves.failed[some])).size:
-        said = [text[k] for k in fine]
-        layers.append(Lines(curves.steps, drawn[fine], name, shade[fine], said))
+        said, colour = [text[k] for k in fine], shade[some[fine]]
+        faint = bool(medians)
+        layers.append(Lines(curves.steps, drawn[fine], name, colour, said, faint=faint))
     if (failed := np.flatnonzero(curves.failed[some])).size:
         said = [text[k] for k in failed]
         layers.append(Lines(curves.steps, drawn[failed], "diverged", text=said, dashed=True))
     if curves.has_quantiles:
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
-    note = ""
+    notes = []
     if len(some) < len(items):
-        note = f"{len(some)} of {len(items):,} {name}, evenly spaced in their final loss."
-    scale = Scale("log10 final loss" if axis.log else "final loss")
-    return Plot(title, layers, Axis("training step"), axis, scale, note=note)
+        notes.append(f"{len(some)} of {len(items):,} {name}, evenly spaced in their final loss.")
+    if curves.swept and curves.swept.others:
+        notes.append(f"Swept besides: {', '.join(curves.swept.others)}.")
+    layers += medians
+    return Plot(title, layers, Axis("training step"), axis, Scale(label), note=" ".join(notes))
 
 
-def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:
-    """Evaluation loss against training loss, up to 2,000 networks; beyond, a histogram of evaluation losses."""
-    fine = (outcome != DIVERGED) & np.isfinite(final) & (final > 0)
-    if fine.sum() <= 2000:
-        text = [
-            f"item {k}: evaluation {f:.4g}, training {t:.4g}"
-            for k, t, f in zip(items[fine], train[fine], final[fine], strict=True)
-        ]
-        layers: list[Layer] = [Points(train[fine], final[fine], text=text, key=items[fine])]
-        both = np.concatenate([train[fine], final[fine]])
-        if len(both):
-            ends = np.array([both.min(), both.max()])
-            layers.insert(0, Lines(ends, ends, "equal", dashed=True, faint=True))
-        return Plot(
-            "Evaluation against training loss",
-            layers,
-            Axis("loss over the last block", log=True),
-            Axis("evaluation loss", log=True),
-        )
-    return Plot(
-        "Evaluation losses",
-        [histogram(np.log10(final[fine]))],
-        Axis("log10 evaluation loss"),
-        Axis("networks"),
-    )
+def _shades(curves: Curves, log: bool) -> tuple[str, np.ndarray]:
+    """(label, (item,) numbers) of the colours."""
+    if curves.swept is not None:
+        return curves.swept.shades()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shade = np.log10(curves.final) if log else curves.final
+    return "log10 final loss" if log else "final loss", shade
 
 
-def _outputs(shared: Any, outputs: np.ndarray, item: int) -> Plot:
-    """Targets and outputs of one network on its first saved trials, trials one below the other."""
-    outputs = np.asarray(outputs, float)[:N_OUTPUTS, :, 0]
-    targets = np.asarray(shared.targets, float)[: len(outputs), :, 0]
-    mask = np.asarray(shared.mask, bool)[: len(outputs)]
-    targets = np.where(mask, targets, np.nan)
-    time = np.arange(outputs.shape[1])
-    spans = [np.ptp(outputs), np.ptp(targets[mask]) if mask.any() else 0.0, 1e-9]
-    step, text = 1.2 * float(max(spans)), [f"trial {k}" for k in range(len(outputs))]
-    return Plot(
-        f"Outputs of item {item}, the best",
-        [
-            Lines(time, stacked(targets, step), "target", strong=True, text=text),
-            Lines(time, stacked(outputs, step), "output", text=text),
-        ],
-        Axis("time step"),
-        Axis(ticks=text[::-1]),
-        note="The first output on evaluation trials; the target is drawn where it counts.",
-    )
+def _said(swept: Swept | None, item: int) -> str:
+    return f", {swept.name} {tick(swept.values[item])}" if swept else ""
+
+
+def _medians(curves: Curves, drawn: np.ndarray, some: np.ndarray, shade: np.ndarray) -> list[Layer]:
+    """The median of the drawn curves at each value that was swept, where several have the same value."""
+    if curves.swept is None:
+        return []
+    fine = ~curves.failed[some]
+    values, drawn = curves.swept.values[some][fine], drawn[fine]
+    distinct, first = np.unique(values, return_index=True)
+    if not 1 < len(distinct) <= min(N_VALUES, len(values) - 1):
+        return []
+    # Curves end where training did: a median over none is a NaN, without a warning.
+    masked = np.ma.masked_invalid(drawn)
+    rows = [np.ma.median(masked[values == v], axis=0).filled(np.nan) for v in distinct]
+    text = [f"{curves.swept.name} {tick(v)}: median" for v in distinct]
+    name = f"median at each {curves.swept.name}"
+    return [Lines(curves.steps, np.stack(rows), name, shade[some][fine][first], text)]

@@ -1,4 +1,4 @@
-"""The flip-flop: remember bits."""
+"""The flip-flop, without and with noise: remember bits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ctd.late import jax, jnp, lax
+from ctd.tasks.scores import every_near
 from ctd.tasks.task import Task, Trial
 
 
@@ -40,3 +41,54 @@ class FlipFlop(Task):
         latest = lax.cummax(jnp.where(pulse, steps, 0), axis=0)
         targets = jnp.take_along_axis(sign, latest, axis=0)
         return Trial(jnp.where(pulse, sign, 0), targets, jnp.ones(self.n_steps, dtype))
+
+    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+        """Whether every output is nearer to its bit than to the other one, +1 or -1, at every step."""
+        return every_near(trial, output, 1.0)
+
+
+class NBitFlipFlop(Task):
+    """Remember k bits with noise on the inputs: the flip-flop of CtDBenchmark (`NBitFlipFlop`).
+
+    A pulse of +1 sets a bit to 1, one of -1 to 0, each with probability `p_pulse` a step, from the fourth step
+    on; bits begin as 0. Inputs carry noise N(0, noise^2). The loss leaves out the first five steps, and of each
+    output the `blind` steps after the one at which its bit changes.
+    """
+
+    name = "nbff"
+
+    n_steps: int = Field(500, gt=5, description="steps of a trial")
+    n_bits: int = Field(3, gt=0, description="bits k, each with its input and its output")
+    p_pulse: float = Field(
+        0.01, gt=0, le=0.5, description="probability of a pulse of one sign, per step and bit"
+    )
+    noise: float = Field(0.15, ge=0, description="standard deviation of the noise on the inputs")
+    blind: int = Field(4, ge=0, description="steps after a change that do not count")
+
+    @property
+    def n_in(self) -> int:
+        return self.n_bits
+
+    @property
+    def n_out(self) -> int:
+        return self.n_bits
+
+    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+        key_pulse, key_noise = jax.random.split(key)
+        shape = (self.n_steps, self.n_bits)
+        drawn = jax.random.uniform(key_pulse, shape, dtype)
+        steps = jnp.arange(self.n_steps)[:, None]
+        sign = jnp.where(drawn < self.p_pulse, -1, jnp.where(drawn > 1 - self.p_pulse, 1, 0))
+        pulse = jnp.where(steps < 3, 0, sign)
+        latest = lax.cummax(jnp.where(pulse != 0, steps, 0), axis=0)
+        targets = (jnp.take_along_axis(pulse, latest, axis=0) > 0).astype(dtype)
+        changed = jnp.diff(targets, axis=0, prepend=0) != 0
+        counts = steps >= 5
+        for later in range(1, self.blind + 1):
+            counts &= ~jnp.pad(changed, ((later, 0), (0, 0)))[: self.n_steps]
+        inputs = pulse + self.noise * jax.random.normal(key_noise, shape, dtype)
+        return Trial(inputs, targets, counts.astype(dtype))
+
+    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+        """Whether every output is nearer to its bit than to the other one, 0 or 1, at every step that counts."""
+        return every_near(trial, output, 0.5)

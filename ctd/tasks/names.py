@@ -7,13 +7,29 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema
 
 from ctd.tasks.chaotic import ChaoticGenerator
-from ctd.tasks.flipflop import FlipFlop
+from ctd.tasks.decisions import Mante, MatchToSample, RandomDots, Romo
+from ctd.tasks.flipflop import FlipFlop, NBitFlipFlop
+from ctd.tasks.recorded import Recorded
 from ctd.tasks.task import Task
 from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
+from ctd.tasks.yang import Yang
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (Integrator, Decision, ContextualIntegrator, FlipFlop, ChaoticGenerator)
+    for task in (
+        Integrator,
+        Decision,
+        ContextualIntegrator,
+        FlipFlop,
+        NBitFlipFlop,
+        ChaoticGenerator,
+        RandomDots,
+        Romo,
+        Mante,
+        MatchToSample,
+        Yang,
+        Recorded,
+    )
 }
 
 NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
@@ -69,6 +85,11 @@ def _explain(error: ValidationError, cls: type[Task]) -> str:
             fields = cls.model_fields
             hint = _near(place, fields) or f"; its parameters are {', '.join(fields)}"
             lines.append(f"unknown parameter {place}{hint}")
+        elif fault["type"] == "value_error":
+            # Raised by the task itself; over several fields it names them.
+            lines.append(
+                f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
+            )
         else:
             lines.append(f"{place}: {fault['msg']} (given: {fault['input']!r:.60})")
     return "; ".join(lines)

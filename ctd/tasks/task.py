@@ -18,13 +18,28 @@ class Trial(NamedTuple):
     targets: jax.Array
     """(time, n_out)"""
     mask: jax.Array
-    """(time,) weight of each step in the loss; 0 where the output does not matter."""
+    """(time,), or (time, n_out): weight of each step in the loss; 0 where the output does not matter, and after
+    the end of a trial that is shorter than the others."""
+    condition: Any = 0
+    """int: which of the task's `conditions` the trial belongs to."""
+
+
+class Conditions(NamedTuple):
+    """What tells the trials of a task apart, for accuracies, tables and pictures."""
+
+    name: str
+    values: tuple[float, ...] | tuple[str, ...]
+    """One for each condition: numbers of an axis in increasing order, or texts."""
+    choice: bool = False
+    """True: the values are numbers and their sign is the right one of two answers, so that there is a psychometric
+    curve."""
 
 
 class Task(BaseModel, ABC):
-    """A task and its parameters. Your own task is a subclass that defines `n_in`, `n_out` and `trial`."""
+    """A task and its parameters. Your own task is a subclass that defines `n_in`, `n_out` and `trial`, and
+    `success` where it can say whether a trial was answered correctly."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str] = ""
 
@@ -43,6 +58,28 @@ class Task(BaseModel, ABC):
     @abstractmethod
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         """One trial, drawn with `key`, in the floating type `dtype`."""
+
+    @property
+    def length(self) -> int:
+        """Steps of the arrays of a trial."""
+        return self.n_steps
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """The conditions that `Trial.condition` counts; None where all trials are of one kind."""
+        return None
+
+    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+        """Whether `output`, (time, n_out), answers this one trial correctly: a boolean.
+
+        The output is what the loss compares with the targets: after training by cross-entropy, probabilities.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no rule of success")
+
+    @property
+    def scored(self) -> bool:
+        """Whether the task has a rule of success."""
+        return type(self).success is not Task.success
 
     @model_serializer(mode="wrap")
     def _with_name(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

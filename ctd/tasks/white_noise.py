@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ctd.late import jax, jnp
+from ctd.tasks.scores import same_sign
 from ctd.tasks.task import Task, Trial
 
 
@@ -73,6 +74,10 @@ class Decision(WhiteNoise):
         last = jnp.zeros(self.n_steps, dtype).at[-1].set(1)
         choice = jnp.where(jnp.sum(x) > 0, 1, -1).astype(dtype)
         return Trial(x[:, None], (choice * last)[:, None], last)
+
+    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+        """Whether the output has the sign of the target at the last step."""
+        return same_sign(trial, output)
 
 
 class ContextualIntegrator(WhiteNoise):

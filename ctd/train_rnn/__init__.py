@@ -1,13 +1,16 @@
 """Kernel: train a recurrent network on a task by gradient descent through time.
 
 The loss of a minibatch is the mean squared error over its trials, outputs and steps (weighted by the
-task's mask), plus l2 |weights|^2 + l1 sum |weights| over all trained weights, plus rates_l1 and rates_l2 times the
-mean size and square of a rate. A step is the optimiser's, Adam (Kingma & Ba 2015) unless told otherwise, on the
-gradient clipped to a norm, with the learning rate learning_rate * decay^step or another schedule. Each step draws
-its own minibatch with the key fold_in(key of the item's minibatches, step), and noise on states and inputs.
+task's mask), or their cross-entropy, plus l2 |weights|^2 + l1 sum |weights| over all trained weights, plus rates_l1 and
+rates_l2 times the mean size and square of a rate. A step is the optimiser's, Adam (Kingma & Ba 2015) unless told
+otherwise, on the gradient clipped to a norm, with the learning rate learning_rate * decay^step or another schedule.
+Each step draws its own minibatch with the key fold_in(key of the item's minibatches, step), and noise on states and inputs.
 
 Weights may obey Dale's law, a mask or a rank: choices that are static, with strengths that are traced. They hold
 at every step by how weights are made of parameters. Results are weights as every reader of weights knows them.
+
+Where the task says whether a trial is answered correctly, the accuracy on the evaluation trials is a result, and
+training ends early at the accuracy `stop_at`.
 
 An item is a network. Its cell, task and sizes are static; its learning rate, penalties and initial scales
 are traced, so that hundreds of networks train in one program. One `advance` is `report_every` steps.
@@ -21,7 +24,7 @@ in one run with n = 100).
     connections  masks, signs of units            parameters  what is trained, and the weights it makes
     noise        on states and inputs             optimizer   optimisers and schedules by name
     step         one step of training             loss        the loss, and its trials
-    summary      the best networks of a group
+    summary      the best networks of a group     plots       curves, accuracy, state space
 """
 
 from __future__ import annotations
@@ -33,13 +36,14 @@ import numpy as np
 from ctd.cells import CELLS, Cell, get_cell, run
 from ctd.kernel import Kernel, Outcome, Var
 from ctd.late import jax, jnp, lax
-from ctd.plots.curves import block_ends, rnn_figure, rnn_plots
+from ctd.plots.curves import block_ends
 from ctd.train_rnn.connections import Connections, connections, read_masks
-from ctd.train_rnn.loss import Shared, eval_loss, eval_trials, minibatch
+from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
 from ctd.train_rnn.noise import Noise, noisy, seeded
 from ctd.train_rnn.optimizer import optimizer
 from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network
+from ctd.train_rnn.plots import rnn_figure, rnn_plots
 from ctd.train_rnn.step import divided, train_step
 from ctd.train_rnn.summary import REDUCED, Options, reduce
 
@@ -62,9 +66,11 @@ class State(NamedTuple):
     step: jax.Array
     """int32, minibatches seen."""
     first: jax.Array
-    """Mean squared error on the first minibatch; NaN before it."""
+    """Loss on the first minibatch; NaN before it."""
     curve: jax.Array
-    """(batch,) mean squared error, averaged over each block; NaN where not reached."""
+    """(batch,) loss, averaged over each block; NaN where not reached."""
+    accuracy: jax.Array
+    """(batch,) accuracy on the evaluation trials at the end of each block; of length 0 without `stop_at`."""
     diverged: jax.Array
     done: jax.Array
 
@@ -76,8 +82,11 @@ def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def load(inputs: Any) -> Shared:
-    """The evaluation trials, and the masks of a file. Raises ValueError, see `read_masks`."""
-    return Shared(eval_trials(inputs.task, inputs.n_eval, inputs.dtype), read_masks(inputs))
+    """The trials of `load_trials` and the masks of a file. Raises ValueError, see there and `read_masks`."""
+    shared = load_trials(inputs)
+    trials = shared.evaluation
+    n_in, n_out = trials.inputs.shape[-1], trials.targets.shape[-1]
+    return shared._replace(masks=read_masks(inputs, n_in, n_out))
 
 
 def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
@@ -95,6 +104,7 @@ def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
         jnp.zeros((), jnp.int32),
         jnp.full((), jnp.nan, static.dtype),
         jnp.full(n_blocks, jnp.nan, static.dtype),
+        jnp.full(n_blocks if static.stop_at else 0, jnp.nan, static.dtype),
         jnp.zeros((), bool),
         jnp.zeros((), bool),
     )
@@ -108,7 +118,7 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
 
     def body(carry: Any, _: None) -> tuple[Any, jax.Array]:
         parameters, optimizer, step, diverged = carry
-        trials = minibatch(static, key_data, step)
+        trials = minibatch(static, shared.training, key_data, step)
         trials = seeded(trials, jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step))
         new, new_optimizer, error, finite = step_once(parameters, optimizer, trials)
         # After the last step, and from the first step that is not finite, the network no longer changes.
@@ -128,6 +138,12 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
     mean = jnp.nanmean(errors)
     first = jnp.where(state.step == 0, errors[0], state.first)
     diverged |= mean > DIVERGED * first
+    accuracy, done = state.accuracy, diverged | (step >= static.n_batches)
+    if static.stop_at:
+        weights = weights_of(static, state.links, traced, parameters)
+        cell, noisy_trials = with_noise(static, shared, traced, key)
+        now = evaluate(static, noisy_trials, cell, weights).accuracy().astype(static.dtype)
+        accuracy, done = accuracy.at[block].set(now), done | (now >= static.stop_at)
     return State(
         parameters,
         state.links,
@@ -135,8 +151,9 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
         step,
         first,
         state.curve.at[block].set(mean),
+        accuracy,
         diverged,
-        diverged | (step >= static.n_batches),
+        done,
     )
 
 
@@ -151,13 +168,18 @@ def result(
         some = shared.evaluation.inputs[: static.n_saved]
         values["states"], values["outputs"] = jax.vmap(lambda x: run(cell, weights, x))(some)
     last = jnp.maximum(jnp.sum(~jnp.isnan(state.curve)) - 1, 0)
-    return values | {
-        "curve": state.curve,
-        "train_loss": state.curve[last],
-        "eval_loss": eval_loss(static, cell, weights, shared.evaluation),
-        "batches": state.step,
-        "outcome": state.diverged.astype(jnp.int32),
-    }
+    scores = evaluate(static, shared, cell, weights)
+    return (
+        values
+        | _accuracies(static, scores, state)
+        | {
+            "curve": state.curve,
+            "train_loss": state.curve[last],
+            "eval_loss": scores.mean_loss(),
+            "batches": state.step,
+            "outcome": state.diverged.astype(jnp.int32),
+        }
+    )
 
 
 def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple[Cell, Shared]:
@@ -165,15 +187,32 @@ def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tupl
     noise = Noise(traced.eval_state_noise, traced.eval_input_noise)
     trials, (_, key_data) = shared.evaluation, item_keys(key, traced)
     cell = noisy(get_cell(static.cell), noise, trials.inputs.shape[-1])
-    return cell, shared._replace(
-        evaluation=seeded(trials, jax.random.fold_in(key_data, EVAL_NOISE))
-    )
+    trials = seeded(trials, jax.random.fold_in(key_data, EVAL_NOISE))
+    return cell, shared._replace(evaluation=trials)
+
+
+def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Array]:
+    """Nothing where the task has no rule of success."""
+    if not static.task.scored:
+        return {}
+    found = {"accuracy": scores.accuracy().astype(static.dtype)}
+    if len(scores.seen) > 1:
+        share = (scores.right / scores.seen).astype(static.dtype)
+        found |= {"condition_accuracy": share, "worst_accuracy": jnp.nanmin(share)}
+    if static.stop_at:
+        found["accuracy_curve"] = state.accuracy
+    return found
 
 
 def coords(inputs: Any, shared: Shared) -> dict[str, np.ndarray]:
-    """The training step at which each entry of the curve ends."""
-    del shared
-    return {"batch": block_ends(inputs)}
+    """The training step at which each entry of a curve ends; the conditions, and which one each saved trial is of."""
+    found = {"batch": block_ends(inputs)}
+    values = condition_values(inputs.task, shared)
+    if len(values) > 1:
+        found["condition"] = values
+        if inputs.n_saved:
+            found["trial"] = values[np.asarray(shared.evaluation.condition)[: inputs.n_saved]]
+    return found
 
 
 def _weight_dims() -> dict[str, Var]:
@@ -191,9 +230,15 @@ kernel = Kernel(
     | {
         "low_rank.m": Var(("unit", "mode"), "1", "m of wR = m n' / N, with `rank`"),
         "low_rank.n": Var(("unit", "mode"), "1", "n of wR = m n' / N, with `rank`"),
-        "curve": Var(("batch",), "1", "mean squared error in training, mean over each block"),
-        "train_loss": Var((), "1", "mean squared error over the last block"),
-        "eval_loss": Var((), "1", "mean squared error on the evaluation trials"),
+        "curve": Var(("batch",), "1", "loss in training, mean over each block"),
+        "train_loss": Var((), "1", "loss over the last block"),
+        "eval_loss": Var((), "1", "loss on the evaluation trials"),
+        "accuracy": Var(
+            (), "1", "share of the evaluation trials that are answered correctly", True
+        ),
+        "worst_accuracy": Var((), "1", "the same in the condition where it is smallest", True),
+        "condition_accuracy": Var(("condition",), "1", "the same in each condition", True),
+        "accuracy_curve": Var(("batch",), "1", "the same at the end of each block", True),
         "batches": Var((), "1", "training steps taken"),
         "outcome": Var((), "1", "how training ended"),
         "states": Var(("trial", "time", "state"), "1", "hidden states of evaluation trials"),
@@ -205,7 +250,7 @@ kernel = Kernel(
     finished=lambda state: state.done,
     result=result,
     outcomes=(
-        Outcome("trained", "all training steps were taken"),
+        Outcome("trained", "all training steps were taken, or stop_at was reached"),
         Outcome(
             "diverged",
             f"loss or gradient not finite, or loss {DIVERGED:g} times that of the first minibatch",

@@ -62,7 +62,7 @@ def excitatory_counts(n: int, areas: int, excitatory: float) -> tuple[np.ndarray
     return np.round(np.float32(excitatory) * size.astype(np.float32)).astype(int), size
 
 
-def read_masks(inputs: Any) -> dict[str, np.ndarray]:
+def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
     """Weight -> bool of its shape, of the HDF5 file `mask_file`: 0 no connection, 1 a connection.
 
     Raises ValueError, naming file and dataset, where a dataset is no weight of the cell, has another shape or other
@@ -70,8 +70,8 @@ def read_masks(inputs: Any) -> dict[str, np.ndarray]:
     """
     if inputs.mask != "file":
         return {}
-    where, task = inputs.mask_file, inputs.task
-    shapes = get_cell(inputs.cell).shapes(inputs.n, task.n_in) | {"wO": (task.n_out, inputs.n)}
+    where = inputs.mask_file
+    shapes = get_cell(inputs.cell).shapes(inputs.n, n_in) | {"wO": (n_out, inputs.n)}
     shapes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     masks: dict[str, np.ndarray] = {}
     for name, values in read_hdf5(where).items():

@@ -1,8 +1,10 @@
-"""The loss, and the trials that it is taken over."""
+"""The loss, the trials that it is taken over, and how many of them are answered correctly."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ctd import tasks
 from ctd.cells import Cell, run
@@ -17,26 +19,87 @@ class Shared(NamedTuple):
 
     evaluation: tasks.Trial
     """(trial, ...) the evaluation trials."""
+    training: Any = ()
+    """(trial, ...) those of which minibatches are drawn; none where the task draws its own."""
+    values: Any = ()
+    """(condition,) the conditions of a file of trials."""
     masks: Any = ()
     """Weight -> where it may be, of a file."""
 
 
-def weighted_loss(outputs: jax.Array, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
-    """(sum of mask * squared error over trials, steps and outputs; sum of the mask over the same)."""
-    errors = trials.mask[:, :, None] * (outputs - trials.targets) ** 2
-    return jnp.sum(errors), jnp.sum(trials.mask) * trials.targets.shape[-1]
+class Scores(NamedTuple):
+    """Sums over trials."""
+
+    loss: jax.Array
+    """of weight * error"""
+    weight: jax.Array
+    right: jax.Array
+    """(condition,) trials answered correctly; of length 0 where the task has no rule of success"""
+    seen: jax.Array
+    """(condition,) trials"""
+
+    def mean_loss(self) -> jax.Array:
+        """The loss: a weighted mean."""
+        return self.loss / self.weight
+
+    def accuracy(self) -> jax.Array:
+        """The share of trials that are answered correctly."""
+        return jnp.sum(self.right) / jnp.sum(self.seen)
 
 
-def squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
-    """The same of the network's outputs."""
+def weighted_loss(
+    kind: str, outputs: jax.Array, trials: tasks.Trial
+) -> tuple[jax.Array, jax.Array]:
+    """(sum of mask * error over trials, steps and outputs; sum of the mask over the same).
+
+    The error of an output z with target y is (z - y)^2, or for `cross_entropy` -y log softmax(z), which is
+    summed over outputs.
+    """
+    whole = trials.mask.ndim == outputs.ndim
+    mask = trials.mask if whole else trials.mask[:, :, None]
+    weight = jnp.sum(trials.mask) if whole else jnp.sum(trials.mask) * outputs.shape[-1]
+    if kind == "cross_entropy":
+        errors = -mask * trials.targets * jax.nn.log_softmax(outputs)
+        return jnp.sum(errors), weight / outputs.shape[-1]
+    errors = mask * (outputs - trials.targets) ** 2
+    return jnp.sum(errors), weight
+
+
+def condition_values(task: tasks.Task, shared: Shared) -> Any:
+    """(condition,) numbers or texts; 1 where all trials are of one kind."""
+    if isinstance(task, tasks.Recorded):
+        return shared.values
+    return np.asarray(task.conditions.values if task.conditions else [""])
+
+
+def _score(static: Any, n: int, cell: Cell, weights: Any, trials: tasks.Trial) -> Scores:
+    """Of a minibatch of trials with n conditions."""
+    task = static.task
     _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
-    return weighted_loss(outputs, trials)
+    total, weight = weighted_loss(static.loss, outputs, trials)
+    if not task.scored:
+        return Scores(total, weight, jnp.zeros(0), jnp.zeros(0))
+    if static.loss == "cross_entropy":
+        outputs = jax.nn.softmax(outputs)
+    right = jax.vmap(task.success)(trials, outputs)
+    of = jax.nn.one_hot(trials.condition, n)
+    return Scores(total, weight, right @ of, jnp.sum(of, axis=0))
 
 
-def mean_squared_error(cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Array:
-    """The mean squared error over trials, steps (weighted by the mask) and outputs; no L2 penalty."""
-    total, weight = squared_error(cell, weights, trials)
-    return total / weight
+def evaluate(static: Any, shared: Shared, cell: Cell, weights: Any) -> Scores:
+    """Of all evaluation trials, a minibatch at a time, so that it takes no more memory than training."""
+    trials, n = shared.evaluation, len(condition_values(static.task, shared))
+    count = trials.inputs.shape[0]
+    size = min(static.batch_size, count)
+    whole = count // size * size
+    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), trials)
+    scores = lax.map(lambda part: _score(static, n, cell, weights, part), parts)
+    scores = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), scores)
+    if whole < count:
+        rest = jax.tree.map(lambda leaf: leaf[whole:], trials)
+        more = _score(static, n, cell, weights, rest)
+        scores = jax.tree.map(jnp.add, scores, more)
+    return scores
 
 
 def eval_trials(task: tasks.Task, n: int, dtype: Any = "float32") -> tasks.Trial:
@@ -44,20 +107,45 @@ def eval_trials(task: tasks.Task, n: int, dtype: Any = "float32") -> tasks.Trial
     return tasks.batch(task, jax.random.key(EVAL_SEED), n, dtype)
 
 
-def minibatch(static: Any, key: jax.Array, step: jax.Array) -> tasks.Trial:
-    """The trials of one training step of the network with this key."""
+def load_trials(inputs: Any) -> Shared:
+    """The evaluation trials, and all others where they come from a file or a library.
+
+    Raises ValueError where the file cannot be read, the trials are too few, or the loss does not fit the targets.
+    """
+    task = inputs.task
+    if isinstance(task, tasks.Recorded):
+        trials, values = task.read(inputs.trials, inputs.dtype)
+        evaluation, training = tasks.divide(trials, inputs.n_eval)
+        shared = Shared(evaluation, training, values)
+    else:
+        shared = Shared(eval_trials(task, inputs.n_eval, inputs.dtype))
+    count = len(shared.evaluation.inputs)
+    if inputs.n_saved > count:
+        raise ValueError(
+            f"n_saved: {inputs.n_saved} trials cannot be stored, {count} are evaluated: every fifth of the file's; "
+            "lower n_saved"
+        )
+    if inputs.loss == "cross_entropy":
+        _check_probabilities(task, shared.evaluation)
+    return shared
+
+
+def _check_probabilities(task: tasks.Task, trials: tasks.Trial) -> None:
+    mask = np.asarray(trials.mask)
+    counts = mask.any(axis=-1) if mask.ndim == 3 else mask > 0
+    targets = np.asarray(trials.targets)[counts]
+    if (targets < 0).any() or (np.abs(targets.sum(axis=-1) - 1) > 1e-3).any():
+        hint = "; give the task code: one_hot" if isinstance(task, tasks.Yang) else ""
+        raise ValueError(
+            f"loss: cross_entropy needs targets that are probabilities, which add up to 1 over the outputs; those of "
+            f"task {task.name or type(task).__name__} do not{hint}"
+        )
+
+
+def minibatch(static: Any, training: Any, key: jax.Array, step: jax.Array) -> tasks.Trial:
+    """The trials of one training step of the network with this key. training: of `Shared`."""
     key = jax.random.fold_in(key, step)
+    if isinstance(static.task, tasks.Recorded):
+        some = jax.random.randint(key, (static.batch_size,), 0, training.inputs.shape[0])
+        return jax.tree.map(lambda leaf: leaf[some], training)
     return tasks.batch(static.task, key, static.batch_size, static.dtype)
-
-
-def eval_loss(static: Any, cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Array:
-    """The mean squared error on all trials, a minibatch at a time, so that it takes no more memory than training."""
-    size = min(static.batch_size, static.n_eval)
-    whole = static.n_eval // size * size
-    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), trials)
-    totals, counts = lax.map(lambda part: squared_error(cell, weights, part), parts)
-    total, count = jnp.sum(totals), jnp.sum(counts)
-    if whole < static.n_eval:
-        rest = squared_error(cell, weights, jax.tree.map(lambda leaf: leaf[whole:], trials))
-        total, count = total + rest[0], count + rest[1]
-    return total / count

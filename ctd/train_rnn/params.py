@@ -16,6 +16,18 @@ class Network(Params):
 
     cell: Static[CellName] = Field("gru", description=CELL_NAMES)
     task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
+    trials: File[str | None] = Field(
+        None,
+        description="HDF5 file of the trials of task `file`: inputs, targets, mask, conditions",
+    )
+    loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
+        "squared_error",
+        description="what is minimised; cross_entropy: of the softmax of the outputs, for targets that are probabilities",
+    )
+    stop_at: Static[Annotated[float, Field(gt=0, le=1)] | None] = Field(
+        None,
+        description="accuracy on the evaluation trials at which training ends, asked for every report_every steps",
+    )
     n: Static[int] = Field(100, gt=0, description="units")
     batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
     n_batches: Static[int] = Field(20_000, gt=0, description="steps of training")
@@ -125,6 +137,26 @@ class Network(Params):
     @model_validator(mode="after")
     def _constraints_agree(self) -> "Network":
         check_constraints(self)
+        return self
+
+    @model_validator(mode="after")
+    def _trials_of_a_file(self) -> "Network":
+        if self.trials is not None and not isinstance(self.task, tasks.Recorded):
+            raise ValueError(
+                "trials: a file of trials is read by task file alone; give task: file, or leave trials out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stops_by_a_rule(self) -> "Network":
+        if self.stop_at is not None and not self.task.scored:
+            name = self.task.name or type(self.task).__name__
+            hint = (
+                "give it a score" if isinstance(self.task, tasks.Recorded) else "leave stop_at out"
+            )
+            raise ValueError(
+                f"stop_at: task {name} has no rule that says whether a trial is right; {hint}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
     def loss(trained: Any, constant: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
         weights = weights_of(static, links, traced, trained | constant)
         states, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
-        total, weight = weighted_loss(outputs, trials)
+        total, weight = weighted_loss(static.loss, outputs, trials)
         error = total / weight
         rates = jax.vmap(jax.vmap(plain.hidden))(states)
         return error + _of_weights(traced, trained) + _of_rates(traced, rates), error

@@ -19,8 +19,9 @@ class Options(BaseModel):
 
 REDUCED = {
     "network": Var(("rank",), "item", "item id, by increasing evaluation loss"),
-    "eval_loss": Var(("rank",), "1", "mean squared error on the evaluation trials"),
-    "train_loss": Var(("rank",), "1", "mean squared error over the last block"),
+    "eval_loss": Var(("rank",), "1", "loss on the evaluation trials"),
+    "train_loss": Var(("rank",), "1", "loss over the last block"),
+    "accuracy": Var(("rank",), "1", "share of the evaluation trials that are answered correctly"),
     "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over networks"),
     "quantile": Var(("quantile",), "1", "which quantile"),
 }
@@ -41,7 +42,8 @@ def reduce(
     quantile = np.array([0.1, 0.5, 0.9])
     curves = results["curve"]
     none = np.full((len(quantile), curves.shape[1]), np.nan, curves.dtype)
-    return {
+    scored = {"accuracy": results["accuracy"][best]} if "accuracy" in results else {}
+    return scored | {
         "network": columns["item"][best],
         "eval_loss": loss[best],
         "train_loss": results["train_loss"][best],

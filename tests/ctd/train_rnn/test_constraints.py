@@ -264,7 +264,7 @@ def test_masks_of_a_file(tmp_path):
     few = np.zeros((10, 1))
     few[:3] = 1
     params = masked(tmp_path, wR=ring, wI=few)
-    masks = read_masks(inputs_of(params))
+    masks = read_masks(inputs_of(params), 1, 1)
     p, weights = drawn(params, masks=masks)
     w = weights(p)
     assert ((w["wR"] != 0) == (ring == 1)).all()

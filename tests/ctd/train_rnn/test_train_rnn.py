@@ -12,7 +12,7 @@ from ctd.cells import CELLS, Scales, check_params, get_cell, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
 from ctd.train_rnn import Network, item_keys, kernel
-from ctd.train_rnn.loss import eval_trials, mean_squared_error, minibatch
+from ctd.train_rnn.loss import eval_trials, minibatch, weighted_loss
 
 TASK = tasks.Integrator(n_steps=6)
 SMALL = {"task": TASK, "n": 8, "batch_size": 5, "n_eval": 12, "n_batches": 7, "report_every": 3}
@@ -58,7 +58,7 @@ def test_training_numpy():
         v = {k: np.zeros_like(v) for k, v in w.items()}
         losses, norms = [], []
         for step in range(7):
-            trials = minibatch(static, key_data, step)
+            trials = minibatch(static, (), key_data, step)
             x, z = np.asarray(trials.inputs), np.asarray(trials.targets)
             losses.append(np.mean((numpy_vanilla(w, x) - z) ** 2))
 
@@ -85,11 +85,11 @@ def test_training_numpy():
 
 def test_minibatch_each_step_its_own():
     static = static_of(small())
-    first = [np.asarray(minibatch(static, item_key(), step).inputs) for step in range(20)]
-    other = [np.asarray(minibatch(static, item_key(1), step).inputs) for step in range(20)]
+    first = [np.asarray(minibatch(static, (), item_key(), step).inputs) for step in range(20)]
+    other = [np.asarray(minibatch(static, (), item_key(1), step).inputs) for step in range(20)]
     trials = np.concatenate(first + other).reshape(-1, TASK.n_steps)
     assert len(np.unique(trials, axis=0)) == 2 * 20 * static.batch_size
-    np.testing.assert_array_equal(minibatch(static, item_key(), 3).inputs, first[3])
+    np.testing.assert_array_equal(minibatch(static, (), item_key(), 3).inputs, first[3])
 
 
 # --- bookkeeping ----------------------------------------------------------------------------------
@@ -122,7 +122,9 @@ def test_masked_steps_do_not_count():
     weights = cell.init(jax.random.key(0), 8, 1, 1)
     outputs = numpy_vanilla(weights, np.asarray(trials.inputs))
     expected = np.mean((outputs - trials.targets)[:, -1] ** 2)
-    np.testing.assert_allclose(mean_squared_error(cell, weights, trials), expected, rtol=1e-5)
+    outputs = jax.vmap(lambda x: run(cell, weights, x)[1])(trials.inputs)
+    total, weight = weighted_loss("squared_error", outputs, trials)
+    np.testing.assert_allclose(total / weight, expected, rtol=1e-5)
 
 
 def test_networks_differ_by_item_and_seed():
@@ -166,7 +168,7 @@ def test_own_task_by_dotted_path(tmp_path, monkeypatch):
     state, results = program(kernel, static_of(params), PAIR).abstract(
         kernel.load(inputs_of(params)), traced_of(params)
     )
-    assert state.weights["wI"].shape == (8, 2)
+    assert state.parameters["wI"].shape == (8, 2)
     assert results["outputs"].shape == (4, 3, 2)
 
 

@@ -1,0 +1,258 @@
+"""Decision and working-memory tasks with one output, timed as in LINT (Valente et al. 2022, lowrank_inference).
+
+Durations are in ms, 20 ms a step. Stimuli carry noise N(0, noise^2) at every step. The answer is the mean of the
+output over the response: it is right if it has the sign of the target.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from ctd.late import jax, jnp
+from ctd.tasks.epochs import Timed
+from ctd.tasks.scores import same_sign
+from ctd.tasks.task import Conditions, Trial
+
+Ms = float
+
+
+def _ordered(span: tuple[Ms, Ms]) -> tuple[Ms, Ms]:
+    if not 0 <= span[0] <= span[1]:
+        raise ValueError(f"{list(span)}: the shortest first, neither below 0, as [500, 2000]")
+    return span
+
+
+def _signed(values: tuple[float, ...]) -> tuple[float, ...]:
+    if 0 in values or not values:
+        raise ValueError(
+            f"{list(values)}: one or more numbers expected, none of them 0, which has no right answer"
+        )
+    return values
+
+
+Span = Annotated[tuple[Ms, Ms], AfterValidator(_ordered)]
+"""Shortest and longest duration."""
+Signed = Annotated[tuple[float, ...], AfterValidator(_signed)]
+"""Numbers whose sign is the right answer."""
+Hz = Annotated[int, Field(ge=-24, le=24)]
+
+
+class Choice(Timed):
+    """A task with two answers, the sign of its one output during the response."""
+
+    fixation: Ms = Field(100.0, ge=0, description="before the first stimulus (ms)")
+    response: Ms = Field(300.0, gt=0, description="while the output counts (ms)")
+    noise: float = Field(0.03, ge=0, description="standard deviation of the noise on the stimuli")
+
+    @property
+    @abstractmethod
+    def n_in(self) -> int: ...
+
+    @property
+    def n_out(self) -> int:
+        return 1
+
+    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+        """Whether the mean output over the response has the sign of the target."""
+        return same_sign(trial, output)
+
+    def answered(self, inputs: jax.Array, at: Any, answer: Any, condition: Any) -> Trial:
+        """The trial in which `answer` is wanted from step `at` on, for the response."""
+        dtype = inputs.dtype
+        steps = jnp.arange(self.length)
+        counts = ((steps >= at) & (steps < at + self.steps(self.response))).astype(dtype)
+        return Trial(inputs, (counts * answer)[:, None], counts, condition)
+
+    def during(self, start: Any, end: Any, dtype: Any) -> jax.Array:
+        """(time, 1) 1 from step `start` to before step `end`."""
+        steps = jnp.arange(self.length)[:, None]
+        return ((steps >= start) & (steps < end)).astype(dtype)
+
+    def noisy(self, key: jax.Array, inputs: jax.Array) -> jax.Array:
+        """The inputs with noise."""
+        drawn: jax.Array = jax.random.normal(key, inputs.shape, inputs.dtype)
+        return inputs + self.noise * drawn
+
+
+class RandomDots(Choice):
+    """Perceptual decision: is the stimulus, coherence c, mostly to one side or to the other?
+
+    Input scale c / 100 during the stimulus, target sign(c) during the response, after a delay.
+    """
+
+    name = "rdm"
+
+    stimulus: Ms = Field(800.0, gt=0, description="(ms)")
+    delay: Ms = Field(300.0, ge=0, description="between stimulus and response (ms)")
+    coherences: Signed = Field(
+        (-16, -8, -4, -2, -1, 1, 2, 4, 8, 16), description="c (%), one a trial"
+    )
+    scale: float = Field(3.2, gt=0, description="input of coherence 100 %")
+
+    @property
+    def n_in(self) -> int:
+        return 1
+
+    @property
+    def longest(self) -> int:
+        return sum(map(self.steps, (self.fixation, self.stimulus, self.delay, self.response)))
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions("coherence", tuple(sorted(set(map(float, self.coherences)))), choice=True)
+
+    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+        key_noise, key_choice = jax.random.split(key)
+        values = self.conditions.values
+        which = jax.random.randint(key_choice, (), 0, len(values))
+        coherence = jnp.asarray(values, dtype)[which]
+        start = self.steps(self.fixation)
+        end = start + self.steps(self.stimulus)
+        inputs = self.during(start, end, dtype) * coherence * (self.scale / 100)
+        at = end + self.steps(self.delay)
+        return self.answered(self.noisy(key_noise, inputs), at, jnp.sign(coherence), which)
+
+
+class Romo(Choice):
+    """Parametric working memory: which of two frequencies, a delay apart, was the higher one (Romo et al. 1999)?
+
+    f_1 and f_1 + d lie between 10 and 34 Hz, d is one of `differences`; all pairs are equally frequent. Inputs
+    are (f - 22) / 24 during both stimuli; the target of the response, -d / 24, has its size.
+    """
+
+    name = "romo"
+
+    response: Ms = Field(100.0, gt=0, description="while the output counts (ms)")
+    noise: float = Field(0.01, ge=0, description="standard deviation of the noise on the stimuli")
+    stimulus: Ms = Field(100.0, gt=0, description="each of the two (ms)")
+    delay: Span = Field(
+        (500.0, 2000.0), description="shortest and longest time between the stimuli (ms)"
+    )
+    differences: Annotated[tuple[Hz, ...], AfterValidator(_signed)] = Field(
+        (-24, -16, -8, 8, 16, 24), description="second less first frequency (Hz)"
+    )
+
+    @property
+    def n_in(self) -> int:
+        return 1
+
+    @property
+    def longest(self) -> int:
+        parts = (self.fixation, self.stimulus, max(self.delay), self.stimulus, self.response)
+        return sum(map(self.steps, parts))
+
+    @property
+    def conditions(self) -> Conditions:
+        # The target is f_1 - f_2.
+        values = tuple(sorted({float(-d) for d in self.differences}))
+        return Conditions("f1 - f2 (Hz)", values, choice=True)
+
+    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+        key_noise, key_pair, key_delay = jax.random.split(key, 3)
+        pairs = [
+            (first, -d)
+            for d in self.differences
+            for first in range(max(10 - d, 10), min(34, 34 - d) + 1)
+        ]
+        first, less = jnp.asarray(pairs)[jax.random.randint(key_pair, (), 0, len(pairs))]
+        shortest, longest = map(self.steps, self.delay)
+        delay = jax.random.randint(key_delay, (), shortest, longest + 1)
+        length = self.steps(self.stimulus)
+        starts = self.steps(self.fixation) + jnp.asarray([0, length + delay])
+        shown = self.during(starts, starts + length, dtype)
+        frequencies = jnp.asarray([first, first - less], dtype)
+        inputs = shown @ ((frequencies - 22) / 24)[:, None]
+        which = jnp.searchsorted(jnp.asarray(self.conditions.values), less)
+        answer = less.astype(dtype) / 24
+        return self.answered(self.noisy(key_noise, inputs), starts[1] + length, answer, which)
+
+
+class Mante(Choice):
+    """Context-dependent decision: on colour in one context, on motion in the other (Mante et al. 2013).
+
+    Inputs: colour and motion, coherence times `scale` with noise; two contexts, `context_scale` from fixation to
+    the response. The condition is the coherence that matters.
+    """
+
+    name = "mante"
+
+    response: Ms = Field(20.0, gt=0, description="while the output counts (ms)")
+    noise: float = Field(0.1, ge=0, description="standard deviation of the noise on the stimuli")
+    context_only: Ms = Field(350.0, ge=0, description="context before the stimuli (ms)")
+    stimulus: Ms = Field(800.0, gt=0, description="(ms)")
+    delay: Ms = Field(100.0, ge=0, description="between stimuli and response (ms)")
+    coherences: Signed = Field((-4, -2, -1, 1, 2, 4), description="of colour and of motion")
+    scale: float = Field(0.1, gt=0, description="input of coherence 1")
+    context_scale: float = Field(0.1, gt=0, description="input of the context")
+
+    @property
+    def n_in(self) -> int:
+        return 4
+
+    @property
+    def longest(self) -> int:
+        parts = (self.fixation, self.context_only, self.stimulus, self.delay, self.response)
+        return sum(map(self.steps, parts))
+
+    @property
+    def conditions(self) -> Conditions:
+        values = tuple(sorted(set(map(float, self.coherences))))
+        return Conditions("coherence that matters", values, choice=True)
+
+    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+        key_noise, key_choice, key_context = jax.random.split(key, 3)
+        values = self.conditions.values
+        which = jax.random.randint(key_choice, (2,), 0, len(values))
+        coherence = jnp.asarray(values, dtype)[which]
+        context = jax.random.randint(key_context, (), 0, 2)
+        start = self.steps(self.fixation)
+        onset = start + self.steps(self.context_only)
+        offset = onset + self.steps(self.stimulus)
+        at = offset + self.steps(self.delay)
+        stimuli = self.during(onset, offset, dtype) * coherence * self.scale
+        cue = jax.nn.one_hot(context, 2, dtype=dtype) * self.context_scale
+        inputs = jnp.concatenate(
+            [self.noisy(key_noise, stimuli), self.during(start, at, dtype) * cue], axis=1
+        )
+        return self.answered(inputs, at, jnp.sign(coherence[context]), which[context])
+
+
+class MatchToSample(Choice):
+    """Delayed match to sample: were the two stimuli, each A or B on its own input, the same (+1) or not (-1)?"""
+
+    name = "dms"
+
+    response: Ms = Field(1000.0, gt=0, description="while the output counts (ms)")
+    stimulus: Ms = Field(500.0, gt=0, description="each of the two (ms)")
+    delay: Span = Field(
+        (500.0, 3000.0), description="shortest and longest time between the stimuli (ms)"
+    )
+
+    @property
+    def n_in(self) -> int:
+        return 2
+
+    @property
+    def longest(self) -> int:
+        parts = (self.fixation, self.stimulus, max(self.delay), self.stimulus, self.response)
+        return sum(map(self.steps, parts))
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions("stimuli", ("A-A", "A-B", "B-A", "B-B"))
+
+    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+        key_noise, key_which, key_delay = jax.random.split(key, 3)
+        which = jax.random.randint(key_which, (), 0, 4)
+        samples = jnp.asarray([which // 2, which % 2])
+        span = jax.random.uniform(key_delay, (), minval=self.delay[0], maxval=self.delay[1])
+        delay = jnp.floor(span / self.dt).astype(int)
+        length = self.steps(self.stimulus)
+        starts = self.steps(self.fixation) + jnp.asarray([0, length + delay])
+        shown = self.during(starts, starts + length, dtype)
+        inputs = shown @ jax.nn.one_hot(samples, 2, dtype=dtype)
+        answer = jnp.where(samples[0] == samples[1], 1, -1)
+        return self.answered(self.noisy(key_noise, inputs), starts[1] + length, answer, which)

@@ -1,0 +1,177 @@
+"""The twenty cognitive tasks of Yang et al. 2019 (Nature Neuroscience 22, 297; gyyang/multitask)."""
+
+from __future__ import annotations
+
+import difflib
+from math import pi
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ctd.late import jax, jnp
+from ctd.tasks.scores import last_step
+from ctd.tasks.task import Conditions, Trial
+from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan, longest
+
+OFTEN = {"contextdm1": 5.0, "contextdm2": 5.0}
+"""Rules that the authors train more often than the others, so that the context cannot be ignored."""
+WIDTH = pi / 8
+"""Standard deviation of a bump of activity on a ring (rad)."""
+NEAR = 0.2 * pi
+"""A direction is right if it is closer than this to the answer (rad)."""
+N_DIRECTIONS = 8
+
+
+def _rules(given: Any) -> Any:
+    rules = [given] if isinstance(given, str) else given
+    if not isinstance(rules, list | tuple) or not rules:
+        raise ValueError("a rule, a list of rules, or all, expected")
+    if list(rules) == ["all"]:
+        return tuple(RULES)
+    for rule in rules:
+        if rule not in RULES:
+            near = difflib.get_close_matches(str(rule), RULES, n=1)
+            hint = f"did you mean {near[0]!r}" if near else f"the rules are all, {', '.join(RULES)}"
+            raise ValueError(f"{rule!r} is no rule; {hint}")
+    if len(set(rules)) < len(rules):
+        raise ValueError("a rule is given twice; `weights` makes one more frequent")
+    return tuple(rules)
+
+
+class Yang(Experiment):
+    """One of the twenty tasks, or several of them mixed: which one a trial belongs to is said by a rule input.
+
+    Inputs: a fixation cue, two rings of `n_ring` units (one for each modality), 20 rules. A stimulus in direction
+    d adds strength * 0.8 exp(-((d - d_i) / (pi / 8))^2 / 2) to unit i of its ring, whose preferred direction is
+    d_i; all inputs have noise N(0, noise^2 * 2 tau / dt). Outputs: fixation, and a ring. Targets: fixation 0.8
+    until go and 0.05 from then on; the ring 0.05 and, after go, 0.05 plus a bump around the answer. With `code:
+    one_hot`, for cross-entropy, 1 at fixation or at the nearest unit of the ring, and 0.
+
+    The mask is the square of the authors' cost mask, which they multiply with the error before it is squared: 1
+    from 100 ms to go, 0 for 100 ms after it, then 25; four times as much for the fixation output. With `one_hot`
+    it is 1, 0, 5 for every output.
+
+    A trial is right by the last step alone: fixation output above 0.5 if it ought to fixate; else not above 0.5,
+    and the population vector of the ring less than 0.2 pi from the answer.
+    """
+
+    name = "yang"
+
+    rule: Annotated[tuple[str, ...], BeforeValidator(_rules)] = Field(
+        ("delaygo",), description=f"a rule, a list of rules, or all: {', '.join(RULES)}"
+    )
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None,
+        description="how often each rule is drawn, relative to the others; "
+        "without them, contextdm1 and contextdm2 five times as often as the others",
+    )
+    n_ring: int = Field(32, gt=3, description="units of a ring")
+    noise: float = Field(0.01, ge=0, description="sigma_x of the input noise")
+    tau: float = Field(100.0, gt=0, description="time constant (ms) by which the noise is scaled")
+    code: Literal["bump", "one_hot"] = Field("bump", description="code of the targets")
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Yang:
+        if self.weights is not None and len(self.weights) != len(self.rule):
+            raise ValueError(
+                f"weights: {len(self.weights)} given for {len(self.rule)} rules; give one for each"
+            )
+        if self.weights is not None and sum(self.weights) == 0:
+            raise ValueError("weights: all are 0; give at least one rule a weight above 0")
+        return self
+
+    @property
+    def n_in(self) -> int:
+        return 1 + 2 * self.n_ring + len(RULES)
+
+    @property
+    def n_out(self) -> int:
+        return 1 + self.n_ring
+
+    @property
+    def longest(self) -> int:
+        return max(longest(self, rule) for rule in self.rule)
+
+    @property
+    def conditions(self) -> Conditions:
+        if len(self.rule) > 1:
+            return Conditions("rule", self.rule)
+        degrees = (f"{360 * k / N_DIRECTIONS:g}°" for k in range(N_DIRECTIONS))
+        return Conditions("answer", ("fixation", *degrees))
+
+    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+        key_plan, key_rule, key_noise = jax.random.split(key, 3)
+        draws = Draws.of(key_plan, dtype)
+        which, plan = jnp.zeros((), int), RULES[self.rule[0]](self, draws)
+        if len(self.rule) > 1:
+            weights = self.weights or [OFTEN.get(rule, 1.0) for rule in self.rule]
+            logits = jnp.log(jnp.asarray(weights, dtype))
+            which = jax.random.categorical(key_rule, logits)
+            plans = [RULES[rule](self, draws) for rule in self.rule]
+            plan = jax.tree.map(lambda *parts: jnp.stack(parts)[which], *plans)
+        number = jnp.asarray([list(RULES).index(rule) for rule in self.rule])[which]
+        inputs = self._inputs(plan, number, dtype)
+        # The authors scale the noise so that its effect does not depend on dt.
+        sd = self.noise * (2 * self.tau / self.dt) ** 0.5
+        inputs += sd * jax.random.normal(key_noise, inputs.shape, dtype)
+        condition = which
+        if len(self.rule) == 1:
+            bin_ = jnp.round(plan.answer / (2 * pi) * N_DIRECTIONS).astype(int) % N_DIRECTIONS
+            condition = jnp.where(plan.responds, 1 + bin_, 0)
+        return Trial(inputs, self._targets(plan, dtype), self._mask(plan, dtype), condition)
+
+    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+        """Whether it fixates, or points in the right direction, at the last step."""
+        last = last_step(trial)
+        wanted, given = trial.targets[last], output[last]
+        fixates, must = given[0] > 0.5, wanted[0] > 0.5
+        apart = jnp.abs(self._population(wanted[1:]) - self._population(given[1:]))
+        near = jnp.minimum(apart, 2 * pi - apart) < NEAR
+        return jnp.where(must, fixates, ~fixates & near)
+
+    def _population(self, ring: jax.Array) -> jax.Array:
+        """The direction of the population vector of a ring (rad)."""
+        at = self._preferred(ring.dtype)
+        found: jax.Array = jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)
+        return found
+
+    def _preferred(self, dtype: Any) -> jax.Array:
+        return jnp.arange(self.n_ring, dtype=dtype) * (2 * pi / self.n_ring)
+
+    def _distance(self, direction: jax.Array) -> jax.Array:
+        """From the preferred directions of a ring (rad)."""
+        apart = jnp.abs(direction - self._preferred(direction.dtype))
+        return jnp.minimum(apart, 2 * pi - apart)
+
+    def _bump(self, direction: jax.Array) -> jax.Array:
+        return 0.8 * jnp.exp(-((self._distance(direction) / WIDTH) ** 2) / 2)
+
+    def _inputs(self, plan: Plan, number: jax.Array, dtype: Any) -> jax.Array:
+        """Without noise."""
+        step = jnp.arange(self.length)[:, None]
+        shown = ((step >= plan.on) & (step < plan.off)).astype(dtype)
+        bumps = jnp.stack([self._bump(plan.direction[0]), self._bump(plan.direction[1])])
+        rings = jnp.einsum("ts,sm,sr->tmr", shown, plan.strength.astype(dtype), bumps)
+        cue = (step < plan.cue_off).astype(dtype)
+        rule = jax.nn.one_hot(number, len(RULES), dtype=dtype) * (step < plan.end)
+        return jnp.concatenate([cue, rings.reshape(self.length, -1), rule], axis=1)
+
+    def _targets(self, plan: Plan, dtype: Any) -> jax.Array:
+        answering = (jnp.arange(self.length)[:, None] >= plan.go) & plan.responds
+        if self.code == "one_hot":
+            nearest = jnp.argmin(self._distance(plan.answer))
+            fixation, low, answer = 1.0, 0.0, jax.nn.one_hot(nearest, self.n_ring, dtype=dtype)
+        else:
+            fixation, low, answer = 0.8, 0.05, self._bump(plan.answer)
+        ring = low + jnp.where(answering, answer, 0)
+        parts = [jnp.where(answering, low, fixation), ring]
+        return jnp.concatenate(parts, axis=1).astype(dtype)
+
+    def _mask(self, plan: Plan, dtype: Any) -> jax.Array:
+        step = jnp.arange(self.length)
+        before = (step >= self.steps(100)) & (step < plan.go)
+        after = (step >= plan.go + self.steps(100)) & (step < plan.end)
+        if self.code == "one_hot":
+            return (before + 5 * after).astype(dtype)
+        of_output = jnp.ones(self.n_out, dtype).at[0].set(4)
+        return (before + 25 * after).astype(dtype)[:, None] * of_output

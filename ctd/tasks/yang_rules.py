@@ -1,0 +1,247 @@
+"""What happens in one trial of each of the twenty tasks of Yang et al. 2019: times, stimuli, the answer.
+
+The numbers are those of the authors' `task.py` (gyyang/multitask), where all trials of a minibatch have the same
+times; here each trial draws its own. A rule is a function of uniform numbers, the same ones for every rule, so
+that drawing a trial of one of twenty rules costs little more than drawing one of a given rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import pi
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+from ctd.late import jax, jnp
+from ctd.tasks.epochs import Timed, among
+
+Positive = Annotated[float, Field(gt=0)]
+Durations = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+CATEGORIES = [pi * (0.1 + 0.2 * k) for k in range(10)]
+"""Directions of the stimuli of dmcgo and dmcnogo; below pi is one category, above it the other."""
+
+
+class Draws(NamedTuple):
+    """Independent uniform numbers in [0, 1), from which a rule makes a trial."""
+
+    times: jax.Array
+    """(5,)"""
+    direction: jax.Array
+    distance: jax.Array
+    side: jax.Array
+    modality: jax.Array
+    """(2,) of the first and the second stimulus"""
+    mean: jax.Array
+    """(2,) in either modality, as the next two"""
+    coherence: jax.Array
+    sign: jax.Array
+    difference: jax.Array
+    """(2,) between the modalities, of the first and the second stimulus, as the next"""
+    larger: jax.Array
+
+    @classmethod
+    def of(cls, key: jax.Array, dtype: Any) -> Draws:
+        """Draw them."""
+        u = jax.random.uniform(key, (20,), dtype)
+        return cls(u[:5], u[5], u[6], u[7], u[8:10], u[10:12], u[12:14], u[14:16], u[16:18], u[18:])
+
+
+class Plan(NamedTuple):
+    """A trial; times in steps."""
+
+    on: jax.Array
+    """(2,) when either stimulus is shown ..."""
+    off: jax.Array
+    """... and taken away"""
+    direction: jax.Array
+    """(2,) of the stimuli (rad)"""
+    strength: jax.Array
+    """(stimulus, modality)"""
+    cue_off: jax.Array
+    """when the fixation cue goes off"""
+    go: jax.Array
+    """when the answer is due"""
+    end: jax.Array
+    responds: jax.Array
+    """whether the answer is a direction; if not, fixation goes on"""
+    answer: jax.Array
+    """that direction (rad)"""
+
+
+class Experiment(Timed):
+    """Durations and strengths that the rules share."""
+
+    time_scale: float = Field(1.0, gt=0, description="factor of all durations")
+    stimulus: Durations = Field((200, 400, 600), description="one of a go or a delayed task (ms)")
+    delay: Durations = Field((200, 400, 800, 1600), description="after it (ms)")
+    decision: Durations = Field(
+        (400, 800, 1600), description="both stimuli of dm, contextdm, multidm (ms)"
+    )
+    response: Positive = Field(500.0, description="after go (ms); dmcgo, dmcnogo: 200, 400 or 600")
+    coherences: Durations = Field((0.01, 0.02, 0.04, 0.08), description="of stimuli shown together")
+    delayed_coherences: Durations = Field(
+        (0.08, 0.16, 0.32), description="of stimuli shown one after the other"
+    )
+
+    def steps(self, ms: float) -> int:
+        """Whole steps in a duration (ms) before it is scaled."""
+        return super().steps(ms * self.time_scale)
+
+    def one_of(self, u: jax.Array, ms: tuple[float, ...]) -> jax.Array:
+        """One of these durations, in steps."""
+        return among(u, [self.steps(one) for one in ms])
+
+    def between(self, u: jax.Array, low: float, high: float) -> jax.Array:
+        """A duration of low ... high ms, in steps."""
+        ms = low + u * (high - low)
+        return jnp.floor(ms * (self.time_scale / self.dt) + 1e-6).astype(int)
+
+
+def _pair(draws: Draws) -> jax.Array:
+    """(2,) directions, 90 to 180 degrees apart to either side."""
+    side = jnp.where(draws.side < 0.5, 1, -1)
+    apart = side * pi * (0.5 + draws.distance)
+    return jnp.stack([2 * pi * draws.direction, (2 * pi * draws.direction + apart) % (2 * pi)])
+
+
+def _one_modality(u: jax.Array) -> jax.Array:
+    """(2,) 1 in one of the modalities."""
+    return jnp.where(u < 0.5, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])).astype(u.dtype)
+
+
+def _go(exp: Experiment, draws: Draws, kind: str, anti: bool) -> Plan:
+    """Look at the stimulus (anti: away from it): at once, at go while it is shown, or after a delay."""
+    t = draws.times
+    if kind == "react":
+        on = go = exp.between(t[0], 500, 2500)
+    elif kind == "fd":
+        on = exp.between(t[0], 300, 700)
+        go = on + exp.between(t[1], 500, 1500)
+    else:
+        on = exp.one_of(t[0], (300, 500, 700))
+    end = go + exp.steps(exp.response) if kind != "delay" else on
+    off = end
+    if kind == "delay":
+        off = on + exp.one_of(t[1], exp.stimulus)
+        go = off + exp.one_of(t[2], exp.delay)
+        end = go + exp.steps(exp.response)
+    direction = 2 * pi * draws.direction
+    strength = _one_modality(draws.modality[0])
+    return Plan(
+        jnp.stack([on, end]), jnp.stack([off, end]), jnp.stack([direction, direction]),
+        jnp.stack([strength, jnp.zeros_like(strength)]),
+        end if kind == "react" else go, go, end, jnp.array(True),
+        (direction + pi * anti) % (2 * pi),
+    )  # fmt: skip
+
+
+def _strengths(draws: Draws, coherences: tuple[float, ...], attended: Any) -> jax.Array:
+    """(stimulus, modality): m + c and m - c, c of either sign, in a modality; `attended`: see `_decide`."""
+    dtype = draws.mean.dtype
+    mean = 0.8 + 0.4 * draws.mean
+    coherence = among(draws.coherence, coherences, dtype) * jnp.where(draws.sign < 0.5, 1, -1)
+    both = jnp.stack([mean + coherence, mean - coherence])
+    if attended != "multi":
+        return both
+    of_stimulus = both[:, 0]
+    share = (0.2 + 0.6 * draws.difference) * jnp.where(draws.larger < 0.5, 1, -1)
+    half = of_stimulus * share / 2
+    return jnp.stack([of_stimulus + half, of_stimulus - half], axis=1)
+
+
+def _decide(exp: Experiment, draws: Draws, delayed: bool, shown: Any, attended: Any) -> Plan:
+    """Look at the stronger of two stimuli.
+
+    delayed: one is shown after the other. shown: modality 0 or 1, or both. attended: the modality that matters, or
+    "multi": the sum of both does, and they differ by 20 to 80 %.
+    """
+    t = draws.times
+    if delayed:
+        first_on = exp.one_of(t[0], (200, 400, 600))
+        first_off = first_on + exp.one_of(t[1], exp.stimulus)
+        second_on = first_off + exp.one_of(t[2], exp.delay)
+        second_off = second_on + exp.one_of(t[3], exp.stimulus)
+        on, off = jnp.stack([first_on, second_on]), jnp.stack([first_off, second_off])
+        go = second_off + exp.between(t[4], 100, 300)
+    else:
+        start = exp.between(t[0], 100, 400)
+        go = start + exp.one_of(t[1], exp.decision)
+        on, off = jnp.stack([start, start]), jnp.stack([go, go])
+    strength = _strengths(draws, exp.delayed_coherences if delayed else exp.coherences, attended)
+    if shown != "both":
+        strength = strength * jnp.eye(2, dtype=strength.dtype)[shown]
+    value = strength.sum(axis=1) if attended == "multi" else strength[:, attended]
+    direction = _pair(draws)
+    answer = jnp.where(value[0] > value[1], direction[0], direction[1])
+    end = go + exp.steps(exp.response)
+    return Plan(on, off, direction, strength, go, go, end, jnp.array(True), answer)
+
+
+def _match(exp: Experiment, draws: Draws, category: bool, on_match: bool) -> Plan:
+    """Look at the second stimulus if it matches the first in direction or category (on_match), or if it does not."""
+    t = draws.times
+    on = exp.one_of(t[0], (200, 400, 600))
+    off = on + exp.one_of(t[1], exp.stimulus)
+    go = off + exp.one_of(t[2], exp.delay)
+    if category:
+        dtype = t.dtype
+        direction = among(jnp.stack([draws.direction, draws.distance]), CATEGORIES, dtype)
+        match = (direction[0] < pi) == (direction[1] < pi)
+        end = go + exp.one_of(t[3], (200, 400, 600))
+    else:
+        match = draws.sign[0] < 0.5
+        side = jnp.where(draws.side < 0.5, 1, -1)
+        apart = side * pi * (1 / 9 + draws.distance * 16 / 9)
+        first = 2 * pi * draws.direction
+        direction = jnp.stack([first, jnp.where(match, first, (first + apart) % (2 * pi))])
+        end = go + exp.steps(exp.response)
+    strength = jnp.stack([_one_modality(u) for u in draws.modality])
+    on_off = jnp.stack([on, go]), jnp.stack([off, end])
+    return Plan(*on_off, direction, strength, end, go, end, match == on_match, direction[1])
+
+
+RULES: dict[str, Callable[[Experiment, Draws], Plan]] = {
+    "fdgo": partial(_go, kind="fd", anti=False),
+    "reactgo": partial(_go, kind="react", anti=False),
+    "delaygo": partial(_go, kind="delay", anti=False),
+    "fdanti": partial(_go, kind="fd", anti=True),
+    "reactanti": partial(_go, kind="react", anti=True),
+    "delayanti": partial(_go, kind="delay", anti=True),
+    "dm1": partial(_decide, delayed=False, shown=0, attended=0),
+    "dm2": partial(_decide, delayed=False, shown=1, attended=1),
+    "contextdm1": partial(_decide, delayed=False, shown="both", attended=0),
+    "contextdm2": partial(_decide, delayed=False, shown="both", attended=1),
+    "multidm": partial(_decide, delayed=False, shown="both", attended="multi"),
+    "delaydm1": partial(_decide, delayed=True, shown=0, attended=0),
+    "delaydm2": partial(_decide, delayed=True, shown=1, attended=1),
+    "contextdelaydm1": partial(_decide, delayed=True, shown="both", attended=0),
+    "contextdelaydm2": partial(_decide, delayed=True, shown="both", attended=1),
+    "multidelaydm": partial(_decide, delayed=True, shown="both", attended="multi"),
+    "dmsgo": partial(_match, category=False, on_match=True),
+    "dmsnogo": partial(_match, category=False, on_match=False),
+    "dmcgo": partial(_match, category=True, on_match=True),
+    "dmcnogo": partial(_match, category=True, on_match=False),
+}
+"""Rule -> its trial, in the order of the rule inputs."""
+
+
+def longest(exp: Experiment, rule: str) -> int:
+    """Steps of the longest trial of a rule."""
+    many = lambda ms: max(map(exp.steps, ms))
+    response = exp.steps(exp.response)
+    if rule in ("fdgo", "fdanti"):
+        return exp.steps(700) + exp.steps(1500) + response
+    if rule in ("reactgo", "reactanti"):
+        return exp.steps(2500) + response
+    if rule in ("delaygo", "delayanti"):
+        return exp.steps(700) + many(exp.stimulus) + many(exp.delay) + response
+    if rule in ("dmsgo", "dmsnogo", "dmcgo", "dmcnogo"):
+        end = exp.steps(600) if rule.startswith("dmc") else response
+        return exp.steps(600) + many(exp.stimulus) + many(exp.delay) + end
+    if "delay" in rule:
+        both = 2 * many(exp.stimulus) + many(exp.delay)
+        return exp.steps(600) + both + exp.steps(300) + response
+    return exp.steps(400) + many(exp.decision) + response

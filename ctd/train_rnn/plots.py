@@ -1,0 +1,201 @@
+"""The pictures of trained networks: curves, losses, accuracy by condition, outputs, state space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ctd.plots import (
+    Axis,
+    Bars,
+    Figure,
+    Layer,
+    Lines,
+    Plot,
+    Points,
+    Scale,
+    histogram,
+    spread,
+    stacked,
+)
+from ctd.plots.curves import Curves, block_ends, loss_curves, swept_of
+from ctd.plots.group import Group, of_group
+from ctd.principal import principal
+from ctd.train_rnn.loss import condition_values
+
+DIVERGED = 1
+"""Outcome of a network that has diverged; networks that a search drops have another one."""
+N_OUTPUTS = 6
+"""Largest number of saved trials whose outputs are drawn."""
+N_PATHS = 60
+"""Largest number of saved trials that are drawn in state space."""
+N_NETWORKS = 30
+"""Largest number of networks whose accuracies by condition are drawn."""
+
+
+@of_group
+def rnn_plots(group: Group) -> list[Plot]:
+    """Loss curves, final losses, accuracies; outputs and states of the best network."""
+    results = group.results
+    outcome = np.asarray(results["outcome"][:])
+    loss = np.asarray(results["eval_loss"][:], float)
+    items = np.asarray(group.columns["item"][:])
+    train = np.asarray(results["train_loss"][:], float)
+    made = [_curves(group), _losses(train, loss, items, outcome)]
+    trained = np.flatnonzero(outcome == 0)
+    if len(trained) == 0:
+        return made
+    if "accuracy_curve" in results:
+        made.append(_curves(group, "accuracy_curve"))
+    if "condition_accuracy" in results:
+        made.append(_accuracies(group, trained))
+    if "outputs" in results:
+        best = int(trained[np.argmin(loss[trained])])
+        made.append(_outputs(group.shared, results["outputs"][best], int(items[best])))
+        made.append(_space(group, results["states"][best], int(items[best])))
+    return made
+
+
+@of_group
+def rnn_figure(group: Group) -> Figure:
+    """The loss curves of the networks, and their accuracies where the trials have conditions."""
+    trained = np.flatnonzero(np.asarray(group.results["outcome"][:]) == 0)
+    scored = "condition_accuracy" in group.results and len(trained) > 0
+    return Figure([_curves(group), *([_accuracies(group, trained)] if scored else [])])
+
+
+def _curves(group: Group, name: str = "curve") -> Plot:
+    """Curves of the loss, or of the accuracy."""
+    inputs, results, is_loss = group.inputs, group.results, name == "curve"
+    curves = Curves(
+        block_ends(inputs),
+        results[name],
+        np.asarray(group.columns["item"][:]),
+        np.asarray(results["eval_loss"][:], float),
+        np.asarray(results["outcome"][:]) == DIVERGED,
+        group.reduced.get("curve_quantile") if is_loss else None,
+        swept_of(group.columns),
+    )
+    what = inputs.loss.replace("_", " ")
+    axis = Axis(f"mean {what}", log=True) if is_loss else Axis("accuracy on evaluation trials")
+    title = f"Training {inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}"
+    return loss_curves(curves, title, axis, "networks")
+
+
+def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:
+    """Evaluation loss against training loss, up to 2,000 networks; beyond, a histogram of evaluation losses."""
+    fine = (outcome != DIVERGED) & np.isfinite(final) & (final > 0)
+    if fine.sum() <= 2000:
+        text = [
+            f"item {k}: evaluation {f:.4g}, training {t:.4g}"
+            for k, t, f in zip(items[fine], train[fine], final[fine], strict=True)
+        ]
+        layers: list[Layer] = [Points(train[fine], final[fine], text=text, key=items[fine])]
+        both = np.concatenate([train[fine], final[fine]])
+        if len(both):
+            ends = np.array([both.min(), both.max()])
+            layers.insert(0, Lines(ends, ends, "equal", dashed=True, faint=True))
+        return Plot(
+            "Evaluation against training loss",
+            layers,
+            Axis("loss over the last block", log=True),
+            Axis("evaluation loss", log=True),
+        )
+    return Plot(
+        "Evaluation losses",
+        [histogram(np.log10(final[fine]))],
+        Axis("log10 evaluation loss"),
+        Axis("networks"),
+    )
+
+
+def _accuracies(group: Group, trained: np.ndarray) -> Plot:
+    """Accuracy in each condition, a psychometric curve where the condition is the strength of one of two answers."""
+    task, values = group.inputs.task, condition_values(group.inputs.task, group.shared)
+    given = task.conditions
+    choice, name = (given.choice, given.name) if given else (False, "condition")
+    total = np.asarray(group.results["accuracy"][:], float)
+    rank = trained[np.argsort(-total[trained], kind="stable")]
+    some = np.sort(rank[spread(len(rank), N_NETWORKS)])
+    share = np.asarray(group.results["condition_accuracy"][some], float)
+    items = np.asarray(group.columns["item"][:])
+    text = [f"item {items[k]}: accuracy {total[k]:.3f}" for k in some]
+    title = "Psychometric curves" if choice else f"Accuracy by {name}"
+    numbers = np.asarray(values).dtype.kind in "if"
+    if choice:
+        share = np.where(np.asarray(values) > 0, share, 1 - share)
+    along = np.asarray(values, float) if numbers else np.arange(len(values))
+    lines = Lines(along, share, "networks", total[some], text)
+    layers: list[Layer] = [lines]
+    if not numbers:
+        middle = np.nanmedian(share, axis=0)
+        layers.insert(0, Bars(along - 0.4, along + 0.4, middle, "median"))
+    return Plot(
+        title,
+        layers,
+        Axis(name) if numbers else Axis(name, ticks=[str(v) for v in values]),
+        Axis("answers that are positive" if choice else "accuracy"),
+        Scale("accuracy", low=0.0, high=1.0),
+    )
+
+
+def _counts(shared: Any, n: int) -> np.ndarray:
+    """(n, time) whether a step of the first n evaluation trials counts."""
+    mask = np.asarray(shared.evaluation.mask)[:n]
+    return np.asarray(mask[..., 0] if mask.ndim == 3 else mask) > 0
+
+
+def _outputs(shared: Any, outputs: np.ndarray, item: int) -> Plot:
+    """Targets and outputs of one network on its first saved trials, trials one below the other."""
+    outputs = np.asarray(outputs, float)[:N_OUTPUTS, :, 0]
+    mask = _counts(shared, len(outputs))
+    targets = np.asarray(shared.evaluation.targets, float)[: len(outputs), :, 0]
+    targets = np.where(mask, targets, np.nan)
+    time = np.arange(outputs.shape[1])
+    spans = [np.ptp(outputs), np.ptp(targets[mask]) if mask.any() else 0.0, 1e-9]
+    step, text = 1.2 * float(max(spans)), [f"trial {k}" for k in range(len(outputs))]
+    wanted = stacked(targets, step)
+    layers: list[Layer] = [
+        Lines(time, wanted, "target", strong=True, text=text),
+        Lines(time, stacked(outputs, step), "output", text=text),
+    ]
+    # A line of one vertex is none: a step that counts between two that do not is a point.
+    beside = np.pad(mask, ((0, 0), (1, 1)))
+    trial, at = np.nonzero(mask & ~beside[:, :-2] & ~beside[:, 2:])
+    if len(at):
+        said = [f"target of trial {k}" for k in trial]
+        layers.append(Points(at, wanted[trial, at], "target", text=said, marker="diamond"))
+    return Plot(
+        f"Outputs of item {item}, the best",
+        layers,
+        Axis("time step"),
+        Axis(ticks=text[::-1]),
+        note="The first output on evaluation trials; the target is drawn where it counts.",
+    )
+
+
+def _space(group: Group, states: np.ndarray, item: int) -> Plot:
+    """States of one network in its saved trials, in their first two principal components, coloured by condition."""
+    shared, values = group.shared, condition_values(group.inputs.task, group.shared)
+    states = np.asarray(states, float)[:N_PATHS]
+    # A trial may end before its arrays do.
+    ends = states.shape[1] - np.argmax(_counts(shared, len(states))[:, ::-1], axis=1)
+    running = np.arange(states.shape[1]) < ends[:, None]
+    project, share = principal(states[running], 2)
+    path = np.where(running[..., None], project(states), np.nan)
+    if path.shape[-1] == 1:  # one unit
+        path = np.concatenate([path, np.zeros_like(path)], axis=-1)
+    share = np.append(share, 0.0)[:2]
+    of = np.asarray(shared.evaluation.condition)[: len(states)]
+    given = group.inputs.task.conditions
+    scale, layers = Scale(given.name if given else "condition"), []
+    if np.asarray(values).dtype.kind in "if" and len(values) > 1:
+        scale = Scale(scale.label, diverging=bool(given and given.choice))
+        layers.append(Lines(path[..., 0], path[..., 1], "trials", np.asarray(values, float)[of]))
+    else:
+        for k in np.unique(of):
+            which = path[of == k]
+            layers.append(Lines(which[..., 0], which[..., 1], str(values[k])))
+    axis = lambda k: Axis(f"principal component {k + 1} ({share[k]:.0%} of the variance)")
+    return Plot(f"State space of item {item}, the best", layers, axis(0), axis(1), scale)

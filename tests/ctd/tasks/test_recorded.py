@@ -1,0 +1,87 @@
+"""Trials of a file: what is read, what is refused, and how they are divided."""
+
+import jax
+import numpy as np
+import pytest
+
+from ctd.data import write_hdf5
+from ctd.tasks import Recorded, divide
+
+RNG = np.random.default_rng(0)
+GOOD = {
+    "inputs": RNG.normal(size=(12, 7, 2)),
+    "targets": RNG.normal(size=(12, 7, 3)),
+    "mask": np.ones((12, 7)),
+    "conditions": np.tile([4.0, -2.0, 1.5], 4),
+}
+
+
+def written(folder, **changes):
+    path = folder / "trials.h5"
+    arrays = {k: v for k, v in (GOOD | changes).items() if v is not None}
+    write_hdf5(path, arrays)
+    return str(path)
+
+
+def test_read_and_divide(tmp_path):
+    trials, values = Recorded().read(written(tmp_path), "float32")
+    np.testing.assert_array_equal(values, [-2, 1.5, 4])
+    np.testing.assert_array_equal(values[trials.condition], GOOD["conditions"])
+    np.testing.assert_allclose(trials.inputs, GOOD["inputs"], rtol=1e-6)
+    evaluation, training = divide(trials, 100)
+    np.testing.assert_array_equal(evaluation.targets, trials.targets[[4, 9]])
+    np.testing.assert_array_equal(training.targets, np.delete(trials.targets, [4, 9], axis=0))
+    assert len(divide(trials, 1)[0].inputs) == 1
+    assert len(divide(trials, 1)[1].inputs) == 10, "a trial for evaluation is never trained on"
+
+
+def test_read_without_mask_and_conditions(tmp_path):
+    trials, values = Recorded().read(written(tmp_path, mask=None, conditions=None), "float64")
+    assert (trials.mask == 1).all()
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [("sign", [True, False]), ("near", [True, False]), ("category", [True, False])],
+)
+def test_scores(tmp_path, score, expected):
+    trials, _ = Recorded().read(written(tmp_path), "float32")
+    task, two = Recorded(score=score, within=0.1), jax.tree.map(lambda leaf: leaf[:2], trials)
+    outputs = np.array(two.targets)
+    outputs[1] = -outputs[1]
+    np.testing.assert_array_equal(jax.vmap(task.success)(two, outputs), expected)
+
+
+BAD = {
+    "missing": (
+        {"targets": None},
+        "trials.h5: targets is missing; a file of trials has inputs and targets",
+    ),
+    "trials": (
+        {"targets": np.ones((11, 7, 3))},
+        r"targets has the shape \(11, 7, 3\), but inputs \(12, 7, 2\)",
+    ),
+    "steps": ({"mask": np.ones((12, 6))}, r"mask has the shape \(12, 6\), but inputs \(12, 7, 2\)"),
+    "outputs": ({"mask": np.ones((12, 7, 2))}, r"mask has the shape \(12, 7, 2\), but targets"),
+    "axes": ({"inputs": np.ones((12, 7))}, r"inputs has the shape \(12, 7\); 3 axes are expected"),
+    "flat": ({"inputs": np.ones(12)}, r"inputs has the shape \(12,\); 3 axes are expected"),
+    "conditions": ({"conditions": np.ones(5)}, r"conditions has the shape \(5,\), but inputs"),
+    "NaN": ({"inputs": np.full((12, 7, 2), np.nan)}, "inputs has 168 NaN or infinite entries"),
+    "nothing counts": ({"mask": np.zeros((12, 7))}, "mask: weights of 0 or more expected"),
+    "few": ({k: v[:4] for k, v in GOOD.items()}, "holds 4 trials; 5 are the least"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_read_refuses(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Recorded().read(written(tmp_path, **changes), "float32")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_other_kernels():
+    with pytest.raises(ValueError, match="trials: task file needs an HDF5 file"):
+        Recorded().read(None, "float32")
+    with pytest.raises(ValueError, match="task file lie in a file that only train_rnn reads"):
+        _ = Recorded().n_in

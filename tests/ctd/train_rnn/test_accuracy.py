@@ -1,0 +1,205 @@
+"""Losses, accuracy and the end of training by it, against NumPy; trials of a file."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ctd import tasks
+from ctd.batch import Layout, run_items
+from ctd.data import write_hdf5
+from ctd.kernel import inputs_of
+from ctd.train_rnn import Network, kernel
+from ctd.train_rnn.loss import weighted_loss
+
+TASK = tasks.RandomDots(dt=100, delay=100, coherences=(-16, -4, 4, 16))
+SMALL = {"task": TASK, "cell": "vanilla", "n": 8, "batch_size": 16, "n_eval": 40, "n_saved": 6}
+SMALL |= {"n_batches": 60, "report_every": 5, "learning_rate": 0.02, "adam_eps": 1e-6, "l2": 0}
+
+
+def numpy_outputs(found, row, inputs):
+    """Outputs of the stored tanh network, by the textbook."""
+    w = {name[8:]: v[row] for name, v in found.items() if name.startswith("weights.")}
+    h, outputs = np.tile(w["h0"], (len(inputs), 1)), []
+    for t in range(inputs.shape[1]):
+        h = np.tanh(h @ w["wR"].T + inputs[:, t] @ w["wI"].T + w["bR"])
+        outputs.append(h @ w["wO"].T + w["bO"])
+    return np.stack(outputs, axis=1)
+
+
+@pytest.fixture(scope="module")
+def stopped():
+    """(parameters, results) of three networks that stop at their accuracy, one of them too slow to get there."""
+    params = Network(**SMALL, stop_at=0.9)
+    return params, run_items(
+        kernel, params, {"learning_rate": [0.02, 0.05, 1e-7]}, layout=Layout(2, 2)
+    )
+
+
+def test_accuracy_of_the_stored_network(stopped):
+    params, found = stopped
+    shared = kernel.load(inputs_of(params)).evaluation
+    trials = [np.asarray(leaf) for leaf in shared]
+    inputs, targets, mask, condition = trials
+    for row in range(3):
+        outputs = numpy_outputs(found, row, inputs)
+        mean = lambda values: (values[..., 0] * mask).sum(1)
+        right = np.sign(mean(outputs)) == np.sign(mean(targets))
+        assert found["accuracy"][row] == pytest.approx(right.mean())
+        shares = [right[condition == k].mean() for k in range(4)]
+        np.testing.assert_allclose(found["condition_accuracy"][row], shares, rtol=1e-6)
+        assert found["worst_accuracy"][row] == pytest.approx(min(shares))
+        loss = (mask[..., None] * (outputs - targets) ** 2).sum() / mask.sum()
+        assert found["eval_loss"][row] == pytest.approx(loss, rel=1e-4)
+
+
+def test_training_stops_at_the_accuracy(stopped):
+    _, found = stopped
+    assert [kernel.outcomes[k].name for k in found["outcome"]] == ["trained"] * 3
+    for row in range(3):
+        blocks = int(np.isfinite(found["curve"][row]).sum())
+        accuracy = found["accuracy_curve"][row]
+        assert found["batches"][row] == 5 * blocks
+        assert np.isfinite(accuracy[:blocks]).all()
+        assert np.isnan(accuracy[blocks:]).all()
+        assert accuracy[blocks - 1] == pytest.approx(found["accuracy"][row])
+        assert (accuracy[: blocks - 1] < 0.9).all(), "it goes on until then"
+    assert found["accuracy"][:2].min() >= 0.9
+    assert found["batches"][:2].max() < 60
+    assert found["batches"][2] == 60
+
+
+def test_conditions_are_coordinates(stopped):
+    params, _ = stopped
+    shared = kernel.load(inputs_of(params))
+    found = kernel.coords(inputs_of(params), shared)
+    np.testing.assert_array_equal(found["condition"], [-16, -4, 4, 16])
+    # What the first saved trials show while the stimulus is on, but for its noise of 0.03.
+    inputs = np.asarray(shared.evaluation.inputs)[:6, 1:9, 0].mean(axis=1) / 0.032
+    np.testing.assert_allclose(found["trial"], inputs, atol=5 * 0.03 / 8**0.5 / 0.032)
+
+
+def test_pictures(stopped):
+    params, found = stopped
+    shared, columns = kernel.load(inputs_of(params)), {"item": np.arange(3)}
+    columns["learning_rate"] = np.array([0.02, 0.05, 1e-7])
+    plots = kernel.plots(inputs_of(params), shared, columns, found, {})
+    titles = {plot.title.partition(" of item")[0]: plot for plot in plots}
+    assert {"Psychometric curves", "Outputs", "State space"} <= titles.keys()
+    curves = plots[0]
+    assert curves.scale.label == "log10 learning_rate"
+    np.testing.assert_allclose(curves.layers[0].colour, np.log10(columns["learning_rate"]))
+    (lines,) = titles["Psychometric curves"].layers
+    share = found["condition_accuracy"]
+    np.testing.assert_allclose(lines.y[:, 2:], share[:, 2:])
+    np.testing.assert_allclose(lines.y[:, :2], 1 - share[:, :2])
+    space = titles["State space"].layers[0]
+    of = np.asarray(shared.evaluation.condition)[:6]
+    np.testing.assert_array_equal(space.colour, np.array([-16, -4, 4, 16])[of])
+    # The projections keep the distances that the first two components have.
+    best = int(np.argmin(found["eval_loss"]))
+    states = found["states"][best].reshape(-1, 8)
+    expected = np.linalg.svd(states - states.mean(0))[1][:2] ** 2
+    flat = np.stack([space.x.ravel(), space.y.ravel()])
+    np.testing.assert_allclose((flat**2).sum(axis=1), expected, rtol=1e-3)
+
+
+def test_median_of_each_value_swept():
+    curve = np.array([[4.0, 3.0], [2.0, 1.0], [8.0, 7.0], [6.0, np.nan]])
+    results = {"curve": curve, "eval_loss": curve[:, 0], "outcome": np.zeros(4, int)}
+    columns = {"item": np.arange(4), "seed": np.arange(4), "l2": np.array([0.1, 0.1, 0.2, 0.2])}
+    params = Network(**SMALL | {"n_batches": 10, "n_saved": 0})
+    (plot,) = kernel.figure(inputs_of(params), None, columns, results, {}).plots
+    faint, medians = plot.layers
+    assert faint.faint
+    assert medians.name == "median at each l2"
+    np.testing.assert_array_equal(medians.y, [[3, 2], [7, 7]])
+    np.testing.assert_array_equal(medians.colour, [0.1, 0.2])
+
+
+def test_a_target_of_one_step_is_drawn():
+    params = Network(**SMALL | {"task": tasks.Decision(n_steps=6), "n_batches": 5, "n_saved": 2})
+    shared = kernel.load(inputs_of(params))
+    results = {"curve": np.ones((1, 1)), "eval_loss": np.ones(1), "train_loss": np.ones(1)}
+    results |= {"outcome": np.zeros(1, int), "outputs": np.zeros((1, 2, 6, 1))}
+    results |= {"states": np.random.default_rng(0).normal(size=(1, 2, 6, 8))}
+    plots = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})
+    (outputs,) = (p for p in plots if p.title.startswith("Outputs"))
+    points = outputs.layers[-1]
+    np.testing.assert_array_equal(points.x, [5, 5])
+    # Trials lie one below the other, 1.2 ranges apart.
+    targets = np.asarray(shared.evaluation.targets)[:2, -1, 0]
+    step = 1.2 * max(np.ptp(targets), 1e-9)
+    np.testing.assert_allclose(points.y, targets / step + [1, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_weighted_loss_numpy(whole):
+    """Squared error and cross-entropy from their formulas, masks over time or over time and outputs."""
+    rng = np.random.default_rng(1)
+    z, y = rng.normal(size=(5, 4, 3)), rng.dirichlet(np.ones(3), size=(5, 4))
+    mask = rng.uniform(size=(5, 4, 3) if whole else (5, 4))
+    w = mask if whole else np.repeat(mask[..., None], 3, axis=-1)
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    trials = tasks.Trial(z, y, mask)
+    squared = np.divide(*weighted_loss("squared_error", z, trials))
+    np.testing.assert_allclose(squared, (w * (z - y) ** 2).sum() / w.sum(), rtol=1e-5)
+    entropy = np.divide(*weighted_loss("cross_entropy", z, trials))
+    np.testing.assert_allclose(entropy, (w * -y * np.log(p)).sum() / (w.sum() / 3), rtol=1e-5)
+
+
+def test_a_file_of_categories(tmp_path):
+    """A step says which of two categories a trial is of: learned by cross-entropy from a file."""
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, 2, 60)
+    inputs = np.where(which, 1.0, -1.0)[:, None, None] + 0.1 * rng.normal(size=(60, 4, 1))
+    targets = np.tile(np.eye(2)[which][:, None], (1, 4, 1))
+    path = tmp_path / "trials.h5"
+    write_hdf5(path, {"inputs": inputs, "targets": targets, "conditions": 10 * which})
+    fields = SMALL | {"task": {"name": "file", "score": "category"}, "trials": str(path)}
+    params = Network(**fields, loss="cross_entropy")
+    found = run_items(kernel, params)
+    assert found["accuracy"][0] == 1
+    assert found["outputs"].shape == (1, 6, 4, 2)
+    shared = kernel.load(inputs_of(params))
+    np.testing.assert_array_equal(kernel.coords(inputs_of(params), shared)["condition"], [0, 10])
+    assert len(shared.evaluation.inputs) == 12
+    outputs = numpy_outputs(found, 0, np.asarray(shared.evaluation.inputs))
+    p = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
+    loss = -np.log((p * np.asarray(shared.evaluation.targets)).sum(-1)).mean()
+    assert found["eval_loss"][0] == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_mixture_stores_the_accuracy_of_every_rule():
+    task = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.3}
+    params = Network(**SMALL | {"task": task, "n_batches": 2, "report_every": 2, "n_saved": 3})
+    values = run_items(kernel, params)
+    assert values["condition_accuracy"].shape == (1, 2)
+    assert values["worst_accuracy"] == values["condition_accuracy"].min()
+    found = kernel.coords(inputs_of(params), kernel.load(inputs_of(params)))
+    assert list(found["condition"]) == ["dm1", "delaygo"]
+    assert set(found["trial"]) <= {"dm1", "delaygo"}
+
+
+BAD = {
+    "no rule": ({"task": "integrator", "stop_at": 0.9}, "stop_at: task integrator has no rule"),
+    "no score": ({"task": "file", "stop_at": 0.9}, "stop_at: .*give it a score"),
+    "above 1": ({"stop_at": 1.5}, "stop_at\n.*less than or equal to 1"),
+    "two tasks": ({"trials": "x.h5"}, "trials: a file of trials is read by task file alone"),
+    "loss": ({"loss": "hinge"}, "loss\n.*'squared_error' or 'cross_entropy'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_params_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        Network(**SMALL | changes)
+
+
+@pytest.mark.parametrize(
+    ("task", "hint"),
+    [("decision", "decision do not"), ("yang", "do not; give the task code: one_hot")],
+)
+def test_cross_entropy_needs_probabilities(task, hint):
+    params = Network(**SMALL | {"task": task}, loss="cross_entropy")
+    with pytest.raises(ValueError, match=f"loss: cross_entropy needs .*{hint}"):
+        kernel.load(inputs_of(params))
