@@ -166,7 +166,8 @@ def test_dale_networks_start_balanced():
         values = np.sort(np.abs(np.linalg.eigvals(w)))[::-1]
         # 1e-3: the error of the powers by which the radius is found (tests/ctd/cells/test_spectrum.py).
         np.testing.assert_allclose(values[0], 1.5, rtol=2e-3)
-        assert values[5] > 0.8 * values[0], "the radius is that of the bulk"
+        # The bulk reaches as far: an eigenvalue of the mean would lie near 8 of them.
+        assert values[9] > 0.6 * values[0]
 
 
 # --- initial weights ------------------------------------------------------------------------------
