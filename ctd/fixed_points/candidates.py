@@ -64,6 +64,12 @@ def find_cell(name: str) -> Cell | Map:
     return found
 
 
+def known_cell(name: str) -> str:
+    """The name, if there is such a cell; the check of a field. Raises ValueError."""
+    find_cell(name)
+    return name
+
+
 def map_of(static: Any) -> Map:
     """F of the cell, or the user's F."""
     found = find_cell(static.cell)

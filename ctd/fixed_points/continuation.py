@@ -32,6 +32,7 @@ from ctd.fixed_points.candidates import (
     Map,
     Network,
     find_cell,
+    known_cell,
     make_network,
     map_of,
     n_in_of,
@@ -46,16 +47,11 @@ BLOCK = 16
 """Steps of one advance."""
 
 
-def _known(name: str) -> str:
-    find_cell(name)
-    return name
-
-
 class Continuation(Params):
     """One point, followed over a parameter p."""
 
     dtype: Static[Literal["float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(_known)]] = Field(
+    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
         "gru",
         description=f"{CELL_NAMES}; or the dotted path of a Cell or of F(weights, h, x)",
     )

@@ -1,4 +1,4 @@
-"""`follow`: the fixed points of a user's function, followed over a parameter in this process."""
+"""`follow` and `lyapunov`: what a user's function does, computed in this process without a job."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ctd.batch import precision, run_items
 from ctd.fixed_points.branches import SUMMARY, figure, reduce
 from ctd.fixed_points.candidates import Network, make_network
 from ctd.fixed_points.continuation import Continuation, Followers, make_kernel
+from ctd.fixed_points.exponents import Trajectories, Trajectory
+from ctd.fixed_points.exponents import make_kernel as trajectories
 from ctd.fixed_points.shown import lines_of
 from ctd.kernel import inputs_of
 from ctd.late import jax
@@ -76,11 +78,7 @@ def follow(
     except ValueError as error:
         raise ValueError(f"points: {error}") from None
 
-    def f(weights: Any, h: jax.Array, x: jax.Array) -> jax.Array:
-        del weights
-        return step(h, x[0])
-
-    followers = Followers(lambda static: f, lambda *_: None)
+    followers = Followers(lambda static: lambda weights, h, x: step(h, x[0]), lambda *_: None)
     kernel = make_kernel("follow", followers, lambda inputs: network)
     columns = {"start_point": np.arange(len(points))}
     results = run_items(kernel, params, columns, shared=network)
@@ -88,3 +86,36 @@ def follow(
     branches = reduce(inputs, network, columns, results, None)
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
     return Followed(results, branches, outcomes, network, inputs)
+
+
+def lyapunov(
+    step: Callable[[jax.Array], jax.Array],
+    states: Any,
+    *,
+    time: str = "steps",
+    seed: int = 0,
+    **settings: Any,
+) -> dict[str, np.ndarray]:
+    """The Lyapunov exponents of a map or flow, from each of some states; float64.
+
+    Args:
+        step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        states: (k, n) or (n,) states to start from.
+        time: "steps" or "continuous".
+        seed: of the frames.
+        **settings: fields of `Trajectory` (n_exponents, n_steps, transient, dt, every, noise).
+
+    Returns:
+        exponent and exponent_error (k, number), largest, sum, dimension (Kaplan-Yorke) and outcome (k,), end (k, n).
+
+    Raises ValueError if states and settings do not fit each other.
+    """
+    states = np.atleast_2d(np.asarray(states, float))
+    params = Trajectory.model_validate({"time": time, **settings})
+    try:
+        network = make_network({}, states, params.dtype)
+    except ValueError as error:
+        raise ValueError(f"states: {error}") from None
+    of = Trajectories(lambda static: lambda weights, h, x: step(h), lambda *_: None)
+    kernel = trajectories("lyapunov", of, lambda inputs: network)
+    return run_items(kernel, params, {"start": np.arange(len(states))}, seed=seed, shared=network)
