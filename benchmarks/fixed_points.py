@@ -40,10 +40,10 @@ from scipy.spatial.distance import pdist, squareform
 import ctd.fixed_points as fp
 from ctd.batch import Layout, layout_for, precision, run_items
 from ctd.cells import Scales, get_cell
-from ctd.data import write_weights
 from ctd.fixed_points.kernel import FixedPoint
 from ctd.kernel import inputs_of
 from ctd.tasks import Decision
+from ctd.weights import write_weights
 
 WEIGHTS = Path(__file__).parent.parent / "examples" / "decision_gru.h5"
 TOLERANCES = (1e-4, 1e-6, 1e-12)

@@ -46,7 +46,8 @@ def planned(folder: Path, name: str, items: int, units: int, run: dict | None = 
 
     from cluster.cache import use_compilation_cache
     from ctd.cells import get_cell
-    from ctd.data import write_hdf5, write_weights
+    from ctd.data import write_hdf5
+    from ctd.weights import write_weights
     from jobs.run.executor import SerialExecutor
     from jobs.run.prepare import open_or_create
     from jobs.spec.job import parse_job

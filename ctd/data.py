@@ -1,11 +1,12 @@
-"""HDF5 files of weights and of trials: checked when read, written whole or not at all.
+"""Files of arrays by name: checked when read, written whole or not at all.
 
-The layout is flat, one dataset for each name, as in the tutorials of computation through dynamics
-(google-research): `trained_params_*.h5` holds a network's weights, `trained_data_*.h5` its trials.
+In HDF5 the layout is flat, one dataset for each name, as in the tutorials of computation through dynamics
+(google-research): `trained_params_*.h5` holds a network's weights (see ctd.weights), `trained_data_*.h5` its trials.
 """
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-
-from ctd.cells import check_params
 
 TRIAL_AXES = {
     "inputs": ("trial", "time", "input"),
@@ -90,35 +89,35 @@ def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
         raise
 
 
-def read_weights(path: str | Path, cell: str | None = None) -> dict[str, np.ndarray]:
-    """The weights of a network, name -> array, checked against the cell's shapes if `cell` is given.
-
-    Raises ValueError, naming file and weight, where they do not fit, and where the file's attribute `cell`
-    names another cell.
-    """
-    weights = read_hdf5(path)
-    if cell is not None:
-        check_params(cell, weights, str(path))
-        _check_written_as(path, cell)
-    return weights
-
-
-def _check_written_as(path: str | Path, cell: str) -> None:
-    """Raise ValueError where the file's attribute `cell` names another cell: names of weights alone do not tell."""
-    with h5py.File(path, "r") as file:
-        written = file.attrs.get("cell", cell)
-    if written != cell:
-        raise ValueError(
-            f"{path}: says that it holds the weights of cell {written}, but cell {cell} is given; "
-            f"use cell: {written}"
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """Every array of an .npz file, name -> array. Raises ValueError, naming the file; objects are refused."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise OSError("no zip archive")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        objects = "Object arrays" in str(error) or "pickled" in str(error)
+        told = (
+            "holds Python objects, whose reading may run code; numpy.savez of arrays of numbers writes none"
+            if objects
+            else f"not an .npz file, or a damaged one: {error}"
         )
+        raise ValueError(f"{path}: {told}") from None
 
 
-def write_weights(path: str | Path, weights: Mapping[str, Any], cell: str) -> None:
-    """Check the weights of a network and write them; the cell's name becomes an attribute of the file."""
-    weights = {name: np.asarray(value) for name, value in weights.items()}
-    check_params(cell, weights, str(path))
-    write_hdf5(path, weights, {"cell": cell})
+def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of an HDF5 or .npz file, or that of a .npy file under `name`. Raises ValueError, naming the file."""
+    suffix = Path(path).suffix
+    if suffix not in (".npz", ".npy") or not Path(path).is_file():
+        return read_hdf5(path)
+    if suffix == ".npz":
+        return read_npz(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a .npy file of numbers, or a damaged one: {error}") from None
+    return {name: array}
 
 
 def read_trials(path: str | Path) -> dict[str, np.ndarray]:

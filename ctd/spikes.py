@@ -13,17 +13,17 @@ network's line attractor.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
 from ctd.cells import CELL_NAMES, Cell, CellName, get_cell, initial_state, run, sizes
-from ctd.data import read_weights
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp
 from ctd.plots import Axis, Image, Plot, Scale
+from ctd.weights import read_weights
 
 LARGEST = 65_535
 """Counts are stored in 16 bits."""
@@ -36,8 +36,13 @@ LEAD = 7
 class Spikes(Params):
     """One set of trials."""
 
-    cell: Static[CellName] = Field("gru", description=CELL_NAMES)
-    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    cell: Static[CellName | None] = Field(
+        None, description=f"{CELL_NAMES}; by default what the weights are of"
+    )
+    weights: File[str | None] = Field(
+        None,
+        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
+    )
     task: Static[tasks.AnyTask] = Field(
         tasks.Integrator(), description=f"what drives the network: {tasks.NAMES}"
     )
@@ -70,12 +75,21 @@ class Spikes(Params):
         return self
 
 
-def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(the network's weights, indices of the recorded units). Raises ValueError, naming file and field."""
+class Recorded(NamedTuple):
+    """A network and its recorded units."""
+
+    cell: dict[str, None]
+    """{name of the cell: None}: a name among arrays, which JAX compiles in with the keys."""
+    weights: dict[str, Any]
+    units: np.ndarray
+
+
+def load(inputs: Any) -> Recorded:
+    """The network, and the indices of the recorded units. Raises ValueError, naming file and field."""
     if inputs.weights is None:
         raise ValueError("weights: a file of the weights of a trained network is needed")
-    weights = read_weights(inputs.weights, inputs.cell)
-    n, n_in, _ = sizes(inputs.cell, weights)
+    cell, weights, _ = read_weights(inputs.weights, inputs.cell)
+    n, n_in, _ = sizes(cell, weights)
     if inputs.task.n_in != n_in:
         raise ValueError(
             f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, "
@@ -86,7 +100,7 @@ def load(inputs: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
             f"n_units: {inputs.n_units} wanted, the network in {inputs.weights} has {n}"
         )
     weights = {name: value.astype(inputs.dtype) for name, value in weights.items()}
-    return weights, np.arange(inputs.n_units or n)
+    return Recorded({cell: None}, weights, np.arange(inputs.n_units or n))
 
 
 def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int) -> jax.Array:
@@ -100,16 +114,15 @@ def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int
     return jax.vmap(lambda x: run(cell, weights, x, h0)[0][-1])(inputs)
 
 
-def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
     """All trials of an item; only the evaluation trials come with true rates, inputs and states."""
-    weights, units = shared
-    cell = get_cell(static.cell)
+    weights, cell = shared.weights, get_cell(*shared.cell)
     key_trials, key_spikes, key_start = jax.random.split(jax.random.fold_in(key, traced.seed), 3)
     total = static.n_train + static.n_eval
     trials = tasks.batch(static.task, key_trials, total, static.dtype)
     start = initial_states(static, cell, weights, key_start, total)
     states, outputs = jax.vmap(lambda x, h: run(cell, weights, x, h))(trials.inputs, start)
-    followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., units]
+    followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., shared.units]
     counts, rates = tasks.spikes_from_states(key_spikes, followed, traced.step_s, traced.max_rate)
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
     n = static.n_train

@@ -12,8 +12,8 @@ import numpy as np
 
 from ctd.batch import Layout, run_items
 from ctd.cells import get_cell
-from ctd.data import write_weights
 from ctd.train_rnn import Network, kernel
+from ctd.weights import write_weights
 
 PATH = Path(__file__).with_name("decision_gru.h5")
 

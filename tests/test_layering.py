@@ -18,7 +18,7 @@ FORBIDDEN = {
     "cluster": set(),
 }
 WINGS = {
-    "ctd": "late plots kernel contract batch rows principal cells data tasks KERNELS",
+    "ctd": "late plots kernel contract batch rows principal cells data tasks weights KERNELS",
     "jobs": "late errors keys storage spec plan store inputs search reduce run gather query report pipeline",
     "cluster": "versions cache pace profiles ending submission slurm ray tracking submit checks watch cli api",
 }

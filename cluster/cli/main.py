@@ -42,7 +42,10 @@ COMMANDS = {
     ),
     "export": Entry(
         "query",
-        "Write an item's trained model to an HDF5 file that other jobs, and the tutorials, read.",
+        "Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says.",
+    ),
+    "weights": Entry(
+        "weights", "Show the network that a file holds: its cell, sizes and tensors; or convert it."
     ),
     "schema": Entry(
         "kernels", "Print the JSON Schema of a job file, for an editor to complete and check it."

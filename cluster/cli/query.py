@@ -208,12 +208,17 @@ def _show(found: "Comparison", stores: list[str]) -> None:
 def export(
     store: StorePath,
     item: Annotated[int, typer.Argument(help="item id")],
-    path: Annotated[str, typer.Argument(help="HDF5 file to write, here or on an object store")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="file to write, here or on an object store: .h5, .npz, .pt, .safetensors"
+        ),
+    ],
     results: Annotated[
         bool, typer.Option("--results", help="everything but the trained model")
     ] = False,
 ) -> None:
-    """Write an item's trained model to an HDF5 file that other jobs, and the tutorials, read."""
+    """Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says."""
     from jobs.inputs.items import export as write
 
     write(Store.open(store), item, path, "results" if results else "weights")

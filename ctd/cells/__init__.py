@@ -20,7 +20,7 @@ from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
 from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.low_rank import LowRank
 from ctd.cells.names import CELL_NAMES, CELLS, CellName, get_cell
-from ctd.cells.network import Sizes, check_params, initial_state, readout, run, sizes
+from ctd.cells.network import Sizes, check_params, check_real, initial_state, readout, run, sizes
 from ctd.cells.spectrum import spectral_radius
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla
 from ctd.cells.units import UNITS
@@ -39,6 +39,7 @@ __all__ = [
     "Sizes",
     "Weights",
     "check_params",
+    "check_real",
     "get_cell",
     "gru",
     "gru_candidate_bias",

@@ -99,14 +99,17 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
                 f"{where}: {name} has the shape {np.shape(value)}, but cell {cell_name} with "
                 f"n = {n} units and {n_in} inputs needs {shapes[name]}"
             )
-        if not np.issubdtype(np.asarray(value).dtype, np.floating):
-            raise ValueError(
-                f"{where}: {name} has the type {np.asarray(value).dtype}, not a real one"
-            )
-        bad = ~np.isfinite(np.asarray(value))
-        if bad.any():
-            first = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"{where}: {name} has {int(bad.sum())} NaN or infinite entries, "
-                f"the first at {first}"
-            )
+        check_real(value, f"{where}: {name}")
+
+
+def check_real(value: Any, what: str) -> None:
+    """Raise ValueError, which begins with `what`, where an array holds other than finite real numbers."""
+    value = np.asarray(value)
+    if not np.issubdtype(value.dtype, np.floating):
+        raise ValueError(f"{what} has the type {value.dtype}, not a real one")
+    bad = ~np.isfinite(value)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{what} has {int(bad.sum())} NaN or infinite entries, the first at {first}"
+        )

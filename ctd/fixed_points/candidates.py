@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import Cell, get_cell, run
-from ctd.data import read_hdf5, read_weights
+from ctd.cells import CELL_NAMES, Cell, get_cell, run
+from ctd.data import read_arrays
 from ctd.late import jax, jnp, lax
+from ctd.weights import read_tensors, read_weights
 
 type Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """F(weights, state, input) -> the next state."""
@@ -31,7 +32,16 @@ class Network(NamedTuple):
     inverse: Any
     """(state, state) inverse of the mean of J'J over some of the states, J = dF/dh - 1 (see `with_inverse`);
     (0, 0): unknown."""
+    cell: dict[str, None]
+    """{name of the cell: None}: a name among arrays, which JAX compiles in with the keys. Empty: a function that
+    has no name."""
 
+
+CELL_TEXT = f"{CELL_NAMES}; by default what the weights are of; or the dotted path of a Cell or of F(weights, h, x)"
+WEIGHTS_TEXT = (
+    "file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"
+)
+"""What the fields `cell` and `weights` of the kernels say of themselves."""
 
 N_SAMPLED = 16
 """States at which J is computed: their mean changes little with more."""
@@ -70,19 +80,31 @@ def known_cell(name: str) -> str:
     return name
 
 
-def map_of(static: Any) -> Map:
+def cell_of(network: Network) -> Cell | Map | None:
+    """The network's cell, or the user's F; None for a function without a name."""
+    return find_cell(*network.cell) if network.cell else None
+
+
+def map_of(network: Network) -> Map:
     """F of the cell, or the user's F."""
-    found = find_cell(static.cell)
+    return named_map(network.cell)
+
+
+def named_map(cell: Mapping[str, None]) -> Map:
+    """F of the cell, or the user's F, whose name is the key."""
+    found = find_cell(*cell)
     return found.step if isinstance(found, Cell) else found
 
 
-def n_in_of(static: Any, network: Network) -> int | None:
+def n_in_of(network: Network) -> int | None:
     """The number of inputs of the network; None for a user's F, which may take any number."""
-    found = find_cell(static.cell)
+    found = cell_of(network)
     return found.infer(network.weights)[1] if isinstance(found, Cell) else None
 
 
-def make_network(weights: dict[str, Any], states: Any, dtype: str) -> Network:
+def make_network(
+    weights: dict[str, Any], states: Any, dtype: str, cell: str | None = None
+) -> Network:
     """Check the states, (..., state), and measure their spread. Raises ValueError if there are none or not finite."""
     states = np.asarray(states, dtype)
     if states.ndim == 0 or states.size == 0:
@@ -97,7 +119,8 @@ def make_network(weights: dict[str, Any], states: Any, dtype: str) -> Network:
     largest = max(1.0, float(np.abs(flat).max()))
     weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
     scales = np.asarray(spread if spread > 0 else 1, dtype), np.asarray(largest, dtype)
-    return Network(weights, states, *scales, np.zeros((0, 0), dtype))
+    name = {} if cell is None else {cell: None}
+    return Network(weights, states, *scales, np.zeros((0, 0), dtype), name)
 
 
 def with_inverse(network: Network, f: Map, x: Any) -> Network:
@@ -137,7 +160,8 @@ def _squares(f: Map) -> Any:
 
 def load(inputs: Any) -> Network:
     """The network of `read_network`, with what `lm` knows about it beforehand. Raises ValueError."""
-    network, found = read_network(inputs), find_cell(inputs.cell)
+    network = read_network(inputs)
+    found = cell_of(network)
     if inputs.method == "adam" or not isinstance(found, Cell):
         return network
     return with_inverse(network, found.step, np.zeros(found.infer(network.weights)[1]))
@@ -145,30 +169,20 @@ def load(inputs: Any) -> Network:
 
 def read_network(inputs: Any) -> Network:
     """Read the weights, and read the candidate states or run trials of the task for them. Raises ValueError."""
-    found = find_cell(inputs.cell)
-    weights = stored_weights(inputs, found)
+    name, weights = stored_cell(inputs)
+    found = find_cell(name)
     if inputs.candidates is None:
         if not isinstance(found, Cell):
             raise ValueError(
-                f"candidates: {inputs.cell} is a function without an initial state to run trials "
+                f"candidates: {name} is a function without an initial state to run trials "
                 "from; give a file of candidate states"
             )
-        return make_network(weights, simulate(found, weights, inputs), inputs.dtype)
+        return make_network(weights, simulate(found, weights, inputs), inputs.dtype, name)
     states = stored_states(inputs.candidates, inputs.dataset, found, weights)
     try:
-        return make_network(weights, states, inputs.dtype)
+        return make_network(weights, states, inputs.dtype, name)
     except ValueError as error:
         raise ValueError(f"{inputs.candidates}: {inputs.dataset}: {error}") from None
-
-
-def stored_weights(inputs: Any, found: Cell | Map) -> dict[str, Any]:
-    """The weights of `inputs.weights`; none for a user's function that needs none. Raises ValueError."""
-    if inputs.weights is not None:
-        known = isinstance(found, Cell) and "." not in inputs.cell.partition(":")[0]
-        return read_weights(inputs.weights, inputs.cell if known else None)
-    if isinstance(found, Cell):
-        raise ValueError(f"weights: cell {inputs.cell} needs a file of weights")
-    return {}
 
 
 def stored_states(
@@ -176,7 +190,7 @@ def stored_states(
 ) -> np.ndarray:
     """(..., state) a dataset of a file, which holds states of this network. Raises ValueError."""
     where = f"{path}: {dataset}"
-    stored = read_hdf5(path)
+    stored = read_arrays(path, dataset)
     if dataset not in stored:
         raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}")
     states = stored[dataset]
@@ -190,13 +204,30 @@ def stored_states(
     return states
 
 
+def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
+    """(the cell's name, the weights): of a cell of ctd as the file tells, of a user's the arrays as they are named.
+
+    Raises ValueError, naming file and field.
+    """
+    found = None if inputs.cell is None else find_cell(inputs.cell)
+    if inputs.weights is None:
+        if found is None or isinstance(found, Cell):
+            raise ValueError(f"weights: {inputs.cell or 'a network'} needs a file of weights")
+        return inputs.cell, {}
+    own = "." in (inputs.cell or "").partition(":")[0]
+    if found is None or (isinstance(found, Cell) and not own):
+        loaded = read_weights(inputs.weights, inputs.cell)
+        return loaded.cell, loaded.params
+    return inputs.cell, dict(read_tensors(inputs.weights).arrays)
+
+
 def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
     """(trial, time, state) the states in `n_trials` trials of the task, without the initial ones."""
     n_in = cell.infer(weights)[1]
     if inputs.task.n_in != n_in:
         raise ValueError(
             f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs,"
-            f" but the network in {inputs.weights} takes {n_in}"
+            f" but the network in {inputs.weights} takes {n_in}; give a task with as many, or candidates: a file of states"
         )
     trials = tasks.batch(
         inputs.task, jax.random.key(inputs.trial_seed), inputs.n_trials, inputs.dtype

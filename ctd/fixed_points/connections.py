@@ -21,9 +21,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from ctd.cells import CELL_NAMES
 from ctd.data import read_hdf5
-from ctd.fixed_points.candidates import find_cell, known_cell, map_of, stored_weights
+from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, known_cell, named_map, stored_cell
 from ctd.kernel import File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp, lax
 from ctd.plots import Axis, Figure, Image, Plot
@@ -37,11 +36,10 @@ class Departure(Params):
     """One departure from an unstable point."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
-        "gru",
-        description=f"{CELL_NAMES}; or the dotted path of a Cell or of F(weights, h, x)",
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
     )
-    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
         None, description="table of its points: STORE/gathered/GROUP of fixed_points"
     )
@@ -92,6 +90,8 @@ REDUCED = {
 class Table(NamedTuple):
     """A network, its points, and the ways to leave them."""
 
+    cell: dict[str, None]
+    """{name of the cell: None}, as in a `Network`."""
     weights: dict[str, Any]
     points: Any
     """(point, state)"""
@@ -109,7 +109,7 @@ class Table(NamedTuple):
 
 def load(inputs: Any) -> Table:
     """The network and the departures from its points. Raises ValueError."""
-    weights = stored_weights(inputs, find_cell(inputs.cell))
+    name, weights = stored_cell(inputs)
     if inputs.points is None:
         raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
     table = read_hdf5(inputs.points)
@@ -136,7 +136,7 @@ def load(inputs: Any) -> Table:
         directions = np.zeros((1, points.shape[1]), inputs.dtype)
     whole = lambda values: np.asarray(values, np.int32)
     weights = {name: real(value) for name, value in weights.items()}
-    return Table(weights, points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), directions)  # fmt: skip
+    return Table({name: None}, weights, points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), directions)  # fmt: skip
 
 
 class Flight(NamedTuple):
@@ -167,10 +167,10 @@ def init(static: Any, shared: Table, traced: Any, key: jax.Array) -> Flight:
 
 def advance(static: Any, shared: Table, traced: Any, key: jax.Array, s: Flight) -> Flight:
     """BLOCK steps of the network, and a look where it is."""
-    del key
+    del static, key
     leaves = jnp.asarray(shared.leaves)[_departure(shared, traced)]
     x = jnp.asarray(shared.inputs)[leaves]
-    f = map_of(static)
+    f = named_map(shared.cell)
 
     def step(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         h, _ = carry

@@ -24,20 +24,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ctd.cells import CELL_NAMES, Cell, readout
+from ctd.cells import Cell, readout
 from ctd.fixed_points import branch
 from ctd.fixed_points.bifurcation import KINDS
 from ctd.fixed_points.branches import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
     Map,
     Network,
+    cell_of,
     find_cell,
     known_cell,
     make_network,
     map_of,
     n_in_of,
+    stored_cell,
     stored_states,
-    stored_weights,
 )
 from ctd.fixed_points.curve import Frame, System
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
@@ -51,9 +54,8 @@ class Continuation(Params):
     """One point, followed over a parameter p."""
 
     dtype: Static[Literal["float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
-        "gru",
-        description=f"{CELL_NAMES}; or the dotted path of a Cell or of F(weights, h, x)",
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
     )
     time: Static[Literal["steps", "continuous"]] = Field(
         "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
@@ -63,7 +65,7 @@ class Continuation(Params):
     )
     n_steps: Static[int] = Field(400, gt=0, description="most steps to each side of the start")
     n_bifurcations: Static[int] = Field(16, gt=0, description="room for bifurcations of a branch")
-    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
         None, description="points to start from: HDF5, or STORE/gathered/GROUP of fixed_points"
     )
@@ -132,8 +134,7 @@ DIMS = {
 
 def load(inputs: Any) -> Network:
     """The network, and the points to start from as its states. Raises ValueError."""
-    found = find_cell(inputs.cell)
-    weights = stored_weights(inputs, found)
+    name, weights = stored_cell(inputs)
     if inputs.over != "input" and inputs.over not in weights:
         raise ValueError(
             f"over: {inputs.over!r} is no weight of {inputs.weights}; input, or one of {', '.join(sorted(weights))}"
@@ -143,9 +144,9 @@ def load(inputs: Any) -> Network:
             "points: a file of points to start from expected, such as POINTS.zarr/gathered/0 of a store of "
             "fixed_points"
         )
-    points = stored_states(inputs.points, inputs.dataset, found, weights)
+    points = stored_states(inputs.points, inputs.dataset, find_cell(name), weights)
     try:
-        return make_network(weights, points, inputs.dtype)
+        return make_network(weights, points, inputs.dtype, name)
     except ValueError as error:
         raise ValueError(f"points: {inputs.points}: {inputs.dataset}: {error}") from None
 
@@ -164,11 +165,11 @@ def _inputs(n_in: int | None, shared: Network, traced: Any) -> tuple[jax.Array, 
 
 @dataclass(frozen=True)
 class Followers:
-    """The branches of the map or flow `map_of(static)`: the functions of the kernel contract."""
+    """The branches of the map or flow `map_of(network)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Any], Map]
-    n_in_of: Callable[[Any, Network], int | None]
-    """(static, network) -> number of inputs; None: any number."""
+    map_of: Callable[[Network], Map]
+    n_in_of: Callable[[Network], int | None]
+    """Network -> number of inputs; None: any number."""
 
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> branch.Branch:
         """The branch at its start."""
@@ -190,8 +191,8 @@ class Followers:
         self, static: Any, shared: Network, traced: Any, key: jax.Array, b: Any
     ) -> dict[str, jax.Array]:
         """The branch as far as it is known."""
-        del traced, key
-        cell = find_cell(static.cell)
+        del static, traced, key
+        cell = cell_of(shared)
         read = lambda h: readout(cell, shared.weights, h) if isinstance(cell, Cell) else h[:0]
         return {
             "parameter": b.parameter,
@@ -208,8 +209,8 @@ class Followers:
         }
 
     def _system(self, static: Any, shared: Network, traced: Any) -> System:
-        f = self.map_of(static)
-        x, along = _inputs(self.n_in_of(static, shared), shared, traced)
+        f = self.map_of(shared)
+        x, along = _inputs(self.n_in_of(shared), shared, traced)
 
         def g(h: jax.Array, p: jax.Array) -> jax.Array:
             if static.over == "input":

@@ -20,8 +20,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from ctd.cells import CELL_NAMES, Cell, initial_state
+from ctd.cells import Cell, initial_state
 from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
     Map,
     Network,
     find_cell,
@@ -29,8 +31,8 @@ from ctd.fixed_points.candidates import (
     make_network,
     map_of,
     n_in_of,
+    stored_cell,
     stored_states,
-    stored_weights,
 )
 from ctd.fixed_points.kernel import constant_input
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
@@ -49,9 +51,8 @@ class Trajectory(Params):
     """One trajectory, whose exponents are computed."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
-        "gru",
-        description=f"{CELL_NAMES}; or the dotted path of a Cell or of F(weights, h, x)",
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
     )
     time: Static[Literal["steps", "continuous"]] = Field(
         "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
@@ -64,7 +65,7 @@ class Trajectory(Params):
     every: Static[int] = Field(
         10, gt=0, description="steps from one QR to the next: within, the frame may not collapse"
     )
-    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     states: File[str | None] = Field(
         None, description="HDF5 file of states to start from; without it, the network's h0"
     )
@@ -122,17 +123,15 @@ class Walk(NamedTuple):
 
 def load(inputs: Any) -> Network:
     """The network, and the states to start from. Raises ValueError."""
-    found = find_cell(inputs.cell)
-    weights = stored_weights(inputs, found)
+    name, weights = stored_cell(inputs)
+    found = find_cell(name)
     if inputs.states is not None:
         states = stored_states(inputs.states, inputs.dataset, found, weights)
     elif isinstance(found, Cell):
         states = np.asarray(initial_state(found, weights, inputs.dtype))[None]
     else:
-        raise ValueError(
-            f"states: {inputs.cell} is a function; give a file of states to start from"
-        )
-    return make_network(weights, states, inputs.dtype)
+        raise ValueError(f"states: {name} is a function; give a file of states to start from")
+    return make_network(weights, states, inputs.dtype, name)
 
 
 def runge_kutta(f: Callable[[jax.Array], jax.Array], h: jax.Array, dt: jax.Array) -> jax.Array:
@@ -156,11 +155,11 @@ def dimension(exponents: jax.Array, n: int) -> jax.Array:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Trajectories of the map or flow `map_of(static)`: the functions of the kernel contract."""
+    """Trajectories of the map or flow `map_of(network)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Any], Map]
-    n_in_of: Callable[[Any, Network], int | None]
-    """(static, network) -> number of inputs; None: any number."""
+    map_of: Callable[[Network], Map]
+    n_in_of: Callable[[Network], int | None]
+    """Network -> number of inputs; None: any number."""
 
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Walk:
         """A trajectory at its start, with a random frame."""
@@ -177,8 +176,8 @@ class Trajectories:
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Walk) -> Walk:
         """Carry the frame along, and make it orthogonal FRAMES times."""
         del key
-        x = constant_input(shared, traced, self.n_in_of(static, shared))
-        f = self.map_of(static)
+        x = constant_input(shared, traced, self.n_in_of(shared))
+        f = self.map_of(shared)
         field = lambda h: f(shared.weights, h, x)
         if static.time == "continuous":
             step = lambda h: runge_kutta(field, h, traced.dt)

@@ -10,9 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES
 from ctd.fixed_points import search
-from ctd.fixed_points.candidates import Map, Network, draw_start, known_cell
+from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
+    Map,
+    Network,
+    draw_start,
+    known_cell,
+)
 from ctd.fixed_points.plots import figure, plots
 from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
@@ -23,18 +29,18 @@ class FixedPoint(Params):
     """One candidate: a search for a point with q(h) = |F(h, x) - h|^2 / 2 = 0."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
-        "gru",
-        description=f"{CELL_NAMES}; or the dotted path of a Cell or of F(weights, h, x)",
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
     )
     method: Static[Literal["lm", "adam"]] = Field(
         "lm",
         description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
         "and ends at slow points by the limit",
     )
-    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     candidates: File[str | None] = Field(
-        None, description="HDF5 file of states to start from; without it, trials are run"
+        None,
+        description="file of states to start from, HDF5, .npz or .npy; without it, trials are run",
     )
     dataset: Data[str] = Field(
         "hiddens", description="name of the states in that file, (..., state)"
@@ -98,6 +104,10 @@ DIMS = {
 }
 
 
+MOST_INPUTS = 32
+"""Inputs with which a user's F is tried that cannot be evaluated without any."""
+
+
 def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
     """x, or zeros if none was given. Raises ValueError if its length does not fit the network."""
     if traced.x.shape[0] == 0:
@@ -109,15 +119,15 @@ def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
 
 @dataclass(frozen=True)
 class Searches:
-    """The searches for points of the map `map_of(static)`: the functions of the kernel contract."""
+    """The searches for points of the map `map_of(network)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Any], Map]
-    n_in_of: Callable[[Any, Network], int | None]
-    """(static, network) -> number of inputs; None: any number."""
+    map_of: Callable[[Network], Map]
+    n_in_of: Callable[[Network], int | None]
+    """Network -> number of inputs; None: any number."""
 
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
         """The search of a candidate at its start."""
-        step, limits = self._bind(static, shared, traced)
+        step, limits = self._bind(shared, traced)
         start = draw_start(shared, traced, key)
         if static.method == "adam":
             return search.adam_init(step, start, _adam(traced), limits)
@@ -126,7 +136,7 @@ class Searches:
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
         """A block of ticks."""
         del key
-        step, limits = self._bind(static, shared, traced)
+        step, limits = self._bind(shared, traced)
 
         if static.method == "adam":
             adam_tick = partial(search.adam_tick, step, _adam(traced), limits)
@@ -147,19 +157,39 @@ class Searches:
             "distance": jnp.linalg.norm(state.h - state.start),
             "iterations": state.iterations,
             "outcome": state.outcome,
-            "constant_input": constant_input(shared, traced, self.n_in_of(static, shared)),
+            "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
         }
 
-    def _bind(
-        self, static: Any, shared: Network, traced: Any
-    ) -> tuple[search.Step, search.Settings]:
+    def _bind(self, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
         """(the map h -> F(h) of one candidate, what ends its search)."""
-        x = constant_input(shared, traced, self.n_in_of(static, shared))
-        f = self.map_of(static)
+        n_in = self.n_in_of(shared)
+        x = constant_input(shared, traced, n_in)
+        f = self.map_of(shared)
+        if n_in is None and not len(x):
+            _check_without_input(f, shared)
         limits = search.Settings(
             traced.q_tol, traced.max_iterations, shared.spread, traced.stray * shared.largest
         )
         return lambda h: f(shared.weights, h, x), limits
+
+
+def _check_without_input(f: Map, shared: Network) -> None:
+    """Raise ValueError where a user's F can be evaluated with an input, and not without one."""
+
+    def fault(n_in: int) -> str | None:
+        like = lambda *shape: jax.ShapeDtypeStruct(shape, shared.states.dtype)
+        try:
+            jax.eval_shape(f, shared.weights, like(shared.states.shape[-1]), like(n_in))
+        except (TypeError, ValueError, IndexError) as error:
+            return (str(error).strip().splitlines() or [""])[0]
+        return None
+
+    text = fault(0)
+    if text is None:
+        return
+    for n_in in range(1, MOST_INPUTS + 1):
+        if fault(n_in) is None:
+            raise ValueError(f"x: the map needs an input, of {n_in} numbers ({text}); give `x`")
 
 
 def _adam(traced: Any) -> search.AdamSettings:

@@ -76,9 +76,7 @@ def find(
         del weights
         return step(h) if x is None else step(h, x_now)
 
-    kernel = make_kernel(
-        "find", Searches(lambda static: f, lambda *_: None), lambda inputs: network
-    )
+    kernel = make_kernel("find", Searches(lambda _: f, lambda _: None), lambda inputs: network)
     results = run_items(kernel, params, columns, seed=seed, shared=network)
     inputs = inputs_of(params)
     assert kernel.reduce is not None

@@ -10,7 +10,7 @@ import numpy as np
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import Network, find_cell
+from ctd.fixed_points.candidates import Network, cell_of
 from ctd.late import jax, jnp
 from ctd.plots import Scale
 from ctd.plots.group import Group
@@ -53,7 +53,7 @@ def portrait(group: Group) -> Portrait:
     states = np.asarray(group.shared.states, float)
     flat = states.reshape(-1, states.shape[-1])
     project, share = principal(flat, 3)
-    colour = _colour_of(group.inputs, group.shared, project)
+    colour = _colour_of(group.shared, project)
     at_points = colour(np.asarray(group.reduced["point"], float))
     limit = _colour_limit(colour, flat, at_points)
     label = "readout" if np.shape(group.reduced["output"])[1] else "principal component 1"
@@ -61,8 +61,8 @@ def portrait(group: Group) -> Portrait:
     return Portrait(states, group.reduced, project, share, colour, at_points, scale)
 
 
-def _colour_of(inputs: Any, shared: Network, project: Any) -> Any:
-    cell = find_cell(inputs.cell)
+def _colour_of(shared: Network, project: Any) -> Any:
+    cell = cell_of(shared)
     if "wO" not in shared.weights or not isinstance(cell, Cell):
         return lambda h: project(h)[:, 0]
     weights = {name: jnp.asarray(w) for name, w in shared.weights.items()}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import Map, Network, find_cell
+from ctd.fixed_points.candidates import Map, Network, cell_of
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.fixed_points.unique import Basins, nearest_distance
 from ctd.kernel import Var
@@ -79,7 +79,7 @@ SUMMARY = ("kind", "q", "stability", "n_unstable", "leading", "basin_share", "co
 
 
 def reduce(
-    map_of: Callable[[Any], Map],
+    map_of: Callable[[Network], Map],
     inputs: Any,
     shared: Network,
     columns: Mapping[str, np.ndarray],
@@ -165,17 +165,17 @@ class _Ends:
 
 
 def _linearise(
-    map_of: Callable[[Any], Map],
+    map_of: Callable[[Network], Map],
     inputs: Any,
     shared: Network,
     points: np.ndarray,
     x: np.ndarray,
     slow: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    f = map_of(inputs)
+    f = map_of(shared)
     with jax.enable_x64(True):
         weights = {name: jnp.asarray(w, jnp.float64) for name, w in shared.weights.items()}
-        output = _outputs(inputs, weights, points)
+        output = _outputs(shared, weights, points)
     d = linear.derivatives(lambda h, x: f(weights, h, x), points, x)
     m = linear.modes(d.dh)
     growth = linear.growth(m.eigenvalues, slow)
@@ -202,9 +202,9 @@ def _linearise(
     return out
 
 
-def _outputs(inputs: Any, weights: dict[str, jax.Array], points: np.ndarray) -> np.ndarray:
+def _outputs(network: Network, weights: dict[str, jax.Array], points: np.ndarray) -> np.ndarray:
     """(k, output) readouts of the points; no columns for a user's function."""
-    cell = find_cell(inputs.cell)
+    cell = cell_of(network)
     if not isinstance(cell, Cell):
         return np.zeros((len(points), 0))
     return np.asarray(jax.vmap(lambda h: readout(cell, weights, h))(jnp.asarray(points)))

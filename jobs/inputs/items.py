@@ -1,4 +1,4 @@
-"""Items of a store as HDF5 files: to export a trained network, or to use it as the input of another job."""
+"""Items of a store as files: to export a trained network, or to use it as the input of another job."""
 
 import tempfile
 from functools import cache
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from obstore.exceptions import BaseError
 
-from ctd.data import write_hdf5
+from ctd.weights import check_ending, write_named
 from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.storage.addresses import join, local_path
@@ -103,33 +103,39 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 @cache
 def materialise(reference: ItemPart) -> str:
     """Write the referenced arrays to an HDF5 file, once per process, and return its path."""
-    arrays = item_arrays(Store.open(reference.store), reference.item, reference.part)
+    store = Store.open(reference.store)
+    arrays = item_arrays(store, reference.item, reference.part)
     name = f"{abs(hash(reference)):x}-{reference.item}-{reference.part}.h5"
     path = Path(_scratch().name) / name
-    write_hdf5(path, arrays)
+    write_named(path, arrays, _about(store, reference.item))
     return str(path)
 
 
-def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
-    """Write one item's trained model, or its other results, to an HDF5 file, locally or on an object store.
+def _about(store: Store, item: int) -> dict[str, Any]:
+    """Return what a file tells of its item: the parameters that are numbers and words, and where it is from."""
+    plain = {k: v for k, v in item_params(store, item).items() if isinstance(v, str | int | float)}
+    return {**plain, "store": store.address, "item": item, "kernel": store.job.spec.kernel}
 
-    A network's file has the layout that the kernels read.
+
+def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
+    """Write one item's trained model, or its other results, to a file, locally or on an object store.
+
+    The path's ending says which kind of file. A network's file can be the `weights` of other jobs.
 
     Raises:
-        JobError: `item_arrays` raises it, `path` does not end in .h5 or .hdf5, or it cannot be written.
+        JobError: `item_arrays` raises it, no file is written with this ending, or it cannot be written.
     """
-    if Path(path).suffix not in (".h5", ".hdf5"):
-        raise JobError(f"{path}: is written as HDF5; give it the ending .h5")
-    arrays = item_arrays(store, item, part)
-    about: dict[str, Any] = {"store": store.address, "item": item, "kernel": store.job.spec.kernel}
-    local = local_path(str(path))
     try:
+        check_ending(path)
+        arrays, about = item_arrays(store, item, part), _about(store, item)
+        local = local_path(str(path))
         if local is not None:
-            write_hdf5(local, arrays, about)
+            write_named(local, arrays, about)
             return
         with tempfile.TemporaryDirectory() as scratch:
-            write_hdf5(Path(scratch) / "item.h5", arrays, about)
-            data = (Path(scratch) / "item.h5").read_bytes()
+            made = Path(scratch) / f"item{Path(path).suffix}"
+            write_named(made, arrays, about)
+            data = made.read_bytes()
         objects.write(objects.open_objects(str(path)), "", data)
     except ValueError as error:
         raise JobError(str(error)) from None

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ctd.cells import get_cell
-from ctd.data import read_hdf5, read_trials, read_weights, write_hdf5, write_weights
+from ctd.data import read_arrays, read_hdf5, read_trials, write_hdf5
+from ctd.weights import read_weights, write_weights
 
 
 def weights(name="gru"):
@@ -32,19 +33,14 @@ def assert_same(got, expected):
         np.testing.assert_array_equal(got[name], value)
 
 
-@pytest.mark.parametrize("name", ["gru", "vanilla", "lstm", "leaky"])
-def test_weights_round_trip(tmp_path, name):
-    write_weights(tmp_path / "w.h5", weights(name), name)
-    assert_same(read_weights(tmp_path / "w.h5", name), weights(name))
-    assert_same(read_weights(tmp_path / "w.h5"), weights(name))
-
-
 def test_weights_flat_layout(tmp_path):
     """The tutorials' layout: one dataset a weight at the top of the file."""
     with h5py.File(tmp_path / "trained_params_vrnn.h5", "w") as file:
         for name, value in weights("vanilla").items():
             file.create_dataset(name, data=value)
-    assert_same(read_weights(tmp_path / "trained_params_vrnn.h5", "vanilla"), weights("vanilla"))
+    assert_same(
+        read_weights(tmp_path / "trained_params_vrnn.h5", "vanilla").params, weights("vanilla")
+    )
     write_weights(tmp_path / "ours.h5", weights("vanilla"), "vanilla")
     with h5py.File(tmp_path / "ours.h5") as file:
         assert set(file) == {"wI", "wR", "bR", "wO", "bO", "h0"}
@@ -134,11 +130,23 @@ def test_read_weights_wrong_cell(tmp_path):
 def test_read_weights_heeds_the_cell_that_a_file_names(tmp_path):
     """Both GRUs of the tutorials have the same names; a file that says which is not read as the other."""
     write_weights(tmp_path / "w.h5", weights(), "gru_candidate_bias")
-    assert set(read_weights(tmp_path / "w.h5", "gru_candidate_bias")) == set(weights())
+    found = read_weights(tmp_path / "w.h5", "gru_candidate_bias")
+    assert set(found.params) == set(weights())
+    assert read_weights(tmp_path / "w.h5").cell == "gru_candidate_bias"
     with pytest.raises(
         ValueError, match=r"w\.h5: says .* cell gru_candidate_bias, but cell gru is"
     ):
         read_weights(tmp_path / "w.h5", "gru")
+
+
+def test_read_arrays_of_numpy(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3))
+    np.savez(tmp_path / "a.npz", x=np.arange(4))
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.npy", "y")["y"], np.arange(3))
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.npz", "y")["x"], np.arange(4))
+    np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"o\.npy: not a .npy file of numbers"):
+        read_arrays(tmp_path / "o.npy", "y")
 
 
 TRIALS = {

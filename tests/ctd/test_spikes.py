@@ -8,9 +8,9 @@ import pytest
 
 from ctd.batch import run_items
 from ctd.cells import Scales, get_cell
-from ctd.data import write_weights
 from ctd.kernel import inputs_of
 from ctd.spikes import Spikes, kernel, load
+from ctd.weights import write_weights
 from jobs import open_store
 
 

@@ -9,8 +9,9 @@ from places import EXAMPLES
 
 from ctd.batch import run_items
 from ctd.cells import get_cell
-from ctd.data import write_hdf5, write_weights
+from ctd.data import write_hdf5
 from ctd.kernel import load_kernel
+from ctd.weights import write_weights
 
 SMALL = {
     "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},

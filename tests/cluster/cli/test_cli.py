@@ -215,7 +215,10 @@ def test_version_and_starter_choices(ctd):
         (("run", "job.yaml", "--store", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
-        (("export", "some.zarr", "0", "x.npz"), "x.npz: is written as HDF5"),
+        (
+            ("export", "some.zarr", "0", "x.mat"),
+            "x.mat: files of weights are written with the endings .h5",
+        ),
         (("export", "some.zarr", "0", "x.h5"), "kernel toy stores no weights in this job"),
         (("new", "../lab/decay"), "the dotted path of a module expected, such as 'decay'"),
     ],

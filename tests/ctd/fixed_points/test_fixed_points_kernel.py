@@ -4,22 +4,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from places import DATA
 from searches import BOTH, FIXED, LIMIT, SLOW, starts
 
 from ctd.batch import Layout, precision, run_items
 from ctd.cells import CELLS, Scales, get_cell
-from ctd.data import write_hdf5, write_weights
+from ctd.data import write_hdf5
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.candidates import make_network, with_inverse
 from ctd.fixed_points.kernel import FixedPoint
 from ctd.kernel import inputs_of
 from ctd.plots import Points
 from ctd.plots.png import draw
+from ctd.weights import read_weights, write_weights
 
 
 def doubling(weights, h, x):
     """A user's map for the kernel: F(h) = h / 2 + x; the fixed point is 2 x."""
     return h / 2 + x
+
+
+def driven(weights, h, x):
+    """A user's map that cannot do without its two inputs."""
+    return jnp.tanh(h + jnp.ones((len(h), 2)) @ x)
 
 
 LAYOUT = Layout(8, 8)
@@ -187,6 +194,28 @@ def test_candidates_from_file(network, tmp_path):
     np.testing.assert_array_equal(search(params, 200)["point"], states.reshape(-1, 12))
 
 
+def test_same_points_from_pytorchs_file_as_from_hdf5(tmp_path):
+    """A network that PyTorch wrote, its states by .npy; the cell is what the file says."""
+    found = read_weights(DATA / "torch_nets" / "rnn.pt")
+    write_weights(tmp_path / "net.h5", found.params, found.cell)
+    states = starts(10, 6, 0.3)
+    np.save(tmp_path / "states.npy", states)
+    write_hdf5(tmp_path / "states.h5", {"hiddens": states})
+    ends = [
+        search(FixedPoint(weights=str(weights), candidates=str(tmp_path / name), **more), 10)
+        for weights, name, more in (
+            (DATA / "torch_nets" / "rnn.pt", "states.npy", {}),
+            (tmp_path / "net.h5", "states.h5", {"cell": "vanilla"}),
+        )
+    ]
+    for name, values in ends[0].items():
+        np.testing.assert_array_equal(values, ends[1][name], err_msg=name)
+    fixed = ends[0]["point"][ends[0]["outcome"] == FIXED]
+    assert len(fixed)
+    p = found.params
+    np.testing.assert_allclose(np.tanh(fixed @ p["wR"].T + p["bR"]), fixed, atol=1e-9)
+
+
 def test_users_map_by_dotted_path(tmp_path):
     write_hdf5(tmp_path / "states.h5", {"hiddens": starts(5, 2)})
     params = FixedPoint(
@@ -218,7 +247,7 @@ def test_max_iterations_is_exact(network, method):
 
 
 BAD = [
-    ({"weights": None}, "weights: cell gru needs a file"),
+    ({"weights": None}, "weights: a network needs a file"),
     ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
     ({"candidates": "STATES", "dataset": "nope"}, "no such dataset; found nan, small, states"),
     ({"candidates": "STATES", "dataset": "nan"}, "nan: 1 of 24 entries are NaN"),
@@ -226,6 +255,10 @@ BAD = [
     ({"cell": "lstm"}, "lacks .*weight_hh"),
     ({"x": (1.0, 2.0)}, "x: 2 numbers given, but the network has 1 input"),
     ({"cell": f"{__name__}.doubling"}, "give a file of candidate states"),
+    (
+        {"cell": f"{__name__}.driven", "candidates": "STATES", "dataset": "states"},
+        "x: the map needs an input, of 2 numbers .*; give `x`",
+    ),
 ]
 
 

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from ctd import tasks
 from ctd.batch import Layout, run_items
 from ctd.cells import check_params, get_cell, run
-from ctd.data import write_hdf5, write_weights
+from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, load_kernel, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
 from ctd.train_rnn.connections import connections, excitatory_counts, read_masks
 from ctd.train_rnn.optimizer import SCALED, optimizer
 from ctd.train_rnn.parameters import initial, stored, weights_of
 from ctd.train_rnn.step import divided
+from ctd.weights import write_weights
 
 SMALL = {
     "cell": "leaky:relu",
@@ -244,7 +245,7 @@ def test_fixed_points_of_a_dale_network_need_no_dale(hundred, tmp_path):
         "task": tasks.Integrator(n_steps=5),
         "n_trials": 3,
     }
-    found = run_items(finder, finder.Params(cell="leaky:relu", **given))
+    found = run_items(finder, finder.Params(**given))
     h, w = found["point"][0], {k: np.asarray(v, float) for k, v in weights.items()}
     assert finder.outcomes[found["outcome"][0]].name == "fixed"
     np.testing.assert_allclose(w["wR"] @ np.maximum(h, 0) + w["bR"], h, atol=1e-8)

@@ -1,6 +1,7 @@
 """jobs.inputs.fetch: data on disk, on a web server, as Zarr; what kernels get of it is the same numbers."""
 
 import functools
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 import zarr
+from places import DATA
 
-from ctd import esn, lfads
+from ctd import esn, lfads, spikes
 from ctd.data import read_hdf5, write_hdf5
 from jobs.errors import JobError
 from jobs.inputs import fetch as files
@@ -198,6 +200,18 @@ def web(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_weights_that_pytorch_wrote_by_address(tmp_path, web):
+    """The cell is told by the file; what is refused has the address that was given, not the copy's path."""
+    for name in ("gru", "two_layers"):
+        shutil.copy(DATA / "torch_nets" / f"{name}.pt", tmp_path)
+    of = lambda name: spikes.Spikes(weights=f"{web}/{name}.pt", task={"name": "flipflop"})
+    shared = load_group(spikes.kernel, of("gru"), str(tmp_path))
+    assert shared.cell == {"gru_torch": None}
+    assert shared.weights["weight_hh"].shape == (18, 6)
+    with pytest.raises(JobError, match=rf"params: {web}/two_layers\.pt: holds 2 recurrent cells"):
+        load_group(spikes.kernel, of("two_layers"), str(tmp_path))
 
 
 def test_file_on_the_web(tmp_path, web):

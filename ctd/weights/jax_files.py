@@ -1,0 +1,129 @@
+"""The files of JAX's libraries: Flax's msgpack, Orbax's folders, Equinox's leaves."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from ctd.weights.tensors import Array, Tensors, as_real, of_tree
+
+ARRAY, SCALAR = 1, 3
+"""Flax's codes of msgpack's extension types. Source: flax/serialization.py."""
+
+
+def read_msgpack(path: Path) -> Tensors:
+    """What `flax.serialization.to_bytes(params)` wrote. Raises ValueError, naming the file."""
+    try:
+        tree = msgpack.unpackb(path.read_bytes(), ext_hook=_unpack, strict_map_key=False)
+    except Exception as error:
+        # msgpack raises a dozen types for bytes that are not its own.
+        raise ValueError(
+            f"{path}: not a file of flax.serialization.to_bytes, or a damaged one: {error}"
+        ) from None
+    return of_tree(str(path), tree)
+
+
+def _unpack(code: int, data: bytes) -> Any:
+    if code not in (ARRAY, SCALAR):
+        return None
+    shape, dtype, numbers = msgpack.unpackb(data, raw=True)
+    if dtype == b"bfloat16":  # the upper half of a float32
+        half = np.frombuffer(numbers, "<u2").reshape(shape)
+        return (half.astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(numbers, np.dtype(dtype.decode())).reshape(shape)
+
+
+def read_orbax(path: Path) -> Tensors:
+    """The tree of an Orbax checkpoint, by Orbax itself. Raises ValueError, naming the folder."""
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError:
+        raise ValueError(
+            f"{path}: Orbax's folders are read by orbax-checkpoint, which is not installed here: install it beside "
+            "ctd, or write flax.serialization.to_bytes(params) to a .msgpack file"
+        ) from None
+    folder = next((path / name for name in ("default", "params") if (path / name).is_dir()), path)
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            saved = reader.metadata(folder.absolute()).item_metadata.tree
+            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+            arguments = _like(saved, as_numpy)
+            tree = reader.restore(folder.absolute(), restore_args=arguments)
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: Orbax cannot read this folder: {text}") from None
+    return of_tree(str(path), tree)
+
+
+def _like(tree: Any, leaf: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _like(child, leaf) for name, child in tree.items()}
+    return [_like(child, leaf) for child in tree] if isinstance(tree, list | tuple) else leaf
+
+
+# --- Equinox --------------------------------------------------------------------------------------
+
+NEEDED = (
+    "Equinox writes leaves without names: the model's must be those of one eqx.nn.GRUCell or LSTMCell, before or "
+    "after them those of one eqx.nn.Linear; or write names, with safetensors.numpy.save_file"
+)
+
+
+def read_equinox(path: Path) -> Tensors:
+    """What `eqx.tree_serialise_leaves` wrote, a line of settings before it or not; names by shapes.
+
+    A cell is weight_ih (g n, n_in), weight_hh (g n, n) with g = 3 or 4, bias (g n,) and, for a GRU,
+    bias_n (n,), one after the other, without the biases if it has none; a linear layer weight (n_out, n)
+    and bias (n_out,).
+    """
+    leaves = _leaves(path)
+    starts = [k for k in range(len(leaves) - 1) if _is_cell(leaves[k], leaves[k + 1])]
+    if len(starts) != 1:
+        shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+        raise ValueError(f"{path}: {len(starts)} cells found among the leaves {shapes}. {NEEDED}")
+    (k,) = starts
+    rows, n = leaves[k + 1].shape
+    names = ["cell.weight_ih", "cell.weight_hh"]
+    shapes_of_biases = [(rows,), (n,)] if rows == 3 * n else [(rows,)]
+    if [leaf.shape for leaf in leaves[k + 2 : k + 2 + len(shapes_of_biases)]] == shapes_of_biases:
+        names += ["cell.bias", "cell.bias_n"][: len(shapes_of_biases)]
+    arrays = dict(zip(names, leaves[k:], strict=False))
+    rest = {i: leaf for i, leaf in enumerate(leaves) if not k <= i < k + len(names)}
+    return of_tree(str(path), arrays | _named_rest(rest, n))
+
+
+def _leaves(path: Path) -> list[Array]:
+    data = path.read_bytes()
+    if data[:1] == b"{":  # a line of JSON, as Equinox's guide puts the model's settings
+        data = data[data.find(b"\n") + 1 :]
+    file, leaves = io.BytesIO(data), []
+    try:
+        while file.tell() < len(data):
+            leaves.append(as_real(np.load(file, allow_pickle=False)))
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path}: not a file of eqx.tree_serialise_leaves, or a damaged one: {error}"
+        ) from None
+    return leaves
+
+
+def _is_cell(first: Array, second: Array) -> bool:
+    if first.ndim != 2 or second.ndim != 2 or first.shape[0] != second.shape[0]:
+        return False
+    return second.shape[0] in (3 * second.shape[1], 4 * second.shape[1])
+
+
+def _named_rest(rest: dict[int, Array], n: int) -> dict[str, Array]:
+    """The leaves beside the cell: a linear layer where there is one of n units, others by their place."""
+    linear = [i for i, leaf in rest.items() if leaf.ndim == 2 and leaf.shape[1] == n]
+    named: dict[int, str] = {}
+    if len(linear) == 1:
+        (i,) = linear
+        named[i] = "linear.weight"
+        if i + 1 in rest and rest[i + 1].shape == rest[i].shape[:1]:
+            named[i + 1] = "linear.bias"
+    return {named.get(i, f"leaf_{i}"): leaf for i, leaf in rest.items()}

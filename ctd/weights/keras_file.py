@@ -1,0 +1,110 @@
+"""Keras' files: `.keras` archives, whole models and weights as HDF5."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ctd.weights.tensors import Tensors, of_tree
+
+KERAS = {"layers", "model_weights", "layer_names", "keras_version"}
+"""Groups and attributes at the top of Keras' HDF5 files."""
+
+VARIABLES = re.compile(r"(?:^|/)vars/\d+$")
+
+CELL_NAMES, LAYER_NAMES = ("kernel", "recurrent_kernel", "bias"), ("kernel", "bias")
+"""What `vars/0`, `vars/1`, ... are of a recurrent cell, and of a dense layer."""
+
+SETTINGS = {
+    "SimpleRNN",
+    "GRU",
+    "LSTM",
+    "SimpleRNNCell",
+    "GRUCell",
+    "LSTMCell",
+    "Dense",
+    "Bidirectional",
+}
+"""The layers whose settings say something of weights."""
+
+ASIDE = re.compile(
+    r"(^|/)(optimizer|optimizer_weights|seed_generator|metrics|compile_metrics)(/|$)"
+)
+"""What is not the network's."""
+
+
+def is_keras(file: h5py.File) -> bool:
+    """Whether an HDF5 file is one of Keras'."""
+    if KERAS & (set(file) | set(file.attrs)):
+        return True
+    found: list[str] = []
+    file.visit(lambda name: found.append(name) if VARIABLES.search(name) else None)
+    return bool(found)
+
+
+def read(path: Path) -> Tensors:
+    """The weights of a `.keras` archive. Raises ValueError, naming the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = archive.read("config.json").decode()
+            data = archive.read("model.weights.h5")
+        with h5py.File(io.BytesIO(data), "r") as file:
+            return of_hdf5(str(path), file, config)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise ValueError(f"{path}: not a file of Keras 3, or a damaged one: {error}") from None
+
+
+def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
+    """The weights of the network in a file, named LAYER.kernel, .recurrent_kernel, .bias; and the layers' settings."""
+    found: dict[str, Any] = {}
+
+    def visit(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset) and not ASIDE.search(name):
+            found[name] = np.asarray(node)
+
+    file.visititems(visit)
+    arrays: dict[str, Any] = {}
+    for name, value in found.items():
+        if (short := _named(name, found)) in arrays:
+            raise ValueError(f"{where}: {name}: a second {short}; ctd's networks have one cell")
+        arrays[short] = value
+    tensors = of_tree(where, arrays)
+    try:
+        layers = list(_layers(json.loads(config))) if config else []
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: the model's settings are no JSON: {error}") from None
+    return Tensors(where, tensors.arrays, None, layers)
+
+
+def _named(name: str, found: Mapping[str, Any]) -> str:
+    """layers/gru/cell/vars/0 -> gru.kernel; model_weights/gru/.../gru_cell/kernel -> gru.kernel."""
+    parent, _, last = name.rpartition("/")
+    if not VARIABLES.search(name):
+        parts = parent.removeprefix("model_weights/").split("/")
+        return f"{parts[0]}.{last.removesuffix(':0')}"
+    parent = parent.removesuffix("vars").strip("/")
+    # A cell has a recurrent kernel: two matrices.
+    is_cell = f"{parent}/vars/1" in found and found[f"{parent}/vars/1"].ndim == 2
+    names = CELL_NAMES if is_cell else LAYER_NAMES
+    layer = parent.removeprefix("layers/").removesuffix("/cell") or "layer"
+    return f"{layer}.{names[int(last)] if int(last) < len(names) else last}"
+
+
+def _layers(tree: Any) -> Iterator[Mapping[str, Any]]:
+    """The settings of each layer that has weights of ours, as {class_name, name, ...}."""
+    if isinstance(tree, dict):
+        if tree.get("class_name") in SETTINGS and isinstance(tree.get("config"), dict):
+            yield {**tree["config"], "class_name": tree["class_name"]}
+        for child in tree.values():
+            yield from _layers(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from _layers(child)

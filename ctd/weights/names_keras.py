@@ -1,0 +1,91 @@
+"""Cells by the names of Keras: SimpleRNN, GRU with the reset gate before or after, LSTM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ctd.weights.gates import Found, Gates, Kind, check_shape
+from ctd.weights.tensors import Array, Tensors
+
+RECURRENT = ".recurrent_kernel"
+KINDS: dict[int, Kind] = {1: "rnn", 3: "gru", 4: "lstm"}
+CLASSES = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
+EXPECTED = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
+"""The settings that ctd's cells have."""
+
+
+def places(tensors: Tensors) -> set[str]:
+    """The layers with recurrent weights."""
+    return {name.removesuffix(RECURRENT) for name in tensors.arrays if name.endswith(RECURRENT)}
+
+
+def read(tensors: Tensors, place: str) -> Found:
+    """The cell of a layer. Raises ValueError, naming the tensor or the setting that does not fit."""
+    where, arrays = tensors.where, tensors.arrays
+    names = {what: f"{place}.{what}" for what in ("kernel", "recurrent_kernel", "bias")}
+    if names["kernel"] not in arrays:
+        raise ValueError(f"{where}: lacks {names['kernel']}; found {tensors.names()}")
+    recurrent, into = arrays[names["recurrent_kernel"]], arrays[names["kernel"]]
+    n = recurrent.shape[0] if recurrent.ndim else 0
+    blocks = recurrent.size // max(1, n * n)
+    if blocks not in KINDS:
+        raise ValueError(
+            f"{where}: {names['recurrent_kernel']} has the shape {recurrent.shape}, but n units need (n, n) in a "
+            "SimpleRNN, (n, 3 n) in a GRU, (n, 4 n) in an LSTM"
+        )
+    check_shape(where, names["recurrent_kernel"], recurrent, (n, blocks * n), f"{n} units")
+    n_in = into.shape[0] if into.ndim == 2 and into.shape[1] == blocks * n else into.shape[-1]
+    check_shape(where, names["kernel"], into, (n_in, blocks * n), f"{n} units")
+    settings = _settings(tensors, CLASSES[KINDS[blocks]])
+    kind, b_ih, b_hh = _biases(tensors, names["bias"], KINDS[blocks], n, settings)
+    gates = Gates(kind, _ordered(into.T, n, kind), _ordered(recurrent.T, n, kind), b_ih, b_hh)
+    after = {"gru": " with reset_after", "gru_before": " without reset_after"}.get(kind, "")
+    told = f"Keras {CLASSES[KINDS[blocks]]}{after}, {place}"
+    return Found(told, gates, frozenset(set(names.values()) & arrays.keys()))
+
+
+def _settings(tensors: Tensors, layer: str) -> dict[str, Any]:
+    """The settings of the recurrent layer; none in a file of weights alone. Raises ValueError where they differ."""
+    if any(found["class_name"] == "Bidirectional" for found in tensors.layers):
+        raise ValueError(f"{tensors.where}: a Bidirectional layer; ctd's networks have one cell")
+    layers = [
+        found for found in tensors.layers if found["class_name"].removesuffix("Cell") == layer
+    ]
+    for name, expected in EXPECTED.items():
+        for found in layers:
+            if found.get(name, expected) != expected:
+                raise ValueError(
+                    f"{tensors.where}: {found.get('name', layer)} has {name}={found[name]!r}, but ctd's cell has "
+                    f"{expected!r}"
+                )
+    return dict(layers[0]) if layers else {}
+
+
+def _biases(
+    tensors: Tensors, name: str, kind: Kind, n: int, settings: dict[str, Any]
+) -> tuple[Kind, Array, Array]:
+    """(kind, bias_ih, bias_hh). A GRU with the reset gate after the product has two rows of biases."""
+    blocks = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
+    bias = tensors.arrays.get(name)
+    after = settings.get("reset_after")
+    if bias is None:
+        if kind == "gru" and after is None:
+            raise ValueError(
+                f"{tensors.where}: a GRU without bias, and the file does not tell reset_after; save the whole model, "
+                "model.save('net.keras')"
+            )
+        dtype = tensors.arrays[name.replace(".bias", RECURRENT)].dtype
+        bias = np.zeros((2, 3 * n) if after else (blocks * n,), dtype)
+    two = kind == "gru" and bias.ndim == 2
+    check_shape(tensors.where, name, bias, (2, 3 * n) if two else (blocks * n,), f"{n} units")
+    rows = [_ordered(row, n, kind) for row in (bias if two else [bias, np.zeros_like(bias)])]
+    return "gru_before" if kind == "gru" and not two else kind, rows[0], rows[1]
+
+
+def _ordered(rows: Array, n: int, kind: Kind) -> Array:
+    """Keras' blocks z, r, h of a GRU as r, z, n; the others have PyTorch's order already."""
+    if kind not in ("gru", "gru_before"):
+        return np.ascontiguousarray(rows)
+    return np.concatenate([rows[n : 2 * n], rows[:n], rows[2 * n :]])

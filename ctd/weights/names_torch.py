@@ -1,0 +1,96 @@
+"""Cells by the names of PyTorch (nn.RNN, nn.GRU, nn.LSTM and their cells) and of Equinox, which has fewer biases."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ctd.weights.gates import BLOCKS, Found, Gates, Kind, check_shape
+from ctd.weights.tensors import Array, Tensors
+
+NAME = re.compile(
+    r"(?P<at>(?:.*\.)?)(?P<what>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?P<layer>(?:_l\d+)?(?:_reverse)?)"
+)
+KINDS: dict[int, Kind] = {1: "rnn", 3: "gru", 4: "lstm"}
+CLASSES = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
+
+
+def places(tensors: Tensors) -> set[str]:
+    """Prefix and suffix, joined by a star, of each cell's names: `rnn.*_l0`."""
+    found = filter(None, map(NAME.fullmatch, tensors.arrays))
+    return {f"{match['at']}*{match['layer']}" for match in found}
+
+
+def read(tensors: Tensors, place: str) -> Found:
+    """The cell at a place. Raises ValueError, naming the tensor that is missing or does not fit."""
+    at, _, layer = place.partition("*")
+    where, arrays = tensors.where, tensors.arrays
+    full = lambda what: f"{at}{what}{layer}"
+    if full("weight_hr") in arrays:
+        raise ValueError(
+            f"{where}: {full('weight_hr')}: an LSTM with projections, which ctd has not"
+        )
+    if missing := [full(what) for what in ("weight_ih", "weight_hh") if full(what) not in arrays]:
+        raise ValueError(f"{where}: lacks {', '.join(missing)}; found {tensors.names()}")
+    recurrent = arrays[full("weight_hh")]
+    n, blocks = _sizes(where, full("weight_hh"), recurrent)
+    what = f"{n} units"
+    into = arrays[full("weight_ih")]
+    n_in = into.shape[1] if into.ndim == 2 else 0
+    if into.ndim == 2 and into.shape[0] != blocks * n == into.shape[1]:
+        n_in = into.shape[0]
+    check_shape(where, full("weight_ih"), into, (blocks * n, n_in), what)
+    b_ih, b_hh, used = _biases(tensors, at, layer, blocks, n)
+    equinox = f"{at}bias" in used
+    kind = KINDS[blocks]
+    told = f"{'Equinox' if equinox else 'PyTorch'} nn.{CLASSES[kind]}{'' if layer else 'Cell'}"
+    told += " with tanh (the file does not tell it from relu)" if kind == "rnn" else ""
+    names = {full("weight_ih"), full("weight_hh"), *used}
+    return Found(
+        f"{told}, {at or 'at the top'}", Gates(kind, into, recurrent, b_ih, b_hh), frozenset(names)
+    )
+
+
+def _sizes(where: str, name: str, recurrent: Array) -> tuple[int, int]:
+    """(units, blocks of rows) of recurrent weights."""
+    if recurrent.ndim == 2 and 0 not in recurrent.shape:
+        rows, n = recurrent.shape
+        if rows % n == 0 and rows // n in KINDS:
+            return n, rows // n
+        if n % rows == 0 and n // rows in KINDS:
+            raise ValueError(
+                f"{where}: {name} has the shape {recurrent.shape}; it is transposed: ({n}, {rows}) expected"
+            )
+    raise ValueError(
+        f"{where}: {name} has the shape {recurrent.shape}, but n units need (n, n) in an RNN, (3 n, n) in a GRU, "
+        "(4 n, n) in an LSTM"
+    )
+
+
+def _biases(
+    tensors: Tensors, at: str, layer: str, blocks: int, n: int
+) -> tuple[Array, Array, set[str]]:
+    """(bias_ih, bias_hh, the names of the tensors that they are in); zeros where a cell has none."""
+    arrays, where = tensors.arrays, tensors.where
+    kind = KINDS[blocks]
+    zeros = np.zeros(BLOCKS[kind] * n, arrays[f"{at}weight_hh{layer}"].dtype)
+    pair = [f"{at}bias_ih{layer}", f"{at}bias_hh{layer}"]
+    if not layer and f"{at}bias" in arrays and not arrays.keys() & set(pair):
+        pair = [f"{at}bias", f"{at}bias_n"] if kind == "gru" else [f"{at}bias"]
+    given = [name for name in pair if name in arrays]
+    if given and len(given) < len(pair):
+        (missing,) = set(pair) - set(given)
+        raise ValueError(f"{where}: lacks {missing}, which goes with {given[0]}")
+    for name in given:
+        length = n if name.endswith("bias_n") else blocks * n
+        check_shape(where, name, arrays[name], (length,), f"{n} units")
+    found = [arrays[name] for name in given]
+    if not found:
+        return zeros, zeros, set()
+    if len(found) == 1:
+        return found[0], zeros, set(given)
+    if pair[1].endswith("bias_n"):
+        # Equinox's GRU: r (W_hn h + b_n), the candidate's own.
+        return found[0], np.concatenate([zeros[n:], found[1]]), set(given)
+    return found[0], found[1], set(given)

@@ -1,0 +1,93 @@
+"""Files whose arrays have names: HDF5, NumPy's .npz, safetensors."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ctd.data import read_npz, write_hdf5
+from ctd.weights import keras_file
+from ctd.weights.tensors import Array, Tensors, of_tree
+
+
+def read_hdf5(path: Path) -> Tensors:
+    """The datasets of an HDF5 file, those of Keras by its own rules. Raises ValueError, naming the file."""
+    try:
+        with h5py.File(path, "r") as file:
+            if keras_file.is_keras(file):
+                return keras_file.of_hdf5(str(path), file, file.attrs.get("model_config"))
+            written = file.attrs.get("cell")
+            return of_tree(str(path), _datasets(path, file), written)
+    except OSError as error:
+        raise ValueError(f"{path}: not an HDF5 file, or a damaged one: {error}") from error
+
+
+def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+
+    def visit(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            if node.dtype.kind not in "biufc":
+                raise ValueError(
+                    f"{path}: dataset {name} has the type {node.dtype}, which is no number"
+                )
+            found[name] = np.asarray(node)
+
+    file.visititems(visit)
+    if not found:
+        raise ValueError(f"{path}: holds no dataset")
+    return found
+
+
+def write_hdf5_file(
+    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
+) -> None:
+    """One dataset a name; the cell and what else is told become attributes."""
+    write_hdf5(path, arrays, {**about, "cell": cell} if cell else about)
+
+
+def read_numpy(path: Path) -> Tensors:
+    """The arrays of an .npz file; a text `cell` among them names the cell."""
+    arrays = read_npz(path)
+    cell = arrays.pop("cell", None)
+    written = str(cell) if cell is not None and cell.dtype.kind == "U" else None
+    return of_tree(str(path), arrays, written)
+
+
+def write_numpy(
+    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
+) -> None:
+    """One array a name, and the cell as a text."""
+    del about
+    # Not numpy.savez: it writes the time into the file.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in (dict(arrays) | ({"cell": np.asarray(cell)} if cell else {})).items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+
+
+def read_safetensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file; `cell` in its metadata names the cell."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            told = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
+    return of_tree(str(path), arrays, told.get("cell"))
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
+) -> None:
+    """One tensor a name; the cell and what else is told become metadata."""
+    told = {name: str(value) for name, value in about.items()} | ({"cell": cell} if cell else {})
+    save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=told)

@@ -1,0 +1,99 @@
+"""What a file holds beside its cell: one linear readout, an initial state, or what ctd's networks have not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ctd.weights.gates import Found, check_shape
+from ctd.weights.tensors import Array, Tensors
+
+
+class Linear(NamedTuple):
+    """A linear layer among the tensors."""
+
+    at: str
+    weight: str
+    """Name of its matrix."""
+    bias: str | None
+    flipped: bool
+    """Stored as (n, n_out), as Flax and Keras do."""
+
+
+def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """(wO, bO and h0 as far as there are any; what was taken for them).
+
+    A readout is the only linear layer beside the cell, and takes n numbers. Raises ValueError, naming tensors,
+    where more is left, or where a layer could as well be one before the cell.
+    """
+    left = {name: value for name, value in tensors.arrays.items() if name not in found.used}
+    n, n_in = found.gates.weight_hh.shape[1], found.gates.weight_ih.shape[1]
+    state = 2 * n if found.gates.kind == "lstm" else n
+    params: dict[str, Array] = {}
+    told: list[str] = []
+    for name in [name for name in left if name.rpartition(".")[2] == "h0"]:
+        value = left.pop(name)
+        if value.size != state:
+            check_shape(tensors.where, name, value, (state,), f"the state of {n} units")
+        params["h0"] = value.reshape(state)
+        told.append(f"h0: {name}")
+    layers = _linear(left)
+    names = {name for layer in layers for name in (layer.weight, layer.bias)}
+    extra = [name for name in left if name not in names]
+    if extra or len(layers) > 1:
+        raise ValueError(_too_much(tensors, found, list(left) if len(layers) > 1 else extra))
+    for layer in layers:
+        params |= _readout(tensors, layer, n, n_in)
+        told.append(f"readout: {layer.at or layer.weight}{_activation(tensors, layer)}")
+    return params, tuple(told)
+
+
+def _linear(left: Mapping[str, Array]) -> list[Linear]:
+    layers = []
+    for name, value in left.items():
+        at, _, what = name.rpartition(".")
+        if value.ndim == 2 and what in ("weight", "kernel"):
+            bias = f"{at}.bias".lstrip(".")
+            layers.append(Linear(at, name, bias if bias in left else None, what == "kernel"))
+    return layers
+
+
+def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Array]:
+    where, weight = tensors.where, tensors.arrays[layer.weight]
+    matrix = weight.T if layer.flipped else weight
+    n_out, width = matrix.shape
+    if width != n:
+        shape = (n, n_out) if layer.flipped else (n_out, n)
+        if n_out == n:
+            shape = (n, width) if layer.flipped else (width, n)
+        check_shape(where, layer.weight, weight, shape, f"a readout of {n} units")
+    if n_out == n_in == n:
+        raise ValueError(
+            f"{where}: {layer.weight} {weight.shape} may come before or after the cell, which has {n} inputs and {n} "
+            f"units; write a file without it: {_without(tensors, layer.at)}"
+        )
+    bias = np.zeros(n_out, weight.dtype) if layer.bias is None else tensors.arrays[layer.bias]
+    check_shape(where, layer.bias or "bias", bias, (n_out,), f"{layer.weight} {weight.shape}")
+    return {"wO": np.ascontiguousarray(matrix), "bO": bias}
+
+
+def _activation(tensors: Tensors, layer: Linear) -> str:
+    """Keras: a dense layer's own nonlinearity, which no readout of ctd has."""
+    dense = [found for found in tensors.layers if found["class_name"] == "Dense"]
+    used = {str(found.get("activation", "linear")) for found in dense} - {"linear"}
+    return f", without its {', '.join(sorted(used))}" if used else ""
+
+
+def _too_much(tensors: Tensors, found: Found, names: list[str]) -> str:
+    told = ", ".join(f"{name} {tensors.arrays[name].shape}" for name in names)
+    return (
+        f"{tensors.where}: beside its cell ({found.told}) it holds {told}; a network of ctd is one cell and at most one "
+        f"linear readout: write what you mean with ctd weights {tensors.where} --only PREFIX --to net.h5"
+    )
+
+
+def _without(tensors: Tensors, at: str) -> str:
+    kept = sorted({name.split(".")[0] for name in tensors.arrays if not name.startswith(f"{at}.")})
+    return f"ctd weights {tensors.where} {' '.join(f'--only {name}' for name in kept)} --to net.h5"

@@ -1,0 +1,203 @@
+"""PyTorch's files, read and written without PyTorch.
+
+`torch.save` writes a zip archive: `data.pkl`, a pickle that names tensors, and one member for the numbers of
+each. A pickle may call any function. This one is read by an unpickler that knows the names by which tensors
+are described, and refuses all others; what it makes of them are descriptions, no arrays.
+Source: torch/serialization.py, torch/_utils.py (`_rebuild_tensor_v2`).
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ctd.weights.tensors import Array, Tensors, of_tree
+
+STORAGES = {
+    "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bfloat16",
+    "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1",
+    "ByteStorage": "u1", "BoolStorage": "?",
+}  # fmt: skip
+"""PyTorch's name of a storage -> NumPy's of its numbers."""
+
+
+class Described(NamedTuple):
+    """A tensor as the pickle describes it."""
+
+    member: str
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def read(path: Path) -> Tensors:
+    """The tensors of a state_dict, or of a checkpoint's dicts. Raises ValueError, naming the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            if len(found) != 1 or any("/code/" in name for name in archive.namelist()):
+                raise ValueError(
+                    f"{path}: is an archive, but not of a state_dict (TorchScript?); "
+                    "torch.save(model.state_dict(), ...) writes one"
+                )
+            root = found[0].removesuffix("data.pkl")
+            content = _Reader(path, archive.read(found[0])).load()
+            big = f"{root}byteorder" in archive.namelist() and (
+                archive.read(f"{root}byteorder") == b"big"
+            )
+            order: Literal["<", ">"] = ">" if big else "<"
+            tree = _mapped(content, lambda tensor: _array(path, archive, root, tensor, order))
+    except zipfile.BadZipFile:
+        raise ValueError(
+            f"{path}: is damaged, a plain pickle, or from before PyTorch 1.6; where you trust it, load it in "
+            "PyTorch and torch.save(model.state_dict(), ...)"
+        ) from None
+    cell = content.get("cell") if isinstance(content, Mapping) else None
+    return of_tree(str(path), tree, cell if isinstance(cell, str) else None)
+
+
+class _Reader(pickle.Unpickler):
+    """Describes tensors, and knows no other names."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.path = path
+
+    def load(self) -> Any:
+        """What the pickle holds. Raises ValueError, naming the file."""
+        try:
+            return super().load()
+        except ValueError as error:
+            if str(error).startswith(f"{self.path}: "):
+                raise
+            raise ValueError(f"{self.path}: its pickle is damaged: {error}") from None
+        except Exception as error:
+            # A damaged pickle raises anything.
+            raise ValueError(f"{self.path}: its pickle is damaged: {error}") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        """(member, dtype) of the storage that a tensor lies in."""
+        _, storage, key, *_ = pid
+        return str(key), storage()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a fresh function: whatever the pickle does to it ends with this file."""
+        if module == "collections" and name == "OrderedDict":
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, shape, stride, *_: Described(
+                storage[0], storage[1], offset, tuple(shape), tuple(stride)
+            )
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *_: tensor
+        if (module, name) == ("torch", "Size"):
+            return lambda sizes: tuple(sizes)
+        if module == "torch" and name in STORAGES:
+            return lambda: STORAGES[name]
+        raise ValueError(
+            f"{self.path}: to read it would run {module}.{name}, and ctd runs no code of a file; where you trust "
+            "it, load it in PyTorch and torch.save(model.state_dict(), ...)"
+        )
+
+
+def _mapped(tree: Any, of: Callable[[Described], Array]) -> Any:
+    """The nested dicts and lists, their descriptions as arrays."""
+    if isinstance(tree, Described):
+        return of(tree)
+    if isinstance(tree, Mapping):
+        return {name: _mapped(child, of) for name, child in tree.items()}
+    return [_mapped(child, of) for child in tree] if isinstance(tree, list | tuple) else tree
+
+
+def _array(
+    path: Path, archive: zipfile.ZipFile, root: str, tensor: Described, order: Literal["<", ">"]
+) -> Array:
+    """The numbers of a tensor, copied out of its storage. Raises ValueError where they do not lie in it."""
+    try:
+        data = archive.read(f"{root}data/{tensor.member}")
+    except KeyError:
+        raise ValueError(f"{path}: its member {tensor.member} is missing") from None
+    half = tensor.dtype == "bfloat16"
+    numbers = np.frombuffer(
+        data, f"{order}u2" if half else np.dtype(tensor.dtype).newbyteorder(order)
+    )
+    last = tensor.offset + sum(
+        (n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True)
+    )
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, np.float32)
+    if min(tensor.offset, *tensor.stride, 0) < 0 or last >= len(numbers):
+        raise ValueError(
+            f"{path}: a tensor {tensor.shape} lies outside of its member {tensor.member}"
+        )
+    strides = [numbers.itemsize * s for s in tensor.stride]
+    value = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides).copy()
+    if half:  # the upper half of a float32
+        return (value.astype(np.uint32) << 16).view(np.float32)
+    return value.astype(value.dtype.newbyteorder("="))
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+NAMES = {np.dtype(dtype): name for name, dtype in STORAGES.items() if dtype != "bfloat16"}
+
+
+def write(path: Path, arrays: Mapping[str, Array], cell: str | None) -> None:
+    """A dict of tensors that `torch.load(weights_only=True)` reads; `cell`: an entry beside them, where given."""
+    with zipfile.ZipFile(path, "w") as archive:
+
+        def add(name: str, data: bytes) -> None:
+            # With a fixed date, so that equal arrays give equal bytes.
+            archive.writestr(zipfile.ZipInfo(f"net/{name}"), data)
+
+        entries = [
+            _text(name) + _tensor(str(k), np.asarray(value)) + b"s"
+            for k, (name, value) in enumerate(arrays.items())
+        ]
+        entries += [_text("cell") + _text(cell) + b"s"] if cell else []
+        add("data.pkl", b"\x80\x02}" + b"".join(entries) + b".")
+        add("byteorder", b"little")
+        for k, value in enumerate(arrays.values()):
+            value = np.asarray(value)
+            add(f"data/{k}", value.astype(value.dtype.newbyteorder("<")).tobytes())
+        add("version", b"3\n")
+
+
+def _tensor(member: str, value: Array) -> bytes:
+    """The pickle of _rebuild_tensor_v2(storage, 0, shape, stride, False, OrderedDict())."""
+    kind = f"ctorch\n{NAMES[value.dtype.newbyteorder('=')]}\n".encode()
+    storage = (
+        b"(" + _text("storage") + kind + _text(member) + _text("cpu") + _int(value.size) + b"tQ"
+    )
+    stride = (
+        [s // value.itemsize for s in np.ascontiguousarray(value).strides] if value.ndim else []
+    )
+    shapes = b"".join(b"(" + b"".join(map(_int, axis)) + b"t" for axis in (value.shape, stride))
+    hooks = b"ccollections\nOrderedDict\n)R"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + _int(0)
+        + shapes
+        + b"\x89"
+        + hooks
+        + b"tR"
+    )
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _int(number: int) -> bytes:
+    return b"J" + struct.pack("<i", number)

@@ -1,0 +1,72 @@
+"""`ctd weights` and `ctd export`: what a file holds, converted; a trained network for other frameworks."""
+
+import json
+
+import numpy as np
+from cli_jobs import refused
+from places import DATA
+
+from cluster import Job
+from ctd.weights import read_tensors, read_weights
+
+NETS = DATA / "torch_nets"
+
+
+def test_weights_tells_what_a_file_holds_and_converts_it(ctd):
+    code, out, err = ctd("weights", NETS / "gru.pt", "--to", "net.h5")
+    assert code == 0, err
+    for said in (
+        "rnn.weight_ih_l0",
+        "18 x 3",
+        "cell gru_torch: 6 units, 3 inputs, 2 outputs",
+        "nn.GRU",
+        "readout: fc",
+    ):
+        assert said in out
+    expected, found = read_weights(NETS / "gru.pt"), read_weights("net.h5")
+    assert found.cell == expected.cell
+    for name, value in expected.params.items():
+        np.testing.assert_array_equal(found.params[name], value)
+    told = json.loads(ctd("weights", "net.h5", "--json")[1])
+    assert told["cell"] == "gru_torch"
+    assert told["tensors"]["weight_hh"] == [18, 6]
+
+
+def test_weights_of_a_part(ctd):
+    assert ctd("weights", NETS / "gru.pt", "--only", "rnn", "--to", "net.npz")[0] == 0
+    assert "wO" not in read_weights("net.npz").params
+
+
+def test_weights_refuses_in_one_line(ctd):
+    for args, said in (
+        ((NETS / "two_layers.pt",), "several layers"),
+        ((NETS / "whole.pt",), "ctd runs no code of a file"),
+        ((NETS / "gru.pt", "--to", "net.mat"), "written with the endings"),
+        ((NETS / "gru.pt", "--only", "core"), "no tensor's name begins with 'core'"),
+        (("none.pt",), "does not exist"),
+    ):
+        refused(ctd("weights", *args), said)
+
+
+def test_export_writes_a_trained_network_for_pytorch(ctd):
+    job = Job(
+        "train_rnn",
+        name="train",
+        params={"cell": "gru_torch", "task": "decision", "n": 4, "n_batches": 2, "report_every": 1},
+        sweep={"seeds": 1},
+    )
+    job.run("train.zarr", executor="serial")
+    networks = []
+    for name in ("net.h5", "net.pt", "net.safetensors", "net.npz"):
+        code, out, err = ctd("export", "train.zarr", 0, name)
+        assert code == 0, err
+        assert f"wrote {name}" in out
+        networks.append(read_weights(name))
+    assert "rnn.weight_hh_l0" in read_tensors("net.pt").arrays
+    for found in networks:
+        assert found.cell == "gru_torch"
+        for key, value in networks[0].params.items():
+            np.testing.assert_array_equal(found.params[key], value)
+    code, out, err = ctd("weights", "train.zarr::0")
+    assert code == 0, err
+    assert "cell gru_torch: 4 units" in out

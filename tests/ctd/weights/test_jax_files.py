@@ -1,0 +1,150 @@
+"""Flax, Orbax and Equinox: the networks that they write are those that ctd reads, over 50 steps."""
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx, serialization
+from nets import assert_states, run_file
+
+from ctd.weights import read_weights
+
+N, N_IN, N_OUT = 6, 3, 2
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
+def inputs(dtype):
+    return RNG.normal(size=(50, N_IN)).astype(dtype)
+
+
+def enlarged(tree, dtype):
+    """Every array drawn anew, biases too, so that the gates leave their linear range."""
+    return jax.tree.map(lambda x: jnp.asarray(0.6 * RNG.normal(size=x.shape), dtype), tree)
+
+
+def states_of(step, carry, xs):
+    """(time, state): an LSTM's state as ctd has it, h before the memory cells."""
+    _, states = jax.jit(lambda xs: jax.lax.scan(step, carry, xs))(xs)
+    return np.asarray(states)
+
+
+class Linen(nn.Module):
+    """A cell of linen under a name, and a readout."""
+
+    cell: nn.RNNCellBase
+
+    def setup(self):
+        self.out = nn.Dense(N_OUT)
+
+    def __call__(self, carry, x):
+        carry, y = self.cell(carry, x)
+        return carry, self.out(y)
+
+
+@pytest.mark.parametrize(
+    ("make", "cell"),
+    [(nn.SimpleCell, "vanilla"), (nn.GRUCell, "gru_torch"), (nn.LSTMCell, "lstm"), (nn.OptimizedLSTMCell, "lstm")],
+)  # fmt: skip
+def test_linen(tmp_path, dtype, make, cell):
+    model = Linen(make(N, param_dtype=dtype))
+    zeros = jnp.zeros(N, dtype)
+    carry = (zeros, zeros) if cell == "lstm" else zeros
+    xs = inputs(dtype)
+    params = enlarged(model.init(jax.random.key(0), carry, xs[0]), dtype)
+    (tmp_path / "net.msgpack").write_bytes(serialization.to_bytes(params))
+
+    def step(carry, x):
+        carry, _ = model.apply(params, carry, x)
+        return carry, jnp.concatenate(carry[::-1]) if cell == "lstm" else carry
+
+    found, states, outputs = run_file(tmp_path / "net.msgpack", xs)
+    assert found.cell == cell
+    assert outputs.shape == (50, N_OUT)
+    assert_states(states, states_of(step, carry, xs))
+
+
+@pytest.mark.parametrize(
+    ("make", "cell"), [(nnx.GRUCell, "gru_torch"), (nnx.OptimizedLSTMCell, "lstm")]
+)
+def test_nnx_by_orbax(tmp_path, make, cell):
+    model = make(N_IN, N, rngs=nnx.Rngs(0))
+    state = enlarged(nnx.state(model, nnx.Param), "float32")
+    nnx.update(model, state)
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(tmp_path / "net", nnx.to_pure_dict(state))
+    zeros = jnp.zeros(N)
+    carry = (zeros, zeros) if cell == "lstm" else zeros
+
+    def step(carry, x):
+        carry, _ = model(carry, x)
+        return carry, jnp.concatenate(carry[::-1]) if cell == "lstm" else carry
+
+    xs = inputs("float32")
+    found, states, _ = run_file(tmp_path / "net", xs)
+    assert found.cell == cell
+    assert_states(states, states_of(step, carry, xs))
+
+
+class Equinox(eqx.Module):
+    """A cell of Equinox and a readout."""
+
+    cell: eqx.Module
+    out: eqx.nn.Linear
+
+    def __init__(self, make, key):
+        self.cell = make(N_IN, N, key=key)
+        self.out = eqx.nn.Linear(N, N_OUT, key=key)
+
+
+@pytest.mark.parametrize(
+    ("make", "cell"), [(eqx.nn.GRUCell, "gru_torch"), (eqx.nn.LSTMCell, "lstm")]
+)
+@pytest.mark.parametrize("header", [b"", b'{"width": 6}\n'])
+def test_equinox(tmp_path, dtype, make, cell, header):
+    model = enlarged(Equinox(make, jax.random.key(0)), dtype)
+    with (tmp_path / "net.eqx").open("wb") as file:
+        file.write(header)
+        eqx.tree_serialise_leaves(file, model)
+    zeros = jnp.zeros(N, dtype)
+    carry = (zeros, zeros) if cell == "lstm" else zeros
+
+    def step(carry, x):
+        carry = model.cell(x, carry)
+        return carry, jnp.concatenate(carry) if cell == "lstm" else carry
+
+    xs = inputs(dtype)
+    found, states, outputs = run_file(tmp_path / "net.eqx", xs)
+    assert found.cell == cell
+    assert_states(states, states_of(step, carry, xs))
+    expected = np.asarray(jax.vmap(model.out)(jnp.asarray(states[:, :N])))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5 if dtype == "float32" else 1e-12)
+
+
+def test_equinox_leaves_that_do_not_tell_the_network(tmp_path):
+    key = jax.random.key(0)
+    eqx.tree_serialise_leaves(tmp_path / "mlp.eqx", eqx.nn.Linear(3, 2, key=key))
+    with pytest.raises(
+        ValueError,
+        match=r"mlp.eqx: 0 cells .*\(2, 3\), \(2,\)\. Equinox writes leaves without names",
+    ):
+        read_weights(tmp_path / "mlp.eqx")
+    both = (eqx.nn.GRUCell(3, 4, key=key), jnp.zeros(5))
+    eqx.tree_serialise_leaves(tmp_path / "more.eqx", both)
+    with pytest.raises(ValueError, match=r"it holds leaf_4 \(5,\)"):
+        read_weights(tmp_path / "more.eqx")
+
+
+def test_minimal_gated_unit_is_refused(tmp_path):
+    params = nn.MGUCell(N).init(jax.random.key(0), jnp.zeros(N), jnp.zeros(N_IN))
+    (tmp_path / "net.msgpack").write_bytes(serialization.to_bytes(params))
+    with pytest.raises(ValueError, match="an MGUCell, which ctd has not"):
+        read_weights(tmp_path / "net.msgpack")

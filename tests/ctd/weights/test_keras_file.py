@@ -1,0 +1,82 @@
+"""Keras on JAX: the networks that it writes are those that ctd reads, over 50 steps."""
+
+import os
+
+import numpy as np
+import pytest
+from nets import assert_states, run_file
+
+from ctd.weights import read_weights
+
+os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
+import keras
+
+# Of Keras, about NumPy and about its own older format.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+N, N_IN, N_OUT = 6, 3, 2
+RNG = np.random.default_rng(0)
+XS = RNG.normal(size=(50, N_IN)).astype("float32")
+LAYERS = {
+    "rnn": (keras.layers.SimpleRNN, {}, "vanilla"),
+    "gru": (keras.layers.GRU, {}, "gru_torch"),
+    "gru before": (keras.layers.GRU, {"reset_after": False}, "gru"),
+    "gru without bias": (keras.layers.GRU, {"use_bias": False}, "gru_torch"),
+    "lstm": (keras.layers.LSTM, {}, "lstm"),
+}
+
+
+def model_of(layer, **options):
+    """A layer and a readout, with weights that take the gates out of their linear range."""
+    made = layer(N, return_sequences=True, name="core", **options)
+    model = keras.Sequential(
+        [keras.Input((None, N_IN)), made, keras.layers.Dense(N_OUT, name="out")]
+    )
+    model.set_weights([0.6 * RNG.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_from_every_file(tmp_path, name):
+    layer, options, cell = LAYERS[name]
+    model = model_of(layer, **options)
+    hidden = np.asarray(model.layers[0](XS[None])[0])
+    for file, save in (
+        ("net.keras", model.save),
+        ("net.h5", model.save),
+        ("net.weights.h5", model.save_weights),
+    ):
+        save(tmp_path / file)
+        if name == "gru without bias" and file == "net.weights.h5":
+            with pytest.raises(ValueError, match="does not tell reset_after"):
+                read_weights(tmp_path / file)
+            continue
+        found, states, outputs = run_file(tmp_path / file, XS)
+        assert found.cell == cell
+        assert_states(states[:, :N], hidden)
+        np.testing.assert_allclose(outputs, np.asarray(model(XS[None])[0]), atol=5e-6)
+
+
+REFUSED = {
+    "activation": (lambda: model_of(keras.layers.SimpleRNN, activation="relu"), "core has activation='relu'"),
+    "gates": (lambda: model_of(keras.layers.LSTM, recurrent_activation="hard_sigmoid"), "has recurrent_activation='hard"),
+    "both directions": (
+        lambda: keras.Sequential(
+            [keras.Input((None, N_IN)), keras.layers.Bidirectional(keras.layers.GRU(N))]
+        ),
+        "2 recurrent cells, .*backward_layer.*a bidirectional network",
+    ),
+    "two layers": (
+        lambda: keras.Sequential(
+            [keras.Input((None, N_IN)), keras.layers.GRU(N, return_sequences=True), keras.layers.GRU(N)]
+        ),
+        "2 recurrent cells, gru, gru_1: several layers",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_ctd_has_not_is_refused(tmp_path, make, said):
+    make().save(tmp_path / "net.keras")
+    with pytest.raises(ValueError, match=said):
+        read_weights(tmp_path / "net.keras")

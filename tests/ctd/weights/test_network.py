@@ -1,0 +1,186 @@
+"""Which network a file holds: round trips through every kind of file, inference by names and shapes, refusals."""
+
+import h5py
+import numpy as np
+import pytest
+
+from ctd.cells import CELLS
+from ctd.weights import read_tensors, read_weights, understand, write_named, write_weights
+from ctd.weights.formats import WRITERS
+from ctd.weights.tensors import Tensors
+
+N, N_IN, N_OUT = 4, 3, 2
+RNG = np.random.default_rng(0)
+
+
+def drawn(name, dtype=np.float32):
+    """Random weights of a cell with readout and h0."""
+    cell = CELLS[name]
+    shapes = cell.shapes(N, N_IN)
+    shapes |= {"wO": (N_OUT, N), "bO": (N_OUT,), "h0": (cell.state_size(N),)}
+    return {key: RNG.normal(size=shape).astype(dtype) for key, shape in shapes.items()}
+
+
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].dtype == value.dtype
+        np.testing.assert_array_equal(got[name], value)
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_comes_back_from_every_kind_of_file(tmp_path, cell, ending):
+    params = drawn(cell, np.float64)
+    write_weights(tmp_path / f"net{ending}", params, cell)
+    found = read_weights(tmp_path / f"net{ending}")
+    assert found.cell == cell
+    assert_same(found.params, params)
+    again = tmp_path / f"again{ending}"
+    write_weights(again, params, cell)
+    assert again.read_bytes() == (tmp_path / f"net{ending}").read_bytes()
+
+
+def test_pytorch_gets_its_own_names_and_no_others(tmp_path):
+    params = drawn("lstm")
+    del params["h0"]
+    for ending in (".pt", ".safetensors"):
+        write_weights(tmp_path / f"net{ending}", params, "lstm")
+        arrays = read_tensors(tmp_path / f"net{ending}").arrays
+        layer = {f"rnn.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        assert set(arrays) == layer | {"readout.weight", "readout.bias"}
+
+
+def test_results_that_are_no_network_keep_their_names(tmp_path):
+    arrays = {"rates": np.ones((3, 2)), "wO": np.zeros(4)}
+    for ending in (".h5", ".pt", ".npz", ".safetensors"):
+        write_named(tmp_path / f"r{ending}", arrays, {"cell": "gru_torch", "item": 3})
+        assert_same(dict(read_tensors(tmp_path / f"r{ending}").arrays), arrays)
+
+
+def torch_names(blocks, prefix="net.rnn.", **changed):
+    """The tensors of a PyTorch layer with these blocks of gates, and a linear layer `out`."""
+    shapes = {
+        f"{prefix}weight_ih_l0": (blocks * N, N_IN), f"{prefix}weight_hh_l0": (blocks * N, N),
+        f"{prefix}bias_ih_l0": (blocks * N,), f"{prefix}bias_hh_l0": (blocks * N,),
+        "out.weight": (N_OUT, N), "out.bias": (N_OUT,),
+    }  # fmt: skip
+    shapes |= changed
+    return {name: RNG.normal(size=shape) for name, shape in shapes.items() if shape is not None}
+
+
+def of(arrays, **more):
+    return understand(Tensors("net.pt", arrays, **more))
+
+
+@pytest.mark.parametrize("prefix", ["", "rnn.", "module.model.core."])
+def test_the_cell_is_told_by_names_and_shapes(prefix):
+    for blocks, cell in ((1, "vanilla"), (3, "gru_torch"), (4, "lstm")):
+        found = of(torch_names(blocks, prefix))
+        assert found.cell == cell
+        assert found.params["wO"].shape == (N_OUT, N)
+        assert "readout: out" in found.told
+
+
+def test_double_biases_are_added_and_an_initial_state_is_kept():
+    arrays = torch_names(1) | {"h0": RNG.normal(size=(1, 1, N))}
+    found = of(arrays).params
+    np.testing.assert_array_equal(
+        found["bR"], arrays["net.rnn.bias_ih_l0"] + arrays["net.rnn.bias_hh_l0"]
+    )
+    np.testing.assert_array_equal(found["h0"], arrays["h0"].ravel())
+
+
+NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
+REFUSED = {
+    "missing": (torch_names(3, **{"net.rnn.weight_ih_l0": None}), "lacks net.rnn.weight_ih_l0"),
+    "one bias": (torch_names(3, **{"net.rnn.bias_hh_l0": None}), "lacks net.rnn.bias_hh_l0, which goes with"),
+    "extra": (torch_names(3) | {"embed.table": np.ones((9, 3))}, r"it holds embed.table \(9, 3\).*--only PREFIX"),
+    "two linear layers": (torch_names(3) | {"mid.weight": np.ones((N, N))}, r"it holds .*mid.weight \(4, 4\)"),
+    "transposed": (torch_names(3, **{"net.rnn.weight_hh_l0": (N, 3 * N)}), r"weight_hh_l0 .*it is transposed: \(12, 4\)"),
+    "transposed input": (torch_names(3, **{"net.rnn.weight_ih_l0": (N_IN, 3 * N)}), "weight_ih_l0 .*it is transposed"),
+    "transposed readout": (torch_names(3, **{"out.weight": (N, N_OUT)}), "out.weight .*it is transposed"),
+    "bias": (torch_names(3, **{"net.rnn.bias_ih_l0": (N,)}), r"bias_ih_l0 .*\(4,\), \(12,\) expected of 4 units"),
+    "two blocks": (torch_names(2), r"weight_hh_l0 .*\(8, 4\), but n units need"),
+    "nan": (torch_names(1, "") | {"weight_ih_l0": NAN}, r"weight_ih_l0 has 1 NaN or infinite entries, the first at \(2, 1\)"),
+    "whole numbers": (torch_names(1, "") | {"weight_ih_l0": np.ones((4, 3), int)}, "wI has the type int64"),
+    "two cells": (torch_names(3) | torch_names(3, "other."), "2 recurrent cells, net.rnn.weight_hh_l0, other.weight_hh_l0"),
+    "no cell": ({"out.weight": np.ones((2, 4))}, r"no recurrent cell found .*out.weight \(2, 4\)"),
+    "before or after": (
+        torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": (N, N), "out.bias": (N,)}),
+        r"out.weight \(4, 4\) may come before or after the cell, .*ctd weights net.pt --only net --to net.h5",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arrays", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused_by_name(arrays, said):
+    with pytest.raises(ValueError, match=rf"^net\.pt: .*{said}") as refused:
+        of(arrays)
+    assert "\n" not in str(refused.value)
+
+
+def test_another_cell_than_the_expected_one_is_refused():
+    with pytest.raises(
+        ValueError, match=r"weights of cell gru_torch .*cell lstm is given; use cell: gru_torch"
+    ):
+        understand(Tensors("net.pt", torch_names(3)), "lstm")
+
+
+def test_only_some_of_the_tensors():
+    tensors = Tensors("net.pt", torch_names(3) | {"embed.table": np.ones((9, 3))})
+    assert set(understand(tensors.under(["net.", "out"])).params) >= {"weight_hh", "wO"}
+    assert "wO" not in understand(tensors.under(["net."])).params
+    with pytest.raises(ValueError, match="no tensor's name begins with 'rnn'; found net"):
+        tensors.under(["rnn"])
+
+
+def test_names_of_several_cells_of_ctd(tmp_path):
+    """Of the tutorials' two GRUs a file without the attribute is the newer one, and says so."""
+    found = of(drawn("gru"))
+    assert found.cell == "gru"
+    assert "also those of cell gru_candidate_bias" in found.told[1]
+    assert of(drawn("gru"), cell="gru_candidate_bias").cell == "gru_candidate_bias"
+
+
+def hdf5_text(path):
+    with h5py.File(path, "w") as file:
+        file["names"] = ["a", "b"]
+
+
+FILES = {
+    "net.h5": (lambda path: path.write_text("no"), "not an HDF5 file, or a damaged one"),
+    "text.h5": (hdf5_text, "dataset names has the type object"),
+    "net.npz": (lambda path: path.write_text("no"), "not an .npz file, or a damaged one"),
+    "objects.npz": (
+        lambda path: np.savez(path, a=np.array([{}], dtype=object)),
+        "holds Python objects, whose reading may run code; numpy.savez",
+    ),
+    "net.safetensors": (lambda path: path.write_text("no"), "not a safetensors file"),
+    "net.pt": (lambda path: path.write_text("no"), ".*load it in PyTorch"),
+    "net.msgpack": (lambda path: path.write_text("{no"), "not a file of flax"),
+    "net.eqx": (lambda path: path.write_text("no"), "not a file of eqx.tree_serialise_leaves"),
+    "net.keras": (lambda path: path.write_text("no"), "not a file of Keras 3"),
+    "net.mat": (lambda path: path.write_text("no"), r"files of weights end in \.h5"),
+    "folder": (lambda path: path.mkdir(), "the file is a folder, and none that Orbax wrote"),
+    "none.pt": (lambda path: None, "the file does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_cannot_be_read_are_told_in_one_line(tmp_path, name):
+    make, said = FILES[name]
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: {said}") as refused:
+        read_weights(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"net\.pt: cannot be written: No such file"):
+        write_weights(tmp_path / "absent" / "net.pt", drawn("lstm"), "lstm")
+    with pytest.raises(
+        ValueError, match=r"net\.mat: files of weights are written with the endings"
+    ):
+        write_weights(tmp_path / "net.mat", drawn("lstm"), "lstm")
+    assert not list(tmp_path.iterdir())

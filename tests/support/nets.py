@@ -1,0 +1,29 @@
+"""Networks that files hold, run by ctd."""
+
+import jax
+import numpy as np
+
+from ctd.batch import precision
+from ctd.cells import get_cell, run
+from ctd.fixed_points.kernel import FixedPoint
+from ctd.weights import read_weights
+
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+"""Of states in (-1, 1), or not far from it, after 50 steps of rounding in another order."""
+
+
+def run_file(path, inputs, h0=None):
+    """(the network of a file, its states (time, state), its outputs) in the precision of `inputs`."""
+    found = read_weights(path)
+    cell = get_cell(found.cell)
+    with precision(FixedPoint(dtype=str(inputs.dtype))):
+        params = {name: np.asarray(value, inputs.dtype) for name, value in found.params.items()}
+        states, outputs = jax.jit(lambda x: run(cell, params, x, h0))(inputs)
+    return found, np.asarray(states), np.asarray(outputs)
+
+
+def assert_states(found, expected):
+    """To the tolerance of the expected numbers' precision; and they are such, and no constants."""
+    assert found.dtype == expected.dtype
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE[str(expected.dtype)], rtol=0)
