@@ -142,6 +142,19 @@ class Outcome(NamedTuple):
     failed: bool = False
 
 
+class Preset(NamedTuple):
+    """A search under a name, as the field has it: parts of a job file, each of whose fields the user can override."""
+
+    reason: str
+    """What it is, and whose settings these are."""
+    search: Mapping[str, Any]
+    """The fields of `search`."""
+    params: Mapping[str, Any] = {}
+    """Fields of `params` that belong to it."""
+    sweep: Mapping[str, Any] = {}
+    """Fields of `sweep` that belong to it."""
+
+
 class NoOptions(BaseModel):
     """The options of a kernel whose `reduce` takes none."""
 
@@ -187,6 +200,8 @@ class Kernel:
     read when they are indexed: `results["curve"][:200]` reads 200 rows."""
     figure: Callable[..., Figure] | None = None
     """The same arguments -> the plots that a PNG beside the store shows."""
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    """Name -> what `search: {preset: NAME}` stands for."""
     advances: Callable[[Any], int] | None = None
     """inputs -> the most advances that an item makes, if that is known beforehand."""
     width: int = 256

@@ -4,6 +4,9 @@
     rate_t = max_rate (r(h_t) + 1) / 2          r in [-1, 1]: what the network's readout sees
     count_t ~ Poisson(rate_t step_s)            one bin for each step
 
+With `rectifier: exp`, as in the Computation-through-Dynamics Benchmark (Versteeg et al. 2025), rate_t step_s =
+exp((r(h_t) - m) / (scaling s)), with m and s the mean and the standard deviation of all recorded units on all trials.
+
 An item is a set of trials drawn with its own key. The results have the names that `lfads` reads, so that
 `data: {stage: spikes, part: results}` passes them on. With `initial: line` these are the data of the
 LFADS tutorial (google-research, computation-thru-dynamics): every trial starts at its own state on the
@@ -60,6 +63,17 @@ class Spikes(Params):
     )
     step_s: Traced[float] = Field(0.04, gt=0, description="length of a step and of a bin (s)")
     max_rate: Traced[float] = Field(80.0, gt=0, description="rate of a unit at its largest (1/s)")
+    rectifier: Static[Literal["linear", "exp"]] = Field(
+        "linear",
+        description="how rates follow units: in proportion, up to max_rate; or exponentially, about one spike a bin",
+    )
+    scaling: Traced[float] = Field(
+        2.0, gt=0, description="exp: standard deviations of units for which a rate rises e-fold"
+    )
+    external: Static[bool] = Field(
+        False,
+        description="whether the inputs are known to the model: train_external, eval_external",
+    )
     seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: other trials and spikes")
 
     @model_validator(mode="after")
@@ -123,7 +137,14 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
     start = initial_states(static, cell, weights, key_start, total)
     states, outputs = jax.vmap(lambda x, h: run(cell, weights, x, h))(trials.inputs, start)
     followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., shared.units]
-    counts, rates = tasks.spikes_from_states(key_spikes, followed, traced.step_s, traced.max_rate)
+    if static.rectifier == "linear":
+        counts, rates = tasks.spikes_from_states(
+            key_spikes, followed, traced.step_s, traced.max_rate
+        )
+    else:
+        standard = (followed - followed.mean()) / followed.std()
+        rates = jnp.exp(standard / traced.scaling) / traced.step_s
+        counts = tasks.spikes_from_rates(key_spikes, rates, traced.step_s)
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
     n = static.n_train
     values = {
@@ -135,6 +156,8 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
         "eval_initial_states": start[n:],
         "mean_rate": rates.mean(),
     }
+    if static.external:
+        values |= {"train_external": trials.inputs[:n], "eval_external": trials.inputs[n:]}
     if outputs.shape[-1]:  # else the network has no readout
         values |= {"train_behavior": outputs[:n], "eval_behavior": outputs[n:]}
     return values
@@ -174,7 +197,9 @@ kernel = one_shot(
     {
         "train": Var((*TRAIN, "unit"), "1", "spike counts to train on"),
         "train_behavior": Var((*TRAIN, "output"), "1", "the network's output on these trials"),
+        "train_external": Var((*TRAIN, "input"), "1", "the network's inputs on these trials"),
         "eval": Var((*EVAL, "unit"), "1", "spike counts to evaluate with"),
+        "eval_external": Var((*EVAL, "input"), "1", "the network's inputs on these trials"),
         "eval_behavior": Var((*EVAL, "output"), "1", "the network's output on these trials"),
         "eval_rates": Var((*EVAL, "unit"), "1/bin", "true rates"),
         "eval_inputs": Var((*EVAL, "input"), "1", "true inputs of the network"),

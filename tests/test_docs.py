@@ -9,6 +9,7 @@ from places import ROOT
 
 from ctd.cells import CELLS
 from ctd.lfads.data import NAMES
+from ctd.lfads.names import SCORES
 from ctd.tasks import TASKS
 from jobs.plan.layout import Machines
 from jobs.plan.search_results import searched
@@ -36,7 +37,9 @@ def test_data_page_has_every_cells_weights_with_their_shapes():
 def test_data_page_has_every_task_with_its_defaults():
     for name, task in TASKS.items():
         (row,) = [
-            line for line in DATA.splitlines() if line.startswith("|") and f"`{name}`" in line
+            line
+            for line in DATA.splitlines()
+            if line.startswith("|") and f"`{name}`" in line.split("|")[1]
         ]
         defaults = {field: info.default for field, info in task.model_fields.items()}
         assert dict(re.findall(r"`(\w+)` ([\w.]+)", row)) == {
@@ -50,7 +53,7 @@ def test_data_page_has_every_task_with_its_defaults():
 def test_data_page_has_the_names_of_both_layouts():
     for layout, roles in (("ctd", ("train", "eval")), ("lfads-torch", ("train", "valid"))):
         for field, pattern in NAMES[layout].items():
-            truth = field in ("rates", "inputs", "initial_states")
+            truth = field in ("rates", "inputs", "initial_states", "states", "condition")
             for role in roles[1:] if truth else roles:
                 assert pattern is None or f"`{pattern.format(role)}`" in DATA
 
@@ -85,3 +88,9 @@ def test_pages_name_files_that_there_are(page):
     places = r"(?<![\w./])(?:ctd|jobs|cluster|tests|docs|examples|benchmarks)/[\w./-]*\w(?:\.\w+|/)"
     paths = {path for path in re.findall(places, text) if not re.search("[A-Z]{3}", path)}
     assert {path for path in paths if not (ROOT / path).exists()} == set()
+
+
+def test_data_page_has_every_metric_over_all_trials():
+    section = DATA.partition("## Metrics of `lfads`")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(SCORES)

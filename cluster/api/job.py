@@ -117,12 +117,15 @@ class Job:
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
 
     def _unresolved(self) -> dict[str, Any]:
-        """The content without the inputs that another store's items are to give."""
-        params = self.content.get("params")
-        if not isinstance(params, dict):
-            return self.content
-        plain_ones = {k: v for k, v in params.items() if not (isinstance(v, dict) and "store" in v)}
-        return self.content | {"params": plain_ones}
+        """The content without what the kernel or another store's items are to give."""
+        content = dict(self.content)
+        params, search = content.get("params"), content.get("search")
+        if isinstance(params, dict):
+            is_reference = lambda value: isinstance(value, dict) and "store" in value
+            content["params"] = {k: v for k, v in params.items() if not is_reference(v)}
+        if isinstance(search, dict) and "preset" in search:
+            del content["search"]
+        return content
 
     def to_yaml(self) -> str:
         """Return the job file."""

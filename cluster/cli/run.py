@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from cluster.cache import prune_compilation_cache
 from cluster.cli.anew import Anew, Cluster
@@ -38,6 +39,7 @@ from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage, read_stages
 from jobs.run.executor import Executor
 from jobs.spec.job import JobSpec
+from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base
 from jobs.storage.objects import local_path
 from jobs.store.store import Store
@@ -159,12 +161,19 @@ def plan(
         spec = stage.spec(before)
         ready = prepare_here(spec, stage.base, stage.where, workers)
         rows, total = plan_rows(ready, stage.address, workers)
+        preset = meaning(stage.content, ready.kernel, stage.where)
         if as_json:
-            show_json({"stage": stage.name, **total, "by_group": records(rows)})
+            told = {"preset": preset} if preset else {}
+            show_json({"stage": stage.name, **total, **told, "by_group": records(rows)})
             continue
         show_table(rows, title=f"{spec.name}: kernel {spec.kernel}")
         for name, value in total.items():
             out.print(f"{name:16} {value if value is not None else 'known once one shard has run'}")
+        if preset:
+            name = stage.content["search"]["preset"]
+            out.print(f"preset {name}: {ready.kernel.presets[name].reason}")
+            text = yaml.safe_dump(preset, sort_keys=False, default_flow_style=None, width=100)
+            out.print("".join(f"    {line}" for line in text.splitlines(keepends=True)).rstrip())
 
 
 def gather(

@@ -8,8 +8,9 @@ train or valid in lfads-torch's:
     lfads-torch   NAME_encod_data, NAME_recon_data; if known NAME_ext_input, NAME_behavior, NAME_truth
 
 The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller
-than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs and initial states may
-cover only the first trials.
+than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs, states and initial states may
+cover only the first trials. The trials for
+evaluation may have conditions, NAME_condition (trial,), numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import numpy as np
 
 from ctd.data import read_hdf5
 from ctd.late import scipy
+from ctd.lfads.distributions import COUNTS
+from ctd.lfads.first_outputs import first_outputs
 from ctd.lfads.nwb import read_nwb
 
 
@@ -29,7 +32,7 @@ class Trials(NamedTuple):
     """Trials for training or for evaluation; None for what the file does not have."""
 
     data: np.ndarray
-    """(trial, time, unit) counts, or reals if the likelihood is Gaussian."""
+    """(trial, time, unit) counts, or reals if the likelihood is of these."""
     encoded: np.ndarray | None = None
     """(trial, encoded time, encoded unit) what the encoder sees; None if that is a part of `data`."""
     external: np.ndarray | None = None
@@ -42,6 +45,10 @@ class Trials(NamedTuple):
     """(first trials, time, input) true inputs."""
     initial_states: np.ndarray | None = None
     """(first trials, state) true initial states: of the system that made the data, before the first bin."""
+    states: np.ndarray | None = None
+    """(first trials, time, state) true states."""
+    condition: np.ndarray | None = None
+    """(trial, condition) bool, one True a trial, conditions by number; of evaluation trials alone."""
 
 
 class Dataset(NamedTuple):
@@ -56,9 +63,9 @@ class Dataset(NamedTuple):
     seen_bins: np.ndarray
     """Indices of the bins that the encoder sees: the first ones."""
     bias: np.ndarray
-    """(output,) first bias of the output layer: log mean counts; if Gaussian, means, then log variances."""
+    """(output,) first bias of the output layer, see `first_outputs`: of Poisson, log mean counts."""
     log_factorial: np.ndarray | None
-    """Table of log x! for x = 0 up to the largest count or further; None if Gaussian."""
+    """Table of log x! for x = 0 up to the largest count or further; None if the data are no counts."""
 
 
 NAMES: dict[str, dict[str, str | None]] = {
@@ -70,6 +77,8 @@ NAMES: dict[str, dict[str, str | None]] = {
         "rates": "{}_rates",
         "inputs": "{}_inputs",
         "initial_states": "{}_initial_states",
+        "states": "{}_states",
+        "condition": "{}_condition",
     },
     "lfads-torch": {
         "data": "{}_recon_data",
@@ -79,6 +88,8 @@ NAMES: dict[str, dict[str, str | None]] = {
         "rates": "{}_truth",
         "inputs": "{}_inputs",
         "initial_states": "{}_initial_states",
+        "states": "{}_states",
+        "condition": "{}_condition",
     },
 }
 
@@ -108,6 +119,9 @@ def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "da
         _check_within(where, parts)
     _check_between(where, *found)
     train, evaluation = (_trials(parts, inputs) for parts in found)
+    if "condition" in found[1]:
+        given = found[1]["condition"][1]
+        evaluation = evaluation._replace(condition=given[:, None] == np.unique(given))
     units, bins = _seen(where, train, inputs)
     if all(
         trials.encoded is None or _is_part(trials, units, bins) for trials in (train, evaluation)
@@ -146,7 +160,8 @@ def _find(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Found, Found]:
 
 
 def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> None:
-    axes = ("trial", "state") if field == "initial_states" else ("trial", "time", "...")
+    other = {"initial_states": ("trial", "state"), "condition": ("trial",)}
+    axes = other.get(field, ("trial", "time", "..."))
     if array.ndim != len(axes):
         raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected")
     if 0 in array.shape:
@@ -159,26 +174,41 @@ def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> 
             f"{where} has {int((~np.isfinite(array)).sum())} NaN or infinite entries, the first at {first}; "
             "leave out such trials or fill them"
         )
-    if field == "data" and likelihood == "poisson":
+    if field == "data":
+        _check_values(where, array, likelihood)
+
+
+def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
+    """Check that the likelihood has a density at all data."""
+    if likelihood in COUNTS:
+        name = {"poisson": "Poisson", "negative_binomial": "negative binomial"}[likelihood]
         bad = (array < 0) | (array != np.floor(array)) if array.dtype.kind in "if" else array < 0
-        if bad.any():
-            first = tuple(int(k) for k in np.argwhere(bad)[0])
-            raise ValueError(
-                f"{where} holds {array[first]} at {first}, but a Poisson likelihood needs counts 0, 1, 2, "
-                "...; give spike counts, not rates, or `likelihood: gaussian`"
-            )
+        needs = f"a {name} likelihood needs counts 0, 1, 2, ...; give spike counts, not rates, or `likelihood: gaussian`"
+    elif likelihood == "gamma":
+        bad = array <= 0
+        needs = "a gamma likelihood needs positive numbers; `zero_inflated_gamma` has zeros, too"
+    elif likelihood == "zero_inflated_gamma":
+        bad = array < 0
+        needs = "a zero-inflated gamma likelihood needs 0 or positive numbers; rectify the data, or `likelihood: gaussian`"
+    else:
+        return
+    if bad.any():
+        first = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise ValueError(f"{where} holds {array[first]} at {first}, but {needs}")
 
 
 def _check_within(where: str, parts: Found) -> None:
     """Check that lengths along trial, time and unit agree; true values may have fewer trials."""
     by, data = parts["data"]
     for field, (dataset, array) in parts.items():
-        short = field in ("rates", "inputs", "initial_states") and len(array) < len(data)
+        truth = ("rates", "inputs", "initial_states", "states")
+        short = field in truth and len(array) < len(data)
         if len(array) != len(data) and not short:
             raise ValueError(
                 f"{where}: {dataset} has {len(array)} trials, but {by} has {len(data)}"
             )
-        if array.shape[1] != data.shape[1] and field not in ("encoded", "initial_states"):
+        free = field in ("encoded", "initial_states", "condition")
+        if not free and array.shape[1] != data.shape[1]:
             raise ValueError(
                 f"{where}: {dataset} has {array.shape[1]} time bins, but {by} has {data.shape[1]}"
             )
@@ -214,10 +244,10 @@ def _trials(parts: Found, inputs: Any) -> Trials:
     """Trials with counts as uint8 or int32, whichever holds them, and all else in the model's dtype."""
     made = {}
     for field, (_, array) in parts.items():
-        if field == "data" and inputs.likelihood == "poisson":
+        if field == "data" and inputs.likelihood in COUNTS:
             small = array.max() < 256
             made[field] = array.astype(np.uint8 if small else np.int32)
-        else:
+        elif field != "condition":
             made[field] = array.astype(inputs.dtype)
     return Trials(**made)
 
@@ -254,20 +284,17 @@ def _moments(
     where: str, train: Trials, evaluation: Trials, inputs: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(first bias of the output layer, table of log x!); warns of units without spikes."""
-    mean = train.data.mean((0, 1), dtype=float)
-    if inputs.likelihood == "gaussian":
-        variance = np.maximum(train.data.var((0, 1), dtype=float), 1e-6)
-        return np.concatenate([mean, np.log(variance)]).astype(inputs.dtype), None
-    silent = np.flatnonzero(mean == 0)
+    bias = first_outputs(inputs.likelihood, train.data).astype(inputs.dtype)
+    if inputs.likelihood not in COUNTS:
+        return bias, None
+    silent = np.flatnonzero(train.data.max((0, 1)) == 0)
     if len(silent):
         warnings.warn(
             f"{where}: {len(silent)} units have no spike in training: {', '.join(map(str, silent[:10]))}"
             f"{', ...' if len(silent) > 10 else ''}; they are kept, their rates start near 0",
             stacklevel=2,
         )
-    # A silent unit counts as half a spike in all of the data, so that its logarithm is finite.
-    least = 0.5 / (train.data.shape[0] * train.data.shape[1])
     largest = max(int(train.data.max()), int(evaluation.data.max()))
     # Its length is part of the program, which sets of data of equal shapes share: not the largest count itself.
     table = scipy.special.gammaln(np.arange(max(256, 1 << int(largest).bit_length())) + 1.0)
-    return np.log(np.maximum(mean, least)).astype(inputs.dtype), table.astype(inputs.dtype)
+    return bias, table.astype(inputs.dtype)

@@ -1,7 +1,8 @@
 """Log densities and Kullback-Leibler divergences of LFADS, in nats, for each entry; the caller sums them.
 
 A Gaussian is given by (mean, variance). The same floored variance is used in the density, in its normaliser
-and in the samples.
+and in the samples. All other likelihoods have the logarithm of a mean first, so that a model starts and is read
+alike under each.
 """
 
 from __future__ import annotations
@@ -12,6 +13,17 @@ from ctd.late import jax, jnp
 
 LOG_2PI = 1.8378770664093453
 
+N_OUTPUTS = {
+    "poisson": 1,
+    "negative_binomial": 2,
+    "gaussian": 2,
+    "gamma": 2,
+    "zero_inflated_gamma": 3,
+}
+"""Likelihood -> the numbers that a model gives for each entry of the data, in `data_log_likelihood`'s order."""
+COUNTS = ("poisson", "negative_binomial")
+"""Likelihoods of counts."""
+
 
 def poisson_log_likelihood(counts: Any, log_rates: Any, log_factorial: Any) -> jax.Array:
     """log p(x | r) = x log r - r - log x!, with r the expected count of the bin."""
@@ -21,6 +33,76 @@ def poisson_log_likelihood(counts: Any, log_rates: Any, log_factorial: Any) -> j
 def gaussian_log_likelihood(x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
     """log N(x; m, v) = -(log 2 pi v + (x - m)^2 / v) / 2."""
     return -0.5 * (LOG_2PI + jnp.log(variance) + (x - mean) ** 2 / variance)
+
+
+def negative_binomial_log_likelihood(
+    counts: Any, log_mean: Any, log_size: Any, log_factorial: Any
+) -> jax.Array:
+    """log p(x | m, r) = log G(x + r) - log G(r) - log x! + r log r / (r + m) + x log m / (r + m).
+
+    The mean is m and the variance m + m^2 / r: with r to infinity it is Poisson's.
+    """
+    size = jnp.exp(log_size)
+    gammaln = jax.scipy.special.gammaln
+    log_total = jnp.logaddexp(log_size, log_mean)
+    ways = gammaln(counts + size) - gammaln(size) - log_factorial
+    return ways + size * (log_size - log_total) + counts * (log_mean - log_total)
+
+
+def gamma_log_likelihood(x: Any, log_mean: Any, log_shape: Any) -> jax.Array:
+    """log p(x | m, a) = a log(a / m) + (a - 1) log x - a x / m - log G(a), for x > 0; that of x = 1 elsewhere.
+
+    The mean is m and the variance m^2 / a.
+    """
+    shape = jnp.exp(log_shape)
+    x = jnp.where(x > 0, x, 1)
+    scaled = shape * x * jnp.exp(-log_mean)
+    return (
+        shape * (log_shape - log_mean)
+        + (shape - 1) * jnp.log(x)
+        - scaled
+        - jax.scipy.special.gammaln(shape)
+    )
+
+
+def zero_inflated_gamma_log_likelihood(
+    x: Any, log_mean: Any, log_shape: Any, logit: Any
+) -> jax.Array:
+    """log(1 - q) at x = 0, log q + log p(x | m, a) of the gamma distribution above; q = 1 / (1 + exp(-logit)).
+
+    For deconvolved calcium events (Wei et al. 2020, PLoS Comput Biol 16:e1008198). The mean is q m.
+    """
+    log_q, log_rest = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
+    return jnp.where(x > 0, log_q + gamma_log_likelihood(x, log_mean, log_shape), log_rest)
+
+
+def data_log_likelihood(
+    likelihood: str, x: Any, output: jax.Array, log_factorial: Any, floor: Any
+) -> jax.Array:
+    """log p(x | output). output: (..., N_OUTPUTS x unit), one number of all units after the other."""
+    if likelihood == "poisson":
+        return poisson_log_likelihood(x, output, log_factorial)
+    first, *rest = jnp.split(output, N_OUTPUTS[likelihood], axis=-1)
+    if likelihood == "gaussian":
+        return gaussian_log_likelihood(x, first, jnp.exp(rest[0]) + floor)
+    if likelihood == "gamma":
+        return gamma_log_likelihood(x, first, rest[0])
+    if likelihood == "zero_inflated_gamma":
+        return zero_inflated_gamma_log_likelihood(x, first, rest[0], rest[1])
+    return negative_binomial_log_likelihood(x, first, rest[0], log_factorial)
+
+
+def data_mean(likelihood: str, output: jax.Array) -> jax.Array:
+    """(..., unit) the mean of the data given the output, as `data_log_likelihood` takes it."""
+    if likelihood == "poisson":
+        return jnp.exp(output)
+    n = output.shape[-1] // N_OUTPUTS[likelihood]
+    if likelihood == "gaussian":
+        return output[..., :n]
+    mean = jnp.exp(output[..., :n])
+    if likelihood == "zero_inflated_gamma":
+        mean *= jax.nn.sigmoid(output[..., 2 * n :])
+    return mean
 
 
 def gaussian_kl(mean: Any, variance: Any, prior_mean: Any, prior_variance: Any) -> jax.Array:

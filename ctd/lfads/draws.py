@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from ctd.late import jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
+from ctd.lfads.distributions import data_mean
 from ctd.lfads.loss import Batch, draw_noise, gather
 from ctd.lfads.model import Decoded, Encoded, Noise, Tree, decode, encode
 
@@ -90,7 +91,7 @@ def posterior(model: Fitted, batch: Batch, key: jax.Array, asked: Asked) -> dict
     def draw(k: jax.Array) -> dict[str, jax.Array]:
         noise = draw_noise(static, jax.random.fold_in(key, k), batch)
         made = decode(static, weights, encoded, batch.external, floor, noise)
-        return lax.optimization_barrier(_values(static, batch, encoded, made, noise))
+        return lax.optimization_barrier(_values(static, encoded, made, noise))
 
     def add(k: jax.Array, so_far: _Sums) -> _Sums:
         return _add(so_far, k, draw(k), asked)
@@ -112,16 +113,10 @@ def posterior(model: Fitted, batch: Batch, key: jax.Array, asked: Asked) -> dict
     return found
 
 
-def _values(
-    static: Any, batch: Batch, encoded: Encoded, made: Decoded, noise: Noise
-) -> dict[str, jax.Array]:
+def _values(static: Any, encoded: Encoded, made: Decoded, noise: Noise) -> dict[str, jax.Array]:
     """What one draw gives; `drawn_` are drawn values where the others are means."""
-    if static.likelihood == "poisson":
-        rates = jnp.exp(made.output)
-    else:
-        rates = made.output[..., : batch.data.shape[-1]]
     return {
-        "rates": rates,
+        "rates": data_mean(static.likelihood, made.output),
         "factors": made.factors,
         "inferred_inputs": made.input_mean,
         "states": made.states,

@@ -11,12 +11,15 @@ from ctd.late import jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.data import load as load_data
+from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, split_key
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.model import Tree, factor_weights, flatten, init_weights, unflatten
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
+from ctd.lfads.presets import PRESETS
+from ctd.lfads.scores import scores
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
@@ -181,9 +184,11 @@ def result(
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
     block = jnp.maximum(state.best_step - 1, 0) // static.report_every
     values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
+    values["smoothed_nll"] = metrics.smoothed(state.curves["eval.nll"])
     n_metric = min(static.n_metric, len(shared.evaluation.data))
     measured = {name: value[:n_metric] for name, value in means.items()}
     values |= _metrics(static, shared, measured)
+    values |= scores(model, split_key(key_posterior, True), means)
     if shared.evaluation.behavior is not None:
         values["behavior_r2"] = _behavior_r2(shared, static.n_metric, fitted, measured)
     if n.evaluation:
@@ -242,7 +247,7 @@ def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[
     counts = jnp.asarray(trials.data[: len(rates)])
     values = {}
     n_bins, seen, held = len(shared.seen_bins), shared.seen_units, shared.held_units
-    if static.likelihood == "poisson":
+    if static.likelihood in COUNTS:
         inside = lambda a: a[:, :n_bins]
         values["bits_per_spike"] = metrics.bits_per_spike(
             inside(counts)[..., seen], inside(rates)[..., seen]
@@ -326,6 +331,7 @@ kernel = Kernel(
     summary=("model", "eval_loss", *METRICS),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=plots,
+    presets=PRESETS,
     width=16,
     # Each model has its own weights: on a CPU one model at a time keeps them in cache; on a GPU the products
     # of one model are too small. Measuring would take a good part of a run.

@@ -3,7 +3,9 @@
     loss = nll + k (kl_ic KL_ic + kl_input KL_inputs) + l (l2_generator |W_g|^2 + l2_controller |W_c|^2)
 
 nll is -log p(data | rates) summed over bins and units, log x! included. k and l are ramps of the training
-step. |W|^2 sums over the recurrent weights alone.
+step. |W|^2 sums over the recurrent weights alone. With `penalties: entry`, as in lfads-torch, nll is a mean over
+bins and units, and the L2 term is half the mean square: (l2_generator |W_g|^2 + l2_controller |W_c|^2) / 2 n, with n
+the number of these weights whose scale is not 0. What is minimised is this times bins and units, in nats a trial.
 
 Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the encoder's data.
 Of these data the loss then counts only the hidden entries, so that a model cannot copy single spikes. Hidden
@@ -18,9 +20,8 @@ from ctd.late import jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import (
     ar1_kl,
+    data_log_likelihood,
     gaussian_kl,
-    gaussian_log_likelihood,
-    poisson_log_likelihood,
 )
 from ctd.lfads.model import Decoded, Encoded, Noise, Tree, cut, decode, encode, entries
 
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
     external: jax.Array
     """(time, trial, external input)"""
     log_factorial: jax.Array | None
-    """(time, trial, unit) log x! of counts; None if Gaussian."""
+    """(time, trial, unit) log x! of counts; None if the data are none."""
 
 
 def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> Batch:
@@ -125,14 +126,6 @@ def spread_weights(dataset: Dataset, weights: jax.Array, n_steps: int, n_units: 
 # --- terms ----------------------------------------------------------------------------------------
 
 
-def log_likelihood(static: Any, floor: Any, batch: Batch, output: jax.Array) -> jax.Array:
-    """(time, trial, unit) log p(data | output)."""
-    if static.likelihood == "poisson":
-        return poisson_log_likelihood(batch.data, output, batch.log_factorial)
-    mean, log_variance = jnp.split(output, 2, axis=-1)
-    return gaussian_log_likelihood(batch.data, mean, jnp.exp(log_variance) + floor)
-
-
 def divergences(
     static: Any, weights: Tree, encoded: Encoded, decoded: Decoded
 ) -> tuple[jax.Array, jax.Array]:
@@ -164,7 +157,9 @@ def bound(
     """Name -> (trial,): each term of the negative ELBO, estimated from one draw of the posterior."""
     encoded = encode(static, weights, batch.seen, len(batch.data), floor, noise)
     decoded = decode(static, weights, encoded, batch.external, floor, noise)
-    likelihood = log_likelihood(static, floor, batch, decoded.output)
+    likelihood = data_log_likelihood(
+        static.likelihood, batch.data, decoded.output, batch.log_factorial, floor
+    )
     if entry_weights is not None:
         likelihood = likelihood * entry_weights
     kl_ic, kl_input = divergences(static, weights, encoded, decoded)
@@ -179,13 +174,18 @@ def ramp(step: jax.Array, start: Any, length: jax.Array, dtype: Any) -> jax.Arra
 
 def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
     """The L2 penalty on recurrent weights (the columns for the state), before its ramp."""
-    square = lambda cell: sum(
-        jnp.sum(cell[name][:, : cell["wCHX"].shape[0]] ** 2) for name in ("wRUHX", "wCHX")
-    )
+    recurrent = lambda cell: [cell[name][:, : len(cell["wCHX"])] for name in ("wRUHX", "wCHX")]
+    square = lambda cell: sum(jnp.sum(w**2) for w in recurrent(cell))
     total = traced.l2_generator * square(weights["generator"])
     if static.controller:
         total += traced.l2_controller * square(weights["controller"])
-    return total
+    if static.penalties == "trial":
+        return total
+    size = lambda cell: sum(w.size for w in recurrent(cell))
+    n = jnp.where(traced.l2_generator > 0, size(weights["generator"]), 0)
+    if static.controller:
+        n += jnp.where(traced.l2_controller > 0, size(weights["controller"]), 0)
+    return 0.5 * total / jnp.maximum(n, 1)
 
 
 class Minibatch(NamedTuple):
@@ -217,6 +217,8 @@ def training_loss(
     kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
     k = ramp(step, traced.kl_start, traced.kl_ramp, static.dtype)
     l = ramp(step, 0.0, traced.l2_ramp, static.dtype)
+    if static.penalties == "entry":
+        k, l = k * (n_steps * n_units), l * (n_steps * n_units)
     return terms["nll"] + k * kl + l * terms["l2"], terms
 
 

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from ctd.late import jax, jnp
+from ctd.late import jax, jnp, lax
 
 MAX_LAG = 3
 """Inferred inputs are compared with true ones up to this many bins earlier and later."""
+
+
+SMOOTHING = 0.3
+"""Share of the past in a smoothed value, as in lfads-torch."""
+
+
+def smoothed(curve: jax.Array) -> jax.Array:
+    """s_k = 0.3 s_{k-1} + 0.7 x_k, s_1 = x_1, over a curve (n,) up to its last entry that is no NaN; NaN if all are."""
+
+    def step(last: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
+        first = jnp.where(jnp.isnan(last), x, last)
+        new = SMOOTHING * first + (1 - SMOOTHING) * x
+        return jnp.where(jnp.isnan(x), last, new), None
+
+    return lax.scan(step, jnp.full((), jnp.nan, curve.dtype), curve)[0]
 
 
 def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:

@@ -52,6 +52,38 @@ LONG = {
     "kl_input": "KL of inferred inputs",
 }
 
+SCORES = {
+    "rate_r2_weighted": (
+        "1",
+        "R2 of rates, no affine fit, units weighted by variance (CtDBenchmark)",
+    ),
+    "rate_r2_units": (
+        "1",
+        "R2 of rates, no affine fit, mean over units (Sedler 2023, lfads-torch)",
+    ),
+    "state_r2_from_true": (
+        "1",
+        "R2 of the generator's states by linear regression on true ones, weighted by variance (CtDBenchmark)",
+    ),
+    "state_r2_of_true": (
+        "1",
+        "R2 of true states by linear regression on the generator's, weighted by variance (Sedler 2023)",
+    ),
+    "co_bps": ("bit", "bits a spike of held-out units taken together (Pei 2021, eq. 3)"),
+    "co_bps_units": ("bit", "bits a spike of each held-out unit, mean over those that fire"),
+    "fp_bps": ("bit", "bits a spike in held-out bins, all units taken together (Pei 2021)"),
+    "psth_r2": (
+        "1",
+        "R2 of averages over a condition's trials, rates for data, weighted by variance",
+    ),
+    "cycle_consistency": (
+        "1",
+        "R2 of factors recovered from log rates by the readout's pseudo-inverse, components with less than 1 % of the "
+        "variance left out (Versteeg 2023)",
+    ),
+}
+"""Metrics over all evaluation trials, see `ctd.lfads.scores`: name -> (unit, definition)."""
+
 MEANS = {
     "rates": Var(
         ("trial", "time", "unit"), "1/bin", "posterior mean of rates; of means, if Gaussian"
@@ -81,10 +113,27 @@ DIMS = {
         f"eval_{name}": Var((), "nat", f"{text} a trial at the best weights, all evaluation trials")
         for name, text in LONG.items()
     },
-    "bits_per_spike": Var((), "bit", "of the posterior mean, over seen units and bins", True),
+    "smoothed_nll": Var(
+        (),
+        "nat",
+        "negative log likelihood a trial, smoothed over evaluations: 0.3 of the last value, 0.7 of the new one; "
+        "the weights as they are, not the best ones",
+    ),
+    "bits_per_spike": Var(
+        (), "bit", "of the posterior mean, over seen units and bins, first n_metric trials", True
+    ),
     "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units", True),
     "forward_bits_per_spike": Var((), "bit", "the same over held-out bins", True),
-    "rate_r2": Var((), "1", "squared correlation of rates with true ones over time", True),
+    "rate_r2": Var(
+        (),
+        "1",
+        "squared correlation of rates with true ones over time, mean over the first n_metric trials and all units",
+        True,
+    ),
+    **{
+        name: Var((), unit, f"{text}; all evaluation trials", True)
+        for name, (unit, text) in SCORES.items()
+    },
     "input_r2": Var(
         (), "1", "squared correlation of inferred inputs with true ones over time", True
     ),

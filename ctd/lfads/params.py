@@ -41,8 +41,12 @@ class Model(Params):
         0, ge=0, description="last bins of a trial that the encoder does not see"
     )
 
-    likelihood: Static[Literal["poisson", "gaussian"]] = Field(
-        "poisson", description="of the data given the factors"
+    likelihood: Static[
+        Literal["poisson", "negative_binomial", "gaussian", "gamma", "zero_inflated_gamma"]
+    ] = Field(
+        "poisson",
+        description="of the data given the factors: of counts, poisson or negative_binomial; of reals, gaussian; of positive "
+        "ones, gamma (rectified EMG); of positive ones and zeros, zero_inflated_gamma (calcium events)",
     )
     input_prior: Static[Literal["ar1", "gaussian"]] = Field(
         "ar1", description="of inferred inputs: a stationary AR(1) process, or independent steps"
@@ -73,6 +77,11 @@ class Model(Params):
         "loss",
         description="what chooses the best parameters and stops early: the negative ELBO of the evaluation "
         "trials, or their reconstruction alone, for searches over KL scales",
+    )
+    penalties: Static[Literal["trial", "entry"]] = Field(
+        "trial",
+        description="what the KL and L2 terms are added to: the nll of a trial; or, as in lfads-torch, its mean over the "
+        "entries (bins and units), where L2 counts half the mean square of the penalised weights",
     )
     n_samples: Static[int] = Field(64, gt=0, description="posterior samples that are averaged")
     n_metric: Static[int] = Field(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ctd.lfads.summary import DIVERGED
+from ctd.lfads.trial_plots import N_TRIALS, by_condition, single_trials, trial_layers
 from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, spread, stacked
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.plots.group import Group, of_group
@@ -14,8 +15,6 @@ from ctd.principal import principal
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
 N_UNITS = 6
 """Rates are drawn of at most so many units, the most active ones."""
-N_TRIALS = 6
-"""Largest number of trials whose inferred inputs are drawn."""
 
 
 @of_group
@@ -73,6 +72,8 @@ def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndar
     for name, label in (
         ("rate_r2", "r² of the rates"),
         ("input_r2", "r² of the inferred inputs"),
+        ("state_r2_of_true", "R² of true states"),
+        ("psth_r2", "R² of PSTHs"),
         ("behavior_r2", "R² of behaviour"),
         ("cosmoothing_bits_per_spike", "bits a spike, held-out units"),
     ):
@@ -103,45 +104,36 @@ def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Pl
         made += _rates(best["rates"], counts, truth, item)
     if "factors" in best:
         made += _factors(best["factors"], item)
+    saved = best.get("rates", best.get("factors"))
+    if trials.condition is not None and saved is not None:
+        n = len(saved)
+        data, condition = np.asarray(trials.data[:n], float), np.asarray(trials.condition[:n])
+        made += by_condition(best.get("rates"), best.get("factors"), data, condition, item)
     if "inferred_inputs" in best:
         truth = None if trials.inputs is None else np.asarray(trials.inputs, float)
         made.append(_inputs(best["inferred_inputs"], truth, item))
+        made += _other_inputs(best["inferred_inputs"], item)
     return made
 
 
 def _rates(
     rates: np.ndarray, counts: np.ndarray, truth: np.ndarray | None, item: int
 ) -> list[Plot]:
-    """One trial: rates of the most active units with their spikes; data and rates of all units as images."""
+    """One trial: rates of the most active units with their spikes, of one unit on several trials; images of all units."""
     busy = np.sort(np.argsort(-counts.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
     true = truth[0][:, busy].T if truth is not None and len(truth) else None
+    names = [f"unit {unit}" for unit in busy]
     return [
         Plot(
             f"Rates of model {item} against the data, one trial",
-            _unit_layers(rates[0][:, busy].T, counts[0][:, busy].T, true, busy),
+            trial_layers(rates[0][:, busy].T, counts[0][:, busy].T, true, names),
             Axis("bin"),
-            Axis(ticks=[f"unit {unit}" for unit in busy[::-1]]),
+            Axis(ticks=names[::-1]),
             note=f"The {len(busy)} most active units; their data are marks at the height of rate 0.",
         ),
+        single_trials(rates, counts, truth, item),
         *_unit_images(rates[0], counts[0], item),
     ]
-
-
-def _unit_layers(
-    rates: np.ndarray, counts: np.ndarray, true: np.ndarray | None, units: np.ndarray
-) -> list[Layer]:
-    """Rates, (unit, bin), one below the other, with the data as marks; true: the rates behind the data."""
-    step = 1.2 * max(float(rates.max()), float(true.max()) if true is not None else 0.0, 1e-9)
-    time, names = np.arange(rates.shape[1]), [f"unit {unit}" for unit in units]
-    layers: list[Layer] = []
-    if true is not None:
-        layers.append(Lines(time, stacked(true, step), "true rate", strong=True, text=names))
-    layers.append(Lines(time, stacked(rates, step), "rate", text=names))
-    unit, bin = np.nonzero(counts)
-    heights = counts[unit, bin]
-    size = 0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1)))
-    text = [f"{names[u]}, bin {b}: {h:g}" for u, b, h in zip(unit, bin, heights, strict=True)]
-    return [*layers, Points(bin, len(units) - 1 - unit, "data", size=size, text=text)]
 
 
 def _unit_images(rates: np.ndarray, counts: np.ndarray, item: int) -> list[Plot]:
@@ -211,6 +203,20 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
         Axis(ticks=names[::-1]),
         note=note,
     )
+
+
+def _other_inputs(inferred: np.ndarray, item: int) -> list[Plot]:
+    """The second and third inferred input of some trials."""
+    made = []
+    for k in range(1, min(3, inferred.shape[-1])):
+        shown = inferred[:N_TRIALS, :, k]
+        shown = shown - shown.mean()
+        names = [f"trial {row}" for row in range(len(shown))]
+        lines = stacked(shown, 1.2 * max(float(np.ptp(shown)), 1e-9))
+        layers = [Lines(np.arange(shown.shape[1]), lines, "inferred", text=names)]
+        title = f"Inferred input {k + 1} of model {item}"
+        made.append(Plot(title, layers, Axis("bin"), Axis(ticks=names[::-1])))
+    return made
 
 
 def _by_lag(results: Mapping[str, Any], items: np.ndarray) -> Plot:

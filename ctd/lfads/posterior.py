@@ -26,6 +26,7 @@ from ctd.kernel import Data, File, Kernel, Static, Traced, Var
 from ctd.late import jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.data import load as load_data
+from ctd.lfads.distributions import N_OUTPUTS
 from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, split_key
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import gather
@@ -121,7 +122,7 @@ def _check_sizes(inputs: Any, weights: Tree) -> None:
 
 def _check_data(inputs: Any, weights: Tree, dataset: Dataset) -> None:
     """Check that the data have the channels that the model was trained on."""
-    moments = 1 if inputs.likelihood == "poisson" else 2
+    moments = N_OUTPUTS[inputs.likelihood]
     external = dataset.train.external
     generator, encoder = weights["generator"]["wCHX"], weights["encoder_forward"]["wCHX"]
     n_inferred = inputs.n_inputs if inputs.controller else 0

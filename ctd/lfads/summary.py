@@ -14,7 +14,13 @@ TRAINED, STOPPED_EARLY, DIVERGED = range(3)
 METRICS = {
     "bits_per_spike": "bits a spike, seen units",
     "cosmoothing_bits_per_spike": "bits a spike, held-out units",
+    "co_bps_units": "bits a spike of each held-out unit, their mean",
+    "fp_bps": "bits a spike, held-out bins",
+    "psth_r2": "R2 of averages by condition",
     "rate_r2": "squared correlation with true rates",
+    "rate_r2_weighted": "R2 of rates, units by variance",
+    "state_r2_from_true": "R2 of the generator's states from true ones",
+    "state_r2_of_true": "R2 of true states from the generator's",
     "input_r2": "squared correlation with true inputs",
     "initial_state_r2": "R2 of true initial states",
     "behavior_r2": "R2 of behaviour",

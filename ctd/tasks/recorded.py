@@ -68,9 +68,10 @@ class Recorded(Task):
         _check(path, found)
         numbers = found.get("conditions", np.zeros(len(found["inputs"])))
         values, condition = np.unique(numbers, return_inverse=True)
-        mask = found.get("mask", np.ones(found["inputs"].shape[:2]))
-        arrays = (found["inputs"], found["targets"], mask)
-        return Trial(*(a.astype(dtype) for a in arrays), condition.astype(np.int32)), values
+        mask: Any = found.get("mask", np.ones(found["inputs"].shape[:2])).astype(dtype)
+        inputs: Any = found["inputs"].astype(dtype)
+        targets: Any = found["targets"].astype(dtype)
+        return Trial(inputs, targets, mask, condition.astype(np.int32)), values
 
 
 _ELSEWHERE = "task: the trials of task file lie in a file that only train_rnn reads; give a task that draws its trials"

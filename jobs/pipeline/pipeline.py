@@ -16,6 +16,7 @@ from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.pipeline.references import resolve
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
+from jobs.spec.presets import expand_preset
 from jobs.spec.trust import modules_of, tell
 
 
@@ -40,7 +41,8 @@ class Stage:
             JobError: the job is not valid, or a reference cannot be resolved.
         """
         kernel = self.kernel()
-        content = resolve(self.content, kernel, self.base, stages, self.where)
+        content = expand_preset(self.content, kernel, self.where)
+        content = resolve(content, kernel, self.base, stages, self.where)
         return parse_job({"name": self.name, **content}, self.where)
 
     def needs(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Items and groups of a job, as columns over the items. Pure arithmetic: no file is opened."""
 
 import copy
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import JobError, explain, nearest
 from jobs.spec.job import JobSpec
+from jobs.spec.search import Population
 from jobs.spec.sweep import MAX_ITEMS, Column, join
 
 CHECKED = 10_000
@@ -68,7 +70,8 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     columns = (
         join(drawn, {**_defaults(kernel), **base, "seed": 0}) if len(drawn) > 1 else drawn[0][1]
     )
-    columns = _validate(columns, base, kernel, where)
+    drawn_starts, base = _starts(spec, base, total, where)
+    columns = _validate(columns | drawn_starts, base, kernel, where)
     return Items(total, columns, _groups(total, columns, base, kernel, kinds, where))
 
 
@@ -91,6 +94,34 @@ def _check_names(
         if name in spec.params:
             raise JobError(f"{where}: {name!r} is given in params and in sweep; keep one of them")
     return dict(spec.params)
+
+
+def _starts(
+    spec: JobSpec, base: dict[str, Any], n: int, where: str
+) -> tuple[dict[str, Column], dict[str, Any]]:
+    """Return (columns of the searched fields that start anywhere in their ranges, `params` with the other starts).
+
+    A start does not depend on how many items there are. Raises JobError where a field has a start and is given
+    in `params` or swept, too.
+    """
+    columns, fixed = {}, {}
+    laws = spec.search.params if isinstance(spec.search, Population) else {}
+    for name, law in laws.items():
+        if law.start is None:
+            continue
+        for place, given in (("params", spec.params), ("sweep", spec.swept())):
+            if name in given:
+                raise JobError(
+                    f"{where}: {name!r} is given in {place} and as search.params.{name}.start; keep one of them"
+                )
+        if law.start == "range":
+            rng = np.random.default_rng(
+                [spec.seed, zlib.crc32(b"start"), zlib.crc32(name.encode())]
+            )
+            columns[name] = Column(np.arange(n, dtype=np.int32), law.draw(rng, n), True)
+        else:
+            fixed[name] = float(law.start)
+    return columns, base | fixed
 
 
 def _validate(

@@ -117,7 +117,7 @@ def _check_parameter(
     if len(outside):
         raise JobError(
             f"{at}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen the "
-            f"range, or start inside of it: `sweep: {{random: {{{name}: ...}}}}` or params.{name}"
+            f"range, or start inside of it: search.params.{name}.start"
         )
 
 

@@ -8,7 +8,8 @@ search_parent               (item, generation)  the item whose state began the g
 search_NAME                 (item, generation)  the value of a searched parameter in every generation
 final_NAME                  (item)              its last value, which the results were made with
 
-An item that left at a rung has the status and the outcome *dropped*, and its results at that rung.
+An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. One whose
+population ended early (`patience`) has the outcome *settled*, and its results as of then.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
     outcomes = kernel.outcomes
     if outcomes and isinstance(search, Halving):
         outcomes = (*outcomes, Outcome("dropped", "left at a rung of successive halving"))
+    if outcomes and isinstance(search, Population) and search.patience:
+        outcomes = (*outcomes, Outcome("settled", "its population no longer got better"))
     dims = {**kernel.dims, **{name: var for name, (var, _) in _records(search, 1).items()}}
     return replace(kernel, dims=dims, outcomes=outcomes)
 

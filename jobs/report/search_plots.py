@@ -11,7 +11,7 @@ from jobs.spec.sweep import Loguniform
 
 N_ITEMS = 100
 """Most items that are drawn."""
-N_PARAMS = 6
+N_PARAMS = 8
 """Most searched parameters that are drawn."""
 
 

@@ -13,7 +13,7 @@ type Columns = dict[str, list[Any]]
 
 
 def contents(kernel: Kernel) -> dict[str, Columns]:
-    """Title -> table: the results and reduced values in a store of this kernel, and its outcomes."""
+    """Title -> table: the results and reduced values in a store of this kernel, its outcomes and presets."""
     found = {"results/G": _variables(kernel.dims, ["item"])}
     if kernel.reduced:
         found["gathered/G"] = _variables(kernel.reduced, [])
@@ -22,6 +22,11 @@ def contents(kernel: Kernel) -> dict[str, Columns]:
             "name": [end.name for end in ends],
             "what": [end.reason for end in ends],
             "failed": [end.failed for end in ends],
+        }
+    if kernel.presets:
+        found["search.preset"] = {
+            "name": list(kernel.presets),
+            "what": [preset.reason for preset in kernel.presets.values()],
         }
     return found
 
@@ -59,6 +64,7 @@ def starter(name: str, kernel: Kernel) -> str:
         "#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}",
         "#   {method: population, metric: NAME, mode: min, every: 5, generations: 8,",
         "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
+        *(f"#   {{preset: {name}}}   # {preset.reason}" for name, preset in kernel.presets.items()),
     ]
     if kernel.Options.model_fields:
         lines += ["gather:            # settings of the reduction; can be changed after the run"]

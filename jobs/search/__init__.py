@@ -10,6 +10,7 @@ This folder has the decisions; they are functions of the job and of what shards 
 What belongs to a search elsewhere:
 
     jobs.spec.search            the `search:` section of a job file
+    jobs.spec.presets           searches that a kernel declares under a name
     jobs.plan.search            does the section fit the job's kernel and sweep
     jobs.plan.search_results    what the store keeps of it: the lineage of every item
     ctd.batch.laps              items on the devices, lap by lap; jobs.run.worker builds a search on it

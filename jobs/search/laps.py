@@ -44,6 +44,9 @@ class SearchRun:
         """(n,) bool: which left before they had finished."""
         self.metric = np.full((laps.n, self._n_laps), np.nan)
         """(n, laps) the metric at the end of each lap; NaN where an item did not reach it."""
+        self._patience = search.patience if isinstance(search, Population) else None
+        self._best = np.full((laps.n, self._n_laps), np.nan)
+        """(n, laps) the least loss, at the end of each lap, among the items that each is compared with."""
         self.results: dict[str, np.ndarray] = {}
         self.finished = False
         self.arrived = False
@@ -100,6 +103,7 @@ class SearchRun:
         self.arrived = False
         # A block in which no item can go on has ended, whatever the other blocks do.
         open_blocks = found["blocks"][found["going"] & ~found["done"]]
+        open_blocks = np.setdiff1d(open_blocks, self._settled(found))
         found["going"] &= np.isin(found["blocks"], open_blocks)
         self.going &= np.isin(self._blocks, open_blocks)
         if self._is_last or not len(open_blocks):
@@ -112,6 +116,26 @@ class SearchRun:
         self.going &= going
         self.lap += 1
         self._begin()
+
+    def _settled(self, found: Mapping[str, np.ndarray]) -> list[int]:
+        """Note the best loss of each block; return the blocks that have stopped getting better.
+
+        Over the last `patience` laps: best of the first - best of all <= min_improvement * mean |best|.
+        """
+        if (patience := self._patience) is None:
+            return []
+        assert isinstance(self._search, Population)
+        settled = []
+        for block in np.unique(self._blocks):
+            losses = found["loss"][(found["blocks"] == block) & found["going"]]
+            own = self._blocks == block
+            if np.isfinite(losses).any():
+                self._best[own, self.lap] = np.nanmin(losses)
+            best = self._best[own][0, max(0, self.lap + 1 - patience) : self.lap + 1]
+            least = self._search.min_improvement * np.abs(best).mean()
+            if len(best) == patience and best[0] - best.min() <= least:
+                settled.append(int(block))
+        return settled
 
     @property
     def _is_last(self) -> bool:
@@ -137,7 +161,8 @@ class SearchRun:
     def _end(self) -> None:
         results = self.laps.values(np.arange(self.laps.n)) | self._rule.records(self.metric)
         if outcomes := self.laps.program.kernel.outcomes:
-            results["outcome"][self.dropped] = len(outcomes)  # see jobs.plan.search_results
+            left = self.dropped | ~self.laps.done  # at a rung, or with their population
+            results["outcome"][left] = len(outcomes)  # see jobs.plan.search_results
         results["search_advances"] = self.laps.ages.astype(np.int32)
         self.results = results | {"search_dropped": self.dropped}
         self.finished = True
@@ -168,4 +193,6 @@ class SearchRun:
 
     def _all(self) -> dict[str, np.ndarray]:
         own = {"going": self.going, "dropped": self.dropped, "metric": self.metric}
+        if self._patience is not None:
+            own["best"] = self._best
         return own | self._rule.arrays()

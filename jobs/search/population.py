@@ -1,7 +1,7 @@
 """Population-based training: which member copies which, and where the copied parameters move.
 
 A parameter has a position x in [0, 1] in its range: linear for `uniform`, in the logarithm for `loguniform`. It
-moves by u ~ U(-perturb, perturb), reflected at the ends: as likely up as down, so without selection it drifts
+moves by u ~ U(-perturb, perturb), with its own `perturb` or else the search's, reflected at the ends: as likely up as down, so without selection it drifts
 nowhere. (A factor 1 + u would drift down: the mean of its logarithm is negative.)
 
 In generation g, member i draws from the generator [seed, SALT, g, i]: nothing depends on which device has which
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jobs.spec.search import Population, bounds
-from jobs.spec.sweep import Interval, Loguniform
+from jobs.spec.search import Moved, Population, bounds
+from jobs.spec.sweep import Loguniform
 
 SALT = zlib.crc32(b"search")
 """Keeps these draws apart from those of the sweep."""
@@ -96,13 +96,14 @@ def moved(
         if again < search.resample:
             x = u
         else:
-            x = abs(position(law, values[name]) + search.perturb * (2 * u - 1))
+            most = search.perturb if law.perturb is None else law.perturb
+            x = abs(position(law, values[name]) + most * (2 * u - 1))
             x = 2 - x if x > 1 else x
         found[name] = value_at(law, x)
     return found
 
 
-def position(law: Interval, value: float) -> float:
+def position(law: Moved, value: float) -> float:
     """Return where a value lies in its range: 0 at the low end, 1 at the high end."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):
@@ -110,7 +111,7 @@ def position(law: Interval, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def value_at(law: Interval, x: float) -> float:
+def value_at(law: Moved, x: float) -> float:
     """Return the value at position `x`, never outside the range; the inverse of `position`."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):

@@ -103,6 +103,8 @@ class PopulationRule(Rule):
         now, new = compared.lap, compared.lap + 1
         rngs = [generator(self._seed, now, int(item)) for item in found["items"]]
         chosen = parents(self._search, rngs, found["loss"], found["done"], found["blocks"])
+        # Populations that have ended stay as they are.
+        chosen = np.where(found["going"], chosen, np.arange(len(chosen)))
         parent, own = chosen[first : first + n], np.arange(first, first + n)
         here = (parent >= first) & (parent < first + n)
         laps.copy(np.where(here, parent, own) - first)

@@ -5,6 +5,7 @@ from typing import Any
 from ctd.kernel import Kernel
 from jobs.spec.job import JobSpec
 from jobs.spec.reductions import LIST
+from jobs.spec.search import Halving, Population
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The version of JSON Schema that pydantic writes."""
@@ -22,4 +23,21 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
                 inner.setdefault("properties", {})["reductions"] = reductions
             schema["$defs"].update(inner.pop("$defs", {}))
             schema["properties"][field] = inner
+        if kernel.presets:
+            schema["properties"]["search"]["anyOf"].append(_preset_schema(kernel))
     return schema
+
+
+def _preset_schema(kernel: Kernel) -> dict[str, Any]:
+    """Return the schema of a search by a preset of the kernel, whose other fields it may leave out."""
+    names = [{"const": name, "description": p.reason} for name, p in kernel.presets.items()]
+    fields = (
+        Population.model_json_schema()["properties"] | Halving.model_json_schema()["properties"]
+    )
+    given = {name: {"description": entry.get("description", "")} for name, entry in fields.items()}
+    return {
+        "type": "object",
+        "properties": {"preset": {"oneOf": names}, **given},
+        "required": ["preset"],
+        "additionalProperties": False,
+    }

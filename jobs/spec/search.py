@@ -7,7 +7,9 @@ search:
   metric: eval_loss
   every: 5
   generations: 8
-  params: {learning_rate: {loguniform: [1e-4, 1e-1]}}
+  params: {learning_rate: {loguniform: [1e-4, 1e-1], start: 4e-3}}
+
+search: {preset: NAME}         a search that the kernel declares: see jobs.spec.presets
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,12 +19,13 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    FiniteFloat,
     PositiveInt,
     Tag,
     field_validator,
 )
 
-from jobs.spec.sweep import Interval, Uniform
+from jobs.spec.sweep import Loguniform, Uniform, one_of
 
 SEARCH_TABLE = "search"
 """The name, in a query, of the table that shows what a search did."""
@@ -31,8 +34,6 @@ SEARCH_TABLE = "search"
 class _Search(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    length_field: ClassVar[str]
-    """The field that says how long the first lap is."""
     lap_name: ClassVar[str]
     """What a lap is called."""
 
@@ -57,6 +58,11 @@ class _Search(BaseModel):
         return self.size or n
 
     @property
+    def length_field(self) -> str:
+        """The field that says how long the first lap is."""
+        raise NotImplementedError
+
+    @property
     def best(self) -> str:
         """Which value of the metric is best, as a word: "least" or "largest"."""
         return "least" if self.mode == "min" else "largest"
@@ -66,12 +72,16 @@ class Halving(_Search):
     """Successive halving (Jamieson & Talwalkar 2016): of every `size` items, the best size / eta^k continue
     after min_advances * eta^(k-1) advances, k = 1, 2, ...; the others keep their results so far."""
 
-    length_field: ClassVar[str] = "min_advances"
     lap_name: ClassVar[str] = "rung"
 
     method: Literal["halving"]
     eta: int = Field(3, ge=2, description="one item in eta survives a rung")
     min_advances: PositiveInt = Field(description="advances that every item makes at least")
+
+    @property
+    def length_field(self) -> str:
+        """The field that says how long the first lap is."""
+        return "min_advances"
 
     def describe(self, size: int) -> str:
         """What it does with `size` items, on one line."""
@@ -103,22 +113,68 @@ class Halving(_Search):
         return self.min_advances * (self.eta**rung - before)
 
 
+class _Moves(BaseModel):
+    """How one parameter of a population starts and moves, beside its range."""
+
+    start: FiniteFloat | Literal["range"] | None = Field(
+        None,
+        description="its value at the start in all members; `range`: drawn from its range",
+    )
+    perturb: float | None = Field(None, ge=0, le=1, description="instead of the search's")
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: Any) -> Any:
+        if value is not None and value != "range" and type(value) not in (int, float):
+            raise ValueError("a number, or `range` (drawn from its range), expected")
+        return value
+
+
+class MovedUniform(Uniform, _Moves):
+    """`uniform: [low, high]`, and how the parameter starts and moves in it."""
+
+
+class MovedLoguniform(Loguniform, _Moves):
+    """`loguniform: [low, high]`, and how the logarithm of the parameter starts and moves in it."""
+
+
+Moved = Annotated[
+    Annotated[MovedUniform, Tag("[uniform]")] | Annotated[MovedLoguniform, Tag("[loguniform]")],
+    one_of(
+        "one of {uniform: [low, high]} and {loguniform: [low, high]} expected",
+        "uniform",
+        "loguniform",
+    ),
+]
+
+
 class Population(_Search):
     """Population-based training (Jaderberg et al. 2017): every `every` advances, members that do badly
     copy the state and the parameters of members that do well, and perturb the parameters."""
 
-    length_field: ClassVar[str] = "every"
     lap_name: ClassVar[str] = "generation"
 
     method: Literal["population"]
     every: PositiveInt = Field(description="advances of a generation")
+    burn_in: PositiveInt | None = Field(
+        None, description="advances of the first generation; by default as of the others"
+    )
     generations: int = Field(
         ge=2, description="how many there are; the last one lasts until its members have finished"
     )
-    params: dict[str, Interval] = Field(
+    patience: int | None = Field(
+        None,
+        ge=2,
+        description="the search ends once the best metric of so many generations in a row has got better by no "
+        "more than `min_improvement`; by default it never ends early",
+    )
+    min_improvement: float = Field(
+        5e-4, ge=0, description="see patience: a share of the mean size of these best metrics"
+    )
+    params: dict[str, Moved] = Field(
         min_length=1,
-        description="the traced fields that are searched, each with its range; they start where the "
-        "sweep or `params` puts them",
+        description="the traced fields that are searched, each with its range; they begin at their `start`, "
+        "by default where the sweep or `params` puts them",
     )
     exploit: Literal["tournament", "truncation"] = Field(
         "tournament",
@@ -139,15 +195,27 @@ class Population(_Search):
 
     def describe(self, size: int) -> str:
         """What it does with `size` items, on one line."""
+        first = f", the first of {self.burn_in}" if self.burn_in else ""
+        end = (
+            f"; it ends early after {self.patience} that are no better by more than {self.min_improvement:g}"
+            if self.patience
+            else ""
+        )
         return (
             f"population of {size} by {self.best} {self.metric}: {self.generations} generations of {self.every} "
-            f"advances, {', '.join(self.params)} searched"
+            f"advances{first}{end}, {', '.join(self.params)} searched"
         )
+
+    @property
+    def length_field(self) -> str:
+        """The field that says how long the first lap is."""
+        return "burn_in" if self.burn_in else "every"
 
     def n_comparisons(self, size: int, advances: int) -> int:
         """Return how often the members are compared if each makes `advances` advances, for any `size`."""
         del size
-        return min(self.generations - 1, (advances - 1) // self.every)
+        after = advances - 1 - self.lap(0)
+        return min(self.generations - 1, 1 + after // self.every) if after >= 0 else 0
 
     def n_laps(self, size: int) -> int:
         """Return the number of laps, for any `size`."""
@@ -156,8 +224,7 @@ class Population(_Search):
 
     def lap(self, generation: int) -> int:
         """Return the advances of a generation that is not the last."""
-        del generation
-        return self.every
+        return self.burn_in if self.burn_in and generation == 0 else self.every
 
     @field_validator("params")
     @classmethod
@@ -169,7 +236,7 @@ class Population(_Search):
         return params
 
 
-def bounds(law: Interval) -> tuple[float, float]:
+def bounds(law: Moved) -> tuple[float, float]:
     """Return the ends (low, high) of a range."""
     return law.uniform if isinstance(law, Uniform) else law.loguniform
 

@@ -38,7 +38,7 @@ class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _one_of(message: str, *forms: str) -> Discriminator:
+def one_of(message: str, *forms: str) -> Discriminator:
     """Return a discriminator that finds the form a value is meant to have: a list, or a mapping with one of
     the keys `forms`. Without it, an error would list the faults of the value under every form."""
 
@@ -46,7 +46,8 @@ def _one_of(message: str, *forms: str) -> Discriminator:
         # A job made in Python may give an axis as a tuple, a range or an array.
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | BaseModel):
             return "[list]" if "list" in forms else None
-        keys = value if isinstance(value, Mapping) else [type(value).__name__.lower()]
+        kinds = [kind.__name__.lower() for kind in type(value).__mro__]
+        keys = value if isinstance(value, Mapping) else kinds
         found = [form for form in forms if form in keys]
         return f"[{found[0]}]" if len(found) == 1 else None
 
@@ -98,7 +99,7 @@ Axis = Annotated[
     | Annotated[Range, Tag("[range]")]
     | Annotated[Linspace, Tag("[linspace]")]
     | Annotated[Geomspace, Tag("[geomspace]")],
-    _one_of(
+    one_of(
         "a list, or one of {range: n}, {linspace: [first, last, count]} and "
         "{geomspace: [first, last, count]} expected",
         "list",
@@ -155,23 +156,13 @@ Distribution = Annotated[
     | Annotated[Loguniform, Tag("[loguniform]")]
     | Annotated[Integers, Tag("[integers]")]
     | Annotated[Choice, Tag("[choice]")],
-    _one_of(
+    one_of(
         "one of {uniform: [low, high]}, {loguniform: [low, high]}, {integers: [low, high]} and "
         "{choice: [a, b]} expected",
         "uniform",
         "loguniform",
         "integers",
         "choice",
-    ),
-]
-
-
-Interval = Annotated[
-    Annotated[Uniform, Tag("[uniform]")] | Annotated[Loguniform, Tag("[loguniform]")],
-    _one_of(
-        "one of {uniform: [low, high]} and {loguniform: [low, high]} expected",
-        "uniform",
-        "loguniform",
     ),
 ]
 

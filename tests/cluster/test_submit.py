@@ -170,15 +170,19 @@ def folder(tmp_path, ray_address):
 
 def wait(address, word, seconds=600):
     """Until the latest submission of a store is in that state."""
-    end = time.monotonic() + seconds
-    while True:
+
+    def come():
         submission, states = look(address)[-1]
         text = states[submission.numbers[0]]
-        if text.startswith(word):
-            return text
-        assert time.monotonic() < end, f"{text}\n{log_tail(address)}"
-        assert word == "running" or not text.startswith(("failed", "stopped")), log_tail(address)
-        time.sleep(0.5)
+        over = not text.startswith(word) and text.startswith(("failed", "stopped"))
+        assert word == "running" or not over, log_tail(address)
+        return text.startswith(word)
+
+    try:
+        until(come, f"the submission is {word}", seconds)
+    except TimeoutError as error:
+        error.add_note(log_tail(address))
+        raise
 
 
 @has_jobs_api

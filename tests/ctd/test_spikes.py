@@ -74,6 +74,27 @@ def test_rates_follow_the_network(network, cell, initial):
             np.testing.assert_allclose(found["eval_behavior"][0, trial, t], output, atol=1e-12)
 
 
+def test_exponential_rates_and_known_inputs(network):
+    """Of all trials, run again from their inputs in NumPy; one mean and one deviation over these."""
+    path, weights = network()
+    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "scaling": 1.5}
+    found = make(path, rectifier="exp", external=True, **sizes)
+    w = {name: value.astype(float) for name, value in weights.items()}
+    inputs = np.concatenate([found["train_external"][0], found["eval_external"][0]])
+    np.testing.assert_array_equal(inputs[2:], found["eval_inputs"][0])
+    states = np.empty((5, 25, 4))
+    for trial in range(5):
+        h = w["h0"]
+        for t, x in enumerate(inputs[trial]):
+            h, followed = step("vanilla", w, h, x)
+            states[trial, t] = followed[:4]
+    expected = np.exp((states - states.mean()) / (1.5 * states.std()))
+    np.testing.assert_allclose(found["eval_rates"][0], expected[2:], rtol=1e-10)
+    counts = np.concatenate([found["train"][0], found["eval"][0]])
+    assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(expected.sum())
+    assert "train_external" not in make(path, n_train=1, n_eval=1)
+
+
 def test_initial_line_is_the_state_after_other_trials(network):
     """In law: seven steps of noise and one without, drawn with NumPy; means and SDs within 5 errors."""
     path, weights = network()

@@ -88,7 +88,7 @@ def killed_at_random(store, seen):
         before = seen(store)
         process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=ENV)
         while seen(store) == before and process.poll() is None:
-            time.sleep(0.005)
+            time.sleep(0.02)  # to look takes the core that the process starts on
         time.sleep(random.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL

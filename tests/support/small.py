@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from places import EXAMPLES
 
-from ctd.batch import run_items
+from ctd.batch import Layout, run_items
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import load_kernel
@@ -83,7 +83,8 @@ def _of_trained():
     """The posterior of the smallest lfads, which is trained on the way."""
     folder = tempfile.mkdtemp(prefix="ctd-small-")
     kernel, params = small("lfads")
-    trained = run_items(kernel, params)
+    # In a layout of tests/ctd/test_kernel.py, whose compiled program this is.
+    trained = run_items(kernel, params, layout=Layout(2, 2))
     parts = {"weights": f"{folder}/weights.h5", "model": f"{folder}/model.h5"}
     for part, path in parts.items():
         found = {name: v[0] for name, v in trained.items() if name.startswith(f"{part}.")}

@@ -2,12 +2,16 @@
 
 import time
 
+SHARE, LONGEST_S = 0.05, 2.0
+"""How long to pause between two looks, as a share of the time waited so far, and at most."""
+
 
 def until(holds, what: str, seconds: float = 200) -> None:
     """Wait for a condition; TimeoutError names it."""
-    end, pause = time.monotonic() + seconds, 0.01
+    began = time.monotonic()
     while not holds():
-        if time.monotonic() > end:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise TimeoutError(f"waited {seconds:g} s until {what}")
-        time.sleep(pause)
-        pause = min(1.2 * pause, 0.5)  # to ask is not free: Slurm answers by a process
+        # To ask is not free: Slurm answers by a process, a store by its files. It comes a twentieth late at most.
+        time.sleep(min(max(SHARE * waited, 0.01), LONGEST_S))

@@ -140,7 +140,7 @@ def test_an_advance_is_compiled_for_slots_that_are_not_there_as_for_those_that_a
     shared, static = load_group(kernel, params, "."), static_of(params)
     columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
-    run = Run(program(kernel, static, Layout(4, 4)), shared, 0, np.zeros(1, int), traced)
+    run = Run(program(kernel, static, Layout(4, 2)), shared, 0, np.zeros(1, int), traced)
     there, absent = run._slots, run.abstract_slots()
     aval = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)
     with precision(static):

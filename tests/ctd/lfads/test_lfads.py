@@ -296,6 +296,30 @@ def test_training_loss_terms():
     assert touched == {"generator", "controller"}
 
 
+def test_penalties_beside_the_nll_of_an_entry():
+    """As lfads-torch has it: mean nll + k KL + l sum(scale |W|^2) / 2 n; here times bins and units."""
+    case = Case(
+        penalties="entry", kl_ic=0.5, kl_input=2.0, kl_start=0.1, kl_ramp=10, l2_generator=0.3
+    )
+    value, terms = case.loss()(case.weights, 5)
+    square, size = {}, {}
+    for name, n in (("generator", 6), ("controller", 4)):
+        cell = case.weights[name]
+        recurrent = [np.asarray(cell["wRUHX"])[:, :n], np.asarray(cell["wCHX"])[:, :n]]
+        square[name] = sum((w**2).sum() for w in recurrent)
+        size[name] = 3 * n * n
+    l2 = (0.3 * square["generator"] + 1e-5 * square["controller"]) / 2 / sum(size.values())
+    assert float(terms["l2"]) == pytest.approx(l2, rel=1e-12)
+    n_bins, _, n_units = case.batch.data.shape
+    entry = float(terms["nll"]) / (n_bins * n_units)
+    kl = 0.5 * float(terms["kl_ic"]) + 2 * float(terms["kl_input"])
+    assert float(value) / (n_bins * n_units) == pytest.approx(entry + 0.55 * kl + l2, rel=1e-12)
+    # Weights that no penalty is on do not count.
+    without = case.traced._replace(l2_controller=np.zeros(()))
+    alone = 0.3 * square["generator"] / 2 / size["generator"]
+    assert float(penalty(case.static, without, case.weights)) == pytest.approx(alone, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("step", "start", "length", "expected"),
     [(0, 0.1, 10, 0.1), (5, 0.1, 10, 0.55), (10, 0.1, 10, 1), (99, 0.1, 10, 1), (0, 0.1, 0, 1)],

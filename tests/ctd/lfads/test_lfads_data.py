@@ -63,6 +63,21 @@ def torch_arrays(**changes):
             {},
             "eval_initial_states has 99 trials, but",
         ),
+        (
+            arrays(eval=with_entry(-2)),
+            {"likelihood": "negative_binomial"},
+            r"eval holds -2.* negative binomial likelihood needs counts",
+        ),
+        (
+            arrays(),
+            {"likelihood": "gamma"},
+            r"train holds 0 at .* gamma likelihood needs positive numbers",
+        ),
+        (
+            arrays(train=with_entry(-0.5)),
+            {"likelihood": "zero_inflated_gamma"},
+            r"train holds -0.5 at \(1, 2, 3\), but a zero-inflated gamma",
+        ),
         (arrays(eval_rates=counts(9)), {}, "eval_rates has 9 trials, but eval has 3"),
         (arrays(train_external=counts()), {}, "train_external is there, but .* is missing"),
         (arrays(eval=counts(0)), {}, "it is empty"),

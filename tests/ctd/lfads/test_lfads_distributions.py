@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from closed_forms import dense_kl
@@ -9,11 +11,15 @@ from scipy import integrate, stats
 from scipy.special import gammaln
 
 from ctd.lfads.distributions import (
+    N_OUTPUTS,
     ar1_kl,
+    data_log_likelihood,
+    data_mean,
     gaussian_kl,
     gaussian_log_likelihood,
     poisson_log_likelihood,
 )
+from ctd.lfads.first_outputs import first_outputs
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -31,6 +37,81 @@ def test_likelihoods_scipy():
         stats.norm.logpdf(x, 0.5, math.sqrt(0.3)),
         rtol=1e-12,
     )
+
+
+def frozen(likelihood, output):
+    """SciPy's distribution with the outputs of one entry; that of what is not 0, for a zero-inflated one."""
+    mean = math.exp(output[0])
+    if likelihood == "poisson":
+        return stats.poisson(mean)
+    if likelihood == "gaussian":
+        return stats.norm(output[0], math.exp(output[1] / 2))
+    shape = math.exp(output[1])
+    if likelihood == "negative_binomial":
+        return stats.nbinom(shape, shape / (shape + mean))
+    return stats.gamma(shape, scale=mean / shape)
+
+
+VALUES = {
+    "poisson": [0, 1, 7, 300],
+    "negative_binomial": [0, 1, 7, 300],
+    "gaussian": [-2.0, 0.0, 0.3, 7.0],
+    "gamma": [1e-6, 0.3, 1.0, 40.0],
+    "zero_inflated_gamma": [0.0, 1e-6, 1.0, 40.0],
+}
+OUTPUTS = [(0.4, -1.2, 0.7), (-3.0, 2.5, -4.0), (2.0, 4.0, 0.0)]
+
+
+@pytest.mark.parametrize("likelihood", VALUES)
+def test_likelihoods_of_data_scipy(likelihood):
+    """Density and mean of three units with outputs of their own, and slopes that are finite also at 0."""
+    x = np.array(VALUES[likelihood], float)[:, None] * np.ones(3)
+    parts = np.array(OUTPUTS).T[: N_OUTPUTS[likelihood]]
+    output = jnp.asarray(np.tile(parts.ravel(), (len(x), 1)))
+    density = lambda output: data_log_likelihood(likelihood, x, output, gammaln(x + 1), 0.0)
+    expected, means = np.empty(x.shape), np.empty(3)
+    for unit, given in enumerate(OUTPUTS):
+        law = frozen(likelihood, given)
+        log = law.logpmf if likelihood in ("poisson", "negative_binomial") else law.logpdf
+        q = 1 / (1 + math.exp(-given[2])) if likelihood == "zero_inflated_gamma" else 1.0
+        with np.errstate(divide="ignore"):
+            positive = math.log(q) + log(x[:, unit])
+        is_zero = (x[:, unit] == 0) & (likelihood == "zero_inflated_gamma")
+        expected[:, unit] = np.where(is_zero, np.log1p(-q) if q < 1 else 0, positive)
+        means[unit] = q * law.mean()
+    # Counts of 300 are differences of logarithms of G near 1e3: ten digits are left of 16.
+    np.testing.assert_allclose(density(output), expected, rtol=1e-10)
+    np.testing.assert_allclose(data_mean(likelihood, output)[0], means, rtol=1e-12)
+    assert np.isfinite(jax.grad(lambda output: density(output).sum())(output)).all()
+
+
+@pytest.mark.parametrize("likelihood", VALUES)
+def test_first_outputs_have_the_moments_of_the_data(likelihood):
+    """Mean and variance of what SciPy draws, unit by unit, are those of the distribution with these outputs."""
+    rng = np.random.default_rng(0)
+    inflated = likelihood == "zero_inflated_gamma"
+    laws = [frozen(likelihood, given) for given in OUTPUTS[:2]]
+    data = np.stack([law.rvs((200, 40), random_state=rng) for law in laws], axis=-1)
+    if inflated:
+        data = data * (rng.random(data.shape) < 0.3)
+    found = first_outputs(likelihood, data).reshape(N_OUTPUTS[likelihood], 2)
+    np.testing.assert_allclose(
+        data_mean(likelihood, jnp.asarray(found.ravel())), data.mean((0, 1)), rtol=1e-9
+    )
+    for unit, law in enumerate(laws):
+        own = frozen(likelihood, found[:, unit])
+        values = data[..., unit][data[..., unit] > 0] if inflated else data[..., unit]
+        expected = values.mean() if likelihood == "poisson" else values.var()
+        bounded = not 0.05 < math.exp(found[1, unit]) < 100 if len(found) > 1 else False
+        if not bounded or likelihood == "gaussian":
+            assert own.var() == pytest.approx(expected, rel=1e-9), law
+
+
+def test_first_outputs_of_silent_units_are_finite():
+    data = np.zeros((3, 4, 2), int)
+    data[..., 1] = 2  # constant counts: less than Poisson's variance
+    for likelihood in ("poisson", "negative_binomial", "zero_inflated_gamma"):
+        assert np.isfinite(first_outputs(likelihood, data)).all(), likelihood
 
 
 def test_gaussian_kl_quadrature():

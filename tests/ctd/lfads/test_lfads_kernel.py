@@ -120,6 +120,25 @@ def test_trials_are_kept(given, n_train, n_eval):
     assert found["rate_r2"].shape == ()
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "outputs"),
+    [("negative_binomial", 2), ("gaussian", 2), ("gamma", 2), ("zero_inflated_gamma", 3)],
+)
+def test_other_likelihoods(likelihood, outputs):
+    """Sizes of the output layer; bits a spike where data are counts alone."""
+    params = model(likelihood=likelihood, save="eval")
+    given = {
+        k: v + 0.5 if k in ("train", "eval") and "gamma" in likelihood else v
+        for k, v in arrays().items()
+    }
+    shared = make_dataset(given, inputs_of(params))
+    traced = jax.tree.map(np.asarray, traced_of(params))
+    _, found = program(kernel, static_of(params), LAYOUT).abstract(shared, traced)
+    assert found["model.output.w"].shape == (outputs * N_UNITS, 3)
+    assert found["rates"].shape == (10, N_STEPS, N_UNITS)
+    assert ("bits_per_spike" in found) == ("co_bps" in found) == (likelihood == "negative_binomial")
+
+
 def test_more_trials_than_there_are(tmp_path):
     write_hdf5(tmp_path / "spikes.h5", arrays())
     params = model(save=11, data=str(tmp_path / "spikes.h5"))

@@ -22,6 +22,20 @@ def test_bits_per_spike_numpy():
     assert float(metrics.bits_per_spike(jnp.asarray(counts), rates)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([4.0], 4.0),
+        ([4.0, 2.0, 3.0], 0.3 * (0.3 * 4 + 0.7 * 2) + 0.7 * 3),
+        ([4.0, 2.0, np.nan, np.nan], 0.3 * 4 + 0.7 * 2),
+        ([np.nan, np.nan], np.nan),
+    ],
+)
+def test_smoothed_up_to_the_last_evaluation(curve, expected):
+    found = float(metrics.smoothed(jnp.asarray(curve)))
+    assert found == pytest.approx(expected, rel=1e-14, nan_ok=True)
+
+
 def test_rate_r2_numpy():
     """Mean over trials and units of the squared correlation; units that do not vary are left out."""
     rng = np.random.default_rng(0)

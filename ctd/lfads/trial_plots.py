@@ -1,0 +1,125 @@
+"""What a report shows of the best LFADS model by condition and trial by trial."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, stacked
+from ctd.principal import principal
+
+N_CONDITIONS = 8
+"""Most conditions that are drawn, those with most trials."""
+N_UNITS = 4
+"""Averages are drawn of at most so many units, the most active ones."""
+N_TRIALS = 6
+"""Most single trials that are drawn."""
+
+
+def trial_layers(
+    rates: np.ndarray, data: np.ndarray, true: np.ndarray | None, names: Sequence[str]
+) -> list[Layer]:
+    """Rates, (row, bin), one below the other, with the data as marks; true: the rates behind the data."""
+    step = 1.2 * max(float(rates.max()), float(true.max()) if true is not None else 0.0, 1e-9)
+    time = np.arange(rates.shape[1])
+    layers: list[Layer] = []
+    if true is not None:
+        layers.append(Lines(time, stacked(true, step), "true rate", strong=True, text=names))
+    layers.append(Lines(time, stacked(rates, step), "rate", text=names))
+    row, bin = np.nonzero(data)
+    heights = data[row, bin]
+    size = 0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1)))
+    text = [f"{names[r]}, bin {b}: {h:g}" for r, b, h in zip(row, bin, heights, strict=True)]
+    return [*layers, Points(bin, len(names) - 1 - row, "data", size=size, text=text)]
+
+
+def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
+    """The most active unit on the first saved trials. rates, data: (trial, time, unit); truth: of the first trials."""
+    unit = int(np.argmax(data.sum(axis=(0, 1))))
+    n = min(N_TRIALS, len(rates))
+    known = truth is not None and len(truth) >= n
+    true = truth[:n, :, unit] if truth is not None and known else None
+    names = [f"trial {k}" for k in range(n)]
+    return Plot(
+        f"Rates of unit {unit}, single trials, model {item}",
+        trial_layers(rates[:n, :, unit], data[:n, :, unit], true, names),
+        Axis("bin"),
+        Axis(ticks=names[::-1]),
+        note="The most active unit; its data are marks at the height of rate 0.",
+    )
+
+
+def averages(values: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    """(condition, time, ...) averages of values (trial, time, ...). condition: (trial, condition) bool, each with a trial."""
+    return np.stack([values[mine].mean(axis=0) for mine in condition.T])
+
+
+def by_condition(
+    rates: np.ndarray | None,
+    factors: np.ndarray | None,
+    data: np.ndarray,
+    condition: np.ndarray,
+    item: int,
+) -> list[Plot]:
+    """Averages over the saved trials of each condition: data and rates, and factors in their first three components.
+
+    rates, factors, data: (trial, time, ...) of the saved trials. condition: (trial, condition) bool.
+    """
+    n = condition.sum(axis=0)
+    shown = np.sort(np.argsort(-n, kind="stable")[: min(N_CONDITIONS, int((n > 0).sum()))])
+    if not len(shown):
+        return []
+    condition = condition[:, shown]
+    note = (
+        f"{len(shown)} of {len(n)} conditions; averages over {int(condition.sum())} saved trials."
+    )
+    made = []
+    if rates is not None:
+        made.append(
+            _psths(averages(rates, condition), averages(data, condition), shown, (item, note))
+        )
+    if factors is not None:
+        made += _planes(averages(factors, condition), factors, shown, (item, note))
+    return made
+
+
+def _psths(rates: np.ndarray, data: np.ndarray, shown: np.ndarray, told: tuple[int, str]) -> Plot:
+    """Averages of the most active units, (condition, time, unit): of rates as lines, of data dashed."""
+    units = np.sort(np.argsort(-data.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
+    step = 1.2 * max(float(rates[..., units].max()), float(data[..., units].max()), 1e-9)
+    time = np.arange(rates.shape[1])
+    layers: list[Layer] = []
+    for hue, number in enumerate(shown):
+        for values, name, dashed in ((data, "data", True), (rates, "rates", False)):
+            lines = stacked(values[hue][:, units].T, step)
+            text = [f"unit {u}, condition {number}, {name}" for u in units]
+            label = f"condition {number}, {name}"
+            layers.append(Lines(time, lines, label, text=text, dashed=dashed, hue=hue))
+    return Plot(
+        f"PSTHs of data and of model {told[0]}, by condition",
+        layers,
+        Axis("bin"),
+        Axis(ticks=[f"unit {u}" for u in units[::-1]]),
+        note=f"The {len(units)} most active units. {told[1]}",
+    )
+
+
+def _planes(
+    paths: np.ndarray, factors: np.ndarray, shown: np.ndarray, told: tuple[int, str]
+) -> list[Plot]:
+    """Averages (condition, time, factor) in the first three principal components of all saved trials, two planes."""
+    project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
+    paths = project(paths)
+    text = [f"condition {number}" for number in shown]
+    label = lambda k: f"principal component {k + 1} ({share[k]:.0%} of the variance)"
+    return [
+        Plot(
+            f"Factors of model {told[0]} by condition, components {a + 1} and {b + 1}",
+            [Lines(paths[..., a], paths[..., b], "conditions", shown.astype(float), text)],
+            Axis(label(a)),
+            Axis(label(b)),
+            Scale("condition"),
+            note=told[1],
+        )
+        for a, b in ((0, 1), (0, 2), (1, 2))
+        if b < len(share)
+    ]

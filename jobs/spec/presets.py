@@ -1,0 +1,94 @@
+"""Searches that a kernel declares under a name: `search: {preset: NAME}` stands for fields of the job file.
+
+    search: {preset: autolfads}                                      all of it as the kernel has it
+    search: {preset: autolfads, generations: 10}                     another number of generations
+    search: {preset: autolfads, params: {dropout: {start: 0.1}}}     the range is kept
+    search: {preset: autolfads, params: {dropout: {uniform: [0, 0.3]}, kl_ic: null}}
+                                                                     another range; one parameter less
+
+What the job gives counts; of `params` and `sweep`, too. A searched field that the job gives in `params` or sweeps
+starts there. The store keeps the fields, not the name.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctd.kernel import Kernel
+from jobs.errors import JobError, nearest
+
+FORMS = ("uniform", "loguniform")
+"""How a range is given."""
+
+
+def expand_preset(content: dict[str, Any], kernel: Kernel, where: str) -> dict[str, Any]:
+    """Return the content of a job file with the fields that its preset stands for; as it is without one.
+
+    Raises JobError, headed by `where`, if the kernel has no such preset.
+    """
+    search = content.get("search")
+    if not isinstance(search, Mapping) or "preset" not in search:
+        return content
+    name = search["preset"]
+    if not isinstance(name, str) or name not in kernel.presets:
+        hint = nearest(str(name), kernel.presets) or ", it has none"
+        raise JobError(f"{where}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}")
+    preset = kernel.presets[name]
+    given = content.get("params") or {}
+    if not isinstance(given, Mapping):
+        return content  # refused when the job is validated
+    sweep = content.get("sweep") or {}
+    if isinstance(sweep, Mapping):
+        sweep = {**preset.sweep, **sweep}
+    own = set(given) | _swept(sweep)
+    return {
+        **content,
+        "params": {k: v for k, v in preset.params.items() if k not in own} | dict(given),
+        "sweep": sweep,
+        "search": _search(preset.search, search, own),
+    }
+
+
+def meaning(content: dict[str, Any], kernel: Kernel, where: str) -> dict[str, Any]:
+    """Return what a job's preset adds to what the job itself gives, as a job file has it; {} without a preset."""
+    whole = expand_preset(content, kernel, where)
+    if whole is content:
+        return {}
+    given = content.get("params") or {}
+    found: dict[str, Any] = {"params": {k: v for k, v in whole["params"].items() if k not in given}}
+    swept = content.get("sweep") or {}
+    if isinstance(swept, Mapping):
+        found["sweep"] = {k: v for k, v in whole["sweep"].items() if k not in swept}
+    return {k: v for k, v in {**found, "search": whole["search"]}.items() if v}
+
+
+def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
+    """Return the section: the preset's fields, over them the given ones; without starts of the fields `own`."""
+    found = {**preset, **{k: v for k, v in given.items() if k not in ("preset", "params")}}
+    laws = {name: dict(law) for name, law in preset.get("params", {}).items()}
+    changes = given.get("params")
+    if changes is not None and not isinstance(changes, Mapping):
+        return found | {"params": changes}  # refused when the job is validated
+    for name in own & laws.keys():
+        laws[name].pop("start", None)
+    for name, law in (changes or {}).items():
+        if law is None:
+            laws.pop(name, None)
+        elif isinstance(law, Mapping) and not any(form in law for form in FORMS):
+            laws[name] = laws.get(name, {}) | dict(law)
+        else:
+            laws[name] = law
+    return {k: v for k, v in found.items() if v is not None} | ({"params": laws} if laws else {})
+
+
+def _swept(sweep: Any) -> set[str]:
+    """Return the fields that a sweep names, as far as it is well formed; `a` for an inner field `a.b`."""
+    parts = sweep if isinstance(sweep, list | tuple) else [sweep]
+    blocks = [
+        part.get(block) for part in parts if isinstance(part, Mapping) for block in ("grid", "zip", "random")
+    ]  # fmt: skip
+    return {
+        str(name).partition(".")[0]
+        for block in blocks
+        if isinstance(block, Mapping)
+        for name in block
+    }

@@ -1,0 +1,176 @@
+"""Metrics over all evaluation trials, against scikit-learn and NumPy; trials at hand or minibatch by minibatch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+
+from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.lfads import Model
+from ctd.lfads.data import make_dataset
+from ctd.lfads.draws import Fitted, posterior_mean
+from ctd.lfads.model import init_weights
+from ctd.lfads.scores import cycle_consistency, psth_r2, rate_scores, regression_r2, scores
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+N_TRIALS, N_STEPS, N_UNITS = 11, 8, 6
+SIZES = {
+    "dtype": "float64", "encoder": 4, "controller": 4, "generator": 5, "n_factors": 3, "batch_size": 4,
+    "n_samples": 2, "held_out_units": (1, 4), "held_out_bins": 2,
+}  # fmt: skip
+CONDITION = np.array([7, 2, 2, 7, 7, 2, 9, 2, 7, 7, 2])
+
+
+def arrays():
+    rng = np.random.default_rng(0)
+    rates = rng.uniform(0.5, 3, (20 + N_TRIALS, N_STEPS, N_UNITS))
+    counts = rng.poisson(rates)
+    counts[20:, :, 4] = 0  # a held-out unit that does not fire
+    return {
+        "train": counts[:20],
+        "eval": counts[20:],
+        "eval_condition": CONDITION,
+        "eval_rates": rates[20:29],
+        "eval_states": rng.standard_normal((N_TRIALS, N_STEPS, 2)),
+    }
+
+
+@pytest.fixture(scope="module")
+def found():
+    """(posterior means of all trials, scores where all are at hand, where four are, readout)."""
+    with jax.enable_x64(True):
+        params = Model(**SIZES)
+        static, data = static_of(params), make_dataset(arrays(), inputs_of(params))
+        traced = jax.tree.map(jnp.asarray, traced_of(params))
+        key = jax.random.key(1)
+
+        @jax.jit
+        def run(key, data):
+            weights = init_weights(static, traced, key, 4, 0, jnp.asarray(data.bias))
+            model = Fitted(static, 1e-4, data, weights)
+            means = posterior_mean(model, data.evaluation, N_TRIALS, key)
+            some = {name: value[:6] for name, value in means.items()}
+            return (
+                means,
+                scores(model, key, means),
+                scores(model, key, some),
+                weights["output"]["w"],
+            )
+
+        return jax.tree.map(np.asarray, run(key, data))
+
+
+def test_trials_by_minibatches_give_the_same_scores(found):
+    """The sums are taken in another order."""
+    _, whole, parts, _ = found
+    assert whole.keys() == parts.keys()
+    assert len(whole) == 9
+    for name in whole:
+        assert parts[name] == pytest.approx(whole[name], rel=1e-10), name
+
+
+def test_rates_scikit_learn(found):
+    means, whole, _, _ = found
+    true = arrays()["eval_rates"].reshape(-1, N_UNITS)
+    rates = means["rates"][:9].reshape(-1, N_UNITS)  # the others have no true rates
+    weighted = r2_score(true, rates, multioutput="variance_weighted")
+    assert whole["rate_r2_weighted"] == pytest.approx(weighted, rel=1e-12)
+    assert whole["rate_r2_units"] == pytest.approx(r2_score(true, rates), rel=1e-12)
+
+
+def test_states_scikit_learn(found):
+    means, whole, _, _ = found
+    true, inferred = arrays()["eval_states"].reshape(-1, 2), means["states"].reshape(-1, 5)
+    for name, x, y in (("from_true", true, inferred), ("of_true", inferred, true)):
+        predicted = LinearRegression().fit(x, y).predict(x)
+        expected = r2_score(y, predicted, multioutput="variance_weighted")
+        # By the squared condition number of the states, about 1e4.
+        assert whole[f"state_r2_{name}"] == pytest.approx(expected, rel=1e-8)
+
+
+def test_bits_per_spike_scipy(found):
+    means, whole, _, _ = found
+    counts, rates = arrays()["eval"], means["rates"]
+
+    def bits(units, bins):
+        x, r = counts[:, bins][..., units], rates[:, bins][..., units]
+        null = np.broadcast_to(x.mean((0, 1)), x.shape)
+        gain = stats.poisson.logpmf(x, r) - stats.poisson.logpmf(x, null)
+        return gain.sum() / x.sum() / np.log(2)
+
+    seen, later = slice(0, 6), slice(6, None)
+    # Unit 4 never fires: it counts with the others, and has no bits of its own.
+    assert whole["co_bps"] == pytest.approx(bits([1, 4], seen), rel=1e-12)
+    assert whole["co_bps_units"] == pytest.approx(bits([1], seen), rel=1e-12)
+    assert whole["fp_bps"] == pytest.approx(bits(list(range(6)), later), rel=1e-12)
+
+
+def test_psth_scikit_learn(found):
+    means, whole, _, _ = found
+    psth = lambda x: np.concatenate([x[name == CONDITION].mean(0) for name in (2, 7, 9)])
+    true, model = psth(arrays()["eval"].astype(float)), psth(means["rates"])
+    expected = r2_score(true, model, multioutput="variance_weighted")
+    assert whole["psth_r2"] == pytest.approx(expected, rel=1e-12)
+    # Two conditions with one average are no reason to divide by a third, empty one.
+    n, sums = np.array([2.0, 0.0]), np.arange(12.0).reshape(2, 3, 2) * [[[1]], [[0]]]
+    assert float(psth_r2(n, sums, sums)) == 1
+
+
+def test_cycle_numpy(found):
+    """Against factors sent through the readout, its components, and back."""
+    means, whole, _, readout = found
+    factors = means["factors"].reshape(-1, 3)
+    centred = (factors - factors.mean(0)) @ readout.T
+    _, s, rows = np.linalg.svd(centred, full_matrices=False)
+    kept = rows[s**2 >= 0.01 * (s**2).sum()]
+    back = centred @ kept.T @ kept @ np.linalg.pinv(readout).T + factors.mean(0)
+    expected = r2_score(factors, back, multioutput="variance_weighted")
+    assert whole["cycle_consistency"] == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("readout", "expected"),
+    [
+        (np.eye(4)[:, :3], 1.0),  # one to one
+        (np.diag([1.0, 1.0, 0.0]), 1 - 0.5 / 2.5),  # one factor of variance 0.5 is not seen
+        (np.diag([1.0, 1.0, 0.1]), 1 - 0.5 / 2.5),  # or with 0.25 % of the variance
+    ],
+)
+def test_cycle_of_factors_that_are_not_seen(readout, expected):
+    found = float(cycle_consistency(jnp.diag(jnp.array([1.0, 1.0, 0.5])), jnp.asarray(readout)))
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_constant_columns_are_left_out():
+    """A unit of constant rate has no R2; a state that never moves explains nothing."""
+    found = rate_scores(jnp.array([1.0, 5.0]), jnp.array([4.0, 0.0]))
+    assert float(found["rate_r2_units"]) == 0.75
+    y, x = np.array([[0.0, 1], [2, 1], [4, 1]]), np.array([[1.0, 3], [2, 3], [4, 1]])
+    whole = rate_scores(((x - y) ** 2).sum(0), ((y - y.mean(0)) ** 2).sum(0))
+    expected = r2_score(y, x, multioutput="variance_weighted")
+    assert float(whole["rate_r2_weighted"]) == pytest.approx(expected)
+    covariance = jnp.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
+    assert float(regression_r2(covariance, 2)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"eval_condition": CONDITION[:5]}, "eval_condition has 5 trials, but eval has 11"),
+        (
+            {"eval_condition": CONDITION[:, None]},
+            r"eval_condition has the shape \(11, 1\); \(trial\)",
+        ),
+        ({"eval_states": np.zeros((11, 7, 2))}, "eval_states has 7 time bins, but eval has 8"),
+    ],
+)
+def test_what_does_not_fit_is_told(change, told):
+    given = {k: v for k, v in (arrays() | change).items() if v is not None}
+    with pytest.raises(ValueError, match=told) as error:
+        make_dataset(given, inputs_of(Model(**SIZES)), "spikes.h5")
+    assert str(error.value).startswith("spikes.h5: ")
+    assert len(str(error.value).splitlines()) == 1
