@@ -16,6 +16,10 @@ and the columns
     memory      bytes beyond the networks themselves, as the compiler counts them
 
 and marks the layout that the runner chooses (`ctd.batch.tune`), which should be the better one within 10 %.
+
+A second table has what noise and constraints cost: the CPU seconds of a step of K = 8 leaky networks of rectified units,
+one by one, with noise on states and inputs, with Dale's law, with a mask, of rank 2, over those of a plain one. Noise and Dale should
+cost at most 15 %. All are run in turn, round after round; each is the best of its rounds.
 """
 
 import argparse
@@ -93,6 +97,33 @@ class Bench:
         return "map" if m == 1 else "vmap"
 
 
+EXTRAS = {
+    "plain": {},
+    "noise": {"state_noise": 0.05, "input_noise": 0.01},
+    "Dale": {"dale": True},
+    "noise and Dale": {"state_noise": 0.05, "input_noise": 0.01, "dale": True},
+    "mask": {"mask": "random", "self_connections": False},
+    "rank 2": {"rank": 2},
+}
+
+
+def extras(network: Network, rounds: int, n: int = 8) -> None:
+    """Print what each of `EXTRAS` costs."""
+    runs = {}
+    for name, fields in EXTRAS.items():
+        given = network.model_dump() | {"cell": "leaky:relu", "learning_rate": 1e-3} | fields
+        runs[name] = [Bench(Network.model_validate(given), rounds).run(n, Layout(n, 1))]
+        advance(runs[name])  # compiles
+    cpu = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            cpu[name] = min(cpu[name], advance(run)[1])
+    steps = n * network.report_every
+    print(f"\n| leaky:relu, K = {n}, one by one | CPU ms a step | over plain |\n|---|---|---|")
+    for name, seconds in cpu.items():
+        print(f"| {name} | {1e3 * seconds / steps:.2f} | {seconds / cpu['plain']:.2f} |")
+
+
 def advance(runs: list[Run]) -> tuple[float, float]:
     """(wall, CPU) seconds of one advance of each run."""
     start, cpu = time.perf_counter(), time.process_time()
@@ -133,6 +164,7 @@ def main() -> None:
                 f"{row.compile:.1f} | {row.memory / 1e6:.1f} | {mark} |",
                 flush=True,
             )
+    extras(network, options.rounds, min(8, options.networks[-1]))
 
 
 if __name__ == "__main__":

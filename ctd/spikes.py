@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, CellName, get_cell, initial_state, run, sizes
+from ctd.cells import CELL_NAMES, Cell, CellName, get_cell, initial_state, run, sizes
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp
 from ctd.plots import Axis, Image, Plot, Scale
@@ -40,7 +40,7 @@ class Spikes(Params):
     """One set of trials."""
 
     cell: Static[CellName | None] = Field(
-        None, description=f"{', '.join(CELLS)}; by default what the weights are of"
+        None, description=f"{CELL_NAMES}; by default what the weights are of"
     )
     weights: File[str | None] = Field(
         None,

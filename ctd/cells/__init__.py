@@ -9,23 +9,32 @@ A network is a dict name -> array: the cell's weights, and three that every cell
 n is the number of units. The state is the vector that F updates: the hidden vector, or for an LSTM the
 hidden vector followed by the memory cells, 2n entries in all.
 
-    cell       Cell: what one is               tanh       vanilla, leaky
-    gated      the GRUs and the LSTM           names      cells by name
+    cell       Cell: what one is               ungated    vanilla, leaky, leaky_per_unit
+    gated      the GRUs and the LSTM           units      nonlinearities by name
+    names      cells by name                   low_rank   recurrent weights of low rank
+    spectrum   the spectral radius
     network    states and outputs in a trial; whether weights fit
 """
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
 from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
-from ctd.cells.names import CELLS, CellName, get_cell
+from ctd.cells.low_rank import LowRank
+from ctd.cells.names import CELL_NAMES, CELLS, CellName, get_cell
 from ctd.cells.network import Sizes, check_params, check_real, initial_state, readout, run, sizes
-from ctd.cells.tanh import leaky, vanilla
+from ctd.cells.spectrum import spectral_radius
+from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla
+from ctd.cells.units import UNITS
 
 __all__ = [
     "CELLS",
+    "CELL_NAMES",
     "READOUT_AXES",
+    "UNGATED",
+    "UNITS",
     "UPDATE_BIAS",
     "Cell",
     "CellName",
+    "LowRank",
     "Scales",
     "Sizes",
     "Weights",
@@ -37,9 +46,11 @@ __all__ = [
     "gru_torch",
     "initial_state",
     "leaky",
+    "leaky_per_unit",
     "lstm",
     "readout",
     "run",
     "sizes",
+    "spectral_radius",
     "vanilla",
 ]

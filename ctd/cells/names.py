@@ -1,29 +1,63 @@
 """Cells by name."""
 
 import difflib
+from functools import cache
 from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
 from ctd.cells.cell import Cell
 from ctd.cells.gated import gru, gru_candidate_bias, gru_torch, lstm
-from ctd.cells.tanh import leaky, vanilla
+from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla, with_units
+from ctd.cells.units import UNITS
 
-CELLS = {cell.name: cell for cell in (vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky)}
+CELLS = {
+    cell.name: cell
+    for cell in (vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit)
+}
+"""The cells, each with its own weights."""
+
+CELL_NAMES = (
+    f"{', '.join(CELLS)}; {', '.join(cell.name for cell in UNGATED)} have tanh units, or those after a colon: "
+    f"leaky:relu, {', '.join(name for name in UNITS if name not in ('tanh', 'relu'))}, or the dotted path of a "
+    "function, leaky:mylab.units.square"
+)
+"""What a job file may give as its cell, for descriptions."""
 
 
+@cache
 def get_cell(name: str) -> Cell:
-    """The cell called `name`. Raises ValueError, naming the nearest cell, where there is none."""
-    if name in CELLS:
-        return CELLS[name]
-    near = difflib.get_close_matches(name, CELLS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"cell: {name!r} is unknown; {hint}the cells are {', '.join(CELLS)}")
+    """The cell called `name`, whose units may follow a colon. Raises ValueError where there is none.
+
+    The error names the nearest cell. `leaky:tanh` is `leaky`.
+    """
+    base, colon, units = name.partition(":")
+    if base not in CELLS:
+        near = difflib.get_close_matches(base, CELLS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"cell: {name!r} is unknown; {hint}the cells are {', '.join(CELLS)}")
+    cell = CELLS[base]
+    if not colon or (cell in UNGATED and units == "tanh"):
+        return cell
+    if cell not in UNGATED:
+        fits = ", ".join(cell.name for cell in UNGATED)
+        raise ValueError(f"cell: {name!r}: {base} has gates; other units are for {fits}")
+    try:
+        return with_units(cell, units)
+    except ValueError as error:
+        raise ValueError(f"cell: {name!r}: {error}") from None
 
 
 CellName = Annotated[
     str,
     AfterValidator(lambda name: get_cell(name).name),
-    WithJsonSchema({"enum": list(CELLS)}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [*CELLS, *(f"{c.name}:{u}" for c in UNGATED for u in UNITS)]},
+                {"type": "string", "pattern": rf"^({'|'.join(c.name for c in UNGATED)}):.*\."},
+            ]
+        }
+    ),
 ]
 """The type of a field that names a cell."""

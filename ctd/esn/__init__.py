@@ -1,6 +1,6 @@
 """Echo-state networks: ensembles of random networks of which only the readout is trained, by FORCE or ridge.
 
-    params     EchoState: what one item is                    reservoir  weights, step, spectral radius
+    params     EchoState: what one item is                    reservoir  weights, step
     force      recursive least squares in the loop            ridge      teacher forcing, memory capacity
     replay     the trained network on its own                 summary    success over the seeds
     series     what the networks learn                        plots      its pictures
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS
+from ctd.cells import CELLS, spectral_radius
 from ctd.esn import series
 from ctd.esn.force import Now, Rls, begin, force_pass, scaled_identity
 from ctd.esn.params import EchoState as EchoState
 from ctd.esn.plots import figure, plots
 from ctd.esn.replay import Replay, Stretch, free_run, largest_exponent, replay
-from ctd.esn.reservoir import Weights, draw, spectral_radius
+from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
 from ctd.esn.summary import REDUCED, reduce
 from ctd.esn.summary import Options as Options

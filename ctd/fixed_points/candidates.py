@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import CELLS, Cell, get_cell, run
+from ctd.cells import CELL_NAMES, Cell, get_cell, run
 from ctd.data import read_arrays
 from ctd.late import jax, jnp, lax
 from ctd.weights import read_tensors, read_weights
@@ -37,7 +37,7 @@ class Network(NamedTuple):
     has no name."""
 
 
-CELL_TEXT = f"{', '.join(CELLS)}, by default what the weights are of; or the dotted path of a Cell or of F(weights, h, x)"
+CELL_TEXT = f"{CELL_NAMES}; by default what the weights are of; or the dotted path of a Cell or of F(weights, h, x)"
 WEIGHTS_TEXT = (
     "file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"
 )
@@ -56,9 +56,9 @@ def find_cell(name: str) -> Cell | Map:
 
     Raises ValueError where there is none.
     """
-    module, _, attribute = name.rpartition(".")
-    if name in CELLS or not module:
+    if ":" in name or "." not in name:
         return get_cell(name)
+    module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
@@ -214,7 +214,8 @@ def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
         if found is None or isinstance(found, Cell):
             raise ValueError(f"weights: {inputs.cell or 'a network'} needs a file of weights")
         return inputs.cell, {}
-    if found is None or (isinstance(found, Cell) and found is CELLS.get(found.name)):
+    own = "." in (inputs.cell or "").partition(":")[0]
+    if found is None or (isinstance(found, Cell) and not own):
         loaded = read_weights(inputs.weights, inputs.cell)
         return loaded.cell, loaded.params
     return inputs.cell, dict(read_tensors(inputs.weights).arrays)

@@ -1,9 +1,13 @@
 """Kernel: train a recurrent network on a task by gradient descent through time.
 
 The loss of a minibatch is the mean squared error over its trials, outputs and steps (weighted by the
-task's mask), or their cross-entropy, plus l2 |weights|^2 over all trained weights. A step is Adam's (Kingma & Ba 2015) on the
-gradient clipped to a norm, with the learning rate learning_rate * decay^step. Each step draws its own
-minibatch with the key fold_in(key of the item's minibatches, step).
+task's mask), or their cross-entropy, plus l2 |weights|^2 + l1 sum |weights| over all trained weights, plus rates_l1 and
+rates_l2 times the mean size and square of a rate. A step is the optimiser's, Adam (Kingma & Ba 2015) unless told
+otherwise, on the gradient clipped to a norm, with the learning rate learning_rate * decay^step or another schedule.
+Each step draws its own minibatch with the key fold_in(key of the item's minibatches, step), and noise on states and inputs.
+
+Weights may obey Dale's law, a mask or a rank: choices that are static, with strengths that are traced. They hold
+at every step by how weights are made of parameters. Results are weights as every reader of weights knows them.
 
 Where the task says whether a trial is answered correctly, the accuracy on the evaluation trials is a result, and
 training ends early at the accuracy `stop_at`.
@@ -16,37 +20,37 @@ The defaults are the settings of the decision network in the tutorial of computa
 learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (evaluation loss 1.35e-5
 in one run with n = 100).
 
-    params     Network: what one item is          loss     the loss, and its trials
-    summary    the best networks of a group          plots    curves, accuracy, state space
+    params       Network: what one item is        checks      constraints that contradict each other
+    connections  masks, signs of units            parameters  what is trained, and the weights it makes
+    noise        on states and inputs             optimizer   optimisers and schedules by name
+    step         one step of training             loss        the loss, and its trials
+    summary      the best networks of a group     plots       curves, accuracy, state space
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd import tasks
-from ctd.cells import CELLS, Cell, Scales, get_cell, run
+from ctd.cells import CELLS, Cell, get_cell, run
 from ctd.kernel import Kernel, Outcome, Var
-from ctd.late import jax, jnp, lax, optax
+from ctd.late import jax, jnp, lax
 from ctd.plots.curves import block_ends
-from ctd.train_rnn.loss import (
-    Scores,
-    Shared,
-    condition_values,
-    evaluate,
-    load_trials,
-    mean_loss,
-    minibatch,
-)
+from ctd.train_rnn.connections import Connections, connections, read_masks
+from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
+from ctd.train_rnn.noise import Noise, noisy, seeded
+from ctd.train_rnn.optimizer import optimizer
+from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_figure, rnn_plots
+from ctd.train_rnn.step import divided, train_step
 from ctd.train_rnn.summary import REDUCED, Options, reduce
 
 __all__ = ["Network", "kernel"]
 
+NOISE, EVAL_NOISE = 2**31 - 1, 2**31 - 2
+"""Folded into the key of the minibatches, whose other numbers are steps: no job takes so many."""
 DIVERGED = 100.0
 """A network has diverged when a block's mean loss exceeds this many times that of its first minibatch."""
 
@@ -54,7 +58,10 @@ DIVERGED = 100.0
 class State(NamedTuple):
     """A network in training."""
 
-    weights: dict[str, jax.Array]
+    parameters: Parameters
+    """What is trained, and what is not: see `parameters`."""
+    links: Connections
+    """A part of the state, so that a network that goes on from a copy of another has the other's."""
     optimizer: Any
     step: jax.Array
     """int32, minibatches seen."""
@@ -74,36 +81,26 @@ def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
     return key_weights, key_data
 
 
-def _optimizer(traced: Any) -> optax.GradientTransformation:
-    def rate(count: jax.Array) -> jax.Array:
-        now: jax.Array = traced.learning_rate * traced.decay ** count.astype(traced.decay.dtype)
-        return now
-
-    return optax.chain(
-        optax.clip_by_global_norm(traced.clip_norm),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=traced.adam_eps),
-        optax.scale_by_learning_rate(rate),
-    )
+def load(inputs: Any) -> Shared:
+    """The trials of `load_trials` and the masks of a file. Raises ValueError, see there and `read_masks`."""
+    shared = load_trials(inputs)
+    trials = shared.evaluation
+    n_in, n_out = trials.inputs.shape[-1], trials.targets.shape[-1]
+    return shared._replace(masks=read_masks(inputs, n_in, n_out))
 
 
 def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
     cell, trials = get_cell(static.cell), shared.evaluation
     key_weights, _ = item_keys(key, traced)
-    weights = cell.init(
-        key_weights,
-        static.n,
-        trials.inputs.shape[-1],
-        trials.targets.shape[-1],
-        Scales(traced.recurrent_scale, traced.input_scale),
-        static.dtype,
-    )
-    if "alpha" in weights:
-        weights["alpha"] = traced.alpha
-    trained = {name: w for name, w in weights.items() if name not in cell.constants}
+    links = connections(static, shared.masks, traced, key_weights)
+    sizes = trials.inputs.shape[-1], trials.targets.shape[-1]
+    parameters = initial(static, cell, sizes, links, traced, key_weights)
+    trained, _ = divided(static, parameters)
     n_blocks = len(block_ends(static))
     return State(
-        weights,
-        _optimizer(traced).init(trained),
+        parameters,
+        links,
+        optimizer(static, traced).init(trained),
         jnp.zeros((), jnp.int32),
         jnp.full((), jnp.nan, static.dtype),
         jnp.full(n_blocks, jnp.nan, static.dtype),
@@ -113,61 +110,43 @@ def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
     )
 
 
-def _train_step(
-    kind: str, cell: Cell, optimizer: optax.GradientTransformation, l2: jax.Array
-) -> Callable[..., Any]:
-    """(weights, optimizer state, trials) -> (the next two, loss of this kind without L2, is it finite)."""
-
-    def loss(trained: Any, constants: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
-        error = mean_loss(kind, cell, trained | constants, trials)
-        return error + l2 * sum(jnp.sum(w**2) for w in trained.values()), error
-
-    def step(weights: Any, state: Any, trials: tasks.Trial) -> Any:
-        trained = {name: w for name, w in weights.items() if name not in cell.constants}
-        constants = {name: weights[name] for name in cell.constants}
-        (_, error), gradient = jax.value_and_grad(loss, has_aux=True)(trained, constants, trials)
-        updates, new_state = optimizer.update(gradient, state)
-        new = optax.apply_updates(trained, updates) | constants
-        # The squared norm overflows where clipping would have divided by infinity.
-        finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
-        return new, new_state, error, finite
-
-    return step
-
-
 def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: State) -> State:
     """`report_every` steps, or those that are left."""
-    cell = get_cell(static.cell)
     _, key_data = item_keys(key, traced)
-    train_step = _train_step(static.loss, cell, _optimizer(traced), traced.l2)
+    step_once = train_step(static, state.links, traced, shared.evaluation.inputs.shape[-1])
     block = state.step // static.report_every
 
     def body(carry: Any, _: None) -> tuple[Any, jax.Array]:
-        weights, optimizer, step, diverged = carry
+        parameters, optimizer, step, diverged = carry
         trials = minibatch(static, shared.training, key_data, step)
-        new, new_optimizer, error, finite = train_step(weights, optimizer, trials)
+        trials = seeded(trials, jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step))
+        new, new_optimizer, error, finite = step_once(parameters, optimizer, trials)
         # After the last step, and from the first step that is not finite, the network no longer changes.
         active = (step < static.n_batches) & ~diverged
         moved = active & finite
         keep = lambda a, b: jnp.where(moved, a, b)
         return (
-            jax.tree.map(keep, new, weights),
+            jax.tree.map(keep, new, parameters),
             jax.tree.map(keep, new_optimizer, optimizer),
             step + moved,
             diverged | (active & ~finite),
         ), jnp.where(moved, error, jnp.nan)
 
-    start = (state.weights, state.optimizer, state.step, state.diverged)
-    (weights, optimizer, step, diverged), errors = lax.scan(body, start, length=static.report_every)
+    start = (state.parameters, state.optimizer, state.step, state.diverged)
+    end, errors = lax.scan(body, start, length=static.report_every)
+    parameters, optimizer, step, diverged = end
     mean = jnp.nanmean(errors)
     first = jnp.where(state.step == 0, errors[0], state.first)
     diverged |= mean > DIVERGED * first
     accuracy, done = state.accuracy, diverged | (step >= static.n_batches)
     if static.stop_at:
-        now = evaluate(static, shared, cell, weights).accuracy().astype(static.dtype)
+        weights = weights_of(static, state.links, traced, parameters)
+        cell, noisy_trials = with_noise(static, shared, traced, key)
+        now = evaluate(static, noisy_trials, cell, weights).accuracy().astype(static.dtype)
         accuracy, done = accuracy.at[block].set(now), done | (now >= static.stop_at)
     return State(
-        weights,
+        parameters,
+        state.links,
         optimizer,
         step,
         first,
@@ -181,14 +160,15 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
 def result(
     static: Any, shared: Shared, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
-    del traced, key
-    cell = get_cell(static.cell)
-    values = {f"weights.{name}": value for name, value in state.weights.items()}
+    weights = weights_of(static, state.links, traced, state.parameters)
+    cell, shared = with_noise(static, shared, traced, key)
+    values = {f"weights.{name}": value for name, value in stored(weights).items()}
+    values |= {f"low_rank.{k}": v for k, v in state.parameters.items() if k in ("m", "n")}
     if static.n_saved:
         some = shared.evaluation.inputs[: static.n_saved]
-        values["states"], values["outputs"] = jax.vmap(lambda x: run(cell, state.weights, x))(some)
+        values["states"], values["outputs"] = jax.vmap(lambda x: run(cell, weights, x))(some)
     last = jnp.maximum(jnp.sum(~jnp.isnan(state.curve)) - 1, 0)
-    scores = evaluate(static, shared, cell, state.weights)
+    scores = evaluate(static, shared, cell, weights)
     return (
         values
         | _accuracies(static, scores, state)
@@ -200,6 +180,15 @@ def result(
             "outcome": state.diverged.astype(jnp.int32),
         }
     )
+
+
+def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple[Cell, Shared]:
+    """The cell and the trials with which a network is evaluated."""
+    noise = Noise(traced.eval_state_noise, traced.eval_input_noise)
+    trials, (_, key_data) = shared.evaluation, item_keys(key, traced)
+    cell = noisy(get_cell(static.cell), noise, trials.inputs.shape[-1])
+    trials = seeded(trials, jax.random.fold_in(key_data, EVAL_NOISE))
+    return cell, shared._replace(evaluation=trials)
 
 
 def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Array]:
@@ -239,6 +228,8 @@ kernel = Kernel(
     Params=Network,
     dims=_weight_dims()
     | {
+        "low_rank.m": Var(("unit", "mode"), "1", "m of wR = m n' / N, with `rank`"),
+        "low_rank.n": Var(("unit", "mode"), "1", "n of wR = m n' / N, with `rank`"),
         "curve": Var(("batch",), "1", "loss in training, mean over each block"),
         "train_loss": Var((), "1", "loss over the last block"),
         "eval_loss": Var((), "1", "loss on the evaluation trials"),
@@ -253,7 +244,7 @@ kernel = Kernel(
         "states": Var(("trial", "time", "state"), "1", "hidden states of evaluation trials"),
         "outputs": Var(("trial", "time", "output"), "1", "outputs of evaluation trials"),
     },
-    load=load_trials,
+    load=load,
     init=init,
     advance=advance,
     finished=lambda state: state.done,

@@ -23,6 +23,8 @@ class Shared(NamedTuple):
     """(trial, ...) those of which minibatches are drawn; none where the task draws its own."""
     values: Any = ()
     """(condition,) the conditions of a file of trials."""
+    masks: Any = ()
+    """Weight -> where it may be, of a file."""
 
 
 class Scores(NamedTuple):
@@ -61,13 +63,6 @@ def weighted_loss(
         return jnp.sum(errors), weight / outputs.shape[-1]
     errors = mask * (outputs - trials.targets) ** 2
     return jnp.sum(errors), weight
-
-
-def mean_loss(kind: str, cell: Cell, weights: Any, trials: tasks.Trial) -> jax.Array:
-    """The mean error over trials, steps and outputs, weighted by the mask; no L2 penalty."""
-    _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
-    total, weight = weighted_loss(kind, outputs, trials)
-    return total / weight
 
 
 def condition_values(task: tasks.Task, shared: Shared) -> Any:

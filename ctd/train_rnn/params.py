@@ -5,14 +5,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELLS, CellName
+from ctd.cells import CELL_NAMES, CellName
 from ctd.kernel import File, Params, Static, Traced
+from ctd.train_rnn.checks import check_constraints
+from ctd.train_rnn.optimizer import OptimizerName, ScheduleName
 
 
 class Network(Params):
     """One network to train."""
 
-    cell: Static[CellName] = Field("gru", description=", ".join(CELLS))
+    cell: Static[CellName] = Field("gru", description=CELL_NAMES)
     task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
     trials: File[str | None] = Field(
         None,
@@ -42,7 +44,9 @@ class Network(Params):
     )
     l2: Traced[float] = Field(2e-5, ge=0, description="penalty on the squared norm of all weights")
     clip_norm: Traced[float] = Field(10.0, gt=0, description="largest norm of the gradient")
-    adam_eps: Traced[float] = Field(0.1, gt=0, description="Adam's epsilon")
+    adam_eps: Traced[float] = Field(
+        0.1, gt=0, description="epsilon of the optimiser; lion and sgd have none"
+    )
     recurrent_scale: Traced[float] = Field(
         1.0, ge=0, description="g of the initial recurrent weights, N(0, g^2 / n)"
     )
@@ -53,6 +57,87 @@ class Network(Params):
     seed: Traced[int] = Field(
         0, ge=0, lt=2**31, description="replicate: another value, other weights"
     )
+
+    optimizer: Static[OptimizerName] = Field("adam", description="how a gradient becomes a step")
+    momentum: Traced[float] = Field(0.9, ge=0, lt=1, description="of optimizer sgd")
+    weight_decay: Traced[float] = Field(
+        0.0,
+        ge=0,
+        description="share of the weights, times the learning rate, that every step takes away (AdamW)",
+    )
+    schedule: Static[ScheduleName] = Field(
+        "exponential",
+        description="of the learning rate: exponential by decay; cosine and linear reach 0 at n_batches",
+    )
+    warmup: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="steps over which the learning rate grows from 0"
+    )
+    l1: Traced[float] = Field(0.0, ge=0, description="penalty on the sum of all weights' sizes")
+    rates_l1: Traced[float] = Field(
+        0.0, ge=0, description="penalty on the mean size of a rate, over trials, steps and units"
+    )
+    rates_l2: Traced[float] = Field(0.0, ge=0, description="penalty on the mean square of a rate")
+    state_noise: Traced[float] = Field(
+        0.0, ge=0, description="sd of Gaussian noise on each state, each step, in training"
+    )
+    input_noise: Traced[float] = Field(0.0, ge=0, description="the same on each input")
+    eval_state_noise: Traced[float] = Field(
+        0.0, ge=0, description="state_noise on the evaluation trials and the saved ones"
+    )
+    eval_input_noise: Traced[float] = Field(0.0, ge=0, description="input_noise on the same trials")
+    initial_state: Static[Literal["trained", "fixed", "zero"]] = Field(
+        "trained",
+        description="h0: N(0, 0.1^2) and trained; the same, never changed; 0",
+    )
+    train_alphas: Static[bool] = Field(
+        False, description="whether the time constants of cell leaky_per_unit are trained"
+    )
+    alpha_min: Traced[float] = Field(
+        0.05, gt=0, le=1, description="cell leaky_per_unit: lower bound of dt / tau"
+    )
+    alpha_max: Traced[float] = Field(
+        0.2, gt=0, le=1, description="upper bound; it starts log-uniform between both"
+    )
+    recurrent_init: Static[Literal["normal", "spectral_radius", "orthogonal", "identity"]] = Field(
+        "normal",
+        description="initial wR: N(0, g^2 / fan-in), g = recurrent_scale; scaled to spectral radius g; "
+        "g times a random rotation, or the identity",
+    )
+    dale: Static[bool] = Field(
+        False,
+        description="Dale's law: each unit excites or inhibits; starts balanced with spectral radius recurrent_scale",
+    )
+    excitatory: Traced[float] = Field(
+        0.8, gt=0, lt=1, description="dale: share of excitatory units, the first of each area"
+    )
+    mask: Static[Literal["none", "random", "file"]] = Field(
+        "none", description="which weights stay 0: none; drawn for each network; those of mask_file"
+    )
+    density: Traced[float] = Field(
+        0.1, gt=0, le=1, description="mask random: probability of a recurrent connection"
+    )
+    areas: Static[int] = Field(
+        1, gt=0, description="areas of neighbouring units, between which density_between holds"
+    )
+    density_between: Traced[float] = Field(
+        0.02, ge=0, le=1, description="mask random: the same from area to area"
+    )
+    mask_file: File[str | None] = Field(
+        None,
+        description="HDF5 file of masks, 1 where a weight may be: wR (n, n), or any other matrix of the cell by its name",
+    )
+    self_connections: Static[bool] = Field(True, description="false: the diagonal of wR stays 0")
+    rank: Static[Annotated[int, Field(gt=0)] | None] = Field(
+        None, description="wR = m n' / N of this rank, m and n trained; none: every entry of wR is"
+    )
+    overlap: Traced[float] = Field(
+        0.0, description="rank: initial n = overlap m + recurrent_scale N(0, 1), m ~ N(0, 1)"
+    )
+
+    @model_validator(mode="after")
+    def _constraints_agree(self) -> "Network":
+        check_constraints(self)
+        return self
 
     @model_validator(mode="after")
     def _trials_of_a_file(self) -> "Network":

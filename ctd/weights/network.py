@@ -69,7 +69,13 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
         CELLS, key=lambda name: len(set(CELLS[name].axes) - set(READOUT_AXES) & set(params))
     )
     name = cell or tensors.cell or next(iter(fits), likely)
-    if name not in CELLS:
+    base, _, units = name.partition(":")
+    if cell is None and "." in units:
+        # A file's words import nothing.
+        raise ValueError(
+            f"{where}: the units of its cell are a function outside of ctd, which only a job names; give cell: {name}"
+        )
+    if base not in CELLS:
         raise ValueError(
             f"{where}: says that it holds the weights of cell {name}, which ctd has not"
         )
@@ -79,7 +85,7 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
             f"{where}: says that it holds the weights of cell {tensors.cell}, but cell {name} is given; use cell: "
             f"{tensors.cell}"
         )
-    others = [other for other in fits if other != name] if tensors.cell is None else []
+    others = [other for other in fits if other != base] if tensors.cell is None else []
     told = (f"its names are also those of cell {', '.join(others)}",) if others else ()
     return Loaded(name, params, ("ctd's own names", *told))
 
@@ -101,7 +107,8 @@ def write_named(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str,
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
-    cell = about.get("cell") if about.get("cell") in of_cell(values) else None
+    given = about.get("cell")
+    cell = given if str(given).partition(":")[0] in of_cell(values) else None
     if cell in TORCH_LAYERS and Path(path).suffix in TORCH_ENDINGS:
         # Without the name of ctd's cell beside them, so that load_state_dict takes all.
         values, cell = to_torch(cell, values), None

@@ -52,13 +52,14 @@ class Code(NamedTuple):
 
 
 def modules_of(kernel: str, *blocks: Mapping[str, Any]) -> set[str]:
-    """Return the modules that a job names: its kernel, and those in texts such as `module.attribute`.
+    """Return the modules that a job names: its kernel, and those in texts such as `module.attribute` or `what:module.attribute`.
 
     blocks: field of `Params` -> its value, or whatever else holds values.
     """
     files = _file_fields(kernel)
     fields = [value for block in blocks for name, value in block.items() if name not in files]
-    found = {text.rpartition(".")[0] for text in _texts(fields) if _DOTTED.fullmatch(text)}
+    paths = [text.rpartition(":")[2] for text in _texts(fields)]
+    found = {path.rpartition(".")[0] for path in paths if _DOTTED.fullmatch(path)}
     return (found - {""}) | {f"ctd.{kernel}" if is_ctds_kernel(kernel) else kernel}
 
 

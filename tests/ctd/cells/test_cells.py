@@ -21,12 +21,22 @@ def sigmoid(a):
     return 1 / (1 + np.exp(-a))
 
 
+UNITS = {
+    "": np.tanh,
+    "relu": lambda h: np.maximum(h, 0),
+    "softplus": lambda h: np.log(1 + np.exp(h)),
+    "retanh": lambda h: np.tanh(np.maximum(h, 0)),
+}
+
+
 def numpy_step(name, w, h, x):
     """The equations of the cells that torch does not have, written out."""
-    if name == "vanilla":
-        return np.tanh(w["wR"] @ h + w["wI"] @ x + w["bR"])
-    if name == "leaky":
-        return (1 - w["alpha"]) * h + w["alpha"] * (w["wR"] @ np.tanh(h) + w["wI"] @ x + w["bR"])
+    base, _, units = name.partition(":")
+    if base == "vanilla":
+        return UNITS[units](w["wR"] @ h + w["wI"] @ x + w["bR"])
+    if base in ("leaky", "leaky_per_unit"):
+        alpha = w["alpha" if base == "leaky" else "alphas"]
+        return (1 - alpha) * h + alpha * (w["wR"] @ UNITS[units](h) + w["wI"] @ x + w["bR"])
     n = len(h)
     a = w["wRUHX"][:, :n] @ h + w["wRUHX"][:, n:] @ x + w["bRU"]
     in_update, in_candidate = (0.5, 0.0) if name == "gru" else (0.0, 0.5)
@@ -35,10 +45,16 @@ def numpy_step(name, w, h, x):
     return u * h + (1 - u) * c
 
 
-@pytest.mark.parametrize("name", ["vanilla", "leaky", "gru", "gru_candidate_bias"])
+WITHOUT_TORCH = ["vanilla", "leaky", "leaky_per_unit", "gru", "gru_candidate_bias"]
+OTHER_UNITS = ["vanilla:relu", "leaky:relu", "leaky:softplus", "leaky_per_unit:retanh"]
+
+
+@pytest.mark.parametrize("name", [*WITHOUT_TORCH, *OTHER_UNITS])
 def test_step_numpy(name):
     with jax.enable_x64(True):
         weights = network(name, dtype=jnp.float64)
+        if "alphas" in weights:
+            weights["alphas"] = jnp.linspace(0.1, 0.9, N)
         h, x = jax.random.normal(jax.random.key(1), (2, N), jnp.float64)[:, :N]
         x = x[:N_IN]
         got = get_cell(name).step(weights, h, x)
@@ -143,9 +159,29 @@ def test_readout_sees_rates_of_leaky():
     np.testing.assert_allclose(readout(get_cell("leaky"), weights, h), expected, rtol=1e-5)
 
 
-def test_get_cell_unknown():
-    with pytest.raises(ValueError, match=r"cell: 'grru' is unknown; did you mean 'gru'\?"):
-        get_cell("grru")
+def test_units_belong_to_the_cell(tmp_path, monkeypatch):
+    """The readout sees what the next step sees, and a function of one's own is as good as a name."""
+    (tmp_path / "mylab_units.py").write_text("def square(h):\n    return h**2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cell = get_cell("leaky:mylab_units.square")
+    assert cell.name == "leaky:mylab_units.square"
+    np.testing.assert_array_equal(cell.hidden(jnp.arange(3.0)), [0, 1, 4])
+    assert get_cell("leaky:tanh") is get_cell("leaky")
+
+
+UNKNOWN = {
+    "grru": r"cell: 'grru' is unknown; did you mean 'gru'\?",
+    "leaky:rellu": r"cell: 'leaky:rellu': units 'rellu' are unknown; did you mean 'relu'\?",
+    "gru:relu": "cell: 'gru:relu': gru has gates; other units are for vanilla, leaky, leaky_per_unit",
+    "leaky:nolab.f": "cell: 'leaky:nolab.f': units nolab.f: there is no module nolab",
+    "leaky:math.f": "units math.f: math has no function f of the currents h",
+}
+
+
+@pytest.mark.parametrize(("name", "message"), UNKNOWN.items(), ids=UNKNOWN)
+def test_get_cell_unknown(name, message):
+    with pytest.raises(ValueError, match=message):
+        get_cell(name)
 
 
 BAD = {

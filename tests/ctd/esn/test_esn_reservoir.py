@@ -14,7 +14,7 @@ from echo_states import (
 
 from ctd import esn
 from ctd.esn import EchoState
-from ctd.esn.reservoir import disturbances, spectral_radius
+from ctd.esn.reservoir import disturbances
 from ctd.kernel import static_of
 
 
@@ -43,21 +43,6 @@ def test_draw_gain_and_sparsity():
     assert feedback.shape == (400, 20)
     assert feedback.std() == pytest.approx(2.0, rel=0.05)
     assert np.asarray(w.bias).std() == pytest.approx(0.5, rel=0.15)
-
-
-@pytest.mark.parametrize("n", [5, 30, 100])
-@pytest.mark.parametrize("seed", range(4))
-def test_spectral_radius_random(n, seed):
-    w = np.random.default_rng(seed).standard_normal((n, n))
-    expected = np.abs(np.linalg.eigvals(w)).max()
-    assert float(spectral_radius(jnp.asarray(w, jnp.float32))) == pytest.approx(expected, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    "w", [np.zeros((4, 4)), np.triu(np.ones((4, 4)), 1)], ids=["zero", "nilpotent"]
-)
-def test_spectral_radius_none(w):
-    assert spectral_radius(jnp.asarray(w, jnp.float32)) == 0
 
 
 def test_zero_matrix_is_data():

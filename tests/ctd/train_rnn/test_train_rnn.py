@@ -12,7 +12,7 @@ from ctd.cells import CELLS, Scales, check_params, get_cell, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
 from ctd.train_rnn import Network, item_keys, kernel
-from ctd.train_rnn.loss import eval_trials, mean_loss, minibatch
+from ctd.train_rnn.loss import eval_trials, minibatch, weighted_loss
 
 TASK = tasks.Integrator(n_steps=6)
 SMALL = {"task": TASK, "n": 8, "batch_size": 5, "n_eval": 12, "n_batches": 7, "report_every": 3}
@@ -122,9 +122,9 @@ def test_masked_steps_do_not_count():
     weights = cell.init(jax.random.key(0), 8, 1, 1)
     outputs = numpy_vanilla(weights, np.asarray(trials.inputs))
     expected = np.mean((outputs - trials.targets)[:, -1] ** 2)
-    np.testing.assert_allclose(
-        mean_loss("squared_error", cell, weights, trials), expected, rtol=1e-5
-    )
+    outputs = jax.vmap(lambda x: run(cell, weights, x)[1])(trials.inputs)
+    total, weight = weighted_loss("squared_error", outputs, trials)
+    np.testing.assert_allclose(total / weight, expected, rtol=1e-5)
 
 
 def test_networks_differ_by_item_and_seed():
@@ -168,7 +168,7 @@ def test_own_task_by_dotted_path(tmp_path, monkeypatch):
     state, results = program(kernel, static_of(params), PAIR).abstract(
         kernel.load(inputs_of(params)), traced_of(params)
     )
-    assert state.weights["wI"].shape == (8, 2)
+    assert state.parameters["wI"].shape == (8, 2)
     assert results["outputs"].shape == (4, 3, 2)
 
 

@@ -67,6 +67,8 @@ def test_modules_of_a_job_are_its_kernel_and_what_its_texts_name():
         "ctd.fixed_points",
         "lab.tasks",
     }  # weights are a file
+    units = modules_of("train_rnn", {"cell": "leaky:lab.units.square"})
+    assert units == {"ctd.train_rnn", "lab.units"}
     assert modules_of("mine", params) == {"mine", "lab.tasks", "net"}
     spec = parse_job(
         {**JOB, "sweep": [{"grid": {"task": ["decision", "own.Task"]}}, {"zip": {"f": ["a.b.c"]}}]}, "job"

@@ -1,0 +1,121 @@
+"""Networks without gates: `vanilla` in discrete time, `leaky` and `leaky_per_unit` in continuous time.
+
+Their units are tanh, or others by what follows a colon in the cell's name: `leaky:relu` (see `units`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
+from ctd.cells.units import UNITS, Units, get_units
+from ctd.late import jax, jnp
+
+
+def _vanilla_step(f: Units, w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
+    new: jax.Array = f(w["wR"] @ h + w["wI"] @ x + w["bR"])
+    return new
+
+
+def _vanilla_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
+    return {"wI": (n, n_in), "wR": (n, n), "bR": (n,)}
+
+
+def _vanilla_draw(
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
+) -> dict[str, jax.Array]:
+    key_in, key_rec = jax.random.split(key)
+    return {
+        "wI": normal(key_in, (n, n_in), scales.input, dtype),
+        "wR": normal(key_rec, (n, n), scales.recurrent, dtype),
+        "bR": jnp.zeros(n, dtype),
+    }
+
+
+def _infer(w: Weights) -> tuple[int, int]:
+    n, n_in = w["wI"].shape
+    return n, n_in
+
+
+VANILLA_AXES = {"wI": ("unit", "input"), "wR": ("unit", "unit_from"), "bR": ("unit",)}
+
+vanilla = Cell(
+    "vanilla",
+    partial(_vanilla_step, UNITS["tanh"]),
+    _vanilla_shapes,
+    VANILLA_AXES | READOUT_AXES,
+    _infer,
+    _vanilla_draw,
+)
+"""The tanh network, F(h, x) = f(wR h + wI x + bR) with f = tanh."""
+
+LEAK = 0.1
+"""alpha = dt / tau of the leaky cells unless it is set."""
+
+
+def _leaky_step(f: Units, alpha: str, w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
+    return h + w[alpha] * (-h + w["wR"] @ f(h) + w["wI"] @ x + w["bR"])
+
+
+def _leaky_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
+    return _vanilla_shapes(n, n_in) | {"alpha": ()}
+
+
+def _leaky_draw(
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
+) -> dict[str, jax.Array]:
+    weights = _vanilla_draw(key, n, n_in, scales, dtype)
+    return weights | {"alpha": jnp.asarray(LEAK, dtype)}
+
+
+leaky = Cell(
+    "leaky",
+    partial(_leaky_step, UNITS["tanh"], "alpha"),
+    _leaky_shapes,
+    VANILLA_AXES | {"alpha": ()} | READOUT_AXES,
+    _infer,
+    _leaky_draw,
+    hidden=UNITS["tanh"],
+    constants=("alpha",),
+)
+"""The continuous-time network tau dh/dt = -h + wR f(h) + wI x + bR, f = tanh, by Euler steps of dt.
+
+The weight alpha = dt / tau is a number in (0, 1] that training does not change. The readout sees
+the rates f(h). This is the network of Sompolinsky, Crisanti & Sommers 1988 with inputs.
+"""
+
+
+def _per_unit_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
+    return _vanilla_shapes(n, n_in) | {"alphas": (n,)}
+
+
+def _per_unit_draw(
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
+) -> dict[str, jax.Array]:
+    weights = _vanilla_draw(key, n, n_in, scales, dtype)
+    return weights | {"alphas": jnp.full(n, LEAK, dtype)}
+
+
+leaky_per_unit = leaky._replace(
+    name="leaky_per_unit",
+    step=partial(_leaky_step, UNITS["tanh"], "alphas"),
+    shapes=_per_unit_shapes,
+    axes=VANILLA_AXES | {"alphas": ("unit",)} | READOUT_AXES,
+    draw=_per_unit_draw,
+    constants=("alphas",),
+)
+"""The leaky cell whose unit i has its own alphas[i] = dt / tau_i in (0, 1]."""
+
+
+def with_units(cell: Cell, units: str) -> Cell:
+    """The cell without gates whose units are `units`; its name says so. Raises ValueError, see `get_units`."""
+    f = get_units(units)
+    if cell is vanilla:
+        return cell._replace(name=f"vanilla:{units}", step=partial(_vanilla_step, f))
+    step = partial(_leaky_step, f, cell.constants[0])
+    return cell._replace(name=f"{cell.name}:{units}", step=step, hidden=f)
+
+
+UNGATED: tuple[Cell, ...] = (vanilla, leaky, leaky_per_unit)
+"""The cells whose recurrent weights are one matrix wR (n, n): weights by sign, rank or mask are theirs."""

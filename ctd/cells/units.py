@@ -1,0 +1,46 @@
+"""Units' nonlinearities by name: currents h -> rates f(h), entry by entry."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from ctd.late import jax, jnp
+
+type Units = Callable[[Any], Any]
+
+UNITS: dict[str, Units] = {
+    "tanh": lambda h: jnp.tanh(h),
+    "relu": lambda h: jax.nn.relu(h),
+    "softplus": lambda h: jax.nn.softplus(h),
+    "retanh": lambda h: jnp.tanh(jax.nn.relu(h)),
+}
+"""tanh h; max(h, 0); log(1 + exp h); tanh max(h, 0)."""
+
+NAMES = f"{', '.join(UNITS)}, or the dotted path of a function of your own"
+
+
+def get_units(name: str) -> Units:
+    """The nonlinearity called `name`, or the function f(h) at this dotted path.
+
+    Raises ValueError, naming the nearest, where there is none.
+    """
+    if name in UNITS:
+        return UNITS[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        near = difflib.get_close_matches(name, UNITS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"units {name!r} are unknown; {hint}there are {NAMES}")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        # A missing import inside the user's module is passed on unchanged.
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise ValueError(f"units {name}: there is no module {error.name}") from None
+    if not callable(found):
+        raise ValueError(f"units {name}: {module} has no function {attribute} of the currents h")
+    return found

@@ -1,0 +1,104 @@
+"""Constraints that contradict each other are refused, one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctd.cells import UNGATED, get_cell
+from ctd.train_rnn.connections import excitatory_counts
+
+
+def check_constraints(p: Any) -> None:
+    """Raise ValueError where the constraints of a `Network` contradict its cell, its size or each other."""
+    for check in (_check_cell, _check_time, _check_rank, _check_signs, _check_mask, _check_start):
+        check(p)
+
+
+def _check_cell(p: Any) -> None:
+    """Signs, ranks, drawn masks and other initial weights are of one matrix wR."""
+    of_one_matrix = {
+        "dale": p.dale,
+        "rank": p.rank is not None,
+        "mask: random": p.mask == "random",
+        "self_connections: false": not p.self_connections,
+        f"recurrent_init: {p.recurrent_init}": p.recurrent_init != "normal",
+    }
+    asked = [field for field, given in of_one_matrix.items() if given]
+    if asked and "wR" not in get_cell(p.cell).axes:
+        fits = ", ".join(cell.name for cell in UNGATED)
+        raise ValueError(
+            f"{asked[0]}: cell {p.cell} has gates, and several recurrent matrices; the cells with one are {fits}"
+        )
+
+
+def _check_time(p: Any) -> None:
+    if p.train_alphas and "alphas" not in get_cell(p.cell).axes:
+        raise ValueError(
+            f"train_alphas: cell {p.cell} has no time constants of its units; give cell leaky_per_unit"
+        )
+    if p.alpha_min > p.alpha_max:
+        raise ValueError(
+            f"alpha_min, alpha_max: the lower bound, {p.alpha_min:g}, is above the upper one, {p.alpha_max:g}"
+        )
+
+
+def _check_rank(p: Any) -> None:
+    if p.rank is None:
+        return
+    if p.rank > p.n:
+        raise ValueError(
+            f"rank: {p.rank} is above n = {p.n}; a matrix of n units has at most rank n"
+        )
+    others = {
+        "dale": p.dale,
+        f"mask: {p.mask}": p.mask != "none",
+        "self_connections: false": not p.self_connections,
+        f"recurrent_init: {p.recurrent_init}": p.recurrent_init != "normal",
+    }
+    for field, given in others.items():
+        if given:
+            raise ValueError(
+                f"rank, {field}: m n' keeps no signs, zeros or spectrum entry by entry; leave one of them out"
+            )
+
+
+def _check_signs(p: Any) -> None:
+    if not p.dale:
+        return
+    if p.recurrent_init not in ("normal", "spectral_radius"):
+        raise ValueError(
+            f"dale, recurrent_init: {p.recurrent_init} weights have both signs in a column; leave recurrent_init out"
+        )
+    if p.areas > p.n:
+        return
+    excites, size = excitatory_counts(p.n, p.areas, p.excitatory)
+    for area in ((excites == 0) | (excites == size)).nonzero()[0][:1]:
+        kind = "excitatory" if excites[area] == 0 else "inhibitory"
+        where = f"{size[area]} units" + (" of an area" if p.areas > 1 else "")
+        raise ValueError(
+            f"excitatory: {p.excitatory:g} of {where} leaves no {kind} one; each kind needs one"
+        )
+
+
+def _check_mask(p: Any) -> None:
+    if (p.mask == "file") != (p.mask_file is not None):
+        raise ValueError("mask, mask_file: a file of masks and mask: file belong together")
+    if p.areas > p.n:
+        raise ValueError(f"areas: {p.areas} areas of n = {p.n} units; an area needs a unit")
+    if p.areas > 1 and p.mask != "random":
+        raise ValueError("areas: only mask: random tells areas apart; give it, or leave areas out")
+    if not p.self_connections and p.n == 1:
+        raise ValueError("self_connections: without its own, the one unit has no connection left")
+    if p.mask == "random" and p.density * p.n**2 < p.areas:
+        raise ValueError(
+            f"density: {p.density:g} of {p.n**2 // p.areas} connections within areas leaves none; raise density or n"
+        )
+
+
+def _check_start(p: Any) -> None:
+    masked = p.mask != "none" or not p.self_connections
+    if masked and p.recurrent_init in ("orthogonal", "identity"):
+        raise ValueError(
+            f"recurrent_init: {p.recurrent_init} weights are no longer that under a mask or without self-connections; "
+            "leave one of them out"
+        )

@@ -1,0 +1,327 @@
+"""Signs, zeros, ranks and bounds of weights, at every step; their initial spectra, in NumPy; what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ctd import tasks
+from ctd.batch import Layout, run_items
+from ctd.cells import check_params, get_cell, run
+from ctd.data import write_hdf5
+from ctd.kernel import inputs_of, load_kernel, static_of, traced_of
+from ctd.train_rnn import Network, item_keys, kernel
+from ctd.train_rnn.connections import connections, excitatory_counts, read_masks
+from ctd.train_rnn.optimizer import SCALED, optimizer
+from ctd.train_rnn.parameters import initial, stored, weights_of
+from ctd.train_rnn.step import divided
+from ctd.weights import write_weights
+
+SMALL = {
+    "cell": "leaky:relu",
+    "task": tasks.Integrator(n_steps=5),
+    "n": 10,
+    "batch_size": 4,
+    "n_batches": 4,
+    "report_every": 2,
+    "n_eval": 8,
+    "adam_eps": 1e-7,
+    "l2": 0.0,
+}
+
+
+def network(**changes):
+    return Network(**SMALL | changes)
+
+
+def drawn(params, item=0, masks=None):
+    """(initial parameters, the function parameters -> stored weights) of an item."""
+    static, traced = static_of(params), traced_of(params)
+    traced = type(traced)(*map(jnp.asarray, traced))
+    key, _ = item_keys(jax.random.fold_in(jax.random.key(0), item), traced)
+    links = connections(static, masks or {}, traced, key)
+    cell = get_cell(static.cell)
+    parameters = initial(static, cell, (1, 1), links, traced, key)
+    weights = lambda p: {
+        k: np.asarray(v) for k, v in stored(weights_of(static, links, traced, p)).items()
+    }
+    return parameters, weights
+
+
+def signs(n_excitatory, n=10):
+    return np.where(np.arange(n) < n_excitatory, 1, -1)
+
+
+def kept(weights, params, zeros):
+    """Whether the constraints of a Dale network with these zeros hold."""
+    w = weights["wR"]
+    np.testing.assert_array_equal(w[zeros], 0)
+    assert (w * signs(excitatory_counts(10, 1, params.excitatory)[0][0]) >= 0).all()
+    low, high = np.float32(params.alpha_min), np.float32(params.alpha_max)
+    assert ((weights["alphas"] >= low) & (weights["alphas"] <= high)).all()
+
+
+# --- no step violates a sign, a zero or a bound ---------------------------------------------------
+
+STRENGTHS = st.floats(1e-6, 1e4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(sorted(SCALED)),
+    st.sampled_from(["constant", "cosine", "exponential", "linear"]),
+    st.booleans(),
+    STRENGTHS,
+    st.floats(0.15, 0.85),
+    st.lists(st.sampled_from([0.0, 1e-30, 1.0, -1.0, 1e4, -1e30]), min_size=3, max_size=6),
+    st.integers(0, 2**31 - 1),
+)
+def test_constraints_hold_for_any_optimizer_and_gradient(
+    name, schedule, self_connections, rate, excitatory, sizes, seed
+):
+    params = network(
+        cell="leaky_per_unit:relu",
+        optimizer=name,
+        schedule=schedule,
+        self_connections=self_connections,
+        learning_rate=rate,
+        weight_decay=rate,
+        excitatory=excitatory,
+        dale=True,
+        mask="random",
+        density=0.5,
+        train_alphas=True,
+        initial_state="fixed",
+        seed=seed,
+    )
+    p, weights = drawn(params)
+    static, traced = static_of(params), traced_of(params)
+    optimize = optimizer(static, type(traced)(*map(jnp.asarray, traced)))
+    trained, constant = divided(static, p)
+    state, h0, zeros = optimize.init(trained), p["h0"], weights(p)["wR"] == 0
+    assert zeros.any()
+    if not self_connections:
+        assert zeros.diagonal().all()
+    rng = np.random.default_rng(seed)
+    for size in sizes:
+        gradient = {k: np.float32(size * rng.standard_normal(v.shape)) for k, v in trained.items()}
+        updates, state = optimize.update(gradient, state, trained)
+        trained = optax.apply_updates(trained, updates)
+        found = weights(trained | constant)
+        if not all(np.isfinite(v).all() for v in found.values()):
+            break  # such a step is not taken
+        kept(found, params, zeros)
+        np.testing.assert_array_equal(found["h0"], h0)
+
+
+def test_gradient_at_zero_moves_a_weight():
+    """|p| has the derivative 0 at 0 in JAX, and a weight that reaches 0 would stay there."""
+    params = network(dale=True, recurrent_scale=0)
+    p, _ = drawn(params)
+    static, traced = static_of(params), traced_of(params)
+    links = connections(static, {}, type(traced)(*map(jnp.asarray, traced)), jax.random.key(0))
+    assert (p["wR"] == 0).all()
+    slope = jax.grad(lambda p: jnp.sum(weights_of(static, links, traced, p)["wR"]))(p)["wR"]
+    np.testing.assert_array_equal(slope, np.tile(signs(8), (10, 1)))
+
+
+@pytest.fixture(scope="module")
+def hundred():
+    """A hundred networks trained for a few steps in one job, and the same untrained."""
+    params = network(
+        dale=True,
+        mask="random",
+        density=0.6,
+        self_connections=False,
+        state_noise=0.1,
+        learning_rate=0.05,
+    )
+    trained = run_items(kernel, params, {"seed": np.arange(100)}, layout=Layout(100, 100))
+    return params, trained
+
+
+def test_hundred_dale_networks_in_one_job(hundred):
+    params, trained = hundred
+    w = trained["weights.wR"]
+    assert (trained["outcome"] == 0).all()
+    assert (w * signs(8) >= 0).all()
+    assert (w[:, np.arange(10), np.arange(10)] == 0).all()
+    for seed in (0, 99):
+        p, weights = drawn(params.model_copy(update={"seed": seed}), item=seed)
+        start = weights(p)["wR"]
+        np.testing.assert_array_equal(w[seed][start == 0], 0)
+        assert np.abs(w[seed] - start).max() > 0.01
+
+
+def test_dale_networks_start_balanced():
+    """Row sums are 0, and the spectral radius is what is asked for: no eigenvalue of the mean stands out."""
+    params = network(n=100, dale=True, recurrent_scale=1.5, self_connections=False)
+    for item in range(5):
+        p, weights = drawn(params, item)
+        w = weights(p)["wR"].astype(float)
+        np.testing.assert_allclose(w.sum(axis=1), 0, atol=1e-5)
+        values = np.sort(np.abs(np.linalg.eigvals(w)))[::-1]
+        # 1e-3: the error of the powers by which the radius is found (tests/ctd/cells/test_spectrum.py).
+        np.testing.assert_allclose(values[0], 1.5, rtol=2e-3)
+        # The bulk reaches as far: an eigenvalue of the mean would lie near 8 of them.
+        assert values[4] > 0.5 * values[0]
+
+
+# --- initial weights ------------------------------------------------------------------------------
+
+
+def test_initial_recurrent_weights():
+    w = {
+        kind: drawn(network(n=30, recurrent_init=kind, recurrent_scale=0.7))[0]["wR"]
+        for kind in ("orthogonal", "identity", "spectral_radius")
+    }
+    np.testing.assert_allclose(w["orthogonal"] @ w["orthogonal"].T, 0.49 * np.eye(30), atol=1e-5)
+    np.testing.assert_allclose(w["identity"], 0.7 * np.eye(30), rtol=1e-6)
+    radius = np.abs(np.linalg.eigvals(w["spectral_radius"])).max()
+    np.testing.assert_allclose(radius, 0.7, rtol=2e-3)
+
+
+def test_sparse_weights_keep_their_variance_and_areas_their_densities():
+    params = network(n=200, mask="random", areas=2, density=0.5, density_between=0.1)
+    p, weights = drawn(params)
+    w = weights(p)["wR"]
+    same = np.equal.outer(np.arange(200) // 100, np.arange(200) // 100)
+    # 20,000 entries each: standard errors 0.4 % and 0.2 % of all.
+    assert (w[same] != 0).mean() == pytest.approx(0.5, abs=0.015)
+    assert (w[~same] != 0).mean() == pytest.approx(0.1, abs=0.01)
+    # N(0, 1 / fan-in): the squares of a row add to 1 +- sqrt(2 / 60), over 200 rows to 1.3 %.
+    assert (w**2).sum(axis=1).mean() == pytest.approx(1, abs=0.05)
+
+
+def test_rank_one_mean_field():
+    """kappa of 1 = s E[sech^2(kappa z)] is 3.0629 at s = 4 (Mastrogiuseppe & Ostojic 2018); benchmarks/mean_field.py."""
+    found = []
+    for item in range(6):
+        params = network(cell="leaky", n=1000, rank=1, overlap=4, recurrent_scale=0, alpha=0.5)
+        static, traced = static_of(params), traced_of(params)
+        p, weights = drawn(params, item)
+        w = weights_of(static, connections(static, {}, traced, None), traced, p)
+        states, _ = run(get_cell("leaky"), w, jnp.zeros((60, 1)))
+        found.append(abs(p["n"][:, 0] @ jnp.tanh(states[-1])) / 1000)
+    # kappa grows as s m'm / N, which has a standard deviation of 4.5 %, of the mean of six 1.8 %.
+    assert np.mean(found) == pytest.approx(3.0629, rel=0.06)
+    np.testing.assert_allclose(
+        weights(p)["wR"] @ np.ones(1000),
+        p["m"] @ (p["n"].T @ np.ones(1000)) / 1000,
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def test_low_rank_training_stays_low_rank(tmp_path):
+    params = network(cell="leaky", rank=2, n_saved=2, learning_rate=0.05)
+    found = {k: v[0] for k, v in run_items(kernel, params).items()}
+    m, n = found["low_rank.m"], found["low_rank.n"]
+    np.testing.assert_allclose(found["weights.wR"], m @ n.T / 10, rtol=1e-5, atol=1e-7)
+    assert np.linalg.matrix_rank(found["weights.wR"], tol=1e-5) == 2
+    weights = {k.removeprefix("weights."): v for k, v in found.items() if k.startswith("weights.")}
+    check_params("leaky", weights, "here")
+    trials = kernel.load(inputs_of(params)).evaluation
+    states, _ = run(get_cell("leaky"), weights, trials.inputs[0])
+    np.testing.assert_allclose(found["states"][0], states, rtol=1e-4, atol=1e-5)
+
+
+def test_fixed_points_of_a_dale_network_need_no_dale(hundred, tmp_path):
+    """The file says which units the weights belong to: another cell is refused."""
+    weights = {
+        k.removeprefix("weights."): v[0] for k, v in hundred[1].items() if k.startswith("weights.")
+    }
+    write_weights(tmp_path / "net.h5", weights, "leaky:relu")
+    finder = load_kernel("fixed_points")
+    given = {
+        "weights": str(tmp_path / "net.h5"),
+        "task": tasks.Integrator(n_steps=5),
+        "n_trials": 3,
+    }
+    found = run_items(finder, finder.Params(**given))
+    h, w = found["point"][0], {k: np.asarray(v, float) for k, v in weights.items()}
+    assert finder.outcomes[found["outcome"][0]].name == "fixed"
+    np.testing.assert_allclose(w["wR"] @ np.maximum(h, 0) + w["bR"], h, atol=1e-8)
+    with pytest.raises(ValueError, match="holds the weights of cell leaky:relu"):
+        finder.load(inputs_of(finder.Params(cell="leaky", **given)))
+
+
+# --- masks of a file ------------------------------------------------------------------------------
+
+
+def masked(tmp_path, **arrays):
+    write_hdf5(tmp_path / "masks.h5", arrays)
+    return network(mask="file", mask_file=str(tmp_path / "masks.h5"), cell="leaky")
+
+
+def test_masks_of_a_file(tmp_path):
+    ring = np.roll(np.eye(10), 1, axis=1)
+    few = np.zeros((10, 1))
+    few[:3] = 1
+    params = masked(tmp_path, wR=ring, wI=few)
+    masks = read_masks(inputs_of(params), 1, 1)
+    p, weights = drawn(params, masks=masks)
+    w = weights(p)
+    assert ((w["wR"] != 0) == (ring == 1)).all()
+    assert ((w["wI"] != 0) == (few == 1)).all()
+
+
+BAD_FILES = {
+    "empty": ({"wR": np.zeros((10, 10))}, "masks.h5: wR leaves no connection"),
+    "shape": ({"wR": np.ones((3, 3))}, r"wR has the shape \(3, 3\), the network's is \(10, 10\)"),
+    "name": (
+        {"mask": np.ones((10, 10))},
+        "mask is no matrix of cell leaky; masks are for wI, wR, wO",
+    ),
+    "values": ({"wO": np.full((1, 10), 0.5)}, "wO has other values than 0 and 1"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_mask_files_refused(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        kernel.load(inputs_of(masked(tmp_path, **arrays)))
+
+
+BAD = {
+    "gates": ({"cell": "gru", "dale": True}, "dale: cell gru has gates"),
+    "gates and rank": ({"cell": "lstm", "rank": 2}, "rank: cell lstm has gates"),
+    "rank": ({"rank": 11}, "rank: 11 is above n = 10"),
+    "rank and dale": ({"rank": 2, "dale": True}, "rank, dale: .* leave one of them out"),
+    "one kind": ({"dale": True, "excitatory": 0.99}, "0.99 of 10 units leaves no inhibitory one"),
+    "dale and rotation": ({"dale": True, "recurrent_init": "orthogonal"}, "both signs in a column"),
+    "density": (
+        {"mask": "random", "density": 0.001},
+        "0.001 of 100 connections within areas leaves none",
+    ),
+    "areas": ({"mask": "random", "areas": 11}, "areas: 11 areas of n = 10 units"),
+    "areas alone": ({"areas": 2}, "only mask: random tells areas apart"),
+    "file": ({"mask": "file"}, "mask, mask_file: "),
+    "alone": ({"n": 1, "self_connections": False}, "the one unit has no connection left"),
+    "identity": (
+        {"recurrent_init": "identity", "self_connections": False},
+        "no longer that under a mask",
+    ),
+    "time": (
+        {"train_alphas": True},
+        "train_alphas: cell leaky:relu has no time constants of its units",
+    ),
+    "bounds": (
+        {"alpha_min": 0.5},
+        "alpha_min, alpha_max: the lower bound, 0.5, is above the upper one, 0.2",
+    ),
+    "optimizer": ({"optimizer": "adm"}, "optimizer\n.*'adam'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_constraints_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        network(**changes)

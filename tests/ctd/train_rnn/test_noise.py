@@ -1,0 +1,81 @@
+"""Noise: its distribution against SciPy, where it goes, and that there is none without it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from ctd import tasks
+from ctd.batch import Layout, run_items
+from ctd.cells import get_cell, run
+from ctd.train_rnn import Network, kernel
+from ctd.train_rnn.noise import Noise, deviates, noisy, seeded
+
+
+def draws(seeds):
+    seeds = jnp.asarray(seeds, jnp.float32)
+    many = jax.jit(jax.vmap(lambda s: deviates(s[0], s[1], 50, jnp.float32)))
+    return np.asarray(many(seeds), float)
+
+
+@pytest.mark.parametrize("kind", ["drawn", "neighbours"])
+def test_deviates_are_normal_and_independent(kind):
+    """Of random seeds, and of those next to each other, which a weak hash would not tell apart."""
+    grid = np.stack(np.meshgrid(np.arange(100), np.arange(100)), axis=-1).reshape(-1, 2)
+    random = np.random.default_rng(0).integers(0, 2**24, (10_000, 2))
+    x = draws(random if kind == "drawn" else grid)
+    # 500,000 values: standard errors 1.4e-3, 2e-3 and 7e-3; 1,021 levels and the polynomial move F by 2e-3.
+    assert x.mean() == pytest.approx(0, abs=6e-3)
+    assert x.var() == pytest.approx(1, abs=8e-3)
+    assert scipy.stats.kurtosis(x.ravel()) == pytest.approx(0, abs=0.03)
+    assert scipy.stats.kstest(x.ravel(), "norm").statistic < 5e-3
+    for values in (x, x**2):
+        r = np.corrcoef(values.T)[np.triu_indices(50, 1)] * 100
+        # 1,225 correlations of 10,000 rows: N(0, 1) times the root of their number.
+        assert np.std(r) == pytest.approx(1, abs=0.15)
+        assert np.abs(r).max() < 5
+
+
+def test_noise_is_added_to_state_and_input():
+    cell, key = get_cell("vanilla"), jax.random.key(0)
+    weights = cell.init(key, 4, 2, 1)
+    trials = seeded(tasks.batch(tasks.Decision(n_steps=3), key, 5), key)
+    assert trials.inputs.shape == (5, 3, 3)
+    weights = cell.init(key, 4, 1, 1)
+    h, seen = weights["h0"], trials.inputs[0]
+    loud = noisy(cell, Noise(jnp.asarray(0.3), jnp.asarray(0.7)), 1)
+    states, _ = run(loud, weights, seen)
+    for t in range(3):
+        xi = deviates(seen[t, 1], seen[t, 2], 5, jnp.float32)
+        h = cell.step(weights, h, seen[t, :1] + 0.7 * xi[4:]) + 0.3 * xi[:4]
+        np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
+
+
+def test_noise_in_training_and_evaluation_each_on_its_own():
+    """Without noise the trajectories of a trial are those of `run`; noise of one kind leaves the other alone."""
+    params = Network(
+        cell="leaky",
+        task=tasks.Integrator(n_steps=4),
+        n=6,
+        batch_size=3,
+        n_batches=2,
+        report_every=2,
+        n_eval=4,
+        n_saved=2,
+    )
+    names = ["state_noise", "input_noise", "eval_state_noise", "eval_input_noise"]
+    loud = {name: 0.5 * (np.arange(5) == k) for k, name in enumerate(names, start=1)}
+    quiet = {name: np.zeros(5) for name in names}
+    with_noise = run_items(kernel, params, loud, layout=Layout(5, 5))
+    without = run_items(kernel, params, quiet, layout=Layout(5, 5))
+    differs = lambda name: [
+        not np.array_equal(with_noise[name][k], without[name][k]) for k in range(5)
+    ]
+    assert differs("weights.wR") == [False, True, True, False, False]
+    assert differs("curve") == [False, True, True, False, False]
+    assert differs("states") == [False, True, True, True, True]
+    weights = {k[8:]: v[0] for k, v in without.items() if k.startswith("weights.")}
+    trials = kernel.load(params).evaluation
+    plain = jax.vmap(lambda x: run(get_cell("leaky"), weights, x)[0])(trials.inputs[:2])
+    np.testing.assert_allclose(without["states"][0], plain, rtol=1e-5, atol=1e-6)
