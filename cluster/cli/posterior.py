@@ -43,6 +43,8 @@ class Ready(NamedTuple):
     """Names the job in errors."""
     n: list[int]
     """Trials for training and for evaluation, of the last model."""
+    windows: Any
+    """Where these lie in recordings that were chopped, as `ctd.lfads.chop.Windows`; None if they were not."""
 
 
 def posterior(
@@ -84,6 +86,11 @@ def posterior(
         raise JobError(f"{store}: holds {trained.job.spec.kernel}; a store of lfads expected")
     items = _chosen(trained, all_of(where), sort, limit)
     ready = _job(trained, items, data, ALL if to else (), overrides)
+    if to is not None and ready.windows is not None and ready.spec.params.get("samples"):
+        raise JobError(
+            "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give "
+            "--store OUT.zarr, which has those of each window"
+        )
     request = Request(
         results or str(to), partial(make_executor, executor, ready.spec, address),
         Cluster.of(address, ready.spec.run), as_json,
@@ -152,13 +159,13 @@ def _job(
     params = given.pop("params")
     models = [model | params for model in models]
     common = {k: v for k, v in models[0].items() if all(m[k] == v for m in models)}
-    sweep, n = [], [0, 0]
+    sweep, n, windows = [], [0, 0], None
     for model in models:
-        n_chunks, n = _count(model, base, where)
+        n_chunks, n, windows = _count(model, base, where)
         own = {name: [value] for name, value in model.items() if name not in common}
         sweep.append({"grid": {**own, "chunk": {"range": n_chunks}}})
     content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
-    return Ready(parse_job(content, where), base, where, n)
+    return Ready(parse_job(content, where), base, where, n, windows)
 
 
 def _fields(store: Store, item: int) -> dict[str, Any]:
@@ -176,8 +183,8 @@ def _fields(store: Store, item: int) -> dict[str, Any]:
     return found
 
 
-def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int]]:
-    """(chunks, (trials for training, for evaluation)); the data are read, and refused if they do not fit."""
+def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int], Any]:
+    """(chunks, (trials for training, for evaluation), windows); the data are read, and refused if they do not fit."""
     from ctd.kernel import inputs_of
     from ctd.lfads.posterior import n_chunks
     from jobs.inputs.measure import load_group
@@ -188,7 +195,7 @@ def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int
     except ValidationError as error:
         raise JobError(explain(error, where, {(): kernel.Params.model_fields})) from None
     fit = load_group(kernel, params, base)
-    return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n]
+    return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n], fit.windows
 
 
 # --- running and writing --------------------------------------------------------------------------
@@ -224,6 +231,6 @@ def _write(made: Store, to: Path, ready: Ready, about: dict[str, Any]) -> None:
 
     chunks = map(chunk, range(made.job.plan.group_sizes[0]))
     try:
-        torch_file.write(to, chunks, ready.n, about)
+        torch_file.write(to, chunks, ready.n, about, ready.windows)
     except (ValueError, OSError) as error:
         raise JobError(f"--to: {error}") from None

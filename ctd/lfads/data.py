@@ -9,7 +9,8 @@ train or valid in lfads-torch's:
 
 The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller
 than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs and initial states may
-cover only the first trials.
+cover only the first trials. With `chop`, data are (time, unit), or trials longer than a window, and so is the
+rest; see `ctd.lfads.chop`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from ctd.data import read_hdf5
 from ctd.late import scipy
+from ctd.lfads.chop import Found, Windows, chop_found
 from ctd.lfads.nwb import read_nwb
 
 
@@ -59,6 +61,8 @@ class Dataset(NamedTuple):
     """(output,) first bias of the output layer: log mean counts; if Gaussian, means, then log variances."""
     log_factorial: np.ndarray | None
     """Table of log x! for x = 0 up to the largest count or further; None if Gaussian."""
+    windows: tuple[Windows, Windows] | None = None
+    """Where the trials for training, and for evaluation, lie in the recordings; None unless these were chopped."""
 
 
 NAMES: dict[str, dict[str, str | None]] = {
@@ -91,17 +95,20 @@ def load(inputs: Any) -> Dataset:
             "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data; or NWB"
         )
     path = str(inputs.data)
-    arrays = read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
+    arrays: Mapping[str, Any] = (
+        read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
+    )
     return make_dataset(arrays, inputs, path)
 
 
-Found = Mapping[str, tuple[str, np.ndarray]]
-"""Field of `Trials` -> (its name in the file, its array)."""
-
-
-def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "data") -> Dataset:
+def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") -> Dataset:
     """The trials in arrays of one of the layouts, for the model `inputs`. Raises ValueError, naming `where`."""
-    found = _find(arrays, where)
+    found, windows = _find(arrays, where), None
+    if inputs.chop is not None:
+        (train_parts, first), (other_parts, second) = (
+            chop_found(parts, inputs.chop, where) for parts in found
+        )
+        found, windows = (train_parts, other_parts), (first, second)
     for parts in found:
         for field, (name, array) in parts.items():
             _check_array(f"{where}: {name}", array, field, inputs.likelihood)
@@ -121,10 +128,10 @@ def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "da
         )
     bias, table = _moments(where, train, evaluation, inputs)
     held_units = np.setdiff1d(np.arange(train.data.shape[2]), units)
-    return Dataset(train, evaluation, units, held_units, bins, bias, table)
+    return Dataset(train, evaluation, units, held_units, bins, bias, table, windows)
 
 
-def _find(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Found, Found]:
+def _find(arrays: Mapping[str, Any], where: str) -> tuple[Found, Found]:
     """The arrays for training and those for evaluation, found by the names of the file's layout."""
     layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
     found = []
@@ -148,7 +155,10 @@ def _find(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Found, Found]:
 def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> None:
     axes = ("trial", "state") if field == "initial_states" else ("trial", "time", "...")
     if array.ndim != len(axes):
-        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected")
+        hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" if array.ndim == 2 else ""
+        raise ValueError(
+            f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}"
+        )
     if 0 in array.shape:
         raise ValueError(f"{where} has the shape {array.shape}: it is empty")
     if array.dtype.kind == "c":

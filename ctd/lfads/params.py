@@ -2,9 +2,26 @@
 
 from typing import Literal
 
-from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
+
+
+class Chop(BaseModel):
+    """How recordings are cut into windows that overlap."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int = Field(gt=0, description="bins of a window")
+    overlap: int = Field(ge=0, description="bins that it shares with the next one, at least")
+
+    @model_validator(mode="after")
+    def _moves_on(self) -> "Chop":
+        if self.overlap >= self.window:
+            raise ValueError(
+                f"overlap: {self.overlap} bins, but a window has {self.window}; fewer than a window expected"
+            )
+        return self
 
 
 class Model(Params):
@@ -29,10 +46,16 @@ class Model(Params):
     eval_every: Data[int] = Field(
         5,
         gt=1,
-        description="NWB: every so many-th trial is for evaluation, unless a column `split` says train or val",
+        description="NWB: every so many-th trial is for evaluation, unless a column `split` says train or val; of a "
+        "continuous recording the last so many-th part",
     )
     behavior_series: Data[str | None] = Field(
         None, description="NWB: the time series that is regressed on factors"
+    )
+    chop: Data[Chop | None] = Field(
+        None,
+        description="continuous recordings (time, unit), or trials longer than that, are cut into windows of so many "
+        "bins, as in {window: 100, overlap: 20}; an NWB file without `window` is such a recording",
     )
     held_out_units: Data[tuple[int, ...]] = Field(
         (), description="units that the encoder does not see; rates are inferred for them too"
@@ -150,9 +173,10 @@ class Model(Params):
     @model_validator(mode="after")
     def _cut_of_nwb(self) -> "Model":
         is_nwb = self.data is not None and self.data.endswith(".nwb")
-        if is_nwb and (self.bin_s is None or self.window is None):
+        if is_nwb and (self.bin_s is None or (self.window is None and self.chop is None)):
             raise ValueError(
-                "bin_s, window: trials are cut from an NWB file, as in bin_s: 0.02, window: [-0.2, 0.8]"
+                "bin_s, window: trials are cut from an NWB file, as in bin_s: 0.02, window: [-0.2, 0.8]; or all of "
+                "it is used, as in bin_s: 0.02, chop: {window: 100, overlap: 20}"
             )
         given = [
             name

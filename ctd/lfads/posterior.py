@@ -2,7 +2,8 @@
 
 An item is one model and one chunk of trials: first the chunks of the training trials, then those of the
 evaluation trials, each in the file's order. So memory holds a chunk at a time, however many trials there are.
-Means have the same bits as those that `lfads` stores for the same trials.
+Means have the same bits as those that `lfads` stores for the same trials. Where recordings were chopped, a trial
+is a window: `recording` and `first_bin` say where it lies, `ctd.lfads.chop` puts the windows together.
 
     kernel: lfads.posterior
     params:
@@ -24,6 +25,7 @@ from pydantic import Field
 from ctd.data import read_hdf5
 from ctd.kernel import Data, File, Kernel, Static, Traced, Var
 from ctd.late import jax, jnp, lax
+from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.data import load as load_data
 from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, split_key
@@ -72,6 +74,8 @@ class Fit(NamedTuple):
     weights: Tree
     key: np.ndarray
     """Data of the key of the training item."""
+    windows: tuple[Windows, Windows] | None = None
+    """Where trials lie in recordings, if these were chopped."""
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -97,7 +101,8 @@ def load(inputs: Any) -> Fit:
     _check_data(inputs, weights, dataset)
     n = np.array([len(dataset.train.data), len(dataset.evaluation.data)], np.int32)
     key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
-    return Fit(_joined(dataset), n, weights, np.asarray(jax.random.key_data(key)))
+    key_data = np.asarray(jax.random.key_data(key))
+    return Fit(_joined(dataset), n, weights, key_data, dataset.windows)
 
 
 def _read(path: Any, dtype: str) -> dict[str, np.ndarray]:
@@ -149,7 +154,7 @@ def _joined(dataset: Dataset) -> Dataset:
     assert data is not None
     trials = Trials(data, encoded, external)
     return dataset._replace(train=trials, evaluation=trials._replace(data=data[:0], encoded=None, external=None),
-                            log_factorial=None)  # fmt: skip
+                            log_factorial=None, windows=None)  # fmt: skip
 
 
 def n_chunks(inputs: Any, fit: Fit) -> int:
@@ -213,7 +218,12 @@ def _infer(static: Any, shared: Fit, traced: Any, batch: jax.Array) -> dict[str,
         for name, value in values.items()
     }
     split = jnp.where(real, place.evaluation.astype(jnp.int32), -1).astype(jnp.int8)
-    return values | {"trial_number": jnp.where(real, trial, -1), "split": split}
+    values |= {"trial_number": jnp.where(real, trial, -1), "split": split}
+    if shared.windows is not None:
+        for name, at in (("recording", "recording"), ("first_bin", "start")):
+            of = jnp.concatenate([jnp.asarray(getattr(one, at)) for one in shared.windows])
+            values[name] = jnp.where(real, of[rows], -1)
+    return values
 
 
 def init(static: Any, shared: Fit, traced: Any, key: jax.Array) -> State:
@@ -263,6 +273,8 @@ DIMS = {
         ("trial",), "1", "number of the trial in its split, in the file's order; -1: none"
     ),
     "split": Var(("trial",), "1", "0 training, 1 evaluation; -1: none"),
+    "recording": Var(("trial",), "1", "number of the recording that the window was cut from"),
+    "first_bin": Var(("trial",), "1", "bin of the recording that the window starts at"),
 }
 
 kernel = Kernel(
