@@ -57,8 +57,10 @@ def make_windows(recordings: Recordings, chop: Chop) -> Windows:
     return Windows(number, start, lengths, np.asarray(of_trials))
 
 
-def _listed(recordings: Recordings) -> Sequence[np.ndarray]:
-    return [recordings] if isinstance(recordings, np.ndarray) and recordings.ndim == 2 else recordings  # type: ignore[return-value]
+def _listed(recordings: Recordings) -> list[np.ndarray]:
+    if isinstance(recordings, np.ndarray) and recordings.ndim == 2:
+        return [recordings]
+    return list(recordings)
 
 
 def _starts(length: int, chop: Chop) -> np.ndarray:
@@ -100,7 +102,9 @@ def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 
         if windows.of_trials:
             place: Any = (int(recording), slice(start, start + len(new)))
         else:
-            place = slice(int(offsets[recording]) + start, int(offsets[recording]) + start + len(new))
+            place = slice(
+                int(offsets[recording]) + start, int(offsets[recording]) + start + len(new)
+            )
         if common > 0:
             new = new.copy()
             new[:common] = _faded(to[place][:common], new[:common])
@@ -122,9 +126,11 @@ def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 def chop_found(found: Found, chop: Chop, where: str) -> tuple[dict[str, tuple[str, Any]], Windows]:
     """(the arrays of a split as windows, where these lie). Raises ValueError, naming file and dataset.
 
-    Data, inputs, behaviour and truth are cut alike. True initial states are left out: a window's are not known.
+    Data, inputs, behaviour and truth are cut alike. What has no time is left out: true initial states, of windows, are
+    not known.
     """
-    parts = {field: part for field, part in found.items() if field != "initial_states"}
+    timeless = ("initial_states", "condition")
+    parts = {field: part for field, part in found.items() if field not in timeless}
     by, data = parts["data"]
     for name, array in parts.values():
         _check(where, (name, array), (by, data))

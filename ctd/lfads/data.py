@@ -9,7 +9,8 @@ train or valid in lfads-torch's:
 
 The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller
 than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs and initial states may
-cover only the first trials. With `chop`, data are (time, unit), or trials longer than a window, and so is the
+cover only the first trials. A file may state the width of its bins, `bin_s` (s), and the conditions of its trials,
+`train_condition` (trial,), which sessions are compared and aligned by. With `chop`, data are (time, unit), or trials longer than a window, and so is the
 rest; see `ctd.lfads.chop`.
 """
 
@@ -44,6 +45,31 @@ class Trials(NamedTuple):
     """(first trials, time, input) true inputs."""
     initial_states: np.ndarray | None = None
     """(first trials, state) true initial states: of the system that made the data, before the first bin."""
+    session: np.ndarray | None = None
+    """(trial,) int32, the session that a trial is of; None if there is one alone."""
+
+
+class Alignment(NamedTuple):
+    """What read-ins and readouts start from, see `ctd.lfads.alignment`; the model's dtype."""
+
+    read_in: np.ndarray
+    """(session, factor, unit)"""
+    read_in_bias: np.ndarray
+    """(session, factor)"""
+    readout: np.ndarray
+    """(session, unit, factor) of the first moment of the likelihood."""
+
+
+class Stitched(NamedTuple):
+    """What is known of each of several sessions."""
+
+    sessions: tuple[Dataset, ...]
+    """Each with its own units, for posterior means and metrics."""
+    real: np.ndarray
+    """(session, unit) bool: whether the session has such a unit, or it is padding."""
+    shown: np.ndarray
+    """(session, unit) bool: whether the encoder sees it."""
+    alignment: Alignment | None
 
 
 class Dataset(NamedTuple):
@@ -63,6 +89,10 @@ class Dataset(NamedTuple):
     """Table of log x! for x = 0 up to the largest count or further; None if Gaussian."""
     windows: tuple[Windows, Windows] | None = None
     """Where the trials for training, and for evaluation, lie in the recordings; None unless these were chopped."""
+    stitched: Stitched | None = None
+    """The sessions, whose trials the others hold together; units are then padded, bias is (session, moment, unit)."""
+    core: Any = None
+    """Weights that stay as they are, part -> name -> array; None if all are trained."""
 
 
 NAMES: dict[str, dict[str, str | None]] = {
@@ -87,23 +117,15 @@ NAMES: dict[str, dict[str, str | None]] = {
 }
 
 
-def load(inputs: Any) -> Dataset:
-    """Read and check the file. Raises ValueError, naming file and dataset."""
-    if inputs.data is None:
-        raise ValueError(
-            "data: the file of the trials is needed: HDF5 with (trial, time, unit) datasets train and eval, or "
-            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data; or NWB"
-        )
-    path = str(inputs.data)
-    arrays: Mapping[str, Any] = (
-        read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
-    )
-    return make_dataset(arrays, inputs, path)
+def read(path: str, inputs: Any) -> Mapping[str, Any]:
+    """The arrays of a file by name. Raises ValueError, naming it."""
+    return read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
 
 
 def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") -> Dataset:
     """The trials in arrays of one of the layouts, for the model `inputs`. Raises ValueError, naming `where`."""
-    found, windows = _find(arrays, where), None
+    found = _find(arrays, where)
+    windows: tuple[Windows, Windows] | None = None
     if inputs.chop is not None:
         (train_parts, first), (other_parts, second) = (
             chop_found(parts, inputs.chop, where) for parts in found
@@ -156,9 +178,7 @@ def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> 
     axes = ("trial", "state") if field == "initial_states" else ("trial", "time", "...")
     if array.ndim != len(axes):
         hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" if array.ndim == 2 else ""
-        raise ValueError(
-            f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}"
-        )
+        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}")
     if 0 in array.shape:
         raise ValueError(f"{where} has the shape {array.shape}: it is empty")
     if array.dtype.kind == "c":

@@ -1,6 +1,6 @@
 """The parameters of one LFADS model: its data, its sizes, how it is trained and what is kept of it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
 
@@ -30,9 +30,19 @@ class Model(Params):
     There (4,000 steps, 100 units, 25 bins) the rates reach r2 = 0.621 in three seeds; the bound is 0.63.
     """
 
-    data: File[str | None] = Field(
+    data: File[str | Annotated[tuple[str, ...], Field(min_length=1)] | None] = Field(
         None,
-        description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ...; or NWB file",
+        description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ...; or NWB file; or a list of "
+        "files, one for each session: they share all but read-in and readout",
+    )
+    core: File[str | None] = Field(
+        None,
+        description="generator of a trained model, STORE::ITEM, which stays as it is",
+    )
+    core_model: File[str | None] = Field(
+        None,
+        description="other weights of that model, STORE::ITEM::model (part: model), if it has a read-in: only read-in and "
+        "readout are trained, for sessions that it has not seen",
     )
     bin_s: Data[float | None] = Field(
         None, gt=0, allow_inf_nan=False, description="NWB: length of a bin (s)"
@@ -172,7 +182,9 @@ class Model(Params):
 
     @model_validator(mode="after")
     def _cut_of_nwb(self) -> "Model":
-        is_nwb = self.data is not None and self.data.endswith(".nwb")
+        files = (self.data,) if isinstance(self.data, str) else self.data or ()
+        other = [file for file in files if not file.endswith(".nwb")]
+        is_nwb = len(other) < len(files)
         if is_nwb and (self.bin_s is None or (self.window is None and self.chop is None)):
             raise ValueError(
                 "bin_s, window: trials are cut from an NWB file, as in bin_s: 0.02, window: [-0.2, 0.8]; or all of "
@@ -183,9 +195,24 @@ class Model(Params):
             for name in ("bin_s", "window", "behavior_series")
             if getattr(self, name) is not None
         ]
-        if given and self.data is not None and not is_nwb:
+        if given and other:
             raise ValueError(
-                f"{', '.join(given)}: cuts trials from an NWB file, but {self.data} holds trials; leave it out"
+                f"{', '.join(given)}: cuts trials from an NWB file, but {other[0]} holds trials; leave it out"
+            )
+        if is_nwb and other:
+            raise ValueError(
+                f"data: {other[0]} is no NWB file, but others are; give sessions of one kind"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _of_sessions(self) -> "Model":
+        if self.core_model is not None and self.core is None:
+            raise ValueError("core_model: goes with core, STORE::ITEM of the same model")
+        if self.held_out_units and (isinstance(self.data, tuple) or self.core_model is not None):
+            raise ValueError(
+                "held_out_units: sessions have units of their own; hold out by train_encod_data of each file, which has "
+                "fewer units than its train_recon_data"
             )
         return self
 

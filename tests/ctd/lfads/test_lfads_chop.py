@@ -90,7 +90,10 @@ def test_all_arrays_of_a_file_are_cut_alike():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (recordings(eval=np.ones((9, 5))), r"s.h5: eval_behavior has 23 time bins .* but eval has 9"),
+        (
+            recordings(eval=np.ones((9, 5))),
+            r"s.h5: eval_behavior has 23 time bins .* but eval has 9",
+        ),
         (
             {"train": np.ones((9, 5)), "eval": np.ones((40, 5))},
             "chop: s.h5: train: recordings of at least window = 10 bins expected, it has recording 0 of 9",
