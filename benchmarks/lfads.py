@@ -231,8 +231,8 @@ def seed_step(steps: int, n_bins: int) -> Callable[[], Any]:
 # --- lfads-torch's formulation --------------------------------------------------------------------
 
 
-def torch_step(steps: int) -> Callable[[], Any]:
-    """Steps of a model with the modules and sizes of lfads-torch (Sedler & Pandarinath 2023)."""
+def torch_step(steps: int, device: str) -> Callable[[], Any]:
+    """Steps of a model with the modules and sizes of lfads-torch (Sedler & Pandarinath 2023), on a device."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -329,7 +329,7 @@ def torch_step(steps: int) -> Callable[[], Any]:
             phi = (-1 / self.ar_log_tau.exp()).exp()
             noise = self.ar_logvar + torch.log1p(-(phi**2))
             past = torch.cat([torch.zeros_like(u[:, :1]), u[:, :-1]], 1)
-            first = torch.zeros(u.shape[1], 1)
+            first = torch.zeros(u.shape[1], 1, device=u.device)
             first[0] = 1
             prior_mean = self.ar_mean + (1 - first) * phi * (past - self.ar_mean)
             prior_logvar = first * self.ar_logvar + (1 - first) * noise
@@ -337,18 +337,20 @@ def torch_step(steps: int) -> Callable[[], Any]:
             log_p = -0.5 * (prior_logvar + (u - prior_mean) ** 2 / prior_logvar.exp())
             return (log_q - log_p).sum((1, 2))
 
-    model = Lfads()
+    model = Lfads().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    data = torch.from_numpy(counts(BINS)).float()
+    data = torch.from_numpy(counts(BINS)).float().to(device)
 
     def block() -> None:
         for _ in range(steps):
-            rows = torch.randint(0, len(data), (BATCH,))
+            rows = torch.randint(0, len(data), (BATCH,), device=device)
             loss = model(data[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 200.0)
             optimizer.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
 
     return block
 
@@ -369,11 +371,16 @@ def torch_row(python: str | None, steps: int, rounds: int) -> tuple[float, str] 
     return steps / found["seconds"], found["version"]
 
 
-def only_torch(steps: int, rounds: int) -> None:
+def only_torch(steps: int, rounds: int, device: str) -> None:
+    """Print the least CPU and wall seconds of a block of torch's steps, as JSON."""
     import torch
 
-    _, least = timed(torch_step(steps), rounds)
-    print(json.dumps({"seconds": least, "version": torch.__version__}))
+    block = torch_step(steps, device)
+    _, least = timed(block, rounds)
+    began = time.perf_counter()
+    block()
+    wall = time.perf_counter() - began
+    print(json.dumps({"seconds": least, "wall": wall, "version": torch.__version__}))
 
 
 def main() -> None:
@@ -384,10 +391,14 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=100, help="bins of the second compile time")
     parser.add_argument("--torch", help="an interpreter that has torch")
     parser.add_argument("--only-torch", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--device", default="cpu", help="of torch alone, with --only-torch: cpu, cuda"
+    )
     options = parse(parser, models=[1], steps=1, rounds=1, long=4)
-    pin()
+    if options.device == "cpu":
+        pin()
     if options.only_torch:
-        only_torch(options.steps, options.rounds)
+        only_torch(options.steps, options.rounds, options.device)
         return
     import jax
 

@@ -20,7 +20,7 @@ import difflib
 import importlib
 import pkgutil
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -232,29 +232,38 @@ def one_shot(
 
 
 def kernel_names() -> tuple[str, ...]:
-    """The kernels that come with ctd: every module `ctd.NAME` that defines `kernel`."""
+    """The kernels that come with ctd: every module `ctd.NAME`, or `ctd.NAME.PART`, that defines `kernel`."""
     return tuple(summaries())
 
 
 def summaries() -> dict[str, str]:
     """Kernel that comes with ctd -> what its module says of it; read from the source, nothing is imported."""
     found = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        path = Path(__file__).with_name(module.name)
-        path = path / "__init__.py" if module.ispkg else path.with_suffix(".py")
-        text = path.read_text(encoding="utf-8")
-        if "kernel" in _bound(tree := ast.parse(text)) and module.name != "kernel":
-            found[module.name] = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
-    return found
+    for name, path in _modules(Path(__file__).parent, ""):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if "kernel" in _bound(tree, assigned_only="." in name):
+            found[name] = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
+    return dict(sorted(found.items()))
 
 
-def _bound(tree: ast.Module) -> set[str]:
-    """The names that a module binds at its top by an assignment or an import from elsewhere."""
+def _modules(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+    """(dotted name, source) of every module below a folder that may hold a kernel."""
+    for module in pkgutil.iter_modules([str(folder)]):
+        name, path = prefix + module.name, folder / module.name
+        if module.ispkg:
+            yield name, path / "__init__.py"
+            yield from _modules(path, f"{name}.")
+        elif module.name != "kernel":  # of a folder: its __init__ shows it; ctd.kernel: this file
+            yield name, path.with_suffix(".py")
+
+
+def _bound(tree: ast.Module, assigned_only: bool) -> set[str]:
+    """The names that a module binds at its top by an assignment, or also by an import from elsewhere."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and not assigned_only:
             names |= {alias.asname or alias.name for alias in node.names}
     return names
 

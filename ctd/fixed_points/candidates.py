@@ -64,6 +64,12 @@ def find_cell(name: str) -> Cell | Map:
     return found
 
 
+def known_cell(name: str) -> str:
+    """The name, if there is such a cell; the check of a field. Raises ValueError."""
+    find_cell(name)
+    return name
+
+
 def map_of(static: Any) -> Map:
     """F of the cell, or the user's F."""
     found = find_cell(static.cell)
@@ -140,12 +146,7 @@ def load(inputs: Any) -> Network:
 def read_network(inputs: Any) -> Network:
     """Read the weights, and read the candidate states or run trials of the task for them. Raises ValueError."""
     found = find_cell(inputs.cell)
-    weights: dict[str, Any] = {}
-    if inputs.weights is not None:
-        known = isinstance(found, Cell) and found is CELLS.get(found.name)
-        weights = read_weights(inputs.weights, inputs.cell if known else None)
-    elif isinstance(found, Cell):
-        raise ValueError(f"weights: cell {inputs.cell} needs a file of weights")
+    weights = stored_weights(inputs, found)
     if inputs.candidates is None:
         if not isinstance(found, Cell):
             raise ValueError(
@@ -153,11 +154,32 @@ def read_network(inputs: Any) -> Network:
                 "from; give a file of candidate states"
             )
         return make_network(weights, simulate(found, weights, inputs), inputs.dtype)
-    where = f"{inputs.candidates}: {inputs.dataset}"
-    stored = read_hdf5(inputs.candidates)
-    if inputs.dataset not in stored:
+    states = stored_states(inputs.candidates, inputs.dataset, found, weights)
+    try:
+        return make_network(weights, states, inputs.dtype)
+    except ValueError as error:
+        raise ValueError(f"{inputs.candidates}: {inputs.dataset}: {error}") from None
+
+
+def stored_weights(inputs: Any, found: Cell | Map) -> dict[str, Any]:
+    """The weights of `inputs.weights`; none for a user's function that needs none. Raises ValueError."""
+    if inputs.weights is not None:
+        known = isinstance(found, Cell) and found is CELLS.get(found.name)
+        return read_weights(inputs.weights, inputs.cell if known else None)
+    if isinstance(found, Cell):
+        raise ValueError(f"weights: cell {inputs.cell} needs a file of weights")
+    return {}
+
+
+def stored_states(
+    path: str, dataset: str, found: Cell | Map, weights: dict[str, Any]
+) -> np.ndarray:
+    """(..., state) a dataset of a file, which holds states of this network. Raises ValueError."""
+    where = f"{path}: {dataset}"
+    stored = read_hdf5(path)
+    if dataset not in stored:
         raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}")
-    states = stored[inputs.dataset]
+    states = stored[dataset]
     if isinstance(found, Cell):
         size = found.state_size(found.infer(weights)[0])
         if states.ndim == 0 or states.shape[-1] != size:
@@ -165,10 +187,7 @@ def read_network(inputs: Any) -> Network:
                 f"{where}: has the shape {states.shape}, but the state of this network has "
                 f"{size} entries, which the last axis must have"
             )
-    try:
-        return make_network(weights, states, inputs.dtype)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+    return states
 
 
 def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:

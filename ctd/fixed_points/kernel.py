@@ -12,23 +12,18 @@ from pydantic import AfterValidator, Field
 from ctd import tasks
 from ctd.cells import CELLS
 from ctd.fixed_points import search
-from ctd.fixed_points.candidates import Map, Network, draw_start, find_cell
+from ctd.fixed_points.candidates import Map, Network, draw_start, known_cell
 from ctd.fixed_points.plots import figure, plots
 from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp
 
 
-def _known(name: str) -> str:
-    find_cell(name)
-    return name
-
-
 class FixedPoint(Params):
     """One candidate: a search for a point with q(h) = |F(h, x) - h|^2 / 2 = 0."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(_known)]] = Field(
+    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
         "gru",
         description=f"{', '.join(CELLS)}; or the dotted path of a Cell or of F(weights, h, x)",
     )

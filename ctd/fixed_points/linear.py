@@ -67,6 +67,33 @@ def modes(jacobians: np.ndarray) -> Modes:
     return Modes(values, right, left)
 
 
+MARGINAL = 1e-6
+"""A mode is marginal if its |lambda| is within this of 1: in a million steps it changes by a factor of e at most."""
+
+DECAYS, NEITHER, GROWS = -1, 0, 1
+
+
+def growth(eigenvalues: np.ndarray, slow: np.ndarray) -> np.ndarray:
+    """(k, mode) whether each mode DECAYS, |lambda| < 1, GROWS, |lambda| > 1, or does NEITHER, to MARGINAL.
+
+    At a slow point (dF/dh - 1)'f = 0, f = F - h: f is a left eigenvector of dF/dh with the eigenvalue 1. That mode
+    is the slow drift itself; rounding puts it on either side of the unit circle, so it counts as NEITHER.
+
+    slow: (k,) whether a point is slow.
+    """
+    beyond = np.abs(eigenvalues) - 1
+    found = np.where(np.abs(beyond) <= MARGINAL, NEITHER, np.sign(beyond)).astype(int)
+    drift = np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
+    is_drift = slow[:, None] & (np.arange(eigenvalues.shape[1]) == drift)
+    return np.where(is_drift, NEITHER, found)
+
+
+def stability(growth: np.ndarray) -> np.ndarray:
+    """(k,) "unstable" where a mode grows, else "marginal" where one does neither, else "stable"."""
+    marginal = np.where((growth == NEITHER).any(axis=1), "marginal", "stable")
+    return np.where((growth == GROWS).any(axis=1), "unstable", marginal)
+
+
 def time_constants(eigenvalues: np.ndarray) -> np.ndarray:
     """-1 / ln|lambda|, the e-folding time in steps; negative for a growing mode, inf at |lambda| = 1."""
     with np.errstate(divide="ignore"):

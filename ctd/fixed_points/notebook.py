@@ -12,13 +12,11 @@ from ctd.batch import precision, run_items
 from ctd.fixed_points.candidates import Network, make_network
 from ctd.fixed_points.kernel import FixedPoint, Searches, make_kernel
 from ctd.fixed_points.plots import figure
+from ctd.fixed_points.shown import lines_of
 from ctd.fixed_points.summary import SUMMARY, Options
 from ctd.kernel import inputs_of
 from ctd.late import jax
 from ctd.plots.png import draw
-
-ROWS = 20
-"""Points that a result shows of itself."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,8 @@ class Found:
         codes = self.results["outcome"]
         ended = [f"{np.sum(codes == k):,} {name}" for k, name in enumerate(self.outcomes)]
         ended = [text for text in ended if not text.startswith("0 ")]
-        columns = [name for name in SUMMARY if name in self.unique]
-        rows = zip(*(self.unique[name][:ROWS] for name in columns), strict=True)
-        cells = [
-            columns,
-            *(
-                [f"{x:.4g}" if isinstance(x, float | np.floating) else str(x) for x in row]
-                for row in rows
-            ),
-        ]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells
-        ]
-        more = len(self.unique["kind"]) - ROWS
-        lines += [f"... {more} more"] if more > 0 else []
-        return "\n".join([f"{len(codes):,} candidates: {', '.join(ended)}", *lines])
+        shown = {name: self.unique[name] for name in SUMMARY if name in self.unique}
+        return "\n".join([f"{len(codes):,} candidates: {', '.join(ended)}", *lines_of(shown)])
 
     def figure(self) -> Any:
         """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues."""

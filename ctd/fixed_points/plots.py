@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ctd.fixed_points import linear
 from ctd.fixed_points.portrait import Portrait, portrait, sorts
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.plots import Axis, Bars, Figure, Layer, Lines, Plot, Points, histogram
@@ -80,12 +81,18 @@ def _states(seen: Portrait, first: int, second: int) -> Layer:
 
 def _texts(reduced: Mapping[str, np.ndarray]) -> list[str]:
     """The hover text of each point."""
+    stability = linear.stability(_growth(reduced))
     return [
-        f"point {k}: {reduced['kind'][k]}, {'stable' if reduced['stable'][k] else 'unstable'}\n"
+        f"point {k}: {reduced['kind'][k]}, {stability[k]}\n"
         f"q {reduced['q'][k]:.2g}, leading |λ| {reduced['leading'][k]:.4f}\n"
         f"basin {reduced['basin_share'][k]:.1%} ({int(reduced['count'][k]):,} candidates)"
         for k in range(len(reduced["kind"]))
     ]
+
+
+def _growth(reduced: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(point, mode) see `linear.growth`."""
+    return linear.growth(np.asarray(reduced["eigenvalue"]), np.asarray(reduced["kind"]) == "slow")
 
 
 def _spectra(seen: Portrait) -> Plot:
@@ -103,11 +110,13 @@ def _spectra(seen: Portrait) -> Plot:
     ]
     angle = np.linspace(0, 2 * np.pi, 181)
     layers: list[Layer] = [Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)]
-    unstable = np.abs(flat) > 1
-    for name, rows, hollow in (
-        ("inside", np.flatnonzero(~unstable), False),
-        ("outside", np.flatnonzero(unstable), True),
+    grows = _growth(reduced)[shown].ravel()
+    for name, how, hollow in (
+        ("decays", linear.DECAYS, False),
+        ("marginal", linear.NEITHER, False),
+        ("grows", linear.GROWS, True),
     ):
+        rows = np.flatnonzero(grows == how)
         if len(rows):
             layers.append(
                 Points(
@@ -116,12 +125,12 @@ def _spectra(seen: Portrait) -> Plot:
                     f"{name} ({len(rows):,})",
                     colour=at_points[shown[point[rows]]],
                     hollow=hollow,
-                    size=np.full(len(rows), 0.02 if hollow else 0.005),
+                    size=np.full(len(rows), 0.005 if how == linear.DECAYS else 0.02),
                     text=[text[row] for row in rows],
                     key=shown[point[rows]],
                 )
             )
-    note = "Eigenvalues of dF/dh; a mode outside the unit circle grows."
+    note = "Eigenvalues of dF/dh; a mode outside the unit circle grows. Marginal: |λ| is 1, or a slow point's drift."
     if len(shown) < len(at_points):
         note += f" The {len(shown)} of {len(at_points)} points with the largest basins."
     return Plot(

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ctd.cells import Cell, readout
+from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import Network, find_cell
 from ctd.late import jax, jnp
 from ctd.plots import Scale
@@ -78,11 +79,10 @@ def _colour_limit(colour: Any, states: np.ndarray, at_points: np.ndarray) -> flo
 def sorts(reduced: Mapping[str, np.ndarray]) -> list[Sort]:
     """Each sort of point that occurs."""
     slow = np.asarray(reduced["kind"]) == "slow"
-    stable = np.asarray(reduced["stable"], bool)
-    found = [
-        Sort("fixed, stable", np.flatnonzero(~slow & stable), "circle", False),
-        Sort("fixed, unstable", np.flatnonzero(~slow & ~stable), "circle", True),
-        Sort("slow, stable", np.flatnonzero(slow & stable), "diamond", False),
-        Sort("slow, unstable", np.flatnonzero(slow & ~stable), "diamond", True),
-    ]
+    stability = linear.stability(linear.growth(np.asarray(reduced["eigenvalue"]), slow))
+    found = []
+    for how, hollow in (("stable", False), ("marginal", False), ("unstable", True)):
+        here = stability == how
+        found.append(Sort(f"fixed, {how}", np.flatnonzero(~slow & here), "circle", hollow))
+        found.append(Sort(f"slow, {how}", np.flatnonzero(slow & here), "diamond", hollow))
     return [sort for sort in found if len(sort.rows)]

@@ -51,8 +51,14 @@ REDUCED = {
     "residual": Var(_P, "1", "|F(h) - h|"),
     "count": Var(_P, "1", "candidates that ended here"),
     "basin_share": Var(_P, "1", "their share of all candidates with this input"),
-    "stable": Var(_P, "1", "no eigenvalue on or outside the unit circle, but for a slow point's 1"),
-    "n_unstable": Var(_P, "1", "eigenvalues outside the unit circle, but for a slow point's 1"),
+    "stability": Var(
+        _P, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"
+    ),
+    "stable": Var(_P, "1", "all modes decay, |eigenvalue| < 1 - 1e-6"),
+    "n_unstable": Var(_P, "1", "modes that grow, |eigenvalue| > 1 + 1e-6"),
+    "n_marginal": Var(
+        _P, "1", "modes between, and the drift of a slow point, whose eigenvalue is 1"
+    ),
     "leading": Var(_P, "1", "largest magnitude of an eigenvalue"),
     "curvature": Var(_P, "1", "smallest eigenvalue of the Hessian of q"),
     "nearest_state": Var(_P, "1", "distance to the nearest candidate state"),
@@ -69,7 +75,7 @@ REDUCED = {
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
 }
-SUMMARY = ("kind", "q", "stable", "n_unstable", "leading", "basin_share", "count", "outlier")
+SUMMARY = ("kind", "q", "stability", "n_unstable", "leading", "basin_share", "count", "outlier")
 
 
 def reduce(
@@ -172,17 +178,15 @@ def _linearise(
         output = _outputs(inputs, weights, points)
     d = linear.derivatives(lambda h, x: f(weights, h, x), points, x)
     m = linear.modes(d.dh)
-    magnitude = np.abs(m.eigenvalues)
-    # At a slow point (dF/dh - 1)'f = 0, f = F - h: f is a left eigenvector of dF/dh with the eigenvalue 1.
-    # That mode is the slow drift itself. Rounding puts it inside or outside the unit circle, so stability
-    # leaves it out.
-    drift = slow[:, None] & (np.arange(magnitude.shape[1]) == _nearest_to_one(m.eigenvalues))
-    unstable = (magnitude > 1) & ~drift
+    growth = linear.growth(m.eigenvalues, slow)
+    stability = linear.stability(growth)
     tau, frequency = linear.time_constants(m.eigenvalues), linear.frequencies(m.eigenvalues)
     out = {
-        "stable": ((magnitude < 1) | drift).all(axis=1),
-        "n_unstable": unstable.sum(axis=1),
-        "leading": magnitude.max(axis=1, initial=0),
+        "stability": stability,
+        "stable": stability == "stable",
+        "n_unstable": (growth == linear.GROWS).sum(axis=1),
+        "n_marginal": (growth == linear.NEITHER).sum(axis=1),
+        "leading": np.abs(m.eigenvalues).max(axis=1, initial=0),
         "curvature": d.curvature,
         "output": output,
         "jacobian": d.dh,
@@ -196,11 +200,6 @@ def _linearise(
     if inputs.dt is not None:
         out |= {"time_constant_s": tau * inputs.dt, "frequency_hz": frequency / inputs.dt}
     return out
-
-
-def _nearest_to_one(eigenvalues: np.ndarray) -> np.ndarray:
-    """(k, 1) for each point, the number of the mode whose eigenvalue is nearest to 1."""
-    return np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
 
 
 def _outputs(inputs: Any, weights: dict[str, jax.Array], points: np.ndarray) -> np.ndarray:

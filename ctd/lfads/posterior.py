@@ -1,4 +1,4 @@
-"""Kernel `lfads.posterior`: what trained models of `lfads` infer of all trials of a file.
+"""Kernel: what trained models of `lfads` infer of all trials of a file.
 
 An item is one model and one chunk of trials: first the chunks of the training trials, then those of the
 evaluation trials, each in the file's order. So memory holds a chunk at a time, however many trials there are.

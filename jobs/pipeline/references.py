@@ -9,10 +9,15 @@ The new store keeps these in its spec, so the selection does not change when the
 `part: weights` (the default) is the trained model: the results called `weights.NAME`, as an HDF5 file of
 NAMEs; `part: model` is the results called `model.NAME` in the same way, as is any other family. `part: results` is all
 that is stored for the item but the trained model.
+
+Two parts are of groups: what was reduced of the selected items' groups, and what the groups were made from:
+
+    points: {stage: points, part: table}       STORE/gathered/GROUP
+    weights: {stage: points, part: params}     the value that this field has there
 """
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -21,6 +26,17 @@ from jobs.errors import JobError, explain
 from jobs.query.query import query
 from jobs.storage.addresses import join, scheme
 from jobs.store.store import Store
+
+OF_GROUPS = ("table", "params")
+"""Parts that are of groups, not of items."""
+
+
+class Selected(NamedTuple):
+    """What a reference selects."""
+
+    items: list[int]
+    groups: list[int]
+    """Of these items, each once."""
 
 
 class Reference(BaseModel):
@@ -43,7 +59,7 @@ class Reference(BaseModel):
 
     def selection(self) -> tuple[Any, ...]:
         """A key that is equal for references that select the same items."""
-        return self.store, self.stage, self.where, self.sort, self.limit
+        return self.store, self.stage, self.where, self.sort, self.limit, self.part in OF_GROUPS
 
 
 def resolve(
@@ -68,15 +84,20 @@ def resolve(
     }
     if not found:
         return content
-    chosen: dict[tuple[Any, ...], list[int]] = {}
+    chosen: dict[tuple[Any, ...], Selected] = {}
     axes: dict[str, list[str]] = {}
     for name, reference in found.items():
-        address = _address(reference, base, stages, f"{where}: params.{name}")
+        place = f"{where}: params.{name}"
+        address = _address(reference, base, stages, place)
         key = reference.selection()
         if key not in chosen:
-            chosen[key] = _select(address, reference, f"{where}: params.{name}")
-        suffix = "" if reference.part == "weights" else f"::{reference.part}"
-        axes[name] = [f"{_relative(address, base)}::{item}{suffix}" for item in chosen[key]]
+            chosen[key] = _select(address, reference, place)
+        if reference.part in OF_GROUPS:
+            axes[name] = _of_groups(address, reference, chosen[key].groups, base, f"{place}")
+        else:
+            suffix = "" if reference.part == "weights" else f"::{reference.part}"
+            near = _relative(address, base)
+            axes[name] = [f"{near}::{item}{suffix}" for item in chosen[key].items]
         del params[name]
     # Fields with the same selection take files of the same item; different selections are crossed.
     block = "zip" if len(chosen) == 1 and len(axes) > 1 else "grid"
@@ -112,7 +133,22 @@ def _relative(address: str, base: str) -> str:
     return address if scheme(address) or scheme(base) else os.path.relpath(address, base)
 
 
-def _select(address: str, reference: Reference, where: str) -> list[int]:
+def _of_groups(
+    address: str, reference: Reference, groups: list[int], base: str, where: str
+) -> list[str]:
+    """The value of a field for each group of another store: its table, or the field's value there."""
+    if reference.part == "table":
+        return [_relative(f"{address}/gathered/{group}", base) for group in groups]
+    field, store = where.rpartition(".")[2], Store.open(address)
+    values = [store.params(group).get(field) for group in groups]
+    if None in values:
+        raise JobError(
+            f"{where}: {address}: kernel {store.job.spec.kernel} has no value for {field}"
+        )
+    return [str(value) for value in values]
+
+
+def _select(address: str, reference: Reference, where: str) -> Selected:
     if not Store.exists(address):
         raise JobError(f"{where}: {address}: no such store; run the job that makes it first")
     try:
@@ -125,4 +161,5 @@ def _select(address: str, reference: Reference, where: str) -> list[int]:
     if frame.empty:
         asked = f" with {reference.where!r}" if reference.where else ""
         raise JobError(f"{where}: {address} has no item{asked}; ctd query shows what it has")
-    return [int(item) for item in frame["item"]]
+    groups = frame["group"].drop_duplicates()
+    return Selected([int(item) for item in frame["item"]], [int(group) for group in groups])

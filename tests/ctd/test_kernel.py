@@ -26,7 +26,7 @@ from ctd.kernel import (
 )
 
 
-@pytest.fixture(params=sorted({*kernel_names(), "lfads.posterior", "kuramoto", "lyapunov", "toy"}))
+@pytest.fixture(params=sorted({*kernel_names(), "kuramoto", "lyapunov", "toy"}))
 def case(request):
     return small(request.param)
 

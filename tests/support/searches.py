@@ -14,3 +14,9 @@ def starts(n_candidates, n, scale=1.0, seed=0):
 def spiral(radius, angle):
     """A rotation by an angle, which shrinks by the radius."""
     return radius * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def cube(weights, h, x):
+    """h - 0.4 (h^3 - h) in each of three axes: points at -1, 0, 1; 0 is unstable, as in a 3-bit flip-flop."""
+    del weights, x
+    return h - 0.4 * (h**3 - h)

@@ -3,10 +3,13 @@
 import tempfile
 from functools import cache
 
+import jax
+import numpy as np
 from places import EXAMPLES
 
 from ctd.batch import run_items
-from ctd.data import write_hdf5
+from ctd.cells import get_cell
+from ctd.data import write_hdf5, write_weights
 from ctd.kernel import load_kernel
 
 SMALL = {
@@ -15,6 +18,14 @@ SMALL = {
     "lyapunov": {"n": 5, "max_advances": 2},
     "toy": {"n_steps": 5},
     "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
+    "fixed_points.continuation": {
+        "cell": "vanilla",
+        "dataset": "h0",
+        "n_steps": 4,
+        "n_bifurcations": 1,
+    },
+    "fixed_points.connections": {"cell": "vanilla", "n_steps": 200},
+    "fixed_points.exponents": {"cell": "vanilla", "transient": 0, "n_steps": 500, "n_exponents": 2},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
     "lfads": {
@@ -38,8 +49,32 @@ SMALL = {
 
 def small(name):
     kernel = load_kernel(name)
-    given = _of_trained() if name == "lfads.posterior" else SMALL[name]
+    given = _of_trained() if name == "lfads.posterior" else dict(SMALL[name])
+    if name.startswith("fixed_points."):
+        given |= {"weights": _network()}
+    if name == "fixed_points.continuation":
+        given |= {"points": _network()}
+    if name == "fixed_points.connections":
+        given |= {"points": _points()}
     return kernel, kernel.Params.model_validate(given)
+
+
+@cache
+def _network():
+    """A file with random weights of four units, and their initial state."""
+    path = tempfile.mkdtemp(prefix="ctd-small-") + "/vanilla.h5"
+    write_weights(path, get_cell("vanilla").init(jax.random.key(0), 4, 1, 1), "vanilla")
+    return path
+
+
+@cache
+def _points():
+    """A table of two points of that network, of which one is said to be unstable along the first axis."""
+    path = tempfile.mkdtemp(prefix="ctd-small-") + "/points.h5"
+    axes = np.tile(np.eye(4, dtype=complex), (2, 1, 1))
+    table = {"eigenvalue": np.full((2, 4), 0.5 + 0j), "right": axes, "n_unstable": np.array([1, 0])}
+    write_hdf5(path, table | {"point": np.eye(4)[:2] - 0.5, "constant_input": np.zeros((2, 1))})
+    return path
 
 
 @cache

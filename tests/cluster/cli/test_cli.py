@@ -315,6 +315,13 @@ stages:
       dataset: states
     sweep: {grid: {candidate: {range: 8}}}
     run: {microbatch: 4, slots: 8}
+  branches:
+    kernel: fixed_points.continuation
+    params:
+      cell: vanilla
+      weights: {stage: points, part: params}
+      points: {stage: points, part: table}
+      n_steps: 2
 """
 
 
@@ -330,6 +337,15 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
         assert (
             tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
         )
+    # What follows a table has an item for each group that it was made of, with what the group was made from.
+    branches = xr.open_datatree(path.with_name("pipe.branches.zarr"), engine="zarr")["results"]
+    assert [
+        (branches[group].attrs["swept"]["points"], branches[group].attrs["swept"]["weights"])
+        for group in branches.children
+    ] == [
+        (f"pipe.points.zarr/gathered/{group}", f"pipe.train.zarr::{item['item']}")
+        for group, item in enumerate(items)
+    ]
     # Every stage is resumed by itself, and a stage that is complete is left as it is.
     before = Store.open(str(points)).committed.markers()
     assert ctd("run", path, "--executor", "serial")[0] == 0
@@ -350,6 +366,7 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
         ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
         ("stages.points.params.weights={store: none.zarr}", "none.zarr: no such store"),
         ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
+        ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
         ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
         ("kernel=toy", "kernel: a file with stages has no other field"),
         ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),

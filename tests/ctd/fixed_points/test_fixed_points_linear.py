@@ -10,7 +10,14 @@ from searches import spiral, starts
 from ctd.batch import precision
 from ctd.cells import get_cell
 from ctd.fixed_points.kernel import FixedPoint
-from ctd.fixed_points.linear import derivatives, frequencies, modes, time_constants
+from ctd.fixed_points.linear import (
+    derivatives,
+    frequencies,
+    growth,
+    modes,
+    stability,
+    time_constants,
+)
 
 
 def test_jacobians_finite_differences():
@@ -68,3 +75,11 @@ def test_time_constants_and_frequencies():
     values = np.array([np.exp(-0.1), -np.exp(-0.5), 1.0, np.exp(0.2 + 0.3j), 0.0])
     np.testing.assert_allclose(time_constants(values), [10, 2, np.inf, -5, 0])
     np.testing.assert_allclose(frequencies(values), [0, 0.5, 0, 0.3 / (2 * np.pi), 0])
+
+
+def test_stability_has_three_names():
+    """A node, a rotation that neither grows nor decays, a saddle, and a slow point whose drift rounding moved out."""
+    values = np.array([[0.9, 0.5], [1j, -1j], [1.1, 0.5], [1 + 1e-4, 0.5]])
+    found = growth(values, np.array([False, False, False, True]))
+    assert found.tolist() == [[-1, -1], [0, 0], [1, -1], [0, -1]]
+    assert stability(found).tolist() == ["stable", "marginal", "unstable", "marginal"]

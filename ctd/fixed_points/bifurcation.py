@@ -1,0 +1,144 @@
+"""Bifurcations within one step along a curve: found by bisection, told apart by the critical mode.
+
+A step across which the number of unstable modes changes, or the sign of dp/ds, holds one. Two that cancel within one
+step are not seen: the longest step bounds how near to each other they may lie.
+
+| kind | critical eigenvalue, map (flow) | what else |
+|---|---|---|
+| fold | 1 (0) | p turns |
+| pitchfork | 1 (0) | no quadratic term along the mode; or p turns, and stability does not change: an arm's vertex |
+| transcritical | 1 (0) | a quadratic term |
+| flip | -1 | a cycle of two steps begins |
+| hopf | a pair on the unit circle (imaginary axis) | a cycle begins; of maps: Neimark-Sacker |
+
+Kuznetsov, Elements of Applied Bifurcation Theory (2004), chapters 3, 4 and 7.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ctd.fixed_points.curve import Point, System, correct
+from ctd.late import jax, jnp, lax
+
+KINDS = ("fold", "pitchfork", "transcritical", "flip", "hopf")
+FOLD, PITCHFORK, TRANSCRITICAL, FLIP, HOPF = range(len(KINDS))
+
+HALVINGS = 45
+"""Of a step, which locate a bifurcation along it to rounding."""
+
+SYMMETRIC = 1e-2
+"""A quadratic term below this share of the cubic one, in the units of w, counts as none."""
+
+REAL = 1e-6
+"""An eigenvalue with a smaller imaginary part counts as real. Rounding splits a double real one by about the square
+root of float64's eps, 1.5e-8."""
+
+
+class Bifurcations(NamedTuple):
+    """Those of a branch, in the order in which they were met; room for k."""
+
+    n: jax.Array
+    kind: jax.Array
+    """(k,) int32, index into KINDS; -1: no more."""
+    parameter: jax.Array
+    """(k,)"""
+    state: jax.Array
+    """(k, n)"""
+    mode: jax.Array
+    """(k, 2) real and imaginary part of the critical eigenvalue."""
+
+
+def none(most: int, like: jax.Array) -> Bifurcations:
+    """Room for `most` bifurcations of states as `like`."""
+    empty = lambda *shape: jnp.full(shape, jnp.nan, like.dtype)
+    return Bifurcations(
+        jnp.zeros((), jnp.int32),
+        jnp.full(most, -1, jnp.int32),
+        empty(most),
+        empty(most, len(like)),
+        empty(most, 2),
+    )
+
+
+def differ(a: Point, b: Point) -> jax.Array:
+    """Whether something happens to the curve between two points."""
+    return (a.unstable != b.unstable) | _turns(a, b)
+
+
+def _turns(a: Point, b: Point) -> jax.Array:
+    return (a.t[-1] > 0) != (b.t[-1] > 0)
+
+
+def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcations:
+    """`found`, with the bifurcations between the neighbouring points a and b, as many as there is room for."""
+
+    def going(carry: tuple[Point, Bifurcations]) -> jax.Array:
+        behind, found = carry
+        return differ(behind, b) & (found.n < len(found.kind))
+
+    def next_one(carry: tuple[Point, Bifurcations]) -> tuple[Point, Bifurcations]:
+        behind, found = carry
+        turns, more = _turns(behind, b), b.unstable - behind.unstable
+        low, high = _bisect(system, behind, b, turns)
+        # Where p turns, one eigenvalue is zero to rounding: at a fold it changes its sign, at the vertex of a
+        # pitchfork it does not, and what is counted so near to it means nothing.
+        at_fold = behind.unstable + jnp.where(more % 2 == 1, jnp.sign(more), 0)
+        high = high._replace(unstable=jnp.where(turns, at_fold, high.unstable))
+        is_fold = turns & (high.unstable != behind.unstable)
+        return high, _add(found, system, (low.w + high.w) / 2, turns, is_fold)
+
+    return lax.while_loop(going, next_one, (a, found))[1]
+
+
+def _bisect(system: System, a: Point, b: Point, turns: jax.Array) -> tuple[Point, Point]:
+    """Two points of the curve as near as rounding allows: across the turn of p, or the first change of `unstable`."""
+    whole = a.t @ (b.w - a.w)
+
+    def halve(_: int, carry: Any) -> Any:
+        low, high, left, right = carry
+        share = (low + high) / 2
+        w, found = correct(system, a.w + share * whole * a.t, a.t)
+        middle = system.point(w, a.t)
+        same = jnp.where(turns, ~_turns(a, middle), a.unstable == middle.unstable)
+        pick = lambda x, y: jax.tree.map(lambda p, q: jnp.where(same, p, q), x, y)
+        new = (*pick((share, high), (low, share)), *pick((middle, right), (left, middle)))
+        # Next to a vertex, where branches meet, Newton finds nothing: the interval stays as it is.
+        return jax.tree.map(lambda p, q: jnp.where(found, p, q), new, carry)
+
+    ends = jnp.zeros((), a.w.dtype), jnp.ones((), a.w.dtype)
+    _, _, left, right = lax.fori_loop(0, HALVINGS, halve, (*ends, a, b))
+    return left, right
+
+
+def _add(
+    found: Bifurcations, system: System, w: jax.Array, turns: jax.Array, is_fold: jax.Array
+) -> Bifurcations:
+    """`found`, with the bifurcation at w; `turns`: whether p does."""
+    h, p = system.frame.split(w)
+    modes = system.modes(w)
+    mode = modes[jnp.argmin(jnp.abs(system.growth(modes)))]
+    kind = jnp.where(_is_symmetric(system, w), PITCHFORK, TRANSCRITICAL)
+    if not system.flow:
+        kind = jnp.where(jnp.real(mode) < 0, FLIP, kind)
+    kind = jnp.where(jnp.abs(jnp.imag(mode)) > REAL, HOPF, kind)
+    kind = jnp.where(turns, jnp.where(is_fold, FOLD, PITCHFORK), kind)
+    k = found.n
+    return Bifurcations(
+        k + 1,
+        found.kind.at[k].set(kind.astype(jnp.int32)),
+        found.parameter.at[k].set(p),
+        found.state.at[k].set(h),
+        found.mode.at[k].set(jnp.stack([jnp.real(mode), jnp.abs(jnp.imag(mode))])),
+    )
+
+
+def _is_symmetric(system: System, w: jax.Array) -> jax.Array:
+    """Whether g has no quadratic term along its null vector v at w, as far as its left null vector sees it."""
+    g = lambda z: system.residual(jnp.append(z, w[-1]))
+    u, _, vt = jnp.linalg.svd(jax.jacfwd(g)(w[:-1]))
+    left, v = u[:, -1], vt[-1]
+    along = lambda s: left @ g(w[:-1] + s * v)
+    zero = jnp.zeros((), w.dtype)
+    second = jax.grad(jax.grad(along))
+    return jnp.abs(second(zero)) / 2 <= SYMMETRIC * jnp.abs(jax.grad(second)(zero)) / 6

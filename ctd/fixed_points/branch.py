@@ -1,0 +1,148 @@
+"""One branch, followed step by step from a point: first to its back, then to its front."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ctd.fixed_points.bifurcation import Bifurcations, locate, none
+from ctd.fixed_points.curve import Point, System, along_parameter, correct
+from ctd.late import jax, jnp, lax
+
+GOING = -1
+END, CLOSED, AWAY, LIMIT, LOST, NOWHERE = range(6)
+"""Why a side ends, the graver the higher."""
+
+TURN = 0.95
+"""Smallest cosine between the tangents of neighbouring points: a sharper turn may be a jump to another branch."""
+
+SMALLEST = 1e-6
+"""Length of a step below which a branch counts as lost."""
+
+GROWTH = 1.4
+"""Factor of the next step's length after one that was taken."""
+
+
+class Branch(NamedTuple):
+    """A branch between two steps. The lists run from its back over the start, row N, to its front."""
+
+    at: Point
+    start: Point
+    ds: jax.Array
+    forward: jax.Array
+    """Whether the front is followed; first the back is."""
+    taken: jax.Array
+    """int32, steps of this side."""
+    parameter: jax.Array
+    """(2 N + 1,), NaN where there is no point."""
+    state: jax.Array
+    """(2 N + 1, n)"""
+    unstable: jax.Array
+    """(2 N + 1,) int32, -1 where there is no point."""
+    found: Bifurcations
+    ends: jax.Array
+    """(2,) int32, why the back and the front ended."""
+
+
+def begin(system: System, h: jax.Array, p: jax.Array, n_steps: int, most: int) -> Branch:
+    """The branch through the point near h at the parameter p; it has ended NOWHERE if Newton finds none.
+
+    n_steps: room for the steps of a side; most: for bifurcations.
+    """
+    w = system.frame.join(h, p)
+    upward = along_parameter(w)
+    w, found = correct(system, w, upward)
+    start = system.point(w, upward)
+    h, p = system.frame.split(w)
+    length = 2 * n_steps + 1
+    fine = found & jnp.isfinite(start.t).all()
+    return Branch(
+        start._replace(t=-start.t),
+        start,
+        system.frame.longest / 4,
+        jnp.zeros((), bool),
+        jnp.zeros((), jnp.int32),
+        jnp.full(length, jnp.nan, h.dtype).at[n_steps].set(p),
+        jnp.full((length, len(h)), jnp.nan, h.dtype).at[n_steps].set(h),
+        jnp.full(length, -1, jnp.int32).at[n_steps].set(start.unstable),
+        none(most, h),
+        jnp.full(2, jnp.where(fine, GOING, NOWHERE), jnp.int32),
+    )
+
+
+def ended(b: Branch) -> jax.Array:
+    """Whether both sides have."""
+    return b.ends[1] != GOING
+
+
+def step(system: System, b: Branch) -> Branch:
+    """Make one step along the branch; or, where the corrector fails or the curve turns too sharply, halve its length."""
+    predicted = b.at.w + b.ds * b.at.t
+    w, found = correct(system, predicted, b.at.t)
+    new = system.point(w, b.at.t)
+    good = found & (new.t @ b.at.t >= TURN) & (jnp.linalg.norm(w - predicted) <= b.ds)
+    outside = (w[-1] < 0) | (w[-1] > 1)
+    new, reached = lax.cond(
+        good & outside, lambda: _cut(system, b.at, new), lambda: (new, jnp.ones((), bool))
+    )
+    return lax.cond(good & reached, lambda: _accept(system, b, new, outside), lambda: _shorten(b))
+
+
+def _shorten(b: Branch) -> Branch:
+    """Halve the step; a side whose steps are too short is lost."""
+    ds = b.ds / 2
+    return _end_side(b._replace(ds=ds), jnp.where(ds < SMALLEST, LOST, GOING))
+
+
+def _cut(system: System, at: Point, new: Point) -> tuple[Point, jax.Array]:
+    """(the point at the end of the parameter's range between two points, whether Newton found it)."""
+    bound = jnp.where(new.w[-1] < 0, 0.0, 1.0).astype(new.w.dtype)
+    share = (bound - at.w[-1]) / (new.w[-1] - at.w[-1])
+    near = (at.w + share * (new.w - at.w)).at[-1].set(bound)
+    w, found = correct(system, near, along_parameter(near))
+    return system.point(w, at.t), found
+
+
+def _accept(system: System, b: Branch, new: Point, last: jax.Array) -> Branch:
+    """Go to the new point, and look for bifurcations on the way."""
+    n_steps = (len(b.parameter) - 1) // 2
+    taken = b.taken + 1
+    row = jnp.where(b.forward, n_steps + taken, n_steps - taken)
+    h, p = system.frame.split(new.w)
+    # Back at the start, in the same direction: the tangent there points upward, the back's walk began against it.
+    same_way = jnp.where(b.forward, 1, -1) * (new.t @ b.start.t) >= TURN
+    home = (jnp.linalg.norm(new.w - b.start.w) < b.ds) & same_way & (taken > 2)
+    why = jnp.where(taken >= n_steps, LIMIT, GOING)
+    why = jnp.where(jnp.max(jnp.abs(h)) > system.frame.bound, AWAY, why)
+    why = jnp.where(home, CLOSED, why)
+    why = jnp.where(last, END, why)
+    moved = b._replace(
+        at=new,
+        ds=jnp.minimum(GROWTH * b.ds, system.frame.longest),
+        taken=taken,
+        parameter=b.parameter.at[row].set(p),
+        state=b.state.at[row].set(h),
+        unstable=b.unstable.at[row].set(new.unstable),
+        found=locate(system, b.at, new, b.found),
+    )
+    return _end_side(moved, why)
+
+
+def _end_side(b: Branch, why: jax.Array) -> Branch:
+    """The branch, one of whose sides ends if `why` is not GOING: then the front begins at the start, or all has ended."""
+    why = why.astype(jnp.int32)
+    back = b._replace(
+        at=b.start,
+        ds=jnp.maximum(b.ds, SMALLEST * 1e3),
+        forward=jnp.ones((), bool),
+        taken=jnp.zeros((), jnp.int32),
+        # A closed curve has been walked whole.
+        ends=jnp.stack([why, jnp.where(why == CLOSED, CLOSED, GOING).astype(jnp.int32)]),
+    )
+    front = b._replace(ends=b.ends.at[1].set(why))
+    over = jax.tree.map(lambda x, y: jnp.where(b.forward, x, y), front, back)
+    return jax.tree.map(lambda x, y: jnp.where(why == GOING, x, y), b, over)
+
+
+def outcome(b: Branch) -> jax.Array:
+    """The graver reason of both ends, GOING before they are known."""
+    return jnp.where(ended(b), jnp.max(b.ends), GOING)

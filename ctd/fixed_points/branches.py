@@ -1,0 +1,221 @@
+"""The tables and pictures of a continuation: branches, each once, and their bifurcations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.fixed_points.bifurcation import KINDS
+from ctd.fixed_points.branch import END
+from ctd.kernel import Var
+from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
+from ctd.plots.group import Group, of_group
+from ctd.principal import principal
+
+SAME = 1e-5
+"""Two bifurcations, or ends of branches, are one if p and h differ by less, in units of p's range and of the
+largest |h|. A pitchfork met along one of its arms is known to the square root of rounding only."""
+
+MOST = 500
+"""Branches that a picture shows at most."""
+
+_B, _R = ("bifurcation",), ("branch",)
+REDUCED = {
+    "kind": Var(_B, "1", f"{', '.join(KINDS)} (hopf: of maps, Neimark-Sacker)"),
+    "bifurcation_parameter": Var(_B, "1", "p there"),
+    "bifurcation_state": Var((*_B, "state"), "1", "h there"),
+    "critical": Var(_B, "1", "the eigenvalue of dF/dh that is critical there"),
+    "frequency": Var(
+        _B, "1/step", "of the critical mode: arg / 2 pi of a map, Im / 2 pi of a flow"
+    ),
+    "branch": Var(_B, "1", "number of the branch that meets it first"),
+    "count": Var(_B, "1", "branches that meet it"),
+    "branch_starts": Var(_R, "1", "items that followed this branch"),
+    "branch_item": Var(_R, "item", "the first of them"),
+    "branch_low": Var(_R, "1", "smallest p on it"),
+    "branch_high": Var(_R, "1", "largest p on it"),
+    "branch_stable": Var(_R, "1", "share of its points that are stable"),
+    "branch_folds": Var(_R, "1", "folds on it"),
+    "branch_of_start": Var(("start_item",), "1", "number of the branch that each item followed"),
+}
+SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
+
+
+def reduce(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Any,
+) -> dict[str, np.ndarray]:
+    """The branches of a network, in order of their first items, and each bifurcation once, by p.
+
+    Two items are one branch if both of its ends are: at an end of the range of p, states are corrected to rounding.
+    """
+    del shared, options
+    found = {name: np.asarray(values[:]) for name, values in _arrays(results).items()}
+    items = np.asarray(columns["item"]) if "item" in columns else np.arange(len(found["outcome"]))
+    branch_of = _branches(found)
+    first = np.unique(branch_of, return_index=True)[1]
+    met, kinds = _bifurcations(found, branch_of, first), np.asarray(KINDS)
+    critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
+    angle = critical.imag if inputs.time == "continuous" else np.angle(critical)
+    there = found["n_unstable"][first] >= 0
+    p = found["parameter"][first]
+    return {
+        "kind": kinds[met["kind"]] if len(met["kind"]) else np.array([], kinds.dtype),
+        "bifurcation_parameter": met["parameter"],
+        "bifurcation_state": met["state"],
+        "critical": critical,
+        "frequency": angle / (2 * np.pi),
+        "branch": met["branch"],
+        "count": met["count"],
+        "branch_starts": np.bincount(branch_of, minlength=len(first)),
+        "branch_item": items[first],
+        "branch_low": np.where(there, p, np.inf).min(axis=1, initial=np.inf),
+        "branch_high": np.where(there, p, -np.inf).max(axis=1, initial=-np.inf),
+        "branch_stable": (found["n_unstable"][first] == 0).sum(1) / np.maximum(there.sum(1), 1),
+        "branch_folds": (found["met_kind"][first] == KINDS.index("fold")).sum(1),
+        "branch_of_start": branch_of,
+    }
+
+
+def _arrays(results: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    names = ("parameter", "branch_state", "n_unstable", "outcome", "met_kind", "met_parameter")
+    return {name: results[name] for name in (*names, "met_state", "met_mode")}
+
+
+def _branches(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(row,) number of the branch that each row followed."""
+    n = len(found["outcome"])
+    scale = np.nanmax(np.abs(found["branch_state"]), initial=0) or 1.0
+    span = np.ptp(found["parameter"][np.isfinite(found["parameter"])]) if n else 1.0
+    ends = np.zeros((n, 2, 1 + found["branch_state"].shape[-1]))
+    for row in range(n):
+        there = np.flatnonzero(found["n_unstable"][row] >= 0)
+        if found["outcome"][row] != END:
+            ends[row] = np.nan  # equal to no other
+            continue
+        rows = there[[0, -1]]
+        ends[row, :, 0] = found["parameter"][row, rows] / (span or 1.0)
+        ends[row, :, 1:] = found["branch_state"][row, rows] / scale
+    branch_of = np.full(n, -1)
+    known: list[int] = []
+    for row in range(n):
+        gap = [min(_gap(ends[row], ends[k]), _gap(ends[row][::-1], ends[k])) for k in known]
+        same = [k for k, size in enumerate(gap) if size < SAME]
+        branch_of[row] = same[0] if same else len(known)
+        if not same:
+            known.append(row)
+    return branch_of
+
+
+def _gap(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference; infinite where it is not known."""
+    size = np.abs(a - b).max()
+    return float(size) if np.isfinite(size) else np.inf
+
+
+def _bifurcations(
+    found: Mapping[str, np.ndarray], branch_of: np.ndarray, first: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Those of the branches' first rows, each once, by p."""
+    row, k = np.nonzero(found["met_kind"][first] >= 0)
+    of = {
+        name: found[f"met_{name}"][first][row, k] for name in ("kind", "parameter", "state", "mode")
+    }
+    scale = np.nanmax(np.abs(found["branch_state"]), initial=0) or 1.0
+    span = np.ptp(found["parameter"][np.isfinite(found["parameter"])]) if len(branch_of) else 1.0
+    kept: list[int] = []
+    counts: list[int] = []
+    for i in np.argsort(of["parameter"], kind="stable"):
+        same = [
+            c
+            for c, j in enumerate(kept)
+            if of["kind"][i] == of["kind"][j]
+            and abs(of["parameter"][i] - of["parameter"][j]) <= SAME * (span or 1.0)
+            and np.abs(of["state"][i] - of["state"][j]).max(initial=0) <= SAME * 100 * scale
+        ]
+        if same:
+            counts[same[0]] += 1
+        else:
+            kept.append(int(i))
+            counts.append(1)
+    chosen = np.asarray(kept, int)
+    return {name: values[chosen] for name, values in of.items()} | {
+        "branch": branch_of[first][row[chosen]],
+        "count": np.asarray(counts, int),
+    }
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """The bifurcation diagram: for each output, or for the first principal component."""
+    rows = _shown(group)
+    return [_diagram(group, rows, *view) for view in _views(group, rows)]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The first diagrams."""
+    rows = _shown(group)
+    return Figure([_diagram(group, rows, *view) for view in _views(group, rows)[:2]])
+
+
+def _shown(group: Group) -> np.ndarray:
+    """One row for each branch."""
+    if "branch_of_start" not in group.reduced:
+        return np.arange(min(MOST, len(group.results["outcome"])))
+    return np.unique(np.asarray(group.reduced["branch_of_start"]), return_index=True)[1][:MOST]
+
+
+def _views(group: Group, rows: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(label, (branch, step) heights, (bifurcation,) heights) of each diagram."""
+    states = np.asarray(group.results["branch_state"][:])[rows]
+    bifurcations = np.asarray(group.reduced.get("bifurcation_state", states[0, :0]))
+    if states.shape[-1] == 1:
+        return [("h", states[..., 0], bifurcations[..., 0])]
+    there = states[np.isfinite(states).all(-1)]
+    if not len(there):
+        return []
+    project, share = principal(there, 2)
+    return [
+        (
+            f"principal component {k + 1} of h ({share[k]:.0%} of the variance)",
+            project(states)[..., k],
+            project(bifurcations)[..., k],
+        )
+        for k in range(len(share))
+    ]
+
+
+def _diagram(
+    group: Group, rows: np.ndarray, label: str, heights: np.ndarray, at: np.ndarray
+) -> Plot:
+    """Heights of the points over p: full lines where they are stable, dashed where they are not."""
+    p = np.asarray(group.results["parameter"][:])[rows]
+    unstable = np.asarray(group.results["n_unstable"][:])[rows]
+    layers: list[Layer] = []
+    for name, some, dashed in (("stable", unstable == 0, False), ("unstable", unstable > 0, True)):
+        # The point at which a line ends belongs to both, so that no gap is left.
+        near = some.copy()
+        near[:, 1:] |= some[:, :-1]
+        near &= unstable >= 0
+        if some.any():
+            layers.append(
+                Lines(p, np.where(near, heights, np.nan), name, dashed=dashed, hue=int(dashed))
+            )
+    kinds = np.asarray(group.reduced.get("kind", np.array([], str)))
+    where = np.asarray(group.reduced.get("bifurcation_parameter", np.zeros(0)))
+    for hue, kind in enumerate(KINDS, 2):
+        met = np.flatnonzero(kinds == kind)
+        if len(met):
+            text = [f"{kind} at {where[k]:.6g}" for k in met]
+            layers.append(Points(where[met], at[met], f"{kind} ({len(met)})", text=text, hue=hue))
+    over = "input" if group.inputs.over == "input" else f"factor of {group.inputs.over}"
+    return Plot("Bifurcation diagram", layers, Axis(f"p, {over}"), Axis(label))

@@ -1,0 +1,273 @@
+"""Kernel: where a network goes that leaves an unstable point: which point leads to which.
+
+An item is one departure: a small step from an unstable point along one of its growing modes, to one side, and
+then the network itself, h <- F(h, x), until it comes to rest at a point of the table or `n_steps` are over. From a
+saddle with one growing mode the two departures follow its unstable manifold, which ends in the two states whose basins
+the saddle parts. `reduce` lists each connection once.
+
+    kernel: fixed_points.connections
+    params:
+      cell: gru
+      weights: {stage: points, part: params}
+      points: {stage: points, part: table}       of a store of fixed_points
+    sweep: {grid: {departure: {range: 100}}}     more than there are begin anew
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from ctd.cells import CELLS
+from ctd.data import read_hdf5
+from ctd.fixed_points.candidates import find_cell, known_cell, map_of, stored_weights
+from ctd.kernel import File, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.late import jax, jnp, lax
+from ctd.plots import Axis, Figure, Image, Plot
+from ctd.plots.group import Group, of_group
+
+BLOCK = 100
+"""Steps of one advance."""
+
+
+class Departure(Params):
+    """One departure from an unstable point."""
+
+    dtype: Static[Literal["float32", "float64"]] = "float64"
+    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
+        "gru",
+        description=f"{', '.join(CELLS)}; or the dotted path of a Cell or of F(weights, h, x)",
+    )
+    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    points: File[str | None] = Field(
+        None, description="table of its points: STORE/gathered/GROUP of fixed_points"
+    )
+    departure: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="number of the departure, modulo their number"
+    )
+    distance: Traced[float] = Field(
+        1e-3, gt=0, description="length of the first step, along the growing mode"
+    )
+    near: Traced[float] = Field(
+        1e-2,
+        gt=0,
+        description="it has arrived within this distance of a point other than the first",
+    )
+    n_steps: Traced[int] = Field(100_000, gt=0, lt=2**31, description="most steps")
+
+
+OUTCOMES = (
+    Outcome("arrived", "it came near another point, and its steps became shorter than near / 100"),
+    Outcome("limit", "n_steps were not enough: a cycle, chaos, or a slow way"),
+    Outcome("diverged", "the state left all bounds", failed=True),
+    Outcome("none", "the table has no unstable point"),
+)
+RUNNING = -1
+ARRIVED, LIMIT, DIVERGED, NONE = range(4)
+
+DIMS = {
+    "from_point": Var(
+        (), "1", "number of the point that is left, by its row in the table; -1: none"
+    ),
+    "mode": Var((), "1", "number of the growing mode, by decreasing |eigenvalue|"),
+    "side": Var((), "1", "-1 or 1: along the mode or against it"),
+    "to_point": Var((), "1", "number of the nearest point at the end; -1 unless it arrived"),
+    "steps": Var((), "step", "steps that were taken"),
+    "end": Var(("state",), "1", "the state at the end"),
+    "outcome": Var((), "1", "how the departure ended"),
+}
+_C = ("connection",)
+REDUCED = {
+    "connection_from": Var(_C, "1", "number of the unstable point"),
+    "connection_to": Var(_C, "1", "number of the point that it leads to"),
+    "departures": Var(_C, "1", "how many departures lead there: modes and sides"),
+    "fewest_steps": Var(_C, "step", "of the fastest of them"),
+    "leads": Var(("from_point", "to_point"), "1", "departures from each point to each"),
+}
+
+
+class Table(NamedTuple):
+    """A network, its points, and the ways to leave them."""
+
+    weights: dict[str, Any]
+    points: Any
+    """(point, state)"""
+    inputs: Any
+    """(point, input)"""
+    leaves: Any
+    """(departure,) the point that is left; -1 alone where no point is unstable."""
+    mode: Any
+    """(departure,)"""
+    side: Any
+    """(departure,)"""
+    direction: Any
+    """(departure, state) of unit length"""
+
+
+def load(inputs: Any) -> Table:
+    """The network and the departures from its points. Raises ValueError."""
+    weights = stored_weights(inputs, find_cell(inputs.cell))
+    if inputs.points is None:
+        raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
+    table = read_hdf5(inputs.points)
+    if missing := {"point", "constant_input", "eigenvalue", "right", "n_unstable"} - table.keys():
+        raise ValueError(
+            f"points: {inputs.points}: lacks {', '.join(sorted(missing))}; STORE/gathered/GROUP of a store of "
+            "fixed_points expected"
+        )
+    real = lambda values: np.asarray(values, inputs.dtype)
+    points = real(table["point"])
+    # Modes come by decreasing magnitude.
+    grows = np.arange(table["eigenvalue"].shape[1]) < np.asarray(table["n_unstable"])[:, None]
+    leaves, modes = np.nonzero(grows)
+    vectors = table["right"][leaves, :, modes]
+    # A pair of complex modes spans a plane: the real parts of its two vectors, and their imaginary parts, do.
+    second = table["eigenvalue"][leaves, modes].imag < 0
+    directions = np.where(second[:, None], vectors.imag, vectors.real)
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = real(np.repeat(directions / np.where(lengths > 0, lengths, 1), 2, axis=0))
+    sides = np.tile([1, -1], len(leaves))
+    leaves, modes = np.repeat(leaves, 2), np.repeat(modes, 2)
+    if not len(leaves):
+        leaves, modes, sides = np.array([-1]), np.array([0]), np.array([1])
+        directions = np.zeros((1, points.shape[1]), inputs.dtype)
+    whole = lambda values: np.asarray(values, np.int32)
+    weights = {name: real(value) for name, value in weights.items()}
+    return Table(weights, points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), directions)  # fmt: skip
+
+
+class Flight(NamedTuple):
+    """A departure between two advances."""
+
+    h: jax.Array
+    steps: jax.Array
+    nearest: jax.Array
+    """int32, number of the nearest point but the first."""
+    outcome: jax.Array
+
+
+def _departure(shared: Table, traced: Any) -> jax.Array:
+    return traced.departure % len(shared.leaves)
+
+
+def init(static: Any, shared: Table, traced: Any, key: jax.Array) -> Flight:
+    """A step away from the point."""
+    del static, key
+    k = _departure(shared, traced)
+    side = jnp.asarray(shared.side)[k]
+    start = jnp.asarray(shared.points)[jnp.asarray(shared.leaves)[k]]
+    h = start + traced.distance * side * jnp.asarray(shared.direction)[k]
+    none = jnp.asarray(shared.leaves)[k] < 0
+    outcome = jnp.where(none, NONE, RUNNING).astype(jnp.int32)
+    return Flight(h, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32), outcome)
+
+
+def advance(static: Any, shared: Table, traced: Any, key: jax.Array, s: Flight) -> Flight:
+    """BLOCK steps of the network, and a look where it is."""
+    del key
+    leaves = jnp.asarray(shared.leaves)[_departure(shared, traced)]
+    x = jnp.asarray(shared.inputs)[leaves]
+    f = map_of(static)
+
+    def step(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        h, _ = carry
+        new = f(shared.weights, h, x)
+        return new, jnp.linalg.norm(new - h)
+
+    h, moved = lax.fori_loop(0, BLOCK, step, (s.h, jnp.zeros((), s.h.dtype)))
+    # Points at another input are not points of this network.
+    same = (jnp.asarray(shared.inputs) == x).all(axis=1)
+    other = same & (jnp.arange(len(shared.points)) != leaves)
+    distance: jax.Array = jnp.where(
+        other, jnp.linalg.norm(jnp.asarray(shared.points) - h, axis=1), jnp.inf
+    )
+    nearest: jax.Array = jnp.argmin(distance).astype(jnp.int32)
+    steps: jax.Array = s.steps + BLOCK
+    outcome: Any = jnp.where(steps >= traced.n_steps, LIMIT, RUNNING)
+    there = (distance[nearest] <= traced.near) & (moved <= traced.near / 100)
+    outcome = jnp.where(there, ARRIVED, outcome)
+    outcome = jnp.where(jnp.isfinite(h).all(), outcome, DIVERGED).astype(jnp.int32)
+    return Flight(h, steps, nearest, outcome)
+
+
+def result(static: Any, shared: Table, traced: Any, key: jax.Array, s: Flight) -> dict[str, Any]:
+    """Where the departure led."""
+    del static, key
+    k = _departure(shared, traced)
+    return {
+        "from_point": jnp.asarray(shared.leaves)[k],
+        "mode": jnp.asarray(shared.mode)[k],
+        "side": jnp.asarray(shared.side)[k],
+        "to_point": jnp.where(s.outcome == ARRIVED, s.nearest, -1),
+        "steps": s.steps,
+        "end": s.h,
+        "outcome": s.outcome,
+    }
+
+
+def reduce(
+    inputs: Any,
+    shared: Table,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Any,
+) -> dict[str, np.ndarray]:
+    """The connections, each once, by both points; a departure that items repeat counts once."""
+    del inputs, columns, options
+    names = ("from_point", "mode", "side", "to_point", "steps")
+    found = np.stack([np.asarray(results[name][:], int) for name in names], axis=1)
+    found = found[found[:, 3] >= 0]
+    found = found[np.unique(found[:, :3], axis=0, return_index=True)[1]]
+    n = len(shared.points)
+    leads = np.zeros((n, n), int)
+    np.add.at(leads, (found[:, 0], found[:, 3]), 1)
+    pairs, which = np.unique(found[:, [0, 3]], axis=0, return_inverse=True)
+    fewest = np.full(len(pairs), np.iinfo(int).max)
+    np.minimum.at(fewest, which.ravel(), found[:, 4])
+    return {
+        "connection_from": pairs[:, 0],
+        "connection_to": pairs[:, 1],
+        "departures": np.bincount(which.ravel(), minlength=len(pairs)),
+        "fewest_steps": fewest,
+        "leads": leads,
+    }
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """Which point leads to which, as a matrix."""
+    if "leads" not in group.reduced:
+        return []
+    leads = np.asarray(group.reduced["leads"])
+    names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
+    return [Plot("Departures from point to point", [Image(leads)],
+                 Axis("to", ticks=names), Axis("from", ticks=names))]  # fmt: skip
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The matrix."""
+    return Figure(plots(*group))
+
+
+kernel = Kernel(
+    name="fixed_points.connections",
+    Params=Departure,
+    dims=DIMS,
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda s: s.outcome != RUNNING,
+    result=result,
+    outcomes=OUTCOMES,
+    reduce=reduce,
+    reduced=REDUCED,
+    summary=("connection_from", "connection_to", "departures", "fewest_steps"),
+    figure=figure,
+    plots=plots,
+    # Departures share the weights, as candidates do.
+    microbatches=(64,),
+)

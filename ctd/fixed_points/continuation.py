@@ -1,0 +1,251 @@
+"""Kernel: how fixed points move with an input or a weight, where they meet, and where they lose stability.
+
+An item starts at one point of a table (of `fixed_points`, or any file of states) and follows it over the parameter p,
+from `low` to `high`, through folds, to both sides (ctd.fixed_points.branch). Bifurcations on the way are located and
+classified. `reduce` tells which items followed one branch, and lists each bifurcation once.
+
+    kernel: fixed_points.continuation
+    params:
+      cell: gru
+      weights: net.h5
+      points: POINTS.zarr/gathered/0         the table of a store of fixed_points
+      over: input                            x + p along; or the name of a weight, which p multiplies
+      along: [1]
+      low: -1
+      high: 1
+    sweep: {grid: {start_point: {range: 27}}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ctd.cells import CELLS, Cell, readout
+from ctd.fixed_points import branch
+from ctd.fixed_points.bifurcation import KINDS
+from ctd.fixed_points.branches import REDUCED, SUMMARY, figure, plots, reduce
+from ctd.fixed_points.candidates import (
+    Map,
+    Network,
+    find_cell,
+    known_cell,
+    make_network,
+    map_of,
+    n_in_of,
+    stored_states,
+    stored_weights,
+)
+from ctd.fixed_points.curve import Frame, System
+from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.late import jax, jnp, lax
+
+BLOCK = 16
+"""Steps of one advance."""
+
+
+class Continuation(Params):
+    """One point, followed over a parameter p."""
+
+    dtype: Static[Literal["float64"]] = "float64"
+    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
+        "gru",
+        description=f"{', '.join(CELLS)}; or the dotted path of a Cell or of F(weights, h, x)",
+    )
+    time: Static[Literal["steps", "continuous"]] = Field(
+        "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
+    )
+    over: Static[str] = Field(
+        "input", description="what p changes: input, x + p along; or a weight's name, p times it"
+    )
+    n_steps: Static[int] = Field(400, gt=0, description="most steps to each side of the start")
+    n_bifurcations: Static[int] = Field(16, gt=0, description="room for bifurcations of a branch")
+    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    points: File[str | None] = Field(
+        None, description="points to start from: HDF5, or STORE/gathered/GROUP of fixed_points"
+    )
+    dataset: Data[str] = Field("point", description="name of the states in that file, (..., state)")
+    start_point: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="number of the point, modulo their number"
+    )
+    x: Traced[tuple[float, ...]] = Field(
+        (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
+    )
+    along: Traced[tuple[float, ...]] = Field(
+        (), description="direction of the input that p moves; without it, the first input"
+    )
+    low: Traced[float] = Field(-1.0, description="lower end of p")
+    high: Traced[float] = Field(1.0, description="upper end of p")
+    start: Traced[float] = Field(0.0, description="p at which the points were found")
+    max_step: Traced[float] = Field(
+        0.05,
+        gt=0,
+        description="longest step: 1 is the range of p, or sqrt(n) / 2 times the points' largest |h_i|",
+    )
+    stray: Traced[float] = Field(
+        10.0,
+        gt=0,
+        description="a branch has gone away where an |h_i| exceeds this times the points'",
+    )
+
+    @model_validator(mode="after")
+    def _start_is_inside(self) -> Continuation:
+        if not self.low < self.high:
+            raise ValueError(f"low: {self.low} is not below high: {self.high}")
+        if not self.low <= self.start <= self.high:
+            raise ValueError(
+                f"start: {self.start} does not lie within low: {self.low} and high: {self.high}; a weight is as "
+                "trained at 1"
+            )
+        return self
+
+
+OUTCOMES = (
+    Outcome("complete", "both sides reached an end of the parameter's range"),
+    Outcome("closed", "the branch came back to its start"),
+    Outcome("away", "a unit beyond stray times the points"),
+    Outcome("limit", "n_steps were not enough for a side"),
+    Outcome("lost", "no step, however short, could be corrected", failed=True),
+    Outcome("nowhere", "Newton found no fixed point at the start: it was a slow one, or too far"),
+)
+
+_STEP, _BIFURCATION = ("step",), ("met",)
+DIMS = {
+    "parameter": Var(_STEP, "1", "p along the branch; NaN beyond its ends"),
+    "branch_state": Var((*_STEP, "state"), "1", "h along the branch"),
+    "branch_output": Var((*_STEP, "output"), "1", "readout along the branch"),
+    "n_unstable": Var(_STEP, "1", "unstable modes along the branch; -1 beyond its ends"),
+    "met_kind": Var(_BIFURCATION, "1", f"bifurcations met, in order: {', '.join(KINDS)}; -1: none"),
+    "met_parameter": Var(_BIFURCATION, "1", "p there"),
+    "met_state": Var((*_BIFURCATION, "state"), "1", "h there"),
+    "met_mode": Var(
+        (*_BIFURCATION, "part"), "1", "real and imaginary part of the critical eigenvalue"
+    ),
+    "n_met": Var((), "1", "bifurcations met"),
+    "n_points": Var((), "1", "points of the branch"),
+    "outcome": Var((), "1", "how the branch ended; of its two sides, the graver"),
+}
+
+
+def load(inputs: Any) -> Network:
+    """The network, and the points to start from as its states. Raises ValueError."""
+    found = find_cell(inputs.cell)
+    weights = stored_weights(inputs, found)
+    if inputs.over != "input" and inputs.over not in weights:
+        raise ValueError(
+            f"over: {inputs.over!r} is no weight of {inputs.weights}; input, or one of {', '.join(sorted(weights))}"
+        )
+    if inputs.points is None:
+        raise ValueError(
+            "points: a file of points to start from expected, such as POINTS.zarr/gathered/0 of a store of "
+            "fixed_points"
+        )
+    points = stored_states(inputs.points, inputs.dataset, found, weights)
+    try:
+        return make_network(weights, points, inputs.dtype)
+    except ValueError as error:
+        raise ValueError(f"points: {inputs.points}: {inputs.dataset}: {error}") from None
+
+
+def _inputs(n_in: int | None, shared: Network, traced: Any) -> tuple[jax.Array, jax.Array]:
+    """(constant input, direction). Raises ValueError where a length does not fit the network's inputs."""
+    sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
+    wanted = n_in if n_in is not None else max(*sizes.values(), 1)
+    for name, size in sizes.items():
+        if size not in (0, wanted):
+            raise ValueError(f"{name}: {size} numbers given, but the network has {wanted} inputs")
+    zeros = jnp.zeros(wanted, shared.states.dtype)
+    first = zeros.at[:1].set(1)
+    return (traced.x if sizes["x"] else zeros), (traced.along if sizes["along"] else first)
+
+
+@dataclass(frozen=True)
+class Followers:
+    """The branches of the map or flow `map_of(static)`: the functions of the kernel contract."""
+
+    map_of: Callable[[Any], Map]
+    n_in_of: Callable[[Any, Network], int | None]
+    """(static, network) -> number of inputs; None: any number."""
+
+    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> branch.Branch:
+        """The branch at its start."""
+        del key
+        points = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
+        start = points[traced.start_point % len(points)]
+        system = self._system(static, shared, traced)
+        return branch.begin(system, start, traced.start, static.n_steps, static.n_bifurcations)
+
+    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, b: Any) -> Any:
+        """A block of steps."""
+        del key
+        system = self._system(static, shared, traced)
+        going = lambda carry: (carry[0] < BLOCK) & ~branch.ended(carry[1])
+        step = lambda carry: (carry[0] + 1, branch.step(system, carry[1]))
+        return lax.while_loop(going, step, (jnp.zeros((), jnp.int32), b))[1]
+
+    def result(
+        self, static: Any, shared: Network, traced: Any, key: jax.Array, b: Any
+    ) -> dict[str, jax.Array]:
+        """The branch as far as it is known."""
+        del traced, key
+        cell = find_cell(static.cell)
+        read = lambda h: readout(cell, shared.weights, h) if isinstance(cell, Cell) else h[:0]
+        return {
+            "parameter": b.parameter,
+            "branch_state": b.state,
+            "branch_output": jax.vmap(read)(b.state),
+            "n_unstable": b.unstable,
+            "met_kind": b.found.kind,
+            "met_parameter": b.found.parameter,
+            "met_state": b.found.state,
+            "met_mode": b.found.mode,
+            "n_met": b.found.n,
+            "n_points": jnp.sum(b.unstable >= 0),
+            "outcome": branch.outcome(b),
+        }
+
+    def _system(self, static: Any, shared: Network, traced: Any) -> System:
+        f = self.map_of(static)
+        x, along = _inputs(self.n_in_of(static, shared), shared, traced)
+
+        def g(h: jax.Array, p: jax.Array) -> jax.Array:
+            if static.over == "input":
+                value = f(shared.weights, h, x + p * along)
+            else:
+                changed = {**shared.weights, static.over: p * shared.weights[static.over]}
+                value = f(changed, h, x)
+            return value if static.time == "continuous" else value - h
+
+        bound = traced.stray * shared.largest
+        unit = shared.largest * shared.states.shape[-1] ** 0.5 / 2
+        frame = Frame(unit, traced.low, traced.high, traced.max_step, bound)
+        return System(g, static.time == "continuous", frame)
+
+
+def make_kernel(name: str, followers: Followers, load: Callable[[Any], Network]) -> Kernel:
+    """The kernel of these branches, from the points that `load` returns as states."""
+    return Kernel(
+        name=name,
+        Params=Continuation,
+        dims=DIMS,
+        load=load,
+        init=followers.init,
+        advance=followers.advance,
+        finished=branch.ended,
+        result=followers.result,
+        outcomes=OUTCOMES,
+        reduce=reduce,
+        reduced=REDUCED,
+        summary=SUMMARY,
+        figure=figure,
+        plots=plots,
+        # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
+        microbatches=(16,),
+        cpu_microbatches=(1,),
+    )
+
+
+kernel = make_kernel("fixed_points.continuation", Followers(map_of, n_in_of), load)

@@ -1,0 +1,112 @@
+"""The curve g(h, p) = 0 of points that move with a parameter p: corrected points, tangents, unstable modes.
+
+Coordinates are w = (h / unit, (p - low) / (high - low)): a step of length 1 moves h by its unit, or p by its whole
+range. A point is corrected by Newton on g(w) = 0 within a plane; across the tangent, that passes folds, where
+dp/ds = 0 (Keller 1977; Allgower & Georg 2003, chapters 2 and 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ctd.late import jax, jnp, lax
+
+type Residual = Callable[[jax.Array, jax.Array], jax.Array]
+"""(h, p) -> g, zero on the curve."""
+
+NEWTON = 8
+"""Iterations of a corrector, which mostly needs two or three."""
+
+TOLERANCE = 1e-11
+"""Largest |g| / (1 + |h|) of a corrected point: the rounding of a few hundred units in float64 stays below."""
+
+
+class Frame(NamedTuple):
+    """The units of w, and what bounds a branch; scalars."""
+
+    unit: jax.Array
+    low: jax.Array
+    high: jax.Array
+    longest: jax.Array
+    """Longest step."""
+    bound: jax.Array
+    """A branch on which an |h_i| exceeds this has gone away."""
+
+    def split(self, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(h, p) of w."""
+        return w[:-1] * self.unit, self.low + w[-1] * (self.high - self.low)
+
+    def join(self, h: jax.Array, p: jax.Array) -> jax.Array:
+        """w of (h, p)."""
+        return jnp.append(h / self.unit, (p - self.low) / (self.high - self.low))
+
+
+class Point(NamedTuple):
+    """A point of the curve."""
+
+    w: jax.Array
+    t: jax.Array
+    """Unit tangent."""
+    unstable: jax.Array
+    """int32, number of unstable modes."""
+
+
+class System(NamedTuple):
+    """What is followed, and how."""
+
+    g: Residual
+    flow: bool
+    """Whether g is dh/dt; else g = F(h) - h of a map F."""
+    frame: Frame
+
+    def residual(self, w: jax.Array) -> jax.Array:
+        """g at w."""
+        return self.g(*self.frame.split(w))
+
+    def modes(self, w: jax.Array) -> jax.Array:
+        """(n,) complex eigenvalues of dg/dh of a flow, of dF/dh of a map."""
+        h, p = self.frame.split(w)
+        jacobian = jax.jacfwd(self.g)(h, p)
+        identity = jnp.eye(len(h), dtype=h.dtype)
+        return jnp.linalg.eigvals(jacobian if self.flow else jacobian + identity)
+
+    def growth(self, modes: jax.Array) -> jax.Array:
+        """Growth of each mode, positive where it is unstable: Re of a flow's eigenvalue, magnitude - 1 of a map's."""
+        return jnp.real(modes) if self.flow else jnp.abs(modes) - 1
+
+    def point(self, w: jax.Array, before: jax.Array) -> Point:
+        """The point w with its tangent, which makes an acute angle with `before`."""
+        border = jnp.zeros_like(w).at[-1].set(1)
+        t = jnp.linalg.solve(jnp.vstack([jax.jacfwd(self.residual)(w), before]), border)
+        unstable = jnp.sum(self.growth(self.modes(w)) > 0).astype(jnp.int32)
+        return Point(w, t / jnp.linalg.norm(t), unstable)
+
+
+def along_parameter(w: jax.Array) -> jax.Array:
+    """The unit vector of the parameter."""
+    return jnp.zeros_like(w).at[-1].set(1)
+
+
+def correct(system: System, w: jax.Array, normal: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(the curve's point in the plane through w across `normal`, whether Newton found it)."""
+
+    def miss(now: jax.Array) -> jax.Array:
+        return jnp.append(system.residual(now), normal @ (now - w))
+
+    def off(now: jax.Array) -> jax.Array:
+        h, _ = system.frame.split(now)
+        return jnp.linalg.norm(system.residual(now)) / (1 + jnp.linalg.norm(h))
+
+    def newton(carry: Any) -> Any:
+        count, now, _ = carry
+        now = now - jnp.linalg.solve(jax.jacfwd(miss)(now), miss(now))
+        return count + 1, now, off(now)
+
+    def going(carry: Any) -> jax.Array:
+        return (carry[0] < NEWTON) & (carry[2] > TOLERANCE)
+
+    # At least one iteration: the error of a point that is only just good enough is squared.
+    first = newton((jnp.zeros((), jnp.int32), w, off(w)))
+    _, found, left = lax.while_loop(going, newton, first)
+    return found, left <= TOLERANCE

@@ -1,0 +1,270 @@
+"""Kernel: Lyapunov exponents of a network, a map or a flow, and the dimension of its attractor.
+
+The exponents are the mean growth rates of an orthogonal frame that is carried along a trajectory by the linearised
+map, and made orthogonal again by QR (Benettin et al. 1980; Geist, Parlitz & Lauterborn 1990). Kaplan and Yorke's
+dimension is j + (l_1 + ... + l_j) / |l_{j+1}|, j the largest number for which the sum is not negative.
+
+    kernel: fixed_points.exponents
+    params: {cell: gru, weights: net.h5}
+    sweep: {grid: {x: [[0], [0.5], [1]]}}
+
+An item is one trajectory. A flow, `time: continuous`, takes steps of the classical Runge-Kutta method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from ctd.cells import CELLS, Cell, initial_state
+from ctd.fixed_points.candidates import (
+    Map,
+    Network,
+    find_cell,
+    known_cell,
+    make_network,
+    map_of,
+    n_in_of,
+    stored_states,
+    stored_weights,
+)
+from ctd.fixed_points.kernel import constant_input
+from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.late import jax, jnp, lax
+from ctd.plots import Axis, Figure, Lines, Plot
+from ctd.plots.group import Group, of_group
+
+FRAMES = 50
+"""Frames that are made orthogonal in one advance."""
+
+MOST = 200
+"""Spectra that a picture shows."""
+
+
+class Trajectory(Params):
+    """One trajectory, whose exponents are computed."""
+
+    dtype: Static[Literal["float32", "float64"]] = "float64"
+    cell: Static[Annotated[str, AfterValidator(known_cell)]] = Field(
+        "gru",
+        description=f"{', '.join(CELLS)}; or the dotted path of a Cell or of F(weights, h, x)",
+    )
+    time: Static[Literal["steps", "continuous"]] = Field(
+        "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
+    )
+    n_exponents: Static[int] = Field(
+        10,
+        gt=0,
+        description="how many, the largest first; at most as many as the state has entries",
+    )
+    every: Static[int] = Field(
+        10, gt=0, description="steps from one QR to the next: within, the frame may not collapse"
+    )
+    weights: File[str | None] = Field(None, description="HDF5 file of the network's weights")
+    states: File[str | None] = Field(
+        None, description="HDF5 file of states to start from; without it, the network's h0"
+    )
+    dataset: Data[str] = Field(
+        "hiddens", description="name of the states in that file, (..., state)"
+    )
+    start: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="number of the state to start from, modulo their number"
+    )
+    noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
+    x: Traced[tuple[float, ...]] = Field(
+        (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
+    )
+    dt: Traced[float] = Field(0.01, gt=0, description="length of a step of a flow")
+    transient: Traced[int] = Field(1000, ge=0, lt=2**31, description="steps that are left out")
+    n_steps: Traced[int] = Field(20_000, gt=0, lt=2**31, description="steps that count")
+
+
+OUTCOMES = (
+    Outcome("done", "all steps were taken"),
+    Outcome("diverged", "the trajectory left all bounds", failed=True),
+)
+RUNNING, DONE, DIVERGED = -1, 0, 1
+
+DIMS = {
+    "exponent": Var(("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time"),
+    "exponent_error": Var(
+        ("number",), "1/step", "standard error, from the means over the advances as if independent"
+    ),
+    "largest": Var((), "1/step", "the largest exponent: above 0, chaos"),
+    "sum": Var((), "1/step", "sum of the exponents that were computed"),
+    "dimension": Var((), "1", "Kaplan-Yorke dimension; NaN if more exponents would be needed"),
+    "end": Var(("state",), "1", "where the trajectory ended"),
+    "outcome": Var((), "1", "how the trajectory ended"),
+}
+
+
+class Walk(NamedTuple):
+    """A trajectory with its frame, between two advances."""
+
+    h: jax.Array
+    frame: jax.Array
+    """(state, number) orthonormal columns."""
+    taken: jax.Array
+    """int32, steps so far."""
+    steps: jax.Array
+    """int32, steps in all."""
+    n: jax.Array
+    """Advances that count."""
+    total: jax.Array
+    """(number,) sum over these of the mean growth of each direction in an advance, per step."""
+    squares: jax.Array
+    """(number,) the same of its square."""
+
+
+def load(inputs: Any) -> Network:
+    """The network, and the states to start from. Raises ValueError."""
+    found = find_cell(inputs.cell)
+    weights = stored_weights(inputs, found)
+    if inputs.states is not None:
+        states = stored_states(inputs.states, inputs.dataset, found, weights)
+    elif isinstance(found, Cell):
+        states = np.asarray(initial_state(found, weights, inputs.dtype))[None]
+    else:
+        raise ValueError(
+            f"states: {inputs.cell} is a function; give a file of states to start from"
+        )
+    return make_network(weights, states, inputs.dtype)
+
+
+def runge_kutta(f: Callable[[jax.Array], jax.Array], h: jax.Array, dt: jax.Array) -> jax.Array:
+    """One step of the classical Runge-Kutta method for dh/dt = f(h); its error is of order dt^5."""
+    a = f(h)
+    b = f(h + dt / 2 * a)
+    c = f(h + dt / 2 * b)
+    d = f(h + dt * c)
+    return h + dt / 6 * (a + 2 * b + 2 * c + d)
+
+
+def dimension(exponents: jax.Array, n: int) -> jax.Array:
+    """Kaplan and Yorke's, of the largest k exponents of n, in falling order; NaN if k are too few to tell."""
+    sums = jnp.cumsum(exponents)
+    j = jnp.sum(jnp.cumprod(sums >= 0))
+    below = jnp.append(exponents, -jnp.inf)[j]
+    upto = jnp.append(jnp.zeros(1, sums.dtype), sums)[j]
+    enough = (j < len(exponents)) | (len(exponents) == n)
+    return jnp.where(enough, j + jnp.where(jnp.isfinite(below), upto / jnp.abs(below), 0), jnp.nan)
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Trajectories of the map or flow `map_of(static)`: the functions of the kernel contract."""
+
+    map_of: Callable[[Any], Map]
+    n_in_of: Callable[[Any, Network], int | None]
+    """(static, network) -> number of inputs; None: any number."""
+
+    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Walk:
+        """A trajectory at its start, with a random frame."""
+        states = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
+        h = states[traced.start % len(states)]
+        key_noise, key_frame = jax.random.split(key)
+        h = h + traced.noise * jax.random.normal(key_noise, h.shape, h.dtype)
+        k = min(static.n_exponents, len(h))
+        frame = jnp.linalg.qr(jax.random.normal(key_frame, (len(h), k), h.dtype))[0]
+        zero = jnp.zeros((), jnp.int32)
+        steps = (traced.transient + traced.n_steps).astype(jnp.int32)
+        return Walk(h, frame, zero, steps, zero, jnp.zeros(k, h.dtype), jnp.zeros(k, h.dtype))
+
+    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Walk) -> Walk:
+        """Carry the frame along, and make it orthogonal FRAMES times."""
+        del key
+        x = constant_input(shared, traced, self.n_in_of(static, shared))
+        f = self.map_of(static)
+        field = lambda h: f(shared.weights, h, x)
+        if static.time == "continuous":
+            step = lambda h: runge_kutta(field, h, traced.dt)
+        else:
+            step = field
+
+        def carry(_: Any, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            h, push = jax.linearize(step, at[0])
+            return h, jax.vmap(push, 1, 1)(at[1])
+
+        def orthogonal(at: tuple[jax.Array, jax.Array], _: Any) -> Any:
+            h, frame = lax.fori_loop(0, static.every, carry, at)
+            q, r = jnp.linalg.qr(frame)
+            return (h, q), jnp.log(jnp.abs(jnp.diagonal(r)))
+
+        (h, frame), grown = lax.scan(orthogonal, (s.h, s.frame), length=FRAMES)
+        mean = grown.mean(axis=0) / static.every
+        counts = s.taken >= traced.transient
+        return s._replace(
+            h=h,
+            frame=frame,
+            taken=s.taken + FRAMES * static.every,
+            n=s.n + counts,
+            total=s.total + jnp.where(counts, mean, 0),
+            squares=s.squares + jnp.where(counts, mean**2, 0),
+        )
+
+    def result(
+        self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Walk
+    ) -> dict[str, jax.Array]:
+        """The exponents so far."""
+        del shared, key
+        n = jnp.maximum(s.n, 1)
+        scale = 1 / traced.dt if static.time == "continuous" else 1.0
+        mean = s.total / n
+        variance = jnp.maximum(s.squares / n - mean**2, 0) / jnp.maximum(s.n - 1, 1)
+        order = jnp.argsort(-mean)
+        exponents = mean[order] * scale
+        return {
+            "exponent": exponents,
+            "exponent_error": jnp.sqrt(variance)[order] * scale,
+            "largest": exponents[0],
+            "sum": exponents.sum(),
+            "dimension": dimension(exponents, len(s.h)),
+            "end": s.h,
+            "outcome": jnp.where(jnp.isfinite(s.h).all(), DONE, DIVERGED).astype(jnp.int32),
+        }
+
+
+def make_kernel(name: str, of: Trajectories, load: Callable[[Any], Network]) -> Kernel:
+    """The kernel of these trajectories, from the states that `load` returns."""
+    return Kernel(
+        name=name,
+        Params=Trajectory,
+        dims=DIMS,
+        load=load,
+        init=of.init,
+        advance=of.advance,
+        finished=lambda s: (s.taken >= s.steps) | ~jnp.isfinite(s.h).all(),
+        result=of.result,
+        outcomes=OUTCOMES,
+        figure=figure,
+        plots=plots,
+        microbatches=(64, 1),
+        cpu_microbatches=(1,),
+    )
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """The spectra of the items."""
+    values = np.asarray(group.results["exponent"][:MOST])
+    text = [
+        f"item {item}" for item in np.asarray(group.columns.get("item", range(len(values))))[:MOST]
+    ]
+    number = np.arange(1, values.shape[1] + 1)
+    zero = Lines(number[[0, -1]], np.zeros(2), "0", faint=True)
+    per = "step" if group.inputs.time == "steps" else "unit of time"
+    layers = [zero, Lines(number, values, "exponents", text=text)]
+    return [Plot("Lyapunov exponents", layers, Axis("number"), Axis(f"exponent (1 / {per})"))]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The spectra of the items."""
+    return Figure(plots(*group))
+
+
+kernel = make_kernel("fixed_points.exponents", Trajectories(map_of, n_in_of), load)

@@ -1,0 +1,121 @@
+"""`follow` and `lyapunov`: what a user's function does, computed in this process without a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ctd.batch import precision, run_items
+from ctd.fixed_points.branches import SUMMARY, figure, reduce
+from ctd.fixed_points.candidates import Network, make_network
+from ctd.fixed_points.continuation import Continuation, Followers, make_kernel
+from ctd.fixed_points.exponents import Trajectories, Trajectory
+from ctd.fixed_points.exponents import make_kernel as trajectories
+from ctd.fixed_points.shown import lines_of
+from ctd.kernel import inputs_of
+from ctd.late import jax
+from ctd.plots.png import draw
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The result of `follow`."""
+
+    results: dict[str, np.ndarray]
+    """One row for each start: parameter, branch_state, n_unstable, outcome (see `outcomes`), ..."""
+    branches: dict[str, np.ndarray]
+    """Branches and bifurcations, each once: kind, bifurcation_parameter, branch_of_start, ..."""
+    outcomes: tuple[str, ...]
+    """Names of the codes in results["outcome"]."""
+    network: Network
+    inputs: Any
+
+    def __repr__(self) -> str:
+        """Return the number of branches, and a table of the bifurcations."""
+        n = len(self.branches["branch_starts"])
+        head = f"{len(self.results['outcome'])} starts on {n} branch{'es' if n != 1 else ''}"
+        return "\n".join([head, *lines_of({name: self.branches[name] for name in SUMMARY})])
+
+    def figure(self) -> Any:
+        """matplotlib Figure: the bifurcation diagram."""
+        with precision(self.inputs):
+            return draw(figure(self.inputs, self.network, {}, self.results, self.branches))
+
+
+def follow(
+    step: Callable[[jax.Array, jax.Array], jax.Array],
+    points: Any,
+    *,
+    low: float,
+    high: float,
+    start: float = 0.0,
+    time: str = "steps",
+    **settings: Any,
+) -> Followed:
+    """Follow fixed points, step(h, p) = h, over a parameter p by pseudo-arclength; float64.
+
+    Args:
+        step: (h (n,), p ()) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        points: (k, n) or (n,) points at p = start; Newton corrects them.
+        low, high: the range of p.
+        start: p of the points, within the range.
+        time: "steps" or "continuous".
+        **settings: fields of `Continuation` (n_steps, max_step, n_bifurcations, stray).
+
+    Raises ValueError if points and settings do not fit each other.
+    """
+    points = np.atleast_2d(np.asarray(points, float))
+    if points.ndim != 2:
+        raise ValueError(f"points: shape {points.shape}, (point, state) expected")
+    params = Continuation.model_validate(
+        {"low": low, "high": high, "start": start, "time": time, **settings}
+    )
+    try:
+        network = make_network({}, points, params.dtype)
+    except ValueError as error:
+        raise ValueError(f"points: {error}") from None
+
+    followers = Followers(lambda static: lambda weights, h, x: step(h, x[0]), lambda *_: None)
+    kernel = make_kernel("follow", followers, lambda inputs: network)
+    columns = {"start_point": np.arange(len(points))}
+    results = run_items(kernel, params, columns, shared=network)
+    inputs = inputs_of(params)
+    branches = reduce(inputs, network, columns, results, None)
+    outcomes = tuple(outcome.name for outcome in kernel.outcomes)
+    return Followed(results, branches, outcomes, network, inputs)
+
+
+def lyapunov(
+    step: Callable[[jax.Array], jax.Array],
+    states: Any,
+    *,
+    time: str = "steps",
+    seed: int = 0,
+    **settings: Any,
+) -> dict[str, np.ndarray]:
+    """The Lyapunov exponents of a map or flow, from each of some states; float64.
+
+    Args:
+        step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        states: (k, n) or (n,) states to start from.
+        time: "steps" or "continuous".
+        seed: of the frames.
+        **settings: fields of `Trajectory` (n_exponents, n_steps, transient, dt, every, noise).
+
+    Returns:
+        exponent and exponent_error (k, number), largest, sum, dimension (Kaplan-Yorke) and outcome (k,), end (k, n).
+
+    Raises ValueError if states and settings do not fit each other.
+    """
+    states = np.atleast_2d(np.asarray(states, float))
+    params = Trajectory.model_validate({"time": time, **settings})
+    try:
+        network = make_network({}, states, params.dtype)
+    except ValueError as error:
+        raise ValueError(f"states: {error}") from None
+    of = Trajectories(lambda static: lambda weights, h, x: step(h), lambda *_: None)
+    kernel = trajectories("lyapunov", of, lambda inputs: network)
+    return run_items(kernel, params, {"start": np.arange(len(states))}, seed=seed, shared=network)

@@ -1,0 +1,22 @@
+"""A table as text: what a result shows of itself in a notebook."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+ROWS = 20
+"""Rows that are shown."""
+
+
+def lines_of(columns: Mapping[str, np.ndarray]) -> list[str]:
+    """The first rows of columns of equal lengths, aligned, under their names."""
+    rows = zip(*(values[:ROWS] for values in columns.values()), strict=True)
+    cells = [list(columns), *([_text(x) for x in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells]
+    more = max(map(len, columns.values()), default=0) - ROWS
+    return [*lines, f"... {more} more"] if more > 0 else lines
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,0 +1,52 @@
+"""Which point leads to which, on a map whose 27 points and connections are known."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from searches import cube
+
+from ctd.batch import run_items
+from ctd.data import write_hdf5
+from ctd.fixed_points import find
+from ctd.fixed_points.connections import Departure, kernel
+from ctd.kernel import inputs_of
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    corners = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 3), axis=-1).reshape(-1, 3)
+    found = find(lambda h: cube({}, h, jnp.zeros(1)), corners + 1e-3).unique
+    assert len(found["point"]) == 27
+    path = tmp_path_factory.mktemp("points") / "points.h5"
+    kept = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
+    write_hdf5(path, {name: found[name] for name in kept})
+    return found, path
+
+
+def test_saddles_lead_to_their_two_memories(table):
+    """A saddle with one growing mode joins exactly the two corners next to it, once to each side."""
+    found, path = table
+    params = Departure(cell="searches.cube", points=str(path))
+    shared = kernel.load(inputs_of(params))
+    n = len(shared.leaves)
+    assert n == 2 * found["n_unstable"].sum() == 2 * (12 * 1 + 6 * 2 + 1 * 3)
+    results = run_items(kernel, params, {"departure": np.arange(n + 5)}, shared=shared)
+    assert (results["outcome"] == 0).all()
+    graph = kernel.reduce(inputs_of(params), shared, {}, results, None)
+    assert graph["leads"].sum() == n
+    points, unstable = np.round(found["point"]), found["n_unstable"]
+    for k in np.flatnonzero(unstable == 1):
+        axis = np.flatnonzero(points[k] == 0)
+        memories = [np.where(np.arange(3) == axis, side, points[k]) for side in (-1, 1)]
+        reached = np.flatnonzero(graph["leads"][k])
+        assert sorted(points[reached].tolist()) == sorted(np.asarray(memories).tolist())
+        assert graph["leads"][k, reached].tolist() == [1, 1]
+
+
+def test_load_refuses_what_is_no_table(tmp_path):
+    write_hdf5(tmp_path / "states.h5", {"point": np.zeros((2, 3))})
+    given = {"cell": "searches.cube", "points": str(tmp_path / "states.h5")}
+    with pytest.raises(ValueError, match="lacks constant_input, eigenvalue, n_unstable, right"):
+        kernel.load(inputs_of(Departure(**given)))
+    with pytest.raises(ValueError, match="points: STORE/gathered/GROUP"):
+        kernel.load(inputs_of(Departure(cell=given["cell"])))

@@ -1,0 +1,202 @@
+"""Branches and bifurcations against normal forms and closed forms.
+
+One program holds all flows, and one all maps: which of them an item is, its constant input says.
+"""
+
+import re
+import textwrap
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from places import EXAMPLES, ROOT
+from pydantic import ValidationError
+
+from ctd.batch import run_items
+from ctd.fixed_points.bifurcation import KINDS
+from ctd.fixed_points.branches import reduce
+from ctd.fixed_points.candidates import make_network
+from ctd.fixed_points.continuation import OUTCOMES, Continuation, Followers, load, make_kernel
+from ctd.kernel import inputs_of
+
+FLOWS = {
+    # name: (constants, point, p there, outcome, [(kind, p, h1)])
+    # x' = -x + 2 tanh x + p folds where 2 sech^2 x = 1.
+    "tanh": ((-1, 0, 0, 2, 1, 0, 0, 0), 1.9150080481545754, 0.0, "complete",
+             [("fold", -0.5328399753535521, 0.881373587019543), ("fold", 0.5328399753535521, -0.881373587019543)]),
+    "pitchfork": ((0, 0, -1, 0, 0, 1, 0, 0), 0.0, -0.5, "complete", [("pitchfork", 0, 0)]),
+    "arm of a pitchfork": ((0, 0, -1, 0, 0, 1, 0, 0), 0.7, 0.5, "complete", [("pitchfork", 0, 0)]),
+    "transcritical": ((0, -1, 0, 0, 0, 1, 0, 0), 0.0, -0.5, "complete", [("transcritical", 0, 0)]),
+    "hopf": ((0, 0, 0, 0, 0, 0, 1, 0), 0.0, -0.5, "complete", [("hopf", 0, 0)]),
+    "circle": ((0, 0, 0, 0, 0, 0, 0, 1), 0.5, 0.0, "closed", [("fold", -0.5, 0), ("fold", 0.5, 0)]),
+    "no bifurcation": ((-1, 0, 0, 0, 1, 0, 0, 0), 0.0, 0.0, "complete", []),
+    "no point": ((0, 1, 0, 0, 1, 0, 0, 0), 0.5, 0.5, "nowhere", []),
+}  # fmt: skip
+MAPS = {
+    # p h (1 - h): its point 1 - 1/p flips at 3. The other turns by 1 radian a step, with |.| = p - 2.
+    "logistic": ((1,), (0.6, 0.0), 2.5, [("flip", 3, 2 / 3)]),
+    "neimark-sacker": ((0,), (0.0, 0.0), 2.5, [("hopf", 3, 0)]),
+}
+
+
+def flow(weights, h, x):
+    """a h + b h^2 + c h^3 + d tanh h + p (e + f h) + circle (h^2 + p^2 - 1/4); a second unit decays, or (turn) turns
+    with the first."""
+    a, b, c, d, e, f, turn, circle, p = x
+    one = a * h[0] + b * h[0] ** 2 + c * h[0] ** 3 + d * jnp.tanh(h[0]) + p * (e + f * h[0])
+    one += circle * (h[0] ** 2 + p**2 - 0.25)
+    r2 = h @ h
+    both = jnp.array([p * h[0] - h[1] - h[0] * r2, h[0] + p * h[1] - h[1] * r2])
+    return (1 - turn) * jnp.array([one, -h[1]]) + turn * both
+
+
+def turning_map(weights, h, x):
+    logistic, p = x
+    angle = 1.0
+    turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+    one = jnp.array([p * h[0] * (1 - h[0]), 0 * h[1]])
+    return logistic * one + (1 - logistic) * (p - 2) * (turn @ h) * (1 - h @ h)
+
+
+def followed(f, points, constants, starts, low, high, **settings):
+    """(results, tables) of items that differ in constants, point and start."""
+    network = make_network({}, points, "float64")
+    kernel = make_kernel("follow", Followers(lambda static: f, lambda *_: None), lambda _: network)
+    n = len(points)
+    constants = np.column_stack([constants, np.zeros(n)])
+    params = Continuation(low=low, high=high, start=starts[0], n_steps=300, **settings)
+    columns = {
+        "start_point": np.arange(n),
+        "start": np.asarray(starts, float),
+        "x": constants,
+        "along": np.tile(np.eye(constants.shape[1])[-1], (n, 1)),
+    }
+    results = run_items(kernel, params, columns, shared=network)
+    return results, params, columns
+
+
+@pytest.fixture(scope="module")
+def flows():
+    cases = FLOWS.values()
+    points = np.array([(h, 0.0) for _, h, *_ in cases])
+    found = followed(
+        flow, points, [c for c, *_ in cases], [p for _, _, p, *_ in cases], -1, 1, time="continuous"
+    )
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def maps():
+    cases = MAPS.values()
+    points = np.array([h for _, h, *_ in cases])
+    return followed(
+        turning_map, points, [c for c, *_ in cases], [p for _, _, p, _ in cases], 1.5, 3.9
+    )
+
+
+def assert_met(results, row, expected):
+    """The kinds, and p and h1 to 1e-8; an arm's vertex to 1e-4 in h, since there p = h^2 only."""
+    n = int(results["n_met"][row])
+    met = sorted(
+        (
+            float(results["met_parameter"][row, k]),
+            KINDS[results["met_kind"][row, k]],
+            results["met_state"][row, k, 0],
+        )
+        for k in range(n)
+    )
+    assert [kind for _, kind, _ in met] == [
+        kind for kind, *_ in sorted(expected, key=lambda e: e[1])
+    ]
+    for (p, _, h), (_, p0, h0) in zip(met, sorted(expected, key=lambda e: e[1]), strict=True):
+        assert p == pytest.approx(p0, abs=1e-8)
+        assert h == pytest.approx(h0, abs=1e-8 if abs(p) < 1e-12 or h0 else 1e-4)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flow_bifurcations(flows, name):
+    row = list(FLOWS).index(name)
+    *_, outcome, expected = FLOWS[name]
+    assert OUTCOMES[flows["outcome"][row]].name == outcome
+    assert_met(flows, row, expected)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_map_bifurcations(maps, name):
+    assert_met(maps[0], list(MAPS).index(name), MAPS[name][-1])
+
+
+def test_points_of_a_branch_are_zeros_in_order(flows):
+    """Of the folded curve x' = 0, p = x - 2 tanh x in closed form; x falls from end to end, stable outside the folds."""
+    row = list(FLOWS).index("tanh")
+    there = flows["n_unstable"][row] >= 0
+    p, h = flows["parameter"][row, there], flows["branch_state"][row, there, 0]
+    np.testing.assert_allclose(p, h - 2 * np.tanh(h), atol=1e-10)
+    np.testing.assert_allclose(np.sort(p[[0, -1]]), [-1, 1], rtol=1e-12)
+    assert (np.diff(h) > 0).all() or (np.diff(h) < 0).all()
+    inside = np.abs(h) < np.arccosh(np.sqrt(2))
+    np.testing.assert_array_equal(flows["n_unstable"][row, there], inside)
+    assert np.isnan(flows["parameter"][row, ~there]).all()
+
+
+def test_reduce_lists_a_branch_and_its_folds_once(flows):
+    """Three items, two of which followed one folded branch from both of its ends."""
+    rows = [list(FLOWS).index(name) for name in ("tanh", "pitchfork", "tanh")]
+    some = {name: values[rows].copy() for name, values in flows.items()}
+    for name in ("parameter", "branch_state", "n_unstable"):
+        some[name][2] = some[name][2, ::-1]
+    inputs = inputs_of(Continuation(time="continuous"))
+    table = reduce(inputs, None, {"item": np.array([4, 5, 6])}, some, None)
+    assert table["branch_of_start"].tolist() == [0, 1, 0]
+    assert table["branch_starts"].tolist() == [2, 1]
+    assert table["branch_item"].tolist() == [4, 5]
+    assert table["branch_folds"].tolist() == [2, 0]
+    assert table["kind"].tolist() == ["fold", "pitchfork", "fold"]
+    assert table["count"].tolist() == [1, 1, 1]
+    np.testing.assert_allclose(table["bifurcation_parameter"], [-0.53284, 0, 0.53284], atol=1e-6)
+
+
+def test_hopf_frequency_is_that_of_the_critical_pair(flows, maps):
+    """The flow's normal form turns by 1 radian a unit of time, the map by 1 radian a step."""
+    row = list(FLOWS).index("hopf")
+    np.testing.assert_allclose(flows["met_mode"][row, 0], [0, 1], atol=1e-8)
+    row = list(MAPS).index("neimark-sacker")
+    re, im = maps[0]["met_mode"][row, 0]
+    assert np.hypot(re, im) == pytest.approx(1, abs=1e-8)
+    assert np.arctan2(im, re) == pytest.approx(1, abs=1e-8)
+
+
+def test_follow_in_a_notebook_as_the_page_prints_it():
+    page = (ROOT / "docs" / "dynamics.md").read_text()
+    code, shown = re.findall(r"```python\n([\s\S]*?)\n```\n\n((?:    .*\n)+)", page)[0]
+    lines = code.splitlines()
+    names = {}
+    exec("\n".join(lines[:-1]), names)
+    assert repr(eval(lines[-1], names)).splitlines() == textwrap.dedent(shown).splitlines()
+    axes = names["found"].figure().axes
+    assert [ax.get_xlabel() for ax in axes] == ["p, input"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"low": 1, "high": 1}, "low: 1.0 is not below high: 1.0"),
+        ({"start": 2}, "start: 2.0 does not lie within low: -1.0 and high: 1.0"),
+        ({"cell": "gruu"}, "did you mean 'gru'"),
+    ],
+)
+def test_params_refuse(fields, said):
+    with pytest.raises(ValidationError, match=said):
+        Continuation.model_validate(fields)
+
+
+def test_load_refuses(tmp_path):
+    weights = str(EXAMPLES / "decision_gru.h5")
+    for fields, said in (
+        ({"over": "wQ"}, "over: 'wQ' is no weight of .*one of bC, "),
+        ({}, "points: a file of points to start from expected"),
+        ({"points": weights, "dataset": "h1"}, "h1: no such dataset"),
+        ({"points": weights, "dataset": "bO"}, "the state of this network has 100 entries"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load(inputs_of(Continuation(weights=weights, **fields)))

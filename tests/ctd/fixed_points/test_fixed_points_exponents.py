@@ -1,0 +1,62 @@
+"""Lyapunov exponents against closed forms and published values."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctd.fixed_points import lyapunov
+from ctd.fixed_points.exponents import dimension
+
+
+def lorenz(h):
+    x, y, z = h
+    return jnp.array([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
+
+
+def test_exponents_of_lorenz():
+    """Their sum is the divergence, -(10 + 1 + 8/3), to the error of the method (1e-4 at this dt); .9056, 0 and the dimension 2.062 are
+    those of Sprott 2003, within four standard errors and a margin for 400 units of time."""
+    found = lyapunov(
+        lorenz, [1.0, 1, 20], time="continuous", dt=0.01, transient=2000, n_steps=40_000
+    )
+    assert found["sum"][0] == pytest.approx(-13 - 2 / 3, abs=5e-4)
+    largest, zero, _ = found["exponent"][0]
+    assert largest == pytest.approx(0.9056, abs=0.02 + 4 * found["exponent_error"][0, 0])
+    assert zero == pytest.approx(0, abs=0.01)
+    assert found["dimension"][0] == pytest.approx(2.062, abs=0.005)
+
+
+def test_exponents_of_linear_and_logistic_maps():
+    """ln |eigenvalue| of a linear map, exactly but for a transient of the frame; ln 2 of 4 h (1 - h)."""
+    values = np.array([1.0, -0.8, 0.5])
+    q = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    j = q @ np.diag(values) @ q.T
+
+    def both(h):
+        return jnp.append(jnp.asarray(j) @ h[:3], 4 * h[3] * (1 - h[3]))
+
+    found = lyapunov(both, [0.0, 0, 0, 0.3], transient=1000, n_steps=20_000)
+    expected = [np.log(2), 0, np.log(0.8), np.log(0.5)]
+    np.testing.assert_allclose(found["exponent"][0], expected, atol=5e-3)
+    np.testing.assert_allclose(found["exponent"][0, 1:], expected[1:], atol=1e-9)
+    # 3 + (ln 2 + 0 + ln .8) / |ln .5|: the sum of the first three is positive, that of all is not.
+    assert found["dimension"][0] == pytest.approx(3 + np.log(1.6) / np.log(2), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("exponents", "n", "expected"),
+    [
+        ([-1.0, -2.0], 2, 0),  # a point
+        ([0.0, -1.0], 2, 1),  # a cycle
+        ([1.0, -2.0], 5, 1.5),
+        ([1.0, 0.5], 5, np.nan),  # the others are not known
+        ([1.0, 0.5], 2, 2),
+    ],
+)
+def test_dimension_kaplan_yorke(exponents, n, expected):
+    np.testing.assert_allclose(float(dimension(jnp.array(exponents), n)), expected)
+
+
+def test_a_trajectory_that_leaves_all_bounds_has_diverged():
+    found = lyapunov(lambda h: h**2, [[2.0]], transient=0, n_steps=500)
+    assert found["outcome"].tolist() == [1]
