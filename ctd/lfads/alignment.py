@@ -5,7 +5,7 @@
     A_s = argmin |X_s A' - Z|^2 + ridge |A|^2        V_s = X_s' Z / (condition time), over the mean rate for log rates
 
 So one factor means the same in all sessions from the first step on (Pandarinath et al. 2018, Nat Methods 15:805,
-methods). Conditions carry the same numbers in all sessions; only those that all have count. Trial counts are noisy,
+methods). Read-ins are scaled, all alike, so that of single trials no factor has more than sd 1. Conditions carry the same numbers in all sessions; only those that all have count. Trial counts are noisy,
 which the ridge, 1 % of the mean variance of a unit, keeps small.
 """
 
@@ -59,7 +59,13 @@ def align(
         _of_one(average, session.seen_units, components, widest, inputs.likelihood == "gaussian")
         for average, session in zip(averages, sessions, strict=True)
     ]
-    return Alignment(*(np.stack(part).astype(inputs.dtype) for part in zip(*made, strict=True)))
+    read_in, bias, readout = (np.stack(part) for part in zip(*made, strict=True))
+    # Single trials are noisier than averages: at sd 1 of averages they would drive the encoder into saturation.
+    spread = np.concatenate(
+        [(d @ w[:, : d.shape[2]].T).std((0, 1)) for d, w in zip(data, read_in, strict=True)]
+    )
+    scale = 1 / max(float(spread.max()), 1e-6)
+    return Alignment(*(a.astype(inputs.dtype) for a in (scale * read_in, scale * bias, readout)))
 
 
 def _labels(file: str, labels: Any, n: int) -> np.ndarray:
