@@ -5,8 +5,9 @@
     A_s = argmin |X_s A' - Z|^2 + ridge |A|^2        V_s = X_s' Z / (condition time), over the mean rate for log rates
 
 So one factor means the same in all sessions from the first step on (Pandarinath et al. 2018, Nat Methods 15:805,
-methods). Read-ins are scaled, all alike, so that of single trials no factor has more than sd 1. Conditions carry the same numbers in all sessions; only those that all have count. Trial counts are noisy,
-which the ridge, 1 % of the mean variance of a unit, keeps small.
+methods). Read-ins are scaled, all alike, so that over single trials no factor has more than sd 1. Conditions carry the
+same numbers in all sessions; only those that all have count. Trial counts are noisy, which the ridge, 1 % of the mean
+variance of a unit, keeps small.
 """
 
 from __future__ import annotations
