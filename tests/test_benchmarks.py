@@ -6,7 +6,7 @@ import sys
 import pytest
 from places import ROOT
 
-LONG = {"dispatch", "gather", "growth", "lfads", "recovery", "startup"}
+LONG = {"dispatch", "gather", "growth", "lfads", "lfads_field", "recovery", "startup"}
 """They take a minute or more whatever the sizes: a Ray, children, programs to compile."""
 NAMES = [
     pytest.param(p.stem, marks=[pytest.mark.endurance] * (p.stem in LONG))

@@ -91,7 +91,7 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
     def absolute(value: Any) -> Any:
         if isinstance(value, str):
             return join(base, value)
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [absolute(inner) for inner in value]
         if isinstance(value, dict) and isinstance(value.get("store"), str):
             return value | {"store": join(base, value["store"])}

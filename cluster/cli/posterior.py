@@ -1,5 +1,6 @@
 """`ctd posterior`: what trained models of `lfads` infer of all trials, as an HDF5 file or a store."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class Ready(NamedTuple):
     """Names the job in errors."""
     n: list[int]
     """Trials for training and for evaluation, of the last model."""
+    windows: Any
+    """Where these lie in recordings that were chopped, as `ctd.lfads.chop.Windows`; None if they were not."""
 
 
 def posterior(
@@ -75,33 +78,73 @@ def posterior(
     as_json: AsJson = False,
 ) -> None:
     """Infer rates, factors and inputs of all trials, by the best models of a store of lfads."""
-    if results is None:
-        to = _target(store, to, limit)
-    elif to is not None:
+    if results is not None and to is not None:
         raise JobError("--to, --store: give one of them")
+    target = _target(store, to, limit) if results is None else None
     trained = open_to_compute(store, trust)
     if trained.job.spec.kernel != "lfads":
         raise JobError(f"{store}: holds {trained.job.spec.kernel}; a store of lfads expected")
     items = _chosen(trained, all_of(where), sort, limit)
-    ready = _job(trained, items, data, ALL if to else (), overrides)
-    request = Request(
-        results or str(to), partial(make_executor, executor, ready.spec, address),
-        Cluster.of(address, ready.spec.run), as_json,
-    )  # fmt: skip
+    models = [model for item in items for model in _fields(trained, item, data)]
+    base = str(trained.job.base)
+    request = partial(_request, executor, address, as_json)
     if results is not None:
-        run_store(partial(_open, ready, results), request, Anew.taken())
+        ready = _job(models, base, (), overrides)
+        run_store(partial(_open, ready, results), request(ready, results), Anew.taken())
         return
-    assert to is not None
-    with _computed(ready, request, to) as made:
-        _write(made, to, ready, {"store": trained.address, "item": items[0]})
-    _tell(to, items[0], ready.n, as_json)
+    assert target is not None
+    if to is not None and len(models) > 1:
+        raise JobError(
+            f"--to {to}: the model has {len(models)} sessions, each of which is a file of its own; leave --to out, name "
+            "one session's file by --data, or give --store OUT.zarr"
+        )
+    files = _of_sessions(target, models)
+    readies = [_job([model], base, ALL, overrides) for model in models]
+    _refuse_samples(readies)
+    for ready, file in zip(readies, files, strict=True):
+        with _computed(ready, request(ready, str(file)), file) as made:
+            _write(made, file, ready, {"store": trained.address, "item": items[0]})
+    _tell(files, items[0], [ready.n for ready in readies], as_json)
 
 
-def _tell(to: Path, item: int, n: list[int], as_json: bool) -> None:
+def _request(
+    executor: Any, address: str | None, as_json: bool, ready: Ready, results: str
+) -> Request:
+    runner = partial(make_executor, executor, ready.spec, address)
+    return Request(results, runner, Cluster.of(address, ready.spec.run), as_json)
+
+
+def _tell(files: list[Path], item: int, n: list[list[int]], as_json: bool) -> None:
+    told = [
+        {"file": str(file), "item": item, "train": train, "valid": valid}
+        for file, (train, valid) in zip(files, n, strict=True)
+    ]
     if as_json:
-        show_json({"file": str(to), "item": item, "train": n[0], "valid": n[1]})
-    else:
-        out.print(f"wrote {to}: model {item}, trials {n[0]:,} train, {n[1]:,} valid")
+        show_json(told[0] if len(told) == 1 else told)
+        return
+    for one in told:
+        out.print(
+            f"wrote {one['file']}: model {item}, trials {one['train']:,} train, {one['valid']:,} valid"
+        )
+
+
+def _refuse_samples(readies: list[Ready]) -> None:
+    for ready in readies:
+        if ready.windows is not None and ready.spec.params.get("samples"):
+            raise JobError(
+                "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give "
+                "--store OUT.zarr, which has those of each window"
+            )
+
+
+def _of_sessions(target: Path, models: list[dict[str, Any]]) -> list[Path]:
+    """The files to write, named by those that the sessions were trained on, or by their numbers if these are alike."""
+    if len(models) == 1:
+        return [target]
+    names = [Path(model["data"]).stem for model in models]
+    if len(set(names)) < len(names):
+        names = [str(model["session"]) for model in models]
+    return [target.with_name(f"{target.stem}-{name}.h5") for name in names]
 
 
 def _target(store: str, to: Path | None, limit: int) -> Path:
@@ -138,31 +181,30 @@ def _chosen(store: Store, where: str | None, sort: str | None, limit: int) -> li
 
 
 def _job(
-    store: Store, items: list[int], data: str | None, keep: tuple[str, ...], overrides: Overrides
+    models: list[dict[str, Any]], base: str, keep: tuple[str, ...], overrides: Overrides
 ) -> Ready:
     """The job that infers all trials by these models: what all have in common, and a sweep for each."""
-    here, where = str(Path.cwd()), "ctd posterior"
-    base = str(store.job.base)
-    models = [_fields(store, item) for item in items]
+    where = "ctd posterior"
     given: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
-    if data is not None:
-        given["params"]["data"] = join(here, data)
     for override in overrides or []:
         set_field(given, override)
     params = given.pop("params")
     models = [model | params for model in models]
-    common = {k: v for k, v in models[0].items() if all(m[k] == v for m in models)}
-    sweep, n = [], [0, 0]
+    common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
+    sweep, n, windows = [], [0, 0], None
     for model in models:
-        n_chunks, n = _count(model, base, where)
+        n_chunks, n, windows = _count(model, base, where)
         own = {name: [value] for name, value in model.items() if name not in common}
         sweep.append({"grid": {**own, "chunk": {"range": n_chunks}}})
     content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
-    return Ready(parse_job(content, where), base, where, n)
+    return Ready(parse_job(content, where), base, where, n, windows)
 
 
-def _fields(store: Store, item: int) -> dict[str, Any]:
-    """The parameters of a model's posterior: those that it was trained with, and where it is."""
+def _fields(store: Store, item: int, data: str | None) -> list[dict[str, Any]]:
+    """The parameters of a model's posterior, of each of its sessions: as it was trained with, and where it is.
+
+    data: another file of trials, of one session: of the one that was trained on it, or else by its units.
+    """
     from jobs.inputs.items import item_params
 
     path = local_path(store.address)
@@ -171,13 +213,21 @@ def _fields(store: Store, item: int) -> dict[str, Any]:
     found = {name: v for name, v in item_params(store, item).items() if name in known}
     found |= {"weights": f"{at}::{item}", "model": f"{at}::{item}::model"}
     found |= {"of_seed": store.job.spec.seed, "of_item": item}
-    for stored in ("n_saved", "save"):  # of the training store
-        found.pop(stored, None)
-    return found
+    for other in ("n_saved", "save", "core", "core_model"):  # of training
+        found.pop(other, None)
+    files, here = found["data"], join(str(Path.cwd()), data) if data else None
+    if isinstance(files, str):
+        return [found if here is None else found | {"data": here}]
+    if here is None:
+        return [found | {"data": file, "session": k} for k, file in enumerate(files)]
+    trained_on = [os.path.realpath(join(str(store.job.base), file)) for file in files]
+    if os.path.realpath(here) in trained_on:
+        found["session"] = trained_on.index(os.path.realpath(here))
+    return [found | {"data": here}]
 
 
-def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int]]:
-    """(chunks, (trials for training, for evaluation)); the data are read, and refused if they do not fit."""
+def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int], Any]:
+    """(chunks, (trials for training, for evaluation), windows); the data are read, and refused if they do not fit."""
     from ctd.kernel import inputs_of
     from ctd.lfads.posterior import n_chunks
     from jobs.inputs.measure import load_group
@@ -188,7 +238,7 @@ def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int
     except ValidationError as error:
         raise JobError(explain(error, where, {(): kernel.Params.model_fields})) from None
     fit = load_group(kernel, params, base)
-    return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n]
+    return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n], fit.windows
 
 
 # --- running and writing --------------------------------------------------------------------------
@@ -224,6 +274,6 @@ def _write(made: Store, to: Path, ready: Ready, about: dict[str, Any]) -> None:
 
     chunks = map(chunk, range(made.job.plan.group_sizes[0]))
     try:
-        torch_file.write(to, chunks, ready.n, about)
+        torch_file.write(to, chunks, ready.n, about, ready.windows)
     except (ValueError, OSError) as error:
         raise JobError(f"--to: {error}") from None

@@ -8,6 +8,9 @@ Sussillo, Jozefowicz, Abbott & Pandarinath 2016 (arXiv 1608.06315); Pandarinath 
 
     params         Model: what one item is             distributions  densities and divergences
     data, nwb      trials from a file, checked         model          encoder, controller, generator
+    chop           recordings into windows and back    sessions       several files as one dataset
+    adapters       read-ins and readouts of sessions   alignment      what these start from
+    trained        weights of a store, cores           over_sessions  results of all sessions as one
     loss           negative ELBO, dropout              recurrence     the scans and their gradients
     train          one step of Adam                    draws          moments over many draws
     metrics        bits per spike, r2                  summary        the best models

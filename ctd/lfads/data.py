@@ -9,8 +9,9 @@ train or valid in lfads-torch's:
 
 The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller
 than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs, states and initial states may
-cover only the first trials. The trials for
-evaluation may have conditions, NAME_condition (trial,), numbers.
+cover only the first trials. A file may state the width of its bins, `bin_s` (s), and the conditions of its trials,
+NAME_condition (trial,), numbers: those of evaluation give PSTHs, those of training are what sessions are compared and
+aligned by. With `chop`, data are (time, unit), or trials longer than a window, and so is the rest; see `ctd.lfads.chop`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 
 from ctd.data import read_hdf5
 from ctd.late import scipy
+from ctd.lfads.chop import Found, Windows, chop_found
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.first_outputs import first_outputs
 from ctd.lfads.nwb import read_nwb
@@ -49,6 +51,31 @@ class Trials(NamedTuple):
     """(first trials, time, state) true states."""
     condition: np.ndarray | None = None
     """(trial, condition) bool, one True a trial, conditions by number; of evaluation trials alone."""
+    session: np.ndarray | None = None
+    """(trial,) int32, the session that a trial is of; None if there is one alone."""
+
+
+class Alignment(NamedTuple):
+    """What read-ins and readouts start from, see `ctd.lfads.alignment`; the model's dtype."""
+
+    read_in: np.ndarray
+    """(session, factor, unit)"""
+    read_in_bias: np.ndarray
+    """(session, factor)"""
+    readout: np.ndarray
+    """(session, unit, factor) of the first moment of the likelihood."""
+
+
+class Stitched(NamedTuple):
+    """What is known of each of several sessions."""
+
+    sessions: tuple[Dataset, ...]
+    """Each with its own units, for posterior means and metrics."""
+    real: np.ndarray
+    """(session, unit) bool: whether the session has such a unit, or it is padding."""
+    shown: np.ndarray
+    """(session, unit) bool: whether the encoder sees it."""
+    alignment: Alignment | None
 
 
 class Dataset(NamedTuple):
@@ -66,6 +93,12 @@ class Dataset(NamedTuple):
     """(output,) first bias of the output layer, see `first_outputs`: of Poisson, log mean counts."""
     log_factorial: np.ndarray | None
     """Table of log x! for x = 0 up to the largest count or further; None if the data are no counts."""
+    windows: tuple[Windows, Windows] | None = None
+    """Where the trials for training, and for evaluation, lie in the recordings; None unless these were chopped."""
+    stitched: Stitched | None = None
+    """The sessions, whose trials the others hold together; units are then padded, bias is (session, moment, unit)."""
+    core: Any = None
+    """Weights that stay as they are, part -> name -> array; None if all are trained."""
 
 
 NAMES: dict[str, dict[str, str | None]] = {
@@ -94,25 +127,20 @@ NAMES: dict[str, dict[str, str | None]] = {
 }
 
 
-def load(inputs: Any) -> Dataset:
-    """Read and check the file. Raises ValueError, naming file and dataset."""
-    if inputs.data is None:
-        raise ValueError(
-            "data: the file of the trials is needed: HDF5 with (trial, time, unit) datasets train and eval, or "
-            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data; or NWB"
-        )
-    path = str(inputs.data)
-    arrays = read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
-    return make_dataset(arrays, inputs, path)
+def read(path: str, inputs: Any) -> Mapping[str, Any]:
+    """The arrays of a file by name. Raises ValueError, naming it."""
+    return read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
 
 
-Found = Mapping[str, tuple[str, np.ndarray]]
-"""Field of `Trials` -> (its name in the file, its array)."""
-
-
-def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "data") -> Dataset:
+def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") -> Dataset:
     """The trials in arrays of one of the layouts, for the model `inputs`. Raises ValueError, naming `where`."""
     found = _find(arrays, where)
+    windows: tuple[Windows, Windows] | None = None
+    if inputs.chop is not None:
+        (train_parts, first), (other_parts, second) = (
+            chop_found(parts, inputs.chop, where) for parts in found
+        )
+        found, windows = (train_parts, other_parts), (first, second)
     for parts in found:
         for field, (name, array) in parts.items():
             _check_array(f"{where}: {name}", array, field, inputs.likelihood)
@@ -135,10 +163,10 @@ def make_dataset(arrays: Mapping[str, np.ndarray], inputs: Any, where: str = "da
         )
     bias, table = _moments(where, train, evaluation, inputs)
     held_units = np.setdiff1d(np.arange(train.data.shape[2]), units)
-    return Dataset(train, evaluation, units, held_units, bins, bias, table)
+    return Dataset(train, evaluation, units, held_units, bins, bias, table, windows)
 
 
-def _find(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Found, Found]:
+def _find(arrays: Mapping[str, Any], where: str) -> tuple[Found, Found]:
     """The arrays for training and those for evaluation, found by the names of the file's layout."""
     layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
     found = []
@@ -163,7 +191,8 @@ def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> 
     other = {"initial_states": ("trial", "state"), "condition": ("trial",)}
     axes = other.get(field, ("trial", "time", "..."))
     if array.ndim != len(axes):
-        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected")
+        hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" if array.ndim == 2 else ""
+        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}")
     if 0 in array.shape:
         raise ValueError(f"{where} has the shape {array.shape}: it is empty")
     if array.dtype.kind == "c":

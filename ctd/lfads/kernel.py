@@ -9,17 +9,19 @@ import numpy as np
 from ctd.kernel import Kernel, Outcome
 from ctd.late import jax, jnp, lax
 from ctd.lfads import metrics
+from ctd.lfads.adapters import init_stitched, of_session, with_core
 from ctd.lfads.data import Dataset, Trials
-from ctd.lfads.data import load as load_data
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, split_key
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.model import Tree, factor_weights, flatten, init_weights, unflatten
 from ctd.lfads.names import DIMS
+from ctd.lfads.over_sessions import of_all_sessions
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
 from ctd.lfads.scores import scores
+from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
@@ -62,9 +64,12 @@ def item_keys(key: jax.Array, traced: Any) -> jax.Array:
 
 
 def _first_weights(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
+    if shared.stitched is not None:
+        return with_core(shared, init_stitched(static, traced, key, shared))
     n_external = 0 if shared.train.external is None else shared.train.external.shape[-1]
     bias = jnp.asarray(shared.bias, static.dtype)
-    return init_weights(static, traced, key, len(shared.seen_units), n_external, bias)
+    n_seen = len(shared.seen_units)
+    return with_core(shared, init_weights(static, traced, key, n_seen, n_external, bias))
 
 
 def _shapes(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
@@ -163,14 +168,21 @@ def kept(inputs: Any, shared: Dataset) -> Kept:
 def load(inputs: Any) -> Dataset:
     """Read and check the trials. Raises ValueError, also where `save` asks for more than there are."""
     shared = load_data(inputs)
-    if isinstance(inputs.save, int):
-        for what, trials in (("training", shared.train), ("evaluation", shared.evaluation)):
+    if not isinstance(inputs.save, int):
+        return shared
+    files = (inputs.data,) if isinstance(inputs.data, str) else inputs.data
+    for file, one in zip(files, _sessions(shared), strict=True):
+        for what, trials in (("training", one.train), ("evaluation", one.evaluation)):
             if inputs.save > len(trials.data):
                 raise ValueError(
-                    f"save: {inputs.save} trials of each kind cannot be stored, {inputs.data} has "
+                    f"save: {inputs.save} trials of each kind cannot be stored, {file} has "
                     f"{len(trials.data)} for {what}; `save: all` stores every one"
                 )
     return shared
+
+
+def _sessions(shared: Dataset) -> tuple[Dataset, ...]:
+    return (shared,) if shared.stitched is None else shared.stitched.sessions
 
 
 def result(
@@ -179,22 +191,22 @@ def result(
     """The best weights, their evaluation, posterior means of some trials, and metrics of these."""
     key_posterior = item_keys(key, traced)[3]
     weights = _as_stored(unflatten(state.best, _shapes(static, shared, traced, key)))
-    model = Fitted(static, traced.variance_floor, shared, weights)
-    n, means, fitted = _means(model, key_posterior)
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
     block = jnp.maximum(state.best_step - 1, 0) // static.report_every
     values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
     values["smoothed_nll"] = metrics.smoothed(state.curves["eval.nll"])
-    n_metric = min(static.n_metric, len(shared.evaluation.data))
-    measured = {name: value[:n_metric] for name, value in means.items()}
-    values |= _metrics(static, shared, measured)
-    values |= scores(model, split_key(key_posterior, True), means)
-    if shared.evaluation.behavior is not None:
-        values["behavior_r2"] = _behavior_r2(shared, static.n_metric, fitted, measured)
-    if n.evaluation:
-        values |= {name: value[: n.evaluation] for name, value in means.items()}
-    if n.train:
-        values |= {f"train_{name}": value[: n.train] for name, value in fitted.items()}
+    if shared.stitched is None:
+        values |= _inferred(Fitted(static, traced.variance_floor, shared, weights), key_posterior)
+    else:
+        found = []
+        for k, one in enumerate(shared.stitched.sessions):
+            own = of_session(weights, k, one.evaluation.data.shape[2], one.seen_units)
+            found.append(_inferred(Fitted(static, traced.variance_floor, one, own), key_posterior))
+        values |= of_all_sessions(found)
+        weights["sessions"] = {
+            name: jnp.asarray(mask).sum(1, dtype=jnp.int32)
+            for name, mask in (("n_units", shared.stitched.real), ("n_seen", shared.stitched.shown))
+        }
     return (
         values
         | _weights(static, weights)
@@ -204,6 +216,22 @@ def result(
             "outcome": state.outcome,
         }
     )
+
+
+def _inferred(model: Fitted, key: jax.Array) -> dict[str, jax.Array]:
+    """Metrics of a session's posterior means, and those that are stored."""
+    static, shared = model.static, model.dataset
+    n, means, fitted = _means(model, key)
+    n_metric = min(static.n_metric, len(shared.evaluation.data))
+    measured = {name: value[:n_metric] for name, value in means.items()}
+    values = _metrics(static, shared, measured) | scores(model, split_key(key, True), means)
+    if shared.evaluation.behavior is not None:
+        values["behavior_r2"] = _behavior_r2(shared, static.n_metric, fitted, measured)
+    if n.evaluation:
+        values |= {name: value[: n.evaluation] for name, value in means.items()}
+    if n.train:
+        values |= {f"train_{name}": value[: n.train] for name, value in fitted.items()}
+    return values
 
 
 def _as_stored(weights: Tree) -> Tree:
@@ -309,7 +337,7 @@ def _weights(static: Any, weights: Tree) -> dict[str, jax.Array]:
 def coords(inputs: Any, shared: Dataset) -> dict[str, np.ndarray]:
     """Coordinates: the training step at which each entry of a curve ends; the lags of inputs."""
     found = {"batch": block_ends(inputs)}
-    if shared.evaluation.inputs is not None and inputs.controller:
+    if inputs.controller and all(one.evaluation.inputs is not None for one in _sessions(shared)):
         found["lag"] = np.array(metrics.lags(shared.evaluation.data.shape[1]))
     return found
 

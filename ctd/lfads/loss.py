@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ctd.late import jax, jnp, lax
+from ctd.lfads.adapters import of_trials, real_entries, with_core
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import (
     ar1_kl,
@@ -40,6 +41,8 @@ class Batch(NamedTuple):
     """(time, trial, external input)"""
     log_factorial: jax.Array | None
     """(time, trial, unit) log x! of counts; None if the data are none."""
+    session: jax.Array | None = None
+    """(trial,) int32; None if there is one session alone."""
 
 
 def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> Batch:
@@ -58,7 +61,9 @@ def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> B
         external = trials.external[index].swapaxes(0, 1).astype(static.dtype)
     # Look log x! up: log gamma of every entry would take as long as the likelihood.
     table = dataset.log_factorial
-    return Batch(data, seen, external, None if table is None else table[rows.astype(jnp.int32)])
+    logs = None if table is None else table[rows.astype(jnp.int32)]
+    session = None if trials.session is None else jnp.asarray(trials.session)[index]
+    return Batch(data, seen, external, logs, session)
 
 
 # --- noise ----------------------------------------------------------------------------------------
@@ -210,8 +215,11 @@ def training_loss(
     noise = draw_noise(static, key_noise, batch)
     noise, seen_weights = draw_dropout(static, traced, key_dropout, batch, noise)
     n_steps, _, n_units = batch.data.shape
-    entry_weights = spread_weights(dataset, seen_weights, n_steps, n_units)
-    parts = bound(static, weights, traced.variance_floor, batch, noise, entry_weights)
+    spread = spread_weights(dataset, seen_weights, n_steps, n_units)
+    entry_weights = real_entries(dataset, batch.session, spread)
+    weights = with_core(dataset, weights)
+    own = of_trials(dataset, weights, batch.session)
+    parts = bound(static, own, traced.variance_floor, batch, noise, entry_weights)
     terms = {name: value.mean() for name, value in parts.items()}
     terms["l2"] = penalty(static, traced, weights)
     kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
@@ -241,7 +249,9 @@ def evaluate(
         number, rows, counted = now
         batch = gather(static, dataset, trials, rows)
         noise = draw_noise(static, jax.random.fold_in(key, number), batch)
-        terms = bound(static, weights, traced.variance_floor, batch, noise)
+        own = of_trials(dataset, weights, batch.session)
+        real = real_entries(dataset, batch.session)
+        terms = bound(static, own, traced.variance_floor, batch, noise, real)
         return {name: jnp.sum(jnp.where(counted, value, 0)) for name, value in terms.items()}
 
     sums = lax.map(part, (jnp.arange(len(index)), index, real))

@@ -5,7 +5,9 @@
                                                 -> controller -> q(u_t) = N(m_t, v_t)  inferred inputs
     g_t = GRU(g_{t-1}, [u_t, external input])                                          generator
     f_t = W g_t, rows of W of norm 1                                                   factors
-    log rates = V f_t + b   (or mean and log variance, for a Gaussian likelihood)
+    log rates = V f_t + b   (V, b of the trial's session; or mean and log variance, for a Gaussian likelihood)
+
+Of several sessions, each has a read-in, A x_t + a instead of x_t, and a readout (`ctd.lfads.adapters`).
 
 The controller's input at step t is the encoder's states and f_{t-1}, with f_0 = W g_0 as in the original
 TensorFlow code (the tutorial starts from zeros). Without a controller there are no u_t. All cells are
@@ -185,6 +187,8 @@ def encode(
     data: (encoded time, trial, encoded unit). n_steps: the length of a trial, held-out bins included.
     """
     data = masked(data, noise.data)
+    if "readin" in weights:
+        data = _affine(weights["readin"], data)
     forward = _run_encoder(weights["encoder_forward"], data)
     backward = _run_encoder(weights["encoder_backward"], data, reverse=True)
     ends = masked(jnp.concatenate([forward[-1], backward[0]], axis=-1), noise.ends)
@@ -232,8 +236,17 @@ def decode(
         given = from_external if external.shape[-1] else None
         drives = Drives(encoded.drive, given, noise.inputs, noise.states)
         states, factors, mean, variance = run_loop(loop, (c0, g0, g0 @ readout), drives, floor)
-    log_rates = product(factors, output["w"].T) + output["b"]
+    log_rates = _affine(output, factors)
     return Decoded(states, factors, mean, variance, log_rates)
+
+
+def _affine(layer: Tree, x: jax.Array) -> jax.Array:
+    """(time, trial, output) w x + b; w is (output, input), or (trial, output, input) if sessions differ in it."""
+    if layer["w"].ndim == 2:
+        made: jax.Array = product(x, layer["w"].T)
+    else:
+        made = jnp.einsum("tbi,boi->tbo", x, layer["w"])
+    return made + layer["b"]
 
 
 def _run_encoder(cell: Tree, data: jax.Array, reverse: bool = False) -> jax.Array:

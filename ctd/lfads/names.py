@@ -21,6 +21,14 @@ def _model_dims() -> dict[str, Var]:
         ("output", "output_entry", "factor"),
     ):
         found |= {f"{part}.w": (n_out, n_in), f"{part}.b": (n_out,)}
+    found |= {
+        "readin.w": ("session", "factor", "padded_unit"),
+        "readin.b": ("session", "factor"),
+        "readout.w": ("session", "moment", "padded_unit", "factor"),
+        "readout.b": ("session", "moment", "padded_unit"),
+        "sessions.n_units": ("session",),
+        "sessions.n_seen": ("session",),
+    }
     for part, axis, names in (
         ("ic_prior", "state", ("mean", "log_variance")),
         ("input_prior", "inferred", ("mean", "log_variance", "log_tau")),
@@ -152,6 +160,8 @@ DIMS = {
         )
         for name, var in MEANS.items()
     },
+    "trial_session": Var(("trial",), "1", "number of the session that a trial is of"),
+    "train_trial_session": Var(("train_trial",), "1", "the same of trials for training"),
     "batches": Var((), "1", "training steps taken"),
     "best_batch": Var((), "1", "training steps before the best evaluation"),
     "outcome": Var((), "1", "how training ended"),

@@ -6,20 +6,26 @@ A trial is the window around one event, a time in the file's table of trials. It
                      [---------)                edges: event + window[0] + k bin_s,  k = 0 ... n
     counts            2   1   2
 
+Without a window in seconds there are no trials, and the whole recording is counted, to be chopped: the intervals
+in which every unit was observed, of each the first part for training and the rest for evaluation.
+
 Needs pynwb, the extra ctd[nwb].
 """
 
 import warnings
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
-def read_nwb(path: str, inputs: Any) -> dict[str, np.ndarray]:
+def read_nwb(path: str, inputs: Any) -> dict[str, Any]:
     """The trials of a file: `train` and `eval`, and `NAME_behavior` if a series is named; (trial, time, ...).
 
-    inputs: bin_s, window, align_to, eval_every and behavior_series of `ctd.lfads.Model`. A trial is left out,
+    Without `window` these are lists of recordings (time, ...).
+
+    inputs: bin_s, window, chop, align_to, eval_every and behavior_series of `ctd.lfads.Model`. A trial is left out,
     with a warning, if its event is NaN or its window is not all recorded: it must lie within the intervals in
     which every unit was observed (or, in a file without these, between the first and the last spike) and
     within the series. Raises ValueError, naming file and field.
@@ -39,11 +45,13 @@ def read_nwb(path: str, inputs: Any) -> dict[str, np.ndarray]:
         raise ValueError(f"data: {path}: not an NWB file, or a damaged one: {error}") from None
 
 
-def _cut(path: str, session: Any, inputs: Any) -> dict[str, np.ndarray]:
+def _cut(path: str, session: Any, inputs: Any) -> dict[str, Any]:
     if session.units is None or "spike_times" not in session.units.colnames:
         raise ValueError(
             f"data: {path}: has no spike times, a table `units` with the column spike_times"
         )
+    if inputs.window is None:
+        return _continuous(path, session, inputs)
     start, train, evaluation = _trials(path, session.trials, inputs)
     n_bins = _n_bins(inputs)
     edges = start[:, None] + inputs.window[0] + inputs.bin_s * np.arange(n_bins + 1)
@@ -69,6 +77,61 @@ def _cut(path: str, session: Any, inputs: Any) -> dict[str, np.ndarray]:
         if series is not None:
             found[f"{role}_behavior"] = _sample(*series, edges[chosen])
     return found
+
+
+def _continuous(path: str, session: Any, inputs: Any) -> dict[str, list[np.ndarray]]:
+    """`train`, `eval` and their behaviour, lists of (time, ...): of each interval that every unit was observed in."""
+    series = None
+    observed = _observed(session.units)
+    if inputs.behavior_series is not None:
+        series = _series(path, session, inputs.behavior_series)
+        observed.append(np.array([[series[0][0], series[0][-1]]]))
+    common = reduce(_shared, observed)
+    found: dict[str, list[np.ndarray]] = {"train": [], "eval": []}
+    short = 0
+    for begin, end in common:
+        n = int(np.floor((end - begin) / inputs.bin_s + 1e-6))
+        n_train = n - n // inputs.eval_every
+        for role, first, last in (("train", 0, n_train), ("eval", n_train, n)):
+            if last - first < inputs.chop.window:
+                short += 1
+                continue
+            edges = (begin + inputs.bin_s * np.arange(first, last + 1))[None]
+            found[role] += list(count_spikes(session.units["spike_times"], edges))
+            if series is not None:
+                if not _is_sampled(series[0], edges).all():
+                    raise ValueError(
+                        f"behavior_series: {path}: {inputs.behavior_series} has gaps between {edges[0, 0]:g} and "
+                        f"{edges[0, -1]:g} s; fill them, or cut trials by `window`"
+                    )
+                found.setdefault(f"{role}_behavior", []).extend(_sample(*series, edges))
+    _check_intervals(path, found, short, len(common), inputs)
+    return found
+
+
+def _check_intervals(
+    path: str, found: dict[str, list[np.ndarray]], short: int, n: int, inputs: Any
+) -> None:
+    """Raise ValueError if there is no recording for a role; warn of those that are too short."""
+    for role in ("train", "eval"):
+        if not found[role]:
+            raise ValueError(
+                f"chop: {path}: no recording of {inputs.chop.window} bins is left for {role}: all units were "
+                f"observed in {n} intervals; shorten chop.window, or see eval_every"
+            )
+    if short:
+        warnings.warn(
+            f"{path}: {short} of {2 * n} parts of the recording are shorter than a window and left out",
+            stacklevel=2,
+        )
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n, 2) the intervals that lie in both; a, b: (n, 2) in order, without overlap."""
+    begin = np.maximum(a[:, None, 0], b[None, :, 0]).ravel()
+    end = np.minimum(a[:, None, 1], b[None, :, 1]).ravel()
+    found = np.stack([begin, end], axis=1)[begin < end]
+    return found[np.argsort(found[:, 0])]
 
 
 def _n_bins(inputs: Any) -> int:
@@ -114,15 +177,20 @@ def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
     first, last = edges[:, :1], edges[:, -1:]
     slack = 1e-6 * (edges[:, 1:2] - edges[:, :1])  # times are sums of rounded numbers
     inside = np.isfinite(first[:, 0])
+    for intervals in _observed(units):
+        begin, end = intervals.T
+        inside &= ((begin <= first + slack) & (last <= end + slack)).any(axis=1)
+    return inside
+
+
+def _observed(units: Any) -> list[np.ndarray]:
+    """Of every unit the intervals (n, 2) in which it was observed (s); one for all if the file does not say."""
     if "obs_intervals" in units.colnames:
         observed = [np.asarray(one, float).reshape(-1, 2) for one in units["obs_intervals"]]
     else:
         spikes = np.concatenate([[], *(np.asarray(one, float) for one in units["spike_times"])])
         observed = [np.array([[spikes.min(), spikes.max()]]) if len(spikes) else np.empty((0, 2))]
-    for intervals in observed:
-        begin, end = _merged(intervals).T
-        inside &= ((begin <= first + slack) & (last <= end + slack)).any(axis=1)
-    return inside
+    return [_merged(intervals) for intervals in observed]
 
 
 def _merged(intervals: np.ndarray) -> np.ndarray:

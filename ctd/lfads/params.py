@@ -1,10 +1,27 @@
 """The parameters of one LFADS model: its data, its sizes, how it is trained and what is kept of it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
+
+
+class Chop(BaseModel):
+    """How recordings are cut into windows that overlap."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int = Field(gt=0, description="bins of a window")
+    overlap: int = Field(ge=0, description="bins that it shares with the next one, at least")
+
+    @model_validator(mode="after")
+    def _moves_on(self) -> "Chop":
+        if self.overlap >= self.window:
+            raise ValueError(
+                f"overlap: {self.overlap} bins, but a window has {self.window}; fewer than a window expected"
+            )
+        return self
 
 
 class Model(Params):
@@ -13,9 +30,19 @@ class Model(Params):
     There (4,000 steps, 100 units, 25 bins) the rates reach r2 = 0.621 in three seeds; the bound is 0.63.
     """
 
-    data: File[str | None] = Field(
+    data: File[str | Annotated[tuple[str, ...], Field(min_length=1)] | None] = Field(
         None,
-        description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ...; or NWB file",
+        description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ...; or NWB file; or a list of "
+        "files, one for each session: they share all but read-in and readout",
+    )
+    core: File[str | None] = Field(
+        None,
+        description="generator of a trained model, STORE::ITEM, which stays as it is",
+    )
+    core_model: File[str | None] = Field(
+        None,
+        description="other weights of that model, STORE::ITEM::model (part: model), if it has a read-in: only read-in and "
+        "readout are trained, for sessions that it has not seen",
     )
     bin_s: Data[float | None] = Field(
         None, gt=0, allow_inf_nan=False, description="NWB: length of a bin (s)"
@@ -29,10 +56,16 @@ class Model(Params):
     eval_every: Data[int] = Field(
         5,
         gt=1,
-        description="NWB: every so many-th trial is for evaluation, unless a column `split` says train or val",
+        description="NWB: every so many-th trial is for evaluation, unless a column `split` says train or val; of a "
+        "continuous recording the last so many-th part",
     )
     behavior_series: Data[str | None] = Field(
         None, description="NWB: the time series that is regressed on factors"
+    )
+    chop: Data[Chop | None] = Field(
+        None,
+        description="continuous recordings (time, unit), or trials longer than that, are cut into windows of so many "
+        "bins, as in {window: 100, overlap: 20}; an NWB file without `window` is such a recording",
     )
     held_out_units: Data[tuple[int, ...]] = Field(
         (), description="units that the encoder does not see; rates are inferred for them too"
@@ -158,19 +191,37 @@ class Model(Params):
 
     @model_validator(mode="after")
     def _cut_of_nwb(self) -> "Model":
-        is_nwb = self.data is not None and self.data.endswith(".nwb")
-        if is_nwb and (self.bin_s is None or self.window is None):
+        files = (self.data,) if isinstance(self.data, str) else self.data or ()
+        other = [file for file in files if not file.endswith(".nwb")]
+        is_nwb = len(other) < len(files)
+        if is_nwb and (self.bin_s is None or (self.window is None and self.chop is None)):
             raise ValueError(
-                "bin_s, window: trials are cut from an NWB file, as in bin_s: 0.02, window: [-0.2, 0.8]"
+                "bin_s, window: trials are cut from an NWB file, as in bin_s: 0.02, window: [-0.2, 0.8]; or all of "
+                "it is used, as in bin_s: 0.02, chop: {window: 100, overlap: 20}"
             )
         given = [
             name
             for name in ("bin_s", "window", "behavior_series")
             if getattr(self, name) is not None
         ]
-        if given and self.data is not None and not is_nwb:
+        if given and other:
             raise ValueError(
-                f"{', '.join(given)}: cuts trials from an NWB file, but {self.data} holds trials; leave it out"
+                f"{', '.join(given)}: cuts trials from an NWB file, but {other[0]} holds trials; leave it out"
+            )
+        if is_nwb and other:
+            raise ValueError(
+                f"data: {other[0]} is no NWB file, but others are; give sessions of one kind"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _of_sessions(self) -> "Model":
+        if self.core_model is not None and self.core is None:
+            raise ValueError("core_model: goes with core, STORE::ITEM of the same model")
+        if self.held_out_units and (isinstance(self.data, tuple) or self.core_model is not None):
+            raise ValueError(
+                "held_out_units: sessions have units of their own; hold out by train_encod_data of each file, which has "
+                "fewer units than its train_recon_data"
             )
         return self
 

@@ -40,7 +40,7 @@ def plots(group: Group) -> list[Plot]:
     return made
 
 
-SAVED = ("rates", "factors", "inferred_inputs")
+SAVED = ("rates", "factors", "inferred_inputs", "trial_session")
 
 
 def _terms(results: Mapping[str, Any], row: int, item: int, steps: np.ndarray) -> Plot:
@@ -96,6 +96,13 @@ def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndar
 
 def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Plot]:
     """Posterior means beside data and true values, on the first evaluation trials."""
+    if shared.stitched is not None:
+        # Of several sessions, the first one.
+        shared = shared.stitched.sessions[0]
+        mine = best.get("trial_session", np.zeros(0)) == 0
+        best = {name: v[mine] for name, v in best.items() if len(v) == len(mine)}
+        if "rates" in best:
+            best["rates"] = best["rates"][..., : shared.evaluation.data.shape[2]]
     trials = shared.evaluation
     made = []
     if "rates" in best:

@@ -2,7 +2,8 @@
 
 An item is one model and one chunk of trials: first the chunks of the training trials, then those of the
 evaluation trials, each in the file's order. So memory holds a chunk at a time, however many trials there are.
-Means have the same bits as those that `lfads` stores for the same trials.
+Means have the same bits as those that `lfads` stores for the same trials. Where recordings were chopped, a trial
+is a window: `recording` and `first_bin` say where it lies, `ctd.lfads.chop` puts the windows together.
 
     kernel: lfads.posterior
     params:
@@ -21,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.data import read_hdf5
 from ctd.kernel import Data, File, Kernel, Static, Traced, Var
 from ctd.late import jax, jnp, lax
-from ctd.lfads.data import Dataset, Trials
-from ctd.lfads.data import load as load_data
+from ctd.lfads.adapters import of_session
+from ctd.lfads.chop import Windows
+from ctd.lfads.data import Dataset, Trials, make_dataset, read
 from ctd.lfads.distributions import N_OUTPUTS
 from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, split_key
 from ctd.lfads.kernel import item_keys
@@ -33,6 +34,7 @@ from ctd.lfads.loss import gather
 from ctd.lfads.model import Tree
 from ctd.lfads.names import MEANS
 from ctd.lfads.params import Model
+from ctd.lfads.trained import check_sizes, n_external, read_trained
 
 
 class Posterior(Model):
@@ -47,6 +49,12 @@ class Posterior(Model):
     )
     of_item: Data[int] = Field(
         0, ge=0, lt=2**32, description="its item there; chooses the draws, too"
+    )
+    session: Data[int | None] = Field(
+        None,
+        ge=0,
+        description="of a model of several sessions, the number of the one whose units the data have; by default the only "
+        "one with so many units",
     )
     keep: Static[tuple[Inferred, ...]] = Field(
         ("rates", "factors", "inferred_inputs", "initial_conditions"),
@@ -73,6 +81,8 @@ class Fit(NamedTuple):
     weights: Tree
     key: np.ndarray
     """Data of the key of the training item."""
+    windows: tuple[Windows, Windows] | None = None
+    """Where trials lie in recordings, if these were chopped."""
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -85,54 +95,60 @@ def load(inputs: Any) -> Fit:
             "weights, model: both parts of a trained model are needed, STORE::ITEM and STORE::ITEM::model; "
             "`ctd posterior STORE` fills them in"
         )
-    weights: Tree = {"generator": _read(inputs.weights, inputs.dtype)}
-    for name, value in _read(inputs.model, inputs.dtype).items():
-        part, _, entry = name.partition(".")
-        weights.setdefault(part, {})[entry] = value
-    if missing := {"encoder_forward", "encoder_backward", "ic", "output"} - weights.keys():
+    if not isinstance(inputs.data, str):
         raise ValueError(
-            f"model: {inputs.model}: lacks {', '.join(sorted(missing))}; give STORE::ITEM::model of a store of lfads"
+            f"data: one file expected, got {inputs.data}; sweep over the files, or `ctd posterior STORE`"
         )
-    _check_sizes(inputs, weights)
-    dataset = load_data(inputs)
+    weights = read_trained(inputs.weights, inputs.model, inputs.dtype)
+    check_sizes(inputs, weights, inputs.model)
+    dataset = make_dataset(read(inputs.data, inputs), inputs, inputs.data)
+    if "readout" in weights:
+        weights = _of_session(inputs, weights, dataset)
     _check_data(inputs, weights, dataset)
     n = np.array([len(dataset.train.data), len(dataset.evaluation.data)], np.int32)
     key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
-    return Fit(_joined(dataset), n, weights, np.asarray(jax.random.key_data(key)))
+    key_data = np.asarray(jax.random.key_data(key))
+    return Fit(_joined(dataset), n, weights, key_data, dataset.windows)
 
 
-def _read(path: Any, dtype: str) -> dict[str, np.ndarray]:
-    return {name: value.astype(dtype) for name, value in read_hdf5(path).items()}
-
-
-def _check_sizes(inputs: Any, weights: Tree) -> None:
-    """Check that the model has the sizes that the job gives."""
-    rows = lambda part: len(weights[part]["wCHX"]) if part in weights else 0
-    found = {name: rows(name) for name in ("controller", "generator")}
-    found |= {"encoder": rows("encoder_forward"), "n_factors": len(weights["generator"]["wO"])}
-    if "inputs" in weights:
-        found["n_inputs"] = len(weights["inputs"]["w"]) // 2
-    for name, size in found.items():
-        if getattr(inputs, name) != size:
+def _of_session(inputs: Any, weights: Tree, dataset: Dataset) -> Tree:
+    """The model of the session whose units the data have. Raises ValueError, saying which sessions would fit."""
+    units, seen = (weights["sessions"][name].astype(int) for name in ("n_units", "n_seen"))
+    has = dataset.train.data.shape[2]
+    fits = np.flatnonzero((units == has) & (seen == len(dataset.seen_units)))
+    all_of_them = ", ".join(f"{k}: {n}" for k, n in enumerate(units))
+    number = inputs.session
+    if number is None:
+        if len(fits) != 1:
+            which = f"sessions {', '.join(map(str, fits))} fit" if len(fits) else "no session fits"
             raise ValueError(
-                f"{name}: {getattr(inputs, name)} given, but the model of {inputs.model} has {size}; "
-                f"write {name}: {size}"
+                f"data: {inputs.data} has {has} units, {which}; the model's sessions have ({all_of_them}) units; "
+                + ("say which by `session`" if len(fits) else "give a file of one of them")
             )
+        number = int(fits[0])
+    elif number not in fits:
+        raise ValueError(
+            f"session: {number} given, but {inputs.data} has {has} units; the model's sessions have ({all_of_them})"
+            + (f"; session {fits[0]} fits" if len(fits) else "")
+        )
+    return of_session(weights, number, has, dataset.seen_units)
 
 
 def _check_data(inputs: Any, weights: Tree, dataset: Dataset) -> None:
     """Check that the data have the channels that the model was trained on."""
     moments = N_OUTPUTS[inputs.likelihood]
     external = dataset.train.external
-    generator, encoder = weights["generator"]["wCHX"], weights["encoder_forward"]["wCHX"]
-    n_inferred = inputs.n_inputs if inputs.controller else 0
+    encoder = weights["encoder_forward"]["wCHX"]
+    seen = encoder.shape[1] - len(encoder)
+    if "readin" in weights:
+        seen = weights["readin"]["w"].shape[1]
     for what, has, fits in (
         ("units", dataset.train.data.shape[2], len(weights["output"]["w"]) // moments),
-        ("units that the encoder sees", len(dataset.seen_units), encoder.shape[1] - len(encoder)),
+        ("units that the encoder sees", len(dataset.seen_units), seen),
         (
             "external inputs",
             0 if external is None else external.shape[-1],
-            generator.shape[1] - len(generator) - n_inferred,
+            n_external(inputs, weights["generator"]),
         ),
     ):
         if has != fits:
@@ -150,7 +166,7 @@ def _joined(dataset: Dataset) -> Dataset:
     assert data is not None
     trials = Trials(data, encoded, external)
     return dataset._replace(train=trials, evaluation=trials._replace(data=data[:0], encoded=None, external=None),
-                            log_factorial=None)  # fmt: skip
+                            log_factorial=None, windows=None)  # fmt: skip
 
 
 def n_chunks(inputs: Any, fit: Fit) -> int:
@@ -214,7 +230,12 @@ def _infer(static: Any, shared: Fit, traced: Any, batch: jax.Array) -> dict[str,
         for name, value in values.items()
     }
     split = jnp.where(real, place.evaluation.astype(jnp.int32), -1).astype(jnp.int8)
-    return values | {"trial_number": jnp.where(real, trial, -1), "split": split}
+    values |= {"trial_number": jnp.where(real, trial, -1), "split": split}
+    if shared.windows is not None:
+        for name, at in (("recording", "recording"), ("first_bin", "start")):
+            of = jnp.concatenate([jnp.asarray(getattr(one, at)) for one in shared.windows])
+            values[name] = jnp.where(real, of[rows], -1)
+    return values
 
 
 def init(static: Any, shared: Fit, traced: Any, key: jax.Array) -> State:
@@ -264,6 +285,8 @@ DIMS = {
         ("trial",), "1", "number of the trial in its split, in the file's order; -1: none"
     ),
     "split": Var(("trial",), "1", "0 training, 1 evaluation; -1: none"),
+    "recording": Var(("trial",), "1", "number of the recording that the window was cut from"),
+    "first_bin": Var(("trial",), "1", "bin of the recording that the window starts at"),
 }
 
 kernel = Kernel(

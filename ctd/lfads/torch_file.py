@@ -7,6 +7,9 @@
 SPLIT is train or valid. Standard deviations of the others are NAME_sd, draws NAME_samples. The generator starts at
 the initial condition itself, so gen_init is ic_mean. co_stds is the standard deviation of the input: in
 lfads-torch it is the mean over draws of that given a draw.
+
+Of chopped recordings all but the initial conditions are merged to (time, ...), or (trial, time, ...) if trials were
+chopped. Initial conditions stay those of windows: SPLIT_window_recording and _start say where these lie.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ctd.data import new_hdf5
+from ctd.lfads.chop import Windows, merge_into, merged_shape
 
 SPLITS = ("train", "valid")
 
@@ -38,15 +42,21 @@ def name_of(result: str) -> str:
     return f"{NAMES[mean]}_{what}"
 
 
+NO_RESULTS = ("split", "trial_number", "recording", "first_bin")
+"""They say which trial it is."""
+
+
 def write(
     path: str | Path,
     chunks: Iterable[Mapping[str, np.ndarray]],
     n: Sequence[int],
     attributes: Mapping[str, Any],
+    windows: Sequence[Windows] | None = None,
 ) -> None:
     """Write the results of all chunks, one by one. n: trials for training, for evaluation.
 
-    Raises ValueError where the file cannot be written.
+    windows: where these trials lie, if they are windows of recordings, which are then merged. Standard deviations
+    are merged as means are. Raises ValueError where the file cannot be written.
     """
     with new_hdf5(path) as file:
         file.attrs.update(attributes)
@@ -56,15 +66,35 @@ def write(
                 if not len(rows):
                     continue
                 first = int(chunk["trial_number"][rows[0]])
-                place = slice(first, first + len(rows))
+                cut = None if windows is None else windows[split]
                 for name, value in chunk.items():
-                    if name in ("split", "trial_number"):
-                        continue
-                    key = f"{word}_{name_of(name)}"
-                    if key not in file:
-                        shape = (int(n[split]), *value.shape[1:])
-                        file.create_dataset(key, shape, value.dtype, track_times=False)
-                    file[key][place] = value[rows]
-        for word in SPLITS:
+                    if name not in NO_RESULTS:
+                        key = f"{word}_{name_of(name)}"
+                        _put(file, key, value[rows], (first, int(n[split])), _merged(name, cut))
+        for split, word in enumerate(SPLITS):
             if f"{word}_ic_mean" in file:
                 file[f"{word}_gen_init"] = file[f"{word}_ic_mean"]  # another name, no copy
+            if windows is not None:
+                file[f"{word}_window_recording"] = windows[split].recording
+                file[f"{word}_window_start"] = windows[split].start
+
+
+def _merged(name: str, windows: Windows | None) -> Windows | None:
+    """The windows, where a result has a time to be merged along."""
+    return None if name.startswith("initial_conditions") else windows
+
+
+def _put(
+    file: Any, key: str, value: np.ndarray, place: tuple[int, int], windows: Windows | None
+) -> None:
+    """Write trials into a dataset, which is made before. place: (the first trial's number, trials of the split)."""
+    first, n = place
+    if key not in file:
+        shape = (n, *value.shape[1:])
+        if windows is not None:
+            shape = (*merged_shape(windows), *value.shape[2:])
+        file.create_dataset(key, shape, value.dtype, track_times=False)
+    if windows is None:
+        file[key][first : first + len(value)] = value
+    else:
+        merge_into(file[key], value, windows, first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,24 +33,34 @@ def with_files(params: Params, base: str) -> Params:
     Raises:
         JobError: a file, item or array cannot be had; the text names the field.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in _files(params).items():
-        item = parse_item(value, base)
         try:
-            found[name] = local_file(join(base, value)) if item is None else materialise(item)
+            here = tuple(_here(one, base) for one in _each(value))
         except JobError as error:
             raise JobError(f"params: {name}: {error}") from None
+        found[name] = here[0] if isinstance(value, str) else here
     return params.model_copy(update=found)
 
 
-def _files(params: Params) -> dict[str, str]:
-    """Return the `File` fields that are not None."""
+def _here(value: str, base: str) -> str:
+    """Return the path of a local file with what `value` names."""
+    item = parse_item(value, base)
+    return local_file(join(base, value)) if item is None else materialise(item)
+
+
+def _files(params: Params) -> dict[str, str | tuple[str, ...]]:
+    """Return the `File` fields that are not None: one path, or several."""
     kinds = field_kinds(type(params))
     return {
         name: value
         for name, kind in kinds.items()
         if kind is Kind.FILE and (value := getattr(params, name)) is not None
     }
+
+
+def _each(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 KEPT_BYTES = 256 << 20
@@ -66,12 +76,13 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     Raises:
         JobError: a file does not exist, or `load` raises ValueError, OSError or KeyError.
     """
-    given, params = _files(params), with_files(params, base)
-    files = _files(params)
-    for name, path in files.items():
+    given = _paths(params)
+    params = with_files(params, base)
+    files = _paths(params)
+    for name, path in files:
         if not Path(path).exists():
             raise JobError(f"params: {name}: {path}: no such file")
-    key = _identity(kernel, params, files)
+    key = _identity(kernel, params, [path for _, path in files])
     for known, shared in tuple(_last):
         if known == key:
             return shared
@@ -86,18 +97,23 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         raise
     except (ValueError, OSError, KeyError) as error:
         text = str(error)
-        for name, path in files.items():
-            if not path.endswith(given[name]):  # the path of a copy, which the user does not know
-                text = text.replace(path, given[name])
+        for (_, path), (_, name) in zip(files, given, strict=True):
+            if not path.endswith(name):  # the path of a copy, which the user does not know
+                text = text.replace(path, name)
         raise JobError(f"params: {text}") from None
 
 
-def _identity(kernel: Kernel, params: Params, files: Mapping[str, str]) -> Any:
+def _paths(params: Params) -> list[tuple[str, str]]:
+    """Return (field, path) of each file."""
+    return [(name, one) for name, value in _files(params).items() for one in _each(value)]
+
+
+def _identity(kernel: Kernel, params: Params, files: Sequence[str]) -> Any:
     """Return what tells the data of a group from all others; None if nothing does."""
     inputs = inputs_of(params)
     try:
         hash(inputs)
-        found = [(path, os.stat(path)) for path in files.values() if Path(path).is_file()]
+        found = [(path, os.stat(path)) for path in files if Path(path).is_file()]
     except (TypeError, OSError):
         return None
     if len(found) < len(files):  # a folder, whose files may have changed

@@ -62,7 +62,7 @@ class Items:
     groups: list[Group]
 
     def values(self, name: str, items: np.ndarray) -> np.ndarray:
-        """Return a column's values at these items, as an array; mappings and other objects as text."""
+        """Return a column's values at these items, as an array; lists of texts or of several lengths, mappings and others as text."""
         return self.lookup(name, items)[:]
 
     def lookup(self, name: str, items: np.ndarray) -> Lookup:
@@ -71,9 +71,18 @@ class Items:
         values = column.values
         if isinstance(values, list):
             plain = all(isinstance(v, bool | int | float | str) for v in values)
-            rows = all(isinstance(v, tuple | list) for v in values)
-            values = np.asarray(values if plain or rows else [str(v) for v in values])
+            rows = all(isinstance(v, tuple | list) and not _of_texts(v) for v in values)
+            rows = rows and len({len(v) for v in values}) == 1
+            values = np.asarray(values if plain or rows else [_text(v) for v in values])
         return Lookup(np.asarray(values), column.codes, items)
+
+
+def _of_texts(value: Any) -> bool:
+    return isinstance(value, tuple | list) and any(isinstance(v, str) for v in value)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if _of_texts(value) else str(value)
 
 
 def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from ctd.data import write_hdf5
 from ctd.lfads import Model
-from ctd.lfads.data import load, make_dataset
+from ctd.lfads.data import make_dataset
+from ctd.lfads.sessions import load
 
 RNG = np.random.default_rng(0)
 

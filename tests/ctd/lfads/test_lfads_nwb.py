@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from ctd.kernel import inputs_of
 from ctd.lfads import Model
-from ctd.lfads.data import load
+from ctd.lfads.chop import merge
 from ctd.lfads.nwb import count_spikes
+from ctd.lfads.sessions import load
 
 with warnings.catch_warnings():  # hdmf's own deprecations, as it is imported
     warnings.simplefilter("ignore")
@@ -250,3 +251,34 @@ def test_the_extra_is_named(session, monkeypatch):
 def test_fields_that_do_not_fit(fields, said):
     with pytest.raises(ValidationError, match=said):
         Model(**fields)
+
+
+WHOLE = {"window": None, "chop": {"window": 20, "overlap": 6}, "behavior_series": "hand"}
+
+
+def test_recording_without_trials(session):
+    """Every interval that all units were observed in, the last fifth of its bins for evaluation; merged, NumPy's counts."""
+    path = session(observed=[[0.0, 10.0], [12.0, 22.0]], trials=False)
+    dataset = read(path, **WHOLE)
+    for trials, windows, parts in zip(
+        (dataset.train, dataset.evaluation),
+        dataset.windows,
+        ([(0, 160)], [(160, 200)]),
+        strict=True,
+    ):
+        edges = [b + 0.05 * np.arange(i, j + 1) for b in (0.0, 12.0) for i, j in parts]
+        counts = [np.stack([np.histogram(t, e)[0] for t in SPIKES], axis=1) for e in edges]
+        np.testing.assert_array_equal(merge(trials.data, windows), np.concatenate(counts))
+        middle = np.concatenate([(e[1:] + e[:-1]) / 2 for e in edges])
+        hand = merge(trials.behavior, windows)
+        np.testing.assert_allclose(hand[:, 0], middle * 100 * 0.001, atol=1e-5)  # float32
+
+
+def test_recording_too_short_for_its_windows(session):
+    path = session(observed=[[0.0, 10.0], [12.0, 12.9]], trials=False)
+    with pytest.warns(UserWarning, match="2 of 4 parts of the recording are shorter than a window"):
+        read(path, **WHOLE)
+    with pytest.raises(
+        ValueError, match=r"chop: .*session.nwb: no recording of 99 bins is left for eval"
+    ):
+        read(path, **WHOLE | {"chop": {"window": 99, "overlap": 6}})

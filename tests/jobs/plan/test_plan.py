@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import SUPPORT
 
-from ctd.kernel import Params, Traced, Var, one_shot
+from ctd.kernel import Params, Traced, Var, load_kernel, one_shot
 from jobs.errors import JobError
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
@@ -44,6 +44,15 @@ def test_expand_groups_by_static_and_data():
 def test_expand_tuple_columns():
     items = items_of({"grid": {"push": [[0, 1], [2, 3]]}})
     np.testing.assert_array_equal(items.values("push", np.arange(2)), [[0, 1], [2, 3]])
+
+
+def test_expand_files_and_lists_of_files():
+    """A field whose values are a file or several: each is a group, and a text in the column."""
+    sweep = {"grid": {"data": ["a.h5", ["a.h5", "b.h5"]]}}
+    kernel = load_kernel("lfads")
+    items = expand(parse_job({"kernel": "lfads", "sweep": sweep}, "job"), kernel)
+    assert [group.params.data for group in items.groups] == ["a.h5", ("a.h5", "b.h5")]
+    assert items.values("data", np.arange(2)).tolist() == ["a.h5", "a.h5, b.h5"]
 
 
 def test_expand_sweep_list_appends():

@@ -1,0 +1,119 @@
+"""LFADS on the field's own problems: our figures beside published ones or beside what they must beat.
+
+    python benchmarks/lfads_field.py [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
+
+Sections, each a function:
+
+    stitched    one model of several sessions against the mean of models of one session each
+
+stitched: the chaotic network of the original generator (tensorflow/models, research/lfads, synth_data): a vanilla
+network tau x' = -x + J tanh(x), J ~ N(0, g^2 / n), g 1.5, 50 neurons, tau 25 ms, dt 10 ms, 1 s, no inputs; a
+condition is an initial state; rates from 0 to 30 Hz; each condition is spiked several times. A session records some of
+the neurons, spiked anew. The original has 400 conditions x 10 (`--conditions 400 --steps 20000`, settings in
+`MODEL`: hours on two cores). Rate R2 is the squared correlation over time, mean over trials and units of a session, of
+evaluation trials; for the stitched model, mean over sessions.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from options import parse
+
+N, G, TAU, DT, SECONDS, MOST_HZ = 50, 1.5, 0.025, 0.01, 1.0, 30.0
+MODEL = {
+    "encoder": 32, "controller": 0, "generator": 48, "n_factors": 10, "batch_size": 32, "warm_up": 20,
+    "learning_rate": 0.01, "n_samples": 16, "n_saved": 0, "dropout": 0.05,
+}  # fmt: skip
+
+
+def chaotic_rates(n_conditions: int, seed: int) -> np.ndarray:
+    """(condition, time, neuron) spikes a bin of the chaotic network."""
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(N, N)) * G / np.sqrt(N)
+    x = rng.normal(size=(n_conditions, N))
+    rates = []
+    for _ in range(round(SECONDS / DT)):
+        x = x + DT / TAU * (-x + np.tanh(x) @ weights.T)
+        rates.append((np.tanh(x) + 1) / 2 * MOST_HZ * DT)
+    return np.stack(rates, axis=1)
+
+
+def write_sessions(folder: Path, options: argparse.Namespace, seed: int) -> list[str]:
+    """A file for each session: some neurons, all conditions, every fifth spiking for evaluation."""
+    from ctd.data import write_hdf5
+
+    rng = np.random.default_rng(seed)
+    rates = chaotic_rates(options.conditions, seed)
+    condition = np.tile(np.arange(options.conditions), options.spikings)
+    evaluation = np.repeat(np.arange(options.spikings) % 5 == 4, options.conditions)
+    files = []
+    for k in range(options.sessions):
+        units = np.sort(rng.choice(N, options.units, replace=False))
+        mine = rates[condition][..., units]
+        spikes = rng.poisson(mine)
+        file = str(folder / f"session{k}.h5")
+        write_hdf5(file, {
+            "train": spikes[~evaluation], "eval": spikes[evaluation], "eval_rates": mine[evaluation],
+            "train_condition": condition[~evaluation], "bin_s": np.array(DT),
+        })  # fmt: skip
+        files.append(file)
+    return files
+
+
+def rate_r2(data: Any, options: argparse.Namespace, seed: int) -> tuple[float, float]:
+    """(rate R2, CPU seconds) of a model of one file, or of a list of them."""
+    from ctd.batch import run_items
+    from ctd.lfads import Model, kernel
+
+    start = time.process_time()
+    every = max(options.steps // 8, 1)
+    params = Model(
+        data=data, n_batches=options.steps, report_every=every, kl_ramp=options.steps // 4, **MODEL
+    )
+    made = run_items(kernel, params, seed=seed)
+    return float(made["rate_r2"][0]), time.process_time() - start
+
+
+def stitched(options: argparse.Namespace) -> None:
+    print(
+        f"stitched: {options.sessions} sessions of {options.units} of {N} neurons, {options.conditions} conditions x "
+        f"{options.spikings}, {options.steps} steps"
+    )
+    together, alone = [], []
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            files = write_sessions(Path(folder), options, seed)
+            r2, seconds = rate_r2(files, options, seed)
+            together.append(r2)
+            print(f"  seed {seed}: stitched rate R2 {r2:.3f} ({seconds:.0f} CPU s)", flush=True)
+            single = [rate_r2(file, options, seed) for file in files]
+            alone += [r2 for r2, _ in single]
+            told = ", ".join(f"{r2:.3f}" for r2, _ in single)
+            print(
+                f"           single sessions {told} ({sum(s for _, s in single):.0f} CPU s)",
+                flush=True,
+            )
+    print(f"  median stitched {np.median(together):.3f}, mean single session {np.mean(alone):.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    for name, default, text in (
+        ("sessions", 4, "sessions"),
+        ("units", 15, "neurons that a session records"),
+        ("conditions", 40, "initial states of the network"),
+        ("spikings", 10, "trials of a condition in each session"),
+        ("steps", 600, "training steps of each model"),
+        ("seeds", 1, "networks"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    options = parse(parser, sessions=2, units=6, conditions=6, spikings=5, steps=8)
+    stitched(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Read-ins and readouts: the layers of a model that belong to the units of one session.
+
+    readin   w (session, factor, unit), b (session, factor)                     what the encoder sees: w x + b
+    readout  w (session, moment, unit, factor), b (session, moment, unit)       moments of the likelihood: w f + b
+
+Units are padded to the most that a session has. A model of one session, as the rest of `ctd.lfads` knows it, has
+`output` instead of `readout`; `of_session` makes one, `of_trials` one for every trial of a minibatch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctd.late import jax, jnp
+from ctd.lfads.data import Dataset
+from ctd.lfads.model import Tree, init_weights
+
+
+def init_stitched(static: Any, traced: Any, key: jax.Array, dataset: Dataset) -> Tree:
+    """Random weights of a model of sessions: N(0, 1 / fan-in), or what `alignment` found of conditions."""
+    assert dataset.stitched is not None
+    _, real, shown, alignment = dataset.stitched
+    external = dataset.train.external
+    n_external = 0 if external is None else external.shape[-1]
+    dtype, n_factors = static.dtype, static.n_factors
+    weights = init_weights(static, traced, key, n_factors, n_external, jnp.zeros(0, dtype))
+    del weights["output"]
+    n_sessions, n_units = real.shape
+    bias = jnp.asarray(dataset.bias, dtype)
+    shape = (*bias.shape, n_factors)
+    if alignment is None:
+        key_in, key_out = jax.random.split(jax.random.fold_in(key, 1))
+        n_seen = jnp.asarray(shown).sum(1).astype(dtype)[:, None, None]
+        read_in = jax.random.normal(key_in, (n_sessions, n_factors, n_units), dtype) * n_seen**-0.5
+        read_in_bias = jnp.zeros((n_sessions, n_factors), dtype)
+        readout = jax.random.normal(key_out, shape, dtype) * n_factors**-0.5
+    else:
+        read_in, read_in_bias, first = (jnp.asarray(a, dtype) for a in alignment)
+        readout = jnp.zeros(shape, dtype).at[:, 0].set(first)
+    weights["readin"] = {"w": read_in, "b": read_in_bias}
+    weights["readout"] = {"w": readout, "b": bias}
+    return weights
+
+
+def with_core(dataset: Dataset, weights: Tree) -> Tree:
+    """The weights, with those of the core in their places; their gradient is 0."""
+    if dataset.core is None:
+        return weights
+    return {**weights, **jax.tree.map(jnp.asarray, dataset.core)}
+
+
+def of_trials(dataset: Dataset, weights: Tree, session: jax.Array | None) -> Tree:
+    """The weights with a read-in and an output for every trial, (trial, ...); as they are without sessions.
+
+    session: (trial,) int32.
+    """
+    if dataset.stitched is None:
+        return weights
+    shown = jnp.asarray(dataset.stitched.shown)[:, None]
+    read_in, readout = weights["readin"], weights["readout"]
+    mine = lambda a: a[session]
+    w, b = mine(readout["w"]), mine(readout["b"])
+    own = {
+        "readin": {"w": mine(jnp.where(shown, read_in["w"], 0)), "b": mine(read_in["b"])},
+        "output": {"w": w.reshape(len(w), -1, w.shape[-1]), "b": b.reshape(len(b), -1)},
+    }
+    return {part: v for part, v in weights.items() if part != "readout"} | own
+
+
+def of_session(weights: Tree, number: int, n_units: int, seen: Any) -> Tree:
+    """The model of one session. seen: indices of the units that the encoder sees."""
+    read_in, readout = weights["readin"], weights["readout"]
+    w, b = readout["w"][number][:, :n_units], readout["b"][number][:, :n_units]
+    own = {
+        "readin": {"w": read_in["w"][number][:, seen], "b": read_in["b"][number]},
+        "output": {"w": w.reshape(-1, w.shape[-1]), "b": b.reshape(-1)},
+    }
+    return {part: v for part, v in weights.items() if part not in ("readout", "sessions")} | own
+
+
+def real_entries(
+    dataset: Dataset, session: jax.Array | None, seen_weights: jax.Array | None = None
+) -> jax.Array | None:
+    """(time or 1, trial, unit) weights of entries in the nll, 0 for units that a trial's session has not.
+
+    seen_weights: (time, trial, unit) those of a training pass, which hold for the units that the encoder sees; the
+    others have 1. None: all have 1, which without sessions nothing need be multiplied by.
+    """
+    if dataset.stitched is None:
+        return seen_weights
+    of = lambda mask: jnp.asarray(mask)[session]
+    real = of(dataset.stitched.real)[None]
+    if seen_weights is None:
+        return real.astype(dataset.bias.dtype)
+    return jnp.where(of(dataset.stitched.shown), seen_weights, 1) * real

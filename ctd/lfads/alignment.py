@@ -1,0 +1,110 @@
+"""First read-ins and readouts of sessions, by principal-component regression on condition averages.
+
+    X_s = the training data of session s, averaged over the trials of each condition: (condition time, unit)
+    Z   = the first principal components of all sessions side by side, with sd 1
+    A_s = argmin |X_s A' - Z|^2 + ridge |A|^2        V_s = X_s' Z / (condition time), over the mean rate for log rates
+
+So one factor means the same in all sessions from the first step on (Pandarinath et al. 2018, Nat Methods 15:805,
+methods). Read-ins are scaled, all alike, so that over single trials no factor has more than sd 1. Conditions carry the
+same numbers in all sessions; only those that all have count. Trial counts are noisy, which the ridge, 1 % of the mean
+variance of a unit, keeps small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ctd.lfads.data import Alignment, Dataset
+
+CONDITION = "train_condition"
+RIDGE = 1e-2
+
+
+def align(
+    files: Sequence[str],
+    arrays: Sequence[Mapping[str, Any]],
+    sessions: Sequence[Dataset],
+    inputs: Any,
+) -> Alignment | None:
+    """The first read-ins and readouts of the sessions; None where no file has conditions.
+
+    arrays: what the files hold. Raises ValueError, naming file and dataset.
+    """
+    there = [CONDITION in a for a in arrays]
+    if not any(there) or inputs.chop is not None:
+        return None
+    if not all(there):
+        raise ValueError(
+            f"{files[there.index(False)]}: lacks {CONDITION}, which {files[there.index(True)]} has; give it for all "
+            "sessions, or for none"
+        )
+    data = [session.train.data for session in sessions]
+    labels = [_labels(f, a[CONDITION], len(d)) for f, a, d in zip(files, arrays, data, strict=True)]
+    shared = sorted(set.intersection(*(set(one.tolist()) for one in labels)))
+    if not shared:
+        raise ValueError(
+            f"{files[0]}: {CONDITION}: no condition is in all sessions; number them alike, or leave them out"
+        )
+    averages = [_averages(d, one, shared) for d, one in zip(data, labels, strict=True)]
+    components = _components(np.concatenate(averages, axis=1), inputs.n_factors)
+    if components is None:
+        raise ValueError(
+            f"n_factors: {inputs.n_factors} components of condition averages are needed, but {len(shared)} conditions "
+            f"of {len(files)} sessions have fewer; give fewer factors, or leave {CONDITION} out"
+        )
+    widest = max(d.shape[2] for d in data)
+    made = [
+        _of_one(average, session.seen_units, components, widest, inputs.likelihood == "gaussian")
+        for average, session in zip(averages, sessions, strict=True)
+    ]
+    read_in, bias, readout = (np.stack(part) for part in zip(*made, strict=True))
+    # Single trials are noisier than averages: at sd 1 of averages they would drive the encoder into saturation.
+    spread = np.concatenate(
+        [(d @ w[:, : d.shape[2]].T).std((0, 1)) for d, w in zip(data, read_in, strict=True)]
+    )
+    scale = 1 / max(float(spread.max()), 1e-6)
+    return Alignment(*(a.astype(inputs.dtype) for a in (scale * read_in, scale * bias, readout)))
+
+
+def _labels(file: str, labels: Any, n: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{file}: {CONDITION} has the shape {labels.shape} of {labels.dtype}; one whole number for each of the "
+            f"{n} trials expected"
+        )
+    return labels
+
+
+def _averages(data: np.ndarray, labels: np.ndarray, shared: Sequence[int]) -> np.ndarray:
+    """(condition time, unit) averages of the trials of each condition."""
+    means = [data[labels == one].mean(0, dtype=float) for one in shared]
+    return np.concatenate(means)
+
+
+def _components(x: np.ndarray, n: int) -> np.ndarray | None:
+    """(row, n) principal components of the rows of x, with sd 1; None if there are fewer."""
+    left, scale, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    if len(scale) < n or scale[n - 1] <= 1e-9 * scale[0]:
+        return None
+    return np.asarray(left[:, :n] * np.sqrt(len(x)))
+
+
+def _of_one(
+    average: np.ndarray, seen: np.ndarray, components: np.ndarray, n_units: int, gaussian: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(read-in (factor, unit), its bias (factor,), readout of the first moment (unit, factor)), units padded by 0."""
+    n_factors, n = components.shape[1], average.shape[1]
+    mean = average.mean(0)
+    x = average - mean
+    gram = x[:, seen].T @ x[:, seen]
+    gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    read_in, readout = np.zeros((n_factors, n_units)), np.zeros((n_units, n_factors))
+    read_in[:, seen] = np.linalg.solve(gram, x[:, seen].T @ components).T
+    readout[:n] = x.T @ components / len(x)
+    if not gaussian:  # of log rates; a rate near 0 has no slope that can be told
+        readout[:n] /= np.maximum(mean, max(0.05 * mean.mean(), 1e-6))[:, None]
+    return read_in, -read_in[:, :n] @ mean, readout

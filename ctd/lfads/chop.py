@@ -1,0 +1,162 @@
+"""Recordings without trials, or with long ones, cut into windows that overlap, and put together again.
+
+    recording    |-----------------------------------------|      length bins
+    windows      |-------------|                                  start 0
+                           |-------------|                        start window - overlap
+                                       |-------------|            ...
+                                             |-------------|      the last one ends with the recording
+
+Merging takes the windows in order and fades each into those before it. Where n bins are common, bin k of them
+becomes (1 - w) old + w new with w = sin^2(pi (k + 1/2) / 2n), so weights are smooth and sum to 1. It is computed
+as old + w (new - old): windows that nobody changed give back the recording to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ctd.lfads.params import Chop
+
+Recordings = np.ndarray | Sequence[np.ndarray]
+"""One recording (time, ...), recordings of one length (trial, time, ...), or a list of recordings."""
+
+Found = Mapping[str, tuple[str, Any]]
+"""Field of `Trials` -> (its name in the file, its array)."""
+
+
+class Windows(NamedTuple):
+    """Where the windows of a split lie, in order."""
+
+    recording: np.ndarray
+    """(window,) int32, number of the recording."""
+    start: np.ndarray
+    """(window,) int32, its first bin there."""
+    lengths: np.ndarray
+    """(recording,) int32, bins."""
+    of_trials: np.ndarray
+    """() bool: whether the recordings were the trials of one array; if not, they are merged to one run of time."""
+
+
+class Writable(Protocol):
+    """An array in memory or in a file."""
+
+    def __getitem__(self, at: Any, /) -> Any: ...
+    def __setitem__(self, at: Any, value: Any, /) -> None: ...
+
+
+def make_windows(recordings: Recordings, chop: Chop) -> Windows:
+    """The windows of recordings that are at least a window long."""
+    of_trials = isinstance(recordings, np.ndarray) and recordings.ndim > 2
+    lengths = np.array([len(one) for one in _listed(recordings)], np.int32)
+    starts = [_starts(int(length), chop) for length in lengths]
+    number = np.repeat(np.arange(len(lengths), dtype=np.int32), [len(s) for s in starts])
+    start = np.concatenate([np.zeros(0, np.int32), *starts]).astype(np.int32)
+    return Windows(number, start, lengths, np.asarray(of_trials))
+
+
+def _listed(recordings: Recordings) -> list[np.ndarray]:
+    if isinstance(recordings, np.ndarray) and recordings.ndim == 2:
+        return [recordings]
+    return list(recordings)
+
+
+def _starts(length: int, chop: Chop) -> np.ndarray:
+    found = np.arange(0, length - chop.window + 1, chop.window - chop.overlap)
+    last = length - chop.window
+    return found if found[-1] == last else np.append(found, last)
+
+
+def cut(recordings: Recordings, windows: Windows, window: int) -> np.ndarray:
+    """(window, time, ...) the windows; of fewer recordings than there are, those of the first ones."""
+    listed = _listed(recordings)
+    places = zip(windows.recording, windows.start, strict=True)
+    return np.stack([listed[r][s : s + window] for r, s in places if r < len(listed)])
+
+
+def merged_shape(windows: Windows) -> tuple[int, ...]:
+    """The first axes of what is merged: (trial, time), or (time,) over all recordings, one after another."""
+    if windows.of_trials:
+        return len(windows.lengths), int(windows.lengths[0])
+    return (int(windows.lengths.sum()),)
+
+
+def merge(values: np.ndarray, windows: Windows) -> np.ndarray:
+    """The recordings whose windows are `values` (window, time, ...): (trial, time, ...) or (time, ...)."""
+    shape = merged_shape(windows)
+    made = np.empty((*shape, *values.shape[2:]), values.dtype)
+    merge_into(made, values, windows)
+    return made
+
+
+def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 0) -> None:
+    """Merge the windows number `first` and on into an array of `merged_shape`; those before it are there already."""
+    offsets = np.cumsum(windows.lengths) - windows.lengths
+    for k, new in enumerate(values, first):
+        recording, start = windows.recording[k], int(windows.start[k])
+        common = 0
+        if k > 0 and windows.recording[k - 1] == recording:
+            common = int(windows.start[k - 1]) + len(new) - start
+        if windows.of_trials:
+            place: Any = (int(recording), slice(start, start + len(new)))
+        else:
+            place = slice(
+                int(offsets[recording]) + start, int(offsets[recording]) + start + len(new)
+            )
+        if common > 0:
+            new = new.copy()
+            new[:common] = _faded(to[place][:common], new[:common])
+        to[place] = new
+
+
+def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    n = len(old)
+    weight = np.sin(np.pi * (np.arange(n) + 0.5) / (2 * n)) ** 2
+    weight = weight.reshape(n, *[1] * (old.ndim - 1))
+    if old.dtype.kind == "f":
+        weight = weight.astype(old.dtype)
+    return np.asarray(old + weight * (new - old))
+
+
+# --- a file's arrays ------------------------------------------------------------------------------
+
+
+def chop_found(found: Found, chop: Chop, where: str) -> tuple[dict[str, tuple[str, Any]], Windows]:
+    """(the arrays of a split as windows, where these lie). Raises ValueError, naming file and dataset.
+
+    Data, inputs, behaviour and truth are cut alike. What has no time is left out: true initial states, of windows, are
+    not known.
+    """
+    timeless = ("initial_states", "condition")
+    parts = {field: part for field, part in found.items() if field not in timeless}
+    by, data = parts["data"]
+    for name, array in parts.values():
+        _check(where, (name, array), (by, data))
+    short = [k for k, one in enumerate(_listed(data)) if len(one) < chop.window]
+    if short or not len(_listed(data)):
+        length = f"recording {short[0]} of {len(_listed(data)[short[0]])} bins" if short else "none"
+        raise ValueError(
+            f"chop: {where}: {by}: recordings of at least window = {chop.window} bins expected, it has {length}; "
+            "shorten the window or leave it out"
+        )
+    windows = make_windows(data, chop)
+    return {f: (n, cut(a, windows, chop.window)) for f, (n, a) in parts.items()}, windows
+
+
+def _check(where: str, part: tuple[str, Any], data: tuple[str, Any]) -> None:
+    """Check that an array has recordings, as long as those of the data."""
+    (name, array), (by, whole) = part, data
+    if isinstance(array, np.ndarray) and array.ndim not in (2, 3):
+        raise ValueError(
+            f"{where}: {name} has the shape {array.shape}; (time, ...) or (trial, time, ...) expected"
+        )
+    if len(array) == 0:
+        raise ValueError(f"{where}: {name} is empty")
+    lengths, expected = ([len(one) for one in _listed(a)] for a in (array, whole))
+    if lengths != expected[: len(lengths)]:
+        raise ValueError(
+            f"{where}: {name} has {lengths[0]} time bins in {len(lengths)} recordings, but {by} has {expected[0]} "
+            f"in {len(expected)}; they must agree"
+        )

@@ -1,0 +1,126 @@
+"""Sessions: several recordings, each of its own units and trials, that share one generator (Pandarinath et al. 2018).
+
+    session s: data x_t (unit of s) -> A_s x_t + a_s -> encoder ... factors f_t -> V_s f_t + b_s -> rates (unit of s)
+
+All trials stand in one array, so that minibatches mix sessions: units are padded to the most that a session has, and
+a mask keeps padding out of the likelihood. `ctd.lfads.adapters` has A_s, a_s, V_s and b_s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ctd.lfads.alignment import align
+from ctd.lfads.data import Dataset, Stitched, Trials, make_dataset, read
+from ctd.lfads.trained import read_core
+
+PADDING = 1
+"""A count that every likelihood allows; it is masked."""
+
+
+def load(inputs: Any) -> Dataset:
+    """Read and check the file, or the files of all sessions, and the core. Raises ValueError, naming file and dataset."""
+    files = inputs.data
+    if files is None:
+        raise ValueError(
+            "data: the file of the trials is needed: HDF5 with (trial, time, unit) datasets train and eval, or "
+            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data; or NWB; or a list of files, "
+            "one for each session"
+        )
+    if isinstance(files, str) and inputs.core_model is None:
+        dataset = make_dataset(read(files, inputs), inputs, files)
+    else:
+        dataset = stitch([files] if isinstance(files, str) else files, inputs)
+    return dataset if inputs.core is None else read_core(inputs, dataset)
+
+
+def stitch(files: Sequence[str], inputs: Any) -> Dataset:
+    """One dataset of the sessions in these files, in their order."""
+    arrays = [read(file, inputs) for file in files]
+    sessions = [make_dataset(a, inputs, f) for f, a in zip(files, arrays, strict=True)]
+    _check_alike(files, arrays, sessions)
+    n_units = np.array([s.train.data.shape[2] for s in sessions], np.int32)
+    widest = int(n_units.max())
+    real = np.arange(widest) < n_units[:, None]
+    shown = np.zeros_like(real)
+    for k, session in enumerate(sessions):
+        shown[k, session.seen_units] = True
+    tables = [s.log_factorial for s in sessions if s.log_factorial is not None]
+    stitched = Stitched(
+        tuple(session._replace(windows=None) for session in sessions),
+        real,
+        shown,
+        align(files, arrays, sessions, inputs),
+    )
+    return Dataset(
+        train=_mixed([s.train for s in sessions], widest),
+        evaluation=_mixed([s.evaluation for s in sessions], widest),
+        seen_units=np.arange(widest),
+        held_units=np.arange(0),
+        seen_bins=sessions[0].seen_bins,
+        bias=np.stack([_padded_bias(s.bias, len(r), r.sum()) for s, r in zip(sessions, real, strict=True)]),
+        log_factorial=max(tables, key=len) if tables else None,
+        stitched=stitched,
+    )  # fmt: skip
+
+
+def _check_alike(
+    files: Sequence[str], arrays: Sequence[Mapping[str, Any]], sessions: Sequence[Dataset]
+) -> None:
+    """Check that what the sessions share is alike: bins and their width, and external inputs."""
+    first = sessions[0].train
+
+    def n_external(trials: Trials) -> int:
+        return 0 if trials.external is None else int(trials.external.shape[-1])
+
+    widths = [_bin_width(file, a) for file, a in zip(files, arrays, strict=True)]
+    for file, session, width in zip(files, sessions, widths, strict=True):
+        if session.train.encoded is not None:
+            raise ValueError(
+                f"{file}: train_encod_data is no part of train_recon_data; of sessions it must be, the same counts"
+            )
+        for what, has, expected, hint in (
+            ("bin_s", width, widths[0], "bin them alike"),
+            ("train: time bins", session.train.data.shape[1], first.data.shape[1],
+             "cut trials of one length, or `chop` them"),
+            ("train: bins that the encoder sees", len(session.seen_bins), len(sessions[0].seen_bins), "hold out alike"),
+            ("train_external: inputs", n_external(session.train), n_external(first), "give all sessions the same"),
+        ):  # fmt: skip
+            if has != expected:
+                raise ValueError(
+                    f"{file}: {what}: {has}, but {files[0]} has {expected}; sessions share the generator, {hint}"
+                )
+
+
+def _bin_width(file: str, arrays: Mapping[str, Any]) -> float | None:
+    """The width of a bin (s) that a file states, in its dataset bin_s."""
+    if "bin_s" not in arrays:
+        return None
+    width = np.asarray(arrays["bin_s"])
+    if width.size != 1 or not width.item() > 0:
+        raise ValueError(f"{file}: bin_s has the shape {width.shape}; one number above 0 expected")
+    return float(width.item())
+
+
+def _mixed(parts: Sequence[Trials], n_units: int) -> Trials:
+    """The trials of all sessions, one after the other, with padded units."""
+    dtype = np.result_type(*(part.data.dtype for part in parts))
+    pad = lambda data: np.pad(
+        data.astype(dtype),
+        ((0, 0), (0, 0), (0, n_units - data.shape[2])),
+        constant_values=PADDING,
+    )
+    external = [part.external for part in parts if part.external is not None]
+    return Trials(
+        data=np.concatenate([pad(part.data) for part in parts]),
+        external=np.concatenate(external) if external else None,
+        session=np.repeat(np.arange(len(parts), dtype=np.int32), [len(p.data) for p in parts]),
+    )
+
+
+def _padded_bias(bias: np.ndarray, n_units: int, n: int) -> np.ndarray:
+    """(moment, unit) the first bias of a session's readout; 0 for units that it has not."""
+    return np.pad(bias.reshape(-1, n), ((0, 0), (0, n_units - n)))

@@ -1,0 +1,90 @@
+"""Weights of trained models, read from items of a store: to infer with them, or as a core that stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ctd.data import read_hdf5
+from ctd.lfads.data import Dataset
+
+Tree = Any
+
+OF_SESSIONS = ("readin", "readout", "sessions", "output")
+"""Parts that belong to the units of a session; all others are the core."""
+
+
+def read_generator(path: Any, dtype: str) -> dict[str, np.ndarray]:
+    """The generator, a network of `ctd.cells.gru` whose readout gives the factors."""
+    return {name: value.astype(dtype) for name, value in read_hdf5(path).items()}
+
+
+def read_trained(weights: Any, model: Any, dtype: str) -> Tree:
+    """Part -> name -> array of a trained model. Raises ValueError, naming the file that lacks parts."""
+    found: Tree = {"generator": read_generator(weights, dtype)}
+    for name, value in read_hdf5(model).items():
+        part, _, entry = name.partition(".")
+        found.setdefault(part, {})[entry] = value.astype(dtype)
+    lacks = {"encoder_forward", "encoder_backward", "ic"} - found.keys()
+    if not {"output", "readout"} & found.keys():
+        lacks.add("output")
+    if lacks:
+        raise ValueError(
+            f"model: {model}: lacks {', '.join(sorted(lacks))}; give STORE::ITEM::model of a store of lfads"
+        )
+    return found
+
+
+def check_sizes(inputs: Any, weights: Tree, where: Any) -> None:
+    """Check that the parts of a model that are there have the sizes that the job gives."""
+    generator = weights["generator"]
+    found = {"generator": len(generator["wCHX"]), "n_factors": len(generator["wO"])}
+    if "encoder_forward" in weights:
+        rows = lambda part: len(weights[part]["wCHX"]) if part in weights else 0
+        found = {"controller": rows("controller"), **found, "encoder": rows("encoder_forward")}
+    if "inputs" in weights:
+        found["n_inputs"] = len(weights["inputs"]["w"]) // 2
+    for name, size in found.items():
+        if getattr(inputs, name) != size:
+            raise ValueError(
+                f"{name}: {getattr(inputs, name)} given, but the model of {where} has {size}; "
+                f"write {name}: {size}"
+            )
+
+
+def n_external(inputs: Any, generator: Tree) -> int:
+    """The external inputs that a generator was trained with."""
+    n_inferred = inputs.n_inputs if inputs.controller else 0
+    return int(generator["wCHX"].shape[1]) - len(generator["wCHX"]) - n_inferred
+
+
+def read_core(inputs: Any, dataset: Dataset) -> Dataset:
+    """The dataset with the core that `core` and `core_model` name. Raises ValueError where it does not fit."""
+    if inputs.core_model is None:
+        weights: Tree = {"generator": read_generator(inputs.core, inputs.dtype)}
+        if missing := {"wRUHX", "bRU", "wCHX", "bC", "wO"} - weights["generator"].keys():
+            raise ValueError(
+                f"core: {inputs.core}: lacks {', '.join(sorted(missing))}; give STORE::ITEM of a store of lfads"
+            )
+    else:
+        weights = read_trained(inputs.core, inputs.core_model, inputs.dtype)
+        if "readin" not in weights:
+            raise ValueError(
+                f"core_model: {inputs.core_model}: was trained on one file and has no read-in, so its encoder knows "
+                "that file's units alone; give core without core_model, or a model that was trained on a list"
+            )
+    check_sizes(inputs, weights, inputs.core)
+    external = dataset.train.external
+    has, fits = (
+        0 if external is None else external.shape[-1],
+        n_external(inputs, weights["generator"]),
+    )
+    if has != fits:
+        raise ValueError(
+            f"data: has {has} external inputs, but the core {inputs.core} was trained with {fits}"
+        )
+    core = {part: dict(entries) for part, entries in weights.items() if part not in OF_SESSIONS}
+    for name in ("h0", "bO"):  # of a network of ctd.cells, which the model has elsewhere
+        core["generator"].pop(name, None)
+    return dataset._replace(core=core)

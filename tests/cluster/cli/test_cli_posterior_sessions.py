@@ -1,0 +1,88 @@
+"""`ctd posterior` of stitched models, a file for each session, and of chopped recordings, merged."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from cli_jobs import refused
+
+from cluster import Job
+from ctd.data import write_hdf5
+from jobs import Store
+
+SIZES = {
+    "encoder": 4, "controller": 0, "generator": 5, "n_factors": 3, "batch_size": 4, "n_batches": 4,
+    "report_every": 2, "warm_up": 1, "kl_ramp": 2, "n_samples": 2, "n_metric": 4,
+}  # fmt: skip
+N_BINS, UNITS = 23, (7, 5)
+"""Of each session."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store of one stitched model of two chopped recordings, which keeps all windows."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(0)
+    for name, units in zip("ab", UNITS, strict=True):
+        counts = rng.poisson(1.0, (2 * N_BINS, units))
+        write_hdf5(folder / f"{name}.h5", {"train": counts[:N_BINS], "eval": counts[N_BINS:]})
+    other = rng.poisson(1.0, (9, UNITS[1]))
+    write_hdf5(folder / "new.h5", {"train": other, "eval": other})
+    write_hdf5(folder / "six.h5", {"train": np.ones((9, 6)), "eval": np.ones((9, 6))})
+    data = {"data": ["a.h5", "b.h5"], "chop": {"window": 6, "overlap": 2}, "save": "all"}
+    job = Job("lfads", name="train", seed=7, base=str(folder), params=SIZES | data)
+    job.run(executor="serial")
+    return folder / "train.zarr"
+
+
+def test_a_file_for_each_session_with_merged_rates(ctd, trained):
+    """Where windows do not overlap, rates have the bits that the training store kept of these windows."""
+    code, out, err = ctd("posterior", trained, "--json")
+    assert code == 0, err
+    files = [trained.with_name(f"train-posterior-{name}.h5") for name in "ab"]
+    assert [one["file"] for one in json.loads(out)] == [str(file) for file in files]
+    store = Store.open(str(trained))
+    kept = {name: store.rows(0, name, 0, 1)[0] for name in store.names(0)}
+    for k, (path, units) in enumerate(zip(files, UNITS, strict=True)):
+        with h5py.File(path) as file:
+            for split, word in (("train_", "train"), ("", "valid")):
+                rates, start = file[f"{word}_output_params"][:], file[f"{word}_window_start"][:]
+                assert rates.shape == (N_BINS, units)
+                assert file[f"{word}_ic_mean"].shape == (len(start), 5)
+                mine = kept[f"{split}rates"][kept[f"{split}trial_session"] == k]
+                assert np.isnan(mine[..., units:]).all()
+                assert start.tolist() == [0, 4, 8, 12, 16, 17]
+                for window, s in zip(mine[:4, 2:4, :units], start[:4], strict=True):
+                    assert rates[s + 2 : s + 4].tobytes() == window.tobytes()
+        path.unlink()
+
+
+def test_session_is_chosen_by_its_units(ctd, trained, monkeypatch):
+    monkeypatch.chdir(trained.parent)
+    args = ("--data", "new.h5", "--to", "out.h5")
+    code, _, err = ctd("posterior", trained, *args)
+    assert code == 0, err
+    with h5py.File("out.h5") as file:
+        assert file["valid_output_params"].shape == (9, UNITS[1])
+    Path("out.h5").unlink()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ("--data", "six.h5"),
+            "six.h5 has 6 units, no session fits; the model's sessions have (0: 7, 1: 5) units",
+        ),
+        (("--data", "new.h5", "--set", "params.session=0"), "session: 0 given, but"),
+        (("--to", "out.h5"), "the model has 2 sessions, each of which is a file"),
+        (("--set", "params.samples=[rates]"), "samples: draws of neighbouring windows"),
+    ],
+)
+def test_posterior_of_sessions_refuses(ctd, trained, monkeypatch, args, said):
+    monkeypatch.chdir(trained.parent)
+    before = sorted(trained.parent.iterdir())
+    refused(ctd("posterior", trained, *args), said)
+    assert sorted(trained.parent.iterdir()) == before, "nothing is half-written"
