@@ -99,9 +99,9 @@ class Bench:
 
 EXTRAS = {
     "plain": {},
-    "noise": {"state_noise": 0.05, "input_noise": 0.01},
+    "noise": {"noise": True, "state_noise": 0.05, "input_noise": 0.01},
     "Dale": {"dale": True},
-    "noise and Dale": {"state_noise": 0.05, "input_noise": 0.01, "dale": True},
+    "noise and Dale": {"noise": True, "state_noise": 0.05, "input_noise": 0.01, "dale": True},
     "mask": {"mask": "random", "self_connections": False},
     "rank 2": {"rank": 2},
 }

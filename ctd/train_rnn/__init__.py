@@ -119,7 +119,8 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
     def body(carry: Any, _: None) -> tuple[Any, jax.Array]:
         parameters, optimizer, step, diverged = carry
         trials = minibatch(static, shared.training, key_data, step)
-        trials = seeded(trials, jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step))
+        if static.noise:
+            trials = seeded(trials, jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step))
         new, new_optimizer, error, finite = step_once(parameters, optimizer, trials)
         # After the last step, and from the first step that is not finite, the network no longer changes.
         active = (step < static.n_batches) & ~diverged
@@ -184,6 +185,8 @@ def result(
 
 def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple[Cell, Shared]:
     """The cell and the trials with which a network is evaluated."""
+    if not static.noise:
+        return get_cell(static.cell), shared
     noise = Noise(traced.eval_state_noise, traced.eval_input_noise)
     trials, (_, key_data) = shared.evaluation, item_keys(key, traced)
     cell = noisy(get_cell(static.cell), noise, trials.inputs.shape[-1])

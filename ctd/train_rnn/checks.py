@@ -10,7 +10,15 @@ from ctd.train_rnn.connections import excitatory_counts
 
 def check_constraints(p: Any) -> None:
     """Raise ValueError where the constraints of a `Network` contradict its cell, its size or each other."""
-    for check in (_check_cell, _check_time, _check_rank, _check_signs, _check_mask, _check_start):
+    for check in (
+        _check_cell,
+        _check_noise,
+        _check_time,
+        _check_rank,
+        _check_signs,
+        _check_mask,
+        _check_start,
+    ):
         check(p)
 
 
@@ -29,6 +37,14 @@ def _check_cell(p: Any) -> None:
         raise ValueError(
             f"{asked[0]}: cell {p.cell} has gates, and several recurrent matrices; the cells with one are {fits}"
         )
+
+
+def _check_noise(p: Any) -> None:
+    """Noise costs a tenth of a step, so that a network without it is a program of its own."""
+    fields = ("state_noise", "input_noise", "eval_state_noise", "eval_input_noise")
+    given = [f"{name}: {getattr(p, name):g}" for name in fields if getattr(p, name) > 0]
+    if given and not p.noise:
+        raise ValueError(f"{given[0]}: without `noise: true` there is none; add it")
 
 
 def _check_time(p: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ctd import tasks
 from ctd.cells import Cell
-from ctd.late import jax, jnp, lax
+from ctd.late import jax, jnp
 
 CHANNELS = 2
 """Inputs that hold the seeds of a step's noise."""
@@ -68,14 +68,8 @@ def noisy(cell: Cell, noise: Noise, n_in: int) -> Cell:
         x, seeds = given[:n_in], given[n_in:]
         n = h.shape[0]
 
-        def drawn() -> tuple[jax.Array, jax.Array]:
-            xi = deviates(seeds[0], seeds[1], n + n_in, h.dtype)
-            return noise.state * xi[:n], noise.input * xi[n:]
-
-        none = lambda: (jnp.zeros(n, h.dtype), jnp.zeros(n_in, h.dtype))
-        # A network without noise, alone in its microbatch, does not pay for it.
-        on_state, on_input = lax.cond((noise.state > 0) | (noise.input > 0), drawn, none)
-        return cell.step(w, h, x + on_input) + on_state
+        xi = deviates(seeds[0], seeds[1], n + n_in, h.dtype)
+        return cell.step(w, h, x + noise.input * xi[n:]) + noise.state * xi[:n]
 
     return cell._replace(step=step)
 

@@ -77,6 +77,9 @@ class Network(Params):
         0.0, ge=0, description="penalty on the mean size of a rate, over trials, steps and units"
     )
     rates_l2: Traced[float] = Field(0.0, ge=0, description="penalty on the mean square of a rate")
+    noise: Static[bool] = Field(
+        False, description="whether the network is noisy, by the four fields that follow"
+    )
     state_noise: Traced[float] = Field(
         0.0, ge=0, description="sd of Gaussian noise on each state, each step, in training"
     )

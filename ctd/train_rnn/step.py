@@ -22,9 +22,10 @@ def divided(static: Any, p: Parameters) -> tuple[Parameters, Parameters]:
 
 
 def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Callable[..., Any]:
-    """(parameters, optimiser's state, seeded trials) -> (the next two, loss without penalties, is it finite)."""
+    """(parameters, optimiser's state, trials, with noise seeded ones) -> (the next two, loss without penalties, is it finite)."""
     plain = get_cell(static.cell)
-    cell = noisy(plain, Noise(traced.state_noise, traced.input_noise), n_in)
+    noise = Noise(traced.state_noise, traced.input_noise)
+    cell = noisy(plain, noise, n_in) if static.noise else plain
     optimize = optimizer(static, traced)
 
     def loss(trained: Any, constant: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:

@@ -137,6 +137,7 @@ def hundred():
         mask="random",
         density=0.6,
         self_connections=False,
+        noise=True,
         state_noise=0.1,
         learning_rate=0.05,
     )
@@ -291,6 +292,7 @@ def test_mask_files_refused(tmp_path, arrays, message):
 
 
 BAD = {
+    "noise": ({"input_noise": 0.1}, "input_noise: 0.1: without `noise: true` there is none"),
     "gates": ({"cell": "gru", "dale": True}, "dale: cell gru has gates"),
     "gates and rank": ({"cell": "lstm", "rank": 2}, "rank: cell lstm has gates"),
     "rank": ({"rank": 11}, "rank: 11 is above n = 10"),

@@ -63,6 +63,7 @@ def test_noise_in_training_and_evaluation_each_on_its_own():
         report_every=2,
         n_eval=4,
         n_saved=2,
+        noise=True,
     )
     names = ["state_noise", "input_noise", "eval_state_noise", "eval_input_noise"]
     loud = {name: 0.5 * (np.arange(5) == k) for k, name in enumerate(names, start=1)}
