@@ -54,7 +54,7 @@ def _list_kernels(as_json: bool) -> None:
         show_json(about)
         return
     for name, text in about.items():
-        out.print(f"{name:16} {text}")
+        out.print(f"{name:26} {text}")
 
 
 def new(

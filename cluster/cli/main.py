@@ -84,7 +84,7 @@ COMMANDS = {
     ),
     "watch": Entry(
         "report",
-        "Serve the page of `ctd report` while a run goes on, to this machine alone, until Ctrl-C.",
+        "Serve the page of `ctd report` while a run goes on, to this machine alone, until Ctrl-C; waits for the store.",
     ),
     "submit": Entry(
         "submit", "Send a job file to a cluster; it goes on over as many allocations as it takes."

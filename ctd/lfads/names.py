@@ -86,8 +86,7 @@ SCORES = {
     ),
     "cycle_consistency": (
         "1",
-        "R2 of factors recovered from log rates by the readout's pseudo-inverse, components with less than 1 % of the "
-        "variance left out (Versteeg 2023)",
+        "R2 of factors recovered from log rates by the readout's pseudo-inverse, cut at 1 % of variance (Versteeg 2023)",
     ),
 }
 """Metrics over all evaluation trials, see `ctd.lfads.scores`: name -> (unit, definition)."""

@@ -113,7 +113,8 @@ def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
 def test_kernels_new_schema(ctd, job_file):
     out = ctd("kernels")[1]
     assert [line.split()[0] for line in out.splitlines()] == [
-        "esn", "fixed_points", "lfads", "spikes", "train_rnn",
+        "esn", "fixed_points", "fixed_points.connections", "fixed_points.continuation",
+        "fixed_points.exponents", "lfads", "lfads.posterior", "spikes", "train_rnn",
     ]  # fmt: skip
     assert json.loads(ctd("kernels", "--json")[1]).keys() == {
         line.split()[0] for line in out.splitlines()
@@ -238,7 +239,7 @@ BAD_JOBS = [
     ("params.cell=gruu", ["params: cell", "'gru'"]),
     ("params.method=newton", ["params: method", "'lm' or 'adam'"]),
     ("params.weights=none.h5", ["params: weights", "none.h5: no such file"]),
-    ("params.weights=job.yaml", ["job.yaml", "not an HDF5 file"]),
+    ("params.weights=job.yaml", ["job.yaml", "files of weights end in .h5"]),
     ("params.x=[1.0, 2.0]", ["x: 2 numbers given, but the network has 1 inputs"]),
     ("kernel=fixed_point", ["kernel: 'fixed_point' is unknown; did you mean 'fixed_points'?"]),
     ("kernel=json", ["kernel: 'json': ", "defines no `kernel`"]),

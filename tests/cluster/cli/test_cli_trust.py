@@ -64,8 +64,8 @@ ASKS = [
 
 WITH_A_JOB = {"run", "plan", "submit"}
 """They take the user's own job file, which may name a stranger's store."""
-BESIDES = {"watch"}
-"""It serves until Ctrl-C: its pages are made in a test of the API, and looked at in Chromium."""
+BESIDES = {"watch", "weights"}
+"""watch serves until Ctrl-C: its pages are made in a test of the API, and looked at in Chromium. weights takes STORE::ITEM."""
 WITHOUT_A_STORE = {"schema", "kernels", "new", "clusters"}
 
 
@@ -91,6 +91,7 @@ def test_looking_runs_nothing_of_the_stores_code(ctd, described):
         "kernel: fixed_points\nparams: {weights: {store: evil.zarr, where: 'norm > 0', limit: 1}}\n"
     )
     refused(ctd("plan", "job.yaml"), "kernel payload stores no weights")
+    refused(ctd("weights", f"{path}::0"), "kernel payload stores no weights")
     assert not described.ran
 
 
