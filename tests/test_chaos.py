@@ -265,7 +265,7 @@ def test_chaos_ends_in_the_bytes_of_an_undisturbed_run(folder, names, plan):
                     machines.lose_node(gracefully=False)
                 killed.append(what)
                 due = max(now + 1, round(total * len(killed) / n_kills))
-            time.sleep(0.3)  # to count lists both stores
+            time.sleep(0.1)
         seconds = time.monotonic() - began
         kill(processes(folder))
     said = (folder / "drivers.log").read_text()[-3000:]
