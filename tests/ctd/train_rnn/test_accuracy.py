@@ -81,13 +81,15 @@ def test_conditions_are_coordinates(stopped):
 def test_pictures(stopped):
     params, found = stopped
     shared, columns = kernel.load(inputs_of(params)), {"item": np.arange(3)}
-    columns["learning_rate"] = np.array([0.02, 0.05, 1e-7])
     plots = kernel.plots(inputs_of(params), shared, columns, found, {})
     titles = {plot.title.partition(" of item")[0]: plot for plot in plots}
     assert {"Psychometric curves", "Outputs", "State space"} <= titles.keys()
     curves = plots[0]
-    assert curves.scale.label == "log10 learning_rate"
-    np.testing.assert_allclose(curves.layers[0].colour, np.log10(columns["learning_rate"]))
+    assert curves.layers[0].item.tolist() == [
+        0,
+        1,
+        2,
+    ]  # whoever draws groups them by what was swept
     (lines,) = titles["Psychometric curves"].layers
     share = found["condition_accuracy"]
     np.testing.assert_allclose(lines.y[:, 2:], share[:, 2:])

@@ -139,8 +139,9 @@ def test_networks_differ_by_item_and_seed():
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_learns(cell):
+    fast = {"alpha": 0.5, "alpha_min": 0.3, "alpha_max": 0.7}
     params = small(
-        cell=cell, n=16, n_batches=60, report_every=20, batch_size=16, learning_rate=0.05, alpha=0.5
+        cell=cell, n=16, n_batches=60, report_every=20, batch_size=16, learning_rate=0.05, **fast
     )
     results = run_items(kernel, params)
     curve = results["curve"][0]

@@ -104,7 +104,7 @@ def test_content_of_a_part_of_the_shards(tmp_path):
 @pytest.mark.parametrize("name", ["train_rnn", "esn", "fixed_points"])
 def test_content_has_the_pictures_of_the_kernel(name):
     wanted = {
-        "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item"],
+        "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item", "State space"],
         "esn": ["Success", "Replay error", "Replay of item", "Training error by pass", "Replay error"],
         "fixed_points": ["State space", "State space", "Spectra", "Basin shares", "Where the searches"],
     }  # fmt: skip
@@ -168,7 +168,7 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     evaluation = SimpleNamespace(data=counts, rates=None, inputs=truth, condition=condition)
     inputs = SimpleNamespace(report_every=10, n_batches=40)
     plots = lfads_plots(
-        inputs, SimpleNamespace(evaluation=evaluation), {"item": np.array([7, 9])}, results,
+        inputs, SimpleNamespace(evaluation=evaluation, stitched=None), {"item": np.array([7, 9])}, results,
         {"model": np.array([9])},
     )  # fmt: skip
     by_title = {plot.title: plot for plot in plots}
