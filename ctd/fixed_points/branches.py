@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,9 +57,10 @@ def reduce(
     del shared, options
     found = {name: np.asarray(values[:]) for name, values in _arrays(results).items()}
     items = np.asarray(columns["item"]) if "item" in columns else np.arange(len(found["outcome"]))
-    branch_of = _branches(found)
+    units = _units(found)
+    branch_of = _branches(found, units)
     first = np.unique(branch_of, return_index=True)[1]
-    met, kinds = _bifurcations(found, branch_of, first), np.asarray(KINDS)
+    met, kinds = _bifurcations(found, branch_of, first, units), np.asarray(KINDS)
     critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
     angle = critical.imag if inputs.time == "continuous" else np.angle(critical)
     there = found["n_unstable"][first] >= 0
@@ -87,11 +88,24 @@ def _arrays(results: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {name: results[name] for name in (*names, "met_state", "met_mode")}
 
 
-def _branches(found: Mapping[str, np.ndarray]) -> np.ndarray:
+class Units(NamedTuple):
+    """In which differences are measured."""
+
+    p: float
+    """Range of the parameter."""
+    h: float
+    """Largest |h_i|."""
+
+
+def _units(found: Mapping[str, np.ndarray]) -> Units:
+    p = found["parameter"][np.isfinite(found["parameter"])]
+    largest = np.nanmax(np.abs(found["branch_state"]), initial=0)
+    return Units(float(np.ptp(p)) or 1.0 if len(p) else 1.0, float(largest) or 1.0)
+
+
+def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
     """(row,) number of the branch that each row followed."""
     n = len(found["outcome"])
-    scale = np.nanmax(np.abs(found["branch_state"]), initial=0) or 1.0
-    span = np.ptp(found["parameter"][np.isfinite(found["parameter"])]) if n else 1.0
     ends = np.zeros((n, 2, 1 + found["branch_state"].shape[-1]))
     for row in range(n):
         there = np.flatnonzero(found["n_unstable"][row] >= 0)
@@ -99,8 +113,8 @@ def _branches(found: Mapping[str, np.ndarray]) -> np.ndarray:
             ends[row] = np.nan  # equal to no other
             continue
         rows = there[[0, -1]]
-        ends[row, :, 0] = found["parameter"][row, rows] / (span or 1.0)
-        ends[row, :, 1:] = found["branch_state"][row, rows] / scale
+        ends[row, :, 0] = found["parameter"][row, rows] / units.p
+        ends[row, :, 1:] = found["branch_state"][row, rows] / units.h
     branch_of = np.full(n, -1)
     known: list[int] = []
     for row in range(n):
@@ -119,15 +133,13 @@ def _gap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _bifurcations(
-    found: Mapping[str, np.ndarray], branch_of: np.ndarray, first: np.ndarray
+    found: Mapping[str, np.ndarray], branch_of: np.ndarray, first: np.ndarray, units: Units
 ) -> dict[str, np.ndarray]:
     """Those of the branches' first rows, each once, by p."""
     row, k = np.nonzero(found["met_kind"][first] >= 0)
     of = {
         name: found[f"met_{name}"][first][row, k] for name in ("kind", "parameter", "state", "mode")
     }
-    scale = np.nanmax(np.abs(found["branch_state"]), initial=0) or 1.0
-    span = np.ptp(found["parameter"][np.isfinite(found["parameter"])]) if len(branch_of) else 1.0
     kept: list[int] = []
     counts: list[int] = []
     for i in np.argsort(of["parameter"], kind="stable"):
@@ -135,8 +147,8 @@ def _bifurcations(
             c
             for c, j in enumerate(kept)
             if of["kind"][i] == of["kind"][j]
-            and abs(of["parameter"][i] - of["parameter"][j]) <= SAME * (span or 1.0)
-            and np.abs(of["state"][i] - of["state"][j]).max(initial=0) <= SAME * 100 * scale
+            and abs(of["parameter"][i] - of["parameter"][j]) <= SAME * units.p
+            and np.abs(of["state"][i] - of["state"][j]).max(initial=0) <= SAME * 100 * units.h
         ]
         if same:
             counts[same[0]] += 1
