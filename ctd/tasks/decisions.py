@@ -116,7 +116,27 @@ class RandomDots(Choice):
         return self.answered(self.noisy(key_noise, inputs), at, jnp.sign(coherence), which)
 
 
-class Romo(Choice):
+class TwoStimuli(Choice):
+    """A choice between two answers to two stimuli, a delay of random length apart; then the response."""
+
+    stimulus: Ms = Field(100.0, gt=0, description="each of the two (ms)")
+    delay: Span = Field(
+        (500.0, 2000.0), description="shortest and longest time between the stimuli (ms)"
+    )
+
+    @property
+    def longest(self) -> int:
+        parts = (self.fixation, self.stimulus, max(self.delay), self.stimulus, self.response)
+        return sum(map(self.steps, parts))
+
+    def both(self, delay: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """((time, 2) 1 while each stimulus is shown, the step at which the second one ends); delay in steps."""
+        length = self.steps(self.stimulus)
+        starts = self.steps(self.fixation) + jnp.asarray([0, length + delay])
+        return self.during(starts, starts + length, dtype), starts[1] + length
+
+
+class Romo(TwoStimuli):
     """Parametric working memory: which of two frequencies, a delay apart, was the higher one (Romo et al. 1999)?
 
     f_1 and f_1 + d lie between 10 and 34 Hz, d is one of `differences`; all pairs are equally frequent. Inputs
@@ -127,10 +147,6 @@ class Romo(Choice):
 
     response: Ms = Field(100.0, gt=0, description="while the output counts (ms)")
     noise: float = Field(0.01, ge=0, description="standard deviation of the noise on the stimuli")
-    stimulus: Ms = Field(100.0, gt=0, description="each of the two (ms)")
-    delay: Span = Field(
-        (500.0, 2000.0), description="shortest and longest time between the stimuli (ms)"
-    )
     differences: Annotated[tuple[Hz, ...], AfterValidator(_signed)] = Field(
         (-24, -16, -8, 8, 16, 24), description="second less first frequency (Hz)"
     )
@@ -138,11 +154,6 @@ class Romo(Choice):
     @property
     def n_in(self) -> int:
         return 1
-
-    @property
-    def longest(self) -> int:
-        parts = (self.fixation, self.stimulus, max(self.delay), self.stimulus, self.response)
-        return sum(map(self.steps, parts))
 
     @property
     def conditions(self) -> Conditions:
@@ -160,14 +171,12 @@ class Romo(Choice):
         first, less = jnp.asarray(pairs)[jax.random.randint(key_pair, (), 0, len(pairs))]
         shortest, longest = map(self.steps, self.delay)
         delay = jax.random.randint(key_delay, (), shortest, longest + 1)
-        length = self.steps(self.stimulus)
-        starts = self.steps(self.fixation) + jnp.asarray([0, length + delay])
-        shown = self.during(starts, starts + length, dtype)
+        shown, end = self.both(delay, dtype)
         frequencies = jnp.asarray([first, first - less], dtype)
         inputs = shown @ ((frequencies - 22) / 24)[:, None]
         which = jnp.searchsorted(jnp.asarray(self.conditions.values), less)
         answer = less.astype(dtype) / 24
-        return self.answered(self.noisy(key_noise, inputs), starts[1] + length, answer, which)
+        return self.answered(self.noisy(key_noise, inputs), end, answer, which)
 
 
 class Mante(Choice):
@@ -220,7 +229,7 @@ class Mante(Choice):
         return self.answered(inputs, at, jnp.sign(coherence[context]), which[context])
 
 
-class MatchToSample(Choice):
+class MatchToSample(TwoStimuli):
     """Delayed match to sample: were the two stimuli, each A or B on its own input, the same (+1) or not (-1)?"""
 
     name = "dms"
@@ -236,11 +245,6 @@ class MatchToSample(Choice):
         return 2
 
     @property
-    def longest(self) -> int:
-        parts = (self.fixation, self.stimulus, max(self.delay), self.stimulus, self.response)
-        return sum(map(self.steps, parts))
-
-    @property
     def conditions(self) -> Conditions:
         return Conditions("stimuli", ("A-A", "A-B", "B-A", "B-B"))
 
@@ -250,9 +254,7 @@ class MatchToSample(Choice):
         samples = jnp.asarray([which // 2, which % 2])
         span = jax.random.uniform(key_delay, (), minval=self.delay[0], maxval=self.delay[1])
         delay = jnp.floor(span / self.dt).astype(int)
-        length = self.steps(self.stimulus)
-        starts = self.steps(self.fixation) + jnp.asarray([0, length + delay])
-        shown = self.during(starts, starts + length, dtype)
+        shown, end = self.both(delay, dtype)
         inputs = shown @ jax.nn.one_hot(samples, 2, dtype=dtype)
         answer = jnp.where(samples[0] == samples[1], 1, -1)
-        return self.answered(self.noisy(key_noise, inputs), starts[1] + length, answer, which)
+        return self.answered(self.noisy(key_noise, inputs), end, answer, which)

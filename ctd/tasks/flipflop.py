@@ -11,7 +11,21 @@ from ctd.tasks.scores import every_near
 from ctd.tasks.task import Task, Trial
 
 
-class FlipFlop(Task):
+class Bits(Task):
+    """A task that remembers k bits, each with its input and its output."""
+
+    n_bits: int = Field(3, gt=0, description="bits k, each with its input and its output")
+
+    @property
+    def n_in(self) -> int:
+        return self.n_bits
+
+    @property
+    def n_out(self) -> int:
+        return self.n_bits
+
+
+class FlipFlop(Bits):
     """Remember k bits: output i is the sign of the last pulse on input i (Sussillo & Barak 2013).
 
     Pulses of +1 or -1 last one step and are independent; every trial begins with one on each channel, so
@@ -21,16 +35,7 @@ class FlipFlop(Task):
     name = "flipflop"
 
     n_steps: int = Field(50, gt=0, description="steps of a trial")
-    n_bits: int = Field(3, gt=0, description="bits k, each with its input and its output")
     p_pulse: float = Field(0.1, gt=0, le=1, description="probability of a pulse, per step and bit")
-
-    @property
-    def n_in(self) -> int:
-        return self.n_bits
-
-    @property
-    def n_out(self) -> int:
-        return self.n_bits
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_time, key_sign = jax.random.split(key)
@@ -47,7 +52,7 @@ class FlipFlop(Task):
         return every_near(trial, output, 1.0)
 
 
-class NBitFlipFlop(Task):
+class NBitFlipFlop(Bits):
     """Remember k bits with noise on the inputs: the flip-flop of CtDBenchmark (`NBitFlipFlop`).
 
     A pulse of +1 sets a bit to 1, one of -1 to 0, each with probability `p_pulse` a step, from the fourth step
@@ -58,20 +63,11 @@ class NBitFlipFlop(Task):
     name = "nbff"
 
     n_steps: int = Field(500, gt=5, description="steps of a trial")
-    n_bits: int = Field(3, gt=0, description="bits k, each with its input and its output")
     p_pulse: float = Field(
         0.01, gt=0, le=0.5, description="probability of a pulse of one sign, per step and bit"
     )
     noise: float = Field(0.15, ge=0, description="standard deviation of the noise on the inputs")
     blind: int = Field(4, ge=0, description="steps after a change that do not count")
-
-    @property
-    def n_in(self) -> int:
-        return self.n_bits
-
-    @property
-    def n_out(self) -> int:
-        return self.n_bits
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_pulse, key_noise = jax.random.split(key)
