@@ -81,9 +81,7 @@ def posterior(
     if results is not None and to is not None:
         raise JobError("--to, --store: give one of them")
     target = _target(store, to, limit) if results is None else None
-    trained = open_to_compute(store, trust)
-    if trained.job.spec.kernel != "lfads":
-        raise JobError(f"{store}: holds {trained.job.spec.kernel}; a store of lfads expected")
+    trained = _trained(store, trust)
     items = _chosen(trained, all_of(where), sort, limit)
     models = [model for item in items for model in _fields(trained, item, data)]
     base = str(trained.job.base)
@@ -93,18 +91,21 @@ def posterior(
         run_store(partial(_open, ready, results), request(ready, results), Anew.taken())
         return
     assert target is not None
-    if to is not None and len(models) > 1:
-        raise JobError(
-            f"--to {to}: the model has {len(models)} sessions, each of which is a file of its own; leave --to out, name "
-            "one session's file by --data, or give --store OUT.zarr"
-        )
-    files = _of_sessions(target, models)
+    files = _of_sessions(target, models, to)
     readies = [_job([model], base, ALL, overrides) for model in models]
     _refuse_samples(readies)
     for ready, file in zip(readies, files, strict=True):
         with _computed(ready, request(ready, str(file)), file) as made:
             _write(made, file, ready, {"store": trained.address, "item": items[0]})
     _tell(files, items[0], [ready.n for ready in readies], as_json)
+
+
+def _trained(store: str, trust: bool) -> Store:
+    """The store, whose models are lfads."""
+    trained = open_to_compute(store, trust)
+    if trained.job.spec.kernel != "lfads":
+        raise JobError(f"{store}: holds {trained.job.spec.kernel}; a store of lfads expected")
+    return trained
 
 
 def _request(
@@ -137,10 +138,18 @@ def _refuse_samples(readies: list[Ready]) -> None:
             )
 
 
-def _of_sessions(target: Path, models: list[dict[str, Any]]) -> list[Path]:
-    """The files to write, named by those that the sessions were trained on, or by their numbers if these are alike."""
+def _of_sessions(target: Path, models: list[dict[str, Any]], to: Path | None) -> list[Path]:
+    """The files to write, named by those that the sessions were trained on, or by their numbers if these are alike.
+
+    to: the one file that the user names. Raises JobError if there are several to write.
+    """
     if len(models) == 1:
         return [target]
+    if to is not None:
+        raise JobError(
+            f"--to {to}: the model has {len(models)} sessions, each of which is a file of its own; leave --to out, name "
+            "one session's file by --data, or give --store OUT.zarr"
+        )
     names = [Path(model["data"]).stem for model in models]
     if len(set(names)) < len(names):
         names = [str(model["session"]) for model in models]
