@@ -9,6 +9,7 @@ the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 
     search       the searches: Levenberg-Marquardt, Adam
     kernel       parameters, and the searches behind the kernel contract
     unique       which ends of the searches are the same point
+    between      Newton from halfway between points, for saddles that no search ended at
     linear       the network linearised around a point
     summary      the table of a network's points              portrait   its states, projected and coloured
     notebook     `find`, the same for a user's function       plots      its pictures

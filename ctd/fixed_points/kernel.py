@@ -13,6 +13,7 @@ from ctd import tasks
 from ctd.fixed_points import search
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
+    ORIGINS,
     WEIGHTS_TEXT,
     Map,
     Network,
@@ -36,6 +37,11 @@ class FixedPoint(Params):
         "lm",
         description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
         "and ends at slow points by the limit",
+    )
+    region: Static[Literal["box", "sphere"]] = Field(
+        "box",
+        description="of starts anywhere. box: each |h_i| up to reach times the candidates' largest; sphere: around their "
+        "mean, its radius reach times their spread",
     )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     candidates: File[str | None] = Field(
@@ -64,8 +70,15 @@ class FixedPoint(Params):
         0.0,
         ge=0,
         le=1,
-        description="probability to start between two states instead of at one: finds saddles",
+        description="probability to start between two states instead of at one",
     )
+    anywhere: Traced[float] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability to start anywhere in `region` instead: for points that no trial comes near",
+    )
+    reach: Traced[float] = Field(1.5, gt=0, description="size of the region")
     q_tol: Traced[float] = Field(
         1e-20, gt=0, description="a fixed point has q below this; the tutorials' loss is 2 q / n"
     )
@@ -100,6 +113,9 @@ DIMS = {
     "distance": Var((), "1", "distance of the end from the start"),
     "iterations": Var((), "1", "gradients (adam) or Hessian products (lm) computed"),
     "outcome": Var((), "1", "how the search ended"),
+    "origin": Var(
+        (), "1", f"where it began: {', '.join(f'{k} {name}' for k, name in enumerate(ORIGINS))}"
+    ),
     "constant_input": Var(("input",), "1", "the constant input x"),
 }
 
@@ -128,7 +144,7 @@ class Searches:
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
         """The search of a candidate at its start."""
         step, limits = self._bind(shared, traced)
-        start = draw_start(shared, traced, key)
+        start = draw_start(static, shared, traced, key).h
         if static.method == "adam":
             return search.adam_init(step, start, _adam(traced), limits)
         return search.lm_init(step, shared.inverse, start, traced.max_step, limits)
@@ -148,7 +164,6 @@ class Searches:
         self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
     ) -> dict[str, jax.Array]:
         """Where the search stands."""
-        del key
         return {
             "point": state.h,
             "q": state.q,
@@ -157,6 +172,7 @@ class Searches:
             "distance": jnp.linalg.norm(state.h - state.start),
             "iterations": state.iterations,
             "outcome": state.outcome,
+            "origin": draw_start(static, shared, traced, key).origin,
             "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
         }
 
