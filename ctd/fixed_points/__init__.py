@@ -19,16 +19,19 @@ Points that move with a parameter:
     curve         the curve of points, corrected by Newton    branch     one branch of it, step by step
     bifurcation   those within a step, located, classified    branches   tables and pictures
     continuation  the kernel `fixed_points.continuation`      exponents  the kernel of Lyapunov exponents
-    connections   the kernel of departures from points        follow     continuation, exponents of a user's function
+    connections   the kernel of departures from points
+
+Cycles: `limit_cycles` is the kernel, `cycle` the hunt for one of them, `cycles_table` their table and pictures.
+`follow` does continuation, cycles and exponents of a user's function.
 
 `reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
 """
 
 from ctd.fixed_points.candidates import load, map_of, n_in_of
-from ctd.fixed_points.follow import Followed, follow, lyapunov
+from ctd.fixed_points.follow import Cycles, Followed, cycles, follow, lyapunov
 from ctd.fixed_points.kernel import Searches, make_kernel
 from ctd.fixed_points.notebook import Found, find
 
 kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
 
-__all__ = ["Followed", "Found", "find", "follow", "kernel", "lyapunov"]
+__all__ = ["Cycles", "Followed", "Found", "cycles", "find", "follow", "kernel", "lyapunov"]
