@@ -22,6 +22,8 @@ Points that move with a parameter:
     connections   the kernel of departures from points
 
 Cycles: `limit_cycles` is the kernel, `cycle` the hunt for one of them, `cycles_table` their table and pictures.
+Trials: `trials` is the kernel of networks linearised along them, `transfer` what a mode carries from the input to the readout.
+Lines and rings: `line` orders slow points to a chain.
 `follow` does continuation, cycles and exponents of a user's function.
 
 `reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
@@ -30,8 +32,11 @@ Cycles: `limit_cycles` is the kernel, `cycle` the hunt for one of them, `cycles_
 from ctd.fixed_points.candidates import load, map_of, n_in_of
 from ctd.fixed_points.follow import Cycles, Followed, cycles, follow, lyapunov
 from ctd.fixed_points.kernel import Searches, make_kernel
-from ctd.fixed_points.notebook import Found, find
+from ctd.fixed_points.line import Line, line
+from ctd.fixed_points.notebook import Found, find, linearise
 
 kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
 
-__all__ = ["Cycles", "Followed", "Found", "cycles", "find", "follow", "kernel", "lyapunov"]
+__all__ = [
+    "Cycles", "Followed", "Found", "Line", "cycles", "find", "follow", "kernel", "line", "linearise", "lyapunov",
+]  # fmt: skip

@@ -13,12 +13,12 @@ import numpy as np
 
 from ctd.fixed_points.candidates import Map
 from ctd.fixed_points.unique import cover, nearest_distance
-from ctd.late import jax, jnp
+from ctd.late import jax, jnp, scipy
 
 type Newton = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Points (k, n) -> (|F(h) - h| (k,), Newton's step for F(h) = h (k, n))."""
 
-STEPS = 50
+STEPS = 30
 """Most steps of Newton: at a simple zero it needs less than ten."""
 
 LONGEST = 0.25
@@ -82,29 +82,35 @@ def descend(newton: Newton, starts: np.ndarray, spread: float) -> np.ndarray:
 
 
 def between(
-    newton: Newton, fixed: np.ndarray, others: np.ndarray, spread: float, tol: float, most: int
+    newton: Newton, fixed: np.ndarray, slow: np.ndarray, spread: float, tol: float, most: int
 ) -> np.ndarray:
     """(m, n) further fixed points, found from halfway between two of `fixed` (k, n) or of those found so.
 
-    Each is more than `tol` from all others, from the slow points `others`, and from the zeros that the known
-    points stand for: found to a coarse tolerance, they lie beside these. most: starts.
+    Each is more than `tol` from all others and from the slow points. A point that was found to a coarser tolerance, as
+    Newton's first step from it tells, stands for all zeros that it may mean, and no search starts beside it: so a line
+    attractor that was searched coarsely, where hundreds of points pass for fixed, stays as it is. most: starts.
     """
     most = min(most, int(WORK / fixed.shape[1] ** 3))
     if len(fixed) < 2 or most < 1:
         return fixed[:0]
-    taken = np.concatenate([fixed, others, descend(newton, fixed, spread)])
-    points, tried = fixed, 0
-    while most > 0:
-        starts = _halfway(points, tried, most)
+    error = np.linalg.norm(newton(fixed)[1], axis=1)
+    error = np.where(np.isfinite(error), error, np.inf)
+    coarse = error > tol
+    reach = np.minimum(2 * error[coarse], LONGEST * spread)
+    taken, points, tried = np.concatenate([fixed[~coarse], slow]), fixed[~coarse], 0
+    n_known = len(points)
+    while most > 0 and len(starts := _halfway(points, tried, most)):
         most -= len(starts)
         ends = descend(newton, starts, spread)
         ends = ends[nearest_distance(ends, taken) > tol]
+        apart = scipy.spatial.distance.cdist(ends, fixed[coarse])
+        ends = ends[(apart > reach).all(axis=1)]
         fresh = ends[np.unique(cover(ends, tol))]
         if not len(fresh):
             break
         tried = len(points)
         points, taken = np.concatenate([points, fresh]), np.concatenate([taken, fresh])
-    return points[len(fixed) :]
+    return points[n_known:]
 
 
 def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:

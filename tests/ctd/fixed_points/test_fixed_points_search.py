@@ -117,8 +117,9 @@ def newton_of_sine(points):
         ([-1.0, 1.0], [5e-4], 9, []),  # known already, as a slow point
         ([-2.0, 2.0], [], 9, [-1, 0, 1]),  # the second time from halfway to 0
         ([-2.0, 2.0], [], 1, [0]),
-        ([-1.0, 1.02], [], 9, [0]),  # 1.02 was found to a coarse tolerance: it stands for 1
-        ([0.5], [], 9, []),
+        ([-2.0, 2.0, 0.02], [], 1, []),  # 0.02 was found to a coarse tolerance: it stands for 0
+        ([-1.02, 1.02], [], 9, []),  # where all were, it stays at that
+        ([-1.0], [], 9, []),
     ],
 )
 def test_between_adds_each_zero_once(fixed, slow, most, expected):
