@@ -141,8 +141,8 @@ def cycles(
         time: "steps" or "continuous".
         seed: of the noise.
         unique_tol: cycles nearer to each other, in units of their size, are one.
-        **settings: fields of `LimitCycle` (n_points, dt, transient, n_steps, near, period, noise). With `period`, a
-            guess, and `transient=0` Newton begins at the states, and finds unstable cycles, too.
+        **settings: fields of `LimitCycle` (n_points, dt, transient, n_steps, near, period_guess, noise). With `period_guess`
+            and `transient=0` Newton begins at the states, and finds unstable cycles, too.
 
     Raises ValueError if states and settings do not fit each other.
     """

@@ -51,10 +51,10 @@ class LimitCycle(FromState):
         lt=1,
         description="a state this near has returned, in units of the trajectory's size",
     )
-    period: Traced[float] = Field(
+    period_guess: Traced[float] = Field(
         0.0,
         ge=0,
-        description="period, if it is known about: Newton then starts after the transient, and finds unstable cycles, too",
+        description="the period, if it is roughly known: Newton then starts after the transient, and finds unstable cycles, too",
     )
 
 
@@ -96,7 +96,7 @@ class Hunts:
         states = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
         h = states[traced.start % len(states)]
         h = h + traced.noise * jax.random.normal(key, h.shape, h.dtype)
-        return cycle.begin(h, traced.period)
+        return cycle.begin(h, traced.period_guess)
 
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Any) -> Any:
         """A block of steps, or an iteration of Newton."""

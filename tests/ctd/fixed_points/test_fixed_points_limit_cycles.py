@@ -102,7 +102,7 @@ def test_cycles_of_maps():
 def test_unstable_cycle_by_a_guess_of_its_period():
     """The normal form backwards in time: the multiplier is the inverse of the one forwards."""
     backwards = lambda h: -flow(jnp.append(h, 0.0))[:2]
-    settings = {"time": "continuous", "dt": 0.01, "transient": 0, "period": 2.0}
+    settings = {"time": "continuous", "dt": 0.01, "transient": 0, "period_guess": 2.0}
     unique = cycles(backwards, [0.45, 0.1], **settings).unique
     period = 2 * np.pi / OMEGA
     assert unique["cycle_period"].tolist() == pytest.approx([period], rel=1e-8)
