@@ -175,13 +175,13 @@ class _Ends:
 
     def table(self, max_points: int) -> dict[str, Any]:
         """The distinct points; if there are more than `max_points`, those with the largest basins."""
-        found = self.basins.points()
+        found, origin = self.basins.points_and_origins()
         kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
         return {
             "point": found.points[kept],
             "outcome": found.rank[kept],
             "q": found.q[kept],
-            "origin": np.asarray(ORIGINS)[found.origin[kept]],
+            "origin": np.asarray(ORIGINS)[origin[kept]],
             "count": found.n_members[kept],
             "basin_share": found.n_members[kept] / self.n,
             "constant_input": np.tile(self.x, (len(kept), 1)),

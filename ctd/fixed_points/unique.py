@@ -100,8 +100,6 @@ class Points(NamedTuple):
     """(k,)"""
     n_members: np.ndarray
     """(k,)"""
-    origin: np.ndarray
-    """(k,) the lowest number of an origin among the members."""
 
 
 class Basins:
@@ -186,6 +184,10 @@ class Basins:
 
     def points(self) -> Points:
         """The distinct points of the rows so far."""
+        return self.points_and_origins()[0]
+
+    def points_and_origins(self) -> tuple[Points, np.ndarray]:
+        """(the points, (k,) the lowest number of an origin among the members of each)."""
         order = np.lexsort((self._q, self._rank))
         first, which = np.unique(cover(self._best[order], self._tol), return_inverse=True)
         count = np.bincount(which, self._count[order], len(first)).astype(int)
@@ -193,7 +195,7 @@ class Basins:
         rank, q, origin = self._rank[best], self._q[best], self._origin[best]
         np.minimum.at(origin, which.ravel(), self._origin[order])
         by = np.lexsort((q, -count, rank))
-        return Points(self._best[best[by]], rank[by], q[by], count[by], origin[by])
+        return Points(self._best[best[by]], rank[by], q[by], count[by]), origin[by]
 
 
 def nearest_distance(points: np.ndarray, states: np.ndarray, block: int = 1 << 22) -> np.ndarray:
