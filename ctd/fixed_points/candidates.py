@@ -237,48 +237,42 @@ def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
     return np.asarray(states)
 
 
-ORIGINS = ("state", "between states", "box", "sphere")
-"""Where a search may begin; results hold the number."""
-STATE, BETWEEN, BOX, SPHERE = range(4)
-
-
 class Start(NamedTuple):
     """Where a search begins."""
 
     h: jax.Array
-    origin: jax.Array
-    """int32, number in ORIGINS."""
+    anywhere: jax.Array
+    """Whether it has nothing to do with the states but for the size of the region."""
 
 
 def draw_start(static: Any, network: Network, traced: Any, key: jax.Array) -> Start:
     """The start of a search: candidate `traced.candidate` (modulo their number), mixed, or anywhere; plus noise.
 
     With probability `mix` the start lies on the segment to another state drawn at random: halfway in half
-    of the cases, else at a uniformly drawn place. With probability `anywhere` it has nothing to do with the states
-    but for the size of the region.
+    of the cases, else at a uniformly drawn place. Where there is a region, it lies in that with probability `anywhere`.
     """
     states = network.states.reshape(-1, network.states.shape[-1])
     key_choice, key_noise = jax.random.split(key)
     chosen, halfway, share, other = jax.random.uniform(key_choice, (4,), states.dtype)
     h = states[traced.candidate % len(states)]
     to = states[jnp.minimum((other * len(states)).astype(jnp.int32), len(states) - 1)] - h
-    mixed = chosen < traced.mix
-    share = jnp.where(mixed, jnp.where(halfway < 0.5, 0.5, share), 0).astype(states.dtype)
+    share = jnp.where(chosen < traced.mix, jnp.where(halfway < 0.5, 0.5, share), 0)
+    noise: jax.Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
+    at = h + share.astype(states.dtype) * to + noise
+    if static.region == "none":
+        return Start(at, jnp.zeros((), bool))
     key_far, key_place = jax.random.split(jax.random.fold_in(key, 1))
     far = jax.random.uniform(key_far, (), states.dtype) < traced.anywhere
-    place = _anywhere(static.region, network, states, traced.reach, key_place)
-    noise: jax.Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
-    region = SPHERE if static.region == "sphere" else BOX
-    origin = jnp.where(far, region, jnp.where(mixed, BETWEEN, STATE)).astype(jnp.int32)
-    return Start(jnp.where(far, place, h + share * to) + noise, origin)
+    return Start(jnp.where(far, _anywhere(static, network, traced, key_place), at), far)
 
 
-def _anywhere(
-    region: str, network: Network, states: jax.Array, reach: jax.Array, key: jax.Array
-) -> jax.Array:
+def _anywhere(static: Any, network: Network, traced: Any, key: jax.Array) -> jax.Array:
     """(state,) a place drawn uniformly: in a box around zero, or on a sphere around the states' mean."""
-    n = states.shape[-1]
-    if region == "box":
-        return reach * network.largest * jax.random.uniform(key, (n,), states.dtype, -1, 1)
-    direction = jax.random.normal(key, (n,), states.dtype)
-    return states.mean(axis=0) + reach * network.spread * direction / jnp.linalg.norm(direction)
+    states = network.states.reshape(-1, network.states.shape[-1])
+    shape = (states.shape[-1],)
+    if static.region == "box":
+        half = traced.reach * network.largest
+        return half * jax.random.uniform(key, shape, states.dtype, -1, 1)
+    direction = jax.random.normal(key, shape, states.dtype)
+    radius = traced.reach * network.spread
+    return states.mean(axis=0) + radius * direction / jnp.linalg.norm(direction)

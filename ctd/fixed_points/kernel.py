@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ctd import tasks
 from ctd.fixed_points import search
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
-    ORIGINS,
     WEIGHTS_TEXT,
     Map,
     Network,
@@ -38,10 +37,10 @@ class FixedPoint(Params):
         description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
         "and ends at slow points by the limit",
     )
-    region: Static[Literal["box", "sphere"]] = Field(
-        "box",
-        description="of starts anywhere. box: each |h_i| up to reach times the candidates' largest; sphere: around their "
-        "mean, its radius reach times their spread",
+    region: Static[Literal["none", "box", "sphere"]] = Field(
+        "none",
+        description="where else searches start, for points that no trial comes near. box: each |h_i| up to reach times the "
+        "candidates' largest; sphere: around their mean, its radius reach times their spread",
     )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     candidates: File[str | None] = Field(
@@ -73,10 +72,7 @@ class FixedPoint(Params):
         description="probability to start between two states instead of at one",
     )
     anywhere: Traced[float] = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="probability to start anywhere in `region` instead: for points that no trial comes near",
+        0.0, ge=0, le=1, description="probability to start in the region instead of at a state"
     )
     reach: Traced[float] = Field(1.5, gt=0, description="size of the region")
     q_tol: Traced[float] = Field(
@@ -97,6 +93,16 @@ class FixedPoint(Params):
     )
     adam_eps: Traced[float] = Field(1e-5, gt=0, description="adam: epsilon")
 
+    @model_validator(mode="after")
+    def _region_is_there(self) -> FixedPoint:
+        if self.anywhere > 0 and self.region == "none":
+            raise ValueError("anywhere: there is no region to start in; give region: box or sphere")
+        if self.anywhere == 0 and self.region != "none":
+            raise ValueError(
+                f"region: no search starts in the {self.region}; give anywhere: 0.2 for a fifth of them"
+            )
+        return self
+
 
 OUTCOMES = (
     Outcome("fixed", "q fell below q_tol, or below rounding"),
@@ -113,9 +119,7 @@ DIMS = {
     "distance": Var((), "1", "distance of the end from the start"),
     "iterations": Var((), "1", "gradients (adam) or Hessian products (lm) computed"),
     "outcome": Var((), "1", "how the search ended"),
-    "origin": Var(
-        (), "1", f"where it began: {', '.join(f'{k} {name}' for k, name in enumerate(ORIGINS))}"
-    ),
+    "anywhere_start": Var((), "1", "where there is a region: 1 if the search began in it, else 0"),
     "constant_input": Var(("input",), "1", "the constant input x"),
 }
 
@@ -164,7 +168,7 @@ class Searches:
         self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
     ) -> dict[str, jax.Array]:
         """Where the search stands."""
-        return {
+        found = {
             "point": state.h,
             "q": state.q,
             "residual": jnp.sqrt(2 * state.q),
@@ -172,9 +176,12 @@ class Searches:
             "distance": jnp.linalg.norm(state.h - state.start),
             "iterations": state.iterations,
             "outcome": state.outcome,
-            "origin": draw_start(static, shared, traced, key).origin,
             "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
         }
+        if static.region != "none":
+            start = draw_start(static, shared, traced, key)
+            found["anywhere_start"] = start.anywhere.astype(jnp.int32)
+        return found
 
     def _bind(self, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
         """(the map h -> F(h) of one candidate, what ends its search)."""

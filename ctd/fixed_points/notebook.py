@@ -139,7 +139,7 @@ def linearise(
         raise ValueError(f"inputs: shape {x.shape}, ({len(states)}, n_in) expected")
     of = (lambda h, x: step(h)) if inputs is None else step
     k = min(n_modes or states.shape[1], states.shape[1])
-    at = lambda pair: carried(of, readout or (lambda h: h), *pair, k)
+    at = lambda pair: carried(of, readout or (lambda h: h), pair[0], pair[1], k)
     with jax.enable_x64(True):
         found = jax.jit(lambda pairs: lax.map(at, pairs))((jnp.asarray(states), jnp.asarray(x)))
     return {name: np.asarray(value) for name, value in found._asdict().items()}

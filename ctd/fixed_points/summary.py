@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
 from ctd.fixed_points.between import between, newton_of
-from ctd.fixed_points.candidates import ORIGINS, Map, Network, cell_of
+from ctd.fixed_points.candidates import Map, Network, cell_of
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.fixed_points.unique import Basins, nearest_distance
 from ctd.kernel import Var
@@ -50,16 +50,16 @@ class Options(BaseModel):
     )
 
 
-_ENDS = ("outcome", "q", "constant_input", "point", "origin")
-"""The results that tell how a search ended, and where it began."""
+_ENDS = ("outcome", "q", "constant_input", "point", "anywhere_start")
+"""The results that tell how a search ended, and where it began; the last only where there is a region."""
 
 _P = ("fixed_point",)
 REDUCED = {
     "origin": Var(
         _P,
         "1",
-        "the first of these that led here: state; between states; box, sphere: anywhere; between points: Newton from "
-        "halfway between two fixed points",
+        "the first of these that led here: states, searches from these; box or sphere, searches from this region; between "
+        "points, Newton from halfway between two fixed points",
     ),
     "kind": Var(_P, "1", "fixed: q below q_tol; slow: a local minimum of q"),
     "point": Var((*_P, "state"), "1", "the state h"),
@@ -113,13 +113,14 @@ def reduce(
     del columns
     n_states = n_in = 0
     by_input: dict[bytes, _Ends] = {}
-    names = [name for name in _ENDS if name in results]  # an older store has no origins
+    names = _ENDS if inputs.region != "none" else _ENDS[:-1]
     for block in blocks(results, names):
         n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
         for x, members in _by_input(np.asarray(block["constant_input"], float)):
             basins = Basins(options.unique_tol, n_states)
             by_input.setdefault(x.tobytes(), _Ends(x, basins)).add(block, members)
-    tables = [found.table(options.max_points) for found in by_input.values()]
+    origins = ("states", inputs.region)
+    tables = [found.table(options.max_points, origins) for found in by_input.values()]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
     if options.between:
         more = _Between(map_of(shared), shared, states, options)
@@ -170,18 +171,18 @@ class _Ends:
         self.n += len(members)
         rows = members[np.isin(block["outcome"][members], (FIXED, SLOW))]
         q = np.asarray(block["q"][rows], float)
-        origin = block["origin"][rows] if "origin" in block else None
+        origin = block["anywhere_start"][rows] if "anywhere_start" in block else None
         self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q, origin)
 
-    def table(self, max_points: int) -> dict[str, Any]:
-        """The distinct points; if there are more than `max_points`, those with the largest basins."""
+    def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, Any]:
+        """The distinct points; if there are more than `max_points`, those with the largest basins. origins: their names."""
         found, origin = self.basins.points_and_origins()
         kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
         return {
             "point": found.points[kept],
             "outcome": found.rank[kept],
             "q": found.q[kept],
-            "origin": np.asarray(ORIGINS)[origin[kept]],
+            "origin": np.asarray(origins)[origin[kept]],
             "count": found.n_members[kept],
             "basin_share": found.n_members[kept] / self.n,
             "constant_input": np.tile(self.x, (len(kept), 1)),

@@ -107,7 +107,7 @@ def along(static: Any, shared: Driven, traced: Any, key: jax.Array) -> dict[str,
     step = lambda h, x: found.step(shared.weights, h, x)
     read = lambda h: readout(found, shared.weights, h)
     k = min(static.n_modes, len(start))
-    at = lambda pair: carried(step, read, *pair, k)
+    at = lambda pair: carried(step, read, pair[0], pair[1], k)
     # One state after the other: J takes a copy of F's workspace for each unit.
     modes = lax.map(at, (states[number], x[number]))
     parts = lambda values: jnp.stack([jnp.real(values), jnp.imag(values)], axis=-1)

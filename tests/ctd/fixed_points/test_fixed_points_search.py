@@ -100,7 +100,7 @@ def test_saddles_are_found_between_memories():
     np.testing.assert_allclose(points, np.round(points), atol=1e-9)
     assert len({tuple(p) for p in np.round(points).astype(int)}) == len(points) == 27
     assert np.bincount(unique["n_unstable"]).tolist() == [8, 12, 6, 1]
-    assert unique["origin"].tolist() == ["state"] * 8 + ["between points"] * 19
+    assert unique["origin"].tolist() == ["states"] * 8 + ["between points"] * 19
     assert unique["count"].tolist() == [1] * 8 + [0] * 19
     assert unique["n_unique"] == 27
 
