@@ -27,6 +27,8 @@ SMALL = {
     },
     "fixed_points.connections": {"cell": "vanilla", "n_steps": 200},
     "fixed_points.exponents": {"cell": "vanilla", "transient": 0, "n_steps": 500, "n_exponents": 2},
+    "fixed_points.limit_cycles": {"cell": "vanilla", "transient": 50, "n_points": 8},
+    "fixed_points.trials": {"cell": "vanilla", "n_trials": 2, "every": 10, "n_modes": 2},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
     "lfads": {
