@@ -63,6 +63,9 @@ JOBS = {
     "fixed_points.exponents": (
         {"weights": "net.h5", "n_steps": 5000}, {"noise": {"linspace": [0, 0.5, 40]}},
     ),
+    "similarity": (
+        {"weights": ["net.h5"] * 80, "method": "rbf_cka", "n_samples": 500}, {"matrix_row": {"range": 80}},
+    ),
     "spikes": (
         {"weights": "net.h5", "n_train": 40, "n_eval": 10}, {"max_rate": {"linspace": [10, 40, 80]}},
     ),
