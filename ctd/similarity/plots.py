@@ -55,26 +55,29 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
         )
     ordered = np.asarray(reduced["distances"])[np.ix_(order, order)]
     title = f"Distance of networks: {method}"
-    return Plot(title, [Image(ordered)], names, names, Scale(LONG_NAMES[method]), note=note.strip())
+    across = Axis("networks in the same order")
+    return Plot(
+        title, [Image(ordered)], across, names, Scale(LONG_NAMES[method]), note=note.strip()
+    )
 
 
 def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
-    """Each merge is a bracket over the middles of what it joins."""
+    """Each merge is a bracket from the middles of what it joins; leaves stand beside the rows of the matrix."""
     first, second = np.asarray(reduced["merge_first"]), np.asarray(reduced["merge_second"])
     height = np.concatenate([np.zeros(len(first) + 1), reduced["merge_distance"]])
     place = [*np.asarray(reduced["leaf"], float)]
     x, y = [], []
     for k, (a, b) in enumerate(zip(first, second, strict=True)):
         top = height[len(first) + 1 + k]
-        x.append([place[a], place[a], place[b], place[b]])
-        y.append([height[a], top, top, height[b]])
+        x.append([height[a], top, top, height[b]])
+        y.append([place[a], place[a], place[b], place[b]])
         place.append((place[a] + place[b]) / 2)
     n = len(np.unique(reduced["cluster"]))
     return Plot(
         f"Clusters of networks: {n}",
         [Lines(np.asarray(x), np.asarray(y), hue=0)],
-        names,
         Axis("distance of clusters"),
+        names,
     )
 
 
@@ -82,7 +85,8 @@ def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
     points, share = np.asarray(reduced["embedding"]), np.asarray(reduced["embedding_share"])
     name = shown_parameter(reduced)
     labels = [str(label) for label in reduced["network"]]
-    layers, scale, note = _coloured(points, labels, name, known)
+    layers, scale = _coloured(points, labels, name, known)
+    note = ""
     if name is not None:
         k = list(reduced["parameter"]).index(name)
         note = (
@@ -102,20 +106,20 @@ def shown_parameter(reduced: Mapping[str, np.ndarray]) -> str | None:
 
 def _coloured(
     points: np.ndarray, labels: list[str], name: str | None, known: Known
-) -> tuple[list[Layer], Scale, str]:
+) -> tuple[list[Layer], Scale]:
     """Points of a colour for each value of the parameter; of numbers with many values, on a scale."""
     x, y, key = points[:, 0], points[:, 1], np.arange(len(points))
     if name is None:
-        return [Points(x, y, text=labels, key=key)], Scale(), ""
+        return [Points(x, y, text=labels, key=key)], Scale()
     values = known.parameters[name]
     different = np.unique(values)
     if len(different) > MOST_COLOURS:
         if values.dtype.kind == "f":
-            return [Points(x, y, colour=values, text=labels, key=key)], Scale(name), ""
-        return [Points(x, y, text=labels, key=key)], Scale(), ""
+            return [Points(x, y, colour=values, text=labels, key=key)], Scale(name)
+        return [Points(x, y, text=labels, key=key)], Scale()
     layers: list[Layer] = []
     for value in different:
         here = np.flatnonzero(values == value)
         text = f"{name} {value if isinstance(value, str) else tick(float(value))}"
         layers.append(Points(x[here], y[here], text, text=[labels[k] for k in here], key=key[here]))
-    return layers, Scale(), ""
+    return layers, Scale()

@@ -2,9 +2,11 @@
 
 from functools import cache
 
+import h5py
 import jax
 import numpy as np
 import pytest
+from places import DATA
 from scipy import linalg, optimize
 from scipy.spatial import distance as scipy_distance
 from scipy.spatial import procrustes
@@ -144,6 +146,17 @@ def test_dsa_is_the_best_alignment_of_the_linear_dynamics():
     # The signs of singular vectors are free: what both fits have in common are norms and eigenvalues.
     ours = np.linalg.eigvals(linear_dynamics(X, 3, 1, 3))
     np.testing.assert_allclose(np.sort_complex(ours), np.sort_complex(np.linalg.eigvals(a)), atol=1e-9)  # fmt: skip
+
+
+def test_dsa_agrees_with_its_authors_program():
+    """Three networks of dsa-metric 2.0.2, see tests/data/make_dsa_metric.py."""
+    with h5py.File(DATA / "dsa_metric.h5") as file:
+        settings = {name: int(value) for name, value in file.attrs.items()}
+        x, y, z = (file[f"states{k}"][...] for k in range(3))
+        expected = file["distances"][...]
+    # Adam in float32 ends within 1e-5 of the maximum.
+    found = [between("dsa", *pair, **settings) for pair in ((x, y), (x, z), (y, z))]
+    np.testing.assert_allclose(found, expected[np.triu_indices(3, 1)], atol=3e-5)
 
 
 def test_alignment_finds_the_rotation_of_large_dynamics():
