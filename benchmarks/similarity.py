@@ -2,15 +2,16 @@
 
     python benchmarks/similarity.py [--networks 24] [--units 100] [--trials 40] [--steps 50] [--method cka dsa]
 
-Networks are random smooth trajectories. Times are wall clock on this process's cores: of the kernel all rows of
-the matrix, compiled before; of NumPy (whose BLAS is threaded) the first `--pairs` of its pairs. Both begin with what
-`load` has made of the networks, whose seconds are a column of their own. The last column is what 500 networks take.
+Networks are random trajectories. The kernel computes all rows of the matrix, compiled before; NumPy, whose BLAS is
+threaded, the first `--pairs` of its pairs. Both begin with what `load` has made of the networks, whose seconds are
+columns of their own. `ratio` is that of the CPU seconds, which other load on the machine distorts least; the last
+column is what 500 networks take of one core, in minutes.
 """
 
 import argparse
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from options import parse
@@ -59,19 +60,42 @@ NUMPY: dict[str, Callable[[Any, Any], float]] = {
 """The similarity of two networks; `dsa` has no such line."""
 
 
-def seconds(do: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+class Seconds(NamedTuple):
+    """Wall clock, and time of the processor over all threads of this process."""
+
+    wall: float
+    cpu: float
+
+    def over(self, n: float) -> "Seconds":
+        return Seconds(self.wall / n, self.cpu / n)
+
+
+def seconds(do: Callable[[], Any]) -> Seconds:
+    wall, cpu = time.perf_counter(), time.process_time()
     do()
-    return time.perf_counter() - start
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def of_numpy(method: str, features: Features, pairs: int) -> float:
+def of_numpy(method: str, features: Features, pairs: int) -> Seconds:
     """Seconds a pair of the loop."""
     n, one = len(features.values), NUMPY[method]
     some = [(i, j) for i in range(n) for j in range(i)][:pairs]
-    return seconds(lambda: [one(features.values[i], features.values[j]) for i, j in some]) / len(
-        some
-    )
+    loop = lambda: [one(features.values[i], features.values[j]) for i, j in some]
+    return seconds(loop).over(len(some))
+
+
+def measure(method: str, states: Sequence[np.ndarray], pairs: int) -> None:
+    """Print one line of the table."""
+    n, params = len(states), Comparison(method=method, rank=min(10, states[0].shape[-1]))
+    made: list[Features] = []
+    loading = seconds(lambda: made.append(features_of(inputs_of(params), states))).over(n)
+    run = lambda rows: run_items(kernel, params, {"matrix_row": np.asarray(rows)}, shared=made[0])
+    run([0] + [n] * (n - 1))  # compiled: one row, and none
+    pair = seconds(lambda: run(range(n))).over(n * (n - 1) / 2)
+    beside = of_numpy(method, made[0], pairs) if method in NUMPY else Seconds(np.nan, np.nan)
+    whole = (pair.cpu * PAIRS_OF_500 + 500 * loading.cpu) / 60
+    times = " ".join(f"{x:12.5f}" for two in (loading, pair, beside) for x in two)
+    print(f"{method:<11} {times} {beside.cpu / pair.cpu:6.2f} {whole:10.1f}", flush=True)
 
 
 def main() -> None:
@@ -84,25 +108,13 @@ def main() -> None:
     parser.add_argument("--method", nargs="+", default=[*NUMPY, "dsa"])
     options = parse(parser, networks=3, units=8, trials=4, steps=20, pairs=2)
     states = networks(options.networks, options.trials, options.steps, options.units)
-    n = len(states)
     print(
-        f"{n} networks of {options.units} units, {options.trials} trials of {options.steps} steps"
+        f"{len(states)} networks of {options.units} units, {options.trials} trials of {options.steps} steps\n"
+        "            load a network            kernel a pair             NumPy a pair\n"
+        f"method     {'wall s          CPU s    ' * 3:>75}  ratio    500, min"
     )
-    print("method      load s/network  kernel s/pair  NumPy s/pair  ratio  500 networks, min")
     for method in options.method:
-        params = Comparison(method=method, rank=min(10, options.units))
-        made: list[Features] = []
-        loading = seconds(lambda p=params, m=made: m.append(features_of(inputs_of(p), states)))  # type: ignore[misc]
-        run = lambda rows, p=params, m=made: run_items(kernel, p, {"matrix_row": np.asarray(rows)}, shared=m[0])  # fmt: skip
-        rows = list(range(n))
-        run([0] + [n] * (n - 1))  # compiled: one row, and none
-        pair = seconds(lambda run=run, rows=rows: run(rows)) / (n * (n - 1) / 2)  # type: ignore[misc]
-        beside = of_numpy(method, made[0], options.pairs) if method in NUMPY else float("nan")
-        whole = (pair * PAIRS_OF_500 + 500 * loading / n) / 60
-        print(
-            f"{method:<11} {loading / n:14.4f} {pair:14.5f} {beside:13.5f} {beside / pair:6.2f} {whole:18.1f}",
-            flush=True,
-        )
+        measure(method, states, options.pairs)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_lyapunov_table_without_a_swept_gain(command_line, job_file, monkeypatch
 
 
 TINY = {
-    "train.params": {"n": 4, "batch_size": 2, "n_batches": 2, "report_every": 2, "n_eval": 4, "stop_at": "null"},
+    "train.params": {"n": 4, "batch_size": 2, "n_batches": 2, "report_every": 2, "n_eval": 4},
     "train.sweep": {"grid.cell": "[vanilla]", "seeds": 3},
     "points.params": {"weights.where": "eval_loss > 0", "n_trials": 2},
     "points.sweep": {"grid.candidate.range": 4},

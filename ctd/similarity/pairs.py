@@ -7,14 +7,14 @@ from typing import Any
 from ctd.late import jax, jnp
 from ctd.similarity.dynamics import alignment
 
-LONG_NAMES = {
-    "procrustes": "angle between states after the best rotation (Williams et al. 2021), rad",
-    "cka": "arccos of the linear CKA (Kornblith et al. 2019), rad",
-    "rbf_cka": "arccos of the CKA with a Gaussian kernel, rad",
-    "svcca": "1 - mean canonical correlation of principal components (Raghu et al. 2017)",
-    "cca": "1 - mean canonical correlation",
-    "dsa": "angle between linear dynamics after the best rotation (Ostrow et al. 2023), rad",
-    "topology": "Bray-Curtis dissimilarity of the numbers of points by stability",
+UNITS = {
+    "procrustes": "angle, rad",
+    "cka": "angle, rad",
+    "rbf_cka": "angle, rad",
+    "svcca": "1 - mean correlation",
+    "cca": "1 - mean correlation",
+    "dsa": "angle, rad",
+    "topology": "Bray-Curtis dissimilarity",
 }
 """What a distance is, by method."""
 
@@ -33,7 +33,11 @@ def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any
 
 
 def similarity(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
-    """A cosine, or the mean correlation: 1 for equal networks."""
+    """A cosine, or the mean correlation: 1 for equal networks.
+
+    procrustes: |X'Y|_* of states of unit norm (Williams et al. 2021). cka, rbf_cka: the cosine of centred Gram
+    matrices (Kornblith et al. 2019). svcca, cca: canonical correlations (Raghu et al. 2017). dsa: see `dynamics`.
+    """
     if static.method == "dsa":
         return alignment(a, b, static.starts, static.max_iterations, key)
     if static.method == "rbf_cka":

@@ -50,7 +50,7 @@ class Comparison(Params):
     delay_interval: Data[int] = Field(1, gt=0, description="dsa: steps between two of them")
     rank: Data[int] = Field(10, gt=0, description="dsa: size of the linear dynamics")
     starts: Static[int] = Field(
-        8, gt=0, description="dsa: rotations from which the best one is sought"
+        4, gt=0, description="dsa: rotations from which the best one is sought"
     )
     max_iterations: Static[int] = Field(500, gt=0, description="dsa: most steps from each of them")
     max_q: Data[float | None] = Field(

@@ -9,7 +9,7 @@ import numpy as np
 from ctd.plots import Axis, Figure, Image, Layer, Lines, Plot, Points, Scale, tick
 from ctd.plots.group import Group, of_group
 from ctd.similarity.networks import Known, read_known
-from ctd.similarity.pairs import LONG_NAMES
+from ctd.similarity.pairs import UNITS
 
 MOST_TICKS = 30
 """Networks whose names stand on an axis."""
@@ -48,6 +48,8 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
     note = ""
     if method == "procrustes" and units.min() < units.max():
         note = f"Of {units.min()} to {units.max()} units: narrower networks are padded with zeros. "
+    if not np.nanmax(reduced["pair_distance"], initial=0):
+        note += "All distances are 0. "
     if missing:
         note += (
             f"{missing} of {len(reduced['pair_distance'])} pairs have no distance, so that nothing is embedded or "
@@ -56,9 +58,7 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
     ordered = np.asarray(reduced["distances"])[np.ix_(order, order)]
     title = f"Distance of networks: {method}"
     across = Axis("networks in the same order")
-    return Plot(
-        title, [Image(ordered)], across, names, Scale(LONG_NAMES[method]), note=note.strip()
-    )
+    return Plot(title, [Image(ordered)], across, names, Scale(UNITS[method]), note=note.strip())
 
 
 def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
@@ -87,7 +87,7 @@ def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
     labels = [str(label) for label in reduced["network"]]
     layers, scale = _coloured(points, labels, name, known)
     note = ""
-    if name is not None:
+    if name is not None and np.isfinite(reduced["r2"]).any():
         k = list(reduced["parameter"]).index(name)
         note = (
             f"{name} explains {float(reduced['r2'][k]):.0%} of the squared distances "

@@ -15,8 +15,10 @@ from ctd.similarity.embedding import classical_mds, clusters, silhouette
 from ctd.similarity.explained import explained
 from ctd.similarity.features import load
 from ctd.similarity.kernel import n_pairs
-from ctd.similarity.networks import MOST, check_count, read_known
+from ctd.similarity.networks import MOST, check_count, known, read_known
 from ctd.similarity.params import Comparison
+from ctd.similarity.plots import pictures
+from ctd.similarity.summary import Options, joined, tables
 from ctd.weights import write_named
 
 RNG = np.random.default_rng(0)
@@ -76,6 +78,23 @@ def test_explained_by_groups_is_that_of_permanova():
     four = cdist([[0.0], [1], [10], [11]], [[0.0], [1], [10], [11]])
     p = explained(four, np.array(["a", "a", "b", "b"]), 20_000, 1).r2_p
     assert p == pytest.approx(1 / 3, abs=4 * np.sqrt(2 / 9 / 20_000))
+
+
+def test_missing_pairs_are_told():
+    """Rows beyond the last network are none; where a row is missing, nothing is made of the rest of the matrix."""
+    nan = np.nan
+    rows = {"distance": np.array([[nan, 0.5, nan], [nan, nan, nan]])}
+    matrix = joined(np.array([0, 7]), rows, 3)
+    np.testing.assert_array_equal(matrix, [[0, 0.5, nan], [0.5, 0, nan], [nan, nan, 0]])
+    told = known(["a", "b", "c"], [{"cell": c} for c in ("gru", "gru", "lstm")])
+    found = tables(matrix, told, np.full(3, 4), Options())
+    assert (found["n_missing"], found["network"][0]) == (2, "0: cell=gru")
+    assert np.isnan(found["embedding"]).all()
+    assert np.isnan(found["r2"]).all()
+    (plot,) = pictures(found, told, "cka")
+    assert plot.note == (
+        "2 of 3 pairs have no distance, so that nothing is embedded or clustered: sweep matrix_row over {range: 3}."
+    )
 
 
 # --- compare --------------------------------------------------------------------------------------
@@ -178,10 +197,10 @@ def test_compare_refuses():
 
 def test_known_is_what_differs(files):
     """Files tell with which parameters their networks were made; those that say nothing are named by their file."""
-    known = read_known(
+    told = read_known(
         inputs_of(Comparison(weights=[str(files / f"{v}.h5") for v in ("one", "two")]))
     )
-    assert known.labels == ("g=0.5", "g=1")
-    assert known.parameters["g"].tolist() == [0.5, 1]
+    assert told.labels == ("g=0.5", "g=1")
+    assert told.parameters["g"].tolist() == [0.5, 1]
     named = read_known(inputs_of(Comparison(states=[str(files / f"{v}.h5") for v in ("x", "nan")])))
     assert (named.labels, named.parameters) == (("x", "nan"), {})
