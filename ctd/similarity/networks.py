@@ -104,7 +104,7 @@ def checked(states: Sequence[Any], names: Sequence[str]) -> list[np.ndarray]:
 
 def _network(path: str, inputs: Any) -> tuple[str, dict[str, np.ndarray]]:
     """(cell, weights) of a network that can run the task; else ValueError."""
-    loaded = read_weights(path)
+    loaded = read_weights(path, inputs.cell)
     weights: dict[str, Any] = dict(loaded.params)
     n_in = get_cell(loaded.cell).infer(weights)[1]
     if n_in != inputs.task.n_in:

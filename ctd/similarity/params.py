@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ctd import tasks
+from ctd.cells import CellName
 from ctd.kernel import Data, File, Params, Static, Traced
 
 Method = Literal["procrustes", "cka", "rbf_cka", "svcca", "cca", "dsa", "topology"]
@@ -20,6 +21,9 @@ class Comparison(Params):
     )
     weights: File[tuple[str, ...]] = Field(
         (), description="files of the networks' weights; all run the same trials of `task`"
+    )
+    cell: Data[CellName | None] = Field(
+        None, description="cell of all networks; by default, what each file of weights says"
     )
     states: File[tuple[str, ...]] = Field(
         (), description="in place of weights: files of states over the same trials"

@@ -164,6 +164,7 @@ def files(tmp_path_factory):
         ({"weights": ["one"], "states": ["x"]}, "needs either files of weights or"),
         ({"states": ["x"]}, "networks: 1 given; two at least"),
         ({"weights": ["one", "two"]}, "has 1 inputs, but the network .* takes 2"),
+        ({"weights": ["one", "one"], "cell": "gru"}, "cell gru lacks bC"),
         ({"states": ["x", "short"]}, "2 trials of 9 steps, but .* has 2 of 10: .* over the same trials"),
         ({"states": ["x", "nan"]}, "60 of 60 states are NaN"),
         ({"states": ["x", "still"]}, "the same in all steps"),
