@@ -67,6 +67,9 @@ JOBS = {
         {"weights": "net.h5", "transient": 40_000}, {"noise": {"linspace": [0, 0.5, 40]}},
     ),
     "fixed_points.trials": ({"weights": "net.h5", "n_trials": 40}, {"trial": {"range": 160}}),
+    "similarity": (
+        {"weights": ["net.h5"] * 80, "method": "rbf_cka", "n_samples": 500}, {"matrix_row": {"range": 80}},
+    ),
     "spikes": (
         {"weights": "net.h5", "n_train": 40, "n_eval": 10}, {"max_rate": {"linspace": [10, 40, 80]}},
     ),

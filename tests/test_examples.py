@@ -6,8 +6,14 @@ import pytest
 import xarray as xr
 from kuramoto import kernel as kuramoto
 from lyapunov import kernel as lyapunov
+from places import EXAMPLES
 
 from ctd.batch import run_items
+from ctd.kernel import load_kernel
+from jobs import open_store
+from jobs.pipeline.pipeline import read_stages
+from jobs.plan.items import expand
+from jobs.spec.job import parse_job
 
 
 def test_kuramoto_locks_with_coupling():
@@ -61,3 +67,37 @@ def test_lyapunov_table_without_a_swept_gain(command_line, job_file, monkeypatch
     found = xr.open_datatree(path.with_suffix(".zarr"), engine="zarr")["gathered/0"]
     assert found.gain.values == [1.5]
     assert 0 <= found.chaotic.values[0] <= 1
+
+
+TINY = {
+    "train.params": {"n": 4, "batch_size": 2, "n_batches": 2, "report_every": 2, "n_eval": 4},
+    "train.sweep": {"grid.cell": "[vanilla]", "seeds": 3},
+    "points.params": {"weights.where": "eval_loss > 0", "n_trials": 2},
+    "points.sweep": {"grid.candidate.range": 4},
+    "distances.params": {"n_trials": 4},
+    "distances.sweep": {"grid.method": "[procrustes, topology]"},
+}  # fmt: skip
+
+
+def test_universality_has_fields_that_there_are():
+    for stage in read_stages(EXAMPLES / "universality.yaml"):
+        given = stage.content["params"].items()
+        plain = {k: v for k, v in given if not (isinstance(v, dict) and "stage" in v)}
+        spec = parse_job({**stage.content, "params": plain}, stage.where)
+        assert len(expand(spec, load_kernel(spec.kernel)).groups) > 0
+
+
+@pytest.mark.endurance
+def test_universality_in_small(command_line, job_file):
+    """Trained networks, their points, two distances of every two: the stages of the example fit each other."""
+    path = job_file((EXAMPLES / "universality.yaml").read_text())
+    fields = {f"stages.{at}.{k}": v for at, given in TINY.items() for k, v in given.items()}
+    sets = [word for name, value in fields.items() for word in ("--set", f"{name}={value}")]
+    code, _, err = command_line("run", path, "--executor", "serial", *sets)
+    assert code == 0, err
+    found = open_store(path.with_name(f"{path.stem}.distances.zarr"))
+    for group in ("0", "1"):
+        assert found[f"results/{group}"].n_pairs.sum() == 3
+        distances = found[f"gathered/{group}"].distances.values
+        np.testing.assert_array_equal(distances, distances.T)
+        assert (distances >= 0).all()

@@ -48,7 +48,8 @@ class Stage:
     def needs(self) -> list[str]:
         """Names of the stages that this one refers to."""
         params = self.content.get("params") or {}
-        return [v["stage"] for v in params.values() if isinstance(v, dict) and "stage" in v]
+        named = [v["stage"] for v in params.values() if isinstance(v, dict) and "stage" in v]
+        return list(dict.fromkeys(named))
 
     def kernel(self) -> Kernel:
         """The stage's kernel; JobError if none is given or it is unknown."""

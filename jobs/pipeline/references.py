@@ -14,10 +14,12 @@ Two parts are of groups: what was reduced of the selected items' groups, and wha
 
     points: {stage: points, part: table}       STORE/gathered/GROUP
     weights: {stage: points, part: params}     the value that this field has there
+
+A field that holds a list of files (`tuple[str, ...]`) gets all that is selected, and is not swept.
 """
 
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -92,15 +94,17 @@ def resolve(
         key = reference.selection()
         if key not in chosen:
             chosen[key] = _select(address, reference, place)
-        if reference.part in OF_GROUPS:
-            axes[name] = _of_groups(address, reference, chosen[key].groups, base, f"{place}")
+        files = _files(address, reference, chosen[key], base, place)
+        if get_origin(kernel.Params.model_fields[name].annotation) is tuple:
+            params[name] = files
         else:
-            suffix = "" if reference.part == "weights" else f"::{reference.part}"
-            near = _relative(address, base)
-            axes[name] = [f"{near}::{item}{suffix}" for item in chosen[key].items]
-        del params[name]
+            axes[name] = files
+            del params[name]
+    if not axes:
+        return {**content, "params": params}
     # Fields with the same selection take files of the same item; different selections are crossed.
-    block = "zip" if len(chosen) == 1 and len(axes) > 1 else "grid"
+    same = len({found[name].selection() for name in axes}) == 1
+    block = "zip" if same and len(axes) > 1 else "grid"
     sweeps = content.get("sweep") or {}
     parts = sweeps if isinstance(sweeps, list) else [sweeps]
     # References come first, so that items that use the same network are neighbours.
@@ -131,6 +135,17 @@ def _address(reference: Reference, base: str, stages: dict[str, str], where: str
 
 def _relative(address: str, base: str) -> str:
     return address if scheme(address) or scheme(base) else os.path.relpath(address, base)
+
+
+def _files(
+    address: str, reference: Reference, chosen: Selected, base: str, where: str
+) -> list[str]:
+    """The value of a field for each item, or each group, that is selected."""
+    if reference.part in OF_GROUPS:
+        return _of_groups(address, reference, chosen.groups, base, where)
+    suffix = "" if reference.part == "weights" else f"::{reference.part}"
+    near = _relative(address, base)
+    return [f"{near}::{item}{suffix}" for item in chosen.items]
 
 
 def _of_groups(

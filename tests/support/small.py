@@ -29,6 +29,7 @@ SMALL = {
     "fixed_points.exponents": {"cell": "vanilla", "transient": 0, "n_steps": 500, "n_exponents": 2},
     "fixed_points.limit_cycles": {"cell": "vanilla", "transient": 50, "n_points": 8},
     "fixed_points.trials": {"cell": "vanilla", "n_trials": 2, "every": 10, "n_modes": 2},
+    "similarity": {"n_trials": 4, "n_samples": 50},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
     "lfads": {
@@ -55,6 +56,8 @@ def small(name):
     given = _of_trained() if name == "lfads.posterior" else dict(SMALL[name])
     if name.startswith("fixed_points."):
         given |= {"weights": _network()}
+    if name == "similarity":
+        given |= {"weights": [_network()] * 3}
     if name == "fixed_points.continuation":
         given |= {"points": _network()}
     if name == "fixed_points.connections":

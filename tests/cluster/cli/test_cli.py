@@ -114,7 +114,8 @@ def test_kernels_new_schema(ctd, job_file):
     out = ctd("kernels")[1]
     assert [line.split()[0] for line in out.splitlines()] == [
         "esn", "fixed_points", "fixed_points.connections", "fixed_points.continuation",
-        "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "lfads", "lfads.posterior", "spikes", "train_rnn",
+        "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "lfads", "lfads.posterior",
+        "similarity", "spikes", "train_rnn",
     ]  # fmt: skip
     assert json.loads(ctd("kernels", "--json")[1]).keys() == {
         line.split()[0] for line in out.splitlines()
@@ -326,6 +327,14 @@ stages:
       weights: {stage: points, part: params}
       points: {stage: points, part: table}
       n_steps: 2
+  distances:
+    kernel: similarity
+    params:
+      weights: {stage: points, part: params}
+      points: {stage: points, part: table}
+      task: {name: integrator}
+      n_trials: 4
+    sweep: {grid: {matrix_row: {range: 3}}}
 """
 
 
@@ -350,6 +359,12 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
         (f"pipe.points.zarr/gathered/{group}", f"pipe.train.zarr::{item['item']}")
         for group, item in enumerate(items)
     ]
+    # A field that takes several files takes them all, in one group; an item tells what its network was made with.
+    distances = path.with_name("pipe.distances.zarr")
+    assert open_store(distances)["results/0"].outcome.values.tolist() == [0, 0, 1]
+    networks = json.loads(ctd("query", distances, "--table", "network", "--json")[1])
+    assert [row["network"] for row in networks] == [f"seed={item['seed']}" for item in items]
+    assert networks[0]["mean_distance"] > 0
     # Every stage is resumed by itself, and a stage that is complete is left as it is.
     before = Store.open(str(points)).committed.markers()
     assert ctd("run", path, "--executor", "serial")[0] == 0

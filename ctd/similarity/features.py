@@ -1,0 +1,101 @@
+"""What each method keeps of a network, so that a pair takes one product of two matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctd.late import scipy
+from ctd.plots import spread
+from ctd.similarity.dynamics import linear_dynamics
+from ctd.similarity.networks import read_points, read_states
+
+
+class Features(NamedTuple):
+    """What is compared of the networks. Narrower ones are padded with zeros, which adds nothing to any product."""
+
+    values: np.ndarray
+    """(network, sample, component); dsa: (network, rank, rank); topology: (network, class, 1)"""
+    size: np.ndarray
+    """(network,) components without the padding"""
+
+
+def load(inputs: Any) -> Features:
+    """The features of the networks that `inputs` names. Raises ValueError."""
+    given = read_points(inputs) if inputs.method == "topology" else read_states(inputs)
+    return features_of(inputs, given)
+
+
+def features_of(inputs: Any, given: Sequence[Any]) -> Features:
+    """The features of networks. given: (trial, time, state) states of each, or tables of points.
+
+    Raises ValueError where a method has too few samples or dimensions.
+    """
+    if inputs.method == "topology":
+        return _padded([counts(table, inputs.max_q)[:, None] for table in given], inputs.dtype)
+    if inputs.method == "dsa":
+        fit = (inputs.n_delays, inputs.delay_interval, inputs.rank)
+        return _padded([linear_dynamics(x, *fit) for x in given], inputs.dtype)
+    made = [_of_samples(inputs, centred(x, inputs.n_samples)) for x in given]
+    if inputs.method in ("svcca", "cca"):
+        _check_samples(inputs, [x.shape for x in made])
+    return _padded(made, inputs.dtype)
+
+
+def centred(states: np.ndarray, n_samples: int) -> np.ndarray:
+    """(sample, state) at most n_samples of the states (trial, time, state), without their mean."""
+    flat = states.reshape(-1, states.shape[-1])
+    flat = flat[spread(len(flat), n_samples)]
+    return flat - flat.mean(axis=0)
+
+
+def _of_samples(inputs: Any, x: np.ndarray) -> np.ndarray:
+    if inputs.method == "procrustes":
+        return x / np.linalg.norm(x)
+    if inputs.method == "cka":
+        # |X'X|_F is the norm of the centred Gram matrix X X', so that CKA is |X'Y|_F^2 of what is kept.
+        return x / np.sqrt(np.linalg.norm(x.T @ x))
+    if inputs.method == "rbf_cka":
+        return x / (inputs.bandwidth * np.median(scipy.spatial.distance.pdist(x)))
+    return principal_directions(x, inputs.variance if inputs.method == "svcca" else 1.0)
+
+
+def principal_directions(x: np.ndarray, variance: float) -> np.ndarray:
+    """(sample, k) orthonormal: the fewest left singular vectors of x with this share of its variance.
+
+    Directions below rounding, of units that others determine, are left out.
+    """
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    rank = int((s > s[0] * max(x.shape) * np.finfo(x.dtype).eps).sum())
+    share = np.cumsum(s**2) / np.sum(s**2)
+    k = rank if variance == 1 else int(np.searchsorted(share, variance)) + 1
+    return u[:, : min(k, rank)]
+
+
+def _check_samples(inputs: Any, shapes: Sequence[tuple[int, int]]) -> None:
+    """Two subspaces of k1 + k2 >= m directions of m centred samples meet, whatever the networks do."""
+    m, k = shapes[0][0], max(shape[1] for shape in shapes)
+    if 2 * k >= m:
+        raise ValueError(
+            f"n_samples: {m} samples for networks of {k} components: with fewer than twice as many, any two networks "
+            f"correlate perfectly; give more trials, or a smaller variance of svcca"
+        )
+
+
+def counts(table: Mapping[str, Any], max_q: float | None) -> np.ndarray:
+    """(class,) numbers of points that are stable, marginal, and with 1, 2, ... growing modes."""
+    unstable = np.asarray(table["n_unstable"], int)
+    marginal = (unstable == 0) & (np.asarray(table["n_marginal"]) > 0)
+    kept = np.ones(len(unstable), bool) if max_q is None else np.asarray(table["q"]) <= max_q
+    classes = np.where(unstable > 0, unstable + 1, marginal)
+    return np.bincount(classes[kept], minlength=2).astype(float)
+
+
+def _padded(made: Sequence[np.ndarray], dtype: str) -> Features:
+    rows, columns = (max(x.shape[axis] for x in made) for axis in (0, 1))
+    values = np.zeros((len(made), rows, columns), dtype)
+    for into, x in zip(values, made, strict=True):
+        into[: x.shape[0], : x.shape[1]] = x
+    return Features(values, np.asarray([x.shape[1] for x in made], dtype))

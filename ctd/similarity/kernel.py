@@ -1,0 +1,97 @@
+"""Rows of the matrix of distances, behind the kernel contract."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ctd.kernel import Kernel, Outcome, Var
+from ctd.late import jax, jnp
+from ctd.similarity.features import Features, load
+from ctd.similarity.pairs import distance
+from ctd.similarity.params import Comparison
+from ctd.similarity.plots import figure, plots
+from ctd.similarity.summary import REDUCED, SUMMARY, Options, reduce
+
+COMPARED, NONE = range(2)
+
+OUTCOMES = (
+    Outcome("compared", "the distances to all networks that are this row's"),
+    Outcome("none", "there is no network of this number"),
+)
+
+DIMS = {
+    "distance": Var(
+        ("network",), "1", "distance to each network; NaN where it is of the other network's row"
+    ),
+    "n_pairs": Var((), "1", "distances in this row"),
+    "outcome": Var((), "1", "whether there is such a network"),
+}
+
+
+class Row(NamedTuple):
+    """A row between two advances."""
+
+    done: jax.Array
+    """int32, pairs that are computed."""
+    n_pairs: jax.Array
+    """int32, all of them; 0 where there is no such network."""
+    distance: jax.Array
+    """(network,)"""
+
+
+def n_pairs(n: int, row: Any) -> Any:
+    """The pairs of a row: network i with i + 1, ..., i + (n - 1) / 2, modulo n.
+
+    For an even n the pairs n / 2 apart are those of the first n / 2 rows.
+    """
+    half = (n - 1) // 2 + jnp.where((n % 2 == 0) & (row < n // 2), 1, 0)
+    return jnp.where(row < n, half, 0).astype(jnp.int32)
+
+
+def init(static: Any, shared: Features, traced: Any, key: jax.Array) -> Row:
+    """No distance is known."""
+    del key
+    n = len(shared.values)
+    nothing = jnp.full(n, jnp.nan, static.dtype)
+    return Row(jnp.zeros((), jnp.int32), n_pairs(n, traced.matrix_row), nothing)
+
+
+def advance(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -> Row:
+    """One pair."""
+    values, size = jnp.asarray(shared.values), jnp.asarray(shared.size)
+    row = traced.matrix_row % len(values)
+    other = (row + 1 + s.done) % len(values)
+    sizes = jnp.stack([size[row], size[other]])
+    found = distance(static, values[row], values[other], sizes, jax.random.fold_in(key, other))
+    return Row(s.done + 1, s.n_pairs, s.distance.at[other].set(found))
+
+
+def result(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -> dict[str, Any]:
+    """The row as far as it is known."""
+    del static, key
+    there = traced.matrix_row < len(shared.values)
+    outcome = jnp.where(there, COMPARED, NONE).astype(jnp.int32)
+    return {"distance": s.distance, "n_pairs": s.n_pairs, "outcome": outcome}
+
+
+kernel = Kernel(
+    name="similarity",
+    Params=Comparison,
+    dims=DIMS,
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda s: s.done >= s.n_pairs,
+    result=result,
+    outcomes=OUTCOMES,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Options,
+    summary=SUMMARY,
+    figure=figure,
+    plots=plots,
+    advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),
+    # Each pair has matrices of its own: on a CPU they keep to the cache one by one.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
+)

@@ -1,0 +1,206 @@
+"""The networks that are compared: their states in common trials, their points, what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from ctd import tasks
+from ctd.cells import get_cell, run
+from ctd.data import read_arrays
+from ctd.late import jax
+from ctd.plots import tick
+from ctd.weights import read_weights
+
+MOST = 10_000
+"""Networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
+
+NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates"}
+"""Attributes of a file that say where it is from, not what was swept."""
+
+
+class Known(NamedTuple):
+    """What is known of the networks beside their states."""
+
+    labels: tuple[str, ...]
+    """One for each network, all different."""
+    parameters: dict[str, np.ndarray]
+    """Parameter in which they differ -> (network,) numbers (float), or texts."""
+
+
+def files_of(inputs: Any) -> tuple[str, ...]:
+    """The files that stand for the networks, one each. Raises ValueError where a method lacks its files."""
+    given = {name: getattr(inputs, name) for name in ("weights", "states", "points")}
+    if inputs.method == "topology":
+        if not inputs.points:
+            raise ValueError(
+                "points: method topology compares tables of points: {stage: ..., part: table} of fixed_points expected"
+            )
+    elif bool(inputs.weights) == bool(inputs.states):
+        raise ValueError(
+            f"weights, states: method {inputs.method} needs either files of weights or files of states, one for each "
+            "network: {stage: ...} of a pipeline, or a list"
+        )
+    n = {name: len(files) for name, files in given.items() if files}
+    if len(set(n.values())) > 1:
+        told = ", ".join(f"{count} of {name}" for name, count in n.items())
+        raise ValueError(f"networks: {told}: as many files of each expected, in the same order")
+    return inputs.states or inputs.weights or inputs.points
+
+
+def check_count(n: int) -> None:
+    """Raise ValueError where there are fewer than two networks, or too many for their matrix."""
+    if n < 2:
+        raise ValueError(f"networks: {n} given; two at least have a distance")
+    if n > MOST:
+        raise ValueError(
+            f"networks: {n:,} given, {MOST:,} at most: their {n * (n - 1) // 2:,} pairs make a matrix of "
+            f"{8e-9 * n * n:.1f} GB; select some by `where` and `limit`"
+        )
+
+
+# --- states ---------------------------------------------------------------------------------------
+
+
+def read_states(inputs: Any) -> list[np.ndarray]:
+    """(trial, time, state) of each network. Raises ValueError, naming the file, where they cannot be compared."""
+    files = files_of(inputs)
+    check_count(len(files))
+    if inputs.weights:
+        return checked(_simulate([_network(path, inputs) for path in files], inputs), files)
+    return checked([_stored(path, inputs.dataset) for path in files], files)
+
+
+def checked(states: Sequence[Any], names: Sequence[str]) -> list[np.ndarray]:
+    """The states, (trial, time, state) each, where they are finite, vary, and are of common trials; else ValueError."""
+    found = [np.asarray(x, float) for x in states]
+    found = [x[None] if x.ndim == 2 else x for x in found]
+    for name, x in zip(names, found, strict=True):
+        if x.ndim != 3:
+            raise ValueError(
+                f"{name}: states of shape {x.shape}, (trial, time, state) or (sample, state) expected"
+            )
+        if x.shape[:2] != found[0].shape[:2]:
+            raise ValueError(
+                f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {found[0].shape[0]} of "
+                f"{found[0].shape[1]}: networks are compared over the same trials"
+            )
+        if not np.isfinite(x).all():
+            bad = int((~np.isfinite(x)).sum())
+            raise ValueError(
+                f"{name}: {bad} of {x.size} states are NaN or infinite; leave the network out"
+            )
+        if np.ptp(x.reshape(-1, x.shape[-1]), axis=0).max(initial=0) == 0:
+            raise ValueError(
+                f"{name}: its state is the same in all steps, so it has no shape; leave the network out"
+            )
+    return found
+
+
+def _network(path: str, inputs: Any) -> tuple[str, dict[str, np.ndarray]]:
+    """(cell, weights) of a network that can run the task; else ValueError."""
+    loaded = read_weights(path, inputs.cell)
+    weights: dict[str, Any] = dict(loaded.params)
+    n_in = get_cell(loaded.cell).infer(weights)[1]
+    if n_in != inputs.task.n_in:
+        raise ValueError(
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, but the network "
+            f"in {path} takes {n_in}: networks are compared over trials that all of them can run"
+        )
+    return loaded.cell, {name: np.asarray(value, inputs.dtype) for name, value in weights.items()}
+
+
+def _simulate(
+    networks: Sequence[tuple[str, dict[str, np.ndarray]]], inputs: Any
+) -> list[np.ndarray]:
+    key = jax.random.key(inputs.trial_seed)
+    x = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
+    return [np.asarray(_runner(cell)(weights, x)) for cell, weights in networks]
+
+
+@cache
+def _runner(cell: str) -> Any:
+    """(weights, (trial, time, n_in)) -> (trial, time, state), compiled once for the networks of a cell."""
+    found = get_cell(cell)
+    return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
+
+
+def _stored(path: str, dataset: str) -> np.ndarray:
+    found = read_arrays(path, dataset)
+    if dataset not in found:
+        raise ValueError(
+            f"states: {path}: no dataset {dataset}; found {', '.join(sorted(found))}. train_rnn stores states where "
+            "n_saved is above 0"
+        )
+    return found[dataset]
+
+
+# --- points ---------------------------------------------------------------------------------------
+
+
+def read_points(inputs: Any) -> list[dict[str, np.ndarray]]:
+    """The columns of each table of points that say how stable they are. Raises ValueError, naming the file."""
+    files_of(inputs)
+    check_count(len(inputs.points))
+    return [_table(path) for path in inputs.points]
+
+
+def _table(path: str) -> dict[str, np.ndarray]:
+    names = ("n_unstable", "n_marginal", "q")
+    try:
+        # Jacobians and eigenvectors, nearly all of the file, are not read.
+        with h5py.File(path, "r") as file:
+            missing = [name for name in names if name not in file]
+            found = {name: np.asarray(file[name]) for name in names if name not in missing}
+    except OSError as error:
+        raise ValueError(f"points: {path}: not an HDF5 file, or a damaged one: {error}") from None
+    if missing:
+        raise ValueError(
+            f"points: {path}: lacks {', '.join(missing)}; STORE/gathered/GROUP of a store of fixed_points expected"
+        )
+    return found
+
+
+# --- what is known --------------------------------------------------------------------------------
+
+
+def read_known(inputs: Any) -> Known:
+    """What the files say of their networks: an item of a store tells the parameters that it was made with."""
+    files = files_of(inputs)
+    told = [_attributes(path) for path in files]
+    return known([Path(path).stem for path in files], told)
+
+
+def _attributes(path: str) -> dict[str, Any]:
+    if not h5py.is_hdf5(path):
+        return {}
+    with h5py.File(path, "r") as file:
+        attrs = {name: value for name, value in file.attrs.items() if name not in NOT_PARAMETERS}
+    return {
+        name: value.item() if hasattr(value, "item") else value for name, value in attrs.items()
+    }
+
+
+def known(names: Sequence[str], told: Sequence[Mapping[str, Any]]) -> Known:
+    """Labels and parameters from what is told of each network; `names` label those that tell nothing."""
+    fields = [field for field in told[0] if all(field in one for one in told)]
+    columns = {field: _column([one[field] for one in told]) for field in fields}
+    parameters = {field: values for field, values in columns.items() if len(np.unique(values)) > 1}
+    text = lambda value: value if isinstance(value, str) else tick(value)
+    labels = [
+        " ".join(f"{field}={text(values[k])}" for field, values in parameters.items()) or name
+        for k, name in enumerate(names)
+    ]
+    if len(set(labels)) < len(labels):
+        labels = [f"{k}: {label}" for k, label in enumerate(labels)]
+    return Known(tuple(labels), parameters)
+
+
+def _column(values: Sequence[Any]) -> np.ndarray:
+    found = np.asarray(values)
+    return found.astype(float) if found.dtype.kind in "iuf" else found.astype(str)

@@ -1,0 +1,96 @@
+"""`compare`: the distances between arrays of states, computed in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ctd.batch import precision, run_items
+from ctd.kernel import inputs_of
+from ctd.plots import Figure
+from ctd.plots.png import draw
+from ctd.similarity.features import features_of
+from ctd.similarity.kernel import kernel
+from ctd.similarity.networks import Known, check_count, checked, known
+from ctd.similarity.params import Comparison, Method
+from ctd.similarity.plots import pictures
+from ctd.similarity.summary import SUMMARY, Options, joined, tables
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The result of `compare`."""
+
+    distances: np.ndarray
+    """(network, network)"""
+    labels: tuple[str, ...]
+    tables: dict[str, np.ndarray]
+    """What a job's `reduce` returns: embedding, cluster, parameter, r2, ... (see `ctd kernels similarity`)"""
+    known: Known
+    method: str
+
+    def __repr__(self) -> str:
+        """Return how far the networks are apart, their clusters, and what parameters explain."""
+        found = self.tables
+        pairs = found["pair_distance"]
+        head = (
+            f"{len(self.labels)} networks, {len(pairs)} pairs, distance ({self.method}) {pairs.min():.4g} to "
+            f"{pairs.max():.4g}, {len(np.unique(found['cluster']))} clusters"
+        )
+        rows = zip(*(found[name] for name in SUMMARY), strict=True)
+        texts = [[str(v) if isinstance(v, str) else f"{v:.3g}" for v in row] for row in rows]
+        lines = ["  ".join(cell.rjust(9) for cell in row) for row in [list(SUMMARY), *texts]]
+        return "\n".join([head, *lines] if texts else [head])
+
+    def figure(self) -> Any:
+        """matplotlib Figure: the matrix, the dendrogram, the embedding."""
+        return draw(Figure(pictures(self.tables, self.known, self.method)))
+
+
+def compare(
+    networks: Mapping[str, Any] | Sequence[Any],
+    method: Method = "procrustes",
+    *,
+    parameters: Mapping[str, Sequence[Any]] | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Compared:
+    """Return the distances between networks, their embedding and clusters, and what parameters explain of them.
+
+    Args:
+        networks: of each network (trial, time, unit) states in the same trials, or (sample, unit); widths may
+            differ. Of method topology, the `unique` of each network's `ctd.fixed_points.find`. A mapping names them.
+        method: procrustes, cka, rbf_cka, svcca, cca, dsa or topology.
+        parameters: name -> one number or text for each network, such as its cell.
+        seed: chooses the rotations from which `dsa` starts.
+        **settings: fields of `Comparison` (n_samples, variance, rank, dtype, ...) and of `Options` (n_clusters,
+            n_permutations, ...).
+
+    Raises ValueError where the networks cannot be compared.
+    """
+    names = [str(k) for k in (networks if isinstance(networks, Mapping) else range(len(networks)))]
+    given = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
+    check_count(len(given))
+    chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
+    params, options = Comparison(method=method, **settings), Options(**chosen)
+    told = _told(names, parameters or {})
+    inputs = inputs_of(params)
+    features = features_of(inputs, given if method == "topology" else checked(given, names))
+    rows = np.arange(len(given))
+    results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
+    with precision(inputs):
+        found = tables(joined(rows, results, len(given)), told, features.size, options)
+    return Compared(found["distances"], told.labels, found, told, method)
+
+
+def _told(names: Sequence[str], parameters: Mapping[str, Sequence[Any]]) -> Known:
+    n = len(names)
+    for name, values in parameters.items():
+        if len(values) != n:
+            raise ValueError(
+                f"parameters: {name}: {len(values)} values for {n} networks; one for each expected"
+            )
+    return known(names, [{name: v[k] for name, v in parameters.items()} for k in range(n)])

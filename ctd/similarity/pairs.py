@@ -1,0 +1,58 @@
+"""The distance of two networks by what `features` keeps of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctd.late import jax, jnp
+from ctd.similarity.dynamics import alignment
+
+UNITS = {
+    "procrustes": "angle, rad",
+    "cka": "angle, rad",
+    "rbf_cka": "angle, rad",
+    "svcca": "1 - mean correlation",
+    "cca": "1 - mean correlation",
+    "dsa": "angle, rad",
+    "topology": "Bray-Curtis dissimilarity",
+}
+"""What a distance is, by method."""
+
+ANGLES = {"procrustes", "cka", "rbf_cka", "dsa"}
+
+
+def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
+    """The distance of two networks. a, b: their features; sizes: (2,) their components."""
+    if static.method == "topology":
+        total = jnp.sum(a + b)
+        return jnp.where(total > 0, jnp.sum(jnp.abs(a - b)) / jnp.where(total > 0, total, 1), 0)
+    alike = similarity(static, a, b, sizes, key)
+    if static.method in ANGLES:
+        return jnp.arccos(jnp.clip(alike, -1, 1))
+    return 1 - alike
+
+
+def similarity(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
+    """A cosine, or the mean correlation: 1 for equal networks.
+
+    procrustes: |X'Y|_* of states of unit norm (Williams et al. 2021). cka, rbf_cka: the cosine of centred Gram
+    matrices (Kornblith et al. 2019). svcca, cca: canonical correlations (Raghu et al. 2017). dsa: see `dynamics`.
+    """
+    if static.method == "dsa":
+        return alignment(a, b, static.starts, static.max_iterations, key)
+    if static.method == "rbf_cka":
+        k, m = _centred_gram(a), _centred_gram(b)
+        return jnp.sum(k * m) / (jnp.linalg.norm(k) * jnp.linalg.norm(m))
+    product = a.T @ b
+    if static.method == "cka":
+        return jnp.sum(product**2)
+    total = jnp.sum(jnp.linalg.svd(product, compute_uv=False))
+    return total if static.method == "procrustes" else total / jnp.min(sizes)
+
+
+def _centred_gram(x: jax.Array) -> jax.Array:
+    """(sample, sample) exp(-|x_i - x_j|^2 / 2), the means of rows and columns taken away."""
+    squares = jnp.sum(x**2, axis=1)
+    gram = jnp.exp(-jnp.maximum(squares[:, None] + squares[None] - 2 * x @ x.T, 0) / 2)
+    mean = gram.mean(axis=0)
+    return gram - mean[:, None] - mean[None] + mean.mean()

@@ -1,0 +1,125 @@
+"""Pictures of the distances between networks: the matrix, the dendrogram, the embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ctd.plots import Axis, Figure, Image, Layer, Lines, Plot, Points, Scale, tick
+from ctd.plots.group import Group, of_group
+from ctd.similarity.networks import Known, read_known
+from ctd.similarity.pairs import UNITS
+
+MOST_TICKS = 30
+"""Networks whose names stand on an axis."""
+
+MOST_COLOURS = 10
+"""Different values up to which each has a colour and a line in the legend."""
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """The three pictures; only the matrix where a distance is missing, none before a gather."""
+    if "distances" not in group.reduced:
+        return []
+    return pictures(group.reduced, read_known(group.inputs), group.inputs.method)
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The same side by side."""
+    return Figure(plots(*group))
+
+
+def pictures(reduced: Mapping[str, np.ndarray], known: Known, method: str) -> list[Plot]:
+    """The pictures of what `summary.tables` returned."""
+    order = np.argsort(np.asarray(reduced["leaf"]))
+    few = len(order) <= MOST_TICKS
+    names = Axis(ticks=[str(reduced["network"][k]) for k in order] if few else ())
+    matrix = _matrix(reduced, order, names, method)
+    if int(reduced["n_missing"]):
+        return [matrix]
+    return [matrix, _dendrogram(reduced, names), _embedding(reduced, known)]
+
+
+def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, method: str) -> Plot:
+    missing, units = int(reduced["n_missing"]), np.asarray(reduced["components"])
+    note = ""
+    if method == "procrustes" and units.min() < units.max():
+        note = f"Of {units.min()} to {units.max()} units: narrower networks are padded with zeros. "
+    if not np.nanmax(reduced["pair_distance"], initial=0):
+        note += "All distances are 0. "
+    if missing:
+        note += (
+            f"{missing} of {len(reduced['pair_distance'])} pairs have no distance, so that nothing is embedded or "
+            f"clustered: sweep matrix_row over {{range: {len(order)}}}."
+        )
+    ordered = np.asarray(reduced["distances"])[np.ix_(order, order)]
+    title = f"Distance of networks: {method}"
+    across = Axis("networks in the same order")
+    return Plot(title, [Image(ordered)], across, names, Scale(UNITS[method]), note=note.strip())
+
+
+def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
+    """Each merge is a bracket from the middles of what it joins; leaves stand beside the rows of the matrix."""
+    first, second = np.asarray(reduced["merge_first"]), np.asarray(reduced["merge_second"])
+    height = np.concatenate([np.zeros(len(first) + 1), reduced["merge_distance"]])
+    place = [*np.asarray(reduced["leaf"], float)]
+    x, y = [], []
+    for k, (a, b) in enumerate(zip(first, second, strict=True)):
+        top = height[len(first) + 1 + k]
+        x.append([height[a], top, top, height[b]])
+        y.append([place[a], place[a], place[b], place[b]])
+        place.append((place[a] + place[b]) / 2)
+    n = len(np.unique(reduced["cluster"]))
+    return Plot(
+        f"Clusters of networks: {n}",
+        [Lines(np.asarray(x), np.asarray(y), hue=0)],
+        Axis("distance of clusters"),
+        names,
+    )
+
+
+def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
+    points, share = np.asarray(reduced["embedding"]), np.asarray(reduced["embedding_share"])
+    name = shown_parameter(reduced)
+    labels = [str(label) for label in reduced["network"]]
+    layers, scale = _coloured(points, labels, name, known)
+    note = ""
+    if name is not None and np.isfinite(reduced["r2"]).any():
+        k = list(reduced["parameter"]).index(name)
+        note = (
+            f"{name} explains {float(reduced['r2'][k]):.0%} of the squared distances "
+            f"(p = {float(reduced['r2_p'][k]):.2g}; Mantel r = {float(reduced['mantel'][k]):.2f})."
+        )
+    axis = lambda k: Axis(f"component {k + 1} ({share[k]:.0%})")
+    return Plot("Networks, embedded by distance", layers, axis(0), axis(1), scale, True, note)
+
+
+def shown_parameter(reduced: Mapping[str, np.ndarray]) -> str | None:
+    """The parameter that explains most, of those that several networks have in common where there are any."""
+    names, values = [str(p) for p in reduced["parameter"]], np.asarray(reduced["n_values"])
+    shared = [name for name, n in zip(names, values, strict=True) if 2 * n <= len(reduced["leaf"])]
+    return next(iter([*shared, *names]), None)
+
+
+def _coloured(
+    points: np.ndarray, labels: list[str], name: str | None, known: Known
+) -> tuple[list[Layer], Scale]:
+    """Points of a colour for each value of the parameter; of numbers with many values, on a scale."""
+    x, y, key = points[:, 0], points[:, 1], np.arange(len(points))
+    if name is None:
+        return [Points(x, y, text=labels, key=key)], Scale()
+    values = known.parameters[name]
+    different = np.unique(values)
+    if len(different) > MOST_COLOURS:
+        if values.dtype.kind == "f":
+            return [Points(x, y, colour=values, text=labels, key=key)], Scale(name)
+        return [Points(x, y, text=labels, key=key)], Scale()
+    layers: list[Layer] = []
+    for value in different:
+        here = np.flatnonzero(values == value)
+        text = f"{name} {value if isinstance(value, str) else tick(float(value))}"
+        layers.append(Points(x[here], y[here], text, text=[labels[k] for k in here], key=key[here]))
+    return layers, Scale()

@@ -1,0 +1,159 @@
+"""The reduction: the rows joined to a matrix, embedded and clustered, and what parameters explain of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ctd.kernel import Var
+from ctd.rows import blocks
+from ctd.similarity.embedding import classical_mds, clusters
+from ctd.similarity.explained import explained
+from ctd.similarity.features import Features
+from ctd.similarity.networks import Known, read_known
+
+
+class Options(BaseModel):
+    """Settings of the reduction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_components: int = Field(3, gt=1, le=20, description="dimensions of the embedding")
+    linkage: Literal["average", "complete", "single"] = Field(
+        "average", description="distance of two clusters: mean, largest, smallest of their networks"
+    )
+    n_clusters: int | None = Field(
+        None, gt=0, description="clusters; by default, of 2 to 10, the number of best silhouette"
+    )
+    n_permutations: int = Field(
+        999, gt=0, le=100_000, description="orders of the networks that a parameter is tested on"
+    )
+    permutation_seed: int = Field(0, ge=0, description="chooses them")
+
+
+_N, _P, _M, _Q = ("network",), ("pair",), ("merge",), ("parameter",)
+REDUCED = {
+    "network": Var(_N, "1", "what the network is: the parameters in which they differ"),
+    "cluster": Var(_N, "1", "number of its cluster; -1: a distance is missing"),
+    "leaf": Var(_N, "1", "its place in the dendrogram"),
+    "mean_distance": Var(_N, "1", "mean distance to the others"),
+    "components": Var(_N, "1", "units, or components, that were compared; narrower networks are padded"),
+    "embedding": Var((*_N, "component"), "1", "classical multidimensional scaling"),
+    "embedding_share": Var(("component",), "1", "its share of the sum of all |eigenvalues|"),
+    "distances": Var((*_N, "other"), "1", "distance of every two networks"),
+    "first": Var(_P, "1", "a network"),
+    "second": Var(_P, "1", "another one"),
+    "pair_distance": Var(_P, "1", "their distance"),
+    "merge_first": Var(_M, "1", "a network, or n + k for the cluster of merge k"),
+    "merge_second": Var(_M, "1", "what it is joined with"),
+    "merge_distance": Var(_M, "1", "the distance at which they are joined"),
+    "merge_size": Var(_M, "1", "networks in the new cluster"),
+    "parameter": Var(_Q, "1", "a parameter in which the networks differ"),
+    "n_values": Var(_Q, "1", "its different values"),
+    "r2": Var(_Q, "1", "share of the squared distances that it explains (distance-based R2)"),
+    "r2_p": Var(_Q, "1", "share of permutations with as large an R2"),
+    "mantel": Var(_Q, "1", "Mantel correlation of distances and differences of the parameter"),
+    "mantel_p": Var(_Q, "1", "share of permutations with as large a correlation"),
+    "n_missing": Var((), "1", "pairs without a distance: rows that were not swept, or failed"),
+}  # fmt: skip
+SUMMARY = ("parameter", "n_values", "r2", "r2_p", "mantel", "mantel_p")
+
+
+def reduce(
+    inputs: Any,
+    shared: Features,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Options,
+) -> dict[str, np.ndarray]:
+    """The matrix of all rows, and the tables made of it."""
+    distances = joined(np.asarray(columns["matrix_row"]), results, len(shared.size))
+    return tables(distances, read_known(inputs), shared.size, options)
+
+
+def joined(rows: np.ndarray, results: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+    """(network, network) symmetric, 0 on the diagonal, NaN where no row has the pair."""
+    matrix = np.full((n, n), np.nan)
+    start = 0
+    for block in blocks(results, ("distance",)):
+        found = np.asarray(block["distance"], float)
+        for row, distance in zip(rows[start : start + len(found)], found, strict=True):
+            if row < n:
+                known = np.flatnonzero(np.isfinite(distance))
+                matrix[row, known] = matrix[known, row] = distance[known]
+        start += len(found)
+    np.fill_diagonal(matrix, 0)
+    return matrix
+
+
+def tables(
+    distances: np.ndarray, known: Known, components: np.ndarray, options: Options
+) -> dict[str, np.ndarray]:
+    """Everything in `REDUCED`. Where distances are missing: the matrix, and NaN for what needs all of them."""
+    n, labels = len(distances), np.asarray(known.labels)
+    i, j = np.triu_indices(n, 1)
+    pairs = distances[i, j]
+    complete = bool(np.isfinite(pairs).all())
+    mean = distances.sum(axis=1) / max(1, n - 1)
+    return {
+        "network": labels,
+        "mean_distance": mean,
+        "components": np.asarray(components, int),
+        "distances": distances,
+        "first": labels[i],
+        "second": labels[j],
+        "pair_distance": pairs,
+        "n_missing": np.asarray(int((~np.isfinite(pairs)).sum())),
+        **(_arranged(distances, options) if complete else _unknown(n, options)),
+        **_parameters(distances if complete else None, known, options),
+    }
+
+
+def _arranged(distances: np.ndarray, options: Options) -> dict[str, np.ndarray]:
+    points, share = classical_mds(distances, options.n_components)
+    found = clusters(distances, options.linkage, options.n_clusters)
+    return {
+        "embedding": points,
+        "embedding_share": share,
+        "cluster": found.cluster,
+        "leaf": np.argsort(found.order),
+        "merge_first": found.merges[:, 0].astype(int),
+        "merge_second": found.merges[:, 1].astype(int),
+        "merge_distance": found.merges[:, 2],
+        "merge_size": found.merges[:, 3].astype(int),
+    }
+
+
+def _unknown(n: int, options: Options) -> dict[str, np.ndarray]:
+    k = options.n_components
+    whole = ("merge_first", "merge_second", "merge_size")
+    return {
+        "embedding": np.full((n, k), np.nan),
+        "embedding_share": np.full(k, np.nan),
+        "cluster": np.full(n, -1),
+        "leaf": np.arange(n),
+        "merge_distance": np.zeros(0),
+        **{name: np.zeros(0, int) for name in whole},
+    }
+
+
+def _parameters(
+    distances: np.ndarray | None, known: Known, options: Options
+) -> dict[str, np.ndarray]:
+    """One row a parameter, that of the largest R2 first."""
+    names = list(known.parameters)
+    rows = np.full((len(names), 4), np.nan)
+    if distances is not None:
+        settings = options.n_permutations, options.permutation_seed
+        for k, name in enumerate(names):
+            rows[k] = explained(distances, known.parameters[name], *settings)
+    order = np.argsort(-rows[:, 0], kind="stable")
+    counts = [len(np.unique(known.parameters[name])) for name in names]
+    return {
+        "parameter": np.asarray(names, str)[order],
+        "n_values": np.asarray(counts, int)[order],
+        **{name: rows[order, k] for k, name in enumerate(("r2", "r2_p", "mantel", "mantel_p"))},
+    }

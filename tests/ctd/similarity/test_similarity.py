@@ -1,0 +1,207 @@
+"""Rows of the matrix, what is made of it, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.metrics import silhouette_score
+
+from ctd.batch import precision
+from ctd.cells import get_cell
+from ctd.data import write_hdf5
+from ctd.kernel import inputs_of
+from ctd.similarity import compare
+from ctd.similarity.embedding import classical_mds, clusters, silhouette
+from ctd.similarity.explained import explained
+from ctd.similarity.features import load
+from ctd.similarity.kernel import n_pairs
+from ctd.similarity.networks import MOST, check_count, known, read_known
+from ctd.similarity.params import Comparison
+from ctd.similarity.plots import pictures
+from ctd.similarity.summary import Options, joined, tables
+from ctd.weights import write_named
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 9])
+def test_rows_have_each_pair_once(n):
+    pairs = [
+        frozenset((row, (row + 1 + k) % n)) for row in range(n) for k in range(int(n_pairs(n, row)))
+    ]
+    assert len(pairs) == len(set(pairs)) == n * (n - 1) // 2
+    assert int(n_pairs(n, n)) == 0
+
+
+# --- what is made of a matrix ---------------------------------------------------------------------
+
+PLANE = RNG.normal(size=(12, 2)) + np.repeat([[0, 0], [9, 0], [0, 9]], 4, axis=0)
+APART = cdist(PLANE, PLANE)
+
+
+def test_embedding_has_the_distances_of_points_in_a_plane():
+    points, share = classical_mds(APART, 3)
+    np.testing.assert_allclose(cdist(points[:, :2], points[:, :2]), APART, atol=1e-12)
+    np.testing.assert_allclose([share[:2].sum(), share[2]], [1, 0], atol=1e-12)
+
+
+def test_clusters_are_those_of_the_plane():
+    found = clusters(APART, "average", None)
+    assert [len(set(found.cluster[k : k + 4])) for k in (0, 4, 8)] == [1, 1, 1]
+    assert sorted(set(found.cluster)) == [0, 1, 2]
+    assert (np.diff(found.cluster[found.order]) >= 0).all()
+    labels = RNG.integers(0, 4, 12)
+    expected = silhouette_score(APART, labels, metric="precomputed")
+    assert silhouette(APART, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_explained_by_numbers_is_that_of_a_regression():
+    y = RNG.normal(size=10)
+    x = y + RNG.normal(size=10)
+    apart = np.abs(y[:, None] - y)
+    found = explained(apart, x, 999, 0)
+    assert found.r2 == pytest.approx(np.corrcoef(x, y)[0, 1] ** 2, abs=1e-12)
+    upper = np.triu_indices(10, 1)
+    mantel = np.corrcoef(apart[upper], np.abs(x[:, None] - x)[upper])[0, 1]
+    assert found.mantel == pytest.approx(mantel, abs=1e-12)
+
+
+def test_explained_by_groups_is_that_of_permanova():
+    """R2 = 1 - SS_within / SS_total (Anderson 2001); of 12! orders, 3! (4!)^3 leave the groups as they are."""
+    groups = np.repeat(["a", "b", "c"], 4)
+    same = groups[:, None] == groups
+    within, total = (APART[same] ** 2).sum() / 8, (APART**2).sum() / 24
+    found = explained(APART, groups, 999, 0)
+    assert found.r2 == pytest.approx(1 - within / total, abs=1e-12)
+    assert found.r2_p == found.mantel_p == 0.001
+    # Of the 24 orders of four points, 8 part them into the same two pairs.
+    four = cdist([[0.0], [1], [10], [11]], [[0.0], [1], [10], [11]])
+    p = explained(four, np.array(["a", "a", "b", "b"]), 20_000, 1).r2_p
+    assert p == pytest.approx(1 / 3, abs=4 * np.sqrt(2 / 9 / 20_000))
+
+
+def test_missing_pairs_are_told():
+    """Rows beyond the last network are none; where a row is missing, nothing is made of the rest of the matrix."""
+    nan = np.nan
+    rows = {"distance": np.array([[nan, 0.5, nan], [nan, nan, nan]])}
+    matrix = joined(np.array([0, 7]), rows, 3)
+    np.testing.assert_array_equal(matrix, [[0, 0.5, nan], [0.5, 0, nan], [nan, nan, 0]])
+    told = known(["a", "b", "c"], [{"cell": c} for c in ("gru", "gru", "lstm")])
+    found = tables(matrix, told, np.full(3, 4), Options())
+    assert (found["n_missing"], found["network"][0]) == (2, "0: cell=gru")
+    assert np.isnan(found["embedding"]).all()
+    assert np.isnan(found["r2"]).all()
+    (plot,) = pictures(found, told, "cka")
+    assert plot.note == (
+        "2 of 3 pairs have no distance, so that nothing is embedded or clustered: sweep matrix_row over {range: 3}."
+    )
+
+
+# --- compare --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """Three turns of each of two shapes, of unequal widths."""
+    shapes = [RNG.normal(size=(2, 20, n)) for n in (4, 6)]
+    turns = [np.linalg.qr(RNG.normal(size=(6, 6)))[0] for _ in range(3)]
+    states = {
+        f"{k}{j}": x @ turn[: x.shape[-1]]
+        for k, x in enumerate(shapes)
+        for j, turn in enumerate(turns)
+    }
+    states["00"] = shapes[0]
+    cells = ["gru"] * 3 + ["lstm"] * 3
+    return compare(states, parameters={"cell": cells, "seed": [0, 1, 2] * 2}, n_permutations=99)
+
+
+def test_compare_tells_shapes_apart(compared):
+    same = np.kron(np.eye(2), np.ones((3, 3))) > 0
+    np.testing.assert_allclose(compared.distances[same], 0, atol=1e-6)
+    assert compared.distances[~same].min() > 0.1
+    np.testing.assert_array_equal(compared.distances, compared.distances.T)
+    assert compared.tables["cluster"].tolist() in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0])
+    assert compared.tables["parameter"].tolist() == ["cell", "seed"]
+    assert compared.tables["r2"][0] == pytest.approx(1, abs=1e-6)
+    assert compared.tables["components"].tolist() == [4, 6, 6, 6, 6, 6]
+    assert compared.labels[4] == "cell=lstm seed=1"
+    assert "6 networks, 15 pairs" in repr(compared)
+
+
+def test_compare_draws_what_it_found(compared):
+    matrix, dendrogram, embedding = compared.figure().axes[:3]
+    assert "4 to 6 units" in matrix.texts[0].get_text()
+    assert dendrogram.get_title() == "Clusters of networks: 2"
+    assert [t.get_text() for t in embedding.get_legend().get_texts()] == ["cell gru", "cell lstm"]
+    assert "cell explains 100%" in embedding.texts[0].get_text()
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    for name, n_in in (("one", 1), ("two", 2)):
+        weights = get_cell("vanilla").init(jax.random.key(0), 3, n_in, 1)
+        write_named(folder / f"{name}.h5", weights, {"cell": "vanilla", "g": 0.5 * n_in, "item": 7})
+    states = {
+        "x": RNG.normal(size=(2, 10, 3)),
+        "short": np.ones((2, 9, 3)),
+        "still": np.ones((2, 10, 3)),
+        "nan": np.full((2, 10, 3), np.nan),
+        "flat": np.ones(10),
+    }
+    for name, value in states.items():
+        write_hdf5(folder / f"{name}.h5", {"states": value})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "weights, states: method procrustes needs either"),
+        ({"weights": ["one"], "states": ["x"]}, "needs either files of weights or"),
+        ({"states": ["x"]}, "networks: 1 given; two at least"),
+        ({"weights": ["one", "two"]}, "has 1 inputs, but the network .* takes 2"),
+        ({"weights": ["one", "one"], "cell": "gru"}, "cell gru lacks bC"),
+        ({"states": ["x", "short"]}, "2 trials of 9 steps, but .* has 2 of 10: .* over the same trials"),
+        ({"states": ["x", "nan"]}, "60 of 60 states are NaN"),
+        ({"states": ["x", "still"]}, "the same in all steps"),
+        ({"states": ["x", "flat"]}, r"shape \(10,\), \(trial, time, state\)"),
+        ({"states": ["x", "x"], "dataset": "hiddens"}, "no dataset hiddens; found states"),
+        ({"states": ["x", "x"], "method": "cca", "n_samples": 5}, "5 samples for networks of 3"),
+        ({"states": ["x", "x"], "method": "dsa", "n_delays": 10}, "n_delays: 10 states 1 apart span 10"),
+        ({"states": ["x", "x"], "method": "dsa", "n_delays": 2}, "rank: 10 given, .* span 6 dimensions"),
+        ({"states": ["x", "x"], "method": "topology"}, "points: method topology compares tables"),
+        ({"points": ["x", "x"], "method": "topology"}, "lacks n_unstable, n_marginal, q"),
+        ({"points": ["x"], "weights": ["one", "two"], "method": "topology"}, "2 of weights, 1 of points"),
+    ],
+)  # fmt: skip
+def test_load_refuses(files, given, said):
+    kinds = ("weights", "states", "points")
+    given = {k: [str(files / f"{v}.h5") for v in vs] if k in kinds else vs for k, vs in given.items()}  # fmt: skip
+    inputs = inputs_of(Comparison(**given))
+    with pytest.raises(ValueError, match=said), precision(inputs):
+        load(inputs)
+
+
+def test_too_many_networks_are_refused():
+    with pytest.raises(ValueError, match=r"50,005,000 pairs make a matrix of 0\.8 GB"):
+        check_count(MOST + 1)
+
+
+def test_compare_refuses():
+    with pytest.raises(ValueError, match="cell: 1 values for 2 networks"):
+        compare(RNG.normal(size=(2, 9, 3)), parameters={"cell": ["gru"]})
+
+
+def test_known_is_what_differs(files):
+    """Files tell with which parameters their networks were made; those that say nothing are named by their file."""
+    told = read_known(
+        inputs_of(Comparison(weights=[str(files / f"{v}.h5") for v in ("one", "two")]))
+    )
+    assert told.labels == ("g=0.5", "g=1")
+    assert told.parameters["g"].tolist() == [0.5, 1]
+    named = read_known(inputs_of(Comparison(states=[str(files / f"{v}.h5") for v in ("x", "nan")])))
+    assert (named.labels, named.parameters) == (("x", "nan"), {})

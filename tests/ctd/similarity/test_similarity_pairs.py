@@ -1,0 +1,182 @@
+"""Distances of two networks against SciPy and the published formulas."""
+
+from functools import cache
+
+import h5py
+import jax
+import numpy as np
+import pytest
+from places import DATA
+from scipy import linalg, optimize
+from scipy.spatial import distance as scipy_distance
+from scipy.spatial import procrustes
+
+from ctd.kernel import inputs_of, static_of
+from ctd.similarity.dynamics import alignment, linear_dynamics
+from ctd.similarity.features import features_of
+from ctd.similarity.pairs import distance
+from ctd.similarity.params import Comparison
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+RNG = np.random.default_rng(0)
+Q = np.linalg.qr(RNG.normal(size=(6, 6)))[0]
+
+
+def walk(n, seed):
+    """(trial, time, n) states of a stable linear network that noise drives, and a nonlinearity."""
+    rng = np.random.default_rng(seed)
+    a, h = 0.95 * linalg.expm(0.3 * (m := rng.normal(size=(n, n))) - 0.3 * m.T), np.zeros((4, n))
+    steps = []
+    for _ in range(30):
+        h = np.tanh(h @ a.T + 0.3 * rng.normal(size=h.shape))
+        steps.append(h)
+    return np.stack(steps, axis=1)
+
+
+X, Y = walk(6, 1), walk(4, 2)
+FLAT = [states.reshape(-1, states.shape[-1]) for states in (X, Y)]
+
+
+@cache
+def compiled(static):
+    return jax.jit(lambda a, b, sizes: distance(static, a, b, sizes, jax.random.key(0)))
+
+
+def between(method, *given, **settings):
+    params = Comparison(method=method, **settings)
+    features = features_of(inputs_of(params), given)
+    return float(compiled(static_of(params))(*features.values, features.size))
+
+
+def centred(x):
+    return x - x.mean(axis=0)
+
+
+def cka(k, m):
+    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), HSIC(K, L) = tr(K H L H) / (n - 1)^2 (Kornblith et al. 2019)."""
+    h = np.eye(len(k)) - 1 / len(k)
+    hsic = lambda k, m: np.trace(k @ h @ m @ h)
+    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+
+
+def gaussian(x):
+    apart = scipy_distance.squareform(scipy_distance.pdist(x))
+    return np.exp(-(apart**2) / (2 * (0.8 * np.median(apart[np.triu_indices(len(x), 1)])) ** 2))
+
+
+def main_axes(x, variance):
+    values, vectors = np.linalg.eigh(np.cov(x.T))
+    k = int(np.sum(np.cumsum(values[::-1]) / values.sum() < variance)) + 1
+    return centred(x) @ vectors[:, ::-1][:, :k]
+
+
+def correlations(x, y):
+    return np.cos(linalg.subspace_angles(x, y)).mean()
+
+
+EXPECTED = {
+    # SciPy's disparity is 1 - cos^2; it takes equal widths.
+    "procrustes": lambda x, y: np.arccos(
+        np.sqrt(1 - procrustes(x, np.pad(y, ((0, 0), (0, 2))))[2])
+    ),
+    "cka": lambda x, y: np.arccos(cka(x @ x.T, y @ y.T)),
+    "rbf_cka": lambda x, y: np.arccos(cka(gaussian(x), gaussian(y))),
+    "cca": lambda x, y: 1 - correlations(centred(x), centred(y)),
+    "svcca": lambda x, y: 1 - correlations(main_axes(x, 0.9), main_axes(y, 0.9)),
+}
+
+
+@pytest.mark.parametrize("method", EXPECTED)
+def test_distance_follows_the_formula(method):
+    """And does not see a rotation, a scale or an offset of either network, nor which one is first."""
+    found = between(method, X, Y, variance=0.9)
+    assert found > 0.05
+    assert found == pytest.approx(EXPECTED[method](*FLAT), abs=1e-9)
+    assert between(method, Y, X, variance=0.9) == pytest.approx(found, abs=1e-9)
+    assert between(method, 3 * X @ Q + 1, Y, variance=0.9) == pytest.approx(found, abs=1e-9)
+    # arccos(1 - eps) is sqrt(2 eps): a cosine known to 1e-15 gives an angle known to 5e-8.
+    assert between(method, X, 3 * X @ Q + 1, variance=0.9) == pytest.approx(0, abs=3e-7)
+
+
+def test_dsa_sees_no_rotation():
+    assert between("dsa", X, X @ Q, rank=5) == pytest.approx(0, abs=3e-7)
+    assert between("dsa", X, 2 * X @ Q, rank=5) < 0.1 * between("dsa", X, walk(6, 3), rank=5)
+
+
+def dynamics_by_svd(states, n_delays, rank):
+    """A of the first right singular vectors of the Hankel matrix (Ostrow et al. 2023, eq. 2 to 4)."""
+    trials, steps, n = states.shape
+    rows = steps - n_delays + 1
+    h = np.zeros((trials, rows, n_delays * n))
+    for trial in range(trials):
+        for t in range(rows):
+            h[trial, t] = states[trial, t : t + n_delays][::-1].ravel()
+    u, _, _ = np.linalg.svd(h.reshape(trials * rows, -1), full_matrices=False)
+    v = u[:, :rank].reshape(trials, rows, rank)
+    before, after = v[:, :-1].reshape(-1, rank), v[:, 1:].reshape(-1, rank)
+    a = (np.linalg.inv(before.T @ before) @ before.T @ after).T
+    return a / np.linalg.norm(a)
+
+
+def best_cosine(a, b):
+    """max <A, C B C'> over both halves of O(3), by BFGS from many rotations exp(skew)."""
+    i, j = np.triu_indices(len(a), 1)
+
+    def rotation(p, flip):
+        skew = np.zeros_like(a)
+        skew[i, j] = p
+        return linalg.expm(skew - skew.T) @ np.diag([flip, *np.ones(len(a) - 1)])
+
+    loss = lambda p, flip: -np.sum(a * ((c := rotation(p, flip)) @ b @ c.T))
+    rng = np.random.default_rng(0)
+    return max(
+        -optimize.minimize(loss, 2 * rng.normal(size=len(i)), flip).fun
+        for flip in (-1, 1)
+        for _ in range(3)
+    )
+
+
+def test_dsa_is_the_best_alignment_of_the_linear_dynamics():
+    a, b = (dynamics_by_svd(states, 3, 3) for states in (X, Y))
+    expected = np.arccos(best_cosine(a, b))
+    assert 0.1 < expected < 1.5
+    # BFGS stops at gradients of 1e-5, and near the maximum the cosine errs by their square.
+    assert between("dsa", X, Y, rank=3, n_delays=3) == pytest.approx(expected, abs=1e-6)
+    # The signs of singular vectors are free: what both fits have in common are norms and eigenvalues.
+    ours = np.linalg.eigvals(linear_dynamics(X, 3, 1, 3))
+    np.testing.assert_allclose(np.sort_complex(ours), np.sort_complex(np.linalg.eigvals(a)), atol=1e-9)  # fmt: skip
+
+
+def test_dsa_agrees_with_its_authors_program():
+    """Three networks of dsa-metric 2.0.2, see tests/data/make_dsa_metric.py."""
+    with h5py.File(DATA / "dsa_metric.h5") as file:
+        settings = {name: int(value) for name, value in file.attrs.items()}
+        x, y, z = (file[f"states{k}"][...] for k in range(3))
+        expected = file["distances"][...]
+    # Adam in float32 ends within 1e-5 of the maximum.
+    found = [between("dsa", *pair, **settings) for pair in ((x, y), (x, z), (y, z))]
+    np.testing.assert_allclose(found, expected[np.triu_indices(3, 1)], atol=3e-5)
+
+
+def test_alignment_finds_the_rotation_of_large_dynamics():
+    a = RNG.normal(size=(20, 20))
+    a /= np.linalg.norm(a)
+    turn = np.linalg.qr(RNG.normal(size=(20, 20)))[0]
+    found = jax.jit(lambda a, b: alignment(a, b, 1, 500, jax.random.key(0)))(a, turn @ a @ turn.T)
+    assert float(found) == pytest.approx(1, abs=1e-12)
+
+
+def test_topology_is_bray_curtis_of_points_by_stability():
+    table = lambda unstable, marginal=0: {
+        "n_unstable": unstable, "n_marginal": np.full(len(unstable), marginal), "q": np.zeros(len(unstable))
+    }  # fmt: skip
+    first, second = table([0, 0, 1, 2, 2]), table([0, 1, 1])
+    expected = scipy_distance.braycurtis([2, 0, 1, 2], [1, 0, 2, 0])
+    assert between("topology", first, second) == pytest.approx(expected, abs=1e-12)
+    # A marginal point is not a stable one, and two networks without points are alike.
+    assert between("topology", table([0]), table([0], 1)) == 1
+    assert between("topology", table([]), table([])) == 0
+    slow = {**second, "q": np.array([0, 1, 1])}
+    alone = scipy_distance.braycurtis([2, 0, 1, 2], [1, 0, 0, 0])
+    assert between("topology", first, slow, max_q=0.5) == pytest.approx(alone, abs=1e-12)
