@@ -41,8 +41,8 @@ COMMANDS = {
         "Reduce what was committed since the last time; all, where settings of the reduction are given.",
     ),
     "export": Entry(
-        "query",
-        "Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says.",
+        "export",
+        "Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says; or all items as runs of a tracker.",
     ),
     "weights": Entry(
         "weights", "Show the network that a file holds: its cell, sizes and tensors; or convert it."
