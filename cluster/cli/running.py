@@ -12,7 +12,14 @@ import typer
 
 from cluster.cli.anew import STANDING, Anew, Cluster
 from cluster.cli.choice import choose_executor
-from cluster.cli.display import err, live_progress, out, show_json, show_table
+from cluster.cli.display import (
+    err,
+    live_progress,
+    out,
+    show_json,
+    show_table,
+    told_if_slow,
+)
 from cluster.ending import Ending, call_on_end, read_settings
 from cluster.pace import remember_pace
 from cluster.ray.reach import NoRay
@@ -49,6 +56,8 @@ def executor_for(
         asked, why = choose_executor(spec, store, address, failed)
         if not quiet:
             err.print(f"{asked}: {why}")
+    if asked == "ray" and not quiet:
+        err.print(f"connecting to the Ray at {address}" if address else "starting Ray")
     return make_executor(asked, spec, address)
 
 
@@ -90,7 +99,8 @@ def run_store(open_store: Callable[[Executor], Store], request: Request, anew: A
             _leave(request.store, why, anew.standing)
         executor, store = request.make(), None
         try:
-            store = open_store(executor)
+            with told_if_slow("planning", request.as_json):
+                store = open_store(executor)
             progress = compute(store, executor, request, stop, again)
         except (Gone, NoRay) as lost:
             if isinstance(lost, NoRay) and not again:
@@ -128,7 +138,8 @@ def compute(
         else:
             progress = run_parts(store, executor, *request.parts, listener, stop)
     if progress.stopped is None and _is_complete(progress, request):
-        _reduce(store, executor)
+        with told_if_slow("reducing", request.as_json):
+            _reduce(store, executor)
         if progress.items_done > progress.items_before:
             remember_pace(store.job.spec, store.committed.markers())
     return progress
@@ -147,7 +158,8 @@ def open_and_compute(open_store: Callable[[Executor], Store], request: Request) 
     with signals(stop):
         executor = request.make()
         try:
-            store = open_store(executor)
+            with told_if_slow("planning", request.as_json):
+                store = open_store(executor)
             return Ran(store, compute(store, executor, request, stop))
         finally:
             executor.close()
@@ -262,9 +274,10 @@ def finish(store: Store, as_json: bool) -> None:
     from jobs.report.summary import state
 
     paths: list[Path] = []
-    if local_path(store.address) is not None:
-        paths = save_figures(store, Path(store.address).with_suffix(""))
-    keep_pictures(store)
+    with told_if_slow("drawing", as_json):
+        if local_path(store.address) is not None:
+            paths = save_figures(store, Path(store.address).with_suffix(""))
+        keep_pictures(store)
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return

@@ -215,6 +215,7 @@ class Worker:
         live = None
         if saved:
             live = LiveCurves(self.store, task.shard, _rows(task), self.kernel.curves)
+        progress(Standing(run.n_finished, run.rounds))  # before what takes long: compiling
         while not run.finished:
             if self._stop.is_set():
                 if saved:
