@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ class JobError(ValueError):
 
 
 class Faults:
-    """Gathers what is wrong with a job, so that its user reads all of it at once."""
+    """Gathers what is wrong with a job, so that its user reads all of it at once: the JobErrors of each `with faults:`."""
 
     MOST = 20
     """Most lines that are told: one screen."""
@@ -28,15 +28,14 @@ class Faults:
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
 
-    @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """Keep the text of a JobError that is raised inside; of none that has a class of its own, which means more."""
-        try:
-            yield
-        except JobError as error:
-            if type(error) is not JobError:
-                raise
-            self._lines |= dict.fromkeys(str(error).splitlines())
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        """Keep the text of a JobError that was raised inside; of none that has a class of its own, which means more."""
+        if type(error) is not JobError:
+            return False
+        self._lines |= dict.fromkeys(str(error).splitlines())
+        return True
 
     def tell(self) -> None:
         """Raise JobError with all lines, each once, if there are any."""

@@ -9,7 +9,7 @@ import typer
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
 from cluster.cli.options import AsJson, ColumnNames
 from jobs.errors import JobError
-from jobs.query.query import Asked, rows
+from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
 from jobs.store.store import Store
 
@@ -88,7 +88,7 @@ def _reply(
     if to is None:
         _answer(frame.attrs["table"], frame, as_json, all_columns=True)
     else:
-        _write(frame, to)
+        _write(store, frame, to)
 
 
 def _telling(
@@ -134,11 +134,11 @@ def _answer(table: str, found: "Columns", as_json: bool, all_columns: bool) -> N
         err.print(f"no row of table {table} is as asked for")
 
 
-def _write(frame: "pd.DataFrame", to: Path) -> None:
+def _write(store: Store, frame: "pd.DataFrame", to: Path) -> None:
     """Write the rows to a file; say so if there are none."""
     from jobs.query.files import save_frame
 
-    save_frame(frame, to)
+    save_frame(frame, to, described(store))
     err.print(f"wrote {len(frame):,} rows to {to}")
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} is as asked for")

@@ -16,12 +16,12 @@ def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
     """Return all items of a job; JobError with a line for each fault of `params`, `sweep` and `gather`."""
     faults = Faults()
     for settings_of in (options_of, reductions_of):
-        with faults.gathered():
+        with faults:
             try:
                 settings_of(spec, kernel)
             except JobError as error:
                 raise JobError(f"{where}: {error}") from None
-    with faults.gathered():
+    with faults:
         items = expand(spec, kernel, where)
     faults.tell()
     return items
@@ -34,10 +34,10 @@ def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSp
         JobError: the form is not right; beside its faults those of the fields whose form is.
     """
     faults = Faults()
-    with faults.gathered():
+    with faults:
         return parse_job(content, where)
     sound = {name: value for name, value in content.items() if _is_sound(name, value)}
-    with faults.gathered():
+    with faults:
         try:
             checked_items(JobSpec.model_validate({**sound, "kernel": kernel.name}), kernel, where)
         except JobError as error:
@@ -50,7 +50,7 @@ def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSp
             if known:
                 raise JobError("\n".join(known)) from None
     faults.tell()
-    raise AssertionError("parse_job raised")
+    raise AssertionError("parse_job has raised")
 
 
 def _is_sound(name: str, value: Any) -> bool:

@@ -107,7 +107,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     columns = (
         join(drawn, {**_defaults(kernel), **base, "seed": 0}) if len(drawn) > 1 else drawn[0][1]
     )
-    with faults.gathered():
+    with faults:
         drawn_starts, base = _starts(spec, base, total, where)
         columns = columns | drawn_starts
     columns = {name: column for name, column in columns.items() if name not in bad}
@@ -125,7 +125,7 @@ def _check_names(spec: JobSpec, kinds: Mapping[str, Kind], where: str, faults: F
     """Return the swept names that are no field, or an inner field of a traced one, or in `params` too."""
     bad = set()
     for name in sorted({name for part in spec.sweeps() for name in part.names()}):
-        with faults.gathered():
+        with faults:
             top, _, rest = name.partition(".")
             bad.add(name)
             if top not in kinds and name != "seed":
@@ -182,10 +182,10 @@ def _validate(
     check = lambda name, value: _model(_with(first, name, value, kernel), kernel, where, swept)
     valid = {}
     for name, column in columns.items():
-        with faults.gathered():
+        with faults:
             valid[name] = _valid(name, column, check, kernel, where)
     if not columns:
-        with faults.gathered():
+        with faults:
             _model(first, kernel, where, set())
     return valid
 

@@ -64,9 +64,9 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
     shapes = [m.outputs.shapes for m in measured]
-    with faults.gathered():
+    with faults:
         check_keep_bits(spec.keep_bits, shapes, where)
-    with faults.gathered():
+    with faults:
         compared = check_search(spec, kernel, items, shapes, where)
     faults.tell()
     together = Together(compared, spread=spec.search is not None and spec.search.spread)
