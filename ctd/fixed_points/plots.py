@@ -66,7 +66,7 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
             )
         )
     axis = lambda k: Axis(
-        f"principal component {k + 1} ({tick(100 * seen.share[k])} % of the variance)"
+        f"principal component {k + 1} ({tick(100 * float(seen.share[k]))} % of the variance)"
     )
     return Plot(
         f"State space, components {first + 1} and {second + 1}",
