@@ -111,6 +111,7 @@ def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
 
 
 @pytest.mark.frameworks
+@pytest.mark.filterwarnings("ignore")  # MLflow and SQLAlchemy deprecate each other's features
 def test_mlflow_reads_every_number_that_the_store_has(store, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     assert "mlflow ui" in write_runs("mlflow", tmp_path, "train_rnn", read_runs(store)[1])
