@@ -215,7 +215,8 @@ def coords(inputs: Any, shared: Shared) -> dict[str, Any]:
     if inputs.n_saved:
         length, unit = inputs.task.time_step
         steps = length * np.arange(shared.evaluation.inputs.shape[1])
-        found["time"] = Coordinate(steps, unit, "time in a trial, or the number of a step")
+        what = "number of the step" if unit == "1" else "time in a trial"
+        found["time"] = Coordinate(steps, unit, what)
         found["trial"] = Coordinate(
             np.arange(inputs.n_saved), "1", "number of the evaluation trial"
         )
