@@ -5,9 +5,16 @@
 It stands in the user's settings and not in the job file: whoever sends a job file sends no command with it.
 """
 
+import json
 import os
+import signal
 import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -46,27 +53,66 @@ def read_settings() -> Settings:
         raise JobError(f"{path}: cannot be read as YAML: {error}") from None
 
 
-def call_on_end(settings: Settings, store: str, ended: str, told: str) -> str | None:
-    """Call the user's command; return what went wrong with it, or None.
+@dataclass
+class Ending:
+    """How a run ended; the command has it as JSON on standard input, and all but `outcomes` as $CTD_STORE, ..."""
 
-    Args:
-        store: the store's address, for the command as $CTD_STORE.
-        ended: $CTD_ENDED: "done", "failed" (a shard or item failed), "stopped", or "error" (the run broke off).
-        told: $CTD_TOLD: one line for people.
-    """
+    store: str
+    """Address of the store."""
+    ended: Literal["done", "failed", "stopped", "error"] = "error"
+    """failed: a shard or an item failed; error: the run broke off."""
+    told: str = ""
+    """One line for people."""
+    items: int = 0
+    items_done: int = 0
+    items_failed: int = 0
+    """Items that fail with an error even alone."""
+    shards_failed: int = 0
+    """Shards given up."""
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    """The kernel's word for how items ended -> how many."""
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables of the command."""
+        said = {name: value for name, value in asdict(self).items() if name != "outcomes"}
+        return {f"CTD_{name.upper()}": str(value) for name, value in said.items()}
+
+
+def call_on_end(settings: Settings, ending: Ending) -> str | None:
+    """Call the user's command; return what went wrong with it, or None. Raises nothing."""
     if settings.on_end is None:
         return None
-    environment = os.environ | {"CTD_STORE": store, "CTD_ENDED": ended, "CTD_TOLD": told}
     try:
-        done = subprocess.run(  # noqa: S602  the user's own command
-            settings.on_end, shell=True, env=environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        return _call(settings.on_end, ending)
+    except KeyboardInterrupt:
+        return f"on_end: interrupted: {settings.on_end}"
+    except (OSError, ValueError) as error:  # no memory for a process; a NUL in the command
+        return f"on_end: cannot be called: {error}: {settings.on_end}"
+
+
+def _call(command: str, ending: Ending) -> str | None:
+    # Files, not pipes: a child that the command leaves behind would hold a pipe open.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+        given.write(json.dumps(asdict(ending)).encode() + b"\n")
+        given.seek(0)
+        process = subprocess.Popen(  # noqa: S602  the user's own command
+            command, shell=True, env=os.environ | ending.environment(), stdin=given, stdout=said,
+            stderr=said, start_new_session=True,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"on_end: took more than {PATIENCE_S} s and was ended: {settings.on_end}"
-    if done.returncode == 0:
-        return None
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return f"on_end: exit code {done.returncode}: {settings.on_end}" + (
-        f": {said[-1]}" if said else ""
-    )
+        try:
+            code = process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return f"on_end: took more than {PATIENCE_S} s and was ended: {command}"
+        finally:
+            if process.returncode is None:  # its children too: the shell waits for them
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return None if code == 0 else f"on_end: exit code {code}: {command}{_last_line(said)}"
+
+
+def _last_line(said: IO[bytes]) -> str:
+    """The last line of what the command said, after a colon; empty if it said nothing."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    return f": {lines[-1]}" if lines else ""

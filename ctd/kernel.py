@@ -134,6 +134,14 @@ class Var(NamedTuple):
     """True: a search by this result must say `mode`, since by default less is better."""
 
 
+class Coordinate(NamedTuple):
+    """The values along an axis, (n,), with their units and what they are."""
+
+    values: Any
+    units: str = "1"
+    long_name: str = ""
+
+
 class Outcome(NamedTuple):
     """One way in which an item can end. `failed` items are kept as data and counted apart."""
 
@@ -186,8 +194,8 @@ class Kernel:
     load: Callable[[Any], Any] = _load_nothing
     outcomes: tuple[Outcome, ...] = ()
     """If not empty, `result` returns an integer `outcome`, an index into this tuple."""
-    coords: Callable[[Any, Any], dict[str, np.ndarray]] | None = None
-    """(inputs, shared) -> coordinate values of the axes that have any (time in s, ...)."""
+    coords: Callable[[Any, Any], Mapping[str, np.ndarray | Coordinate]] | None = None
+    """(inputs, shared) -> axis -> its coordinate, or values alone, for the axes that have any."""
     reduce: Callable[..., dict[str, np.ndarray]] | None = None
     reduced: Mapping[str, Var] = field(default_factory=dict)
     """Every name that `reduce` returns -> all of its axes, units and long name."""
@@ -216,6 +224,16 @@ class Kernel:
     would cost more than it may save. A kernel whose best one is known names it alone. Empty: ANYWHERE, ON_CPU."""
     cpu_microbatches: tuple[int, ...] = ()
     """The same for a CPU, if other ones are best there; empty: `microbatches`."""
+
+    def coordinates(self, inputs: Any, shared: Any) -> dict[str, Coordinate]:
+        """The coordinates of `coords`; values alone are pure numbers, called by their axis."""
+        given = self.coords(inputs, shared) if self.coords else {}
+        plain = lambda value: value if isinstance(value, Coordinate) else Coordinate(value)
+        found = {axis: plain(value) for axis, value in given.items()}
+        return {
+            axis: Coordinate(np.asarray(one.values), one.units, one.long_name or axis)
+            for axis, one in found.items()
+        }
 
     def candidates(self) -> tuple[int, ...]:
         """The microbatches worth measuring on the devices of this process."""

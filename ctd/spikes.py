@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from ctd import tasks
 from ctd.cells import CELL_NAMES, Cell, CellName, get_cell, initial_state, run, sizes
-from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
+from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp
 from ctd.plots import Axis, Image, Plot, Scale
 from ctd.weights import read_weights
@@ -189,6 +189,14 @@ def plots(
     ]
 
 
+def coords(inputs: Any, shared: Recorded) -> dict[str, Coordinate]:
+    """Bins and trials, counted; a bin is step_s long."""
+    del shared
+    n = {"time": inputs.task.length, "trial": inputs.n_eval, "train_trial": inputs.n_train}
+    what = {"time": "bin, of step_s", "trial": "evaluation trial", "train_trial": "training trial"}
+    return {axis: Coordinate(np.arange(n[axis]), "1", f"number of the {what[axis]}") for axis in n}
+
+
 TRAIN, EVAL = ("train_trial", "time"), ("trial", "time")
 
 kernel = one_shot(
@@ -209,6 +217,7 @@ kernel = one_shot(
     },
     make,
     load=load,
+    coords=coords,
     plots=plots,
     width=4,
     # An item has trials enough to fill a product; on a CPU more of them leave the cache.

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +17,33 @@ class JobError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class Faults:
+    """Gathers what is wrong with a job, so that its user reads all of it at once: the JobErrors of each `with faults:`."""
+
+    MOST = 20
+    """Most lines that are told: one screen."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        """Keep the text of a JobError that was raised inside; of none that has a class of its own, which means more."""
+        if type(error) is not JobError:
+            return False
+        self._lines |= dict.fromkeys(str(error).splitlines())
+        return True
+
+    def tell(self) -> None:
+        """Raise JobError with all lines, each once, if there are any."""
+        lines = list(self._lines)
+        if len(lines) > self.MOST:
+            lines[self.MOST - 1 :] = [f"... and {len(lines) - self.MOST + 1} further faults"]
+        if lines:
+            raise JobError("\n".join(lines))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

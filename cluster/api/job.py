@@ -25,6 +25,7 @@ from cluster.cli.running import (
     calls_on_end,
     executor_for,
     keep_pictures,
+    note_progress,
     open_and_compute,
     say_what_failed,
 )
@@ -196,7 +197,7 @@ class Job:
                 opened, progress = open_and_compute(create, request)
             except Gone as gone:
                 raise Stopped(f"{gone}; the same call, or `ctd resume {where}`, goes on") from None
-            ending.of(progress)
+            note_progress(ending, progress)
         if progress.stopped is not None:
             raise Stopped(
                 f"stopped ({progress.stopped}); the same call, or `ctd resume {where}`, goes on"

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ as_text: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, 
 out = Plain(**as_text, width=None if sys.stdout.isatty() else 250)
 err = Plain(**as_text, stderr=True)
 
+SLOW_S = 1.0
+"""What takes longer than this is told while it lasts."""
 PLAIN_EVERY_S = 5.0
 """Least seconds between two progress lines if the output is not a terminal."""
 PLAIN_SHARE = 0.01
@@ -57,8 +60,8 @@ def describe(p: RunProgress) -> str:
         parts.append(f"advance {many}" if few == many else f"advances {few}-{many}")
     if p.stage and p.shards_done < p.n_shards:
         parts.append(p.stage)
-    if p.tuning:
-        parts.append("tuning")
+    if p.tuning or p.compiling:
+        parts.append("tuning" if p.tuning else "compiling")
     fresh = p.items_done - p.items_before + p.running_items
     elapsed = time.monotonic() - p.started
     if fresh and elapsed > 0:
@@ -100,18 +103,33 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
         with Live(Group(bar, words), console=err, refresh_per_second=4):
             yield draw
     else:
-        last = [-math.inf]
+        last, was_compiling = -math.inf, False
 
         def line(p: RunProgress) -> None:
+            nonlocal last, was_compiling
             now = time.monotonic()
-            due = last[0] + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
-            if now >= due or p.items_done == p.n_items:
-                last[0] = now
+            due = last + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
+            begins = p.compiling and not was_compiling  # for a minute nothing else may be said
+            if now >= due or begins or p.items_done == p.n_items:
+                last, was_compiling = now, p.compiling
                 items = f"{p.items_done + p.running_items:,}/{p.n_items:,} items"
                 shards = f"{p.shards_done}/{p.n_shards} shards"
                 err.print(", ".join(filter(None, [items, shards, describe(p)])))
 
         yield line
+
+
+@contextmanager
+def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
+    """Say `what` is going on once it has taken a second; nothing if `quiet`."""
+    timer = threading.Timer(SLOW_S, err.print, [what])
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def cell(value: Any) -> str:

@@ -41,8 +41,8 @@ COMMANDS = {
         "Reduce what was committed since the last time; all, where settings of the reduction are given.",
     ),
     "export": Entry(
-        "query",
-        "Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says.",
+        "export",
+        "Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says; or all items as runs of a tracker.",
     ),
     "weights": Entry(
         "weights", "Show the network that a file holds: its cell, sizes and tensors; or convert it."
@@ -107,23 +107,34 @@ class LateCommand(TyperCommand):
         )
         alone = typer.Typer(add_completion=False)
         alone.command(self.name)(function)
+        words = [str(word) for word in args[1]] if len(args) > 1 else []  # parsing empties it
         try:
             return typer.main.get_command(alone).make_context(*args, **options)
         except TyperException as error:
             if option := getattr(error, "option_name", ""):
-                error.message += _in_job_file(option)
+                error.message += _in_job_file(option, _value_of(option, words))
             raise
 
 
-def _in_job_file(option: str) -> str:
+def _value_of(option: str, words: list[str]) -> str:
+    """What is given for an option on the command line; VALUE if nothing is."""
+    for k, word in enumerate(words):
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+        if word == option and k + 1 < len(words):
+            return words[k + 1]
+    return "VALUE"
+
+
+def _in_job_file(option: str, value: str) -> str:
     """What to write for an option that there is not, but a field of the job file."""
     from jobs.spec.job import JobSpec, RunSettings
 
     field = option.lstrip("-").replace("-", "_")
     if field in RunSettings.model_fields:
-        return f"; it is a field of the job file: --set run.{field}=VALUE"
+        return f"; it is a field of the job file: --set run.{field}={value}"
     return (
-        f"; it is a field of the job file: --set {field}=VALUE"
+        f"; it is a field of the job file: --set {field}={value}"
         if field in JobSpec.model_fields
         else ""
     )

@@ -1,11 +1,17 @@
 """Arguments and options that several commands share, each declared once."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-JobFile = Annotated[Path, typer.Argument(help="job file, YAML or JSON", show_default=False)]
+JobWords = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="job",
+        help="job file, YAML or JSON; key.path=value overrides a field, as --set does",
+        show_default=False,
+    ),
+]
 StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
 ResultsPath = Annotated[
     str | None, typer.Option("--store", help="where results go; by default beside the job file")

@@ -1,4 +1,4 @@
-"""The commands that take results out of a store: query (one store, or two side by side), export."""
+"""`ctd query`: answers of one store, or of two side by side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,9 +7,9 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
-from cluster.cli.options import AsJson, ColumnNames, StorePath
+from cluster.cli.options import AsJson, ColumnNames
 from jobs.errors import JobError
-from jobs.query.query import Asked, rows
+from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
 from jobs.store.store import Store
 
@@ -71,7 +71,7 @@ def query(
         "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
     }  # fmt: skip
     _reply(store, all_of(where), question, to, as_json, telling=not (columns or as_json))
-    _say_how_much(store)
+    say_how_much(store)
 
 
 def _reply(
@@ -88,7 +88,7 @@ def _reply(
     if to is None:
         _answer(frame.attrs["table"], frame, as_json, all_columns=True)
     else:
-        _write(frame, to)
+        _write(store, frame, to)
 
 
 def _telling(
@@ -134,11 +134,11 @@ def _answer(table: str, found: "Columns", as_json: bool, all_columns: bool) -> N
         err.print(f"no row of table {table} is as asked for")
 
 
-def _write(frame: "pd.DataFrame", to: Path) -> None:
+def _write(store: Store, frame: "pd.DataFrame", to: Path) -> None:
     """Write the rows to a file; say so if there are none."""
     from jobs.query.files import save_frame
 
-    save_frame(frame, to)
+    save_frame(frame, to, described(store))
     err.print(f"wrote {len(frame):,} rows to {to}")
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} is as asked for")
@@ -151,7 +151,7 @@ def all_of(conditions: list[str] | None) -> str | None:
     return " and ".join(f"({condition})" for condition in conditions)
 
 
-def _say_how_much(store: Store) -> None:
+def say_how_much(store: Store) -> None:
     """Of a store that is not complete, how much of it the answer is about."""
     from jobs.gather.gather import left_out
     from jobs.query.tables import ask
@@ -177,7 +177,7 @@ def _compare(stores: list[str], words: list[str], as_json: bool) -> None:
     else:
         _show(found, stores)
     for store in (a, b):
-        _say_how_much(store)
+        say_how_much(store)
 
 
 def _as_json(found: "Comparison") -> dict[str, Any]:
@@ -203,23 +203,3 @@ def _show(found: "Comparison", stores: list[str]) -> None:
         show_table(found.results, title="results of the items that both have computed")
     if len(found.changed):
         show_table(found.changed, title=f"{len(found.changed):,} items differ in how they ended")
-
-
-def export(
-    store: StorePath,
-    item: Annotated[int, typer.Argument(help="item id")],
-    path: Annotated[
-        str,
-        typer.Argument(
-            help="file to write, here or on an object store: .h5, .npz, .pt, .safetensors"
-        ),
-    ],
-    results: Annotated[
-        bool, typer.Option("--results", help="everything but the trained model")
-    ] = False,
-) -> None:
-    """Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says."""
-    from jobs.inputs.items import export as write
-
-    write(Store.open(store), item, path, "results" if results else "weights")
-    out.print(f"wrote {path}")

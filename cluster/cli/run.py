@@ -12,20 +12,21 @@ import yaml
 
 from cluster.cache import prune_compilation_cache
 from cluster.cli.anew import Anew, Cluster
-from cluster.cli.display import err, out, records, show_json, show_table
+from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
     ExecutorName,
     Failed,
     GatherExecutor,
-    JobFile,
+    JobWords,
     Overrides,
     RayAddress,
     ResultsPath,
     StorePath,
     Trust,
 )
+from cluster.cli.overrides import one_file, split
 from cluster.cli.running import (
     Request,
     executor_for,
@@ -43,9 +44,6 @@ from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base
 from jobs.storage.objects import local_path
 from jobs.store.store import Store
-
-OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
-"""What a word among the job files begins with that overrides a field of them."""
 
 
 def run(
@@ -103,10 +101,7 @@ def _stages(
     words: list[str], overrides: list[str], store: str | None, base: str | None
 ) -> list[Stage]:
     """The jobs of the files among `words`; its other words are overrides, too."""
-    among = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
-    files = [word for word in words if word not in among]
-    if not files:
-        raise JobError(f"{', '.join(words)}: overrides fields of a job file; give the file, too")
+    files, among = split(words)
     if store and len(files) > 1:
         raise JobError("--store: goes with one job file; several write beside their files")
     if base is not None and local_path(base) is not None and not Path(base).is_dir():
@@ -142,7 +137,7 @@ def _opener(stage: Stage, spec: JobSpec, before: Store | None) -> Callable[[Exec
 
 
 def plan(
-    job: JobFile,
+    job: JobWords,
     store: Annotated[str | None, typer.Option(help="a store to take measured times from")] = None,
     overrides: Overrides = None,
     workers: Annotated[int, typer.Option(min=1, help="how many shards can run at a time")] = 1,
@@ -152,14 +147,16 @@ def plan(
     from jobs.report.summary import plan_rows
     from jobs.run.prepare import prepare_here
 
-    for stage in (stages := read_stages(job, overrides, store)):
+    path, changes = one_file(job, overrides)
+    for stage in (stages := read_stages(path, changes, store)):
         before = {s.name: s.address for s in stages[: stages.index(stage)]}
         waits = [name for name in stage.needs() if not Store.exists(before.get(name, ""))]
         if waits and set(waits) <= before.keys():
             err.print(f"stage {stage.name}: can be planned once {', '.join(waits)} has run")
             continue
         spec = stage.spec(before)
-        ready = prepare_here(spec, stage.base, stage.where, workers)
+        with told_if_slow("planning", as_json):
+            ready = prepare_here(spec, stage.base, stage.where, workers)
         rows, total = plan_rows(ready, stage.address, workers)
         preset = meaning(stage.content, ready.kernel, stage.where)
         if as_json:
@@ -194,11 +191,13 @@ def gather(
     prune_compilation_cache()
     runner = make_executor(executor, opened.job.spec, address)
     try:
-        n = reduce_store(opened, runner)
+        with told_if_slow("reducing"):
+            n = reduce_store(opened, runner)
     finally:
         runner.close()
-    if local_path(store) is not None:
-        save_figures(opened, Path(opened.address).with_suffix(""))
-    keep_pictures(opened)
+    with told_if_slow("drawing"):
+        if local_path(store) is not None:
+            save_figures(opened, Path(opened.address).with_suffix(""))
+        keep_pictures(opened)
     summary(opened)
     out.print(f"gathered {n:,} items")

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -12,8 +12,15 @@ import typer
 
 from cluster.cli.anew import STANDING, Anew, Cluster
 from cluster.cli.choice import choose_executor
-from cluster.cli.display import err, live_progress, out, show_json, show_table
-from cluster.ending import call_on_end, read_settings
+from cluster.cli.display import (
+    err,
+    live_progress,
+    out,
+    show_json,
+    show_table,
+    told_if_slow,
+)
+from cluster.ending import Ending, call_on_end, read_settings
 from cluster.pace import remember_pace
 from cluster.ray.reach import NoRay
 from jobs.errors import JobError
@@ -49,6 +56,8 @@ def executor_for(
         asked, why = choose_executor(spec, store, address, failed)
         if not quiet:
             err.print(f"{asked}: {why}")
+    if asked == "ray" and not quiet:
+        err.print(f"connecting to the Ray at {address}" if address else "starting Ray")
     return make_executor(asked, spec, address)
 
 
@@ -90,7 +99,8 @@ def run_store(open_store: Callable[[Executor], Store], request: Request, anew: A
             _leave(request.store, why, anew.standing)
         executor, store = request.make(), None
         try:
-            store = open_store(executor)
+            with told_if_slow("planning", request.as_json):
+                store = open_store(executor)
             progress = compute(store, executor, request, stop, again)
         except (Gone, NoRay) as lost:
             if isinstance(lost, NoRay) and not again:
@@ -98,7 +108,7 @@ def run_store(open_store: Callable[[Executor], Store], request: Request, anew: A
             _go_on(lost, store, request, stop, anew)
         finally:
             executor.close()
-        ending.of(progress)
+        note_progress(ending, progress)
         if progress.stopped is not None:
             _leave(request.store, progress.stopped, _standing(store))
         if _is_complete(progress, request):
@@ -128,7 +138,8 @@ def compute(
         else:
             progress = run_parts(store, executor, *request.parts, listener, stop)
     if progress.stopped is None and _is_complete(progress, request):
-        _reduce(store, executor)
+        with told_if_slow("reducing", request.as_json):
+            _reduce(store, executor)
         if progress.items_done > progress.items_before:
             remember_pace(store.job.spec, store.committed.markers())
     return progress
@@ -147,7 +158,8 @@ def open_and_compute(open_store: Callable[[Executor], Store], request: Request) 
     with signals(stop):
         executor = request.make()
         try:
-            store = open_store(executor)
+            with told_if_slow("planning", request.as_json):
+                store = open_store(executor)
             return Ran(store, compute(store, executor, request, stop))
         finally:
             executor.close()
@@ -179,29 +191,37 @@ def _standing(store: Store) -> str:
     return standing(store)
 
 
-class Ending:
-    """How a run ended, as the user's command is told."""
-
-    def __init__(self) -> None:
-        self.how, self.items = "error", ""
-
-    def of(self, progress: Progress) -> None:
-        """Note how far the run came."""
-        failed = bool(progress.failed or progress.failed_items)
-        self.how = "stopped" if progress.stopped is not None else "failed" if failed else "done"
-        self.items = f", {progress.items_done:,} of {progress.n_items:,} items"
+def note_progress(ending: Ending, progress: Progress) -> None:
+    """Note how far a run came."""
+    failed = bool(progress.failed or progress.failed_items)
+    ending.ended = "stopped" if progress.stopped is not None else "failed" if failed else "done"
+    ending.items, ending.items_done = progress.n_items, progress.items_done
+    ending.items_failed, ending.shards_failed = len(progress.failed_items), len(progress.failed)
+    ending.outcomes = {name: n for name, n in progress.outcomes.items() if n}
 
 
 @contextmanager
 def calls_on_end(address: str) -> Iterator[Ending]:
-    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends."""
-    settings, ending = read_settings(), Ending()
+    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends; what goes wrong with
+    it is told here and in the store's log, and changes nothing else."""
+    settings, ending = read_settings(), Ending(address)
     try:
         yield ending
     finally:
-        told = f"{address}: {ending.how}{ending.items}"
-        if fault := call_on_end(settings, address, ending.how, told):
+        counts = f", {ending.items_done:,} of {ending.items:,} items" if ending.items else ""
+        ending.told = f"{address}: {ending.ended}{counts}"
+        if fault := call_on_end(settings, ending):
             err.print(fault)
+            with suppress(Exception):  # there may be no store; the line above has told
+                _note(Store.open(address), fault)
+
+
+def _note(store: Store, fault: str) -> None:
+    from jobs.store.events import Event, Events
+
+    events = Events(store)
+    events.note(Event(kind="on_end", error=fault))
+    events.close()
 
 
 def _leave(address: str, why: str, stands: str) -> NoReturn:
@@ -254,9 +274,10 @@ def finish(store: Store, as_json: bool) -> None:
     from jobs.report.summary import state
 
     paths: list[Path] = []
-    if local_path(store.address) is not None:
-        paths = save_figures(store, Path(store.address).with_suffix(""))
-    keep_pictures(store)
+    with told_if_slow("drawing", as_json):
+        if local_path(store.address) is not None:
+            paths = save_figures(store, Path(store.address).with_suffix(""))
+        keep_pictures(store)
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from cluster.cli.display import err, out, show_json, show_table
-from cluster.cli.options import AcceptChanges, AsJson, Failed, JobFile, Overrides, ResultsPath
+from cluster.cli.options import AcceptChanges, AsJson, Failed, JobWords, Overrides, ResultsPath
+from cluster.cli.overrides import one_file
 from cluster.profiles import load_profile, profile_names, profiles_folder
 from jobs.errors import JobError
 
@@ -46,7 +47,7 @@ def submission_log(store: str) -> str:
 
 
 def submit(
-    job: JobFile,
+    job: JobWords,
     cluster: Annotated[
         str | None,
         typer.Option(help="name or file of a profile; by default the job file's `cluster`"),
@@ -68,7 +69,8 @@ def submit(
     from cluster.submit import Again, read_order, text_of
     from cluster.submit import submit as send
 
-    order = read_order(job, cluster, overrides, store, array)
+    path, changes = one_file(job, overrides)
+    order = read_order(path, cluster, changes, store, array)
     if dry_run:
         text = text_of(order)
         sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -25,7 +25,7 @@ from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
 from ctd.esn.summary import REDUCED, reduce
 from ctd.esn.summary import Options as Options
-from ctd.kernel import Kernel, Outcome, Var
+from ctd.kernel import Coordinate, Kernel, Outcome, Var
 from ctd.late import jax, jnp
 
 OUTCOMES = (
@@ -251,15 +251,17 @@ def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
     )
 
 
-def coords(inputs: Any, shared: Any) -> dict[str, np.ndarray]:
+def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
     """Coordinates: pass numbers, time since a replay's start, delays in samples."""
     del shared
-    found = {"pass": np.arange(1, 1 + _passes(inputs))}
+    found = {"pass": Coordinate(np.arange(1, 1 + _passes(inputs)), "1", "number of the pass")}
     if "traces" in inputs.record:
         horizon = inputs.horizon or inputs.test or inputs.train
-        found["time"] = inputs.dt * np.arange(1, 1 + horizon)
+        steps = inputs.dt * np.arange(1, 1 + horizon)
+        found["time"] = Coordinate(steps, "1", "time since the replay's start, as dt")
     if inputs.memory_delays:
-        found["delay"] = np.arange(1, 1 + inputs.memory_delays)
+        delays = np.arange(1, 1 + inputs.memory_delays)
+        found["delay"] = Coordinate(delays, "1", "delay in samples")
     return found
 
 

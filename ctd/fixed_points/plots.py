@@ -7,13 +7,15 @@ import numpy as np
 from ctd.fixed_points import linear
 from ctd.fixed_points.portrait import Portrait, portrait, sorts
 from ctd.fixed_points.search import FIXED, SLOW
-from ctd.plots import Axis, Bars, Figure, Layer, Lines, Plot, Points, histogram
+from ctd.plots import Axis, Bars, Figure, Layer, Lines, Plot, Points, histogram, tick
 from ctd.plots.group import Group, of_group
 
 N_TRIALS = 60
 """Largest number of trials that are drawn."""
 N_SPECTRA = 40
 """Eigenvalues are drawn of at most so many points, those with the largest basins."""
+ROUNDING = 1e-9
+"""A component with less than this part of the variance has none: an axis over it would show rounding."""
 N_STATES = 2000
 """Largest number of candidate states that are drawn if they do not form trials."""
 
@@ -26,7 +28,7 @@ def plots(group: Group) -> list[Plot]:
         return [ends]
     seen = portrait(group)
     texts = _texts(group.reduced)
-    space = [_space(seen, texts, *pair) for pair in ((0, 1), (0, 2)) if max(pair) < len(seen.share)]
+    space = [_space(seen, texts, *pair) for pair in ((0, 1), (0, 2)) if _varies(seen, *pair)]
     return [*space, _spectra(seen), _basins(group.reduced, texts), ends]
 
 
@@ -34,8 +36,15 @@ def plots(group: Group) -> list[Plot]:
 def figure(group: Group) -> Figure:
     """State space and spectra."""
     seen = portrait(group)
-    space = [_space(seen, _texts(group.reduced), 0, 1)] if len(seen.share) > 1 else []
+    space = [_space(seen, _texts(group.reduced), 0, 1)] if _varies(seen, 0, 1) else []
     return Figure([*space, _spectra(seen)])
+
+
+def _varies(seen: Portrait, *components: int) -> bool:
+    """Whether there are these components and each has a part of the variance beyond rounding."""
+    return max(components) < len(seen.share) and bool(
+        (seen.share[list(components)] > ROUNDING).all()
+    )
 
 
 def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
@@ -56,7 +65,9 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
                 key=rows,
             )
         )
-    axis = lambda k: Axis(f"principal component {k + 1} ({seen.share[k]:.0%} of the variance)")
+    axis = lambda k: Axis(
+        f"principal component {k + 1} ({tick(100 * float(seen.share[k]))} % of the variance)"
+    )
     return Plot(
         f"State space, components {first + 1} and {second + 1}",
         layers,
@@ -64,6 +75,7 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
         axis(second),
         seen.scale,
         note="Area of a point: its basin's share of the candidates. Hollow: unstable; diamond: slow.",
+        areas="basin share",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.kernel import Kernel, Outcome
+from ctd.kernel import Coordinate, Kernel, Outcome
 from ctd.late import jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.adapters import init_stitched, of_session, with_core
@@ -19,7 +19,7 @@ from ctd.lfads.over_sessions import of_all_sessions
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
-from ctd.lfads.results import as_stored, inferred, named
+from ctd.lfads.results import as_stored, inferred, kept, named
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
@@ -197,9 +197,22 @@ def result(
     )
 
 
-def coords(inputs: Any, shared: Dataset) -> dict[str, np.ndarray]:
-    """Coordinates: the training step at which each entry of a curve ends; the lags of inputs."""
-    found = {"batch": block_ends(inputs)}
+def coords(inputs: Any, shared: Dataset) -> dict[str, Coordinate | np.ndarray]:
+    """Coordinates: the training step at which each entry of a curve ends; bins, or their times; trials; lags of inputs."""
+    found: dict[str, Coordinate | np.ndarray] = {
+        "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
+    }
+    n = kept(inputs, shared)
+    if n.train or n.evaluation:
+        bins = np.arange(shared.evaluation.data.shape[1])
+        in_s = Coordinate(bins * (inputs.bin_s or 1), "s", "time since the trial's first bin")
+        found["time"] = in_s if inputs.bin_s else Coordinate(bins, "1", "number of the bin")
+    for axis, many, of in (
+        ("train_trial", n.train, "training"),
+        ("trial", n.evaluation, "evaluation"),
+    ):
+        if many:
+            found[axis] = Coordinate(np.arange(many), "1", f"number of the trial for {of}")
     if inputs.controller and all(one.evaluation.inputs is not None for one in _sessions(shared)):
         found["lag"] = np.array(metrics.lags(shared.evaluation.data.shape[1]))
     return found

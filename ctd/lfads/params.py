@@ -227,12 +227,17 @@ class Model(Params):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Model":
-        for name in ("kl_ramp", "l2_ramp", "warm_up"):
-            if getattr(self, name) > self.n_batches:
-                raise ValueError(
-                    f"{name}: {getattr(self, name)} steps are longer than training, "
-                    f"n_batches = {self.n_batches}; shorten the one or raise the other"
-                )
+        longer = {
+            name: getattr(self, name)
+            for name in ("kl_ramp", "l2_ramp", "warm_up")
+            if getattr(self, name) > self.n_batches
+        }
+        if longer:
+            told = ", ".join(f"{name}: {steps}" for name, steps in longer.items())
+            shorter = ", ".join(f"{name}: {self.n_batches // 2}" for name in longer)
+            raise ValueError(
+                f"{told} steps are longer than training, n_batches = {self.n_batches}; add to params {shorter}, or raise n_batches"
+            )
         repeated = sorted({u for u in self.held_out_units if self.held_out_units.count(u) > 1})
         if repeated or any(u < 0 for u in self.held_out_units):
             raise ValueError(

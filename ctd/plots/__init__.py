@@ -139,6 +139,8 @@ class Plot:
     """True: one unit is as long on y as on x."""
     note: str = ""
     """Text below the picture: what to look for, what was left out."""
+    areas: str = ""
+    """What the sizes of points stand for: a PNG says it in its legend, by two of them."""
     at_first: int | None = None
     """Of many lines with an `item`, a page shows so many until more are asked for."""
 

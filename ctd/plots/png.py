@@ -21,6 +21,7 @@ from ctd.plots import (
     Scale,
     Spans,
     spread,
+    tick,
 )
 
 WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
@@ -72,16 +73,52 @@ def draw_plot(ax: Any, plot: Plot, shades: Any) -> None:
         ax.axvline(0, color="0.9", lw=0.8, zorder=0)
     ax.autoscale_view()
     ax.set(xlabel=plot.x.label, ylabel=plot.y.label, title=plot.title)
-    if any(getattr(layer, "name", "") for layer in plot.layers):
-        legend = ax.legend(frameon=False, fontsize="small")
-        for handle in legend.legend_handles:
-            if hasattr(handle, "set_sizes"):  # else a mark is as large as the largest of its layer
-                handle.set_sizes([40])
+    _legend(ax, plot)
     if plot.note:
         ax.annotate(
             textwrap.fill(plot.note, NOTE_WIDTH), (0.5, 0), (0, -3), xycoords=ax.xaxis.label,
             textcoords="offset points", ha="center", va="top", fontsize="small", color="0.35",
         )  # fmt: skip
+
+
+def _legend(ax: Any, plot: Plot) -> None:
+    """A legend of the layers that have names, and of two areas where areas stand for something."""
+    from matplotlib.lines import Line2D
+
+    handles, labels = ax.get_legend_handles_labels()
+    named = len(handles)
+    for size in _sizes(plot) if plot.areas else ():
+        width = np.sqrt(_area(_radius(size)))
+        handles.append(Line2D([], [], ls="", marker="o", ms=width, mfc="white", mec="0.4"))
+        labels.append(f"{plot.areas} {tick(size)}")
+    if not handles:
+        return
+    legend = ax.legend(handles, labels, frameon=False, fontsize="small")
+    for handle in legend.legend_handles[:named]:
+        if hasattr(handle, "set_sizes"):  # else a mark is as large as the largest of its layer
+            handle.set_sizes([40])
+
+
+def _sizes(plot: Plot) -> list[float]:
+    """The largest size of the plot's points, with one digit, and a fifth of it."""
+    given = [
+        np.ravel(layer.size)
+        for layer in plot.layers
+        if isinstance(layer, Points) and layer.size is not None
+    ]
+    sizes = np.concatenate([np.zeros(0), *given]).astype(float)
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    return [float(f"{share * sizes.max():.1g}") for share in (1, 0.2)] if len(sizes) else []
+
+
+def _radius(size: Any) -> Any:
+    """The page's radius of a mark, in pixels."""
+    return 3 + 11 * np.sqrt(np.clip(np.asarray(size, float), 0, 1))
+
+
+def _area(radius: Any) -> Any:
+    """In squared points, as matplotlib has it."""
+    return np.square(1.5 * radius)
 
 
 def _prepare(axis: Any, set_scale: Any, spec: Axis) -> None:
@@ -158,13 +195,10 @@ def _points(ax: Any, layer: Points, fixed: str, shades: Any) -> None:
     colours: Any = fixed
     if layer.colour is not None:
         colours = shades.to_rgba(np.asarray(layer.colour, float)[fine])
-    # The page's radius in pixels is 3 + 11 sqrt(size); here areas are in squared points.
-    radius = np.full(len(x), 2.2 if many else 3.4)
-    if layer.size is not None:
-        radius = 3 + 11 * np.sqrt(np.clip(np.asarray(layer.size, float), 0, 1))
+    radius = np.full(len(x), 2.2 if many else 3.4) if layer.size is None else _radius(layer.size)
     radius = radius[fine]
     ax.scatter(
-        x[fine], y[fine], s=np.square(1.5 * radius), label=layer.name or None, zorder=3,
+        x[fine], y[fine], s=_area(radius), label=layer.name or None, zorder=3,
         marker="D" if layer.marker == "diamond" else "o", alpha=0.6 if many else 0.92,
         facecolors="white" if layer.hollow else colours,
         edgecolors=colours if layer.hollow else "black" if layer.size is not None else "none",

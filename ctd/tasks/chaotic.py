@@ -39,6 +39,11 @@ class ChaoticGenerator(Task):
     def n_out(self) -> int:
         return self.n_targets
 
+    @property
+    def time_step(self) -> tuple[float, str]:
+        """dt, in s."""
+        return self.dt, "s"
+
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         del key
         inputs = jnp.zeros((self.n_steps, 1), dtype).at[0].set(1)

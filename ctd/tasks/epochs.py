@@ -26,6 +26,11 @@ class Timed(Task):
         """Steps of the longest trial."""
 
     @property
+    def time_step(self) -> tuple[float, str]:
+        """dt, in ms."""
+        return self.dt, "ms"
+
+    @property
     def length(self) -> int:
         return self.n_steps or self.longest
 

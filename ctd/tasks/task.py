@@ -65,6 +65,11 @@ class Task(BaseModel, ABC):
         return self.n_steps
 
     @property
+    def time_step(self) -> tuple[float, str]:
+        """Length of a step and its unit, as the CF conventions have it; (1, "1") where steps are only counted."""
+        return 1, "1"
+
+    @property
     def conditions(self) -> Conditions | None:
         """The conditions that `Trial.condition` counts; None where all trials are of one kind."""
         return None

@@ -35,6 +35,11 @@ class WhiteNoise(Task):
     def n_out(self) -> int:
         return 1
 
+    @property
+    def time_step(self) -> tuple[float, str]:
+        """duration / n_steps, in s."""
+        return self.duration / self.n_steps, "s"
+
     def mean_input(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """b of one trial; `shape` (2,) for two streams."""
         xi: jax.Array = jax.random.normal(key, shape, dtype)
@@ -43,7 +48,7 @@ class WhiteNoise(Task):
 
     def noise(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """s xi / sqrt(dt), xi ~ N(0, 1) of this shape."""
-        dt = self.duration / self.n_steps
+        dt, _ = self.time_step
         xi: jax.Array = jax.random.normal(key, shape, dtype)
         scaled: jax.Array = self.sd * dt**-0.5 * xi
         return scaled

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.cells import CELLS, Cell, get_cell, run
-from ctd.kernel import Kernel, Outcome, Var
+from ctd.kernel import Coordinate, Kernel, Outcome, Var
 from ctd.late import jax, jnp, lax
 from ctd.plots.curves import block_ends
 from ctd.train_rnn.connections import Connections, connections, read_masks
@@ -207,10 +207,19 @@ def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Arra
     return found
 
 
-def coords(inputs: Any, shared: Shared) -> dict[str, np.ndarray]:
-    """The training step at which each entry of a curve ends; the conditions, and which one each saved trial is of."""
-    found = {"batch": block_ends(inputs)}
+def coords(inputs: Any, shared: Shared) -> dict[str, Any]:
+    """The training step at which each entry of a curve ends; time in a trial; the conditions, and the one of each saved
+    trial, or else its number."""
+    found: dict[str, Any] = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
     values = condition_values(inputs.task, shared)
+    if inputs.n_saved:
+        length, unit = inputs.task.time_step
+        steps = length * np.arange(shared.evaluation.inputs.shape[1])
+        what = "number of the step" if unit == "1" else "time in a trial"
+        found["time"] = Coordinate(steps, unit, what)
+        found["trial"] = Coordinate(
+            np.arange(inputs.n_saved), "1", "number of the evaluation trial"
+        )
     if len(values) > 1:
         found["condition"] = values
         if inputs.n_saved:

@@ -46,15 +46,25 @@ def item_params(store: Store, item: int) -> dict[str, Any]:
         JobError: the item does not exist or is not computed.
     """
     group, row = _find(store, item)
-    found = store.params(group)
+    return row_params(store, group, row, row + 1)[0]
+
+
+def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str, Any]]:
+    """Return `item_params` of the rows start <= r < stop of a group, whether or not they are computed."""
+    shared = store.params(group)
     swept = str(attributes(store.results(group)).get("coordinates", ""))
     columns = {name: name for name in swept.split()}
     # What a population changes: see jobs.plan.search_results.
     final = {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
-    for name, stored in (columns | final).items():
-        if name in found:
-            found[name] = store.rows(group, stored, row, row + 1)[0].tolist()
-    return found
+    read = {
+        name: store.rows(group, stored, start, stop).tolist()
+        for name, stored in (columns | final).items()
+        if name in shared
+    }
+    return [
+        {**shared, **{name: values[k] for name, values in read.items()}}
+        for k in range(stop - start)
+    ]
 
 
 def _find(store: Store, item: int) -> tuple[int, int]:

@@ -12,7 +12,16 @@ import numpy as np
 
 from ctd.batch import Layout, Placed, Program, precision, program, traced_columns
 from ctd.contract import ContractError, located
-from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_of
+from ctd.kernel import (
+    Coordinate,
+    Kernel,
+    Kind,
+    Params,
+    field_kinds,
+    inputs_of,
+    static_of,
+    traced_of,
+)
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.fetch import local_file
@@ -189,19 +198,17 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
         state, shapes = prog.abstract(shared, first)
     except ContractError as error:
         raise JobError(str(error)) from error
-    coords: dict[str, np.ndarray] = {}
-    if kernel.coords is not None:
-        try:
-            with precision(static):
-                coords = kernel.coords(inputs_of(with_files(params, base)), shared)
-        except Exception as error:
-            raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
+    try:
+        with precision(static):
+            coords = kernel.coordinates(inputs_of(with_files(params, base)), shared)
+    except Exception as error:
+        raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
     _check_names(kernel, params, shapes, coords)
     return _Group(shared, prog, traced, state, Outputs(shapes, coords))
 
 
 def _check_names(
-    kernel: Kernel, params: Params, shapes: Mapping[str, Any], coords: Mapping[str, np.ndarray]
+    kernel: Kernel, params: Params, shapes: Mapping[str, Any], coords: Mapping[str, Coordinate]
 ) -> None:
     """Raise JobError if two arrays of the store would share a name, a name is not allowed, or an axis has two
     lengths: every result and every axis with coordinates becomes an array of its name."""
@@ -232,9 +239,11 @@ def _check_names(
 
 
 def _check_lengths(
-    kernel: Kernel, shapes: Mapping[str, Any], coords: Mapping[str, np.ndarray]
+    kernel: Kernel, shapes: Mapping[str, Any], coords: Mapping[str, Coordinate]
 ) -> None:
-    lengths = {name: (f"the coordinates of {name}", len(values)) for name, values in coords.items()}
+    lengths = {
+        name: (f"the coordinates of {name}", len(one.values)) for name, one in coords.items()
+    }
     for name, shape in shapes.items():
         for axis, length in zip(kernel.dims[name].axes, shape.shape, strict=True):
             what, before = lengths.setdefault(axis, (name, length))

@@ -15,7 +15,8 @@ from typing import Any
 from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.pipeline.references import resolve
-from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
+from jobs.plan.checked import checked_job
+from jobs.spec.job import JobSpec, find_kernel, read_content
 from jobs.spec.presets import expand_preset
 from jobs.spec.trust import modules_of, tell
 
@@ -43,7 +44,7 @@ class Stage:
         kernel = self.kernel()
         content = expand_preset(self.content, kernel, self.where)
         content = resolve(content, kernel, self.base, stages, self.where)
-        return parse_job({"name": self.name, **content}, self.where)
+        return checked_job({"name": self.name, **content}, kernel, self.where)
 
     def needs(self) -> list[str]:
         """Names of the stages that this one refers to."""

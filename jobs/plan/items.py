@@ -2,7 +2,7 @@
 
 import copy
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
-from jobs.errors import JobError, explain, nearest
+from jobs.errors import Faults, JobError, explain, nearest
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Population
 from jobs.spec.sweep import MAX_ITEMS, Column, join
@@ -89,7 +89,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     """Return all items of the job and their groups.
 
     Raises:
-        JobError: there are no items or too many, or a field is unknown, given twice or not valid; the text
+        JobError: there are no items or too many, or fields are unknown, given twice or not valid; a line for each
             starts with `where` and names the field.
     """
     parts = spec.sweeps()
@@ -100,13 +100,19 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     if total == 0:
         raise JobError(f"{where}: sweep: 0 items; give every axis at least one value")
     kinds = field_kinds(kernel.Params)
-    base = _check_names(spec, kernel, kinds, where)
+    faults = Faults()
+    bad = _check_names(spec, kinds, where, faults)
+    base = dict(spec.params)
     drawn = [(part.count(), part.columns(spec.seed)) for part in parts]
     columns = (
         join(drawn, {**_defaults(kernel), **base, "seed": 0}) if len(drawn) > 1 else drawn[0][1]
     )
-    drawn_starts, base = _starts(spec, base, total, where)
-    columns = _validate(columns | drawn_starts, base, kernel, where)
+    with faults:
+        drawn_starts, base = _starts(spec, base, total, where)
+        columns = columns | drawn_starts
+    columns = {name: column for name, column in columns.items() if name not in bad}
+    columns = _validate(columns, base, kernel, where, faults)
+    faults.tell()
     return Items(total, columns, _groups(total, columns, base, kernel, kinds, where))
 
 
@@ -115,20 +121,23 @@ def _defaults(kernel: Kernel) -> dict[str, Any]:
     return {name: info.get_default(call_default_factory=True) for name, info in fields.items()}
 
 
-def _check_names(
-    spec: JobSpec, kernel: Kernel, kinds: Mapping[str, Kind], where: str
-) -> dict[str, Any]:
-    """Return `params`; JobError if a swept name is no field, an inner field of a traced one, or in `params` too."""
-    swept = {name for part in spec.sweeps() for name in part.names()}
-    for name in sorted(swept):
-        top, _, rest = name.partition(".")
-        if top not in kinds and name != "seed":
-            raise JobError(f"{where}: sweep: unknown field {name!r}{nearest(name, kinds)}")
-        if rest and kinds[top] is Kind.TRACED:
-            raise JobError(f"{where}: sweep: {top!r} is a number, it has no field {rest!r}")
-        if name in spec.params:
-            raise JobError(f"{where}: {name!r} is given in params and in sweep; keep one of them")
-    return dict(spec.params)
+def _check_names(spec: JobSpec, kinds: Mapping[str, Kind], where: str, faults: Faults) -> set[str]:
+    """Return the swept names that are no field, or an inner field of a traced one, or in `params` too."""
+    bad = set()
+    for name in sorted({name for part in spec.sweeps() for name in part.names()}):
+        with faults:
+            top, _, rest = name.partition(".")
+            bad.add(name)
+            if top not in kinds and name != "seed":
+                raise JobError(f"{where}: sweep: unknown field {name!r}{nearest(name, kinds)}")
+            if rest and kinds[top] is Kind.TRACED:
+                raise JobError(f"{where}: sweep: {top!r} is a number, it has no field {rest!r}")
+            if name in spec.params:
+                raise JobError(
+                    f"{where}: {name!r} is given in params and in sweep; keep one of them"
+                )
+            bad.remove(name)
+    return bad
 
 
 def _starts(
@@ -160,9 +169,12 @@ def _starts(
 
 
 def _validate(
-    columns: dict[str, Column], base: dict[str, Any], kernel: Kernel, where: str
+    columns: dict[str, Column], base: dict[str, Any], kernel: Kernel, where: str, faults: Faults
 ) -> dict[str, Column]:
-    """Return the columns as `Params` reads them; each value is validated with the first value of the others."""
+    """Return the columns as `Params` reads them; each value is validated with the first value of the others.
+
+    Of a column with a fault, no further value is looked at.
+    """
     first = copy.deepcopy(base)
     for name, column in columns.items():
         _place(first, name, column.values[0], kernel)
@@ -170,19 +182,29 @@ def _validate(
     check = lambda name, value: _model(_with(first, name, value, kernel), kernel, where, swept)
     valid = {}
     for name, column in columns.items():
-        if name == "seed" and name not in kernel.Params.model_fields:
-            valid[name] = column  # the number of a replicate
-        elif column.generated:
-            check(name, np.min(column.values).item())
-            check(name, np.max(column.values).item())
-            valid[name] = column
-        else:
-            checked = [_field(check(name, value), name) for value in column.values[:CHECKED]]
-            values = _plain([*checked, *column.values[CHECKED:]])
-            if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
-                _check_lengths(name, values, kernel, where)
-            valid[name] = column._replace(values=values)
+        with faults:
+            valid[name] = _valid(name, column, check, kernel, where)
+    if not columns:
+        with faults:
+            _model(first, kernel, where, set())
     return valid
+
+
+def _valid(
+    name: str, column: Column, check: Callable[[str, Any], Params], kernel: Kernel, where: str
+) -> Column:
+    """Return one column as `Params` reads it. check: (field, value) -> the item that has it."""
+    if name == "seed" and name not in kernel.Params.model_fields:
+        return column  # the number of a replicate
+    if column.generated:
+        check(name, np.min(column.values).item())
+        check(name, np.max(column.values).item())
+        return column
+    checked = [_field(check(name, value), name) for value in column.values[:CHECKED]]
+    values = _plain([*checked, *column.values[CHECKED:]])
+    if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
+        _check_lengths(name, values, kernel, where)
+    return column._replace(values=values)
 
 
 def _check_lengths(name: str, values: list[Any], kernel: Kernel, where: str) -> None:

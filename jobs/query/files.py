@@ -1,7 +1,7 @@
 """Write a table to a file: .csv, .json (a list of rows), .parquet, or .nc (NetCDF, along the rows' axis)."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,11 +11,18 @@ import pandas as pd
 from jobs.errors import JobError
 
 
-def save_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table in the format that the file's suffix names; JobError if that fails."""
+def save_frame(
+    frame: pd.DataFrame, path: Path, described: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Write a table in the format that the file's suffix names; JobError if that fails.
+
+    described: column -> its `units` and `long_name`, as the CF conventions have them, for a format that keeps such.
+    """
     check_target(path)
+    plain = _without_complex(frame)
+    plain.attrs["described"] = described or {}
     try:
-        WRITERS[path.suffix](_without_complex(frame), path)
+        WRITERS[path.suffix](plain, path)
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -62,7 +69,11 @@ def _netcdf(frame: pd.DataFrame, path: Path) -> None:
     first = str(frame.columns[0]) if len(frame.columns) else "row"
     numbers = len(frame) > 0 and frame[first].dtype.kind in "iu" and frame[first].is_unique
     axis = first if numbers else "row"
-    columns = {str(name): (axis, _nc3(frame[name].to_numpy())) for name in frame.columns}
+    described = frame.attrs.get("described", {})
+    about = lambda name: dict(described.get(name.removesuffix(".real").removesuffix(".imag"), {}))
+    columns = {
+        str(name): (axis, _nc3(frame[name].to_numpy()), about(str(name))) for name in frame.columns
+    }
     with warnings.catch_warnings():
         # scipy is the only NetCDF engine that ctd depends on.
         warnings.filterwarnings("ignore", category=RuntimeWarning)

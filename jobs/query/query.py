@@ -15,7 +15,7 @@ from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import as_column, order, rank
 from jobs.query.expression import Expression, condition
-from jobs.query.readers import Rows
+from jobs.query.readers import ITEM, Rows
 from jobs.query.tables import Table, Tables, ask
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
@@ -111,6 +111,19 @@ def rows(
     return ask(store, found)
 
 
+def described(store: Store) -> dict[str, dict[str, str]]:
+    """Column -> its `units` and `long_name`: of results, of reduced values and of swept fields."""
+    kernel = store.description
+    found = {
+        name: {"units": "1", "long_name": text or name} for name, text in kernel.fields.items()
+    }
+    found |= {
+        name: {"units": "1" if var.units == ITEM else var.units, "long_name": var.long_name or name}
+        for name, var in {**kernel.reduced, **kernel.dims}.items()
+    }
+    return found
+
+
 def _aggregates(store: Store, question: Question, agg: str) -> "pd.DataFrame":
     columns, group_by, sort = _names(question.columns), _names(question.group_by), question.sort
     test, wanted = question.test, parse_aggregates(agg)
@@ -183,7 +196,7 @@ def _keys(sort: str | None) -> dict[str, bool]:
 
 def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
     """The table `source`, or the first one that has all named columns; JobError if a column is missing."""
-    known: set[str] = set()
+    known: dict[str, list[str]] = {}
     for name in [source] if source else _candidates(tables):
         table = tables[name]
         if name == "items" and table.n == 0:
@@ -193,8 +206,8 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
             )
         if named <= set(table.names):
             return table
-        known |= set(table.names)
-    missing = sorted(named - known)
+        known[name] = table.names
+    missing = sorted(named.difference(*known.values()))
     if not missing:
         raise JobError(
             f"no table has all of the columns {', '.join(sorted(named))}; name one by --table: "
@@ -203,8 +216,12 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
     raise JobError(f"unknown column {missing[0]!r}{_hint(tables.store, missing[0], known)}")
 
 
-def _hint(store: Store, name: str, known: set[str]) -> str:
-    """The end of the message for a column that no table has: what the user may have meant."""
+def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
+    """The end of the message for a column that no table has: what the user may have meant.
+
+    tables: the columns of each table that was asked.
+    """
+    known = {column for columns in tables.values() for column in columns}
     column, _, word = name.partition(" ")
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
     if sign is not None and column in known:
@@ -220,8 +237,11 @@ def _hint(store: Store, name: str, known: set[str]) -> str:
     if value is not None and not swept:
         return f": the job does not sweep it, and all its items have {value!r:.60}"
     near = nearest(name, known)
-    quoted = "" if "did you mean" in near else f"; a text is written in quotes, '{name}'"
-    return near + (quoted if name.isidentifier() else "")
+    if "did you mean" in near:
+        return near
+    quoted = f"; a text is written in quotes, '{name}'" if name.isidentifier() else ""
+    listed = [f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items()]
+    return f"{quoted}; known:{''.join(listed)}"
 
 
 def _axes(store: Store, name: str) -> tuple[str, ...]:

@@ -186,12 +186,13 @@ def reduce_group(store: Store, group: int) -> None:
         shared = load_group(kernel, params, store.job.base)
         inputs = inputs_of(params)
         reduced = kernel.reduce(inputs, shared, columns_of(store, group, rows), results, options)
-        coords = kernel.coords(inputs, shared) if kernel.coords else {}
+        coords = kernel.coordinates(inputs, shared)
     out = store.root.require_group(folder)
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
     arrays = {name: (values, kernel.reduced[name]) for name, values in reduced.items()}
     for axis in axes & coords.keys() - reduced.keys():
-        arrays[axis] = coords[axis], Var((axis,), "1", axis)
+        one = coords[axis]
+        arrays[axis] = one.values, Var((axis,), one.units, one.long_name)
     for stale in set(out.array_keys()) - arrays.keys():
         del out[stale]
     for name, (values, var) in arrays.items():

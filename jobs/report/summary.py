@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import inputs_of
+from jobs.report.warnings import nan_results, unreturned, warnings_of
 from jobs.run.partition import drivers
 from jobs.run.prepare import Prepared
 from jobs.storage.lease import describe
@@ -40,7 +41,8 @@ def plan_rows(
             }
         )
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    seconds = measured_seconds_per_item(address)
+    markers = Store.open(address).committed.markers() if Store.exists(address) else []
+    seconds = seconds_per_item(markers)
     estimate = None if seconds is None else float(f"{seconds * ready.items.n / workers:.3g}")
     total: dict[str, Any] = {
         "items": ready.items.n,
@@ -62,14 +64,15 @@ def plan_rows(
             most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
             n = max(search.n_comparisons(size, most) for size in together)
             total["search"] += f"; items make {most} advances at most and are compared {n} times"
+    returned = {name for measured in ready.measured for name in measured.outputs.shapes}
+    told = unreturned(ready.spec.kernel, ready.kernel.dims, returned) + nan_results(markers)
+    if told:
+        total["warnings"] = "; ".join(told)
     return columns, total
 
 
-def measured_seconds_per_item(address: str) -> float | None:
-    """Worker seconds per item, over the committed shards of a store; None if there are none."""
-    if not Store.exists(address):
-        return None
-    markers = Store.open(address).committed.markers()
+def seconds_per_item(markers: Sequence[Marker]) -> float | None:
+    """Worker seconds per item, over committed shards; None if there are none."""
     items = sum(m.shard.n_items for m in markers)
     return sum(m.seconds for m in markers) / items if items else None
 
@@ -116,6 +119,7 @@ def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -
         "stopped": None if living else _why_stopped(events),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
+        "warnings": warnings_of(store, markers),
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
         "errors": errors[-10:],
     }

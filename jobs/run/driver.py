@@ -36,7 +36,7 @@ class Driver:
         self.attempts = Attempts()
         self.stragglers = Stragglers(ledger, executor, self.attempts)
         self.looked_at = self.idle_since = time.monotonic()
-        self.has_begun = False
+        self.has_begun = self.has_advanced = False
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped. Raises Gone as the executor does."""
@@ -112,6 +112,8 @@ class Driver:
         progress.advances = tuple(now.advances for now in running)
         progress.stage = next((now.stage for now in running if now.stage), progress.stage)
         progress.tuning = any(now.tuning for now in running)
+        self.has_advanced |= any(progress.advances) or progress.items_done > progress.items_before
+        progress.compiling = bool(running) and not progress.tuning and not self.has_advanced
         progress.trouble = self.ledger.storage.reason or self._idle()
         self.listener(progress)
 

@@ -9,16 +9,16 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel
-from jobs.errors import JobError
+from jobs.errors import Faults, JobError
 from jobs.inputs.measure import Measured, measure
-from jobs.plan.items import Items, expand
+from jobs.plan.checked import checked_items
+from jobs.plan.items import Items
 from jobs.plan.layout import Machines, Plan, Together, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
 from jobs.run.executor import Executor, SerialExecutor
 from jobs.run.sources import sources_of
-from jobs.spec.job import JobSpec, find_kernel, options_of
-from jobs.spec.reductions import reductions_of
+from jobs.spec.job import JobSpec, find_kernel
 from jobs.spec.trust import modules_of, tell
 from jobs.storage import objects
 from jobs.storage.lease import Lease
@@ -53,27 +53,23 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     """
     tell(base, spec.modules())
     kernel = find_kernel(spec.kernel, base)
-    try:
-        options_of(spec, kernel)
-        reductions_of(spec, kernel)
-    except JobError as error:
-        raise JobError(f"{where}: {error}") from None
-    items = expand(spec, kernel, where)
+    items = checked_items(spec, kernel, where)
     shared = [group.params.model_dump(mode="json") for group in items.groups]
     tell(base, modules_of(spec.kernel, *shared))  # those that defaults name, too
     compiled: dict[Any, int] = {}
-    measured = []
+    measured, faults = [], Faults()
     for group in items.groups:
         try:
             measured.append(measure(kernel, group.params, base, compiled))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
     shapes = [m.outputs.shapes for m in measured]
-    check_keep_bits(spec.keep_bits, shapes, where)
-    together = Together(
-        check_search(spec, kernel, items, shapes, where),
-        spread=spec.search is not None and spec.search.spread,
-    )
+    with faults:
+        check_keep_bits(spec.keep_bits, shapes, where)
+    with faults:
+        compared = check_search(spec, kernel, items, shapes, where)
+    faults.tell()
+    together = Together(compared, spread=spec.search is not None and spec.search.spread)
     sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
     found = machines()
     found = replace(found, workers=spec.run.workers or found.workers)

@@ -34,6 +34,8 @@ class Progress:
     """Where the search in one of them stands."""
     tuning: bool = False
     """Whether one of them is measuring its microbatch."""
+    compiling: bool = False
+    """Whether all of them are in their first advance, which is compiled first, and none has made one in this run."""
     started: float = field(default_factory=time.monotonic)
     """When the run began, by a clock that nobody sets."""
     stopped: str | None = None

@@ -21,6 +21,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.reduce.group import reduce_group
+from jobs.run.nan import nan_counts
 from jobs.run.rendezvous import Began, Earlier, Meetings, Waits
 from jobs.run.sources import source_here
 from jobs.run.task import Fault, Report, Standing, Task
@@ -125,6 +126,7 @@ class Worker:
             "outcomes": self._counts(values),
             "source": self.source,
             "n_failed": int((values["status"] == FAILED).sum()) + len(task.without),
+            "nan": nan_counts(values) or None,
             **host(),
         }
         self.writer.write(Marker(shard=shard, **info), values, rows)
@@ -215,6 +217,8 @@ class Worker:
         live = None
         if saved:
             live = LiveCurves(self.store, task.shard, _rows(task), self.kernel.curves)
+        if not run.rounds:
+            progress(Standing())  # that it has begun: the first advance is compiled first
         while not run.finished:
             if self._stop.is_set():
                 if saved:

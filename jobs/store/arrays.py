@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ DONE, FAILED, DROPPED = 1, 2, 3
 
 STATUS = {DONE: "done", FAILED: "failed", DROPPED: "dropped"}
 
+
+CF_WORD = re.compile(r"[\w.+@-]+", re.ASCII)
+"""What one of the `flag_meanings` of the CF conventions may consist of."""
 
 CHUNK, AT_ONCE = 4 << 20, 2
 """Bytes of a chunk of a table, and how many chunks of a column are written at a time."""
@@ -64,7 +68,7 @@ def fill_value(name: str, dtype: np.dtype[Any]) -> Any:
 def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Var) -> None:
     """Create the array `name` in `group`, replacing any array of that name, and write all of `values`.
 
-    Text is stored as int32 codes, with the texts in the attribute `labels`.
+    Text is stored as int32 codes, with the texts in the attribute `labels`; where each is one word, as CF flags, too.
     """
     attrs: dict[str, Any] = describe(var)
     if not isinstance(values, Lookup) or values.dtype.kind in "US":
@@ -74,6 +78,8 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Va
         texts, codes = np.unique(values, return_inverse=True)
         values = codes.astype(np.int32).reshape(values.shape)
         attrs["flag_values"], attrs["labels"] = list(range(len(texts))), [str(t) for t in texts]
+        if all(CF_WORD.fullmatch(str(t)) for t in texts):
+            attrs["flag_meanings"] = " ".join(str(t) for t in texts)
     shape = values.shape
     rows = max(1, CHUNK // max(1, math.prod(shape[1:]) * values.dtype.itemsize))
     array = group.create_array(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Kernel, Var
+from ctd.kernel import Coordinate, Kernel, Var
 from jobs.late import zarr
 from jobs.plan.items import Group, Items
 from jobs.plan.layout import chunk_shape
@@ -26,8 +26,8 @@ class Outputs:
 
     shapes: Mapping[str, Any]
     """Result -> shape and dtype of one item."""
-    coords: Mapping[str, np.ndarray]
-    """Axis -> its coordinates."""
+    coords: Mapping[str, Coordinate]
+    """Axis -> its coordinate."""
 
 
 def create_group(
@@ -55,8 +55,8 @@ def create_group(
         }
     )
     _put_columns(out, kernel, items, group, columns)
-    for axis, values in outputs.coords.items():
-        put_array(out, axis, np.asarray(values), Var((axis,), "1", axis))
+    for axis, one in outputs.coords.items():
+        put_array(out, axis, one.values, Var((axis,), one.units, one.long_name))
     arrays = {n: (kernel.dims[n], shape) for n, shape in shapes.items() if n not in packed}
     for pack, names in by_pack(packed).items():
         like = np.empty(sum(packed[n].size for n in names), shapes[names[0]].dtype)

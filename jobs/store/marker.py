@@ -28,6 +28,8 @@ class Marker:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """Outcome -> number of items."""
     n_failed: int = 0
+    nan: Mapping[str, int] | None = None
+    """Result -> number of items that are done and have no number in it but NaN; those with none are left out."""
     source: str = ""
     """Digest of the source code that computed the shard."""
 

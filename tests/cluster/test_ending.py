@@ -1,8 +1,14 @@
 """The user's own command at the end of a run."""
 
-import pytest
+import json
+from dataclasses import asdict
+from pathlib import Path
 
-from cluster.ending import PATIENCE_S, Settings, call_on_end, read_settings, settings_file
+import pytest
+from waiting import until
+
+from cluster import ending
+from cluster.ending import PATIENCE_S, Ending, Settings, call_on_end, read_settings, settings_file
 from jobs.errors import JobError
 
 
@@ -31,15 +37,42 @@ def test_settings_that_are_not_valid_are_named(text, said):
         read_settings()
 
 
+ENDING = Ending("s3://lab/x; rm -rf /", "failed", "7 of 9 `items`", 9, 7, 2, 1, {"diverged": 3})
+
+
 def test_command_learns_how_the_run_ended(tmp_path):
-    settings_file().write_text(
-        f"on_end: 'echo \"$CTD_ENDED|$CTD_STORE|$CTD_TOLD\" > {tmp_path}/told'"
-    )
-    assert call_on_end(read_settings(), "s3://lab/x; rm -rf /", "failed", "2 of 9 `items`") is None
-    assert (tmp_path / "told").read_text() == "failed|s3://lab/x; rm -rf /|2 of 9 `items`\n"
+    said = '"$CTD_ENDED|$CTD_STORE|$CTD_TOLD|$CTD_ITEMS_DONE/$CTD_ITEMS|$CTD_ITEMS_FAILED|$CTD_SHARDS_FAILED"'
+    settings_file().write_text(f"on_end: 'echo {said} > {tmp_path}/told; cat > {tmp_path}/json'")
+    assert call_on_end(read_settings(), ENDING) is None
+    told = "failed|s3://lab/x; rm -rf /|7 of 9 `items`|7/9|2|1\n"
+    assert (tmp_path / "told").read_text() == told
+    assert json.loads((tmp_path / "json").read_text()) == asdict(ENDING)
 
 
-def test_command_that_fails_is_told():
-    said = call_on_end(Settings(on_end="echo no server >&2; exit 3"), "s", "done", "")
-    assert said == "on_end: exit code 3: echo no server >&2; exit 3: no server"
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            "echo no server >&2; exit 3",
+            "on_end: exit code 3: echo no server >&2; exit 3: no server",
+        ),
+        ("printf '\\377'; exit 1", "on_end: exit code 1: printf '\\377'; exit 1: \ufffd"),
+        ("kill -9 $$", "on_end: exit code -9: kill -9 $$"),
+        ("exit\0 1", "on_end: cannot be called: embedded null byte: exit\0 1"),
+        ("true", None),
+    ],
+)
+def test_command_that_fails_is_told(command, said):
+    assert call_on_end(Settings(on_end=command), ENDING) == said
     assert PATIENCE_S <= 60
+
+
+def test_command_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch):
+    monkeypatch.setattr(ending, "PATIENCE_S", 0.3)
+    command = f"(sleep 600 & echo $! > {tmp_path}/pid; wait); true"
+    said = call_on_end(Settings(on_end=command), ENDING)
+    assert said == f"on_end: took more than 0.3 s and was ended: {command}"
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/cmdline")
+    until(
+        lambda: not child.exists() or not child.read_bytes(), "the child has ended"
+    )  # b"": a zombie

@@ -18,8 +18,8 @@ class Interrupted(SerialExecutor):
 
         def counted(task, note):
             def count(n):
-                self.after -= 1
-                if self.after == 0:
+                self.after -= n.advances > 0
+                if self.after == 0 and n.advances:
                     self.stop.ask("test")
                 note(n)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd.kernel import Data, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.kernel import Coordinate, Data, Kernel, Outcome, Params, Static, Traced, Var
 
 
 class Walk(Params):
@@ -79,7 +79,9 @@ kernel = Kernel(
     result,
     load=load,
     outcomes=(Outcome("stopped", "ran its steps"), Outcome("diverged", "not finite", failed=True)),
-    coords=lambda inputs, shared: {"component": np.arange(inputs.n) * 0.5},
+    coords=lambda inputs, shared: {
+        "component": Coordinate(np.arange(inputs.n) * 0.5, "m", "place")
+    },
     reduce=reduce,
     reduced={
         "best_norm": Var(("place",), "m", "largest distances"),

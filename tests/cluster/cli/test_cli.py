@@ -89,6 +89,10 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
     code, _, err = ctd("run", path, "--store", "/proc/none/x.zarr", "--executor", "serial")
     assert code == 2
     assert "on_end: exit code 1" in err
+    settings.write_text("on_end: exit 5")
+    code, _, err = ctd("run", path, "--executor", "serial")
+    assert (code, "on_end: exit code 5" in err) == (0, True)
+    assert "on_end  error=on_end: exit code 5: exit 5" in ctd("logs", store)[1]
     told = (tmp_path / "told").read_text().splitlines()
     assert told == [f"{store}: done, 6 of 6 items", "/proc/none/x.zarr: error"]
     settings.write_text("on_ends: x")
@@ -103,6 +107,7 @@ def test_run_json_is_json_alone(ctd, job_file):
 def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
     path = job_file(TOY)
     before = json.loads(ctd("plan", path, "--json")[1])
+    assert json.loads(ctd("plan", path, "sweep.seeds=2", "--json")[1])["items"] == 12
     assert (before["items"], before["groups"], before["estimated_s"]) == (6, 1, None)
     assert not path.with_suffix(".zarr").exists()
     assert ctd("run", path, "--executor", "serial")[0] == 0
@@ -254,6 +259,36 @@ BAD_JOBS = [
 ]
 
 
+FAULTY = """
+kernel: fixed_points
+nme: x
+params: {weights: net.h5, q_toll: 1, n_trials: 0}
+sweep: {grid: {candidat: [1, 2], dt: [a, b]}}
+gather: {unique_toll: 1}
+run: {retry: 1}
+"""
+FAULTS = [
+    (True, "nme: unknown field; did you mean 'name'?"),
+    (True, "run.retry: unknown field; did you mean 'retries'?"),
+    (False, "params: q_toll: unknown field; did you mean 'q_tol'?"),
+    (False, "params: n_trials: Input should be greater than 0 (given: 0)"),
+    (False, "sweep: unknown field 'candidat'; did you mean 'candidate'?"),
+    (False, "sweep: dt: Input should be a valid number, unable to parse string as a number (given: 'a')"),
+    (False, "gather: unique_toll: unknown field; did you mean 'unique_tol'?"),
+]  # fmt: skip
+
+
+def test_all_faults_of_a_job_file_are_told_at_once(ctd, job_file, network):
+    """Those of its form and of its kernel's fields together; and a form that is right changes nothing of the others."""
+    code, _, err = ctd("plan", job_file(FAULTY))
+    assert (code, len(err.splitlines())) == (2, len(FAULTS))
+    assert all(f"job.yaml: {said}" in err for _, said in FAULTS), err
+    fine = FAULTY.replace("nme: x\n", "").replace("run: {retry: 1}\n", "")
+    code, _, err = ctd("plan", job_file(fine))
+    assert (code, len(err.splitlines())) == (2, len(FAULTS) - 2)
+    assert all(f"job.yaml: {said}" in err for form, said in FAULTS if not form), err
+
+
 @pytest.mark.parametrize(("override", "said"), BAD_JOBS)
 def test_run_refuses_job(ctd, job_file, network, override, said):
     path = job_file(POINTS)
@@ -290,8 +325,11 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["run", "none.yaml"], "none.yaml: cannot be read"),
         (["schema", "nope"], "kernel: 'nope' is unknown"),
         (["run", "job.yaml", "--frobnicate"], "frobnicate"),
-        (["run", "job.yaml", "--workers", "4"], "--set"),
-        (["run", "job.yaml", "--seed", "4"], "seed=VALUE"),
+        (["run", "job.yaml", "--workers", "4"], "run.workers=4"),
+        (["run", "job.yaml", "--seed=4"], "seed=4"),
+        (["run", "job.yaml", "--seed"], "seed=VALUE"),
+        (["plan", "a.yaml", "b.yaml"], "one job file expected, got a.yaml, b.yaml"),
+        (["submit", "seed=4"], "seed=4: overrides fields of a job file; give the file, too"),
         (["run", "seed=4"], "seed=4: overrides fields of a job file; give the file, too"),
     ],
 )

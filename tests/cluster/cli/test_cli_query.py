@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import xarray as xr
 import zarr
 from stores import JOB, make, run
 
@@ -97,6 +98,10 @@ def test_query_writes_files(ctd, tmp_path):
     assert (code, out) == (0, "")
     assert "wrote 44 rows" in err
     assert pd.read_parquet(path).columns.tolist() == ["item", "norm"]
+    assert ctd("whole.zarr", "--to", tmp_path / "out.nc")[0] == 0
+    with xr.open_dataset(tmp_path / "out.nc") as found:
+        assert found.norm.attrs == {"units": "m", "long_name": "distance"}
+        assert found.n.attrs == {"units": "1", "long_name": "components"}
 
 
 def test_query_of_a_store_being_written_says_how_much_is_there(ctd):
@@ -124,7 +129,7 @@ BAD = [
     (["whole.zarr", "--where", "outcome == 'stoped'"], ["no row can have 'stoped'; did you mean 'stopped'? at column 12"]),
     (["whole.zarr", "--where", "'doen' != status"], ["no row can have 'doen'; did you mean 'done'?"]),
     (["whole.zarr", "--where", "status in ['done', 'x']"], ["no row can have 'x'; known: "]),
-    (["whole.zarr", "--where", "outcome == arrived"], ["unknown column 'arrived'", "written in quotes, 'arrived'"]),
+    (["whole.zarr", "--where", "outcome == arrived"], ["unknown column 'arrived'", "written in quotes, 'arrived'", "\n  items: item, ", "\n  place: "]),
     (["whole.zarr", "--columns", "n_steps"], ["unknown column 'n_steps': the job does not sweep it, and all its items have 7"]),
     (["whole.zarr", "--sort", "norm desc"], ["unknown column 'norm desc'; --sort=-norm sorts by it"]),
     (["whole.zarr", "--where", "norm > > 1"], ["not an expression at column 8", "\n  norm > > 1\n         ^"]),

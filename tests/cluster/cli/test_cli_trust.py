@@ -52,7 +52,7 @@ def described(request, hostile):
 LOOKS = [
     ["status"], ["query"], ["query", "--table", "place"], ["query", "--table", "nothing"],
     ["query", "--columns", "nothing"], ["query", "--where", "x > 0"], ["report"], ["logs"], ["check"],
-    ["export", "0", "item.h5", "--results"], ["cancel"],
+    ["export", "0", "item.h5", "--results"], ["export", "--to", "tensorboard"], ["cancel"],
 ]  # fmt: skip
 
 

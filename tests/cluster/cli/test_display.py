@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from waiting import until
 
 from cluster.cli import display
 from jobs.run.progress import Progress
@@ -18,8 +19,28 @@ def test_describe_advances(advances, said):
     assert display.describe(Progress(8, 1, advances=advances)) == said
 
 
-def test_describe_says_that_the_microbatch_is_measured():
-    assert display.describe(Progress(8, 1, tuning=True)) == "tuning"
+@pytest.mark.parametrize("what", ["tuning", "compiling"])
+def test_describe_says_what_takes_long(what):
+    assert display.describe(Progress(8, 1, **{what: True})) == what
+
+
+def test_plain_lines_say_at_once_that_a_program_is_compiled(capsys):
+    with display.live_progress() as tell:
+        for compiling in (False, True, True):
+            tell(Progress(8, 1, compiling=compiling))
+    assert capsys.readouterr().err == "0/8 items, 0/1 shards\n0/8 items, 0/1 shards, compiling\n"
+
+
+def test_what_is_slow_is_told_while_it_lasts(capsys, monkeypatch):
+    monkeypatch.setattr(display, "SLOW_S", 0.01)
+    with display.told_if_slow("reducing"):
+        until(lambda: "reducing" in capsys.readouterr().err, "it is told")
+    with display.told_if_slow("drawing", quiet=True):
+        time.sleep(0.05)
+    monkeypatch.setattr(display, "SLOW_S", 60)
+    with display.told_if_slow("planning"):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_plain_lines_get_rarer(capsys, monkeypatch):

@@ -109,7 +109,7 @@ def test_results_described_and_shaped():
     axes |= {"unit": 40, "unit_from": 40, "state": 40, "input": 0}
     for name, values in found.items():
         assert values.shape == (1, *(axes[axis] for axis in kernel.dims[name].axes)), name
-    coords = kernel.coords(inputs_of(params), None)
-    assert {axis: len(values) for axis, values in coords.items()}.items() <= axes.items()
+    coords = kernel.coordinates(inputs_of(params), None)
+    assert {axis: len(one.values) for axis, one in coords.items()}.items() <= axes.items()
     least = run_items(kernel, EchoState(**SMALL | {"record": ()}))
     assert least.keys() < found.keys()

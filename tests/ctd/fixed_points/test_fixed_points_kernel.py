@@ -329,6 +329,21 @@ def test_find_refuses(candidates, more, said):
         find(lambda h, x=None: h, candidates, **more)
 
 
+def test_pictures_have_no_axis_without_variance(searched):
+    """States on a line in the space of five units: only the spectra are drawn of them."""
+    inputs, shared, results = searched
+    states = np.asarray(shared.states)
+    line = shared._replace(states=states[..., :1] * np.arange(1, states.shape[-1] + 1))
+    with precision(inputs):
+        table = kernel.reduce(inputs, shared, {}, results, kernel.Options())
+        flat, full = (kernel.plots(inputs, s, {}, results, table) for s in (line, shared))
+        (plane,) = kernel.figure(inputs, line, {}, results, table).plots
+    assert plane.title == "Spectra of the linearisation"
+    spaces = [[plot.title for plot in made if "State space" in plot.title] for made in (flat, full)]
+    assert spaces[0] == []
+    assert len(spaces[1]) == 2
+
+
 def test_figure_is_drawn(searched, tmp_path):
     inputs, shared, results = searched
     for n in (len(results["q"]), 0):

@@ -105,7 +105,14 @@ def test_data_refused(given, params, said):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"n_batches": 500}, "kl_ramp: 1000 steps are longer than training"),
+        (
+            {"n_batches": 500},
+            "kl_ramp: 1000 steps are longer than training, n_batches = 500; add to params kl_ramp: 250, or",
+        ),
+        (
+            {"n_batches": 5},
+            "kl_ramp: 1000, warm_up: 100 steps .* add to params kl_ramp: 2, warm_up: 2",
+        ),
         ({"l2_ramp": 9000}, "l2_ramp: 9000 steps"),
         ({"warm_up": 9000}, "warm_up: 9000 steps"),
         ({"held_out_units": (1, 1)}, "different numbers from 0"),

@@ -87,6 +87,18 @@ def test_points_have_areas_and_markers():
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[0, 0], [3, 3]])
 
 
+def test_a_legend_tells_what_areas_stand_for():
+    """Its marks are as large as points of these sizes."""
+    points = Points(X, X, "sized", size=[0.1, 0.2, 0.4, 0])
+    (ax,) = axes_of(points, areas="share")
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["sized", "share 0.4", "share 0.08"]
+    large = legend.legend_handles[1].get_markersize()
+    assert large**2 == pytest.approx(ax.collections[0].get_sizes().max(), rel=1e-12)
+    (ax,) = axes_of(points)
+    assert len(ax.get_legend().get_texts()) == 1
+
+
 def test_bars_spans_and_bands_cover_what_they_say():
     (ax,) = axes_of(Bars(X, X + 0.5, X**2), Spans(X, X + 2, [0, 1, 2, 3]), Band(X, X, X + 1))
     bars, spans = ax.containers

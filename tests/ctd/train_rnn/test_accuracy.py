@@ -167,6 +167,7 @@ def test_the_mixture_stores_the_accuracy_of_every_rule():
     found = kernel.coords(inputs_of(params), kernel.load(inputs_of(params)))
     assert list(found["condition"]) == ["dm1", "delaygo"]
     assert set(found["trial"]) <= {"dm1", "delaygo"}
+    assert (found["time"].units, found["time"].values[:3].tolist()) == ("ms", [0, 100, 200])
 
 
 BAD = {

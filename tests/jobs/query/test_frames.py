@@ -65,6 +65,7 @@ def test_netcdf_has_the_rows_axis(tmp_path):
         assert a.q.dims == ("item",)
         assert float(a.q.sel(item=7)) == 1.5e-21
         assert b.n.dims == ("row",), "3 stands twice: it is no coordinate"
+        assert a.q.attrs == {}
 
 
 @pytest.mark.parametrize("ending", READERS)

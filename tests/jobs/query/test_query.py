@@ -269,7 +269,7 @@ def test_query_refuses(store, asked, said):
     ("name", "said"),
     [
         ("n_steps", ": the job does not sweep it, and all its items have 7"),
-        ("zzz", "; known: "),
+        ("zzz", "; known:\n  items: item, "),
         ("norm desc", "; --sort=-norm sorts by it"),
         ("norm asc", "; --sort=norm sorts by it"),
         ("arrived", "; a text is written in quotes, 'arrived'"),

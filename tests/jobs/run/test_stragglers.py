@@ -191,8 +191,8 @@ def test_second_attempt_goes_on_from_the_checkpoint_of_the_first_and_keeps_none(
         next(store.job.plan.shards()),
         lambda: list(objects.list_keys(store.objects, "run/checkpoints")),
     )
-    first, second, n = Worker(store.address), Worker(store.address), []
-    first.do(Task(shard), lambda now: n.append(now) or (len(n) == 2 and first.interrupt()))
+    first, second = Worker(store.address), Worker(store.address)
+    first.do(Task(shard), lambda now: now.advances == 2 and first.interrupt())
     before = left()
     assert before
     seen = []

@@ -102,6 +102,7 @@ def test_store_opens_with_xarray_alone(finished):
     group = tree["results/1"]
     assert group.attrs["swept"] == {"n": 5}
     assert set(group.to_dataset().coords) == {"item", "rate", "push", "component"}
+    assert group.component.attrs == {"units": "m", "long_name": "place"}
     assert group.x.attrs == {"units": "m", "long_name": "position"}
     assert group.outcome.attrs["flag_meanings"] == "stopped diverged"
     assert tree["items"].sizes["item"] == 44

@@ -1,0 +1,86 @@
+"""`ctd export`: one item as a file, or all of them as runs of an experiment tracker."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cluster.cli.display import err, out
+from cluster.cli.options import StorePath
+from cluster.cli.query import all_of, say_how_much
+from jobs.errors import JobError
+from jobs.storage.addresses import local_path
+from jobs.store.store import Store
+
+
+def export(
+    store: StorePath,
+    item: Annotated[
+        int | None, typer.Argument(help="item id; not with --to", show_default=False)
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            help="file to write, here or on an object store: .h5, .npz, .pt, .safetensors",
+            show_default=False,
+        ),
+    ] = None,
+    results: Annotated[
+        bool, typer.Option("--results", help="everything but the trained model")
+    ] = False,
+    to: Annotated[
+        Literal["mlflow", "tensorboard", "wandb"] | None,
+        typer.Option(
+            help="one run an item: parameters, curves, metrics, its file; nothing is sent"
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="where runs go; by default STORE-TRACKER beside the store")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="which items become runs, as in ctd query")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="with --limit: the first items by these columns")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many runs")] = None,
+) -> None:
+    """Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says; or all items as
+    runs of a tracker."""
+    if to is None:
+        only = {"folder": folder, "where": where, "sort": sort, "limit": limit}
+        if given := [name for name, value in only.items() if value is not None]:
+            raise JobError(f"--{given[0]}: goes with --to, for runs of a tracker")
+        if item is None or path is None:
+            raise JobError("an item and a file expected, or --to mlflow, tensorboard or wandb")
+        _one(store, item, path, results)
+        return
+    if item is not None:
+        raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
+    from jobs.export.runs import read_runs
+    from jobs.export.trackers import require, write_runs
+
+    require(to)
+    opened = Store.open(store)
+    folder = folder or _beside(store, to)
+    n, runs = read_runs(opened, all_of(where), results, sort=sort, limit=limit)
+    say_how_much(opened)
+    err.print(f"writing {n:,} runs to {folder}")
+    spec = opened.job.spec
+    look = write_runs(to, folder, spec.name or spec.kernel, runs)
+    out.print(f"wrote {n:,} runs; {look}")
+
+
+def _one(store: str, item: int, path: str, results: bool) -> None:
+    from jobs.inputs.items import export as write
+
+    write(Store.open(store), item, path, "results" if results else "weights")
+    out.print(f"wrote {path}")
+
+
+def _beside(store: str, to: str) -> Path:
+    """The folder beside the store; of a store that is not on this machine, here."""
+    local = local_path(store)
+    if local is not None:
+        return local.with_name(f"{local.stem}-{to}")
+    return Path(f"{Path(store).stem}-{to}")

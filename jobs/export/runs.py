@@ -1,0 +1,159 @@
+"""A computed item as a run: its parameters, curves, metrics and arrays, by what the store says of its kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from jobs.inputs.items import WEIGHTS, row_params
+from jobs.query.query import Asked, rows
+from jobs.store.store import Store
+
+BESIDE = ("item", "group", "row", "status")
+"""Columns of `items` that place an item; they are no metrics."""
+
+type Plain = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One item."""
+
+    item: int
+    params: Mapping[str, Plain]
+    """Every parameter; the fields of a mapping by their path, such as task.n_steps; a list as its text."""
+    metrics: Mapping[str, float]
+    """Results of one number, the kernel's own metric first; without those that are NaN."""
+    curves: Mapping[str, list[tuple[int, float]]]
+    """Learning curve -> (step, value) where it is not NaN. A step is the axis' coordinate, or counts from 0."""
+    about: Mapping[str, str]
+    """Where the item comes from, and how it ended."""
+    failed: bool
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What the run's file holds."""
+
+    @property
+    def last_step(self) -> int:
+        """The last step of any curve, 0 without one."""
+        return max((points[-1][0] for points in self.curves.values() if points), default=0)
+
+
+def read_runs(
+    store: Store, where: str | None = None, whole: bool = False, **asked: Any
+) -> tuple[int, Iterator[Run]]:
+    """Return (how many, each of them) the computed items that satisfy `where`, in the order of the store.
+
+    Of a group, one shard is in memory at a time. No kernel is imported.
+
+    Args:
+        whole: the arrays are all results but the trained model; else that model, where there is one.
+        asked: sort and limit, as in `jobs.query.query.Question`.
+
+    Raises:
+        JobError: the condition does not fit the table `items`, or no item is computed yet.
+    """
+    question: Asked = {"table": "items", "sort": asked.get("sort"), "limit": asked.get("limit")}
+    _, found = rows(store, where, **question)
+    return len(found["item"]), _runs(store, found, whole)
+
+
+def _runs(store: Store, found: Mapping[str, np.ndarray], whole: bool) -> Iterator[Run]:
+    without = {
+        (marker.shard.group, row) for marker in store.committed.markers() for row in marker.without
+    }
+    layouts, sizes = store.job.plan.layouts, store.job.plan.group_sizes
+    order = np.lexsort((found["row"], found["group"]))
+    shards = (
+        (int(g), int(r) // layouts[g].shard_items)
+        for g, r in zip(found["group"][order], found["row"][order], strict=True)
+    )
+    for (group, shard), members in groupby(zip(shards, order, strict=True), itemgetter(0)):
+        width = layouts[group].shard_items
+        start = shard * width
+        block = _Block(store, group, start, min(start + width, sizes[group]), whole)
+        for _, k in members:
+            row = int(found["row"][k])
+            one = {name: column[k] for name, column in found.items()}
+            yield block.run(one, row - start, (group, row) in without)
+
+
+class _Block:
+    """The rows of one shard, read once."""
+
+    def __init__(self, store: Store, group: int, start: int, stop: int, whole: bool) -> None:
+        self._store, self._group = store, group
+        self._params = row_params(store, group, start, stop)
+        names = store.names(group)
+        read = lambda name: store.rows(group, name, start, stop)
+        self._curves = {name: read(name) for name in store.description.curves if name in names}
+        trained = [name for name in names if name.startswith(WEIGHTS)]
+        kept = [name for name in names if name not in trained] if whole or not trained else trained
+        self._arrays = {name.removeprefix(WEIGHTS): read(name) for name in kept}
+
+    def run(self, row: Mapping[str, Any], place: int, lost: bool) -> Run:
+        """Return the run of one row. row: its columns of `items`. lost: it failed with an error and has no results."""
+        described, job = self._store.description, self._store.job
+        names = [n for n, var in described.dims.items() if var.axes == () and n in row]
+        names.sort(key=lambda name: name != described.metric)
+        about = {
+            "store": self._store.address,
+            "job": job.spec.digest(),
+            "kernel": job.spec.kernel,
+            "item": str(int(row["item"])),
+            **{name: str(row[name]) for name in ("status", "outcome") if name in row},
+        }
+        return Run(
+            int(row["item"]),
+            flat(self._params[place]),
+            {} if lost else metrics_of({n: row[n] for n in names if n not in (*BESIDE, "outcome")}),
+            {} if lost else {n: self._points(n, v[place]) for n, v in self._curves.items()},
+            about,
+            str(row["status"]) == "failed",
+            {} if lost else {name: values[place] for name, values in self._arrays.items()},
+        )
+
+    def _points(self, name: str, values: np.ndarray) -> list[tuple[int, float]]:
+        steps = self._steps(self._store.description.dims[name].axes[0], len(values))
+        return [
+            (step, value)
+            for step, value in zip(steps, values.astype(float).tolist(), strict=True)
+            if not np.isnan(value)
+        ]
+
+    def _steps(self, axis: str, n: int) -> list[int]:
+        """Return the coordinate of an axis if it is of whole numbers that rise; else 0, 1, ..."""
+        if axis in self._store.results(self._group):
+            found = np.asarray(self._store.stored(self._group, axis)[:])
+            if found.shape == (n,) and found.dtype.kind in "iu" and (np.diff(found) > 0).all():
+                return [int(step) for step in found]
+        return list(range(n))
+
+
+def flat(params: Mapping[str, Any], path: str = "") -> dict[str, Plain]:
+    """Return nested parameters by their paths, those that are None left out."""
+    found: dict[str, Plain] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{path}{name}.")
+        elif isinstance(value, list | tuple):
+            found[f"{path}{name}"] = json.dumps(value)
+        elif value is not None:
+            found[f"{path}{name}"] = value
+    return found
+
+
+def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers among results, real and imaginary parts apart, without NaN."""
+    found: dict[str, float] = {}
+    for name, value in results.items():
+        if isinstance(value, complex | np.complexfloating):
+            found |= {f"{name}.real": float(value.real), f"{name}.imag": float(value.imag)}
+        elif isinstance(value, bool | int | float | np.bool_ | np.number):
+            found[name] = float(value)
+    return {name: value for name, value in found.items() if not np.isnan(value)}

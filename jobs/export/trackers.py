@@ -1,0 +1,197 @@
+"""Writing runs to the folders of MLflow, TensorBoard and Weights & Biases, each by its own library.
+
+Nothing is sent anywhere. A folder that another store's runs are in takes those of this one beside them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ctd.weights import write_named
+from jobs.errors import JobError
+from jobs.export.runs import Run
+
+
+class Writer(Protocol):
+    """Writes runs of one job to a folder."""
+
+    def write(self, run: Run) -> None:
+        """Write one run."""
+
+
+def _label(run: Run) -> str:
+    """What a run is called: with zeros, so that names sort as items do."""
+    return f"item-{run.item:06d}"
+
+
+def _write_file(run: Run, folder: Path) -> Path | None:
+    """Write the run's arrays as HDF5 to a folder that there is; None if it has none."""
+    if not run.arrays:
+        return None
+    path = folder / f"{_label(run)}.h5"
+    write_named(path, run.arrays, {**run.params, **run.about})
+    return path
+
+
+class TensorBoard:
+    """FOLDER/JOB/item-N: events of the curves, the metrics and, for the page HParams, the parameters; the file beside them."""
+
+    def __init__(self, folder: Path, job: str) -> None:
+        self._folder = _new(folder / job)
+
+    def write(self, run: Run) -> None:
+        from tensorboardX import SummaryWriter
+        from tensorboardX.summary import hparams
+
+        where = self._folder / _label(run)
+        with SummaryWriter(str(where)) as writer:
+            for summary in hparams(dict(run.params), dict(run.metrics)):
+                writer.file_writer.add_summary(summary)
+            for name, points in run.curves.items():
+                for step, value in points:
+                    writer.add_scalar(name, value, step)
+            for name, value in run.metrics.items():
+                writer.add_scalar(name, value, run.last_step)
+            writer.add_text("about", "  \n".join(f"{k}: {v}" for k, v in run.about.items()))
+        _write_file(run, where)
+
+
+class MLflow:
+    """FOLDER/mlflow.db with one experiment, called JOB; files below FOLDER/artifacts."""
+
+    METRICS, PARAMS, LONGEST = 1000, 100, 6000
+    """Most of them in one call, and letters of a parameter: MLflow's own limits."""
+
+    def __init__(self, folder: Path, job: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._client = MlflowClient(tracking_uri=f"sqlite:///{folder.absolute() / 'mlflow.db'}")
+        if self._client.get_experiment_by_name(job):
+            raise JobError(f"{folder}: has an experiment {job!r}; give another --folder")
+        files = (folder.absolute() / "artifacts" / job).as_uri()
+        self._experiment = self._client.create_experiment(job, artifact_location=files)
+
+    def write(self, run: Run) -> None:
+        from mlflow.entities import Metric, Param
+
+        name = _label(run)
+        made = self._client.create_run(self._experiment, run_name=name, tags=dict(run.about))
+        key, now = made.info.run_id, int(1000 * time.time())
+        texts = [Param(_allowed(k), str(v)[: self.LONGEST]) for k, v in run.params.items()]
+        for at in range(0, len(texts), self.PARAMS):
+            self._client.log_batch(key, params=texts[at : at + self.PARAMS])
+        values = [(k, v, step) for k, points in run.curves.items() for step, v in points]
+        values += [(k, v, run.last_step) for k, v in run.metrics.items()]
+        for at in range(0, len(values), self.METRICS):
+            some = values[at : at + self.METRICS]
+            metrics = [Metric(_allowed(k), v, now, step) for k, v, step in some]
+            self._client.log_batch(key, metrics=metrics)
+        with tempfile.TemporaryDirectory() as scratch:
+            if path := _write_file(run, Path(scratch)):
+                self._client.log_artifact(key, str(path))
+        self._client.set_terminated(key, "FAILED" if run.failed else "FINISHED")
+
+
+class WandB:
+    """FOLDER/JOB/wandb/offline-run-*, of a project called JOB, which `wandb sync` sends when and where a user says."""
+
+    def __init__(self, folder: Path, job: str) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self._folder, self._job = _new(folder / job), job
+
+    def write(self, run: Run) -> None:
+        import wandb
+
+        settings = wandb.Settings(
+            mode="offline", root_dir=str(self._folder), silent=True, console="off", disable_git=True,
+            save_code=False, x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True,
+        )  # fmt: skip
+        made = wandb.init(
+            project=self._job, name=_label(run), config={**run.params, **run.about},
+            settings=settings, reinit="create_new",
+        )  # fmt: skip
+        by_step: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, points in run.curves.items():
+            for step, value in points:
+                by_step[step][name] = value
+        for step in sorted(by_step):  # steps must rise
+            made.log(by_step[step], step=step)
+        made.summary.update(dict(run.metrics))
+        if path := _write_file(run, Path(made.dir)):
+            made.save(str(path), base_path=made.dir, policy="now")
+        made.finish(exit_code=int(run.failed))
+
+
+class Tracker(NamedTuple):
+    """A tracker that runs can be written for."""
+
+    needs: tuple[str, ...]
+    """Modules, of the extra of the tracker's name."""
+    writer: Callable[[Path, str], Writer]
+    look: str
+    """The command that shows a folder."""
+
+
+TRACKERS = {
+    "mlflow": Tracker(
+        ("mlflow", "sqlalchemy", "alembic"), MLflow, "mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"
+    ),
+    "tensorboard": Tracker(("tensorboardX",), TensorBoard, "tensorboard --logdir {folder}"),
+    "wandb": Tracker(("wandb",), WandB, "wandb sync {folder}/{job}/wandb/offline-run-*"),
+}  # fmt: skip
+
+
+def require(name: str) -> Tracker:
+    """Return a tracker; JobError if its library is not installed."""
+    tracker = TRACKERS[name]
+    if missing := [module for module in tracker.needs if find_spec(module) is None]:
+        raise JobError(f"--to {name}: needs {missing[0]}; pip install 'ctd[{name}]'")
+    return tracker
+
+
+def write_runs(name: str, folder: Path, job: str, runs: Iterator[Run]) -> str:
+    """Write runs for the tracker `name`; return the command that shows them.
+
+    job: what the runs are called together.
+
+    Raises:
+        JobError: the tracker's library is not installed, the folder has runs of this job, or cannot be written.
+    """
+    tracker = require(name)
+    called = _allowed(job).replace("/", "_")
+    with _explained(folder):
+        writer = tracker.writer(folder, called)
+        for run in runs:
+            writer.write(run)
+    return tracker.look.format(folder=folder, job=called)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JobError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def _new(folder: Path) -> Path:
+    if folder.exists():
+        raise JobError(f"{folder}: is there already; remove it, or give another --folder")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _allowed(name: str) -> str:
+    """Return a name with what MLflow refuses in names, and folders had better not have, replaced by `_`."""
+    return re.sub(r"[^\w\-. /]", "_", name)
