@@ -48,12 +48,7 @@ def export(
     """Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says; or all items as
     runs of a tracker."""
     if to is None:
-        only = {"folder": folder, "where": where, "sort": sort, "limit": limit}
-        if given := [name for name, value in only.items() if value is not None]:
-            raise JobError(f"--{given[0]}: goes with --to, for runs of a tracker")
-        if item is None or path is None:
-            raise JobError("an item and a file expected, or --to mlflow, tensorboard or wandb")
-        _one(store, item, path, results)
+        _one(store, item, path, results, folder=folder, where=where, sort=sort, limit=limit)
         return
     if item is not None:
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
@@ -66,12 +61,17 @@ def export(
     n, runs = read_runs(opened, all_of(where), results, sort=sort, limit=limit)
     say_how_much(opened)
     err.print(f"writing {n:,} runs to {folder}")
-    spec = opened.job.spec
-    look = write_runs(to, folder, spec.name or spec.kernel, runs)
+    look = write_runs(to, folder, opened.job.spec.name or opened.job.spec.kernel, runs)
     out.print(f"wrote {n:,} runs; {look}")
 
 
-def _one(store: str, item: int, path: str, results: bool) -> None:
+def _one(
+    store: str, item: int | None, path: str | None, results: bool, **of_trackers: object
+) -> None:
+    if given := [name for name, value in of_trackers.items() if value is not None]:
+        raise JobError(f"--{given[0]}: goes with --to, for runs of a tracker")
+    if item is None or path is None:
+        raise JobError("an item and a file expected, or --to mlflow, tensorboard or wandb")
     from jobs.inputs.items import export as write
 
     write(Store.open(store), item, path, "results" if results else "weights")

@@ -91,12 +91,7 @@ def line(
     columns = {"position": position, "residual": np.asarray(table["residual"])[chosen]}
     columns |= _modes(table, chosen, tangent)
     if readout is not None:
-        weights = np.atleast_2d(np.asarray(readout, float))
-        if weights.shape[1] != points.shape[1]:
-            raise ValueError(
-                f"readout: shape {weights.shape}, (output, {points.shape[1]}) expected"
-            )
-        columns["readout"] = _cosine(tangent, weights[:1])
+        columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
     if closed:
         length, widest = length + between_ends, max(widest, between_ends)
     return Line(
@@ -111,6 +106,14 @@ def line(
         columns,
         _drift(step, points, position) if step is not None else np.zeros((0, 2)),
     )
+
+
+def _first_output(readout: Any, n: int) -> np.ndarray:
+    """(1, state) the weights of the first output."""
+    weights = np.atleast_2d(np.asarray(readout, float))
+    if weights.shape[1] != n:
+        raise ValueError(f"readout: shape {weights.shape}, (output, {n}) expected")
+    return weights[:1]
 
 
 def _points(table: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from ctd.kernel import inputs_of
 from jobs.report.warnings import nan_results, unreturned, warnings_of
 from jobs.run.partition import drivers
 from jobs.run.prepare import Prepared
+from jobs.spec.search import Search
 from jobs.storage.lease import describe
 from jobs.store.events import Event, read_events, unended
 from jobs.store.failed import failed_items
@@ -52,23 +53,29 @@ def plan_rows(
         "result_MB": round(sum(columns["result_MB"]), 2),
         "estimated_s": estimate,
     }
-    if search := ready.spec.search:
-        together = [search.together(n) for n in ready.plan.group_sizes]
-        total["search"] = "; ".join(search.describe(n) for n in sorted(set(together)))
-        layouts = zip(together, ready.plan.layouts, strict=True)
-        if any(layout.shard_items < n for n, layout in layouts):
-            total["search"] += ", in shards that meet"
-        elif search.spread:
-            total["search"] += f", each whole in one shard (workers: {workers})"
-        if ready.kernel.advances:
-            most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
-            n = max(search.n_comparisons(size, most) for size in together)
-            total["search"] += f"; items make {most} advances at most and are compared {n} times"
+    if ready.spec.search:
+        total["search"] = _search_planned(ready, ready.spec.search, workers)
     returned = {name for measured in ready.measured for name in measured.outputs.shapes}
     told = unreturned(ready.spec.kernel, ready.kernel.dims, returned) + nan_results(markers)
     if told:
         total["warnings"] = "; ".join(told)
     return columns, total
+
+
+def _search_planned(ready: Prepared, search: Search, workers: int) -> str:
+    """What is compared with what, where, and how often."""
+    together = [search.together(n) for n in ready.plan.group_sizes]
+    text = "; ".join(search.describe(n) for n in sorted(set(together)))
+    layouts = zip(together, ready.plan.layouts, strict=True)
+    if any(layout.shard_items < n for n, layout in layouts):
+        text += ", in shards that meet"
+    elif search.spread:
+        text += f", each whole in one shard (workers: {workers})"
+    if ready.kernel.advances:
+        most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
+        n = max(search.n_comparisons(size, most) for size in together)
+        text += f"; items make {most} advances at most and are compared {n} times"
+    return text
 
 
 def seconds_per_item(markers: Sequence[Marker]) -> float | None:

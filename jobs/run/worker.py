@@ -204,10 +204,8 @@ class Worker:
         """
         longest, kept = 0.0, 0
         info: dict[str, Any] = {}
-        saved = meetings = None
-        if not task.probe:
-            meets = task.meeting.folder if task.meeting else None
-            saved = Checkpoints(self.store, task.shard, ids, layout, meets)
+        saved = None if task.probe else self._checkpoints(task, ids, layout)
+        meetings = None
         if task.meeting:
             meetings = Meetings(self.store, task.shard, task.meeting, ids)
         if saved and task.resume and _go_on(run, saved, meetings):
@@ -241,6 +239,10 @@ class Worker:
             longest = max(longest, meetings.before.longest_s)
             info |= {"meeting": task.meeting.folder, "before": meetings.before}
         return info | {"rounds": run.rounds, "longest_s": longest, "checkpoints": kept}
+
+    def _checkpoints(self, task: Task, ids: np.ndarray, layout: Layout) -> Checkpoints:
+        meets = task.meeting.folder if task.meeting else None
+        return Checkpoints(self.store, task.shard, ids, layout, meets)
 
     def _layout(
         self,
