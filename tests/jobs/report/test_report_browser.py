@@ -416,7 +416,9 @@ def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):
     page.locator("#tables tbody a").focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("heading", name=f"Item {failed}").wait_for()  # the page hears of its address later
+    dialog.get_by_role(
+        "heading", name=f"Item {failed}"
+    ).wait_for()  # the page hears of its address later
     said = dialog.inner_text()
     for part in ("rate", "push", f"--item {failed}", f"item-{failed}.h5", HOSTILE):
         assert part in said
