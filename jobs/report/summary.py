@@ -10,7 +10,6 @@ from jobs.run.partition import drivers
 from jobs.run.prepare import Prepared
 from jobs.storage.lease import describe
 from jobs.store.events import Event, read_events, unended
-from jobs.store.failed import failed_items
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -94,7 +93,7 @@ def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -
         for e in failures
         if e.shard not in done
     ]
-    culprits = [e for entries in failed_items(store).values() for e in entries]
+    culprits = [e for entries in store.failed.items().values() for e in entries]
     errors += [{"item": e.item, "attempt": e.attempt, "error": e.error} for e in culprits]
     living = drivers(store)
     seconds = [m.seconds for m in markers]

@@ -10,7 +10,7 @@ from ctd.plots import Axis, Lines, Plot, Spans
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import state_of
 from jobs.store.events import Event, read_events
-from jobs.store.failed import FailedItem, failed_items
+from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -145,7 +145,7 @@ def failures_of(store: Store, events: list[Event], done: set[int]) -> list[dict[
     """
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
     entries: list[tuple[str, int | None, FailedItem | Event]] = [
-        ("item", e.item, e) for some in failed_items(store).values() for e in some
+        ("item", e.item, e) for some in store.failed.items().values() for e in some
     ]
     entries += [("shard", e.shard, e) for e in events if e.kind == "error" and not e.probe]
     for what, number, entry in entries:
