@@ -46,7 +46,7 @@ import zarr  # noqa: F401
 from options import parse
 
 from cluster.cache import use_compilation_cache
-from cluster.cli.posterior import _chosen, _job
+from cluster.cli.posterior import _chosen, _fields, _job
 from cluster.cli.running import keep_pictures
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
@@ -148,14 +148,9 @@ def specified(name: str, folder: Path) -> JobSpec:
     """The job called `name`, whose files lie in `folder`."""
     if name == "lfads.posterior":
         trained = Store.open(str(folder / "lfads.zarr"))
-        found = _job(
-            trained,
-            _chosen(trained, None, None, 1),
-            None,
-            (),
-            ["params.chunk_batches=16", "run.shard_items=1"],
-        )
-        return found.spec
+        models = _fields(trained, *_chosen(trained, None, None, 1), None)
+        overrides = ["params.chunk_batches=16", "run.shard_items=1"]
+        return _job(models, str(folder), (), overrides).spec
     return parse_job({"kernel": name, "run": TWO, **JOBS[name]}, name)
 
 
@@ -364,7 +359,10 @@ def attack(name: str, folder: Path, options: argparse.Namespace) -> list[str]:
     """Attack one job; print its row, and return what was lost."""
     began = time.monotonic()
     if name == "lfads.posterior" and not (folder / "lfads.zarr").exists():
-        apart(partial(computed, "lfads", folder, folder / "lfads.zarr"), folder / "lfads.log")
+        train = lambda: str(
+            computed("lfads", folder, folder / "lfads.zarr")
+        )  # no store: it would start threads here
+        apart(train, folder / "lfads.log")
     (folder / "states").mkdir()
     (folder / "killed").mkdir()
     code, found = apart(partial(undisturbed, name, folder), folder / "whole.log")
