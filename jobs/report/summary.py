@@ -10,6 +10,7 @@ from jobs.run.partition import drivers
 from jobs.run.prepare import Prepared
 from jobs.storage.lease import describe
 from jobs.store.events import Event, read_events, unended
+from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -75,10 +76,16 @@ def measured_seconds_per_item(address: str) -> float | None:
 
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest errors that still matter."""
-    return state_of(store, store.committed.markers(), read_events(store))
+    failing = [item for items in store.failed.items().values() for item in items]
+    return state_of(store, store.committed.markers(), read_events(store), failing)
 
 
-def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> dict[str, Any]:
+def state_of(
+    store: Store,
+    markers: Sequence[Marker],
+    events: Sequence[Event],
+    culprits: Sequence[FailedItem],
+) -> dict[str, Any]:
     """`state`, of what was read before."""
     plan = store.job.plan
     outcomes: dict[str, int] = {}
@@ -93,7 +100,6 @@ def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -
         for e in failures
         if e.shard not in done
     ]
-    culprits = [e for entries in store.failed.items().values() for e in entries]
     errors += [{"item": e.item, "attempt": e.attempt, "error": e.error} for e in culprits]
     living = drivers(store)
     seconds = [m.seconds for m in markers]
