@@ -90,11 +90,18 @@ def job_file(tmp_path):
     return write
 
 
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Programs of tests run for less time than XLA takes to optimise them: without, they compile in half of it."""
+
+
 def pytest_configure(config):
     """Let the tests' processes, those that they start, and the next run share what XLA has compiled.
 
     JAX itself would keep what took a second or more to compile; in the tests that is next to nothing.
+    The endurance tests compile as a user's jobs do.
     """
+    if "endurance" not in config.option.markexpr.replace("not endurance", ""):
+        os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
     cache = os.environ.setdefault("CTD_CACHE", str(config.cache.mkdir("ctd")))
     if not hasattr(config, "workerinput"):  # whoever starts the others, which then share it
         settings = tempfile.TemporaryDirectory(prefix="ctd-settings-")

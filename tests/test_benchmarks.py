@@ -6,8 +6,11 @@ import sys
 import pytest
 from places import ROOT
 
-LONG = {"dispatch", "gather", "growth", "lfads", "lfads_field", "recovery", "startup"}
-"""They take a minute or more whatever the sizes: a Ray, children, programs to compile."""
+LONG = {
+    "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "recovery", "startup",
+    "train_rnn",
+}  # fmt: skip
+"""They take half a minute or more whatever the sizes: a Ray, children, programs to compile."""
 NAMES = [
     pytest.param(p.stem, marks=[pytest.mark.endurance] * (p.stem in LONG))
     for p in sorted((ROOT / "benchmarks").glob("*.py"))

@@ -63,6 +63,10 @@ JOBS = {
     "fixed_points.exponents": (
         {"weights": "net.h5", "n_steps": 5000}, {"noise": {"linspace": [0, 0.5, 40]}},
     ),
+    "fixed_points.limit_cycles": (
+        {"weights": "net.h5", "transient": 40_000}, {"noise": {"linspace": [0, 0.5, 40]}},
+    ),
+    "fixed_points.trials": ({"weights": "net.h5", "n_trials": 40}, {"trial": {"range": 160}}),
     "spikes": (
         {"weights": "net.h5", "n_train": 40, "n_eval": 10}, {"max_rate": {"linspace": [10, 40, 80]}},
     ),

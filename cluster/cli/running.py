@@ -301,4 +301,5 @@ def summary(store: Store) -> None:
     labels = [name for name in frame.columns if name not in reduced and name != axis]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
-    show_table(frame[[*labels, *(n for n in shown if n in frame)]], title=axis)
+    if columns := [*labels, *(n for n in shown if n in frame)]:  # none where nothing was gathered
+        show_table(frame[columns], title=axis)

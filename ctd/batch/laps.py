@@ -81,7 +81,7 @@ class Laps(Placed):
         done, left = self.done[self._wave], self._left[self._wave]
         enough = max(self.layout.microbatch, len(done) // 8)
         if done.all() or done.sum() >= enough or (left == 0).any():
-            self._keep()
+            self._states.keep(self._wave, self._slots.state, self._physical)
             self._wave, self._slots = np.zeros(0, int), None
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -160,16 +160,12 @@ class Laps(Placed):
             traced = self._put(jax.tree.map(lambda leaf: leaf[held], self._traced))
             return Slots(self._put(self._ids[held]), traced, state, self._put(done))
 
-    def _keep(self) -> None:
-        """Copy the states on the devices to the host."""
-        self._states.keep(self._wave, self._slots.state, self._physical[: len(self._wave)])
-
     # --- checkpoints ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """All that `restore` needs to go on after the last advance, with the same bits."""
         if len(self._wave):
-            self._keep()
+            self._states.keep(self._wave, self._slots.state, self._physical)
         arrays = self._states.arrays()
         arrays |= {f"traced.{name}": v.copy() for name, v in self._traced._asdict().items()}
         arrays |= {"done": self.done.copy(), "ages": self.ages.copy(), "left": self._left.copy()}

@@ -26,8 +26,8 @@ class HostStates:
         """(n, ...) each; empty until the first states are kept."""
 
     def keep(self, rows: np.ndarray, state: Any, places: np.ndarray) -> None:
-        """Copy to the items `rows` the states that lie at `places` on the devices."""
-        values = [to_host(leaf)[places] for leaf in jax.tree.leaves(state)]
+        """Copy to the items `rows` the states that lie on the devices, one after another, at the first of `places`."""
+        values = [to_host(leaf)[places[: len(rows)]] for leaf in jax.tree.leaves(state)]
         if not self._leaves:
             self._leaves = [np.zeros((self._n, *v.shape[1:]), v.dtype) for v in values]
         for leaf, value in zip(self._leaves, values, strict=True):

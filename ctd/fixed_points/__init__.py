@@ -9,6 +9,7 @@ the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 
     search       the searches: Levenberg-Marquardt, Adam
     kernel       parameters, and the searches behind the kernel contract
     unique       which ends of the searches are the same point
+    between      Newton from halfway between points, for saddles that no search ended at
     linear       the network linearised around a point
     summary      the table of a network's points              portrait   its states, projected and coloured
     notebook     `find`, the same for a user's function       plots      its pictures
@@ -18,16 +19,24 @@ Points that move with a parameter:
     curve         the curve of points, corrected by Newton    branch     one branch of it, step by step
     bifurcation   those within a step, located, classified    branches   tables and pictures
     continuation  the kernel `fixed_points.continuation`      exponents  the kernel of Lyapunov exponents
-    connections   the kernel of departures from points        follow     continuation, exponents of a user's function
+    connections   the kernel of departures from points
+
+Cycles: `limit_cycles` is the kernel, `cycle` the hunt for one of them, `cycles_table` their table and pictures.
+Trials: `trials` is the kernel of networks linearised along them, `transfer` what a mode carries from the input to the readout.
+Lines and rings: `line` orders slow points to a chain.
+`follow` does continuation, cycles and exponents of a user's function.
 
 `reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
 """
 
 from ctd.fixed_points.candidates import load, map_of, n_in_of
-from ctd.fixed_points.follow import Followed, follow, lyapunov
+from ctd.fixed_points.follow import Cycles, Followed, cycles, follow, lyapunov
 from ctd.fixed_points.kernel import Searches, make_kernel
-from ctd.fixed_points.notebook import Found, find
+from ctd.fixed_points.line import Line, line
+from ctd.fixed_points.notebook import Found, find, linearise
 
 kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
 
-__all__ = ["Followed", "Found", "find", "follow", "kernel", "lyapunov"]
+__all__ = [
+    "Cycles", "Followed", "Found", "Line", "cycles", "find", "follow", "kernel", "line", "linearise", "lyapunov",
+]  # fmt: skip

@@ -237,11 +237,19 @@ def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
     return np.asarray(states)
 
 
-def draw_start(network: Network, traced: Any, key: jax.Array) -> jax.Array:
-    """(state,) the start of a search: candidate `traced.candidate` (modulo their number), mixed, plus noise.
+class Start(NamedTuple):
+    """Where a search begins."""
+
+    h: jax.Array
+    anywhere: jax.Array
+    """Whether it has nothing to do with the states but for the size of the region."""
+
+
+def draw_start(static: Any, network: Network, traced: Any, key: jax.Array) -> Start:
+    """The start of a search: candidate `traced.candidate` (modulo their number), mixed, or anywhere; plus noise.
 
     With probability `mix` the start lies on the segment to another state drawn at random: halfway in half
-    of the cases, else at a uniformly drawn place.
+    of the cases, else at a uniformly drawn place. Where there is a region, it lies in that with probability `anywhere`.
     """
     states = network.states.reshape(-1, network.states.shape[-1])
     key_choice, key_noise = jax.random.split(key)
@@ -250,4 +258,21 @@ def draw_start(network: Network, traced: Any, key: jax.Array) -> jax.Array:
     to = states[jnp.minimum((other * len(states)).astype(jnp.int32), len(states) - 1)] - h
     share = jnp.where(chosen < traced.mix, jnp.where(halfway < 0.5, 0.5, share), 0)
     noise: jax.Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
-    return h + share.astype(states.dtype) * to + noise
+    at = h + share.astype(states.dtype) * to + noise
+    if static.region == "none":
+        return Start(at, jnp.zeros((), bool))
+    key_far, key_place = jax.random.split(jax.random.fold_in(key, 1))
+    far = jax.random.uniform(key_far, (), states.dtype) < traced.anywhere
+    return Start(jnp.where(far, _anywhere(static, network, traced, key_place), at), far)
+
+
+def _anywhere(static: Any, network: Network, traced: Any, key: jax.Array) -> jax.Array:
+    """(state,) a place drawn uniformly: in a box around zero, or on a sphere around the states' mean."""
+    states = network.states.reshape(-1, network.states.shape[-1])
+    shape = (states.shape[-1],)
+    if static.region == "box":
+        half = traced.reach * network.largest
+        return half * jax.random.uniform(key, shape, states.dtype, -1, 1)
+    direction = jax.random.normal(key, shape, states.dtype)
+    radius = traced.reach * network.spread
+    return states.mean(axis=0) + radius * direction / jnp.linalg.norm(direction)

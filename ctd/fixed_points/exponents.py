@@ -47,8 +47,8 @@ MOST = 200
 """Spectra that a picture shows."""
 
 
-class Trajectory(Params):
-    """One trajectory, whose exponents are computed."""
+class FromState(Params):
+    """One trajectory of a network, a map or a flow."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
     cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
@@ -56,14 +56,6 @@ class Trajectory(Params):
     )
     time: Static[Literal["steps", "continuous"]] = Field(
         "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
-    )
-    n_exponents: Static[int] = Field(
-        10,
-        gt=0,
-        description="how many, the largest first; at most as many as the state has entries",
-    )
-    every: Static[int] = Field(
-        10, gt=0, description="steps from one QR to the next: within, the frame may not collapse"
     )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     states: File[str | None] = Field(
@@ -78,6 +70,19 @@ class Trajectory(Params):
     noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
     x: Traced[tuple[float, ...]] = Field(
         (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
+    )
+
+
+class Trajectory(FromState):
+    """One trajectory, whose exponents are computed."""
+
+    n_exponents: Static[int] = Field(
+        10,
+        gt=0,
+        description="how many, the largest first; at most as many as the state has entries",
+    )
+    every: Static[int] = Field(
+        10, gt=0, description="steps from one QR to the next: within, the frame may not collapse"
     )
     dt: Traced[float] = Field(0.01, gt=0, description="length of a step of a flow")
     transient: Traced[int] = Field(1000, ge=0, lt=2**31, description="steps that are left out")

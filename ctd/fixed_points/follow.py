@@ -1,4 +1,4 @@
-"""`follow` and `lyapunov`: what a user's function does, computed in this process without a job."""
+"""`follow`, `cycles` and `lyapunov`: what a user's function does, computed in this process without a job."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from ctd.batch import precision, run_items
 from ctd.fixed_points.branches import SUMMARY, figure, reduce
 from ctd.fixed_points.candidates import Network, make_network
 from ctd.fixed_points.continuation import Continuation, Followers, make_kernel
+from ctd.fixed_points.cycles_table import SUMMARY as CYCLES
+from ctd.fixed_points.cycles_table import Options
 from ctd.fixed_points.exponents import Trajectories, Trajectory
 from ctd.fixed_points.exponents import make_kernel as trajectories
+from ctd.fixed_points.limit_cycles import Hunts, LimitCycle
+from ctd.fixed_points.limit_cycles import make_kernel as hunting
 from ctd.fixed_points.shown import lines_of
-from ctd.kernel import inputs_of
+from ctd.kernel import Kernel, inputs_of
 from ctd.late import jax
 from ctd.plots.png import draw
 
@@ -86,6 +90,77 @@ def follow(
     branches = reduce(inputs, network, columns, results, None)
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
     return Followed(results, branches, outcomes, network, inputs)
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """The result of `cycles`."""
+
+    results: dict[str, np.ndarray]
+    """One row for each trajectory: period, cycle_state, multiplier, outcome (see `outcomes`), ..."""
+    unique: dict[str, np.ndarray]
+    """One row for each cycle: cycle_period, cycle_stability, cycle_multiplier, cycle_points, ..."""
+    kernel: Kernel
+    network: Network
+    inputs: Any
+
+    def __repr__(self) -> str:
+        """Return how the trajectories ended, and a table of the cycles."""
+        codes = self.results["outcome"].tolist()
+        ended = {outcome.name: codes.count(k) for k, outcome in enumerate(self.kernel.outcomes)}
+        text = ", ".join(f"{count} {name}" for name, count in ended.items() if count)
+        head = f"{len(codes)} trajectories: {text}"
+        return "\n".join([head, *lines_of({name: self.unique[name] for name in CYCLES})])
+
+    def figure(self) -> Any:
+        """matplotlib Figure: the cycles in two principal components, and their multipliers."""
+        assert self.kernel.figure is not None
+        with precision(self.inputs):
+            return draw(
+                self.kernel.figure(self.inputs, self.network, {}, self.results, self.unique)
+            )
+
+
+def cycles(
+    step: Callable[[jax.Array], jax.Array],
+    states: Any,
+    *,
+    time: str = "steps",
+    seed: int = 0,
+    unique_tol: float = 1e-3,
+    **settings: Any,
+) -> Cycles:
+    """The limit cycles at which trajectories from some states end; float64.
+
+    A map's period is a whole number of steps, at most `n_points`; a flow's is in units of time. Floquet multipliers are
+    the eigenvalues of the derivative of the state after one period.
+
+    Args:
+        step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        states: (k, n) or (n,) states to start from.
+        time: "steps" or "continuous".
+        seed: of the noise.
+        unique_tol: cycles nearer to each other, in units of their size, are one.
+        **settings: fields of `LimitCycle` (n_points, dt, transient, n_steps, near, period_guess, noise). With `period_guess`
+            and `transient=0` Newton begins at the states, and finds unstable cycles, too.
+
+    Raises ValueError if states and settings do not fit each other.
+    """
+    states = np.atleast_2d(np.asarray(states, float))
+    params = LimitCycle.model_validate({"time": time, **settings})
+    options = Options(unique_tol=unique_tol)
+    try:
+        network = make_network({}, states, params.dtype)
+    except ValueError as error:
+        raise ValueError(f"states: {error}") from None
+    of = Hunts(lambda _: lambda weights, h, x: step(h), lambda _: None)
+    kernel = hunting("cycles", of, lambda inputs: network)
+    columns = {"start": np.arange(len(states))}
+    results = run_items(kernel, params, columns, seed=seed, shared=network)
+    inputs = inputs_of(params)
+    assert kernel.reduce is not None
+    unique = kernel.reduce(inputs, network, columns, results, options)
+    return Cycles(results, unique, kernel, network, inputs)
 
 
 def lyapunov(

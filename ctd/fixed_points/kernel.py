@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ctd import tasks
 from ctd.fixed_points import search
@@ -37,6 +37,11 @@ class FixedPoint(Params):
         description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
         "and ends at slow points by the limit",
     )
+    region: Static[Literal["none", "box", "sphere"]] = Field(
+        "none",
+        description="where else searches start, for points that no trial comes near. box: each |h_i| up to reach times the "
+        "candidates' largest; sphere: around their mean, its radius reach times their spread",
+    )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     candidates: File[str | None] = Field(
         None,
@@ -64,8 +69,12 @@ class FixedPoint(Params):
         0.0,
         ge=0,
         le=1,
-        description="probability to start between two states instead of at one: finds saddles",
+        description="probability to start between two states instead of at one",
     )
+    anywhere: Traced[float] = Field(
+        0.0, ge=0, le=1, description="probability to start in the region instead of at a state"
+    )
+    reach: Traced[float] = Field(1.5, gt=0, description="size of the region")
     q_tol: Traced[float] = Field(
         1e-20, gt=0, description="a fixed point has q below this; the tutorials' loss is 2 q / n"
     )
@@ -84,6 +93,16 @@ class FixedPoint(Params):
     )
     adam_eps: Traced[float] = Field(1e-5, gt=0, description="adam: epsilon")
 
+    @model_validator(mode="after")
+    def _region_is_there(self) -> FixedPoint:
+        if self.anywhere > 0 and self.region == "none":
+            raise ValueError("anywhere: there is no region to start in; give region: box or sphere")
+        if self.anywhere == 0 and self.region != "none":
+            raise ValueError(
+                f"region: no search starts in the {self.region}; give anywhere: 0.2 for a fifth of them"
+            )
+        return self
+
 
 OUTCOMES = (
     Outcome("fixed", "q fell below q_tol, or below rounding"),
@@ -100,6 +119,7 @@ DIMS = {
     "distance": Var((), "1", "distance of the end from the start"),
     "iterations": Var((), "1", "gradients (adam) or Hessian products (lm) computed"),
     "outcome": Var((), "1", "how the search ended"),
+    "anywhere_start": Var((), "1", "where there is a region: 1 if the search began in it, else 0"),
     "constant_input": Var(("input",), "1", "the constant input x"),
 }
 
@@ -128,7 +148,7 @@ class Searches:
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
         """The search of a candidate at its start."""
         step, limits = self._bind(shared, traced)
-        start = draw_start(shared, traced, key)
+        start = draw_start(static, shared, traced, key).h
         if static.method == "adam":
             return search.adam_init(step, start, _adam(traced), limits)
         return search.lm_init(step, shared.inverse, start, traced.max_step, limits)
@@ -148,8 +168,7 @@ class Searches:
         self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
     ) -> dict[str, jax.Array]:
         """Where the search stands."""
-        del key
-        return {
+        found = {
             "point": state.h,
             "q": state.q,
             "residual": jnp.sqrt(2 * state.q),
@@ -159,6 +178,10 @@ class Searches:
             "outcome": state.outcome,
             "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
         }
+        if static.region != "none":
+            start = draw_start(static, shared, traced, key)
+            found["anywhere_start"] = start.anywhere.astype(jnp.int32)
+        return found
 
     def _bind(self, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
         """(the map h -> F(h) of one candidate, what ends its search)."""

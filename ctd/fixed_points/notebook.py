@@ -1,4 +1,4 @@
-"""`find`: the fixed points of a user's function, searched for in this process."""
+"""`find` and `linearise`: fixed points of a user's function, and its modes at any states, computed in this process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ctd.fixed_points.kernel import FixedPoint, Searches, make_kernel
 from ctd.fixed_points.plots import figure
 from ctd.fixed_points.shown import lines_of
 from ctd.fixed_points.summary import SUMMARY, Options
+from ctd.fixed_points.transfer import carried
 from ctd.kernel import inputs_of
-from ctd.late import jax
+from ctd.late import jax, jnp, lax
 from ctd.plots.png import draw
 
 
@@ -103,3 +104,42 @@ def _starts(candidates: Any, x: Any, dtype: str) -> tuple[Network, dict[str, np.
             raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
         columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
     return network, columns
+
+
+def linearise(
+    step: Callable[..., jax.Array],
+    states: Any,
+    inputs: Any = None,
+    *,
+    readout: Callable[[jax.Array], jax.Array] | None = None,
+    n_modes: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Linearise a map at any states, such as those of a trial; float64.
+
+    Args:
+        step: the one-step map of one state, (n,) -> (n,), written in JAX; step(h, x) where inputs are given.
+        states: (k, n) states, each before its step.
+        inputs: (k, n_in) input of each step.
+        readout: h (n,) -> z (n_out,), in JAX; without it, the state itself.
+        n_modes: modes that are kept, those of largest |eigenvalue| first; None: all.
+
+    Returns:
+        eigenvalue (k, mode) and transfer (k, mode, n_out, n_in), complex; input_jacobian (k, n, n_in). A mode's transfer is
+        C r_m l_m^H B (ctd.fixed_points.transfer): what it carries from the input to the readout.
+
+    Raises ValueError if states and inputs do not fit each other.
+    """
+    states = np.asarray(states, float)
+    if states.ndim != 2 or not len(states):
+        raise ValueError(
+            f"states: shape {states.shape}, (k, state) with at least one state expected"
+        )
+    x = np.zeros((len(states), 0)) if inputs is None else np.asarray(inputs, float)
+    if x.ndim != 2 or len(x) != len(states):
+        raise ValueError(f"inputs: shape {x.shape}, ({len(states)}, n_in) expected")
+    of = (lambda h, x: step(h)) if inputs is None else step
+    k = min(n_modes or states.shape[1], states.shape[1])
+    at = lambda pair: carried(of, readout or (lambda h: h), pair[0], pair[1], k)
+    with jax.enable_x64(True):
+        found = jax.jit(lambda pairs: lax.map(at, pairs))((jnp.asarray(states), jnp.asarray(x)))
+    return {name: np.asarray(value) for name, value in found._asdict().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
+from ctd.fixed_points.between import between, newton_of
 from ctd.fixed_points.candidates import Map, Network, cell_of
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.fixed_points.unique import Basins, nearest_distance
@@ -40,10 +42,25 @@ class Options(BaseModel):
     max_points: int = Field(
         500, gt=0, description="most points analysed for each input; those with the largest basins"
     )
+    between: int = Field(
+        500,
+        ge=0,
+        description="most searches by Newton for each input from halfway between two of its fixed points: finds saddles "
+        "that no search ended at. Fewer for networks of more than 250 units, whose steps cost n^3; 0: none",
+    )
 
+
+_ENDS = ("outcome", "q", "constant_input", "point", "anywhere_start")
+"""The results that tell how a search ended, and where it began; the last only where there is a region."""
 
 _P = ("fixed_point",)
 REDUCED = {
+    "origin": Var(
+        _P,
+        "1",
+        "the first of these that led here: states, searches from these; box or sphere, searches from this region; between "
+        "points, Newton from halfway between two fixed points",
+    ),
     "kind": Var(_P, "1", "fixed: q below q_tol; slow: a local minimum of q"),
     "point": Var((*_P, "state"), "1", "the state h"),
     "constant_input": Var((*_P, "input"), "1", "the constant input x"),
@@ -75,7 +92,7 @@ REDUCED = {
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
 }
-SUMMARY = ("kind", "q", "stability", "n_unstable", "leading", "basin_share", "count", "outlier")
+SUMMARY = ("kind", "q", "stability", "n_unstable", "leading", "basin_share", "count", "outlier", "origin")  # fmt: skip
 
 
 def reduce(
@@ -89,25 +106,32 @@ def reduce(
     """The unique points of a network, and the network linearised around each.
 
     Points are ordered by input x (as they first appear), then fixed before slow, then larger basins first,
-    then lower q first. A basin's point is its member of lowest q; a fixed member comes before slow ones.
+    then lower q first. A basin's point is its member of lowest q; a fixed member comes before slow ones. Fixed points
+    that were found between these come last, with a basin of 0 candidates.
     Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
     del columns
     n_states = n_in = 0
     by_input: dict[bytes, _Ends] = {}
-    for block in blocks(results, ("outcome", "q", "constant_input", "point")):
+    names = _ENDS if inputs.region != "none" else _ENDS[:-1]
+    for block in blocks(results, names):
         n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
         for x, members in _by_input(np.asarray(block["constant_input"], float)):
             basins = Basins(options.unique_tol, n_states)
             by_input.setdefault(x.tobytes(), _Ends(x, basins)).add(block, members)
-    tables = [found.table(options.max_points) for found in by_input.values()]
+    origins = ("states", inputs.region)
+    tables = [found.table(options.max_points, origins) for found in by_input.values()]
+    states = np.asarray(shared.states, float).reshape(-1, n_states)
+    if options.between:
+        more = _Between(map_of(shared), shared, states, options)
+        tables = [more.added(table) for table in tables]
     join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
     points = join("point", np.zeros((0, n_states)))
     outcome, q = join("outcome", np.zeros(0, int)), join("q", np.zeros(0))
     x = join("constant_input", np.zeros((0, n_in)))
-    states = np.asarray(shared.states, float).reshape(-1, n_states)
     nearest = nearest_distance(points, states)
     return {
+        "origin": join("origin", np.zeros(0, "<U1")),
         "kind": np.where(outcome == FIXED, "fixed", "slow"),
         "point": points,
         "constant_input": x,
@@ -147,21 +171,64 @@ class _Ends:
         self.n += len(members)
         rows = members[np.isin(block["outcome"][members], (FIXED, SLOW))]
         q = np.asarray(block["q"][rows], float)
-        self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q)
+        origin = block["anywhere_start"][rows] if "anywhere_start" in block else None
+        self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q, origin)
 
-    def table(self, max_points: int) -> dict[str, Any]:
-        """The distinct points; if there are more than `max_points`, those with the largest basins."""
-        found = self.basins.points()
+    def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, Any]:
+        """The distinct points; if there are more than `max_points`, those with the largest basins. origins: their names."""
+        found, origin = self.basins.points_and_origins()
         kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
         return {
             "point": found.points[kept],
             "outcome": found.rank[kept],
             "q": found.q[kept],
+            "origin": np.asarray(origins)[origin[kept]],
             "count": found.n_members[kept],
             "basin_share": found.n_members[kept] / self.n,
             "constant_input": np.tile(self.x, (len(kept), 1)),
             "n_unique": len(found.n_members),
         }
+
+
+class _Between:
+    """Adds to a table of points the fixed points between these, if they are no outliers."""
+
+    def __init__(self, f: Map, shared: Network, states: np.ndarray, options: Options) -> None:
+        self._newton = newton_of(f, {k: np.asarray(w, float) for k, w in shared.weights.items()})
+        self._states, self._spread, self._options = states, float(shared.spread), options
+
+    def added(self, table: dict[str, Any]) -> dict[str, Any]:
+        """The table with these points at its end."""
+        fixed, room = table["outcome"] == FIXED, self._options.max_points - len(table["q"])
+        if fixed.sum() < 2 or room < 1:
+            return table
+        x, tol = table["constant_input"][0], self._options.unique_tol
+        newton = partial(self._newton, x)
+        more = between(
+            newton,
+            table["point"][fixed],
+            table["point"][~fixed],
+            self._spread,
+            tol,
+            self._options.between,
+        )
+        # Newton, unlike descent, may leave the region of the states.
+        more = more[
+            nearest_distance(more, self._states) <= self._options.outlier_tol * self._spread
+        ]
+        found, more = len(more), more[:room]
+        m = len(more)
+        new = {
+            "point": more,
+            "outcome": np.full(m, FIXED),
+            "q": newton(more)[0] ** 2 / 2,
+            "origin": np.full(m, "between points"),
+            "count": np.zeros(m, int),
+            "basin_share": np.zeros(m),
+            "constant_input": np.tile(x, (m, 1)),
+        }
+        joined = {name: np.concatenate([table[name], values]) for name, values in new.items()}
+        return joined | {"n_unique": table["n_unique"] + found}
 
 
 def _linearise(

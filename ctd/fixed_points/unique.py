@@ -117,13 +117,17 @@ class Basins:
         self._leaders = self._best = np.zeros((0, n))
         self._rank, self._q = np.zeros(0, int), np.zeros(0)
         self._count = np.zeros(0, int)
+        self._origin = np.zeros(0, int)
 
-    def add(self, points: np.ndarray, rank: np.ndarray, q: np.ndarray) -> None:
-        """Add rows, (k, n); a lower rank is better, and at equal rank a lower q."""
+    def add(
+        self, points: np.ndarray, rank: np.ndarray, q: np.ndarray, origin: np.ndarray | None = None
+    ) -> None:
+        """Add rows, (k, n); a lower rank is better, and at equal rank a lower q. origin: (k,), without it 0."""
         if not len(points):
             return
         order = np.lexsort((q, rank))
         points, rank, q = points[order], rank[order], q[order]
+        origin = np.zeros(len(points), int) if origin is None else np.asarray(origin, int)[order]
         if not len(self._leaders):
             # Any orthonormal axes would do, since a projection lengthens no distance; these separate best.
             self._axes = principal_axes(points, N_COMPONENTS)
@@ -139,6 +143,8 @@ class Basins:
         self._count = np.bincount(leader, minlength=len(self._leaders)) + np.pad(
             self._count, (0, len(led))
         )
+        self._origin = np.concatenate([self._origin, origin[led]])
+        np.minimum.at(self._origin, leader, origin)
         joined, best = np.unique(leader, return_index=True)  # rows are in order: the first is best
         rank, q = rank[best], q[best]
         better = (rank < self._rank[joined]) | (
@@ -178,13 +184,18 @@ class Basins:
 
     def points(self) -> Points:
         """The distinct points of the rows so far."""
+        return self.points_and_origins()[0]
+
+    def points_and_origins(self) -> tuple[Points, np.ndarray]:
+        """(the points, (k,) the lowest number of an origin among the members of each)."""
         order = np.lexsort((self._q, self._rank))
         first, which = np.unique(cover(self._best[order], self._tol), return_inverse=True)
         count = np.bincount(which, self._count[order], len(first)).astype(int)
         best = order[first]
-        rank, q = self._rank[best], self._q[best]
+        rank, q, origin = self._rank[best], self._q[best], self._origin[best]
+        np.minimum.at(origin, which.ravel(), self._origin[order])
         by = np.lexsort((q, -count, rank))
-        return Points(self._best[best[by]], rank[by], q[by], count[by])
+        return Points(self._best[best[by]], rank[by], q[by], count[by]), origin[by]
 
 
 def nearest_distance(points: np.ndarray, states: np.ndarray, block: int = 1 << 22) -> np.ndarray:

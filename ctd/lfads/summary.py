@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.kernel import Var
+from ctd.plots.curves import QUANTILES, curve_quantiles
 
 TRAINED, STOPPED_EARLY, DIVERGED = range(3)
 """Codes of the outcomes, in the order of the kernel's `outcomes`."""
@@ -57,14 +58,13 @@ def reduce(
     del shared
     order = _order(inputs, results)
     best = order[: options.n_best]
-    quantile = np.array([0.1, 0.5, 0.9])
     curves = np.asarray(results["curve.eval.loss"])
     names = ("eval_loss", "eval_nll", *(name for name in METRICS if name in results))
     return {
         "model": np.asarray(columns["item"])[best],
         **{name: np.asarray(results[name])[best] for name in names},
-        "curve_quantile": _quantiles(curves[order], quantile),
-        "quantile": quantile,
+        "curve_quantile": curve_quantiles(curves[order]),
+        "quantile": QUANTILES,
     }
 
 
@@ -73,12 +73,3 @@ def _order(inputs: Any, results: Mapping[str, np.ndarray]) -> np.ndarray:
     trained = np.flatnonzero(np.asarray(results["outcome"][:]) != DIVERGED)
     value = np.asarray(results[f"eval_{inputs.criterion}"][:])
     return trained[np.argsort(value[trained], kind="stable")]
-
-
-def _quantiles(curves: np.ndarray, quantile: np.ndarray) -> np.ndarray:
-    """(quantile, batch) quantiles over models; NaN at batches that no model reached, since some stop early."""
-    out = np.full((len(quantile), curves.shape[1]), np.nan, curves.dtype)
-    reached = np.isfinite(curves).any(0)
-    if reached.any():
-        out[:, reached] = np.nanquantile(curves[:, reached], quantile, axis=0)
-    return out

@@ -17,6 +17,18 @@ def block_ends(settings: Any) -> np.ndarray:
     return np.minimum(np.arange(every, n + every, every), n)
 
 
+QUANTILES = np.array([0.1, 0.5, 0.9])
+
+
+def curve_quantiles(curves: np.ndarray) -> np.ndarray:
+    """(quantile, step) `QUANTILES` over the rows of `curves`, (item, step), that reached a step; NaN where none did."""
+    out = np.full((len(QUANTILES), curves.shape[1]), np.nan, curves.dtype)
+    reached = np.isfinite(curves).any(0)
+    if reached.any():
+        out[:, reached] = np.nanquantile(curves[:, reached], QUANTILES, axis=0)
+    return out
+
+
 @dataclass(frozen=True)
 class Curves:
     """The loss curves of many networks."""

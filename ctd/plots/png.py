@@ -32,13 +32,15 @@ NOTE_WIDTH = 78
 
 
 def draw(figure: Figure) -> Any:
-    """Draw the plots side by side; return a matplotlib Figure."""
+    """Draw the plots side by side; return a matplotlib Figure, an empty one of none."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     n, height = len(figure.plots), TALL if any(p.equal for p in figure.plots) else HEIGHT
-    canvas = Canvas(figsize=(WIDTH * n, height), layout="constrained")
+    canvas = Canvas(figsize=(WIDTH * max(n, 1), height), layout="constrained")
     FigureCanvasAgg(canvas)
+    if n == 0:
+        return canvas
     if figure.title:
         canvas.suptitle(figure.title)
     shown: list[Scale] = []

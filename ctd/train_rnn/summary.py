@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.kernel import Var
+from ctd.plots.curves import QUANTILES, curve_quantiles
 
 
 class Options(BaseModel):
@@ -39,14 +40,11 @@ def reduce(
     trained = np.flatnonzero(results["outcome"] == 0)
     loss = results["eval_loss"]
     best = trained[np.argsort(loss[trained], kind="stable")][: options.n_best]
-    quantile = np.array([0.1, 0.5, 0.9])
-    curves = results["curve"]
-    none = np.full((len(quantile), curves.shape[1]), np.nan, curves.dtype)
     scored = {"accuracy": results["accuracy"][best]} if "accuracy" in results else {}
     return scored | {
         "network": columns["item"][best],
         "eval_loss": loss[best],
         "train_loss": results["train_loss"][best],
-        "curve_quantile": np.quantile(curves[trained], quantile, axis=0) if len(trained) else none,
-        "quantile": quantile,
+        "curve_quantile": curve_quantiles(np.asarray(results["curve"])[trained]),
+        "quantile": QUANTILES,
     }

@@ -24,7 +24,7 @@ from jobs.store.store import Store
 
 
 def save_figure(store: Store, group: int, path: Path) -> bool:
-    """Draw a group to `path`; return False if the kernel has no figure or the group was not gathered.
+    """Draw a group to `path`; return False if the kernel has no figure, or nothing to show, or the group was not gathered.
 
     Raises JobError if the kernel's figure is not one of `ctd.plots`.
     """
@@ -49,6 +49,8 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
                 f"kernel {kernel.name}: figure: is a {type(figure).__module__}.{type(figure).__name__}, "
                 "ctd.plots.Figure expected; the results are stored"
             )
+        if not figure.plots:
+            return False
         draw(_by_swept(store, figure, columns, results)).savefig(path, dpi=150)
     return True
 

@@ -102,8 +102,8 @@ class SearchRun:
         items. Raises JobError if the items finish before the search has compared them.
         """
         found = {name: np.concatenate([r[name] for r in reports]) for name in reports[own]}
-        if self.lap == 0:
-            self._check_length(found["loss"], found["done"])
+        if self.lap == 0 and found["done"].all() and not np.isnan(found["loss"]).all():
+            raise _too_late(self._search, int(self.laps.ages.max()))
         self.arrived = False
         # A block in which no item can go on has ended, whatever the other blocks do.
         open_blocks = found["blocks"][found["going"] & ~found["done"]]
@@ -171,14 +171,6 @@ class SearchRun:
         self.results = results | {"search_dropped": self.dropped}
         self.finished = True
 
-    def _check_length(self, loss: np.ndarray, done: np.ndarray) -> None:
-        if done.all() and not np.isnan(loss).all():
-            raise JobError(
-                f"search.{self._search.length_field}: the items finish after {int(self.laps.ages.max())} "
-                "advances, before the search has compared them; lower it, or have an item make more "
-                "and shorter advances"
-            )
-
     # --- checkpoints ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
@@ -200,3 +192,11 @@ class SearchRun:
         if self._patience is not None:
             own["best"] = self._best
         return own | self._rule.arrays()
+
+
+def _too_late(search: Halving | Population, advances: int) -> JobError:
+    return JobError(
+        f"search.{search.length_field}: the items finish after {advances} "
+        "advances, before the search has compared them; lower it, or have an item make more "
+        "and shorter advances"
+    )

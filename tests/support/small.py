@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from places import EXAMPLES
 
-from ctd.batch import Layout, run_items
+from ctd.batch import Layout, Run, precision, program, traced_columns
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
-from ctd.kernel import load_kernel
+from ctd.kernel import inputs_of, load_kernel, static_of, traced_of
 from ctd.weights import write_weights
 
 SMALL = {
@@ -27,6 +27,8 @@ SMALL = {
     },
     "fixed_points.connections": {"cell": "vanilla", "n_steps": 200},
     "fixed_points.exponents": {"cell": "vanilla", "transient": 0, "n_steps": 500, "n_exponents": 2},
+    "fixed_points.limit_cycles": {"cell": "vanilla", "transient": 50, "n_points": 8},
+    "fixed_points.trials": {"cell": "vanilla", "n_trials": 2, "every": 10, "n_modes": 2},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
     "lfads": {
@@ -60,6 +62,33 @@ def small(name):
     return kernel, kernel.Params.model_validate(given)
 
 
+FOUR = Layout(4, 2)
+"""Slots and microbatch of most small runs."""
+
+
+@cache
+def runs(name, n=5, layout=FOUR):
+    """Return a function: a new run of `n` items alike of the smallest case, at its start."""
+    kernel, params = small(name)
+    static = static_of(params)
+    with precision(static):
+        shared = kernel.load(inputs_of(params))
+    columns = {
+        k: np.repeat(np.asarray(v)[None], n, axis=0) for k, v in traced_of(params)._asdict().items()
+    }
+    traced = traced_columns(type(params), columns, static.dtype)
+    return lambda: Run(program(kernel, static, layout), shared, 3, np.arange(n), traced)
+
+
+@cache
+def results(name, n=5, layout=FOUR):
+    """The results of such a run."""
+    run = runs(name, n, layout)()
+    while not run.finished:
+        run.advance()
+    return run.results
+
+
 @cache
 def _network():
     """A file with random weights of four units, and their initial state."""
@@ -82,9 +111,7 @@ def _points():
 def _of_trained():
     """The posterior of the smallest lfads, which is trained on the way."""
     folder = tempfile.mkdtemp(prefix="ctd-small-")
-    kernel, params = small("lfads")
-    # In a layout of tests/ctd/test_kernel.py, whose compiled program this is.
-    trained = run_items(kernel, params, layout=Layout(2, 2))
+    trained = results("lfads", 1, Layout(2, 2))
     parts = {"weights": f"{folder}/weights.h5", "model": f"{folder}/model.h5"}
     for part, path in parts.items():
         found = {name: v[0] for name, v in trained.items() if name.startswith(f"{part}.")}

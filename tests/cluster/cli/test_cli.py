@@ -114,7 +114,7 @@ def test_kernels_new_schema(ctd, job_file):
     out = ctd("kernels")[1]
     assert [line.split()[0] for line in out.splitlines()] == [
         "esn", "fixed_points", "fixed_points.connections", "fixed_points.continuation",
-        "fixed_points.exponents", "lfads", "lfads.posterior", "spikes", "train_rnn",
+        "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "lfads", "lfads.posterior", "spikes", "train_rnn",
     ]  # fmt: skip
     assert json.loads(ctd("kernels", "--json")[1]).keys() == {
         line.split()[0] for line in out.splitlines()

@@ -134,7 +134,9 @@ def test_mackey_glass_published():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "published"), [(50, 0.16), (100, 0.11)])
+@pytest.mark.parametrize(
+    ("n", "published"), [(50, 0.16), pytest.param(100, 0.11, marks=pytest.mark.endurance)]
+)
 def test_narma10_published(n, published):
     given = {"target": "narma10", "m": 1, "readout": "ridge", "dynamics": "discrete", "n": n}
     given |= {"scale": "spectral_radius", "feedback": False, "intercept": True, "washout": 200}
@@ -148,7 +150,7 @@ def test_narma10_published(n, published):
     assert nmse["replay"][best].mean() <= published
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_lorenz_exponent():
     # 0.906 for the Lorenz system (Sprott 2003); over 500 time units an estimate scatters by 1-2 %.
     given = {"target": "lorenz", "m": 3, "n": 300, "dt": 0.05, "readout": "ridge", "washout": 200}

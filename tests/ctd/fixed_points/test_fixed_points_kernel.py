@@ -11,7 +11,7 @@ from ctd.batch import Layout, precision, run_items
 from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.candidates import make_network, with_inverse
+from ctd.fixed_points.candidates import draw_start, make_network, with_inverse
 from ctd.fixed_points.kernel import FixedPoint
 from ctd.kernel import inputs_of
 from ctd.plots import Points
@@ -185,6 +185,28 @@ def test_starts_wrap_mix_and_vary(network):
     assert 0.4 < half.mean() < 0.6
 
 
+@pytest.mark.parametrize("region", ["box", "sphere"])
+def test_starts_anywhere(region):
+    """Half of them at the state plus noise; the others in the box, or on a sphere around the mean, of the given size."""
+    network = jax.tree.map(jnp.asarray, make_network({}, starts(50, 3) + 4, "float32"))
+    params = FixedPoint(region=region, anywhere=0.5, reach=2.5)
+    keys = jax.random.split(jax.random.key(0), 400)
+    drawn = jax.vmap(lambda key: draw_start(params, network, params, key))(keys)
+    far = np.asarray(drawn.anywhere)
+    assert 0.4 < far.mean() < 0.6
+    np.testing.assert_array_equal(drawn.h[~far], np.tile(network.states[0, 0], ((~far).sum(), 1)))
+    if region == "box":
+        half = 2.5 * float(network.largest)
+        assert np.abs(drawn.h[far]).max() <= half
+        # Uniform, of sd half / sqrt 3; 600 numbers tell it to 2 %, three times over.
+        assert np.std(drawn.h[far]) == pytest.approx(half / np.sqrt(3), rel=0.06)
+    else:
+        out = np.asarray(drawn.h[far] - network.states.reshape(-1, 3).mean(0))
+        radius = 2.5 * float(network.spread)
+        np.testing.assert_allclose(np.linalg.norm(out, axis=1), radius, rtol=1e-5)
+        assert np.abs(out.mean(axis=0)).max() < 0.2 * radius
+
+
 def test_candidates_from_file(network, tmp_path):
     states = starts(200, 12, 0.3).reshape(8, 25, 12)
     write_hdf5(tmp_path / "states.h5", {"h": states})
@@ -282,6 +304,8 @@ BAD_FIELDS = [
     ({"method": "newton"}, "'lm' or 'adam'"),
     ({"mix": 1.5}, "mix"),
     ({"tolerance": 1}, "tolerance"),
+    ({"anywhere": 0.5}, "anywhere: there is no region to start in; give region: box or sphere"),
+    ({"region": "box"}, "region: no search starts in the box; give anywhere: 0.2"),
 ]
 
 

@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from searches import BOTH, DIVERGED, FIXED, SLOW, spiral, starts
+from searches import BOTH, DIVERGED, FIXED, SLOW, cube, spiral, starts
 
 from ctd.fixed_points import find, kernel
+from ctd.fixed_points.between import between
 
 
 def test_linear_map_closed_form():
@@ -87,6 +88,44 @@ def test_all_points_of_planar_map():
     assert first.startswith("300 candidates: ")
     assert heads.split()[:3] == ["kind", "q", "stability"]
     assert len(rows) == len(found.unique["kind"])
+
+
+CORNERS = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1).reshape(-1, 3)
+
+
+def test_saddles_are_found_between_memories():
+    """From beside the eight memories of three bits, without mix or noise: all 27 points, and where each came from."""
+    found = find(lambda h: cube({}, h, None), CORNERS + 1e-3)
+    points, unique = found.unique["point"], found.unique
+    np.testing.assert_allclose(points, np.round(points), atol=1e-9)
+    assert len({tuple(p) for p in np.round(points).astype(int)}) == len(points) == 27
+    assert np.bincount(unique["n_unstable"]).tolist() == [8, 12, 6, 1]
+    assert unique["origin"].tolist() == ["states"] * 8 + ["between points"] * 19
+    assert unique["count"].tolist() == [1] * 8 + [0] * 19
+    assert unique["n_unique"] == 27
+
+
+def newton_of_sine(points):
+    """Newton's steps for sin(pi h) = 0, whose zeros are the integers."""
+    return np.abs(np.sin(np.pi * points[:, 0])) / np.pi, -np.tan(np.pi * points) / np.pi
+
+
+@pytest.mark.parametrize(
+    ("fixed", "slow", "most", "expected"),
+    [
+        ([-1.0, 1.0], [], 9, [0]),
+        ([-1.0, 1.0], [5e-4], 9, []),  # known already, as a slow point
+        ([-2.0, 2.0], [], 9, [-1, 0, 1]),  # the second time from halfway to 0
+        ([-2.0, 2.0], [], 1, [0]),
+        ([-2.0, 2.0, 0.02], [], 1, []),  # 0.02 was found to a coarse tolerance: it stands for 0
+        ([-1.02, 1.02], [], 9, []),  # where all were, it stays at that
+        ([-1.0], [], 9, []),
+    ],
+)
+def test_between_adds_each_zero_once(fixed, slow, most, expected):
+    column = lambda values: np.reshape(np.asarray(values, float), (-1, 1))
+    more = between(newton_of_sine, column(fixed), column(slow), 1.0, 1e-3, most)
+    np.testing.assert_allclose(np.sort(more.ravel()), expected, atol=1e-9)
 
 
 def parabola(h):

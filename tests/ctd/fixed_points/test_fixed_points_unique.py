@@ -148,6 +148,19 @@ def test_basins_behind_each_other_in_the_projection():
     assert (count == 3).all()
 
 
+def test_basins_tell_the_first_origin_of_their_members():
+    basins = Basins(1e-2, 2)
+    for x, q, origin in (
+        ([0.0, 1.0], [1.0, 2.0], [2, 3]),
+        ([1.001, 0.0, 2.0], [1.0, 3.0, 9.0], [1, 0, 2]),
+    ):
+        points = np.column_stack([x, np.zeros(len(x))])
+        basins.add(points, np.zeros(len(x), int), np.asarray(q), np.asarray(origin))
+    found, origin = basins.points_and_origins()
+    np.testing.assert_array_equal(found.points[:, 0], [0, 1.001, 2])
+    assert origin.tolist() == [0, 1, 2]
+
+
 def test_nearest_distance_in_blocks():
     points, states = starts(31, 4), starts(57, 4, seed=1)
     expected = np.linalg.norm(points[:, None] - states, axis=-1).min(axis=1)

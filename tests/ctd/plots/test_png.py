@@ -115,3 +115,4 @@ def test_nothing_to_draw_is_drawn():
         Lines(X, np.full(4, np.nan), "nan", colour=[np.nan]), Points([], [], "none"), equal=True
     )
     axes_of(Bars([], [], []), Image(np.full((2, 2), np.nan)))
+    assert not draw(Figure([])).axes

@@ -92,7 +92,10 @@ def test_sources_are_what_the_kernel_imports_of_the_users_and_of_ctd(own, tmp_pa
     assert found[f"{own}_parts.factor"] == hashlib.sha256(text).hexdigest()
 
 
-APART = {"lfads": ("posterior.py", "torch_file.py"), "fixed_points": ("connections.py",)}
+APART = {
+    "lfads": ("posterior.py", "torch_file.py"),
+    "fixed_points": ("connections.py", "trials.py"),
+}
 """Files of a kernel's folder that its results do not depend on: a kernel of its own, a writer of files."""
 
 

@@ -132,7 +132,7 @@ def test_networks_with_keys_and_moments_are_copied_whole(tmp_path):
         "sweep": {"random": {"learning_rate": {"loguniform": [1e-3, 3e-2]}}, "samples": 6},
         "search": {"method": "population", "metric": "eval_loss", "every": 2, "generations": 4,
                    "params": {"learning_rate": {"loguniform": [1e-3, 3e-2]}}},
-        "run": {"microbatch": 1},
+        "run": {"microbatch": 1, "slots": 2},
     }  # fmt: skip
     whole, _ = run(tmp_path / "w.zarr", job)
     store, _ = run(tmp_path / "s.zarr", spread(job, 2))

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 from failing import Interrupted
 from places import ROOT
-from small import SMALL, small
+from small import FOUR, runs
 from stores import JOB, make, run, tree_bytes
 from waiting import until
 
-from ctd.batch import Layout, Run, precision, program, traced_columns
-from ctd.kernel import inputs_of, static_of, traced_of
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
@@ -32,39 +30,8 @@ from jobs.store.events import read_events
 from jobs.store.store import Store
 
 
-def started(name, n=5):
-    kernel, params = small(name)
-    static = static_of(params)
-    with precision(static):
-        shared = kernel.load(inputs_of(params))
-    columns = {
-        k: np.repeat(np.asarray(v)[None], n, axis=0) for k, v in traced_of(params)._asdict().items()
-    }
-    traced = traced_columns(type(params), columns, static.dtype)
-    return lambda: Run(program(kernel, static, Layout(4, 2)), shared, 3, np.arange(n), traced)
-
-
-@pytest.mark.parametrize("name", sorted(SMALL))
-def test_checkpoint_goes_on_with_the_same_bits(name):
-    """For every kernel: bytes written after each advance and read into a fresh run end in equal bits."""
-    new = started(name)
-    undisturbed, run = new(), new()
-    while not undisturbed.finished:
-        undisturbed.advance()
-    while not run.finished:
-        run.advance()
-        identity, saved = decode(encode(run.snapshot(), {"a": 1}))
-        assert identity == {"a": 1}
-        run = new()
-        run.restore(saved)
-    assert run.rounds == undisturbed.rounds
-    for key, values in undisturbed.results.items():
-        assert run.results[key].dtype == values.dtype
-        assert run.results[key].tobytes() == values.tobytes(), key
-
-
 def test_decode_refuses_any_damage():
-    run = started("toy")()
+    run = runs("toy")()
     data = encode(run.snapshot(), {})
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -176,11 +143,11 @@ def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path, monkeypatch):
     """A slow storage gets fewer checkpoints than one after each advance."""
     store = make(tmp_path / "d.zarr", SLOW)
     shard = next(store.job.plan.shards())
-    saved = Checkpoints(store, shard, np.arange(6), Layout(4, 2))
+    saved = Checkpoints(store, shard, np.arange(6), FOUR)
     write = objects.write
     monkeypatch.setattr(objects, "write", lambda *args: (time.sleep(0.05), write(*args)))
     began = time.monotonic()
-    saved.keep(started("toy")())
+    saved.keep(runs("toy")())
     assert saved._due - began > 0.05 + 0.05 / checkpoint.COST
 
 

@@ -1,0 +1,211 @@
+"""One limit cycle: a trajectory settles, comes back to where it was, and Newton closes it.
+
+A cycle of a map has an integer period p, F^p(h) = h; a cycle of a flow a real one, T. Newton's method on the return (single
+shooting) corrects a point of it, of a flow together with T, across the flow. The Floquet multipliers are the eigenvalues
+of the derivative of the return, dF^p/dh or dPhi_T/dh (Guckenheimer & Holmes 1983, section 1.5; Kuznetsov 2004, section 10.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ctd.fixed_points.exponents import runge_kutta
+from ctd.late import jax, jnp, lax
+
+RUNNING = -1
+CYCLE, POINT, NONE, LOST, DIVERGED = range(5)
+
+SETTLES, RETURNS, CORRECTS = range(3)
+"""The stages of a hunt."""
+
+BLOCK = 100
+"""Steps of one advance."""
+
+NEWTON = 20
+"""Most iterations of Newton, one in an advance; from a close return it takes a few."""
+
+TOLERANCE = 1e-9
+"""Largest error of a closed cycle, |return - h|, and largest last step, in units of 1 + |h|: the rounding of a few thousand
+steps in float64 stays below."""
+
+REST = 1e-6
+"""A trajectory that stays within this of a state, in units of 1 + |h|, has come to rest there."""
+
+AWAY = 0.1
+"""Newton may lead so far from the return that was seen, in units of the cycle's size."""
+
+
+class System(NamedTuple):
+    """What is run."""
+
+    f: Callable[[jax.Array], jax.Array]
+    """h -> the next state, or dh/dt."""
+    flow: bool
+    dt: jax.Array
+    """Length of a step, of a flow."""
+
+    def step(self, h: jax.Array, dt: jax.Array) -> jax.Array:
+        """The state after one step."""
+        return runge_kutta(self.f, h, dt) if self.flow else self.f(h)
+
+    def steps(self, period: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(whole number of steps in a period, their length)."""
+        if not self.flow:
+            return jnp.round(period).astype(jnp.int32), jnp.ones_like(period)
+        n = jnp.maximum(jnp.ceil(period / self.dt), 1)
+        return n.astype(jnp.int32), period / n
+
+    def run(self, h: jax.Array, period: jax.Array) -> jax.Array:
+        """The state after a period."""
+        n, dt = self.steps(period)
+        return lax.fori_loop(0, n, lambda _, now: self.step(now, dt), h)
+
+
+class Hunt(NamedTuple):
+    """The hunt for a cycle between two advances."""
+
+    h: jax.Array
+    stage: jax.Array
+    taken: jax.Array
+    """int32, steps, or iterations of Newton, in this stage."""
+    anchor: jax.Array
+    """The state whose return is waited for."""
+    size: jax.Array
+    """The largest distance from the anchor."""
+    period: jax.Array
+    residual: jax.Array
+    """|return - h|."""
+    multiplier: jax.Array
+    """(n, 2) real and imaginary parts."""
+    outcome: jax.Array
+
+
+class Limits(NamedTuple):
+    """What ends the stages; scalars."""
+
+    transient: jax.Array
+    n_steps: jax.Array
+    """Most steps until the return."""
+    near: jax.Array
+    """A state this near, in units of the cycle's size so far, has returned."""
+
+
+def begin(h: jax.Array, period: jax.Array) -> Hunt:
+    """The hunt at its start. period: a guess, 0 where none is known."""
+    zero, none = jnp.zeros((), jnp.int32), jnp.zeros((), h.dtype)
+    unknown = jnp.full((len(h), 2), jnp.nan, h.dtype)
+    running = jnp.full((), RUNNING, jnp.int32)
+    return Hunt(h, zero, zero, h, none, period, none + jnp.nan, unknown, running)
+
+
+def advance(system: System, limits: Limits, s: Hunt) -> Hunt:
+    """A block of steps, or one iteration of Newton."""
+    stages = [_settle, _wait, lambda system, limits, s: _correct(system, s)]
+    s = lax.switch(s.stage, [lambda s, go=go: go(system, limits, s) for go in stages], s)
+    lost = (s.outcome == RUNNING) & ~jnp.isfinite(s.h).all()
+    outcome = jnp.where(s.stage == CORRECTS, LOST, DIVERGED).astype(jnp.int32)
+    return s._replace(outcome=jnp.where(lost, outcome, s.outcome))
+
+
+def _settle(system: System, limits: Limits, s: Hunt) -> Hunt:
+    n = jnp.minimum(BLOCK, limits.transient.astype(jnp.int32) - s.taken)
+    h = lax.fori_loop(0, n, lambda _, h: system.step(h, system.dt), s.h)
+    over = s.taken + n >= limits.transient
+    stage = jnp.where(over, jnp.where(s.period > 0, CORRECTS, RETURNS), SETTLES).astype(jnp.int32)
+    return s._replace(h=h, anchor=h, stage=stage, taken=jnp.where(over, 0, s.taken + n))
+
+
+def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
+    """Steps until the state is back at the anchor; a flow's, where it crosses the plane through it across the flow."""
+    ahead = system.f(s.anchor)
+
+    def look(s: Hunt) -> Hunt:
+        h = system.step(s.h, system.dt)
+        if system.flow:
+            before, after = ahead @ (s.h - s.anchor), ahead @ (h - s.anchor)
+            share = before / (before - after)
+            crossed = (before < 0) & (after >= 0)
+            gap = jnp.linalg.norm(s.h + share * (h - s.h) - s.anchor)
+            period = (s.taken + share) * system.dt
+        else:
+            crossed, gap = jnp.ones((), bool), jnp.linalg.norm(h - s.anchor)
+            period = (s.taken + 1).astype(h.dtype)
+        back = crossed & (gap <= limits.near * s.size) & (s.size > _rest(s.anchor))
+        return s._replace(
+            h=h,
+            taken=s.taken + 1,
+            size=jnp.maximum(s.size, jnp.linalg.norm(h - s.anchor)),
+            period=jnp.where(back, period, s.period),
+            stage=jnp.where(back, CORRECTS, RETURNS).astype(jnp.int32),
+        )
+
+    until = jnp.minimum(s.taken + BLOCK, limits.n_steps.astype(jnp.int32))
+    s = lax.while_loop(lambda s: (s.stage == RETURNS) & (s.taken < until), look, s)
+    missed = (s.stage == RETURNS) & (s.taken >= limits.n_steps)
+    why = jnp.where(s.size > _rest(s.anchor), NONE, POINT)
+    back = s.stage == CORRECTS
+    return s._replace(
+        h=jnp.where(back, s.anchor, s.h),
+        taken=jnp.where(back, 0, s.taken),
+        outcome=jnp.where(missed, why, RUNNING).astype(jnp.int32),
+    )
+
+
+def _rest(h: jax.Array) -> jax.Array:
+    return REST * (1 + jnp.linalg.norm(h))
+
+
+def _correct(system: System, s: Hunt) -> Hunt:
+    """One iteration of Newton: of a flow, for the point and the period, and no step along the flow."""
+    end = system.run(s.h, s.period)
+    derivative = jax.jacfwd(system.run)(s.h, s.period)
+    square, miss = derivative - jnp.eye(len(s.h)), s.h - end
+    if system.flow:
+        ahead = system.f(s.h)
+        square = jnp.block([[square, system.f(end)[:, None]], [ahead[None], jnp.zeros((1, 1))]])
+        miss = jnp.append(miss, 0)
+    move = jnp.linalg.solve(square, miss)
+    unit, gap = 1 + jnp.linalg.norm(s.h), jnp.linalg.norm(end - s.h)
+    closed = (gap <= TOLERANCE * unit) & (jnp.linalg.norm(move[: len(s.h)]) <= TOLERANCE * unit)
+    values = jnp.linalg.eigvals(derivative)
+    period = s.period + move[-1] if system.flow else s.period
+    taken = s.taken + 1
+    next_one = s._replace(
+        h=s.h + move[: len(s.h)],
+        period=period,
+        taken=taken,
+        residual=gap,
+        multiplier=jnp.stack([jnp.real(values), jnp.imag(values)], axis=1),
+        outcome=jnp.where((taken >= NEWTON) | ~(period > 0), LOST, RUNNING).astype(jnp.int32),
+    )
+    return lax.cond(closed, lambda: _judge(system, next_one, s.h), lambda: next_one)
+
+
+def _judge(system: System, s: Hunt, h: jax.Array) -> Hunt:
+    """The hunt at a closed trajectory through h: a cycle, unless it rests, repeats a shorter one, or is another one."""
+    n, dt = system.steps(s.period)
+
+    def look(k: jax.Array, carry: Any) -> Any:
+        now, size, soonest = carry
+        now = system.step(now, dt)
+        gap = jnp.linalg.norm(now - h)
+        return now, jnp.maximum(size, gap), jnp.where(k < n - 1, jnp.minimum(soonest, gap), soonest)
+
+    _, size, soonest = lax.fori_loop(0, n, look, (h, jnp.zeros((), h.dtype), jnp.inf))
+    elsewhere = (s.size > 0) & (jnp.linalg.norm(h - s.anchor) > AWAY * s.size)
+    # Of a flow, the neighbours in time are near.
+    repeats = jnp.asarray(False) if system.flow else soonest <= _rest(h)
+    outcome = jnp.where(elsewhere | repeats, LOST, CYCLE)
+    outcome = jnp.where(size <= _rest(h), POINT, outcome).astype(jnp.int32)
+    return s._replace(size=size, outcome=outcome)
+
+
+def orbit(system: System, s: Hunt, n_points: int) -> jax.Array:
+    """(n_points, n) the cycle from its point on: of a flow at equal times; of a map, NaN beyond its period."""
+    if not system.flow:
+        path = lax.scan(lambda h, _: (system.f(h), h), s.h, length=n_points)[1]
+        inside = jnp.arange(n_points) < jnp.round(s.period)
+        return jnp.where(inside[:, None], path, jnp.nan)
+    part = s.period / n_points
+    return lax.scan(lambda h, _: (system.run(h, part), h), s.h, length=n_points)[1]

@@ -1,0 +1,196 @@
+"""The table and pictures of limit cycles, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ctd.fixed_points import linear
+from ctd.fixed_points.cycle import CYCLE
+from ctd.kernel import Var
+from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
+from ctd.plots.group import Group, of_group
+from ctd.principal import principal
+
+SAME_PERIOD = 1e-5
+"""Cycles whose periods differ by more, relative to them, are not the same."""
+
+MOST = 200
+"""Cycles that a picture shows at most."""
+
+
+class Options(BaseModel):
+    """Settings of the reduction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unique_tol: float = Field(
+        1e-3,
+        gt=0,
+        description="cycles of equal period are one if a state of one is this near, in units of its size, to the other; "
+        "of a flow, up to half the distance between neighbouring states more",
+    )
+
+
+_C = ("cycle",)
+REDUCED = {
+    "cycle_period": Var(_C, "step", "period; of a flow, in units of time"),
+    "cycle_stability": Var(
+        _C, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"
+    ),
+    "cycle_n_unstable": Var(_C, "1", "modes that grow, |multiplier| > 1 + 1e-6"),
+    "cycle_n_marginal": Var(_C, "1", "modes between; the one along a flow's cycle not counted"),
+    "cycle_leading": Var(_C, "1", "largest |multiplier|, the one along a flow's cycle not counted"),
+    "cycle_size": Var(_C, "1", "largest distance between two of its states"),
+    "cycle_count": Var(_C, "1", "trajectories that ended here"),
+    "cycle_share": Var(_C, "1", "their share of all with this input"),
+    "cycle_input": Var((*_C, "input"), "1", "the constant input x"),
+    "cycle_multiplier": Var(
+        (*_C, "mode"), "1", "Floquet multipliers by decreasing magnitude, complex"
+    ),
+    "cycle_points": Var((*_C, "phase", "state"), "1", "states, in order"),
+    "cycle_item": Var(_C, "item", "the first trajectory that ended here"),
+}
+SUMMARY = (
+    "cycle_period", "cycle_stability", "cycle_n_unstable", "cycle_leading", "cycle_size", "cycle_count",
+)  # fmt: skip
+
+
+def reduce(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Options,
+) -> dict[str, np.ndarray]:
+    """The cycles at which trajectories ended, each once; by input, as these appear, then the most frequent first."""
+    del shared
+    names = ("outcome", "period", "cycle_state", "multiplier", "size", "constant_input")
+    found = {name: np.asarray(results[name][:]) for name in names}
+    n = len(found["outcome"])
+    items = np.asarray(columns["item"]) if "item" in columns else np.arange(n)
+    flow = inputs.time == "continuous"
+    rows = np.flatnonzero(found["outcome"] == CYCLE)
+    first, which = _same(found, rows, flow, options.unique_tol)
+    count = np.bincount(which, minlength=len(first)).astype(int)
+    x = found["constant_input"]
+    same_input = (x[first][:, None] == x[None]).all(axis=2).reshape(len(first), n)
+    appears = same_input.argmax(axis=1) if len(first) else first
+    order = np.lexsort((first, -count, appears))
+    first, count, share = first[order], count[order], (count / same_input.sum(1))[order]
+    parts = found["multiplier"][first]
+    values = parts[..., 0] + 1j * parts[..., 1]
+    values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1, kind="stable"), axis=1)
+    across = _across(values) if flow else values
+    growth = linear.growth(across, np.zeros(len(first), bool))
+    return {
+        "cycle_period": found["period"][first],
+        "cycle_stability": linear.stability(growth),
+        "cycle_n_unstable": (growth == linear.GROWS).sum(axis=1),
+        "cycle_n_marginal": (growth == linear.NEITHER).sum(axis=1),
+        "cycle_leading": np.abs(across).max(axis=1, initial=0),
+        "cycle_size": np.array([_diameter(path) for path in found["cycle_state"][first]]),
+        "cycle_count": count,
+        "cycle_share": share,
+        "cycle_input": x[first],
+        "cycle_multiplier": values,
+        "cycle_points": found["cycle_state"][first],
+        "cycle_item": items[first],
+    }
+
+
+def _diameter(path: np.ndarray) -> float:
+    path = path[np.isfinite(path).all(axis=1)]
+    return float(np.linalg.norm(path[:, None] - path, axis=2).max())
+
+
+def _across(multipliers: np.ndarray) -> np.ndarray:
+    """(cycle, mode - 1) all but the trivial one of a flow, along the cycle, which is 1 but for rounding."""
+    along = np.argmin(np.abs(multipliers - 1), axis=1)
+    kept = np.arange(multipliers.shape[1]) != along[:, None]
+    return multipliers[kept].reshape(len(multipliers), multipliers.shape[1] - 1)
+
+
+def _same(
+    found: Mapping[str, np.ndarray], rows: np.ndarray, flow: bool, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the first row of each cycle, the number of the cycle of each of `rows`)."""
+    first: list[int] = []
+    which = np.zeros(len(rows), int)
+    for k, row in enumerate(rows):
+        matches = [c for c, other in enumerate(first) if _is_same(found, row, other, flow, tol)]
+        which[k] = matches[0] if matches else len(first)
+        if not matches:
+            first.append(int(row))
+    return np.asarray(first, int), which
+
+
+def _is_same(found: Mapping[str, np.ndarray], row: int, other: int, flow: bool, tol: float) -> bool:
+    period, x = found["period"], found["constant_input"]
+    if not (x[row] == x[other]).all() or abs(period[row] / period[other] - 1) > SAME_PERIOD:
+        return False
+    path = found["cycle_state"][other]
+    path = path[np.isfinite(path).all(axis=1)]
+    gap = np.linalg.norm(path - found["cycle_state"][row, 0], axis=1).min()
+    widest = np.linalg.norm(np.roll(path, -1, axis=0) - path, axis=1).max() if flow else 0.0
+    return bool(gap <= tol * found["size"][other] + widest / 2)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """The cycles in their states' principal components, and their multipliers."""
+    if not len(group.reduced.get("cycle_period", ())):
+        return []
+    paths = np.asarray(group.reduced["cycle_points"])[:MOST]
+    return [*_paths(group, paths), _multipliers(group)]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The same."""
+    return Figure(plots(*group))
+
+
+def _texts(group: Group) -> list[str]:
+    of = {name: np.asarray(group.reduced[f"cycle_{name}"]) for name in ("period", "stability")}
+    return [
+        f"cycle {k}: period {period:.6g}, {stability}"
+        for k, (period, stability) in enumerate(zip(of["period"], of["stability"], strict=True))
+    ]
+
+
+def _paths(group: Group, paths: np.ndarray) -> list[Plot]:
+    if paths.shape[-1] < 2:
+        return []
+    project, share = principal(paths[np.isfinite(paths).all(-1)], 2)
+    if len(share) < 2:
+        return []
+    where = project(np.concatenate([paths, paths[:, :1]], axis=1))
+    layer: Layer
+    if group.inputs.time == "continuous":
+        layer = Lines(where[..., 0], where[..., 1], "cycles", text=_texts(group)[:MOST])
+    else:
+        there = np.isfinite(where[:, :-1]).all(-1)
+        text = np.repeat(_texts(group)[:MOST], there.sum(1)).tolist()
+        layer = Points(where[:, :-1][there][:, 0], where[:, :-1][there][:, 1], "cycles", text=text)
+    axis = lambda k: Axis(f"principal component {k + 1} ({share[k]:.0%} of the variance)")
+    return [Plot("Limit cycles", [layer], axis(0), axis(1))]
+
+
+def _multipliers(group: Group) -> Plot:
+    values = np.asarray(group.reduced["cycle_multiplier"])[:MOST]
+    angle = np.linspace(0, 2 * np.pi, 181)
+    circle = Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)
+    text = np.repeat(_texts(group)[:MOST], values.shape[1]).tolist()
+    flat = values.ravel()
+    layers: list[Layer] = [circle, Points(flat.real, flat.imag, "multipliers", text=text)]
+    return Plot(
+        "Floquet multipliers", layers, Axis("Re"), Axis("Im"), equal=True,
+        note="A mode outside the unit circle grows. Along a flow's cycle one multiplier is 1.",
+    )  # fmt: skip

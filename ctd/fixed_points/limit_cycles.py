@@ -1,0 +1,160 @@
+"""Kernel: limit cycles of a network, a map or a flow: period, points, Floquet multipliers, stability.
+
+An item is one trajectory, from a state of a file or the network's own. It settles for `transient` steps; then its first
+return is made exact by Newton (ctd.fixed_points.cycle). `reduce` lists each cycle once.
+
+    kernel: fixed_points.limit_cycles
+    params: {cell: gru, weights: net.h5, states: states.h5}
+    sweep: {grid: {start: {range: 100}}}
+
+The period of a map is a whole number of steps, at most `n_points`. A closed curve on which a map turns without ever coming
+back to the same state, as behind a Neimark-Sacker bifurcation, has none: such items end as `none`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ctd.cells import Cell, readout
+from ctd.fixed_points import cycle
+from ctd.fixed_points.candidates import Map, Network, cell_of, map_of, n_in_of
+from ctd.fixed_points.cycles_table import REDUCED, SUMMARY, Options, figure, plots, reduce
+from ctd.fixed_points.exponents import FromState, load
+from ctd.fixed_points.kernel import constant_input
+from ctd.kernel import Kernel, Outcome, Static, Traced, Var
+from ctd.late import jax, jnp
+
+
+class LimitCycle(FromState):
+    """One trajectory, and the cycle at which it ends."""
+
+    dtype: Static[Literal["float64"]] = "float64"
+    n_points: Static[int] = Field(
+        64,
+        gt=0,
+        description="states kept of a cycle: of a flow at equal times; of a map the longest period",
+    )
+    dt: Traced[float] = Field(
+        0.01, gt=0, description="longest step of a flow, by Runge and Kutta's method"
+    )
+    transient: Traced[int] = Field(5000, ge=0, lt=2**31, description="steps that are left out")
+    n_steps: Traced[int] = Field(
+        100_000, gt=0, lt=2**31, description="most steps until a flow returns; a map has n_points"
+    )
+    near: Traced[float] = Field(
+        1e-2,
+        gt=0,
+        lt=1,
+        description="a state this near has returned, in units of the trajectory's size",
+    )
+    period_guess: Traced[float] = Field(
+        0.0,
+        ge=0,
+        description="the period, if it is roughly known: Newton then starts after the transient, and finds unstable cycles, too",
+    )
+
+
+OUTCOMES = (
+    Outcome("cycle", "a cycle was found"),
+    Outcome("point", "the trajectory came to rest"),
+    Outcome("none", "no return: a longer period, a curve on which a map never comes back, or chaos"),
+    Outcome("lost", "Newton found no cycle, or another one, where the trajectory seemed to return"),
+    Outcome("diverged", "the trajectory left all bounds", failed=True),
+)  # fmt: skip
+
+DIMS = {
+    "period": Var((), "step", "period; of a flow, in units of time; NaN without a cycle"),
+    "cycle_state": Var(
+        ("phase", "state"), "1", "states of the cycle, in order; NaN beyond a map's period"
+    ),
+    "cycle_output": Var(("phase", "output"), "1", "readout along the cycle"),
+    "multiplier": Var(
+        ("mode", "part"), "1", "Floquet multipliers, real and imaginary parts, in no order"
+    ),
+    "size": Var((), "1", "largest distance of a state of the cycle from its first one"),
+    "residual": Var((), "1", "distance of the state after a period from the first one"),
+    "constant_input": Var(("input",), "1", "the constant input x"),
+    "outcome": Var((), "1", "how the trajectory ended"),
+}
+
+
+@dataclass(frozen=True)
+class Hunts:
+    """Hunts for cycles of the map or flow `map_of(network)`: the functions of the kernel contract."""
+
+    map_of: Callable[[Network], Map]
+    n_in_of: Callable[[Network], int | None]
+    """Network -> number of inputs; None: any number."""
+
+    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> cycle.Hunt:
+        """The hunt at its start."""
+        del static
+        states = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
+        h = states[traced.start % len(states)]
+        h = h + traced.noise * jax.random.normal(key, h.shape, h.dtype)
+        return cycle.begin(h, traced.period_guess)
+
+    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Any) -> Any:
+        """A block of steps, or an iteration of Newton."""
+        del key
+        system = self._system(static, shared, traced)
+        longest = traced.n_steps if system.flow else jnp.asarray(static.n_points)
+        limits = cycle.Limits(traced.transient, longest, traced.near)
+        return cycle.advance(system, limits, s)
+
+    def result(
+        self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Any
+    ) -> dict[str, jax.Array]:
+        """The cycle as far as it is known."""
+        del key
+        found = s.outcome == cycle.CYCLE
+        known = lambda values: jnp.where(found, values, jnp.nan)
+        states = known(cycle.orbit(self._system(static, shared, traced), s, static.n_points))
+        cell = cell_of(shared)
+        read = lambda h: readout(cell, shared.weights, h) if isinstance(cell, Cell) else h[:0]
+        return {
+            "period": known(s.period),
+            "cycle_state": states,
+            "cycle_output": jax.vmap(read)(states),
+            "multiplier": known(s.multiplier),
+            "size": known(s.size),
+            "residual": known(s.residual),
+            "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
+            "outcome": s.outcome,
+        }
+
+    def _system(self, static: Any, shared: Network, traced: Any) -> cycle.System:
+        x, f = constant_input(shared, traced, self.n_in_of(shared)), self.map_of(shared)
+        field = lambda h: f(shared.weights, h, x)
+        return cycle.System(field, static.time == "continuous", traced.dt)
+
+
+def make_kernel(name: str, hunts: Hunts, load: Callable[[Any], Network]) -> Kernel:
+    """The kernel of these hunts, from the states that `load` returns."""
+    return Kernel(
+        name=name,
+        Params=LimitCycle,
+        dims=DIMS,
+        load=load,
+        init=hunts.init,
+        advance=hunts.advance,
+        finished=lambda s: s.outcome != cycle.RUNNING,
+        result=hunts.result,
+        outcomes=OUTCOMES,
+        reduce=reduce,
+        reduced=REDUCED,
+        Options=Options,
+        summary=SUMMARY,
+        figure=figure,
+        plots=plots,
+        # An item that corrects its cycle would have its neighbours do the same, in vain.
+        microbatches=(16,),
+        cpu_microbatches=(1,),
+    )
+
+
+kernel = make_kernel("fixed_points.limit_cycles", Hunts(map_of, n_in_of), load)

@@ -1,0 +1,191 @@
+"""Line and ring attractors: slow points that form a chain, what moves along it, and what reads and drives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ctd.fixed_points.shown import lines_of
+from ctd.late import jax, jnp, scipy
+
+CLOSES = 1.5
+"""A chain is a ring if its ends are no farther apart than this times its widest gap ..."""
+
+ROUND = 0.5
+"""... and than this times its length, which is their distance on a straight line."""
+
+SAMPLES = 100
+"""Places along the chain at which the speed is computed."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A chain of k points in order; the result of `line`."""
+
+    rows: np.ndarray
+    """(k,) their rows in the table."""
+    aside: np.ndarray
+    """Rows that are no outliers and not on the chain: branches of it, or other points."""
+    position: np.ndarray
+    """(k,) distance from the first one along the chain."""
+    closed: bool
+    """Whether it is a ring: then the last point is followed by the first."""
+    length: float
+    widest: float
+    """The largest distance between neighbours."""
+    dimension: float
+    """Median number of modes with |eigenvalue - 1| <= slow: directions in which the network is nearly at rest. 1 for a line
+    or a ring, 2 for a plane, which no chain describes."""
+    tangent: np.ndarray
+    """(k, state) of unit length."""
+    columns: dict[str, np.ndarray]
+    """(k,) each: position; residual |F(h) - h|; slowest, the eigenvalue nearest to 1; mode, |cos| of the tangent with its right
+    eigenvector; readout and input, see `line`."""
+    drift: np.ndarray
+    """(SAMPLES, 2) where a step was given: positions, and the component of F(h) - h along the chain there."""
+
+    def __repr__(self) -> str:
+        """Return what it is, and a table of its points."""
+        kind = "ring" if self.closed else "line"
+        head = f"{kind} of {len(self.rows)} points, length {self.length:.4g}, dimension {self.dimension:.3g}"
+        if len(self.aside):
+            head += f"; {len(self.aside)} points aside"
+        return "\n".join([head, *lines_of(self.columns)])
+
+
+def line(
+    table: Mapping[str, Any],
+    *,
+    readout: Any = None,
+    step: Callable[[jax.Array], jax.Array] | None = None,
+    slow: float = 0.05,
+) -> Line:
+    """The chain of the points of a network, ordered along the longest path of their minimum spanning tree.
+
+    Args:
+        table: point, residual, eigenvalue, right, left, input_jacobian, and outlier if there is one: `find(...).unique`,
+            or the table of a store of `fixed_points`, at one input.
+        readout: (output, state) weights; then column `readout` is |cos| of the tangent with the first output's.
+        step: h (n,) -> F(h) (n,), in JAX; then `drift` is computed.
+        slow: a mode counts for `dimension` if its eigenvalue is this near to 1.
+
+    Column `input`: |cos| of the first input's dF/dx with the left eigenvector of the slowest mode, which selects what of an
+    input remains (Mante et al. 2013); NaN where the network has no input.
+
+    Raises ValueError for fewer than three points, several inputs, or a readout that does not fit.
+    """
+    points, rows = _points(table)
+    order = _longest_path(points)
+    points, chosen = points[order], rows[order]
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    between_ends = float(np.linalg.norm(points[-1] - points[0]))
+    length, widest = float(gaps.sum()), float(gaps.max())
+    closed = len(points) > 3 and between_ends <= min(CLOSES * widest, ROUND * length)
+    position = np.append(0, np.cumsum(gaps))
+    tangent = _tangents(points, closed)
+    values = np.asarray(table["eigenvalue"])[chosen]
+    dimension = float(np.median((np.abs(values - 1) <= slow).sum(axis=1)))
+    columns = {"position": position, "residual": np.asarray(table["residual"])[chosen]}
+    columns |= _modes(table, chosen, tangent)
+    if readout is not None:
+        weights = np.atleast_2d(np.asarray(readout, float))
+        if weights.shape[1] != points.shape[1]:
+            raise ValueError(
+                f"readout: shape {weights.shape}, (output, {points.shape[1]}) expected"
+            )
+        columns["readout"] = _cosine(tangent, weights[:1])
+    if closed:
+        length, widest = length + between_ends, max(widest, between_ends)
+    return Line(
+        chosen,
+        np.setdiff1d(rows, chosen),
+        position,
+        closed,
+        length,
+        widest,
+        dimension,
+        tangent,
+        columns,
+        _drift(step, points, position) if step is not None else np.zeros((0, 2)),
+    )
+
+
+def _points(table: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(the points that are no outliers, their rows)."""
+    points = np.asarray(table["point"], float)
+    x = np.asarray(table["constant_input"]) if "constant_input" in table else points[:, :0]
+    if len(x) and (x != x[0]).any():
+        raise ValueError(
+            f"table: points at {len(np.unique(x, axis=0))} inputs; choose the rows of one constant_input"
+        )
+    outlier = np.asarray(table["outlier"]) if "outlier" in table else np.zeros(len(points), bool)
+    rows = np.flatnonzero(~outlier)
+    if len(rows) < 3:
+        raise ValueError(f"table: {len(rows)} points that are no outliers; a chain has at least 3")
+    return points[rows], rows
+
+
+def _longest_path(points: np.ndarray) -> np.ndarray:
+    """Numbers of the points on the longest path of their minimum spanning tree, in order."""
+    graph = scipy.sparse.csgraph
+    apart = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(points))
+    tree = graph.minimum_spanning_tree(apart)
+    far = lambda start: graph.dijkstra(
+        tree, directed=False, indices=start, return_predecessors=True
+    )
+    # In a tree, the point farthest from any point is one end of a longest path.
+    end = int(np.argmax(far(0)[0]))
+    away, before = far(end)
+    path = [int(np.argmax(away))]
+    while path[-1] != end:
+        path.append(int(before[path[-1]]))
+    return np.asarray(path)
+
+
+def _tangents(points: np.ndarray, closed: bool) -> np.ndarray:
+    if closed:
+        along = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
+    else:
+        padded = np.concatenate([points[:1], points, points[-1:]])
+        along = padded[2:] - padded[:-2]
+    return along / np.linalg.norm(along, axis=1, keepdims=True)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(k,) |cos| of the angles between vectors (k, n), complex or real; NaN where one is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        product = np.abs((np.conj(a) * b).sum(axis=1))
+        return product / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def _modes(
+    table: Mapping[str, Any], rows: np.ndarray, tangent: np.ndarray
+) -> dict[str, np.ndarray]:
+    """slowest, mode and input of the columns."""
+    values = np.asarray(table["eigenvalue"])[rows]
+    slowest = np.argmin(np.abs(values - 1), axis=1)
+    row = np.arange(len(rows))
+    of = lambda name: np.asarray(table[name])[rows][row, :, slowest]
+    driven = np.asarray(table["input_jacobian"])[rows]
+    size = driven.shape[2]
+    return {
+        "slowest": np.real(values[row, slowest]),
+        "mode": _cosine(tangent, of("right")),
+        "input": _cosine(of("left"), driven[:, :, 0]) if size else np.full(len(rows), np.nan),
+    }
+
+
+def _drift(
+    step: Callable[[jax.Array], jax.Array], points: np.ndarray, position: np.ndarray
+) -> np.ndarray:
+    """(SAMPLES, 2) positions on the straight lines between neighbours, and the component of F(h) - h along these."""
+    at = np.linspace(0, position[-1], SAMPLES)
+    k = np.clip(np.searchsorted(position, at, side="right") - 1, 0, len(points) - 2)
+    ahead = (points[k + 1] - points[k]) / (position[k + 1] - position[k])[:, None]
+    h = points[k] + (at - position[k])[:, None] * ahead
+    with jax.enable_x64(True):
+        moved = np.asarray(jax.jit(jax.vmap(step))(jnp.asarray(h, jnp.float64))) - h
+    return np.column_stack([at, (moved * ahead).sum(axis=1)])

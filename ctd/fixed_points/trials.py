@@ -1,0 +1,155 @@
+"""Kernel: a network linearised along trials: eigenvalues at every state, and what each mode carries to the readout.
+
+An item is one trial of the task. The linearisation at step t is that of h_t = F(h_{t-1}, x_t), at the state before the step
+and with the input of the step (ctd.fixed_points.transfer).
+
+    kernel: fixed_points.trials
+    params: {cell: gru, weights: net.h5, task: flipflop}
+    sweep: {grid: {trial: {range: 20}}}
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from ctd import tasks
+from ctd.cells import Cell, initial_state, readout, run
+from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, find_cell, known_cell, stored_cell
+from ctd.fixed_points.linear import MARGINAL
+from ctd.fixed_points.transfer import carried
+from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
+from ctd.late import jax, jnp, lax
+from ctd.plots import Axis, Figure, Lines, Plot
+from ctd.plots.group import Group, of_group
+
+MOST = 5
+"""Trials that a picture shows."""
+
+
+class Trial(Params):
+    """One trial, along which the network is linearised."""
+
+    dtype: Static[Literal["float32", "float64"]] = "float64"
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
+    )
+    n_modes: Static[int] = Field(
+        10, gt=0, description="modes that are kept, those of largest |eigenvalue| first"
+    )
+    every: Static[int] = Field(1, gt=0, description="steps from one linearisation to the next")
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
+    task: Data[tasks.AnyTask] = Field(tasks.Decision(), description="task whose trials are run")
+    n_trials: Data[int] = Field(100, gt=0, description="trials that are drawn")
+    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
+    trial: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="number of the trial, modulo their number"
+    )
+
+
+_T = ("step",)
+DIMS = {
+    "step_number": Var(_T, "step", "number of the step, from 0"),
+    "eigenvalue": Var((*_T, "mode", "part"), "1", "of dF/dh, real and imaginary part"),
+    "leading": Var(_T, "1", "largest |eigenvalue|"),
+    "n_unstable": Var(_T, "1", "how many of the kept modes grow, |eigenvalue| > 1 + 1e-6"),
+    "transfer": Var(
+        (*_T, "mode", "output", "input", "part"), "1",
+        "what the mode carries from the input to the readout: C r_m l_m^H B, real and imaginary part",
+    ),
+    "input_jacobian": Var((*_T, "state", "input"), "1", "dF/dx"),
+    "trial_state": Var((*_T, "state"), "1", "the state before the step"),
+    "trial_output": Var((*_T, "output"), "1", "readout of that state"),
+}  # fmt: skip
+
+
+class Driven(NamedTuple):
+    """A network, and the inputs of its trials."""
+
+    cell: dict[str, None]
+    """{name of the cell: None}, as in a `Network`."""
+    weights: dict[str, Any]
+    inputs: Any
+    """(trial, time, input)"""
+
+
+def load(inputs: Any) -> Driven:
+    """The network, and trials of the task. Raises ValueError, naming file and field."""
+    name, weights = stored_cell(inputs)
+    found = find_cell(name)
+    if not isinstance(found, Cell):
+        raise ValueError(
+            f"cell: {name} is a function, which has no trials; ctd.fixed_points.linearise takes states and inputs"
+        )
+    n_in = found.infer(weights)[1]
+    if inputs.task.n_in != n_in:
+        raise ValueError(
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, but the network in "
+            f"{inputs.weights} takes {n_in}"
+        )
+    key = jax.random.key(inputs.trial_seed)
+    trials = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)
+    weights = {name: np.asarray(value, inputs.dtype) for name, value in weights.items()}
+    return Driven({name: None}, weights, np.asarray(trials.inputs))
+
+
+def along(static: Any, shared: Driven, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+    """One trial, linearised at every `every`-th of its steps."""
+    del key
+    found = find_cell(*shared.cell)
+    assert isinstance(found, Cell)
+    x = jnp.asarray(shared.inputs)[traced.trial % len(shared.inputs)]
+    start = initial_state(found, shared.weights, x.dtype)
+    states = jnp.concatenate([start[None], run(found, shared.weights, x)[0][:-1]])
+    number = jnp.arange(0, len(x), static.every)
+    step = lambda h, x: found.step(shared.weights, h, x)
+    read = lambda h: readout(found, shared.weights, h)
+    k = min(static.n_modes, len(start))
+    at = lambda pair: carried(step, read, pair[0], pair[1], k)
+    # One state after the other: J takes a copy of F's workspace for each unit.
+    modes = lax.map(at, (states[number], x[number]))
+    parts = lambda values: jnp.stack([jnp.real(values), jnp.imag(values)], axis=-1)
+    size = jnp.abs(modes.eigenvalue)
+    return {
+        "step_number": number.astype(jnp.int32),
+        "eigenvalue": parts(modes.eigenvalue),
+        "leading": size[:, 0],
+        "n_unstable": jnp.sum(size > 1 + MARGINAL, axis=1).astype(jnp.int32),
+        "transfer": parts(modes.transfer),
+        "input_jacobian": modes.input_jacobian,
+        "trial_state": states[number],
+        "trial_output": jax.vmap(read)(states[number]),
+    }
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """|eigenvalue| of the kept modes along the first trials."""
+    values = np.asarray(group.results["eigenvalue"][:MOST])
+    number = np.asarray(group.results["step_number"][:1])[0]
+    return [
+        Plot(
+            f"Modes along trial {k}",
+            [
+                Lines(number[[0, -1]], np.ones(2), "1", faint=True),
+                Lines(number, np.linalg.norm(trial, axis=-1).T, "modes"),
+            ],
+            Axis("step"),
+            Axis("|eigenvalue|"),
+        )
+        for k, trial in enumerate(values)
+    ]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The first two."""
+    return Figure(plots(*group)[:2])
+
+
+kernel = one_shot(
+    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, figure=figure,
+    microbatches=(16,), cpu_microbatches=(1,),
+)  # fmt: skip
