@@ -35,6 +35,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import obstore
 import optax  # noqa: F401  it, SciPy, Zarr and pandas come with the first fork, not with each
 import pandas as pd  # noqa: F401
@@ -44,9 +46,12 @@ import zarr  # noqa: F401
 from options import parse
 
 from cluster.cache import use_compilation_cache
-from cluster.cli.posterior import _chosen, _job
+from cluster.cli.posterior import _chosen, _fields, _job
 from cluster.cli.running import keep_pictures
+from ctd.cells import get_cell
+from ctd.data import write_hdf5
 from ctd.kernel import kernel_names
+from ctd.weights import write_weights
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
@@ -87,6 +92,7 @@ kernel = one_shot("faults", Item, {"y": Var()}, run)
 '''
 TWO = {"shard_items": 2, "slots": 2, "microbatch": 1, "checkpoint_s": 0}
 RNN = {"n": 4, "batch_size": 4, "n_batches": 4, "report_every": 2, "n_eval": 4, "n_saved": 1}
+NET = {"cell": "vanilla", "weights": "net.h5"}
 LEARNING_RATE = {"loguniform": [1e-3, 1e-1]}
 
 JOBS: dict[str, dict[str, Any]] = {
@@ -99,6 +105,17 @@ JOBS: dict[str, dict[str, Any]] = {
     "fixed_points": {
         "params": {"weights": "decision_gru.h5", "n_trials": 2, "q_tol": 1e-6},
         "sweep": {"grid": {"candidate": {"range": 4}}},
+    },
+    "fixed_points.continuation": {
+        "params": NET | {"points": "net.h5", "dataset": "h0", "n_steps": 4, "n_bifurcations": 1},
+        "sweep": {"grid": {"start": {"linspace": [-0.4, 0.9, 4]}}},
+    },
+    "fixed_points.connections": {
+        "params": NET | {"points": "points.h5", "n_steps": 200}, "sweep": {"grid": {"departure": {"range": 4}}},
+    },
+    "fixed_points.exponents": {
+        "params": NET | {"transient": 0, "n_steps": 500, "n_exponents": 2},
+        "sweep": {"grid": {"noise": {"linspace": [0, 0.5, 4]}}},
     },
     "train_rnn": {"params": RNN, "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}}},
     "population": {
@@ -131,15 +148,21 @@ def specified(name: str, folder: Path) -> JobSpec:
     """The job called `name`, whose files lie in `folder`."""
     if name == "lfads.posterior":
         trained = Store.open(str(folder / "lfads.zarr"))
-        found = _job(
-            trained,
-            _chosen(trained, None, None, 1),
-            None,
-            (),
-            ["params.chunk_batches=16", "run.shard_items=1"],
-        )
-        return found.spec
+        models = _fields(trained, *_chosen(trained, None, None, 1), None)
+        overrides = ["params.chunk_batches=16", "run.shard_items=1"]
+        return _job(models, str(folder), (), overrides).spec
     return parse_job({"kernel": name, "run": TWO, **JOBS[name]}, name)
+
+
+def write_network(folder: Path) -> None:
+    """Write a network of four units with random weights, and a table of two points of it, one unstable."""
+    write_weights(
+        folder / "net.h5", get_cell("vanilla").init(jax.random.key(0), 4, 1, 1), "vanilla"
+    )
+    axes = np.tile(np.eye(4, dtype=complex), (2, 1, 1))
+    table = {"eigenvalue": np.full((2, 4), 0.5 + 0j), "right": axes, "n_unstable": np.array([1, 0])}
+    points = {"point": np.eye(4)[:2] - 0.5, "constant_input": np.zeros((2, 1))}
+    write_hdf5(folder / "points.h5", table | points)
 
 
 def computed(name: str, folder: Path, address: Path) -> Store:
@@ -336,7 +359,10 @@ def attack(name: str, folder: Path, options: argparse.Namespace) -> list[str]:
     """Attack one job; print its row, and return what was lost."""
     began = time.monotonic()
     if name == "lfads.posterior" and not (folder / "lfads.zarr").exists():
-        apart(partial(computed, "lfads", folder, folder / "lfads.zarr"), folder / "lfads.log")
+        train = lambda: str(
+            computed("lfads", folder, folder / "lfads.zarr")
+        )  # no store: it would start threads here
+        apart(train, folder / "lfads.log")
     (folder / "states").mkdir()
     (folder / "killed").mkdir()
     code, found = apart(partial(undisturbed, name, folder), folder / "whole.log")
@@ -386,6 +412,7 @@ def main() -> None:
         for file in ("decision_gru.h5", "lfads_spikes.h5", "kuramoto.py"):
             shutil.copy(EXAMPLES / file, folder)
         (folder / "faults.py").write_text(FAULTS)
+        apart(partial(write_network, folder), folder / "network.log")
         for job in options.jobs:
             lost += attack(job, folder, options)
     print("\n" + ("\n".join(lost) if lost else "nothing was lost"))

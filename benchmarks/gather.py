@@ -187,7 +187,7 @@ def gathering(folder: Path, args) -> None:
         sealed = seal(store.committed.markers(last.group)[-1].to_json())
         uncommit(store.committed, [last])
         apart("gather", store.address)
-        key = keys.marker(last.group, last.number, digest(sealed))
+        key = keys.record(keys.DONE, last.group, last.number, digest(sealed))
         objects.write(store.objects, key, sealed)
         found.setdefault("gather, one shard new", []).append(apart("gather", store.address))
     print(

@@ -1,9 +1,10 @@
 """How a store grows with its shards: objects, and what each command asks of the storage.
 
-    python benchmarks/growth.py [--shards 200 2000]
+    python benchmarks/growth.py [--shards 200 2000] [--failing 4]
 
 For each number of shards of one item (a kernel that returns its input, so that nothing but the store costs): one
-serial run, then one command after another, each in a process of its own. `look` is what the page of `ctd watch`
+serial run, then one command after another, each in a process of its own. With --failing the item of every so-manyeth
+shard fails with an error. `look` is what the page of `ctd watch`
 does once a second, the second time that it does it. Requests are the calls to the storage's library: get (also
 of ranges, and heads), put, list, delete; on an object store each is a request, but a listing of more than 1000
 keys and a deletion of as many take one for each thousand. Seconds and memory are of the whole process, its imports
@@ -37,6 +38,31 @@ class Empty(Params):
 
 
 kernel = one_shot("empty", Empty, {"y": Var()}, lambda static, shared, traced, key: {"y": traced.x})
+"""
+
+FAILING = """
+import jax
+import numpy as np
+
+from ctd.kernel import Params, Static, Traced, Var, one_shot
+
+
+class Item(Params):
+    every: Static[int]
+    x: Traced[int] = 0
+
+
+def run(static, shared, traced, key):
+    def answer(x):
+        if (x % static.every == static.every - 1).any():
+            raise ValueError("this item fails")
+        return np.asarray(x, np.float32)
+
+    like = jax.ShapeDtypeStruct((), np.float32)
+    return {"y": jax.pure_callback(answer, like, traced.x, vmap_method="expand_dims")}
+
+
+kernel = one_shot("failing", Item, {"y": Var()}, run)
 """
 
 KINDS = {"get": "get", "get_range": "get", "get_ranges": "get", "head": "get", "put": "put",
@@ -103,14 +129,22 @@ def look(counts: Counter[str]) -> None:
     maker.look()
 
 
-def measure(n: int) -> None:
+def write_job(folder: Path, n: int, failing: int) -> None:
+    """Write the job of `n` shards, and its kernel."""
+    run = {"shard_items": 1, "slots": 1, "microbatch": 1, "retries": 0, "backoff_s": 0}
+    job: dict[str, Any] = {"kernel": "own_kernel", "run": run}
+    if failing:
+        job |= {"params": {"every": failing}, "sweep": {"grid": {"x": {"range": n}}}}
+    else:
+        job |= {"sweep": {"grid": {"x": {"linspace": [0, 1, n]}}}}
+    (folder / "own_kernel.py").write_text(FAILING if failing else KERNEL)
+    (folder / "job.yaml").write_text(json.dumps(job))
+
+
+def measure(n: int, failing: int) -> None:
     """Print a row for each command on a store of `n` shards."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "empty_kernel.py").write_text(KERNEL)
-        run = {"shard_items": 1, "slots": 1, "microbatch": 1}
-        sweep = {"grid": {"x": {"linspace": [0, 1, n]}}}
-        job = {"kernel": "empty_kernel", "sweep": sweep, "run": run}
-        (Path(folder) / "job.yaml").write_text(json.dumps(job))
+        write_job(Path(folder), n, failing)
         for command in COMMANDS:
             seconds = -resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
             seconds -= resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime
@@ -121,7 +155,8 @@ def measure(n: int) -> None:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"},
             )  # fmt: skip
             elapsed = time.monotonic() - began
-            assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+            fine = {0, 1} if failing and command in ("run", "resume") else {0}
+            assert done.returncode in fine, f"{command}: {done.stderr[-2000:]}"
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds += used.ru_utime + used.ru_stime
             counts = Counter(json.loads((Path(folder) / "told.json").read_text()))
@@ -140,6 +175,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--shards", type=int, nargs="+", default=[200, 2000])
+    parser.add_argument("--failing", type=int, default=0, help="one shard in so many")
     parser.add_argument("--one", choices=COMMANDS, help=argparse.SUPPRESS)
     options = parse(parser, shards=[20])
     if options.one:
@@ -152,7 +188,7 @@ def main() -> None:
     )
     print(f"|{'---|' * 11}")
     for n in options.shards:
-        measure(n)
+        measure(n, options.failing)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ CREATING = "run/creating.json"
 """Exists while a store is being created."""
 
 DONE, SEGMENTS = "run/done", "run/segments"
-FAILED, SLOTS, LAYOUT = "run/failed", "run/slots", "run/layout"
+FAILED, FAILED_SEGMENTS = "run/failed", "run/failed-segments"
+SLOTS, LAYOUT = "run/slots", "run/layout"
 CHECKPOINTS, MEETINGS, EVENTS = "run/checkpoints", "run/meetings", "run/events"
 LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/gathering"
 SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
@@ -23,24 +24,19 @@ CODE = "run/code"
 """Source of a kernel that was typed into a notebook."""
 
 
-def done(group: int, shard: int) -> str:
-    """Return what the keys of a shard's commit markers begin with."""
-    return f"{DONE}/{group}/{shard:06d}"
+def place(folder: str, group: int, shard: int) -> str:
+    """Return what the keys of a shard's records (markers, or failing items) below a folder begin with."""
+    return f"{folder}/{group}/{shard:06d}"
 
 
-def marker(group: int, shard: int, sha256: str) -> str:
-    """Return the key of the commit marker with this checksum: no two commits of a shard have one key."""
-    return f"{done(group, shard)}-{sha256[:8]}.json"
+def record(folder: str, group: int, shard: int, sha256: str) -> str:
+    """Return the key of the record with this checksum: no two records of a shard have one key."""
+    return f"{place(folder, group, shard)}-{sha256[:8]}.json"
 
 
-def segment(number: int) -> str:
-    """Return the key of a segment, which holds the markers of many shards."""
-    return f"{SEGMENTS}/{number:08d}.jsonl"
-
-
-def failed(group: int, shard: int) -> str:
-    """Return the key of the record of a shard's failing items."""
-    return f"{FAILED}/{group}/{shard:06d}.json"
+def segment(folder: str, number: int) -> str:
+    """Return the key of a segment, which holds the records of many shards."""
+    return f"{folder}/{number:08d}.jsonl"
 
 
 def slots(group: int) -> str:
@@ -94,9 +90,9 @@ def sums_name(key: str) -> str:
 
 
 OURS = re.compile(
-    r"run/(?:done/\d+/\d{6,}(?:-[0-9a-f]{8})?\.json"
-    r"|segments/\d{8,}\.jsonl"
-    r"|(?:failed|live)/\d+/\d{6,}\.json"
+    r"run/(?:(?:done|failed)/\d+/\d{6,}(?:-[0-9a-f]{8})?\.json"
+    r"|(?:failed-)?segments/\d{8,}\.jsonl"
+    r"|live/\d+/\d{6,}\.json"
     r"|(?:slots|lease|cancel|pictures)/\d+\.json"
     r"|layout/\d+-[^/]+\.json"
     r"|checkpoints/\d+/\d{6,}/\d+"

@@ -30,13 +30,19 @@ trap 'say "cancelled"; stop=1 again=; [ -z "$driver" ] || kill -TERM "$driver"' 
 await() { local rc; while wait "$1"; rc=$?; kill -0 "$1" 2>/dev/null; do :; done; return $rc; }
 
 # --- A Ray that nobody else finds, and that finds nobody else ------------------------------------------
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work_dir/token-$SLURM_JOB_ID RAY_USAGE_STATS_ENABLED=0
+tokens=$work_dir/token-${SLURM_CLUSTER_NAME:-cluster}
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$tokens-$SLURM_JOB_ID RAY_USAGE_STATS_ENABLED=0
 export RAY_raylet_start_wait_time_s=120
 # Workers started in advance would lack our thread settings: useless.
 export RAY_prestart_worker_first_driver=0
 # Told to end, a node waits so long for work that will not end. Slurm kills 30 s after a scancel.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=3
 # By file and not by value: the environment of a job can be read by others.
+# An allocation that Slurm killed has left its token. (They are listed first: who begins now is in the queue.)
+left=("$tokens"-*) queued=" $(squeue --noheader --user="$(id -un)" --format=%A | tr '\n' ' ')"
+if [[ $queued == *" $SLURM_JOB_ID "* ]]; then
+  for token in "${left[@]}"; do [[ $queued == *" ${token##*-} "* ]] || rm -f "$token"; done
+fi
 rm -f "$RAY_AUTH_TOKEN_PATH"
 (umask 077; od -An -tx1 -N32 /dev/urandom | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
 # On the node's own disk, and short: Ray hangs where its path has more than 40 characters. Closed to
@@ -129,6 +135,8 @@ if ((rc == 75)) && [ -z "$stop" ]; then
 fi
 
 # --- Tear-down by step, and what comes next -----------------------------------------------------------
+# Now: after a scancel Slurm waits 30 s for the steps, and kills this script with them.
+rm -f "$RAY_AUTH_TOKEN_PATH"
 # (A signal to srun itself would kill: the node's files would stay.)
 end_steps() {
   squeue --steps --noheader --jobs="$SLURM_JOB_ID" --format='%i %j' | while read -r id name; do
@@ -145,7 +153,6 @@ for pid in "${steps[@]}"; do
   done
   await "$pid"
 done
-rm -f "$RAY_AUTH_TOKEN_PATH"
 note ended "$rc"
 say "ended with $rc after $SECONDS s"
 if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then

@@ -8,7 +8,6 @@ from jobs.errors import JobError
 from jobs.run.partition import drivers
 from jobs.storage.lease import holder
 from jobs.store.events import Event, read_events, unended
-from jobs.store.failed import failed_items
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -27,7 +26,7 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     if shard >= plan.n_shards:
         raise JobError(f"--shard {shard}: the store has the shards 0 to {plan.n_shards - 1}")
     found = [event for event in read_events(store) if event.shard == shard]
-    for entry in failed_items(store).get(shard, []):
+    for entry in store.failed.items().get(shard, []):
         if item is None or entry.item == item:
             about = {**entry.to_json(), "shard": shard}
             found.append(Event(time=about.pop("time"), kind="item failed", about=about))

@@ -12,7 +12,7 @@ from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
 from jobs.storage.lease import describe
 from jobs.store.events import Event, read_events, unended
-from jobs.store.failed import failed_items
+from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -86,10 +86,16 @@ def seconds_per_item(markers: Sequence[Marker]) -> float | None:
 
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest errors that still matter."""
-    return state_of(store, store.committed.markers(), read_events(store))
+    failing = [item for items in store.failed.items().values() for item in items]
+    return state_of(store, store.committed.markers(), read_events(store), failing)
 
 
-def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> dict[str, Any]:
+def state_of(
+    store: Store,
+    markers: Sequence[Marker],
+    events: Sequence[Event],
+    culprits: Sequence[FailedItem],
+) -> dict[str, Any]:
     """`state`, of what was read before."""
     plan = store.job.plan
     outcomes: dict[str, int] = {}
@@ -104,7 +110,6 @@ def state_of(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -
         for e in failures
         if e.shard not in done
     ]
-    culprits = [e for entries in failed_items(store).values() for e in entries]
     errors += [{"item": e.item, "attempt": e.attempt, "error": e.error} for e in culprits]
     living = drivers(store)
     seconds = [m.seconds for m in markers]

@@ -58,6 +58,7 @@ class Decisions:
         gone = verdict.task is None and ledger.hopeless.given_up(shard.group)
         if ledger.hopeless.blamed(shard.group, found) or gone:
             self.give_up(shard.group)
+        ledger.fold_many()
         ledger.events.flush()
 
     def settle(self) -> None:

@@ -18,7 +18,6 @@ from jobs.run.prepare import Prepared, create, difference, has_grown, machines_o
 from jobs.run.sources import refuse_changed
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
-from jobs.store.failed import failed_items, write_failed
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -66,7 +65,7 @@ def _copy(old: Store, new: Store) -> None:
             objects.create(new.objects, key, objects.read(old.objects, key) or b"")
     done, writer = new.committed.numbers(), ShardWriter(new)
     target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
-    failed = failed_items(old)
+    failed = old.failed.items()
     for marker in old.committed.markers():
         source = marker.shard
         shard = target.get(source[1:])
@@ -74,7 +73,7 @@ def _copy(old: Store, new: Store) -> None:
             continue
         _check_items(old, new, shard)
         if entries := failed.get(source.number):
-            write_failed(new, shard, entries)
+            new.failed.add(shard, entries)
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without)
         read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
         values = {name: read(name) for name in [*old.names(shard.group), "status"]}

@@ -19,7 +19,7 @@ from jobs.store.provenance import said
 from jobs.store.store import Store
 
 FOLD = 64
-"""Commits between two times that markers are put into segments; until then a reader reads each by itself."""
+"""Records between two times that they are put into segments; until then a reader reads each by itself."""
 
 
 class Ledger:
@@ -70,7 +70,7 @@ class Ledger:
         )  # fmt: skip
         self.events.note(done)
         self._unfolded += 1
-        self.fold(FOLD)
+        self.fold_many()
 
     def uncommit(self, taken: Mapping[Shard, Mapping[str, int]]) -> None:
         """Take back committed shards, which are to be computed again. taken: shard -> its outcomes."""
@@ -79,12 +79,19 @@ class Ledger:
             del self.done[shard.number]
             self.progress.add(shard, outcomes, -1)
 
+    def fold_many(self) -> None:
+        """Put the last records into segments if there are many."""
+        self.fold(FOLD)
+
     def fold(self, least: int = 1) -> None:
-        """Put the markers of the last commits into segments, if there are at least so many."""
-        if self._unfolded >= least:
-            with objects.may_fail():  # they are folded with the next ones
+        """Put the last markers, and the last records of failing items, into segments if there are at least so many."""
+        with objects.may_fail():  # they are folded with the next ones
+            if self._unfolded >= least:
                 fold(self.store.committed)
                 self._unfolded = 0
+            if self.failures.unfolded >= least:
+                fold(self.store.failed)
+                self.failures.unfolded = 0
 
     def abandon(self, which: Callable[[Shard], bool], text: str) -> int:
         """Give up those of the shards that `which` selects that are not running; return how many there were."""

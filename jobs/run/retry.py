@@ -13,7 +13,7 @@ one slot left, memory that runs out is treated as an exception. What is learned 
 for the next run too:
 
     run/slots/G.json            items that a device holds at a time in group G
-    run/failed/G/SSSSSS.json    the failing items of a shard, each with its error and trace
+    run/failed/G/...            the failing items of a shard, each with its error and trace
 """
 
 import time
@@ -28,7 +28,7 @@ from jobs.run.task import Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal
-from jobs.store.failed import FailedItem, failed_items, write_failed
+from jobs.store.failed import FailedItem
 from jobs.store.store import Store
 
 MAX_FOUND = 32
@@ -100,8 +100,10 @@ class Failures:
             for key in objects.list_keys(store.objects, keys.SLOTS)
             if (known := read_sealed(store.objects, key))
         }
-        self.failed = failed_items(store)
+        self.failed = store.failed.items()
         """Shard -> its failing items."""
+        self.unfolded = 0
+        """Records of failing items since they were last put into segments."""
 
     def task(self, shard: Shard, attempt: int, resume: bool) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
@@ -248,4 +250,5 @@ class Failures:
         entries = self.failed.setdefault(shard.number, [])
         entries.append(failed)
         with objects.may_fail():  # as in `_narrow`
-            write_failed(self._store, shard, entries)
+            self._store.failed.add(shard, entries)
+            self.unfolded += 1

@@ -14,7 +14,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.storage.lease import Held, Lease
 from jobs.store.events import Event, Events
-from jobs.store.failed import failed_items, forget_failed
+from jobs.store.failed import forget_failed
 from jobs.store.store import Store
 
 
@@ -70,14 +70,15 @@ def run_parts(
 
 
 def _without_a_run(store: Store) -> Progress:
-    return progress_of(store, store.committed.markers(), failed_items(store))
+    return progress_of(store, store.committed.markers(), store.failed.items())
 
 
 def standing(store: Store) -> str:
-    """Return a digest that changes with every shard that is committed and every checkpoint that is left."""
-    parts = (keys.FAILED, keys.CHECKPOINTS, keys.MEETINGS)
-    committed = [(marker.shard.number, marker.ended) for marker in store.committed.markers()]
-    return digest(repr((committed, objects.digest_of(store.objects, parts))).encode())
+    """Return a digest that changes with every shard that is committed, item that fails and checkpoint that is left."""
+    records = (store.committed.latest(), store.failed.latest())
+    known = [[(number, one.version) for number, one in found.items()] for found in records]
+    left = objects.digest_of(store.objects, (keys.CHECKPOINTS, keys.MEETINGS))
+    return digest(repr((known, left)).encode())
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
@@ -97,6 +98,6 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
             events.note(
                 Event(kind="decision", text=f"changed source accepted: {', '.join(edited)}")
             )
-        if failed and (n := forget_failed(store)):
+        if failed and (n := forget_failed(store.committed, store.failed)):
             events.note(Event(kind="decision", text=f"{n} items that failed are computed again"))
         events.close()

@@ -1,15 +1,21 @@
-"""The items of a shard that fail by themselves, run/failed/G/SSSSSS.json; the shard is computed without them."""
+"""The items of a shard that fail by themselves; the shard is computed without them.
+
+Their records are folded as markers are (jobs.store.records), a new one for each item that is found.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
+from obstore.store import ObjectStore
+
 from jobs import keys
-from jobs.plan.layout import Shard
-from jobs.storage import objects
+from jobs.plan.layout import Plan, Shard
 from jobs.storage.checksums import seal, unseal
-from jobs.store.folding import uncommit
-from jobs.store.store import Store
+from jobs.store.committed import Committed
+from jobs.store.folding import forget, uncommit
+from jobs.store.records import Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,30 +52,62 @@ class FailedItem:
         return FailedItem(**known, about=rest)
 
 
-def failed_items(store: Store) -> dict[int, list[FailedItem]]:
-    """Return shard -> its items that fail by themselves; a damaged record gives none."""
-    listed = list(objects.list_keys(store.objects, keys.FAILED))
-    entries = lambda data: (unseal(data) or {}).get("rows", [])
-    return {
-        keys.number_of(key): [FailedItem.from_json(entry) for entry in entries(data)]
-        for key, data in objects.read_all(store.objects, listed)
-    }
+@dataclass(frozen=True)
+class FailedItems:
+    """The record of one shard."""
+
+    shard: Shard
+    items: Sequence[FailedItem]
+
+    @property
+    def version(self) -> tuple[float, int]:
+        """A record has all items of the one before it, and one more."""
+        return max((item.time for item in self.items), default=0.0), len(self.items)
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> "FailedItems":
+        """Return the record with this content."""
+        rows = tuple(FailedItem.from_json(entry) for entry in content["rows"])
+        return FailedItems(Shard(**content["shard"]), rows)
 
 
-def write_failed(store: Store, shard: Shard, items: Sequence[FailedItem]) -> None:
-    """Write the record of a shard's failing items."""
-    content = {"rows": [item.to_json() for item in items]}
-    objects.write(store.objects, keys.failed(shard.group, shard.number), seal(content))
+class Failed(Records[FailedItems]):
+    """The failing items of one store."""
+
+    def __init__(self, store: ObjectStore, plan: Plan) -> None:
+        folders = keys.FAILED, keys.FAILED_SEGMENTS
+        super().__init__(store, plan, folders, FailedItems.from_json)
+
+    def items(self) -> dict[int, list[FailedItem]]:
+        """Return shard -> its items that fail by themselves; a damaged record gives none."""
+        return {number: list(record.items) for number, record in self.latest().items()}
+
+    def add(self, shard: Shard, items: Sequence[FailedItem]) -> None:
+        """Write the record of a shard: those of its items that are known to fail."""
+        self.write({"shard": shard._asdict(), "rows": [item.to_json() for item in items]})
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All shards of the plan."""
+        return list(self.plan.shards())
+
+    def line(self, key: str, data: bytes) -> bytes:
+        """Return the line of a record, which did not name its shard in stores of an older head."""
+        content, number = unseal(data), keys.number_of(key)
+        if content is None or "shard" in content or number >= len(self.shards):
+            return data
+        return seal({"shard": self.shards[number]._asdict(), **content})
 
 
-def forget_failed(store: Store) -> int:
+def forget_failed(committed: Committed, failed: Failed) -> int:
     """Have the shards of all items that failed by themselves computed again; return how many items there were.
 
     The caller must hold the store's lease.
     """
-    found, shards = failed_items(store), list(store.job.plan.shards())
+    rows = {marker.shard: {*marker.without} for marker in committed.markers() if marker.without}
+    for record in failed.latest().values():
+        rows.setdefault(record.shard, set()).update(item.row for item in record.items)
     # The markers first: without the record, they would lack rows for no visible reason.
-    uncommit(store.committed, (shards[number] for number in found))
-    for number in found:
-        objects.delete(store.objects, keys.failed(shards[number].group, number))
-    return sum(map(len, found.values()))
+    uncommit(committed, rows)
+    forget(failed, rows)
+    return sum(map(len, rows.values()))

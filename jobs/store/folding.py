@@ -1,57 +1,61 @@
-"""Folding: markers go from objects of their own into segments, and committed shards are taken back.
+"""Folding: records go from objects of their own into segments, and committed shards are taken back.
 
 Any process may fold at any time, also one that has lost its lease, and may be killed at any write:
 
-    a marker's own object is deleted only once the log, read after it, holds that very marker
-    no two commits of a shard have one key, so that a late deletion hits no later commit
-    a segment is added only to a log that was read to its end before the markers were: a marker that was
+    a record's own object is deleted only once the log, read after it, holds that very record
+    no two records of a shard have one key, so that a late deletion hits no later record
+    a segment is added only to a log that was read to its end before the records were: a record that was
     taken back meanwhile is not folded
 """
 
 from collections.abc import Iterable
+from typing import Any
 
-from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.store.committed import Committed
-from jobs.store.marker import newest, whole_markers
+from jobs.store.records import Records, newest
 from jobs.store.segments import live, resolved
 
 
-def fold(committed: Committed) -> None:
-    """Put the markers of all committed shards into segments. A damaged marker stays where it is."""
+def fold(records: Records[Any]) -> None:
+    """Put the records of all shards into segments. A damaged record stays where it is."""
     read: dict[str, bytes] = {}
     while True:
-        seen = committed.log.read()
+        seen = records.log.read()
         folded = resolved(seen)
-        listed = list(objects.list_keys(committed.objects, keys.DONE))
-        unread = [key for key in listed if key not in read]
-        found = objects.read_all(committed.objects, unread)
-        read |= {key: data for key, data in found if data is not None}
+        listed = list(objects.list_keys(records.objects, records.folder))
+        found = records.read(key for key in listed if key not in read)
+        read |= {key: line for key, line in found.items() if line is not None}
         if not read.keys() >= set(listed):
-            continue  # somebody else folds: of two markers of a shard the newer may have gone first
-        whole = whole_markers((key, read[key]) for key in listed)
+            continue  # somebody else folds: of two records of a shard the newer may have gone first
+        whole = records.whole({key: read[key] for key in listed})
         new = newest(whole)
         safe = {number for number, key in new.items() if folded.get(number) == read[key]}
         last = {new[number] for number in safe}
-        gone = {key for key, marker in whole.items() if marker.shard.number in safe}
-        # Of several markers of a shard the newest goes last: until then it is the one that counts.
-        objects.delete_each(committed.objects, gone - last)
-        objects.delete_each(committed.objects, last)
+        gone = {key for key, record in whole.items() if record.shard.number in safe}
+        # Of several records of a shard the newest goes last: until then it is the one that counts.
+        objects.delete_each(records.objects, gone - last)
+        objects.delete_each(records.objects, last)
         kept = {segment.number for segment in live(seen)}
-        replaced = (keys.segment(s.number) for s in seen if s.number not in kept)
-        objects.delete_each(committed.objects, replaced)
+        replaced = (records.log.key(s.number) for s in seen if s.number not in kept)
+        objects.delete_each(records.objects, replaced)
         if safe == new.keys():
             return
         lines = {number: read[key] for number, key in new.items() if number not in safe}
-        committed.log.append(seen, lines)
+        records.log.append(seen, lines)
+
+
+def forget(records: Records[Any], shards: Iterable[Shard]) -> None:
+    """Take back the records of some shards; the caller must hold the store's lease."""
+    numbers = frozenset(shard.number for shard in shards)
+    while numbers:
+        fold(records)
+        records.log.append(records.log.read(), {}, numbers)
+        if not numbers & resolved(records.log.read()).keys():
+            return
 
 
 def uncommit(committed: Committed, shards: Iterable[Shard]) -> None:
     """Take back committed shards, so that they are computed again; the caller must hold the store's lease."""
-    numbers = frozenset(shard.number for shard in shards)
-    while numbers:
-        fold(committed)
-        committed.log.append(committed.log.read(), {}, numbers)
-        if not numbers & resolved(committed.log.read()).keys():
-            return
+    forget(committed, shards)

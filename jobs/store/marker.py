@@ -4,15 +4,12 @@ run/done/G/SSSSSS-XXXXXXXX.json     as a worker writes it; XXXXXXXX: how its che
 run/segments/NNNNNNNN.jsonl         where it goes later, with many others (jobs.store.segments)
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctd.batch import Layout
-from jobs import keys
 from jobs.plan.layout import Shard
-from jobs.storage.checksums import unseal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +58,11 @@ class Marker:
     """The store that `--fork` copied the shard from."""
 
     @property
+    def version(self) -> tuple[float, int]:
+        """Of several markers of a shard the one with the highest counts."""
+        return self.ended, 0
+
+    @property
     def ended(self) -> float:
         """`started` + `seconds`: about when the shard was committed (seconds since 1970)."""
         return self.started + self.seconds
@@ -79,16 +81,3 @@ class Marker:
         if "layout" in content:
             known["layout"] = Layout(**content["layout"])
         return Marker(**known)
-
-
-def whole_markers(read: Iterable[tuple[str, bytes | None]]) -> dict[str, Marker]:
-    """Return key -> marker, of those objects (key, bytes) that are not damaged and lie where they should."""
-    found = {key: Marker.from_json(content) for key, data in read if (content := unseal(data))}
-    place = lambda marker: keys.done(marker.shard.group, marker.shard.number)
-    return {key: m for key, m in found.items() if re.match(f"{place(m)}[-.]", key)}
-
-
-def newest(found: Mapping[str, Marker]) -> dict[int, str]:
-    """Return shard -> key of its marker; of several, of that whose attempt was the last to end."""
-    rising = sorted(found, key=lambda key: (found[key].ended, key))
-    return {found[key].shard.number: key for key in rising}

@@ -1,12 +1,13 @@
-"""Segments: the markers of many shards in one object, so that what is committed is read in a few.
+"""Segments: the records of many shards in one object, so that all are read in a few.
 
-    run/segments/NNNNNNNN.jsonl    a head, the objects of markers as they were, and the head again: one a line
+    run/segments/NNNNNNNN.jsonl           of markers: a head, their objects as they were, the head again: one a line
+    run/failed-segments/NNNNNNNN.jsonl    of failing items
 
 Segments are a log. A new one is created under the number after the highest, in which one of several writers
 succeeds, so that nobody adds to a log that he has not read to its end. A segment never changes, and says
-since which number it takes the place of the others: those may go. It also names shards that are no longer
-committed, whatever earlier segments hold. As `Log.append` takes in the last segments that are not twice as
-large, there are few, and a marker is written again only when its segment has grown by half: both grow like
+since which number it takes the place of the others: those may go. It also names shards that no longer have
+a record, whatever earlier segments hold. As `Log.append` takes in the last segments that are not twice as
+large, there are few, and a record is written again only when its segment has grown by half: both grow like
 the logarithm of the number of shards.
 """
 
@@ -27,9 +28,9 @@ class Segment(NamedTuple):
     since: int
     """It takes the place of all segments from this number on, up to its own."""
     undone: Set[int]
-    """Shards that are not committed, whatever earlier segments hold; those in `lines` were committed again."""
+    """Shards without a record, whatever earlier segments hold; those in `lines` have a new one."""
     lines: Mapping[int, bytes]
-    """Shard -> the object of its marker."""
+    """Shard -> the line of its record."""
 
     @property
     def size(self) -> int:
@@ -63,13 +64,13 @@ def decode(number: int, data: bytes) -> Segment:
 
 
 def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
-    """Return shard -> line, of those lines that are whole markers."""
+    """Return shard -> line, of those lines that are whole records."""
     found = ((unseal(line) or {}, line) for line in lines)
     return {content["shard"]["number"]: line for content, line in found if "shard" in content}
 
 
 def lost_from(data: bytes) -> set[int] | None:
-    """Return the shards whose markers a segment no longer holds whole, as far as it tells; None if it is not damaged."""
+    """Return the shards whose records a segment no longer holds whole, as far as it tells; None if it is not damaged."""
     segment = decode(0, data)
     whole = by_shard(segment.lines.values())
     if len(whole) == len(segment.lines) and segment.encode() == data:
@@ -90,7 +91,7 @@ def live(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def resolved(segments: Sequence[Segment]) -> dict[int, bytes]:
-    """Return shard -> the object of its marker, as the log has it."""
+    """Return shard -> the line of its record, as the log has it."""
     found: dict[int, bytes] = {}
     for segment in live(segments):
         for shard in segment.undone:
@@ -100,15 +101,19 @@ def resolved(segments: Sequence[Segment]) -> dict[int, bytes]:
 
 
 class Log:
-    """The segments of one store. It keeps those that it has read."""
+    """The segments of one kind of records in one store. It keeps those that it has read."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._objects = store
+    def __init__(self, store: ObjectStore, folder: str) -> None:
+        self._objects, self._folder = store, folder
         self._kept: dict[str, Segment] = {}
+
+    def key(self, number: int) -> str:
+        """Return the key of a segment."""
+        return keys.segment(self._folder, number)
 
     def keys(self) -> list[str]:
         """Return the keys of all segments, in order."""
-        return sorted(objects.list_keys(self._objects, keys.SEGMENTS))
+        return sorted(objects.list_keys(self._objects, self._folder))
 
     def read(self) -> list[Segment]:
         """Return all segments there are, in order, those that others take the place of included."""
@@ -140,11 +145,11 @@ class Log:
         self._create(new)
 
     def rewrite(self, seen: Sequence[Segment]) -> None:
-        """Put one segment in the place of all, with those markers that are whole; like `append`."""
+        """Put one segment in the place of all, with those records that are whole; like `append`."""
         number = seen[-1].number + 1 if seen else 0
         self._create(Segment(number, 0, frozenset(), by_shard(resolved(seen).values())))
 
     def _create(self, new: Segment) -> None:
-        key = keys.segment(new.number)
+        key = self.key(new.number)
         if objects.create(self._objects, key, new.encode()):
             objects.settle(self._objects, key)

@@ -27,6 +27,7 @@ from jobs.storage import objects
 from jobs.store.arrays import attributes
 from jobs.store.committed import Committed
 from jobs.store.described import described_by_arrays, read_description
+from jobs.store.failed import Failed
 from jobs.store.manifest import Job, read_job
 
 BEFORE = (
@@ -37,11 +38,11 @@ BEFORE = (
 
 
 class Store:
-    """An opened store: its job, its arrays and its committed shards. `jobs.store.creation` makes one."""
+    """An opened store: its job, its arrays, its committed shards and its failing items. `jobs.store.creation` makes one."""
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = objects.plain(address), store, job
-        self.committed = Committed(store, job.plan)
+        self.committed, self.failed = Committed(store, job.plan), Failed(store, job.plan)
         self._groups: dict[int, zarr.Group] = {}
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
         self._places: dict[int, dict[str, Place]] = {}

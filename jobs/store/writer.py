@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from jobs import keys
 from jobs.late import zarr, zarr_buffer
 from jobs.plan.layout import Shard
 from jobs.plan.packing import beside, by_pack
 from jobs.plan.rounding import keep_bits
 from jobs.storage import objects
-from jobs.storage.checksums import digest, seal
+from jobs.storage.checksums import digest
 from jobs.store.arrays import FAILED, fill_value
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -58,9 +57,7 @@ class ShardWriter:
                         self._store.address,
                     )
                 sums[key] = digest(data)
-        sealed = seal(replace(marker, sha256=sums).to_json())
-        key = keys.marker(shard.group, shard.number, digest(sealed))
-        objects.write(self._store.objects, key, sealed)
+        self._store.committed.write(replace(marker, sha256=sums).to_json())
 
     def _stored(
         self, shard: Shard, values: Mapping[str, np.ndarray], rows: np.ndarray

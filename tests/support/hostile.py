@@ -31,7 +31,7 @@ class Hostile:
         uncommit(store.committed, [last.shard])
         gather(store)
         sealed = seal(last.to_json())
-        objects.write(store.objects, keys.marker(1, 7, digest(sealed)), sealed)
+        objects.write(store.objects, keys.record(keys.DONE, 1, 7, digest(sealed)), sealed)
         self.path, self.mark = path, path.parent / "hacked"
         self.code = path / "run" / "code" if base is None else Path(base)
         self.code.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
     run/job.json, its copy      carry their own checksums; each is the other's backup              created.py
     what is kept of the kernel  carries its own checksum; made again from the kernel              created.py
     metadata, sweep columns     checksums taken at creation; made again from the job               created.py
-    segments of markers         every line carries its own checksum; written again without those lost segments.py
+    segments of records         every line carries its own checksum; written again without those lost segments.py
     commit markers              carry their own checksums; without one its shard is computed again shards.py
     rows of committed shards    every storage object there, checksums as in the marker             shards.py
     notes                       carry their own checksums; taken from the markers, or learned again notes.py

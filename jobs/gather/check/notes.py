@@ -5,10 +5,12 @@ from typing import Any
 
 from jobs import keys
 from jobs.gather.check.mending import Finding, Mending
+from jobs.gather.check.segments import check_segments
 from jobs.gather.check.shards import AGAIN, compute_again
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal
 from jobs.store.marker import Marker
+from jobs.store.records import newest
 
 
 def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
@@ -16,13 +18,26 @@ def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Fin
     layouts, slots = _layouts(mending, markers), _slots(mending, markers)
     yield from _of(mending, keys.LAYOUT, layouts, "taken from the markers, or measured again")
     yield from _of(mending, keys.SLOTS, slots, "taken from the markers, or learned again")
-    listed = set(objects.list_keys(mending.objects, keys.FAILED))
-    for shard in mending.shards:
-        without = shard.number in markers and markers[shard.number].without
-        key = keys.failed(shard.group, shard.number)
-        if (without or key in listed) and read_sealed(mending.objects, key) is None:
-            compute_again(mending, [shard])
-            yield mending.mend(key, AGAIN)
+    yield from _check_failed(mending, markers)
+
+
+def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
+    """Check the records of failing items: every marker tells of which its shard needs one."""
+    failed, again = mending.store.failed, []
+    read = failed.singles()
+    found = yield from check_segments(mending, failed)
+    single = failed.whole(read)
+    for key in sorted(read.keys() - single.keys()):
+        again += [shard for shard in mending.shards if shard.number == keys.number_of(key)]
+        yield mending.mend(key, AGAIN, what="damaged")
+    found |= {number: single[key] for number, key in newest(single).items()}
+    for number, marker in markers.items():
+        known = {item.row for item in found[number].items} if number in found else set()
+        if not known >= {*marker.without}:
+            again.append(marker.shard)
+            key = keys.place(keys.FAILED, marker.shard.group, number)
+            yield Finding(key, "missing", AGAIN)
+    compute_again(mending, again)
 
 
 def _of(

@@ -9,7 +9,8 @@ from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.store.folding import uncommit
-from jobs.store.marker import Marker, newest, whole_markers
+from jobs.store.marker import Marker
+from jobs.store.records import newest
 
 AGAIN = "its shard is computed again"
 
@@ -19,9 +20,10 @@ LOST = "not there, though the shard's results are: the marker is lost, or they a
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker of those that are as they should be."""
-    read = mending.store.committed.singles()
-    found = yield from check_segments(mending)
-    whole = whole_markers(read.items())
+    committed = mending.store.committed
+    read = committed.singles()
+    found = yield from check_segments(mending, committed)
+    whole = committed.whole(read)
     planned = {shard.number: shard for shard in mending.shards}
     fits = lambda marker: planned.get(marker.shard.number) == marker.shard
     single = {key: marker for key, marker in whole.items() if fits(marker)}
@@ -33,7 +35,7 @@ def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker
     for shard in mending.shards:
         if shard.number not in good:
             what = LOST if _has_results(mending, shard) else NOT_COMPUTED
-            yield Finding(keys.done(shard.group, shard.number), what, "")
+            yield Finding(keys.place(keys.DONE, shard.group, shard.number), what, "")
     return good
 
 

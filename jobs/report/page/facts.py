@@ -10,7 +10,7 @@ from ctd.plots import Axis, Lines, Plot, Spans
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import state_of
 from jobs.store.events import Event, read_events
-from jobs.store.failed import FailedItem, failed_items
+from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -27,9 +27,10 @@ MAX_HOSTS = 200
 def facts(store: Store) -> dict[str, Any]:
     """Everything on the page that needs no results."""
     markers, events = store.committed.markers(), read_events(store)
-    found = state_of(store, markers, events)
+    failing = [item for items in store.failed.items().values() for item in items]
+    found = state_of(store, markers, events, failing)
     made = dict(store.job.provenance)
-    failures = failures_of(store, events, {m.shard.number for m in markers})
+    failures = failures_of(failing, events, {m.shard.number for m in markers})
     return {
         "title": store.job.spec.name or store.job.spec.kernel,
         "kernel": store.job.spec.kernel,
@@ -137,15 +138,17 @@ def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def failures_of(store: Store, events: list[Event], done: set[int]) -> list[dict[str, Any]]:
+def failures_of(
+    failing: list[FailedItem], events: list[Event], done: set[int]
+) -> list[dict[str, Any]]:
     """Errors of single items and of shards, grouped by text, unresolved ones first.
 
-    done: numbers of the committed shards. `open` of an entry: whether items, or shards that are not yet
+    failing: items that fail by themselves. done: numbers of the committed shards. `open` of an entry: whether items, or shards that are not yet
     committed, have this error.
     """
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
     entries: list[tuple[str, int | None, FailedItem | Event]] = [
-        ("item", e.item, e) for some in failed_items(store).values() for e in some
+        ("item", e.item, e) for e in failing
     ]
     entries += [("shard", e.shard, e) for e in events if e.kind == "error" and not e.probe]
     for what, number, entry in entries:

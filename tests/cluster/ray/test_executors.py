@@ -27,7 +27,6 @@ from jobs.run.task import Report, Task
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
 from jobs.store.events import read_events
-from jobs.store.failed import failed_items
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +226,7 @@ def test_an_item_that_always_fails_is_marked_and_leaves_the_others_alone(executo
     progress = run_shards(store, executor)
     assert progress.failed == {}
     assert list(progress.failed_items) == [2]
-    assert "this item says no" in failed_items(store)[0][0].trace
+    assert "this item says no" in store.failed.items()[0][0].trace
     assert store.rows(0, "status", 0, 6).tolist() == [1, 1, 2, 1, 1, 1]
     np.testing.assert_array_equal(store.rows(0, "value", 0, 6), [10, 10, np.nan, 10, 10, 10])
 

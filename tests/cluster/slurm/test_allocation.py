@@ -133,12 +133,15 @@ def cancelled(lab):
 
 
 def scancelled(lab):
-    """Slurm's own scancel, which Ray and the driver get at the same moment."""
+    """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before."""
+    old = lab.shared / "work" / "token-ctdlab-999999"
+    old.parent.mkdir(exist_ok=True)
+    old.touch()
     with Sent(lab, job(lab, "scancelled"), **on(7, 8)) as sent:
         sent.until(lambda: Store.exists(sent.address), "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
         sent.await_end()
-        return sent
+        return SimpleNamespace(sent=sent, old=old)
 
 
 def stuck(lab):
@@ -181,8 +184,9 @@ def end(played, request):
 
 
 def test_scancel_leaves_nothing(end):
-    assert end.state() == "CANCELLED"
-    end.assert_nothing_left()
+    assert end.sent.state() == "CANCELLED"
+    end.sent.assert_nothing_left()
+    assert not end.old.exists()
 
 
 def test_cancel(end):

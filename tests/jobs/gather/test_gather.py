@@ -79,7 +79,7 @@ def forget(store, number):
     (marker,) = [marker for marker in store.committed.markers() if marker.shard.number == number]
     uncommit(store.committed, [marker.shard])
     sealed = seal(marker.to_json())
-    key = keys.marker(marker.shard.group, number, digest(sealed))
+    key = keys.record(keys.DONE, marker.shard.group, number, digest(sealed))
     return lambda: objects.write(store.objects, key, sealed)
 
 

@@ -1,6 +1,5 @@
 """What fails, and what is done about it: jobs.run.retry and decisions, with the serial executor."""
 
-import json
 import re
 import time
 
@@ -10,6 +9,7 @@ from failing import Failing, Flaky, holds
 from stores import JOB, make, run, tree_bytes
 
 from ctd.batch import Layout
+from jobs import keys
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
 from jobs.run.bisect import Bisection
@@ -100,9 +100,11 @@ def test_items_that_fail_are_found_and_the_others_are_as_without_them(tmp_path, 
     assert (store.rows(0, "status", 0, 22)[list(rows)] == 2).all()
     assert np.isnan(store.rows(0, "x", 0, 22)[list(rows)]).all()
     assert sum(marker.n_failed for marker in store.committed.markers()) == len(rows)
-    kept = json.loads(objects.read(store.objects, f"run/failed/0/{min(rows) // 6:06d}.json"))
-    assert kept["rows"][0]["error"].startswith(fault)
-    assert kept["rows"][0]["trace"] == "trace"
+    kept = Store.open(store.address).failed.items()
+    assert {item.row for items in kept.values() for item in items} == rows
+    first = kept[min(rows) // 6][0]
+    assert (first.error.startswith(fault), first.trace) == (True, "trace")
+    assert list(objects.list_all(store.objects, keys.FAILED)) == []
     # Shards without such an item are computed once, and nothing else of them is asked.
     others = {m.shard.number for m in store.committed.markers()} - {row // 6 for row in rows}
     attempts = {m.shard.number: m.attempt for m in store.committed.markers()}

@@ -148,15 +148,17 @@ def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp
     run_shards(store, SerialExecutor(1))
     objects.write(
         store.objects,
-        "run/failed/0/000000.json",
+        "run/failed/0/000000.json",  # as an older head wrote it
         seal({"rows": [{"row": 0, "item": 0, "error": "no"}]}),
     )
     edit(tmp_path, own, 5.0)
+    assert [item.error for item in store.failed.items()[0]] == ["no"]
     with pytest.raises(JobError, match="has changed since"):
         reconsider(Store.open(store.address), failed=True)
     assert store.committed.numbers() == {0, 1}
     reconsider(Store.open(store.address), failed=True, changes=True)
     assert store.committed.numbers() == {1}
+    assert (store.failed.items(), list(objects.list_all(store.objects, "run/failed"))) == ({}, [])
 
 
 def test_a_process_that_has_imported_what_was_edited_since_is_refused(own, tmp_path):

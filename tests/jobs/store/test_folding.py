@@ -1,4 +1,4 @@
-"""Folding of markers into segments: whatever stops, dies or comes late, what is committed stays committed.
+"""Folding of records into segments: whatever stops, dies or comes late, what is committed stays committed.
 
 Several actors (workers that commit, drivers that fold and take back, readers) work on one store, one request at a
 time in an order that the test chooses; after every request the store is read and compared with what it must say.
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import obstore
 import pytest
+from failing import Failing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
@@ -25,7 +26,8 @@ from jobs.run.ledger import open_ledger
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import digest, seal
-from jobs.store.folding import fold, uncommit
+from jobs.store.failed import FailedItem
+from jobs.store.folding import fold, forget, uncommit
 from jobs.store.marker import Marker
 from jobs.store.segments import Log, Segment, decode, live, lost_from, resolved
 from jobs.store.store import Store
@@ -89,25 +91,37 @@ really_write = objects.write
 
 
 class Stage:
-    """One store of `n` shards, its actors, and what it must say of every shard."""
+    """One store of `n` shards, its actors, and what it must say of every shard.
 
-    def __init__(self, n):
-        self.objects, self.n, self.clock = MemoryStore(), n, itertools.count(1)
+    kind: of the records, `committed` or `failed`.
+    """
+
+    def __init__(self, n, kind):
+        self.objects, self.n, self.clock, self.kind = MemoryStore(), n, itertools.count(1), kind
         self.actors, self.may, self.taking = {}, {k: {None} for k in range(n)}, {}
 
     def store(self):
         plan = Plan((self.n,), (GroupLayout(1, 1, 1),))
         return Store("memory", self.objects, SimpleNamespace(plan=plan))
 
+    def records(self, store=None):
+        return getattr(store or self.store(), self.kind)
+
     def commit(self, k):
-        """Commit shard k; what it must say changes with that one request."""
+        """Commit shard k, or write what fails in it; what it must say changes with that one request."""
         if actor := self.actors.get(threading.get_ident()):
             actor.pause()
         # Only now, without a pause between: the newest marker is the one that was written last.
-        marker = Marker(shard=Shard(k, 0, k, k + 1), started=float(next(self.clock)))
-        sealed = seal(marker.to_json())
-        really_write(self.objects, keys.marker(0, k, digest(sealed)), sealed)
-        self.may[k] = {marker.started, *({None} if k in self.taking.values() else ())}
+        shard, now = Shard(k, 0, k, k + 1), float(next(self.clock))
+        rows = [FailedItem(row=k, item=k, error="no", time=now).to_json()]
+        contents = {
+            "committed": Marker(shard=shard, started=now).to_json(),
+            "failed": {"shard": shard._asdict(), "rows": rows},
+        }
+        sealed = seal(contents[self.kind])
+        key = keys.record(self.records().folder, 0, k, digest(sealed))
+        really_write(self.objects, key, sealed)
+        self.may[k] = {now, *({None} if k in self.taking.values() else ())}
 
     def take_back(self, k, store):
         """Take shard k back, as the only one that does so at a time."""
@@ -116,7 +130,7 @@ class Stage:
         self.may[k] = {*before, None}
         now = self.may[k]
         try:
-            uncommit(store.committed, [Shard(k, 0, k, k + 1)])
+            forget(self.records(store), [Shard(k, 0, k, k + 1)])
             if self.may[k] is now:  # no commit came between
                 self.may[k] = {None}
         finally:
@@ -124,8 +138,7 @@ class Stage:
 
     def said(self, store=None):
         found = dict.fromkeys(range(self.n))
-        store = store or self.store()
-        return found | {m.shard.number: m.started for m in store.committed.markers()}
+        return found | {k: one.version[0] for k, one in self.records(store).latest().items()}
 
     def check(self):
         said = self.said()
@@ -133,7 +146,7 @@ class Stage:
             assert value in self.may[k], (k, value, self.may[k])
             if value is None or k not in self.taking.values():
                 self.may[k] &= {value}
-        assert self.store().committed.numbers() == {k for k, value in said.items() if value}
+        assert self.records().numbers() == {k for k, value in said.items() if value}
         return said
 
 
@@ -158,8 +171,8 @@ def staged(monkeypatch):
     each = lambda store, wanted: [objects.delete(store, key) for key in list(wanted)]
     monkeypatch.setattr(objects, "delete_each", each)
 
-    def stage(n):
-        stages[:] = [Stage(n)]
+    def stage(n, kind="committed"):
+        stages[:] = [Stage(n, kind)]
         return stages[0]
 
     return stage
@@ -247,7 +260,7 @@ def busy(stage, killed=False):
     store = stage.store()
     for k in (0, 1, 2, 3):
         stage.commit(k)
-        fold(store.committed)
+        fold(stage.records(store))
     stage.take_back(1, store)
     for k in (4, 2, 2):
         stage.commit(k)
@@ -259,11 +272,12 @@ def busy(stage, killed=False):
     return stage.check()
 
 
-def test_fold_that_is_killed_before_any_request_loses_nothing(staged):
+@pytest.mark.parametrize("kind", ["committed", "failed"])
+def test_fold_that_is_killed_before_any_request_loses_nothing(staged, kind):
     for n in itertools.count():
-        stage = staged(5)
+        stage = staged(5, kind)
         before = busy(stage)
-        actor = Actor(stage, lambda s=stage: fold(s.store().committed))
+        actor = Actor(stage, lambda s=stage: fold(s.records()))
         for _ in range(n):
             actor.step()
             assert stage.check() == before
@@ -271,7 +285,7 @@ def test_fold_that_is_killed_before_any_request_loses_nothing(staged):
             break
         actor.kill()
         assert stage.check() == before
-        fold(stage.store().committed)
+        fold(stage.records())
         assert stage.check() == before
     assert n > 10
 
@@ -351,24 +365,28 @@ def test_reader_misses_nothing_that_is_folded_meanwhile(staged):
 def test_reader_whose_listing_missed_a_new_segment_lists_again(monkeypatch):
     """A file system's listing leaves out what went while it was made, and what came."""
     store = MemoryStore()
-    log, line, listing = Log(store), seal({"shard": {"number": 1}}), objects.list_keys
+    log, line, listing = (
+        Log(store, keys.SEGMENTS),
+        seal({"shard": {"number": 1}}),
+        objects.list_keys,
+    )
     log.append([], {1: line})
     seen = log.read()
 
     def late(*args):
         monkeypatch.setattr(objects, "list_keys", listing)
         log.append(seen, {2: line})
-        objects.delete(store, keys.segment(0))
+        objects.delete(store, keys.segment(keys.SEGMENTS, 0))
         return []
 
     monkeypatch.setattr(objects, "list_keys", late)
-    assert resolved(Log(store).read()).keys() == {1, 2}
+    assert resolved(Log(store, keys.SEGMENTS).read()).keys() == {1, 2}
 
 
 def test_log_stays_short_and_is_written_again_seldom(monkeypatch):
     """After n segments of one size there are about log2 n, and a marker was written about log2 n times."""
     store, written = MemoryStore(), []
-    log, create = Log(store), objects.create
+    log, create = Log(store, keys.SEGMENTS), objects.create
     monkeypatch.setattr(
         objects, "create", lambda *args: written.append(len(args[2])) or create(*args)
     )
@@ -376,7 +394,7 @@ def test_log_stays_short_and_is_written_again_seldom(monkeypatch):
     for k in range(200):
         log.append(log.read(), {k: line(k)})
         kept = {s.number for s in live(log.read())}
-        gone = [keys.segment(s.number) for s in log.read() if s.number not in kept]
+        gone = [keys.segment(keys.SEGMENTS, s.number) for s in log.read() if s.number not in kept]
         objects.delete_each(store, gone)
         assert len(log.keys()) <= 9
     assert resolved(log.read()).keys() == set(range(200))
@@ -436,15 +454,16 @@ def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeyp
     counts = {}
     for n in (8, 80):
         sweep = {"grid": {"rate": {"linspace": [-0.5, 0.5, n]}}}
-        run = {"shard_items": 1, "slots": 1, "microbatch": 1}
+        run = {"shard_items": 1, "slots": 1, "microbatch": 1, "retries": 0}
         store = make(tmp_path / f"{n}.zarr", {"kernel": "toy", "sweep": sweep, "run": run})
-        run_shards(store, SerialExecutor(1))
+        fails = lambda task: task.shard.number % 8 == 7 and not task.without and "error"
+        assert len(run_shards(store, Failing(fails)).failed_items) == n // 8
         gather(store)
         ask = lambda one, a=store.address: asked(monkeypatch, lambda: one(Store.open(a)))
         counts[n] = {name: ask(one) for name, one in asks.items()}
-    # From one segment to two: 80 = 64 + 16.
-    assert all(0 <= counts[80][name] - counts[8][name] <= 1 for name in asks), counts
-    assert counts[80]["query"] < counts[80]["status"] < 16
+    # From one segment to two: 80 = 64 + 16, and 10 failing items = 8 + 2.
+    assert all(0 <= counts[80][name] - counts[8][name] <= 2 for name in asks), counts
+    assert counts[80]["query"] < counts[80]["status"] < 20
 
 
 def test_store_of_single_markers_under_their_old_keys_is_read_and_folded(tmp_path):
@@ -452,7 +471,7 @@ def test_store_of_single_markers_under_their_old_keys_is_read_and_folded(tmp_pat
     run_shards(store, SerialExecutor(1))
     before = store.committed.markers()
     for marker in before:
-        key = f"{keys.done(marker.shard.group, marker.shard.number)}.json"
+        key = f"{keys.place(keys.DONE, marker.shard.group, marker.shard.number)}.json"
         objects.write(store.objects, key, seal(marker.to_json()))
     objects.delete_all(store.objects, keys.SEGMENTS)
     opened = Store.open(store.address)

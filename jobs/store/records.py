@@ -1,0 +1,113 @@
+"""Records of shards, of one kind: each in an object of its own first, later with many others in the log of segments.
+
+    FOLDER/G/SSSSSS-XXXXXXXX.json    as it was written; XXXXXXXX: how its checksum begins
+    LOG/NNNNNNNN.jsonl               where jobs.store.folding puts it later (jobs.store.segments)
+
+Records never change. Of several of one shard the latest counts.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from obstore.store import ObjectStore
+
+from jobs import keys
+from jobs.plan.layout import Plan, Shard
+from jobs.storage import objects
+from jobs.storage.checksums import digest, seal, unseal
+from jobs.store.segments import Log, resolved
+
+
+class Record(Protocol):
+    """What is said of one shard; `content["shard"]` of its object is the shard."""
+
+    @property
+    def shard(self) -> Shard:
+        """The shard."""
+
+    @property
+    def version(self) -> tuple[float, int]:
+        """The higher, the later."""
+
+
+class Records[T: Record]:
+    """The records of one kind in one store, as they are at each question. `jobs.store.folding` takes them back."""
+
+    def __init__(
+        self, store: ObjectStore, plan: Plan, folders: tuple[str, str], read: Callable[[Any], T]
+    ) -> None:
+        """Args:
+        folders: of the objects of single records, and of the segments.
+        read: makes a record of the content of its object.
+        """
+        self.objects, self.plan = store, plan
+        self.folder, self.log = folders[0], Log(store, folders[1])
+        self.from_json = read
+
+    def numbers(self) -> set[int]:
+        """Return the numbers of all shards that have a record."""
+        single = {keys.number_of(key) for key in objects.list_keys(self.objects, self.folder)}
+        return single | resolved(self.log.read()).keys()
+
+    def latest(self, group: int | None = None) -> dict[int, T]:
+        """Return shard -> its record (of one group, if given), in the order of the plan. Damaged ones are left out."""
+        # The records' own objects first: those that go meanwhile are in the segments by then.
+        single = self.whole(self.singles(group))
+        log, plan = resolved(self.log.read()), self.plan
+        wanted = range(plan.n_shards) if group is None else plan.numbers(group)
+        folded = {number: unseal(log[number]) for number in wanted if number in log}
+        found = {number: self.from_json(said) for number, said in folded.items() if said}
+        found |= {number: single[key] for number, key in newest(single).items()}
+        return {number: found[number] for number in sorted(found)}
+
+    def singles(self, group: int | None = None) -> dict[str, bytes]:
+        """Return key -> line of the records (of one group, if given) that were in no segment.
+
+        Whoever wants the others too reads the log afterwards.
+        """
+        folder = self.folder if group is None else f"{self.folder}/{group}"
+        while True:
+            read = self.read(objects.list_keys(self.objects, folder))
+            there = {key: line for key, line in read.items() if line is not None}
+            gone = {keys.number_of(key) for key in read.keys() - there.keys()}
+            # Of two records of a shard the newer may have gone into a segment, and the older just not yet.
+            if gone.isdisjoint(map(keys.number_of, there)):
+                return there
+
+    def read(self, wanted: Iterable[str]) -> dict[str, bytes | None]:
+        """Return key -> the line of the record at that key; None: there is no object."""
+        found = objects.read_all(self.objects, list(wanted))
+        return {key: None if data is None else self.line(key, data) for key, data in found}
+
+    def line(self, key: str, data: bytes) -> bytes:
+        """Return the line of a record in a segment: its object."""
+        del key
+        return data
+
+    def whole(self, lines: Mapping[str, bytes]) -> dict[str, T]:
+        """Return key -> record, of those that are not damaged and lie where they should."""
+        read = {key: unseal(line) for key, line in lines.items()}
+        found = {k: self.from_json(said) for k, said in read.items() if said and "shard" in said}
+        return {key: one for key, one in found.items() if self._is_place(key, one.shard)}
+
+    def _is_place(self, key: str, shard: Shard) -> bool:
+        place = keys.place(self.folder, shard.group, shard.number)
+        return re.match(f"{place}[-.]", key) is not None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add a record, of which this is the content; the earlier ones of its shard go when it is folded."""
+        shard, sealed = record["shard"], seal(record)
+        key = keys.record(self.folder, shard["group"], shard["number"], digest(sealed))
+        objects.write(self.objects, key, sealed)
+
+    def stamp(self) -> str:
+        """Return a digest of the keys of all records and segments: while it stays the same, so do the records."""
+        single = sorted(objects.list_keys(self.objects, self.folder))
+        return digest(repr((single, self.log.keys())).encode())
+
+
+def newest[T: Record](found: Mapping[str, T]) -> dict[int, str]:
+    """Return shard -> key of its record; of several, of the latest."""
+    rising = sorted(found, key=lambda key: (found[key].version, key))
+    return {found[key].shard.number: key for key in rising}
