@@ -235,6 +235,7 @@ def test_two_submissions_on_the_same_node(end):
         sent.assert_nothing_left()
 
 
+@pytest.mark.endurance  # as a time limit, but that Slurm requeues by itself, as it does after a lost node
 def test_preemption(end):
     """The run is checkpointed, requeued, and ends with the same bytes."""
     end.assert_same_as_here()
