@@ -140,6 +140,7 @@ class _Plot(_Model):
     scale: _Scale
     equal: bool
     note: str
+    areas: str = ""
     at_first: int | None = Field(None, ge=1)
 
 

@@ -100,7 +100,9 @@ def test_results_bookkeeping():
     results = run_items(kernel, params, layout=PAIR)
     check_params("vanilla", weights_of(results, params), "here")
     assert results["curve"].shape == (1, 3)
-    np.testing.assert_array_equal(kernel.coords(params, None)["batch"].values, [3, 6, 7])
+    np.testing.assert_array_equal(
+        kernel.coords(params, kernel.load(inputs_of(params)))["batch"].values, [3, 6, 7]
+    )
     assert results["batches"] == 7
     assert kernel.outcomes[results["outcome"][0]].name == "trained"
     assert results["train_loss"] == results["curve"][0, -1]
