@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, Cell, get_cell, run
+from ctd.cells import CELL_NAMES, Cell, get_cell, readout, run
 from ctd.data import read_arrays
 from ctd.late import jax, jnp, lax
 from ctd.weights import read_tensors, read_weights
@@ -83,6 +83,14 @@ def known_cell(name: str) -> str:
 def cell_of(network: Network) -> Cell | Map | None:
     """The network's cell, or the user's F; None for a function without a name."""
     return find_cell(*network.cell) if network.cell else None
+
+
+def outputs_of(network: Network, states: jax.Array) -> jax.Array:
+    """(k, output) the readout at states (k, n); of a function, which has none, (k, 0)."""
+    cell = cell_of(network)
+    if not isinstance(cell, Cell):
+        return states[:, :0]
+    return jax.vmap(lambda h: readout(cell, network.weights, h))(states)
 
 
 def map_of(network: Network) -> Map:

@@ -24,7 +24,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ctd.cells import Cell, readout
 from ctd.fixed_points import branch
 from ctd.fixed_points.bifurcation import KINDS
 from ctd.fixed_points.branches import REDUCED, SUMMARY, figure, plots, reduce
@@ -33,12 +32,12 @@ from ctd.fixed_points.candidates import (
     WEIGHTS_TEXT,
     Map,
     Network,
-    cell_of,
     find_cell,
     known_cell,
     make_network,
     map_of,
     n_in_of,
+    outputs_of,
     stored_cell,
     stored_states,
 )
@@ -192,12 +191,10 @@ class Followers:
     ) -> dict[str, jax.Array]:
         """The branch as far as it is known."""
         del static, traced, key
-        cell = cell_of(shared)
-        read = lambda h: readout(cell, shared.weights, h) if isinstance(cell, Cell) else h[:0]
         return {
             "parameter": b.parameter,
             "branch_state": b.state,
-            "branch_output": jax.vmap(read)(b.state),
+            "branch_output": outputs_of(shared, b.state),
             "n_unstable": b.unstable,
             "met_kind": b.found.kind,
             "met_parameter": b.found.parameter,

@@ -19,9 +19,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ctd.cells import Cell, readout
 from ctd.fixed_points import cycle
-from ctd.fixed_points.candidates import Map, Network, cell_of, map_of, n_in_of
+from ctd.fixed_points.candidates import Map, Network, map_of, n_in_of, outputs_of
 from ctd.fixed_points.cycles_table import REDUCED, SUMMARY, Options, figure, plots, reduce
 from ctd.fixed_points.exponents import FromState, load
 from ctd.fixed_points.kernel import constant_input
@@ -114,12 +113,10 @@ class Hunts:
         found = s.outcome == cycle.CYCLE
         known = lambda values: jnp.where(found, values, jnp.nan)
         states = known(cycle.orbit(self._system(static, shared, traced), s, static.n_points))
-        cell = cell_of(shared)
-        read = lambda h: readout(cell, shared.weights, h) if isinstance(cell, Cell) else h[:0]
         return {
             "period": known(s.period),
             "cycle_state": states,
-            "cycle_output": jax.vmap(read)(states),
+            "cycle_output": outputs_of(shared, states),
             "multiplier": known(s.multiplier),
             "size": known(s.size),
             "residual": known(s.residual),
