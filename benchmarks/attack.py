@@ -117,6 +117,17 @@ JOBS: dict[str, dict[str, Any]] = {
         "params": NET | {"transient": 0, "n_steps": 500, "n_exponents": 2},
         "sweep": {"grid": {"noise": {"linspace": [0, 0.5, 4]}}},
     },
+    "fixed_points.limit_cycles": {
+        "params": NET | {"transient": 50, "n_points": 8},
+        "sweep": {"grid": {"noise": {"linspace": [0, 0.5, 4]}}},
+    },
+    "fixed_points.trials": {
+        "params": NET | {"n_trials": 4, "every": 10, "n_modes": 2}, "sweep": {"grid": {"trial": {"range": 4}}},
+    },
+    "similarity": {
+        "params": {"weights": ["net.h5"] * 4, "n_trials": 4, "n_samples": 50},
+        "sweep": {"grid": {"matrix_row": {"range": 4}}},
+    },
     "train_rnn": {"params": RNN, "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}}},
     "population": {
         "kernel": "train_rnn", "params": RNN | {"n_batches": 8}, "sweep": {"seeds": 4},
