@@ -102,6 +102,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "run": {"shard_items": 4, "slots": 4, "microbatch": 4, "retries": 0, "backoff_s": 0},
     },
     "esn": {"params": {"n": 12}, "sweep": {"seeds": 4}},
+    "esn.nvar": {"params": {"segments": 4}, "sweep": {"grid": {"segment": {"range": 4}}}},
     "fixed_points": {
         "params": {"weights": "decision_gru.h5", "n_trials": 2, "q_tol": 1e-6},
         "sweep": {"grid": {"candidate": {"range": 4}}},

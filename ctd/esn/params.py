@@ -1,6 +1,6 @@
-"""The parameters of one echo-state network, its target and how it is trained and tested."""
+"""The parameters of one echo-state network: its target, and how it is trained and tested."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,35 +10,51 @@ TARGET_OUTPUTS = {"mackey-glass-17": 1, "mackey-glass-30": 1, "lorenz": 3, "narm
 """Targets with a fixed number of outputs."""
 
 
-class EchoState(Params):
-    """One network; the defaults are those of the unrolled FORCE notebook of computation-thru-dynamics.
+Target = Literal[
+    "chaotic-feedback",
+    "chaotic",
+    "mackey-glass-17",
+    "mackey-glass-30",
+    "lorenz",
+    "narma10",
+    "sines",
+    "file",
+]
+TARGET_TEXT = "series to produce (ctd.esn.series); file: a user's"
 
-    The series is cut into washout | train | validation | test, lengths in samples. `dtype` is the
-    precision of the readout (P of RLS, the Gram matrix and its solution); for a ridge readout it must be
-    "float64", the default there. The network itself runs in `state_dtype`.
-    """
 
-    target: Data[
-        Literal[
-            "chaotic-feedback",
-            "chaotic",
-            "mackey-glass-17",
-            "mackey-glass-30",
-            "lorenz",
-            "narma10",
-            "sines",
-            "file",
-        ]
-    ] = Field("chaotic-feedback", description="series to produce (ctd.esn.series); file: a user's")
+class OfSeries(Params):
+    """A model of one series: which series, and how many outputs it has."""
+
+    target: Data[Target] = Field("chaotic-feedback", description=TARGET_TEXT)
     target_seed: Data[int] = Field(0, ge=0, description="seed of the target")
     dt: Data[float] = Field(
-        0.1, gt=0, description="sampling interval, and the network's Euler step"
+        0.1, gt=0, description="sampling interval; of a network, its Euler step"
     )
     path: File[str | None] = Field(None, description="HDF5 file of target file")
     dataset: Data[str] = Field("targets", description="(time, output) dataset in `path`")
     input_dataset: Data[str | None] = Field(
         None, description="(time, input) dataset in `path` that drives the network"
     )
+    m: Static[int] = Field(20, gt=0, description="outputs")
+
+    @model_validator(mode="after")
+    def _has_its_outputs(self) -> Self:
+        outputs = TARGET_OUTPUTS.get(self.target, self.m)
+        if self.m != outputs:
+            raise ValueError(f"m: target {self.target} has {outputs} output(s), m is {self.m}")
+        if (self.target == "file") != (self.path is not None):
+            raise ValueError("path: target file needs one, and only that: " + str(self.path))
+        return self
+
+
+class EchoState(OfSeries):
+    """One network; the defaults are those of the unrolled FORCE notebook of computation-thru-dynamics.
+
+    The series is cut into washout | train | validation | test, lengths in samples. `dtype` is the
+    precision of the readout (P of RLS, the Gram matrix and its solution); for a ridge readout it must be
+    "float64", the default there. The network itself runs in `state_dtype`.
+    """
 
     readout: Static[Literal["force", "ridge"]] = Field(
         "force",
@@ -59,7 +75,6 @@ class EchoState(Params):
     feedback: Static[bool] = Field(True, description="whether outputs are fed back")
     intercept: Static[bool] = Field(False, description="whether the readout has a constant")
     n: Static[int] = Field(500, gt=0, description="units")
-    m: Static[int] = Field(20, gt=0, description="outputs")
     washout: Static[int] = Field(0, ge=0, description="samples before training")
     train: Static[int] = Field(300, gt=0, description="samples of one training pass")
     validation: Static[int] = Field(
@@ -139,11 +154,6 @@ class EchoState(Params):
             raise ValueError("state_dtype: float64 states need dtype: float64")
         if self.memory_delays and self.dtype == "float32":
             raise ValueError("memory_delays: the readouts that measure memory need dtype: float64")
-        outputs = TARGET_OUTPUTS.get(self.target, self.m)
-        if self.m != outputs:
-            raise ValueError(f"m: target {self.target} has {outputs} output(s), m is {self.m}")
-        if (self.target == "file") != (self.path is not None):
-            raise ValueError("path: target file needs one, and only that: " + str(self.path))
         if self.topology != "gaussian" and self.sparsity != 1:
             raise ValueError(
                 f"sparsity: {self.sparsity} given, but the weights of topology {self.topology} are fixed"

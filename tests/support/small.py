@@ -32,6 +32,7 @@ SMALL = {
     "similarity": {"n_trials": 4, "n_samples": 50},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
+    "esn.nvar": {"washout": 2, "train": 30, "test": 5},
     "lfads": {
         "data": str(EXAMPLES / "lfads_spikes.h5"),
         "encoder": 4,
