@@ -122,6 +122,9 @@ JOBS: dict[str, dict[str, Any]] = {
         "params": NET | {"transient": 50, "n_points": 8},
         "sweep": {"grid": {"noise": {"linspace": [0, 0.5, 4]}}},
     },
+    "fixed_points.ablation": {
+        "params": NET | {"task": "decision", "n_trials": 4}, "sweep": {"grid": {"unit": {"range": 4}}},
+    },
     "fixed_points.trials": {
         "params": NET | {"n_trials": 4, "every": 10, "n_modes": 2}, "sweep": {"grid": {"trial": {"range": 4}}},
     },

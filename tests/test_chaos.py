@@ -67,6 +67,9 @@ JOBS = {
     "fixed_points.limit_cycles": (
         {"weights": "net.h5", "transient": 40_000}, {"noise": {"linspace": [0, 0.5, 40]}},
     ),
+    "fixed_points.ablation": (
+        {"weights": "net.h5", "task": {"name": "decision", "n_steps": 400}}, {"unit": {"range": 160}},
+    ),
     "fixed_points.trials": ({"weights": "net.h5", "n_trials": 40}, {"trial": {"range": 160}}),
     "similarity": (
         {"weights": ["net.h5"] * 80, "method": "rbf_cka", "n_samples": 500}, {"matrix_row": {"range": 80}},

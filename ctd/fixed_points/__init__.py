@@ -23,6 +23,7 @@ Points that move with a parameter:
 
 Cycles: `limit_cycles` is the kernel, `cycle` the hunt for one of them, `cycles_table` their table and pictures.
 Trials: `trials` is the kernel of networks linearised along them, `transfer` what a mode carries from the input to the readout.
+Lesions: `ablation` is the kernel of networks without one unit or mode.
 Lines and rings: `line` orders slow points to a chain.
 `follow` does continuation, cycles and exponents of a user's function.
 

@@ -19,6 +19,7 @@ SMALL = {
     "lyapunov": {"n": 5, "max_advances": 2},
     "toy": {"n_steps": 5},
     "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
+    "fixed_points.ablation": {"cell": "vanilla", "task": "decision", "n_trials": 2},
     "fixed_points.continuation": {
         "cell": "vanilla",
         "dataset": "h0",
