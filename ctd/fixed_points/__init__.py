@@ -12,6 +12,7 @@ the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 
     between      Newton from halfway between points, for saddles that no search ended at
     linear       the network linearised around a point
     summary      the table of a network's points              portrait   its states, projected and coloured
+    phase        nullclines and flow of two state variables
     notebook     `find`, the same for a user's function       plots      its pictures
 
 Points that move with a parameter:

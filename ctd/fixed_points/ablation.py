@@ -64,10 +64,12 @@ class Ablation(Params):
 
     @model_validator(mode="after")
     def _has_points(self) -> Self:
-        if (self.remove == "mode") != (self.points is not None):
+        if self.remove == "mode" and self.points is None:
             raise ValueError(
-                f"points: the table of a store of fixed_points is for remove: mode; remove is {self.remove}"
+                "points: remove: mode needs a table of points, STORE/gathered/GROUP of fixed_points"
             )
+        if self.remove == "unit" and self.points is not None:
+            raise ValueError("points: a table is for remove: mode, but remove is unit")
         return self
 
 

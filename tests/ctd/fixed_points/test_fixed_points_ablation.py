@@ -87,7 +87,7 @@ def test_without_each_mode(network):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"remove": "mode"}, "points: the table of a store of fixed_points is for remove: mode"),
+        ({"remove": "mode"}, "points: remove: mode needs a table of points"),
         ({"points": "x.h5"}, "remove is unit"),
         ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* has 1"),
         ({"cell": "numpy.tanh"}, "cell: numpy.tanh is a function, which has no readout"),
