@@ -10,6 +10,7 @@ core (a busy machine then costs cache, not time slices); those on two cores are 
 """
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -154,6 +155,8 @@ def force(n: int, m: int, steps: int, rounds: int) -> dict[str, float]:
     }
     if (other := neighbour()) is not None:
         contenders["reservoirpy"] = neighbour_force(other, n, m, steps)
+        of_jax = importlib.import_module("reservoirpy.jax")
+        contenders["reservoirpy.jax"] = neighbour_force(of_jax, n, m, steps)
     return {name: steps / s for name, s in take_turns(contenders, rounds).items()}
 
 

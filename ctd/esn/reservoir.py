@@ -90,6 +90,15 @@ def step(
     return units(static, now.a + w.rate * (drive - now.a))
 
 
+def discrete(weights: Any, h: jax.Array, x: jax.Array) -> jax.Array:
+    """The map of a trained network of `dynamics: discrete`, of the weights that `closed` returns; h (n,), x (k,).
+
+    For `cell: ctd.esn.reservoir.discrete` of the kernels that take a network.
+    """
+    drive = weights["wR"] @ h + weights["wI"] @ x + weights["bR"]
+    return h + weights["alpha"] * (jnp.tanh(drive) - h)
+
+
 def disturbances(static: Any, traced: Any, key: jax.Array, index: Any, length: int) -> jax.Array:
     """(length, n) noise for block number `index` of samples; zeros, and nothing drawn, if `noise` is 0."""
     dtype = static.state_dtype

@@ -13,8 +13,9 @@ from echo_states import (
 )
 
 from ctd import esn
-from ctd.esn import EchoState
-from ctd.esn.reservoir import disturbances
+from ctd.esn import EchoState, closed
+from ctd.esn.force import begin, free_step
+from ctd.esn.reservoir import discrete, disturbances
 from ctd.kernel import static_of
 
 
@@ -63,3 +64,21 @@ def test_noise_scale_and_absence():
     assert float(drawn.std()) == pytest.approx(0.3, rel=0.05)
     assert not (drawn == noise(jnp.float32(0.3), 1)).any()
     assert not noise(jnp.float32(0), 0).any()
+
+
+def test_discrete_map_is_the_closed_network():
+    """One step of `discrete` is one sample of the network on its own, its outputs fed back."""
+    given = {
+        "n": 8,
+        "m": 2,
+        "target": "sines",
+        "dynamics": "discrete",
+        "leak": 0.3,
+        "intercept": True,
+    }
+    static, w = static_of(EchoState(**given)), network(**given)
+    readout = jax.random.normal(jax.random.key(1), (2, 9))
+    now = begin(static, w, readout)
+    moved, _ = free_step(static, w, readout, now, jnp.zeros(0))
+    found = discrete(closed(static, w, readout), now.units.a, jnp.zeros(0))
+    np.testing.assert_allclose(found, moved.units.a, atol=1e-6)  # float32
