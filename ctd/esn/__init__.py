@@ -228,10 +228,13 @@ def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
 
 
 def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
-    """(n, n) derivative of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR."""
-    return cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * jnp.eye(
-        static.n, dtype=cell["wR"].dtype
-    )
+    """(n, n) derivative of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR, one layer after the other."""
+    eye = jnp.eye(static.n, dtype=cell["wR"].dtype)
+    whole = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
+    layer, found = jnp.arange(static.n) // (static.n // static.layers), eye
+    for k in range(static.layers):
+        found = jnp.where((layer == k)[:, None], whole, eye) @ found if static.layers > 1 else whole
+    return found
 
 
 def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:

@@ -43,8 +43,10 @@ class OfSeries(Params):
         outputs = TARGET_OUTPUTS.get(self.target, self.m)
         if self.m != outputs:
             raise ValueError(f"m: target {self.target} has {outputs} output(s), m is {self.m}")
-        if (self.target == "file") != (self.path is not None):
-            raise ValueError("path: target file needs one, and only that: " + str(self.path))
+        if self.target == "file" and self.path is None:
+            raise ValueError("path: target file needs one, an HDF5 file")
+        if self.target != "file" and self.path is not None:
+            raise ValueError(f"path: {self.path} is for target file, but target is {self.target}")
         return self
 
 
@@ -74,7 +76,12 @@ class EchoState(OfSeries):
     )
     feedback: Static[bool] = Field(True, description="whether outputs are fed back")
     intercept: Static[bool] = Field(False, description="whether the readout has a constant")
-    n: Static[int] = Field(500, gt=0, description="units")
+    n: Static[int] = Field(500, gt=0, description="units, of all layers")
+    layers: Static[int] = Field(
+        1,
+        gt=0,
+        description="layers, each of which drives the next; inputs and feedback reach the first",
+    )
     washout: Static[int] = Field(0, ge=0, description="samples before training")
     train: Static[int] = Field(300, gt=0, description="samples of one training pass")
     validation: Static[int] = Field(
@@ -117,6 +124,11 @@ class EchoState(OfSeries):
         ge=0,
         description="deviation of an input's whole effect: weights N(0, input_scale^2 / inputs)",
     )
+    layer_scale: Traced[float] = Field(
+        1.0,
+        ge=0,
+        description="deviation of the whole effect of one layer on the next, at rates of 1",
+    )
     feedback_scale: Traced[float] = Field(
         1.0, ge=0, description="deviation of the feedback weights"
     )
@@ -158,7 +170,18 @@ class EchoState(OfSeries):
             raise ValueError(
                 f"sparsity: {self.sparsity} given, but the weights of topology {self.topology} are fixed"
             )
-        return self._check_ranges()
+        return self._check_layers()._check_ranges()
+
+    def _check_layers(self) -> "EchoState":
+        if self.n % self.layers:
+            raise ValueError(f"layers: {self.n} units are not {self.layers} equal layers")
+        if self.layers > 1 and self.topology != "gaussian":
+            raise ValueError(f"layers: topology gaussian expected, got {self.topology}")
+        if self.layers > 1 and "weights" in self.record:
+            raise ValueError(
+                "record: weights of several layers are no network of one step; leave them out"
+            )
+        return self
 
     def _check_ranges(self) -> "EchoState":
         for name, length in (("validation", self.validation), ("test", self.test or self.train)):
