@@ -55,15 +55,17 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
         w = jnp.where(kept, w, 0) / jnp.sqrt(n * at(traced.sparsity))
     scalable = jnp.ones((), bool)
     if static.layers > 1:
-        w, scalable = _layered(static, at(traced.layer_scale), w)
+        w, between, scalable = _layered(static, at(traced.layer_scale), w)
         first = (jnp.arange(n) < n // static.layers)[:, None]
         inputs, feedback = inputs * first, feedback * first
     elif static.scale == "spectral_radius" and static.topology == "gaussian":
         radius = spectral_radius(w)
         scalable = radius > 0
         w = w / jnp.where(scalable, radius, 1)
-    own, between = w if static.layers > 1 else (w, 0)
-    parts = [at(traced.g) * own + between, at(traced.input_scale) / max(k, 1) ** 0.5 * inputs]
+    whole = at(traced.g) * w
+    if static.layers > 1:
+        whole = whole + between
+    parts = [whole, at(traced.input_scale) / max(k, 1) ** 0.5 * inputs]
     if static.feedback:
         parts.append(at(traced.feedback_scale) * feedback)
     weights = Weights(
@@ -77,8 +79,8 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
 
 def _layered(
     static: Any, layer_scale: jax.Array, w: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """((weights within layers, from each to the next), whether they could be scaled), of w with entries of variance 1 / n."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(weights within layers, from each to the next, whether they could be scaled), of w with entries of variance 1 / n."""
     size = static.n // static.layers
     layer = jnp.arange(static.n) // size
     down = layer[:, None] - layer[None, :]
@@ -89,7 +91,7 @@ def _layered(
         radius = jax.vmap(lambda k: spectral_radius(blocks[k, :, k]))(jnp.arange(static.layers))
         scalable = (radius > 0).all()
         own = own / jnp.where(radius > 0, radius, 1)[layer][:, None]
-    return (own, layer_scale * jnp.where(down == 1, w, 0)), scalable
+    return own, layer_scale * jnp.where(down == 1, w, 0), scalable
 
 
 def units(static: Any, a: jax.Array) -> Units:
