@@ -41,7 +41,7 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
     write_hdf5(tmp_path / "rates.h5", made)
     back = read_trials(tmp_path / "rates.h5", eval_every=3)
     assert all(np.array_equal(a, b) for a, b in zip(back, UNEQUAL, strict=True))
-    with pytest.raises(ValueError, match="6 trials for training and 2 for evaluation.*every 5th"):
+    with pytest.raises(ValueError, match=r"6 trials for training and 2 for evaluation.*every 5th"):
         read_trials(tmp_path / "rates.h5")
     with pytest.raises(ValueError, match="lacks train_factors; found train_output_params"):
         read_trials(tmp_path / "rates.h5", "factors")
