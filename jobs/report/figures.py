@@ -1,10 +1,11 @@
-"""Save the kernel's figure of a gathered group as a PNG."""
+"""The kernel's figure of a gathered group, drawn, and as a PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,15 +23,18 @@ from jobs.report.importance import Effect, effects
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
-def save_figure(store: Store, group: int, path: Path) -> bool:
-    """Draw a group to `path`; return False if the kernel has no figure, or nothing to show, or the group was not gathered.
+
+def figure_of(store: Store, group: int) -> Canvas | None:
+    """The kernel's picture of a group; None if it has none, or nothing to show, or the group was not gathered.
 
     Raises JobError if the kernel's figure is not one of `ctd.plots`.
     """
     kernel = store.kernel
     if kernel.figure is None or f"gathered/{group}" not in store.root:
-        return False
+        return None
     rows = committed_rows(store)[group]
     params = group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
@@ -50,9 +54,16 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
                 "ctd.plots.Figure expected; the results are stored"
             )
         if not figure.plots:
-            return False
-        draw(_by_swept(store, figure, columns, results)).savefig(path, dpi=150)
-    return True
+            return None
+        return draw(_by_swept(store, figure, columns, results))
+
+
+def save_figure(store: Store, group: int, path: Path) -> bool:
+    """Draw a group to `path`; return False if there is nothing to draw, see `figure_of`."""
+    figure = figure_of(store, group)
+    if figure is not None:
+        figure.savefig(path, dpi=150)
+    return figure is not None
 
 
 def _by_swept(

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 from stores import JOB, run
 
+import jobs
 from ctd.plots import Axis, Figure, Lines, Plot
 from jobs.errors import JobError
 from jobs.gather.gather import gather
+from jobs.query.tree import StoreTree
 from jobs.report.figures import save_figure
 
 
@@ -30,6 +32,8 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(tmp_path):
     store.kernel = replace(kernel, figure=figure)
     assert save_figure(store, 0, tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert jobs.figure(StoreTree.of(store)).axes[0].get_xlabel() == "rate"
+    assert jobs.figure(store.address) is None, "the toy has no figure of its own"
     store.kernel = replace(kernel, figure=elsewhere)
     with pytest.raises(JobError, match=r"figure: is a matplotlib.figure.Figure, ctd.plots.Figure"):
         save_figure(store, 0, tmp_path / "u.png")
