@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows, group_params
 from jobs.report.importance import Effect, effects
+from jobs.storage.addresses import local_path
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -112,3 +114,16 @@ def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
         if save_figure(store, group, path):
             paths.append(path)
     return paths
+
+
+def saved_figures(address: str) -> list[Path]:
+    """The PNGs that `save_figures` has left beside a store, in the order of their groups."""
+    local = local_path(address)
+    if local is None:
+        return []
+    stem = local.with_suffix("")
+    numbered = [
+        p for p in stem.parent.glob("*.png") if re.fullmatch(rf"{re.escape(stem.name)}-\d+", p.stem)
+    ]
+    one = stem.with_name(f"{stem.name}.png")
+    return [one] if one.exists() else sorted(numbered, key=lambda p: int(p.stem.rpartition("-")[2]))
