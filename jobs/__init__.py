@@ -21,13 +21,14 @@ def open_store(address: str) -> "StoreTree":
     return StoreTree.of(Store.open(str(address)))
 
 
-def figure(store: "StoreTree | str", group: int = 0) -> "Figure | None":
-    """The picture that `ctd run` saves as a PNG, as a figure of matplotlib; None where the kernel has none.
+def figure(store: "StoreTree | str", group: int | None = None) -> "Figure | None":
+    """The picture that `ctd run` saves as a PNG, as a figure of matplotlib; None where there is none.
 
-    store: an opened store, or its address. group: of items with one program (`group` in the table `items`). A notebook
-    shows the figure after `%matplotlib inline`; `figure(store).savefig("points.pdf")` writes it.
+    store: an opened store, or its address. group: of items with one program (`group` in the table `items`); by default
+    of all items. A notebook shows the figure after `%matplotlib inline`; `figure(store).savefig("points.pdf")` writes it.
     """
     from jobs.query.tree import StoreTree
-    from jobs.report.figures import figure_of
+    from jobs.report.figures import figure_of, whole_figure
 
-    return figure_of(store.store if isinstance(store, StoreTree) else Store.open(str(store)), group)
+    opened = store.store if isinstance(store, StoreTree) else Store.open(str(store))
+    return whole_figure(opened) if group is None else figure_of(opened, group)

@@ -18,6 +18,7 @@ from jobs.query.query import table, tables
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
 from jobs.report.figures import metric_of, reduced_values
 from jobs.report.importance import Effect, effects
+from jobs.report.overview import is_replicate
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
 from jobs.report.page.live import live
@@ -300,15 +301,6 @@ def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 def _first(dims: Mapping[str, Var], name: str) -> dict[str, Var]:
     """The same mapping, with `name` moved to the front."""
     return {k: dims[k] for k in sorted(dims, key=lambda k: k != name)}
-
-
-def is_replicate(column: pd.Series) -> bool:
-    """Whether a swept field has a single value, or only numbers the items, so that nothing depends on it."""
-    values = column.to_numpy()
-    if values.dtype.kind not in "iufb":
-        values = values.astype(str)
-    kinds = np.unique(values)
-    return len(kinds) < 2 or (values.dtype.kind in "iu" and len(kinds) == len(values) > 12)
 
 
 def require_content(store: Store) -> None:
