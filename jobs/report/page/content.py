@@ -74,6 +74,7 @@ class Content:
         if not store.committed.numbers():
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
+        frames["items"] = _ordered(frames["items"], store.job.spec.swept(), metric_of(store))
         groups, left_out = self._groups()
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(
@@ -239,6 +240,14 @@ def generic_plots(
             )
         )
     return made
+
+
+def _ordered(items: pd.DataFrame, swept: Iterable[str], metric: str) -> pd.DataFrame:
+    """The table with what tells first: item, what was swept, the metric, other results; then where an item lies."""
+    last = [name for name in ("status", "group", "row") if name in items]
+    first = [name for name in ("item", *swept, metric, "outcome") if name in items]
+    rest = [name for name in items if name not in (*first, *last)]
+    return items[[*dict.fromkeys(first), *rest, *last]]
 
 
 # --- the sweep ------------------------------------------------------------------------------------
