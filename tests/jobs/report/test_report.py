@@ -106,7 +106,8 @@ def test_content_of_a_part_of_the_shards(tmp_path):
 @pytest.mark.parametrize("name", ["train_rnn", "esn", "fixed_points"])
 def test_content_has_the_pictures_of_the_kernel(name):
     wanted = {
-        "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item", "State space"],
+        "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item", "State space",
+                      "Recurrent weights"],
         "esn": ["Success", "Replay error", "Replay of item", "Training error by pass", "Replay error"],
         "fixed_points": ["State space", "State space", "Spectra", "Basin shares", "Where the searches"],
     }  # fmt: skip
