@@ -77,6 +77,11 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     further = f" over {', '.join(others)} too" if others else ""
     count = reduced["count"]
     seeds = f"{count.min():,} networks" if np.ptp(count) == 0 else "all networks"
+    share = (
+        "1: the network at a point reaches the threshold, 0: it does not"
+        if count.max() == 1
+        else f"Share of the {seeds} at a point that reach the threshold"
+    )
     return [
         Plot(
             "Success",
@@ -84,8 +89,7 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
             x,
             y,
             Scale("success rate", low=0.0, high=1.0),
-            note=f"Share of the {seeds} at a point that reach the threshold"
-            + (f"; mean{further}." if others else "."),
+            note=share + (f"; mean{further}." if others else "."),
         ),
         Plot(
             "Replay error",
