@@ -1,7 +1,7 @@
 """`ctd export`: one item as a file, or all of them as runs of an experiment tracker."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -52,14 +52,20 @@ def export(
         return
     if item is not None:
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
+    _runs(store, to, folder or _beside(store, to), results, where, sort=sort, limit=limit)
+
+
+def _runs(
+    store: str, to: str, folder: Path, results: bool, where: list[str] | None, **first: Any
+) -> None:
+    """first: `sort` and `limit`."""
     from jobs.export.runs import read_runs
     from jobs.export.trackers import require, write_runs
     from jobs.report.figures import saved_figures
 
     require(to)
     opened = Store.open(store)
-    folder = folder or _beside(store, to)
-    n, runs = read_runs(opened, all_of(where), results, sort=sort, limit=limit)
+    n, runs = read_runs(opened, all_of(where), results, **first)
     say_how_much(opened)
     err.print(f"writing {n:,} runs to {folder}")
     pictures, name = saved_figures(store), opened.job.spec.name or opened.job.spec.kernel
