@@ -182,12 +182,12 @@ def _explain(error: BaseException) -> int:
     from cluster.cli.display import err, show_error
     from jobs.errors import JobError
     from jobs.run.executor import Gone
-    from jobs.run.stop import EXIT_STOPPED
+    from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED
     from jobs.storage.objects import is_storage_error, reason
 
     if isinstance(error, JobError):
         show_error(str(error))
-        return 2
+        return EXIT_FAULT
     if isinstance(error, Gone):
         show_error(f"Ray is gone: {error}")
         return EXIT_STOPPED

@@ -16,6 +16,7 @@ from cluster.cli.display import (
     err,
     live_progress,
     out,
+    show_error,
     show_json,
     show_table,
     told_if_slow,
@@ -27,7 +28,7 @@ from jobs.errors import JobError
 from jobs.run.executor import Executor, Gone, SerialExecutor
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
-from jobs.run.stop import EXIT_STOPPED, Stop, hold_back, signals
+from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Stop, hold_back, signals
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import own_code, refuse_strange, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
@@ -106,6 +107,9 @@ def run_store(open_store: Callable[[Executor], Store], request: Request, anew: A
             if isinstance(lost, NoRay) and not again:
                 raise
             _go_on(lost, store, request, stop, anew)
+        except JobError as fault:
+            show_error(str(fault))  # here: a Ray that has begun to start takes its time to end
+            raise typer.Exit(EXIT_FAULT) from None
         finally:
             executor.close()
         note_progress(ending, progress)

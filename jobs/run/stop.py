@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+EXIT_FAULT = 2
+"""Exit code of a command whose input is at fault, or that cannot go on for a reason it tells."""
+
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
 
