@@ -120,7 +120,8 @@ def test_line_of_the_decision_network():
     found = line(table, readout=wO)
     assert not found.closed
     assert found.dimension == 1
-    assert np.median(found.columns["mode"]) > 0.9
+    # Slow points lie beside the line, further the weaker their tolerance; a random direction has 0.1.
+    assert np.median(found.columns["mode"]) > 0.8
     n = table["point"].shape[1]
     assert found.columns["input"].min() > 1.5 / np.sqrt(n)
     points, out = (table[name][found.rows] for name in ("point", "output"))
