@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ctd.fixed_points.search import (
     LM_BLOCK,
+    NEAR,
     RUNNING,
     Descent,
     Landing,
@@ -86,7 +87,7 @@ def start(coarse: Problem, h: jax.Array) -> Search:
     zero = jnp.zeros((), jnp.int32)
     over = verdict(at, q, zero, coarse.limits) != RUNNING
     approach = Approach(at, q, g, g, none, none, none[:, 0], zero, zero, over)
-    approach = approach._replace(p=_next_step(approach, coarse.inverse, coarse.longest))
+    approach = approach._replace(p=_next_step(approach, coarse))
     like = lambda value: value.astype(h.dtype)
     nothing = jnp.zeros((0, 0), h.dtype)
     descent = lm_init(nothing, h, Landing(h, like(q), like(g)), like(coarse.longest))
@@ -125,7 +126,7 @@ def _land(fine: Problem, s: Search) -> Search:
 
 def _tick(coarse: Problem, s: Approach) -> Approach:
     """Try the step p: go there if q falls enough (Armijo's rule), otherwise halve it."""
-    step, inverse, longest, limits = coarse
+    step, limits = coarse.step, coarse.limits
     at = s.h + s.p
     q, g = jax.value_and_grad(speed(step))(at)
     slope = s.g @ s.p
@@ -145,25 +146,28 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
         known=push(s.known, 1 / jnp.where(curved, along, 1)),
         halvings=chosen(0, s.halvings + 1),
     )
-    s = s._replace(p=chosen(_next_step(s, inverse, longest), s.p / 2))
+    s = s._replace(p=chosen(_next_step(s, coarse), s.p / 2))
     iterations = s.iterations + 1
     over = verdict(s.h, s.q, iterations, limits) != RUNNING
     over |= (-(s.g @ s.p) / 2 <= ENOUGH * s.q) | (s.halvings > MOST_HALVINGS)
     return s._replace(iterations=iterations, over=over)
 
 
-def _next_step(s: Approach, inverse: jax.Array, longest: jax.Array) -> jax.Array:
-    """-B g, B the approximate inverse of the Hessian: a multiple of `inverse`, corrected by the steps known."""
+def _next_step(s: Approach, coarse: Problem) -> jax.Array:
+    """-B g, B the approximate inverse of the Hessian: a multiple of 1, once steps are short (NEAR) of `inverse`, corrected by
+    the steps known. Earlier, `inverse` would lead into other basins than gradient descent does."""
+    inverse, last_length = coarse.inverse, jnp.linalg.norm(s.steps[-1])
+    near = (last_length > 0) & (last_length <= NEAR * coarse.limits.spread)
     r, parts = -s.g, []
     for k in reversed(range(MEMORY)):
         part = s.known[k] * (s.steps[k] @ r)
         r = r - part * s.changes[k]
         parts.append(part)
-    spread = lambda v: inverse @ v if inverse.size else v
+    spread = lambda v: jnp.where(near, inverse @ v, v) if inverse.size else v
     last = s.changes[-1]
     size = last @ spread(last)
     r = spread(r) * jnp.where(size > 0, 1 / (s.known[-1] * size), 1)
     for k, part in zip(range(MEMORY), reversed(parts), strict=True):
         r = r + s.steps[k] * (part - s.known[k] * (s.changes[k] @ r))
     length = jnp.linalg.norm(r)
-    return r * jnp.minimum(1, longest / jnp.maximum(length, jnp.finfo(r.dtype).tiny))
+    return r * jnp.minimum(1, coarse.longest / jnp.maximum(length, jnp.finfo(r.dtype).tiny))
