@@ -1,7 +1,5 @@
 """Spikes that follow a network: rates against NumPy, counts against Poisson's moments, and on to LFADS."""
 
-from functools import reduce
-
 import jax
 import numpy as np
 import pytest
@@ -54,10 +52,14 @@ def step(cell, w, h, x):
     return np.concatenate([h, c]), h
 
 
-@pytest.mark.parametrize("initial", ["h0", "line"])
-@pytest.mark.parametrize("cell", ["vanilla", "leaky", "lstm"])
+@pytest.mark.parametrize(
+    ("cell", "initial"), [("vanilla", "h0"), ("leaky", "line"), ("lstm", "h0"), ("lstm", "line")]
+)
 def test_rates_follow_the_network(network, cell, initial):
-    """In float64, to 1e-12: 25 steps of some ten products each."""
+    """In float64, to 1e-12: 25 steps of some ten products each.
+
+    The law of the states on a line: tests/test_origin.py.
+    """
     path, weights = network(cell)
     sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
     found = make(path, cell=cell, initial=initial, **sizes)
@@ -95,25 +97,6 @@ def test_exponential_rates_and_known_inputs(network):
     # Of 500 counts, Fano factors of 1 and of 6 are told apart.
     assert 3 < np.sum((counts - expected) ** 2) / expected.sum() < 12
     assert "train_external" not in make(path, n_train=1, n_eval=1)
-
-
-def test_initial_line_is_the_state_after_other_trials(network):
-    """In law: seven steps of noise and one without, drawn with NumPy; means and SDs within 5 errors."""
-    path, weights = network()
-    n = 3000
-    found = make(path, initial="line", n_train=1, n_eval=n)["eval_initial_states"][0]
-    rng = np.random.default_rng(0)
-    w = {name: value.astype(float) for name, value in weights.items()}
-    b = 0.02 * (rng.standard_normal((n, 1)) - 0.5)
-    noise = np.concatenate([b + 0.125 * rng.standard_normal((n, 7)), np.zeros((n, 1))], axis=1)
-    expected = np.stack(
-        [reduce(lambda h, x: step("vanilla", w, h, x)[0], xs[:, None], w["h0"]) for xs in noise]
-    )
-    assert len(np.unique(found, axis=0)) == n
-    error = expected.std(0) * (2 / n) ** 0.5
-    assert (abs(found.mean(0) - expected.mean(0)) < 5 * error).all()
-    # The SD of a nearly normal variable is known to SD / sqrt(2 n).
-    assert (abs(found.std(0) - expected.std(0)) < 5 * error).all()
 
 
 def test_counts_are_poisson(network):
