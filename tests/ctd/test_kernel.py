@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from places import EXAMPLES
 from pydantic import ValidationError
-from small import results, runs, small
+from small import FOUR, results, runs, small
 
 from ctd.batch import Layout, precision, program, traced_columns
 from ctd.kernel import (
@@ -39,7 +39,7 @@ def shapes_of(kernel, params):
     columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], traced)
-    return shared, *program(kernel, static, Layout(2, 2)).abstract(shared, first)
+    return shared, *program(kernel, static, FOUR).abstract(shared, first)
 
 
 def test_contract_results_are_described(case):
@@ -106,11 +106,27 @@ def test_contract_state_keeps_its_shape(case):
 def test_contract_item_does_not_depend_on_neighbours(case):
     """Alone or among others, in one microbatch or the next: the same bits."""
     kernel, _ = case
-    several, alone = results(kernel.name), results(kernel.name, 1, Layout(2, 2))
+    several, alone = results(kernel.name), results(kernel.name, 1)
     for name in alone:
         assert alone[name][0].tobytes() == several[name][0].tobytes(), name
     if kernel.outcomes:
         assert set(np.unique(several["outcome"])) <= set(range(len(kernel.outcomes)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("kuramoto", "similarity")
+        else pytest.param(name, marks=pytest.mark.endurance)
+        for name in sorted({*kernel_names(), "kuramoto"})
+    ],
+)
+def test_contract_item_does_not_depend_on_the_number_of_slots(name):
+    """A program of fewer slots has a loop of its own round the same code."""
+    several, few = results(name), results(name, 1, Layout(2, 2))
+    for key in few:
+        assert few[key][0].tobytes() == several[key][0].tobytes(), key
 
 
 def test_contract_checkpoint_goes_on_with_the_same_bits(case):

@@ -116,7 +116,7 @@ def _points():
 def _of_trained():
     """The posterior of the smallest lfads, which is trained on the way."""
     folder = tempfile.mkdtemp(prefix="ctd-small-")
-    trained = results("lfads", 1, Layout(2, 2))
+    trained = results("lfads", 1)
     parts = {"weights": f"{folder}/weights.h5", "model": f"{folder}/model.h5"}
     for part, path in parts.items():
         found = {name: v[0] for name, v in trained.items() if name.startswith(f"{part}.")}

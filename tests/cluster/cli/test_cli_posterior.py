@@ -86,7 +86,7 @@ def test_store_of_other_trials(ctd, trained, kept):
 
 def test_several_models_go_into_a_store(ctd, trained):
     """Planned alone: of each model all chunks, with the values that it was trained with."""
-    args = ("--limit", 2, "--store", "two.zarr", *SMALL_CHUNKS, "--set", "params.n_samples=1")
+    args = ("--limit", 2, "--store", "two.zarr", *SMALL_CHUNKS)
     assert ctd("posterior", trained, *args)[0] == 0
     _, out, _ = ctd("query", "two.zarr", "--columns", "of_item,chunk,variance_floor", "--json")
     found = [

@@ -179,7 +179,7 @@ def test_modes_of_execution_agree():
 def test_force_notebook_settings(target, bound):
     # n=500, m=20, 300 steps, 15 passes, alpha=1: replay, and distance of a float32 readout. The notebook's
     # own code came to .004-.006 with its fori_loop's targets and .006-.016 with its unrolled ones.
-    found = run({"g": np.full(8, 1.5)}, target=target, record=("readout",))
+    found = run({"g": np.full(3, 1.5)}, target=target, record=("readout",))
     assert (found["outcome"] == esn.DONE).all()
     assert np.median(found["replay_nrmse"]) <= bound
     params = EchoState(target=target)

@@ -80,9 +80,12 @@ def test_point_is_fixed_in_numpy(searched):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", sorted({*CELLS} - {"gru", "gru_candidate_bias", "vanilla"}))
 def test_every_cell(tmp_path, cell):
-    """Small random networks are contractions: one stable point, h = F(h) by iteration."""
+    """Small random networks are contractions: one stable point, h = F(h) by iteration.
+
+    Points of the other three are held to NumPy's formulas by tests/test_origin.py.
+    """
     weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, Scales(0.4))
     path = tmp_path / "net.h5"
     write_weights(path, weights, cell)
@@ -108,7 +111,7 @@ def test_every_cell(tmp_path, cell):
 
 def test_what_is_known_beforehand_changes_no_answer(network):
     """With and without the mean of J'J from which `lm` is preconditioned: the same points, in fewer products."""
-    params = FixedPoint(weights=network, n_trials=8, noise=0.1)
+    params = FixedPoint(weights=network, n_trials=8, x=(0.2,), noise=0.1)
     columns = {"candidate": np.arange(60)}
     with precision(params):
         shared = kernel.load(inputs_of(params))
@@ -250,7 +253,7 @@ def test_users_map_by_dotted_path(tmp_path):
 @pytest.mark.slow
 def test_float32_stops_at_rounding(network):
     """q_tol below what float32 can reach: the search ends at rounding, near the float64 point."""
-    params = FixedPoint(weights=network, n_trials=2, q_tol=1e-30, dtype="float32", x=(0.0,))
+    params = FixedPoint(weights=network, n_trials=8, q_tol=1e-30, dtype="float32", x=(0.0,))
     single = search(params, 20)
     double = search(params.model_copy(update={"dtype": "float64"}), 20)
     assert single["point"].dtype == np.float32

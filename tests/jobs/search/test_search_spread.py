@@ -58,8 +58,19 @@ def wholes(tmp_path_factory):
 @pytest.fixture(scope="module", params=["halving", "tournament"])
 def disturbed(request, wholes):
     """A job in shards, and its results in one."""
-    job = JOBS[request.param]
-    return spread(job, 9 if request.param == "halving" else 2), wholes[request.param]
+    return in_shards(request.param), wholes[request.param]
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param("halving", marks=pytest.mark.endurance), "tournament"]
+)
+def killed_often(request, wholes):
+    """The same for processes that are killed, of which each takes seconds to start."""
+    return in_shards(request.param), wholes[request.param]
+
+
+def in_shards(name):
+    return spread(JOBS[name], 9 if name == "halving" else 2)
 
 
 # --- the same bits --------------------------------------------------------------------------------
@@ -164,8 +175,8 @@ def test_stopped_at_many_places(tmp_path, disturbed):
         ("before", "run/done", 2),  # one is committed, the others are at the last meeting
     ],
 )
-def test_killed_at_a_write(tmp_path, disturbed, when, what, nth):
-    job, whole = disturbed
+def test_killed_at_a_write(tmp_path, killed_often, when, what, nth):
+    job, whole = killed_often
     path = tmp_path / "k.zarr"
     killed_at_a_write(path, job, when, what, nth, OFTEN)
     store = Store.open(str(path))
@@ -175,8 +186,8 @@ def test_killed_at_a_write(tmp_path, disturbed, when, what, nth):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path, disturbed):
-    job, whole = disturbed
+def test_killed_at_random_moments(tmp_path, killed_often):
+    job, whole = killed_often
     store = make(tmp_path / "r.zarr", job)
     kills = killed_at_random(store, lambda store: set(objects.list_keys(store.objects, FOLDER)))
     assert kills
@@ -205,8 +216,9 @@ def started_over(store):
     return sum("start over" in text for text in texts)
 
 
-@pytest.mark.parametrize("harm", ["removed", "cut", "head", "state"])
-@pytest.mark.parametrize("nth", [2, 6])
+@pytest.mark.parametrize(
+    ("nth", "harm"), [(2, "removed"), (6, "removed"), (2, "cut"), (6, "head"), (6, "state")]
+)
 def test_what_was_left_is_damaged(tmp_path, disturbed, harm, nth):
     """All of a population start over; the bits are those of the first time."""
     job, whole = disturbed
@@ -394,7 +406,9 @@ def test_fork_of_a_job_whose_shards_meet(tmp_path):
 
 @pytest.mark.parametrize("from_the_start", [True, False])
 @pytest.mark.parametrize("name", ["halving", "tournament"])
-def test_an_item_that_fails_is_left_out_and_the_others_start_over(tmp_path, name, from_the_start):
+def test_an_item_that_fails_is_left_out_and_the_others_start_over(
+    tmp_path, wholes, name, from_the_start
+):
     """Also where it fails only after it has met the others; once it is well again, all are compared."""
     quick = {"retries": 0, "backoff_s": 0.0}
     job = changed(JOBS[name], "run", JOBS[name]["run"] | quick)
@@ -416,30 +430,38 @@ def test_an_item_that_fails_is_left_out_and_the_others_start_over(tmp_path, name
     reconsider(store, failed=True)
     progress = run_shards(store, SerialExecutor(1))
     assert (progress.shards_done, progress.failed_items) == (n_shards, {})
-    again, _ = run(tmp_path / "a.zarr", job)
-    same(store, again)
+    same(store, wholes[name])
+
+
+def has_failing(task):
+    return {2, 3} & ({*range(task.shard.start, task.shard.stop)} - {*task.without})
 
 
 def test_a_shard_whose_items_all_fail_takes_part_no_more(tmp_path):
     job = changed(POPULATION, "run", POPULATION["run"] | {"retries": 0, "backoff_s": 0.0})
-    bad = lambda task: {2, 3} & ({*range(task.shard.start, task.shard.stop)} - {*task.without})
     whole, store = make(tmp_path / "w.zarr", job), make(tmp_path / "s.zarr", spread(job, 2))
     for here in (whole, store):
-        progress = run_shards(here, Failing(lambda task: "error" if bad(task) else None))
+        progress = run_shards(here, Failing(lambda task: "error" if has_failing(task) else None))
         assert sorted(progress.failed_items) == [2, 3]
     same(store, whole)
 
 
-@pytest.mark.parametrize("late", range(6, 14))
-def test_all_items_of_a_shard_fail_while_others_are_committed(tmp_path, late):
-    """Those that were committed have met it: they start over without it."""
+@pytest.fixture(scope="module")
+def without_two(tmp_path_factory):
+    """A job of two generations, and its store in one shard, of which two items fail."""
     job = changed(POPULATION, "run", POPULATION["run"] | {"retries": 0, "backoff_s": 0.0})
     job = changed(changed(job, "search.generations", 2), "search.every", 20)
-    computes = lambda task: {2, 3} & ({*range(task.shard.start, task.shard.stop)} - {*task.without})
-    whole = make(tmp_path / "w.zarr", job)
-    run_shards(whole, Failing(lambda task: "error" if computes(task) else None))
+    whole = make(tmp_path_factory.mktemp("store") / "w.zarr", job)
+    run_shards(whole, Failing(lambda task: "error" if has_failing(task) else None))
+    return job, whole
+
+
+@pytest.mark.parametrize("late", range(6, 14))
+def test_all_items_of_a_shard_fail_while_others_are_committed(tmp_path, without_two, late):
+    """Those that were committed have met it: they start over without it."""
+    job, whole = without_two
     store, calls = make(tmp_path / "s.zarr", spread(job, 2)), iter(range(10**6))
-    fails = lambda task: "error" if next(calls) >= late and computes(task) else None
+    fails = lambda task: "error" if next(calls) >= late and has_failing(task) else None
     progress = run_shards(store, Failing(fails))
     assert sorted(progress.failed_items) in ([2, 3], [])
     if progress.failed_items:
