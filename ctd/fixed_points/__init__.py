@@ -7,6 +7,7 @@ the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 
 
     candidates   the network, the states that searches start from
     search       the searches: Levenberg-Marquardt, Adam
+    approach     the first part of those by Levenberg-Marquardt: L-BFGS in float32
     kernel       parameters, and the searches behind the kernel contract
     unique       which ends of the searches are the same point
     between      Newton from halfway between points, for saddles that no search ended at
