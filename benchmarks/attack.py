@@ -102,6 +102,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "run": {"shard_items": 4, "slots": 4, "microbatch": 4, "retries": 0, "backoff_s": 0},
     },
     "esn": {"params": {"n": 12}, "sweep": {"seeds": 4}},
+    "esn.nvar": {"params": {"segments": 4}, "sweep": {"grid": {"segment": {"range": 4}}}},
     "fixed_points": {
         "params": {"weights": "decision_gru.h5", "n_trials": 2, "q_tol": 1e-6},
         "sweep": {"grid": {"candidate": {"range": 4}}},
@@ -120,6 +121,9 @@ JOBS: dict[str, dict[str, Any]] = {
     "fixed_points.limit_cycles": {
         "params": NET | {"transient": 50, "n_points": 8},
         "sweep": {"grid": {"noise": {"linspace": [0, 0.5, 4]}}},
+    },
+    "fixed_points.ablation": {
+        "params": NET | {"task": "decision", "n_trials": 4}, "sweep": {"grid": {"unit": {"range": 4}}},
     },
     "fixed_points.trials": {
         "params": NET | {"n_trials": 4, "every": 10, "n_modes": 2}, "sweep": {"grid": {"trial": {"range": 4}}},

@@ -25,7 +25,7 @@ from options import parse
 
 N, G, TAU, DT, SECONDS, MOST_HZ = 50, 1.5, 0.025, 0.01, 1.0, 30.0
 MODEL = {
-    "encoder": 32, "controller": 0, "generator": 48, "n_factors": 10, "batch_size": 32, "warm_up": 20,
+    "encoder": 32, "controller": 0, "generator": 48, "n_factors": 10, "batch_size": 32,
     "learning_rate": 0.01, "n_samples": 16, "n_saved": 0, "dropout": 0.05,
 }  # fmt: skip
 
@@ -56,10 +56,10 @@ def write_sessions(folder: Path, options: argparse.Namespace, seed: int) -> list
         mine = rates[condition][..., units]
         spikes = rng.poisson(mine)
         file = str(folder / f"session{k}.h5")
-        write_hdf5(file, {
-            "train": spikes[~evaluation], "eval": spikes[evaluation], "eval_rates": mine[evaluation],
-            "train_condition": condition[~evaluation], "bin_s": np.array(DT),
-        })  # fmt: skip
+        arrays = {"train": spikes[~evaluation], "eval": spikes[evaluation], "bin_s": np.array(DT)}
+        if not options.random_read_ins:
+            arrays["train_condition"] = condition[~evaluation]
+        write_hdf5(file, arrays | {"eval_rates": mine[evaluation]})
         files.append(file)
     return files
 
@@ -72,7 +72,12 @@ def rate_r2(data: Any, options: argparse.Namespace, seed: int) -> tuple[float, f
     start = time.process_time()
     every = max(options.steps // 8, 1)
     params = Model(
-        data=data, n_batches=options.steps, report_every=every, kl_ramp=options.steps // 4, **MODEL
+        data=data,
+        n_batches=options.steps,
+        report_every=every,
+        kl_ramp=options.steps // 4,
+        warm_up=min(20, options.steps // 4),
+        **MODEL,
     )
     made = run_items(kernel, params, seed=seed)
     return float(made["rate_r2"][0]), time.process_time() - start
@@ -111,6 +116,8 @@ def main() -> None:
         ("seeds", 1, "networks"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    text = "leave the conditions out, by which read-ins are aligned"
+    parser.add_argument("--random-read-ins", action="store_true", help=text)
     options = parse(parser, sessions=2, units=6, conditions=6, spikings=5, steps=8)
     stitched(options)
 

@@ -2,7 +2,7 @@
 
     h_t = F(h_{t-1}, x_t)                       the network on trials of its task
     rate_t = max_rate (r(h_t) + 1) / 2          r in [-1, 1]: what the network's readout sees
-    count_t ~ Poisson(rate_t step_s)            one bin for each step
+    count_t ~ Poisson(rate_t step_s)            one bin for each step; negative binomial with `dispersion` above 1
 
 With `rectifier: exp`, as in the Computation-through-Dynamics Benchmark (Versteeg et al. 2025), rate_t step_s =
 exp((r(h_t) - m) / (scaling s)), with m and s the mean and the standard deviation of all recorded units on all trials.
@@ -32,6 +32,8 @@ LARGEST = 65_535
 """Counts are stored in 16 bits."""
 LARGEST_MEAN = 60_000
 """Largest mean count: counts with this mean stay below `LARGEST` by 20 standard deviations."""
+DISPERSION = 1
+"""Folded into the key of the counts for that of their random rates."""
 LEAD = 7
 """Steps of input that spread the states along a line attractor, as many as in the tutorial."""
 
@@ -69,6 +71,12 @@ class Spikes(Params):
     )
     scaling: Traced[float] = Field(
         2.0, gt=0, description="exp: standard deviations of units for which a rate rises e-fold"
+    )
+    dispersion: Static[float] = Field(
+        1.0,
+        ge=1,
+        le=100,
+        description="variance of a count over its mean: 1, Poisson counts; above 1, negative binomial ones",
     )
     external: Static[bool] = Field(
         False,
@@ -128,6 +136,14 @@ def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int
     return jax.vmap(lambda x: run(cell, weights, x, h0)[0][-1])(inputs)
 
 
+def _rates(static: Any, traced: Any, followed: jax.Array) -> jax.Array:
+    """True rates (1/s) of units that are followed."""
+    if static.rectifier == "linear":
+        return tasks.rates_from_states(followed, traced.max_rate)
+    standard = (followed - followed.mean()) / followed.std()
+    return jnp.exp(standard / traced.scaling) / traced.step_s
+
+
 def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
     """All trials of an item; only the evaluation trials come with true rates, inputs and states."""
     weights, cell = shared.weights, get_cell(*shared.cell)
@@ -137,14 +153,12 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
     start = initial_states(static, cell, weights, key_start, total)
     states, outputs = jax.vmap(lambda x, h: run(cell, weights, x, h))(trials.inputs, start)
     followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., shared.units]
-    if static.rectifier == "linear":
-        counts, rates = tasks.spikes_from_states(
-            key_spikes, followed, traced.step_s, traced.max_rate
-        )
-    else:
-        standard = (followed - followed.mean()) / followed.std()
-        rates = jnp.exp(standard / traced.scaling) / traced.step_s
-        counts = tasks.spikes_from_rates(key_spikes, rates, traced.step_s)
+    rates = _rates(static, traced, followed)
+    drawn = rates
+    if static.dispersion > 1:
+        key_rates = jax.random.fold_in(key_spikes, DISPERSION)
+        drawn = tasks.overdispersed(key_rates, rates, traced.step_s, static.dispersion)
+    counts = tasks.spikes_from_rates(key_spikes, drawn, traced.step_s)
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
     n = static.n_train
     values = {

@@ -28,7 +28,8 @@ def main(path: Path) -> None:
     slope = 3 * jax.random.normal(key_slope, (N_UNITS,))
     states = jnp.tanh(slope * trials.targets + 0.5 * jax.random.normal(key_offset, (N_UNITS,)))
     dt = task.duration / task.n_steps
-    spikes, rates = tasks.spikes_from_states(key_spikes, states, dt, max_rate=80.0)
+    rates = tasks.rates_from_states(states, max_rate=80.0)
+    spikes = tasks.spikes_from_rates(key_spikes, rates, dt)
     counts = np.asarray(spikes, np.uint8)
     arrays = {
         "train": counts[:N_TRAIN],

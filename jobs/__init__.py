@@ -9,6 +9,8 @@ from jobs.query.query import query as query
 from jobs.store.store import Store as Store
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from jobs.query.tree import StoreTree
 
 
@@ -17,3 +19,16 @@ def open_store(address: str) -> "StoreTree":
     from jobs.query.tree import StoreTree  # here: xarray takes a second to import
 
     return StoreTree.of(Store.open(str(address)))
+
+
+def figure(store: "StoreTree | str", group: int | None = None) -> "Figure | None":
+    """The picture that `ctd run` saves as a PNG, as a figure of matplotlib; None where there is none.
+
+    store: an opened store, or its address. group: of items with one program (`group` in the table `items`); by default
+    of all items. A notebook shows the figure after `%matplotlib inline`; `figure(store).savefig("points.pdf")` writes it.
+    """
+    from jobs.query.tree import StoreTree
+    from jobs.report.figures import figure_of, whole_figure
+
+    opened = store.store if isinstance(store, StoreTree) else Store.open(str(store))
+    return whole_figure(opened) if group is None else figure_of(opened, group)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -59,12 +59,14 @@ def explain(
     error: ValidationError,
     source: str | Callable[[str], str],
     known: dict[tuple[str, ...], Iterable[str]],
+    meant: Mapping[str, str] | None = None,
 ) -> str:
     """Return pydantic's errors as text, one line for each.
 
     Args:
         source: what was read, such as a file's name; or a function that gives it for a top-level field.
         known: location of a model -> its field names, to suggest a name for an unknown field.
+        meant: unknown top-level field -> what to write instead, where that is known better.
     """
     lines = []
     for fault in error.errors(include_url=False):
@@ -73,8 +75,9 @@ def explain(
         path = ".".join(place) or "(as a whole)"
         where = source(place[0] if place else "") if callable(source) else source
         if fault["type"] == "extra_forbidden":
-            names = known.get(place[:-1], ())
-            lines.append(f"{where}: {path}: unknown field{nearest(place[-1], names)}")
+            better = (meant or {}).get(path)
+            told = f"; write {better}" if better else nearest(place[-1], known.get(place[:-1], ()))
+            lines.append(f"{where}: {path}: unknown field{told}")
         elif fault["type"] == "missing":
             lines.append(f"{where}: {path}: required, but not given")
         else:

@@ -45,6 +45,7 @@ JOBS = {
     "toy": ({"n_steps": 3000, "n": 100}, {"rate": {"linspace": [-0.5, 0.5, 320]}}),
     "kuramoto": ({"n_steps": 10_000, "n": 40}, {"coupling": {"linspace": [0, 3, 800]}}),
     "esn": ({"n": 12}, {"tau": {"linspace": [1.5, 3, 80]}}),
+    "esn.nvar": ({"segments": 4, "delays": 8}, {"ridge": {"geomspace": [1e-6, 1e-2, 160]}}),
     "train_rnn": (
         {"n": 6, "batch_size": 4, "n_batches": 600, "report_every": 300, "n_eval": 8},
         {"learning_rate": {"geomspace": [1e-3, 1e-2, 40]}},
@@ -65,6 +66,9 @@ JOBS = {
     ),
     "fixed_points.limit_cycles": (
         {"weights": "net.h5", "transient": 40_000}, {"noise": {"linspace": [0, 0.5, 40]}},
+    ),
+    "fixed_points.ablation": (
+        {"weights": "net.h5", "task": {"name": "decision", "n_steps": 400}}, {"unit": {"range": 160}},
     ),
     "fixed_points.trials": ({"weights": "net.h5", "n_trials": 40}, {"trial": {"range": 160}}),
     "similarity": (

@@ -54,6 +54,7 @@ def export(
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
     from jobs.export.runs import read_runs
     from jobs.export.trackers import require, write_runs
+    from jobs.report.figures import saved_figures
 
     require(to)
     opened = Store.open(store)
@@ -61,8 +62,10 @@ def export(
     n, runs = read_runs(opened, all_of(where), results, sort=sort, limit=limit)
     say_how_much(opened)
     err.print(f"writing {n:,} runs to {folder}")
-    look = write_runs(to, folder, opened.job.spec.name or opened.job.spec.kernel, runs)
-    out.print(f"wrote {n:,} runs; {look}")
+    pictures, name = saved_figures(store), opened.job.spec.name or opened.job.spec.kernel
+    look = write_runs(to, folder, name, runs, pictures)
+    told = f" and {len(pictures)} pictures" if pictures else ""
+    out.print(f"wrote {n:,} runs{told}; {look}")
 
 
 def _one(

@@ -21,11 +21,22 @@ standing() { cat "$CTD_STANDING" 2>/dev/null; }
 before=$(standing)
 
 # --- Signals ------------------------------------------------------------------------------------------
-# USR1: the time limit or a preemption is near. TERM: cancelled. Both let the driver write checkpoints.
+# USR1: the time limit or a preemption is near. TERM: cancelled, or the limit is there and USR1 came before
+# this script listened, as it does where the limit is a minute. Both let the driver write checkpoints.
 # CONT, which Slurm sends along, must not be trapped: bash 5.2 then loses the other signal.
 driver='' again=1 stop=''
-trap 'say "time limit or preemption ahead"; stop=1; [ -z "$driver" ] || kill -USR1 "$driver"' USR1
-trap 'say "cancelled"; stop=1 again=; [ -z "$driver" ] || kill -TERM "$driver"' TERM
+stop_driver() { stop=1; [ -z "$driver" ] || kill -"$1" "$driver"; }
+terminated() {
+  stop_driver TERM
+  if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%r)" = TimeLimit ]; then
+    say "the time limit is reached"
+  else
+    say "cancelled"
+    again=
+  fi
+}
+trap 'say "time limit or preemption ahead"; stop_driver USR1' USR1
+trap terminated TERM
 # A trapped signal ends `wait` early.
 await() { local rc; while wait "$1"; rc=$?; kill -0 "$1" 2>/dev/null; do :; done; return $rc; }
 

@@ -35,7 +35,10 @@ def get_cell(name: str) -> Cell:
     if base not in CELLS:
         near = difflib.get_close_matches(base, CELLS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"cell: {name!r} is unknown; {hint}the cells are {', '.join(CELLS)}")
+        raise ValueError(
+            f"cell: {name!r} is unknown; {hint}the cells are {', '.join(CELLS)}; "
+            "units follow a colon, as in leaky:relu"
+        )
     cell = CELLS[base]
     if not colon or (cell in UNGATED and units == "tanh"):
         return cell

@@ -4,6 +4,7 @@
     force      recursive least squares in the loop            ridge      teacher forcing, memory capacity
     replay     the trained network on its own                 summary    success over the seeds
     series     what the networks learn                        plots      its pictures
+    nvar       the kernel of next-generation reservoirs, which have no units
 
 Sources: Jaeger 2001 (GMD report 148); Jaeger & Haas 2004 (Science 304:78); Sussillo & Abbott 2009
 (Neuron 63:544).
@@ -80,25 +81,7 @@ class State(NamedTuple):
 def load(inputs: Any) -> series.Series:
     """The target, over washout, training, validation and test. Raises ValueError where it cannot be made or read."""
     length = inputs.washout + inputs.train + inputs.validation + inputs.test
-    m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
-    drive = None
-    if inputs.target in ("chaotic", "chaotic-feedback"):
-        feedback = inputs.target == "chaotic-feedback"
-        targets = series.chaotic_network(length, m, dt, seed=seed, feedback=feedback)
-    elif inputs.target == "lorenz":
-        targets = series.lorenz(length, dt, seed=seed)
-    elif inputs.target == "narma10":
-        drive, targets = series.narma10(length, seed=seed)
-    elif inputs.target == "sines":
-        targets = series.sines(length, m, dt, seed=seed)
-    elif inputs.target == "file":
-        targets = series.read_array(inputs.path, inputs.dataset, length, m)
-        if inputs.input_dataset is not None:
-            drive = series.read_array(inputs.path, inputs.input_dataset, length)
-    else:
-        delay = float(inputs.target.removeprefix("mackey-glass-"))
-        targets = series.mackey_glass(length, delay, dt, seed=seed)
-    return series.series(targets, dt, drive)
+    return series.load_series(inputs, length)
 
 
 def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> State:
@@ -245,10 +228,13 @@ def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
 
 
 def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
-    """(n, n) derivative of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR."""
-    return cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * jnp.eye(
-        static.n, dtype=cell["wR"].dtype
-    )
+    """(n, n) derivative of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR, one layer after the other."""
+    eye = jnp.eye(static.n, dtype=cell["wR"].dtype)
+    whole = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
+    layer, found = jnp.arange(static.n) // (static.n // static.layers), eye
+    for k in range(static.layers):
+        found = jnp.where((layer == k)[:, None], whole, eye) @ found if static.layers > 1 else whole
+    return found
 
 
 def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:

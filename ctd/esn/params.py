@@ -1,6 +1,6 @@
-"""The parameters of one echo-state network, its target and how it is trained and tested."""
+"""The parameters of one echo-state network: its target, and how it is trained and tested."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,35 +10,53 @@ TARGET_OUTPUTS = {"mackey-glass-17": 1, "mackey-glass-30": 1, "lorenz": 3, "narm
 """Targets with a fixed number of outputs."""
 
 
-class EchoState(Params):
-    """One network; the defaults are those of the unrolled FORCE notebook of computation-thru-dynamics.
+Target = Literal[
+    "chaotic-feedback",
+    "chaotic",
+    "mackey-glass-17",
+    "mackey-glass-30",
+    "lorenz",
+    "narma10",
+    "sines",
+    "file",
+]
+TARGET_TEXT = "series to produce (ctd.esn.series); file: a user's"
 
-    The series is cut into washout | train | validation | test, lengths in samples. `dtype` is the
-    precision of the readout (P of RLS, the Gram matrix and its solution); for a ridge readout it must be
-    "float64", the default there. The network itself runs in `state_dtype`.
-    """
 
-    target: Data[
-        Literal[
-            "chaotic-feedback",
-            "chaotic",
-            "mackey-glass-17",
-            "mackey-glass-30",
-            "lorenz",
-            "narma10",
-            "sines",
-            "file",
-        ]
-    ] = Field("chaotic-feedback", description="series to produce (ctd.esn.series); file: a user's")
+class OfSeries(Params):
+    """A model of one series: which series, and how many outputs it has."""
+
+    target: Data[Target] = Field("chaotic-feedback", description=TARGET_TEXT)
     target_seed: Data[int] = Field(0, ge=0, description="seed of the target")
     dt: Data[float] = Field(
-        0.1, gt=0, description="sampling interval, and the network's Euler step"
+        0.1, gt=0, description="sampling interval; of a network, its Euler step"
     )
     path: File[str | None] = Field(None, description="HDF5 file of target file")
     dataset: Data[str] = Field("targets", description="(time, output) dataset in `path`")
     input_dataset: Data[str | None] = Field(
         None, description="(time, input) dataset in `path` that drives the network"
     )
+    m: Static[int] = Field(20, gt=0, description="outputs")
+
+    @model_validator(mode="after")
+    def _has_its_outputs(self) -> Self:
+        outputs = TARGET_OUTPUTS.get(self.target, self.m)
+        if self.m != outputs:
+            raise ValueError(f"m: target {self.target} has {outputs} output(s), m is {self.m}")
+        if self.target == "file" and self.path is None:
+            raise ValueError("path: target file needs one, an HDF5 file")
+        if self.target != "file" and self.path is not None:
+            raise ValueError(f"path: {self.path} is for target file, but target is {self.target}")
+        return self
+
+
+class EchoState(OfSeries):
+    """One network; the defaults are those of the unrolled FORCE notebook of computation-thru-dynamics.
+
+    The series is cut into washout | train | validation | test, lengths in samples. `dtype` is the
+    precision of the readout (P of RLS, the Gram matrix and its solution); for a ridge readout it must be
+    "float64", the default there. The network itself runs in `state_dtype`.
+    """
 
     readout: Static[Literal["force", "ridge"]] = Field(
         "force",
@@ -58,8 +76,12 @@ class EchoState(Params):
     )
     feedback: Static[bool] = Field(True, description="whether outputs are fed back")
     intercept: Static[bool] = Field(False, description="whether the readout has a constant")
-    n: Static[int] = Field(500, gt=0, description="units")
-    m: Static[int] = Field(20, gt=0, description="outputs")
+    n: Static[int] = Field(500, gt=0, description="units, of all layers")
+    layers: Static[int] = Field(
+        1,
+        gt=0,
+        description="layers, each of which drives the next; inputs and feedback reach the first",
+    )
     washout: Static[int] = Field(0, ge=0, description="samples before training")
     train: Static[int] = Field(300, gt=0, description="samples of one training pass")
     validation: Static[int] = Field(
@@ -102,6 +124,11 @@ class EchoState(Params):
         ge=0,
         description="deviation of an input's whole effect: weights N(0, input_scale^2 / inputs)",
     )
+    layer_scale: Traced[float] = Field(
+        1.0,
+        ge=0,
+        description="deviation of the whole effect of one layer on the next, at rates of 1",
+    )
     feedback_scale: Traced[float] = Field(
         1.0, ge=0, description="deviation of the feedback weights"
     )
@@ -139,16 +166,22 @@ class EchoState(Params):
             raise ValueError("state_dtype: float64 states need dtype: float64")
         if self.memory_delays and self.dtype == "float32":
             raise ValueError("memory_delays: the readouts that measure memory need dtype: float64")
-        outputs = TARGET_OUTPUTS.get(self.target, self.m)
-        if self.m != outputs:
-            raise ValueError(f"m: target {self.target} has {outputs} output(s), m is {self.m}")
-        if (self.target == "file") != (self.path is not None):
-            raise ValueError("path: target file needs one, and only that: " + str(self.path))
         if self.topology != "gaussian" and self.sparsity != 1:
             raise ValueError(
                 f"sparsity: {self.sparsity} given, but the weights of topology {self.topology} are fixed"
             )
-        return self._check_ranges()
+        return self._check_layers()._check_ranges()
+
+    def _check_layers(self) -> "EchoState":
+        if self.n % self.layers:
+            raise ValueError(f"layers: {self.n} units are not {self.layers} equal layers")
+        if self.layers > 1 and self.topology != "gaussian":
+            raise ValueError(f"layers: topology gaussian expected, got {self.topology}")
+        if self.layers > 1 and "weights" in self.record:
+            raise ValueError(
+                "record: weights of several layers are no network of one step; leave them out"
+            )
+        return self
 
     def _check_ranges(self) -> "EchoState":
         for name, length in (("validation", self.validation), ("test", self.test or self.train)):

@@ -33,23 +33,12 @@ N_CURVES = 200
 def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best network, errors in training and replay."""
     results = group.results
-    made = _success(group.reduced) if varied_fields(group.reduced) else []
+    made = success(group.reduced) if varied_fields(group.reduced) else []
     if "trace" in results:
-        made.append(_replay(group))
+        made.append(replayed(group))
     if results["train_nrmse"].shape[1] > 1:
         made.append(_training(results, group.columns))
-    error = np.asarray(results["replay_nrmse"][:], float)
-    error = error[np.isfinite(error) & (error > 0)]
-    made.append(
-        Plot(
-            "Replay error of all networks",
-            [histogram(np.log10(error))],
-            Axis("log10 replay NRMSE"),
-            Axis("networks"),
-            note="" if len(error) else "No network has a finite replay error.",
-        )
-    )
-    return made
+    return [*made, errors(results)]
 
 
 @of_group
@@ -57,10 +46,23 @@ def figure(group: Group) -> Figure:
     """Success rate and median error over the sweep."""
     inputs = group.inputs
     title = f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
-    return Figure(_success(group.reduced), title)
+    return Figure(success(group.reduced), title)
 
 
-def _success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
+def errors(results: Mapping[str, np.ndarray]) -> Plot:
+    """Histogram of the replay errors."""
+    error = np.asarray(results["replay_nrmse"][:], float)
+    error = error[np.isfinite(error) & (error > 0)]
+    return Plot(
+        "Replay error of all networks",
+        [histogram(np.log10(error))],
+        Axis("log10 replay NRMSE"),
+        Axis("networks"),
+        note="" if len(error) else "No network has a finite replay error.",
+    )
+
+
+def success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     """Success rate and median error: maps over the first two swept fields, or curves if fewer are swept."""
     varied = varied_fields(reduced)
     return _maps(varied, reduced) if len(varied) > 1 else _curves((*varied, None)[0], reduced)
@@ -75,6 +77,11 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     further = f" over {', '.join(others)} too" if others else ""
     count = reduced["count"]
     seeds = f"{count.min():,} networks" if np.ptp(count) == 0 else "all networks"
+    share = (
+        "1: the network at a point reaches the threshold, 0: it does not"
+        if count.max() == 1
+        else f"Share of the {seeds} at a point that reach the threshold"
+    )
     return [
         Plot(
             "Success",
@@ -82,8 +89,7 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
             x,
             y,
             Scale("success rate", low=0.0, high=1.0),
-            note=f"Share of the {seeds} at a point that reach the threshold"
-            + (f"; mean{further}." if others else "."),
+            note=share + (f"; mean{further}." if others else "."),
         ),
         Plot(
             "Replay error",
@@ -122,13 +128,17 @@ def _curves(name: str | None, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     return made
 
 
-def _replay(group: Group) -> Plot:
-    """The first replay of the best network beside its target, outputs one below the other."""
+def replayed(group: Group, later: np.ndarray | None = None) -> Plot:
+    """The first replay of the best network beside its target, outputs one below the other.
+
+    later: (item,) samples by which an item's ranges lie further on in the series.
+    """
     inputs, shared, columns, results, reduced = group
     item = int(reduced["best_item"])
     row = int(np.flatnonzero(np.asarray(columns["item"][:]) == item)[0])
     outputs = np.asarray(results["trace"][row], float)[:, :N_OUTPUTS]
     start = inputs.washout + (inputs.train + inputs.validation if inputs.test else 0)
+    start += 0 if later is None else int(later[row])
     targets = np.asarray(shared.targets, float)[start : start + len(outputs), :N_OUTPUTS]
     time = inputs.dt * np.arange(1, 1 + len(outputs))
     step = 1.2 * max(float(np.ptp(targets, axis=0).max()), 1e-9)

@@ -43,6 +43,20 @@ def free_run(static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
     return lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
 
 
+def compared(static: Any, z: jax.Array, y: jax.Array, variance: jax.Array) -> Replay:
+    """Replays z beside their targets y, each (s, h, m)."""
+    # Squared error at each start and sample, in variances.
+    error = jnp.mean((z - y) ** 2, axis=-1) / variance
+    exceeded = ~(error <= static.valid_error**2)
+    valid = jnp.where(exceeded.any(axis=1), jnp.argmax(exceeded, axis=1), error.shape[1])
+    return Replay(
+        jnp.sqrt(jnp.mean(error)),
+        jnp.sqrt(jnp.mean(error[:, -1])),
+        jnp.mean(valid.astype(z.dtype)),
+        z,
+    )
+
+
 def replay(
     static: Any, w: Weights, readout: jax.Array, now: Now, stretch: Stretch
 ) -> tuple[Replay, Now]:
@@ -66,16 +80,7 @@ def replay(
     window = jnp.arange(static.starts)[:, None] * stride + jnp.arange(horizon)
     run = lambda start, x: free_run(static, w, readout, start, x)[1]
     z = jax.vmap(run)(begun, x[window])
-    # Squared error at each start and sample, in variances.
-    error = jnp.mean((z - y[window]) ** 2, axis=-1) / variance
-    exceeded = ~(error <= static.valid_error**2)
-    valid = jnp.where(exceeded.any(axis=1), jnp.argmax(exceeded, axis=1), horizon)
-    found = Replay(
-        jnp.sqrt(jnp.mean(error)),
-        jnp.sqrt(jnp.mean(error[:, -1])),
-        jnp.mean(valid.astype(z.dtype)),
-        z,
-    )
+    found = compared(static, z, y[window], variance)
     return found, teacher_forced(static, w, now, x, forced, silent)[0]
 
 

@@ -54,11 +54,18 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
         kept = jax.random.bernoulli(key_kept, at(traced.sparsity), (n, n))
         w = jnp.where(kept, w, 0) / jnp.sqrt(n * at(traced.sparsity))
     scalable = jnp.ones((), bool)
-    if static.scale == "spectral_radius" and static.topology == "gaussian":
+    if static.layers > 1:
+        w, between, scalable = _layered(static, at(traced.layer_scale), w)
+        first = (jnp.arange(n) < n // static.layers)[:, None]
+        inputs, feedback = inputs * first, feedback * first
+    elif static.scale == "spectral_radius" and static.topology == "gaussian":
         radius = spectral_radius(w)
         scalable = radius > 0
         w = w / jnp.where(scalable, radius, 1)
-    parts = [at(traced.g) * w, at(traced.input_scale) / max(k, 1) ** 0.5 * inputs]
+    whole = at(traced.g) * w
+    if static.layers > 1:
+        whole = whole + between
+    parts = [whole, at(traced.input_scale) / max(k, 1) ** 0.5 * inputs]
     if static.feedback:
         parts.append(at(traced.feedback_scale) * feedback)
     weights = Weights(
@@ -68,6 +75,23 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
         rate=at(shared.dt / traced.tau if static.dynamics == "continuous" else traced.leak),
     )
     return weights, scalable
+
+
+def _layered(
+    static: Any, layer_scale: jax.Array, w: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(weights within layers, from each to the next, whether they could be scaled), of w with entries of variance 1 / n."""
+    size = static.n // static.layers
+    layer = jnp.arange(static.n) // size
+    down = layer[:, None] - layer[None, :]
+    w = w * static.layers**0.5  # variance 1 / size
+    own, scalable = jnp.where(down == 0, w, 0), jnp.ones((), bool)
+    if static.scale == "spectral_radius":
+        blocks = w.reshape(static.layers, size, static.layers, size)
+        radius = jax.vmap(lambda k: spectral_radius(blocks[k, :, k]))(jnp.arange(static.layers))
+        scalable = (radius > 0).all()
+        own = own / jnp.where(radius > 0, radius, 1)[layer][:, None]
+    return own, layer_scale * jnp.where(down == 1, w, 0), scalable
 
 
 def units(static: Any, a: jax.Array) -> Units:
@@ -81,13 +105,29 @@ def step(
     """The next sample: `continuous` da/dt = (-a + drive) / tau by Euler, `discrete` h' = (1-l) h + l tanh drive.
 
     drive = W_R h + W_I x + W_F z + b + noise (Jaeger 2001, GMD report 148; Sussillo & Abbott 2009).
+    A layer sees the new rates of the one before (Gallicchio, Micheli & Pedrelli 2017, Neurocomputing 268:87).
     x: (k,) inputs. z: (m,) outputs of the sample before, ignored without feedback. noise: (n,) or 0.
     """
-    into = (now.h, x, z) if static.feedback else (now.h, x)
-    drive = w.drive @ jnp.concatenate(into) + w.bias + noise
-    if static.dynamics == "discrete":
-        drive = jnp.tanh(drive)
-    return units(static, now.a + w.rate * (drive - now.a))
+    outside = (x, z) if static.feedback else (x,)
+    size = static.n // static.layers
+    noise = jnp.broadcast_to(noise, now.a.shape)
+    for layer in range(static.layers):
+        rows = slice(layer * size, (layer + 1) * size)
+        drive = w.drive[rows] @ jnp.concatenate([now.h, *outside]) + w.bias[rows] + noise[rows]
+        if static.dynamics == "discrete":
+            drive = jnp.tanh(drive)
+        a = now.a[rows] + w.rate * (drive - now.a[rows])
+        now = units(static, a if static.layers == 1 else now.a.at[rows].set(a))
+    return now
+
+
+def discrete(weights: Any, h: jax.Array, x: jax.Array) -> jax.Array:
+    """The map of a trained network of `dynamics: discrete`, of the weights that `closed` returns; h (n,), x (k,).
+
+    For `cell: ctd.esn.reservoir.discrete` of the kernels that take a network.
+    """
+    drive = weights["wR"] @ h + weights["wI"] @ x + weights["bR"]
+    return h + weights["alpha"] * (jnp.tanh(drive) - h)
 
 
 def disturbances(static: Any, traced: Any, key: jax.Array, index: Any, length: int) -> jax.Array:

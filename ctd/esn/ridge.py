@@ -91,7 +91,8 @@ def memory_capacity(static: Any, traced: Any, key: jax.Array, w: Weights) -> jax
     u = jax.random.uniform(keys[0], (total,), static.state_dtype, -1, 1)
     scale = traced.input_scale.astype(static.state_dtype)
     alone = static._replace(feedback=False)
-    into = scale * jax.random.normal(keys[1], (n, 1), static.state_dtype)
+    first = (jnp.arange(n) < n // static.layers)[:, None]
+    into = scale * first * jax.random.normal(keys[1], (n, 1), static.state_dtype)
     driven = w._replace(drive=jnp.concatenate([w.drive[:, :n], into], axis=1))
 
     def sample(c: Units, u: jax.Array) -> tuple[Units, jax.Array]:

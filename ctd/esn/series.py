@@ -5,7 +5,7 @@ Every generator is a pure function of its arguments: the same seed gives the sam
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -34,6 +34,29 @@ def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> 
             "target: all samples are equal, so no error relative to its variance exists"
         )
     return Series(inputs, targets, np.asarray(dt, float), np.asarray(variance))
+
+
+def load_series(inputs: Any, length: int) -> Series:
+    """The first `length` samples of a target by the fields of `OfSeries`. Raises ValueError where it cannot be made or read."""
+    m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
+    drive = None
+    if inputs.target in ("chaotic", "chaotic-feedback"):
+        feedback = inputs.target == "chaotic-feedback"
+        targets = chaotic_network(length, m, dt, seed=seed, feedback=feedback)
+    elif inputs.target == "lorenz":
+        targets = lorenz(length, dt, seed=seed)
+    elif inputs.target == "narma10":
+        drive, targets = narma10(length, seed=seed)
+    elif inputs.target == "sines":
+        targets = sines(length, m, dt, seed=seed)
+    elif inputs.target == "file":
+        targets = read_array(inputs.path, inputs.dataset, length, m)
+        if inputs.input_dataset is not None:
+            drive = read_array(inputs.path, inputs.input_dataset, length)
+    else:
+        delay = float(inputs.target.removeprefix("mackey-glass-"))
+        targets = mackey_glass(length, delay, dt, seed=seed)
+    return series(targets, dt, drive)
 
 
 CHAOTIC_UNITS = 500

@@ -7,11 +7,13 @@ the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 
 
     candidates   the network, the states that searches start from
     search       the searches: Levenberg-Marquardt, Adam
+    approach     the first part of those by Levenberg-Marquardt: L-BFGS in float32
     kernel       parameters, and the searches behind the kernel contract
     unique       which ends of the searches are the same point
     between      Newton from halfway between points, for saddles that no search ended at
     linear       the network linearised around a point
     summary      the table of a network's points              portrait   its states, projected and coloured
+    phase        nullclines and flow of two state variables
     notebook     `find`, the same for a user's function       plots      its pictures
 
 Points that move with a parameter:
@@ -23,6 +25,7 @@ Points that move with a parameter:
 
 Cycles: `limit_cycles` is the kernel, `cycle` the hunt for one of them, `cycles_table` their table and pictures.
 Trials: `trials` is the kernel of networks linearised along them, `transfer` what a mode carries from the input to the readout.
+Lesions: `ablation` is the kernel of networks without one unit or mode.
 Lines and rings: `line` orders slow points to a chain.
 `follow` does continuation, cycles and exponents of a user's function.
 

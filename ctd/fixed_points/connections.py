@@ -25,8 +25,9 @@ from ctd.data import read_hdf5
 from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, known_cell, named_map, stored_cell
 from ctd.kernel import File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp, lax
-from ctd.plots import Axis, Figure, Image, Plot
+from ctd.plots import Axis, Figure, Image, Layer, Lines, Plot, Points
 from ctd.plots.group import Group, of_group
+from ctd.principal import principal
 
 BLOCK = 100
 """Steps of one advance."""
@@ -238,18 +239,48 @@ def reduce(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """Which point leads to which, as a matrix."""
+    """Which point leads to which, as a graph and as a matrix."""
     if "leads" not in group.reduced:
         return []
     leads = np.asarray(group.reduced["leads"])
     names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
-    return [Plot("Departures from point to point", [Image(leads)],
-                 Axis("to", ticks=names), Axis("from", ticks=names))]  # fmt: skip
+    matrix = Plot("Departures from point to point", [Image(leads)],
+                  Axis("to", ticks=names), Axis("from", ticks=names))  # fmt: skip
+    return [
+        graph(np.asarray(group.shared.points, float), np.asarray(group.shared.leaves), leads),
+        matrix,
+    ]
+
+
+def graph(points: np.ndarray, leaves: np.ndarray, leads: np.ndarray) -> Plot:
+    """Points in their first two principal components, a line for each connection.
+
+    points: (point, state). leaves: (departure,) the point that each leaves. leads: (point, point) as in the table.
+    """
+    project, share = principal(points, 2)
+    at = np.zeros((len(points), 2))
+    at[:, : len(share)] = project(points)
+    source, target = np.nonzero(leads)
+    ends = np.stack([at[source], at[target]], axis=1)
+    text = [f"point {a} leads to {b}" for a, b in zip(source, target, strict=True)]
+    layers: list[Layer] = [Lines(ends[..., 0], ends[..., 1], "leads to", text=text, faint=True)]
+    grows = np.bincount(leaves[leaves >= 0], minlength=len(points)) // 2
+    for n in np.unique(grows):
+        rows = np.flatnonzero(grows == n)
+        name = (
+            f"{n} growing mode{'' if n == 1 else 's'} ({len(rows)})"
+            if n
+            else f"stable ({len(rows)})"
+        )
+        said = [f"point {row}" for row in rows]
+        layers.append(Points(at[rows, 0], at[rows, 1], name, hollow=n > 0, text=said, key=rows))
+    axis = lambda k: Axis(f"principal component {k + 1} of the points")
+    return Plot("Which point leads to which", layers, axis(0), axis(1))
 
 
 @of_group
 def figure(group: Group) -> Figure:
-    """The matrix."""
+    """The graph and the matrix."""
     return Figure(plots(*group))
 
 

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ctd.cells import READOUT_AXES, Cell
 from ctd.fixed_points import branch
 from ctd.fixed_points.bifurcation import KINDS
 from ctd.fixed_points.branches import REDUCED, SUMMARY, figure, plots, reduce
@@ -134,9 +135,14 @@ DIMS = {
 def load(inputs: Any) -> Network:
     """The network, and the points to start from as its states. Raises ValueError."""
     name, weights = stored_cell(inputs)
-    if inputs.over != "input" and inputs.over not in weights:
+    # A readout or an initial state of a cell moves no point.
+    moving = sorted(
+        set(weights) - (READOUT_AXES.keys() if isinstance(find_cell(name), Cell) else set())
+    )
+    if inputs.over != "input" and inputs.over not in moving:
         raise ValueError(
-            f"over: {inputs.over!r} is no weight of {inputs.weights}; input, or one of {', '.join(sorted(weights))}"
+            f"over: {inputs.over!r} is no weight of {inputs.weights} that moves points; input, or one of "
+            f"{', '.join(moving)}"
         )
     if inputs.points is None:
         raise ValueError(

@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ctd import tasks
-from ctd.fixed_points import search
+from ctd.cells import Cell
+from ctd.fixed_points import approach, search
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
     WEIGHTS_TEXT,
     Map,
     Network,
+    cell_of,
     draw_start,
     known_cell,
 )
@@ -79,7 +81,7 @@ class FixedPoint(Params):
         1e-20, gt=0, description="a fixed point has q below this; the tutorials' loss is 2 q / n"
     )
     max_iterations: Traced[int] = Field(
-        10_000, gt=0, lt=2**31, description="gradients (adam) or Hessian products (lm) of a search"
+        10_000, gt=0, lt=2**31, description="gradients and Hessian products of a search"
     )
     max_step: Traced[float] = Field(
         0.25, gt=0, description="lm: longest step, in units of the states' spread"
@@ -117,7 +119,7 @@ DIMS = {
     "residual": Var((), "1", "|F(h) - h| there"),
     "gradient_norm": Var((), "1", "norm of the gradient of q there"),
     "distance": Var((), "1", "distance of the end from the start"),
-    "iterations": Var((), "1", "gradients (adam) or Hessian products (lm) computed"),
+    "iterations": Var((), "1", "gradients and Hessian products computed"),
     "outcome": Var((), "1", "how the search ended"),
     "anywhere_start": Var((), "1", "where there is a region: 1 if the search began in it, else 0"),
     "constant_input": Var(("input",), "1", "the constant input x"),
@@ -147,27 +149,27 @@ class Searches:
 
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
         """The search of a candidate at its start."""
-        step, limits = self._bind(shared, traced)
         start = draw_start(static, shared, traced, key).h
         if static.method == "adam":
-            return search.adam_init(step, start, _adam(traced), limits)
-        return search.lm_init(step, shared.inverse, start, traced.max_step, limits)
+            problem = self._problem(shared, traced, static.dtype)
+            return search.adam_init(problem.step, start, _adam(traced), problem.limits)
+        return approach.start(self._coarse(static, shared, traced), start)
 
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
         """A block of ticks."""
         del key
-        step, limits = self._bind(shared, traced)
-
+        problem = self._problem(shared, traced, static.dtype)
         if static.method == "adam":
-            adam_tick = partial(search.adam_tick, step, _adam(traced), limits)
-            return search.run_block(adam_tick, search.ADAM_BLOCK, state)
-        lm_tick = partial(search.lm_tick, step, shared.inverse, traced.max_step, limits)
-        return search.run_block(lm_tick, search.LM_BLOCK, state)
+            adam_tick = partial(search.adam_tick, problem.step, _adam(traced), problem.limits)
+            going = lambda state: state.outcome == search.RUNNING
+            return search.run_block(adam_tick, search.ADAM_BLOCK, going, state)
+        return approach.advance(self._coarse(static, shared, traced), problem, state)
 
     def result(
         self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
     ) -> dict[str, jax.Array]:
         """Where the search stands."""
+        state = _minimiser(state)
         found = {
             "point": state.h,
             "q": state.q,
@@ -183,17 +185,35 @@ class Searches:
             found["anywhere_start"] = start.anywhere.astype(jnp.int32)
         return found
 
-    def _bind(self, shared: Network, traced: Any) -> tuple[search.Step, search.Settings]:
-        """(the map h -> F(h) of one candidate, what ends its search)."""
+    def _coarse(self, static: Any, shared: Network, traced: Any) -> approach.Problem:
+        """The problem in the precision of the approach; a user's F may bring arrays of its own, and keeps its own."""
+        cell = isinstance(cell_of(shared), Cell)
+        return self._problem(shared, traced, "float32" if cell else static.dtype)
+
+    def _problem(self, shared: Network, traced: Any, dtype: str) -> approach.Problem:
+        """The map h -> F(h) of one candidate, and what ends its search."""
         n_in = self.n_in_of(shared)
         x = constant_input(shared, traced, n_in)
         f = self.map_of(shared)
         if n_in is None and not len(x):
             _check_without_input(f, shared)
+        weights = shared.weights
+        if shared.states.dtype != dtype:
+            x, weights = jax.tree.map(lambda w: jnp.asarray(w, dtype), (x, weights))
+        spread, inverse = (jnp.asarray(v, dtype) for v in (shared.spread, shared.inverse))
         limits = search.Settings(
-            traced.q_tol, traced.max_iterations, shared.spread, traced.stray * shared.largest
+            jnp.asarray(traced.q_tol, dtype),
+            traced.max_iterations,
+            spread,
+            jnp.asarray(traced.stray * shared.largest, dtype),
         )
-        return lambda h: f(shared.weights, h, x), limits
+        longest = jnp.asarray(traced.max_step, dtype) * spread
+        return approach.Problem(lambda h: f(weights, h, x), inverse, longest, limits)
+
+
+def _minimiser(state: Any) -> Any:
+    """The part of a search's state that says where it stands."""
+    return state.descent if isinstance(state, approach.Search) else state
 
 
 def _check_without_input(f: Map, shared: Network) -> None:
@@ -228,7 +248,7 @@ def make_kernel(name: str, searches: Searches, load: Callable[[Any], Network]) -
         load=load,
         init=searches.init,
         advance=searches.advance,
-        finished=lambda state: state.outcome != search.RUNNING,
+        finished=lambda state: _minimiser(state).outcome != search.RUNNING,
         result=searches.result,
         outcomes=OUTCOMES,
         reduce=lambda *args: reduce(searches.map_of, *args),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ctd.batch import precision, run_items
 from ctd.fixed_points.candidates import Network, make_network
 from ctd.fixed_points.kernel import FixedPoint, Searches, make_kernel
+from ctd.fixed_points.phase import phase
 from ctd.fixed_points.plots import figure
 from ctd.fixed_points.shown import lines_of
 from ctd.fixed_points.summary import SUMMARY, Options
@@ -32,6 +33,8 @@ class Found:
     """Names of the codes in results["outcome"]."""
     network: Network
     inputs: Any
+    step: Callable[[jax.Array, jax.Array], jax.Array]
+    """F(h, x), whatever `find` was given."""
 
     def __repr__(self) -> str:
         """Return how the searches ended, and a table of the points: `unique`, as far as it is numbers and words."""
@@ -42,9 +45,16 @@ class Found:
         return "\n".join([f"{len(codes):,} candidates: {', '.join(ended)}", *lines_of(shown)])
 
     def figure(self) -> Any:
-        """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues."""
+        """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues.
+
+        Of two state variables, the phase portrait with its nullclines.
+        """
         with precision(self.inputs):
-            return draw(figure(self.inputs, self.network, {}, self.results, self.unique))
+            made = figure(self.inputs, self.network, {}, self.results, self.unique)
+            if self.network.states.shape[-1] == 2 and len(self.unique["point"]):
+                portrait = phase(self.step, self.network.states, self.unique)
+                made = replace(made, plots=[portrait, made.plots[-1]])
+            return draw(made)
 
 
 def find(
@@ -84,7 +94,7 @@ def find(
     with precision(inputs):
         unique = kernel.reduce(inputs, network, columns, results, options)
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
-    return Found(results, unique, outcomes, network, inputs)
+    return Found(results, unique, outcomes, network, inputs, lambda h, x: f({}, h, x))
 
 
 def _starts(candidates: Any, x: Any, dtype: str) -> tuple[Network, dict[str, np.ndarray]]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ctd.fixed_points import linear
+from ctd.fixed_points.candidates import map_of
+from ctd.fixed_points.phase import phase
 from ctd.fixed_points.portrait import Portrait, portrait, sorts
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.plots import Axis, Bars, Figure, Layer, Lines, Plot, Points, histogram, tick
@@ -29,6 +31,7 @@ def plots(group: Group) -> list[Plot]:
     seen = portrait(group)
     texts = _texts(group.reduced)
     space = [_space(seen, texts, *pair) for pair in ((0, 1), (0, 2)) if _varies(seen, *pair)]
+    space = _phase(group) or space
     return [*space, _spectra(seen), _basins(group.reduced, texts), ends]
 
 
@@ -37,7 +40,16 @@ def figure(group: Group) -> Figure:
     """State space and spectra."""
     seen = portrait(group)
     space = [_space(seen, _texts(group.reduced), 0, 1)] if _varies(seen, 0, 1) else []
-    return Figure([*space, _spectra(seen)])
+    return Figure([*(_phase(group) or space), _spectra(seen)])
+
+
+def _phase(group: Group) -> list[Plot]:
+    """The phase portrait of a network with two state variables; none of others, or of a function without a name."""
+    network = group.shared
+    if network.states.shape[-1] != 2 or not network.cell or not len(group.reduced["point"]):
+        return []
+    f = map_of(network)
+    return [phase(lambda h, x: f(network.weights, h, x), network.states, group.reduced)]
 
 
 def _varies(seen: Portrait, *components: int) -> bool:

@@ -25,7 +25,8 @@ ADAM_BLOCK = 32
 """Ticks of one `advance`. A search takes some hundreds; a lane whose search has finished idles half a block."""
 
 LM_BLOCK = 4
-"""The same for lm: a search takes some tens of ticks, each of which computes several products."""
+"""The same for lm, whose approach (`ctd.fixed_points.approach`) has a block of its own: what it leaves takes some ten
+ticks, each of which computes several products."""
 
 POINT_TOL = 1e-5
 """A slow point is located to within this, in units of the candidates' spread: far below any tolerance that
@@ -48,18 +49,19 @@ def speed(step: Step) -> Callable[[jax.Array], jax.Array]:
     return lambda h: jnp.sum((step(h) - h) ** 2) / 2
 
 
-def run_block(tick: Callable[[Any], Any], n_ticks: int, state: Any) -> Any:
-    """Make at most n_ticks; stop once the outcome is known."""
-
-    def going(carry: tuple[jax.Array, Any]) -> jax.Array:
-        count, state = carry
-        return (count < n_ticks) & (state.outcome == RUNNING)
-
+def run_block(
+    tick: Callable[[Any], Any], n_ticks: int, going: Callable[[Any], jax.Array], state: Any
+) -> Any:
+    """Make at most n_ticks, while `going(state)`."""
     start = (jnp.zeros((), jnp.int32), state)
-    return lax.while_loop(going, lambda carry: (carry[0] + 1, tick(carry[1])), start)[1]
+    return lax.while_loop(
+        lambda carry: (carry[0] < n_ticks) & going(carry[1]),
+        lambda carry: (carry[0] + 1, tick(carry[1])),
+        start,
+    )[1]
 
 
-def _verdict(h: jax.Array, q: jax.Array, iterations: jax.Array, limits: Settings) -> jax.Array:
+def verdict(h: jax.Array, q: jax.Array, iterations: jax.Array, limits: Settings) -> jax.Array:
     """The outcome at h; RUNNING while the search goes on."""
     # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
     floor = (4 * jnp.finfo(h.dtype).eps) ** 2 * jnp.sum(h * h) / 2
@@ -76,13 +78,21 @@ FORCING = 0.5, 1 / 3
 convergence (Dembo et al. 1982)."""
 
 NEAR = 0.02
-"""Length of a step, in units of the candidates' spread, below which a search is taken to stay in its basin. From
-there on what is known of the network may precondition it; earlier, that would lead into other basins than gradient
-descent does."""
+"""Length of a step, in units of the candidates' spread, below which what is known of the network preconditions the
+next one."""
 
 TIGHT = 1e-3
 """Largest residual / |g| for steps short enough to certify a slow point, and the largest part of q that such
 a step may gain."""
+
+
+class Landing(NamedTuple):
+    """The end of a step."""
+
+    h: jax.Array
+    q: jax.Array
+    g: jax.Array
+    """The gradient of q there."""
 
 
 class Descent(NamedTuple):
@@ -108,7 +118,7 @@ class Descent(NamedTuple):
     flatness: jax.Array
     """Mean curvature along that step."""
     near: jax.Array
-    """Whether the last step met neither the radius nor negative curvature, and was shorter than NEAR."""
+    """Whether the last step met neither the radius nor negative curvature, and was shorter than NEAR; at first, yes."""
     boost: jax.Array
     """The preconditioner is M = N + boost along along', N = `inverse` if near, else 1."""
     stiffness: jax.Array
@@ -146,22 +156,19 @@ def _begin(s: Descent, inverse: jax.Array) -> Descent:
     )
 
 
-def lm_init(
-    step: Step, inverse: jax.Array, h: jax.Array, max_step: jax.Array, limits: Settings
-) -> Descent:
-    """The search at its start h; `inverse` as for `lm_tick`."""
-    q, g = jax.value_and_grad(speed(step))(h)
+def lm_init(inverse: jax.Array, start: jax.Array, landing: Landing, radius: jax.Array) -> Descent:
+    """A search that began at `start` and stands at the landing, beside a minimum; `inverse` as for `lm_tick`."""
+    h, q, g = landing
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-    radius = max_step * limits.spread
-    outcome = _verdict(h, q, zero, limits)
     nothing, none = jnp.zeros_like(h), jnp.zeros_like(q)
-    valley = (nothing, none, none, no, none, none)
-    s = Descent(h, h, q, g, radius, g, g, q, g, *valley, q, no, no, zero, zero, outcome)
+    valley = (nothing, none, none, ~no, none, none)
+    outcome = jnp.full((), RUNNING, jnp.int32)
+    s = Descent(start, h, q, g, radius, g, g, q, g, *valley, q, no, no, zero, zero, outcome)
     return _begin(s, inverse)
 
 
 def lm_tick(
-    step: Step, inverse: jax.Array, max_step: jax.Array, limits: Settings, s: Descent
+    step: Step, inverse: jax.Array, longest: jax.Array, limits: Settings, s: Descent
 ) -> Descent:
     """Try the step p if it is complete, then lengthen the next one by a few Hessian-vector products.
 
@@ -177,7 +184,7 @@ def lm_tick(
     A search follows a curved valley of q, along which the curvature is thousands of times lower than
     across: conjugate gradients are preconditioned to see it as stiff as the rest. The valley's
     direction is that of the last long step; the curvature along it costs nothing, since the gradients at
-    the two ends of that step give it. Steps that were cut at `max_step` do not count:
+    the two ends of that step give it. Steps that were cut at the longest do not count:
     far from a valley they would lead out of the basin of gradient descent. Once steps are short, `inverse`
     preconditions too, the inverse of the mean of J'J over the candidate states (empty: unknown): it is the
     same for all candidates, so that it costs one product more, and it halves their number.
@@ -193,7 +200,7 @@ def lm_tick(
         flatness=jnp.where(long, along @ (g - s.g) / length, s.flatness),
         iterations=s.iterations + 1,
     )
-    tried = _try_step(ahead, Landing(at, q, g), inverse, max_step * limits.spread, limits)
+    tried = _try_step(ahead, Landing(at, q, g), inverse, longest, limits)
     s = jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, s)
 
     def going(carry: tuple[jax.Array, Descent]) -> jax.Array:
@@ -226,8 +233,10 @@ def _lengthen(s: Descent, hd: jax.Array, inverse: jax.Array, limits: Settings) -
 
     short = jnp.linalg.norm(p) <= POINT_TOL * limits.spread
     forcing = jnp.minimum(FORCING[0], (norm_g / limits.spread) ** FORCING[1])
-    # A gain below the rounding of q, mostly in float32, ends the search as a short step does.
-    invisible = decrease <= 8 * eps * s.q
+    # A gain below the rounding of q, mostly in float32, ends the search as a short step does. q = |f|^2 / 2 carries
+    # |f| times the rounding of f, which is that of h.
+    rounding = eps * jnp.linalg.norm(s.h) * jnp.sqrt(2 * s.q)
+    invisible = decrease <= jnp.maximum(8 * eps * s.q, jnp.minimum(rounding, TIGHT * s.q))
     forcing = jnp.where(short | invisible, jnp.minimum(forcing, TIGHT), forcing)
     solved = jnp.linalg.norm(r) <= forcing * norm_g
     products = s.products + 1
@@ -251,15 +260,6 @@ def _lengthen(s: Descent, hd: jax.Array, inverse: jax.Array, limits: Settings) -
     )
 
 
-class Landing(NamedTuple):
-    """The end of a step."""
-
-    h: jax.Array
-    q: jax.Array
-    g: jax.Array
-    """The gradient of q there."""
-
-
 def _try_step(
     s: Descent, landing: Landing, inverse: jax.Array, largest: jax.Array, limits: Settings
 ) -> Descent:
@@ -274,7 +274,7 @@ def _try_step(
     boost = jnp.where(valley, jnp.maximum(s.stiffness / s.flatness - 1, 0), 0)
     near = s.inside & (length <= NEAR * limits.spread)
     moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost, near=near), inverse)
-    moved = moved._replace(outcome=_verdict(at, q, s.iterations, limits))
+    moved = moved._replace(outcome=verdict(at, q, s.iterations, limits))
 
     gp = s.g @ s.p
     php = -2 * (s.decrease + gp)
@@ -320,7 +320,7 @@ class AdamSettings(NamedTuple):
 def adam_init(step: Step, h: jax.Array, adam: AdamSettings, limits: Settings) -> Adam:
     q, g = jax.value_and_grad(speed(step))(h)
     zero = jnp.zeros((), jnp.int32)
-    return Adam(h, h, q, g, adam.moments().init(h), zero, _verdict(h, q, zero, limits))
+    return Adam(h, h, q, g, adam.moments().init(h), zero, verdict(h, q, zero, limits))
 
 
 def adam_tick(step: Step, adam: AdamSettings, limits: Settings, s: Adam) -> Adam:
@@ -330,4 +330,4 @@ def adam_tick(step: Step, adam: AdamSettings, limits: Settings, s: Adam) -> Adam
     h = s.h - rate * direction
     q, g = jax.value_and_grad(speed(step))(h)
     iterations = s.iterations + 1
-    return Adam(s.start, h, q, g, moments, iterations, _verdict(h, q, iterations, limits))
+    return Adam(s.start, h, q, g, moments, iterations, verdict(h, q, iterations, limits))

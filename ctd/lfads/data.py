@@ -1,4 +1,4 @@
-"""The trials that models are fitted to: read from HDF5 or NWB, checked, cut to what the encoder sees.
+"""The trials that models are fitted to: read from HDF5, NumPy's files or NWB, checked, cut to what the encoder sees.
 
 HDF5 files have one of two layouts, told apart by the names of their datasets. NAME is train or eval in ctd's,
 train or valid in lfads-torch's:
@@ -27,6 +27,7 @@ from ctd.late import scipy
 from ctd.lfads.chop import Found, Windows, chop_found
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.first_outputs import first_outputs
+from ctd.lfads.numpy_file import read_numpy
 from ctd.lfads.nwb import read_nwb
 
 
@@ -129,6 +130,8 @@ NAMES: dict[str, dict[str, str | None]] = {
 
 def read(path: str, inputs: Any) -> Mapping[str, Any]:
     """The arrays of a file by name. Raises ValueError, naming it."""
+    if path.endswith((".npy", ".npz")):
+        return read_numpy(path, inputs)
     return read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
 
 

@@ -32,8 +32,9 @@ class Model(Params):
 
     data: File[str | Annotated[tuple[str, ...], Field(min_length=1)] | None] = Field(
         None,
-        description="HDF5 file: train, eval, ... or train_encod_data, valid_encod_data, ...; or NWB file; or a list of "
-        "files, one for each session: they share all but read-in and readout",
+        description="HDF5 or .npz file: train, eval, ... or train_encod_data, valid_encod_data, ...; .npy of trials, or "
+        ".npz with an array for each; or NWB file; or a list of files, one for each session: they share all but read-in "
+        "and readout",
     )
     core: File[str | None] = Field(
         None,
@@ -56,8 +57,8 @@ class Model(Params):
     eval_every: Data[int] = Field(
         5,
         gt=1,
-        description="NWB: every so many-th trial is for evaluation, unless a column `split` says train or val; of a "
-        "continuous recording the last so many-th part",
+        description="NWB, .npy, .npz: every so many-th trial is for evaluation, unless a column `split` says train or val "
+        "or arrays are called train and eval; of a continuous recording the last so many-th part",
     )
     behavior_series: Data[str | None] = Field(
         None, description="NWB: the time series that is regressed on factors"

@@ -27,8 +27,8 @@ def load(inputs: Any) -> Dataset:
     if files is None:
         raise ValueError(
             "data: the file of the trials is needed: HDF5 with (trial, time, unit) datasets train and eval, or "
-            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data; or NWB; or a list of files, "
-            "one for each session"
+            "train_encod_data, train_recon_data, valid_encod_data and valid_recon_data; .npy of (trial, time, unit), or "
+            ".npz with an array for each trial; or NWB; or a list of files, one for each session"
         )
     if isinstance(files, str) and inputs.core_model is None:
         dataset = make_dataset(read(files, inputs), inputs, files)

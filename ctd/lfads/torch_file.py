@@ -9,7 +9,8 @@ the initial condition itself, so gen_init is ic_mean. co_stds is the standard de
 lfads-torch it is the mean over draws of that given a draw.
 
 Of chopped recordings all but the initial conditions are merged to (time, ...), or (trial, time, ...) if trials were
-chopped. Initial conditions stay those of windows: SPLIT_window_recording and _start say where these lie.
+chopped. SPLIT_recording_bins (recording,) says how long each is. Initial conditions stay those of windows:
+SPLIT_window_recording and _start say where these lie.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ctd.data import new_hdf5
+from ctd.data import new_hdf5, read_hdf5
 from ctd.lfads.chop import Windows, merge_into, merged_shape
+from ctd.lfads.numpy_file import is_evaluation
 
 SPLITS = ("train", "valid")
 
@@ -77,6 +79,7 @@ def write(
             if windows is not None:
                 file[f"{word}_window_recording"] = windows[split].recording
                 file[f"{word}_window_start"] = windows[split].start
+                file[f"{word}_recording_bins"] = windows[split].lengths
 
 
 def _merged(name: str, windows: Windows | None) -> Windows | None:
@@ -98,3 +101,28 @@ def _put(
         file[key][first : first + len(value)] = value
     else:
         merge_into(file[key], value, windows, first)
+
+
+def read_trials(
+    path: str | Path, name: str = "output_params", eval_every: int = 5
+) -> list[np.ndarray]:
+    """Of every trial its (time, ...) array, in the order of the .npy or .npz file that the model was trained on.
+
+    name: what is read, without the split; `output_params` are rates (counts a bin). eval_every: as in the job. Raises
+    ValueError where the file is no posterior of such trials.
+    """
+    arrays = read_hdf5(path)
+    listed = {}
+    for word in SPLITS:
+        if f"{word}_{name}" not in arrays:
+            raise ValueError(f"{path}: lacks {word}_{name}; found {', '.join(sorted(arrays))}")
+        whole, bins = arrays[f"{word}_{name}"], arrays.get(f"{word}_recording_bins")
+        listed[word] = list(whole if bins is None else np.split(whole, np.cumsum(bins)[:-1]))
+    evaluation = is_evaluation(sum(map(len, listed.values())), eval_every)
+    if evaluation.sum() != len(listed["valid"]):
+        raise ValueError(
+            f"{path}: has {len(listed['train'])} trials for training and {len(listed['valid'])} for evaluation, which "
+            f"is not every {eval_every}th; give eval_every as in the job, or read the file by its names"
+        )
+    order = {word: iter(trials) for word, trials in listed.items()}
+    return [next(order["valid" if last else "train"]) for last in evaluation]

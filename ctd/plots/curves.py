@@ -9,6 +9,8 @@ from ctd.plots import Axis, Band, Layer, Lines, Plot, Scale, spread
 
 N_CURVES = 200
 """Largest number of curves that are drawn."""
+MANY = 10
+"""Of fewer networks the 10-90 % are about the least and the largest, and the curves say more than their median."""
 
 
 def block_ends(settings: Any) -> np.ndarray:
@@ -49,7 +51,7 @@ class Curves:
     @property
     def has_quantiles(self) -> bool:
         """Whether there are quantiles that tell more than the curves themselves."""
-        known = self.quantiles is not None and len(self.items) > 2
+        known = self.quantiles is not None and len(self.items) >= MANY
         return bool(known and np.isfinite(self.quantiles).any())
 
 

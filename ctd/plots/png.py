@@ -93,10 +93,28 @@ def _legend(ax: Any, plot: Plot) -> None:
         labels.append(f"{plot.areas} {tick(size)}")
     if not handles:
         return
-    legend = ax.legend(handles, labels, frameon=False, fontsize="small")
+    where = _corner(ax, plot) if plot.equal else "best"
+    legend = ax.legend(
+        handles, labels, loc=where, fontsize="small", edgecolor="none", framealpha=0.7
+    )
     for handle in legend.legend_handles[:named]:
         if hasattr(handle, "set_sizes"):  # else a mark is as large as the largest of its layer
             handle.set_sizes([40])
+
+
+def _corner(ax: Any, plot: Plot) -> str:
+    """The corner with the fewest marks. matplotlib's "best" counts the vertices of a circle, too, and covers marks instead."""
+    points = [layer for layer in plot.layers if isinstance(layer, Points)]
+    x, y = (
+        (np.concatenate([np.zeros(0), *(np.ravel(getattr(p, axis)) for p in points)]) - low)
+        / (high - low)
+        for axis, (low, high) in (("x", ax.get_xlim()), ("y", ax.get_ylim()))
+    )
+    corners = {"upper right": (1, 1), "upper left": (0, 1), "lower left": (0, 0), "lower right": (1, 0)}  # fmt: skip
+    near = {
+        name: np.sum((abs(x - a) < 0.4) & (abs(y - b) < 0.3)) for name, (a, b) in corners.items()
+    }
+    return min(corners, key=lambda name: near[name])
 
 
 def _sizes(plot: Plot) -> list[float]:

@@ -10,7 +10,7 @@ name of a user's own task is the dotted path of its class::
     task: {name: yang, rule: [dm1, dm2]}
     task: {name: mylab.tasks.DelayedMatch, n_steps: 40}
 
-`lorenz_spikes`, `spikes_from_rates` and `spikes_from_states` make spike counts instead of trials.
+`lorenz_spikes` and `spikes_from_rates` make spike counts instead of trials, `rates_from_states` their rates.
 
     task         Task, Trial, Conditions          white_noise  integrators, decision
     scores       rules of success                 flipflop     FlipFlop, NBitFlipFlop
@@ -25,7 +25,13 @@ from ctd.tasks.decisions import Mante, MatchToSample, RandomDots, Romo
 from ctd.tasks.flipflop import FlipFlop, NBitFlipFlop
 from ctd.tasks.names import NAMES, TASKS, AnyTask, get_task
 from ctd.tasks.recorded import Recorded, divide
-from ctd.tasks.spiking import lorenz, lorenz_spikes, spikes_from_rates, spikes_from_states
+from ctd.tasks.spiking import (
+    lorenz,
+    lorenz_spikes,
+    overdispersed,
+    rates_from_states,
+    spikes_from_rates,
+)
 from ctd.tasks.task import Conditions, Task, Trial, batch
 from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator, WhiteNoise
 from ctd.tasks.yang import Yang
@@ -57,6 +63,7 @@ __all__ = [
     "get_task",
     "lorenz",
     "lorenz_spikes",
+    "overdispersed",
+    "rates_from_states",
     "spikes_from_rates",
-    "spikes_from_states",
 ]

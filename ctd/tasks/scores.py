@@ -1,4 +1,4 @@
-"""Rules of success that tasks share, on one trial: outputs (time, n_out)."""
+"""Rules of success that tasks share, on one trial: outputs (time, n_out); and the loss."""
 
 from __future__ import annotations
 
@@ -36,3 +36,19 @@ def same_category(trial: Trial, output: jax.Array) -> jax.Array:
     last = last_step(trial)
     found: jax.Array = jnp.argmax(output[last]) == jnp.argmax(trial.targets[last])
     return found
+
+
+def weighted_loss(kind: str, outputs: jax.Array, trials: Trial) -> tuple[jax.Array, jax.Array]:
+    """(sum of mask * error over trials, steps and outputs; sum of the mask over the same).
+
+    The error of an output z with target y is (z - y)^2, or for `cross_entropy` -y log softmax(z), which is
+    summed over outputs.
+    """
+    whole = trials.mask.ndim == outputs.ndim
+    mask = trials.mask if whole else trials.mask[:, :, None]
+    weight = jnp.sum(trials.mask) if whole else jnp.sum(trials.mask) * outputs.shape[-1]
+    if kind == "cross_entropy":
+        errors = -mask * trials.targets * jax.nn.log_softmax(outputs)
+        return jnp.sum(errors), weight / outputs.shape[-1]
+    errors = mask * (outputs - trials.targets) ** 2
+    return jnp.sum(errors), weight

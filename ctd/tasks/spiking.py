@@ -12,20 +12,22 @@ def spikes_from_rates(key: jax.Array, rates: jax.Array, dt: float) -> jax.Array:
     return jax.random.poisson(key, mean, dtype=jnp.int32).reshape(rates.shape)
 
 
-def spikes_from_states(
-    key: jax.Array, states: jax.Array, dt: float, max_rate: float = 80.0
-) -> tuple[jax.Array, jax.Array]:
-    """(spike counts, rates in spikes/s) of neurons that follow a network's units.
+def overdispersed(key: jax.Array, rates: jax.Array, dt: float, dispersion: float) -> jax.Array:
+    """Random rates around `rates` (spikes/s): Poisson counts of them have variance / mean = dispersion > 1.
 
-    A unit's state h in [-1, 1] gives the rate max_rate (h + 1) / 2; states outside are clipped.
-
-    Args:
-        states: (trial, time, unit).
-        dt: length of a step (s).
-        max_rate: rate at h = 1 (spikes/s).
+    A mean of m spikes in a bin becomes Gamma(m / (dispersion - 1)) (dispersion - 1), so counts are negative binomial.
     """
-    rates = max_rate * (jnp.clip(states, -1, 1) + 1) / 2
-    return spikes_from_rates(key, rates, dt), rates
+    shape = jnp.ravel(rates * dt) / (dispersion - 1)
+    drawn = jax.random.gamma(key, jnp.maximum(shape, jnp.finfo(shape.dtype).tiny))
+    return (drawn * (dispersion - 1) / dt).reshape(rates.shape)
+
+
+def rates_from_states(states: jax.Array, max_rate: float = 80.0) -> jax.Array:
+    """Rates (spikes/s) of neurons that follow a network's units h, of any shape: max_rate (h + 1) / 2, h in [-1, 1].
+
+    States outside are clipped. max_rate: rate at h = 1 (spikes/s).
+    """
+    return max_rate * (jnp.clip(states, -1, 1) + 1) / 2
 
 
 def lorenz(start: jax.Array, n_steps: int, dt: float) -> jax.Array:

@@ -32,7 +32,7 @@ def connections(static: Any, given: Mapping[str, Any], traced: Any, key: jax.Arr
     """Those of one network. given: `read_masks`; key: of its weights."""
     masks = dict(given)
     if static.mask == "random":
-        area = _areas(static.n, static.areas)
+        area = area_of(static.n, static.areas)
         within = jnp.asarray(area[:, None] == area[None, :])
         p = jnp.where(within, traced.density, traced.density_between)
         drawn = jax.random.uniform(jax.random.fold_in(key, MASK), p.shape, p.dtype)
@@ -43,13 +43,13 @@ def connections(static: Any, given: Mapping[str, Any], traced: Any, key: jax.Arr
     return Connections(masks, _signs(static, traced) if static.dale else None)
 
 
-def _areas(n: int, areas: int) -> np.ndarray:
+def area_of(n: int, areas: int) -> np.ndarray:
     """(n,) the area of each unit."""
     return np.arange(n) * areas // n
 
 
 def _signs(static: Any, traced: Any) -> jax.Array:
-    area = _areas(static.n, static.areas)
+    area = area_of(static.n, static.areas)
     first = np.searchsorted(area, area)
     size = np.bincount(area)[area]
     bound = jnp.round(traced.excitatory * size)
@@ -58,7 +58,7 @@ def _signs(static: Any, traced: Any) -> jax.Array:
 
 def excitatory_counts(n: int, areas: int, excitatory: float) -> tuple[np.ndarray, np.ndarray]:
     """((areas,) excitatory units, (areas,) all units) of each area."""
-    size = np.bincount(_areas(n, areas))
+    size = np.bincount(area_of(n, areas))
     return np.round(np.float32(excitatory) * size.astype(np.float32)).astype(int), size
 
 

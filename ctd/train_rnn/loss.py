@@ -9,6 +9,7 @@ import numpy as np
 from ctd import tasks
 from ctd.cells import Cell, run
 from ctd.late import jax, jnp, lax
+from ctd.tasks.scores import weighted_loss as weighted_loss
 
 EVAL_SEED = 20_000
 """Seed of the evaluation trials: all networks that train on a task are evaluated on the same trials."""
@@ -45,24 +46,6 @@ class Scores(NamedTuple):
     def accuracy(self) -> jax.Array:
         """The share of trials that are answered correctly."""
         return jnp.sum(self.right) / jnp.sum(self.seen)
-
-
-def weighted_loss(
-    kind: str, outputs: jax.Array, trials: tasks.Trial
-) -> tuple[jax.Array, jax.Array]:
-    """(sum of mask * error over trials, steps and outputs; sum of the mask over the same).
-
-    The error of an output z with target y is (z - y)^2, or for `cross_entropy` -y log softmax(z), which is
-    summed over outputs.
-    """
-    whole = trials.mask.ndim == outputs.ndim
-    mask = trials.mask if whole else trials.mask[:, :, None]
-    weight = jnp.sum(trials.mask) if whole else jnp.sum(trials.mask) * outputs.shape[-1]
-    if kind == "cross_entropy":
-        errors = -mask * trials.targets * jax.nn.log_softmax(outputs)
-        return jnp.sum(errors), weight / outputs.shape[-1]
-    errors = mask * (outputs - trials.targets) ** 2
-    return jnp.sum(errors), weight
 
 
 def condition_values(task: tasks.Task, shared: Shared) -> Any:

@@ -1,4 +1,4 @@
-"""The pictures of trained networks: curves, losses, accuracy by condition, outputs, state space."""
+"""The pictures of trained networks: curves, losses, accuracy by condition, outputs, state space, weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ctd.plots import (
     Axis,
     Bars,
     Figure,
+    Image,
     Layer,
     Lines,
     Plot,
@@ -22,6 +23,7 @@ from ctd.plots import (
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.plots.group import Group, of_group
 from ctd.principal import principal
+from ctd.train_rnn.connections import area_of
 from ctd.train_rnn.loss import condition_values
 
 DIVERGED = 1
@@ -30,13 +32,17 @@ N_OUTPUTS = 6
 """Largest number of saved trials whose outputs are drawn."""
 N_PATHS = 60
 """Largest number of saved trials that are drawn in state space."""
+WEIGHTS = "weights.wR"
+"""The result that is drawn as a matrix; gated cells have no such one."""
+N_UNITS = 200
+"""Largest number of units whose weights are drawn."""
 N_NETWORKS = 30
 """Largest number of networks whose accuracies by condition are drawn."""
 
 
 @of_group
 def rnn_plots(group: Group) -> list[Plot]:
-    """Loss curves, final losses, accuracies; outputs and states of the best network."""
+    """Loss curves, final losses, accuracies; outputs, states and recurrent weights of the best network."""
     results = group.results
     outcome = np.asarray(results["outcome"][:])
     loss = np.asarray(results["eval_loss"][:], float)
@@ -50,10 +56,12 @@ def rnn_plots(group: Group) -> list[Plot]:
         made.append(_curves(group, "accuracy_curve"))
     if "condition_accuracy" in results:
         made.append(_accuracies(group, trained))
+    best = int(trained[np.argmin(loss[trained])])
     if "outputs" in results:
-        best = int(trained[np.argmin(loss[trained])])
         made.append(_outputs(group.shared, results["outputs"][best], int(items[best])))
         made.append(_space(group, results["states"][best], int(items[best])))
+    if WEIGHTS in results:
+        made.append(_weights(group.inputs, results[WEIGHTS][best], int(items[best])))
     return made
 
 
@@ -200,3 +208,35 @@ def _space(group: Group, states: np.ndarray, item: int) -> Plot:
             layers.append(Lines(which[..., 0], which[..., 1], str(values[k])))
     axis = lambda k: Axis(f"principal component {k + 1} ({share[k]:.0%} of the variance)")
     return Plot(f"State space of item {item}, the best", layers, axis(0), axis(1), scale)
+
+
+def _weights(inputs: Any, weights: np.ndarray, item: int) -> Plot:
+    """The recurrent weights of one network, units by area, excitatory ones first, the strongest of each first."""
+    weights = np.asarray(weights, float)
+    n = len(weights)
+    area = area_of(n, inputs.areas)
+    kind = -np.sign(weights.sum(axis=0)) if inputs.dale else np.zeros(n)
+    order = np.lexsort([-np.abs(weights).sum(axis=0), kind, area])
+    order = order[spread(n, N_UNITS)]
+    together = np.stack([area, kind], axis=1)[order]
+    borders = np.flatnonzero((together[1:] != together[:-1]).any(axis=1)) + 0.5
+    ends = np.array([-0.5, len(order) - 0.5])
+    layers: list[Layer] = [Image(weights[np.ix_(order, order)])]
+    if len(borders):
+        at, along = np.repeat(borders[:, None], 2, axis=1), np.tile(ends, (len(borders), 1))
+        x, y = np.concatenate([at, along]), np.concatenate([along, at])
+        layers.append(Lines(x, y, dashed=True, faint=True))
+    most = float(np.abs(weights).max())
+    what = [f"{len(order)} of {n} units"] if len(order) < n else []
+    what += [f"{inputs.areas} areas one after the other"] if inputs.areas > 1 else []
+    what += [
+        f"{(kind < 0).sum()} excitatory units before {(kind > 0).sum()} inhibitory ones"
+    ] * inputs.dale
+    return Plot(
+        f"Recurrent weights of item {item}, the best",
+        layers,
+        Axis("from unit, by strength"),
+        Axis("to unit, in the same order"),
+        Scale("weight", diverging=True, low=-most, high=most),
+        note="; ".join([*what, "units of larger outgoing weights first"]).capitalize() + ".",
+    )

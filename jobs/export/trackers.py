@@ -10,15 +10,18 @@ import re
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ctd.weights import write_named
 from jobs.errors import JobError
 from jobs.export.runs import Run
+
+PICTURES = "pictures"
+"""The run that holds the job's pictures: they are of all items, and there may be thousands of these."""
 
 
 class Writer(Protocol):
@@ -26,6 +29,9 @@ class Writer(Protocol):
 
     def write(self, run: Run) -> None:
         """Write one run."""
+
+    def show(self, pictures: Sequence[Path]) -> None:
+        """Write PNGs of all items as one more run, called `pictures`."""
 
 
 def _label(run: Run) -> str:
@@ -63,6 +69,17 @@ class TensorBoard:
                 writer.add_scalar(name, value, run.last_step)
             writer.add_text("about", "  \n".join(f"{k}: {v}" for k, v in run.about.items()))
         _write_file(run, where)
+
+    def show(self, pictures: Sequence[Path]) -> None:
+        import numpy as np
+        from PIL import Image
+        from tensorboardX import SummaryWriter
+
+        with SummaryWriter(str(self._folder / PICTURES)) as writer:
+            for path in pictures:
+                with Image.open(path) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                writer.add_image(path.stem, pixels, dataformats="HWC")
 
 
 class MLflow:
@@ -102,6 +119,12 @@ class MLflow:
                 self._client.log_artifact(key, str(path))
         self._client.set_terminated(key, "FAILED" if run.failed else "FINISHED")
 
+    def show(self, pictures: Sequence[Path]) -> None:
+        key = self._client.create_run(self._experiment, run_name=PICTURES).info.run_id
+        for path in pictures:
+            self._client.log_artifact(key, str(path))
+        self._client.set_terminated(key, "FINISHED")
+
 
 class WandB:
     """FOLDER/JOB/wandb/offline-run-*, of a project called JOB, which `wandb sync` sends when and where a user says."""
@@ -111,16 +134,7 @@ class WandB:
         self._folder, self._job = _new(folder / job), job
 
     def write(self, run: Run) -> None:
-        import wandb
-
-        settings = wandb.Settings(
-            mode="offline", root_dir=str(self._folder), silent=True, console="off", disable_git=True,
-            save_code=False, x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True,
-        )  # fmt: skip
-        made = wandb.init(
-            project=self._job, name=_label(run), config={**run.params, **run.about},
-            settings=settings, reinit="create_new",
-        )  # fmt: skip
+        made = self._begin(_label(run), {**run.params, **run.about})
         by_step: dict[int, dict[str, float]] = defaultdict(dict)
         for name, points in run.curves.items():
             for step, value in points:
@@ -131,6 +145,28 @@ class WandB:
         if path := _write_file(run, Path(made.dir)):
             made.save(str(path), base_path=made.dir, policy="now")
         made.finish(exit_code=int(run.failed))
+
+    def show(self, pictures: Sequence[Path]) -> None:
+        import wandb
+
+        made = self._begin(PICTURES, {})
+        made.log({path.stem: wandb.Image(str(path)) for path in pictures})
+        made.finish()
+
+    def _begin(self, name: str, config: Mapping[str, Any]) -> Any:
+        import wandb
+
+        settings = wandb.Settings(
+            mode="offline", root_dir=str(self._folder), silent=True, console="off", disable_git=True,
+            save_code=False, x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True,
+        )  # fmt: skip
+        return wandb.init(
+            project=self._job,
+            name=name,
+            config=dict(config),
+            settings=settings,
+            reinit="create_new",
+        )
 
 
 class Tracker(NamedTuple):
@@ -160,10 +196,12 @@ def require(name: str) -> Tracker:
     return tracker
 
 
-def write_runs(name: str, folder: Path, job: str, runs: Iterator[Run]) -> str:
+def write_runs(
+    name: str, folder: Path, job: str, runs: Iterator[Run], pictures: Sequence[Path] = ()
+) -> str:
     """Write runs for the tracker `name`; return the command that shows them.
 
-    job: what the runs are called together.
+    job: what the runs are called together. pictures: PNGs of all of them, one more run.
 
     Raises:
         JobError: the tracker's library is not installed, the folder has runs of this job, or cannot be written.
@@ -174,6 +212,8 @@ def write_runs(name: str, folder: Path, job: str, runs: Iterator[Run]) -> str:
         writer = tracker.writer(folder, called)
         for run in runs:
             writer.write(run)
+        if pictures:
+            writer.show(pictures)
     return tracker.look.format(folder=folder, job=called)
 
 

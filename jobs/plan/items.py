@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import Faults, JobError, explain, nearest
+from jobs.plan.misplaced import home_of
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Population
 from jobs.spec.sweep import MAX_ITEMS, Column, join
@@ -101,7 +102,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
         raise JobError(f"{where}: sweep: 0 items; give every axis at least one value")
     kinds = field_kinds(kernel.Params)
     faults = Faults()
-    bad = _check_names(spec, kinds, where, faults)
+    bad = _check_names(spec, kinds, kernel, where, faults)
     base = dict(spec.params)
     drawn = [(part.count(), part.columns(spec.seed)) for part in parts]
     columns = (
@@ -121,7 +122,9 @@ def _defaults(kernel: Kernel) -> dict[str, Any]:
     return {name: info.get_default(call_default_factory=True) for name, info in fields.items()}
 
 
-def _check_names(spec: JobSpec, kinds: Mapping[str, Kind], where: str, faults: Faults) -> set[str]:
+def _check_names(
+    spec: JobSpec, kinds: Mapping[str, Kind], kernel: Kernel, where: str, faults: Faults
+) -> set[str]:
     """Return the swept names that are no field, or an inner field of a traced one, or in `params` too."""
     bad = set()
     for name in sorted({name for part in spec.sweeps() for name in part.names()}):
@@ -129,7 +132,9 @@ def _check_names(spec: JobSpec, kinds: Mapping[str, Kind], where: str, faults: F
             top, _, rest = name.partition(".")
             bad.add(name)
             if top not in kinds and name != "seed":
-                raise JobError(f"{where}: sweep: unknown field {name!r}{nearest(name, kinds)}")
+                home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
+                told = f"; {home} has it, swept as {home}.{name}" if home else nearest(name, kinds)
+                raise JobError(f"{where}: sweep: unknown field {name!r}{told}")
             if rest and kinds[top] is Kind.TRACED:
                 raise JobError(f"{where}: sweep: {top!r} is a number, it has no field {rest!r}")
             if name in spec.params:
@@ -138,6 +143,11 @@ def _check_names(spec: JobSpec, kinds: Mapping[str, Kind], where: str, faults: F
                 )
             bad.remove(name)
     return bad
+
+
+def _first_value(spec: JobSpec, name: str) -> Any:
+    column = next(part for part in spec.sweeps() if name in part.names()).columns(spec.seed)[name]
+    return np.asarray(column.values).tolist()[0]
 
 
 def _starts(
@@ -257,7 +267,17 @@ def _model(content: dict[str, Any], kernel: Kernel, where: str, swept: set[str])
         return kernel.Params.model_validate(content)
     except ValidationError as error:
         source = lambda field: f"{where}: {'sweep' if field in swept else 'params'}"
-        raise JobError(explain(error, source, {(): kernel.Params.model_fields})) from None
+        homes = {name: home_of(name, v, content, kernel.Params) for name, v in content.items()}
+        inner = {
+            name: f"{home}: {{name: {_name(content[home])}, {name}: {content[name]}}}"
+            for name, home in homes.items()
+            if home
+        }
+        raise JobError(explain(error, source, {(): kernel.Params.model_fields}, inner)) from None
+
+
+def _name(given: Any) -> Any:
+    return given["name"] if isinstance(given, dict) else given
 
 
 def _groups(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Column, Text, combined, rank
+from jobs.query.columns import Codes, Column, Text, combined
 from jobs.query.expression import Expression, fault, parse
 from jobs.query.tables import Table
 
@@ -93,17 +93,27 @@ def aggregate(
     columns = table.view(rows)
     n = table.n if isinstance(rows, slice) else len(rows)
     # Each row gets the number of its combination, so that pandas never hashes a million texts.
-    which, first = _combinations(keys, n)
+    which, first = _combinations([table.coded(name, rows) for name in group_by], n)
     grouped = {name: _at(key, first) for name, key in zip(group_by, keys, strict=True)}
-    found = {entry.label: _compute(entry, columns, which, len(first), n) for entry in wanted}
-    return pd.DataFrame(grouped | found)
+    found = {
+        entry.label: np.bincount(which, minlength=len(first))
+        for entry in wanted
+        if entry.of is None
+    }
+    values = {e.label: _values(e, e.of, columns, n) for e in wanted if e.of is not None}
+    by_combination = pd.DataFrame(values, pd.RangeIndex(n), copy=False).groupby(which)
+    for entry in wanted:
+        if entry.of is not None:
+            share = [entry.share] if entry.function == "quantile" else []
+            found[entry.label] = getattr(by_combination[entry.label], entry.function)(*share)
+    return pd.DataFrame(grouped | {e.label: np.asarray(found[e.label]) for e in wanted})
 
 
-def _combinations(keys: Sequence[Column], n: int) -> tuple[np.ndarray, np.ndarray]:
+def _combinations(keys: Sequence[Codes], n: int) -> tuple[np.ndarray, np.ndarray]:
     """(the number of each row's combination, the first row of each); numbered in ascending order."""
     if not keys:
         return np.zeros(n, np.int64), np.zeros(min(n, 1), np.int64)
-    label = combined((rank(key, False) for key in keys), n, rising=True)
+    label = combined(keys, n, rising=True)
     first = np.full(int(label.max()) + 1 if n else 0, 0)
     first[label[::-1]] = np.arange(n)[::-1]
     return label, first
@@ -113,23 +123,13 @@ def _at(column: Column, rows: np.ndarray) -> np.ndarray:
     return column[rows].array() if isinstance(column, Text) else column[rows]
 
 
-def _compute(
-    entry: Aggregate, columns: Mapping[str, Column], which: np.ndarray, k: int, n: int
-) -> np.ndarray:
-    """The (k,) values of one aggregate. which: (n,) the combination of each row."""
-    import pandas as pd
-
-    if entry.of is None:
-        return np.bincount(which, minlength=k)
-    values = entry.of(columns)
+def _values(entry: Aggregate, of: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:
+    """The (n,) values that an aggregate is of."""
+    values = of(columns)
     if isinstance(values, str | Text):
         if entry.function != "count":
             raise JobError(f"{entry.label}: text; only count works on it")
         if isinstance(values, Text):
             values = np.where(values.map(bool), 1.0, np.nan)
     values = np.broadcast_to(np.asarray(values), n)
-    if values.dtype.kind == "b":
-        values = values.astype(np.int64)
-    grouped = pd.Series(values).groupby(which)
-    arguments = [entry.share] if entry.function == "quantile" else []
-    return np.asarray(getattr(grouped, entry.function)(*arguments))
+    return values.astype(np.int64) if values.dtype.kind == "b" else values

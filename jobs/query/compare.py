@@ -18,10 +18,10 @@ from jobs.query.columns import (
     Text,
     as_array,
     as_column,
+    coded,
     combined,
     joined,
     literal,
-    rank,
     short,
 )
 from jobs.query.tables import Table, ask
@@ -150,7 +150,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """(rows of a, rows of b) that match; if several items have equal keys, the first matches the first, etc."""
     n = sum(sizes)
-    label = combined((rank(joined(values), False) for values in keys.values()), n)
+    label = combined((coded(joined(values)) for values in keys.values()), n)
     # The k-th item with a label in one store matches the k-th with it in the other.
     split = [label[: sizes[0]], label[sizes[0] :]]
     nth = [pd.Series(part).groupby(part).cumcount().to_numpy() for part in split]

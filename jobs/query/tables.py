@@ -24,7 +24,7 @@ from jobs.errors import JobError, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
-from jobs.query.columns import Column, as_array
+from jobs.query.columns import Codes, Column, as_array, coded
 from jobs.query.readers import (
     ALL,
     Columns,
@@ -75,6 +75,7 @@ class Table:
         self.axis, self.n, self._reads, self.shown, _ = columns
         self._kept: dict[str, Column] = {}
         self._picked: dict[str, tuple[np.ndarray, Column]] = {}
+        self._coded: dict[str, Codes] = {}
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +106,15 @@ class Table:
             self._kept[name] = self._reads[name](ALL)
         kept = self._kept[name]
         return kept if rows is ALL else kept[rows]
+
+    def coded(self, name: str, rows: Rows = ALL) -> Codes:
+        """Some rows of a column as codes in the order of its values; kept as the column is."""
+        if name not in self._kept:
+            return coded(self.read(name, rows), rising=True)
+        if name not in self._coded:
+            self._coded[name] = coded(self._kept[name], rising=True)
+        codes, n = self._coded[name]
+        return Codes(codes[rows], n)
 
     def view(self, rows: Rows) -> Lazy[Column]:
         """Column -> these rows of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,7 +14,7 @@ from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
 from jobs.late import zarr
-from jobs.query.columns import as_array
+from jobs.query.columns import Column, Text, as_array
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, table
 from jobs.query.tables import Tables, ask
@@ -119,17 +120,27 @@ class StoreTree(xr.DataTree):
         except ImportError:
             raise JobError("SQL needs DuckDB; pip install 'ctd[sql]', or use .query()") from None
         frames = ask(self.store, lambda tables: _frames(tables, text))
-        # This setting also keeps the query from reading Python variables.
-        with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+        with _database().cursor() as connection:  # the frames are this cursor's own
             for name, frame in frames.items():
                 connection.register(name, frame)
+            connection.begin()  # never committed: nothing that a query makes is there for the next one
             try:
                 found = connection.sql(text)
+                if found is None:
+                    raise JobError(f"SQL: {text!r} answers nothing; a select expected")
+                answer = found.df()  # which computes it
             except duckdb.Error as error:
                 raise JobError(f"SQL: {error}") from None
-            if found is None:
-                raise JobError(f"SQL: {text!r} answers nothing; a select expected")
-            return found.df()
+        return answer.astype(dict.fromkeys(answer.select_dtypes("category"), str))
+
+
+@cache
+def _database() -> Any:
+    """An empty database, which takes longer to open than a million rows to ask."""
+    import duckdb
+
+    # This setting also keeps queries from reading Python variables.
+    return duckdb.connect(":memory:", config={"enable_external_access": False})
 
 
 def _frames(tables: Tables, text: str) -> dict[str, pd.DataFrame]:
@@ -139,8 +150,19 @@ def _frames(tables: Tables, text: str) -> dict[str, pd.DataFrame]:
         if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE):
             table = tables[name]
             named = [column for column in table.names if column.lower() in text.lower()]
-            frames[name] = table.frame(table.names if "*" in text or not named else named)
+            names = table.names if "*" in text or not named else named
+            table.prefetch(names)
+            columns = {column: _categories(table.read(column)) for column in names}
+            frames[name] = pd.DataFrame(columns, copy=False)
     return frames
+
+
+def _categories(column: Column) -> np.ndarray | pd.Categorical:
+    """A column without a Python object for each text of it."""
+    if not isinstance(column, Text):
+        return column
+    labels, place = np.unique(column.labels.astype(str), return_inverse=True)
+    return pd.Categorical.from_codes(place[column.codes], labels)
 
 
 def _zarr(store: Store) -> Any:

@@ -1,10 +1,12 @@
-"""Save the kernel's figure of a gathered group as a PNG."""
+"""The kernel's figure of a gathered group, drawn, and as a PNG."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,18 +21,23 @@ from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows, group_params
 from jobs.report.importance import Effect, effects
+from jobs.report.overview import overview
+from jobs.storage.addresses import local_path
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
-def save_figure(store: Store, group: int, path: Path) -> bool:
-    """Draw a group to `path`; return False if the kernel has no figure, or nothing to show, or the group was not gathered.
+
+def figure_of(store: Store, group: int) -> Canvas | None:
+    """The kernel's picture of a group; None if it has none, or nothing to show, or the group was not gathered.
 
     Raises JobError if the kernel's figure is not one of `ctd.plots`.
     """
     kernel = store.kernel
     if kernel.figure is None or f"gathered/{group}" not in store.root:
-        return False
+        return None
     rows = committed_rows(store)[group]
     params = group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
@@ -50,9 +57,16 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
                 "ctd.plots.Figure expected; the results are stored"
             )
         if not figure.plots:
-            return False
-        draw(_by_swept(store, figure, columns, results)).savefig(path, dpi=150)
-    return True
+            return None
+        return draw(_by_swept(store, figure, columns, results))
+
+
+def save_figure(store: Store, group: int, path: Path) -> bool:
+    """Draw a group to `path`; return False if there is nothing to draw, see `figure_of`."""
+    figure = figure_of(store, group)
+    if figure is not None:
+        figure.savefig(path, dpi=150)
+    return figure is not None
 
 
 def _by_swept(
@@ -92,12 +106,36 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
     return {key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in node.arrays()}
 
 
+def whole_figure(store: Store) -> Canvas | None:
+    """The picture of all items: of one group the kernel's, else, or where it has none, of the metric over the sweep."""
+    one = len(store.job.plan.group_sizes) == 1
+    if one and store.kernel.figure is not None:
+        return figure_of(store, 0)
+    plot = overview(store, metric_of(store))
+    return None if plot is None else draw(Figure([plot]))
+
+
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
-    """Save stem.png for one group, or stem-0.png ... for the first `limit` of several; return the paths."""
-    n = len(store.job.plan.group_sizes)
-    paths = []
-    for group in range(min(n, limit)):
-        path = stem.with_name(f"{stem.name}{f'-{group}' if n > 1 else ''}.png")
+    """Save stem.png of all items and, of several groups, stem-0.png ... of the first `limit`; return the paths."""
+    paths, n = [], len(store.job.plan.group_sizes)
+    if (whole := whole_figure(store)) is not None:
+        paths.append(stem.with_name(f"{stem.name}.png"))
+        whole.savefig(paths[0], dpi=150)
+    for group in range(min(n, limit) if n > 1 else 0):
+        path = stem.with_name(f"{stem.name}-{group}.png")
         if save_figure(store, group, path):
             paths.append(path)
     return paths
+
+
+def saved_figures(address: str) -> list[Path]:
+    """The PNGs that `save_figures` has left beside a store: of the whole, then in the order of their groups."""
+    local = local_path(address)
+    if local is None:
+        return []
+    stem = local.with_suffix("")
+    numbered = [
+        p for p in stem.parent.glob("*.png") if re.fullmatch(rf"{re.escape(stem.name)}-\d+", p.stem)
+    ]
+    one = stem.with_name(f"{stem.name}.png")
+    return [one] * one.exists() + sorted(numbered, key=lambda p: int(p.stem.rpartition("-")[2]))

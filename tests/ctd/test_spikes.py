@@ -80,7 +80,7 @@ def test_exponential_rates_and_known_inputs(network):
     """Of all trials, run again from their inputs in NumPy; one mean and one deviation over these."""
     path, weights = network()
     sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "scaling": 1.5}
-    found = make(path, rectifier="exp", external=True, **sizes)
+    found = make(path, rectifier="exp", external=True, dispersion=6, **sizes)
     w = {name: value.astype(float) for name, value in weights.items()}
     inputs = np.concatenate([found["train_external"][0], found["eval_external"][0]])
     np.testing.assert_array_equal(inputs[2:], found["eval_inputs"][0])
@@ -93,7 +93,9 @@ def test_exponential_rates_and_known_inputs(network):
     expected = np.exp((states - states.mean()) / (1.5 * states.std()))
     np.testing.assert_allclose(found["eval_rates"][0], expected[2:], rtol=1e-10)
     counts = np.concatenate([found["train"][0], found["eval"][0]])
-    assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(expected.sum())
+    assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(6 * expected.sum())
+    # Of 500 counts, Fano factors of 1 and of 6 are told apart.
+    assert 3 < np.sum((counts - expected) ** 2) / expected.sum() < 12
     assert "train_external" not in make(path, n_train=1, n_eval=1)
 
 

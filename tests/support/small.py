@@ -19,6 +19,7 @@ SMALL = {
     "lyapunov": {"n": 5, "max_advances": 2},
     "toy": {"n_steps": 5},
     "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
+    "fixed_points.ablation": {"cell": "vanilla", "task": "decision", "n_trials": 2},
     "fixed_points.continuation": {
         "cell": "vanilla",
         "dataset": "h0",
@@ -32,6 +33,7 @@ SMALL = {
     "similarity": {"n_trials": 4, "n_samples": 50},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
+    "esn.nvar": {"washout": 2, "train": 30, "test": 5},
     "lfads": {
         "data": str(EXAMPLES / "lfads_spikes.h5"),
         "encoder": 4,

@@ -18,6 +18,7 @@ from jobs.query.query import table, tables
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
 from jobs.report.figures import metric_of, reduced_values
 from jobs.report.importance import Effect, effects
+from jobs.report.overview import is_replicate
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
 from jobs.report.page.live import live
@@ -73,6 +74,7 @@ class Content:
         if not store.committed.numbers():
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
+        frames["items"] = _ordered(frames["items"], store.job.spec.swept(), metric_of(store))
         groups, left_out = self._groups()
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(
@@ -240,6 +242,14 @@ def generic_plots(
     return made
 
 
+def _ordered(items: pd.DataFrame, swept: Iterable[str], metric: str) -> pd.DataFrame:
+    """The table with what tells first: item, what was swept, the metric, other results; then where an item lies."""
+    last = [name for name in ("status", "group", "row") if name in items]
+    first = [name for name in ("item", *swept, metric, "outcome") if name in items]
+    rest = [name for name in items if name not in (*first, *last)]
+    return items[[*dict.fromkeys(first), *rest, *last]]
+
+
 # --- the sweep ------------------------------------------------------------------------------------
 
 
@@ -300,15 +310,6 @@ def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 def _first(dims: Mapping[str, Var], name: str) -> dict[str, Var]:
     """The same mapping, with `name` moved to the front."""
     return {k: dims[k] for k in sorted(dims, key=lambda k: k != name)}
-
-
-def is_replicate(column: pd.Series) -> bool:
-    """Whether a swept field has a single value, or only numbers the items, so that nothing depends on it."""
-    values = column.to_numpy()
-    if values.dtype.kind not in "iufb":
-        values = values.astype(str)
-    kinds = np.unique(values)
-    return len(kinds) < 2 or (values.dtype.kind in "iu" and len(kinds) == len(values) > 12)
 
 
 def require_content(store: Store) -> None:

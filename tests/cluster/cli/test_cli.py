@@ -118,7 +118,7 @@ def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
 def test_kernels_new_schema(ctd, job_file):
     out = ctd("kernels")[1]
     assert [line.split()[0] for line in out.splitlines()] == [
-        "esn", "fixed_points", "fixed_points.connections", "fixed_points.continuation",
+        "esn", "esn.nvar", "fixed_points", "fixed_points.ablation", "fixed_points.connections", "fixed_points.continuation",
         "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "lfads", "lfads.posterior",
         "similarity", "spikes", "train_rnn",
     ]  # fmt: skip

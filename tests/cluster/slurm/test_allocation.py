@@ -35,9 +35,15 @@ def on(*nodes):
     return {"nodes": len(nodes), "sbatch": [f"--nodelist={','.join(f'n{n}' for n in nodes)}"]}
 
 
-def time_limit(go_on, lab):
-    """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint."""
-    with Sent(lab, job(lab, f"limit-{go_on}"), time=3, grace_s=30, go_on=go_on, **on(3)) as sent:
+def time_limit(go_on, lab, unheard=False):
+    """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint.
+
+    unheard: Slurm's signal before the limit is one that nobody waits for.
+    """
+    where = on(8 if unheard else 3)
+    where["sbatch"] += ["--signal=B:URG@30"] * unheard
+    name = f"limit-{go_on}{'-unheard' * unheard}"
+    with Sent(lab, job(lab, name), time=3, grace_s=30, go_on=go_on, **where) as sent:
         stopped = lambda: any(
             event.kind == "stopped"
             for event in (
@@ -162,6 +168,7 @@ STORIES = {
     "test_time_limit[requeue]": partial(time_limit, "requeue"),
     "test_node_killed": node_killed,
     "test_preemption": preemption,
+    "test_time_limit[unheard]": partial(time_limit, "chain", unheard=True),
     "test_time_limit[chain]": partial(time_limit, "chain"),
     "test_two_submissions_on_the_same_node": two_submissions,
     "test_array_shares_the_store": array,
@@ -261,12 +268,18 @@ def test_no_progress_is_no_reason_to_go_on(end):
 
 
 # That allocations are chained is seen above, too.
-@pytest.mark.parametrize("go_on", ["requeue", pytest.param("chain", marks=pytest.mark.endurance)])
-def test_time_limit(end, go_on):
-    """Near the limit the run is checkpointed, and another allocation ends it with the same bytes."""
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param("requeued", id="requeue"),
+        pytest.param("chained", id="chain", marks=pytest.mark.endurance),
+        pytest.param("chained", id="unheard", marks=pytest.mark.endurance),
+    ],
+)
+def test_time_limit(end, again):
+    """At the limit, or near it, the run is checkpointed, and another allocation ends it with the same bytes."""
     sent = end.sent
-    assert (end.last == sent.number) == (go_on == "requeue")
-    again = "requeued" if go_on == "requeue" else "chained"
+    assert (end.last == sent.number) == (again == "requeued")
     assert end.history[:3] == ["started", "ended", again], sent.log()
     assert end.history[-1] == "ended"
     assert end.state == "COMPLETED", sent.log()

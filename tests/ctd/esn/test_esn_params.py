@@ -33,7 +33,10 @@ from ctd.kernel import inputs_of
         ({"memory_delays": 5}, "memory_delays: .* need dtype: float64"),
         ({"target": "lorenz"}, r"m: target lorenz has 3 output\(s\), m is 20"),
         ({"target": "file"}, "path: target file needs one"),
-        ({"path": "x.h5"}, "path: target file needs one"),
+        ({"path": "x.h5"}, "path: x.h5 is for target file, but target is chaotic-feedback"),
+        ({"layers": 3}, "layers: 500 units are not 3 equal layers"),
+        ({"layers": 2, "topology": "ring"}, "layers: topology gaussian expected, got ring"),
+        ({"layers": 2, "record": ("weights",)}, "record: weights of several layers"),
         ({"test": 50, "horizon": 51}, "horizon: 51 samples, but test has 50"),
         (
             {"validation": 20, "test": 50, "horizon": 30},

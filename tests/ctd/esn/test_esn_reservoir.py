@@ -13,8 +13,9 @@ from echo_states import (
 )
 
 from ctd import esn
-from ctd.esn import EchoState
-from ctd.esn.reservoir import disturbances
+from ctd.esn import EchoState, closed, linearised
+from ctd.esn.force import begin, free_step
+from ctd.esn.reservoir import discrete, disturbances, step, units
 from ctd.kernel import static_of
 
 
@@ -63,3 +64,48 @@ def test_noise_scale_and_absence():
     assert float(drawn.std()) == pytest.approx(0.3, rel=0.05)
     assert not (drawn == noise(jnp.float32(0.3), 1)).any()
     assert not noise(jnp.float32(0), 0).any()
+
+
+def test_discrete_map_is_the_closed_network():
+    """One step of `discrete` is one sample of the network on its own, its outputs fed back."""
+    given = {
+        "n": 8,
+        "m": 2,
+        "target": "sines",
+        "dynamics": "discrete",
+        "leak": 0.3,
+        "intercept": True,
+    }
+    static, w = static_of(EchoState(**given)), network(**given)
+    readout = jax.random.normal(jax.random.key(1), (2, 9))
+    now = begin(static, w, readout)
+    moved, _ = free_step(static, w, readout, now, jnp.zeros(0))
+    found = discrete(closed(static, w, readout), now.units.a, jnp.zeros(0))
+    np.testing.assert_allclose(found, moved.units.a, atol=1e-6)  # float32
+
+
+def test_layers_drive_one_another():
+    """Each has the spectral radius g, sees the new rates of the one before, and only the first sees what comes from outside."""
+    given = {"n": 12, "m": 2, "layers": 3, "target": "sines", "dynamics": "discrete", "leak": 0.4}
+    given |= {"g": 0.9, "scale": "spectral_radius", "layer_scale": 2.0}
+    static, w = static_of(EchoState(**given)), network(**given)
+    drive, size = np.asarray(w.drive, float), 4
+    h, z = np.random.default_rng(0).uniform(-1, 1, 12), np.array([0.3, -0.2])
+    found = step(
+        static, w, units(static, jnp.asarray(h, jnp.float32)), jnp.zeros(0), jnp.asarray(z)
+    )
+    below = z
+    for k in range(3):
+        rows = slice(k * size, (k + 1) * size)
+        own = drive[rows, rows]
+        assert np.abs(np.linalg.eigvals(own)).max() == pytest.approx(0.9, rel=1e-3)
+        from_below = drive[rows, 12:] if k == 0 else drive[rows, rows.start - size : rows.start]
+        assert np.count_nonzero(drive[rows]) == own.size + from_below.size
+        below = 0.6 * h[rows] + 0.4 * np.tanh(own @ h[rows] + from_below @ below)
+        np.testing.assert_allclose(found.h[rows], below, atol=1e-6)  # float32
+    # At rest, where tanh' = 1, by the derivative of the step.
+    open_ = {"wR": w.drive[:, :12], "alpha": w.rate}
+    at = lambda h: (
+        step(static, w._replace(bias=0 * w.bias), units(static, h), jnp.zeros(0), jnp.zeros(2)).h
+    )
+    np.testing.assert_allclose(linearised(static, open_), jax.jacfwd(at)(jnp.zeros(12)), atol=1e-6)

@@ -194,6 +194,7 @@ def test_load_refuses(tmp_path):
     weights = str(EXAMPLES / "decision_gru.h5")
     for fields, said in (
         ({"over": "wQ"}, "over: 'wQ' is no weight of .*one of bC, "),
+        ({"over": "wO"}, "over: 'wO' is no weight of .* that moves points"),
         ({}, "points: a file of points to start from expected"),
         ({"points": weights, "dataset": "h1"}, "h1: no such dataset"),
         ({"points": weights, "dataset": "bO"}, "the state of this network has 100 entries"),

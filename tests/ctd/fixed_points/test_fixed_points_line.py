@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
+from places import EXAMPLES
 
-from ctd.fixed_points import line
+from ctd.batch import precision, run_items
+from ctd.data import read_hdf5
+from ctd.fixed_points import kernel, line
+from ctd.fixed_points.kernel import FixedPoint
+from ctd.kernel import inputs_of
 
 N = 6
 
@@ -96,3 +101,31 @@ def test_line_refuses(more, settings, said):
     points = np.arange(4.0)[:, None] * np.eye(N)[0]
     with pytest.raises(ValueError, match=said):
         line(table_of(points, np.tile(np.eye(N)[0], (4, 1)), **more), **settings)
+
+
+@pytest.mark.endurance
+def test_line_of_the_decision_network():
+    """Along the chain runs the slowest mode, whose left eigenvector sees the input more than a random direction does.
+
+    The outputs are -1 and 1 on the two wings of this network's chain: there its tangent is across the readout.
+    """
+    path = str(EXAMPLES / "decision_gru.h5")
+    params = FixedPoint(weights=path, n_trials=20, q_tol=1e-6)
+    columns = {"candidate": np.arange(200)}
+    with precision(params):
+        shared = kernel.load(inputs_of(params))
+        results = run_items(kernel, params, columns, shared=shared)
+        table = kernel.reduce(inputs_of(params), shared, columns, results, kernel.Options())
+    wO = read_hdf5(path)["wO"]
+    found = line(table, readout=wO)
+    assert not found.closed
+    assert found.dimension == 1
+    assert np.median(found.columns["mode"]) > 0.9
+    n = table["point"].shape[1]
+    assert found.columns["input"].min() > 1.5 / np.sqrt(n)
+    points, out = (table[name][found.rows] for name in ("point", "output"))
+    np.testing.assert_allclose(out[[0, -1], 0] * np.sign(out[-1, 0]), [-1, 1], atol=0.1)
+    tangent = np.gradient(points, axis=0)
+    across = tangent @ wO[0] / np.linalg.norm(tangent, axis=1) / np.linalg.norm(wO)
+    assert np.median(np.abs(across)) < 0.05
+    assert np.median(found.columns["readout"]) < 0.05

@@ -150,10 +150,10 @@ def test_slow_point_of_map_without_fixed_point(dtype):
 
 
 def test_slow_point_is_not_claimed_on_a_slope():
-    """F - h = exp(-h): q falls for ever, there is nothing to find; only the limit ends it."""
-    found = find(lambda h: h + jnp.exp(-h), starts(5, 1), max_iterations=300, stray=1e6)
+    """F - h = exp(-h): q falls for ever, there is nothing to find; only the limit ends it, before q falls below q_tol."""
+    found = find(lambda h: h + jnp.exp(-h), starts(5, 1), max_iterations=60, stray=1e6)
     assert not np.isin(found.results["outcome"], (FIXED, SLOW)).any()
-    assert (found.results["iterations"] <= 300).all()
+    assert (found.results["iterations"] <= 60).all()
     for name, values in found.unique.items():
         var = kernel.reduced[name]
         assert values.ndim == len(var.axes), name

@@ -128,3 +128,15 @@ def test_nothing_to_draw_is_drawn():
     )
     axes_of(Bars([], [], []), Image(np.full((2, 2), np.nan)))
     assert not draw(Figure([])).axes
+
+
+def test_a_legend_covers_no_marks_where_a_corner_is_free():
+    """As on the unit circle, whose many vertices are in the way less than a mark is."""
+    turn = np.linspace(0, 2 * np.pi, 300)
+    x, y = np.array([[0.9, 0.9, -0.9, 0, 0.1, -0.1, 0.2], [0.9, -0.9, 0.9, 0, 0.1, 0, -0.2]])
+    layers = [Lines(np.cos(turn), np.sin(turn), "circle"), Points(x, y, "marks")]
+    canvas = draw(Figure([Plot("spectrum", layers, equal=True)]))
+    canvas.canvas.draw()
+    (axes,) = canvas.axes
+    box = axes.get_legend().get_window_extent()
+    assert not [p for p in axes.transData.transform(np.stack([x, y], axis=1)) if box.contains(*p)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy.integrate import solve_ivp
+from scipy.stats import nbinom
 
 from ctd import tasks
 from ctd.kernel import Params, Static
@@ -200,9 +201,10 @@ def test_task_schema():
 # --- spiking data ---------------------------------------------------------------------------------
 
 
-def test_spikes_from_states():
+def test_rates_and_spikes_of_states():
     states = jnp.tile(jnp.array([-1.0, 0.0, 1.0, 5.0]), (200, 500, 1))
-    spikes, rates = tasks.spikes_from_states(jax.random.key(0), states, 0.04, max_rate=20)
+    rates = tasks.rates_from_states(states, max_rate=20)
+    spikes = tasks.spikes_from_rates(jax.random.key(0), rates, 0.04)
     np.testing.assert_allclose(rates[0, 0], [0, 10, 20, 20])
     assert spikes.dtype == jnp.int32
     counts = np.asarray(spikes).reshape(-1, 4)
@@ -212,6 +214,23 @@ def test_spikes_from_states():
         error = 5 * (expected / len(counts)) ** 0.5
         np.testing.assert_allclose(counts[:, k].mean(), expected, atol=error)
         np.testing.assert_allclose(counts[:, k].var(), expected, rtol=0.03)
+
+
+def test_overdispersed_counts_are_negative_binomial():
+    """Shares of 10^5 counts against SciPy's distribution, to 4 standard errors; no spikes where the rate is 0."""
+    mean, dispersion, n = np.array([0.0, 0.2, 3.0]), 2.5, 100_000
+    rates = jnp.tile(jnp.asarray(mean / 0.04), (n, 1))
+    drawn = np.asarray(tasks.overdispersed(jax.random.key(0), rates, 0.04, dispersion)) * 0.04
+    counts = np.random.default_rng(0).poisson(drawn)
+    assert (counts[:, 0] == 0).all()
+    for k in (1, 2):
+        law = nbinom(mean[k] / (dispersion - 1), 1 / dispersion)
+        assert law.mean() == pytest.approx(mean[k])
+        assert law.var() == pytest.approx(dispersion * mean[k])
+        for count in range(6):
+            p = law.pmf(count)
+            share = (counts[:, k] == count).mean()
+            assert abs(share - p) < 4 * (p * (1 - p) / n) ** 0.5, (k, count)
 
 
 def test_lorenz_scipy():

@@ -121,6 +121,23 @@ def test_a_target_of_one_step_is_drawn():
     np.testing.assert_allclose(points.y, targets / step + [1, 0], rtol=1e-6)
 
 
+def test_weights_are_drawn_by_area_and_type():
+    """Two areas of three units, of which two excite; in each of the three, weights grow with the unit."""
+    dale = {"dale": True, "areas": 2, "mask": "random", "excitatory": 2 / 3, "n": 6}
+    params = Network(**SMALL | dale | {"cell": "leaky", "n_batches": 5})
+    weights = np.tile([1.0, 2, -3, 4, 5, -6], (6, 1)) + np.arange(6)[:, None] / 10
+    results = {"curve": np.ones((1, 1)), "eval_loss": np.ones(1), "train_loss": np.ones(1)}
+    results |= {"outcome": np.zeros(1, int), "weights.wR": weights[None]}
+    shared = kernel.load(inputs_of(params))
+    drawn = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})[-1]
+    image, borders = drawn.layers
+    order = [1, 0, 2, 4, 3, 5]
+    np.testing.assert_array_equal(image.z, weights[np.ix_(order, order)])
+    assert sorted(set(borders.x[:3].ravel())) == [1.5, 2.5, 4.5]
+    assert drawn.scale.low == -drawn.scale.high == -6
+    assert "4 excitatory units before 2 inhibitory ones" in drawn.note
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_weighted_loss_numpy(whole):
     """Squared error and cross-entropy from their formulas, masks over time or over time and outputs."""

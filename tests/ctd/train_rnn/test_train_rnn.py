@@ -223,11 +223,13 @@ def test_reduce_and_figure(outcome):
     (plot,) = kernel.figure(small(), None, columns, results, reduced).plots
     lines = {layer.name: layer for layer in plot.layers if isinstance(layer, Lines)}
     trained = np.flatnonzero(np.array(outcome) == 0)
-    assert set(lines) == {"diverged", *(["networks", "median"] if len(trained) else [])}
+    assert set(lines) == {
+        "diverged",
+        *(["networks"] if len(trained) else []),
+    }  # too few for a median
     assert len(lines["diverged"].y) == outcome.count(1)
     if len(trained):
         np.testing.assert_array_equal(lines["networks"].y, curves[trained])
-        np.testing.assert_array_equal(lines["median"].y, reduced["curve_quantile"][1])
 
 
 # --- parameters -----------------------------------------------------------------------------------

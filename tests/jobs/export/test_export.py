@@ -7,11 +7,13 @@ import h5py
 import numpy as np
 import pytest
 from page_stores import finished
+from PIL import Image
 
 from jobs.errors import JobError
 from jobs.export import trackers
 from jobs.export.runs import flat, metrics_of, read_runs
 from jobs.export.trackers import write_runs
+from jobs.report.figures import saved_figures
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +30,31 @@ def of_item(store, name, row, group=0):
     return store.rows(group, name, row, row + 1)[0]
 
 
+def png(folder):
+    """A picture of 2 rows of 3 points, called as that of a group."""
+    path = folder / "nets-0.png"
+    Image.new("RGB", (3, 2), "red").save(path)
+    return path
+
+
+def test_pictures_beside_a_store_are_its_own(tmp_path):
+    for name in ("nets-10", "nets-2", "nets-late", "mynets-1", "net"):
+        (tmp_path / f"{name}.png").touch()
+    found = saved_figures(str(tmp_path / "nets.zarr"))
+    assert [path.stem for path in found] == ["nets-2", "nets-10"]
+    assert saved_figures("s3://bucket/nets.zarr") == []
+
+
 def test_tensorboard_reads_every_number_that_the_store_has(store, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     n, runs = read_runs(store, "item < 2")
-    look = write_runs("tensorboard", tmp_path, "train_rnn", runs)
+    look = write_runs("tensorboard", tmp_path, "train_rnn", runs, [png(tmp_path)])
+    drawn = EventAccumulator(str(tmp_path / "train_rnn" / "pictures"))
+    drawn.Reload()
+    (image,) = drawn.Images("nets-0")
+    assert (image.width, image.height) == (3, 2)
     assert (n, look) == (2, f"tensorboard --logdir {tmp_path}")
     for item in range(2):
         folder = tmp_path / "train_rnn" / f"item-00000{item}"
@@ -114,9 +135,13 @@ def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # MLflow and SQLAlchemy deprecate each other's features
 def test_mlflow_reads_every_number_that_the_store_has(store, tmp_path):
     mlflow = pytest.importorskip("mlflow")
-    assert "mlflow ui" in write_runs("mlflow", tmp_path, "train_rnn", read_runs(store)[1])
+    runs = read_runs(store)[1]
+    assert "mlflow ui" in write_runs("mlflow", tmp_path, "train_rnn", runs, [png(tmp_path)])
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     found = client.search_runs([client.get_experiment_by_name("train_rnn").experiment_id])
+    (pictures,) = [run for run in found if run.info.run_name == "pictures"]
+    assert [f.path for f in client.list_artifacts(pictures.info.run_id)] == ["nets-0.png"]
+    found.remove(pictures)
     assert len(found) == 10
     for run in found:
         item = int(run.data.tags["item"])
@@ -138,8 +163,11 @@ def test_mlflow_reads_every_number_that_the_store_has(store, tmp_path):
 @pytest.mark.frameworks
 def test_wandb_keeps_every_number_that_the_store_has(store, tmp_path):
     pytest.importorskip("wandb")
-    assert "wandb sync" in write_runs("wandb", tmp_path, "train_rnn", read_runs(store)[1])
+    runs = read_runs(store)[1]
+    assert "wandb sync" in write_runs("wandb", tmp_path, "train_rnn", runs, [png(tmp_path)])
+    (picture,) = tmp_path.glob("train_rnn/wandb/offline-run-*/files/media/images/nets-0*.png")
     files = sorted(tmp_path.glob("train_rnn/wandb/offline-run-*/*.wandb"))
+    files.remove(next(picture.parents[3].glob("*.wandb")))
     assert len(files) == 10
     for file in files:
         found = list(wandb_records(file))

@@ -96,6 +96,12 @@ def test_sql_is_answered_by_duckdb(tree):
     )
     assert len(joined) == 6
     assert (joined.norm == joined.best_norm).all()
+    # Texts are compared as texts, also with one that no row has; nothing is there for the next query.
+    assert tree.sql("create table t as select 1; select count(*) from t").iloc[0, 0] == 1
+    texts = "select distinct outcome from items where outcome >= 'stop' and outcome != 'none such'"
+    assert tree.sql(texts).outcome.tolist() == ["stopped"]
+    with pytest.raises(JobError, match="t does not exist"):
+        tree.sql("select * from t")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +114,7 @@ def test_sql_is_answered_by_duckdb(tree):
         ("select * from frame", "does not exist"),  # nor variables of the caller
         ("set enable_external_access = true", "SQL"),
         ("-- nothing", "a select expected"),
+        ("select cast(outcome as int) from items", "Could not convert"),
     ],
 )
 def test_sql_refuses(tree, text, said):

@@ -1,35 +1,71 @@
-"""The PNG beside a store."""
+"""The PNGs beside a store, and the same pictures from Python."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from stores import JOB, run
 
-from ctd.plots import Axis, Figure, Lines, Plot
+import jobs
+from ctd.plots import Axis, Figure, Lines, Plot, Points
 from jobs.errors import JobError
 from jobs.gather.gather import gather
-from jobs.report.figures import save_figure
+from jobs.query.query import table
+from jobs.query.tree import StoreTree
+from jobs.report.figures import save_figures, saved_figures
+from jobs.report.overview import overview
 
 
-def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(tmp_path):
-    store, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})
-    gather(store)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two groups, n of 2 and 3, and three rates."""
+    grid = {"n": [2, 3], "rate": [0.1, 0.2, 0.4]}
+    made, _ = run(tmp_path_factory.mktemp("s") / "t.zarr", {**JOB, "sweep": {"grid": grid}})
+    gather(made)
+    made.description = replace(made.description, metric="norm")
+    return made
 
-    def figure(inputs, shared, columns, results, reduced):
-        norms = results["norm"][:]
-        return Figure(
-            [Plot("norms", [Lines(columns["rate"][:], norms)], Axis("rate"), Axis("norm"))]
-        )
 
-    def elsewhere(*given):
-        from matplotlib.figure import Figure
+def norms(inputs, shared, columns, results, reduced):
+    drawn = Lines(columns["rate"][:], results["norm"][:])
+    return Figure([Plot("norms", [drawn], Axis("rate"), Axis("norm"))])
 
-        return Figure()
 
-    kernel = store.kernel
-    store.kernel = replace(kernel, figure=figure)
-    assert save_figure(store, 0, tmp_path / "t.png")
-    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    store.kernel = replace(kernel, figure=elsewhere)
+def elsewhere(*given):
+    from matplotlib.figure import Figure
+
+    return Figure()
+
+
+def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkeypatch):
+    assert jobs.figure(store.address, 0) is None, "the toy has no figure of its own"
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=norms))
+    paths = save_figures(store, tmp_path / "t")
+    assert [path.name for path in paths] == ["t.png", "t-0.png", "t-1.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert saved_figures(str(tmp_path / "t.zarr")) == paths
+    opened = StoreTree.of(store)
+    assert jobs.figure(opened, 1).axes[0].get_title() == "norms"
+    assert jobs.figure(opened).axes[0].get_title().startswith("norm against ")
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=elsewhere))
     with pytest.raises(JobError, match=r"figure: is a matplotlib.figure.Figure, ctd.plots.Figure"):
-        save_figure(store, 0, tmp_path / "u.png")
+        save_figures(store, tmp_path / "u")
+
+
+def test_all_items_are_drawn_by_what_was_swept(store):
+    """Their metric against one parameter, and its medians over the other's values: here, the items themselves."""
+    plot = overview(store, "norm")
+    lines = [layer for layer in plot.layers if isinstance(layer, Lines)]
+    points = [layer for layer in plot.layers if isinstance(layer, Points)]
+    other = ({"n", "rate"} - {plot.x.label}).pop()
+    found = table(store, "items").sort_values(plot.x.label)
+    for layer, some in zip(lines, points, strict=True):
+        name, value = layer.name.split(" = ")
+        rows = found[np.isclose(found[other].astype(float), float(value))]
+        assert name == other
+        assert sorted(some.y) == sorted(rows["norm"])
+        np.testing.assert_allclose(layer.x, rows[plot.x.label].astype(float))
+        np.testing.assert_allclose(layer.y, rows["norm"])
+    assert sum(len(some.y) for some in points) == 6
+    assert overview(store, "") is None
+    assert overview(store, "x") is None, "it is no number"

@@ -74,7 +74,9 @@ def test_content_tables_are_those_of_query(store, content):
     assert list(tables) == ["items", "place", "shards"]
     frame = table(store, "items")
     shown = {column["name"]: column for column in tables["items"]["columns"]}
-    assert list(shown) == list(frame.columns)
+    assert sorted(shown) == sorted(frame.columns)
+    assert list(shown)[:3] == ["item", "n", "rate"]
+    assert list(shown)[-3:] == ["status", "group", "row"], "where an item lies comes last"
     np.testing.assert_allclose(shown["rate"]["values"], frame["rate"], rtol=1e-5)  # 6 digits
     status = [shown["status"]["labels"][k] for k in shown["status"]["values"]]
     assert status == list(frame["status"])
@@ -104,7 +106,8 @@ def test_content_of_a_part_of_the_shards(tmp_path):
 @pytest.mark.parametrize("name", ["train_rnn", "esn", "fixed_points"])
 def test_content_has_the_pictures_of_the_kernel(name):
     wanted = {
-        "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item", "State space"],
+        "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item", "State space",
+                      "Recurrent weights"],
         "esn": ["Success", "Replay error", "Replay of item", "Training error by pass", "Replay error"],
         "fixed_points": ["State space", "State space", "Spectra", "Basin shares", "Where the searches"],
     }  # fmt: skip

@@ -121,6 +121,7 @@ class Figure {
       const shown = !this.hidden.has(layer.index);
       const swatch = el("span", { className: "swatch", style: { margin: 0, background: this.layerColour(layer) } });
       if (layer.hollow) Object.assign(swatch.style, { background: "none", border: `2px solid ${this.layerColour(layer)}` });
+      if (layer.dashed) swatch.style.background = `repeating-linear-gradient(90deg, ${this.layerColour(layer)} 0 4px, transparent 4px 6px)`;
       if (layer.kind === "points" && layer.marker !== "diamond") swatch.style.borderRadius = "50%";
       if (layer.marker === "diamond") swatch.style.transform = "rotate(45deg) scale(.85)";
       parts.push(el("button", {

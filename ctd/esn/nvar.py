@@ -1,0 +1,281 @@
+"""Kernel: next-generation reservoir computing: ridge regression on polynomials of delayed samples, without any units.
+
+The features O(t) are the monomials, of the degrees in `degrees`, of the last `delays` samples that lie `spacing` apart. A
+series without inputs is predicted from itself, y(t + 1) = y(t) + C O(t), and the model then runs on its own outputs; with
+inputs, the samples are those of the inputs and y(t) = C O(t). A nonlinear vector autoregression (NVAR); Gauthier, Bollt,
+Griffith & Barbosa 2021 (Nature Communications 12:5564).
+
+    kernel: esn.nvar
+    params: {target: lorenz, segments: 20}
+    sweep: {grid: {ridge: {geomspace: [1e-8, 1e-2, 7]}, noise: [0, 1e-4], segment: {range: 20}}}
+
+An item is one model. The series is cut into washout | segments x train; after its segment, a model is validated and tested.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations_with_replacement
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ctd.esn.params import TARGET_TEXT, OfSeries, Target
+from ctd.esn.plots import errors, replayed, success, varied_fields
+from ctd.esn.replay import Replay, compared
+from ctd.esn.series import Series, load_series
+from ctd.esn.summary import REDUCED, Options, reduce
+from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Var, one_shot
+from ctd.late import jax, jnp, lax
+from ctd.plots import Figure, Plot
+from ctd.plots.group import Group, of_group
+
+
+class Polynomial(OfSeries):
+    """One model; the defaults are those of Gauthier et al. for the Lorenz system, lengths in samples."""
+
+    dtype: Static[Literal["float64"]] = "float64"
+    target: Data[Target] = Field("lorenz", description=TARGET_TEXT)
+    dt: Data[float] = Field(0.025, gt=0, description="sampling interval")
+    m: Static[int] = Field(3, gt=0, description="outputs")
+
+    delays: Static[int] = Field(
+        2, gt=0, description="samples that a feature sees, the latest included"
+    )
+    spacing: Static[int] = Field(1, gt=0, description="samples from one of these to the one before")
+    degrees: Static[tuple[int, ...]] = Field(
+        (0, 1, 2), min_length=1, description="degrees of the monomials; 0: the constant"
+    )
+    washout: Static[int] = Field(200, ge=0, description="samples before training")
+    train: Static[int] = Field(400, gt=0, description="samples of one segment")
+    segments: Static[int] = Field(1, gt=0, description="segments that a model may be trained on")
+    validation: Static[int] = Field(
+        0, ge=0, description="samples after the segment, to choose parameters by"
+    )
+    test: Static[int] = Field(44, gt=0, description="samples after those")
+    starts: Static[int] = Field(1, gt=0, description="replays, evenly spaced over the range")
+    horizon: Static[int] = Field(
+        0, ge=0, description="samples of each replay; 0: all that the range has"
+    )
+    valid_error: Static[float] = Field(
+        0.4, gt=0, description="a replay is valid until its normalised error exceeds this"
+    )
+    record: Static[tuple[Literal["traces"], ...]] = Field(
+        (), description="what else to keep: the first replay"
+    )
+
+    segment: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="number of the segment to train on, modulo their number"
+    )
+    ridge: Traced[float] = Field(
+        2.5e-6, ge=0, description="penalty of the squared coefficients, the constant's too"
+    )
+    noise: Traced[float] = Field(
+        0.0,
+        ge=0,
+        description="deviation of noise on the samples that features are made from in training",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        back = (self.delays - 1) * self.spacing + 1
+        if self.washout < back:
+            raise ValueError(
+                f"washout: {self.washout} samples, but features reach back {back}; at least as many expected"
+            )
+        if min(self.degrees) < 0 or len(set(self.degrees)) < len(self.degrees):
+            raise ValueError(f"degrees: {list(self.degrees)}: different ones from 0 up expected")
+        for name, length in (("validation", self.validation), ("test", self.test)):
+            if length and self.horizon > length:
+                raise ValueError(f"horizon: {self.horizon} samples, but {name} has {length}")
+        if self.starts > 1 and not self.horizon:
+            raise ValueError("starts: several replays need a horizon")
+        return self
+
+
+MOST = 20_000
+"""Features: the factor of as many takes minutes and 3 GB."""
+
+OUTCOMES = (
+    Outcome("done", "fitted and replayed"),
+    Outcome("diverged", "the replay is not finite: more ridge or noise may help", failed=True),
+    Outcome(
+        "ill_conditioned", "features are collinear to rounding; use a larger ridge", failed=True
+    ),
+)
+DONE, DIVERGED, ILL_CONDITIONED = range(3)
+
+DIMS = {
+    "outcome": Var((), "1", "how the item ended"),
+    "train_nrmse": Var((), "1", "NRMSE of one sample on, or of the outputs, over the segment"),
+    "replay_nrmse": Var((), "1", "NRMSE of the replays of the test range"),
+    "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
+    "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
+    "valid_time": Var((), "time", "mean time that a replay stays valid", True),
+    "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
+    "weights.coefficients": Var(("output", "feature"), "1", "C, with which `step` is the map of the model"),
+    "weights.monomials": Var(
+        ("feature", "factor"), "1", "factors of each feature: 0 is 1, i is number i of `h0`, counted from 1"
+    ),
+    "weights.h0": Var(("state",), "1", "the samples before the test range that features see, the latest first"),
+}  # fmt: skip
+
+
+def load(inputs: Any) -> Series:
+    """The series. Raises ValueError where it cannot be made or read, or has too many features."""
+    length = inputs.washout + inputs.segments * inputs.train + inputs.validation + inputs.test
+    found = load_series(inputs, length)
+    seen = inputs.delays * _samples(found).shape[1]
+    n = sum(math.comb(seen + degree - 1, degree) for degree in inputs.degrees)
+    if n > MOST:
+        raise ValueError(
+            f"degrees: {list(inputs.degrees)} of {seen} delayed numbers are {n:,} features; at most {MOST:,}"
+        )
+    return found
+
+
+def _samples(shared: Series) -> Any:
+    """(t, k) the series that features are made from."""
+    return shared.inputs if shared.inputs.shape[1] else shared.targets
+
+
+def factors(static: Any, k: int) -> np.ndarray:
+    """(feature, factor) the monomials of k numbers a sample, as `weights.monomials`."""
+    lags = 1 + np.add.outer(np.arange(static.delays) * static.spacing * k, np.arange(k)).ravel()
+    most = max(static.degrees)
+    rows = [
+        (*some, *[0] * (most - degree))
+        for degree in static.degrees
+        for some in combinations_with_replacement(lags, degree)
+    ]
+    return np.array(rows, np.int32).reshape(-1, most)
+
+
+def features(monomials: Any, h: jax.Array) -> jax.Array:
+    """(..., feature) products of the entries of h (..., state) that `monomials` lists."""
+    one = jnp.ones((*h.shape[:-1], 1), h.dtype)
+    values, monomials = jnp.concatenate([one, h], axis=-1), jnp.asarray(monomials, jnp.int32)
+    found = jnp.ones((*h.shape[:-1], len(monomials)), h.dtype)
+    for column in range(monomials.shape[1]):
+        found = found * values[..., monomials[:, column]]
+    return found
+
+
+def step(weights: Any, h: jax.Array, x: Any = None) -> jax.Array:
+    """The map of a model without inputs, y(t + 1) = y(t) + C O(t): the samples h (state,) that it sees -> the next ones.
+
+    weights: those of an item, for `cell: ctd.esn.nvar.step` of the kernels that take a network.
+    """
+    del x
+    change = weights["coefficients"] @ features(weights["monomials"], h)
+    m = len(change)
+    return jnp.concatenate([h[:m] + change, h[:-m]])
+
+
+def _state(static: Any, x: jax.Array, at: jax.Array) -> jax.Array:
+    """(..., state) the samples that features at the samples `at` may see, the latest first."""
+    back = (static.delays - 1) * static.spacing + 1
+    return x[at[..., None] - jnp.arange(back)].reshape(*at.shape, -1)
+
+
+def fit(o: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(C (m, p) that minimises |o C^T - f|^2 + ridge |C|^2, whether the p columns of o are independent to rounding).
+
+    By QR of o over sqrt(ridge) I. Products of a series' samples span ten powers of ten, of which the normal equations lose half.
+    """
+    p = o.shape[1]
+    q, r = jnp.linalg.qr(jnp.concatenate([o, jnp.sqrt(ridge) * jnp.eye(p, dtype=o.dtype)]))
+    found = jax.scipy.linalg.solve_triangular(r, q[: len(o)].T @ f)
+    size = jnp.abs(jnp.diagonal(r))
+    independent = size.min() > p * jnp.finfo(o.dtype).eps * size.max()
+    return jnp.where(independent, found, 0).T, independent
+
+
+def _replay(static: Any, shared: Series, weights: Any, at: jax.Array, length: int) -> Replay:
+    """Replays of `length` samples from `at` on; with inputs, the outputs there."""
+    x, y = _samples(shared), jnp.asarray(shared.targets)
+    horizon = static.horizon or length
+    stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
+    begins = at + jnp.arange(static.starts) * stride
+    window = begins[:, None] + jnp.arange(horizon)
+
+    def sample(h: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
+        h = step(weights, h)
+        return h, h[: static.m]
+
+    if shared.inputs.shape[1]:
+        z = features(weights["monomials"], _state(static, x, window)) @ weights["coefficients"].T
+    else:
+        run = lambda h: lax.scan(sample, h, length=horizon)[1]
+        z = jax.vmap(run)(_state(static, x, begins - 1))
+    return compared(static, z, y[window], jnp.asarray(shared.variance))
+
+
+def run(static: Any, shared: Series, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+    """Fit one model to its segment, and replay what follows."""
+    shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, static.dtype), shared)
+    x, ahead = _samples(shared), 0 if shared.inputs.shape[1] else 1
+    at = static.washout + traced.segment % static.segments * static.train
+    noisy = x + traced.noise * jax.random.normal(key, x.shape, x.dtype)
+    when = at + jnp.arange(static.train)
+    h = _state(static, noisy, when - ahead)
+    monomials = factors(static, x.shape[1])
+    o, f = features(monomials, h), shared.targets[when]
+    f = f - h[:, : static.m] if ahead else f
+    found, independent = fit(o, f, traced.ridge)
+    weights = {"coefficients": found, "monomials": jnp.asarray(monomials)}
+    at = at + static.train
+    values = {}
+    if static.validation:
+        values["validation_nrmse"] = _replay(static, shared, weights, at, static.validation).nrmse
+        at = at + static.validation
+    test = _replay(static, shared, weights, at, static.test)
+    values |= {
+        "replay_nrmse": test.nrmse,
+        "replay_last_nrmse": test.last_nrmse,
+        "valid_time": test.valid_samples * shared.dt,
+    }
+    finite = jnp.where(jnp.isfinite(test.nrmse), DONE, DIVERGED)
+    outcome = jnp.where(independent, finite, ILL_CONDITIONED).astype(jnp.int32)
+    values = {name: jnp.where(outcome == DONE, value, jnp.nan) for name, value in values.items()}
+    values |= {f"weights.{name}": value for name, value in weights.items()}
+    values["train_nrmse"] = jnp.sqrt(jnp.mean((o @ found.T - f) ** 2) / shared.variance)
+    values |= {"outcome": outcome, "weights.h0": _state(static, x, at - 1)}
+    if "traces" in static.record:
+        values["trace"] = test.outputs[0]
+    return values
+
+
+def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
+    """Time since a replay's start."""
+    del shared
+    steps = inputs.dt * np.arange(1, 1 + (inputs.horizon or inputs.test))
+    wanted = "traces" in inputs.record
+    return (
+        {"time": Coordinate(steps, "1", "time since the replay's start, as dt")} if wanted else {}
+    )
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """Success over the sweep, the replay of the best model, the errors of all."""
+    made = success(group.reduced) if varied_fields(group.reduced) else []
+    if "trace" in group.results:
+        segment = np.asarray(group.columns["segment"][:], int) % group.inputs.segments
+        made.append(replayed(group, segment * group.inputs.train))
+    return [*made, errors(group.results)]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """Success rate and median error over the sweep."""
+    return Figure(success(group.reduced), f"polynomials of delays on {group.inputs.target}")
+
+
+# What is swept here, ridge and noise, networks have too; models that differ in the segment alone are one point's seeds.
+kernel = one_shot(
+    "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
+    reduced=REDUCED, Options=Options, summary=("ridge", "noise", "count", "success_rate", "nrmse_median"),
+    metric="replay_nrmse", figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
+)  # fmt: skip

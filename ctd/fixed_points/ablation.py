@@ -1,0 +1,231 @@
+"""Kernel: a network without one of its units, or without one of the modes at a point: what its task loses.
+
+An item takes one thing out. A unit is held at 0, or at its mean over the trials; a mode of dF/dh at a point h*, with the
+eigenvectors r and l, l^H r = 1, is taken out of every state, h <- h - r l^H (h - h*), a pair of complex modes at once. The
+rest of the network goes on as it was trained; all items see the same trials.
+
+    kernel: fixed_points.ablation
+    params: {cell: gru, weights: net.h5, task: flipflop}
+    sweep: {grid: {unit: {range: 64}}}
+
+Modes: `remove: mode`, `points` as in fixed_points.connections, and a sweep over `point` and `mode`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+
+from ctd import tasks
+from ctd.cells import Cell, initial_state, readout
+from ctd.data import read_hdf5
+from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, find_cell, known_cell, stored_cell
+from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
+from ctd.late import jax, jnp, lax
+from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
+from ctd.plots.group import Group, of_group
+from ctd.tasks.scores import weighted_loss
+
+
+class Ablation(Params):
+    """One unit or mode that is taken out."""
+
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None, description=CELL_TEXT
+    )
+    remove: Static[Literal["unit", "mode"]] = Field("unit", description="what is taken out")
+    hold: Static[Literal["zero", "mean"]] = Field(
+        "zero", description="where a unit is held: at 0, or at its mean over trials and steps"
+    )
+    loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
+        "squared_error", description="the loss that the network was trained by"
+    )
+    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
+    points: File[str | None] = Field(
+        None, description="table of its points, for modes: STORE/gathered/GROUP of fixed_points"
+    )
+    task: Static[tasks.AnyTask] = Field(tasks.FlipFlop(), description="task whose trials are run")
+    n_trials: Data[int] = Field(100, gt=0, description="trials")
+    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
+    unit: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="number of the unit, modulo their number"
+    )
+    point: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="row of the table, modulo their number"
+    )
+    mode: Traced[int] = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="number of the mode by decreasing |eigenvalue|, modulo their number",
+    )
+
+    @model_validator(mode="after")
+    def _has_points(self) -> Self:
+        if self.remove == "mode" and self.points is None:
+            raise ValueError(
+                "points: remove: mode needs a table of points, STORE/gathered/GROUP of fixed_points"
+            )
+        if self.remove == "unit" and self.points is not None:
+            raise ValueError("points: a table is for remove: mode, but remove is unit")
+        return self
+
+
+DIMS = {
+    "ablated_loss": Var((), "1", "loss of the network without the unit or mode"),
+    "intact_loss": Var((), "1", "loss of the whole network on the same trials"),
+    "ablated_accuracy": Var((), "1", "share of the trials that it still answers correctly", True),
+    "intact_accuracy": Var((), "1", "share of the whole network", True),
+    "removed_eigenvalue": Var(("part",), "1", "of the mode, real and imaginary part"),
+}
+
+
+class Whole(NamedTuple):
+    """A network, trials, and how it does on them."""
+
+    cell: dict[str, None]
+    """{name of the cell: None}, as in a `Network`."""
+    weights: dict[str, Any]
+    trials: tasks.Trial
+    mean: Any
+    """(state,) over trials and steps."""
+    intact: dict[str, Any]
+    """Its loss and accuracy."""
+    points: dict[str, Any]
+    """Of a table of points: point, eigenvalue, right, left; empty for units."""
+
+
+def load(inputs: Any) -> Whole:
+    """The network on its trials, and its points. Raises ValueError, naming file and field."""
+    name, weights = stored_cell(inputs)
+    found = find_cell(name)
+    if not isinstance(found, Cell):
+        raise ValueError(f"cell: {name} is a function, which has no readout; a cell expected")
+    if "wO" not in weights:
+        raise ValueError(f"weights: {inputs.weights} has no readout, so its task has no loss")
+    sizes = {"inputs": (inputs.task.n_in, found.infer(weights)[1])}
+    sizes["outputs"] = (inputs.task.n_out, len(weights["wO"]))
+    for what, (wanted, has) in sizes.items():
+        if wanted != has:
+            title = inputs.task.name or type(inputs.task).__name__
+            raise ValueError(
+                f"task: {title} has {wanted} {what}, but the network in {inputs.weights} has {has}"
+            )
+    if isinstance(inputs.task, tasks.Recorded):
+        raise ValueError(
+            "task: trials of a file are not drawn; name the task that they were made by"
+        )
+    weights = {key: np.asarray(value, inputs.dtype) for key, value in weights.items()}
+    key = jax.random.key(inputs.trial_seed)
+    trials = jax.tree.map(np.asarray, tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype))
+    whole = Whole({name: None}, weights, trials, (), {}, _points(inputs, weights, found))
+    states, scores = jax.jit(lambda w: _tried(inputs, w, lambda h: h))(whole)
+    mean = np.asarray(states).reshape(-1, states.shape[-1]).mean(axis=0)
+    return whole._replace(mean=mean, intact=jax.tree.map(np.asarray, scores))
+
+
+def _points(inputs: Any, weights: dict[str, Any], found: Cell) -> dict[str, Any]:
+    """The table of points, for modes. Raises ValueError where it is none, or that of another network."""
+    if inputs.points is None:
+        return {}
+    table, names = read_hdf5(inputs.points), ("point", "eigenvalue", "right", "left")
+    if missing := set(names) - table.keys():
+        raise ValueError(
+            f"points: {inputs.points}: lacks {', '.join(sorted(missing))}; STORE/gathered/GROUP of a store of "
+            "fixed_points expected"
+        )
+    size, shape = found.state_size(found.infer(weights)[0]), np.shape(table["point"])
+    if shape[1:] != (size,) or not shape[0]:
+        raise ValueError(
+            f"points: {inputs.points}: shape {shape}, (point, {size}) with at least one point expected"
+        )
+    parts = lambda values: np.stack([values.real, values.imag]).astype(inputs.dtype)
+    complex_ = {name: parts(np.asarray(table[name])) for name in names[1:]}
+    return {"point": np.asarray(table["point"], inputs.dtype), **complex_}
+
+
+def _tried(static: Any, whole: Whole, hold: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(states (trial, time, state), loss and accuracy) of the network whose every state passes through `hold`."""
+    cell = find_cell(*whole.cell)
+    assert isinstance(cell, Cell)
+    weights, trials = jax.tree.map(jnp.asarray, (whole.weights, whole.trials))
+    start = hold(initial_state(cell, weights, trials.inputs.dtype))
+
+    def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = hold(cell.step(weights, h, x))
+        return h, h
+
+    states = jax.vmap(lambda x: lax.scan(step, start, x)[1])(trials.inputs)
+    outputs = jax.vmap(jax.vmap(lambda h: readout(cell, weights, h)))(states)
+    total, weight = weighted_loss(static.loss, outputs, trials)
+    scores = {"loss": total / weight}
+    if static.task.scored:
+        answers = jax.nn.softmax(outputs) if static.loss == "cross_entropy" else outputs
+        scores["accuracy"] = jnp.mean(jax.vmap(static.task.success)(trials, answers))
+    return states, scores
+
+
+def removed_mode(points: Any, point: jax.Array, mode: jax.Array) -> tuple[Any, jax.Array]:
+    """(h -> h without the mode, or the pair, of a point; its eigenvalue (2,))."""
+    row = lambda name: jnp.asarray(points[name])[:, point]
+    values, right, left = row("eigenvalue"), row("right"), row("left")
+    k = mode % values.shape[1]
+    # The conjugate of a complex mode has the same right and left parts, but for the sign of the imaginary ones.
+    pair = jnp.where(values[1, k] == 0, 1, 2)
+    (a, b), (c, d) = right[:, :, k], left[:, :, k]
+    centre = jnp.asarray(points["point"])[point]
+    out = lambda h: h - pair * (a * (c @ (h - centre)) + b * (d @ (h - centre)))
+    return out, values[:, k]
+
+
+def run(static: Any, shared: Whole, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+    """The trials, without one unit or mode."""
+    del key
+    values = {}
+    if static.remove == "mode":
+        point = traced.point % len(shared.points["point"])
+        hold, values["removed_eigenvalue"] = removed_mode(shared.points, point, traced.mode)
+    else:
+        mean, cell = jnp.asarray(shared.mean), find_cell(*shared.cell)
+        assert isinstance(cell, Cell)
+        n = cell.infer(shared.weights)[0]
+        at = jnp.zeros_like(mean) if static.hold == "zero" else mean
+        out = jnp.arange(len(mean)) % n == traced.unit % n
+        hold = lambda h: jnp.where(out, at, h)
+    scores = _tried(static, shared, hold)[1]
+    values |= {f"ablated_{name}": value for name, value in scores.items()}
+    return values | {f"intact_{name}": jnp.asarray(value) for name, value in shared.intact.items()}
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """Loss, and accuracy, by the unit or mode that is taken out."""
+    results, named = group.results, "unit" if group.inputs.remove == "unit" else "mode"
+    number = np.asarray(group.columns.get(named, np.arange(len(results["ablated_loss"][:]))), float)
+    made = []
+    for name in ("loss", "accuracy"):
+        if f"ablated_{name}" in results:
+            whole = np.repeat(np.asarray(results[f"intact_{name}"][:1], float), 2)
+            ends = np.array([number.min(), number.max()])
+            layers: list[Layer] = [
+                Lines(ends, whole, "whole network", faint=True),
+                Points(
+                    number, np.asarray(results[f"ablated_{name}"][:], float), f"without the {named}"
+                ),
+            ]
+            made.append(Plot(f"{name.capitalize()} without each {named}", layers, Axis(named), Axis(name)))  # fmt: skip
+    return made
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The same."""
+    return Figure(plots(*group))
+
+
+kernel = one_shot(
+    "fixed_points.ablation", Ablation, DIMS, run, load=load, plots=plots, figure=figure,
+    metric="ablated_loss", microbatches=(0,), cpu_microbatches=(1,),
+)  # fmt: skip

@@ -1,0 +1,169 @@
+"""The first part of an `lm` search: from the start to beside a minimum of q, by gradients alone and in float32.
+
+L-BFGS (Nocedal & Wright 2006, algorithm 7.5) follows a curved valley of q with one gradient a step, where steps of
+Newton's need several products with the Hessian; and float32 halves the price of each. It certifies nothing: where it ends,
+Levenberg-Marquardt goes on in the precision of the item.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+from ctd.fixed_points.search import (
+    LM_BLOCK,
+    RUNNING,
+    Descent,
+    Landing,
+    Settings,
+    Step,
+    lm_init,
+    lm_tick,
+    run_block,
+    speed,
+    verdict,
+)
+from ctd.late import jax, jnp
+
+MEMORY = 6
+"""Steps that are remembered. More save few gradients and cost as much as they save."""
+
+BLOCK = 128
+"""Ticks of one `advance`: most approaches take fewer, so that the candidates of a microbatch enter the descent together."""
+
+ENOUGH = 1e-6
+"""The approach is over once the next step would gain less than this part of q."""
+
+MOST_HALVINGS = 6
+"""Halvings of one step after which the rounding of q is taken to hide what it gains."""
+
+
+class Approach(NamedTuple):
+    """An L-BFGS search between two ticks: at h, p the next step."""
+
+    h: jax.Array
+    q: jax.Array
+    g: jax.Array
+    """Gradient of q at h."""
+    p: jax.Array
+    steps: jax.Array
+    """(MEMORY, state) the last steps, the latest at the end."""
+    changes: jax.Array
+    """(MEMORY, state) of the gradient in these."""
+    known: jax.Array
+    """(MEMORY,) 1 / (step . change); 0 where there is none."""
+    halvings: jax.Array
+    iterations: jax.Array
+    """int32, gradients so far."""
+    over: jax.Array
+
+
+class Search(NamedTuple):
+    """A search of `lm`: its approach, and the descent that takes over when this is over."""
+
+    approach: Approach
+    descent: Descent
+    begun: jax.Array
+    """Whether the descent has begun; until then its h and q are those of the approach."""
+
+
+class Problem(NamedTuple):
+    """What a search minimises in one precision, and how."""
+
+    step: Step
+    inverse: jax.Array
+    """Inverse of the mean of J'J over the candidate states, J = dF/dh - 1; empty: unknown."""
+    longest: jax.Array
+    """The longest step."""
+    limits: Settings
+
+
+def start(coarse: Problem, h: jax.Array) -> Search:
+    """The search at its start h. coarse: the problem of the approach."""
+    at = h.astype(coarse.longest.dtype)
+    q, g = jax.value_and_grad(speed(coarse.step))(at)
+    none = jnp.zeros((MEMORY, *at.shape), at.dtype)
+    zero = jnp.zeros((), jnp.int32)
+    over = verdict(at, q, zero, coarse.limits) != RUNNING
+    approach = Approach(at, q, g, g, none, none, none[:, 0], zero, zero, over)
+    approach = approach._replace(p=_next_step(approach, coarse.inverse, coarse.longest))
+    like = lambda value: value.astype(h.dtype)
+    nothing = jnp.zeros((0, 0), h.dtype)
+    descent = lm_init(nothing, h, Landing(h, like(q), like(g)), like(coarse.longest))
+    return Search(approach, descent, jnp.zeros((), bool))
+
+
+def advance(coarse: Problem, fine: Problem, s: Search) -> Search:
+    """A block of ticks of the approach, if it is not over, then one of the descent, if it has begun.
+
+    A loop is left at once where no candidate of the microbatch has part in it; those that began together mostly are in
+    one part together.
+    """
+    approach = run_block(partial(_tick, coarse), BLOCK, lambda s: ~s.over, s.approach)
+    s = s._replace(approach=approach)
+    s = run_block(partial(_land, fine), 1, lambda s: ~s.begun, s)
+    descent = run_block(
+        partial(lm_tick, fine.step, fine.inverse, fine.longest, fine.limits),
+        LM_BLOCK,
+        lambda descent: s.begun & (descent.outcome == RUNNING),
+        s.descent,
+    )
+    return s._replace(descent=descent)
+
+
+def _land(fine: Problem, s: Search) -> Search:
+    """The search with the descent where the approach stands; it begins if the approach is over."""
+    first, reached = s.descent.start, s.approach.h.astype(s.descent.h.dtype)
+    h = jnp.where(s.approach.iterations == 0, first, reached)
+    q, g = jax.value_and_grad(speed(fine.step))(h)
+    iterations = s.approach.iterations
+    descent = lm_init(fine.inverse, first, Landing(h, q, g), fine.longest)
+    outcome = jnp.where(s.approach.over, verdict(h, q, iterations, fine.limits), RUNNING)
+    descent = descent._replace(iterations=iterations, outcome=outcome)
+    return s._replace(descent=descent, begun=s.approach.over)
+
+
+def _tick(coarse: Problem, s: Approach) -> Approach:
+    """Try the step p: go there if q falls enough (Armijo's rule), otherwise halve it."""
+    step, inverse, longest, limits = coarse
+    at = s.h + s.p
+    q, g = jax.value_and_grad(speed(step))(at)
+    slope = s.g @ s.p
+    accepted = q <= s.q + 1e-4 * slope
+    change = g - s.g
+    along = change @ s.p
+    # A pair without positive curvature would make the approximate Hessian indefinite.
+    curved = accepted & (along > jnp.finfo(q.dtype).eps * (change @ change))
+    push = lambda old, new: jnp.where(curved, jnp.concatenate([old[1:], new[None]]), old)
+    chosen = lambda new, old: jnp.where(accepted, new, old)
+    s = s._replace(
+        h=chosen(at, s.h),
+        q=chosen(q, s.q),
+        g=chosen(g, s.g),
+        steps=push(s.steps, s.p),
+        changes=push(s.changes, change),
+        known=push(s.known, 1 / jnp.where(curved, along, 1)),
+        halvings=chosen(0, s.halvings + 1),
+    )
+    s = s._replace(p=chosen(_next_step(s, inverse, longest), s.p / 2))
+    iterations = s.iterations + 1
+    over = verdict(s.h, s.q, iterations, limits) != RUNNING
+    over |= (-(s.g @ s.p) / 2 <= ENOUGH * s.q) | (s.halvings > MOST_HALVINGS)
+    return s._replace(iterations=iterations, over=over)
+
+
+def _next_step(s: Approach, inverse: jax.Array, longest: jax.Array) -> jax.Array:
+    """-B g, B the approximate inverse of the Hessian: a multiple of `inverse`, corrected by the steps known."""
+    r, parts = -s.g, []
+    for k in reversed(range(MEMORY)):
+        part = s.known[k] * (s.steps[k] @ r)
+        r = r - part * s.changes[k]
+        parts.append(part)
+    spread = lambda v: inverse @ v if inverse.size else v
+    last = s.changes[-1]
+    size = last @ spread(last)
+    r = spread(r) * jnp.where(size > 0, 1 / (s.known[-1] * size), 1)
+    for k, part in zip(range(MEMORY), reversed(parts), strict=True):
+        r = r + s.steps[k] * (part - s.known[k] * (s.changes[k] @ r))
+    length = jnp.linalg.norm(r)
+    return r * jnp.minimum(1, longest / jnp.maximum(length, jnp.finfo(r.dtype).tiny))

@@ -1,0 +1,101 @@
+"""The phase portrait of a network with a state of two numbers: nullclines, flow, trials and points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.fixed_points.portrait import sorts
+from ctd.late import jax, jnp
+from ctd.plots import Axis, Layer, Lines, Plot, Points
+
+GRID, ARROWS = 121, 17
+"""Places along each axis at which F is computed for the nullclines, and at which the flow is drawn."""
+N_TRIALS = 60
+"""Largest number of trials that are drawn."""
+
+
+def zero_line(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(x (segment, 2), y (segment, 2)) of z = 0, for z[row, column] at x (column,), y (row,).
+
+    A cell of the grid is two triangles, over each of which z is linear: its zeros are a segment, or none.
+    """
+    at = np.stack([*np.meshgrid(x, y), z], axis=-1)
+    a, b, c, d = at[:-1, :-1], at[:-1, 1:], at[1:, :-1], at[1:, 1:]
+    corners = np.concatenate(
+        [np.stack(three, axis=-2).reshape(-1, 3, 3) for three in ((a, b, c), (b, c, d))]
+    )
+    corners = corners[np.isfinite(corners).all(axis=(1, 2))]
+    above = corners[:, :, 2] > 0
+    corners = corners[above.any(axis=1) & ~above.all(axis=1)]
+    first, second = corners, np.roll(corners, -1, axis=1)
+    crosses = (first[..., 2] > 0) != (second[..., 2] > 0)  # two sides of each triangle
+    one, other = first[crosses], second[crosses]
+    share = one[:, 2] / (one[:, 2] - other[:, 2])
+    found = (one + share[:, None] * (other - one))[:, :2].reshape(-1, 2, 2)
+    return found[..., 0], found[..., 1]
+
+
+def phase(
+    f: Callable[[jax.Array, jax.Array], jax.Array], states: np.ndarray, reduced: Mapping[str, np.ndarray]
+) -> Plot:  # fmt: skip
+    """The phase portrait of the map f(h, x), h (2,), around states (trial, time, 2) and the points of a table.
+
+    x is the constant input of the first point.
+    """
+    inputs = np.asarray(reduced["constant_input"], float)
+    of = f"the input {inputs[0].tolist()} of point 0" if inputs.shape[1] else "no input"
+    shown = np.concatenate([states.reshape(-1, 2), np.asarray(reduced["point"], float)])
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    margin = 0.15 * np.where(high > low, high - low, 1)
+    x, y = (np.linspace(low[k] - margin[k], high[k] + margin[k], GRID) for k in (0, 1))
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    moved = jax.jit(jax.vmap(jax.vmap(lambda h: f(h, jnp.asarray(inputs[0], states.dtype)))))(
+        jnp.asarray(grid, states.dtype)
+    )
+    change = np.asarray(moved, float) - grid
+    layers: list[Layer] = [_flow(x, y, change)]
+    for k in (0, 1):
+        ends = zero_line(x, y, change[..., k])
+        layers.append(Lines(*_joined(*ends), f"h{k + 1} stays", hue=k))
+    if states.shape[1] > 1:
+        some = states[:N_TRIALS]
+        layers.append(Lines(some[..., 0], some[..., 1], "trials", faint=True))
+    at = np.asarray(reduced["point"], float)
+    for label, rows, marker, hollow in sorts(reduced):
+        text = [f"point {row}: {label}" for row in rows]
+        layers.append(
+            Points(at[rows, 0], at[rows, 1], f"{label} ({len(rows)})", hue=2,
+                   marker=marker, hollow=hollow, text=text, key=rows)
+        )  # fmt: skip
+    return Plot(
+        "Phase portrait", layers, Axis("h1"), Axis("h2"), note=f"Nullclines and flow at {of}."
+    )
+
+
+def _joined(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Segments as one line, which NaN interrupts."""
+    between = lambda values, gap: np.append(values, np.full((len(values), 1), gap), axis=1).ravel()
+    return between(x, 0.0), between(y, np.nan)
+
+
+HEAD = 0.3 * np.array([[-(0.75**0.5), -0.5], [0.5, -(0.75**0.5)]])
+"""Turns a stroke by 150 degrees and shortens it: one side of its head; the transposed matrix makes the other."""
+
+
+def _flow(x: np.ndarray, y: np.ndarray, change: np.ndarray) -> Lines:
+    """Arrows from places of a coarse grid towards the next state; the longest is as long as the places lie apart."""
+    some = np.linspace(0, len(x) - 1, ARROWS).round().astype(int)
+    unit = np.array([x[some[1]] - x[0], y[some[1]] - y[0]])
+    step: Any = change[np.ix_(some, some)] / unit
+    length = np.linalg.norm(step, axis=-1, keepdims=True)
+    # By the root, arrows are seen where the network is slow, too.
+    longest = np.nanmax(np.where(np.isfinite(length), length, 0), initial=0)
+    step = 0.9 * step / np.maximum(np.sqrt(length * longest), 1e-300)
+    start = np.stack(np.meshgrid(x[some], y[some]), axis=-1)
+    tip = start + step * unit
+    sides = [tip + step @ turn * unit for turn in (HEAD, HEAD.T)]
+    ends = np.stack([start, tip, sides[0], tip, sides[1]], axis=-2).reshape(-1, 5, 2)
+    return Lines(*_joined(ends[..., 0], ends[..., 1]), "flow", faint=True)

@@ -1,0 +1,73 @@
+"""Trials from NumPy's files: one array (trial, time, unit), or an array (time, unit) for each trial.
+
+    numpy.save("spikes.npy", counts)       trials of one length
+    numpy.savez("spikes.npz", *trials)     an array for each trial, of any length
+    numpy.savez("spikes.npz", train=..., eval=...)    the names of an HDF5 file, which say what is what
+
+Where names do not say it, every `eval_every`-th trial is for evaluation.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ctd.data import read_arrays
+
+NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
+"""Names that only a file of named splits has."""
+
+
+def read_numpy(path: str, inputs: Any) -> dict[str, Any]:
+    """The arrays of a .npy or .npz file by name; `train` and `eval` where the file has trials without names.
+
+    Trials of unequal length are lists of (time, unit), which `chop` cuts into windows. Raises ValueError, naming the
+    file and the array, where trials disagree or are too few.
+    """
+    arrays = read_arrays(path, "trials")
+    if any(name in arrays for name in NAMED):
+        return arrays
+    trials = _trials(path, arrays)
+    lengths = [len(trial) for trial in trials]
+    if len(trials) < inputs.eval_every:
+        raise ValueError(
+            f"data: {path}: has {len(trials)} trials, but every {inputs.eval_every}th is for evaluation; give more, or "
+            "say which is which by names: numpy.savez(path, train=..., eval=...)"
+        )
+    shortest = min(lengths)
+    if inputs.chop is None and shortest < max(lengths):
+        raise ValueError(
+            f"data: {path}: trials have {shortest} to {max(lengths)} bins; add to params chop: {{window: {shortest}, "
+            f"overlap: {shortest // 4}}}, which cuts all into windows of the shortest and merges what is inferred again"
+        )
+    if inputs.chop is not None and shortest < inputs.chop.window:
+        raise ValueError(
+            f"chop: {path}: trial {int(np.argmin(lengths))} has {shortest} bins, fewer than window = "
+            f"{inputs.chop.window}; shorten the window, or leave out such trials"
+        )
+    evaluation = is_evaluation(len(trials), inputs.eval_every)
+    split = {
+        "train": [trial for trial, last in zip(trials, evaluation, strict=True) if not last],
+        "eval": [trial for trial, last in zip(trials, evaluation, strict=True) if last],
+    }
+    return split if inputs.chop is not None else {k: np.stack(v) for k, v in split.items()}
+
+
+def is_evaluation(n: int, every: int) -> np.ndarray:
+    """(trial,) whether it is for evaluation: the last of each `every`."""
+    return np.arange(n) % every == every - 1
+
+
+def _trials(path: str, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """The (time, unit) arrays of all trials, in the file's order."""
+    listed = list(arrays.items())
+    if len(listed) == 1 and listed[0][1].ndim == 3:
+        trials = [(f"{listed[0][0]}[{k}]", trial) for k, trial in enumerate(listed[0][1])]
+    else:
+        trials = listed
+    for name, trial in trials:
+        if trial.ndim != 2 or trial.shape[1] != trials[0][1].shape[-1]:
+            raise ValueError(
+                f"data: {path}: {name} has the shape {trial.shape}; one array (trial, time, unit) expected, or an array "
+                f"(time, unit) for each trial, with the units of the first, {trials[0][0]} {trials[0][1].shape}"
+            )
+    return [trial for _, trial in trials]

@@ -1,0 +1,103 @@
+"""A picture of a whole sweep: the metric of every item against the swept parameter that matters most.
+
+The pictures of a kernel show one group each, so a sweep over a static field has none that holds its values side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from ctd.plots import Axis, Layer, Lines, Plot, Points, is_wide, tick
+from jobs.query.query import table
+from jobs.report.importance import effects
+from jobs.store.store import Store
+
+MAX_ITEMS = 100_000
+"""Of more, the table alone would take longer than a run's end should."""
+MAX_KINDS = 10
+"""With more values of the second parameter all items are one series."""
+MAX_MEDIANS = 40
+"""With more values of the first parameter, as of random draws, there are no medians."""
+
+
+def overview(store: Store, metric: str) -> Plot | None:
+    """The items that are done, by the two swept parameters that matter most.
+
+    None without a swept parameter or a metric, and of more than MAX_ITEMS items.
+    """
+    if not metric or sum(store.job.plan.group_sizes) > MAX_ITEMS:
+        return None
+    frame = table(store, "items")
+    fine = frame[frame["status"] == "done"]
+    if metric not in fine or fine[metric].dtype.kind not in "iuf":
+        return None
+    fine = fine[np.isfinite(fine[metric].to_numpy(float))]
+    names = _by_importance(store, fine, metric)
+    if not names:
+        return None
+    first, *others = names
+    x, ticks = _places(fine[first])
+    y = fine[metric].to_numpy(float)
+    layers: list[Layer] = []
+    for hue, (name, rows) in enumerate(_series(fine, others)):
+        layers.append(Points(x[rows], y[rows], hue=hue))
+        at = np.unique(x[rows])
+        if 1 < len(at) <= MAX_MEDIANS:
+            middle = [np.median(y[rows][x[rows] == place]) for place in at]
+            layers.append(Lines(at, middle, name or "median", hue=hue))
+    var = store.description.dims[metric]
+    unit = f" ({var.units})" if var.units not in ("", "1") else ""
+    note = "A mark is an item, a line the median of those that share its values."
+    return Plot(
+        f"{metric} against {first}",
+        layers,
+        Axis(first, log=not len(ticks) and is_wide(x), ticks=ticks),
+        Axis(f"{var.long_name or metric}{unit}", log=is_wide(y)),
+        note=note + (f" Over all values of {', '.join(others[1:])}." if len(others) > 1 else ""),
+    )
+
+
+def _by_importance(store: Store, fine: pd.DataFrame, metric: str) -> list[str]:
+    """The swept parameters, replicates left out, in the order of how much of the metric they explain."""
+    names = [
+        name
+        for name in store.job.spec.swept()
+        if name in fine and name != "seed" and not is_replicate(fine[name])
+    ]
+    columns = {name: fine[name].to_numpy() for name in (*names, metric)}
+    share = {e.parameter: np.nan_to_num(e.share) for e in effects(columns, names, [metric])}
+    return sorted(names, key=lambda name: -share.get(name, 0.0))
+
+
+def _places(column: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """(where the values of a column lie on an axis, its ticks if they are no numbers)."""
+    if column.dtype.kind in "iuf":
+        return column.to_numpy(float), []
+    kinds, codes = np.unique(column.to_numpy().astype(str), return_inverse=True)
+    return codes.astype(float), kinds.tolist()
+
+
+def _series(fine: pd.DataFrame, others: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name in the legend, which rows) for each value of the second parameter; one for all if there are too many."""
+    if others:
+        column = fine[others[0]].to_numpy()
+        values = column if column.dtype.kind in "iufb" else column.astype(str)
+        kinds = np.unique(values)
+        if len(kinds) <= MAX_KINDS:
+            for kind in kinds:
+                told = tick(float(kind)) if kinds.dtype.kind in "iuf" else str(kind)
+                yield f"{others[0]} = {told}", values == kind
+            return
+    yield "", np.ones(len(fine), bool)
+
+
+def is_replicate(column: pd.Series) -> bool:
+    """Whether a swept field has a single value, or only numbers the items, so that nothing depends on it."""
+    values = column.to_numpy()
+    if values.dtype.kind not in "iufb":
+        values = values.astype(str)
+    kinds = np.unique(values)
+    return len(kinds) < 2 or (values.dtype.kind in "iu" and len(kinds) == len(values) > 12)

@@ -1,0 +1,165 @@
+"""Polynomials of delays: against NumPy, the figures of Gauthier et al. 2021, and closed forms."""
+
+from itertools import combinations_with_replacement
+
+import h5py
+import jax
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.optimize import fsolve
+
+from ctd.batch import run_items
+from ctd.esn.nvar import Polynomial, fit, kernel
+from ctd.fixed_points import exponents
+from ctd.kernel import inputs_of
+
+SEGMENTS = 10
+
+
+def lorenz(n, dt):
+    """Their series: the solver's tolerance of 1e-3 is part of it, and its noise part of the figures."""
+    field = lambda t, u: [10 * (u[1] - u[0]), u[0] * (28 - u[2]) - u[1], u[0] * u[1] - 8 / 3 * u[2]]
+    start = [17.67715816276679, 12.931379185960404, 43.91404334248268]
+    return solve_ivp(field, (0, n * dt), start, t_eval=np.arange(n) * dt, method="RK23").y.T
+
+
+def observed(x, delays, spacing, degrees=(0, 1, 2)):
+    """(t, p) features of the samples x (t, k), as the paper gives them; the first rows are of no use."""
+    lags = np.concatenate([np.roll(x, j * spacing, axis=0) for j in range(delays)], axis=1)
+    some = [c for d in degrees for c in combinations_with_replacement(range(lags.shape[1]), d)]
+    return np.stack([lags[:, list(c)].prod(axis=1) for c in some], axis=1)
+
+
+def ridge(o, f, penalty):
+    rows = np.vstack([o, np.sqrt(penalty) * np.eye(o.shape[1])])
+    return np.linalg.lstsq(rows, np.vstack([f, np.zeros((o.shape[1], f.shape[1]))]))[0].T
+
+
+def write(path, **arrays):
+    with h5py.File(path, "w") as file:
+        file.update(arrays)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def forecast(tmp_path_factory):
+    """(their series, ours of its ten segments)"""
+    y = lorenz(200 + 400 * SEGMENTS + 44, 0.025)
+    path = write(tmp_path_factory.mktemp("lorenz") / "lorenz.h5", targets=y)
+    params = Polynomial(target="file", path=path, segments=SEGMENTS, record=["traces"])
+    return y, run_items(kernel, params, {"segment": np.arange(SEGMENTS)})
+
+
+def test_forecast_is_that_of_numpy(forecast):
+    """Fit, training error and replay of the paper's formula; a replay grows rounding by e^1 and the fit's condition."""
+    y, found = forecast
+    o = observed(y, 2, 1)
+    for segment in range(2):
+        at = 200 + 400 * segment
+        now, new = slice(at - 1, at + 399), slice(at, at + 400)
+        c = ridge(o[now], y[new] - y[now], 2.5e-6)
+        assert np.abs(found["weights.coefficients"][segment] - c).max() < 1e-7 * np.abs(c).max()
+        error = o[now] @ c.T + y[now] - y[new]
+        expected = np.sqrt(np.mean(error**2) / y.var(axis=0).mean())
+        assert found["train_nrmse"][segment] == pytest.approx(expected, rel=1e-6)
+        last = [y[at + 399], y[at + 398]]
+        for z in found["trace"][segment]:
+            last = [last[0] + c @ observed(np.concatenate(last)[None], 1, 1)[0], last[0]]
+            np.testing.assert_allclose(z, last[0], atol=1e-5)
+
+
+def test_forecast_has_the_published_figures(forecast):
+    """Gauthier et al. divide by the deviation of all entries as one sample, means included.
+
+    Their ten segments are parts of one chaotic series, on which rounding decides: their scripts give 1.02e-4 to 1.06e-4 in
+    training, and a median of 1.3e-3 to 1.5e-3 in the test, by the versions of NumPy and SciPy.
+    """
+    y, found = forecast
+    theirs = np.sqrt(y.var(axis=0).mean() / y.var())
+    assert theirs * found["train_nrmse"].mean() == pytest.approx(1.055e-4, rel=0.02)
+    assert theirs * np.median(found["replay_nrmse"]) < 1.34e-3 * 1.2
+
+
+def test_forecast_has_the_fixed_points_of_lorenz(forecast):
+    """Mean distances, in deviations as theirs, at most those published; to 0, far from all data, the median."""
+    y, found = forecast
+    side = 72**0.5
+    points = np.array([[side, side, 27], [-side, -side, 27], [0, 0, 0]])
+    away = np.empty((SEGMENTS, 3))
+    for segment, c in enumerate(found["weights.coefficients"]):
+        still = lambda h, c=c: c @ observed(np.tile(h, 2)[None], 1, 1)[0]
+        for k, point in enumerate(points):
+            away[segment, k] = np.linalg.norm(fsolve(still, point, xtol=1e-12) - point) / y.std()
+    one, other, zero = away.T
+    assert one.mean() < 1.7e-3
+    assert other.mean() < 0.84e-3 * 1.2  # ten segments of another length of their series
+    assert np.median(zero) < 5.0e-3
+
+
+def test_exponents_of_a_model_from_its_weights(forecast, tmp_path):
+    """The largest is that of the Lorenz system, .906; the map takes .025 of time a step."""
+    _, found = forecast
+    weights = {name: found[f"weights.{name}"][0] for name in ("coefficients", "monomials", "h0")}
+    path = write(tmp_path / "model.h5", **weights)
+    given = {"cell": "ctd.esn.nvar.step", "weights": path, "states": path, "dataset": "h0"}
+    params = exponents.Trajectory(**given, n_exponents=6, every=5, transient=500, n_steps=8000)
+    spectrum = run_items(exponents.kernel, params)["exponent"][0] / 0.025
+    assert spectrum[0] == pytest.approx(0.906, abs=0.1)
+    assert abs(spectrum[1]) < 0.05
+
+
+@pytest.mark.endurance
+def test_z_from_x_and_y_has_the_published_figures(tmp_path):
+    """The mean over a hundred segments has a standard error of 5 %."""
+    n = 100
+    y = lorenz(100 + 400 * n + 900, 0.05)
+    path = write(tmp_path / "z.h5", inputs=y[:, :2], targets=y[:, 2:])
+    given = {"target": "file", "path": path, "input_dataset": "inputs", "segments": n, "m": 1}
+    params = Polynomial(**given, delays=4, spacing=5, washout=100, test=900, ridge=0.05)
+    found = run_items(kernel, params, {"segment": np.arange(n)})
+    assert found["train_nrmse"].mean() == pytest.approx(9.3e-3, rel=0.1)
+    assert np.median(found["replay_nrmse"]) < 1.65e-2
+    o = observed(y[:, :2], 4, 5)
+    c = ridge(o[100:500], y[100:500, 2:], 0.05)
+    error = o[500:1400] @ c.T - y[500:1400, 2:]
+    assert found["replay_nrmse"][0] == pytest.approx(
+        np.sqrt(np.mean(error**2)) / y[:, 2].std(), rel=1e-6
+    )
+
+
+def test_inputs_with_noise_in_training(tmp_path):
+    """Of y = 1 + 2 u + u^3 / 2 the coefficients; noise of deviation s takes a slope down to a share 1 / (1 + s^2)."""
+    u = np.random.default_rng(0).standard_normal((20_010, 2))
+    path = write(tmp_path / "u.h5", inputs=u, targets=1 + 2 * u[:, :1] + u[:, 1:] ** 3 / 2)
+    given = {"target": "file", "path": path, "input_dataset": "inputs", "m": 1, "delays": 1}
+    params = Polynomial(**given, degrees=(0, 1, 3), washout=1, train=20_000, test=9)
+    found = run_items(kernel, params, {"noise": [0, 0.5]})
+    exact, noisy = found["weights.coefficients"][:, 0]
+    np.testing.assert_allclose(exact, [1, 2, 0, 0, 0, 0, 0.5], atol=1e-6)
+    assert found["replay_nrmse"][0] < 1e-6
+    assert noisy[1] == pytest.approx(2 / 1.25, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"washout": 5, "delays": 4, "spacing": 2}, "washout: 5 samples, but features reach back 7"),
+        ({"degrees": (1, 1)}, r"degrees: \[1, 1\]: different ones from 0 up"),
+        ({"degrees": (-1, 1)}, r"degrees: \[-1, 1\]"),
+        ({"horizon": 50}, "horizon: 50 samples, but test has 44"),
+        ({"starts": 2}, "starts: several replays need a horizon"),
+        ({"m": 2}, r"m: target lorenz has 3 output\(s\), m is 2"),
+        ({"dtype": "float32"}, "float64"),
+        ({"degrees": (6,), "delays": 5}, r"degrees: \[6\] of 15 delayed numbers are 38,760 features; at most 20,000"),
+    ],
+)  # fmt: skip
+def test_params_refuse(given, said):
+    with pytest.raises(ValueError, match=said):
+        kernel.load(inputs_of(Polynomial(**given)))
+
+
+def test_collinear_features_are_told():
+    o = np.random.default_rng(0).standard_normal((20, 3)) @ np.ones((3, 4))
+    with jax.enable_x64(True):
+        assert [bool(fit(o, o[:, :1], penalty)[1]) for penalty in (0.0, 1e-6)] == [False, True]

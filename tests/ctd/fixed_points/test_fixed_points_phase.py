@@ -1,0 +1,58 @@
+"""Nullclines of two state variables, and the graph of connections, as plots."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ctd.batch import precision
+from ctd.fixed_points import find
+from ctd.fixed_points.connections import graph
+from ctd.fixed_points.phase import GRID, phase, zero_line
+from ctd.plots import Figure
+from ctd.plots.png import draw
+
+
+def test_zero_line_of_a_circle():
+    """Linear between places 0.05 apart: off a circle of radius 1 by at most 0.05^2 / 4, and 2 pi long."""
+    at = np.arange(-1.5, 1.51, 0.05)
+    x, y = zero_line(at, at, at[None] ** 2 + at[:, None] ** 2 - 1)
+    assert np.abs(np.hypot(x, y) - 1).max() < 0.05**2 / 4
+    assert abs(np.hypot(np.diff(x), np.diff(y)).sum() - 2 * np.pi) < 0.01
+    assert zero_line(at, at, np.full((len(at), len(at)), np.nan))[0].shape == (0, 2)
+
+
+def test_phase_portrait_of_two_parabolas():
+    """h1 stays where h2 = h1^2, h2 where h1 = h2^2; they cross in the points (0, 0) and (1, 1)."""
+    step = lambda h: h + 0.1 * jnp.array([h[1] - h[0] ** 2, h[0] - h[1] ** 2])
+    found = find(step, [[0.1, 0.05], [0.9, 0.95], [-0.5, 0.4]])
+    made = found.figure()
+    assert [axes.get_title() for axes in made.axes][:2] == ["Phase portrait", "Spectra of the linearisation"]  # fmt: skip
+    with precision(found.inputs):
+        plot = phase(found.step, found.network.states, found.unique)
+    layers = {layer.name: layer for layer in plot.layers}
+    width = 2.5 / GRID
+    for name, still in (("h1 stays", lambda x, y: y - x**2), ("h2 stays", lambda x, y: x - y**2)):
+        line = layers[name]
+        ends = np.isfinite(line.y)
+        assert ends.sum() > GRID
+        assert np.abs(still(line.x[ends], line.y[ends])).max() < width**2
+    # An arrow's tip lies where the map leads to.
+    flow = layers["flow"]
+    x, y = (np.reshape(values, (-1, 6)) for values in (flow.x, flow.y))
+    with np.errstate(invalid="ignore"):
+        along = np.stack([x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]])
+        led = np.stack([y[:, 0] - x[:, 0] ** 2, x[:, 0] - y[:, 0] ** 2])
+    assert np.abs(along[0] * led[1] - along[1] * led[0]).max() < 1e-5
+    assert (np.sum(along * led, axis=0) >= 0).all()
+
+
+def test_graph_of_connections():
+    """A saddle between two memories: two lines, and the saddle is hollow."""
+    points = np.array([[0.0, 0, 0], [2.0, 0, 0], [-2.0, 0, 0]])
+    leads = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 0]])
+    plot = graph(points, np.array([0, 0]), leads)
+    lines, stable, saddle = plot.layers
+    assert lines.text == ["point 0 leads to 1", "point 0 leads to 2"]
+    np.testing.assert_allclose(np.abs(lines.x), [[0, 2], [0, 2]], atol=1e-12)
+    assert (stable.name, saddle.name) == ("stable (2)", "1 growing mode (1)")
+    assert (stable.hollow, saddle.hollow, saddle.key.tolist()) == (False, True, [0])
+    draw(Figure([plot])).canvas.draw()

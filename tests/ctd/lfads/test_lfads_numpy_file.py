@@ -1,0 +1,64 @@
+"""Trials of NumPy's files: which are for evaluation, trials of unequal length there and back, what is refused."""
+
+import numpy as np
+import pytest
+
+from ctd.data import write_hdf5
+from ctd.lfads import Model
+from ctd.lfads.chop import merge
+from ctd.lfads.sessions import load
+from ctd.lfads.torch_file import read_trials
+
+CHOP = {"window": 6, "overlap": 2}
+UNEQUAL = [np.full((length, 3), k) + 1 for k, length in enumerate((6, 9, 7, 6, 13, 8, 6, 11))]
+
+
+def test_one_array_and_an_array_a_trial_are_the_same_trials(tmp_path):
+    counts = np.random.default_rng(0).poisson(1.0, (12, 6, 3)) + 1
+    np.save(tmp_path / "spikes.npy", counts)
+    np.savez(tmp_path / "spikes.npz", *counts)
+    np.savez(tmp_path / "named.npz", train=counts[:7], eval=counts[7:])
+    for name in ("spikes.npy", "spikes.npz"):
+        found = load(Model(data=str(tmp_path / name)))
+        np.testing.assert_array_equal(found.evaluation.data, counts[4::5])
+        np.testing.assert_array_equal(found.train.data[:5], counts[[0, 1, 2, 3, 5]])
+    np.testing.assert_array_equal(
+        load(Model(data=str(tmp_path / "named.npz"))).train.data, counts[:7]
+    )
+
+
+def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
+    """Windows that nobody changed, merged as `ctd posterior` does, are the trials."""
+    np.savez(tmp_path / "spikes.npz", *UNEQUAL)
+    found = load(Model(data=str(tmp_path / "spikes.npz"), chop=CHOP, eval_every=3))
+    made = {}
+    for word, trials, at in zip(
+        ("train", "valid"), (found.train, found.evaluation), found.windows, strict=True
+    ):
+        assert trials.data.shape[1:] == (6, 3)
+        made[f"{word}_output_params"] = merge(trials.data, at)
+        made[f"{word}_recording_bins"] = at.lengths
+    write_hdf5(tmp_path / "rates.h5", made)
+    back = read_trials(tmp_path / "rates.h5", eval_every=3)
+    assert all(np.array_equal(a, b) for a, b in zip(back, UNEQUAL, strict=True))
+    with pytest.raises(ValueError, match=r"6 trials for training and 2 for evaluation.*every 5th"):
+        read_trials(tmp_path / "rates.h5")
+    with pytest.raises(ValueError, match="lacks train_factors; found train_output_params"):
+        read_trials(tmp_path / "rates.h5", "factors")
+
+
+@pytest.mark.parametrize(
+    ("trials", "params", "said"),
+    [
+        (UNEQUAL, {}, r"6 to 13 bins; add to params chop: \{window: 6, overlap: 1\}"),
+        (UNEQUAL, {"chop": CHOP | {"window": 7}}, r"trial 0 has 6 bins, fewer than window = 7"),
+        (UNEQUAL[:3], {}, "has 3 trials, but every 5th is for evaluation"),
+        ([*UNEQUAL, np.ones((6, 2))], {}, r"arr_8 has the shape \(6, 2\).*units of the first"),
+        ([np.ones((4, 6))], {}, "has 1 trials"),
+        ([np.array([{}])], {}, "Python objects"),
+    ],
+)
+def test_trials_refused(tmp_path, trials, params, said):
+    np.savez(tmp_path / "spikes.npz", *trials)
+    with pytest.raises(ValueError, match=said):
+        load(Model(data=str(tmp_path / "spikes.npz"), **params))

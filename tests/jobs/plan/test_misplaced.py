@@ -1,0 +1,27 @@
+"""An unknown field that a task takes is told with the line to write."""
+
+import pytest
+
+from ctd.train_rnn import kernel
+from jobs.errors import JobError
+from jobs.plan.items import expand
+from jobs.spec.job import JobSpec
+
+
+@pytest.mark.parametrize(
+    ("params", "sweep", "said"),
+    [
+        ({"task": "flipflop", "n_bits": 2}, {}, "params: n_bits: unknown field; write task: {name: flipflop, n_bits: 2}"),
+        ({"task": {"name": "rdm"}, "stimulus": 9.0}, {}, "stimulus: unknown field; write task: {name: rdm, stimulus: 9.0}"),
+        ({"task": "flipflop"}, {"n_bits": [1, 2]}, "sweep: unknown field 'n_bits'; task has it, swept as task.n_bits"),
+        ({"task": "decision", "n_bits": 2}, {}, "n_bits: unknown field; did you mean 'n_batches'?"),
+        ({"task": "flipflop", "n_bits": "two"}, {}, "n_bits: unknown field; did you mean 'n_batches'?"),
+    ],
+)  # fmt: skip
+def test_a_parameter_of_an_inner_field(params, sweep, said):
+    spec = JobSpec.model_validate(
+        {"kernel": "train_rnn", "params": params, "sweep": {"grid": sweep}}
+    )
+    with pytest.raises(JobError) as caught:
+        expand(spec, kernel, "job.yaml")
+    assert said in str(caught.value)
