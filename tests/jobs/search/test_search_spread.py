@@ -217,7 +217,18 @@ def started_over(store):
 
 
 @pytest.mark.parametrize(
-    ("nth", "harm"), [(2, "removed"), (6, "removed"), (2, "cut"), (6, "head"), (6, "state")]
+    ("nth", "harm"),
+    [
+        (2, "removed"),
+        (6, "removed"),
+        (2, "cut"),
+        (6, "head"),
+        (6, "state"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.endurance)
+            for rest in ((6, "cut"), (2, "head"), (2, "state"))
+        ),
+    ],
 )
 def test_what_was_left_is_damaged(tmp_path, disturbed, harm, nth):
     """All of a population start over; the bits are those of the first time."""
