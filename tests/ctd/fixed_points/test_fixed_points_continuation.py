@@ -168,7 +168,7 @@ def test_hopf_frequency_is_that_of_the_critical_pair(flows, maps):
 
 def test_follow_in_a_notebook_as_the_page_prints_it():
     page = (ROOT / "docs" / "dynamics.md").read_text()
-    code, shown = re.findall(r"```python\n([\s\S]*?)\n```\n\n((?:    .*\n)+)", page)[0]
+    code, shown = re.findall(r"```python\n((?:(?!```)[\s\S])*)\n```\n\n((?:    .*\n)+)", page)[0]
     lines = code.splitlines()
     names = {}
     exec("\n".join(lines[:-1]), names)

@@ -94,7 +94,8 @@ def test_sources_are_what_the_kernel_imports_of_the_users_and_of_ctd(own, tmp_pa
 
 APART = {
     "lfads": ("posterior.py", "torch_file.py"),
-    "fixed_points": ("connections.py", "trials.py"),
+    "fixed_points": ("ablation.py", "connections.py", "trials.py"),
+    "esn": ("nvar.py",),
 }
 """Files of a kernel's folder that its results do not depend on: a kernel of its own, a writer of files."""
 
