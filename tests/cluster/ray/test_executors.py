@@ -341,9 +341,10 @@ def test_a_straggler_is_outrun_on_another_node(ray_pool, folder, monkeypatch):
             slot.node = f"node {k}"
 
     progress = run_shards(store, ray_pool, apart)
-    assert attempts(store) == {0: 1, 1: 1, 2: 1, 3: 2}
-    kinds = [(e.kind, e.shard, e.attempt) for e in read_events(store) if e.attempt]
-    assert kinds[-3:] == [("second", 3, 2), ("done", 3, 2), ("outrun", 3, 1)]
+    # Another one may seem slow on a busy machine, with no patience at all.
+    assert attempts(store)[3] == 2
+    kinds = [(e.kind, e.attempt) for e in read_events(store) if e.attempt and e.shard == 3]
+    assert kinds[-3:] == [("second", 2), ("done", 2), ("outrun", 1)]
     assert (progress.retried, progress.failed, progress.failed_items) == (0, {}, {})
     until(lambda: not Path(f"/proc/{(folder / 'waits').read_text()}").exists(), "it has ended")
     here = make(folder, SerialExecutor(), "outrun", faults, params=params)

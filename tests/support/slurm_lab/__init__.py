@@ -195,8 +195,15 @@ class Lab:
 
     def processes(self, number: int, variable: str) -> str:
         """The command lines of the processes of a node that have this NAME=VALUE in their environment."""
-        pid = self._processes[f"n{number}"].pid
-        inner = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        try:
+            pid = self._processes[f"n{number}"].pid
+            inner = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        except (
+            KeyError,
+            OSError,
+            IndexError,
+        ):  # somebody else has pulled its plug: it runs nothing
+            return ""
         found = subprocess.run(
             ["nsenter", "-t", inner, "-p", "-m", "--", "bash", "-c",
              'for p in $(grep -lzx "$1" /proc/[0-9]*/environ 2>/dev/null); do '
