@@ -93,7 +93,8 @@ def aggregate(
     columns = table.view(rows)
     n = table.n if isinstance(rows, slice) else len(rows)
     # Each row gets the number of its combination, so that pandas never hashes a million texts.
-    which, first = _combinations([table.coded(name, rows) for name in group_by], n)
+    codes = [table.coded(name, key, rows) for name, key in zip(group_by, keys, strict=True)]
+    which, first = _combinations(codes, n)
     grouped = {name: _at(key, first) for name, key in zip(group_by, keys, strict=True)}
     found = {
         entry.label: np.bincount(which, minlength=len(first))

@@ -107,10 +107,10 @@ class Table:
         kept = self._kept[name]
         return kept if rows is ALL else kept[rows]
 
-    def coded(self, name: str, rows: Rows = ALL) -> Codes:
-        """Some rows of a column as codes in the order of its values; kept as the column is."""
+    def coded(self, name: str, column: Column, rows: Rows = ALL) -> Codes:
+        """The codes of what `read(name, rows)` has returned, in the order of its values; kept as the column is."""
         if name not in self._kept:
-            return coded(self.read(name, rows), rising=True)
+            return coded(column, rising=True)
         if name not in self._coded:
             self._coded[name] = coded(self._kept[name], rising=True)
         codes, n = self._coded[name]
