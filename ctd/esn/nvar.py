@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ctd.esn.params import TARGET_TEXT, OfSeries, Target
+from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
 from ctd.esn.plots import errors, replayed, success, varied_fields
 from ctd.esn.replay import Replay, compared
 from ctd.esn.series import Series, load_series
@@ -86,9 +86,7 @@ class Polynomial(OfSeries):
             )
         if min(self.degrees) < 0 or len(set(self.degrees)) < len(self.degrees):
             raise ValueError(f"degrees: {list(self.degrees)}: different ones from 0 up expected")
-        for name, length in (("validation", self.validation), ("test", self.test)):
-            if length and self.horizon > length:
-                raise ValueError(f"horizon: {self.horizon} samples, but {name} has {length}")
+        check_horizon(self.horizon, validation=self.validation, test=self.test)
         if self.starts > 1 and not self.horizon:
             raise ValueError("starts: several replays need a horizon")
         return self

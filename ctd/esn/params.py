@@ -50,6 +50,13 @@ class OfSeries(Params):
         return self
 
 
+def check_horizon(horizon: int, **ranges: int) -> None:
+    """Raise ValueError where a replay is longer than a range that there is. ranges: name -> samples."""
+    for name, length in ranges.items():
+        if length and horizon > length:
+            raise ValueError(f"horizon: {horizon} samples, but {name} has {length}")
+
+
 class EchoState(OfSeries):
     """One network; the defaults are those of the unrolled FORCE notebook of computation-thru-dynamics.
 
@@ -184,9 +191,7 @@ class EchoState(OfSeries):
         return self
 
     def _check_ranges(self) -> "EchoState":
-        for name, length in (("validation", self.validation), ("test", self.test or self.train)):
-            if length and self.horizon > length:
-                raise ValueError(f"horizon: {self.horizon} samples, but {name} has {length}")
+        check_horizon(self.horizon, validation=self.validation, test=self.test or self.train)
         if self.starts > 1 and not (self.horizon and self.test):
             raise ValueError("starts: several replays need a test range and a horizon")
         return self

@@ -20,8 +20,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ctd import tasks
 from ctd.cells import Cell, initial_state, readout
-from ctd.data import read_hdf5
-from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, find_cell, known_cell, stored_cell
+from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
+    find_cell,
+    known_cell,
+    read_points,
+    stored_cell,
+)
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp, lax
 from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
@@ -130,12 +136,8 @@ def _points(inputs: Any, weights: dict[str, Any], found: Cell) -> dict[str, Any]
     """The table of points, for modes. Raises ValueError where it is none, or that of another network."""
     if inputs.points is None:
         return {}
-    table, names = read_hdf5(inputs.points), ("point", "eigenvalue", "right", "left")
-    if missing := set(names) - table.keys():
-        raise ValueError(
-            f"points: {inputs.points}: lacks {', '.join(sorted(missing))}; STORE/gathered/GROUP of a store of "
-            "fixed_points expected"
-        )
+    names = ("point", "eigenvalue", "right", "left")
+    table = read_points(inputs.points, names)
     size, shape = found.state_size(found.infer(weights)[0]), np.shape(table["point"])
     if shape[1:] != (size,) or not shape[0]:
         raise ValueError(

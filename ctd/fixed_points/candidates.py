@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ctd import tasks
 from ctd.cells import CELL_NAMES, Cell, get_cell, readout, run
-from ctd.data import read_arrays
+from ctd.data import read_arrays, read_hdf5
 from ctd.late import jax, jnp, lax
 from ctd.weights import read_tensors, read_weights
 
@@ -210,6 +210,16 @@ def stored_states(
                 f"{size} entries, which the last axis must have"
             )
     return states
+
+
+def read_points(path: str, names: Iterable[str]) -> dict[str, Any]:
+    """The table of a store of fixed_points. Raises ValueError, naming the file, where it lacks one of these columns."""
+    table = read_hdf5(path)
+    if missing := set(names) - table.keys():
+        raise ValueError(
+            f"points: {path}: lacks {', '.join(sorted(missing))}; STORE/gathered/GROUP of a store of fixed_points expected"
+        )
+    return table
 
 
 def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:

@@ -21,8 +21,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from ctd.data import read_hdf5
-from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, known_cell, named_map, stored_cell
+from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
+    known_cell,
+    named_map,
+    read_points,
+    stored_cell,
+)
 from ctd.kernel import File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp, lax
 from ctd.plots import Axis, Figure, Image, Layer, Lines, Plot, Points
@@ -113,12 +119,8 @@ def load(inputs: Any) -> Table:
     name, weights = stored_cell(inputs)
     if inputs.points is None:
         raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
-    table = read_hdf5(inputs.points)
-    if missing := {"point", "constant_input", "eigenvalue", "right", "n_unstable"} - table.keys():
-        raise ValueError(
-            f"points: {inputs.points}: lacks {', '.join(sorted(missing))}; STORE/gathered/GROUP of a store of "
-            "fixed_points expected"
-        )
+    columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
+    table = read_points(inputs.points, columns)
     real = lambda values: np.asarray(values, inputs.dtype)
     points = real(table["point"])
     # Modes come by decreasing magnitude.
