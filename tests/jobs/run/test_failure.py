@@ -150,21 +150,21 @@ def test_fault_outside_of_the_items_is_not_searched_for_in_them(tmp_path, fault,
     assert len([task for task in executor.seen if task.shard.number == 1]) == attempts
 
 
-@pytest.mark.parametrize(("shard_items", "tried"), [(100, 2), (1, 64)])
-def test_group_of_which_nothing_can_be_computed_is_given_up(tmp_path, shard_items, tried):
+@pytest.mark.parametrize(("shard_items", "n", "tried"), [(100, 400, 2), (1, 80, 64)])
+def test_group_of_which_nothing_can_be_computed_is_given_up(tmp_path, shard_items, n, tried):
     """A mistake in a kernel is not searched for in every shard; another group is none the worse."""
-    job = {**JOB, "sweep": {"grid": {"n": [3, 5], "rate": {"linspace": [0, 1, 600]}}}}
+    job = {**JOB, "sweep": {"grid": {"n": [3, 5], "rate": {"linspace": [0, 1, n]}}}}
     store = make(
         tmp_path / "h.zarr", {**job, "run": {**RUN, "retries": 0, "shard_items": shard_items}}
     )
-    everything = set(range(600))
+    everything = set(range(n))
     executor = Failing(lambda task: task.shard.group == 0 and holds(task, everything) and "error")
     progress = run_shards(store, executor)
     of_group_0 = {task.shard.number for task in executor.seen if task.shard.group == 0}
     assert tried <= len(of_group_0) <= tried + 1
     assert "nothing of group 0 could be computed" in progress.failed[max(progress.failed)]
     assert {m.shard.number for m in store.committed.markers() if m.shard.group == 1} == set(
-        range(600 // shard_items, 1200 // shard_items)
+        range(n // shard_items, 2 * n // shard_items)
     )
 
 
