@@ -12,6 +12,10 @@ from ctd.batch.program import Program, Slots, precision
 from ctd.late import jax, jnp
 
 
+SENT = 1 << 18
+"""Entries of an array of zeros that is sent to a device; larger ones are made there."""
+
+
 @dataclass
 class Snapshot:
     """What a run needs to go on after an advance: the number of advances made, and arrays by name."""
@@ -64,7 +68,9 @@ class Placed:
     def _blank(self, shape: jax.ShapeDtypeStruct) -> jax.Array:
         if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
             return self._put(jax.random.split(jax.random.key(0), (self.total, *shape.shape)))
-        return self._put(jnp.zeros((self.total, *shape.shape), shape.dtype))
+        # What makes zeros takes longer to compile than a few take to be sent.
+        zeros = np.zeros if self.total * shape.size <= SENT else jnp.zeros
+        return self._put(zeros((self.total, *shape.shape), shape.dtype))
 
     def _peek(self, rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Results of the items `rows`, which lie in the first logical slots, as their states are now."""
