@@ -11,7 +11,6 @@ import numpy as np
 from ctd.batch.program import Program, Slots, precision
 from ctd.late import jax, jnp
 
-
 SENT = 1 << 18
 """Entries of an array of zeros that is sent to a device; larger ones are made there."""
 

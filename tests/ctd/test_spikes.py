@@ -159,10 +159,12 @@ stages:
   train:
     kernel: train_rnn
     params: {cell: vanilla, task: integrator, n: 5, n_batches: 4, report_every: 2, batch_size: 4, n_eval: 8}
+    run: &as_planned {slots: 4, microbatch: 4, shard_items: 4}
   spikes:
     kernel: spikes
     params: {cell: vanilla, weights: {stage: train}, n_train: 12, n_eval: 6, initial: line}
     sweep: {seeds: 2}
+    run: *as_planned
   fit:
     kernel: lfads
     params:
@@ -179,6 +181,7 @@ stages:
       n_samples: 2
       n_metric: 4
       n_saved: 2
+    run: *as_planned
 """
 
 

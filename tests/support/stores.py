@@ -12,6 +12,9 @@ from jobs.spec.job import parse_job
 
 BASE = str(SUPPORT)
 
+AS_PLANNED = {"slots": 4, "microbatch": 4, "shard_items": 48}
+"""`run:` of a job whose items all run by the program that its plan is measured with: one to compile, not two."""
+
 
 JOB = {
     "kernel": "toy",

@@ -23,7 +23,7 @@ POINTS = """
 kernel: fixed_points
 params: {weights: net.h5, n_trials: 4, q_tol: 1e-20}
 sweep: {grid: {candidate: {range: 12}}}
-run: {microbatch: 4, slots: 8}
+run: {microbatch: 4, slots: 4}
 """
 
 
@@ -348,7 +348,7 @@ stages:
     params: {cell: vanilla, task: {name: integrator}, n: 6, batch_size: 8, n_batches: 20,
              report_every: 10, n_eval: 16, n_saved: 4}
     sweep: {seeds: 3}
-    run: {microbatch: 1}
+    run: {microbatch: 4, slots: 4, shard_items: 4}
   points:
     kernel: fixed_points
     params:
@@ -357,7 +357,7 @@ stages:
       candidates: {stage: train, sort: eval_loss, limit: 2, part: results}
       dataset: states
     sweep: {grid: {candidate: {range: 8}}}
-    run: {microbatch: 4, slots: 8}
+    run: {microbatch: 4, slots: 4}
   branches:
     kernel: fixed_points.continuation
     params:
@@ -365,6 +365,7 @@ stages:
       weights: {stage: points, part: params}
       points: {stage: points, part: table}
       n_steps: 2
+    run: {microbatch: 4, slots: 4, shard_items: 4}
   distances:
     kernel: similarity
     params:
@@ -373,6 +374,7 @@ stages:
       task: {name: integrator}
       n_trials: 4
     sweep: {grid: {matrix_row: {range: 3}}}
+    run: {microbatch: 4, slots: 4, shard_items: 4}
 """
 
 
@@ -415,6 +417,14 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
         np.testing.assert_array_equal(file["wR"], trained["weights.wR"][row])
 
 
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The file of a pipeline, in a folder that several tests share."""
+    path = tmp_path_factory.mktemp("pipeline") / "pipe.yaml"
+    path.write_text(PIPELINE)
+    return path
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -430,15 +440,15 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
         ("stages.points=3", "stages.points: a job"),
     ],
 )
-def test_pipeline_refuses(ctd, job_file, override, said):
-    path = job_file(PIPELINE, "pipe.yaml")
-    if "stages.points.params" in override:
-        assert (
-            ctd("run", path, "--executor", "serial", "--set", "stages.points.params.q_tol=0")[0]
-            == 2
-        )
-        assert path.with_name("pipe.train.zarr").exists()
-    refused(ctd("run", path, "--executor", "serial", "--set", override), said)
+def test_pipeline_refuses(ctd, pipeline, override, said):
+    """Before its first stage, or after it, which the first of these trains for all."""
+    trained = pipeline.with_name("pipe.train.zarr")
+    if not trained.exists():
+        wrong = ("--set", "stages.points.params.q_tol=0")
+        assert ctd("run", pipeline, "--executor", "serial", *wrong)[0] == 2
+    assert Store.open(str(trained)).committed.numbers() == {0}
+    refused(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
+    assert not pipeline.with_name("pipe.points.zarr").exists()
 
 
 def test_several_job_files_run_in_order(ctd, job_file):

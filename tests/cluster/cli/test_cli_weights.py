@@ -5,6 +5,7 @@ import json
 import numpy as np
 from cli_jobs import refused
 from places import DATA
+from stores import AS_PLANNED
 
 from cluster import Job
 from ctd.weights import read_tensors, read_weights
@@ -54,6 +55,7 @@ def test_export_writes_a_trained_network_for_pytorch(ctd):
         name="train",
         params={"cell": "gru_torch", "task": "decision", "n": 4, "n_batches": 2, "report_every": 1},
         sweep={"seeds": 1},
+        run=AS_PLANNED,
     )
     job.run("train.zarr", executor="serial")
     networks = []
