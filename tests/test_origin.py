@@ -17,17 +17,19 @@ import yaml
 from places import DATA
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
-from sklearn.linear_model import Ridge
-from sklearn.metrics import r2_score
+from stores import AS_PLANNED
 
 import ctd.tasks
 from ctd import train_rnn
 from ctd.data import write_hdf5
 from ctd.esn import series
 from ctd.kernel import static_of, traced_of
+from ctd.late import Late
 from ctd.lfads.metrics import bits_per_spike
 from ctd.train_rnn.loss import eval_trials, minibatch
 from jobs import open_store
+
+linear_model, metrics = Late("sklearn.linear_model"), Late("sklearn.metrics")
 
 
 @pytest.fixture
@@ -35,9 +37,7 @@ def job(command_line, job_file):
     """Run a job of one item, or of `sweep`, in this process; returns its opened store."""
 
     def run(kernel, params, name="job", **more):
-        # Nothing to measure: one width, one program to compile.
-        how = {"slots": 16, "microbatch": 16} if "sweep" in more else {"slots": 1, "microbatch": 1}
-        text = yaml.safe_dump({"kernel": kernel, "params": params, "run": how, **more})
+        text = yaml.safe_dump({"kernel": kernel, "params": params, "run": AS_PLANNED, **more})
         path = job_file(text, f"{name}.yaml")
         code, out, err = command_line("run", path, "--executor", "serial")
         assert code == 0, err + out
@@ -79,7 +79,12 @@ def transposed(params, h, x):
     ("cell", "step", "wrong"),
     [
         ("gru", origin.gru, origin.gru_before_2020),
-        ("gru_candidate_bias", origin.gru_before_2020, origin.gru),
+        pytest.param(
+            "gru_candidate_bias",
+            origin.gru_before_2020,
+            origin.gru,
+            marks=pytest.mark.endurance,  # its steps: tests/ctd/cells/test_cells.py
+        ),
         ("vanilla", origin.vrnn, transposed),
     ],
 )
@@ -251,7 +256,7 @@ def as_numpy(trials):
         ("vanilla", origin.vrnn, "integrator", np.arange(6), 10.0),
         ("vanilla", origin.vrnn, "integrator", np.arange(6), 0.05),
         ("gru", origin.gru, "decision", np.array([5]), 0.05),
-        # What differs is the cell, whose formula the fixed points hold; and its loss.
+        # What differs is the cell, whose formula tests/ctd/cells/test_cells.py holds.
         pytest.param(
             "gru_candidate_bias",
             origin.gru_before_2020,
@@ -417,7 +422,7 @@ def test_ridge_intercept(job, tmp_path):
         h = (1 - leak) * h + leak * np.tanh(drive)
         h_t.append(h)
     h_t, f_t = np.array(h_t)[40:], f_t[40:]
-    fitted = Ridge(alpha=ridge, fit_intercept=True).fit(h_t, f_t)
+    fitted = linear_model.Ridge(alpha=ridge, fit_intercept=True).fit(h_t, f_t)
     expected = np.column_stack([fitted.coef_, fitted.intercept_])
     # Normal equations of a condition number of about 3e3, weights of order 1.
     np.testing.assert_allclose(found["readout_weights"], expected, rtol=0, atol=1e-10)
@@ -427,7 +432,7 @@ def test_ridge_intercept(job, tmp_path):
     assert found["train_nrmse"][0] == pytest.approx((error / variance) ** 0.5, rel=1e-10)
     # The test can fail: a penalised constant comes out smaller.
     both = np.column_stack([h_t, np.ones(220)])
-    penalised = Ridge(alpha=ridge, fit_intercept=False).fit(both, f_t).coef_
+    penalised = linear_model.Ridge(alpha=ridge, fit_intercept=False).fit(both, f_t).coef_
     assert abs(penalised - expected).max() > 1e-4
     W, b = reservoirpy_ridge(h_t, f_t, ridge)
     np.testing.assert_allclose(found["readout_weights"][:, :-1], W.T, rtol=0, atol=1e-10)
@@ -486,8 +491,8 @@ def test_lfads_metrics(job, tmp_path):
     ic, truth = found["initial_conditions"], arrays["eval_initial_states"]
     # The documented penalty: 1e-4 of the mean variance of a feature, times the number of trials.
     penalty = 1e-4 * np.sum((ic[::2] - ic[::2].mean(0)) ** 2) / ic.shape[1]
-    predicted = Ridge(alpha=penalty).fit(ic[::2], truth[::2]).predict(ic[1::2])
-    expected = r2_score(truth[1::2], predicted, multioutput="variance_weighted")
+    predicted = linear_model.Ridge(alpha=penalty).fit(ic[::2], truth[::2]).predict(ic[1::2])
+    expected = metrics.r2_score(truth[1::2], predicted, multioutput="variance_weighted")
     # Normal equations, whose condition the penalty keeps at 1e4 times the number of features.
     assert float(found["initial_state_r2"]) == pytest.approx(expected, rel=1e-8)
 

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.linear_model import LinearRegression
-from sklearn.metrics import r2_score
 
 from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.late import Late
 from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
 from ctd.lfads.draws import Fitted, posterior_mean
 from ctd.lfads.model import init_weights
 from ctd.lfads.scores import cycle_consistency, psth_r2, rate_scores, regression_r2, scores
+
+linear_model, metrics = Late("sklearn.linear_model"), Late("sklearn.metrics")
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -77,17 +78,17 @@ def test_rates_scikit_learn(found):
     means, whole, _, _ = found
     true = arrays()["eval_rates"].reshape(-1, N_UNITS)
     rates = means["rates"][:9].reshape(-1, N_UNITS)  # the others have no true rates
-    weighted = r2_score(true, rates, multioutput="variance_weighted")
+    weighted = metrics.r2_score(true, rates, multioutput="variance_weighted")
     assert whole["rate_r2_weighted"] == pytest.approx(weighted, rel=1e-12)
-    assert whole["rate_r2_units"] == pytest.approx(r2_score(true, rates), rel=1e-12)
+    assert whole["rate_r2_units"] == pytest.approx(metrics.r2_score(true, rates), rel=1e-12)
 
 
 def test_states_scikit_learn(found):
     means, whole, _, _ = found
     true, inferred = arrays()["eval_states"].reshape(-1, 2), means["states"].reshape(-1, 5)
     for name, x, y in (("from_true", true, inferred), ("of_true", inferred, true)):
-        predicted = LinearRegression().fit(x, y).predict(x)
-        expected = r2_score(y, predicted, multioutput="variance_weighted")
+        predicted = linear_model.LinearRegression().fit(x, y).predict(x)
+        expected = metrics.r2_score(y, predicted, multioutput="variance_weighted")
         # By the squared condition number of the states, about 1e4.
         assert whole[f"state_r2_{name}"] == pytest.approx(expected, rel=1e-8)
 
@@ -113,7 +114,7 @@ def test_psth_scikit_learn(found):
     means, whole, _, _ = found
     psth = lambda x: np.concatenate([x[name == CONDITION].mean(0) for name in (2, 7, 9)])
     true, model = psth(arrays()["eval"].astype(float)), psth(means["rates"])
-    expected = r2_score(true, model, multioutput="variance_weighted")
+    expected = metrics.r2_score(true, model, multioutput="variance_weighted")
     assert whole["psth_r2"] == pytest.approx(expected, rel=1e-12)
     # Two conditions with one average are no reason to divide by a third, empty one.
     n, sums = np.array([2.0, 0.0]), np.arange(12.0).reshape(2, 3, 2) * [[[1]], [[0]]]
@@ -128,7 +129,7 @@ def test_cycle_numpy(found):
     _, s, rows = np.linalg.svd(centred, full_matrices=False)
     kept = rows[s**2 >= 0.01 * (s**2).sum()]
     back = centred @ kept.T @ kept @ np.linalg.pinv(readout).T + factors.mean(0)
-    expected = r2_score(factors, back, multioutput="variance_weighted")
+    expected = metrics.r2_score(factors, back, multioutput="variance_weighted")
     assert whole["cycle_consistency"] == pytest.approx(expected, rel=1e-8)
 
 
@@ -151,7 +152,7 @@ def test_constant_columns_are_left_out():
     assert float(found["rate_r2_units"]) == 0.75
     y, x = np.array([[0.0, 1], [2, 1], [4, 1]]), np.array([[1.0, 3], [2, 3], [4, 1]])
     whole = rate_scores(((x - y) ** 2).sum(0), ((y - y.mean(0)) ** 2).sum(0))
-    expected = r2_score(y, x, multioutput="variance_weighted")
+    expected = metrics.r2_score(y, x, multioutput="variance_weighted")
     assert float(whole["rate_r2_weighted"]) == pytest.approx(expected)
     covariance = jnp.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
     assert float(regression_r2(covariance, 2)) == pytest.approx(0.5)

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from sklearn.metrics import silhouette_score
 
 from ctd.batch import precision
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
+from ctd.late import Late
 from ctd.similarity import compare
 from ctd.similarity.embedding import classical_mds, clusters, silhouette
 from ctd.similarity.explained import explained
@@ -21,6 +21,7 @@ from ctd.similarity.plots import pictures
 from ctd.similarity.summary import Options, joined, tables
 from ctd.weights import write_named
 
+metrics = Late("sklearn.metrics")
 RNG = np.random.default_rng(0)
 
 
@@ -51,7 +52,7 @@ def test_clusters_are_those_of_the_plane():
     assert sorted(set(found.cluster)) == [0, 1, 2]
     assert (np.diff(found.cluster[found.order]) >= 0).all()
     labels = RNG.integers(0, 4, 12)
-    expected = silhouette_score(APART, labels, metric="precomputed")
+    expected = metrics.silhouette_score(APART, labels, metric="precomputed")
     assert silhouette(APART, labels) == pytest.approx(expected, abs=1e-12)
 
 

@@ -1,16 +1,19 @@
 """Flax, Orbax and Equinox: the networks that they write are those that ctd reads, over 50 steps."""
 
-import equinox as eqx
-import flax.linen as nn
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from flax import nnx, serialization
 from nets import assert_states, run_file
 
+from ctd.late import Late
 from ctd.weights import read_weights
+
+# Imported by the process that runs this file, and by no other that collects it.
+eqx, nn, nnx = Late("equinox"), Late("flax.linen"), Late("flax.nnx")
+serialization, ocp = Late("flax.serialization"), Late("orbax.checkpoint")
 
 N, N_IN, N_OUT = 6, 3, 2
 RNG = np.random.default_rng(0)
@@ -37,25 +40,29 @@ def states_of(step, carry, xs):
     return np.asarray(states)
 
 
-class Linen(nn.Module):
-    """A cell of linen under a name, and a readout."""
+@cache
+def linen():
+    """The class of a cell of linen under a name, and a readout."""
 
-    cell: nn.RNNCellBase
+    class Linen(nn.Module):
+        cell: nn.RNNCellBase
 
-    def setup(self):
-        self.out = nn.Dense(N_OUT)
+        def setup(self):
+            self.out = nn.Dense(N_OUT)
 
-    def __call__(self, carry, x):
-        carry, y = self.cell(carry, x)
-        return carry, self.out(y)
+        def __call__(self, carry, x):
+            carry, y = self.cell(carry, x)
+            return carry, self.out(y)
+
+    return Linen
 
 
 @pytest.mark.parametrize(
     ("make", "cell"),
-    [(nn.SimpleCell, "vanilla"), (nn.GRUCell, "gru_torch"), (nn.LSTMCell, "lstm"), (nn.OptimizedLSTMCell, "lstm")],
+    [("SimpleCell", "vanilla"), ("GRUCell", "gru_torch"), ("LSTMCell", "lstm"), ("OptimizedLSTMCell", "lstm")],
 )  # fmt: skip
 def test_linen(tmp_path, dtype, make, cell):
-    model = Linen(make(N, param_dtype=dtype))
+    model = linen()(getattr(nn, make)(N, param_dtype=dtype))
     zeros = jnp.zeros(N, dtype)
     carry = (zeros, zeros) if cell == "lstm" else zeros
     xs = inputs(dtype)
@@ -73,10 +80,10 @@ def test_linen(tmp_path, dtype, make, cell):
 
 
 @pytest.mark.parametrize(
-    ("make", "cell"), [(nnx.GRUCell, "gru_torch"), (nnx.OptimizedLSTMCell, "lstm")]
+    ("make", "cell"), [("GRUCell", "gru_torch"), ("OptimizedLSTMCell", "lstm")]
 )
 def test_nnx_by_orbax(tmp_path, make, cell):
-    model = make(N_IN, N, rngs=nnx.Rngs(0))
+    model = getattr(nnx, make)(N_IN, N, rngs=nnx.Rngs(0))
     state = enlarged(nnx.state(model, nnx.Param), "float32")
     nnx.update(model, state)
     with ocp.StandardCheckpointer() as writer:
@@ -94,23 +101,25 @@ def test_nnx_by_orbax(tmp_path, make, cell):
     assert_states(states, states_of(step, carry, xs))
 
 
-class Equinox(eqx.Module):
-    """A cell of Equinox and a readout."""
+@cache
+def equinox():
+    """The class of a cell of Equinox and a readout."""
 
-    cell: eqx.Module
-    out: eqx.nn.Linear
+    class Equinox(eqx.Module):
+        cell: eqx.Module
+        out: eqx.nn.Linear
 
-    def __init__(self, make, key):
-        self.cell = make(N_IN, N, key=key)
-        self.out = eqx.nn.Linear(N, N_OUT, key=key)
+        def __init__(self, make, key):
+            self.cell = make(N_IN, N, key=key)
+            self.out = eqx.nn.Linear(N, N_OUT, key=key)
+
+    return Equinox
 
 
-@pytest.mark.parametrize(
-    ("make", "cell"), [(eqx.nn.GRUCell, "gru_torch"), (eqx.nn.LSTMCell, "lstm")]
-)
+@pytest.mark.parametrize(("make", "cell"), [("GRUCell", "gru_torch"), ("LSTMCell", "lstm")])
 @pytest.mark.parametrize("header", [b"", b'{"width": 6}\n'])
 def test_equinox(tmp_path, dtype, make, cell, header):
-    model = enlarged(Equinox(make, jax.random.key(0)), dtype)
+    model = enlarged(equinox()(getattr(eqx.nn, make), jax.random.key(0)), dtype)
     with (tmp_path / "net.eqx").open("wb") as file:
         file.write(header)
         eqx.tree_serialise_leaves(file, model)
