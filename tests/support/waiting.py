@@ -2,7 +2,7 @@
 
 import time
 
-SHARE, LONGEST_S = 0.05, 0.5
+SHARE, LONGEST_S = 0.05, 2.0
 """How long to pause between two looks, as a share of the time waited so far, and at most."""
 
 
@@ -13,5 +13,5 @@ def until(holds, what: str, seconds: float = 200) -> None:
         waited = time.monotonic() - began
         if waited > seconds:
             raise TimeoutError(f"waited {seconds:g} s until {what}")
-        # To ask is not free: Slurm answers by a process, a store by its files. What comes is seen half a second late at most.
+        # To ask is not free: Slurm answers by a process, a store by its files. What comes is seen a twentieth late.
         time.sleep(min(max(SHARE * waited, 0.01), LONGEST_S))
