@@ -125,6 +125,10 @@ def patiently(start, **settings):
     return start(**settings)
 
 
+QUIET = {"object_store_memory": 80 << 20, "include_log_monitor": False}
+"""Of a node: little memory, and no process that sends on what workers print."""
+
+
 class Machines:
     """A Ray of a head without CPUs and two nodes, each with room for one worker and one to spare."""
 
@@ -135,13 +139,13 @@ class Machines:
     def start(self):
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}
+        head = QUIET | {"num_cpus": 0, "include_dashboard": False, "no_monitor": True}
         self.cluster = patiently(Cluster, initialize_head=True, head_node_args=head)
         self.nodes = [self.join(), self.join()]
         self.address = self.cluster.address
 
     def join(self):
-        return patiently(self.cluster.add_node, num_cpus=2, object_store_memory=80 << 20)
+        return patiently(self.cluster.add_node, num_cpus=2, **QUIET)
 
     def lose_node(self, gracefully):
         node = self.nodes.pop(0)

@@ -64,6 +64,7 @@ def ray_cluster():
         common = [
             "--block",
             "--object-store-memory=100000000",
+            "--include-log-monitor=false",
             f"--temp-dir={folder}/r",
         ]
         nodes = []
@@ -90,7 +91,8 @@ def ray_cluster():
         try:
             dashboard = free_port()
             start(
-                "--head", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}",
+                "--head", "--no-monitor", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}",
+                f"--dashboard-port={dashboard}",
                 "--num-gpus=1", f"--dashboard-agent-listen-port={free_port()}",
                 f"--ray-client-server-port={free_port()}",
             )  # fmt: skip
