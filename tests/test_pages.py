@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 from places import EXAMPLES, ROOT
+from stores import AS_PLANNED
 
 from cluster import Job
 from jobs.spec.job import read_job
@@ -14,12 +15,13 @@ ANSWERS = (ROOT / "docs" / "answers.md").read_text()
 POINTS = {"weights": str(EXAMPLES / "decision_gru.h5"), "q_tol": 1e-10}
 STORES = {
     "decision_fixed_points": Job(
-        "fixed_points", params=POINTS, sweep={"grid": {"candidate": range(20)}}
+        "fixed_points", params=POINTS, sweep={"grid": {"candidate": range(20)}}, run=AS_PLANNED
     ),
     "train": Job(
         "train_rnn",
         params={"n": 6, "batch_size": 4, "n_batches": 4, "report_every": 2, "n_eval": 8},
         sweep={"grid": {"learning_rate": [0.01, 0.1]}, "seeds": 2},
+        run=AS_PLANNED,
     ),
 }
 

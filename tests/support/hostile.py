@@ -58,7 +58,7 @@ def of_train_rnn(path: Path, base: Path):
         "params": {"cell": "vanilla", "task": "integrator", "n": 4, "batch_size": 4, "n_batches": 4,
                    "report_every": 2, "n_eval": 4, "n_saved": 1},
         "sweep": {"grid": {"learning_rate": [0.01, 0.02]}},
-        "run": {"microbatch": 1, "slots": 2},
+        "run": stores.AS_PLANNED,
     }  # fmt: skip
     store = open_or_create(parse_job(job, "job"), str(base), "job", str(path), SerialExecutor(1))
     run_shards(store, SerialExecutor(1))

@@ -48,13 +48,13 @@ JOBS = {
         "kernel": "esn",
         "params": {"n": 20, "m": 2, "passes": 2, "train": 40, "record": ["traces"]},
         "sweep": {"grid": {"g": [0.5, 1.5, 2.5], "alpha": [0.1, 10]}, "seeds": 2},
-        "run": {"microbatch": 1},
+        "run": {"microbatch": 4, "slots": 4},
     },
     "fixed_points": {
         "kernel": "fixed_points",
         "params": {"weights": "net.h5", "n_trials": 4, "q_tol": 1e-20},
         "sweep": {"grid": {"candidate": {"range": 24}}},
-        "run": {"microbatch": 4, "slots": 8},
+        "run": {"microbatch": 4, "slots": 4},
     },
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from places import EXAMPLES
-from stores import JOB, run
+from stores import AS_PLANNED, JOB, run
 
 import jobs
 from ctd.cells import Scales, get_cell
@@ -189,7 +189,7 @@ def test_the_data_page_shows_how_a_network_goes_on(tmp_path):
         "report_every": 2,
         "n_eval": 4,
     }
-    job = {"kernel": "train_rnn", "params": params, "sweep": {"seeds": 4}, "run": {"microbatch": 1}}
+    job = {"kernel": "train_rnn", "params": params, "sweep": {"seeds": 4}, "run": AS_PLANNED}
     executor, address = SerialExecutor(1), str(tmp_path / "train.zarr")
     store = open_or_create(parse_job(job, "t"), str(tmp_path), "t", address, executor)
     assert not run_shards(store, executor).failed
@@ -218,7 +218,7 @@ def test_example_plots_a_store_with_xarray_and_matplotlib_alone(tmp_path):
         "kernel": "fixed_points",
         "params": {"weights": "net.h5", "n_trials": 4},
         "sweep": {"grid": {"candidate": {"range": 12}}},
-        "run": {"microbatch": 4, "slots": 8},
+        "run": AS_PLANNED,
     }
     executor = SerialExecutor(1)
     address = str(tmp_path / "p.zarr")
