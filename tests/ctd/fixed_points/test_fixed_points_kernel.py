@@ -80,11 +80,18 @@ def test_point_is_fixed_in_numpy(searched):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", sorted({*CELLS} - {"gru", "gru_candidate_bias", "vanilla"}))
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, marks=[pytest.mark.endurance] * (cell in ("gru_torch", "leaky")))
+        for cell in sorted({*CELLS} - {"gru", "gru_candidate_bias", "vanilla"})
+    ],
+)
 def test_every_cell(tmp_path, cell):
     """Small random networks are contractions: one stable point, h = F(h) by iteration.
 
-    Points of the other three are held to NumPy's formulas by tests/test_origin.py.
+    Steps of each cell: tests/ctd/cells/test_cells.py. Points of the other three are held to NumPy's formulas by
+    tests/test_origin.py.
     """
     weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, Scales(0.4))
     path = tmp_path / "net.h5"

@@ -141,10 +141,20 @@ def test_networks_differ_by_item_and_seed():
         np.testing.assert_array_equal(value, together[name][:2], err_msg=name)
 
 
+ALIKE = {"gru_candidate_bias", "gru_torch", "leaky_per_unit"}
+"""Cells that are trained as gru and leaky are."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", sorted({*CELLS} - {"gru", "vanilla"}))
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, marks=[pytest.mark.endurance] * (cell in ALIKE))
+        for cell in sorted({*CELLS} - {"gru", "vanilla"})
+    ],
+)
 def test_every_cell_learns(cell):
-    """The other two are trained step by step in NumPy by tests/test_origin.py."""
+    """Gradients of each cell: tests/ctd/cells/test_cells.py. tests/test_origin.py trains the other two step by step."""
     fast = {"alpha": 0.5, "alpha_min": 0.3, "alpha_max": 0.7}
     params = small(
         cell=cell, n=16, n_batches=60, report_every=20, batch_size=16, learning_rate=0.05, **fast
