@@ -423,7 +423,14 @@ def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):
         "heading", name=f"Item {failed}"
     ).wait_for()  # the page hears of its address later
     said = dialog.inner_text()
-    for part in ("rate", "push", f"--item {failed}", f"item-{failed}.h5", HOSTILE, "committed  shard="):
+    for part in (
+        "rate",
+        "push",
+        f"--item {failed}",
+        f"item-{failed}.h5",
+        HOSTILE,
+        "committed  shard=",
+    ):
         assert part in said
     assert page.evaluate("location.hash") == f"#item={failed}"
     page.keyboard.press("Escape")
