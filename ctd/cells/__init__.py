@@ -11,12 +11,14 @@ hidden vector followed by the memory cells, 2n entries in all.
 
     cell       Cell: what one is               ungated    vanilla, leaky, leaky_per_unit
     gated      the GRUs and the LSTM           units      nonlinearities by name
+    flow       node, in continuous time
     names      cells by name                   low_rank   recurrent weights of low rank
     spectrum   the spectral radius
     network    states and outputs in a trial; whether weights fit
 """
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
+from ctd.cells.flow import node, runge_kutta
 from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.low_rank import LowRank
 from ctd.cells.names import CELL_NAMES, CELLS, CellName, get_cell
@@ -48,8 +50,10 @@ __all__ = [
     "leaky",
     "leaky_per_unit",
     "lstm",
+    "node",
     "readout",
     "run",
+    "runge_kutta",
     "sizes",
     "spectral_radius",
     "vanilla",

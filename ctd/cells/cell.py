@@ -30,7 +30,7 @@ class Cell(NamedTuple):
     name: str
     step: Callable[[Weights, jax.Array, jax.Array], jax.Array]
     """F(weights, state, input): the next state of one example."""
-    shapes: Callable[[int, int], dict[str, tuple[int, ...]]]
+    shapes: Callable[..., dict[str, tuple[int, ...]]]
     """(n, n_in) -> shape of every weight of the cell, without the readout and h0."""
     axes: Mapping[str, tuple[str, ...]]
     """Weight -> names of its axes, the readout and h0 included."""
@@ -44,10 +44,18 @@ class Cell(NamedTuple):
     """State -> what the readout sees."""
     constants: tuple[str, ...] = ()
     """Weights that training does not change."""
+    flow: Callable[[Weights, jax.Array, jax.Array], jax.Array] | None = None
+    """dh/dt(weights, state, input) of a cell in continuous time, of which `step` is one unit of time; None: a map."""
+    further: Callable[[Weights], tuple[int, ...]] = lambda w: ()
+    """Weights -> sizes beyond n and n_in, which `shapes` takes after these."""
 
     def state_size(self, n: int) -> int:
         """The length of the state of n units."""
         return self.n_vectors * n
+
+    def shapes_of(self, weights: Weights) -> dict[str, tuple[int, ...]]:
+        """Weight -> the shape that fits the sizes of these weights."""
+        return self.shapes(*self.infer(weights), *self.further(weights))
 
     def init(
         self,

@@ -7,13 +7,14 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 
 from ctd.cells.cell import Cell
+from ctd.cells.flow import node
 from ctd.cells.gated import gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla, with_units
 from ctd.cells.units import UNITS
 
 CELLS = {
     cell.name: cell
-    for cell in (vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit)
+    for cell in (vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit, node)
 }
 """The cells, each with its own weights."""
 
@@ -44,7 +45,7 @@ def get_cell(name: str) -> Cell:
         return cell
     if cell not in UNGATED:
         fits = ", ".join(cell.name for cell in UNGATED)
-        raise ValueError(f"cell: {name!r}: {base} has gates; other units are for {fits}")
+        raise ValueError(f"cell: {name!r}: {base} has units of its own; others are for {fits}")
     try:
         return with_units(cell, units)
     except ValueError as error:

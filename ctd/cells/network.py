@@ -92,7 +92,11 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
                 f"needs {len(axes)} axes ({', '.join(axes) or 'a number'})"
             )
     n, n_in, n_out = sizes(cell_name, params)
-    shapes = cell.shapes(n, n_in) | {"wO": (n_out, n), "bO": (n_out,), "h0": (cell.state_size(n),)}
+    shapes = cell.shapes_of(params) | {
+        "wO": (n_out, n),
+        "bO": (n_out,),
+        "h0": (cell.state_size(n),),
+    }
     for name, value in params.items():
         if np.shape(value) != shapes[name]:
             raise ValueError(

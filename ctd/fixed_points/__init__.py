@@ -4,6 +4,7 @@ The speed of a state is q(h) = |F(h, x) - h|^2 / 2 at a constant input x (Sussil
 "Opening the black box"). A *fixed point* has q = 0 to a tolerance; a *slow point* is a local minimum of
 q with q > 0. An item is one candidate: a search that minimises q from one start. The tutorials' loss is
 the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 for one on q.
+Where `time` is continuous, F is dh/dt, and a point is where it is 0: q = |F|^2 / 2.
 
     candidates   the network, the states that searches start from
     search       the searches: Levenberg-Marquardt, Adam

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, Cell, get_cell, readout, run
+from ctd.cells import CELL_NAMES, CELLS, Cell, get_cell, readout, run
 from ctd.data import read_arrays, read_hdf5
 from ctd.late import jax, jnp, lax
 from ctd.weights import read_tensors, read_weights
@@ -37,11 +37,14 @@ class Network(NamedTuple):
     has no name."""
 
 
+Time = Literal["steps", "continuous"]
+
 CELL_TEXT = f"{CELL_NAMES}; by default what the weights are of; or the dotted path of a Cell or of F(weights, h, x)"
 WEIGHTS_TEXT = (
     "file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"
 )
-"""What the fields `cell` and `weights` of the kernels say of themselves."""
+TIME_TEXT = "steps: the next state is F(h); continuous: dh/dt is F(h), of a cell its field (node)"
+"""What the fields `cell`, `weights` and `time` of the kernels say of themselves."""
 
 N_SAMPLED = 16
 """States at which J is computed: their mean changes little with more."""
@@ -93,15 +96,26 @@ def outputs_of(network: Network, states: jax.Array) -> jax.Array:
     return jax.vmap(lambda h: readout(cell, network.weights, h))(states)
 
 
-def map_of(network: Network) -> Map:
-    """F of the cell, or the user's F."""
-    return named_map(network.cell)
+def map_of(network: Network, time: Time = "steps") -> Map:
+    """F of the cell, or the user's F: the next state; in continuous time dh/dt."""
+    return named_map(network.cell, time)
 
 
-def named_map(cell: Mapping[str, None]) -> Map:
-    """F of the cell, or the user's F, whose name is the key."""
+def named_map(cell: Mapping[str, None], time: Time = "steps") -> Map:
+    """The same of a cell, or a user's F, whose name is the key."""
     found = find_cell(*cell)
-    return found.step if isinstance(found, Cell) else found
+    if not isinstance(found, Cell):
+        return found
+    if time == "steps":
+        return found.step
+    assert found.flow is not None, "stored_cell refuses it"
+    return found.flow
+
+
+@lru_cache(8)  # JAX knows what it has compiled by the function
+def euler(f: Map, time: Time) -> Map:
+    """The map with the same fixed points: F itself; in continuous time h + F(h), so that q is |dh/dt|^2 / 2."""
+    return f if time == "steps" else lambda weights, h, x: h + f(weights, h, x)
 
 
 def n_in_of(network: Network) -> int | None:
@@ -172,7 +186,8 @@ def load(inputs: Any) -> Network:
     found = cell_of(network)
     if inputs.method == "adam" or not isinstance(found, Cell):
         return network
-    return with_inverse(network, found.step, np.zeros(found.infer(network.weights)[1]))
+    f = euler(map_of(network, inputs.time), inputs.time)
+    return with_inverse(network, f, np.zeros(found.infer(network.weights)[1]))
 
 
 def read_network(inputs: Any) -> Network:
@@ -225,8 +240,23 @@ def read_points(path: str, names: Iterable[str]) -> dict[str, Any]:
 def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
     """(the cell's name, the weights): of a cell of ctd as the file tells, of a user's the arrays as they are named.
 
-    Raises ValueError, naming file and field.
+    Raises ValueError, naming file and field, also where time is continuous and the cell is a map.
     """
+    name, weights = _stored_cell(inputs)
+    found = find_cell(name)
+    if (
+        getattr(inputs, "time", "steps") == "continuous"
+        and isinstance(found, Cell)
+        and found.flow is None
+    ):
+        flows = ", ".join(cell.name for cell in CELLS.values() if cell.flow is not None)
+        raise ValueError(
+            f"time: continuous, but cell {name} is a map; write time: steps, or cell: {flows}, or the path of a function dh/dt"
+        )
+    return name, weights
+
+
+def _stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
     found = None if inputs.cell is None else find_cell(inputs.cell)
     if inputs.weights is None:
         if found is None or isinstance(found, Cell):

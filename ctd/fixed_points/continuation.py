@@ -30,9 +30,11 @@ from ctd.fixed_points.bifurcation import KINDS
 from ctd.fixed_points.branches import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
+    TIME_TEXT,
     WEIGHTS_TEXT,
     Map,
     Network,
+    Time,
     find_cell,
     known_cell,
     make_network,
@@ -57,9 +59,7 @@ class Continuation(Params):
     cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
         None, description=CELL_TEXT
     )
-    time: Static[Literal["steps", "continuous"]] = Field(
-        "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
-    )
+    time: Static[Time] = Field("steps", description=TIME_TEXT)
     over: Static[str] = Field(
         "input", description="what p changes: input, x + p along; or a weight's name, p times it"
     )
@@ -170,9 +170,10 @@ def _inputs(n_in: int | None, shared: Network, traced: Any) -> tuple[jax.Array, 
 
 @dataclass(frozen=True)
 class Followers:
-    """The branches of the map or flow `map_of(network)`: the functions of the kernel contract."""
+    """The branches of the map or flow `map_of(network, time)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Network], Map]
+    map_of: Callable[..., Map]
+    """(network, time) -> F."""
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
@@ -212,7 +213,7 @@ class Followers:
         }
 
     def _system(self, static: Any, shared: Network, traced: Any) -> System:
-        f = self.map_of(shared)
+        f = self.map_of(shared, static.time)
         x, along = _inputs(self.n_in_of(shared), shared, traced)
 
         def g(h: jax.Array, p: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ctd.fixed_points.exponents import runge_kutta
+from ctd.cells import runge_kutta
 from ctd.late import jax, jnp, lax
 
 RUNNING = -1

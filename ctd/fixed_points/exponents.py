@@ -20,12 +20,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from ctd.cells import Cell, initial_state
+from ctd.cells import Cell, initial_state, runge_kutta
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
+    TIME_TEXT,
     WEIGHTS_TEXT,
     Map,
     Network,
+    Time,
     find_cell,
     known_cell,
     make_network,
@@ -54,9 +56,7 @@ class FromState(Params):
     cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
         None, description=CELL_TEXT
     )
-    time: Static[Literal["steps", "continuous"]] = Field(
-        "steps", description="steps: the next state is F(h); continuous: dh/dt is F(h)"
-    )
+    time: Static[Time] = Field("steps", description=TIME_TEXT)
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     states: File[str | None] = Field(
         None, description="HDF5 file of states to start from; without it, the network's h0"
@@ -139,15 +139,6 @@ def load(inputs: Any) -> Network:
     return make_network(weights, states, inputs.dtype, name)
 
 
-def runge_kutta(f: Callable[[jax.Array], jax.Array], h: jax.Array, dt: jax.Array) -> jax.Array:
-    """One step of the classical Runge-Kutta method for dh/dt = f(h); its error is of order dt^5."""
-    a = f(h)
-    b = f(h + dt / 2 * a)
-    c = f(h + dt / 2 * b)
-    d = f(h + dt * c)
-    return h + dt / 6 * (a + 2 * b + 2 * c + d)
-
-
 def dimension(exponents: jax.Array, n: int) -> jax.Array:
     """Kaplan and Yorke's, of the largest k exponents of n, in falling order; NaN if k are too few to tell."""
     sums = jnp.cumsum(exponents)
@@ -160,9 +151,10 @@ def dimension(exponents: jax.Array, n: int) -> jax.Array:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Trajectories of the map or flow `map_of(network)`: the functions of the kernel contract."""
+    """Trajectories of the map or flow `map_of(network, time)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Network], Map]
+    map_of: Callable[..., Map]
+    """(network, time) -> F."""
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
@@ -182,7 +174,7 @@ class Trajectories:
         """Carry the frame along, and make it orthogonal FRAMES times."""
         del key
         x = constant_input(shared, traced, self.n_in_of(shared))
-        f = self.map_of(shared)
+        f = self.map_of(shared, static.time)
         field = lambda h: f(shared.weights, h, x)
         if static.time == "continuous":
             step = lambda h: runge_kutta(field, h, traced.dt)

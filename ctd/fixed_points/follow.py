@@ -88,7 +88,7 @@ def follow(
     except ValueError as error:
         raise ValueError(f"points: {error}") from None
 
-    followers = Followers(lambda _: lambda weights, h, x: step(h, x[0]), lambda _: None)
+    followers = Followers(lambda *_: lambda weights, h, x: step(h, x[0]), lambda _: None)
     kernel = make_kernel("follow", followers, lambda inputs: network)
     columns = {"start_point": np.arange(len(points))}
     results = run_items(kernel, params, columns, shared=network)
@@ -159,7 +159,7 @@ def cycles(
         network = make_network({}, states, params.dtype)
     except ValueError as error:
         raise ValueError(f"states: {error}") from None
-    of = Hunts(lambda _: lambda weights, h, x: step(h), lambda _: None)
+    of = Hunts(lambda *_: lambda weights, h, x: step(h), lambda _: None)
     kernel = hunting("cycles", of, lambda inputs: network)
     columns = {"start": np.arange(len(states))}
     results = run_items(kernel, params, columns, seed=seed, shared=network)
@@ -201,6 +201,6 @@ def lyapunov(
         network = make_network({}, states, params.dtype)
     except ValueError as error:
         raise ValueError(f"states: {error}") from None
-    of = Trajectories(lambda _: lambda weights, h, x: step(h), lambda _: None)
+    of = Trajectories(lambda *_: lambda weights, h, x: step(h), lambda _: None)
     kernel = trajectories("lyapunov", of, lambda inputs: network)
     return run_items(kernel, params, {"start": np.arange(len(states))}, seed=seed, shared=network)

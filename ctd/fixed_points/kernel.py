@@ -14,11 +14,14 @@ from ctd.cells import Cell
 from ctd.fixed_points import approach, search
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
+    TIME_TEXT,
     WEIGHTS_TEXT,
     Map,
     Network,
+    Time,
     cell_of,
     draw_start,
+    euler,
     known_cell,
 )
 from ctd.fixed_points.plots import figure, plots
@@ -28,12 +31,13 @@ from ctd.late import jax, jnp
 
 
 class FixedPoint(Params):
-    """One candidate: a search for a point with q(h) = |F(h, x) - h|^2 / 2 = 0."""
+    """One candidate: a search for a point with q(h) = |F(h, x) - h|^2 / 2 = 0; of a flow q = |dh/dt|^2 / 2."""
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
     cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
         None, description=CELL_TEXT
     )
+    time: Static[Time] = Field("steps", description=TIME_TEXT)
     method: Static[Literal["lm", "adam"]] = Field(
         "lm",
         description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
@@ -115,8 +119,8 @@ OUTCOMES = (
 
 DIMS = {
     "point": Var(("state",), "1", "where the search ended"),
-    "q": Var((), "1", "q = |F(h) - h|^2 / 2 there"),
-    "residual": Var((), "1", "|F(h) - h| there"),
+    "q": Var((), "1", "q = |F(h) - h|^2 / 2 there; of a flow |dh/dt|^2 / 2"),
+    "residual": Var((), "1", "|F(h) - h| there; of a flow |dh/dt|"),
     "gradient_norm": Var((), "1", "norm of the gradient of q there"),
     "distance": Var((), "1", "distance of the end from the start"),
     "iterations": Var((), "1", "gradients and Hessian products computed"),
@@ -141,9 +145,10 @@ def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
 
 @dataclass(frozen=True)
 class Searches:
-    """The searches for points of the map `map_of(network)`: the functions of the kernel contract."""
+    """The searches for points of the map or flow `map_of(network, time)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Network], Map]
+    map_of: Callable[..., Map]
+    """(network, time) -> F."""
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
@@ -151,14 +156,14 @@ class Searches:
         """The search of a candidate at its start."""
         start = draw_start(static, shared, traced, key).h
         if static.method == "adam":
-            problem = self._problem(shared, traced, static.dtype)
+            problem = self._problem(static, shared, traced, static.dtype)
             return search.adam_init(problem.step, start, _adam(traced), problem.limits)
         return approach.start(self._coarse(static, shared, traced), start)
 
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
         """A block of ticks."""
         del key
-        problem = self._problem(shared, traced, static.dtype)
+        problem = self._problem(static, shared, traced, static.dtype)
         if static.method == "adam":
             adam_tick = partial(search.adam_tick, problem.step, _adam(traced), problem.limits)
             going = lambda state: state.outcome == search.RUNNING
@@ -188,13 +193,13 @@ class Searches:
     def _coarse(self, static: Any, shared: Network, traced: Any) -> approach.Problem:
         """The problem in the precision of the approach; a user's F may bring arrays of its own, and keeps its own."""
         cell = isinstance(cell_of(shared), Cell)
-        return self._problem(shared, traced, "float32" if cell else static.dtype)
+        return self._problem(static, shared, traced, "float32" if cell else static.dtype)
 
-    def _problem(self, shared: Network, traced: Any, dtype: str) -> approach.Problem:
+    def _problem(self, static: Any, shared: Network, traced: Any, dtype: str) -> approach.Problem:
         """The map h -> F(h) of one candidate, and what ends its search."""
         n_in = self.n_in_of(shared)
         x = constant_input(shared, traced, n_in)
-        f = self.map_of(shared)
+        f = euler(self.map_of(shared, static.time), static.time)
         if n_in is None and not len(x):
             _check_without_input(f, shared)
         weights = shared.weights

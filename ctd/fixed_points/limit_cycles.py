@@ -83,9 +83,10 @@ DIMS = {
 
 @dataclass(frozen=True)
 class Hunts:
-    """Hunts for cycles of the map or flow `map_of(network)`: the functions of the kernel contract."""
+    """Hunts for cycles of the map or flow `map_of(network, time)`: the functions of the kernel contract."""
 
-    map_of: Callable[[Network], Map]
+    map_of: Callable[..., Map]
+    """(network, time) -> F."""
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
@@ -125,7 +126,10 @@ class Hunts:
         }
 
     def _system(self, static: Any, shared: Network, traced: Any) -> cycle.System:
-        x, f = constant_input(shared, traced, self.n_in_of(shared)), self.map_of(shared)
+        x, f = (
+            constant_input(shared, traced, self.n_in_of(shared)),
+            self.map_of(shared, static.time),
+        )
         field = lambda h: f(shared.weights, h, x)
         return cycle.System(field, static.time == "continuous", traced.dt)
 

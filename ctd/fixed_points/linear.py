@@ -22,13 +22,16 @@ class Derivatives(NamedTuple):
 
 
 def derivatives(
-    step: Callable[[jax.Array, jax.Array], jax.Array], points: np.ndarray, x: np.ndarray
+    step: Callable[[jax.Array, jax.Array], jax.Array],
+    points: np.ndarray,
+    x: np.ndarray,
+    flow: bool = False,
 ) -> Derivatives:
-    """Derivatives of the map step(h, x) at points (k, state) with inputs x (k, input)."""
+    """Derivatives of the map step(h, x) at points (k, state) with inputs x (k, input); of a flow, step is dh/dt."""
 
     def at(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         h, x = pair
-        q = lambda h: jnp.sum((step(h, x) - h) ** 2) / 2
+        q = lambda h: jnp.sum((step(h, x) - (0 if flow else h)) ** 2) / 2
         dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
         return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0]
 
@@ -44,7 +47,7 @@ def derivatives(
 
 
 class Modes(NamedTuple):
-    """Modes of k Jacobians by decreasing magnitude; in a conjugate pair, the positive angle comes first."""
+    """Modes of k Jacobians, the slowest to decay first; in a conjugate pair, the positive angle comes first."""
 
     eigenvalues: np.ndarray
     """(k, mode) complex."""
@@ -54,12 +57,16 @@ class Modes(NamedTuple):
     """(k, state, mode): left_m^H J = lambda_m left_m^H, with left^H right = 1."""
 
 
-def modes(jacobians: np.ndarray) -> Modes:
-    """Eigenvalues, right and left eigenvectors of (k, n, n) real matrices."""
+def modes(jacobians: np.ndarray, flow: bool = False) -> Modes:
+    """Eigenvalues, right and left eigenvectors of (k, n, n) real matrices.
+
+    They are ordered by decreasing |lambda|; of a flow by decreasing Re lambda.
+    """
     values, right = (part.astype(complex) for part in np.linalg.eig(jacobians))
     # Rounded, the magnitudes of a conjugate pair are equal, which keeps the pair together.
     magnitude, real = np.round(np.abs(values), 12), np.round(values.real, 12)
-    order = np.lexsort((-values.imag, -real, -magnitude), axis=-1)
+    first = (-real, -magnitude) if not flow else (-magnitude, -real)
+    order = np.lexsort((-values.imag, *first), axis=-1)
     values = np.take_along_axis(values, order, axis=-1)
     right = np.take_along_axis(right, order[:, None, :], axis=-1)
     # A defective matrix has no basis of eigenvectors; its left ones are then a least-squares solution.
@@ -68,22 +75,25 @@ def modes(jacobians: np.ndarray) -> Modes:
 
 
 MARGINAL = 1e-6
-"""A mode is marginal if its |lambda| is within this of 1: in a million steps it changes by a factor of e at most."""
+"""A mode is marginal if its |lambda| is within this of 1, of a flow Re lambda of 0: in a million steps it changes by a factor
+of e at most."""
 
 DECAYS, NEITHER, GROWS = -1, 0, 1
 
 
-def growth(eigenvalues: np.ndarray, slow: np.ndarray) -> np.ndarray:
+def growth(eigenvalues: np.ndarray, slow: np.ndarray, flow: bool = False) -> np.ndarray:
     """(k, mode) whether each mode DECAYS, |lambda| < 1, GROWS, |lambda| > 1, or does NEITHER, to MARGINAL.
 
+    Of a flow, whose eigenvalues are those of df/dh, Re lambda and 0 take the places of |lambda| and 1.
+
     At a slow point (dF/dh - 1)'f = 0, f = F - h: f is a left eigenvector of dF/dh with the eigenvalue 1. That mode
-    is the slow drift itself; rounding puts it on either side of the unit circle, so it counts as NEITHER.
+    is the slow drift itself (0 of a flow); rounding puts it on either side of the unit circle, so it counts as NEITHER.
 
     slow: (k,) whether a point is slow.
     """
-    beyond = np.abs(eigenvalues) - 1
-    found = np.where(np.abs(beyond) <= MARGINAL, NEITHER, np.sign(beyond)).astype(int)
-    drift = np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
+    rate = eigenvalues.real if flow else np.abs(eigenvalues) - 1
+    found = np.where(np.abs(rate) <= MARGINAL, NEITHER, np.sign(rate)).astype(int)
+    drift = np.argmin(np.abs(eigenvalues - (0 if flow else 1)), axis=1)[:, None]
     is_drift = slow[:, None] & (np.arange(eigenvalues.shape[1]) == drift)
     return np.where(is_drift, NEITHER, found)
 
@@ -94,12 +104,12 @@ def stability(growth: np.ndarray) -> np.ndarray:
     return np.where((growth == GROWS).any(axis=1), "unstable", marginal)
 
 
-def time_constants(eigenvalues: np.ndarray) -> np.ndarray:
-    """-1 / ln|lambda|, the e-folding time in steps; negative for a growing mode, inf at |lambda| = 1."""
+def time_constants(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:
+    """-1 / ln|lambda|, the e-folding time in steps; negative for a growing mode, inf at |lambda| = 1; of a flow -1 / Re lambda."""
     with np.errstate(divide="ignore"):
-        return 1 / (0 - np.log(np.abs(eigenvalues)))
+        return 1 / (0 - (eigenvalues.real if flow else np.log(np.abs(eigenvalues))))
 
 
-def frequencies(eigenvalues: np.ndarray) -> np.ndarray:
-    """arg(lambda) / 2 pi in cycles per step, within (-1/2, 1/2]."""
-    return np.angle(eigenvalues) / (2 * np.pi)
+def frequencies(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:
+    """arg(lambda) / 2 pi in cycles per step, within (-1/2, 1/2]; of a flow Im lambda / 2 pi."""
+    return (eigenvalues.imag if flow else np.angle(eigenvalues)) / (2 * np.pi)

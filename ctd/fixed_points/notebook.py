@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ctd.batch import precision, run_items
-from ctd.fixed_points.candidates import Network, make_network
+from ctd.fixed_points.candidates import Network, euler, make_network
 from ctd.fixed_points.kernel import FixedPoint, Searches, make_kernel
 from ctd.fixed_points.phase import phase
 from ctd.fixed_points.plots import figure
@@ -34,7 +34,7 @@ class Found:
     network: Network
     inputs: Any
     step: Callable[[jax.Array, jax.Array], jax.Array]
-    """F(h, x), whatever `find` was given."""
+    """F(h, x), whatever `find` was given; of a flow h + dh/dt."""
 
     def __repr__(self) -> str:
         """Return how the searches ended, and a table of the points: `unique`, as far as it is numbers and words."""
@@ -69,12 +69,13 @@ def find(
     """Find h with step(h) = h, or the local minima of q(h) = |step(h) - h|^2 / 2, from many starts.
 
     Args:
-        step: the one-step map of one state, (n,) -> (n,), written in JAX; step(h, x) where x is given.
+        step: the one-step map of one state, (n,) -> (n,), written in JAX; step(h, x) where x is given. With
+            time="continuous" it is dh/dt, and eigenvalues, time constants and stability are those of a flow.
         candidates: (m, n) states to start from.
         x: constant input, (n_in,) for all candidates or (m, n_in).
         method: "lm" or "adam".
         seed: seed of the noise and the mixing of the starts.
-        **settings: fields of `FixedPoint` (noise, q_tol, max_iterations, dtype, dt, ...) and of
+        **settings: fields of `FixedPoint` (time, noise, q_tol, max_iterations, dtype, dt, ...) and of
             `Options` (unique_tol, outlier_tol, max_points).
 
     >>> step = lambda h: jnp.tanh(2 * h)
@@ -93,14 +94,15 @@ def find(
         del weights
         return step(h) if x is None else step(h, x_now)
 
-    kernel = make_kernel("find", Searches(lambda _: f, lambda _: None), lambda inputs: network)
+    kernel = make_kernel("find", Searches(lambda *_: f, lambda _: None), lambda inputs: network)
     results = run_items(kernel, params, columns, seed=seed, shared=network)
     inputs = inputs_of(params)
     assert kernel.reduce is not None
     with precision(inputs):
         unique = kernel.reduce(inputs, network, columns, results, options)
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
-    return Found(results, unique, outcomes, network, inputs, lambda h, x: f({}, h, x))
+    shown = euler(f, params.time)
+    return Found(results, unique, outcomes, network, inputs, lambda h, x: shown({}, h, x))
 
 
 def _starts(candidates: Any, x: Any, dtype: str) -> tuple[Network, dict[str, np.ndarray]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import map_of
+from ctd.fixed_points.candidates import euler, map_of
 from ctd.fixed_points.phase import phase
 from ctd.fixed_points.portrait import Portrait, portrait, sorts
 from ctd.fixed_points.search import FIXED, SLOW
@@ -29,7 +29,7 @@ def plots(group: Group) -> list[Plot]:
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
     seen = portrait(group)
-    texts = _texts(group.reduced)
+    texts = _texts(group.reduced, seen.flow)
     space = [_space(seen, texts, *pair) for pair in ((0, 1), (0, 2)) if _varies(seen, *pair)]
     space = _phase(group) or space
     return [*space, _spectra(seen), _basins(group.reduced, texts), ends]
@@ -39,7 +39,7 @@ def plots(group: Group) -> list[Plot]:
 def figure(group: Group) -> Figure:
     """State space and spectra."""
     seen = portrait(group)
-    space = [_space(seen, _texts(group.reduced), 0, 1)] if _varies(seen, 0, 1) else []
+    space = [_space(seen, _texts(group.reduced, seen.flow), 0, 1)] if _varies(seen, 0, 1) else []
     return Figure([*(_phase(group) or space), _spectra(seen)])
 
 
@@ -48,7 +48,8 @@ def _phase(group: Group) -> list[Plot]:
     network = group.shared
     if network.states.shape[-1] != 2 or not network.cell or not len(group.reduced["point"]):
         return []
-    f = map_of(network)
+    time = group.inputs.time
+    f = euler(map_of(network, time), time)
     return [phase(lambda h, x: f(network.weights, h, x), network.states, group.reduced)]
 
 
@@ -103,38 +104,35 @@ def _states(seen: Portrait, first: int, second: int) -> Layer:
     return Points(path[:, first], path[:, second], "states", colour=seen.colour(some))
 
 
-def _texts(reduced: Mapping[str, np.ndarray]) -> list[str]:
+def _texts(reduced: Mapping[str, np.ndarray], flow: bool) -> list[str]:
     """The hover text of each point."""
-    stability = linear.stability(_growth(reduced))
+    leading = "Re λ" if flow else "|λ|"
     return [
-        f"point {k}: {reduced['kind'][k]}, {stability[k]}\n"
-        f"q {reduced['q'][k]:.2g}, leading |λ| {reduced['leading'][k]:.4f}\n"
+        f"point {k}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
+        f"q {reduced['q'][k]:.2g}, leading {leading} {reduced['leading'][k]:.4f}\n"
         f"basin {reduced['basin_share'][k]:.1%} ({int(reduced['count'][k]):,} candidates)"
         for k in range(len(reduced["kind"]))
     ]
 
 
-def _growth(reduced: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(point, mode) see `linear.growth`."""
-    return linear.growth(np.asarray(reduced["eigenvalue"]), np.asarray(reduced["kind"]) == "slow")
-
-
 def _spectra(seen: Portrait) -> Plot:
-    """Eigenvalues of dF/dh in the complex plane."""
+    """Eigenvalues of the linearisation in the complex plane."""
     reduced, at_points = seen.reduced, seen.at_points
     shown = np.sort(np.argsort(-np.asarray(reduced["count"]), kind="stable")[:N_SPECTRA])
     values = np.asarray(reduced["eigenvalue"])[shown]
     tau = np.asarray(reduced["time_constant"])[shown]
+    unit = "units of time" if seen.flow else "steps"
     point, mode = (index.ravel() for index in np.indices(values.shape))
     flat, tau = values.ravel(), tau.ravel()
     text = [
         f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
-        f"time constant {t:.3g} steps"
+        f"time constant {t:.3g} {unit}"
         for p, m, v, t in zip(point, mode, flat, tau, strict=True)
     ]
-    angle = np.linspace(0, 2 * np.pi, 181)
-    layers: list[Layer] = [Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)]
-    grows = _growth(reduced)[shown].ravel()
+    border, note = _border(values, seen.flow)
+    layers: list[Layer] = [border]
+    slow = np.asarray(reduced["kind"])[shown] == "slow"
+    grows = linear.growth(values, slow, seen.flow).ravel()
     for name, how, hollow in (
         ("decays", linear.DECAYS, False),
         ("marginal", linear.NEITHER, False),
@@ -154,7 +152,6 @@ def _spectra(seen: Portrait) -> Plot:
                     key=shown[point[rows]],
                 )
             )
-    note = "Eigenvalues of dF/dh; a mode outside the unit circle grows. Marginal: |λ| is 1, or a slow point's drift."
     if len(shown) < len(at_points):
         note += f" The {len(shown)} of {len(at_points)} points with the largest basins."
     return Plot(
@@ -165,6 +162,21 @@ def _spectra(seen: Portrait) -> Plot:
         seen.scale,
         equal=True,
         note=note,
+    )
+
+
+def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
+    """(where modes neither decay nor grow, in words)."""
+    if flow:
+        height = np.abs(values.imag).max(initial=0) or 1.0
+        axis = Lines(np.zeros(2), np.array([-height, height]), "imaginary axis", faint=True)
+        return axis, (
+            "Eigenvalues of df/dh; a mode right of the imaginary axis grows. Marginal: Re λ is 0, or a slow point's drift."
+        )
+    angle = np.linspace(0, 2 * np.pi, 181)
+    circle = Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)
+    return circle, (
+        "Eigenvalues of dF/dh; a mode outside the unit circle grows. Marginal: |λ| is 1, or a slow point's drift."
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ctd.cells import Cell, readout
-from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import Network, cell_of
 from ctd.late import jax, jnp
 from ctd.plots import Scale
@@ -34,6 +33,8 @@ class Portrait:
     at_points: np.ndarray
     """(point,) the colour of each point."""
     scale: Scale
+    flow: bool
+    """Whether the eigenvalues are those of a flow."""
 
 
 class Sort(NamedTuple):
@@ -58,7 +59,8 @@ def portrait(group: Group) -> Portrait:
     limit = _colour_limit(colour, flat, at_points)
     label = "readout" if np.shape(group.reduced["output"])[1] else "principal component 1"
     scale = Scale(label, diverging=True, low=-limit, high=limit)
-    return Portrait(states, group.reduced, project, share, colour, at_points, scale)
+    flow = group.inputs.time == "continuous"
+    return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow)
 
 
 def _colour_of(shared: Network, project: Any) -> Any:
@@ -78,8 +80,7 @@ def _colour_limit(colour: Any, states: np.ndarray, at_points: np.ndarray) -> flo
 
 def sorts(reduced: Mapping[str, np.ndarray]) -> list[Sort]:
     """Each sort of point that occurs."""
-    slow = np.asarray(reduced["kind"]) == "slow"
-    stability = linear.stability(linear.growth(np.asarray(reduced["eigenvalue"]), slow))
+    slow, stability = np.asarray(reduced["kind"]) == "slow", np.asarray(reduced["stability"])
     found = []
     for how, hollow in (("stable", False), ("marginal", False), ("unstable", True)):
         here = stability == how

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
 from ctd.fixed_points.between import between, newton_of
-from ctd.fixed_points.candidates import Map, Network, cell_of
+from ctd.fixed_points.candidates import Map, Network, cell_of, euler
 from ctd.fixed_points.search import FIXED, SLOW
 from ctd.fixed_points.unique import Basins, nearest_distance
 from ctd.kernel import Var
@@ -64,30 +64,40 @@ REDUCED = {
     "kind": Var(_P, "1", "fixed: q below q_tol; slow: a local minimum of q"),
     "point": Var((*_P, "state"), "1", "the state h"),
     "constant_input": Var((*_P, "input"), "1", "the constant input x"),
-    "q": Var(_P, "1", "q = |F(h) - h|^2 / 2"),
-    "residual": Var(_P, "1", "|F(h) - h|"),
+    "q": Var(_P, "1", "q = |F(h) - h|^2 / 2; of a flow |dh/dt|^2 / 2"),
+    "residual": Var(_P, "1", "|F(h) - h|; of a flow |dh/dt|"),
     "count": Var(_P, "1", "candidates that ended here"),
     "basin_share": Var(_P, "1", "their share of all candidates with this input"),
     "stability": Var(
         _P, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"
     ),
-    "stable": Var(_P, "1", "all modes decay, |eigenvalue| < 1 - 1e-6"),
-    "n_unstable": Var(_P, "1", "modes that grow, |eigenvalue| > 1 + 1e-6"),
-    "n_marginal": Var(
-        _P, "1", "modes between, and the drift of a slow point, whose eigenvalue is 1"
+    "stable": Var(
+        _P, "1", "all modes decay, |eigenvalue| < 1 - 1e-6; of a flow, real part < -1e-6"
     ),
-    "leading": Var(_P, "1", "largest magnitude of an eigenvalue"),
+    "n_unstable": Var(
+        _P, "1", "modes that grow, |eigenvalue| > 1 + 1e-6; of a flow, real part > 1e-6"
+    ),
+    "n_marginal": Var(
+        _P, "1", "modes between, and the drift of a slow point, whose eigenvalue is 1; of a flow 0"
+    ),
+    "leading": Var(_P, "1", "largest magnitude of an eigenvalue; of a flow, largest real part"),
     "curvature": Var(_P, "1", "smallest eigenvalue of the Hessian of q"),
     "nearest_state": Var(_P, "1", "distance to the nearest candidate state"),
     "outlier": Var(_P, "1", "far from every candidate state"),
     "output": Var((*_P, "output"), "1", "readout of the state"),
-    "jacobian": Var((*_P, "state_out", "state"), "1", "dF/dh"),
+    "jacobian": Var((*_P, "state_out", "state"), "1", "dF/dh; of a flow, of the field"),
     "input_jacobian": Var((*_P, "state_out", "input"), "1", "dF/dx"),
-    "eigenvalue": Var((*_P, "mode"), "1", "eigenvalues of dF/dh, by decreasing magnitude"),
+    "eigenvalue": Var(
+        (*_P, "mode"), "1", "eigenvalues of dF/dh, by decreasing magnitude; of a flow, real part"
+    ),
     "right": Var((*_P, "state", "mode"), "1", "right eigenvectors, of unit length"),
     "left": Var((*_P, "state", "mode"), "1", "left eigenvectors, left^H right = identity"),
-    "time_constant": Var((*_P, "mode"), "step", "-1 / ln|eigenvalue|; negative: grows"),
-    "frequency": Var((*_P, "mode"), "1/step", "arg(eigenvalue) / 2 pi"),
+    "time_constant": Var(
+        (*_P, "mode"), "step", "-1 / ln|eigenvalue|; of a flow -1 / real part; negative: grows"
+    ),
+    "frequency": Var(
+        (*_P, "mode"), "1/step", "arg(eigenvalue) / 2 pi; of a flow, imaginary part / 2 pi"
+    ),
     "time_constant_s": Var((*_P, "mode"), "s", "time constant in seconds, where dt is given"),
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
@@ -96,7 +106,7 @@ SUMMARY = ("kind", "q", "stability", "n_unstable", "leading", "basin_share", "co
 
 
 def reduce(
-    map_of: Callable[[Network], Map],
+    map_of: Callable[..., Map],
     inputs: Any,
     shared: Network,
     columns: Mapping[str, np.ndarray],
@@ -123,7 +133,7 @@ def reduce(
     tables = [found.table(options.max_points, origins) for found in by_input.values()]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
     if options.between:
-        more = _Between(map_of(shared), shared, states, options)
+        more = _Between(euler(map_of(shared, inputs.time), inputs.time), shared, states, options)
         tables = [more.added(table) for table in tables]
     join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
     points = join("point", np.zeros((0, n_states)))
@@ -232,28 +242,31 @@ class _Between:
 
 
 def _linearise(
-    map_of: Callable[[Network], Map],
+    map_of: Callable[..., Map],
     inputs: Any,
     shared: Network,
     points: np.ndarray,
     x: np.ndarray,
     slow: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    f = map_of(shared)
+    flow = inputs.time == "continuous"
+    f = map_of(shared, inputs.time)
     with jax.enable_x64(True):
         weights = {name: jnp.asarray(w, jnp.float64) for name, w in shared.weights.items()}
         output = _outputs(shared, weights, points)
-    d = linear.derivatives(lambda h, x: f(weights, h, x), points, x)
-    m = linear.modes(d.dh)
-    growth = linear.growth(m.eigenvalues, slow)
+    d = linear.derivatives(lambda h, x: f(weights, h, x), points, x, flow)
+    m = linear.modes(d.dh, flow)
+    growth = linear.growth(m.eigenvalues, slow, flow)
     stability = linear.stability(growth)
-    tau, frequency = linear.time_constants(m.eigenvalues), linear.frequencies(m.eigenvalues)
+    tau = linear.time_constants(m.eigenvalues, flow)
+    frequency = linear.frequencies(m.eigenvalues, flow)
+    size = m.eigenvalues.real if flow else np.abs(m.eigenvalues)
     out = {
         "stability": stability,
         "stable": stability == "stable",
         "n_unstable": (growth == linear.GROWS).sum(axis=1),
         "n_marginal": (growth == linear.NEITHER).sum(axis=1),
-        "leading": np.abs(m.eigenvalues).max(axis=1, initial=0),
+        "leading": size.max(axis=1, initial=-np.inf if flow else 0),
         "curvature": d.curvature,
         "output": output,
         "jacobian": d.dh,

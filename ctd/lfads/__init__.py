@@ -11,6 +11,7 @@ Sussillo, Jozefowicz, Abbott & Pandarinath 2016 (arXiv 1608.06315); Pandarinath 
     nwb            trials cut from NWB files           numpy_file     trials from .npy and .npz
     chop           recordings into windows and back    sessions       several files as one dataset
     adapters       read-ins and readouts of sessions   alignment      what these start from
+    ode            the neural ODE as the generator
     trained        weights of a store, cores           over_sessions  results of all sessions as one
     loss           negative ELBO, dropout              recurrence     the scans and their gradients
     train          one step of Adam                    draws          moments over many draws

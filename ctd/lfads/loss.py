@@ -3,7 +3,7 @@
     loss = nll + k (kl_ic KL_ic + kl_input KL_inputs) + l (l2_generator |W_g|^2 + l2_controller |W_c|^2)
 
 nll is -log p(data | rates) summed over bins and units, log x! included. k and l are ramps of the training
-step. |W|^2 sums over the recurrent weights alone. With `penalties: entry`, as in lfads-torch, nll is a mean over
+step. |W|^2 sums over the recurrent weights alone, of a neural ODE those of its field without the inputs'. With `penalties: entry`, as in lfads-torch, nll is a mean over
 bins and units, and the L2 term is half the mean square: (l2_generator |W_g|^2 + l2_controller |W_c|^2) / 2 n, with n
 the number of these weights whose scale is not 0. What is minimised is this times bins and units, in nats a trial.
 
@@ -177,16 +177,22 @@ def ramp(step: jax.Array, start: Any, length: jax.Array, dtype: Any) -> jax.Arra
     return jnp.where(length > 0, start + (1 - start) * share, 1)
 
 
+def _recurrent(cell: Tree) -> list[jax.Array]:
+    """The weights of a cell that act on its state."""
+    if "wV" in cell:
+        return [cell["wFHX"][:, : len(cell["wV"])], cell["wV"]]
+    return [cell[name][:, : len(cell["wCHX"])] for name in ("wRUHX", "wCHX")]
+
+
 def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
     """The L2 penalty on recurrent weights (the columns for the state), before its ramp."""
-    recurrent = lambda cell: [cell[name][:, : len(cell["wCHX"])] for name in ("wRUHX", "wCHX")]
-    square = lambda cell: sum(jnp.sum(w**2) for w in recurrent(cell))
+    square = lambda cell: sum(jnp.sum(w**2) for w in _recurrent(cell))
     total = traced.l2_generator * square(weights["generator"])
     if static.controller:
         total += traced.l2_controller * square(weights["controller"])
     if static.penalties == "trial":
         return total
-    size = lambda cell: sum(w.size for w in recurrent(cell))
+    size = lambda cell: sum(w.size for w in _recurrent(cell))
     n = jnp.where(traced.l2_generator > 0, size(weights["generator"]), 0)
     if static.controller:
         n += jnp.where(traced.l2_controller > 0, size(weights["controller"]), 0)

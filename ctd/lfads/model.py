@@ -4,14 +4,16 @@
     data x_t -> encoder, forwards and backwards -> q(g_0) = N(m, v)                    initial condition
                                                 -> controller -> q(u_t) = N(m_t, v_t)  inferred inputs
     g_t = GRU(g_{t-1}, [u_t, external input])                                          generator
+          or g(t) of the neural ODE dg/dt = MLP(g, [u_t, external input])
     f_t = W g_t, rows of W of norm 1                                                   factors
     log rates = V f_t + b   (V, b of the trial's session; or mean and log variance, for a Gaussian likelihood)
 
 Of several sessions, each has a read-in, A x_t + a instead of x_t, and a readout (`ctd.lfads.adapters`).
 
 The controller's input at step t is the encoder's states and f_{t-1}, with f_0 = W g_0 as in the original
-TensorFlow code (the tutorial starts from zeros). Without a controller there are no u_t. All cells are
-`ctd.cells.gru`, whose states stay within [-1, 1] or shrink towards it, so no state is clipped.
+TensorFlow code (the tutorial starts from zeros). Without a controller there are no u_t. All GRUs are
+`ctd.cells.gru`, whose states stay within [-1, 1] or shrink towards it, so no state is clipped. The neural ODE is
+`ctd.cells.node` (Sedler et al. 2023), a bin its unit of time; where its states leave all bounds, the model has diverged.
 
 Arrays are (time, trial, feature); one product serves all trials of a minibatch. What does not depend on the
 recurrence is computed before or after a scan, for all steps in one product: the part of the inputs of
@@ -28,7 +30,18 @@ import numpy as np
 
 from ctd.cells import UPDATE_BIAS
 from ctd.late import jax, jnp, lax
-from ctd.lfads.recurrence import Drives, Gru, Loop, Units, masked, product, run_gru, run_loop
+from ctd.lfads.ode import OdeLoop, run_ode, run_ode_loop
+from ctd.lfads.recurrence import (
+    Decoding,
+    Drives,
+    Gru,
+    Loop,
+    Units,
+    masked,
+    product,
+    run_gru,
+    run_loop,
+)
 
 Tree = Any
 
@@ -89,7 +102,7 @@ def init_weights(
         **_gru_shapes("encoder_forward", static.encoder, n_encoded),
         **_gru_shapes("encoder_backward", static.encoder, n_encoded),
         ("ic", "w"): [(2 * n, 2 * static.encoder)],
-        **_gru_shapes("generator", n, n_inferred + n_external),
+        **_generator_shapes(static, n_inferred + n_external),
         ("generator", "wO"): [(static.n_factors, n)],
         ("output", "w"): [(len(bias), static.n_factors)],
     }
@@ -102,11 +115,13 @@ def init_weights(
         weights.setdefault(part, {})[name] = value
     zeros = lambda size: jnp.zeros(size, dtype)
     for cell in ("encoder_forward", "encoder_backward", "generator", "controller"):
-        if cell in weights:
+        if "wCHX" in weights.get(cell, ()):
             rows = len(weights[cell]["wCHX"])
             weights[cell] |= {"bRU": zeros(2 * rows), "bC": zeros(rows)}
             if cell != "generator":
                 weights[cell]["h0"] = zeros(rows)
+    if static.generator_cell == "node":
+        weights["generator"] |= {"bF": zeros(static.field_units), "bV": zeros(n)}
     weights["ic"]["b"] = zeros(2 * n)
     weights["output"]["b"] = bias
     weights["ic_prior"] = _prior(n, traced.ic_prior_variance, dtype)
@@ -125,6 +140,15 @@ Blocks = dict[tuple[str, str], list[tuple[int, int]]]
 def _gru_shapes(name: str, n: int, n_in: int) -> Blocks:
     """Shapes of the two blocks of each matrix of a GRU: for the state and for the input."""
     return {(name, "wRUHX"): [(2 * n, n), (2 * n, n_in)], (name, "wCHX"): [(n, n), (n, n_in)]}
+
+
+def _generator_shapes(static: Any, n_in: int) -> Blocks:
+    """The same of the generator."""
+    n, n_field = static.generator, static.field_units
+    if static.generator_cell == "gru":
+        return _gru_shapes("generator", n, n_in)
+    hidden = [(n_field, n), (n_field, n_in)]
+    return {("generator", "wFHX"): hidden, ("generator", "wV"): [(n, n_field)]}
 
 
 def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], jax.Array]:
@@ -211,33 +235,52 @@ def decode(
 
     external: (time, trial, external input).
     """
-    generator, output = weights["generator"], weights["output"]
+    generator = weights["generator"]
     g0 = encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic
-    readout = factor_weights(generator).T
-    n_inferred = noise.inputs.shape[-1]
-    # Zeros if there are no external inputs; the loop with a controller then skips the addition.
-    from_external = product(external, _inputs(generator, n_inferred))
     if encoded.drive is None:
-        states = run_gru(_recurrent(generator), g0, from_external)
-        factors = product(masked(states, noise.states), readout)
+        if static.generator_cell == "node":
+            states = run_ode(generator, g0, external)
+        else:
+            states = run_gru(_recurrent(generator), g0, product(external, _inputs(generator)))
+        factors = product(masked(states, noise.states), factor_weights(generator).T)
         mean = variance = jnp.zeros((*external.shape[:2], 0), g0.dtype)
     else:
-        controller, moments = weights["controller"], weights["inputs"]
-        loop = Loop(
-            controller=_recurrent(controller),
-            feedback=_inputs(controller, -readout.shape[1]),
-            moments=moments["w"].T,
-            moments_bias=moments["b"],
-            generator=_recurrent(generator),
-            from_inputs=_inputs(generator, 0, n_inferred),
-            readout=readout,
-        )
-        c0 = jnp.broadcast_to(controller["h0"], (len(g0), len(controller["h0"])))
-        given = from_external if external.shape[-1] else None
-        drives = Drives(encoded.drive, given, noise.inputs, noise.states)
-        states, factors, mean, variance = run_loop(loop, (c0, g0, g0 @ readout), drives, floor)
-    log_rates = _affine(output, factors)
+        drives = Drives(encoded.drive, external, noise.inputs, noise.states)
+        states, factors, mean, variance = _run_controlled(static, weights, g0, drives, floor)
+    log_rates = _affine(weights["output"], factors)
     return Decoded(states, factors, mean, variance, log_rates)
+
+
+def _run_controlled(
+    static: Any, weights: Tree, g0: jax.Array, drives: Drives, floor: Any
+) -> Decoding:
+    """Run controller and generator in turn. drives.generator: the external inputs."""
+    controller, moments, generator = (
+        weights[part] for part in ("controller", "inputs", "generator")
+    )
+    readout = factor_weights(generator).T
+    shared = {
+        "controller": _recurrent(controller),
+        "feedback": _inputs(controller, -readout.shape[1]),
+        "moments": moments["w"].T,
+        "moments_bias": moments["b"],
+        "readout": readout,
+    }
+    c0 = jnp.broadcast_to(controller["h0"], (len(g0), len(controller["h0"])))
+    start = (c0, g0, g0 @ readout)
+    if static.generator_cell == "node":
+        return run_ode_loop(OdeLoop(**shared, field=generator), start, drives, floor)
+    n_inferred = drives.noise.shape[-1]
+    loop = Loop(
+        **shared,
+        generator=_recurrent(generator),
+        from_inputs=_inputs(generator, 0, n_inferred),
+    )
+    external, given = drives.generator, None
+    if external is not None and external.shape[-1]:  # without them the loop skips the addition
+        given = product(external, _inputs(generator, n_inferred))
+    found: Decoding = run_loop(loop, start, drives._replace(generator=given), floor)
+    return found
 
 
 def _affine(layer: Tree, x: jax.Array) -> jax.Array:

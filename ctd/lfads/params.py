@@ -90,6 +90,13 @@ class Model(Params):
         128, ge=0, description="units of the controller; 0: none, all comes from the initial state"
     )
     generator: Static[int] = Field(128, gt=0, description="units of the generator")
+    generator_cell: Static[Literal["gru", "node"]] = Field(
+        "gru",
+        description="of the generator: gru; or node, a neural ODE, whose state may have few dimensions, as in generator: 3, n_factors: 3",
+    )
+    field_units: Static[int] = Field(
+        128, gt=0, description="hidden units of the field of the neural ODE"
+    )
     n_factors: Static[int] = Field(32, gt=0, description="factors")
     n_inputs: Static[int] = Field(
         1, gt=0, description="inferred inputs, where there is a controller"

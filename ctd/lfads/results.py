@@ -136,7 +136,7 @@ def _behavior_r2(
 
 
 def named(static: Any, weights: Tree) -> dict[str, jax.Array]:
-    """Of weights `as_stored`: `weights.NAME`, the generator as a network of `ctd.cells.gru`, whose readout gives the factors and whose
+    """Of weights `as_stored`: `weights.NAME`, the generator as a network of `ctd.cells`, whose readout gives the factors and whose
     h0 is the mean of the prior of initial conditions. `model.PART.NAME`: all other weights.
     """
     generator = dict(weights["generator"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ctd.cells import Cell, gru, node
 from ctd.data import read_hdf5
 from ctd.lfads.data import Dataset
 
@@ -16,7 +17,7 @@ OF_SESSIONS = ("readin", "readout", "sessions", "output")
 
 
 def read_generator(path: Any, dtype: str) -> dict[str, np.ndarray]:
-    """The generator, a network of `ctd.cells.gru` whose readout gives the factors."""
+    """The generator, a network of the cell gru or node whose readout gives the factors."""
     return {name: value.astype(dtype) for name, value in read_hdf5(path).items()}
 
 
@@ -39,7 +40,14 @@ def read_trained(weights: Any, model: Any, dtype: str) -> Tree:
 def check_sizes(inputs: Any, weights: Tree, where: Any) -> None:
     """Check that the parts of a model that are there have the sizes that the job gives."""
     generator = weights["generator"]
-    found = {"generator": len(generator["wCHX"]), "n_factors": len(generator["wO"])}
+    cell = _cell_of(generator)
+    found: dict[str, Any] = {
+        "generator_cell": cell.name,
+        "generator": cell.infer(generator)[0],
+        "n_factors": len(generator["wO"]),
+    }
+    if cell is node:
+        found["field_units"] = len(generator["wFHX"])
     if "encoder_forward" in weights:
         rows = lambda part: len(weights[part]["wCHX"]) if part in weights else 0
         found = {"controller": rows("controller"), **found, "encoder": rows("encoder_forward")}
@@ -56,14 +64,19 @@ def check_sizes(inputs: Any, weights: Tree, where: Any) -> None:
 def n_external(inputs: Any, generator: Tree) -> int:
     """The external inputs that a generator was trained with."""
     n_inferred = inputs.n_inputs if inputs.controller else 0
-    return int(generator["wCHX"].shape[1]) - len(generator["wCHX"]) - n_inferred
+    return _cell_of(generator).infer(generator)[1] - n_inferred
+
+
+def _cell_of(generator: Tree) -> Cell:
+    return node if "wV" in generator else gru
 
 
 def read_core(inputs: Any, dataset: Dataset) -> Dataset:
     """The dataset with the core that `core` and `core_model` name. Raises ValueError where it does not fit."""
     if inputs.core_model is None:
         weights: Tree = {"generator": read_generator(inputs.core, inputs.dtype)}
-        if missing := {"wRUHX", "bRU", "wCHX", "bC", "wO"} - weights["generator"].keys():
+        own = _cell_of(weights["generator"]).shapes(1, 1)
+        if missing := {*own, "wO"} - weights["generator"].keys():
             raise ValueError(
                 f"core: {inputs.core}: lacks {', '.join(sorted(missing))}; give STORE::ITEM of a store of lfads"
             )

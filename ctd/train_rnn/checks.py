@@ -35,7 +35,7 @@ def _check_cell(p: Any) -> None:
     if asked and "wR" not in get_cell(p.cell).axes:
         fits = ", ".join(cell.name for cell in UNGATED)
         raise ValueError(
-            f"{asked[0]}: cell {p.cell} has gates, and several recurrent matrices; the cells with one are {fits}"
+            f"{asked[0]}: cell {p.cell} has gates or a field, not one recurrent matrix; the cells with one are {fits}"
         )
 
 

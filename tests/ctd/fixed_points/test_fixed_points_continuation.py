@@ -61,7 +61,7 @@ def turning_map(weights, h, x):
 def followed(f, points, constants, starts, low, high, **settings):
     """(results, tables) of items that differ in constants, point and start."""
     network = make_network({}, points, "float64")
-    kernel = make_kernel("follow", Followers(lambda static: f, lambda *_: None), lambda _: network)
+    kernel = make_kernel("follow", Followers(lambda *_: f, lambda *_: None), lambda _: network)
     n = len(points)
     constants = np.column_stack([constants, np.zeros(n)])
     params = Continuation(low=low, high=high, start=starts[0], n_steps=300, **settings)

@@ -84,14 +84,14 @@ def test_point_is_fixed_in_numpy(searched):
     "cell",
     [
         pytest.param(cell, marks=[pytest.mark.endurance] * (cell in ("gru_torch", "leaky")))
-        for cell in sorted({*CELLS} - {"gru", "gru_candidate_bias", "vanilla"})
+        for cell in sorted({*CELLS} - {"gru", "gru_candidate_bias", "vanilla", "node"})
     ],
 )
 def test_every_cell(tmp_path, cell):
     """Small random networks are contractions: one stable point, h = F(h) by iteration.
 
-    Steps of each cell: tests/ctd/cells/test_cells.py. Points of the other three are held to NumPy's formulas by
-    tests/test_origin.py.
+    Steps of each cell: tests/ctd/cells/test_cells.py. Points of the next three are held to NumPy's formulas by
+    tests/test_origin.py; those of node to closed forms below.
     """
     weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, Scales(0.4))
     path = tmp_path / "net.h5"
@@ -255,6 +255,57 @@ def test_users_map_by_dotted_path(tmp_path):
     )
     results = search(params, 5)
     np.testing.assert_allclose(results["point"], np.tile([1.0, -3.0], (5, 1)), atol=1e-9)
+
+
+FAST, SLOPE = 2.0, 1.25
+"""A field with closed-form points: 0.1 (tanh(2 h) - 1.25 tanh h) is 0 at h = 0 and where tanh(h)^2 = 2 / 1.25 - 1."""
+
+
+def test_flow_in_closed_form(tmp_path):
+    """Three points along the first unit, a spiral in the other two: 0.1 (-1 +- 2i) at each, since tanh' is 1 there.
+
+    At q 1e-18 a point is off by 1.4e-9 over the least slope, 0.0375.
+    """
+    weights = {
+        "wFHX": np.array([[FAST, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]),
+        "bF": np.zeros(4),
+        "wV": np.array([[1, -SLOPE, 0, 0], [0, 0, -1, -2], [0, 0, 2, -1]]),
+        "bV": np.zeros(3),
+    }
+    write_weights(tmp_path / "net.h5", weights, "node")
+    write_hdf5(tmp_path / "states.h5", {"hiddens": starts(24, 3)})
+    files = {"weights": str(tmp_path / "net.h5"), "candidates": str(tmp_path / "states.h5")}
+    params = FixedPoint(**files, time="continuous", dt=0.01, method="adam", q_tol=1e-18)
+    results = search(params, 24)
+    inputs = inputs_of(params)
+    with precision(params):
+        shared = kernel.load(inputs)
+        table = kernel.reduce(inputs, shared, {}, results, kernel.Options(between=0))
+        spectra = kernel.plots(inputs, shared, {}, results, table)[-3]
+        order = np.argsort(table["point"][:, 0])
+    table = {name: value[order] for name, value in table.items() if np.ndim(value)}
+    t = np.sqrt(2 / SLOPE - 1)
+    far = np.arctanh(t)
+    np.testing.assert_allclose(table["point"], [[-far, 0, 0], [0, 0, 0], [far, 0, 0]], atol=1e-8)
+    along = lambda t: 0.1 * (FAST * (1 - (2 * t / (1 + t**2)) ** 2) - SLOPE * (1 - t**2))
+    for k, rate in enumerate((along(t), along(0), along(t))):
+        expected = sorted([rate, -0.1 + 0.2j, -0.1 - 0.2j], key=lambda v: (-v.real, -v.imag))
+        np.testing.assert_allclose(table["eigenvalue"][k], expected, atol=1e-7)
+        np.testing.assert_allclose(table["time_constant"][k], -1 / np.real(expected), rtol=1e-5)
+    assert list(table["stability"]) == ["stable", "unstable", "stable"]
+    assert list(table["n_unstable"]) == [0, 1, 0]
+    np.testing.assert_allclose(table["leading"], [along(t), along(0), along(t)], atol=1e-7)
+    np.testing.assert_allclose(np.abs(table["frequency"]).max(1), 0.2 / (2 * np.pi), rtol=1e-6)
+    np.testing.assert_allclose(table["frequency_hz"], table["frequency"] / 0.01)
+    assert spectra.layers[0].name == "imaginary axis"
+
+
+def test_map_is_no_flow(network):
+    with pytest.raises(
+        ValueError,
+        match="time: continuous, but cell gru is a map; write time: steps, or cell: node",
+    ):
+        kernel.load(inputs_of(FixedPoint(weights=network, time="continuous")))
 
 
 @pytest.mark.slow

@@ -185,5 +185,5 @@ def test_reduce_keeps_the_largest_basins_and_flags_outliers():
 
 def kernel_of_find(step):
     return make_kernel(
-        "find", Searches(lambda _: lambda w, h, x: step(h), lambda *_: None), lambda _: None
+        "find", Searches(lambda *_: lambda w, h, x: step(h), lambda *_: None), lambda _: None
     )

@@ -123,6 +123,17 @@ def np_gru(w, h, x):
     return u * h + (1 - u) * c
 
 
+def np_ode(w, h, x):
+    """One bin of the neural ODE by the classical Runge-Kutta method; that it follows the field: test_cells.py."""
+    field = lambda h: (
+        0.1 * (w["wV"] @ np.tanh(w["wFHX"] @ np.concatenate([h, x]) + w["bF"]) + w["bV"])
+    )
+    a = field(h)
+    b = field(h + a / 2)
+    c = field(h + b / 2)
+    return h + (a + 2 * b + 2 * c + field(h + c)) / 6
+
+
 def np_bound(case, trial):
     """(nll, KL of initial condition, KL of inputs) of one trial of the batch, one step after another."""
     w = jax.tree.map(np.asarray, case.weights)
@@ -164,7 +175,8 @@ def np_bound(case, trial):
             u = m + np.sqrt(v) * noise.inputs[t, trial]
             means.append(m)
             variances.append(v)
-        g = np_gru(w["generator"], g, np.concatenate([u, external[t]]))
+        step = np_gru if case.static.generator_cell == "gru" else np_ode
+        g = step(w["generator"], g, np.concatenate([u, external[t]]))
         f = readout @ (g * noise.states[t, trial])
         output = w["output"]["w"] @ f + w["output"]["b"]
         if case.static.likelihood == "poisson":
@@ -201,6 +213,8 @@ CASES = {
     "gaussian": {"likelihood": "gaussian", "input_prior": "gaussian", "lag": 2},
     "no controller": {"controller": 0, "n_external": 2},
     "held out": {"held_out_units": (1, 5), "held_out_bins": 2, "lag": 1, "n_external": 2},
+    "ode": {"generator_cell": "node", "field_units": 5, "n_external": 2},
+    "ode, no controller": {"generator_cell": "node", "field_units": 5, "controller": 0},
 }
 
 
@@ -294,6 +308,17 @@ def test_training_loss_terms():
     gradient = jax.jit(jax.grad(lambda w: penalty(case.static, case.traced, w)))(case.weights)
     touched = {name for name, part in gradient.items() if any(g.any() for g in part.values())}
     assert touched == {"generator", "controller"}
+
+
+def test_penalty_of_a_neural_ode():
+    """Over its field's weights but for those of inputs and biases; half the mean square with `penalties: entry`."""
+    rng = np.random.default_rng(0)
+    field = {"wFHX": rng.normal(size=(5, 8)), "wV": rng.normal(size=(6, 5)), "bF": np.ones(5)}
+    square = (field["wFHX"][:, :6] ** 2).sum() + (field["wV"] ** 2).sum()
+    for penalties, expected in (("trial", 0.3 * square), ("entry", 0.3 * square / 2 / 60)):
+        model = Model(**SIZES | {"controller": 0, "penalties": penalties, "l2_generator": 0.3})
+        found = penalty(static_of(model), traced_of(model), {"generator": field})
+        assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_penalties_beside_the_nll_of_an_entry():

@@ -11,6 +11,7 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
 from ctd.lfads.data import make_dataset
 from ctd.lfads.metrics import bits_per_spike
+from ctd.lfads.trained import check_sizes, n_external
 
 SIZES = {
     "encoder": 6,
@@ -176,9 +177,10 @@ def test_best_parameters_are_kept(several):
 
 @pytest.fixture(scope="module")
 def variant():
-    """Models without a controller, with a Gaussian likelihood, of which the rate falls on a plateau."""
+    """Neural ODEs without a controller, with a Gaussian likelihood, of which the rate falls on a plateau."""
     settings = {"n_batches": 24, "report_every": 2, "warm_up": 0, "kl_ramp": 0}
     settings |= {"schedule": "plateau", "plateau_factor": 0.5, "plateau_patience": 2}
+    settings |= {"generator_cell": "node", "field_units": 8}
     params = model(likelihood="gaussian", controller=0, **settings)
     return train(params, {"learning_rate": [0.01, 0.5]})
 
@@ -212,6 +214,29 @@ def test_generator_is_a_network(several):
     }
     check_params("gru", weights, "generator")
     np.testing.assert_allclose(np.linalg.norm(weights["wO"], axis=1), 1, rtol=1e-5)
+
+
+def test_neural_ode_is_a_network(variant):
+    """Of the cell node, which tells its sizes to whoever applies the model."""
+    weights = {
+        k.removeprefix("weights."): v[0] for k, v in variant.items() if k.startswith("weights.")
+    }
+    check_params("node", weights, "generator")
+    check_sizes(
+        model(controller=0, generator_cell="node", field_units=8),
+        {"generator": weights},
+        "STORE::0",
+    )
+    assert n_external(model(controller=0), weights) == 0
+    for given, said in (
+        (
+            {},
+            "generator_cell: gru given, but the model of STORE::0 has node; write generator_cell: node",
+        ),
+        ({"generator_cell": "node"}, "field_units: 128 given, but the model of STORE::0 has 8"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check_sizes(model(controller=0, **given), {"generator": weights}, "STORE::0")
 
 
 def test_training_lowers_the_loss():
