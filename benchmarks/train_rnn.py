@@ -20,6 +20,14 @@ and marks the layout that the runner chooses (`ctd.batch.tune`), which should be
 A second table has what noise and constraints cost: the CPU seconds of a step of K = 8 leaky networks of rectified units,
 one by one, with noise on states and inputs, with Dale's law, with a mask, of rank 2, over those of a plain one. Noise and Dale should
 cost at most 15 %. All are run in turn, round after round; each is the best of its rounds.
+
+A third table has K = 8 networks of cell gru_torch, in the layout that the runner chooses, beside the loops that one writes
+without ctd (`loops.py`), and how many times as fast ctd is; aimed at are 2.5 (PyTorch loop), 1.8 (torch.func), 1.4
+(JAX loop) and 1.0 (JAX vmap). The loops of PyTorch, 5 GB, need
+
+    uv run --group frameworks python benchmarks/train_rnn.py
+
+Threads of PyTorch that wait for each other stand still on a busy machine: give all of it one core there, by taskset -c 0.
 """
 
 import argparse
@@ -30,6 +38,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from loops import loops
 from options import parse
 
 from ctd.batch import Layout, Run, program, traced_columns
@@ -124,6 +133,31 @@ def extras(network: Network, rounds: int, n: int = 8) -> None:
         print(f"| {name} | {1e3 * seconds / steps:.2f} | {seconds / cpu['plain']:.2f} |")
 
 
+def beside(network: Network, rounds: int, n: int = 8) -> None:
+    """Print how fast this is beside the loops of others."""
+    network = Network.model_validate(network.model_dump() | {"cell": "gru_torch"})
+    steps, bench = network.report_every, Bench(network, rounds)
+    layout = Layout(n, 1 if bench.choice(n) == "map" else n)
+    run = bench.run(n, layout)
+    ways = {"ctd": lambda _: advance([run])} | loops(network, n)
+    for way in ways.values():
+        way(steps)  # compiles
+    walls = {name: [] for name in ways}
+    cpus = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            way(steps)
+            walls[name].append(time.perf_counter() - start)
+            cpus[name].append(time.process_time() - cpu)
+    print(f"\n| gru_torch, K = {n} | steps/s | CPU steps/s | ctd is faster by | by CPU |")
+    print("|---|---|---|---|---|")
+    for name in ways:
+        wall, cpu = min(walls[name]), min(cpus[name])
+        ratios = f"{wall / min(walls['ctd']):.2f} | {cpu / min(cpus['ctd']):.2f}"
+        print(f"| {name} | {n * steps / wall:.1f} | {n * steps / cpu:.1f} | {ratios} |")
+
+
 def advance(runs: list[Run]) -> tuple[float, float]:
     """(wall, CPU) seconds of one advance of each run."""
     start, cpu = time.perf_counter(), time.process_time()
@@ -165,6 +199,7 @@ def main() -> None:
                 flush=True,
             )
     extras(network, options.rounds, min(8, options.networks[-1]))
+    beside(network, options.rounds, min(8, options.networks[-1]))
 
 
 if __name__ == "__main__":

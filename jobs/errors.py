@@ -98,9 +98,11 @@ def explain(
         else:
             given = repr(fault["input"])
             shown = given if len(given) < 80 else given[:77] + "..."
+            # Of all fields together, what was given is the file itself.
+            shown = f" (given: {shown})" if place else ""
             text = fault["msg"].removeprefix("Value error, ")
             text = re.sub(r" or instance of \w+$", "", text)  # no file can hold an instance
-            lines.append(f"{where}: {path}: {text} (given: {shown})")
+            lines.append(f"{where}: {path}: {text}{shown}")
     return "\n".join(dict.fromkeys(lines))
 
 

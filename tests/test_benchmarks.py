@@ -7,14 +7,14 @@ import pytest
 from places import ROOT
 
 LONG = {
-    "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "recovery", "startup",
-    "train_rnn",
+    "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "lint", "recovery",
+    "startup", "train_rnn",
 }  # fmt: skip
 """They take half a minute or more whatever the sizes: a Ray, children, programs to compile."""
 NAMES = [
     pytest.param(p.stem, marks=[pytest.mark.endurance] * (p.stem in LONG))
     for p in sorted((ROOT / "benchmarks").glob("*.py"))
-    if p.stem != "options"
+    if p.stem not in ("options", "loops")  # parts of others
 ]
 
 

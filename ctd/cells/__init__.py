@@ -13,11 +13,12 @@ hidden vector followed by the memory cells, 2n entries in all.
     gated      the GRUs and the LSTM           units      nonlinearities by name
     flow       node, in continuous time
     names      cells by name                   low_rank   recurrent weights of low rank
-    spectrum   the spectral radius
+    spectrum   the spectral radius             first_units   a readout that shows rates
     network    states and outputs in a trial; whether weights fit
 """
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
+from ctd.cells.first_units import FirstUnits
 from ctd.cells.flow import node, runge_kutta
 from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.low_rank import LowRank
@@ -36,6 +37,7 @@ __all__ = [
     "UPDATE_BIAS",
     "Cell",
     "CellName",
+    "FirstUnits",
     "LowRank",
     "Scales",
     "Sizes",

@@ -91,19 +91,36 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
                 f"{where}: {name} has the shape {np.shape(params[name])}, but cell {cell_name} "
                 f"needs {len(axes)} axes ({', '.join(axes) or 'a number'})"
             )
-    n, n_in, n_out = sizes(cell_name, params)
-    shapes = cell.shapes_of(params) | {
-        "wO": (n_out, n),
-        "bO": (n_out,),
-        "h0": (cell.state_size(n),),
-    }
+    shapes = _expected(cell, params)
     for name, value in params.items():
         if np.shape(value) != shapes[name]:
+            _tell_transposed(cell, params, where)
+            n, n_in, _ = sizes(cell_name, params)
             raise ValueError(
                 f"{where}: {name} has the shape {np.shape(value)}, but cell {cell_name} with "
                 f"n = {n} units and {n_in} inputs needs {shapes[name]}"
             )
         check_real(value, f"{where}: {name}")
+
+
+def _expected(cell: Cell, params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Weight -> the shape that the sizes of the network call for."""
+    n, _, n_out = sizes(cell.name, params)
+    readout = {"wO": (n_out, n), "bO": (n_out,), "h0": (cell.state_size(n),)}
+    return cell.shapes_of(params) | readout
+
+
+def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError where all shapes fit once one matrix, or every one, is transposed."""
+    matrices = [name for name in cell.axes if np.ndim(params.get(name, 0)) == 2]
+    for turned in (*([name] for name in matrices), matrices):
+        others = {**params, **{name: np.transpose(params[name]) for name in turned}}
+        expected = _expected(cell, others)
+        if all(np.shape(value) == expected[name] for name, value in others.items()):
+            told = [
+                f"{name} {np.shape(params[name])}, {expected[name]} expected" for name in turned
+            ]
+            raise ValueError(f"{where}: cell {cell.name}: transposed: {'; '.join(told)}")
 
 
 def check_real(value: Any, what: str) -> None:

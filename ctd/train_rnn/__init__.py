@@ -9,6 +9,8 @@ Each step draws its own minibatch with the key fold_in(key of the item's minibat
 Weights may obey Dale's law, a mask or a rank: choices that are static, with strengths that are traced. They hold
 at every step by how weights are made of parameters. Results are weights as every reader of weights knows them.
 
+Trials of a file may have the rates of recorded units as targets: with the readout identity, the network is fitted to them.
+
 Where the task says whether a trial is answered correctly, the accuracy on the evaluation trials is a result, and
 training ends early at the accuracy `stop_at`.
 
@@ -37,6 +39,7 @@ from ctd.cells import CELLS, Cell, get_cell, run
 from ctd.kernel import Coordinate, Kernel, Outcome, Var
 from ctd.late import jax, jnp, lax
 from ctd.plots.curves import block_ends
+from ctd.tasks import Recorded
 from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
 from ctd.train_rnn.noise import Noise, noisy, seeded
@@ -173,6 +176,7 @@ def result(
     return (
         values
         | _accuracies(static, scores, state)
+        | _explained(static, shared, scores)
         | {
             "curve": state.curve,
             "train_loss": state.curve[last],
@@ -205,6 +209,13 @@ def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Arra
     if static.stop_at:
         found["accuracy_curve"] = state.accuracy
     return found
+
+
+def _explained(static: Any, shared: Shared, scores: Scores) -> dict[str, jax.Array]:
+    """Of trials of a file, whose targets are data rather than answers."""
+    if not isinstance(static.task, Recorded) or static.loss != "squared_error":
+        return {}
+    return {"r2": scores.r2(shared.evaluation)}
 
 
 def coords(inputs: Any, shared: Shared) -> dict[str, Any]:
@@ -245,6 +256,9 @@ kernel = Kernel(
         "curve": Var(("batch",), "1", "loss in training, mean over each block"),
         "train_loss": Var((), "1", "loss over the last block"),
         "eval_loss": Var((), "1", "loss on the evaluation trials"),
+        "r2": Var(
+            (), "1", "share of the variance of evaluation targets that the outputs explain", True
+        ),
         "accuracy": Var(
             (), "1", "share of the evaluation trials that are answered correctly", True
         ),

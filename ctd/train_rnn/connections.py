@@ -71,7 +71,9 @@ def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
     if inputs.mask != "file":
         return {}
     where = inputs.mask_file
-    shapes = get_cell(inputs.cell).shapes(inputs.n, n_in) | {"wO": (n_out, inputs.n)}
+    shapes = get_cell(inputs.cell).shapes(inputs.n, n_in)
+    if inputs.readout != "identity":
+        shapes |= {"wO": (n_out, inputs.n)}
     shapes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     masks: dict[str, np.ndarray] = {}
     for name, values in read_hdf5(where).items():

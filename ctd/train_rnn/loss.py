@@ -47,6 +47,18 @@ class Scores(NamedTuple):
         """The share of trials that are answered correctly."""
         return jnp.sum(self.right) / jnp.sum(self.seen)
 
+    def r2(self, trials: tasks.Trial) -> jax.Array:
+        """1 - squared error / squared distance of the targets from the mean of their output, both weighted by the mask.
+
+        Outputs count by their variance. NaN where targets are constant. trials: those that the errors are of.
+        """
+        mask = trials.mask if trials.mask.ndim == 3 else trials.mask[..., None]
+        weight = jnp.broadcast_to(mask, trials.targets.shape)
+        total = jnp.maximum(jnp.sum(weight, axis=(0, 1)), jnp.finfo(weight.dtype).tiny)
+        mean = jnp.sum(weight * trials.targets, axis=(0, 1)) / total
+        spread = jnp.sum(weight * (trials.targets - mean) ** 2)
+        return jnp.where(spread > 0, 1 - self.loss / jnp.where(spread > 0, spread, 1), jnp.nan)
+
 
 def condition_values(task: tasks.Task, shared: Shared) -> Any:
     """(condition,) numbers or texts; 1 where all trials are of one kind."""
@@ -110,6 +122,12 @@ def load_trials(inputs: Any) -> Shared:
         )
     if inputs.loss == "cross_entropy":
         _check_probabilities(task, shared.evaluation)
+    n_out = shared.evaluation.targets.shape[-1]
+    if inputs.readout == "identity" and n_out > inputs.n:
+        raise ValueError(
+            f"readout: identity shows the rates of n = {inputs.n} units, but the targets have {n_out} outputs; "
+            f"give n: {n_out} or more"
+        )
     return shared
 
 

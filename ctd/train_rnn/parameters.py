@@ -6,6 +6,7 @@ Weights keep their signs, zeros and bounds at every step because no value of a p
     a mask             w = p where it is true, else 0
     rank r             wR = m n' / N, the parameters are m and n (N, r)
     time constants     alpha_i = alpha_min^(1 - s_i) alpha_max^s_i, s_i = sigmoid(p_i)
+    readout identity   wO has ones on its diagonal, zeros elsewhere; no parameter
 
 Results hold the weights, under the names that every reader of weights knows.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctd.cells import Cell, LowRank, Scales, spectral_radius
+from ctd.cells import Cell, FirstUnits, LowRank, Scales, spectral_radius
 from ctd.late import jax, jnp
 from ctd.train_rnn.connections import Connections
 
@@ -32,7 +33,9 @@ def constants(static: Any, cell: Cell) -> set[str]:
     kept = set(cell.constants)
     if static.train_alphas:
         kept -= {"alphas"}
-    return kept if static.initial_state == "trained" else kept | {"h0"}
+    if static.initial_state != "trained":
+        kept |= {"h0"}
+    return kept if static.readout == "trained" else kept | {"wO", "bO"}
 
 
 def initial(
@@ -49,6 +52,8 @@ def initial(
         drawn["alphas"] = jnp.log(s / (1 - s))
     if static.initial_state == "zero":
         drawn["h0"] = jnp.zeros_like(drawn["h0"])
+    if static.readout == "identity":
+        del drawn["wO"]
     for name, mask in links.masks.items():
         drawn[name] = _spread(drawn[name], mask)
     key = jax.random.fold_in(key, RECURRENT)
@@ -63,10 +68,12 @@ def initial(
 
 
 def weights_of(static: Any, links: Connections, traced: Any, p: Parameters) -> dict[str, Any]:
-    """The weights that parameters stand for; wR may be a `LowRank`."""
+    """The weights that parameters stand for; wR may be a `LowRank`, wO the `FirstUnits`."""
     w: dict[str, Any] = dict(p)
     if static.rank is not None:
         w["wR"] = LowRank(w.pop("m"), w.pop("n"))
+    if static.readout == "identity":
+        w["wO"] = FirstUnits(w["bO"].shape[0], static.n)
     if links.signs is not None:
         # Not jnp.abs, whose derivative at 0 is 0.
         w["wR"] = links.signs * jnp.where(w["wR"] >= 0, w["wR"], -w["wR"])
@@ -81,8 +88,12 @@ def weights_of(static: Any, links: Connections, traced: Any, p: Parameters) -> d
 
 def stored(weights: dict[str, Any]) -> dict[str, jax.Array]:
     """Name -> array, as readers of weights know them."""
-    recurrent = weights.get("wR")
-    return weights | {"wR": recurrent.dense()} if isinstance(recurrent, LowRank) else weights
+    found = dict(weights)
+    if isinstance(weights.get("wR"), LowRank):
+        found["wR"] = weights["wR"].dense()
+    if isinstance(weights["wO"], FirstUnits):
+        found["wO"] = weights["wO"].dense(weights["bO"].dtype)
+    return found
 
 
 def _spread(w: jax.Array, mask: Any) -> jax.Array:

@@ -92,6 +92,11 @@ class Network(Params):
         "trained",
         description="h0: N(0, 0.1^2) and trained; the same, never changed; 0",
     )
+    readout: Static[Literal["trained", "fixed", "identity"]] = Field(
+        "trained",
+        description="wO and bO: trained; drawn, never changed; identity: the outputs are the rates of the first units, "
+        "so that a network is fitted to rates",
+    )
     train_alphas: Static[bool] = Field(
         False, description="whether the time constants of cell leaky_per_unit are trained"
     )

@@ -208,6 +208,16 @@ BAD = {
     "axes": ("vanilla", lambda w: w.update(wR=np.ones(3)), r"here: wR has the shape \(3,\)"),
     "size": ("gru", lambda w: w.update(bRU=np.ones(5)), r"bRU has the shape \(5,\).*needs \(12,\)"),
     "state": ("lstm", lambda w: w.update(h0=np.ones(N)), r"h0 has the shape.*needs \(12,\)"),
+    "transposed": (
+        "vanilla",
+        lambda w: w.update(wI=w["wI"].T),
+        r"here: cell vanilla: transposed: wI \(3, 6\), \(6, 3\) expected$",
+    ),
+    "all transposed": (
+        "gru",
+        lambda w: w.update({k: v.T for k, v in w.items()}),
+        r"transposed: wRUHX \(9, 12\), \(12, 9\) expected; wCHX .*; wO \(6, 2\), \(2, 6\) expected$",
+    ),
     "integers": ("vanilla", lambda w: w.update(bR=np.ones(N, int)), "bR has the type int64"),
     "nan": ("vanilla", lambda w: w.update(bR=np.full(N, np.nan)), "bR has 6 NaN or infinite"),
     "inf": ("lstm", lambda w: w["bias_ih"].__setitem__(3, np.inf), r"the first at \(3,\)"),

@@ -1,0 +1,103 @@
+"""Networks fitted to rates: the readout stays what it is, outputs are rates, and R2 is scikit-learn's."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+
+from ctd.batch import run_items
+from ctd.cells import FirstUnits, get_cell
+from ctd.data import write_hdf5
+from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.train_rnn import Network, kernel
+from ctd.train_rnn.connections import Connections
+from ctd.train_rnn.parameters import initial
+from ctd.train_rnn.step import divided
+
+N_UNITS, ALPHA = 5, 0.3
+SMALL = {"cell": "leaky", "task": "file", "readout": "identity", "n": 8, "alpha": ALPHA}
+SMALL |= {"initial_state": "zero", "batch_size": 8, "n_batches": 200, "report_every": 100}
+SMALL |= {"learning_rate": 0.03, "adam_eps": 1e-8, "l2": 0, "n_eval": 12, "n_saved": 12}
+
+
+def numpy_states(w, inputs):
+    """(trial, time, unit) states of the leaky network, by the textbook."""
+    h, states = np.zeros((len(inputs), len(w["wR"]))), []
+    for x in np.swapaxes(inputs, 0, 1):
+        h = h + ALPHA * (-h + np.tanh(h) @ w["wR"].T + x @ w["wI"].T + w["bR"])
+        states.append(h)
+    return np.stack(states, axis=1)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """(path, arrays) of the rates of five of six units; a fifth of their steps was not recorded."""
+    rng = np.random.default_rng(0)
+    w = {"wR": rng.normal(size=(6, 6)), "wI": rng.normal(size=(6, 2)), "bR": rng.normal(size=6)}
+    inputs = rng.normal(size=(60, 9, 2))
+    rates = np.tanh(numpy_states(w, inputs))[..., :N_UNITS]
+    mask = (rng.random(rates.shape) < 0.8).astype(float)
+    arrays = {"inputs": inputs, "targets": rates, "mask": mask}
+    path = str(tmp_path_factory.mktemp("rates") / "rates.h5")
+    write_hdf5(path, arrays)
+    return path, arrays
+
+
+@pytest.fixture(scope="module")
+def fitted(recorded):
+    params = Network(**SMALL, trials=recorded[0])
+    return {name: value[0] for name, value in run_items(kernel, params).items()}
+
+
+def test_readout_identity_shows_the_rates_of_the_first_units(fitted, recorded):
+    w = {name[8:]: value for name, value in fitted.items() if name.startswith("weights.")}
+    np.testing.assert_array_equal(w["wO"], np.eye(N_UNITS, 8))
+    np.testing.assert_array_equal(w["bO"], 0)
+    states = numpy_states(w, recorded[1]["inputs"][4::5])
+    np.testing.assert_allclose(fitted["states"], states, atol=1e-4)
+    np.testing.assert_allclose(fitted["outputs"], np.tanh(states)[..., :N_UNITS], atol=1e-4)
+
+
+def test_r2_is_that_of_scikit_learn(fitted, recorded):
+    targets, mask = (recorded[1][name][4::5].reshape(-1, N_UNITS) for name in ("targets", "mask"))
+    outputs = fitted["outputs"].reshape(-1, N_UNITS)
+    # Each unit has steps of its own: its R2 and its variance, put together as "variance_weighted" does.
+    units = [
+        (targets[seen, unit], outputs[seen, unit]) for unit, seen in enumerate(mask.astype(bool).T)
+    ]
+    spread = [len(y) * np.var(y) for y, _ in units]
+    expected = np.average([r2_score(y, z) for y, z in units], weights=spread)
+    assert fitted["r2"] == pytest.approx(expected, abs=1e-5)
+    assert expected > 0.95, "the rates are fitted, in trials that were not trained on"
+
+
+@pytest.mark.parametrize("readout", ["trained", "fixed", "identity"])
+def test_readout_kept_from_training(readout):
+    params, none = Network(**SMALL | {"readout": readout}), Connections({}, None)
+    static, traced = static_of(params), traced_of(params)
+    p = initial(static, get_cell("leaky"), (2, 3), none, traced, jax.random.key(0))
+    trained, constant = divided(static, p)
+    own = {"wO", "bO"}
+    expected = {"trained": (own, set()), "fixed": (set(), own), "identity": (set(), {"bO"})}
+    assert (own & trained.keys(), own & constant.keys()) == expected[readout]
+
+
+def test_first_units_are_a_product():
+    rates = np.arange(4.0)
+    np.testing.assert_array_equal(FirstUnits(2, 4) @ rates, FirstUnits(2, 4).dense(float) @ rates)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 4}, "readout: identity shows the rates of n = 4 units, but the targets have 5"),
+        ({"mask": "file"}, "wO is no matrix of cell leaky; masks are for wI, wR"),
+    ],
+)
+def test_readout_refused(recorded, tmp_path, changes, message):
+    if "mask" in changes:
+        write_hdf5(tmp_path / "masks.h5", {"wO": np.ones((5, 8))})
+        changes = changes | {"mask_file": str(tmp_path / "masks.h5")}
+    with pytest.raises(ValueError, match=message) as caught:
+        kernel.load(inputs_of(Network(**SMALL | changes, trials=recorded[0])))
+    assert "\n" not in str(caught.value)
