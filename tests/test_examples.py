@@ -74,8 +74,9 @@ TINY = {
     "train.sweep": {"grid.cell": "[vanilla]", "seeds": 3},
     "points.params": {"weights.where": "eval_loss > 0", "n_trials": 2},
     "points.sweep": {"grid.candidate.range": 4},
+    "connections.sweep": {"grid.departure.range": 2},
     "distances.params": {"n_trials": 4},
-    "distances.sweep": {"grid.method": "[procrustes, topology]"},
+    "distances.sweep": {"grid.method": "[procrustes, topology, connections]"},
 }  # fmt: skip
 
 
@@ -89,14 +90,14 @@ def test_universality_has_fields_that_there_are():
 
 @pytest.mark.endurance
 def test_universality_in_small(command_line, job_file):
-    """Trained networks, their points, two distances of every two: the stages of the example fit each other."""
+    """Trained networks, their points and connections, three distances of every two: the stages of the example fit each other."""
     path = job_file((EXAMPLES / "universality.yaml").read_text())
     fields = {f"stages.{at}.{k}": v for at, given in TINY.items() for k, v in given.items()}
     sets = [word for name, value in fields.items() for word in ("--set", f"{name}={value}")]
     code, _, err = command_line("run", path, "--executor", "serial", *sets)
     assert code == 0, err
     found = open_store(path.with_name(f"{path.stem}.distances.zarr"))
-    for group in ("0", "1"):
+    for group in ("0", "1", "2"):
         assert found[f"results/{group}"].n_pairs.sum() == 3
         distances = found[f"gathered/{group}"].distances.values
         np.testing.assert_array_equal(distances, distances.T)

@@ -154,6 +154,8 @@ def files(tmp_path_factory):
     }
     for name, value in states.items():
         write_hdf5(folder / f"{name}.h5", {"states": value})
+    write_hdf5(folder / "p.h5", {name: np.zeros(3) for name in ("n_unstable", "n_marginal", "q")})
+    write_hdf5(folder / "g.h5", {"leads": np.zeros((2, 2))})
     return folder
 
 
@@ -176,10 +178,13 @@ def files(tmp_path_factory):
         ({"states": ["x", "x"], "method": "topology"}, "points: method topology compares tables"),
         ({"points": ["x", "x"], "method": "topology"}, "lacks n_unstable, n_marginal, q"),
         ({"points": ["x"], "weights": ["one", "two"], "method": "topology"}, "2 of weights, 1 of points"),
+        ({"points": ["p", "p"], "method": "connections"}, "connections: method connections compares which"),
+        ({"points": ["p", "p"], "connections": ["x", "x"], "method": "connections"}, "lacks leads; .*connections expected"),
+        ({"points": ["p", "p"], "connections": ["g", "g"], "method": "connections"}, "of 2 points, but .* has 3; those of"),
     ],
 )  # fmt: skip
 def test_load_refuses(files, given, said):
-    kinds = ("weights", "states", "points")
+    kinds = ("weights", "states", "points", "connections")
     given = {k: [str(files / f"{v}.h5") for v in vs] if k in kinds else vs for k, vs in given.items()}  # fmt: skip
     inputs = inputs_of(Comparison(**given))
     with pytest.raises(ValueError, match=said), precision(inputs):
