@@ -35,10 +35,12 @@ class Comparison(Params):
         (), description="in place of weights: files of states over the same trials"
     )
     points: File[tuple[str, ...]] = Field(
-        (), description="methods topology and connections: table of points of each network, STORE/gathered/GROUP"
+        (),
+        description="methods topology and connections: table of points of each network, STORE/gathered/GROUP",
     )
     connections: File[tuple[str, ...]] = Field(
-        (), description="method connections: which of these points leads to which, of each network: STORE/gathered/GROUP"
+        (),
+        description="method connections: which of these points leads to which, of each network: STORE/gathered/GROUP",
     )
     dataset: Data[str] = Field(
         "states", description="name of the states in their files, (trial, time, state)"
@@ -67,10 +69,15 @@ class Comparison(Params):
     )
     max_iterations: Static[int] = Field(500, gt=0, description="dsa: most steps from each of them")
     max_q: Data[float | None] = Field(
-        None, gt=0, description="topology, connections: points of larger q = |F(h) - h|^2 / 2 do not count"
+        None,
+        gt=0,
+        description="topology, connections: points of larger q = |F(h) - h|^2 / 2 do not count",
     )
     rounds: Data[int] = Field(
-        2, ge=0, le=20, description="connections: how far each point sees: 1, its connections; 2, theirs; ..."
+        2,
+        ge=0,
+        le=20,
+        description="connections: how far each point sees: 1, its connections; 2, theirs; ...",
     )
     matrix_row: Traced[int] = Field(
         0, ge=0, lt=2**24, description="number of the network; there may be more rows than networks"
