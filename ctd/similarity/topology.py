@@ -1,5 +1,8 @@
 """What the fixed points of a network are: their numbers by stability, and the graph of which leads to which.
 
+What a point with one growing mode leads to are the two ends of a curve, its unstable manifold. With more it is a region, of
+which departures are a sample that depends on the directions of the modes; that is not compared.
+
 Round 0 labels each point by its stability. A round of Weisfeiler & Lehman (1968) gives it a new label: its old one, with
 those of the points that it leads to, and those of the points that lead to it. The distance of two networks is the
 Bray-Curtis dissimilarity of the numbers n_l and m_l of their points with label l, over all rounds:
@@ -34,7 +37,7 @@ def counts(
     pairs = list(zip(tables, here, strict=True))
     labels = _numbered([_stability(table)[rows].tolist() for table, rows in pairs])
     found = [_counted(labels)]
-    graphs = [_neighbours(np.asarray(table["leads"]), rows) for table, rows in pairs if rounds]
+    graphs = [_neighbours(table, rows) for table, rows in pairs if rounds]
     for _ in range(rounds):
         seen = [_seen(own, graph) for own, graph in zip(labels, graphs, strict=True)]
         labels = _numbered(seen)
@@ -54,8 +57,9 @@ def _stability(table: Mapping[str, Any]) -> np.ndarray:
     return np.where((unstable == 0) & (np.asarray(table["n_marginal"]) > 0), -1, unstable)
 
 
-def _neighbours(leads: np.ndarray, rows: np.ndarray) -> Neighbours:
-    among = leads[np.ix_(rows, rows)] > 0
+def _neighbours(table: Mapping[str, Any], rows: np.ndarray) -> Neighbours:
+    one_mode = np.asarray(table["n_unstable"])[rows] == 1
+    among = (np.asarray(table["leads"])[np.ix_(rows, rows)] > 0) & one_mode[:, None]
     return [(np.flatnonzero(to), np.flatnonzero(by)) for to, by in zip(among, among.T, strict=True)]
 
 

@@ -203,6 +203,9 @@ def test_connections_are_compared_by_what_points_see():
         expected = 1 - alike / (5 * (rounds + 1))
         assert between("connections", whole, less, rounds=rounds) == pytest.approx(expected, abs=1e-12)  # fmt: skip
         assert between("connections", turned, less, rounds=rounds) == pytest.approx(expected, abs=1e-12)  # fmt: skip
+    # Where a point with two growing modes leads to is not compared.
+    two = graph([0, 0, 2], [(2, 0), (2, 1)])
+    assert between("connections", two, graph([0, 0, 2], [(2, 1)])) == 0
     # A point that does not count takes its connections with it.
     slow = {**whole, "q": np.array([0, 0, 1, 0, 0])}
     alone = graph([0, 0, 1, 1], [(2, 0), (2, 1), (3, 1)])
