@@ -1,11 +1,11 @@
 """Seconds to follow 27 points over an input, beside searching them anew at each of its values, in one run.
 
-    python benchmarks/continuation.py [--units 60] [--values 100] [--candidates 200]
+    python benchmarks/continuation.py [--units 60] [--values 100]
 
 The network remembers three bits, each by a third of its units, which drive one another: h = tanh(GAIN mean(h) + x). So
 its points are known: 27 at inputs |x| < FOLD of the first bit; beyond, where two of that bit's three points have met, 9.
-The input goes from -RANGE to RANGE. Searches start at each value from the 27 points without input, or from
-`--candidates` states of trials of the flip-flop; saddles between what they end at are found in both cases (`between`).
+The input goes from -RANGE to RANGE. Searches start at each value from the 27 points without input, the best
+starts that there are.
 `right` is the share of the values at which all points are found, and no others. Programs are compiled before.
 """
 
@@ -26,7 +26,6 @@ from ctd.fixed_points import kernel as points
 from ctd.fixed_points.continuation import Continuation
 from ctd.fixed_points.kernel import FixedPoint
 from ctd.kernel import Kernel, Params, inputs_of
-from ctd.tasks import FlipFlop
 from ctd.weights import write_weights
 
 GAIN = 1.5
@@ -78,29 +77,18 @@ def at_values(results: dict[str, Any], tables: dict[str, Any], values: np.ndarra
     return np.sum(np.abs(here - values) < 1e-9, axis=0)
 
 
-def ways(net: str, file: str, values: np.ndarray, n_candidates: int) -> list[Way]:
+def ways(net: str, file: str, values: np.ndarray) -> list[Way]:
+    """Both ways."""
     follow = Continuation(weights=net, points=file, low=-RANGE, high=RANGE)
-    short: dict[str, Any] = {"low": -1e-3, "high": 1e-3}
-    found = [
-        Way(
-            "followed",
-            continuation.kernel,
-            follow,
-            {"start_point": np.arange(27)},
-            short,
-            crossings,
-        )
+    starts = {"start_point": np.arange(27)}
+    search = FixedPoint(weights=net, candidates=file, dataset="point")
+    x = np.repeat(np.outer(values, [1.0, 0, 0]), 27, axis=0)
+    columns = {"x": x, "candidate": np.tile(np.arange(27), len(values))}
+    narrow: dict[str, Any] = {"low": -1e-3, "high": 1e-3}
+    return [
+        Way("followed", continuation.kernel, follow, starts, narrow, crossings),
+        Way("searched anew", points, search, columns, {"max_iterations": 1}, at_values),
     ]
-    search = FixedPoint(weights=net, task=FlipFlop(), n_trials=40)
-    at_points = search.model_copy(update={"candidates": file, "dataset": "point"})
-    for name, params, n in (
-        ("from 27 points", at_points, 27),
-        ("from states", search, n_candidates),
-    ):
-        x = np.repeat(np.outer(values, [1.0, 0, 0]), n, axis=0)
-        columns = {"x": x, "candidate": np.tile(np.arange(n), len(values))}
-        found.append(Way(name, points, params, columns, {"max_iterations": 1}, at_values))
-    return found
 
 
 def measure(way: Way, values: np.ndarray) -> None:
@@ -130,8 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--units", type=int, default=60)
     parser.add_argument("--values", type=int, default=100)
-    parser.add_argument("--candidates", type=int, default=200, help="at each value, from states")
-    options = parse(parser, units=6, values=4, candidates=8)
+    options = parse(parser, units=6, values=4)
     values = np.linspace(-RANGE, RANGE, options.values)
     print(
         f"{options.units} units, 27 points, {options.values} values of the input\n"
@@ -139,7 +126,7 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder:
         files = three_bits(Path(folder), options.units // 3 * 3)
-        for way in ways(*files, values, options.candidates):
+        for way in ways(*files, values):
             measure(way, values)
 
 

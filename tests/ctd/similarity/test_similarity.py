@@ -97,6 +97,17 @@ def test_missing_pairs_are_told():
     )
 
 
+def test_equal_networks_are_said_to_lie_on_one_another():
+    apart = 1.0 - np.pad(np.ones((3, 3)), (0, 1))
+    apart[3, 3] = 0
+    told = known(list("abcd"), [{}] * 4)
+    *_, embedding = pictures(tables(apart, told, np.ones(4), Options()), told, "topology")
+    assert (
+        embedding.note
+        == "3 networks are at distance 0 of each other: their marks lie on one another."
+    )
+
+
 # --- compare --------------------------------------------------------------------------------------
 
 
