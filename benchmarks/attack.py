@@ -48,9 +48,9 @@ from options import parse
 from cluster.cache import use_compilation_cache
 from cluster.cli.posterior import _chosen, _fields, _job
 from cluster.cli.running import keep_pictures
+from ctd.catalogue import kernel_names
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
-from ctd.kernel import kernel_names
 from ctd.weights import write_weights
 from jobs.gather.check import check
 from jobs.gather.gather import gather

@@ -77,7 +77,8 @@ def started(name: str, given: Mapping[str, Any], n: int, kind: str = "Run") -> A
     import numpy as np
 
     from ctd import batch
-    from ctd.kernel import inputs_of, load_kernel, static_of, traced_of
+    from ctd.catalogue import load_kernel
+    from ctd.kernel import inputs_of, static_of, traced_of
 
     kernel = load_kernel(name)
     params = kernel.Params.model_validate(given)
@@ -106,7 +107,7 @@ def speed(name: str, n: int, seconds: float, out: Path) -> None:
     """Write item-advances a second, seconds of the first advance, peak and planned bytes."""
     import jax
 
-    from ctd.kernel import load_kernel
+    from ctd.catalogue import load_kernel
     from jobs.inputs.measure import measure
 
     given = TIMED[name][0]

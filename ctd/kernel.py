@@ -15,16 +15,11 @@ in a notebook, `jobs` in a sweep) adds jit, vmap, sharding, checkpoints and stor
 
 from __future__ import annotations
 
-import ast
-import difflib
-import importlib
-import pkgutil
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -267,93 +262,3 @@ def one_shot(
         name, params, dims, init, advance, finished=lambda s: s[0], result=result,
         advances=lambda inputs: 1, **optional,
     )  # fmt: skip
-
-
-def kernel_names() -> tuple[str, ...]:
-    """The kernels that come with ctd: every module `ctd.NAME`, or `ctd.NAME.PART`, that defines `kernel`."""
-    return tuple(summaries())
-
-
-def summaries() -> dict[str, str]:
-    """Kernel that comes with ctd -> what its module says of it; read from the source, nothing is imported."""
-    found = {}
-    for name, path in _modules(Path(__file__).parent, ""):
-        text, is_part = path.read_text(encoding="utf-8"), "." in name
-        if (
-            is_part and "\nkernel = " not in text
-        ):  # most parts: to parse them takes a tenth of a second
-            continue
-        tree = ast.parse(text)
-        if is_part or "kernel" in _bound(tree):
-            found[name] = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
-    return dict(sorted(found.items()))
-
-
-def _modules(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-    """(dotted name, source) of every module below a folder that may hold a kernel."""
-    for module in pkgutil.iter_modules([str(folder)]):
-        name, path = prefix + module.name, folder / module.name
-        if module.ispkg:
-            yield name, path / "__init__.py"
-            yield from _modules(path, f"{name}.")
-        elif module.name != "kernel":  # of a folder: its __init__ shows it; ctd.kernel: this file
-            yield name, path.with_suffix(".py")
-
-
-def _bound(tree: ast.Module) -> set[str]:
-    """The names that a module binds at its top by an assignment or an import from elsewhere."""
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
-    return names
-
-
-class UnknownKernel(ValueError):
-    """No module of this name, or none that defines a kernel."""
-
-
-def load_kernel(name: str) -> Kernel:
-    """The kernel called `name`: a module of ctd, or the dotted path of a user's own module.
-
-    Raises UnknownKernel, naming the nearest kernel, where there is none. What the user's module raises on
-    import is passed on.
-    """
-    kernel: Kernel = importlib.import_module(find_module(name)).kernel
-    return kernel
-
-
-def find_module(name: str) -> str:
-    """The dotted path of the module that holds the kernel called `name`; raises as `load_kernel`."""
-    if name.endswith(".py") or "/" in name:
-        raise UnknownKernel(
-            f"kernel: {name!r}: the dotted path of a module expected, such as "
-            f"{Path(name).name.removesuffix('.py')!r} for a file beside the job"
-        )
-    own = None
-    for path in (f"ctd.{name}", name):
-        try:
-            module = importlib.import_module(path)
-        except ModuleNotFoundError as error:
-            # A missing import *inside* the user's module is passed on unchanged.
-            if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
-                raise
-            continue
-        if isinstance(getattr(module, "kernel", None), Kernel):
-            return path
-        own = module if path == name else None
-    if own is not None:
-        raise UnknownKernel(
-            f"kernel: {name!r}: {getattr(own, '__file__', None) or 'that module'} defines no `kernel`; end it "
-            "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
-        )
-    known = kernel_names()
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownKernel(
-        f"kernel: {name!r} is unknown; {hint}ctd has {', '.join(known)}. A kernel of your own is "
-        "named by the dotted path of its module, which defines `kernel` and lies beside the job file "
-        "or is installed"
-    )

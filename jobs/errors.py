@@ -46,12 +46,21 @@ class Faults:
             raise JobError("\n".join(lines))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'X'?" if a known word is close to `word`, else "; known: ..."."""
+MANY = 20
+"""Words of which a line of an error does not name each, where a command lists them."""
+
+
+def nearest(word: str, known: Iterable[str], command: str = "") -> str:
+    """Return "; did you mean 'X'?" if a known word is close to `word`, else "; known: ...".
+
+    command: lists the known words, and is named in their place where they are many.
+    """
     words = sorted(known)
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
+    if command and len(words) > MANY:
+        return f"; `{command}` lists the {len(words)} that there are"
     return f"; known: {', '.join(words)}" if words else ""
 
 
@@ -60,6 +69,7 @@ def explain(
     source: str | Callable[[str], str],
     known: dict[tuple[str, ...], Iterable[str]],
     meant: Mapping[str, str] | None = None,
+    command: str = "",
 ) -> str:
     """Return pydantic's errors as text, one line for each.
 
@@ -67,6 +77,7 @@ def explain(
         source: what was read, such as a file's name; or a function that gives it for a top-level field.
         known: location of a model -> its field names, to suggest a name for an unknown field.
         meant: unknown top-level field -> what to write instead, where that is known better.
+        command: of `nearest`.
     """
     lines = []
     for fault in error.errors(include_url=False):
@@ -76,7 +87,11 @@ def explain(
         where = source(place[0] if place else "") if callable(source) else source
         if fault["type"] == "extra_forbidden":
             better = (meant or {}).get(path)
-            told = f"; write {better}" if better else nearest(place[-1], known.get(place[:-1], ()))
+            told = (
+                f"; write {better}"
+                if better
+                else nearest(place[-1], known.get(place[:-1], ()), command)
+            )
             lines.append(f"{where}: {path}: unknown field{told}")
         elif fault["type"] == "missing":
             lines.append(f"{where}: {path}: required, but not given")

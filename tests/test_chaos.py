@@ -24,9 +24,9 @@ from stores import tree_bytes
 
 from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
+from ctd.catalogue import kernel_names
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
-from ctd.kernel import kernel_names
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor

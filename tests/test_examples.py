@@ -9,7 +9,7 @@ from lyapunov import kernel as lyapunov
 from places import EXAMPLES
 
 from ctd.batch import run_items
-from ctd.kernel import load_kernel
+from ctd.catalogue import load_kernel
 from jobs import open_store
 from jobs.pipeline.pipeline import read_stages
 from jobs.plan.items import expand

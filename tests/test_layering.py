@@ -10,7 +10,7 @@ import sys
 import pytest
 from places import ROOT
 
-from ctd.kernel import kernel_names
+from ctd.catalogue import kernel_names
 
 FORBIDDEN = {
     "ctd": {"jobs", "cluster", "ray", "zarr", "xarray", "pandas", "typer", "rich", "obstore"},
@@ -18,7 +18,7 @@ FORBIDDEN = {
     "cluster": set(),
 }
 WINGS = {
-    "ctd": "late plots kernel contract batch rows principal cells data tasks weights KERNELS",
+    "ctd": "late plots kernel catalogue contract batch rows principal cells data tasks weights KERNELS",
     "jobs": "late errors keys storage spec plan store inputs search reduce run gather query report export pipeline",
     "cluster": "versions cache pace profiles ending submission slurm ray tracking submit checks watch cli api",
 }

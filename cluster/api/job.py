@@ -86,6 +86,22 @@ class Job:
 
     Raises:
         JobError: a field is unknown or not valid; the text names it.
+
+    >>> job = Job("esn", params={"n": 50}, sweep={"grid": {"g": [0.5, 1.5]}, "seeds": 2})
+    >>> job.plan().total["items"]
+    4
+    >>> print(job.to_yaml())
+    name: esn
+    kernel: esn
+    params:
+      n: 50
+    sweep:
+      grid:
+        g:
+        - 0.5
+        - 1.5
+      seeds: 2
+    <BLANKLINE>
     """
 
     def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:

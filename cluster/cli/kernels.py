@@ -8,7 +8,8 @@ import typer
 
 from cluster.cli.display import out, records, show_json, show_table
 from cluster.cli.options import AsJson
-from ctd.kernel import Kernel, summaries
+from ctd.catalogue import summaries
+from ctd.kernel import Kernel
 from jobs.report.starter import contents, starter
 from jobs.spec.job import find_kernel
 from jobs.spec.schema import job_schema

@@ -39,8 +39,8 @@ class Followed:
 
     def __repr__(self) -> str:
         """Return the number of branches, and a table of the bifurcations."""
-        n = len(self.branches["branch_starts"])
-        head = f"{len(self.results['outcome'])} starts on {n} branch{'es' if n != 1 else ''}"
+        n, k = len(self.branches["branch_starts"]), len(self.results["outcome"])
+        head = f"{k} start{'s' if k != 1 else ''} on {n} branch{'es' if n != 1 else ''}"
         return "\n".join([head, *lines_of({name: self.branches[name] for name in SUMMARY})])
 
     def figure(self) -> Any:
@@ -68,6 +68,12 @@ def follow(
         start: p of the points, within the range.
         time: "steps" or "continuous".
         **settings: fields of `Continuation` (n_steps, max_step, n_bifurcations, stray).
+
+    >>> follow(lambda x, u: -x + 2 * jnp.tanh(x) + u, [-2.0], low=-1, high=1, time="continuous")
+    1 start on 1 branch
+    kind  bifurcation_parameter  frequency  branch  count
+    fold                -0.5328          0       0      1
+    fold                 0.5328          0       0      1
 
     Raises ValueError if points and settings do not fit each other.
     """
@@ -179,6 +185,10 @@ def lyapunov(
         time: "steps" or "continuous".
         seed: of the frames.
         **settings: fields of `Trajectory` (n_exponents, n_steps, transient, dt, every, noise).
+
+    >>> found = lyapunov(lambda h: 4 * h * (1 - h), [0.3], n_exponents=1, n_steps=2000)
+    >>> found["exponent"].round(2)  # ln 2
+    array([[0.69]])
 
     Returns:
         exponent and exponent_error (k, number), largest, sum, dimension (Kaplan-Yorke) and outcome (k,), end (k, n).

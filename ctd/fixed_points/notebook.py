@@ -77,6 +77,12 @@ def find(
         **settings: fields of `FixedPoint` (noise, q_tol, max_iterations, dtype, dt, ...) and of
             `Options` (unique_tol, outlier_tol, max_points).
 
+    >>> step = lambda h: jnp.tanh(2 * h)
+    >>> find(step, [[-1.0], [-0.5], [0.5], [1.0]], q_tol=1e-20, dtype="float64").unique["point"].round(4)
+    array([[-0.9575],
+           [ 0.9575],
+           [ 0.    ]])
+
     Raises ValueError if candidates, input and settings do not fit each other.
     """
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
@@ -136,6 +142,9 @@ def linearise(
     Returns:
         eigenvalue (k, mode) and transfer (k, mode, n_out, n_in), complex; input_jacobian (k, n, n_in). A mode's transfer is
         C r_m l_m^H B (ctd.fixed_points.transfer): what it carries from the input to the readout.
+
+    >>> linearise(lambda h: jnp.array([0.9 * h[0] + h[1], 0.5 * h[1]]), [[1.0, 2.0]])["eigenvalue"]
+    array([[0.9+0.j, 0.5+0.j]])
 
     Raises ValueError if states and inputs do not fit each other.
     """

@@ -70,6 +70,13 @@ def compare(
         **settings: fields of `Comparison` (n_samples, variance, rank, dtype, ...) and of `Options` (n_clusters,
             n_permutations, ...).
 
+    >>> states = np.random.default_rng(0).standard_normal((50, 3))
+    >>> turned = states @ np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
+    >>> compare([states, turned, states**3]).distances.round(1)
+    array([[0. , 0. , 0.6],
+           [0. , 0. , 0.6],
+           [0.6, 0.6, 0. ]])
+
     Raises ValueError where the networks cannot be compared.
     """
     names = [str(k) for k in (networks if isinstance(networks, Mapping) else range(len(networks)))]

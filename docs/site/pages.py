@@ -11,7 +11,8 @@ from pathlib import Path
 import typer.main
 
 from cluster.cli.main import app
-from ctd.kernel import field_kinds, kernel_names, load_kernel
+from ctd.catalogue import kernel_names, load_kernel
+from ctd.kernel import field_kinds
 from jobs.report.starter import contents, starter
 
 ROOT = Path(__file__).parents[2]

@@ -133,7 +133,8 @@ def _check_names(
             bad.add(name)
             if top not in kinds and name != "seed":
                 home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
-                told = f"; {home} has it, swept as {home}.{name}" if home else nearest(name, kinds)
+                listed = nearest(name, kinds, f"ctd kernels {kernel.name}")
+                told = f"; {home} has it, swept as {home}.{name}" if home else listed
                 raise JobError(f"{where}: sweep: unknown field {name!r}{told}")
             if rest and kinds[top] is Kind.TRACED:
                 raise JobError(f"{where}: sweep: {top!r} is a number, it has no field {rest!r}")
@@ -273,7 +274,8 @@ def _model(content: dict[str, Any], kernel: Kernel, where: str, swept: set[str])
             for name, home in homes.items()
             if home
         }
-        raise JobError(explain(error, source, {(): kernel.Params.model_fields}, inner)) from None
+        known: dict[tuple[str, ...], Any] = {(): kernel.Params.model_fields}
+        raise JobError(explain(error, source, known, inner, f"ctd kernels {kernel.name}")) from None
 
 
 def _name(given: Any) -> Any:

@@ -31,10 +31,10 @@ class StoreTree(xr.DataTree):
     are not taken apart (jobs.plan.packing).
 
     >>> store = jobs.open_store("points.zarr")
-    >>> store["results/0"].q                                # one value per candidate
-    >>> store.query(where="q < 1e-10", sort="q", limit=20)  # same arguments as ctd query
-    >>> store.select("q < 1e-10 and distance < 1")          # the matching items with all their results
-    >>> store.weights(3)                                    # dict name -> jax array
+    >>> store["results/0"].q.dims  # one value for each candidate
+    ('item',)
+    >>> best = store.query(where="q < 1e-10", sort="q", limit=20)  # same arguments as ctd query
+    >>> chosen = store.select("q < 1e-10 and distance < 1")  # the matching items with all their results
     """
 
     __slots__ = ("_store",)

@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jobs.errors import JobError
 from jobs.run.partition import drivers
 from jobs.storage.lease import holder
 from jobs.store.events import Event, read_events, unended
+from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -25,13 +26,28 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
         return _with_killed(store)
     if shard >= plan.n_shards:
         raise JobError(f"--shard {shard}: the store has the shards 0 to {plan.n_shards - 1}")
-    found = [event for event in read_events(store) if event.shard == shard]
-    for entry in store.failed.items().get(shard, []):
-        if item is None or entry.item == item:
-            about = {**entry.to_json(), "shard": shard}
-            found.append(Event(time=about.pop("time"), kind="item failed", about=about))
-    found += [_committed(m) for m in store.committed.markers() if m.shard.number == shard]
-    return sorted(found, key=lambda event: event.time)
+    failed = {
+        shard: [f for f in store.failed.items().get(shard, []) if item is None or f.item == item]
+    }
+    return by_shard(store.committed.markers(), read_events(store), failed).get(shard, [])
+
+
+def by_shard(
+    markers: Iterable[Marker], events: Iterable[Event], failed: Mapping[int, Sequence[FailedItem]]
+) -> dict[int, list[Event]]:
+    """What happened to each shard, by time: its attempts, its items that fail by themselves, its commit."""
+    found: dict[int, list[Event]] = {}
+    for event in events:
+        if event.shard is not None:
+            found.setdefault(event.shard, []).append(event)
+    for shard, items in failed.items():
+        for item in items:
+            about = {**item.to_json(), "shard": shard}
+            event = Event(time=about.pop("time"), kind="item failed", about=about)
+            found.setdefault(shard, []).append(event)
+    for marker in markers:
+        found.setdefault(marker.shard.number, []).append(_committed(marker))
+    return {shard: sorted(of, key=lambda event: event.time) for shard, of in found.items()}
 
 
 def _committed(marker: Marker) -> Event:
@@ -64,7 +80,9 @@ def _with_killed(store: Store) -> list[Event]:
     return sorted(events, key=lambda event: event.time)
 
 
-def history_lines(events: Iterable[Event]) -> list[str]:
+def history_lines(
+    events: Iterable[Event], clock: Callable[[float], time.struct_time] = time.localtime
+) -> list[str]:
     """Events as lines of text, one for each event, followed by its traceback if it has one."""
     lines = []
     for event in events:
@@ -74,7 +92,7 @@ def history_lines(events: Iterable[Event]) -> list[str]:
             for k, v in content.items()
             if k not in ("time", "event", "trace") and v not in ("", None, [], {})
         }
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
+        at = time.strftime("%Y-%m-%d %H:%M:%S", clock(event.time))
         lines.append(f"{at}  {event.kind}  " + "  ".join(f"{k}={v}" for k, v in rest.items()))
         lines += ["    " + line for line in str(content.get("trace", "")).splitlines()]
     return lines

@@ -17,8 +17,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from ctd.catalogue import find_module
 from ctd.contract import INSTALLED
-from ctd.kernel import Kernel, Kind, field_kinds, find_module
+from ctd.kernel import Kernel, Kind, field_kinds
 from jobs import keys
 from jobs.errors import JobError
 from jobs.spec.job import JobSpec, find_kernel

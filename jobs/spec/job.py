@@ -33,8 +33,9 @@ from pydantic import (
     model_validator,
 )
 
+from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
-from ctd.kernel import Kernel, UnknownKernel, find_module, load_kernel
+from ctd.kernel import Kernel
 from jobs.errors import JobError, explain
 from jobs.spec.search import Halving, Population, Search
 from jobs.spec.sweep import Sweep, Sweeps

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from small import FOUR, results, runs, small
 
 from ctd.batch import Layout, precision, program, traced_columns
+from ctd.catalogue import kernel_names, load_kernel
 from ctd.kernel import (
     Data,
     Kind,
@@ -19,8 +20,6 @@ from ctd.kernel import (
     Traced,
     field_kinds,
     inputs_of,
-    kernel_names,
-    load_kernel,
     static_of,
     traced_of,
 )

@@ -8,9 +8,10 @@ import numpy as np
 from places import EXAMPLES
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
+from ctd.catalogue import load_kernel
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
-from ctd.kernel import inputs_of, load_kernel, static_of, traced_of
+from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.weights import write_weights
 
 SMALL = {

@@ -25,6 +25,7 @@ from jobs.report.page.live import live
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.page.redact import redact
 from jobs.report.page.rows import Rows
+from jobs.report.page.together import is_curves, together
 from jobs.report.search_plots import search_plots
 from jobs.spec.search import Population
 from jobs.store.arrays import attributes
@@ -79,7 +80,7 @@ class Content:
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(
             {
-                "groups": groups,
+                "groups": _with_all(groups),
                 "groups_left_out": left_out,
                 "tables": listed,
                 "sweep": sweep(store, frames["items"]),
@@ -240,6 +241,15 @@ def generic_plots(
             )
         )
     return made
+
+
+def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups; before them, of several, the curves of all, so that they can be coloured by what tells groups apart."""
+    shared = together([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
+    if not shared:
+        return groups
+    said = f"the curves of {len(groups)} groups"
+    return [{"label": "all groups", "items": said, "plots": shared, "shared": True}, *groups]
 
 
 def _ordered(items: pd.DataFrame, swept: Iterable[str], metric: str) -> pd.DataFrame:

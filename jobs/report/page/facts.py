@@ -8,6 +8,7 @@ import yaml
 
 from ctd.plots import Axis, Lines, Plot, Spans
 from jobs.report.page.encode import MAX_MARKS, plot_json
+from jobs.report.page.logs import shard_logs
 from jobs.report.summary import state_of
 from jobs.store.events import Event, read_events
 from jobs.store.failed import FailedItem
@@ -27,7 +28,8 @@ MAX_HOSTS = 200
 def facts(store: Store) -> dict[str, Any]:
     """Everything on the page that needs no results."""
     markers, events = store.committed.markers(), read_events(store)
-    failing = [item for items in store.failed.items().values() for item in items]
+    failed = store.failed.items()
+    failing = [item for items in failed.values() for item in items]
     found = state_of(store, markers, events, failing)
     made = dict(store.job.provenance)
     failures = failures_of(failing, events, {m.shard.number for m in markers})
@@ -43,6 +45,7 @@ def facts(store: Store) -> dict[str, Any]:
         "failures": failures[:MAX_FAILURES],
         "failures_left_out": max(0, len(failures) - MAX_FAILURES),
         "hosts": _hosts(markers),
+        "logs": shard_logs(markers, events, failed),
         "learned": found["learned"],
         "spec": yaml.safe_dump(
             store.job.spec.model_dump(mode="json", exclude_defaults=True),

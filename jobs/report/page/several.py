@@ -3,7 +3,6 @@
 An item's number on the page is its id + OFFSET * (number of its store), so that no two items have one.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from jobs.report.importance import effects
 from jobs.report.page.content import effects_json
+from jobs.report.page.together import has_items, together
 
 OFFSET = 2**32
 """Ids of items are below this."""
@@ -46,6 +46,7 @@ def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ],
         "failures_left_out": sum(content["failures_left_out"] for content in contents),
         "hosts": joined("hosts"),
+        "logs": [{**log, "store": k} for k, content in enumerate(contents) for log in content["logs"]],
         "learned": joined("learned"),
         "live": None,
         "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in zip(names, contents, strict=True)),
@@ -77,7 +78,7 @@ def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The groups of all stores; before them the pictures of items that the first groups have in common."""
+    """The groups of all stores; before them the pictures of items that their first groups have in common."""
     own = [
         {
             **group,
@@ -92,35 +93,11 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
         for k, content in enumerate(contents)
         if content["groups"]
     ]
-    together = []
-    for plot in firsts[0] if firsts else []:
-        same = [next((p for p in plots if _axes(p) == _axes(plot)), None) for plots in firsts[1:]]
-        if any(layer.get("item") for layer in plot["layers"]) and all(same):
-            layers = [layer for p in (plot, *same) for layer in p["layers"] if layer.get("item")]  # type: ignore[index]
-            together.append({**plot, "layers": _merged(layers)})
-    if not together or len(firsts) < 2:
+    shared = together(firsts, has_items) if len(firsts) == len(contents) else []
+    if not shared:
         return own
-    note = "the first group of every store"
-    return [{"label": "together", "items": note, "plots": together}, *own]
-
-
-def _merged(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Layers of lines that differ in nothing but their lines are one layer."""
-    made: dict[str, dict[str, Any]] = {}
-    for k, layer in enumerate(layers):
-        own = ("y", "item", "text", "colour")
-        rest = {name: value for name, value in layer.items() if name not in own}
-        kind = json.dumps([rest, sorted(layer)]) if layer["kind"] == "lines" else str(k)
-        if kind in made:
-            known = made[kind]
-            known.update({name: known[name] + layer[name] for name in own if name in layer})
-        else:
-            made[kind] = dict(layer)
-    return list(made.values())
-
-
-def _axes(plot: dict[str, Any]) -> tuple[str, str]:
-    return plot["x"]["label"], plot["y"]["label"]
+    note = "the first pictures of every store"
+    return [{"label": "together", "items": note, "plots": shared, "shared": True}, *own]
 
 
 def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:

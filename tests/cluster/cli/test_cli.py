@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 from cli_jobs import TOY, refused
 
+from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
-from ctd.kernel import load_kernel
 from jobs import Store, open_store
 
 HERE = Path(__file__).parent

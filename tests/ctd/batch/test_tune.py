@@ -8,7 +8,8 @@ import toy
 
 from ctd.batch import Run, program, traced_columns
 from ctd.batch.tune import PROBE, fastest_microbatch
-from ctd.kernel import load_kernel, static_of
+from ctd.catalogue import load_kernel
+from ctd.kernel import static_of
 
 N = 40
 NOTHING_KNOWN = replace(toy.kernel, microbatches=(), cpu_microbatches=())

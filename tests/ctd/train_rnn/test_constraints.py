@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from ctd import tasks
 from ctd.batch import Layout, run_items
+from ctd.catalogue import load_kernel
 from ctd.cells import check_params, get_cell, run
 from ctd.data import write_hdf5
-from ctd.kernel import inputs_of, load_kernel, static_of, traced_of
+from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
 from ctd.train_rnn.connections import connections, excitatory_counts, read_masks
 from ctd.train_rnn.optimizer import SCALED, optimizer

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import SUPPORT
 
-from ctd.kernel import Params, Traced, Var, load_kernel, one_shot
+from ctd.catalogue import load_kernel
+from ctd.kernel import Params, Traced, Var, one_shot
 from jobs.errors import JobError
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from ctd.lfads.plots import plots as lfads_plots
 from ctd.plots import Axis, Bars, Image, Lines, Plot, Points, histogram, stacked, tick
 from ctd.principal import principal
 from jobs.query.query import table
+from jobs.report.history import history, history_lines
 from jobs.report.importance import bins_of, effects, variance_share
 from jobs.report.page import Content, render
 from jobs.report.page.encode import (
@@ -28,6 +30,7 @@ from jobs.report.page.encode import (
 )
 from jobs.report.page.redact import redact, secrets_of
 from jobs.report.page.rows import Rows
+from jobs.report.page.together import is_curves, together
 from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.storage.lease import Lease
@@ -54,8 +57,53 @@ def test_content_counts_what_the_store_holds(store, content):
     }  # fmt: skip
     assert {o["name"]: o["n"] for o in content["outcomes"]} == {"stopped": 43, "diverged": 0}
     assert sum(worker["shards"] for worker in content["hosts"]) == 8
-    assert [group["label"] for group in content["groups"]] == ["group 0: n = 3", "group 1: n = 5"]
+    assert [group["label"] for group in content["groups"]] == [
+        "all groups", "group 0: n = 3", "group 1: n = 5",
+    ]  # fmt: skip
     assert content["spec"].startswith("kernel: toy")
+
+
+def test_content_draws_the_curves_of_all_groups_together(content):
+    """So that a reader can colour them by a field that tells the groups apart."""
+    shared, *groups = content["groups"]
+    ids = lambda group: {
+        i for plot in group["plots"] for layer in plot["layers"] for i in layer.get("item", ())
+    }
+    assert ids(shared) == ids(groups[0]) | ids(groups[1])
+    assert len(shared["plots"]) == len(groups[0]["plots"])
+
+
+def test_content_has_the_log_of_every_shard(store, content):
+    """The rows of an item lead to the lines that `ctd logs --item` prints."""
+    shards = list(store.job.plan.shards())
+    places = [(log["group"], log["start"], log["stop"]) for log in content["logs"]]
+    assert places == [(s.group, s.start, s.stop) for s in shards]
+    for shard, log in zip(shards, content["logs"], strict=True):
+        said = history_lines(history(store, shard=shard.number), time.gmtime)
+        assert log["lines"] == redact(said)
+        assert any("  committed  " in line for line in said)
+
+
+@pytest.mark.parametrize(("lengths", "lines"), [((3, 3), [400]), ((3, 4), [250, 250])])
+def test_together_joins_lines_over_one_x_and_bounds_them(lengths, lines):
+    plots = [
+        plot_json(
+            Plot(
+                "loss",
+                [Lines(np.arange(n), np.ones((250, n)), item=np.arange(250) + 250 * k)],
+                Axis("step"),
+                Axis("loss"),
+            )
+        )
+        for k, n in enumerate(lengths)
+    ]
+    (made,) = together([[plots[0]], [plots[1]]], is_curves)
+    assert (
+        [len(layer["y"]) for layer in made["layers"]]
+        == [len(layer["item"]) for layer in made["layers"]]
+        == lines
+    )
+    assert together([[plots[0]], []], is_curves) == []
 
 
 def test_content_tells_failures_once_with_their_items(store, content):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from ctd.kernel import load_kernel
+from ctd.catalogue import load_kernel
 from jobs.report.warnings import nan_results, unreturned
 from jobs.run.nan import nan_counts
 from jobs.store.store import Store

@@ -8,7 +8,7 @@ import pytest
 from places import ROOT
 from stores import BASE
 
-from ctd.kernel import kernel_names
+from ctd.catalogue import kernel_names
 from jobs.errors import JobError
 from jobs.run.executor import SerialExecutor
 from jobs.run.fork import fork

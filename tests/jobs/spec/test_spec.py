@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ctd.kernel import load_kernel
+from ctd.catalogue import load_kernel
 from jobs.errors import JobError
 from jobs.spec.job import parse_job, read_content, read_job
 from jobs.spec.schema import job_schema

@@ -43,13 +43,21 @@ function itemParts(id) {
       el("div", {}, el("h3", {}, "Swept"), listed(swept)),
       el("div", {}, el("h3", {}, "Results"), listed(rest))),
     ...mine.map((f) => el("details", { open: true }, el("summary", {}, el("span", { className: "tag mood-bad" }, "failed"), f.error.split("\n")[0]), el("pre", { tabIndex: 0 }, f.trace || f.error))),
-    el("h3", {}, "Its log and its model, from a terminal"), el("pre", { tabIndex: 0 }, commands.join("\n")),
+    ...log(table, row, Math.floor(id / OFFSET)),
+    el("h3", {}, "From a terminal"), el("pre", { tabIndex: 0 }, commands.join("\n")),
   ];
+}
+
+// What happened to the shard that holds a row of the table of items.
+function log(table, row, store) {
+  const at = (name) => { const column = table.columns.find((c) => c.name === name); return column && column.values[row]; };
+  const group = at("group") ?? 0, place = at("row"), found = (STATE.content.logs || []).find((l) => l.group === group && l.start <= place && place < l.stop && (l.store || 0) === store);
+  return found ? [el("h3", {}, "Its log"), el("pre", { tabIndex: 0 }, found.lines.join("\n"))] : [];
 }
 
 // The pictures in which the item is, with its line strong among the others.
 function itemPlots(id) {
-  const all = [...(STATE.content.live ? STATE.content.live.plots : []), ...STATE.content.groups.flatMap((g) => g.plots)];
+  const all = [...(STATE.content.live ? STATE.content.live.plots : []), ...STATE.content.groups.filter((g) => !g.shared).flatMap((g) => g.plots)];
   return all.filter((plot) => plot.layers.some((l) => l.item && l.item.includes(id))).slice(0, 4).map((plot) => {
     const layers = plot.layers.flatMap((layer) => {
       if (!layer.item) return [];

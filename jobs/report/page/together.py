@@ -1,0 +1,82 @@
+"""One picture of what several groups, or stores, draw one by one."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ctd.plots import spread
+from jobs.report.page.encode import MAX_LINES, MAX_VERTICES
+
+OF_ITEMS = ("y", "item", "text", "colour")
+"""What a layer of lines has for each of its lines."""
+
+
+def has_items(layer: dict[str, Any]) -> bool:
+    """Whether the layer's marks are those of items."""
+    return bool(layer.get("item"))
+
+
+def is_curves(layer: dict[str, Any]) -> bool:
+    """Whether the layer has a line for each item, all over the same x: loss curves, not paths in a plane of each group's own."""
+    return layer["kind"] == "lines" and has_items(layer) and not _per_line(layer["x"])
+
+
+def together(
+    pictures: Sequence[Sequence[dict[str, Any]]], wanted: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """The plots that all members have, each with the wanted layers of all of them.
+
+    pictures: the plots of each member, as `plot_json` gives them. Plots belong together by the labels of their axes; of
+    several with the same labels, the first with the first.
+    """
+    keyed = [dict(zip(_keys(plots), plots, strict=True)) for plots in pictures]
+    made: list[dict[str, Any]] = []
+    for key, plot in keyed[0].items() if keyed else ():
+        layers = [
+            layer
+            for plots in keyed
+            for layer in plots.get(key, {"layers": []})["layers"]
+            if wanted(layer)
+        ]
+        if layers and all(key in plots for plots in keyed):
+            made.append({**plot, "layers": _merged(layers)})
+    return made
+
+
+def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
+    """(label of x, label of y, how many earlier plots have the same labels) of each plot."""
+    seen: Counter[tuple[str, str]] = Counter()
+    keys = []
+    for plot in plots:
+        axes = plot["x"]["label"], plot["y"]["label"]
+        keys.append((*axes, seen[axes]))
+        seen[axes] += 1
+    return keys
+
+
+def _merged(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Layers of lines that differ in nothing but their lines are one layer, of as many lines as one layer may have."""
+    made: dict[str, dict[str, Any]] = {}
+    for k, layer in enumerate(layers):
+        rest = {name: value for name, value in layer.items() if name not in OF_ITEMS}
+        kind = json.dumps([rest, sorted(layer)]) if layer["kind"] == "lines" else str(k)
+        if kind in made:
+            known = made[kind]
+            known.update({name: known[name] + layer[name] for name in OF_ITEMS if name in layer})
+        else:
+            made[kind] = dict(layer)
+    return [_bounded(layer) if layer["kind"] == "lines" else layer for layer in made.values()]
+
+
+def _bounded(layer: dict[str, Any]) -> dict[str, Any]:
+    n = len(layer["y"])
+    length = max(1, len(layer["y"][0])) if n else 1
+    some = spread(n, max(1, min(MAX_LINES, MAX_VERTICES // length)))
+    if len(some) == n or _per_line(layer["x"]):
+        return layer
+    return layer | {name: [layer[name][k] for k in some] for name in OF_ITEMS if name in layer}
+
+
+def _per_line(x: Sequence[Any]) -> bool:
+    return bool(x) and isinstance(x[0], list)
