@@ -9,6 +9,7 @@ from __future__ import annotations
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,19 @@ def evaluate(
     names, shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
     key = jax.random.key(0)
-    told = f"kernel {kernel.name}"
-    state = _run(f"{told}: init", kernel.init, static, shared, traced, key)
+    told, run = f"kernel {kernel.name}", partial(_run, getattr(traced, "_fields", ()))
+    state = run(f"{told}: init", kernel.init, static, shared, traced, key)
     # A stored state has no weak types, so later advances do not see those that init leaves.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    after = _run(f"{told}: advance", kernel.advance, static, shared, traced, key, state)
+    after = run(f"{told}: advance", kernel.advance, static, shared, traced, key, state)
     for fault in _differences(state, after):
         raise ContractError(
             f"{told}: advance: {fault}; a state must keep its names, shapes and dtypes from init on"
         )
-    done = _run(f"{told}: finished", lambda _, state: kernel.finished(state), None, state)
+    done = run(f"{told}: finished", lambda _, state: kernel.finished(state), None, state)
     if not (hasattr(done, "dtype") and done.dtype == bool and done.shape == ()):
         raise ContractError(f"{told}: finished: one boolean expected, got {_short(done)}")
-    values = _run(f"{told}: result", kernel.result, static, shared, traced, key, state)
+    values = run(f"{told}: result", kernel.result, static, shared, traced, key, state)
     if not isinstance(values, dict):
         raise ContractError(
             f"{told}: result: a dict of name -> array expected, got {_short(values)}"
@@ -85,10 +86,15 @@ def _is_own(filename: str) -> bool:
     return not (others or installed or standard)
 
 
-def _run(what: str, function: Callable[..., Any], static: Any, *args: Any) -> Any:
+def _run(
+    fields: tuple[str, ...], what: str, function: Callable[..., Any], static: Any, *args: Any
+) -> Any:
     try:
         return jax.eval_shape(lambda *args: function(static, *args), *args)
     except Exception as error:
+        # What was given is at fault, and no line of the kernel.
+        if isinstance(error, ValueError) and str(error).partition(":")[0] in fields:
+            raise ContractError(f"params: {error}") from error
         raise ContractError(f"{what}: {located(error)}") from error
 
 

@@ -94,7 +94,11 @@ class Continuation(Params):
     )
 
     @model_validator(mode="after")
-    def _start_is_inside(self) -> Continuation:
+    def _can_be_followed(self) -> Continuation:
+        if self.along and not 0 < sum(abs(value) for value in self.along) < float("inf"):
+            raise ValueError(
+                f"along: {self.along} is no direction: finite numbers, not all 0, expected"
+            )
         if not self.low < self.high:
             raise ValueError(f"low: {self.low} is not below high: {self.high}")
         if not self.low <= self.start <= self.high:
@@ -110,7 +114,11 @@ OUTCOMES = (
     Outcome("closed", "the branch came back to its start"),
     Outcome("away", "a unit beyond stray times the points"),
     Outcome("limit", "n_steps were not enough for a side"),
-    Outcome("lost", "no step, however short, could be corrected", failed=True),
+    Outcome(
+        "lost",
+        "no step, however short, could be corrected: F may not be defined there",
+        failed=True,
+    ),
     Outcome("nowhere", "Newton found no fixed point at the start: it was a slow one, or too far"),
 )
 

@@ -5,10 +5,11 @@ n networks have n (n - 1) / 2 pairs. An item is a row of their symmetric matrix:
 are blocks of rows, and one `advance` is one pair.
 
     params       Comparison: the methods and their settings     networks  states, points, what is known of each network
-    features     what a method keeps of a network               pairs     the distance of two networks from it
-    dynamics     the linear dynamics that `dsa` compares        kernel    the rows, behind the kernel contract
+    features     what a method keeps of a network               topology  the points, and which leads to which
+    dynamics     the linear dynamics that `dsa` compares        pairs     the distance of two networks
+    kernel       the rows, behind the kernel contract           plots     matrix, dendrogram, embedding
     embedding    multidimensional scaling, clusters             explained how much a parameter explains of the distances
-    summary      the matrix and the tables of all of these      plots     matrix, dendrogram, embedding
+    summary      the matrix and the tables of all of these
     notebook     `compare`: arrays in this process
 
 `reduce` joins the rows to the matrix, embeds and clusters it.

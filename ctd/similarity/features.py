@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,30 +11,34 @@ from ctd.late import scipy
 from ctd.plots import spread
 from ctd.similarity.dynamics import linear_dynamics
 from ctd.similarity.networks import read_points, read_states
+from ctd.similarity.params import OF_POINTS
+from ctd.similarity.topology import counts
 
 
 class Features(NamedTuple):
     """What is compared of the networks. Narrower ones are padded with zeros, which adds nothing to any product."""
 
     values: np.ndarray
-    """(network, sample, component); dsa: (network, rank, rank); topology: (network, class, 1)"""
+    """(network, sample, component); dsa: (network, rank, rank); topology, connections: (network, label, 1)"""
     size: np.ndarray
     """(network,) components without the padding"""
 
 
 def load(inputs: Any) -> Features:
     """The features of the networks that `inputs` names. Raises ValueError."""
-    given = read_points(inputs) if inputs.method == "topology" else read_states(inputs)
+    given = read_points(inputs) if inputs.method in OF_POINTS else read_states(inputs)
     return features_of(inputs, given)
 
 
-def features_of(inputs: Any, given: Sequence[Any]) -> Features:
+def features_of(inputs: Any, given: Iterable[Any]) -> Features:
     """The features of networks. given: (trial, time, state) states of each, or tables of points.
 
     Raises ValueError where a method has too few samples or dimensions.
     """
-    if inputs.method == "topology":
-        return _padded([counts(table, inputs.max_q)[:, None] for table in given], inputs.dtype)
+    if inputs.method in OF_POINTS:
+        rounds = inputs.rounds if inputs.method == "connections" else 0
+        found = counts(list(given), inputs.max_q, rounds)
+        return _padded([x[:, None] for x in found], inputs.dtype)
     if inputs.method == "dsa":
         fit = (inputs.n_delays, inputs.delay_interval, inputs.rank)
         return _padded([linear_dynamics(x, *fit) for x in given], inputs.dtype)
@@ -82,15 +86,6 @@ def _check_samples(inputs: Any, shapes: Sequence[tuple[int, int]]) -> None:
             f"n_samples: {m} samples for networks of {k} components: with fewer than twice as many, any two networks "
             f"correlate perfectly; give more trials, or a smaller variance of svcca"
         )
-
-
-def counts(table: Mapping[str, Any], max_q: float | None) -> np.ndarray:
-    """(class,) numbers of points that are stable, marginal, and with 1, 2, ... growing modes."""
-    unstable = np.asarray(table["n_unstable"], int)
-    marginal = (unstable == 0) & (np.asarray(table["n_marginal"]) > 0)
-    kept = np.ones(len(unstable), bool) if max_q is None else np.asarray(table["q"]) <= max_q
-    classes = np.where(unstable > 0, unstable + 1, marginal)
-    return np.bincount(classes[kept], minlength=2).astype(float)
 
 
 def _padded(made: Sequence[np.ndarray], dtype: str) -> Features:

@@ -23,7 +23,6 @@ DIMS = {
     "distance": Var(
         ("network",), "1", "distance to each network; NaN where it is of the other network's row"
     ),
-    "n_pairs": Var((), "1", "distances in this row"),
     "outcome": Var((), "1", "whether there is such a network"),
 }
 
@@ -71,7 +70,7 @@ def result(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -
     del static, key
     there = traced.matrix_row < len(shared.values)
     outcome = jnp.where(there, COMPARED, NONE).astype(jnp.int32)
-    return {"distance": s.distance, "n_pairs": s.n_pairs, "outcome": outcome}
+    return {"distance": s.distance, "outcome": outcome}
 
 
 kernel = Kernel(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from ctd.cells import get_cell, run
 from ctd.data import read_arrays
 from ctd.late import jax
 from ctd.plots import tick
+from ctd.similarity.params import OF_POINTS
 from ctd.weights import read_weights
 
 MOST = 10_000
@@ -35,12 +36,9 @@ class Known(NamedTuple):
 
 def files_of(inputs: Any) -> tuple[str, ...]:
     """The files that stand for the networks, one each. Raises ValueError where a method lacks its files."""
-    given = {name: getattr(inputs, name) for name in ("weights", "states", "points")}
-    if inputs.method == "topology":
-        if not inputs.points:
-            raise ValueError(
-                "points: method topology compares tables of points: {stage: ..., part: table} of fixed_points expected"
-            )
+    given = {name: getattr(inputs, name) for name in ("weights", "states", "points", "connections")}
+    if inputs.method in OF_POINTS:
+        _check_tables(inputs)
     elif bool(inputs.weights) == bool(inputs.states):
         raise ValueError(
             f"weights, states: method {inputs.method} needs either files of weights or files of states, one for each "
@@ -51,6 +49,18 @@ def files_of(inputs: Any) -> tuple[str, ...]:
         told = ", ".join(f"{count} of {name}" for name, count in n.items())
         raise ValueError(f"networks: {told}: as many files of each expected, in the same order")
     return inputs.states or inputs.weights or inputs.points
+
+
+def _check_tables(inputs: Any) -> None:
+    if not inputs.points:
+        raise ValueError(
+            f"points: method {inputs.method} compares tables of points: {{stage: ..., part: table}} of fixed_points expected"
+        )
+    if inputs.method == "connections" and not inputs.connections:
+        raise ValueError(
+            "connections: method connections compares which point leads to which: {stage: ..., part: table} of "
+            "fixed_points.connections expected"
+        )
 
 
 def check_count(n: int) -> None:
@@ -67,28 +77,33 @@ def check_count(n: int) -> None:
 # --- states ---------------------------------------------------------------------------------------
 
 
-def read_states(inputs: Any) -> list[np.ndarray]:
-    """(trial, time, state) of each network. Raises ValueError, naming the file, where they cannot be compared."""
+def read_states(inputs: Any) -> Iterator[np.ndarray]:
+    """(trial, time, state) of each network, one after the other: those of all together may not fit the memory.
+
+    Raises ValueError, naming the file, where they cannot be compared.
+    """
     files = files_of(inputs)
     check_count(len(files))
     if inputs.weights:
         return checked(_simulate([_network(path, inputs) for path in files], inputs), files)
-    return checked([_stored(path, inputs.dataset) for path in files], files)
+    return checked((_stored(path, inputs.dataset) for path in files), files)
 
 
-def checked(states: Sequence[Any], names: Sequence[str]) -> list[np.ndarray]:
+def checked(states: Iterable[Any], names: Sequence[str]) -> Iterator[np.ndarray]:
     """The states, (trial, time, state) each, where they are finite, vary, and are of common trials; else ValueError."""
-    found = [np.asarray(x, float) for x in states]
-    found = [x[None] if x.ndim == 2 else x for x in found]
-    for name, x in zip(names, found, strict=True):
+    first = None
+    for name, given in zip(names, states, strict=True):
+        x = np.asarray(given, float)
+        x = x[None] if x.ndim == 2 else x
         if x.ndim != 3:
             raise ValueError(
                 f"{name}: states of shape {x.shape}, (trial, time, state) or (sample, state) expected"
             )
-        if x.shape[:2] != found[0].shape[:2]:
+        first = first or x.shape
+        if x.shape[:2] != first[:2]:
             raise ValueError(
-                f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {found[0].shape[0]} of "
-                f"{found[0].shape[1]}: networks are compared over the same trials"
+                f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {first[0]} of "
+                f"{first[1]}: networks are compared over the same trials"
             )
         if not np.isfinite(x).all():
             bad = int((~np.isfinite(x)).sum())
@@ -99,7 +114,7 @@ def checked(states: Sequence[Any], names: Sequence[str]) -> list[np.ndarray]:
             raise ValueError(
                 f"{name}: its state is the same in all steps, so it has no shape; leave the network out"
             )
-    return found
+        yield x
 
 
 def _network(path: str, inputs: Any) -> tuple[str, dict[str, np.ndarray]]:
@@ -117,10 +132,11 @@ def _network(path: str, inputs: Any) -> tuple[str, dict[str, np.ndarray]]:
 
 def _simulate(
     networks: Sequence[tuple[str, dict[str, np.ndarray]]], inputs: Any
-) -> list[np.ndarray]:
+) -> Iterator[np.ndarray]:
     key = jax.random.key(inputs.trial_seed)
     x = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
-    return [np.asarray(_runner(cell)(weights, x)) for cell, weights in networks]
+    for cell, weights in networks:
+        yield np.asarray(_runner(cell)(weights, x))
 
 
 @cache
@@ -144,24 +160,41 @@ def _stored(path: str, dataset: str) -> np.ndarray:
 
 
 def read_points(inputs: Any) -> list[dict[str, np.ndarray]]:
-    """The columns of each table of points that say how stable they are. Raises ValueError, naming the file."""
+    """The columns of each table of points that say how stable they are; of method connections, which leads to which too.
+
+    Raises ValueError, naming the file.
+    """
     files_of(inputs)
     check_count(len(inputs.points))
-    return [_table(path) for path in inputs.points]
+    stability = ("n_unstable", "n_marginal", "q")
+    tables = [_columns(path, "points", stability, "fixed_points") for path in inputs.points]
+    if inputs.method != "connections":
+        return tables
+    graphs = [
+        _columns(path, "connections", ("leads",), "fixed_points.connections")
+        for path in inputs.connections
+    ]
+    for k, (table, graph) in enumerate(zip(tables, graphs, strict=True)):
+        n = len(table["q"])
+        if graph["leads"].shape != (n, n):
+            raise ValueError(
+                f"connections: {inputs.connections[k]}: connections of {len(graph['leads'])} points, but "
+                f"{inputs.points[k]} has {n}; those of the same table expected, in the same order"
+            )
+    return [{**table, **graph} for table, graph in zip(tables, graphs, strict=True)]
 
 
-def _table(path: str) -> dict[str, np.ndarray]:
-    names = ("n_unstable", "n_marginal", "q")
+def _columns(path: str, field: str, names: Sequence[str], kernel: str) -> dict[str, np.ndarray]:
     try:
         # Jacobians and eigenvectors, nearly all of the file, are not read.
         with h5py.File(path, "r") as file:
             missing = [name for name in names if name not in file]
             found = {name: np.asarray(file[name]) for name in names if name not in missing}
     except OSError as error:
-        raise ValueError(f"points: {path}: not an HDF5 file, or a damaged one: {error}") from None
+        raise ValueError(f"{field}: {path}: not an HDF5 file, or a damaged one: {error}") from None
     if missing:
         raise ValueError(
-            f"points: {path}: lacks {', '.join(missing)}; STORE/gathered/GROUP of a store of fixed_points expected"
+            f"{field}: {path}: lacks {', '.join(missing)}; STORE/gathered/GROUP of a store of {kernel} expected"
         )
     return found
 

@@ -15,7 +15,7 @@ from ctd.plots.png import draw
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
 from ctd.similarity.networks import Known, check_count, checked, known
-from ctd.similarity.params import Comparison, Method
+from ctd.similarity.params import OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
 
@@ -62,8 +62,9 @@ def compare(
 
     Args:
         networks: of each network (trial, time, unit) states in the same trials, or (sample, unit); widths may
-            differ. Of method topology, the `unique` of each network's `ctd.fixed_points.find`. A mapping names them.
-        method: procrustes, cka, rbf_cka, svcca, cca, dsa or topology.
+            differ. Of method topology, the `unique` of each network's `ctd.fixed_points.find`; of method connections, with
+            `leads` (point, point), above 0 where the first point leads to the second. A mapping names them.
+        method: procrustes, cka, rbf_cka, svcca, cca, dsa, topology or connections.
         parameters: name -> one number or text for each network, such as its cell.
         seed: chooses the rotations from which `dsa` starts.
         **settings: fields of `Comparison` (n_samples, variance, rank, dtype, ...) and of `Options` (n_clusters,
@@ -85,7 +86,7 @@ def compare(
     params, options = Comparison(method=method, **settings), Options(**chosen)
     told = _told(names, parameters or {})
     inputs = inputs_of(params)
-    features = features_of(inputs, given if method == "topology" else checked(given, names))
+    features = features_of(inputs, given if method in OF_POINTS else checked(given, names))
     rows = np.arange(len(given))
     results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
     with precision(inputs):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ctd.late import jax, jnp
 from ctd.similarity.dynamics import alignment
+from ctd.similarity.params import OF_POINTS
 
 UNITS = {
     "procrustes": "angle, rad",
@@ -15,6 +16,7 @@ UNITS = {
     "cca": "1 - mean correlation",
     "dsa": "angle, rad",
     "topology": "Bray-Curtis dissimilarity",
+    "connections": "Bray-Curtis dissimilarity",
 }
 """What a distance is, by method."""
 
@@ -23,7 +25,7 @@ ANGLES = {"procrustes", "cka", "rbf_cka", "dsa"}
 
 def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
     """The distance of two networks. a, b: their features; sizes: (2,) their components."""
-    if static.method == "topology":
+    if static.method in OF_POINTS:
         total = jnp.sum(a + b)
         return jnp.where(total > 0, jnp.sum(jnp.abs(a - b)) / jnp.where(total > 0, total, 1), 0)
     alike = similarity(static, a, b, sizes, key)

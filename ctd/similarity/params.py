@@ -8,7 +8,12 @@ from ctd import tasks
 from ctd.cells import CellName
 from ctd.kernel import Data, File, Params, Static, Traced
 
-Method = Literal["procrustes", "cka", "rbf_cka", "svcca", "cca", "dsa", "topology"]
+Method = Literal[
+    "procrustes", "cka", "rbf_cka", "svcca", "cca", "dsa", "topology", "connections"
+]  # fmt: skip
+
+OF_POINTS = ("topology", "connections")
+"""Methods that compare fixed points."""
 
 
 class Comparison(Params):
@@ -17,7 +22,8 @@ class Comparison(Params):
     dtype: Static[Literal["float32", "float64"]] = "float64"
     method: Static[Method] = Field(
         "procrustes",
-        description="procrustes, cka, rbf_cka, svcca, cca: of states; dsa: of dynamics; topology: of fixed points",
+        description="procrustes, cka, rbf_cka, svcca, cca: of states; dsa: of dynamics; topology, connections: of "
+        "fixed points",
     )
     weights: File[tuple[str, ...]] = Field(
         (), description="files of the networks' weights; all run the same trials of `task`"
@@ -29,7 +35,12 @@ class Comparison(Params):
         (), description="in place of weights: files of states over the same trials"
     )
     points: File[tuple[str, ...]] = Field(
-        (), description="method topology: table of points of each network, STORE/gathered/GROUP"
+        (),
+        description="methods topology and connections: table of points of each network, STORE/gathered/GROUP",
+    )
+    connections: File[tuple[str, ...]] = Field(
+        (),
+        description="method connections: which of these points leads to which, of each network: STORE/gathered/GROUP",
     )
     dataset: Data[str] = Field(
         "states", description="name of the states in their files, (trial, time, state)"
@@ -58,7 +69,15 @@ class Comparison(Params):
     )
     max_iterations: Static[int] = Field(500, gt=0, description="dsa: most steps from each of them")
     max_q: Data[float | None] = Field(
-        None, gt=0, description="topology: points of larger q = |F(h) - h|^2 / 2 do not count"
+        None,
+        gt=0,
+        description="topology, connections: points of larger q = |F(h) - h|^2 / 2 do not count",
+    )
+    rounds: Data[int] = Field(
+        2,
+        ge=0,
+        le=20,
+        description="connections: how far each point sees: 1, its connections; 2, theirs; ...",
     )
     matrix_row: Traced[int] = Field(
         0, ge=0, lt=2**24, description="number of the network; there may be more rows than networks"

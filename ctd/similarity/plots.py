@@ -93,8 +93,13 @@ def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
             f"{name} explains {float(reduced['r2'][k]):.0%} of the squared distances "
             f"(p = {float(reduced['r2_p'][k]):.2g}; Mantel r = {float(reduced['mantel'][k]):.2f})."
         )
+    alike = int((np.asarray(reduced["distances"]) == 0).sum(axis=1).max())
+    if alike > 1:
+        note = f"{alike} networks are at distance 0 of each other: their marks lie on one another. {note}"
     axis = lambda k: Axis(f"component {k + 1} ({share[k]:.0%})")
-    return Plot("Networks, embedded by distance", layers, axis(0), axis(1), scale, True, note)
+    return Plot(
+        "Networks, embedded by distance", layers, axis(0), axis(1), scale, True, note.strip()
+    )
 
 
 def shown_parameter(reduced: Mapping[str, np.ndarray]) -> str | None:

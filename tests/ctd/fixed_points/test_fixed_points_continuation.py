@@ -181,6 +181,7 @@ def test_follow_in_a_notebook_as_the_page_prints_it():
     ("fields", "said"),
     [
         ({"low": 1, "high": 1}, "low: 1.0 is not below high: 1.0"),
+        ({"along": [0, 0]}, r"along: \(0.0, 0.0\) is no direction"),
         ({"start": 2}, "start: 2.0 does not lie within low: -1.0 and high: 1.0"),
         ({"cell": "gruu"}, "did you mean 'gru'"),
     ],

@@ -98,6 +98,17 @@ def test_missing_pairs_are_told():
     )
 
 
+def test_equal_networks_are_said_to_lie_on_one_another():
+    apart = 1.0 - np.pad(np.ones((3, 3)), (0, 1))
+    apart[3, 3] = 0
+    told = known(list("abcd"), [{}] * 4)
+    *_, embedding = pictures(tables(apart, told, np.ones(4), Options()), told, "topology")
+    assert (
+        embedding.note
+        == "3 networks are at distance 0 of each other: their marks lie on one another."
+    )
+
+
 # --- compare --------------------------------------------------------------------------------------
 
 
@@ -155,6 +166,8 @@ def files(tmp_path_factory):
     }
     for name, value in states.items():
         write_hdf5(folder / f"{name}.h5", {"states": value})
+    write_hdf5(folder / "p.h5", {name: np.zeros(3) for name in ("n_unstable", "n_marginal", "q")})
+    write_hdf5(folder / "g.h5", {"leads": np.zeros((2, 2))})
     return folder
 
 
@@ -177,10 +190,13 @@ def files(tmp_path_factory):
         ({"states": ["x", "x"], "method": "topology"}, "points: method topology compares tables"),
         ({"points": ["x", "x"], "method": "topology"}, "lacks n_unstable, n_marginal, q"),
         ({"points": ["x"], "weights": ["one", "two"], "method": "topology"}, "2 of weights, 1 of points"),
+        ({"points": ["p", "p"], "method": "connections"}, "connections: method connections compares which"),
+        ({"points": ["p", "p"], "connections": ["x", "x"], "method": "connections"}, "lacks leads; .*connections expected"),
+        ({"points": ["p", "p"], "connections": ["g", "g"], "method": "connections"}, "of 2 points, but .* has 3; those of"),
     ],
 )  # fmt: skip
 def test_load_refuses(files, given, said):
-    kinds = ("weights", "states", "points")
+    kinds = ("weights", "states", "points", "connections")
     given = {k: [str(files / f"{v}.h5") for v in vs] if k in kinds else vs for k, vs in given.items()}  # fmt: skip
     inputs = inputs_of(Comparison(**given))
     with pytest.raises(ValueError, match=said), precision(inputs):

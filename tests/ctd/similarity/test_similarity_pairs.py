@@ -180,3 +180,33 @@ def test_topology_is_bray_curtis_of_points_by_stability():
     slow = {**second, "q": np.array([0, 1, 1])}
     alone = scipy_distance.braycurtis([2, 0, 1, 2], [1, 0, 0, 0])
     assert between("topology", first, slow, max_q=0.5) == pytest.approx(alone, abs=1e-12)
+
+
+def graph(n_unstable, connections, order=None):
+    """The table of points with these connections, in another order of the points where one is given."""
+    n = len(n_unstable)
+    leads = np.zeros((n, n), int)
+    leads[tuple(np.transpose(connections))] = 1
+    order = np.arange(n) if order is None else order
+    table = {"n_unstable": np.asarray(n_unstable), "n_marginal": np.zeros(n), "q": np.zeros(n)}
+    return {name: value[order] for name, value in table.items()} | {"leads": leads[np.ix_(order, order)]}  # fmt: skip
+
+
+def test_connections_are_compared_by_what_points_see():
+    """Memories 0, 1, 2 in a row, between them the saddles 3 and 4: without the connection of 4 to 2, five points are alike
+    in round 0; 0, 1 and 3 in round 1; 0 and 3 in round 2, as 1 sees another saddle than before."""
+    stability, row = [0, 0, 0, 1, 1], [(3, 0), (3, 1), (4, 1), (4, 2)]
+    whole, less = graph(stability, row), graph(stability, row[:-1])
+    turned = graph(stability, row, np.array([4, 1, 0, 3, 2]))
+    assert between("connections", whole, turned) == 0
+    for rounds, alike in enumerate([5, 5 + 3, 5 + 3 + 2]):
+        expected = 1 - alike / (5 * (rounds + 1))
+        assert between("connections", whole, less, rounds=rounds) == pytest.approx(expected, abs=1e-12)  # fmt: skip
+        assert between("connections", turned, less, rounds=rounds) == pytest.approx(expected, abs=1e-12)  # fmt: skip
+    # Where a point with two growing modes leads to is not compared.
+    two = graph([0, 0, 2], [(2, 0), (2, 1)])
+    assert between("connections", two, graph([0, 0, 2], [(2, 1)])) == 0
+    # A point that does not count takes its connections with it.
+    slow = {**whole, "q": np.array([0, 0, 1, 0, 0])}
+    alone = graph([0, 0, 1, 1], [(2, 0), (2, 1), (3, 1)])
+    assert between("connections", slow, alone, max_q=0.5) == 0
