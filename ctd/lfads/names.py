@@ -2,6 +2,21 @@
 
 from ctd.kernel import Var
 
+GENERATOR = {
+    "wRUHX": ("reset_update", "unit_and_input"),
+    "bRU": ("reset_update",),
+    "wCHX": ("state", "unit_and_input"),
+    "bC": ("state",),
+    "wFHX": ("field_unit", "unit_and_input"),
+    "bF": ("field_unit",),
+    "wV": ("state", "field_unit"),
+    "bV": ("state",),
+    "wO": ("factor", "state"),
+    "bO": ("factor",),
+    "h0": ("state",),
+}
+"""Axes of the weights of either generator, with its readout."""
+
 
 def _model_dims() -> dict[str, Var]:
     """Axes of every weight; each layer has its own axis names, since sizes differ between layers."""
@@ -38,22 +53,9 @@ def _model_dims() -> dict[str, Var]:
         f"model.{path}": Var(axes, "1", f"{path} of the model, see ctd.lfads.model")
         for path, axes in found.items()
     }
-    generator = {
-        "wRUHX": ("reset_update", "unit_and_input"),
-        "bRU": ("reset_update",),
-        "wCHX": ("state", "unit_and_input"),
-        "bC": ("state",),
-        "wFHX": ("field_unit", "unit_and_input"),
-        "bF": ("field_unit",),
-        "wV": ("state", "field_unit"),
-        "bV": ("state",),
-        "wO": ("factor", "state"),
-        "bO": ("factor",),
-        "h0": ("state",),
-    }
     return dims | {
         f"weights.{name}": Var(axes, "1", f"weight {name} of the generator, see ctd.cells")
-        for name, axes in generator.items()
+        for name, axes in GENERATOR.items()
     }
 
 

@@ -20,8 +20,11 @@ def shard_logs(
     markers: Sequence[Marker], events: Sequence[Event], failed: Mapping[int, Sequence[FailedItem]]
 ) -> list[dict[str, Any]]:
     """`group`, `start` and `stop` (rows) of shards, and the `lines` that tell what happened to them (UTC)."""
-    found = by_shard(markers, events, failed)
     some = [markers[k] for k in spread(len(markers), MAX_LOGS)]
+    numbers = {m.shard.number for m in some}
+    # A page that is watched asks every second: records of other shards are passed over, not made.
+    told = [event for event in events if event.shard in numbers]
+    found = by_shard(some, told, {n: failed[n] for n in numbers & failed.keys()})
     return [
         {
             "group": m.shard.group,
