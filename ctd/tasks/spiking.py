@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctd.cells import runge_kutta
 from ctd.late import jax, jnp, lax
 
 
@@ -41,11 +42,7 @@ def lorenz(start: jax.Array, n_steps: int, dt: float) -> jax.Array:
         return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
 
     def step(s: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        k1 = flow(s)
-        k2 = flow(s + dt / 2 * k1)
-        k3 = flow(s + dt / 2 * k2)
-        k4 = flow(s + dt * k3)
-        s = s + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        s = runge_kutta(flow, s, dt)
         return s, s
 
     return lax.scan(step, start, length=n_steps)[1]
