@@ -39,15 +39,15 @@ def test_deviates_are_normal_and_independent(kind):
 
 def test_noise_is_added_to_state_and_input():
     cell, key = get_cell("vanilla"), jax.random.key(0)
-    weights = cell.init(key, 4, 2, 1)
     trials = seeded(tasks.batch(tasks.Decision(n_steps=3), key, 5), key)
     assert trials.inputs.shape == (5, 3, 3)
     weights = cell.init(key, 4, 1, 1)
     h, seen = weights["h0"], trials.inputs[0]
     loud = noisy(cell, Noise(jnp.asarray(0.3), jnp.asarray(0.7)), 1)
-    states, _ = run(loud, weights, seen)
+    states, _ = jax.jit(lambda x: run(loud, weights, x))(seen)
+    draw = jax.jit(lambda x: deviates(x[1], x[2], 5, jnp.float32))
     for t in range(3):
-        xi = deviates(seen[t, 1], seen[t, 2], 5, jnp.float32)
+        xi = draw(seen[t])
         h = cell.step(weights, h, seen[t, :1] + 0.7 * xi[4:]) + 0.3 * xi[:4]
         np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
 
