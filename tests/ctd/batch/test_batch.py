@@ -17,7 +17,7 @@ COLUMNS = {
     "rate": np.linspace(-0.9, 0.9, N),
     "push": np.stack([np.arange(N) * 0.1, -np.arange(N) * 0.2], axis=1),
 }
-LAYOUTS = [Layout(23, 23), Layout(24, 4), Layout(8, 4), Layout(4, 4), Layout(5, 1), Layout(32, 8)]
+LAYOUTS = [Layout(23, 23), Layout(24, 4), Layout(8, 4), Layout(5, 1)]
 
 
 def run_toy(layout, dtype="float32", columns=COLUMNS):

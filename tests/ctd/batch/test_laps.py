@@ -44,7 +44,10 @@ def same(a, b):
         assert a[name].tobytes() == b[name].tobytes(), name
 
 
-@pytest.mark.parametrize("name", ["toy", "train_rnn", "kuramoto", "fixed_points"])
+@pytest.mark.parametrize(
+    "name",
+    ["toy", "train_rnn", "kuramoto", pytest.param("fixed_points", marks=pytest.mark.endurance)],
+)
 def test_laps_come_to_the_bits_of_a_run(name):
     laps, new = laps_of(*small(name))
     run = new()
