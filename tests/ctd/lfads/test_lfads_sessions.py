@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ctd.batch import Layout, run_items
+from ctd.batch import Layout, Run, program, run_items, traced_columns
 from ctd.data import write_hdf5
-from ctd.kernel import inputs_of
+from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
 from ctd.lfads.adapters import of_session, of_trials, real_entries
 from ctd.lfads.loss import bound, draw_noise, gather
@@ -64,16 +64,24 @@ def tree_of(results):
 def test_each_session_is_a_model_of_its_own(trained):
     """A mixed minibatch gives each trial the terms that its session's own model and data give it."""
     params, results = trained
-    dataset, weights = load(inputs_of(params)), tree_of(results)
-    batch = gather(params, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
-    noise = draw_noise(params, jax.random.key(0), batch)
-    real = real_entries(dataset, batch.session)
-    mixed = bound(params, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)
-    for k, one in enumerate(dataset.stitched.sessions):
-        own = of_session(weights, k, UNITS[k], one.seen_units)
-        index = np.array([3, 0, 1, 13, 2, 19]) % TRIALS[k]
-        alone = bound(params, own, 1e-4, gather(params, one, one.train, index), noise)
-        mine = np.asarray(batch.session) == k
+    data = load(inputs_of(params))
+
+    @jax.jit
+    def terms(dataset, weights, key):
+        batch = gather(params, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
+        noise = draw_noise(params, key, batch)
+        real = real_entries(dataset, batch.session)
+        mixed = bound(params, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)
+        each = []
+        for k, one in enumerate(dataset.stitched.sessions):
+            own = of_session(weights, k, UNITS[k], one.seen_units)
+            index = np.array([3, 0, 1, 13, 2, 19]) % TRIALS[k]
+            each.append(bound(params, own, 1e-4, gather(params, one, one.train, index), noise))
+        return batch.session, mixed, each
+
+    session, mixed, each = terms(data, tree_of(results), jax.random.key(0))
+    for k, alone in enumerate(each):
+        mine = np.asarray(session) == k
         for name, value in mixed.items():
             # Sums of 50 float32 terms, in another order.
             np.testing.assert_allclose(value[mine], alone[name][mine], rtol=2e-5, err_msg=name)
@@ -128,7 +136,11 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
     (new,) = write(tmp_path, new=session(7, 18, seed=5, train_condition=None))
     params = Model(data=new, **SIZES | cores | {"n_saved": 0})
     before = load(inputs_of(params))
-    made = run_items(kernel, params, layout=Layout(1, 1))
+    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
+    traced = traced_columns(Model, columns, params.dtype)
+    run = Run(program(kernel, static_of(params), Layout(1, 1)), before, 0, np.arange(1), traced)
+    run.step()
+    made = run.peek(tuple(k for k in run.results if k.startswith(("weights.", "model."))))[1]
     for name, value in results.items():
         if (name.startswith("weights.") and name != "weights.bO") or name.startswith("model.enc"):
             # Rows of norm 1 are normalised again, which may round them once more.
