@@ -67,15 +67,18 @@ def test_the_nll_of_an_entry_is_of_the_sessions_own_units(trained):
     none = {"coordinated_dropout": 0.0, "dropout": 0.0, "kl_ic": 0.0, "kl_input": 0.0}
     none |= {"l2_generator": 0.0, "l2_controller": 0.0}
     model = params.model_copy(update={"penalties": "entry", **none})
-    dataset, weights = load(inputs_of(model)), tree_of(results)
-    batch = gather(model, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
-    key = jax.random.key(0)
-    given = Minibatch(batch, key), jnp.zeros(())
-    loss, _ = training_loss(static_of(model), traced_of(model), dataset, weights, *given)
-    noise = draw_noise(model, jax.random.split(key)[0], batch)
-    real = real_entries(dataset, batch.session)
-    nll = bound(model, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)["nll"]
-    entries = N_BINS * np.array(UNITS)[np.asarray(batch.session)]
+
+    @jax.jit
+    def terms(dataset, weights, key):
+        batch = gather(model, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
+        given = Minibatch(batch, key), jnp.zeros(())
+        loss, _ = training_loss(static_of(model), traced_of(model), dataset, weights, *given)
+        noise = draw_noise(model, jax.random.split(key)[0], batch)
+        real, own = real_entries(dataset, batch.session), of_trials(dataset, weights, batch.session)
+        return loss, bound(model, own, 1e-4, batch, noise, real)["nll"], batch.session
+
+    loss, nll, session = terms(load(inputs_of(model)), tree_of(results), jax.random.key(0))
+    entries = N_BINS * np.array(UNITS)[np.asarray(session)]
     assert set(entries) == {48, 32}
     # float32 sums, in another order.
     assert float(loss) / (N_BINS * 6) == pytest.approx(np.mean(np.asarray(nll) / entries), rel=1e-5)
