@@ -50,7 +50,7 @@ class Program:
 
     def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
         self.kernel, self.static, self.layout = kernel, static, layout
-        self._abstract: dict[Any, Any] = {}
+        self._abstract = _evaluations(kernel, static)
         mesh = jax.make_mesh(
             (layout.devices,),
             ("item",),
@@ -181,6 +181,12 @@ def _put(leaf: jax.Array, new: jax.Array, i: jax.Array, m: int) -> jax.Array:
     if m == 1:
         return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
     return lax.dynamic_update_slice_in_dim(leaf, new, i * m, 0)
+
+
+@lru_cache(maxsize=64)
+def _evaluations(kernel: Kernel, static: Any) -> dict[Any, Any]:
+    """What abstract evaluation has found so far, by the shapes of data and traced values: no layout enters it."""
+    return {}
 
 
 @lru_cache(maxsize=64)

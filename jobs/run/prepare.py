@@ -60,7 +60,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     measured, faults = [], Faults()
     for group in items.groups:
         try:
-            measured.append(measure(kernel, group.params, base, compiled))
+            measured.append(measure(kernel, group.params, base, spec.run.microbatch, compiled))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
     shapes = [m.outputs.shapes for m in measured]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,13 @@ def _spec(module: str) -> ModuleSpec | None:
     return spec
 
 
-def _imports(text: bytes, module: str, is_package: bool) -> Iterator[str]:
+@lru_cache(maxsize=1024)
+def _imports(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
+    """Return what a module of this text imports; kept, since planning, running and each worker ask for it."""
+    return tuple(dict.fromkeys(_each_import(text, module, is_package)))
+
+
+def _each_import(text: bytes, module: str, is_package: bool) -> Iterator[str]:
     """Yield what a module imports; `from a import b` may mean the module a, or a.b."""
     package = module if is_package else module.rpartition(".")[0]
     try:
