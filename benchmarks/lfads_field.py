@@ -1,7 +1,7 @@
 """LFADS on the field's own problems: our figures beside published ones or beside what they must beat.
 
     python benchmarks/lfads_field.py [--section stitched preset lorenz flipflop] [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
-        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100]
+        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100] [--members 20] [--search-steps 960] [--bins 250] [--fit-steps 1200]
 
 Sections, each a function:
 
@@ -216,11 +216,11 @@ def main() -> None:
         ("batch", 128, "lorenz: trials of a minibatch"),
         ("members", 20, "preset: members of the population, and random draws"),
         ("search-steps", 960, "preset: training steps of each"),
-        ("bins", 100, "flipflop: steps of a trial"),
+        ("bins", 250, "flipflop: steps of a trial"),
         ("flips", 800, "flipflop: trials for training; a quarter more for evaluation"),
-        ("flips-batch", 32, "flipflop: trials of a minibatch"),
+        ("flips-batch", 16, "flipflop: trials of a minibatch"),
         ("network-steps", 1500, "flipflop: training steps of the network"),
-        ("fit-steps", 1500, "flipflop: training steps of each model"),
+        ("fit-steps", 1200, "flipflop: training steps of each model"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
     text = "leave the conditions out, by which read-ins are aligned"
