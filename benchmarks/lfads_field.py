@@ -1,12 +1,14 @@
 """LFADS on the field's own problems: our figures beside published ones or beside what they must beat.
 
-    python benchmarks/lfads_field.py [--section stitched lorenz] [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
-        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100]
+    python benchmarks/lfads_field.py [--section stitched preset lorenz flipflop] [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
+        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100] [--members 20] [--search-steps 960] [--bins 250] [--fit-steps 1200]
 
 Sections, each a function:
 
     stitched    one model of several sessions against the mean of models of one session each
-    lorenz      a neural ODE of three dimensions beside GRUs, on the Lorenz system
+    preset      `search: {preset: autolfads}` against random draws at equal cost
+    lorenz      a neural ODE of three dimensions beside GRUs, on the Lorenz system: lfads_lorenz.py
+    flipflop    a GRU autoencoder and LFADS on the 3-bit flip-flop of CtDBenchmark: lfads_flipflop.py
 
 stitched: the chaotic network of the original generator (tensorflow/models, research/lfads, synth_data): a vanilla
 network tau x' = -x + J tanh(x), J ~ N(0, g^2 / n), g 1.5, 50 neurons, tau 25 ms, dt 10 ms, 1 s, no inputs; a
@@ -15,12 +17,10 @@ the neurons, spiked anew. The original has 400 conditions x 10 (`--conditions 40
 `MODEL`: hours on two cores). Rate R2 is the squared correlation over time, mean over trials and units of a session, of
 evaluation trials; for the stitched model, mean over sessions.
 
-lorenz: Sedler, Versteeg & Pandarinath 2023 (arXiv 2212.03771): trials of 70 bins of the Lorenz system, 100 bins a period,
-10 readouts with weights U(-0.5, 0.5), each standardised; their exp is the mean count of a bin. Rate R2: no affine fit, mean over units. State R2: true
-states by linear regression on the generator's, mean over the three. Theirs are 1,280 trials for training (2,000 in all, 320 for validation),
-batches of 650, 3,000 epochs, which is 6,000 steps (`--trials 1600 --steps 6000 --batch 650 --seeds 5`); no KL term, so ours is small; L2 over all weights,
-ours over the generator's; and the ODE's first 150 epochs see 5 bins, each further 150 epochs 5 more, which ours has not. Their trials follow each other
-on one trajectory, ours start anywhere on the attractor.
+preset: the first of these sessions; a population of `--members` against as many random draws from the preset's ranges, all with as
+many steps (`--search-steps`, published: at most 20,000; ramps and burn-in are shorter in proportion,
+generations fewer: 15). An evaluation is the negative
+log likelihood of the evaluation trials, one posterior draw each, at the best weights.
 """
 
 import argparse
@@ -30,13 +30,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lfads_flipflop import MODELS as FITS
+from lfads_flipflop import flipflop
+from lfads_lorenz import PUBLISHED, lorenz
 from options import parse
 
 N, G, TAU, DT, SECONDS, MOST_HZ = 50, 1.5, 0.025, 0.01, 1.0, 30.0
-MODEL = {
+SIZES = {
     "encoder": 32, "controller": 0, "generator": 48, "n_factors": 10, "batch_size": 32,
-    "learning_rate": 0.01, "n_samples": 16, "n_saved": 0, "dropout": 0.05,
+    "n_samples": 16, "n_saved": 0,
 }  # fmt: skip
+MODEL = SIZES | {"learning_rate": 0.01, "dropout": 0.05}
 
 
 def chaotic_rates(n_conditions: int, seed: int) -> np.ndarray:
@@ -114,102 +118,89 @@ def stitched(options: argparse.Namespace) -> None:
     print(f"  median stitched {np.median(together):.3f}, mean single session {np.mean(alone):.3f}")
 
 
-# --- Lorenz ---------------------------------------------------------------------------------------
-
-BIN, BINS, UNITS = 0.0150081, 70, 10
-"""Length of a bin in units of the Lorenz system's time: a hundredth of its period. Bins of a trial, neurons."""
-PUBLISHED = {
-    "node-3": (0.855, 0.906), "gru-10": (0.817, 0.424), "gru-100": (0.988, 0.630),
-}  # fmt: skip
-"""Rate R2, state R2: means of five seeds."""
-OURS = {
-    "gru": {"learning_rate": 0.004, "l2_generator": 1e-5},
-    "node": {"learning_rate": 0.005, "l2_generator": 1e-5, "generator_cell": "node"},
-}
+# --- the preset -----------------------------------------------------------------------------------
 
 
-def lorenz_states(n: int, seed: int) -> np.ndarray:
-    """(trial, time, 3) states of the Lorenz system, from anywhere on its attractor."""
-
-    def field(h: np.ndarray) -> np.ndarray:
-        x, y, z = h.T
-        return np.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], axis=1)
-
-    def step(h: np.ndarray) -> np.ndarray:
-        dt = BIN / 2
-        for _ in range(2):
-            a = field(h)
-            b = field(h + dt / 2 * a)
-            c = field(h + dt / 2 * b)
-            h = h + dt / 6 * (a + 2 * b + 2 * c + field(h + dt * c))
-        return h
-
-    h = np.random.default_rng(seed).normal(size=(n, 3)) * 8 + [0, 0, 25]
-    for _ in range(2000):
-        h = step(h)
-    states = []
-    for _ in range(BINS):
-        states.append(h := step(h))
-    return np.stack(states, axis=1)
-
-
-def write_lorenz(file: str, n: int, seed: int) -> np.ndarray:
-    """Write spikes of n trials, every fifth for evaluation; returns the true states of these."""
-    from ctd.data import write_hdf5
-
-    rng = np.random.default_rng(seed)
-    states = lorenz_states(n, seed)
-    activity = states @ rng.uniform(-0.5, 0.5, (3, UNITS))
-    rates = np.exp((activity - activity.mean((0, 1))) / activity.std((0, 1)))
-    spikes, evaluation = rng.poisson(rates), np.arange(n) % 5 == 4
-    arrays = {"train": spikes[~evaluation], "eval": spikes[evaluation]}
-    write_hdf5(file, arrays | {"eval_rates": rates[evaluation]})
-    return states[evaluation]
-
-
-def state_r2(true: np.ndarray, inferred: np.ndarray) -> float:
-    """R2 of true states by linear regression on inferred ones, fitted to these trials, mean over dimensions."""
-    y = true.reshape(-1, true.shape[-1])
-    x = inferred.reshape(len(y), -1)
-    x = np.concatenate([x, np.ones((len(y), 1))], axis=1)
-    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    return float(np.mean(1 - (left**2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)))
-
-
-def lorenz(options: argparse.Namespace) -> None:
-    from ctd.batch import run_items
-    from ctd.lfads import Model, kernel
-
-    print(f"lorenz: {options.trials} trials, batches of {options.batch}, {options.steps} steps")
-    for name in options.models:
-        cell, n = name.split("-")
-        found = []
-        for seed in range(options.seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                file, start = f"{folder}/lorenz.h5", time.process_time()
-                true = write_lorenz(file, options.trials, seed)
-                params = Model(
-                    data=file, encoder=64, controller=0, generator=int(n), n_factors=int(n),
-                    batch_size=options.batch, n_batches=options.steps, report_every=max(options.steps // 8, 1),
-                    kl_ic=1e-4, kl_start=1.0, kl_ramp=0, warm_up=min(20, options.steps // 4), n_samples=8,
-                    save="eval", **OURS[cell],
-                )  # fmt: skip
-                made = run_items(kernel, params, seed=seed)
-            r2 = float(made["rate_r2_units"][0]), state_r2(true, made["states"][0])
-            seconds = time.process_time() - start
-            found.append(r2)
+def preset(options: argparse.Namespace) -> None:
+    """Best evaluations: of the preset's population, and of as many draws from its ranges that all train to their end."""
+    print(
+        f"preset: {options.units} of {N} neurons, {options.conditions} conditions x {options.spikings}, "
+        f"{options.members} members or draws, {options.search_steps} steps each"
+    )
+    better = 0
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            data = write_sessions(Path(folder), options, seed)[0]
+            population = searched(folder, data, options, seed)
+            drawn = draws(folder, data, options, seed)
+        better += population["eval_nll"] <= drawn["eval_nll"]
+        for name, best in (("preset", population), ("random", drawn)):
             print(
-                f"  {name} seed {seed}: rate R2 {r2[0]:.3f}, state R2 {r2[1]:.3f} ({seconds:.0f} CPU s)",
+                f"  seed {seed} {name}: best evaluation {best['eval_nll']:.2f} nats a trial, rate R2 "
+                f"{best['rate_r2']:.3f}, {best['steps']:.0f} steps ({best['seconds']:.0f} CPU s)",
                 flush=True,
             )
-        medians, published = np.median(found, axis=0), PUBLISHED.get(name, (np.nan, np.nan))
-        print(
-            f"  {name} median: rate R2 {medians[0]:.3f} (published {published[0]:.3f}), state R2 {medians[1]:.3f} "
-            f"(published {published[1]:.3f})"
-        )
+    print(f"  the preset was not worse in {better} of {options.seeds}")
 
 
-SECTIONS = {"stitched": stitched, "lorenz": lorenz}
+def lengths(options: argparse.Namespace) -> dict[str, int]:
+    """How long training is and its ramps are: shares of it, as in the preset."""
+    every = max(options.search_steps // 48, 1)
+    ramp = options.search_steps // 12
+    return {
+        "n_batches": options.search_steps,
+        "report_every": every,
+        "kl_ramp": ramp,
+        "l2_ramp": ramp,
+    }
+
+
+UNUSED = ("kl_input", "l2_controller")
+"""What the preset searches of the controller, which is left out here."""
+
+
+def searched(folder: str, data: str, options: argparse.Namespace, seed: int) -> dict[str, float]:
+    """The best member of the preset's population, which does not end early: the draws cost as much."""
+    params = SIZES | lengths(options) | {"data": data}
+    search = {
+        "preset": "autolfads", "burn_in": 6, "every": 3, "generations": 15, "patience": None,
+        "params": dict.fromkeys(UNUSED),
+    }  # fmt: skip
+    sweep = {"seeds": options.members}
+    return best_of(f"{folder}/preset.zarr", params=params, sweep=sweep, search=search, seed=seed)
+
+
+def draws(folder: str, data: str, options: argparse.Namespace, seed: int) -> dict[str, float]:
+    """The best of random draws from the preset's ranges, all else as it has it."""
+    from ctd.lfads.presets import AUTOLFADS
+
+    params = {**AUTOLFADS.params, **SIZES, **lengths(options), "data": data}
+    ranges = {
+        name: {law: ends for law, ends in moved.items() if law in ("uniform", "loguniform")}
+        for name, moved in AUTOLFADS.search["params"].items()
+        if name not in UNUSED
+    }
+    sweep = {"random": ranges, "samples": options.members}
+    return best_of(f"{folder}/random.zarr", params=params, sweep=sweep, seed=seed)
+
+
+def best_of(store: str, **fields: Any) -> dict[str, float]:
+    """Scores of the item with the best evaluation, the steps of all items, and CPU seconds."""
+    from cluster import Job
+
+    start = time.process_time()
+    made = Job("lfads", **fields).run(store, executor="serial")
+    items = made.query(columns="eval_nll,rate_r2,batches", sort="eval_nll")
+    best = items.iloc[0]
+    return {
+        "eval_nll": float(best.eval_nll),
+        "rate_r2": float(best.rate_r2),
+        "steps": float(items.batches.sum()),
+        "seconds": time.process_time() - start,
+    }
+
+
+SECTIONS = {"stitched": stitched, "preset": preset, "lorenz": lorenz, "flipflop": flipflop}
 
 
 def main() -> None:
@@ -220,17 +211,27 @@ def main() -> None:
         ("conditions", 40, "initial states of the network"),
         ("spikings", 10, "trials of a condition in each session"),
         ("steps", 600, "training steps of each model"),
-        ("seeds", 1, "networks; of lorenz, data and models"),
+        ("seeds", 1, "networks; of lorenz and flipflop, data and models"),
         ("trials", 500, "lorenz: trials, a fifth of them for evaluation"),
         ("batch", 128, "lorenz: trials of a minibatch"),
+        ("members", 20, "preset: members of the population, and random draws"),
+        ("search-steps", 960, "preset: training steps of each"),
+        ("bins", 250, "flipflop: steps of a trial"),
+        ("flips", 800, "flipflop: trials for training; a quarter more for evaluation"),
+        ("flips-batch", 16, "flipflop: trials of a minibatch"),
+        ("network-steps", 1500, "flipflop: training steps of the network"),
+        ("fit-steps", 1200, "flipflop: training steps of each model"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
     text = "leave the conditions out, by which read-ins are aligned"
     parser.add_argument("--random-read-ins", action="store_true", help=text)
     parser.add_argument("--section", nargs="*", default=[*SECTIONS], choices=SECTIONS)
     parser.add_argument("--models", nargs="*", default=[*PUBLISHED], choices=PUBLISHED)
+    parser.add_argument("--fits", nargs="*", default=[*FITS], choices=FITS, help="flipflop: models")
     small = {"sessions": 2, "units": 6, "conditions": 6, "spikings": 5, "steps": 8}
-    options = parse(parser, **small, trials=20, batch=4, models=["node-3"])
+    small |= {"trials": 20, "batch": 4, "members": 3, "search_steps": 12, "bins": 12}
+    small |= {"flips": 8, "flips_batch": 4, "network_steps": 4, "fit_steps": 4}
+    options = parse(parser, **small, models=["node-3"], fits=["lfads"])
     for section in options.section:
         SECTIONS[section](options)
 

@@ -14,7 +14,7 @@ LONG = {
 NAMES = [
     pytest.param(p.stem, marks=[pytest.mark.endurance] * (p.stem in LONG))
     for p in sorted((ROOT / "benchmarks").glob("*.py"))
-    if p.stem not in ("options", "loops")  # parts of others
+    if p.stem not in ("options", "loops", "lfads_flipflop", "lfads_lorenz")  # parts of others
 ]
 
 
