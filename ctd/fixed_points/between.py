@@ -7,6 +7,7 @@ from their states pass it by.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,7 @@ WORK = 8e9
 
 def newton_of(f: Map, weights: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
     """(x, points) -> Newton's steps of the map F(weights, h, x) in float64; compiled at the first call."""
-
-    def one(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        g = lambda h: f(weights, h, x) - h
-        return jnp.linalg.norm(g(h)), -jnp.linalg.solve(jax.jacfwd(g)(h), g(h))
-
-    steps = jax.jit(jax.vmap(one, (None, 0, None)))
+    steps = _steps(f)
 
     def newton(x: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = points.shape[1]
@@ -63,6 +59,17 @@ def newton_of(f: Map, weights: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
         return np.concatenate(sizes)[: len(points)], np.concatenate(moves)[: len(points)]
 
     return newton
+
+
+@lru_cache(32)
+def _steps(f: Map) -> Any:
+    """(weights, points, x) -> sizes and steps, compiled once for the networks of a cell."""
+
+    def one(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        g = lambda h: f(weights, h, x) - h
+        return jnp.linalg.norm(g(h)), -jnp.linalg.solve(jax.jacfwd(g)(h), g(h))
+
+    return jax.jit(jax.vmap(one, (None, 0, None)))
 
 
 def descend(newton: Newton, starts: np.ndarray, spread: float) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.late import jax, jnp, lax
+from ctd.fixed_points.candidates import Map
+from ctd.late import jax, jnp
 
 
 class Derivatives(NamedTuple):
@@ -22,28 +23,34 @@ class Derivatives(NamedTuple):
 
 
 def derivatives(
-    step: Callable[[jax.Array, jax.Array], jax.Array],
-    points: np.ndarray,
-    x: np.ndarray,
-    flow: bool = False,
+    f: Map, weights: Any, points: np.ndarray, x: np.ndarray, flow: bool = False
 ) -> Derivatives:
-    """Derivatives of the map step(h, x) at points (k, state) with inputs x (k, input); of a flow, step is dh/dt."""
+    """Derivatives of the map f(weights, h, x) at points (k, state) with inputs x (k, input); of a flow, f is dh/dt."""
+    n, n_in = points.shape[1], x.shape[1]
+    with jax.enable_x64(True):
+        weights = {name: jnp.asarray(w, jnp.float64) for name, w in weights.items()}
+        at = _derivatives(f, flow)
+        # One point after the other: a Hessian's workspace is n times that of its gradient.
+        found = [
+            [np.asarray(value) for value in at(weights, *pair)]
+            for pair in zip(np.asarray(points, float), np.asarray(x, float), strict=True)
+        ]
+    dh, dx, curvature = zip(*found, strict=True) if found else ([], [], [])
+    shaped = lambda values, *shape: np.reshape(values, (len(found), *shape))
+    return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature))
 
-    def at(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        h, x = pair
+
+@lru_cache(32)
+def _derivatives(f: Map, flow: bool) -> Any:
+    """(weights, h, x) -> dF/dh, dF/dx, curvature; compiled once for the networks of a cell, however many points each has."""
+
+    def at(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        step = lambda h, x: f(weights, h, x)
         q = lambda h: jnp.sum((step(h, x) - (0 if flow else h)) ** 2) / 2
         dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
         return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0]
 
-    with jax.enable_x64(True):
-        if len(points) == 0:
-            n, n_in = points.shape[1], x.shape[1]
-            return Derivatives(np.zeros((0, n, n)), np.zeros((0, n, n_in)), np.zeros(0))
-        # One point after the other: a Hessian's workspace is n times that of its gradient.
-        values = jax.jit(lambda pairs: lax.map(at, pairs))(
-            (jnp.asarray(points, jnp.float64), jnp.asarray(x, jnp.float64))
-        )
-        return Derivatives(*(np.asarray(value) for value in values))
+    return jax.jit(at)
 
 
 class Modes(NamedTuple):
