@@ -44,7 +44,7 @@ from ctd.data import write_hdf5
 from ctd.tasks import Task, Trial, batch, get_task
 from ctd.tasks.recorded import EVAL_EVERY
 from ctd.train_rnn import Network, kernel
-from ctd.train_rnn.noise import Noise, noisy, seeded
+from ctd.train_rnn.noise import noisy, seeded
 
 
 class Setting(NamedTuple):
@@ -116,8 +116,8 @@ def fitted(
 def rates(found: dict[str, np.ndarray], noise: float, trials: Trial) -> tuple[np.ndarray, ...]:
     """(rates, outputs) of a trained network in these trials, with so much noise on its states."""
     weights = {k.removeprefix("weights."): v for k, v in found.items() if k.startswith("weights.")}
-    cell = noisy(get_cell("leaky"), Noise(noise, 0.0), trials.inputs.shape[-1])
-    inputs = seeded(trials, jax.random.key(2)).inputs
+    cell = noisy(get_cell("leaky"), noise, trials.inputs.shape[-1])
+    inputs = seeded(trials, jax.random.key(2), 0.0).inputs
     states, outputs = jax.jit(jax.vmap(lambda x: run(cell, weights, x)))(inputs)
     return np.tanh(states), outputs
 

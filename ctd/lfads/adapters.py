@@ -93,3 +93,11 @@ def real_entries(
     if seen_weights is None:
         return real.astype(dataset.bias.dtype)
     return jnp.where(of(dataset.stitched.shown), seen_weights, 1) * real
+
+
+def padding(dataset: Dataset, session: jax.Array | None) -> Any:
+    """(trial,) units that a trial's arrays have for each one of its session; 1 without sessions."""
+    if dataset.stitched is None:
+        return 1
+    real = jnp.asarray(dataset.stitched.real)
+    return (real.shape[-1] / real.sum(-1).astype(dataset.bias.dtype))[session]

@@ -3,9 +3,10 @@
     loss = nll + k (kl_ic KL_ic + kl_input KL_inputs) + l (l2_generator |W_g|^2 + l2_controller |W_c|^2)
 
 nll is -log p(data | rates) summed over bins and units, log x! included. k and l are ramps of the training
-step. |W|^2 sums over the recurrent weights alone, of a neural ODE those of its field without the inputs'. With `penalties: entry`, as in lfads-torch, nll is a mean over
-bins and units, and the L2 term is half the mean square: (l2_generator |W_g|^2 + l2_controller |W_c|^2) / 2 n, with n
-the number of these weights whose scale is not 0. What is minimised is this times bins and units, in nats a trial.
+step. |W|^2 sums over the recurrent weights alone, of a neural ODE those of its field without the inputs'. With
+`penalties: entry`, as in lfads-torch, nll is a mean over bins and units, those of the trial's own session, and the L2
+term is half the mean square: (l2_generator |W_g|^2 + l2_controller |W_c|^2) / 2 n, with n the number of these weights
+whose scale is not 0. What is minimised is this times bins and units, of the largest session, in nats a trial.
 
 Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the encoder's data.
 Of these data the loss then counts only the hidden entries, so that a model cannot copy single spikes. Hidden
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ctd.late import jax, jnp, lax
-from ctd.lfads.adapters import of_trials, real_entries, with_core
+from ctd.lfads.adapters import of_trials, padding, real_entries, with_core
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import (
     ar1_kl,
@@ -228,12 +229,14 @@ def training_loss(
     parts = bound(static, own, traced.variance_floor, batch, noise, entry_weights)
     terms = {name: value.mean() for name, value in parts.items()}
     terms["l2"] = penalty(static, traced, weights)
+    nll = terms["nll"]
     kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
     k = ramp(step, traced.kl_start, traced.kl_ramp, static.dtype)
     l = ramp(step, 0.0, traced.l2_ramp, static.dtype)
     if static.penalties == "entry":
         k, l = k * (n_steps * n_units), l * (n_steps * n_units)
-    return terms["nll"] + k * kl + l * terms["l2"], terms
+        nll = (parts["nll"] * padding(dataset, batch.session)).mean()
+    return nll + k * kl + l * terms["l2"], terms
 
 
 def chunks(n: int, size: int) -> tuple[jax.Array, jax.Array]:

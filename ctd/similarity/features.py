@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ctd.late import scipy
 from ctd.plots import spread
 from ctd.similarity.dynamics import linear_dynamics
-from ctd.similarity.networks import read_points, read_states
+from ctd.similarity.networks import files_of, read_points, read_states
 from ctd.similarity.params import OF_POINTS
 from ctd.similarity.topology import counts
 
@@ -27,13 +28,13 @@ class Features(NamedTuple):
 def load(inputs: Any) -> Features:
     """The features of the networks that `inputs` names. Raises ValueError."""
     given = read_points(inputs) if inputs.method in OF_POINTS else read_states(inputs)
-    return features_of(inputs, given)
+    return features_of(inputs, given, len(files_of(inputs)))
 
 
-def features_of(inputs: Any, given: Iterable[Any]) -> Features:
-    """The features of networks. given: (trial, time, state) states of each, or tables of points.
+def features_of(inputs: Any, given: Iterable[Any], n: int) -> Features:
+    """The features of n networks. given: (trial, time, state) states of each, or tables of points.
 
-    Raises ValueError where a method has too few samples or dimensions.
+    Raises ValueError where a method has too few samples or dimensions, or this machine too little memory for all.
     """
     if inputs.method in OF_POINTS:
         rounds = inputs.rounds if inputs.method == "connections" else 0
@@ -42,10 +43,23 @@ def features_of(inputs: Any, given: Iterable[Any]) -> Features:
     if inputs.method == "dsa":
         fit = (inputs.n_delays, inputs.delay_interval, inputs.rank)
         return _padded([linear_dynamics(x, *fit) for x in given], inputs.dtype)
-    made = [_of_samples(inputs, centred(x, inputs.n_samples)) for x in given]
+    made = list(_fitting((_of_samples(inputs, centred(x, inputs.n_samples)) for x in given), n))
     if inputs.method in ("svcca", "cca"):
         _check_samples(inputs, [x.shape for x in made])
     return _padded(made, inputs.dtype)
+
+
+def _fitting(made: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:
+    """The features of n networks; ValueError at the first one where this machine could not hold those of all twice."""
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for k, x in enumerate(made):
+        needed = 2 * n * x.nbytes  # padded beside the unpadded ones
+        if k == 0 and needed > room:
+            raise ValueError(
+                f"networks: {n:,} of {len(x):,} samples of {x.shape[1]} components take {needed / 1e9:.1f} GB, and this "
+                f"machine has {room / 1e9:.1f}; give a smaller n_samples, or select some networks by `where` and `limit`"
+            )
+        yield x
 
 
 def centred(states: np.ndarray, n_samples: int) -> np.ndarray:

@@ -86,7 +86,8 @@ def compare(
     params, options = Comparison(method=method, **settings), Options(**chosen)
     told = _told(names, parameters or {})
     inputs = inputs_of(params)
-    features = features_of(inputs, given if method in OF_POINTS else checked(given, names))
+    states = given if method in OF_POINTS else checked(given, names)
+    features = features_of(inputs, states, len(given))
     rows = np.arange(len(given))
     results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
     with precision(inputs):

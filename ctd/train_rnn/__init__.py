@@ -42,7 +42,7 @@ from ctd.plots.curves import block_ends
 from ctd.tasks import Recorded
 from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
-from ctd.train_rnn.noise import Noise, noisy, seeded
+from ctd.train_rnn.noise import noisy, seeded
 from ctd.train_rnn.optimizer import optimizer
 from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network
@@ -123,7 +123,8 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
         parameters, optimizer, step, diverged = carry
         trials = minibatch(static, shared.training, key_data, step)
         if static.noise:
-            trials = seeded(trials, jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step))
+            key_noise = jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step)
+            trials = seeded(trials, key_noise, traced.input_noise)
         new, new_optimizer, error, finite = step_once(parameters, optimizer, trials)
         # After the last step, and from the first step that is not finite, the network no longer changes.
         active = (step < static.n_batches) & ~diverged
@@ -191,10 +192,9 @@ def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tupl
     """The cell and the trials with which a network is evaluated."""
     if not static.noise:
         return get_cell(static.cell), shared
-    noise = Noise(traced.eval_state_noise, traced.eval_input_noise)
     trials, (_, key_data) = shared.evaluation, item_keys(key, traced)
-    cell = noisy(get_cell(static.cell), noise, trials.inputs.shape[-1])
-    trials = seeded(trials, jax.random.fold_in(key_data, EVAL_NOISE))
+    cell = noisy(get_cell(static.cell), traced.eval_state_noise, trials.inputs.shape[-1])
+    trials = seeded(trials, jax.random.fold_in(key_data, EVAL_NOISE), traced.eval_input_noise)
     return cell, shared._replace(evaluation=trials)
 
 

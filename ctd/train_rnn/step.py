@@ -10,7 +10,7 @@ from ctd.cells import get_cell, run
 from ctd.late import jax, jnp, optax
 from ctd.train_rnn.connections import Connections
 from ctd.train_rnn.loss import weighted_loss
-from ctd.train_rnn.noise import Noise, noisy
+from ctd.train_rnn.noise import noisy
 from ctd.train_rnn.optimizer import optimizer
 from ctd.train_rnn.parameters import UNPENALISED, Parameters, constants, weights_of
 
@@ -24,8 +24,7 @@ def divided(static: Any, p: Parameters) -> tuple[Parameters, Parameters]:
 def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Callable[..., Any]:
     """(parameters, optimiser's state, trials, with noise seeded ones) -> (the next two, loss without penalties, is it finite)."""
     plain = get_cell(static.cell)
-    noise = Noise(traced.state_noise, traced.input_noise)
-    cell = noisy(plain, noise, n_in) if static.noise else plain
+    cell = noisy(plain, traced.state_noise, n_in) if static.noise else plain
     optimize = optimizer(static, traced)
 
     def loss(trained: Any, constant: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 SCRIPTS = (
-    "dom.js", "items.js", "save.js", "plot.js", "traces.js", "parallel.js", "table.js",
+    "dom.js", "items.js", "save.js", "axes.js", "layers.js", "plot.js", "traces.js", "parallel.js", "table.js",
     "item.js", "overview.js", "sweep.js", "page.js",
 )  # fmt: skip
 

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from ctd.batch import Layout, run_items
 from ctd.data import write_hdf5
-from ctd.kernel import inputs_of
+from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
 from ctd.lfads.adapters import of_session, of_trials, real_entries
-from ctd.lfads.loss import bound, draw_noise, gather
+from ctd.lfads.loss import Minibatch, bound, draw_noise, gather, training_loss
 from ctd.lfads.sessions import load
 
 SIZES = {
@@ -59,6 +59,26 @@ def tree_of(results):
             part, entry = name.split(".")[1:]
             found.setdefault(part, {})[entry] = value[0]
     return jax.tree.map(jnp.asarray, found)
+
+
+def test_the_nll_of_an_entry_is_of_the_sessions_own_units(trained):
+    """With `penalties: entry` a trial of 4 units weighs as much as one of 6: its nll is the mean over its own entries."""
+    params, results = trained
+    none = {"coordinated_dropout": 0.0, "dropout": 0.0, "kl_ic": 0.0, "kl_input": 0.0}
+    none |= {"l2_generator": 0.0, "l2_controller": 0.0}
+    model = params.model_copy(update={"penalties": "entry", **none})
+    dataset, weights = load(inputs_of(model)), tree_of(results)
+    batch = gather(model, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
+    key = jax.random.key(0)
+    given = Minibatch(batch, key), jnp.zeros(())
+    loss, _ = training_loss(static_of(model), traced_of(model), dataset, weights, *given)
+    noise = draw_noise(model, jax.random.split(key)[0], batch)
+    real = real_entries(dataset, batch.session)
+    nll = bound(model, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)["nll"]
+    entries = N_BINS * np.array(UNITS)[np.asarray(batch.session)]
+    assert set(entries) == {48, 32}
+    # float32 sums, in another order.
+    assert float(loss) / (N_BINS * 6) == pytest.approx(np.mean(np.asarray(nll) / entries), rel=1e-5)
 
 
 def test_each_session_is_a_model_of_its_own(trained):

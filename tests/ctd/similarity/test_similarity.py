@@ -13,7 +13,7 @@ from ctd.late import Late
 from ctd.similarity import compare
 from ctd.similarity.embedding import classical_mds, clusters, silhouette
 from ctd.similarity.explained import explained
-from ctd.similarity.features import load
+from ctd.similarity.features import features_of, load
 from ctd.similarity.kernel import n_pairs
 from ctd.similarity.networks import MOST, check_count, known, read_known
 from ctd.similarity.params import Comparison
@@ -206,6 +206,14 @@ def test_load_refuses(files, given, said):
 def test_too_many_networks_are_refused():
     with pytest.raises(ValueError, match=r"50,005,000 pairs make a matrix of 0\.8 GB"):
         check_count(MOST + 1)
+
+
+def test_networks_beyond_the_memory_are_refused_at_the_first_one():
+    states = iter([RNG.normal(size=(1, 1000, 100))])
+    with pytest.raises(
+        ValueError, match=r"1,000,000,000 of 1,000 samples of 100 .* take 1600000\.0 GB"
+    ):
+        features_of(inputs_of(Comparison()), states, 10**9)
 
 
 def test_compare_refuses():

@@ -45,7 +45,7 @@ def compiled(static):
 
 def between(method, *given, **settings):
     params = Comparison(method=method, **settings)
-    features = features_of(inputs_of(params), given)
+    features = features_of(inputs_of(params), given, len(given))
     return float(compiled(static_of(params))(*features.values, features.size))
 
 

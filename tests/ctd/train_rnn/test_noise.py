@@ -10,12 +10,13 @@ from ctd import tasks
 from ctd.batch import Layout, run_items
 from ctd.cells import get_cell, run
 from ctd.train_rnn import Network, kernel
-from ctd.train_rnn.noise import Noise, deviates, noisy, seeded
+from ctd.train_rnn.noise import deviates, noisy, seeded
 
 
 def draws(seeds):
     seeds = jnp.asarray(seeds, jnp.float32)
-    many = jax.jit(jax.vmap(lambda s: deviates(s[0], s[1], 50, jnp.float32)))
+    entry = jnp.arange(50, dtype=jnp.uint32)
+    many = jax.jit(jax.vmap(lambda s: deviates(s[0], s[1], entry, jnp.float32)))
     return np.asarray(many(seeds), float)
 
 
@@ -39,16 +40,16 @@ def test_deviates_are_normal_and_independent(kind):
 
 def test_noise_is_added_to_state_and_input():
     cell, key = get_cell("vanilla"), jax.random.key(0)
-    weights = cell.init(key, 4, 2, 1)
-    trials = seeded(tasks.batch(tasks.Decision(n_steps=3), key, 5), key)
-    assert trials.inputs.shape == (5, 3, 3)
     weights = cell.init(key, 4, 1, 1)
-    h, seen = weights["h0"], trials.inputs[0]
-    loud = noisy(cell, Noise(jnp.asarray(0.3), jnp.asarray(0.7)), 1)
-    states, _ = run(loud, weights, seen)
+    trials = tasks.batch(tasks.Decision(n_steps=3), key, 5)
+    given = seeded(trials, key, 0.7).inputs
+    assert given.shape == (5, 3, 3)
+    h, x, seeds = weights["h0"], trials.inputs[0], given[0, :, 1:]
+    states, _ = run(noisy(cell, jnp.asarray(0.3), 1), weights, given[0])
     for t in range(3):
-        xi = deviates(seen[t, 1], seen[t, 2], 5, jnp.float32)
-        h = cell.step(weights, h, seen[t, :1] + 0.7 * xi[4:]) + 0.3 * xi[:4]
+        xi = deviates(seeds[t, 0], seeds[t, 1], jnp.arange(4, dtype=jnp.uint32), jnp.float32)
+        of_input = deviates(seeds[t, 0], seeds[t, 1], jnp.uint32(2**32 - 1), jnp.float32)
+        h = cell.step(weights, h, x[t] + 0.7 * of_input) + 0.3 * xi
         np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
 
 

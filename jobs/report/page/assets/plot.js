@@ -3,10 +3,10 @@
 //   double click, 0: back      + - and arrows: zoom, pan         n p: next and previous mark
 
 const FIGURES = new Set();
-const LEVELS = 32; // of colour, where every vertex has its own
 
-class Figure {
+class Figure extends Layers {
   constructor(plot, siblings = null) {
+    super();
     this.siblings = siblings || new Set();
     this.siblings.add(this);
     FIGURES.add(this);
@@ -32,7 +32,7 @@ class Figure {
 
   remove() { this.siblings.delete(this); FIGURES.delete(this); this.node.remove(); }
 
-  // --- data ---------------------------------------------------------------------------------------
+  // --- data ------------------------------------------------------------------------------------
 
   update(plot) {
     this.plot = plot;
@@ -69,50 +69,7 @@ class Figure {
     this.draw();
   }
 
-  map(axis) {
-    return axis.log ? (v) => (v === null || v <= 0 ? NaN : Math.log10(v)) : (v) => (v === null ? NaN : v);
-  }
-
-  // The ends of the colour scale.
-  range() {
-    let low = Infinity, high = -Infinity;
-    for (const layer of this.layers) {
-      const values = layer.kind === "image" ? layer.z : layer.colour;
-      for (const v of (values || []).flat()) if (v !== null) [low, high] = [Math.min(low, v), Math.max(high, v)];
-    }
-    const s = this.plot.scale;
-    this.low = s.low ?? (low > high ? 0 : low);
-    this.high = s.high ?? (low > high ? 1 : high);
-    if (this.low === this.high) this.high = this.low + 1;
-  }
-
-  colour(v, marks = true) {
-    return shade(v === null || v === undefined ? NaN : (v - this.low) / (this.high - this.low), this.plot.scale.diverging, marks);
-  }
-
-  extent() {
-    const box = [Infinity, -Infinity, Infinity, -Infinity];
-    const x = (v) => { if (Number.isFinite(v)) { box[0] = Math.min(box[0], v); box[1] = Math.max(box[1], v); } };
-    const y = (v) => { if (Number.isFinite(v)) { box[2] = Math.min(box[2], v); box[3] = Math.max(box[3], v); } };
-    let tight = false, floor = false;
-    for (const layer of this.layers) {
-      if (this.hidden.has(layer.index)) continue;
-      if (layer.kind === "lines") layer.Y.forEach((row, k) => row.forEach((v, i) => { if (Number.isFinite(v)) { x(layer.X[k][i]); y(v); } }));
-      else if (layer.kind === "points") layer.X.forEach((v, i) => { if (Number.isFinite(v) && Number.isFinite(layer.Y[i])) { x(v); y(layer.Y[i]); } });
-      else if (layer.kind === "band") { layer.X.forEach(x); layer.L.forEach(y); layer.H.forEach(y); }
-      else if (layer.kind === "bars") { layer.A.forEach(x); layer.B.forEach(x); layer.Y.forEach(y); y(0); floor = true; }
-      else if (layer.kind === "spans") { layer.A.forEach(x); layer.B.forEach(x); layer.Y.forEach((v) => { y(v - 0.6); y(v + 0.6); }); }
-      else { x(-0.5); x(layer.z[0].length - 0.5); y(-0.5); y(layer.z.length - 0.5); tight = true; }
-    }
-    if (box[0] > box[1]) [box[0], box[1]] = [0, 1];
-    if (box[2] > box[3]) [box[2], box[3]] = [0, 1];
-    for (const k of [0, 2]) if (box[k] === box[k + 1]) { const d = Math.abs(box[k]) * 0.05 || 0.5; box[k] -= d; box[k + 1] += d; }
-    if (tight) return box;
-    const [px, py] = [0.03 * (box[1] - box[0]), 0.06 * (box[3] - box[2])];
-    return [box[0] - px, box[1] + px, floor && box[2] === 0 ? 0 : box[2] - py, box[3] + py];
-  }
-
-  // --- drawing ------------------------------------------------------------------------------------
+  // --- drawing ---------------------------------------------------------------------------------
 
   drawLegend() {
     const parts = [];
@@ -150,13 +107,6 @@ class Figure {
 
   hasScale() { return Boolean(this.plot.scale.label) && this.layers.some((l) => l.colour || l.kind === "image"); }
 
-  layerColour(layer) {
-    if (layer.tone !== undefined) return shade(layer.tone, false);
-    if (layer.strong) return THEME.ink;
-    if (layer.colour && layer.kind !== "image") return this.colour((this.low + this.high) / 2);
-    return layer.series === undefined ? THEME.muted : THEME.series[layer.series % 8];
-  }
-
   draw() {
     const w = this.frame.clientWidth, h = this.frame.clientHeight;
     if (!w || !h || !this.node.isConnected) return;
@@ -176,7 +126,9 @@ class Figure {
     c.font = "11.5px system-ui, sans-serif";
     const yTicks = this.ticks(1, this.view[2], this.view[3], Math.max(2, h / 55));
     const widest = Math.max(8, ...yTicks.map((t) => Math.min(0.32 * w, c.measureText(t.text).width)));
-    const box = { l: Math.ceil(widest) + (this.plot.y.label ? 30 : 14), t: 8, r: w - 12, b: h - (this.plot.x.label ? 40 : 24) };
+    const l = Math.ceil(widest) + (this.plot.y.label ? 30 : 14), r = w - 12;
+    this.below = this.plot.x.label ? wrap(c, this.plot.x.label, r - l) : [];
+    const box = { l, t: 8, r, b: h - (this.below.length ? 26 + 14 * this.below.length : 24) };
     this.box = box;
     this.seen = this.plot.equal ? this.square(this.view) : this.view;
     const [x0, x1, y0, y1] = this.seen;
@@ -189,227 +141,6 @@ class Figure {
     c.clip();
     for (const layer of this.layers) if (!this.hidden.has(layer.index)) this["draw_" + layer.kind](c, layer);
     c.restore();
-  }
-
-  // The view with equal units on both axes: the tighter one is widened.
-  square([x0, x1, y0, y1]) {
-    const { l, r, t, b } = this.box, sx = (x1 - x0) / (r - l), sy = (y1 - y0) / (b - t), s = Math.max(sx, sy);
-    const mx = (x0 + x1) / 2, my = (y0 + y1) / 2, hx = (s * (r - l)) / 2, hy = (s * (b - t)) / 2;
-    return [mx - hx, mx + hx, my - hy, my + hy];
-  }
-
-  // Places and texts on axis 0 (x) or 1 (y) between two ends, about `most` of them.
-  ticks(which, low, high, most) {
-    const axis = which ? this.plot.y : this.plot.x, out = [];
-    if (axis.ticks.length) {
-      const first = Math.max(0, Math.ceil(low - 0.01)), last = Math.min(axis.ticks.length - 1, Math.floor(high + 0.01));
-      const step = Math.max(1, Math.ceil((last - first + 1) / (most * 2)));
-      for (let k = first; k <= last; k += step) out.push({ at: k, text: axis.ticks[k] });
-      return out;
-    }
-    if (axis.log && high - low > 0.7) {
-      const step = Math.max(1, Math.ceil((high - low) / most)), parts = high - low < 2.5 ? [1, 2, 5] : [1];
-      for (let k = Math.floor(low / step) * step; k <= high; k += step) for (const f of parts) {
-        const at = k + Math.log10(f);
-        if (at >= low && at <= high) out.push({ at, text: parts.length > 1 ? fmt(Number((10 ** at).toPrecision(1))) : power(k) });
-      }
-      return out;
-    }
-    const start = axis.log ? 10 ** low : low, end = axis.log ? 10 ** high : high;
-    const raw = (end - start) / most, unit = 10 ** Math.floor(Math.log10(raw)), f = raw / unit;
-    let step = unit * (f > 5 ? 10 : f > 2 ? 5 : f > 1 ? 2 : 1);
-    if (this.whole[which]) step = Math.max(1, step);
-    for (let k = Math.ceil(start / step - 1e-9); k * step <= end + step * 1e-9; k++) {
-      const v = k * step;
-      if (!axis.log || v > 0) out.push({ at: axis.log ? Math.log10(v) : v, text: label(v, step) });
-    }
-    return out;
-  }
-
-  drawAxes(c, box, w, yTicks, widest) {
-    const { x, y } = this.plot;
-    c.lineWidth = 1;
-    c.strokeStyle = THEME.grid;
-    c.fillStyle = THEME.muted;
-    c.textAlign = "right";
-    c.textBaseline = "middle";
-    for (const t of yTicks) {
-      const py = Math.round(this.py(t.at)) + 0.5;
-      if (py < box.t - 1 || py > box.b + 1) continue;
-      if (!y.ticks.length) stroke(c, box.l, py, box.r, py);
-      c.fillText(clip(c, t.text, widest + 2), box.l - 6, py);
-    }
-    c.textAlign = "center";
-    c.textBaseline = "top";
-    const count = Math.max(2, (box.r - box.l) / 80);
-    let free = -Infinity;
-    for (const t of this.ticks(0, this.seen[0], this.seen[1], count)) {
-      const px = Math.round(this.px(t.at)) + 0.5, half = c.measureText(t.text).width / 2;
-      if (px < box.l - 1 || px > box.r + 1) continue;
-      if (!x.ticks.length) stroke(c, px, box.t, px, box.b);
-      if (px - half < free || px + half > w) continue;
-      c.fillText(t.text, px, box.b + 6);
-      free = px + half + 8;
-    }
-    c.strokeStyle = THEME.line;
-    c.strokeRect(box.l + 0.5, box.t + 0.5, box.r - box.l, box.b - box.t);
-    c.fillStyle = THEME.ink;
-    if (x.label) c.fillText(clip(c, x.label, box.r - box.l), (box.l + box.r) / 2, box.b + 23);
-    if (y.label) {
-      c.save();
-      c.translate(4, (box.t + box.b) / 2);
-      c.rotate(-Math.PI / 2);
-      c.fillText(clip(c, y.label, box.b - box.t), 0, 0);
-      c.restore();
-    }
-  }
-
-  draw_lines(c, layer) {
-    const many = layer.Y.length > 40;
-    c.lineWidth = layer.wide ? 2.6 : layer.strong ? 2.4 : layer.faint || many ? 1 : 1.6;
-    c.lineJoin = "round";
-    c.setLineDash(layer.dashed ? [5, 4] : []);
-    c.globalAlpha = layer.strong || layer.wide ? 1 : layer.pale ? 0.28 : layer.faint && layer.colour ? 0.45 : layer.faint ? 0.7 : many ? 0.55 : 0.95;
-    const each = layer.colour && Array.isArray(layer.colour[0]);
-    if (each) this.segments(c, layer);
-    else layer.Y.forEach((row, k) => {
-      c.strokeStyle = layer.colour ? this.colour(layer.colour[k]) : this.layerColour(layer);
-      this.trace(c, layer.X[k], row);
-    });
-    c.globalAlpha = 1;
-    c.setLineDash([]);
-  }
-
-  trace(c, X, Y) {
-    c.beginPath();
-    let on = false;
-    for (let i = 0; i < Y.length; i++) {
-      if (!Number.isFinite(Y[i]) || !Number.isFinite(X[i])) { on = false; continue; }
-      on ? c.lineTo(this.px(X[i]), this.py(Y[i])) : c.moveTo(this.px(X[i]), this.py(Y[i]));
-      on = true;
-    }
-    c.stroke();
-  }
-
-  segments(c, layer) {
-    const bins = Array.from({ length: LEVELS }, () => []);
-    layer.Y.forEach((row, k) => {
-      for (let i = 1; i < row.length; i++) {
-        const t = (layer.colour[k][i] - this.low) / (this.high - this.low);
-        if (Number.isFinite(row[i] + row[i - 1])) bins[Math.min(LEVELS - 1, Math.max(0, Math.floor(t * LEVELS)))].push([k, i]);
-      }
-    });
-    bins.forEach((bin, level) => {
-      c.strokeStyle = shade((level + 0.5) / LEVELS, this.plot.scale.diverging);
-      c.beginPath();
-      for (const [k, i] of bin) {
-        c.moveTo(this.px(layer.X[k][i - 1]), this.py(layer.Y[k][i - 1]));
-        c.lineTo(this.px(layer.X[k][i]), this.py(layer.Y[k][i]));
-      }
-      c.stroke();
-    });
-  }
-
-  radius(layer, i) {
-    return layer.size ? 3 + 11 * Math.sqrt(Math.min(1, Math.max(0, layer.size[i] ?? 0))) : layer.X.length > 600 ? 2.2 : 3.4;
-  }
-
-  mark(c, layer, i, r) {
-    const x = this.px(layer.X[i]), y = this.py(layer.Y[i]);
-    c.beginPath();
-    if (layer.marker === "diamond") { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.2, y); c.lineTo(x, y + r * 1.2); c.lineTo(x - r * 1.2, y); c.closePath(); }
-    else c.arc(x, y, r, 0, 7);
-  }
-
-  draw_points(c, layer) {
-    const many = layer.X.length > 600;
-    c.globalAlpha = many ? 0.6 : 0.92;
-    for (let i = 0; i < layer.X.length; i++) {
-      if (!Number.isFinite(layer.X[i]) || !Number.isFinite(layer.Y[i])) continue;
-      const colour = layer.colour ? this.colour(layer.colour[i]) : this.layerColour(layer);
-      this.mark(c, layer, i, this.radius(layer, i));
-      c.fillStyle = layer.hollow ? THEME.card : colour;
-      c.fill();
-      if (layer.hollow || layer.size) {
-        c.strokeStyle = layer.hollow ? colour : THEME.card;
-        c.lineWidth = layer.hollow ? 2 : 1;
-        c.stroke();
-      }
-    }
-    c.globalAlpha = 1;
-  }
-
-  draw_band(c, layer) {
-    c.fillStyle = this.layerColour(layer);
-    c.globalAlpha = 0.16;
-    c.beginPath();
-    const fine = layer.X.map((_, i) => i).filter((i) => Number.isFinite(layer.X[i] + layer.L[i] + layer.H[i]));
-    fine.forEach((i, k) => (k ? c.lineTo : c.moveTo).call(c, this.px(layer.X[i]), this.py(layer.H[i])));
-    fine.reverse().forEach((i) => c.lineTo(this.px(layer.X[i]), this.py(layer.L[i])));
-    c.fill();
-    c.globalAlpha = 1;
-  }
-
-  rect(layer, i) {
-    const a = this.px(layer.A[i]), b = this.px(layer.B[i]), y = layer.Y[i];
-    const [t, d] = layer.kind === "bars" ? [this.py(y), this.py(0)] : [this.py(y + 0.36), this.py(y - 0.36)];
-    return [Math.min(a, b), Math.min(t, d), Math.max(1, Math.abs(b - a)), Math.max(y ? 1 : 0, Math.abs(d - t))];
-  }
-
-  draw_bars(c, layer) {
-    for (let i = 0; i < layer.A.length; i++) {
-      c.fillStyle = layer.colour ? this.colour(layer.colour[i]) : this.layerColour(layer);
-      c.globalAlpha = 0.75;
-      const [x, y, w, h] = this.rect(layer, i);
-      c.fillRect(x + (w > 4 ? 0.5 : 0), y, w > 4 ? w - 1 : w, h);
-    }
-    c.globalAlpha = 1;
-  }
-
-  draw_spans(c, layer) { this.draw_bars(c, layer); }
-
-  draw_image(c, layer) {
-    layer.z.forEach((row, j) => row.forEach((v, i) => {
-      if (v === null) return;
-      c.fillStyle = this.colour(v, false);
-      const x = this.px(i - 0.5), y = this.py(j + 0.5);
-      c.fillRect(x, y, Math.ceil(this.px(i + 0.5) - x) + 0.3, Math.ceil(this.py(j - 0.5) - y) + 0.3);
-    }));
-  }
-
-  // --- what is under the pointer ------------------------------------------------------------------
-
-  find(x, y) {
-    let best = null, least = 18;
-    const offer = (layer, i, distance, k) => { if (distance < least) [best, least] = [{ layer, i, k }, distance]; };
-    for (const layer of this.layers) {
-      if (this.hidden.has(layer.index)) continue;
-      if (layer.kind === "points") for (let i = 0; i < layer.X.length; i++) offer(layer, i, Math.hypot(this.px(layer.X[i]) - x, this.py(layer.Y[i]) - y) - 6);
-      else if (layer.kind === "lines") layer.Y.forEach((row, k) => { for (let i = 0; i < row.length; i++) offer(layer, i, Math.hypot(this.px(layer.X[k][i]) - x, this.py(row[i]) - y), k); });
-      else if (layer.kind === "bars" || layer.kind === "spans") for (let i = 0; i < layer.A.length; i++) {
-        const [a, t, w, h] = this.rect(layer, i), over = layer.kind === "bars" ? this.box.b - t : h;
-        if (x >= a && x <= a + w && y >= t - 3 && y <= t + over + 3) offer(layer, i, 0);
-      }
-      else if (layer.kind === "image") {
-        const i = Math.round(this.unX(x)), k = Math.round(this.unY(y));
-        if (layer.z[k] && layer.z[k][i] !== undefined) offer(layer, i, 0, k);
-      }
-    }
-    return best;
-  }
-
-  describe({ layer, i, k }) {
-    const { x, y, scale } = this.plot;
-    const name = (axis, v, fallback) => `${(axis.label || fallback).split(" (")[0]}: ${axis.ticks.length ? axis.ticks[v] ?? v : fmt(v)}`;
-    if (layer.kind === "image") return `${name(x, i, "x")}\n${name(y, k, "y")}\n${scale.label}: ${fmt(layer.z[k][i])}`;
-    if (layer.kind === "lines") {
-      const at = Array.isArray(layer.x[0]) ? layer.x[k][i] : layer.x[i];
-      return [layer.text ? layer.text[k] : layer.name, name(x, at, "x"), y.ticks.length ? "" : name(y, layer.y[k][i], "y")].filter(Boolean).join("\n");
-    }
-    if (layer.text && layer.text.length) return layer.text[i];
-    if (layer.kind === "points") return [layer.name, name(x, layer.x[i], "x"), name(y, layer.y[i], "y"), layer.colour && scale.label ? `${scale.label}: ${fmt(layer.colour[i])}` : ""].filter(Boolean).join("\n");
-    if (layer.kind === "bars") return [layer.name, `${(x.label || "x").split(" (")[0]}: ${fmt(layer.left[i])} to ${fmt(layer.right[i])}`, `${y.label}: ${fmt(layer.height[i])}`].filter(Boolean).join("\n");
-    return layer.name || "";
   }
 
   drawOver() {
@@ -451,6 +182,8 @@ class Figure {
     c.restore();
   }
 
+  // --- what is under the pointer ---------------------------------------------------------------
+
   point(hit, x, y) {
     this.hit = hit;
     const key = hit && hit.layer.key ? hit.layer.key[hit.i] : null;
@@ -481,10 +214,7 @@ class Figure {
     this.point(hit, a + w / 2, t);
   }
 
-  // --- zoom and pan -------------------------------------------------------------------------------
-
-  unX(px) { return this.seen[0] + ((px - this.box.l) / (this.box.r - this.box.l)) * (this.seen[1] - this.seen[0]); }
-  unY(py) { return this.seen[2] + ((this.box.b - py) / (this.box.b - this.box.t)) * (this.seen[3] - this.seen[2]); }
+  // --- zoom and pan ----------------------------------------------------------------------------
 
   look(view) {
     const least = (k) => Math.max(Math.abs(view[k]), Math.abs(view[k + 1]), 1e-12) * 1e-9;
@@ -579,35 +309,6 @@ class Figure {
     return this.look(v);
   }
 }
-
-// Whether a layer has whole numbers alone on an axis: there is nothing between them.
-function isWhole(layer, name) {
-  const values = { lines: [layer[name]], points: [layer[name]], band: name === "x" ? [layer.x] : [layer.low, layer.high], bars: name === "x" ? [[0.5]] : [layer.height], spans: [[0.5]], image: [] }[layer.kind];
-  return values.every((part) => part.flat().every((v) => v === null || Number.isInteger(v)));
-}
-
-function stroke(c, x, y, x2, y2) {
-  c.beginPath();
-  c.moveTo(x, y);
-  c.lineTo(x2, y2);
-  c.stroke();
-}
-
-function clip(c, text, width) {
-  if (c.measureText(text).width <= width) return text;
-  let n = text.length;
-  while (n > 1 && c.measureText(text.slice(0, n) + "…").width > width) n--;
-  return text.slice(0, n) + "…";
-}
-
-function label(v, step) {
-  const size = Math.max(Math.abs(v), step);
-  if (v === 0) return "0";
-  if (size >= 1e5 || size < 1e-3) return v.toExponential(Math.max(0, Math.min(4, Math.ceil(Math.log10(Math.abs(v) / step) - 1e-9)))).replace("e+", "e").replace("-", "−").replace("e-", "e−");
-  return v.toFixed(Math.max(0, Math.min(8, -Math.floor(Math.log10(step) + 1e-9)))).replace("-", "−");
-}
-
-const power = (k) => "10" + String(k).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   THEME = theme();
