@@ -208,29 +208,28 @@ def _spec(module: str) -> ModuleSpec | None:
     return spec
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(1024)
 def _imports(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
-    """Return what a module of this text imports; kept, since planning, running and each worker ask for it."""
-    return tuple(dict.fromkeys(_each_import(text, module, is_package)))
+    """Return what a module imports; `from a import b` may mean the module a, or a.b.
 
-
-def _each_import(text: bytes, module: str, is_package: bool) -> Iterator[str]:
-    """Yield what a module imports; `from a import b` may mean the module a, or a.b."""
+    Kept: a plan, a run and its worker ask in turn, and to parse the modules of one kernel takes a tenth of a second.
+    """
     package = module if is_package else module.rpartition(".")[0]
     try:
         nodes = ast.walk(ast.parse(text))
     except SyntaxError:  # only in a module that nobody has imported yet
-        return
+        return ()
+    found: dict[str, None] = {}
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _with_parents(alias.name)
+                found |= dict.fromkeys(_with_parents(alias.name))
         elif isinstance(node, ast.ImportFrom):
             start = package.rsplit(".", node.level - 1)[0] if node.level else ""
             source = ".".join(part for part in (start, node.module) if part)
-            yield from _with_parents(source)
-            for alias in node.names:
-                yield f"{source}.{alias.name}"
+            found |= dict.fromkeys(_with_parents(source))
+            found |= {f"{source}.{alias.name}": None for alias in node.names}
+    return tuple(found)
 
 
 def _with_parents(module: str) -> Iterator[str]:
