@@ -129,7 +129,7 @@ def speed(name: str, n: int, seconds: float, out: Path) -> None:
         rounds += 1
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     kernel = load_kernel(name)
-    sizes = measure(kernel, kernel.Params.model_validate(given), str(ROOT), {}).sizes
+    sizes = measure(kernel, kernel.Params.model_validate(given), str(ROOT)).sizes
     planned = sizes.shared + n * (sizes.state + sizes.work + sizes.result)
     found = {"per_s": n * rounds / took, "first_s": first, "peak": peak, "planned": planned}
     out.write_text(json.dumps(found))
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--torch", help="an interpreter that has torch")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="all figures, as JSON")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    options = parse(parser, lower=True)
+    options = parse(parser, lower=True, kernels=["esn"])
     if options.child:
         child(options.child)
         return

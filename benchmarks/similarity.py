@@ -106,7 +106,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--pairs", type=int, default=50, help="of the NumPy loop")
     parser.add_argument("--method", nargs="+", default=[*NUMPY, "dsa"])
-    options = parse(parser, networks=3, units=8, trials=4, steps=20, pairs=2)
+    options = parse(
+        parser, networks=3, units=8, trials=4, steps=20, pairs=2, method=["procrustes", "cka"]
+    )
     states = networks(options.networks, options.trials, options.steps, options.units)
     print(
         f"{len(states)} networks of {options.units} units, {options.trials} trials of {options.steps} steps\n"

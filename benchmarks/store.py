@@ -239,31 +239,32 @@ def main() -> None:
     parser.add_argument(
         "--store", type=Path, help="keep the store here, or use the one that is here"
     )
+    parser.add_argument("--methods", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--method", choices=KINDS, help=argparse.SUPPRESS)
-    args = parse(parser, items=2000, rounds=1)
+    args = parse(parser, items=2000, rounds=1, methods=["ctd", "xarray"])
     if args.method:
         print(json.dumps(measure(args.method, str(args.store))))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.store or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        compare(folder, args.items, args.rounds)
+        compare(folder, args)
 
 
-def compare(folder: Path, n: int, rounds: int) -> None:
+def compare(folder: Path, args: argparse.Namespace) -> None:
     address = str(folder / "points.zarr")
     if not Path(address).exists():
         start = time.perf_counter()
-        make(folder, n)
-        print(f"store of {n:,} items made in {time.perf_counter() - start:.1f} s")
+        make(folder, args.items)
+        print(f"store of {args.items:,} items made in {time.perf_counter() - start:.1f} s")
     files = [path.stat().st_size for path in Path(address, "items").rglob("c/*") if path.is_file()]
     print(
         f"item table: {len(files)} objects, {sum(files) / 1e6:.0f} MB, largest {max(files) / 1e6:.1f} MB"
     )
-    found = {method: [] for method in KINDS}
+    found = {method: [] for method in args.methods}
     answers = set()
-    for _ in range(rounds):
-        for method in KINDS:
+    for _ in range(args.rounds):
+        for method in args.methods:
             run = [sys.executable, __file__, "--store", address, "--method", method]
             reply = json.loads(subprocess.run(run, check=True, capture_output=True).stdout)
             found[method].append(reply["times"])

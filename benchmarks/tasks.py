@@ -80,7 +80,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=512, help="evaluation trials")
     parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
     parser.add_argument("--until", type=float, default=0.95, help="accuracy that is enough")
-    options = parse(parser, tasks=["delaygo"], units=4, batches=2, trials=8, together=False)
+    options = parse(
+        parser, cell="vanilla", tasks=["rdm"], units=4, batches=2, trials=8, together=False
+    )
     print(f"{platform.platform()}, {jax.devices()[0].device_kind}, jax {jax.__version__}")
     print(f"{options.cell}, {options.units} units, at most {options.batches} steps of 64 trials")
     if options.together:

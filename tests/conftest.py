@@ -118,15 +118,23 @@ def pytest_configure(config):
         jax.config.update(name, value)
 
 
-LONGEST_FIRST = (
-    "test_allocation.py", "test_submit.py", "test_soak.py", "test_executors.py", "test_chaos.py",
+WAIT = (
+    "test_allocation.py", "test_executors.py", "test_submit.py", "test_chaos.py", "test_lost.py", "test_soak.py",
 )  # fmt: skip
-"""Files that mostly wait are begun before those that compute; the chaos takes whatever the others leave."""
+"""Files that mostly wait, the longest first."""
+APART = 15
+"""How many files that compute are begun between two of them: at any time one of three processes or two wait, and both
+cores have work."""
+LONG = ("test_origin.py", "test_search_spread.py")
+"""Files that compute for longest: begun last, they would leave a core without work."""
 
 
 def pytest_collection_modifyitems(items):
-    place = {name: number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    files = dict.fromkeys(item.path for item in items)
+    compute = sorted(files.keys(), key=lambda path: path.name not in LONG)
+    place = {path: k for k, path in enumerate(p for p in compute if p.name not in WAIT)}
+    place |= {p: APART * WAIT.index(p.name) - 0.5 for p in files if p.name in WAIT}
+    items.sort(key=lambda item: place[item.path])
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -7,7 +7,7 @@ import pytest
 from places import ROOT
 
 LONG = {
-    "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "lint", "recovery",
+    "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "lint", "recovery",
     "startup", "train_rnn",
 }  # fmt: skip
 """They take half a minute or more whatever the sizes: a Ray, children, programs to compile."""
@@ -21,7 +21,16 @@ NAMES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_benchmark_runs(name, tmp_path):
-    line = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--smoke"]
+    runs(name, tmp_path, "--smoke")
+
+
+@pytest.mark.endurance
+def test_every_kernel_of_the_gpu_benchmark_compiles_for_cuda(tmp_path):
+    runs("gpu", tmp_path, "--lower")
+
+
+def runs(name, tmp_path, *options):
+    line = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip(), "a table is printed"

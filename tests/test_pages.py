@@ -4,6 +4,7 @@ import re
 import shlex
 
 import pytest
+import yaml
 from places import EXAMPLES, ROOT
 from stores import AS_PLANNED
 
@@ -12,38 +13,33 @@ from jobs.spec.job import read_job
 
 README = (ROOT / "README.md").read_text()
 ANSWERS = (ROOT / "docs" / "answers.md").read_text()
-POINTS = {"weights": str(EXAMPLES / "decision_gru.h5"), "q_tol": 1e-10}
-STORES = {
-    "decision_fixed_points": Job(
-        "fixed_points", params=POINTS, sweep={"grid": {"candidate": range(20)}}, run=AS_PLANNED
-    ),
-    "train": Job(
-        "train_rnn",
-        params={"n": 6, "batch_size": 4, "n_batches": 4, "report_every": 2, "n_eval": 8},
-        sweep={"grid": {"learning_rate": [0.01, 0.1]}, "seeds": 2},
-        run=AS_PLANNED,
-    ),
-}
+PLANNED = [f"run.{name}={value}" for name, value in AS_PLANNED.items()]
 
 
 def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The stores that the snippets of docs/answers.md open."""
-    folder = tmp_path_factory.mktemp("pages")
-    for name, job in STORES.items():
-        job.run(folder / f"{name}.zarr", executor="serial")
-    (folder / "points.zarr").symlink_to(folder / "decision_fixed_points.zarr")
-    return folder
-
-
 def shorter(job):
     """The same job, of a tenth of the steps: code that was not optimised takes long over them."""
     assert len(re.findall(r'\bn_batches"?: 200\b', job)) == 1
     return job.replace("200", "20")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The stores that the snippets of docs/answers.md open; networks are those of the README, so one program serves both."""
+    folder = tmp_path_factory.mktemp("pages")
+    points = {"weights": str(EXAMPLES / "decision_gru.h5"), "q_tol": 1e-10}
+    nets = yaml.safe_load(shorter(blocks(README, "yaml")[0]))["params"]
+    for name, kernel, params, sweep in (
+        ("decision_fixed_points", "fixed_points", points, {"grid": {"candidate": range(20)}}),
+        ("train", "train_rnn", nets, {"grid": {"learning_rate": [0.01, 0.1]}, "seeds": 2}),
+    ):
+        job = Job(kernel, params=params, sweep=sweep, run=AS_PLANNED)
+        job.run(folder / f"{name}.zarr", executor="serial")
+    (folder / "points.zarr").symlink_to(folder / "decision_fixed_points.zarr")
+    return folder
 
 
 @pytest.mark.slow
@@ -55,7 +51,7 @@ def test_first_job_of_the_readme_runs(tmp_path, monkeypatch, command_line):
     for line in commands.splitlines():
         _, *words = shlex.split(line, comments=True)
         code, out, err = command_line(
-            *words, *(["--executor", "serial"] if words[0] == "run" else [])
+            *words, *(["--executor", "serial", *PLANNED] if words[0] == "run" else [])
         )
         assert code == 0, (line, out, err)
     assert (tmp_path / "nets.html").exists()

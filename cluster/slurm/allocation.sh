@@ -75,13 +75,12 @@ taken=" $("${step[@]}" -N "$nodes" -n "$nodes" --job-name=ports bash -c '
 while [[ $taken == *" $block "* ]]; do block=$(((block - 99) % 200 + 100)); done
 port=$((block * 100))
 ports=(--node-manager-port=$((port + 1)) --object-manager-port=$((port + 2))
-  --dashboard-agent-listen-port=$((port + 3)) --dashboard-agent-grpc-port=$((port + 4))
-  --runtime-env-agent-port=$((port + 5)) --metrics-export-port=$((port + 6))
+  --runtime-env-agent-port=$((port + 3))
   --min-worker-port=$((port + 10)) --max-worker-port=$((port + 99)))
 head_ports=(--port="$port" --no-monitor)  # an allocation does not grow
-# Where Ray's client server is installed it is started, by default on the same port for every head.
-! python -c 'import grpc' 2>/dev/null || head_ports+=(--ray-client-server-port=$((port + 7)))
 
+# `ray start` without what serves a dashboard.
+start=(python -P -m cluster.ray.lean start --block)
 # What was allocated: Ray by itself would offer the whole machine. Results do not pass through its
 # object store, which is therefore small.
 offer=(--num-cpus="$cpus" --num-gpus="$gpus" --memory=$((memory_mb * 800000))
@@ -109,8 +108,7 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   done
   rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
 "${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
-  bash -c "$on_node" - ray start --head --block --node-ip-address="$address" \
-  --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
+  bash -c "$on_node" - "${start[@]}" --head --node-ip-address="$address" "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
 steps=($!) rc=75
 for ((i = 0; i < 900 && !stop; i++)); do
   [ -s "$ray_tmp/ray_current_cluster" ] && break  # what ray start writes last
@@ -123,7 +121,7 @@ if ((rc == 1)); then
 elif ((nodes > 1)) && [ -z "$stop" ]; then
   "${step[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
     --output="$home/worker-%j.$try-%n.log" \
-    bash -c "$on_node" - ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
+    bash -c "$on_node" - "${start[@]}" --address="$address:$port" "${ports[@]}" "${offer[@]}" &
   steps+=($!)
   # The plan of a new store counts the workers that are there.
   for ((i = 0; i < 600 && !stop; i++)); do

@@ -50,7 +50,9 @@ class Program:
 
     def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
         self.kernel, self.static, self.layout = kernel, static, layout
-        self._abstract: dict[Any, Any] = {}
+        self._abstract = _evaluations(kernel, static)
+        self.temporaries: dict[Any, int] = {}
+        """`shapes_of` the data and traced values -> `Placed.temporaries`, for whoever plans with the program again."""
         mesh = jax.make_mesh(
             (layout.devices,),
             ("item",),
@@ -155,11 +157,7 @@ class Program:
 
     def abstract(self, shared: Any, traced: Any) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
         """(state, results) of one item as shapes and dtypes; see `ctd.contract.evaluate`."""
-        leaves, tree = jax.tree.flatten((shared, traced))
-        key = (
-            tree,
-            tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves),
-        )
+        key = shapes_of(shared, traced)
         if key not in self._abstract:
             self._abstract[key] = self._evaluate(shared, traced)
         return self._abstract[key]
@@ -167,6 +165,12 @@ class Program:
     def _evaluate(self, shared: Any, traced: Any) -> Any:
         with precision(self.static):
             return evaluate(self.kernel, self.static, shared, traced)
+
+
+def shapes_of(shared: Any, traced: Any) -> Any:
+    """What of a group's data and traced values a compiled program depends on, as a key."""
+    leaves, tree = jax.tree.flatten((shared, traced))
+    return tree, tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
 
 
 def _rows(leaf: jax.Array, i: jax.Array, m: int) -> jax.Array:
@@ -181,6 +185,12 @@ def _put(leaf: jax.Array, new: jax.Array, i: jax.Array, m: int) -> jax.Array:
     if m == 1:
         return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
     return lax.dynamic_update_slice_in_dim(leaf, new, i * m, 0)
+
+
+@lru_cache(maxsize=64)
+def _evaluations(kernel: Kernel, static: Any) -> dict[Any, Any]:
+    """What abstract evaluation has found so far, by the shapes of data and traced values: no layout enters it."""
+    return {}
 
 
 @lru_cache(maxsize=64)

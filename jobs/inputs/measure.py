@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.batch import Layout, Placed, Program, precision, program, traced_columns
+from ctd.batch import Layout, Placed, Program, precision, program, shapes_of, traced_columns
 from ctd.contract import ContractError, located
 from ctd.kernel import (
     Coordinate,
@@ -155,32 +155,40 @@ def outputs_of(kernel: Kernel, params: Params, base: str) -> Outputs:
     return _evaluate(kernel, params, base).outputs
 
 
-def measure(kernel: Kernel, params: Params, base: str, compiled: dict[Any, int]) -> Measured:
+def measure(kernel: Kernel, params: Params, base: str, microbatch: int | None = None) -> Measured:
     """Return the shapes and sizes of one group, from abstract evaluation and the compiler's memory analysis.
 
+    A program is compiled for this once in a process, whichever groups and jobs share it.
+
     Args:
-        compiled: program -> bytes of temporaries per item. It is filled here, so that groups which share
-            a program compile it once.
+        microbatch: the one that the job asks for, if it does.
 
     Raises:
         JobError: the data cannot be loaded, or the kernel breaks its contract.
     """
-    group = _evaluate(kernel, params, base)
+    group = _evaluate(kernel, params, base, microbatch)
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    key = (id(group.program), str(jax.tree.map(lambda leaf: np.shape(leaf), group.shared)))
-    if key not in compiled:
+    known, key = group.program.temporaries, shapes_of(group.shared, group.traced)
+    if key not in known:
         placed = Placed(group.program, group.shared, 0, np.zeros(1, int), group.traced)
-        compiled[key] = placed.temporaries() // group.program.layout.slots
+        known[key] = placed.temporaries()
     sizes = Sizes(
         state=nbytes(group.state),
-        work=compiled[key],
+        work=known[key] // group.program.layout.slots,
         result=nbytes(group.outputs.shapes),
         shared=_nbytes(group.shared),
     )
     return Measured(sizes, group.outputs)
 
 
-def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
+def _layout(kernel: Kernel, asked: int | None) -> Layout:
+    """Return the layout to measure with: of the microbatch that the items will run with, where that is known."""
+    known = kernel.candidates()
+    m = asked or (known[0] if len(known) == 1 else 0) or 4
+    return Layout(m, m)
+
+
+def _evaluate(kernel: Kernel, params: Params, base: str, microbatch: int | None = None) -> _Group:
     try:
         shared = load_group(kernel, params, base)
     except JobError:
@@ -192,7 +200,7 @@ def _evaluate(kernel: Kernel, params: Params, base: str) -> _Group:
     static = static_of(params)
     columns = {name: np.asarray(value)[None] for name, value in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
-    prog = program(kernel, static, Layout(4, 4))
+    prog = program(kernel, static, _layout(kernel, microbatch))
     first = jax.tree.map(lambda leaf: leaf[0], traced)
     try:
         state, shapes = prog.abstract(shared, first)

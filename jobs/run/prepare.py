@@ -56,11 +56,10 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     items = checked_items(spec, kernel, where)
     shared = [group.params.model_dump(mode="json") for group in items.groups]
     tell(base, modules_of(spec.kernel, *shared))  # those that defaults name, too
-    compiled: dict[Any, int] = {}
     measured, faults = [], Faults()
     for group in items.groups:
         try:
-            measured.append(measure(kernel, group.params, base, compiled))
+            measured.append(measure(kernel, group.params, base, spec.run.microbatch))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
     shapes = [m.outputs.shapes for m in measured]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -207,23 +208,28 @@ def _spec(module: str) -> ModuleSpec | None:
     return spec
 
 
-def _imports(text: bytes, module: str, is_package: bool) -> Iterator[str]:
-    """Yield what a module imports; `from a import b` may mean the module a, or a.b."""
+@lru_cache(1024)
+def _imports(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
+    """Return what a module imports; `from a import b` may mean the module a, or a.b.
+
+    Kept: a plan, a run and its worker ask in turn, and to parse the modules of one kernel takes a tenth of a second.
+    """
     package = module if is_package else module.rpartition(".")[0]
     try:
         nodes = ast.walk(ast.parse(text))
     except SyntaxError:  # only in a module that nobody has imported yet
-        return
+        return ()
+    found: dict[str, None] = {}
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _with_parents(alias.name)
+                found |= dict.fromkeys(_with_parents(alias.name))
         elif isinstance(node, ast.ImportFrom):
             start = package.rsplit(".", node.level - 1)[0] if node.level else ""
             source = ".".join(part for part in (start, node.module) if part)
-            yield from _with_parents(source)
-            for alias in node.names:
-                yield f"{source}.{alias.name}"
+            found |= dict.fromkeys(_with_parents(source))
+            found |= {f"{source}.{alias.name}": None for alias in node.names}
+    return tuple(found)
 
 
 def _with_parents(module: str) -> Iterator[str]:

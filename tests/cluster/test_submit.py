@@ -38,7 +38,9 @@ from jobs.store.store import Store
 has_jobs_api = pytest.mark.skipif(
     importlib.util.find_spec("aiohttp_cors") is None, reason="the Jobs API needs ray[default]"
 )
-RAY = str(Path(sys.executable).parent / "ray")
+RAY = [str(Path(sys.executable).parent / "ray")]
+LEAN = [sys.executable, "-P", "-m", "cluster.ray.lean"]
+"""Its nodes take no jobs, but run them."""
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,11 @@ def ray_cluster():
         ]
         nodes = []
 
-        def start(*arguments, tries=6):
+        def start(*arguments, ray=LEAN, tries=6):
             path = Path(f"{folder}/node{len(nodes)}.log")
             with path.open("w") as log:
                 node = subprocess.Popen(
-                    [RAY, "start", *arguments, *common], stdout=log, stderr=log, cwd="/",
+                    [*ray, "start", *arguments, *common], stdout=log, stderr=log, cwd="/",
                     env=environment, start_new_session=True,
                 )  # fmt: skip
             end = time.monotonic() + 300
@@ -86,7 +88,7 @@ def ray_cluster():
             # Ray gives its processes a fixed 30 s to start, which a busy machine exceeds now and then.
             assert "timed out during startup" in path.read_text(), path.read_text()
             assert tries > 1, path.read_text()
-            start(*arguments, tries=tries - 1)
+            start(*arguments, ray=ray, tries=tries - 1)
 
         try:
             dashboard = free_port()
@@ -94,16 +96,11 @@ def ray_cluster():
                 "--head", "--no-monitor", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}",
                 f"--dashboard-port={dashboard}",
                 "--num-gpus=1", f"--dashboard-agent-listen-port={free_port()}",
-                f"--ray-client-server-port={free_port()}",
+                f"--ray-client-server-port={free_port()}", ray=RAY,
             )  # fmt: skip
-            worker = (
-                f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1",
-                f"--dashboard-agent-listen-port={free_port()}",
-            )  # fmt: skip
-            start(*worker, "--num-cpus=2")
-            join = lambda: start(
-                *worker[:2], f"--dashboard-agent-listen-port={free_port()}", "--num-cpus=2", "--num-gpus=2",
-            )  # fmt: skip
+            worker = (f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1", "--num-cpus=2")
+            start(*worker)
+            join = lambda: start(*worker, "--num-gpus=2")
             yield (
                 {
                     "kind": "ray",
@@ -207,10 +204,6 @@ def test_submit_ships_project_and_kernel(folder, tmp_path):
     for name in local.names(0):
         a, b = np.asarray(local.array(0, name)[:]), np.asarray(store.array(0, name)[:])
         assert a.tobytes() == b.tobytes(), name
-    # Again: all is done already.
-    submit(read_order(folder / "walk.yaml", None))
-    wait(address, "succeeded")
-    assert Store.open(address).committed.markers() == store.committed.markers()
 
 
 @has_jobs_api

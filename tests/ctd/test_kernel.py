@@ -31,20 +31,19 @@ def case(request):
     return small(request.param)
 
 
-def shapes_of(kernel, params):
+def test_contract_results_are_described(case):
+    """Every result has its axes, units and a name; equal axis names have equal lengths.
+
+    Evaluation refuses an advance that changes the state's shapes: tests/ctd/test_contract.py.
+    """
+    kernel, params = case
     static = static_of(params)
     with precision(static):
         shared = kernel.load(inputs_of(params))
     columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], traced)
-    return shared, *program(kernel, static, FOUR).abstract(shared, first)
-
-
-def test_contract_results_are_described(case):
-    """Every result has its axes, units and a name; equal axis names have equal lengths."""
-    kernel, params = case
-    _, _, results = shapes_of(kernel, params)
+    _, results = program(kernel, static, FOUR).abstract(shared, first)
     lengths = {}
     for name, shape in results.items():
         var = kernel.dims[name]
@@ -56,7 +55,7 @@ def test_contract_results_are_described(case):
             assert lengths.setdefault(axis, length) == length, f"{name}: {axis}"
     if not kernel.coords:
         return
-    found = kernel.coordinates(inputs_of(params), kernel.load(inputs_of(params)))
+    found = kernel.coordinates(inputs_of(params), shared)
     assert {axis: len(one.values) for axis, one in found.items()}.items() <= lengths.items()
 
 
@@ -83,23 +82,6 @@ def test_contract_every_field_is_explained(case):
     for name, info in kernel.Params.model_fields.items():
         if name not in ("dtype",) and kernel.name != "toy":
             assert info.description, f"{kernel.name}.{name}"
-
-
-def test_contract_state_keeps_its_shape(case):
-    """init and advance return one structure: a loop of advances can be compiled."""
-    kernel, params = case
-    shared, state, _ = shapes_of(kernel, params)
-    static = static_of(params)
-    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
-    traced = jax.tree.map(lambda leaf: leaf[0], traced_columns(type(params), columns, static.dtype))
-    with precision(static):
-        key = jax.random.key(0)
-        advance = lambda s, t, z: kernel.advance(static, s, t, key, z)
-        after = jax.eval_shape(advance, shared, traced, state)
-        done = jax.eval_shape(kernel.finished, state)
-    plain = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
-    assert plain(after) == plain(state)
-    assert (done.shape, done.dtype) == ((), np.bool_)
 
 
 def test_contract_item_does_not_depend_on_neighbours(case):

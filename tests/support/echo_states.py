@@ -12,6 +12,8 @@ from ctd.kernel import inputs_of, static_of, traced_of, traced_type
 
 SMALL = {"n": 40, "m": 2, "target": "sines", "train": 90, "passes": 3, "record": ("readout",)}
 ONE_BY_ONE = Layout(16, 1)
+ALONE = Layout(1, 1)
+"""That of `begin`, with which a run of the same static fields shares its program."""
 
 
 def run(columns=None, layout=ONE_BY_ONE, **params):
@@ -24,7 +26,7 @@ def begin(params):
     with precision(static):
         shared = esn.load(inputs_of(params))
     traced = kind(*(np.asarray([v], static.dtype) for v in traced_of(params)))
-    run = Run(program(kernel, static, Layout(1, 1)), shared, 0, np.arange(1), traced)
+    run = Run(program(kernel, static, ALONE), shared, 0, np.arange(1), traced)
     return run, shared, jax.tree.map(lambda leaf: leaf[0], run._slots.state)
 
 

@@ -1,7 +1,7 @@
 """A kernel for tests of searches: gradient descent on a quadratic, x <- x - rate h x + noise.
 
 Each advance is one step, so every decision of a search can be followed by hand. Above 2 / max(h) the
-descent diverges.
+descent diverges. Beside reals and counters the state has a random key, which goes from item to item with it.
 """
 
 import jax
@@ -30,13 +30,15 @@ def init(static, shared, traced, key):
         "x": 1 + jax.random.uniform(key, (static.n,), static.dtype),
         "step": jnp.int32(0),
         "end": jnp.minimum(shared, traced.limit).astype(jnp.int32),
+        "key": key,
     }
 
 
 def advance(static, shared, traced, key, state):
     slope = jnp.arange(1, static.n + 1) * state["x"]
     noise = traced.noise * jax.random.normal(jax.random.fold_in(key, state["step"]), (static.n,))
-    return {**state, "x": state["x"] - traced.rate * slope + noise, "step": state["step"] + 1}
+    x = state["x"] - traced.rate * slope + noise
+    return state | {"x": x, "step": state["step"] + 1, "key": jax.random.fold_in(state["key"], 0)}
 
 
 def diverged(state):
@@ -49,6 +51,7 @@ def result(static, shared, traced, key, state):
         "loss": jnp.sum(jnp.arange(1, static.n + 1) * state["x"] ** 2),
         "gain": -jnp.sum(jnp.arange(1, static.n + 1) * state["x"] ** 2),
         "taken": state["step"],
+        "drawn": jax.random.uniform(state["key"], dtype=jnp.float32),
         "outcome": jnp.where(diverged(state), 1, 0).astype(jnp.int32),
     }
 
@@ -62,6 +65,7 @@ kernel = Kernel(
         "gain": Var((), "1", "minus the height", True),
         "never": Var((), "1", "a result of other params"),
         "taken": Var((), "1", "steps taken"),
+        "drawn": Var((), "1", "a number of the key that the state has"),
         "outcome": Var((), "1", "how it ended"),
     },
     init,

@@ -1,6 +1,10 @@
 """A store as a stranger may send it: its job names code that writes a file when it is imported."""
 
+import atexit
+import shutil
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import stores
@@ -15,23 +19,34 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest, seal
 from jobs.store.folding import uncommit
 from jobs.store.manifest import write_job
+from jobs.store.store import Store
 
 PAYLOAD = "from pathlib import Path\nPath({mark!r}).write_text('run')\nfrom toy import *\n"
 
 
+@cache
+def finished() -> Path:
+    """A finished toy store, one shard of which is not gathered."""
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store, _ = stores.run(folder / "toy.zarr")
+    last = store.committed.markers()[-1]
+    uncommit(store.committed, [last.shard])
+    gather(store)
+    sealed = seal(last.to_json())
+    objects.write(store.objects, keys.record(keys.DONE, 1, 7, digest(sealed)), sealed)
+    return folder / "toy.zarr"
+
+
 class Hostile:
-    """A finished toy store, resealed to name `payload` in its own folder run/code; one shard is not gathered.
+    """A copy of that store, resealed to name `payload` in its own folder run/code.
 
     path: of the store. `ran` says whether the payload has been imported since.
     """
 
     def __init__(self, path: Path, kernel: str = "payload", base: str | None = None, **params):
-        store, _ = stores.run(path)
-        last = store.committed.markers()[-1]
-        uncommit(store.committed, [last.shard])
-        gather(store)
-        sealed = seal(last.to_json())
-        objects.write(store.objects, keys.record(keys.DONE, 1, 7, digest(sealed)), sealed)
+        shutil.copytree(finished(), path)
+        store = Store.open(str(path))
         self.path, self.mark = path, path.parent / "hacked"
         self.code = path / "run" / "code" if base is None else Path(base)
         self.code.mkdir(parents=True, exist_ok=True)
@@ -55,11 +70,10 @@ def of_train_rnn(path: Path, base: Path):
     """A finished store of `train_rnn`, ctd's own kernel, with a job in this base."""
     job = {
         "kernel": "train_rnn",
-        "params": {"cell": "vanilla", "task": "integrator", "n": 4, "batch_size": 4, "n_batches": 4,
-                   "report_every": 2, "n_eval": 4, "n_saved": 1},
+        "params": stores.SMALL_RNN,
         "sweep": {"grid": {"learning_rate": [0.01, 0.02]}},
         "run": stores.AS_PLANNED,
-    }  # fmt: skip
+    }
     store = open_or_create(parse_job(job, "job"), str(base), "job", str(path), SerialExecutor(1))
     run_shards(store, SerialExecutor(1))
     gather(store)

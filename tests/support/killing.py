@@ -1,95 +1,155 @@
-"""Processes that are killed at a chosen moment."""
+"""Processes that are killed at a chosen moment.
 
+They are forked from one that has imported what they need and done nothing else: to import it takes a second and a half
+of a core, and here dozens are killed.
+"""
+
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
+import tempfile
 import time
+from pathlib import Path
 
-from places import ROOT
-from stores import BASE
+from stores import make, run
 
-KILLED = """
-import os, signal, sys
-import obstore, zarr
-sys.path.insert(0, {base!r})
-from stores import make
-from jobs.storage import objects
 from jobs.gather.gather import gather
+from jobs.run import rendezvous
 from jobs.run.executor import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.storage import objects
+from jobs.store import checkpoint
+from jobs.store.store import Store
 
-path, when, what, left = {path!r}, {when!r}, {what!r}, [{nth}]
+FORKS = multiprocessing.get_context("forkserver")
+# Importing them starts no thread of theirs, and JAX finds its devices when it first computes.
+FORKS.set_forkserver_preload(["pytest", "killing", "toy", "hill", "jax", "zarr", "optax"])
 
-def die(key, now):
-    if what in key and when == now:
+
+def killed(what, *arguments):
+    """Call `what(*arguments)` in a process of its own, which must end in SIGKILL; return what it printed."""
+    with tempfile.NamedTemporaryFile() as said:
+        process = begun(what, *arguments, said=said.name)
+        process.join()
+        text = Path(said.name).read_bytes()
+    assert process.exitcode == -signal.SIGKILL, text.decode()
+    return text
+
+
+def begun(what, *arguments, said=os.devnull):
+    """Start a process with the environment of this one that calls `what(*arguments)`."""
+    process = FORKS.Process(target=_call, args=(dict(os.environ), said, what, *arguments))
+    process.start()
+    return process
+
+
+def _call(environment, said, what, *arguments):
+    os.environ.clear()
+    os.environ.update(environment)
+    with open(said, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    what(*arguments)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- what they do -----------------------------------------------------------------------------------
+
+
+def checkpoint_often():
+    """Keep a checkpoint after every advance, whatever it costs."""
+    checkpoint.COST = 1e9
+
+
+def killed_at_a_write(path, job, when, what, nth, often=False):
+    """Make, run and gather a store, killed before or after the nth write of a key with `what` in it."""
+    killed(_dies_at_a_write, str(path), job, when, what, nth, often)
+
+
+def _dies_at_a_write(path, job, when, what, nth, often):
+    import zarr
+
+    left = [nth]
+
+    def look(key, now):
+        if what in key and when == now:
+            left[0] -= 1
+            if left[0] == 0:
+                die()
+
+    def dying(really):
+        def write(store, key, data):
+            look(key, "before")
+            done = really(store, key, data)
+            look(key, "after")
+            return done
+
+        return write
+
+    real_set = zarr.storage.ObjectStore.set
+
+    async def set_(self, key, value):
+        look(key, "before")
+        await real_set(self, key, value)
+        look(key, "after")
+
+    objects.write, objects.create = dying(objects.write), dying(objects.create)
+    zarr.storage.ObjectStore.set = set_
+    if often:
+        checkpoint_often()
+    store = make(path, job)
+    run_shards(store, SerialExecutor(1))
+    gather(store)
+
+
+def dies_at_a_meeting(address, job, nth):
+    """Make and run a store, killed after the nth arrival of a shard."""
+    arrive, left = rendezvous.Meetings.arrive, [nth]
+
+    def dying(self, *rest):
+        arrive(self, *rest)
         left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not left[0]:
+            die()
 
-real_set = zarr.storage.ObjectStore.set
-
-def dying(really):
-    def write(store, key, data):
-        die(key, "before")
-        done = really(store, key, data)
-        die(key, "after")
-        return done
-    return write
-
-async def set(self, key, value):
-    die(key, "before")
-    await real_set(self, key, value)
-    die(key, "after")
-
-objects.write, objects.create = dying(objects.write), dying(objects.create)
-zarr.storage.ObjectStore.set = set
-store = make(path, {job!r})
-run_shards(store, SerialExecutor(1))
-gather(store)
-"""
+    rendezvous.Meetings.arrive = dying
+    run(address, job)
 
 
-def killed(script, *arguments):
-    """Run a script of Python that ends in SIGKILL; what it printed."""
-    found = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True,
-        text=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
-    assert found.returncode == -signal.SIGKILL, found.stderr
-    return found
+def dies_after_a_checkpoint(address, job, shard):
+    """Make and run a store, killed after the first checkpoint of a shard."""
+    keep = checkpoint.Checkpoints.keep
+
+    def dying(self, state):
+        keep(self, state)
+        if f"{shard:06d}" in self._folder:
+            die()
+
+    checkpoint.Checkpoints.keep = dying
+    run(address, job)
 
 
-def killed_at_a_write(path, job, when, what, nth, before=""):
-    """Make and run a store, killed before or after the nth write of a key with `what` in it."""
-    script = KILLED.format(base=BASE, path=str(path), when=when, what=what, nth=nth, job=job)
-    return killed(before + script)
-
-
-OFTEN = "from jobs.store import checkpoint; checkpoint.COST = 1e9\n"
-"""A checkpoint after every advance, whatever it costs."""
-
-
-ENV = {**os.environ, "JAX_PLATFORMS": "cpu"}
+def goes_on(address):
+    """Run a store to its end, with many checkpoints."""
+    checkpoint_often()
+    run_shards(Store.open(address), SerialExecutor(1))
 
 
 def killed_at_random(store, seen):
     """Run a store in three processes, one after another, each killed soon after the first change in what
     `seen` tells of it; how many were still at work."""
     kills = 0
-    script = (
-        f"{OFTEN}import sys; sys.path.insert(0, {BASE!r})\n"
-        "from jobs.run.executor import SerialExecutor\nfrom jobs.run.shards import run_shards\n"
-        "from jobs.store.store import Store\n"
-        f"run_shards(Store.open({store.address!r}), SerialExecutor(1))"
-    )
     for _ in range(3):
         before = seen(store)
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=ENV)
-        while seen(store) == before and process.poll() is None:
+        process = begun(goes_on, store.address)
+        while seen(store) == before and process.is_alive():
             time.sleep(0.02)  # to look takes the core that the process starts on
         time.sleep(random.random() * 0.1)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
     return kills

@@ -129,10 +129,15 @@ def adam(i, g, state, step_size, b1, b2, eps):
 
 
 def train(step, params, batches, mask, l2reg, max_grad_norm, step_size, decay_factor, adam_eps):
-    """The loop of the Integrator notebook, cell 11, with rnn.py:update_w_gc, over (inputs, targets)."""
+    """The loop of the Integrator notebook, cell 11, with rnn.py:update_w_gc, over (inputs, targets).
+
+    Returns the weights, and the loss of each step before its update, without the penalty.
+    """
+    losses = []
     states = {k: (w, np.zeros_like(w), np.zeros_like(w)) for k, w in params.items()}
     for i, (inputs, targets) in enumerate(batches):
         now = {k: state[0] for k, state in states.items()}
+        losses.append(loss(step, now, inputs, targets, mask, 0.0))
         grads = grad(
             lambda p, x=inputs, f=targets: loss(step, p, x, f, mask, l2reg),
             now,
@@ -140,7 +145,7 @@ def train(step, params, batches, mask, l2reg, max_grad_norm, step_size, decay_fa
         grads = clip_grads(grads, max_grad_norm)
         rate = step_size * decay_factor**i
         states = {k: adam(i, grads[k], states[k], rate, 0.9, 0.999, adam_eps) for k in states}
-    return {k: state[0] for k, state in states.items()}
+    return {k: state[0] for k, state in states.items()}, losses
 
 
 # --- tasks ----------------------------------------------------------------------------------------

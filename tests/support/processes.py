@@ -8,7 +8,6 @@ from pathlib import Path
 # A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
 # the first time only), a group by its `mode` once the file `armed` is there (planning loads data too).
 KERNEL = '''
-import ctypes
 import os
 import sys
 import time
@@ -63,8 +62,6 @@ def run(static, shared, traced, key):
             time.sleep(0.5)
         if fault == 6:
             time.sleep(1000)
-        if fault == 7:
-            ctypes.string_at(0)
         if fault == 8 and first:
             (HERE / "waits.part").write_text(str(os.getpid()))
             (HERE / "waits.part").rename(HERE / "waits")

@@ -1,10 +1,8 @@
 """What tests of `ctd.fixed_points` start from, how a search ends, and a map of known modes."""
 
 import numpy as np
-import pytest
 
 FIXED, SLOW, LIMIT, DIVERGED = range(4)
-BOTH = pytest.mark.parametrize("method", ["lm", "adam"])
 
 
 def starts(n_candidates, n, scale=1.0, seed=0):

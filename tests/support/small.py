@@ -15,11 +15,11 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.weights import write_weights
 
 SMALL = {
-    "spikes": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_train": 3, "n_eval": 2},
+    "spikes": {"n_train": 3, "n_eval": 2},
     "kuramoto": {"n": 5, "n_steps": 20},
     "lyapunov": {"n": 5, "max_advances": 2},
     "toy": {"n_steps": 5},
-    "fixed_points": {"weights": str(EXAMPLES / "decision_gru.h5"), "n_trials": 2},
+    "fixed_points": {"n_trials": 2},
     "fixed_points.ablation": {"cell": "vanilla", "task": "decision", "n_trials": 2},
     "fixed_points.continuation": {
         "cell": "vanilla",
@@ -57,7 +57,7 @@ SMALL = {
 def small(name):
     kernel = load_kernel(name)
     given = _of_trained() if name == "lfads.posterior" else dict(SMALL[name])
-    if name.startswith("fixed_points."):
+    if name == "spikes" or name.startswith("fixed_points"):
         given |= {"weights": _network()}
     if name == "similarity":
         given |= {"weights": [_network()] * 3}
@@ -115,11 +115,12 @@ def _points():
 
 @cache
 def _of_trained():
-    """The posterior of the smallest lfads, which is trained on the way."""
+    """The posterior of the smallest lfads with its first weights: those alone are compiled."""
     folder = tempfile.mkdtemp(prefix="ctd-small-")
-    trained = results("lfads", 1)
+    run = runs("lfads", 1)()
+    first = run.peek(tuple(k for k in run.results if k.startswith(("weights.", "model."))))[1]
     parts = {"weights": f"{folder}/weights.h5", "model": f"{folder}/model.h5"}
     for part, path in parts.items():
-        found = {name: v[0] for name, v in trained.items() if name.startswith(f"{part}.")}
+        found = {name: v[0] for name, v in first.items() if name.startswith(f"{part}.")}
         write_hdf5(path, {name.removeprefix(f"{part}."): v for name, v in found.items()})
     return SMALL["lfads"] | parts | {"chunk_batches": 2, "samples": ["factors"]}

@@ -1,7 +1,7 @@
 """Small stores of the toy kernel, and how they are run and compared."""
 
+import os
 import re
-from pathlib import Path
 
 from places import SUPPORT
 
@@ -14,6 +14,9 @@ BASE = str(SUPPORT)
 
 AS_PLANNED = {"slots": 4, "microbatch": 4, "shard_items": 48}
 """`run:` of a job whose items all run by the program that its plan is measured with: one to compile, not two."""
+
+SMALL_RNN = {"cell": "gru_torch", "task": "decision", "n": 4, "n_batches": 2, "report_every": 1}
+"""`params:` of a network, for tests that need any: they share its programs."""
 
 
 JOB = {
@@ -37,16 +40,25 @@ def run(path, job=JOB):
     return store, progress
 
 
+def files(path):
+    """Every file below a folder, by name."""
+    found = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            full = os.path.join(folder, name)
+            with open(full, "rb") as file:
+                found[os.path.relpath(full, path)] = file.read()
+    return found
+
+
 def tree_bytes(path):
     """Every file of the Zarr hierarchy by name, without the runner's own notes.
 
     An object is written as NAME#1 and renamed: a process killed in between leaves that, which no store lists.
     """
-    root = Path(path)
     return {
-        str(p.relative_to(root)): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file()
-        and p.relative_to(root).parts[0] not in ("run", "shards", "zarr.json")
-        and not re.search(r"#\d+$", p.name)
+        name: data
+        for name, data in files(path).items()
+        if name.partition("/")[0] not in ("run", "shards", "zarr.json")
+        and not re.search(r"#\d+$", name)
     }

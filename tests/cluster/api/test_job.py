@@ -100,8 +100,10 @@ CELLS = [
     'job().run("again.zarr", executor="serial")',
     'job().save("wave.yaml")',
     'class Later(Decision):\n    """Typed here."""',
-    'small = {"task": Later, "n": 6, "batch_size": 4, "n_batches": 2, "report_every": 2, "n_eval": 8}\n'
-    'Job("train_rnn", name="later", params=small).run(executor="serial")',
+    # The programs of the page's job.
+    'small = {"task": Later, "cell": "gru", "n": 8, "n_batches": 20, "report_every": 10}\n'
+    'six = {"grid": {"learning_rate": np.geomspace(1e-3, 1e-1, 3)}, "seeds": 2}\n'
+    'Job("train_rnn", name="later", params=small, sweep=six).run(executor="serial")',
 ]
 PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
 NOTEBOOK = f"""
@@ -157,7 +159,7 @@ def test_kernel_of_a_notebook_that_has_changed_is_refused(notebook):
 def test_task_of_a_notebook_trains_a_network(notebook):
     folder, _ = notebook
     store = open_store(folder / "later.zarr")
-    assert store.table()["status"].tolist() == ["done"]
+    assert store.table()["status"].tolist() == ["done"] * 6
     job = json.loads((folder / "later.zarr" / "run" / "job.json").read_text())
     assert job["spec"]["params"]["task"] == "notebook_later.Later"
 

@@ -358,13 +358,13 @@ stages:
       dataset: states
     sweep: {grid: {candidate: {range: 8}}}
     run: {microbatch: 4, slots: 4}
-  branches:
-    kernel: fixed_points.continuation
+  ways:
+    kernel: fixed_points.connections
     params:
       cell: vanilla
       weights: {stage: points, part: params}
       points: {stage: points, part: table}
-      n_steps: 2
+      n_steps: 20
     run: {microbatch: 4, slots: 4, shard_items: 4}
   distances:
     kernel: similarity
@@ -391,10 +391,10 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
             tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
         )
     # What follows a table has an item for each group that it was made of, with what the group was made from.
-    branches = xr.open_datatree(path.with_name("pipe.branches.zarr"), engine="zarr")["results"]
+    ways = xr.open_datatree(path.with_name("pipe.ways.zarr"), engine="zarr")["results"]
     assert [
-        (branches[group].attrs["swept"]["points"], branches[group].attrs["swept"]["weights"])
-        for group in branches.children
+        (ways[group].attrs["swept"]["points"], ways[group].attrs["swept"]["weights"])
+        for group in ways.children
     ] == [
         (f"pipe.points.zarr/gathered/{group}", f"pipe.train.zarr::{item['item']}")
         for group, item in enumerate(items)

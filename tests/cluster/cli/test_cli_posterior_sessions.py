@@ -16,6 +16,9 @@ SIZES = {
     "encoder": 4, "controller": 0, "generator": 5, "n_factors": 3, "batch_size": 4, "n_batches": 4,
     "report_every": 2, "warm_up": 1, "kl_ramp": 2, "n_samples": 2, "n_metric": 4,
 }  # fmt: skip
+ONE_PROGRAM = {"slots": 1, "microbatch": 1}
+"""The layout that a plan measures with, so that the run compiles nothing further."""
+ONE = ("--set", f"run={json.dumps(ONE_PROGRAM)}")
 N_BINS, UNITS = 23, (7, 5)
 """Of each session."""
 
@@ -28,18 +31,18 @@ def trained(tmp_path_factory):
     for name, units in zip("ab", UNITS, strict=True):
         counts = rng.poisson(1.0, (2 * N_BINS, units))
         write_hdf5(folder / f"{name}.h5", {"train": counts[:N_BINS], "eval": counts[N_BINS:]})
-    other = rng.poisson(1.0, (9, UNITS[1]))
+    other = rng.poisson(1.0, (N_BINS, UNITS[1]))
     write_hdf5(folder / "new.h5", {"train": other, "eval": other})
     write_hdf5(folder / "six.h5", {"train": np.ones((9, 6)), "eval": np.ones((9, 6))})
     data = {"data": ["a.h5", "b.h5"], "chop": {"window": 6, "overlap": 2}, "save": "all"}
-    job = Job("lfads", name="train", seed=7, base=str(folder), params=SIZES | data)
+    job = Job("lfads", name="train", seed=7, base=str(folder), params=SIZES | data, run=ONE_PROGRAM)
     job.run(executor="serial")
     return folder / "train.zarr"
 
 
 def test_a_file_for_each_session_with_merged_rates(ctd, trained):
     """Where windows do not overlap, rates have the bits that the training store kept of these windows."""
-    code, out, err = ctd("posterior", trained, "--json")
+    code, out, err = ctd("posterior", trained, "--json", *ONE)
     assert code == 0, err
     files = [trained.with_name(f"train-posterior-{name}.h5") for name in "ab"]
     assert [one["file"] for one in json.loads(out)] == [str(file) for file in files]
@@ -61,11 +64,11 @@ def test_a_file_for_each_session_with_merged_rates(ctd, trained):
 
 def test_session_is_chosen_by_its_units(ctd, trained, monkeypatch):
     monkeypatch.chdir(trained.parent)
-    args = ("--data", "new.h5", "--to", "out.h5")
+    args = ("--data", "new.h5", "--to", "out.h5", *ONE)
     code, _, err = ctd("posterior", trained, *args)
     assert code == 0, err
     with h5py.File("out.h5") as file:
-        assert file["valid_output_params"].shape == (9, UNITS[1])
+        assert file["valid_output_params"].shape == (N_BINS, UNITS[1])
     Path("out.h5").unlink()
 
 

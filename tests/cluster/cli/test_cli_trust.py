@@ -198,7 +198,9 @@ kernel = replace(kernel, name="{name}", plots=draw)
 
 
 @pytest.mark.slow
-def test_a_kernel_of_ones_own_needs_no_flag_and_its_pictures_are_kept(tmp_path):
+def test_a_kernel_of_ones_own_needs_no_flag_and_its_pictures_are_kept(
+    command_line, tmp_path, monkeypatch
+):
     """Run from beside the job file, resumed and asked from elsewhere; a stranger sees the kept pictures."""
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "ownwalk.py").write_text(OWN.format(name="ownwalk"))
@@ -206,25 +208,25 @@ def test_a_kernel_of_ones_own_needs_no_flag_and_its_pictures_are_kept(tmp_path):
     (tmp_path / "lab" / "job.yaml").write_text(f"{job}run: {{shard_items: 2}}\n")
     store = tmp_path / "lab" / "job.zarr"
 
-    def call(*args, cwd="lab", **env):
+    def call(*args, **env):
         done = subprocess.run(
             [sys.executable, "-m", "cluster.cli.main", *map(str, args)],
-            capture_output=True, text=True, check=False, cwd=tmp_path / cwd,
+            capture_output=True, text=True, check=False, cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(SUPPORT), "JAX_PLATFORMS": "cpu", **env},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    call("run", "job.yaml", "--executor", "serial")
+    monkeypatch.chdir(tmp_path / "lab")
+    assert command_line("run", "job.yaml", "--executor", "serial")[0] == 0
     opened = Store.open(str(store))
     lose(opened, 1)
-    said = call("resume", store, "--executor", "serial", cwd=".")
+    said = call("resume", store, "--executor", "serial")
     assert f"runs the code of {tmp_path / 'lab' / 'ownwalk.py'}" in said
     lose(opened, 2)
-    assert "last `ctd gather`" not in call("query", store, cwd=".")  # and so is reduced again
-    said = call("report", store, cwd=".")
+    assert "last `ctd gather`" not in call("report", store)  # what it shows is reduced again
     # Another user, who has never run it.
-    call("report", store, "--to", "theirs.html", cwd=".", XDG_CONFIG_HOME=str(tmp_path / "theirs"))
+    call("report", store, "--to", "theirs.html", XDG_CONFIG_HOME=str(tmp_path / "theirs"))
     for page in (tmp_path / "lab" / "job.html", tmp_path / "theirs.html"):
         assert '"title":"Mine"' in page.read_text()
 

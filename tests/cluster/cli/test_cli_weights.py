@@ -5,7 +5,7 @@ import json
 import numpy as np
 from cli_jobs import refused
 from places import DATA
-from stores import AS_PLANNED
+from stores import AS_PLANNED, SMALL_RNN
 
 from cluster import Job
 from ctd.weights import read_tensors, read_weights
@@ -53,8 +53,8 @@ def test_export_writes_a_trained_network_for_pytorch(ctd):
     job = Job(
         "train_rnn",
         name="train",
-        params={"cell": "gru_torch", "task": "decision", "n": 4, "n_batches": 2, "report_every": 1},
-        sweep={"seeds": 1},
+        params=SMALL_RNN,
+        sweep={"grid": {"learning_rate": [0.01, 0.02]}},
         run=AS_PLANNED,
     )
     job.run("train.zarr", executor="serial")

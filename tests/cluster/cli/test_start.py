@@ -125,5 +125,5 @@ def test_help_lists_every_command_and_each_has_its_own(ctd):
 
 
 def test_an_example_is_planned_without_pandas_or_ray(tmp_path):
-    _, modules = loaded(["plan", str(EXAMPLES / "decision_fixed_points.yaml")])
+    _, modules = loaded(["plan", str(EXAMPLES / "force_map.yaml")])
     assert not (TABLES - {"jax", "jaxlib", "scipy"}) & {name.partition(".")[0] for name in modules}

@@ -77,10 +77,12 @@ def test_what_a_killed_helper_left_is_removed_by_the_next_start(helper):
 
 
 @pytest.mark.ray
-def test_a_real_one_listens_on_loopback_alone_and_tells_nobody_its_metrics():
+def test_a_real_one_has_no_dashboard_and_listens_on_loopback_alone():
     local = LocalRay(1)
     try:
         local.address()
+        assert not mentioning(local._folder, "ray::Dashboard")
+        assert not mentioning(local._folder, "/dashboard.py")
         found = listening(mentioning(local._folder))
         assert len(found) >= 3  # its head, and both ports of its node
         assert {address for address, _ in found} <= {"0100007F", "0000000000000000FFFF00000100007F"}

@@ -173,9 +173,9 @@ def cluster(port):
     log = folder / "start.log"
     with log.open("w") as file:
         ray = subprocess.Popen(
-            [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
-             "--num-cpus=1", "--include-dashboard=false", "--include-log-monitor=false", "--no-monitor",
-             "--disable-usage-stats", f"--temp-dir={folder}"],
+            [sys.executable, "-P", "-m", "cluster.ray.lean", "start", "--head", "--block", f"--port={port}",
+             "--num-cpus=1", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats",
+             f"--temp-dir={folder}"],
             stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:

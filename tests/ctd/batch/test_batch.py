@@ -7,7 +7,7 @@ import toy
 from devices import assert_same_on_eight_devices
 from small import SMALL, small
 
-from ctd.batch import Layout, Run, layout_for, precision, program, run_items, traced_columns
+from ctd.batch import Layout, Placed, Run, layout_for, precision, program, run_items, traced_columns
 from ctd.kernel import inputs_of, static_of, traced_of
 from jobs.inputs.measure import load_group
 
@@ -17,7 +17,7 @@ COLUMNS = {
     "rate": np.linspace(-0.9, 0.9, N),
     "push": np.stack([np.arange(N) * 0.1, -np.arange(N) * 0.2], axis=1),
 }
-LAYOUTS = [Layout(23, 23), Layout(24, 4), Layout(8, 4), Layout(4, 4), Layout(5, 1), Layout(32, 8)]
+LAYOUTS = [Layout(23, 23), Layout(8, 4), Layout(4, 4), Layout(5, 1)]
 
 
 def run_toy(layout, dtype="float32", columns=COLUMNS):
@@ -140,8 +140,9 @@ def test_an_advance_is_compiled_for_slots_that_are_not_there_as_for_those_that_a
     shared, static = load_group(kernel, params, "."), static_of(params)
     columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
-    run = Run(program(kernel, static, Layout(4, 2)), shared, 0, np.zeros(1, int), traced)
-    there, absent = run._slots, run.abstract_slots()
+    args = program(kernel, static, Layout(4, 2)), shared, 0, np.zeros(1, int), traced
+    absent = Placed(*args).abstract_slots()
     aval = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)
     with precision(static):
+        there = jax.eval_shape(lambda: Run(*args)._slots)  # what they would be; nothing is compiled
         assert jax.tree.map(aval, there) == jax.tree.map(aval, absent)

@@ -7,9 +7,9 @@ from echo_states import SMALL
 from pydantic import ValidationError
 
 from ctd import esn
-from ctd.batch import run_items
+from ctd.batch import Layout, program, run_items
 from ctd.esn import EchoState, kernel
-from ctd.kernel import inputs_of
+from ctd.kernel import inputs_of, static_of, traced_of
 
 
 @pytest.mark.parametrize(
@@ -114,5 +114,8 @@ def test_results_described_and_shaped():
         assert values.shape == (1, *(axes[axis] for axis in kernel.dims[name].axes)), name
     coords = kernel.coordinates(inputs_of(params), None)
     assert {axis: len(one.values) for axis, one in coords.items()}.items() <= axes.items()
-    least = run_items(kernel, EchoState(**SMALL | {"record": ()}))
-    assert least.keys() < found.keys()
+    least = EchoState(**SMALL | {"record": ()})
+    shared = kernel.load(inputs_of(least))
+    made = program(kernel, static_of(least), Layout(1, 1))
+    _, shapes = made.abstract(shared, traced_of(least))
+    assert shapes.keys() < found.keys()

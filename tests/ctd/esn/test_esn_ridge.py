@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from echo_states import SMALL, begin, finish, numpy_step, relative, run, see
+from echo_states import ALONE, SMALL, begin, finish, numpy_step, relative, run, see
 
 from ctd import esn
 from ctd.esn import EchoState
@@ -26,6 +26,10 @@ RIDGE = {
     "train": 300,
     "record": ("readout", "traces"),
 }
+
+
+STEPS = {"horizon": 60, "ridge": 1e-4} | RIDGE
+REPLAYS = {"test": 90, "starts": 5, "horizon": 10}
 
 
 def numpy_ridge(params, shared, state):
@@ -68,14 +72,14 @@ def numpy_ridge(params, shared, state):
     ("given", "tol"),
     [
         # Normal equations with one step of refinement, condition number up to 1e7.
-        ({"test": 90, "starts": 5, "horizon": 10}, 1e-6),
+        (REPLAYS, 1e-6),
         ({"test": 80, "starts": 3, "horizon": 30, "valid_error": 0.05, "validation": 30}, 1e-6),
         # float32 states are off by 1e-7, which a readout of size 100 shows.
         ({"state_dtype": "float32", "ridge": 1e-3}, 0.05),
     ],
 )
 def test_ridge_step_by_step(given, tol):
-    params = EchoState(**{"horizon": 60, "ridge": 1e-4} | RIDGE | given)
+    params = EchoState(**STEPS | given)
     run, shared, state = begin(params)
     found = finish(run)
     readout, trace, nrmse, last, valid = numpy_ridge(params, shared, state)
@@ -88,29 +92,30 @@ def test_ridge_step_by_step(given, tol):
 
 
 def test_ridge_ill_conditioned():
-    # 60 samples cannot determine 101 weights without a ridge.
-    found = run({"ridge": [0.0, 1e-6]}, **RIDGE | {"n": 100, "train": 60})
+    # Units that nothing drives stay at 0 but for their start, and determine no weight without a ridge.
+    still = {"g": [0.0] * 2, "feedback_scale": [0.0] * 2, "bias": [0.0] * 2}
+    found = run(still | {"ridge": [0.0, 1e-6]}, ALONE, **STEPS | REPLAYS)
     assert found["outcome"].tolist() == [esn.ILL_CONDITIONED, esn.DONE]
 
 
-def test_exponent_of_decay():
-    # A directed ring of gain g without feedback or input decays to rest: its exponent is ln g a step.
-    given = SMALL | {"dynamics": "discrete", "feedback": False, "topology": "ring", "g": 0.8}
-    found = run(**given | {"test": 400, "dt": 0.5, "record": ("lyapunov",)})
-    assert found["lyapunov"][0] == pytest.approx(np.log(0.8) / 0.5, rel=1e-3)
-
-
-def test_memory_capacity_of_rotation():
+def test_memory_capacity_and_exponent_of_rotation():
     # A nearly linear orthogonal network of n units remembers close to n inputs, never more (Jaeger 2002).
     given = SMALL | {"dynamics": "discrete", "topology": "orthogonal", "feedback": False, "n": 20}
+    given |= {"test": 400, "dt": 0.5, "record": ("lyapunov",)}
     found = run(
-        {"g": [0.95]}, **given, dtype="float64", memory_delays=40, input_scale=1e-3, ridge=1e-12
+        {"g": [0.95, 0.8]},
+        **given,
+        dtype="float64",
+        memory_delays=40,
+        input_scale=1e-3,
+        ridge=1e-12,
     )
-    assert (
-        18 < found["memory_capacity"][0] < 20.2
-    )  # chance correlations over 1,200 samples add 0.02
+    # Chance correlations over 1,200 samples add 0.02.
+    assert 18 < found["memory_capacity"][0] < 20.2
     assert found["memory"][0, 0] > 10 * found["memory"][0, -1]
     assert found["memory_capacity"][0] == pytest.approx(found["memory"][0].sum())
+    # It decays to rest, where a step multiplies all distances by g: its exponent is ln g a step.
+    assert found["lyapunov"][1] == pytest.approx(np.log(0.8) / 0.5, rel=1e-3)
 
 
 def test_effective_spectral_radius():
@@ -127,8 +132,8 @@ def test_effective_spectral_radius():
 def test_mackey_glass_published():
     # Jaeger 2001: NRMSE84 = 2.8e-4 with 400 units, 3,000 steps of which 1,000 are washed out.
     given = RIDGE | {"n": 400, "washout": 1000, "train": 2000, "record": ()}
-    given |= {"test": 4200, "starts": 50, "horizon": 84, "ridge": 1e-11}
-    found = run({"g": np.full(3, 1.0)}, **given)
+    given |= {"test": 1800, "starts": 20, "horizon": 84, "ridge": 1e-11}
+    found = run({"g": np.full(2, 1.0)}, **given)
     assert (found["outcome"] == esn.DONE).all()
     assert found["replay_last_nrmse"].min() <= 2.8e-4
 

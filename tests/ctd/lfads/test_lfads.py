@@ -1,6 +1,7 @@
 """Model and loss of LFADS against an independent NumPy version, and finite differences."""
 
 import math
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def arrays(n_train=20, n_eval=6, n_external=0, seed=0):
 
 
 class Case:
-    """A small model with its data, weights and noise."""
+    """A small model with its data, weights and noise; what is drawn or gathered is so when it is asked for."""
 
     def __init__(self, n_external=0, batch_size=4, **changes):
         self.model = Model(**SIZES | {"batch_size": batch_size} | changes)
@@ -72,28 +73,43 @@ class Case:
         real = lambda v: np.asarray(v, float if isinstance(v, float) else np.int32)
         self.traced = jax.tree.map(real, traced_of(self.model))
         self.dataset = make_dataset(arrays(n_external=n_external), self.model)
-        self.key = jax.random.key(3)
-        # Keys and data as arguments: what is constant the compiler would compute itself, slowly.
-        made = jax.jit(lambda *args: self._draw(n_external, *args))
-        first, self.batch, self.noise, self.seen_weights = made(self.traced, self.dataset, self.key)
-        # Away from the values at which a mistake would not show: zeros and equal moments.
-        rng = np.random.default_rng(4)
-        self.weights = jax.tree.map(lambda w: w + 0.3 * rng.standard_normal(w.shape), first)
-        self.floor = self.traced.variance_floor
+        self.n_external, self.key, self.floor = (
+            n_external,
+            jax.random.key(3),
+            self.traced.variance_floor,
+        )
 
-    def _draw(self, n_external, traced, dataset, key):
-        n_seen = len(dataset.seen_units)
-        weights = init_weights(self.static, traced, key, n_seen, n_external, dataset.bias)
-        rows = jnp.arange(self.static.batch_size) % len(dataset.train.data)
-        batch = gather(self.static, dataset, dataset.train, rows)
-        plain = draw_noise(self.static, key, batch)
-        noise, seen_weights = draw_dropout(self.static, traced, key, batch, plain)
-        return weights, batch, noise, seen_weights
+    @cached_property
+    def weights(self):
+        """Of the shapes that a model starts with, away from values at which a mistake would not show: zeros, equal moments."""
+        n_seen, rng = len(self.dataset.seen_units), np.random.default_rng(4)
+        init = lambda key: init_weights(
+            self.static, self.traced, key, n_seen, self.n_external, self.dataset.bias
+        )
+        scale = lambda shape: shape[1] ** -0.5 if len(shape) == 2 else 0.3
+        draw = lambda w: scale(w.shape) * rng.standard_normal(w.shape)
+        return jax.tree.map(draw, jax.eval_shape(init, self.key))
+
+    @cached_property
+    def batch(self):
+        rows = np.arange(self.static.batch_size) % len(self.dataset.train.data)
+        # Keys and data as arguments: what is constant the compiler would compute itself, slowly.
+        return jax.jit(lambda data: gather(self.static, data, data.train, rows))(self.dataset)
+
+    @cached_property
+    def drawn(self):
+        """(noise of a training pass, weights of the seen entries)."""
+
+        def draw(key, traced, batch):
+            plain = draw_noise(self.static, key, batch)
+            return draw_dropout(self.static, traced, key, batch, plain)
+
+        return jax.jit(draw)(self.key, self.traced, self.batch)
 
     def terms(self):
         """The terms of the batch with its noise."""
         f = jax.jit(lambda *args: bound(self.static, args[0], self.floor, *args[1:]))
-        return f(self.weights, self.batch, self.noise)
+        return f(self.weights, self.batch, self.drawn[0])
 
     def loss(self, f=lambda loss: loss):
         """weights, step -> f of the training loss of the batch, compiled."""
@@ -137,7 +153,7 @@ def np_ode(w, h, x):
 def np_bound(case, trial):
     """(nll, KL of initial condition, KL of inputs) of one trial of the batch, one step after another."""
     w = jax.tree.map(np.asarray, case.weights)
-    noise = Noise(*(None if x is None else np.asarray(x) for x in case.noise))
+    noise = Noise(*(None if x is None else np.asarray(x) for x in case.drawn[0]))
     data, seen, external = (
         np.asarray(x)[:, trial] for x in (case.batch.data, case.batch.seen, case.batch.external)
     )
@@ -229,11 +245,13 @@ def test_forward_pass_numpy(name):
             assert float(terms[term][trial]) == pytest.approx(value, rel=1e-10, abs=1e-12), term
 
 
-@pytest.mark.parametrize("name", ["gaussian", "no controller", "held out"])
-def test_gradient_finite_differences(name):
+@pytest.mark.parametrize(
+    ("name", "likelihood"), [("no controller", "gaussian"), ("held out", "poisson")]
+)
+def test_gradient_finite_differences(name, likelihood):
     """Along one random direction of each weight. Central differences at 1e-5 are good to about 1e-9 of
     the loss; 1e-6 of the slope, or 1e-6 where it is smaller than 1."""
-    case = Case(**CASES[name], coordinated_dropout=0.2)
+    case = Case(**CASES[name], likelihood=likelihood, coordinated_dropout=0.2)
     loss = case.loss(lambda f: jax.value_and_grad(f, has_aux=True))
     _, gradient = loss(case.weights, 4)
     leaves, tree = jax.tree.flatten(case.weights)
@@ -260,7 +278,7 @@ def test_generator_is_a_ctd_cell():
     """With inputs at a constant the generator is `ctd.cells.gru`, which fixed_points takes."""
     from ctd.cells import get_cell, run
 
-    case = Case(controller=0, n_external=2)
+    case = Case(**CASES["no controller"])
     external = jnp.ones((N_STEPS, 4, 2)) * jnp.array([0.5, -1.0])
     noise = Noise(jnp.zeros((4, 6)), jnp.zeros((N_STEPS, 4, 0)))
 
@@ -284,8 +302,7 @@ def test_generator_is_a_ctd_cell():
 @pytest.mark.parametrize("log_variance", [-20.0, -7.0, 0.0])
 def test_gaussian_likelihood_integrates_to_one(log_variance):
     """With the floored variance in the exponent and in the normaliser alike."""
-    case = Case(likelihood="gaussian")
-    variance = math.exp(log_variance) + float(case.floor)
+    variance = math.exp(log_variance) + Model().variance_floor
     x = jnp.linspace(-12, 12, 4001) * math.sqrt(variance)
     density = jnp.exp(gaussian_log_likelihood(x, jnp.zeros(()), jnp.asarray(variance)))
     # The trapezium rule is exact to rounding for a density that ends at 12 deviations.
@@ -377,7 +394,7 @@ def test_learning_rate(step, changes, expected):
 def test_dropout_keeps_expectations():
     """Masks have mean 1; entries hidden by coordinated dropout are those that count, at mean weight 1."""
     case = Case(dropout=0.2, coordinated_dropout=0.3, batch_size=500)
-    noise, weights = case.noise, case.seen_weights
+    noise, weights = case.drawn
     for mask in (noise.data, noise.ends, noise.encoded, noise.states):
         # 4 standard errors of the largest relative deviation, over 5,000 entries or more.
         spread = math.sqrt(1 / (0.8 * 0.7) - 1) / math.sqrt(mask.size)
@@ -391,33 +408,35 @@ def test_dropout_keeps_expectations():
 
 def test_coordinated_dropout_off_counts_all():
     case = Case(dropout=0.2)
-    assert np.asarray(case.seen_weights == 1).all()
+    assert np.asarray(case.drawn[1] == 1).all()
 
 
 def test_coordinated_dropout_ignores_what_the_encoder_sees():
     """The gradient of the nll with respect to data that were shown is none: no pass-through of spikes."""
     case = Case(coordinated_dropout=0.5)
-    spread = spread_weights(case.dataset, case.seen_weights, N_STEPS, N_UNITS)
+    noise, seen_weights = case.drawn
+    spread = spread_weights(case.dataset, seen_weights, N_STEPS, N_UNITS)
 
     def nll(data, weights, batch, noise, spread):
         batch = batch._replace(data=data)
         return bound(case.static, weights, case.floor, batch, noise, spread)["nll"].sum()
 
     slope = np.asarray(
-        jax.jit(jax.grad(nll))(case.batch.data, case.weights, case.batch, case.noise, spread)
+        jax.jit(jax.grad(nll))(case.batch.data, case.weights, case.batch, noise, spread)
     )
-    assert not slope[np.asarray(case.noise.data) > 0].any()
+    assert not slope[np.asarray(noise.data) > 0].any()
     assert slope[np.asarray(spread) > 0].all()
 
 
 def test_spread_weights_held_out():
     """What the encoder never sees always counts."""
-    case = Case(held_out_units=(1, 5), held_out_bins=2, coordinated_dropout=0.5)
-    spread = np.asarray(spread_weights(case.dataset, case.seen_weights, N_STEPS, N_UNITS))
+    case = Case(**CASES["held out"], coordinated_dropout=0.5)
+    seen_weights = case.drawn[1]
+    spread = np.asarray(spread_weights(case.dataset, seen_weights, N_STEPS, N_UNITS))
     seen = [0, 2, 3, 4, 6, 7]
     assert (spread[:, :, [1, 5]] == 1).all()
     assert (spread[-2:] == 1).all()
-    np.testing.assert_array_equal(spread[:-2][:, :, seen], case.seen_weights)
+    np.testing.assert_array_equal(spread[:-2][:, :, seen], seen_weights)
     np.testing.assert_array_equal(case.batch.seen, case.batch.data[:-2][:, :, np.array(seen)])
 
 

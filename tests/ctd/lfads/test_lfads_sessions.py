@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ctd.batch import Layout, run_items
+from ctd.batch import Layout, Run, program, run_items, traced_columns
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
@@ -67,15 +67,18 @@ def test_the_nll_of_an_entry_is_of_the_sessions_own_units(trained):
     none = {"coordinated_dropout": 0.0, "dropout": 0.0, "kl_ic": 0.0, "kl_input": 0.0}
     none |= {"l2_generator": 0.0, "l2_controller": 0.0}
     model = params.model_copy(update={"penalties": "entry", **none})
-    dataset, weights = load(inputs_of(model)), tree_of(results)
-    batch = gather(model, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
-    key = jax.random.key(0)
-    given = Minibatch(batch, key), jnp.zeros(())
-    loss, _ = training_loss(static_of(model), traced_of(model), dataset, weights, *given)
-    noise = draw_noise(model, jax.random.split(key)[0], batch)
-    real = real_entries(dataset, batch.session)
-    nll = bound(model, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)["nll"]
-    entries = N_BINS * np.array(UNITS)[np.asarray(batch.session)]
+
+    @jax.jit
+    def terms(dataset, weights, key):
+        batch = gather(model, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
+        given = Minibatch(batch, key), jnp.zeros(())
+        loss, _ = training_loss(static_of(model), traced_of(model), dataset, weights, *given)
+        noise = draw_noise(model, jax.random.split(key)[0], batch)
+        real, own = real_entries(dataset, batch.session), of_trials(dataset, weights, batch.session)
+        return loss, bound(model, own, 1e-4, batch, noise, real)["nll"], batch.session
+
+    loss, nll, session = terms(load(inputs_of(model)), tree_of(results), jax.random.key(0))
+    entries = N_BINS * np.array(UNITS)[np.asarray(session)]
     assert set(entries) == {48, 32}
     # float32 sums, in another order.
     assert float(loss) / (N_BINS * 6) == pytest.approx(np.mean(np.asarray(nll) / entries), rel=1e-5)
@@ -84,16 +87,24 @@ def test_the_nll_of_an_entry_is_of_the_sessions_own_units(trained):
 def test_each_session_is_a_model_of_its_own(trained):
     """A mixed minibatch gives each trial the terms that its session's own model and data give it."""
     params, results = trained
-    dataset, weights = load(inputs_of(params)), tree_of(results)
-    batch = gather(params, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
-    noise = draw_noise(params, jax.random.key(0), batch)
-    real = real_entries(dataset, batch.session)
-    mixed = bound(params, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)
-    for k, one in enumerate(dataset.stitched.sessions):
-        own = of_session(weights, k, UNITS[k], one.seen_units)
-        index = np.array([3, 0, 1, 13, 2, 19]) % TRIALS[k]
-        alone = bound(params, own, 1e-4, gather(params, one, one.train, index), noise)
-        mine = np.asarray(batch.session) == k
+    data = load(inputs_of(params))
+
+    @jax.jit
+    def terms(dataset, weights, key):
+        batch = gather(params, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
+        noise = draw_noise(params, key, batch)
+        real = real_entries(dataset, batch.session)
+        mixed = bound(params, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)
+        each = []
+        for k, one in enumerate(dataset.stitched.sessions):
+            own = of_session(weights, k, UNITS[k], one.seen_units)
+            index = np.array([3, 0, 1, 13, 2, 19]) % TRIALS[k]
+            each.append(bound(params, own, 1e-4, gather(params, one, one.train, index), noise))
+        return batch.session, mixed, each
+
+    session, mixed, each = terms(data, tree_of(results), jax.random.key(0))
+    for k, alone in enumerate(each):
+        mine = np.asarray(session) == k
         for name, value in mixed.items():
             # Sums of 50 float32 terms, in another order.
             np.testing.assert_allclose(value[mine], alone[name][mine], rtol=2e-5, err_msg=name)
@@ -148,7 +159,11 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
     (new,) = write(tmp_path, new=session(7, 18, seed=5, train_condition=None))
     params = Model(data=new, **SIZES | cores | {"n_saved": 0})
     before = load(inputs_of(params))
-    made = run_items(kernel, params, layout=Layout(1, 1))
+    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
+    traced = traced_columns(Model, columns, params.dtype)
+    run = Run(program(kernel, static_of(params), Layout(1, 1)), before, 0, np.arange(1), traced)
+    run.step()
+    made = run.peek(tuple(k for k in run.results if k.startswith(("weights.", "model."))))[1]
     for name, value in results.items():
         if (name.startswith("weights.") and name != "weights.bO") or name.startswith("model.enc"):
             # Rows of norm 1 are normalised again, which may round them once more.

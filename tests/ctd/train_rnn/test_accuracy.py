@@ -5,9 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from ctd import tasks
-from ctd.batch import Layout, run_items
+from ctd.batch import Layout, program, run_items
 from ctd.data import write_hdf5
-from ctd.kernel import inputs_of
+from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.loss import weighted_loss
 
@@ -175,13 +175,16 @@ def test_a_file_of_categories(tmp_path):
     assert found["eval_loss"][0] == pytest.approx(loss, rel=1e-4)
 
 
+MIXTURE = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.3}
+
+
 def test_the_mixture_stores_the_accuracy_of_every_rule():
-    task = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.3}
-    params = Network(**SMALL | {"task": task, "n_batches": 2, "report_every": 2, "n_saved": 3})
-    values = run_items(kernel, params)
-    assert values["condition_accuracy"].shape == (1, 2)
-    assert values["worst_accuracy"] == values["condition_accuracy"].min()
-    found = kernel.coords(inputs_of(params), kernel.load(inputs_of(params)))
+    params = Network(**SMALL | {"task": MIXTURE, "n_batches": 2, "report_every": 2, "n_saved": 3})
+    shared = kernel.load(inputs_of(params))
+    _, shapes = program(kernel, static_of(params), Layout(2, 2)).abstract(shared, traced_of(params))
+    assert shapes["condition_accuracy"].shape == (2,)
+    assert shapes["worst_accuracy"].shape == ()
+    found = kernel.coords(inputs_of(params), shared)
     assert list(found["condition"]) == ["dm1", "delaygo"]
     assert set(found["trial"]) <= {"dm1", "delaygo"}
     assert (found["time"].units, found["time"].values[:3].tolist()) == ("ms", [0, 100, 200])
@@ -204,7 +207,8 @@ def test_params_refused(changes, message):
 
 @pytest.mark.parametrize(
     ("task", "hint"),
-    [("decision", "decision do not"), ("yang", "do not; give the task code: one_hot")],
+    [("decision", "decision do not"), (MIXTURE, "do not; give the task code: one_hot")],
+    ids=["decision", "yang"],
 )
 def test_cross_entropy_needs_probabilities(task, hint):
     params = Network(**SMALL | {"task": task}, loss="cross_entropy")

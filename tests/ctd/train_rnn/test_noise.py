@@ -45,10 +45,12 @@ def test_noise_is_added_to_state_and_input():
     given = seeded(trials, key, 0.7).inputs
     assert given.shape == (5, 3, 3)
     h, x, seeds = weights["h0"], trials.inputs[0], given[0, :, 1:]
-    states, _ = run(noisy(cell, jnp.asarray(0.3), 1), weights, given[0])
+    loud = noisy(cell, jnp.asarray(0.3), 1)
+    states, _ = jax.jit(lambda x: run(loud, weights, x))(given[0])
+    draw = jax.jit(lambda seeds, number: deviates(seeds[0], seeds[1], number, jnp.float32))
     for t in range(3):
-        xi = deviates(seeds[t, 0], seeds[t, 1], jnp.arange(4, dtype=jnp.uint32), jnp.float32)
-        of_input = deviates(seeds[t, 0], seeds[t, 1], jnp.uint32(2**32 - 1), jnp.float32)
+        xi = draw(seeds[t], jnp.arange(4, dtype=jnp.uint32))
+        of_input = draw(seeds[t], jnp.uint32(2**32 - 1))
         h = cell.step(weights, h, x[t] + 0.7 * of_input) + 0.3 * xi
         np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
 

@@ -1,17 +1,19 @@
-"""Training against a NumPy optimiser, its bookkeeping, and what a diverged network leaves behind."""
+"""The bookkeeping of training, and what a diverged network leaves behind.
+
+Every step against Adam written out: tests/test_origin.py.
+"""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ctd import tasks
 from ctd.batch import Layout, program, run_items
-from ctd.cells import CELLS, Scales, check_params, get_cell, run
+from ctd.cells import CELLS, check_params, get_cell, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
-from ctd.train_rnn import Network, item_keys, kernel
+from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.loss import eval_trials, minibatch, weighted_loss
 
 TASK = tasks.Integrator(n_steps=6)
@@ -32,7 +34,7 @@ def item_key(item=0, seed=0):
     return jax.random.fold_in(jax.random.key(seed), item)
 
 
-# --- the optimiser --------------------------------------------------------------------------------
+# --- minibatches --------------------------------------------------------------------------------
 
 
 def numpy_vanilla(w, inputs):
@@ -42,48 +44,6 @@ def numpy_vanilla(w, inputs):
         h = np.tanh(h @ w["wR"].T + inputs[:, t] @ w["wI"].T + w["bR"])
         outputs.append(h @ w["wO"].T + w["bO"])
     return np.stack(outputs, axis=1)
-
-
-@jax.jit
-@jax.grad
-def gradient(w, x, z):
-    outputs = jax.vmap(lambda one: run(get_cell("vanilla"), w, one)[1])(x)
-    return jnp.mean((outputs - z) ** 2) + 0.01 * sum(jnp.sum(a**2) for a in w.values())
-
-
-def test_training_numpy():
-    """Every step against Adam written out, on the minibatch that belongs to this step alone."""
-    params = small(
-        dtype="float64", decay=0.9, l2=0.01, clip_norm=0.25, adam_eps=1e-3, recurrent_scale=0.7
-    )
-    static, results = static_of(params), run_items(kernel, params)
-    with jax.enable_x64(True):
-        key_weights, key_data = item_keys(item_key(), traced_of(params))
-        drawn = get_cell("vanilla").init(key_weights, 8, 1, 1, Scales(0.7), dtype=jnp.float64)
-        w = {k: np.asarray(v) for k, v in drawn.items()}
-        m = {k: np.zeros_like(v) for k, v in w.items()}
-        v = {k: np.zeros_like(v) for k, v in w.items()}
-        losses, norms = [], []
-        for step in range(7):
-            trials = minibatch(static, (), key_data, step)
-            x, z = np.asarray(trials.inputs), np.asarray(trials.targets)
-            losses.append(np.mean((numpy_vanilla(w, x) - z) ** 2))
-
-            g = {k: np.asarray(a) for k, a in gradient(w, x, z).items()}
-            norms.append(sum(np.sum(a**2) for a in g.values()) ** 0.5)
-            g = {k: a * min(1, 0.25 / norms[-1]) for k, a in g.items()}
-            for k in w:
-                m[k] = 0.9 * m[k] + 0.1 * g[k]
-                v[k] = 0.999 * v[k] + 0.001 * g[k] ** 2
-                rate = 0.02 * 0.9**step
-                first, second = m[k] / (1 - 0.9 ** (step + 1)), v[k] / (1 - 0.999 ** (step + 1))
-                w[k] = w[k] - rate * first / (np.sqrt(second) + 1e-3)
-    assert max(norms) > 0.25 > min(norms), "clipping is on in some steps and off in others"
-    for name, value in w.items():
-        found = results[f"weights.{name}"][0]
-        np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-12, err_msg=name)
-    expected = [np.mean(losses[:3]), np.mean(losses[3:6]), losses[6]]
-    np.testing.assert_allclose(results["curve"][0], expected, rtol=1e-10)
 
 
 def test_minibatch_each_step_its_own():
@@ -127,7 +87,7 @@ def test_masked_steps_do_not_count():
     weights = cell.init(jax.random.key(0), 8, 1, 1)
     outputs = numpy_vanilla(weights, np.asarray(trials.inputs))
     expected = np.mean((outputs - trials.targets)[:, -1] ** 2)
-    outputs = jax.vmap(lambda x: run(cell, weights, x)[1])(trials.inputs)
+    outputs = jax.jit(jax.vmap(lambda x: run(cell, weights, x)[1]))(trials.inputs)
     total, weight = weighted_loss("squared_error", outputs, trials)
     np.testing.assert_allclose(total / weight, expected, rtol=1e-5)
 
@@ -141,8 +101,8 @@ def test_networks_differ_by_item_and_seed():
         np.testing.assert_array_equal(value, together[name][:2], err_msg=name)
 
 
-ALIKE = {"gru_candidate_bias", "gru_torch", "leaky_per_unit"}
-"""Cells that are trained as gru and leaky are."""
+ALIKE = {"gru_candidate_bias", "gru_torch", "leaky", "leaky_per_unit", "node"}
+"""Cells whose state is one number a unit, as that of gru and vanilla; leaky is trained in test_readout.py."""
 
 
 @pytest.mark.slow

@@ -19,8 +19,9 @@ N, N_IN, N_OUT = 6, 3, 2
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture
 def dtype(request):
+    """That of the case."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param
 
@@ -58,9 +59,15 @@ def linen():
 
 
 @pytest.mark.parametrize(
-    ("make", "cell"),
-    [("SimpleCell", "vanilla"), ("GRUCell", "gru_torch"), ("LSTMCell", "lstm"), ("OptimizedLSTMCell", "lstm")],
-)  # fmt: skip
+    ("make", "cell", "dtype"),
+    [
+        ("SimpleCell", "vanilla", "float32"),
+        ("GRUCell", "gru_torch", "float64"),
+        ("LSTMCell", "lstm", "float32"),
+        ("OptimizedLSTMCell", "lstm", "float64"),
+    ],
+    indirect=["dtype"],
+)
 def test_linen(tmp_path, dtype, make, cell):
     model = linen()(getattr(nn, make)(N, param_dtype=dtype))
     zeros = jnp.zeros(N, dtype)
@@ -116,8 +123,14 @@ def equinox():
     return Equinox
 
 
-@pytest.mark.parametrize(("make", "cell"), [("GRUCell", "gru_torch"), ("LSTMCell", "lstm")])
-@pytest.mark.parametrize("header", [b"", b'{"width": 6}\n'])
+@pytest.mark.parametrize(
+    ("make", "cell", "header", "dtype"),
+    [
+        ("GRUCell", "gru_torch", b"", "float32"),
+        ("LSTMCell", "lstm", b'{"width": 6}\n', "float64"),
+    ],
+    indirect=["dtype"],
+)
 def test_equinox(tmp_path, dtype, make, cell, header):
     model = enlarged(equinox()(getattr(eqx.nn, make), jax.random.key(0)), dtype)
     with (tmp_path / "net.eqx").open("wb") as file:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import SUPPORT
 
+from ctd.batch import Placed
 from ctd.catalogue import load_kernel
 from ctd.kernel import Params, Traced, Var, one_shot
 from jobs.errors import JobError
-from jobs.inputs.measure import outputs_of
+from jobs.inputs.measure import measure, outputs_of
 from jobs.plan.items import expand
 from jobs.plan.layout import CHUNK_BYTES, Machines, Sizes, chunk_shape, lay_out
 from jobs.spec.job import RunSettings, parse_job
@@ -210,3 +211,14 @@ def test_result_with_the_name_of_a_column_is_refused(name):
     kernel = one_shot("gain", Gain, {name: Var()}, run)
     with pytest.raises(JobError, match=f"kernel gain: result '{name}' has the name of a param"):
         outputs_of(kernel, Gain(), ".")
+
+
+def test_a_program_is_compiled_for_its_memory_once_however_often_it_is_planned(monkeypatch):
+    """Groups that differ in data or traced values share it."""
+    temporaries, asked = Placed.temporaries, []
+    monkeypatch.setattr(Placed, "temporaries", lambda self: asked.append(1) or temporaries(self))
+    for params, n in (({}, 1), ({"offset": 2.0}, 1), ({"n_steps": 3}, 1), ({"n": 47}, 2)):
+        given = toy.Walk.model_validate({"n": 46} | params)
+        first, again = (measure(toy.kernel, given, str(SUPPORT)).sizes for _ in range(2))
+        assert first == again
+        assert (len(asked), first.work > 0) == (n, True), params

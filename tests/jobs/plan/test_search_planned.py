@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 from hill import kernel
 from search_jobs import HALVING, POPULATION, RATE, changed, spread
-from stores import BASE, make, run
+from stores import AS_PLANNED, BASE, make, run
 
 from jobs.errors import JobError
 from jobs.plan.layout import Machines, Sizes, Together, lay_out
@@ -71,10 +71,11 @@ def test_searches_that_do_not_fit_are_refused_before_anything_is_written(
 
 RNN = {
     "kernel": "train_rnn",
-    "params": {"task": {"name": "integrator", "n_steps": 6}, "n": 4, "batch_size": 4, "n_batches": 21,
+    "params": {"cell": "vanilla", "task": {"name": "integrator", "n_steps": 6}, "n": 4, "batch_size": 4, "n_batches": 21,
                "report_every": 4, "n_eval": 8},
     "sweep": {"seeds": 4},
     "search": {"method": "halving", "metric": "eval_loss", "min_advances": 1, "eta": 2},
+    "run": AS_PLANNED,
 }  # fmt: skip
 
 

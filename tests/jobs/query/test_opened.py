@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from page_stores import finished
 from places import EXAMPLES
 from stores import AS_PLANNED, JOB, run
 
 import jobs
-from ctd.cells import Scales, get_cell
+from ctd.cells import get_cell
 from ctd.cells import run as run_cell
-from ctd.data import write_hdf5
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
@@ -212,19 +212,7 @@ def test_weights_where_none_are_stored(tree):
 
 @pytest.mark.slow
 def test_example_plots_a_store_with_xarray_and_matplotlib_alone(tmp_path):
-    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, Scales(0.5))
-    write_hdf5(tmp_path / "net.h5", {name: np.asarray(value) for name, value in weights.items()})
-    content = {
-        "kernel": "fixed_points",
-        "params": {"weights": "net.h5", "n_trials": 4},
-        "sweep": {"grid": {"candidate": {"range": 12}}},
-        "run": AS_PLANNED,
-    }
-    executor = SerialExecutor(1)
-    address = str(tmp_path / "p.zarr")
-    store = open_or_create(parse_job(content, "p"), str(tmp_path), "p", address, executor)
-    run_shards(store, executor)
-    gather(store)
+    address = finished("fixed_points").address
     tree = ast.parse(EXAMPLE.read_text())
     imported = {
         a.name.partition(".")[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import OFTEN, killed_at_a_write, killed_at_random
+from killing import killed_at_a_write, killed_at_random
 from search_jobs import HALVING, POPULATION, results
 from stores import make, run, tree_bytes
 
@@ -47,7 +47,7 @@ def ends_as(store, whole):
 def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):
     undisturbed, job = whole
     path = tmp_path / "k.zarr"
-    killed_at_a_write(path, job, when, what, nth, OFTEN)
+    killed_at_a_write(path, job, when, what, nth, often=True)
     ends_as(make(path, job), undisturbed)
 
 

@@ -1,16 +1,15 @@
 """Items compared across shards: the bits of one shard, whatever is lost, killed or computed again."""
 
 import errno
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from failing import Failing, Flaky, Interrupted
-from killing import OFTEN, killed, killed_at_a_write, killed_at_random
+from killing import dies_at_a_meeting, killed, killed_at_a_write, killed_at_random
 from search_jobs import HALVING, POPULATION, changed, results, spread
-from stores import BASE, make, run
+from stores import make, run
 
 from jobs.gather.check import check
 from jobs.run.executor import SerialExecutor
@@ -78,7 +77,7 @@ def in_shards(name):
 
 @pytest.mark.parametrize(
     ("name", "shard_items"),
-    [(name, k) for name in sorted(JOBS) for k in ((1, 3, 9) if name == "halving" else (1, 2, 4))],
+    [("halving", 3), ("tournament", 1), ("tournament", 4), ("truncation", 2)],
 )
 def test_shards_that_meet_come_to_the_bits_of_one_shard(tmp_path, wholes, name, shard_items):
     store, progress = run(tmp_path / "s.zarr", spread(JOBS[name], shard_items))
@@ -134,6 +133,7 @@ def test_broken_members_copy_from_another_shard(tmp_path):
     same(store, whole)
 
 
+@pytest.mark.endurance
 def test_networks_with_keys_and_moments_are_copied_whole(tmp_path):
     """A kernel's own state: weights, both moments of Adam, a step, in float32."""
     job = {
@@ -178,7 +178,7 @@ def test_stopped_at_many_places(tmp_path, disturbed):
 def test_killed_at_a_write(tmp_path, killed_often, when, what, nth):
     job, whole = killed_often
     path = tmp_path / "k.zarr"
-    killed_at_a_write(path, job, when, what, nth, OFTEN)
+    killed_at_a_write(path, job, when, what, nth, often=True)
     store = Store.open(str(path))
     assert run_shards(store, SerialExecutor(1)).failed == {}
     same(store, whole)
@@ -219,14 +219,12 @@ def started_over(store):
 @pytest.mark.parametrize(
     ("nth", "harm"),
     [
-        (2, "removed"),
-        (6, "removed"),
         (2, "cut"),
-        (6, "head"),
+        (6, "removed"),
         (6, "state"),
         *(
             pytest.param(*rest, marks=pytest.mark.endurance)
-            for rest in ((6, "cut"), (2, "head"), (2, "state"))
+            for rest in ((2, "removed"), (6, "cut"), (2, "head"), (6, "head"), (2, "state"))
         ),
     ],
 )
@@ -317,7 +315,7 @@ def test_laps_are_told_apart_beyond_the_digits_of_their_names(tmp_path, monkeypa
     """Generation 10 comes after generation 9, whatever the order of their names."""
     name = lambda self, lap, shard: f"{self._meeting.folder}/{lap}/{shard:06d}"
     monkeypatch.setattr("jobs.run.rendezvous.Meetings._key", name)
-    job = changed(changed(POPULATION, "search.generations", 14), "search.every", 1)
+    job = changed(changed(POPULATION, "search.generations", 11), "search.every", 1)
     whole, _ = run(tmp_path / "w.zarr", job)
     store, _ = run(tmp_path / "s.zarr", spread(job, 4))
     assert started_over(store) == 0
@@ -415,23 +413,33 @@ def test_fork_of_a_job_whose_shards_meet(tmp_path):
 # --- items and shards that fail -------------------------------------------------------------------
 
 
+def computes_item_4(task):
+    return task.shard.start <= 4 < task.shard.stop and 4 not in task.without
+
+
+@pytest.fixture(scope="module", params=["halving", "tournament"])
+def without_one(request, tmp_path_factory):
+    """The name of a job, the job, and its store in one shard, of which item 4 fails."""
+    quick = {"retries": 0, "backoff_s": 0.0}
+    job = JOBS[request.param]
+    job = changed(job, "run", job["run"] | quick)
+    whole = make(tmp_path_factory.mktemp("store") / "w.zarr", job)
+    run_shards(whole, Failing(lambda task: "error" if computes_item_4(task) else None))
+    return request.param, job, whole
+
+
 @pytest.mark.parametrize("from_the_start", [True, False])
-@pytest.mark.parametrize("name", ["halving", "tournament"])
 def test_an_item_that_fails_is_left_out_and_the_others_start_over(
-    tmp_path, wholes, name, from_the_start
+    tmp_path, wholes, without_one, from_the_start
 ):
     """Also where it fails only after it has met the others; once it is well again, all are compared."""
-    quick = {"retries": 0, "backoff_s": 0.0}
-    job = changed(JOBS[name], "run", JOBS[name]["run"] | quick)
-    computes = lambda task: task.shard.start <= 4 < task.shard.stop and 4 not in task.without
-    whole = make(tmp_path / "w.zarr", job)
-    run_shards(whole, Failing(lambda task: "error" if computes(task) else None))
-    store, seen = make(tmp_path / "s.zarr", spread(job, 3 if name == "halving" else 2)), []
+    name, job, whole = without_one
+    store, seen = make(tmp_path / "s.zarr", spread(job, 9 if name == "halving" else 2)), []
 
     def fails(task):
         seen.append(task)
-        late = sum(computes(t) and not t.probe for t in seen) > 2
-        return "error" if computes(task) and (from_the_start or late) else None
+        late = sum(computes_item_4(t) and not t.probe for t in seen) > 2
+        return "error" if computes_item_4(task) and (from_the_start or late) else None
 
     progress = run_shards(store, Failing(fails))
     assert (list(progress.failed_items), progress.failed) == ([4], {})
@@ -467,7 +475,9 @@ def without_two(tmp_path_factory):
     return job, whole
 
 
-@pytest.mark.parametrize("late", range(6, 14))
+@pytest.mark.parametrize(
+    "late", [pytest.param(k, marks=[pytest.mark.endurance] * (k % 3 > 0)) for k in range(6, 14)]
+)
 def test_all_items_of_a_shard_fail_while_others_are_committed(tmp_path, without_two, late):
     """Those that were committed have met it: they start over without it."""
     job, whole = without_two
@@ -529,19 +539,7 @@ def test_shards_meet_in_a_bucket(s3, wholes):
     del s3
     address = "s3://lab/spread.zarr"
     job = spread(JOBS["tournament"], 2)
-    script = (
-        "import os, signal, sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from stores import run\n"
-        "from jobs.run import rendezvous\n"
-        "arrive, left = rendezvous.Meetings.arrive, [6]\n"
-        "def dying(self, *rest):\n"
-        "    arrive(self, *rest)\n"
-        "    left[0] -= 1\n"
-        "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "rendezvous.Meetings.arrive = dying\n"
-        "run(sys.argv[2], json.loads(sys.argv[3]))\n"
-    )
-    killed(script, BASE, address, json.dumps(job))
+    killed(dies_at_a_meeting, address, job, 6)
     store = Store.open(address)
     assert len(list(objects.list_keys(store.objects, FOLDER))) == 6
     assert run_shards(store, SerialExecutor(1)).failed == {}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import s3 as lab
 import zarr
-from killing import killed
+from killing import dies_after_a_checkpoint, killed
 from obstore.exceptions import BaseError
 from places import ROOT
 from stores import BASE, make, run, tree_bytes
@@ -155,18 +155,7 @@ def test_a_server_that_is_away_is_no_range_that_is_not_there(s3, monkeypatch):
 
 def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tmp_path):
     """SIGKILL where checkpoints are in the bucket; nothing in it, nor what was printed, holds a secret."""
-    script = (
-        "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from stores import run\n"
-        "from jobs.store import checkpoint\n"
-        "keep = checkpoint.Checkpoints.keep\n"
-        "def dying(self, state):\n"
-        "    keep(self, state)\n"
-        "    if '000001' in self._folder: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "checkpoint.Checkpoints.keep = dying\n"
-        "import json; run(sys.argv[2], json.loads(sys.argv[3]))\n"
-    )
-    said = killed(script, BASE, address, json.dumps(JOB))
+    said = killed(dies_after_a_checkpoint, address, JOB, 1)
     left = s3.objects(address.removeprefix("s3://lab/"))
     assert any("run/checkpoints/0/000001" in key for key in left)
     store = Store.open(address)
@@ -177,9 +166,7 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
     gather(store)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
     after = s3.objects(address.removeprefix("s3://lab/"))
-    assert hides_secrets(
-        *left.values(), *after.values(), said.stdout.encode(), said.stderr.encode()
-    )
+    assert hides_secrets(*left.values(), *after.values(), said)
 
 
 def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):

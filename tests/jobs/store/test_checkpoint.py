@@ -182,7 +182,7 @@ run: {microbatch: 2, slots: 4, shard_items: 4, workers: 1, checkpoint_s: 0.2}
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(
-    tmp_path, executor, monkeypatch
+    tmp_path, executor, monkeypatch, command_line
 ):
     path, gate = tmp_path / "job.yaml", tmp_path / "gate"
     path.write_text(JOB_FILE % gate)
@@ -213,10 +213,7 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(
     assert "stopped (SIGTERM); `ctd resume" in err
     store = Store.open(str(tmp_path / "job.zarr"))
     assert len(store.committed.numbers()) == 1
-    done = subprocess.run(
-        [*command, "resume", store.address, "--executor", "serial"], capture_output=True, text=True,
-        cwd=ROOT, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    code, _, err = command_line("resume", store.address, "--executor", "serial")
+    assert code == 0, err
     assert store.committed.markers()[1].resumed_at is not None
     assert tree_bytes(store.address) == tree_bytes(whole.address)
