@@ -1,7 +1,7 @@
 """LFADS on the field's own problems: our figures beside published ones or beside what they must beat.
 
     python benchmarks/lfads_field.py [--section stitched preset lorenz flipflop] [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
-        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100] [--members 20] [--search-steps 960] [--bins 250] [--fit-steps 1200]
+        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100] [--members 20] [--search-steps 480] [--bins 250] [--fit-steps 1200]
 
 Sections, each a function:
 
@@ -215,7 +215,7 @@ def main() -> None:
         ("trials", 500, "lorenz: trials, a fifth of them for evaluation"),
         ("batch", 128, "lorenz: trials of a minibatch"),
         ("members", 20, "preset: members of the population, and random draws"),
-        ("search-steps", 960, "preset: training steps of each"),
+        ("search-steps", 480, "preset: training steps of each"),
         ("bins", 250, "flipflop: steps of a trial"),
         ("flips", 800, "flipflop: trials for training; a quarter more for evaluation"),
         ("flips-batch", 16, "flipflop: trials of a minibatch"),
