@@ -25,6 +25,8 @@ VITAL = {"gcs_server", "raylet"}
 ENVIRONMENT = {
     # Metrics are told to whoever asks, without a token.
     "RAY_enable_metrics_collection": "0",
+    # Of one server of metrics Ray cannot be told to leave it out: at no port it does not start.
+    "DASHBOARD_METRIC_PORT": "65536",
     # Ray would start workers in advance, without our thread settings: useless.
     "RAY_prestart_worker_first_driver": "0",
 }
@@ -38,7 +40,8 @@ def start(folder: str, cpus: int) -> Any:
     # Ray opens its own folder to every user; the one around it is closed.
     settings = RayParams(
         node_ip_address="127.0.0.1", num_cpus=cpus, object_store_memory=OBJECT_STORE,
-        temp_dir=f"{folder}/r", include_log_monitor=False, no_monitor=True,
+        temp_dir=f"{folder}/r", dashboard_agent_listen_port=0, include_dashboard=False,
+        include_log_monitor=False, no_monitor=True,
     )  # fmt: skip
     lean()
     return Node(settings, head=True, shutdown_at_exit=False, spawn_reaper=True)

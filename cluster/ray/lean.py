@@ -10,39 +10,49 @@ AGENT = "--dashboard_agent_command="
 NOBODY = 'sh -c "exec tail -f --pid=$RAY_RAYLET_PID /dev/null"'
 """What the raylet, which goes down without an agent, has in place of it: a process that ends with the raylet."""
 
+PORTS = (
+    "DASHBOARD_AGENT_LISTEN_PORT_NAME", "METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME",
+)  # fmt: skip
 
-def lean() -> None:
-    """Let this process start nodes without a dashboard, its agents, and a server for Ray's clients."""
-    from ray._private import node, parameter, services, utils
 
-    absent = lambda: ImportError("left out")
-    utils.get_dashboard_dependency_error = utils.get_ray_client_dependency_error = absent
-    parameter.get_ray_client_dependency_error = absent
+def lean() -> bool:
+    """Let this process start nodes without a dashboard, its agents, and a server for Ray's clients; return whether it will.
+
+    These are names of Ray's own. A Ray that has others starts as it is: with more processes, and as well.
+    """
+    try:
+        import ray._raylet
+        from ray._private import node, parameter, services, utils
+    except ImportError:
+        return False
+    raylet: Any = ray._raylet
+    asked = [
+        (utils, "get_dashboard_dependency_error"),
+        (utils, "get_ray_client_dependency_error"),
+        (parameter, "get_ray_client_dependency_error"),
+        (node.Node, "start_api_server"),
+        (services, "start_ray_process"),
+        *((raylet, name) for name in ("persist_port", *PORTS)),
+    ]
+    if not all(hasattr(where, name) for where, name in asked):
+        return False
+    for where, name in asked[:3]:
+        setattr(where, name, lambda: ImportError("left out"))
     node.Node.start_api_server = lambda self, **_: None
     if services.start_ray_process.__module__ != __name__:
-        services.start_ray_process = _without_agent(services.start_ray_process)
+        services.start_ray_process = _without_agent(services.start_ray_process, raylet)
+    return True
 
 
-def _without_agent(start: Any) -> Any:
+def _without_agent(start: Any, raylet: Any) -> Any:
     """Return Ray's function that starts a process, changed for a raylet: see NOBODY."""
-    import ray._raylet
-
-    raylet: Any = ray._raylet
-    ports = (
-        "DASHBOARD_AGENT_LISTEN_PORT_NAME",
-        "METRICS_AGENT_PORT_NAME",
-        "METRICS_EXPORT_PORT_NAME",
-    )
 
     def start_ray_process(command: list[str], process_type: str, *given: Any, **named: Any) -> Any:
         if process_type == "raylet":
             said = dict(word.split("=", 1) for word in command[1:] if "=" in word)
-            for name in (
-                ports
-            ):  # as the agent of a Ray installed without dashboard says: it listens nowhere
-                raylet.persist_port(
-                    said["--session_dir"], said["--node_id"], getattr(raylet, name), -1
-                )
+            session, node_id = said["--session_dir"], said["--node_id"]
+            for name in PORTS:  # as the agent of a Ray without dashboard says: it listens nowhere
+                raylet.persist_port(session, node_id, getattr(raylet, name), -1)
             command = [AGENT + NOBODY if word.startswith(AGENT) else word for word in command]
         return start(command, process_type, *given, **named)
 

@@ -75,11 +75,14 @@ taken=" $("${step[@]}" -N "$nodes" -n "$nodes" --job-name=ports bash -c '
 while [[ $taken == *" $block "* ]]; do block=$(((block - 99) % 200 + 100)); done
 port=$((block * 100))
 ports=(--node-manager-port=$((port + 1)) --object-manager-port=$((port + 2))
-  --runtime-env-agent-port=$((port + 3))
+  --dashboard-agent-listen-port=$((port + 3)) --dashboard-agent-grpc-port=$((port + 4))
+  --runtime-env-agent-port=$((port + 5)) --metrics-export-port=$((port + 6))
   --min-worker-port=$((port + 10)) --max-worker-port=$((port + 99)))
 head_ports=(--port="$port" --no-monitor)  # an allocation does not grow
+# Where Ray's client server is installed it is started, by default on the same port for every head.
+! python -c 'import grpc' 2>/dev/null || head_ports+=(--ray-client-server-port=$((port + 7)))
 
-# `ray start` without what serves a dashboard.
+# `ray start` without what serves a dashboard, where this Ray can do without.
 start=(python -P -m cluster.ray.lean start --block)
 # What was allocated: Ray by itself would offer the whole machine. Results do not pass through its
 # object store, which is therefore small.
@@ -108,7 +111,8 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   done
   rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
 "${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
-  bash -c "$on_node" - "${start[@]}" --head --node-ip-address="$address" "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
+  bash -c "$on_node" - "${start[@]}" --head --node-ip-address="$address" \
+  --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
 steps=($!) rc=75
 for ((i = 0; i < 900 && !stop; i++)); do
   [ -s "$ray_tmp/ray_current_cluster" ] && break  # what ray start writes last

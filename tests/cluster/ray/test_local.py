@@ -7,6 +7,7 @@ import pytest
 from processes import listening, mentioning
 
 from cluster.ray import local
+from cluster.ray.lean import lean
 from cluster.ray.local import LocalRay
 from cluster.ray.pool import Pool
 from jobs.errors import JobError
@@ -54,6 +55,17 @@ def test_ray_that_does_not_start_is_one_clear_error(helper, failures, text):
         Pool(RunSettings(), None, ray)
     ray.stop()
     assert not ray._folder.exists()
+
+
+def test_a_ray_of_other_names_starts_as_it_is(monkeypatch):
+    """What is left out is left out by names that are Ray's own, and may be others in the next release."""
+    from ray import _raylet
+    from ray._private import services
+
+    before = services.start_ray_process
+    monkeypatch.delattr(_raylet, "persist_port")
+    assert not lean()
+    assert services.start_ray_process is before
 
 
 def test_what_a_killed_helper_left_is_removed_by_the_next_start(helper):
