@@ -4,6 +4,7 @@ On a head that is three processes of Python beside the two that are needed, on a
 of a core each, and a node gives itself up when they take too long on a busy machine; nobody asks them anything here.
 """
 
+import sys
 from typing import Any
 
 AGENT = "--dashboard_agent_command="
@@ -60,7 +61,8 @@ def _without_agent(start: Any, raylet: Any) -> Any:
 
 
 if __name__ == "__main__":
-    lean()
+    if lean():  # without Ray's client server, which then must have no port
+        sys.argv = [word for word in sys.argv if not word.startswith("--ray-client-server-port=")]
     from ray.scripts.scripts import main
 
     main()
