@@ -28,18 +28,15 @@ OURS = {
 
 def lorenz_states(n: int, seed: int) -> np.ndarray:
     """(trial, time, 3) states of the Lorenz system, from anywhere on its attractor."""
+    from ctd.cells import runge_kutta
 
     def field(h: np.ndarray) -> np.ndarray:
         x, y, z = h.T
         return np.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], axis=1)
 
     def step(h: np.ndarray) -> np.ndarray:
-        dt = BIN / 2
         for _ in range(2):
-            a = field(h)
-            b = field(h + dt / 2 * a)
-            c = field(h + dt / 2 * b)
-            h = h + dt / 6 * (a + 2 * b + 2 * c + field(h + dt * c))
+            h = runge_kutta(field, h, BIN / 2)
         return h
 
     h = np.random.default_rng(seed).normal(size=(n, 3)) * 8 + [0, 0, 25]

@@ -254,7 +254,7 @@ def _linearise(
     with jax.enable_x64(True):
         weights = {name: jnp.asarray(w, jnp.float64) for name, w in shared.weights.items()}
         output = _outputs(shared, weights, points)
-    d = linear.derivatives(f, shared.weights, points, x, flow)
+    d = linear.derivatives(f, weights, points, x, flow)
     m = linear.modes(d.dh, flow)
     growth = linear.growth(m.eigenvalues, slow, flow)
     stability = linear.stability(growth)
