@@ -3,26 +3,32 @@
 import datetime
 import sys
 import warnings
+from importlib import import_module
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ctd.kernel import inputs_of
+from ctd.late import Late
 from ctd.lfads import Model
 from ctd.lfads.chop import merge
 from ctd.lfads.nwb import count_spikes
 from ctd.lfads.sessions import load
 
-with warnings.catch_warnings():  # hdmf's own deprecations, as it is imported
-    warnings.simplefilter("ignore")
-    import pynwb
-
+pynwb = Late("pynwb")
 N_TRIALS, N_UNITS = 12, 3
 RNG = np.random.default_rng(0)
 START = 2.0 * np.arange(N_TRIALS)
 SPIKES = [np.sort(RNG.uniform(0, 2.0 * N_TRIALS, 400)) for _ in range(N_UNITS)]
 CUT = {"bin_s": 0.05, "window": (-0.1, 0.5), "align_to": "go_time"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quietly_imported():
+    with warnings.catch_warnings():  # hdmf's own deprecations, as it is imported
+        warnings.simplefilter("ignore")
+        import_module("pynwb")
 
 
 @pytest.fixture
@@ -164,16 +170,16 @@ def test_behavior_with_a_gap(session):
 @pytest.mark.parametrize(
     ("added", "name", "said"),
     [
-        (series(np.r_[12.0:24:0.1, 0:12:0.1]), "eye", "acquisition/eye: its timestamps do not rise"),
-        (series(np.r_[0.0:24:0.1, np.nan]), "eye", "acquisition/eye: its timestamps do not rise"),
-        (series(np.arange(3.0), ["a", "b", "c"]), "eye", "eye: numbers expected, but it holds 3 "),
-        (series(np.empty(0), np.empty(0)), "eye", "eye: numbers expected, but it holds 0 float64"),
-        (series(np.arange(24.0), name="hand"), "hand",
+        ((np.r_[12.0:24:0.1, 0:12:0.1],), "eye", "acquisition/eye: its timestamps do not rise"),
+        ((np.r_[0.0:24:0.1, np.nan],), "eye", "acquisition/eye: its timestamps do not rise"),
+        ((np.arange(3.0), ["a", "b", "c"]), "eye", "eye: numbers expected, but it holds 3 "),
+        ((np.empty(0), np.empty(0)), "eye", "eye: numbers expected, but it holds 0 float64"),
+        ((np.arange(24.0), None, "hand"), "hand",
          "has 2 time series 'hand'; there are acquisition/hand, behavior/hand"),
     ],
 )  # fmt: skip
 def test_bad_series(session, added, name, said):
-    path = changed(session(), lambda file: file.add_acquisition(added))
+    path = changed(session(), lambda file: file.add_acquisition(series(*added)))
     with pytest.raises(ValueError, match=said):
         read(path, behavior_series=name)
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 
+from ctd.late import Late
 from ctd.plots import Axis, Band, Bars, Figure, Image, Lines, Plot, Points, Scale, Spans
 from ctd.plots.png import MAX_TICKS, draw
 
+colors = Late("matplotlib.colors")
 X = np.arange(4.0)
 
 
@@ -42,7 +43,7 @@ def test_layers_take_their_colours_in_turn_and_named_ones_stand_in_the_legend():
         Lines(X, 4 * X, "dashed", dashed=True),
         Lines(X, np.stack([X, X + 1]), hue=0),
     )
-    colours = [to_hex(line.get_color()) for line in ax.lines]
+    colours = [colors.to_hex(line.get_color()) for line in ax.lines]
     first, strong, faint, second, *again = colours
     assert strong == "#000000"
     assert again == [first, first]
@@ -60,8 +61,10 @@ def test_numbers_become_colours_of_the_scale():
     assert image.get_clim() == (0, 2)
     assert bar.get_ylabel() == "rate"
     ax, _ = axes_of(Lines(X, np.stack([X, X]), colour=[0, 1]), Points(X, X, colour=X))
-    ends = [to_hex(line.get_color()) for line in ax.lines]
-    assert ends[0] == to_hex(ax.collections[0].get_facecolors()[0])  # both are 0 on one scale
+    ends = [colors.to_hex(line.get_color()) for line in ax.lines]
+    assert ends[0] == colors.to_hex(
+        ax.collections[0].get_facecolors()[0]
+    )  # both are 0 on one scale
     assert ends[0] != ends[1]
 
 

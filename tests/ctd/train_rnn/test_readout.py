@@ -3,17 +3,18 @@
 import jax
 import numpy as np
 import pytest
-from sklearn.metrics import r2_score
 
 from ctd.batch import run_items
 from ctd.cells import FirstUnits, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.late import Late
 from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.connections import Connections
 from ctd.train_rnn.parameters import initial
 from ctd.train_rnn.step import divided
 
+metrics = Late("sklearn.metrics")
 N_UNITS, ALPHA = 5, 0.3
 SMALL = {"cell": "leaky", "task": "file", "readout": "identity", "n": 8, "alpha": ALPHA}
 SMALL |= {"initial_state": "zero", "batch_size": 8, "n_batches": 200, "report_every": 100}
@@ -66,7 +67,7 @@ def test_r2_is_that_of_scikit_learn(fitted, recorded):
         (targets[seen, unit], outputs[seen, unit]) for unit, seen in enumerate(mask.astype(bool).T)
     ]
     spread = [len(y) * np.var(y) for y, _ in units]
-    expected = np.average([r2_score(y, z) for y, z in units], weights=spread)
+    expected = np.average([metrics.r2_score(y, z) for y, z in units], weights=spread)
     assert fitted["r2"] == pytest.approx(expected, abs=1e-5)
     assert expected > 0.95, "the rates are fitted, in trials that were not trained on"
 
