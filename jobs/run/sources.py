@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,15 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     kinds = field_kinds(kernel.Params)
     named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
     waiting = [root, "ctd.batch", *_named(spec, set(named))]
+    own = cache(lambda top: top in packages or bool(folders & _import_folder(top)))
     found: dict[str, str] = {}
+    seen: set[str] = set()
     while waiting:
         module = waiting.pop()
-        if module in found or (path := _file(module)) is None:
+        if module in seen:
             continue
-        top = module.partition(".")[0]
-        if top in packages or folders & _import_folder(top):
+        seen.add(module)
+        if own(module.partition(".")[0]) and (path := _file(module)):
             text = path.read_bytes()
             found[module] = hashlib.sha256(text).hexdigest()
             _refuse_stale(module, path, found[module])
@@ -216,11 +218,11 @@ def _imports(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
     """
     package = module if is_package else module.rpartition(".")[0]
     try:
-        nodes = ast.walk(ast.parse(text))
+        tree = ast.parse(text)
     except SyntaxError:  # only in a module that nobody has imported yet
         return ()
     found: dict[str, None] = {}
-    for node in nodes:
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found |= dict.fromkeys(_with_parents(alias.name))
@@ -230,6 +232,16 @@ def _imports(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
             found |= dict.fromkeys(_with_parents(source))
             found |= {f"{source}.{alias.name}": None for alias in node.names}
     return tuple(found)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield all statements, in whatever blocks they stand; expressions, which import nothing, are not entered."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for block in ("body", "orelse", "handlers", "finalbody", "cases"):
+            waiting += getattr(node, block, ())
 
 
 def _with_parents(module: str) -> Iterator[str]:
