@@ -65,7 +65,7 @@ def step(cell, w, h, x):
 def test_rates_follow_the_network(network, cell, initial):
     """In float64, to 1e-12: 25 steps of some ten products each.
 
-    The law of the states on a line: tests/test_origin.py.
+    The law of the states on a line: tests/origin/.
     """
     path, weights = network(cell)
     sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}

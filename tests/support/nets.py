@@ -1,7 +1,8 @@
-"""Networks that files hold, run by ctd."""
+"""Networks of the tests, and those that files hold, run by ctd."""
 
 import jax
 import numpy as np
+import origin
 
 from ctd.batch import precision
 from ctd.cells import get_cell, run
@@ -27,3 +28,12 @@ def assert_states(found, expected):
     assert found.dtype == expected.dtype
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=TOLERANCE[str(expected.dtype)], rtol=0)
+
+
+def line_network():
+    """A tanh network that nearly integrates its input: one direction of gain 0.97, the others contract."""
+    rng = np.random.default_rng(2)
+    params = origin.random_vrnn_params(rng, 1, 6, 1, g=0.3)
+    along = params["wI"][:, 0] / np.linalg.norm(params["wI"])
+    params["wR"] = params["wR"] - np.outer(params["wR"] @ along - 0.97 * along, along)
+    return params | {"bR": 0.05 * rng.standard_normal(6), "bO": np.array([0.1])}

@@ -3,6 +3,7 @@
 import os
 import re
 
+import numpy as np
 from places import SUPPORT
 
 from jobs.run.executor import SerialExecutor
@@ -62,3 +63,8 @@ def tree_bytes(path):
         if name.partition("/")[0] not in ("run", "shards", "zarr.json")
         and not re.search(r"#\d+$", name)
     }
+
+
+def item_of(tree, item=0):
+    """Name -> array of the results of one item."""
+    return {name: np.asarray(value[item]) for name, value in tree["results/0"].data_vars.items()}

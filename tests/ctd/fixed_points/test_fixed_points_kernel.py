@@ -80,7 +80,7 @@ def test_every_cell(tmp_path, cell):
     """Small random networks are contractions: one stable point, h = F(h) by iteration.
 
     Of an lstm, whose state is twice its units, always. Steps of each cell: tests/ctd/cells/test_cells.py. Points of
-    gru and vanilla are held to NumPy's formulas here, and with their linearisations by tests/test_origin.py; those of
+    gru and vanilla are held to NumPy's formulas here, and with their linearisations by tests/origin/; those of
     node to closed forms below.
     """
     weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, Scales(0.4))

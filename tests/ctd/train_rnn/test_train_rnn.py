@@ -1,6 +1,6 @@
 """The bookkeeping of training, and what a diverged network leaves behind.
 
-Every step against Adam written out: tests/test_origin.py.
+Every step against Adam written out: tests/origin/.
 """
 
 import jax
@@ -114,7 +114,7 @@ ALIKE = {"gru_candidate_bias", "gru_torch", "leaky", "leaky_per_unit", "node"}
     ],
 )
 def test_every_cell_learns(cell):
-    """Gradients of each cell: tests/ctd/cells/test_cells.py. tests/test_origin.py trains the other two step by step."""
+    """Gradients of each cell: tests/ctd/cells/test_cells.py. tests/origin/ trains the other two step by step."""
     fast = {"alpha": 0.5, "alpha_min": 0.3, "alpha_max": 0.7}
     params = small(
         cell=cell, n=16, n_batches=60, report_every=20, batch_size=16, learning_rate=0.05, **fast
