@@ -106,12 +106,10 @@ class Laps(Placed):
         for turn in turns(len(rows), self.total):
             slots, k = self._load(rows[turn]), len(turn)
             with precision(self.program.static):
-                out = {
-                    name: self._put(np.zeros((self.total, *s.shape), s.dtype))
-                    for name, s in shapes.items()
-                }
+                blank = {n: np.zeros((self.total, *s.shape), s.dtype) for n, s in shapes.items()}
                 out = compute(
-                    self._shared, self._root, self._bounds(0, k), self._no_one, slots, out
+                    *(self._shared, self._root, self._bounds(0, k)),
+                    *(self._no_one, slots, self._put(blank)),
                 )
             for name, value in out.items():
                 found[name][turn] = np.asarray(value)[self._physical[:k]]
@@ -153,12 +151,10 @@ class Laps(Placed):
         done = np.ones(self.total, bool)
         done[self._physical[: len(rows)]] = self.done[rows]
         with precision(self.program.static):
-            if blank:
-                state = jax.tree.map(self._blank, self._state)
-            else:
-                state = self._put(self._states.take(held))
-            traced = self._put(jax.tree.map(lambda leaf: leaf[held], self._traced))
-            return Slots(self._put(self._ids[held]), traced, state, self._put(done))
+            traced = jax.tree.map(lambda leaf: leaf[held], self._traced)
+            state = None if blank else self._states.take(held)
+            slots = self._put(Slots(self._ids[held], traced, state, done))  # type: ignore[arg-type]
+            return slots._replace(state=jax.tree.map(self._blank, self._state)) if blank else slots
 
     # --- checkpoints ------------------------------------------------------------------------------
 
