@@ -1,0 +1,129 @@
+"""Pipelines and several job files on the command line, with the serial executor: each stage takes what the last one left."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from cli_jobs import TOY, refused
+
+from jobs import Store, open_store
+
+PIPELINE = """
+stages:
+  train:
+    kernel: train_rnn
+    params: {cell: vanilla, task: {name: integrator}, n: 6, batch_size: 8, n_batches: 20,
+             report_every: 10, n_eval: 16, n_saved: 4}
+    sweep: {seeds: 3}
+    run: {microbatch: 4, slots: 4, shard_items: 4}
+  points:
+    kernel: fixed_points
+    params:
+      cell: vanilla
+      weights: {stage: train, sort: eval_loss, limit: 2}
+      candidates: {stage: train, sort: eval_loss, limit: 2, part: results}
+      dataset: states
+    sweep: {grid: {candidate: {range: 8}}}
+    run: {microbatch: 4, slots: 4}
+  ways:
+    kernel: fixed_points.connections
+    params:
+      cell: vanilla
+      weights: {stage: points, part: params}
+      points: {stage: points, part: table}
+      n_steps: 20
+    run: {microbatch: 4, slots: 4, shard_items: 4}
+  distances:
+    kernel: similarity
+    params:
+      weights: {stage: points, part: params}
+      points: {stage: points, part: table}
+      task: {name: integrator}
+      n_trials: 4
+    sweep: {grid: {matrix_row: {range: 3}}}
+    run: {microbatch: 4, slots: 4, shard_items: 4}
+"""
+
+
+def test_pipeline_trains_then_searches_the_best(ctd, job_file):
+    path = job_file(PIPELINE, "pipe.yaml")
+    code, _, err = ctd("run", path, "--executor", "serial")
+    assert code == 0, err
+    train, points = path.with_name("pipe.train.zarr"), path.with_name("pipe.points.zarr")
+    items = json.loads(ctd("query", train, "--sort", "eval_loss", "--limit", "2", "--json")[1])
+    tree = xr.open_datatree(points, engine="zarr")
+    assert len(tree["results"].children) == 2
+    for group, item in enumerate(items):
+        assert (
+            tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"
+        )
+    # What follows a table has an item for each group that it was made of, with what the group was made from.
+    ways = xr.open_datatree(path.with_name("pipe.ways.zarr"), engine="zarr")["results"]
+    assert [
+        (ways[group].attrs["swept"]["points"], ways[group].attrs["swept"]["weights"])
+        for group in ways.children
+    ] == [
+        (f"pipe.points.zarr/gathered/{group}", f"pipe.train.zarr::{item['item']}")
+        for group, item in enumerate(items)
+    ]
+    # A field that takes several files takes them all, in one group; an item tells what its network was made with.
+    distances = path.with_name("pipe.distances.zarr")
+    assert open_store(distances)["results/0"].outcome.values.tolist() == [0, 0, 1]
+    networks = json.loads(ctd("query", distances, "--table", "network", "--json")[1])
+    assert [row["network"] for row in networks] == [f"seed={item['seed']}" for item in items]
+    assert networks[0]["mean_distance"] > 0
+    # Every stage is resumed by itself, and a stage that is complete is left as it is.
+    before = Store.open(str(points)).committed.markers()
+    assert ctd("run", path, "--executor", "serial")[0] == 0
+    assert before == Store.open(str(points)).committed.markers()
+    code, _, err = ctd("export", train, items[0]["item"], "best.h5")
+    assert code == 0, err
+    trained = open_store(train)["results/0"]
+    with h5py.File("best.h5") as file:
+        row = int(np.flatnonzero(trained.item == items[0]["item"])[0])
+        np.testing.assert_array_equal(file["wR"], trained["weights.wR"][row])
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The file of a pipeline, in a folder that several tests share."""
+    path = tmp_path_factory.mktemp("pipeline") / "pipe.yaml"
+    path.write_text(PIPELINE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.points.params.weights.stage=tran", "stage 'tran' does not come before this one"),
+        ("stages.points.params.weights.where=eval_loss < 0", "has no item with 'eval_loss < 0'"),
+        ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
+        ("stages.points.params.weights={store: none.zarr}", "none.zarr: no such store"),
+        ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
+        ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
+        ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
+        ("kernel=toy", "kernel: a file with stages has no other field"),
+        ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
+        ("stages.points=3", "stages.points: a job"),
+    ],
+)
+def test_pipeline_refuses(ctd, pipeline, override, said):
+    """Before its first stage, or after it, which the first of these trains for all."""
+    trained = pipeline.with_name("pipe.train.zarr")
+    if not trained.exists():
+        wrong = ("--set", "stages.points.params.q_tol=0")
+        assert ctd("run", pipeline, "--executor", "serial", *wrong)[0] == 2
+    assert Store.open(str(trained)).committed.numbers() == {0}
+    refused(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
+    assert not pipeline.with_name("pipe.points.zarr").exists()
+
+
+def test_several_job_files_run_in_order(ctd, job_file):
+    first, second = job_file(TOY, "a.yaml"), job_file(TOY, "b.yaml")
+    code, _, err = ctd("run", first, second, "--executor", "serial")
+    assert code == 0, err
+    assert first.with_suffix(".zarr").exists()
+    assert second.with_suffix(".zarr").exists()
+    refused(ctd("run", first, second, "--store", "x.zarr"), "--store: goes with one job file")
