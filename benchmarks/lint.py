@@ -1,6 +1,6 @@
 """Networks of low rank that learn four tasks, and networks fitted to their rates: LINT (Valente, Pillow & Ostojic 2022).
 
-    python benchmarks/lint.py [--tasks rdm romo mante dms] [--units 128] [--batches 1500] [--fit 2000]
+    python benchmarks/lint.py [--tasks rdm romo mante dms] [--units 512] [--batches 1500] [--fit 6000]
 
 A leaky network of rank r, of tanh units with noise, is trained on a task. Then a second one, of the same rank, with other
 random weights and without noise, is fitted to the rates of the first in 800 trials (`readout: identity`). The table has
@@ -17,13 +17,13 @@ random weights and without noise, is fitted to the rates of the first in 800 tri
 beside the authors' figures. Their code (adrian-valente/lowrank_inference) has the effective connectivity; of dms it
 projects the first column of n twice, so that .628 compares other matrices than ours.
 
-What is cut so that it fits two cores: 128 units of 512, and delays of up to 600 ms. What differs besides: the learning rate
+What is cut so that it fits two cores: steps, and delays of up to 600 ms. What differs besides: the learning rate
 falls to 0 (cosine) and is 0.03 in fits, where theirs is constant and 0.01 or 0.001; after 2,000 steps at 0.01 connectivities
-do not agree yet (.25 in place of .99 for mante). Readouts, input weights and biases are trained in both networks; theirs are not all,
+do not agree yet (.25 in place of .99 for mante, 128 units). Readouts, input weights and biases are trained in both networks; theirs are not all,
 and there is no bias. The first networks of romo and dms start with n = m + N(0, 1), theirs from trained ones of full rank. The
 published sizes, for a GPU, are
 
-    python benchmarks/lint.py --full --units 512 --batches 5000 --fit 12500
+    python benchmarks/lint.py --full --batches 5000 --fit 12500
 """
 
 import argparse
@@ -163,9 +163,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--full", action="store_true", help="the published durations")
-    parser.add_argument("--units", type=int, default=128)
+    parser.add_argument("--units", type=int, default=512)
     parser.add_argument("--batches", type=int, default=1500, help="steps of training")
-    parser.add_argument("--fit", type=int, default=2000, help="steps of the fit")
+    parser.add_argument("--fit", type=int, default=6000, help="steps of the fit")
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate of training")
     parser.add_argument("--fit-rate", type=float, default=3e-2, help="of the fit")
     options = parse(parser, tasks=["rdm"], units=4, batches=2, fit=2)

@@ -57,7 +57,8 @@ def describe(p: RunProgress) -> str:
     parts = [f"{n:,} {name}" for name, n in p.outcomes.items() if n]
     if p.advances and max(p.advances) > 1:  # else it adds nothing to the number of items
         few, many = min(p.advances), max(p.advances)
-        parts.append(f"advance {many}" if few == many else f"advances {few}-{many}")
+        of = f" of at most {p.most_advances}" if p.most_advances >= many else ""
+        parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
     if p.stage and p.shards_done < p.n_shards:
         parts.append(p.stage)
     if p.tuning or p.compiling:

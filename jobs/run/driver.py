@@ -110,6 +110,7 @@ class Driver:
         running = [now for now in counted if now is not None]
         progress.running_items = sum(now.finished for now in running)
         progress.advances = tuple(now.advances for now in running)
+        progress.most_advances = max((now.most for now in running), default=0)
         progress.stage = next((now.stage for now in running if now.stage), progress.stage)
         progress.tuning = any(now.tuning for now in running)
         self.has_advanced |= any(progress.advances) or progress.items_done > progress.items_before

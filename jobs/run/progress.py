@@ -30,6 +30,8 @@ class Progress:
     """Finished items of the shards that are running."""
     advances: tuple[int, ...] = ()
     """Advances of each running shard."""
+    most_advances: int = 0
+    """The most that one of them may make; 0: nobody knows."""
     stage: str = ""
     """Where the search in one of them stands."""
     tuning: bool = False

@@ -76,6 +76,8 @@ class Standing(NamedTuple):
     """Items that make no further advances."""
     advances: int = 0
     """Advances of the devices, those before a checkpoint that it went on from included."""
+    most: int = 0
+    """As many at most, if all of its items need every one that they may make; 0: nobody knows."""
     stage: str = ""
     """Where its search stands; empty without one."""
     tuning: bool = False

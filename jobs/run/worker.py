@@ -166,7 +166,10 @@ class Worker:
             run = Run(prog, shared, seed, ids, traced)
         else:
             run = self._search(Laps(prog, shared, seed, ids, traced), task, rows, ids, columns)
-        info = self._advance(run, task, ids, layout, began, progress)
+        of_item, at_once = self.science.advances, layout.slots * layout.devices
+        most = of_item(inputs_of(params)) * -(-len(ids) // at_once) if of_item else 0
+        told = lambda now: progress(now._replace(most=most))
+        info = self._advance(run, task, ids, layout, began, told)
         self._computing = False
         values = dict(run.results)
         if isinstance(run, SearchRun):
@@ -226,7 +229,7 @@ class Worker:
             run.advance()
             longest = max(longest, time.monotonic() - before)
             stage = run.stage if isinstance(run, SearchRun) else ""
-            progress(Standing(run.n_finished, run.rounds, stage))
+            progress(Standing(run.n_finished, run.rounds, stage=stage))
             if meetings and isinstance(run, SearchRun) and run.arrived:
                 meetings.arrive(run, began, longest)
                 raise Waits(run.lap, run.stage)

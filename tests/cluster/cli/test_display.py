@@ -12,11 +12,17 @@ from jobs.run.progress import Progress
 
 
 @pytest.mark.parametrize(
-    ("advances", "said"),
-    [((), ""), ((1, 0), ""), ((37,), "advance 37"), ((12, 40, 12), "advances 12-40")],
+    ("advances", "most", "said"),
+    [
+        ((), 0, ""),
+        ((1, 0), 50, ""),
+        ((37,), 0, "advance 37"),
+        ((37,), 50, "advance 37 of at most 50"),
+        ((12, 40, 12), 40, "advances 12-40 of at most 40"),
+    ],
 )
-def test_describe_advances(advances, said):
-    assert display.describe(Progress(8, 1, advances=advances)) == said
+def test_describe_advances(advances, most, said):
+    assert display.describe(Progress(8, 1, advances=advances, most_advances=most)) == said
 
 
 @pytest.mark.parametrize("what", ["tuning", "compiling"])

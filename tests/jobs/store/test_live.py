@@ -17,14 +17,16 @@ from jobs.store.live import LiveCurves, read_live
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    """(the store once it is finished; what a reader saw after each advance; the page's part of it)."""
+    """(the store once it is finished; what a reader saw after each advance; the page's part of it; and, heard by the
+    driver, advances made and the most there may be)."""
     store = create(tmp_path_factory.mktemp("live"), "train_rnn")
-    seen, pages = [], []
+    seen, pages, heard = [], [], []
     with pytest.MonkeyPatch.context() as patch:
         for name in ("EVERY_S", "SHARE"):
             patch.setattr(live_module, name, 0.0)
         patch.setattr(live_module, "COST", np.inf)
         patch.setattr("jobs.run.worker.EVERY_S", 0.0)
+        patch.setattr("jobs.run.executor.HEAR_S", -1.0)
         show = LiveCurves.show
 
         def and_look(self, run):
@@ -33,12 +35,12 @@ def watched(tmp_path_factory):
             pages.append(live(store))
 
         patch.setattr(LiveCurves, "show", and_look)
-        run_shards(store, SerialExecutor(1))
-    return store, seen, pages
+        run_shards(store, SerialExecutor(1), lambda p: heard.append((p.advances, p.most_advances)))
+    return store, seen, pages, heard
 
 
 def test_curves_grow_into_the_stored_ones(watched):
-    store, seen, _ = watched
+    store, seen, _, _ = watched
     stored = np.asarray(store.array(0, "curve")[:], float)
     assert [[g.advances for *_, g in some] for some in seen] == [[1], [2], [3]]
     for n, [(group, shard, growing)] in enumerate(seen, start=1):
@@ -48,8 +50,13 @@ def test_curves_grow_into_the_stored_ones(watched):
         assert np.isnan(curve[:, n:]).all()
 
 
+def test_driver_hears_how_many_advances_there_may_be(watched):
+    *_, heard = watched
+    assert [((n,), 4) for n in range(1, 5)] == [(n, most) for n, most in heard if any(n)]
+
+
 def test_page_shows_them_over_training_steps_with_what_was_swept(watched):
-    store, _, pages = watched
+    store, _, pages, _ = watched
     [plot] = pages[-1]["plots"]
     assert plot["layers"][0]["x"] == [10, 20, 30, 40]
     assert plot["layers"][0]["item"] == list(range(10))
@@ -61,7 +68,7 @@ def test_page_shows_them_over_training_steps_with_what_was_swept(watched):
 
 
 def test_nothing_is_left_once_the_shard_is_committed(watched):
-    store, _, _ = watched
+    store, *_ = watched
     assert not list(objects.list_keys(store.objects, keys.LIVE))
     assert live(store) is None
 
@@ -88,7 +95,7 @@ def test_what_does_not_fit_is_passed_over(tmp_path, name):
 
 
 def test_check_removes_what_a_killed_process_left(watched):
-    store, _, _ = watched
+    store, *_ = watched
     objects.write(store.objects, keys.live(0, 0), seal({"rows": [0]}))
     assert keys.live(0, 0) in [finding.key for finding in check(store.address)]
     check(store.address, repair=True)
