@@ -119,7 +119,7 @@ def pytest_configure(config):
 
 
 WAIT = (
-    "test_allocation.py", "test_executors.py", "test_submit.py", "test_chaos.py", "test_lost.py", "test_soak.py",
+    "test_allocation.py", "test_chaos.py", "test_lost.py", "test_executors.py", "test_submit.py", "test_soak.py",
 )  # fmt: skip
 """Files that mostly wait, the longest first."""
 APART = 15

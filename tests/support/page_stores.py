@@ -42,7 +42,7 @@ JOBS = {
             "n_batches": 40, "report_every": 10, "n_eval": 16, "n_saved": 4,
         },
         "sweep": {"random": {"learning_rate": {"loguniform": [1e-4, 0.1]}}, "samples": 10},
-        "run": {"microbatch": 1, "slots": 10},
+        "run": {"microbatch": 10, "slots": 10},
     },
     "esn": {
         "kernel": "esn",

@@ -225,7 +225,6 @@ def np_input_kl(case, w, means, variances):
 
 
 CASES = {
-    "default": {},
     "gaussian": {"likelihood": "gaussian", "input_prior": "gaussian", "lag": 2},
     "no controller": {"controller": 0, "n_external": 2},
     "held out": {"held_out_units": (1, 5), "held_out_bins": 2, "lag": 1, "n_external": 2},

@@ -99,8 +99,6 @@ def centre(canvas):
     [
         *((name, 390, "dark") for name in JOBS),
         ("toy", 1280, "light"),
-        ("train_rnn", 1280, "dark"),
-        ("fixed_points", 1920, "light"),
         ("esn", 1920, "light"),
     ],
 )
