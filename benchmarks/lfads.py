@@ -234,55 +234,21 @@ def seed_step(steps: int, n_bins: int) -> Callable[[], Any]:
 def torch_step(steps: int, device: str) -> Callable[[], Any]:
     """Steps of a model with the modules and sizes of lfads-torch (Sedler & Pandarinath 2023), on a device."""
     import torch
+    from lfads_torch_modules import Bidirectional, Cell
     from torch import nn
     from torch.nn import functional
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
-    class Cell(nn.Module):
-        """A GRU cell of elementary operations, as the clipping asks for; states within [-5, 5]."""
-
-        def __init__(self, n_in: int) -> None:
-            super().__init__()
-            self.from_input = nn.Linear(n_in, 3 * HIDDEN)
-            self.gates = nn.Linear(HIDDEN, 2 * HIDDEN)
-            self.candidate = nn.Linear(HIDDEN, HIDDEN)
-
-        def forward(self, x: Any, h: Any) -> Any:
-            x_update, x_reset, x_candidate = self.from_input(x).chunk(3, 1)
-            h_update, h_reset = self.gates(h).chunk(2, 1)
-            update, reset = torch.sigmoid(x_update + h_update), torch.sigmoid(x_reset + h_reset)
-            new = torch.tanh(x_candidate + self.candidate(reset * h))
-            return (update * h + (1 - update) * new).clamp(-5, 5)
-
-    class Bidirectional(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.cells = nn.ModuleList([Cell(UNITS), Cell(UNITS)])
-            self.h0 = nn.Parameter(torch.zeros(2, 1, HIDDEN))
-
-        def forward(self, x: Any) -> tuple[Any, Any]:
-            """States (trial, time, 2 HIDDEN), and the last one of each direction."""
-            found, ends = [], []
-            for cell, h0, backwards in zip(self.cells, self.h0, (False, True), strict=True):
-                h, states = h0.expand(len(x), HIDDEN), []
-                for now in (x.flip(1) if backwards else x).unbind(1):
-                    h = cell(now, h)
-                    states.append(h)
-                states = torch.stack(states, 1)
-                found.append(states.flip(1) if backwards else states)
-                ends.append(h)
-            return torch.cat(found, 2), torch.cat(ends, 1)
-
     class Lfads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.ic_encoder, self.ci_encoder = Bidirectional(), Bidirectional()
+            self.ic_encoder, self.ci_encoder = (Bidirectional(UNITS, HIDDEN) for _ in range(2))
             self.ic = nn.Linear(2 * HIDDEN, 2 * HIDDEN)
             self.to_generator = nn.Linear(HIDDEN, HIDDEN)
-            self.controller = Cell(2 * HIDDEN + FACTORS)
-            self.generator = Cell(1)
+            self.controller = Cell(2 * HIDDEN + FACTORS, HIDDEN)
+            self.generator = Cell(1, HIDDEN)
             self.inputs = nn.Linear(HIDDEN, 2)
             self.factors = nn.Linear(HIDDEN, FACTORS, bias=False)
             self.rates = nn.Linear(FACTORS, UNITS)

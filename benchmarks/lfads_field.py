@@ -1,7 +1,7 @@
 """LFADS on the field's own problems: our figures beside published ones or beside what they must beat.
 
     python benchmarks/lfads_field.py [--section stitched preset lorenz flipflop] [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
-        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100] [--members 20] [--search-steps 480] [--bins 250] [--fit-steps 1200]
+        [--trials 500] [--batch 128] [--models node-3 gru-10 gru-100] [--members 20] [--search-steps 480] [--bins 250] [--fit-steps 1200] [--torch PYTHON]
 
 Sections, each a function:
 
@@ -223,6 +223,7 @@ def main() -> None:
         ("fit-steps", 1200, "flipflop: training steps of each model"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    parser.add_argument("--torch", help="flipflop: an interpreter that has torch and h5py")
     text = "leave the conditions out, by which read-ins are aligned"
     parser.add_argument("--random-read-ins", action="store_true", help=text)
     parser.add_argument("--section", nargs="*", default=[*SECTIONS], choices=SECTIONS)

@@ -11,10 +11,19 @@ LONG = {
     "startup", "train_rnn",
 }  # fmt: skip
 """They take half a minute or more whatever the sizes: a Ray, children, programs to compile."""
+PARTS = {
+    "options",
+    "loops",
+    "lfads_flipflop",
+    "lfads_flipflop_torch",
+    "lfads_lorenz",
+    "lfads_torch_modules",
+}
+"""Of other benchmarks."""
 NAMES = [
     pytest.param(p.stem, marks=[pytest.mark.endurance] * (p.stem in LONG))
     for p in sorted((ROOT / "benchmarks").glob("*.py"))
-    if p.stem not in ("options", "loops", "lfads_flipflop", "lfads_lorenz")  # parts of others
+    if p.stem not in PARTS
 ]
 
 

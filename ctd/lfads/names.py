@@ -94,6 +94,11 @@ SCORES = {
         "1",
         "R2 of factors recovered from log rates by the readout's pseudo-inverse, cut at 1 % of variance (Versteeg 2023)",
     ),
+    "cycle_consistency_states": (
+        "1",
+        "R2 of the generator's states recovered from log rates by the readout's pseudo-inverse, 99 % of its squared singular values "
+        "(CtDBenchmark)",
+    ),
 }
 """Metrics over all evaluation trials, see `ctd.lfads.scores`: name -> (unit, definition)."""
 

@@ -14,11 +14,14 @@ from ctd.late import jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import AVERAGED, Asked, Fitted, posterior
 from ctd.lfads.loss import gather
+from ctd.lfads.model import factor_weights
 
 LEAST = 1e-6
 """Directions with less than this share of the largest variance are left out of regressions."""
 CUT = 0.01
 """Principal components of log rates with less than this share of their variance are left out of the cycle."""
+SEEN = 0.99
+"""Share of the squared singular values of a readout whose directions count as seen."""
 
 Means = Mapping[str, Any]
 """Name -> (trial, time, ...) posterior mean."""
@@ -60,7 +63,10 @@ def _sums(
     """Name -> what the trials `rows`, as far as they are counted, add."""
     trials = model.dataset.evaluation
     data = jnp.asarray(trials.data)[rows].astype(means["rates"].dtype)
-    found: dict[str, Any] = {"factors": moments(means["factors"], counted)}
+    found: dict[str, Any] = {
+        "factors": moments(means["factors"], counted),
+        "generator": moments(means["states"], counted),
+    }
 
     def known(truth: Any) -> tuple[jax.Array, jax.Array]:
         """(true values, which trials have them)."""
@@ -110,6 +116,8 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, jax.Array]:
         sums, _ = lax.scan(add, sums, jnp.arange(first // size, -(-n // size)))
     readout = model.weights["output"]["w"][: trials.data.shape[2]]
     found = {"cycle_consistency": cycle_consistency(sums["factors"].covariance, readout)}
+    readout = readout @ factor_weights(model.weights["generator"])
+    found["cycle_consistency_states"] = seen_share(sums["generator"].covariance, readout)
     found |= _bits(model, null, sums)
     if trials.rates is not None:
         true = jnp.asarray(trials.rates)
@@ -212,3 +220,17 @@ def cycle_consistency(covariance: jax.Array, readout: jax.Array) -> jax.Array:
     recovered = jnp.linalg.pinv(readout) @ (kept @ (kept.T @ readout))
     lost = jnp.eye(len(covariance), dtype=covariance.dtype) - recovered
     return 1 - jnp.trace(lost @ covariance @ lost.T) / jnp.trace(covariance)
+
+
+def seen_share(covariance: jax.Array, readout: jax.Array) -> jax.Array:
+    """R2 of states recovered from their own log rates, weighted by variance (CtDBenchmark, Versteeg et al. 2025).
+
+    g -> R g -> the pseudo-inverse of R from its largest singular values, as many as make SEEN of their sum of squares:
+    the share of the variance of g along the right singular vectors of these. covariance: (state, state). readout: R
+    (unit, state).
+    """
+    _, values, rows = jnp.linalg.svd(readout, full_matrices=False)
+    power = values**2
+    kept = jnp.cumsum(power) - power < SEEN * power.sum()
+    along = jnp.einsum("ki,ij,kj->k", rows, covariance, rows)
+    return jnp.where(kept, along, 0).sum() / jnp.trace(covariance)

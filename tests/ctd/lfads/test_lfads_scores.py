@@ -11,8 +11,15 @@ from ctd.late import Late
 from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
 from ctd.lfads.draws import Fitted, posterior_mean
-from ctd.lfads.model import init_weights
-from ctd.lfads.scores import cycle_consistency, psth_r2, rate_scores, regression_r2, scores
+from ctd.lfads.model import factor_weights, init_weights
+from ctd.lfads.scores import (
+    cycle_consistency,
+    psth_r2,
+    rate_scores,
+    regression_r2,
+    scores,
+    seen_share,
+)
 
 linear_model, metrics = Late("sklearn.linear_model"), Late("sklearn.metrics")
 
@@ -42,7 +49,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def found():
-    """(posterior means of all trials, scores where all are at hand, where four are, readout)."""
+    """(posterior means of all trials, scores where all are at hand, where six are, readouts of factors, of states)."""
     with jax.enable_x64(True):
         params = Model(**SIZES)
         static, data = static_of(params), make_dataset(arrays(), inputs_of(params))
@@ -60,6 +67,7 @@ def found():
                 scores(model, key, means),
                 scores(model, key, some),
                 weights["output"]["w"],
+                weights["output"]["w"] @ factor_weights(weights["generator"]),
             )
 
         return jax.tree.map(np.asarray, run(key, data))
@@ -67,15 +75,15 @@ def found():
 
 def test_trials_by_minibatches_give_the_same_scores(found):
     """The sums are taken in another order."""
-    _, whole, parts, _ = found
+    _, whole, parts, *_ = found
     assert whole.keys() == parts.keys()
-    assert len(whole) == 9
+    assert len(whole) == 10
     for name in whole:
         assert parts[name] == pytest.approx(whole[name], rel=1e-10), name
 
 
 def test_rates_scikit_learn(found):
-    means, whole, _, _ = found
+    means, whole, *_ = found
     true = arrays()["eval_rates"].reshape(-1, N_UNITS)
     rates = means["rates"][:9].reshape(-1, N_UNITS)  # the others have no true rates
     weighted = metrics.r2_score(true, rates, multioutput="variance_weighted")
@@ -84,7 +92,7 @@ def test_rates_scikit_learn(found):
 
 
 def test_states_scikit_learn(found):
-    means, whole, _, _ = found
+    means, whole, *_ = found
     true, inferred = arrays()["eval_states"].reshape(-1, 2), means["states"].reshape(-1, 5)
     for name, x, y in (("from_true", true, inferred), ("of_true", inferred, true)):
         predicted = linear_model.LinearRegression().fit(x, y).predict(x)
@@ -94,7 +102,7 @@ def test_states_scikit_learn(found):
 
 
 def test_bits_per_spike_scipy(found):
-    means, whole, _, _ = found
+    means, whole, *_ = found
     counts, rates = arrays()["eval"], means["rates"]
 
     def bits(units, bins):
@@ -111,7 +119,7 @@ def test_bits_per_spike_scipy(found):
 
 
 def test_psth_scikit_learn(found):
-    means, whole, _, _ = found
+    means, whole, *_ = found
     psth = lambda x: np.concatenate([x[name == CONDITION].mean(0) for name in (2, 7, 9)])
     true, model = psth(arrays()["eval"].astype(float)), psth(means["rates"])
     expected = metrics.r2_score(true, model, multioutput="variance_weighted")
@@ -123,7 +131,7 @@ def test_psth_scikit_learn(found):
 
 def test_cycle_numpy(found):
     """Against factors sent through the readout, its components, and back."""
-    means, whole, _, readout = found
+    means, whole, _, readout, of_states = found
     factors = means["factors"].reshape(-1, 3)
     centred = (factors - factors.mean(0)) @ readout.T
     _, s, rows = np.linalg.svd(centred, full_matrices=False)
@@ -131,6 +139,14 @@ def test_cycle_numpy(found):
     back = centred @ kept.T @ kept @ np.linalg.pinv(readout).T + factors.mean(0)
     expected = metrics.r2_score(factors, back, multioutput="variance_weighted")
     assert whole["cycle_consistency"] == pytest.approx(expected, rel=1e-8)
+    states = means["states"].reshape(-1, 5)
+    centred = states - states.mean(0)
+    left, s, rows = np.linalg.svd(of_states, full_matrices=False)
+    k = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), 0.99)) + 1
+    inverse = rows[:k].T @ np.diag(1 / s[:k]) @ left[:, :k].T
+    back = centred @ of_states.T @ inverse.T + states.mean(0)
+    expected = metrics.r2_score(states, back, multioutput="variance_weighted")
+    assert whole["cycle_consistency_states"] == pytest.approx(expected, rel=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +158,9 @@ def test_cycle_numpy(found):
     ],
 )
 def test_cycle_of_factors_that_are_not_seen(readout, expected):
-    found = float(cycle_consistency(jnp.diag(jnp.array([1.0, 1.0, 0.5])), jnp.asarray(readout)))
-    assert found == pytest.approx(expected, rel=1e-12)
+    for cycle in (cycle_consistency, seen_share):
+        found = float(cycle(jnp.diag(jnp.array([1.0, 1.0, 0.5])), jnp.asarray(readout)))
+        assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_constant_columns_are_left_out():
