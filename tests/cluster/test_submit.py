@@ -18,6 +18,7 @@ import pytest
 import ray
 import toy
 import yaml
+from processes import mentioning
 from waiting import until
 
 from cluster import checks, versions
@@ -119,6 +120,8 @@ def ray_cluster():
                 except subprocess.TimeoutExpired:
                     os.killpg(node.pid, signal.SIGKILL)
                     node.wait()
+            # A node ends before the last of its processes, which still write into the folder.
+            until(lambda: not mentioning(folder), "the cluster's processes have ended")
 
 
 @pytest.fixture
