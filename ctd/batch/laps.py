@@ -88,7 +88,7 @@ class Laps(Placed):
         """(rows of `ids`, those results of theirs) of the items on the devices; none between two laps."""
         if not len(self._wave):
             return self._wave, {}
-        return self._wave, self._peek(self._wave, names)
+        return self._wave, self._values_of(self._slots, len(self._wave), names)
 
     @property
     def _ready(self) -> np.ndarray:
@@ -100,19 +100,11 @@ class Laps(Placed):
     def values(self, rows: np.ndarray, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """Results of the items `rows` in their present states, name -> (len(rows), ...); no names: all."""
         names = tuple(names)
-        compute = self.program.some_results(names) if names else self.program.result
         shapes = {name: self._values[name] for name in names or self._values}
         found = {name: np.zeros((len(rows), *s.shape), s.dtype) for name, s in shapes.items()}
         for turn in turns(len(rows), self.total):
-            slots, k = self._load(rows[turn]), len(turn)
-            with precision(self.program.static):
-                blank = {n: np.zeros((self.total, *s.shape), s.dtype) for n, s in shapes.items()}
-                out = compute(
-                    *(self._shared, self._root, self._bounds(0, k)),
-                    *(self._no_one, slots, self._put(blank)),
-                )
-            for name, value in out.items():
-                found[name][turn] = np.asarray(value)[self._physical[:k]]
+            for name, value in self._values_of(self._load(rows[turn]), len(turn), names).items():
+                found[name][turn] = value
         return found
 
     def copy(self, parents: np.ndarray) -> None:

@@ -71,20 +71,16 @@ class Placed:
         zeros = np.zeros if self.total * shape.size <= SENT else jnp.zeros
         return self._put(zeros((self.total, *shape.shape), shape.dtype))
 
-    def _peek(self, rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Results of the items `rows`, which lie in the first logical slots, as their states are now."""
+    def _values_of(self, slots: Any, n: int, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+        """Results of the items in the first n logical slots, as their states are now: (n, ...) each; no names: all."""
+        compute = self.program.some_results(names) if names else self.program.result
+        shapes = {name: self._values[name] for name in names or self._values}
         with precision(self.program.static):
-            shapes = {name: self._values[name] for name in names}
-            out = {name: np.zeros((self.total, *v.shape), v.dtype) for name, v in shapes.items()}
-            found = self.program.some_results(names)(
-                self._shared,
-                self._root,
-                self._bounds(0, len(rows)),
-                self._no_one,
-                self._slots,
-                self._put(out),
+            blank = {name: np.zeros((self.total, *v.shape), v.dtype) for name, v in shapes.items()}
+            found = compute(
+                self._shared, self._root, self._bounds(0, n), self._no_one, slots, self._put(blank)
             )
-        places = self._physical[: len(rows)]
+        places = self._physical[:n]
         return {name: np.asarray(value)[places] for name, value in found.items()}
 
     def temporaries(self) -> int:
@@ -176,7 +172,7 @@ class Run(Placed):
         live = int((self._rows >= 0).sum())
         going = self._rows[:live]
         ended = np.setdiff1d(np.arange(self._next), going)
-        now = self._peek(going, names) if live else {}
+        now = self._values_of(self._slots, live, names) if live else {}
         rows = np.concatenate([ended, going]).astype(int)
         values = {
             name: np.concatenate([self.results[name][ended], *([now[name]] if live else [])])
@@ -202,21 +198,9 @@ class Run(Placed):
         """Read the results of the finished items, pack the others to the front, refill the slots."""
         count = int(done.sum())
         self._arrange(np.argsort(~done, kind="stable"))
-        with precision(self.program.static):
-            blank = {
-                k: np.zeros((self.total, *a.shape[1:]), a.dtype) for k, a in self.results.items()
-            }
-            values = self.program.result(
-                self._shared,
-                self._root,
-                self._bounds(0, count),
-                self._no_one,
-                self._slots,
-                self._put(blank),
-            )
         rows = self._rows[:count]
-        for name, value in values.items():
-            self.results[name][rows] = np.asarray(value)[self._physical[:count]]
+        for name, value in self._values_of(self._slots, count).items():
+            self.results[name][rows] = value
         self._rows[:count] = -1
         self._arrange(np.argsort(self._rows < 0, kind="stable"))
         self._fill(live - count)
