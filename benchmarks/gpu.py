@@ -108,7 +108,8 @@ def speed(name: str, n: int, seconds: float, out: Path) -> None:
     import jax
 
     from ctd.catalogue import load_kernel
-    from jobs.inputs.measure import measure
+    from jobs.inputs.measure import evaluate_group
+    from jobs.plan.layout import GroupLayout
 
     given = TIMED[name][0]
     run = started(name, given, n)
@@ -129,7 +130,8 @@ def speed(name: str, n: int, seconds: float, out: Path) -> None:
         rounds += 1
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     kernel = load_kernel(name)
-    sizes = measure(kernel, kernel.Params.model_validate(given), str(ROOT)).sizes
+    group = evaluate_group(kernel, kernel.Params.model_validate(given), str(ROOT))
+    sizes = group.measured(GroupLayout(n, 0, n), 1)
     planned = sizes.shared + n * (sizes.state + sizes.work + sizes.result)
     found = {"per_s": n * rounds / took, "first_s": first, "peak": peak, "planned": planned}
     out.write_text(json.dumps(found))

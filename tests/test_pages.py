@@ -6,14 +6,14 @@ import shlex
 import pytest
 import yaml
 from places import EXAMPLES, ROOT
-from stores import AS_PLANNED
+from stores import FOUR_SLOTS
 
 from cluster import Job
 from jobs.spec.job import read_job
 
 README = (ROOT / "README.md").read_text()
 ANSWERS = (ROOT / "docs" / "answers.md").read_text()
-PLANNED = [f"run.{name}={value}" for name, value in AS_PLANNED.items()]
+PLANNED = [f"run.{name}={value}" for name, value in FOUR_SLOTS.items()]
 
 
 def blocks(text, language):
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
         ("decision_fixed_points", "fixed_points", points, {"grid": {"candidate": range(20)}}),
         ("train", "train_rnn", nets, {"grid": {"learning_rate": [0.01, 0.1]}, "seeds": 2}),
     ):
-        job = Job(kernel, params=params, sweep=sweep, run=AS_PLANNED)
+        job = Job(kernel, params=params, sweep=sweep, run=FOUR_SLOTS)
         job.run(folder / f"{name}.zarr", executor="serial")
     (folder / "points.zarr").symlink_to(folder / "decision_fixed_points.zarr")
     return folder

@@ -15,6 +15,7 @@ there are nor on which items share them. With D devices, logical slot p lies on 
 from ctd.batch.items import run_items as run_items
 from ctd.batch.program import Layout as Layout
 from ctd.batch.program import Program as Program
+from ctd.batch.program import abstract as abstract
 from ctd.batch.program import layout_for as layout_for
 from ctd.batch.program import precision as precision
 from ctd.batch.program import program as program

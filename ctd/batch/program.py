@@ -23,12 +23,17 @@ class Layout(NamedTuple):
     """Vmapped width: the only number here that changes rounding."""
     devices: int = 1
 
+    @classmethod
+    def of(cls, slots: int, microbatch: int, devices: int) -> Layout:
+        """The layout that holds `slots` items on each device, in whole microbatches."""
+        return cls(-(-max(slots, 1) // microbatch) * microbatch, microbatch, devices)
+
 
 def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int = 0) -> Layout:
     """The default layout: up to `kernel.width` slots a device; microbatch 0 takes the kernel's first choice."""
     per_device = max(1, min(kernel.width, -(-n_items // devices)))
     m = min(microbatch or kernel.candidates()[0] or per_device, per_device)
-    return Layout(-(-per_device // m) * m, m, devices)
+    return Layout.of(per_device, m, devices)
 
 
 class Slots(NamedTuple):
@@ -50,9 +55,6 @@ class Program:
 
     def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
         self.kernel, self.static, self.layout = kernel, static, layout
-        self._abstract = _evaluations(kernel, static)
-        self.temporaries: dict[Any, int] = {}
-        """`shapes_of` the data and traced values -> `Placed.temporaries`, for whoever plans with the program again."""
         mesh = jax.make_mesh(
             (layout.devices,),
             ("item",),
@@ -118,7 +120,8 @@ class Program:
         of `out` stay as they are. `out` is given away: its memory holds what f returns. Where `slots` is
         None, the slots are `out` itself, which the devices then hold once.
         """
-        m, items, whole = self.layout.microbatch, self.by_item.spec, self.whole.spec
+        m = self.layout.microbatch
+        of_args = lambda whole, items: (whole, whole, whole, items, items, items)
 
         def on_device(
             shared: Any,
@@ -142,29 +145,35 @@ class Program:
 
             return lax.fori_loop(bounds[0], bounds[1], body, out)
 
+        # The places are told to jit, too: else the program of one device would depend on how its arguments came there, and
+        # a worker would compile what the plan has compiled.
         return jax.jit(
             jax.shard_map(
                 on_device,
                 mesh=self.by_item.mesh,
-                in_specs=(whole, whole, whole, items, items, items),
-                out_specs=items,
+                in_specs=of_args(self.whole.spec, self.by_item.spec),
+                out_specs=self.by_item.spec,
                 check_vma=False,
             ),
+            in_shardings=of_args(self.whole, self.by_item),
+            out_shardings=self.by_item,
             donate_argnums=5,
         )
 
-    # --- shapes -----------------------------------------------------------------------------------
-
     def abstract(self, shared: Any, traced: Any) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-        """(state, results) of one item as shapes and dtypes; see `ctd.contract.evaluate`."""
-        key = shapes_of(shared, traced)
-        if key not in self._abstract:
-            self._abstract[key] = self._evaluate(shared, traced)
-        return self._abstract[key]
+        """See `abstract`."""
+        return abstract(self.kernel, self.static, shared, traced)
 
-    def _evaluate(self, shared: Any, traced: Any) -> Any:
-        with precision(self.static):
-            return evaluate(self.kernel, self.static, shared, traced)
+
+def abstract(
+    kernel: Kernel, static: Any, shared: Any, traced: Any
+) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    """(state, results) of one item as shapes and dtypes, evaluated once in a process; see `ctd.contract.evaluate`."""
+    known, key = _evaluations(kernel, static), shapes_of(shared, traced)
+    if key not in known:
+        with precision(static):
+            known[key] = evaluate(kernel, static, shared, traced)
+    return known[key]
 
 
 def shapes_of(shared: Any, traced: Any) -> Any:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ctd.batch import Layout, Placed, Program, precision, program, shapes_of, traced_columns
+from ctd.batch import (
+    Layout,
+    Placed,
+    abstract,
+    precision,
+    program,
+    shapes_of,
+    traced_columns,
+)
+from ctd.batch.tune import microbatch_candidates
 from ctd.contract import ContractError, located
 from ctd.kernel import (
     Coordinate,
@@ -26,7 +36,7 @@ from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.fetch import local_file
 from jobs.inputs.items import materialise, parse_item
-from jobs.plan.layout import Sizes
+from jobs.plan.layout import GroupLayout, Sizes
 from jobs.plan.packing import RESERVED
 from jobs.storage import objects
 from jobs.storage.addresses import join
@@ -132,63 +142,53 @@ def _identity(kernel: Kernel, params: Params, files: Sequence[str]) -> Any:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the plan and the store need to know of one group."""
+class Evaluated:
+    """A group with its data, and what abstract evaluation tells of its items."""
 
-    sizes: Sizes
-    outputs: Outputs
-
-
-@dataclass(frozen=True)
-class _Group:
-    """A group with its data and, by abstract evaluation, the shapes of its state and results."""
-
+    kernel: Kernel
+    static: Any
     shared: Any
-    program: Program
     traced: Any
-    state: Any
+    sizes: Sizes
+    """Those of its items, but `work` is 0: only the compiler knows it."""
     outputs: Outputs
+
+    def measured(self, layout: GroupLayout, devices: int) -> Sizes:
+        """Return the sizes with the work of an item, by the compiler's memory analysis.
+
+        A run with this layout uses the program that is compiled here. The work depends on the microbatch alone, so that
+        groups which share it are measured once in a process.
+
+        devices: those of a worker; fewer where this process has fewer.
+        """
+        devices = min(devices, jax.local_device_count())
+        slots = layout.of_device(devices)
+        m = layout.microbatch or microbatch_candidates(self.kernel, slots)[0]
+        known, key = _works(self.kernel, self.static), (m, shapes_of(self.shared, self.traced))
+        if key not in known:
+            compiled = program(self.kernel, self.static, Layout.of(slots, m, devices))
+            placed = Placed(compiled, self.shared, 0, np.zeros(1, int), self.traced)
+            known[key] = placed.temporaries() // m
+        return self.sizes._replace(work=known[key])
+
+
+@lru_cache(maxsize=64)
+def _works(kernel: Kernel, static: Any) -> dict[Any, int]:
+    """Return what has been measured: (microbatch, shapes of data and traced values) -> work of an item."""
+    return {}
 
 
 def outputs_of(kernel: Kernel, params: Params, base: str) -> Outputs:
-    """Return what the items of one group give, from abstract evaluation; raises as `measure`."""
-    return _evaluate(kernel, params, base).outputs
+    """Return what the items of one group give; raises as `evaluate_group`."""
+    return evaluate_group(kernel, params, base).outputs
 
 
-def measure(kernel: Kernel, params: Params, base: str, microbatch: int | None = None) -> Measured:
-    """Return the shapes and sizes of one group, from abstract evaluation and the compiler's memory analysis.
-
-    A program is compiled for this once in a process, whichever groups and jobs share it.
-
-    Args:
-        microbatch: the one that the job asks for, if it does.
+def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
+    """Return one group with its data loaded and its items evaluated abstractly.
 
     Raises:
         JobError: the data cannot be loaded, or the kernel breaks its contract.
     """
-    group = _evaluate(kernel, params, base, microbatch)
-    nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    known, key = group.program.temporaries, shapes_of(group.shared, group.traced)
-    if key not in known:
-        placed = Placed(group.program, group.shared, 0, np.zeros(1, int), group.traced)
-        known[key] = placed.temporaries()
-    sizes = Sizes(
-        state=nbytes(group.state),
-        work=known[key] // group.program.layout.slots,
-        result=nbytes(group.outputs.shapes),
-        shared=_nbytes(group.shared),
-    )
-    return Measured(sizes, group.outputs)
-
-
-def _layout(kernel: Kernel, asked: int | None) -> Layout:
-    """Return the layout to measure with: of the microbatch that the items will run with, where that is known."""
-    known = kernel.candidates()
-    m = asked or (known[0] if len(known) == 1 else 0) or 4
-    return Layout(m, m)
-
-
-def _evaluate(kernel: Kernel, params: Params, base: str, microbatch: int | None = None) -> _Group:
     try:
         shared = load_group(kernel, params, base)
     except JobError:
@@ -200,10 +200,9 @@ def _evaluate(kernel: Kernel, params: Params, base: str, microbatch: int | None 
     static = static_of(params)
     columns = {name: np.asarray(value)[None] for name, value in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
-    prog = program(kernel, static, _layout(kernel, microbatch))
     first = jax.tree.map(lambda leaf: leaf[0], traced)
     try:
-        state, shapes = prog.abstract(shared, first)
+        state, shapes = abstract(kernel, static, shared, first)
     except ContractError as error:
         raise JobError(str(error)) from error
     try:
@@ -212,7 +211,9 @@ def _evaluate(kernel: Kernel, params: Params, base: str, microbatch: int | None 
     except Exception as error:
         raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
     _check_names(kernel, params, shapes, coords)
-    return _Group(shared, prog, traced, state, Outputs(shapes, coords))
+    nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    sizes = Sizes(state=nbytes(state), work=0, result=nbytes(shapes), shared=_nbytes(shared))
+    return Evaluated(kernel, static, shared, traced, sizes, Outputs(shapes, coords))
 
 
 def _check_names(

@@ -1,7 +1,7 @@
 """The layout: how many slots a device holds, and which rows of a group make a shard. Pure arithmetic.
 
 Between `jobs.plan.items.expand` and `lay_out` the driver measures the `Sizes` of each group
-(jobs.inputs.measure), for which it reads the group's data.
+(jobs.inputs.measure), for which it reads the group's data and compiles the program of a first layout, which asks for no memory.
 """
 
 import math
@@ -43,6 +43,13 @@ class GroupLayout(NamedTuple):
     """Vmapped width; 0: the first worker measures which is fastest, and the store keeps it."""
     shard_items: int
     """Rows of one shard; the last shard of a group may have fewer."""
+
+    def of_device(self, devices: int, narrowed: int | None = None) -> int:
+        """Return how many items each of a worker's devices holds: no more than its share of a shard.
+
+        narrowed: a number of slots in place of the planned one.
+        """
+        return min(narrowed or self.slots, -(-self.shard_items // devices))
 
 
 class Shard(NamedTuple):

@@ -25,10 +25,9 @@ def plan_rows(
     The estimated time comes from the committed shards of the store at `address`; without any it is None.
     """
     rows: list[dict[str, Any]] = []
-    for group, layout, measured in zip(
-        ready.items.groups, ready.plan.layouts, ready.measured, strict=True
+    for group, layout, sizes in zip(
+        ready.items.groups, ready.plan.layouts, ready.sizes, strict=True
     ):
-        sizes = measured.sizes
         per_item = sizes.state + sizes.work
         rows.append(
             {
@@ -55,7 +54,7 @@ def plan_rows(
     }
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search, workers)
-    returned = {name for measured in ready.measured for name in measured.outputs.shapes}
+    returned = {name for one in ready.outputs for name in one.shapes}
     told = unreturned(ready.spec.kernel, ready.kernel.dims, returned) + nan_results(markers)
     if told:
         total["warnings"] = "; ".join(told)

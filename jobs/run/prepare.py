@@ -1,5 +1,6 @@
 """Before a run: plan a job, create or reopen its store."""
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel
 from jobs.errors import Faults, JobError
-from jobs.inputs.measure import Measured, measure
+from jobs.inputs.measure import evaluate_group
 from jobs.plan.checked import checked_items
 from jobs.plan.items import Items
-from jobs.plan.layout import Machines, Plan, Together, lay_out
+from jobs.plan.layout import Machines, Plan, Sizes, Together, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
 from jobs.run.executor import Executor, SerialExecutor
@@ -23,6 +24,7 @@ from jobs.spec.trust import modules_of, tell
 from jobs.storage import objects
 from jobs.storage.lease import Lease
 from jobs.store.creation import create_store
+from jobs.store.hierarchy import Outputs
 from jobs.store.manifest import Job
 from jobs.store.provenance import provenance
 from jobs.store.store import Store
@@ -37,7 +39,9 @@ class Prepared:
     kernel: Kernel
     items: Items
     plan: Plan
-    measured: list[Measured]
+    sizes: list[Sizes]
+    """Of each group."""
+    outputs: list[Outputs]
 
 
 def machines_of(executor: Executor) -> Machines:
@@ -48,7 +52,7 @@ def machines_of(executor: Executor) -> Machines:
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
     """Validate and plan a job; reads the groups' data and writes nothing.
 
-    where: names the job in errors. machines: called last; `run.workers` comes before its workers. Raises
+    where: names the job in errors. machines: called once the job is known to be valid; `run.workers` comes before its workers. Raises
     JobError if the job is not valid.
     """
     tell(base, spec.modules())
@@ -56,24 +60,34 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     items = checked_items(spec, kernel, where)
     shared = [group.params.model_dump(mode="json") for group in items.groups]
     tell(base, modules_of(spec.kernel, *shared))  # those that defaults name, too
-    measured, faults = [], Faults()
+    evaluated, faults = [], Faults()
     for group in items.groups:
         try:
-            measured.append(measure(kernel, group.params, base, spec.run.microbatch))
+            evaluated.append(evaluate_group(kernel, group.params, base))
         except JobError as error:
             raise JobError(f"{where}: {error}") from error
-    shapes = [m.outputs.shapes for m in measured]
+    outputs = [group.outputs for group in evaluated]
+    shapes = [one.shapes for one in outputs]
     with faults:
         check_keep_bits(spec.keep_bits, shapes, where)
     with faults:
         compared = check_search(spec, kernel, items, shapes, where)
     faults.tell()
     together = Together(compared, spread=spec.search is not None and spec.search.spread)
-    sizes = [(len(g.items), m.sizes) for g, m in zip(items.groups, measured, strict=True)]
     found = machines()
     found = replace(found, workers=spec.run.workers or found.workers)
-    plan = lay_out(sizes, kernel, spec.run, found, together, where)
-    return Prepared(spec, base, kernel, items, plan, measured)
+
+    def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
+        given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
+        return lay_out(given, kernel, spec.run, machines, together, where)
+
+    # Where memory does not decide, the workers run the programs of this first plan: they are compiled once.
+    first = laid_out([group.sizes for group in evaluated], replace(found, memory=sys.maxsize))
+    sizes = [
+        group.measured(layout, found.devices)
+        for group, layout in zip(evaluated, first.layouts, strict=True)
+    ]
+    return Prepared(spec, base, kernel, items, laid_out(sizes, found), sizes, outputs)
 
 
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:
@@ -105,7 +119,7 @@ def create(ready: Prepared, address: str) -> Store:
     try:
         if Store.exists(address):
             return reopen(ready.spec, address, ready.kernel)
-        return create_store(address, job, ready.items, [m.outputs for m in ready.measured])
+        return create_store(address, job, ready.items, ready.outputs)
     finally:
         lease.release()
 

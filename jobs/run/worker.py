@@ -260,8 +260,7 @@ class Worker:
         group = task.shard.group
         planned = self.job.plan.layouts[group]
         devices = jax.local_device_count()
-        most = task.slots or planned.slots
-        slots = min(most, -(-planned.shard_items // devices))  # more would stay empty
+        slots = planned.of_device(devices, task.slots)
         m = planned.microbatch
         if m == 0:
             key = keys.layout(group, jax.local_devices()[0].device_kind)
@@ -283,8 +282,10 @@ class Worker:
                     self.store.objects, key, {"microbatch": best, "seconds_per_item": measured}
                 )
             m = int(chosen["microbatch"])
-        m = min(m, most)  # smaller only if memory does not hold even one microbatch
-        return Layout(-(-max(slots, m) // m) * m, m, devices)
+        m = min(
+            m, task.slots or planned.slots
+        )  # smaller only if memory does not hold even one microbatch
+        return Layout.of(slots, m, devices)
 
     def _n_advances(self, task: Task, params: Params) -> float:
         """Return how many advances of an item one worker makes in the task's group."""

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from stores import AS_PLANNED
+from stores import FOUR_SLOTS
 
 from cluster import Job
 from ctd.batch import Layout, program, run_items
@@ -176,7 +176,7 @@ def test_spikes_are_what_lfads_reads(command_line, network, tmp_path):
     """An item of a store is the data of a model, with all of its truth."""
     params = {"cell": "vanilla", "weights": network()[0], "n_train": 12, "n_eval": 6}
     store = tmp_path / "spikes.zarr"
-    Job("spikes", params=params, sweep={"seeds": 2}, run=AS_PLANNED).run(store, executor="serial")
+    Job("spikes", params=params, sweep={"seeds": 2}, run=FOUR_SLOTS).run(store, executor="serial")
     lfads = load_kernel("lfads")
     given = lfads.Params(data="spikes.zarr::1::results", controller=3, generator=4, n_metric=4)
     assert set(TRUTHS) < set(outputs_of(lfads, given, str(tmp_path)).shapes)

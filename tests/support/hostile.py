@@ -72,7 +72,7 @@ def of_train_rnn(path: Path, base: Path):
         "kernel": "train_rnn",
         "params": stores.SMALL_RNN,
         "sweep": {"grid": {"learning_rate": [0.01, 0.02]}},
-        "run": stores.AS_PLANNED,
+        "run": stores.FOUR_SLOTS,
     }
     store = open_or_create(parse_job(job, "job"), str(base), "job", str(path), SerialExecutor(1))
     run_shards(store, SerialExecutor(1))

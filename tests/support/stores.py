@@ -13,8 +13,8 @@ from jobs.spec.job import parse_job
 
 BASE = str(SUPPORT)
 
-AS_PLANNED = {"slots": 4, "microbatch": 4, "shard_items": 48}
-"""`run:` of a job whose items all run by the program that its plan is measured with: one to compile, not two."""
+FOUR_SLOTS = {"slots": 4, "shard_items": 48}
+"""`run:` of a job that has the programs of other such jobs, however many items each has."""
 
 SMALL_RNN = {"cell": "gru_torch", "task": "decision", "n": 4, "n_batches": 2, "report_every": 1}
 """`params:` of a network, for tests that need any: they share its programs."""

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from cli_jobs import refused
 from places import DATA
-from stores import AS_PLANNED, SMALL_RNN
+from stores import FOUR_SLOTS, SMALL_RNN
 
 from cluster import Job
 from ctd.weights import read_tensors, read_weights
@@ -55,7 +55,7 @@ def test_export_writes_a_trained_network_for_pytorch(ctd):
         name="train",
         params=SMALL_RNN,
         sweep={"grid": {"learning_rate": [0.01, 0.02]}},
-        run=AS_PLANNED,
+        run=FOUR_SLOTS,
     )
     job.run("train.zarr", executor="serial")
     networks = []

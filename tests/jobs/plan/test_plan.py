@@ -9,14 +9,17 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 from places import SUPPORT
+from stores import make
 
-from ctd.batch import Placed
+from ctd.batch import Placed, program
 from ctd.catalogue import load_kernel
 from ctd.kernel import Params, Traced, Var, one_shot
 from jobs.errors import JobError
-from jobs.inputs.measure import measure, outputs_of
+from jobs.inputs.measure import evaluate_group, outputs_of
 from jobs.plan.items import expand
-from jobs.plan.layout import CHUNK_BYTES, Machines, Sizes, chunk_shape, lay_out
+from jobs.plan.layout import CHUNK_BYTES, GroupLayout, Machines, Sizes, chunk_shape, lay_out
+from jobs.run.executor import SerialExecutor
+from jobs.run.shards import run_shards
 from jobs.spec.job import RunSettings, parse_job
 
 SIZES = Sizes(state=100, work=100, result=100, shared=1000)
@@ -214,11 +217,31 @@ def test_result_with_the_name_of_a_column_is_refused(name):
 
 
 def test_a_program_is_compiled_for_its_memory_once_however_often_it_is_planned(monkeypatch):
-    """Groups that differ in data or traced values share it."""
+    """Groups that differ in data, in traced values or in their size share it."""
     temporaries, asked = Placed.temporaries, []
     monkeypatch.setattr(Placed, "temporaries", lambda self: asked.append(1) or temporaries(self))
-    for params, n in (({}, 1), ({"offset": 2.0}, 1), ({"n_steps": 3}, 1), ({"n": 47}, 2)):
-        given = toy.Walk.model_validate({"n": 46} | params)
-        first, again = (measure(toy.kernel, given, str(SUPPORT)).sizes for _ in range(2))
+    tables = (({}, 4, 1), ({"offset": 2.0}, 4, 1), ({"n_steps": 3}, 6, 1), ({"n": 47}, 4, 2))
+    for params, slots, n in tables:
+        values = toy.Walk.model_validate({"n": 46} | params)
+        group = evaluate_group(toy.kernel, values, str(SUPPORT))
+        first, again = (group.measured(GroupLayout(slots, 2, 8), 1) for _ in range(2))
         assert first == again
         assert (len(asked), first.work > 0) == (n, True), params
+
+
+@pytest.mark.parametrize(
+    ("n", "given"),
+    [
+        ([48, 49], {"slots": 4, "microbatch": 2}),
+        ([50, 51], {"shard_items": 5, "microbatch": 2}),
+        ([52, 53], {"microbatch": 4}),
+    ],
+)
+def test_a_run_has_the_programs_that_its_plan_was_measured_with(tmp_path, n, given):
+    """So that each is compiled once: the workers', too, where they keep what is compiled."""
+    sweep = {"grid": {"n": n, "rate": {"linspace": [0, 0.5, 6]}}}
+    program.cache_clear()
+    store = make(tmp_path / "t.zarr", {"kernel": "toy", "sweep": sweep, "run": given})
+    assert program.cache_info().misses == 2
+    run_shards(store, SerialExecutor(1))
+    assert program.cache_info().misses == 2

@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 from hill import kernel
 from search_jobs import HALVING, POPULATION, RATE, changed, spread
-from stores import AS_PLANNED, BASE, make, run
+from stores import BASE, FOUR_SLOTS, make, run
 
 from jobs.errors import JobError
 from jobs.plan.layout import Machines, Sizes, Together, lay_out
@@ -75,7 +75,7 @@ RNN = {
                "report_every": 4, "n_eval": 8},
     "sweep": {"seeds": 4},
     "search": {"method": "halving", "metric": "eval_loss", "min_advances": 1, "eta": 2},
-    "run": AS_PLANNED,
+    "run": FOUR_SLOTS,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from page_stores import finished
 from places import EXAMPLES
-from stores import AS_PLANNED, JOB, run
+from stores import FOUR_SLOTS, JOB, run
 
 import jobs
 from ctd.cells import get_cell
@@ -189,7 +189,7 @@ def test_the_data_page_shows_how_a_network_goes_on(tmp_path):
         "report_every": 2,
         "n_eval": 4,
     }
-    job = {"kernel": "train_rnn", "params": params, "sweep": {"seeds": 4}, "run": AS_PLANNED}
+    job = {"kernel": "train_rnn", "params": params, "sweep": {"seeds": 4}, "run": FOUR_SLOTS}
     executor, address = SerialExecutor(1), str(tmp_path / "train.zarr")
     store = open_or_create(parse_job(job, "t"), str(tmp_path), "t", address, executor)
     assert not run_shards(store, executor).failed
