@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "examples")]
 
 
-from bytecode import keep_bytecode  # noqa: E402  it lies in support/
+from bytecode import keep_bytecode  # noqa: E402  they lie in support/
+from quick import QUICK  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +89,6 @@ def job_file(tmp_path):
         return path
 
     return write
-
-
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Programs of tests run for less time than XLA takes to optimise them: without, they compile in half of it."""
 
 
 def pytest_configure(config):
