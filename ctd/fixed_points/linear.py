@@ -20,6 +20,8 @@ class Derivatives(NamedTuple):
     """dF/dx, (k, state, input)."""
     curvature: np.ndarray
     """(k,) smallest eigenvalue of the Hessian of q: positive at a strict local minimum."""
+    error: np.ndarray
+    """(k,) length of Newton's step to F(h) = h: how far off a fixed point is, to first order; inf where dF/dh - 1 is singular."""
 
 
 def derivatives(
@@ -35,20 +37,23 @@ def derivatives(
             [np.asarray(value) for value in at(weights, *pair)]
             for pair in zip(np.asarray(points, float), np.asarray(x, float), strict=True)
         ]
-    dh, dx, curvature = zip(*found, strict=True) if found else ([], [], [])
+    dh, dx, curvature, error = zip(*found, strict=True) if found else ([], [], [], [])
     shaped = lambda values, *shape: np.reshape(values, (len(found), *shape))
-    return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature))
+    error = np.where(np.isfinite(error), error, np.inf)
+    return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature), error)
 
 
 @lru_cache(32)
 def _derivatives(f: Map, flow: bool) -> Any:
-    """(weights, h, x) -> dF/dh, dF/dx, curvature; compiled once for the networks of a cell, however many points each has."""
+    """(weights, h, x) -> dF/dh, dF/dx, curvature, error; compiled once for the networks of a cell, however many points each has."""
 
-    def at(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def at(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
         step = lambda h, x: f(weights, h, x)
-        q = lambda h: jnp.sum((step(h, x) - (0 if flow else h)) ** 2) / 2
+        left = lambda h: step(h, x) - (0 if flow else h)
+        q = lambda h: jnp.sum(left(h) ** 2) / 2
         dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
-        return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0]
+        newton = jnp.linalg.solve(dh - (0 if flow else jnp.eye(len(h))), left(h))
+        return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0], jnp.linalg.norm(newton)
 
     return jax.jit(at)
 

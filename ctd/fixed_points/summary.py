@@ -66,6 +66,12 @@ REDUCED = {
     "constant_input": Var((*_P, "input"), "1", "the constant input x"),
     "q": Var(_P, "1", "q = |F(h) - h|^2 / 2; of a flow |dh/dt|^2 / 2"),
     "residual": Var(_P, "1", "|F(h) - h|; of a flow |dh/dt|"),
+    "error": Var(
+        _P,
+        "1",
+        "length of Newton's step to F(h) = h: how far off a fixed point is, to first order. Above unique_tol, several points "
+        "may be one that the searches ended beside; NaN for slow points",
+    ),
     "count": Var(_P, "1", "candidates that ended here"),
     "basin_share": Var(_P, "1", "their share of all candidates with this input"),
     "stability": Var(
@@ -102,7 +108,7 @@ REDUCED = {
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
 }
-SUMMARY = ("kind", "q", "stability", "n_unstable", "leading", "basin_share", "count", "outlier", "origin")  # fmt: skip
+SUMMARY = ("kind", "q", "error", "stability", "n_unstable", "leading", "basin_share", "count", "outlier", "origin")  # fmt: skip
 
 
 def reduce(
@@ -268,6 +274,7 @@ def _linearise(
         "n_marginal": (growth == linear.NEITHER).sum(axis=1),
         "leading": size.max(axis=1, initial=-np.inf if flow else 0),
         "curvature": d.curvature,
+        "error": np.where(slow, np.nan, d.error),
         "output": output,
         "jacobian": d.dh,
         "input_jacobian": d.dx,

@@ -45,6 +45,8 @@ def test_jacobians_finite_differences():
             ]
             least = np.linalg.eigvalsh((np.array(hessian) + np.transpose(hessian)) / 2)[0]
             assert d.curvature[k] == pytest.approx(least, abs=1e-7)
+            newton = np.linalg.solve(np.transpose(dh) - np.eye(5), f(h[k], x[k]) - h[k])
+            assert d.error[k] == pytest.approx(np.linalg.norm(newton), rel=1e-6)
 
 
 def test_modes_against_scipy():

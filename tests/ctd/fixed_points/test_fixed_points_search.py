@@ -91,7 +91,7 @@ def test_saddles_are_found_between_memories():
     np.testing.assert_array_equal(unique["n_unstable"], zeros)
     first, heads, *rows = repr(found).splitlines()
     assert first.startswith("8 candidates: ")
-    assert heads.split()[:3] == ["kind", "q", "stability"]
+    assert heads.split()[:4] == ["kind", "q", "error", "stability"]
     assert len(rows[:-1]) == 20
     assert "7 more" in rows[-1]
 
@@ -124,11 +124,33 @@ def parabola(h):
     return jnp.stack([h[0] + 0.1 + h[0] ** 2, 1.5 * h[1]])
 
 
+def test_points_tell_how_coarsely_they_were_searched():
+    """F(h) = h - h^3 / 10 has one fixed point, 0, of which a coarse search makes several; Newton's step from h is -h / 3."""
+    search = lambda **settings: (
+        find(
+            lambda h: h - h**3 / 10,
+            np.array([[-1.0], [1.0], [0.5], [-0.3]]),
+            dtype="float64",
+            between=0,
+            **settings,
+        ).unique
+    )
+    coarse = search(q_tol=5e-11)
+    assert (coarse["kind"] == "fixed").all()
+    assert len(coarse["error"]) > 1
+    assert (coarse["error"] > 1e-3).all()  # unique_tol
+    np.testing.assert_allclose(coarse["error"], np.abs(coarse["point"][:, 0]) / 3, rtol=1e-9)
+    exact = search(q_tol=1e-28)
+    assert len(exact["error"]) == 1
+    assert exact["error"][0] < 1e-3
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_slow_point_of_map_without_fixed_point(dtype):
     found = find(parabola, starts(50, 2, 0.5), dtype=dtype)
     assert (found.results["outcome"] == SLOW).all()
     assert list(found.unique["kind"]) == ["slow"]
+    assert np.isnan(found.unique["error"]).all()
     assert found.unique["n_marginal"][0] >= 1  # its drift
     # Newton steps below 1e-5 spreads certify; float32's q is flat to 1e-7 q, h to about 1e-3.
     atol = {"float64": 1e-5, "float32": 2e-3}[dtype]
