@@ -39,8 +39,8 @@ def derivatives(
         ]
     dh, dx, curvature, error = zip(*found, strict=True) if found else ([], [], [], [])
     shaped = lambda values, *shape: np.reshape(values, (len(found), *shape))
-    error = np.where(np.isfinite(error), error, np.inf)
-    return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature), error)
+    finite = np.where(np.isfinite(error), error, np.inf)
+    return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature), finite)
 
 
 @lru_cache(32)
