@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "examples")]
 
 
-from bytecode import keep_bytecode  # noqa: E402  it lies in support/
+from bytecode import keep_bytecode  # noqa: E402  they lie in support/
+from quick import QUICK  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -90,10 +91,6 @@ def job_file(tmp_path):
     return write
 
 
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Programs of tests run for less time than XLA takes to optimise them: without, they compile in half of it."""
-
-
 def pytest_configure(config):
     """Let the tests' processes, those that they start, and the next run share what XLA has compiled.
 
@@ -125,7 +122,7 @@ WAIT = (
 APART = 15
 """How many files that compute are begun between two of them: at any time one of three processes or two wait, and both
 cores have work."""
-LONG = ("test_search_spread.py", "test_kernel.py")
+LONG = ("test_search_spread_faults.py", "test_kernel.py")
 """Files that compute for longest: begun last, they would leave a core without work."""
 
 

@@ -3,13 +3,13 @@
 These are slow too, so that -m "not slow" leaves them out.
 """
 
-import importlib.util
 import subprocess
 
 import h5py
 import numpy as np
 import pytest
 from places import DATA
+from scripts import load_script
 
 
 def assert_same_file(found, stored, atol):
@@ -28,9 +28,7 @@ def assert_same_file(found, stored, atol):
 def test_torch_vectors_again(tmp_path, monkeypatch):
     """To 1e-12: ten steps of another version's or another processor's sums."""
     pytest.importorskip("torch", reason="uv run --group frameworks pytest -m frameworks")
-    spec = importlib.util.spec_from_file_location("make_torch_cells", DATA / "make_torch_cells.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("make_torch_cells")
     # It writes beside itself.
     monkeypatch.setattr(module, "__file__", str(tmp_path / "make_torch_cells.py"))
     module.main()

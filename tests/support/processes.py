@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -110,3 +112,11 @@ def listening(pids):
                 address, port = local.split(":")
                 found.append((address, int(port, 16)))
     return found
+
+
+def run_ctd(*arguments, **environment):
+    """Run `ctd ARGUMENTS` in a process of its own, with more in its environment; return it once it has ended."""
+    return subprocess.run(
+        [sys.executable, "-m", "cluster.cli.main", *arguments], capture_output=True, text=True, check=False,
+        env=os.environ | environment,
+    )  # fmt: skip

@@ -190,6 +190,11 @@ def sometimes(share, seed=0):
     return fault
 
 
+def hides_secrets(*texts):
+    """Whether none of these bytes holds the owner's key or its secret."""
+    return not any(secret.encode() in text for text in texts for secret in (SECRET, KEY))
+
+
 def clear_environment(monkeypatch, tmp_path):
     """No credentials of whoever runs the tests, and none of the machine."""
     for name in list(os.environ):

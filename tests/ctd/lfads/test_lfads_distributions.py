@@ -10,6 +10,7 @@ from closed_forms import dense_kl
 from scipy import integrate, stats
 from scipy.special import gammaln
 
+from ctd.lfads import Model
 from ctd.lfads.distributions import (
     N_OUTPUTS,
     ar1_kl,
@@ -22,6 +23,16 @@ from ctd.lfads.distributions import (
 from ctd.lfads.first_outputs import first_outputs
 
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("log_variance", [-20.0, -7.0, 0.0])
+def test_gaussian_likelihood_integrates_to_one(log_variance):
+    """With the floored variance in the exponent and in the normaliser alike."""
+    variance = math.exp(log_variance) + Model().variance_floor
+    x = jnp.linspace(-12, 12, 4001) * math.sqrt(variance)
+    density = jnp.exp(gaussian_log_likelihood(x, jnp.zeros(()), jnp.asarray(variance)))
+    # The trapezium rule is exact to rounding for a density that ends at 12 deviations.
+    assert integrate.trapezoid(density, x) == pytest.approx(1, abs=1e-9)
 
 
 def test_likelihoods_scipy():

@@ -3,7 +3,6 @@
 The files and the numbers are those of tests/data/make_torch_nets.py.
 """
 
-import importlib.util
 import os
 import pickle
 import zipfile
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from nets import assert_states, run_file
 from places import DATA
+from scripts import load_script
 
 from ctd.cells import get_cell
 from ctd.weights import read_tensors, read_weights, write_weights
@@ -140,9 +140,7 @@ def test_torch_reads_what_ctd_writes(tmp_path, cell):
 def test_torch_numbers_again(tmp_path, monkeypatch):
     """To 1e-12, or 1e-6 in float32: 50 steps of another version's or another processor's sums."""
     pytest.importorskip("torch", reason="uv run --group frameworks pytest -m frameworks")
-    spec = importlib.util.spec_from_file_location("make_torch_nets", DATA / "make_torch_nets.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("make_torch_nets")
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     module.numbers()
     again = np.load(tmp_path / "states.npz")

@@ -1,4 +1,4 @@
-"""Stores on a real S3 server: run, kill, resume, cancel, check, data; what is said when it cannot be reached.
+"""Stores on a real S3 server: run, kill, resume, cancel, check; a server that is busy, away, or wants new keys.
 
 Amazon's own promises are taken as given: that of several conditional PUTs one succeeds is tested on the
 server here, and that the project rests on nothing else.
@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import s3 as lab
-import zarr
 from killing import dies_after_a_checkpoint, killed
 from obstore.exceptions import BaseError
 from places import ROOT
 from stores import BASE, make, run, tree_bytes
 from waiting import until
 
-from ctd.data import read_hdf5, write_hdf5
+from ctd.data import read_hdf5
 from jobs import Store, open_store
 from jobs.gather.check import check
 from jobs.gather.gather import gather
@@ -38,6 +37,7 @@ JOB = {
     "run": {"shard_items": 6, "slots": 4, "microbatch": 2, "checkpoint_s": 0, "backoff_s": 0},
 }
 
+
 SLOW = """
 kernel: toy
 params: {n_steps: 2000000000}
@@ -45,15 +45,6 @@ sweep: {grid: {rate: [0.1, 0.2, 0.3]}}
 run: {shard_items: 1, slots: 1, microbatch: 1, checkpoint_s: 0}
 """
 """Its shards never end: whatever is seen of it was seen while one ran."""
-
-SECRETS = [lab.SECRET.encode(), lab.KEY.encode()]
-
-
-@pytest.fixture
-def address(s3, request):
-    """An address in the bucket that no other test has."""
-    del s3
-    return f"s3://lab/{request.node.name}.zarr"
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +63,6 @@ def bucket_bytes(s3, address):
         key: data for key, data in found.items()
         if key.partition("/")[0] not in ("run", "shards", "zarr.json")
     }  # fmt: skip
-
-
-def hides_secrets(*texts):
-    return not any(secret in text for text in texts for secret in SECRETS)
 
 
 # --- what everything stands on --------------------------------------------------------------------
@@ -120,19 +107,6 @@ def test_put_whose_answer_was_lost_is_known_as_ours(s3, address, monkeypatch):
         assert proxy.counts["lost"] >= 3
 
 
-# --- runs -----------------------------------------------------------------------------------------
-
-
-def test_same_bytes_as_on_a_disk(s3, address, whole):
-    store, progress = run(address, JOB)
-    assert progress.items_done == 24
-    gather(store)
-    assert bucket_bytes(s3, address) == tree_bytes(whole.address)
-    assert check(address) == []
-    tree = open_store(address)
-    np.testing.assert_array_equal(tree["results/0"].x, open_store(whole.address)["results/0"].x)
-
-
 @pytest.mark.parametrize("place", ["disk", "bucket"])
 def test_a_range_is_read_whole_or_not_at_all(s3, address, tmp_path, place):
     del s3
@@ -153,6 +127,19 @@ def test_a_server_that_is_away_is_no_range_that_is_not_there(s3, monkeypatch):
         objects.read_range(store, "range", 0, 1)
 
 
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_same_bytes_as_on_a_disk(s3, address, whole):
+    store, progress = run(address, JOB)
+    assert progress.items_done == 24
+    gather(store)
+    assert bucket_bytes(s3, address) == tree_bytes(whole.address)
+    assert check(address) == []
+    tree = open_store(address)
+    np.testing.assert_array_equal(tree["results/0"].x, open_store(whole.address)["results/0"].x)
+
+
 def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tmp_path):
     """SIGKILL where checkpoints are in the bucket; nothing in it, nor what was printed, holds a secret."""
     said = killed(dies_after_a_checkpoint, address, JOB, 1)
@@ -166,7 +153,7 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
     gather(store)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
     after = s3.objects(address.removeprefix("s3://lab/"))
-    assert hides_secrets(*left.values(), *after.values(), said)
+    assert lab.hides_secrets(*left.values(), *after.values(), said)
 
 
 def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):
@@ -192,7 +179,7 @@ def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):
     assert b"cancelled by" in said
     code, out, err = ctd("logs", address)
     assert (code, "cancelled by" in out) == (0, True), err
-    assert hides_secrets(
+    assert lab.hides_secrets(
         said, out.encode(), *s3.objects(address.removeprefix("s3://lab/")).values()
     )
 
@@ -213,7 +200,7 @@ def test_commands_take_an_address(s3, ctd, address, tmp_path, monkeypatch):
     np.testing.assert_array_equal(here["x"], there["x"])
     code, out, err = ctd("report", address)
     assert code == 0, err
-    assert hides_secrets(Path("test_commands_take_an_address.html").read_bytes())
+    assert lab.hides_secrets(Path("test_commands_take_an_address.html").read_bytes())
     with monkeypatch.context() as reader:  # whoever may list and read can look
         reader.setenv("AWS_ACCESS_KEY_ID", lab.READER)
         reader.setenv("AWS_SECRET_ACCESS_KEY", lab.READER_SECRET)
@@ -247,101 +234,10 @@ def test_workers_of_a_local_ray_reach_the_bucket(s3, ctd, job_file, address, mon
     assert code == 0, err
     assert json.loads(ctd("status", address, "--json")[1])["items_done"] == 24
     assert written
-    assert hides_secrets(out.encode(), err.encode(), *written.values())
+    assert lab.hides_secrets(out.encode(), err.encode(), *written.values())
 
 
-# --- data -----------------------------------------------------------------------------------------
-
-
-MAKES = """
-import jax.numpy as jnp
-from ctd.kernel import Params, Traced, Var, one_shot
-
-
-class Makes(Params):
-    level: Traced[float]
-
-
-def run(static, shared, traced, key):
-    return {"weights.targets": jnp.full((50, 2), traced.level), "loss": 1 / traced.level}
-
-
-dims = {"weights.targets": Var(("time", "column"), "1", "made"), "loss": Var((), "1", "loss")}
-kernel = one_shot("makes", Makes, dims, run)
-"""
-
-MEANS = """
-import h5py
-import jax.numpy as jnp
-from ctd.kernel import File, Params, Traced, Var, one_shot
-
-
-class Means(Params):
-    path: File[str]
-    times: Traced[float] = 1.0
-
-
-def load(inputs):
-    with h5py.File(inputs.path) as file:
-        return file["targets"][...]
-
-
-def run(static, shared, traced, key):
-    return {"mean": traced.times * jnp.mean(shared, axis=0)}
-
-
-kernel = one_shot("means", Means, {"mean": Var(("column",), "1", "mean")}, run, load=load)
-"""
-
-
-@pytest.fixture
-def kernels(tmp_path, monkeypatch):
-    """Two kernels beside the job file: one makes arrays, the other takes their means."""
-    (tmp_path / "s3_makes.py").write_text(MAKES)
-    (tmp_path / "s3_means.py").write_text(MEANS)
-    monkeypatch.setenv("CTD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(tmp_path)
-
-
-def test_pipeline_with_its_stores_in_the_bucket(kernels, s3, ctd, job_file):
-    job = """
-    stages:
-      make: {kernel: s3_makes, sweep: {grid: {level: [1, 2, 4, 8]}}}
-      means: {kernel: s3_means, params: {path: {stage: make, where: loss < 0.4}}}
-    """
-    path = job_file(job, "pipe.yaml")
-    code, _, err = ctd("run", path, "--store", "s3://lab/pipe.zarr", "--executor", "serial")
-    assert code == 0, err
-    tree = open_store("s3://lab/pipe.means.zarr")
-    found = {g.attrs["swept"]["path"]: g["mean"].values.tolist() for g in tree["results"].values()}
-    assert found == {f"s3://lab/pipe.make.zarr::{k}": [[2.0**k] * 2] for k in (2, 3)}
-
-
-def test_data_from_the_bucket(kernels, s3, ctd, job_file, address, tmp_path):
-    """HDF5 and Zarr, named whole or from an address `--base` on."""
-    values = np.random.default_rng(0).normal(size=(1200, 2)).astype(np.float32)
-    write_hdf5(tmp_path / "net.h5", {"targets": values})
-    store = objects.open_objects("s3://lab/data")
-    objects.write(store, "net.h5", (tmp_path / "net.h5").read_bytes())
-    root = zarr.open_group(zarr.storage.ObjectStore(store), path="deep/d.zarr", mode="w")
-    root.create_array("targets", data=values, chunks=(500, 2))
-    (tmp_path / "net.h5").unlink()
-    places = [net := "net.h5", "deep/d.zarr", "s3://lab/data/net.h5", "s3://lab/data/deep/d.zarr"]
-    path = job_file(json.dumps({"kernel": "s3_means", "sweep": {"grid": {"path": places}}}))
-    run_it = ["run", path, "--store", address, "--executor", "serial", "--base", "s3://lab/data"]
-    code, _, err = ctd(*run_it)
-    assert code == 0, err
-    tree = open_store(address)
-    for group in range(4):
-        # float32 means of 1,200 numbers.
-        found = tree[f"results/{group}"]["mean"].values
-        np.testing.assert_allclose(found, values.mean(0, float)[None], atol=1e-6)
-    code, _, err = ctd("plan", path)
-    assert code == 2
-    assert f"params: path: {tmp_path}/{net}: no such file" in " ".join(err.split())
-
-
-# --- a server that is busy, or away -----------------------------------------------------------------
+# --- a server that is busy, or away, or wants new keys --------------------------------------------
 
 
 def test_busy_server_slows_a_run_down_and_no_more(s3, address, whole, monkeypatch):
@@ -383,95 +279,6 @@ def test_server_that_is_away_for_long_is_waited_for(s3, address, whole, monkeypa
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
 
 
-# --- what cannot be -------------------------------------------------------------------------------
-
-REFUSED = {
-    "no credentials": (
-        {"AWS_ACCESS_KEY_ID": None}, "s3://lab/a.zarr",
-        "s3://lab/a.zarr: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or",
-    ),
-    "nor of the machine": (
-        {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "AWS_ENDPOINT_URL": None,
-         "AWS_EC2_METADATA_DISABLED": None, "AWS_METADATA_ENDPOINT": "http://127.0.0.1:1"},
-        "s3://lab/a.zarr", "s3://lab/a.zarr: no credentials; docs/object-stores.md says where they",
-    ),
-    "half of them": (
-        {"AWS_SECRET_ACCESS_KEY": None}, "s3://lab/a.zarr", "Missing SecretAccessKey",
-    ),
-    "unknown key": (
-        {"AWS_ACCESS_KEY_ID": "AKIDNOBODY"}, "s3://lab/a.zarr",
-        "s3://lab/a.zarr: the credentials are wrong: the server does not know the access key",
-    ),
-    "wrong secret": (
-        {"AWS_SECRET_ACCESS_KEY": "hush"}, "s3://lab/a.zarr",
-        "the credentials are wrong: the secret does not belong to the access key",
-    ),
-    "no bucket": (
-        {}, "s3://nolab/a.zarr",
-        "s3://nolab/a.zarr: the bucket does not exist; make it, or correct its name (NoSuchBucket)",
-    ),
-    "no server": (
-        {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "s3://lab/a.zarr",
-        "no server answers: Connection refused (the server is http://127.0.0.1:1, from AWS_ENDPOINT",
-    ),
-    "no host": (
-        {"AWS_ENDPOINT_URL": "http://nohost.invalid:80"}, "s3://lab/a.zarr", "no server answers",
-    ),
-    "no key": ({}, "s3://lab", "s3://lab: s3://BUCKET/KEY expected"),
-    "no scheme": ({}, "s33://lab/a.zarr", "unknown scheme s33://; did you mean 's3'?"),
-    "nothing there": ({}, "s3://lab/none.zarr", "s3://lab/none.zarr: not a complete ctd store"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_store_is_refused_in_a_line_and_soon(s3, ctd, monkeypatch, name):
-    environment, address, said = REFUSED[name]
-    for variable, value in environment.items():
-        if value is None:
-            monkeypatch.delenv(variable)
-        else:
-            monkeypatch.setenv(variable, value)
-    began = time.monotonic()
-    code, out, err = ctd("status", address)
-    assert time.monotonic() - began < 100  # its requests are not repeated, which would take minutes
-    assert (code, out) == (2, ""), err
-    assert said in " ".join(err.split())
-    assert "hush" not in err
-    assert hides_secrets(err.encode())
-
-
-def test_job_is_refused_before_anything_is_planned(s3, ctd, job_file, monkeypatch):
-    path = job_file(json.dumps(JOB))
-    run_it = ["run", path, "--executor", "serial", "--store"]
-    code, _, err = ctd(*run_it, "s3://nolab/a.zarr")
-    assert (code, "the bucket does not exist" in err) == (2, True), err
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", lab.READER)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", lab.READER_SECRET)
-    code, _, err = ctd(*run_it, "s3://lab/reader.zarr")
-    assert code == 2, err
-    assert "cannot be written: the credentials do not allow it (AccessDenied)" in " ".join(
-        err.split()
-    )
-    assert s3.objects("reader.zarr") == {}
-
-
-@pytest.mark.parametrize(
-    ("path", "said"),
-    [
-        ("s3://nolab/d.h5", "params: path: s3://nolab/d.h5: the bucket does not exist"),
-        ("s3://lab/none.h5", "params: path: s3://lab/none.h5: there is no such file, nor a Zarr"),
-        ("s3://lab", "params: path: s3://lab: s3://BUCKET/KEY expected"),
-        ("s3://k:hush@lab/d.h5", "params: path: s3://lab/d.h5: holds credentials"),
-    ],
-)
-def test_data_is_refused_with_its_field(s3, ctd, job_file, path, said):
-    job = {"kernel": "esn", "params": {"target": "file", "m": 2, "path": path}}
-    code, _, err = ctd("plan", job_file(json.dumps(job)))
-    assert code == 2
-    assert said in " ".join(err.split())
-    assert "hush" not in err
-
-
 def test_keys_of_a_profile_that_run_out_and_are_renewed(s3, address, whole, monkeypatch, tmp_path):
     """The run waits for the new ones; it need not be started again."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"):
@@ -504,5 +311,5 @@ def test_keys_of_a_profile_that_run_out_and_are_renewed(s3, address, whole, monk
     assert "the credentials are wrong: the secret does not belong to the access key" in said
     gather(store)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
-    assert hides_secrets(*s3.objects(address.removeprefix("s3://lab/")).values())
+    assert lab.hides_secrets(*s3.objects(address.removeprefix("s3://lab/")).values())
     assert not any(b"hush" in data for data in s3.objects().values())

@@ -6,148 +6,29 @@ time in an order that the test chooses; after every request the store is read an
 
 import itertools
 import threading
-from types import SimpleNamespace
 
 import obstore
 import pytest
 from failing import Failing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from obstore.store import MemoryStore
+from stepwise import Actor, Stage
 from stores import make
 
 from jobs import keys
 from jobs.gather.gather import gather, require_rows
-from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
 from jobs.run.executor import SerialExecutor
 from jobs.run.ledger import open_ledger
 from jobs.run.shards import run_shards
 from jobs.storage import objects
-from jobs.storage.checksums import digest, seal
-from jobs.store.failed import FailedItem
-from jobs.store.folding import fold, forget, uncommit
-from jobs.store.marker import Marker
-from jobs.store.segments import Log, Segment, decode, live, lost_from, resolved
+from jobs.storage.checksums import seal
+from jobs.store.folding import fold, uncommit
+from jobs.store.segments import live
 from jobs.store.store import Store
 
 REQUESTS = ("list_keys", "read", "write", "create", "delete")
-
-
-class Killed(BaseException):
-    pass
-
-
-class Actor:
-    """A thread that makes one request each time it is told to."""
-
-    def __init__(self, stage, work):
-        self.killed = self.ended = False
-        self.stage, self.work, self.error = stage, work, None
-        self.made, self.go = threading.Semaphore(0), threading.Semaphore(0)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        self.made.acquire()
-
-    def _run(self):
-        self.stage.actors[threading.get_ident()] = self
-        try:
-            self.pause()
-            self.work()
-        except Killed:
-            pass
-        except BaseException as error:
-            self.error = error
-        self.ended = True
-        self.made.release()
-
-    def pause(self):
-        """Before every request: wait until it may be made."""
-        self.made.release()
-        self.go.acquire()
-        if self.killed:
-            raise Killed
-
-    def step(self):
-        """Make the next request, and go on to the one after it."""
-        if not self.ended:
-            self.go.release()
-            self.made.acquire()
-            if self.error:
-                raise self.error
-
-    def kill(self):
-        self.killed = True
-        self.step()
-        self.thread.join()
-
-    def finish(self):
-        while not self.ended:
-            self.step()
-
-
-really_write = objects.write
-
-
-class Stage:
-    """One store of `n` shards, its actors, and what it must say of every shard.
-
-    kind: of the records, `committed` or `failed`.
-    """
-
-    def __init__(self, n, kind):
-        self.objects, self.n, self.clock, self.kind = MemoryStore(), n, itertools.count(1), kind
-        self.actors, self.may, self.taking = {}, {k: {None} for k in range(n)}, {}
-
-    def store(self):
-        plan = Plan((self.n,), (GroupLayout(1, 1, 1),))
-        return Store("memory", self.objects, SimpleNamespace(plan=plan))
-
-    def records(self, store=None):
-        return getattr(store or self.store(), self.kind)
-
-    def commit(self, k):
-        """Commit shard k, or write what fails in it; what it must say changes with that one request."""
-        if actor := self.actors.get(threading.get_ident()):
-            actor.pause()
-        # Only now, without a pause between: the newest marker is the one that was written last.
-        shard, now = Shard(k, 0, k, k + 1), float(next(self.clock))
-        rows = [FailedItem(row=k, item=k, error="no", time=now).to_json()]
-        contents = {
-            "committed": Marker(shard=shard, started=now).to_json(),
-            "failed": {"shard": shard._asdict(), "rows": rows},
-        }
-        sealed = seal(contents[self.kind])
-        key = keys.record(self.records().folder, 0, k, digest(sealed))
-        really_write(self.objects, key, sealed)
-        self.may[k] = {now, *({None} if k in self.taking.values() else ())}
-
-    def take_back(self, k, store):
-        """Take shard k back, as the only one that does so at a time."""
-        me = threading.get_ident()
-        self.taking[me], before = k, self.may[k]
-        self.may[k] = {*before, None}
-        now = self.may[k]
-        try:
-            forget(self.records(store), [Shard(k, 0, k, k + 1)])
-            if self.may[k] is now:  # no commit came between
-                self.may[k] = {None}
-        finally:
-            del self.taking[me]
-
-    def said(self, store=None):
-        found = dict.fromkeys(range(self.n))
-        return found | {k: one.version[0] for k, one in self.records(store).latest().items()}
-
-    def check(self):
-        said = self.said()
-        for k, value in said.items():
-            assert value in self.may[k], (k, value, self.may[k])
-            if value is None or k not in self.taking.values():
-                self.may[k] &= {value}
-        assert self.records().numbers() == {k for k, value in said.items() if value}
-        return said
 
 
 @pytest.fixture
@@ -176,6 +57,9 @@ def staged(monkeypatch):
         return stages[0]
 
     return stage
+
+
+# --- in any order ---------------------------------------------------------------------------------
 
 
 STEPS = st.lists(
@@ -250,6 +134,9 @@ def test_any_order_of_requests_leaves_what_is_committed(staged, steps):
     assert all(key.startswith(keys.SEGMENTS) for key in left)
     found = stores[0].committed.log.read()
     assert live(found) == found
+
+
+# --- one that stops before each of its requests ---------------------------------------------------
 
 
 def busy(stage, killed=False):
@@ -362,61 +249,7 @@ def test_reader_misses_nothing_that_is_folded_meanwhile(staged):
     assert n > 5
 
 
-def test_reader_whose_listing_missed_a_new_segment_lists_again(monkeypatch):
-    """A file system's listing leaves out what went while it was made, and what came."""
-    store = MemoryStore()
-    log, line, listing = (
-        Log(store, keys.SEGMENTS),
-        seal({"shard": {"number": 1}}),
-        objects.list_keys,
-    )
-    log.append([], {1: line})
-    seen = log.read()
-
-    def late(*args):
-        monkeypatch.setattr(objects, "list_keys", listing)
-        log.append(seen, {2: line})
-        objects.delete(store, keys.segment(keys.SEGMENTS, 0))
-        return []
-
-    monkeypatch.setattr(objects, "list_keys", late)
-    assert resolved(Log(store, keys.SEGMENTS).read()).keys() == {1, 2}
-
-
-def test_log_stays_short_and_is_written_again_seldom(monkeypatch):
-    """After n segments of one size there are about log2 n, and a marker was written about log2 n times."""
-    store, written = MemoryStore(), []
-    log, create = Log(store, keys.SEGMENTS), objects.create
-    monkeypatch.setattr(
-        objects, "create", lambda *args: written.append(len(args[2])) or create(*args)
-    )
-    line = lambda k: seal({"shard": {"number": k}})
-    for k in range(200):
-        log.append(log.read(), {k: line(k)})
-        kept = {s.number for s in live(log.read())}
-        gone = [keys.segment(keys.SEGMENTS, s.number) for s in log.read() if s.number not in kept]
-        objects.delete_each(store, gone)
-        assert len(log.keys()) <= 9
-    assert resolved(log.read()).keys() == set(range(200))
-    assert sum(written) < 16 * 200 * len(line(100))
-
-
-def test_damaged_segment_gives_what_is_whole_and_names_what_is_lost():
-    lines = {k: seal({"shard": {"number": k}}) for k in (3, 5, 8)}
-    data = Segment(7, 2, frozenset({1}), lines).encode()
-    assert (decode(7, data), lost_from(data)) == (Segment(7, 2, {1}, lines), None)
-    for at in range(0, len(data), 3):
-        flipped = data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
-        lost = lost_from(flipped)
-        found = decode(7, flipped)
-        assert lost is not None
-        assert len(lost) <= 2  # a newline was hit
-        assert (found.since, found.undone) == (2, {1})
-        assert {k for k in lines if found.lines.get(k) == lines[k]} == lines.keys() - lost
-        cut = data[:at]
-        assert lost_from(cut) is not None
-        whole = [line for line in lines.values() if line + b"\n" in cut]
-        assert set(whole) <= set(decode(7, cut).lines.values())
+# --- by a run -------------------------------------------------------------------------------------
 
 
 def test_finished_run_leaves_no_single_marker(tmp_path, monkeypatch):

@@ -1,0 +1,119 @@
+"""What is submitted, without a cluster: the script or command, what is refused before anything is sent, its record."""
+
+import json
+
+import pytest
+import yaml
+from processes import run_ctd
+
+from cluster import versions
+from cluster.submit import read_order, submit, text_of
+from jobs.errors import JobError
+from jobs.run.executor import SerialExecutor
+from jobs.run.prepare import open_or_create
+from jobs.spec.job import parse_job
+from jobs.store.store import Store
+
+
+def write(folder, **changes):
+    job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1, 0.2]}}, **changes}
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in job.items() if v is not None}))
+    return path
+
+
+SLURM = {"kind": "slurm", "memory_gb": 2, "time": 60, "work_dir": "/tmp/ctd-work"}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        (None, "no cluster is given; name one by --cluster NAME, or in the field `cluster`"),
+        ({"kind": "local"}, "is this machine; use ctd run"),
+        ({**SLURM, "nodes": 0}, "cluster: nodes: Input should be greater than 0"),
+        ("nowhere", "cluster 'nowhere': .* does not exist"),
+    ],
+)
+def test_bad_clusters(tmp_path, cluster, said):
+    with pytest.raises(JobError, match=said):
+        submit(read_order(write(tmp_path, cluster=cluster), None))
+
+
+def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
+    path = write(tmp_path, cluster=SLURM)
+    done = run_ctd("submit", str(path), "--dry-run", "--set", "seed=4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=ctd-job\n")
+    home = next(line for line in done.stdout.splitlines() if line.startswith("home="))[5:]
+    assert (
+        f"run=(ctd run {home}/job.yaml --store {tmp_path}/job.zarr --base {tmp_path})"
+        in done.stdout
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["job.yaml"]
+
+
+def test_dry_run_of_a_ray_prints_the_command(tmp_path):
+    path = write(
+        tmp_path, cluster={"kind": "ray", "address": "head:6379", "stores": "s3://bucket/x"}
+    )
+    command = text_of(read_order(path, None))
+    assert command.startswith('python -m cluster.versions \'{"python"')
+    assert '--store s3://bucket/x/job.zarr --base . --address "$RAY_ADDRESS"' in command
+
+
+def test_file_with_stages_goes_whole(tmp_path):
+    job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1]}}}
+    path = tmp_path / "pipe.yaml"
+    path.write_text(yaml.safe_dump({"stages": {"one": job, "two": job}, "cluster": SLURM}))
+    text = text_of(read_order(path, None))
+    assert f"--store {tmp_path}/pipe.zarr --base {tmp_path}" in text
+    assert f"home={tmp_path}/pipe.one.zarr/run/submit/" in text
+
+
+def test_store_of_another_job_is_refused(tmp_path, monkeypatch):
+    """Before anything is sent, with the difference."""
+    from cluster.slurm import client as slurm
+
+    monkeypatch.setattr(slurm, "check_partition", lambda profile, where: {})
+    path = write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")})
+    other = parse_job({"kernel": "toy", "seed": 1}, "x")
+    open_or_create(other, str(tmp_path), "x", str(tmp_path / "job.zarr"), SerialExecutor(1))
+    with pytest.raises(JobError, match=r"(?s)job\.zarr: holds another job.*seed: 1 in the store"):
+        submit(read_order(path, None))
+    bad = write(
+        tmp_path, params={"n_steps": -1}, cluster={**SLURM, "work_dir": str(tmp_path / "w")}
+    )
+    with pytest.raises(JobError, match="n_steps"):
+        submit(read_order(bad, None, store=str(tmp_path / "new.zarr")))
+    assert not (tmp_path / "new.zarr").exists()
+
+
+def test_versions_as_a_script(capsys):
+    assert versions.main([json.dumps(versions.versions())]) == 0
+    assert capsys.readouterr().out.strip() == versions.AGREE
+    assert versions.main([json.dumps({**versions.versions(), "jax": "0.1"})]) == 2
+    assert "versions differ: jax is 0." in capsys.readouterr().out
+    assert versions.main([]) == 0
+    assert json.loads(capsys.readouterr().out) == versions.versions()
+
+
+def test_record_alone_is_no_store(tmp_path):
+    """A store is made beside the record of its submission, and its failure leaves the record."""
+    address = tmp_path / "job.zarr"
+    record = address / "run" / "submit" / "x" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert not Store.exists(str(address))
+    spec = parse_job({"kernel": "toy", "sweep": {"grid": {"rate": [0.1]}}}, "x")
+    broken = pytest.MonkeyPatch()
+    with broken.context() as patch:
+        patch.setattr(
+            "jobs.store.creation.consolidate", lambda store: (_ for _ in ()).throw(OSError("full"))
+        )
+        with pytest.raises(JobError, match="full"):
+            open_or_create(spec, str(tmp_path), "x", str(address), SerialExecutor(1))
+    assert record.exists()
+    assert not Store.exists(str(address))
+    store = open_or_create(spec, str(tmp_path), "x", str(address), SerialExecutor(1))
+    assert store.committed.numbers() == set()
+    assert record.exists()

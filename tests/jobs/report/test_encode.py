@@ -1,0 +1,101 @@
+"""Numbers, plots and tables as the page holds them: few digits, bounded sizes, and what was left out is said."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctd.plots import Axis, Image, Lines, Plot, Points
+from jobs.report.page.encode import (
+    MAX_LINES,
+    MAX_MARKS,
+    MAX_ROWS,
+    MAX_VERTICES,
+    numbers,
+    plot_json,
+    spread,
+    table_json,
+)
+from jobs.report.page.together import is_curves, together
+
+
+def test_numbers_are_json_with_five_digits():
+    found = numbers(np.array([[1 / 3, np.nan], [np.inf, 1e-30 / 3]]))
+    assert found == [[0.33333, None], [None, 3.3333e-31]]
+    assert numbers(np.array([1, 2])) == [1, 2]
+    assert numbers(np.float32(0.1)) == 0.1
+
+
+def test_plots_are_thinned_and_say_so():
+    lines = Lines(np.arange(500), np.zeros((1000, 500)), "curves", text=["x"] * 1000)
+    points = Points(np.arange(20_000), np.arange(20_000), "items", key=np.arange(20_000))
+    out = plot_json(Plot("t", [lines, points, Image(np.zeros((1000, 2)))]))
+    drawn = out["layers"][0]
+    assert len(drawn["y"]) == len(drawn["text"]) == MAX_LINES
+    assert len(drawn["y"]) * len(drawn["x"]) <= MAX_VERTICES
+    assert drawn["x"][0] == 0
+    assert drawn["x"][-1] == 499
+    assert len(out["layers"][1]["x"]) == MAX_MARKS
+    assert out["layers"][1]["key"][-1] == 19_999
+    assert len(out["layers"][2]["z"]) == 256
+    for said in (
+        "400 of 1,000 curves",
+        "150 of 500 samples",
+        "5,000 of 20,000 items",
+        "256 of 1000",
+    ):
+        assert said in out["note"]
+
+
+@pytest.mark.parametrize(("lengths", "lines"), [((3, 3), [400]), ((3, 4), [250, 250])])
+def test_together_joins_lines_over_one_x_and_bounds_them(lengths, lines):
+    plots = [
+        plot_json(
+            Plot(
+                "loss",
+                [Lines(np.arange(n), np.ones((250, n)), item=np.arange(250) + 250 * k)],
+                Axis("step"),
+                Axis("loss"),
+            )
+        )
+        for k, n in enumerate(lengths)
+    ]
+    (made,) = together([[plots[0]], [plots[1]]], is_curves)
+    assert (
+        [len(layer["y"]) for layer in made["layers"]]
+        == [len(layer["item"]) for layer in made["layers"]]
+        == lines
+    )
+    assert together([[plots[0]], []], is_curves) == []
+
+
+def test_tables_keep_the_extremes_of_every_number():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"item": np.arange(50_000), "loss": rng.random(50_000)})
+    out = table_json("items", frame, {})
+    columns = {c["name"]: c["values"] for c in out["columns"]}
+    assert len(columns["item"]) <= MAX_ROWS
+    best = frame.nsmallest(25, "loss")["item"]
+    worst = frame.nlargest(25, "loss")["item"]
+    assert set(best) | set(worst) <= set(columns["item"])
+    assert "of 50,000 rows" in out["note"]
+    assert len(json.dumps(out)) < 200_000
+
+
+def test_tables_keep_infinity_and_text():
+    frame = pd.DataFrame(
+        {"a": [1.0, np.inf, np.nan], "b": [1 + 2j, 0, -1j], "c": [True, False, True]}
+    )
+    columns = {c["name"]: c for c in table_json("t", frame, {})["columns"]}
+    assert columns["a"]["values"] == [1.0, "inf", None]
+    assert columns["b"]["labels"][columns["b"]["values"][0]] == "1+2i"
+    assert columns["c"]["labels"][columns["c"]["values"][1]] == "no"
+
+
+@pytest.mark.parametrize(("n", "most"), [(0, 5), (1, 5), (5, 5), (1000, 7)])
+def test_spread_has_both_ends(n, most):
+    found = spread(n, most)
+    assert len(found) == min(n, most)
+    if n:
+        assert (found[0], found[-1]) == (0, n - 1)

@@ -1,0 +1,84 @@
+"""Successive halving: decisions against plain NumPy, bits against an unsearched run, its closed form."""
+
+import numpy as np
+import pytest
+from search_jobs import HALVING, changed, results
+from search_reference import halve, members_of
+from stores import run
+
+from jobs.spec.search import Halving
+
+
+@pytest.mark.parametrize(("n", "eta", "first"), [(27, 3, 2), (16, 2, 1), (10, 3, 4)])
+def test_halving_decides_as_numpy_does(tmp_path, n, eta, first):
+    job = changed(HALVING, "sweep.samples", n)
+    job["search"] |= {"eta": eta, "min_advances": first}
+    store, progress = run(tmp_path / "h.zarr", job)
+    found, members = results(store), members_of(store)
+    n_rungs = Halving(**job["search"]).n_rungs(n)
+    left = halve(members, first, eta, n_rungs)
+    for k, member in enumerate(members):
+        assert found["search_advances"][k] == member.advances == found["taken"][k]
+        assert found["search_rung"][k] == left.get(k, n_rungs)
+        assert found["status"][k] == (2 if member.diverged else 3 if k in left else 1)
+        assert found["outcome"][k] == (1 if member.diverged else 2 if k in left else 0)
+        # Up to 60 steps of a contraction in float64.
+        np.testing.assert_allclose(found["x"][k], member.x, rtol=1e-12, atol=1e-12)
+        metrics = np.pad(member.metrics, (0, n_rungs - len(member.metrics)), constant_values=np.nan)
+        np.testing.assert_allclose(found["search_metric"][k], metrics, rtol=1e-12)
+    assert progress.outcomes["dropped"] == (found["status"] == 3).sum() > 0
+    assert len(left) == n - max(1, n // eta**n_rungs)
+
+
+def test_halving_survivors_have_the_bits_of_an_unsearched_run(tmp_path):
+    searched, _ = run(tmp_path / "h.zarr", HALVING)
+    plain, _ = run(tmp_path / "p.zarr", changed(HALVING, "search", None))
+    a, b = results(searched), results(plain)
+    done = a["status"] == 1
+    assert done.sum() == 1
+    for name in b:
+        assert a[name][done].tobytes() == b[name][done].tobytes(), name
+
+
+def test_halving_makes_the_advances_of_the_closed_form(tmp_path):
+    """eta^K items: n r (1 + (K-1)(1 - 1/eta)), and for the last one what it lacks to its end."""
+    job = changed(HALVING, "params", {"steps": 60})
+    job["sweep"]["random"]["rate"] = {"loguniform": [1e-3, 0.5]}  # below 2/3 nothing diverges
+    store, _ = run(tmp_path / "h.zarr", job)
+    r, eta, rungs = 2, 3, 3
+    rest = 60 - r * eta ** (rungs - 1)
+    expected = 27 * r * (1 + (rungs - 1) * (1 - 1 / eta)) + rest
+    (marker,) = store.committed.markers()
+    assert marker.advances == results(store)["search_advances"].sum() == expected
+
+
+def test_halving_compares_in_brackets_inside_one_shard(tmp_path):
+    job = changed(HALVING, "search.size", 9)
+    store, _ = run(tmp_path / "h.zarr", job | {"run": job["run"] | {"shard_items": 18}})
+    assert [(s.start, s.stop) for s in store.job.plan.shards()] == [(0, 18), (18, 27)]
+    found = results(store)
+    for bracket in (slice(0, 9), slice(9, 18), slice(18, 27)):
+        members = members_of(store)[bracket]
+        left = halve(members, 2, 3, 2)
+        rungs = [left.get(m.item, 2) for m in members]
+        np.testing.assert_array_equal(found["search_rung"][bracket], rungs)
+
+
+def test_halving_by_largest_is_halving_by_smallest_of_the_negative(tmp_path):
+    a, _ = run(tmp_path / "a.zarr", HALVING)
+    job = changed(HALVING, "search", HALVING["search"] | {"metric": "gain", "mode": "max"})
+    b, _ = run(tmp_path / "b.zarr", job)
+    np.testing.assert_array_equal(results(a)["search_rung"], results(b)["search_rung"])
+
+
+def test_halving_an_item_that_finishes_keeps_its_result(tmp_path):
+    """It is not dropped, whether it is among the best or not, and takes a place where it is."""
+    job = changed(HALVING, "sweep", {
+        "zip": {"rate": [0.05, 0.3, 0.01, 0.4, 0.02, 0.4, 0.001, 0.002, 0.003],
+                "limit": [1, 99, 2, 99, 99, 2, 99, 99, 99]}})  # fmt: skip
+    job = changed(job, "params.noise", 0.0)
+    store, _ = run(tmp_path / "h.zarr", job)
+    found = results(store)
+    np.testing.assert_array_equal(found["status"], [1, 3, 1, 1, 3, 1, 3, 3, 3])
+    np.testing.assert_array_equal(found["search_rung"], [0, 1, 0, 2, 0, 1, 0, 0, 0])
+    np.testing.assert_array_equal(found["taken"], [1, 6, 2, 60, 2, 2, 2, 2, 2])
