@@ -12,6 +12,7 @@ from places import ROOT
 from stores import FOUR_SLOTS, SMALL_RNN
 
 from cluster import Job
+from ctd.train_rnn import Network
 from jobs.spec.job import read_job
 
 README = (ROOT / "README.md").read_text()
@@ -51,7 +52,8 @@ def test_first_job_of_the_readme_runs(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     (job,) = blocks(README, "yaml")
     (python,) = (block for block in blocks(README, "python") if "n_batches" in block)
-    params = Job(**yaml.safe_load(job)).content["params"]
+    params = yaml.safe_load(job)["params"]
+    assert Network(**params).n == 20
     assert ast.literal_eval(NETWORK.search(python)[0]) == params
     (tmp_path / "nets.yaml").write_text(smaller(job))
     (commands,) = (block for block in blocks(README, "bash") if "ctd run nets.yaml" in block)
