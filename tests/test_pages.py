@@ -1,14 +1,18 @@
-"""What README and docs/answers.md show runs as it is printed, in a folder that is no checkout."""
+"""What README and docs/answers.md show runs, with a smaller network, in a folder that is no checkout."""
 
+import ast
+import json
 import re
 import shlex
 
 import pytest
 import yaml
-from places import EXAMPLES, ROOT
-from stores import FOUR_SLOTS
+from page_stores import finished
+from places import ROOT
+from stores import FOUR_SLOTS, SMALL_RNN
 
 from cluster import Job
+from ctd.train_rnn import Network
 from jobs.spec.job import read_job
 
 README = (ROOT / "README.md").read_text()
@@ -20,25 +24,26 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def shorter(job):
-    """The same job, of a tenth of the steps: code that was not optimised takes long over them."""
-    assert len(re.findall(r'\bn_batches"?: 200\b', job)) == 1
-    return job.replace("200", "20")
+NETWORK = re.compile(r"\{[^{}]*n_batches[^{}]*\}")
+
+
+def smaller(job):
+    """The same job of a network whose programs other tests have too."""
+    small, n = NETWORK.subn(json.dumps(SMALL_RNN), job)
+    assert n == 1
+    return small
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The stores that the snippets of docs/answers.md open; networks are those of the README, so one program serves both."""
+    """The stores that the snippets of docs/answers.md open."""
     folder = tmp_path_factory.mktemp("pages")
-    points = {"weights": str(EXAMPLES / "decision_gru.h5"), "q_tol": 1e-10}
-    nets = yaml.safe_load(shorter(blocks(README, "yaml")[0]))["params"]
-    for name, kernel, params, sweep in (
-        ("decision_fixed_points", "fixed_points", points, {"grid": {"candidate": range(20)}}),
-        ("train", "train_rnn", nets, {"grid": {"learning_rate": [0.01, 0.1]}, "seeds": 2}),
-    ):
-        job = Job(kernel, params=params, sweep=sweep, run=FOUR_SLOTS)
-        job.run(folder / f"{name}.zarr", executor="serial")
-    (folder / "points.zarr").symlink_to(folder / "decision_fixed_points.zarr")
+    sweep = {"grid": {"learning_rate": [0.01, 0.1]}, "seeds": 2}
+    Job("train_rnn", params=SMALL_RNN, sweep=sweep, run=FOUR_SLOTS).run(
+        folder / "train.zarr", executor="serial"
+    )
+    for name in ("decision_fixed_points", "points"):
+        (folder / f"{name}.zarr").symlink_to(finished("fixed_points").address)
     return folder
 
 
@@ -46,18 +51,21 @@ def folder(tmp_path_factory):
 def test_first_job_of_the_readme_runs(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     (job,) = blocks(README, "yaml")
-    (tmp_path / "nets.yaml").write_text(shorter(job))
+    (python,) = (block for block in blocks(README, "python") if "n_batches" in block)
+    params = yaml.safe_load(job)["params"]
+    assert Network(**params).n == 20
+    assert ast.literal_eval(NETWORK.search(python)[0]) == params
+    (tmp_path / "nets.yaml").write_text(smaller(job))
     (commands,) = (block for block in blocks(README, "bash") if "ctd run nets.yaml" in block)
     for line in commands.splitlines():
         _, *words = shlex.split(line, comments=True)
-        code, out, err = command_line(
-            *words, *(["--executor", "serial", *PLANNED] if words[0] == "run" else [])
-        )
+        given = {"plan": PLANNED, "run": ["--executor", "serial", *PLANNED]}.get(words[0], [])
+        code, out, err = command_line(*words, *given)
         assert code == 0, (line, out, err)
     assert (tmp_path / "nets.html").exists()
     # The Python beside it is the same job, and finds it done.
     space = {}
-    exec(shorter(blocks(README, "python")[0]), space)
+    exec(smaller(python), space)
     assert space["job"].digest() == read_job(tmp_path / "nets.yaml").digest()
     assert space["store"].table().shape[0] == 12
 

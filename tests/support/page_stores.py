@@ -10,9 +10,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import stores
 
 from ctd.cells import Scales, get_cell
-from ctd.data import write_hdf5
+from ctd.weights import write_weights
 from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
@@ -54,7 +55,7 @@ JOBS = {
         "kernel": "fixed_points",
         "params": {"weights": "net.h5", "n_trials": 4, "q_tol": 1e-20},
         "sweep": {"grid": {"candidate": {"range": 24}}},
-        "run": {"microbatch": 4, "slots": 4},
+        "run": stores.FOUR_SLOTS,
     },
 }  # fmt: skip
 
@@ -78,9 +79,10 @@ class Unlucky(SerialExecutor):
 
 
 def network(folder: Path) -> None:
-    """A small random GRU in net.h5."""
-    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, Scales(0.5))
-    write_hdf5(folder / "net.h5", {name: np.asarray(value) for name, value in weights.items()})
+    """A small random network in net.h5, of the sizes of `stores.SMALL_RNN`."""
+    cell, n = stores.SMALL_RNN["cell"], stores.SMALL_RNN["n"]
+    weights = get_cell(cell).init(jax.random.key(0), n, 1, 1, Scales(0.5))
+    write_weights(folder / "net.h5", {name: np.asarray(v) for name, v in weights.items()}, cell)
 
 
 def create(folder: Path, name: str):

@@ -1,5 +1,6 @@
 """Jobs from Python: the same jobs as in files, and kernels that were typed into a notebook."""
 
+import ast
 import json
 import re
 import subprocess
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import toy
 from places import EXAMPLES, ROOT, SUPPORT
+from stores import FOUR_SLOTS, SMALL_RNN
 
 import ctd.fixed_points
 from cluster import Job, Submitted
 from ctd.tasks import FlipFlop
+from ctd.train_rnn import Network
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import read_stages
@@ -100,12 +103,14 @@ CELLS = [
     'job().run("again.zarr", executor="serial")',
     'job().save("wave.yaml")',
     'class Later(Decision):\n    """Typed here."""',
-    # The programs of the page's job.
-    'small = {"task": Later, "cell": "gru", "n": 8, "n_batches": 20, "report_every": 10}\n'
+    f"small = {SMALL_RNN!r} | {{'task': Later}}\n"
     'six = {"grid": {"learning_rate": np.geomspace(1e-3, 1e-1, 3)}, "seeds": 2}\n'
-    'Job("train_rnn", name="later", params=small, sweep=six).run(executor="serial")',
+    f'Job("train_rnn", name="later", params=small, sweep=six, run={FOUR_SLOTS}).run(executor="serial")',
 ]
 PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+PARAMS = re.search(r"params=(\{.*\})", PAGE[0])[1]
+# A smaller network has the programs that other tests have.
+PAGE[0] = PAGE[0].replace(PARAMS, f"{SMALL_RNN}, run={FOUR_SLOTS}")
 NOTEBOOK = f"""
 import json, sys
 from IPython.core.interactiveshell import InteractiveShell
@@ -169,6 +174,7 @@ def test_task_of_a_notebook_trains_a_network(notebook):
 def test_cells_of_the_page_run(notebook):
     folder, printed = notebook
     assert len(PAGE) == 3
+    assert Network(**ast.literal_eval(PARAMS)).n == 8
     assert open_store(folder / "rates.zarr").table()["outcome"].tolist() == ["trained"] * 6
     assert open_store(folder / "tall.zarr").table()["height"].tolist() == [0, 0.75, 1.5, 2.25, 3]
     assert "shards" in printed

@@ -7,43 +7,41 @@ import numpy as np
 import pytest
 import xarray as xr
 from cli_jobs import TOY, refused
+from stores import FOUR_SLOTS, SMALL_RNN
 
 from jobs import Store, open_store
 
-PIPELINE = """
+PIPELINE = f"""
 stages:
   train:
     kernel: train_rnn
-    params: {cell: vanilla, task: {name: integrator}, n: 6, batch_size: 8, n_batches: 20,
-             report_every: 10, n_eval: 16, n_saved: 4}
-    sweep: {seeds: 3}
-    run: {microbatch: 4, slots: 4, shard_items: 4}
+    params: {json.dumps(SMALL_RNN | {"n_saved": 4})}
+    sweep: {{seeds: 3}}
+    run: {json.dumps(FOUR_SLOTS)}
   points:
     kernel: fixed_points
     params:
-      cell: vanilla
-      weights: {stage: train, sort: eval_loss, limit: 2}
-      candidates: {stage: train, sort: eval_loss, limit: 2, part: results}
+      weights: {{stage: train, sort: eval_loss, limit: 2}}
+      candidates: {{stage: train, sort: eval_loss, limit: 2, part: results}}
       dataset: states
-    sweep: {grid: {candidate: {range: 8}}}
-    run: {microbatch: 4, slots: 4}
+    sweep: {{grid: {{candidate: {{range: 8}}}}}}
+    run: {json.dumps(FOUR_SLOTS)}
   ways:
     kernel: fixed_points.connections
     params:
-      cell: vanilla
-      weights: {stage: points, part: params}
-      points: {stage: points, part: table}
+      weights: {{stage: points, part: params}}
+      points: {{stage: points, part: table}}
       n_steps: 20
-    run: {microbatch: 4, slots: 4, shard_items: 4}
+    run: {json.dumps(FOUR_SLOTS)}
   distances:
     kernel: similarity
     params:
-      weights: {stage: points, part: params}
-      points: {stage: points, part: table}
-      task: {name: integrator}
+      weights: {{stage: points, part: params}}
+      points: {{stage: points, part: table}}
+      task: {{name: integrator}}
       n_trials: 4
-    sweep: {grid: {matrix_row: {range: 3}}}
-    run: {microbatch: 4, slots: 4, shard_items: 4}
+    sweep: {{grid: {{matrix_row: {{range: 3}}}}}}
+    run: {json.dumps(FOUR_SLOTS)}
 """
 
 
@@ -83,7 +81,7 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
     trained = open_store(train)["results/0"]
     with h5py.File("best.h5") as file:
         row = int(np.flatnonzero(trained.item == items[0]["item"])[0])
-        np.testing.assert_array_equal(file["wR"], trained["weights.wR"][row])
+        np.testing.assert_array_equal(file["weight_hh"], trained["weights.weight_hh"][row])
 
 
 @pytest.fixture(scope="module")

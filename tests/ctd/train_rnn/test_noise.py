@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 
 from ctd import tasks
-from ctd.batch import Layout, run_items
+from ctd.batch import run_items
 from ctd.cells import get_cell, run
-from ctd.train_rnn import Network, kernel
+from ctd.train_rnn import kernel
 from ctd.train_rnn.noise import deviates, noisy, seeded
 
 
@@ -40,8 +40,11 @@ def test_deviates_are_normal_and_independent(kind):
 
 def test_noise_is_added_to_state_and_input():
     cell, key = get_cell("vanilla"), jax.random.key(0)
-    weights = cell.init(key, 4, 1, 1)
-    trials = tasks.batch(tasks.Decision(n_steps=3), key, 5)
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: np.float32(rng.standard_normal(shape))
+    weights = {"wI": normal(4, 1), "wR": normal(4, 4), "bR": normal(4)}
+    weights |= {"wO": normal(1, 4), "bO": normal(1), "h0": normal(4)}
+    trials = tasks.Trial(normal(5, 3, 1), normal(5, 3, 1), np.ones((5, 3), np.float32))
     given = seeded(trials, key, 0.7).inputs
     assert given.shape == (5, 3, 3)
     h, x, seeds = weights["h0"], trials.inputs[0], given[0, :, 1:]
@@ -55,24 +58,14 @@ def test_noise_is_added_to_state_and_input():
         np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
 
 
-def test_noise_in_training_and_evaluation_each_on_its_own():
+def test_noise_in_training_and_evaluation_each_on_its_own(noisy_dale):
     """Without noise the trajectories of a trial are those of `run`; noise of one kind leaves the other alone."""
-    params = Network(
-        cell="leaky",
-        task=tasks.Integrator(n_steps=4),
-        n=6,
-        batch_size=3,
-        n_batches=2,
-        report_every=2,
-        n_eval=4,
-        n_saved=2,
-        noise=True,
-    )
+    params, layout = noisy_dale
     names = ["state_noise", "input_noise", "eval_state_noise", "eval_input_noise"]
     loud = {name: 0.5 * (np.arange(5) == k) for k, name in enumerate(names, start=1)}
     quiet = {name: np.zeros(5) for name in names}
-    with_noise = run_items(kernel, params, loud, layout=Layout(5, 5))
-    without = run_items(kernel, params, quiet, layout=Layout(5, 5))
+    with_noise = run_items(kernel, params, loud, layout=layout)
+    without = run_items(kernel, params, quiet, layout=layout)
     differs = lambda name: [
         not np.array_equal(with_noise[name][k], without[name][k]) for k in range(5)
     ]
@@ -81,5 +74,5 @@ def test_noise_in_training_and_evaluation_each_on_its_own():
     assert differs("states") == [False, True, True, True, True]
     weights = {k[8:]: v[0] for k, v in without.items() if k.startswith("weights.")}
     trials = kernel.load(params).evaluation
-    plain = jax.vmap(lambda x: run(get_cell("leaky"), weights, x)[0])(trials.inputs[:2])
+    plain = jax.vmap(lambda x: run(get_cell(params.cell), weights, x)[0])(trials.inputs[:2])
     np.testing.assert_allclose(without["states"][0], plain, rtol=1e-5, atol=1e-6)

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from page_stores import finished
 from places import EXAMPLES
-from stores import FOUR_SLOTS, JOB, run
+from stores import FOUR_SLOTS, JOB, SMALL_RNN, run
 
 import jobs
 from ctd.cells import get_cell
@@ -181,27 +181,21 @@ def test_weights_go_on_in_jax(tmp_path):
 
 
 def test_the_data_page_shows_how_a_network_goes_on(tmp_path):
-    params = {
-        "task": "decision",
-        "n": 6,
-        "batch_size": 4,
-        "n_batches": 2,
-        "report_every": 2,
-        "n_eval": 4,
-    }
-    job = {"kernel": "train_rnn", "params": params, "sweep": {"seeds": 4}, "run": FOUR_SLOTS}
+    job = {"kernel": "train_rnn", "params": SMALL_RNN, "sweep": {"seeds": 4}, "run": FOUR_SLOTS}
     executor, address = SerialExecutor(1), str(tmp_path / "train.zarr")
     store = open_or_create(parse_job(job, "t"), str(tmp_path), "t", address, executor)
     assert not run_shards(store, executor).failed
     page = (EXAMPLE.parent.parent / "docs" / "data.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert code.count('get_cell("gru")') == 1
+    code = code.replace('"gru"', f'"{SMALL_RNN["cell"]}"').replace("train.zarr", address)
     found = {}
-    exec(code.replace("train.zarr", address), found)
+    exec(code, found)
     trials, states, outputs = (found[name] for name in ("trials", "states", "outputs"))
-    assert states.shape == (*trials.mask.shape, 6)
+    assert states.shape == (*trials.mask.shape, 4)
     assert outputs.shape == trials.targets.shape
     wO, bO = (store.rows(0, f"weights.{name}", 3, 4)[0] for name in ("wO", "bO"))
-    # float32 sums of six terms.
+    # float32 sums of four terms.
     np.testing.assert_allclose(outputs, states @ wO.T + bO, atol=1e-5)
 
 
