@@ -17,10 +17,10 @@ from ctd.batch.laps import Laps
 from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import Params, inputs_of, static_of, traced_type
 from ctd.late import jax
-from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.reduce.group import reduce_group
+from jobs.run.microbatch import advances_of_worker, chosen_microbatch
 from jobs.run.nan import nan_counts
 from jobs.run.rendezvous import Began, Earlier, Meetings, Waits
 from jobs.run.sources import source_here
@@ -30,7 +30,6 @@ from jobs.search.rules import HalvingRule, PopulationRule, Rule
 from jobs.spec.search import Halving
 from jobs.spec.trust import trust
 from jobs.storage import objects
-from jobs.storage.checksums import agree, read_sealed
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import Checkpoints, clear
 from jobs.store.live import EVERY_S, LiveCurves, clear_live
@@ -38,9 +37,6 @@ from jobs.store.marker import Marker
 from jobs.store.provenance import host, said
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
-
-MANY = 100
-"""Advances of an item, of a kernel that does not say how many it makes."""
 
 
 class Stopped(Exception):
@@ -257,42 +253,26 @@ class Worker:
         progress: Callable[[Standing], None],
     ) -> Layout:
         """Return the planned layout; an open microbatch is chosen once per group and kind of device."""
-        group = task.shard.group
-        planned = self.job.plan.layouts[group]
+        group, plan = task.shard.group, self.job.plan
+        planned = plan.layouts[group]
         devices = jax.local_device_count()
         slots = planned.of_device(devices, task.slots)
-        m = planned.microbatch
-        if m == 0:
-            key = keys.layout(group, jax.local_devices()[0].device_kind)
-            chosen: Any = read_sealed(self.store.objects, key)
-            if chosen is None:
 
-                def start(layout: Layout, n: int) -> Run:
-                    progress(Standing(tuning=True))
-                    some = jax.tree.map(lambda leaf: leaf[:n], traced)
-                    of_layout = program(self.science, static_of(params), layout)
-                    return Run(of_layout, shared, self.job.spec.seed, ids[:n], some)
+        def start(layout: Layout, n: int) -> Run:
+            progress(Standing(tuning=True))
+            some = jax.tree.map(lambda leaf: leaf[:n], traced)
+            of_layout = program(self.science, static_of(params), layout)
+            return Run(of_layout, shared, self.job.spec.seed, ids[:n], some)
 
-                best, seconds = fastest_microbatch(
-                    self.science, start, len(ids), slots, devices, self._n_advances(task, params)
-                )
-                progress(Standing())
-                measured = {str(k): v for k, v in seconds.items()}
-                chosen = agree(
-                    self.store.objects, key, {"microbatch": best, "seconds_per_item": measured}
-                )
-            m = int(chosen["microbatch"])
-        m = min(
-            m, task.slots or planned.slots
-        )  # smaller only if memory does not hold even one microbatch
+        def measured() -> tuple[int, dict[int, float]]:
+            advances = advances_of_worker(self.science, params, plan, group, task.workers)
+            found = fastest_microbatch(self.science, start, len(ids), slots, devices, advances)
+            progress(Standing())
+            return found
+
+        m = planned.microbatch or chosen_microbatch(self.store.objects, group, measured)
+        m = min(m, task.slots or planned.slots)  # memory may not hold even one microbatch
         return Layout.of(slots, m, devices)
-
-    def _n_advances(self, task: Task, params: Params) -> float:
-        """Return how many advances of an item one worker makes in the task's group."""
-        plan, group = self.job.plan, task.shard.group
-        most = self.science.advances
-        of_item = most(inputs_of(params)) if most else MANY
-        return of_item * plan.group_sizes[group] / min(task.workers, plan.counts[group])
 
     def _status(self, values: dict[str, np.ndarray], n: int) -> np.ndarray:
         status = np.full(n, DONE, np.int8)
