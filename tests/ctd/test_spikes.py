@@ -10,7 +10,7 @@ from stores import FOUR_SLOTS
 from cluster import Job
 from ctd.batch import Layout, program, run_items
 from ctd.catalogue import load_kernel
-from ctd.cells import Scales, get_cell
+from ctd.cells import get_cell
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.spikes import Spikes, kernel, load
 from ctd.weights import write_weights
@@ -20,9 +20,14 @@ from jobs.inputs.measure import outputs_of, with_files
 
 def write_network(folder, cell="vanilla", n=6, n_in=1, n_out=1):
     """Write a random network's weights; returns (path, weights)."""
-    key = jax.random.key(3)
-    weights = get_cell(cell).init(key, n, n_in, n_out, Scales(1.5, 2.0))
-    weights = {name: np.asarray(value) for name, value in weights.items()}
+    init = lambda key: get_cell(cell).init(key, n, n_in, n_out)
+    rng, weights = np.random.default_rng(3), {}
+    for name, like in jax.eval_shape(init, jax.random.key(0)).items():
+        scale = 1.5 / np.sqrt(n) if len(like.shape) == 2 else 0.3
+        drawn = (
+            np.full(like.shape, 0.2) if name == "alpha" else scale * rng.standard_normal(like.shape)
+        )
+        weights[name] = drawn.astype(like.dtype)
     path = folder / f"{cell}.h5"
     write_weights(path, weights, cell)
     return str(path), weights
@@ -59,60 +64,94 @@ def step(cell, w, h, x):
     return np.concatenate([h, c]), h
 
 
-@pytest.mark.parametrize(
-    ("cell", "initial"), [("vanilla", "h0"), ("leaky", "h0"), ("lstm", "line")]
-)
-def test_rates_follow_the_network(network, cell, initial):
-    """In float64, to 1e-12: 25 steps of some ten products each.
-
-    The law of the states on a line: tests/origin/.
-    """
-    path, weights = network(cell)
-    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
-    found = make(path, cell=cell, initial=initial, **sizes)
-    w = {name: value.astype(float) for name, value in weights.items()}
-    for trial in range(3):
-        h = found["eval_initial_states"][0, trial]
-        assert np.array_equal(h, w["h0"]) == (initial == "h0")
-        for t, x in enumerate(found["eval_inputs"][0, trial]):
-            h, followed = step(cell, w, h, x)
-            np.testing.assert_allclose(found["eval_states"][0, trial, t], h, atol=1e-12)
-            expected = 0.1 * 30 * (followed[:4] + 1) / 2
-            np.testing.assert_allclose(found["eval_rates"][0, trial, t], expected, rtol=1e-12)
-            output = w["wO"] @ followed + w["bO"]
-            np.testing.assert_allclose(found["eval_behavior"][0, trial, t], output, atol=1e-12)
-
-
-def test_exponential_rates_and_known_inputs(network):
-    """Of all trials, run again from their inputs in NumPy; one mean and one deviation over these."""
-    path, weights = network()
-    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "scaling": 1.5}
-    found = make(path, rectifier="exp", external=True, dispersion=6, **sizes)
-    w = {name: value.astype(float) for name, value in weights.items()}
-    inputs = np.concatenate([found["train_external"][0], found["eval_external"][0]])
-    np.testing.assert_array_equal(inputs[2:], found["eval_inputs"][0])
-    states = np.empty((5, 25, 4))
-    for trial in range(5):
-        h = w["h0"]
-        for t, x in enumerate(inputs[trial]):
-            h, followed = step("vanilla", w, h, x)
-            states[trial, t] = followed[:4]
-    expected = np.exp((states - states.mean()) / (1.5 * states.std()))
-    np.testing.assert_allclose(found["eval_rates"][0], expected[2:], rtol=1e-10)
-    counts = np.concatenate([found["train"][0], found["eval"][0]])
-    assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(6 * expected.sum())
-    # Of 500 counts, Fano factors of 1 and of 6 are told apart.
-    assert 3 < np.sum((counts - expected) ** 2) / expected.sum() < 12
-
-
 RATES = [60.0, 120.0, 60.0, 1.5e6]
 
 
 @pytest.fixture(scope="module")
-def items(tmp_path_factory):
+def vanilla(tmp_path_factory):
+    """(path, weights) of a network."""
+    return write_network(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="module")
+def weights(vanilla):
+    return in_float64(vanilla[1])
+
+
+@pytest.fixture(scope="module")
+def items(vanilla):
     """Items that differ in seed or in rate, of which the last one nearly fills the 16 bits of a count."""
-    path, _ = write_network(tmp_path_factory.mktemp("network"))
-    return make(path, {"seed": [0, 0, 1, 0], "max_rate": RATES}, n_train=2, n_eval=200)
+    columns = {"seed": [0, 0, 1, 0], "max_rate": RATES}
+    return make(vanilla[0], columns, step_s=0.04, n_train=2, n_eval=200)
+
+
+def check_trial(found, weights, cell, trial):
+    """States and outputs of an evaluation trial in float64, to 1e-12: 25 steps of some ten products each.
+
+    Returns what followed the states, (time, unit).
+    """
+    h, states = found["eval_initial_states"][trial], []
+    for t, x in enumerate(found["eval_inputs"][trial]):
+        h, followed = step(cell, weights, h, x)
+        states.append(followed)
+        np.testing.assert_allclose(found["eval_states"][trial, t], h, atol=1e-12)
+        output = weights["wO"] @ followed + weights["bO"]
+        np.testing.assert_allclose(found["eval_behavior"][trial, t], output, atol=1e-12)
+    return np.array(states)
+
+
+def in_float64(weights):
+    return {name: value.astype(float) for name, value in weights.items()}
+
+
+def test_rates_follow_a_vanilla_network(items, weights):
+    """Of every item with its own rate, from the network's initial state."""
+    for item, rate in enumerate(RATES):
+        found = {name: value[item] for name, value in items.items()}
+        for trial in range(3):
+            assert np.array_equal(found["eval_initial_states"][trial], weights["h0"])
+            states = check_trial(found, weights, "vanilla", trial)
+            expected = 0.04 * rate * (states + 1) / 2
+            # Where a state is near -1, the rounding of 1 + state shows.
+            near = {"rtol": 1e-12, "atol": 1e-15 * 0.04 * rate}
+            np.testing.assert_allclose(found["eval_rates"][trial], expected, **near)
+
+
+def test_rates_follow_an_lstm_from_a_line(network):
+    """Of fewer units than there are. The law of the states on a line: tests/origin/."""
+    path, weights = network("lstm")
+    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
+    found = make(path, cell="lstm", initial="line", **sizes)
+    found, w = {name: value[0] for name, value in found.items()}, in_float64(weights)
+    for trial in range(3):
+        assert not np.array_equal(found["eval_initial_states"][trial], w["h0"])
+        states = check_trial(found, w, "lstm", trial)[:, :4]
+        np.testing.assert_allclose(found["eval_rates"][trial], 1.5 * (states + 1), rtol=1e-12)
+
+
+def test_exponential_rates_and_known_inputs(network):
+    """Of all trials, run again from their inputs in NumPy; one mean and one deviation over these."""
+    path, weights = network("leaky")
+    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "scaling": 1.5}
+    found = make(path, cell="leaky", rectifier="exp", external=True, dispersion=6, **sizes)
+    found, w = {name: value[0] for name, value in found.items()}, in_float64(weights)
+    for trial in range(3):
+        assert np.array_equal(found["eval_initial_states"][trial], w["h0"])
+        check_trial(found, w, "leaky", trial)
+    inputs = np.concatenate([found["train_external"], found["eval_external"]])
+    np.testing.assert_array_equal(inputs[2:], found["eval_inputs"])
+    states = np.empty((5, 25, 4))
+    for trial in range(5):
+        h = w["h0"]
+        for t, x in enumerate(inputs[trial]):
+            h, followed = step("leaky", w, h, x)
+            states[trial, t] = followed[:4]
+    expected = np.exp((states - states.mean()) / (1.5 * states.std()))
+    np.testing.assert_allclose(found["eval_rates"], expected[2:], rtol=1e-10)
+    counts = np.concatenate([found["train"], found["eval"]])
+    assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(6 * expected.sum())
+    # Of 500 counts, Fano factors of 1 and of 6 are told apart.
+    assert 3 < np.sum((counts - expected) ** 2) / expected.sum() < 12
 
 
 def test_counts_are_poisson(items):

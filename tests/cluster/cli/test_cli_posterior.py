@@ -7,21 +7,17 @@ import h5py
 import numpy as np
 import pytest
 from cli_jobs import refused
+from lfads_trained import N_EVAL, N_TRAIN, SIZES, arrays
 
 from cluster import Job
 from ctd.data import write_hdf5
 from jobs import Store
 
-N_TRAIN, N_EVAL = 11, 6
-"""No multiples of a chunk, 8 trials."""
-
-SIZES = {
-    "encoder": 4, "controller": 4, "generator": 5, "n_factors": 3, "batch_size": 4, "n_batches": 4,
-    "report_every": 2, "warm_up": 1, "kl_ramp": 2, "n_samples": 2, "n_metric": 4,
-}  # fmt: skip
 ONE_PROGRAM = {"slots": 1, "microbatch": 1}
 """The layout that a plan measures with, so that the run compiles nothing further."""
 SMALL_CHUNKS = ("--set", "params.chunk_batches=2", "--set", f"run={json.dumps(ONE_PROGRAM)}")
+KEEP = ("--set", "params.keep=[rates,factors,inferred_inputs,states,initial_conditions]")
+"""All that a file has, for stores: one program infers both."""
 TORCH = {
     "rates": "output_params", "factors": "factors", "inferred_inputs": "co_means",
     "states": "gen_states", "initial_conditions": "ic_mean",
@@ -32,18 +28,19 @@ TORCH = {
 def trained(tmp_path_factory):
     """A store of two models, which keeps all trials; the better one is item 1."""
     folder = tmp_path_factory.mktemp("trained")
-    counts = np.random.default_rng(0).poisson(1.0, (N_TRAIN + N_EVAL, 6, 7))
-    write_hdf5(folder / "spikes.h5", {"train": counts[:N_TRAIN], "eval": counts[N_TRAIN:]})
-    write_hdf5(
-        folder / "others.h5", {"train": counts[N_TRAIN : N_TRAIN + 3], "eval": counts[N_TRAIN:-2]}
-    )
-    write_hdf5(folder / "fewer.h5", {"train": counts[:3, :, 1:], "eval": counts[:3, :, 1:]})
+    given = arrays()
+    train, evaluation = given["train"], given["eval"]
+    write_hdf5(folder / "spikes.h5", given)
+    # As many trials in all, which the same program infers.
+    others = {"train": np.concatenate([evaluation[-3:], train]), "eval": evaluation[:-3]}
+    write_hdf5(folder / "others.h5", others)
+    write_hdf5(folder / "fewer.h5", {"train": train[:3, :, 1:], "eval": train[:3, :, 1:]})
     job = Job(
         "lfads",
         name="train",
         seed=7,
         base=str(folder),
-        params=SIZES | {"data": "spikes.h5", "save": "all"},
+        params=SIZES | {"data": "spikes.h5"},
         sweep={"zip": {"learning_rate": [1e-7, 0.01], "variance_floor": [1e-4, 2e-4]}, "seeds": 1},
         run=ONE_PROGRAM,
     )
@@ -76,26 +73,27 @@ def test_file_has_the_bits_of_the_training_store(ctd, trained, kept):
 def test_store_of_other_trials(ctd, trained, kept):
     """A trial's draws depend on its number and split alone: the first evaluation trials have the same bits."""
     args = ("--data", trained.with_name("others.h5"), "--store", "out.zarr", "--where", "item == 1")
-    code, _, err = ctd("posterior", trained, *args, *SMALL_CHUNKS, "--json")
+    code, _, err = ctd("posterior", trained, *args, *SMALL_CHUNKS, *KEEP, "--json")
     assert code == 0, err
     store = Store.open("out.zarr")
-    rows = {name: store.rows(0, name, 0, 2) for name in store.names(0)}
-    assert rows["split"].tolist() == [[0] * 3 + [-1] * 5, [1] * 4 + [-1] * 4]
-    rates = rows["rates"][1, :4]
-    assert rates.tobytes() == kept["rates"][:4].tobytes()
-    assert np.isnan(rows["rates"][1, 4:]).all()
-    assert "states" not in rows
+    rows = {name: store.rows(0, name, 0, 6) for name in store.names(0)}
+    full = [0] * 16
+    split = [full, full, full, [0] * 15 + [-1], [1] * 16, [1] + [-1] * 15]
+    assert rows["split"].tolist() == split
+    rates = rows["rates"][4:].reshape(32, *rows["rates"].shape[2:])
+    assert rates[:17].tobytes() == kept["rates"][:17].tobytes()
+    assert np.isnan(rates[17:]).all()
 
 
 def test_several_models_go_into_a_store(ctd, trained):
     """Planned alone: of each model all chunks, with the values that it was trained with."""
     args = ("--limit", 2, "--store", "two.zarr", "--data", trained.with_name("others.h5"))
-    assert ctd("posterior", trained, *args, *SMALL_CHUNKS)[0] == 0
+    assert ctd("posterior", trained, *args, *SMALL_CHUNKS, *KEEP)[0] == 0
     _, out, _ = ctd("query", "two.zarr", "--columns", "of_item,chunk,variance_floor", "--json")
     found = [
         tuple(row[k] for k in ("of_item", "chunk", "variance_floor")) for row in json.loads(out)
     ]
-    assert found == [(1, k, 2e-4) for k in range(2)] + [(0, k, 1e-4) for k in range(2)]
+    assert found == [(1, k, 2e-4) for k in range(6)] + [(0, k, 1e-4) for k in range(6)]
 
 
 PIPELINE = """
@@ -105,6 +103,7 @@ params:
   model: {{store: {store}, sort: eval_loss, limit: 1, part: {part}}}
   data: {data}
   chunk_batches: 2
+  keep: [rates, factors, inferred_inputs, states, initial_conditions]
   {sizes}
 sweep: {{grid: {{chunk: {{range: 5}}}}}}
 """
@@ -112,7 +111,7 @@ sweep: {{grid: {{chunk: {{range: 5}}}}}}
 
 def test_job_that_chooses_a_model(ctd, trained, job_file):
     """As docs/data.md has it; a part that there is none of is named."""
-    sizes = "\n  ".join(f"{name}: {value}" for name, value in SIZES.items())
+    sizes = "\n  ".join(f"{k}: {json.dumps(v)}" for k, v in SIZES.items() if k != "save")
     write = lambda part: job_file(
         PIPELINE.format(store=trained, part=part, data=trained.with_name("others.h5"), sizes=sizes)
     )
@@ -125,7 +124,7 @@ def test_job_that_chooses_a_model(ctd, trained, job_file):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--data", "fewer.h5"), "fewer.h5 has 6 units, but the model was trained on 7; give a file with 7"),
+        (("--data", "fewer.h5"), "fewer.h5 has 5 units, but the model was trained on 6; give a file with 6"),
         (("--data", "none.h5"), "none.h5"),
         (("--where", "eval_loss < 0"), "no model with eval_loss < 0"),
         (("--to", "out.csv"), "give it the ending .h5"),

@@ -7,35 +7,27 @@ import h5py
 import numpy as np
 import pytest
 from cli_jobs import refused
+from lfads_stitched import N_BINS, PARAMS, STARTS, UNITS, write_sessions
 
 from cluster import Job
 from ctd.data import write_hdf5
 from jobs import Store
 
-SIZES = {
-    "encoder": 4, "controller": 0, "generator": 5, "n_factors": 3, "batch_size": 4, "n_batches": 4,
-    "report_every": 2, "warm_up": 1, "kl_ramp": 2, "n_samples": 2, "n_metric": 4,
-}  # fmt: skip
 ONE_PROGRAM = {"slots": 1, "microbatch": 1}
 """The layout that a plan measures with, so that the run compiles nothing further."""
 ONE = ("--set", f"run={json.dumps(ONE_PROGRAM)}")
-N_BINS, UNITS = 23, (7, 5)
-"""Of each session."""
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A store of one stitched model of two chopped recordings, which keeps all windows."""
     folder = tmp_path_factory.mktemp("trained")
-    rng = np.random.default_rng(0)
-    for name, units in zip("ab", UNITS, strict=True):
-        counts = rng.poisson(1.0, (2 * N_BINS, units))
-        write_hdf5(folder / f"{name}.h5", {"train": counts[:N_BINS], "eval": counts[N_BINS:]})
-    other = rng.poisson(1.0, (N_BINS, UNITS[1]))
+    write_sessions(folder)
+    other = np.random.default_rng(1).poisson(1.0, (N_BINS, UNITS[1]))
     write_hdf5(folder / "new.h5", {"train": other, "eval": other})
     write_hdf5(folder / "six.h5", {"train": np.ones((9, 6)), "eval": np.ones((9, 6))})
-    data = {"data": ["a.h5", "b.h5"], "chop": {"window": 6, "overlap": 2}, "save": "all"}
-    job = Job("lfads", name="train", seed=7, base=str(folder), params=SIZES | data, run=ONE_PROGRAM)
+    params = PARAMS | {"data": ["a.h5", "b.h5"]}
+    job = Job("lfads", name="train", seed=7, base=str(folder), params=params, run=ONE_PROGRAM)
     job.run(executor="serial")
     return folder / "train.zarr"
 
@@ -56,7 +48,7 @@ def test_a_file_for_each_session_with_merged_rates(ctd, trained):
                 assert file[f"{word}_ic_mean"].shape == (len(start), 5)
                 mine = kept[f"{split}rates"][kept[f"{split}trial_session"] == k]
                 assert np.isnan(mine[..., units:]).all()
-                assert start.tolist() == [0, 4, 8, 12, 16, 17]
+                assert start.tolist() == STARTS
                 for window, s in zip(mine[:4, 2:4, :units], start[:4], strict=True):
                     assert rates[s + 2 : s + 4].tobytes() == window.tobytes()
         path.unlink()

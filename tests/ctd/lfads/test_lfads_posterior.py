@@ -25,7 +25,7 @@ def some(tmp_path_factory):
     write_hdf5(path, {"train": given["train"][:N_TRAIN], "eval": given["eval"][:N_EVAL]})
     kernel, params = small("lfads.posterior")
     names = ("factors", "inferred_inputs", "initial_conditions")
-    changed = {"keep": ("rates", *names), "samples": names, "n_samples": 200, "chunk_batches": 1}
+    changed = {"samples": names, "n_samples": 200, "chunk_batches": 1}
     params = params.model_copy(update={"data": str(path), **changed})
     return params, run_items(kernel, params, {"chunk": np.arange(4)})
 
@@ -41,6 +41,7 @@ def test_chunks_hold_every_trial_once(some):
         there = np.isfinite(results[name]).reshape(4, 4, -1)
         assert (there.all(-1) == (results["split"] >= 0)).all(), name
         assert (there.any(-1) == there.all(-1)).all(), name
+    assert "states" not in results, "unless they are asked for"
 
 
 def test_moments_are_those_of_the_draws(some):

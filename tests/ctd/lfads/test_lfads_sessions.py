@@ -4,22 +4,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lfads_stitched import CHOP, LAYOUT, PARAMS, SIZES, STARTS, UNITS, write_sessions
 from pydantic import ValidationError
 
-from ctd.batch import Layout, Run, program, run_items, traced_columns
+from ctd.batch import run_items
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
-from ctd.lfads.adapters import of_session, of_trials, real_entries
+from ctd.lfads.adapters import init_stitched, of_session, of_trials, real_entries, with_core
+from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import Minibatch, bound, draw_noise, gather, training_loss
+from ctd.lfads.model import unflatten
 from ctd.lfads.sessions import load
+from ctd.lfads.train import Position, train_step
 
-SIZES = {
-    "encoder": 4, "controller": 3, "generator": 5, "n_factors": 2, "batch_size": 6, "n_batches": 4,
-    "report_every": 4, "warm_up": 2, "kl_ramp": 2, "n_samples": 2, "n_metric": 9, "n_saved": 2,
-    "coordinated_dropout": 0.2,
-}  # fmt: skip
-N_BINS, UNITS, TRIALS = 8, (6, 4), (20, 14)
+N_BINS = 8
+"""Of a trial; those of the recordings that are trained on: `lfads_stitched`."""
+ROWS = np.array([3, 8, 1, 11, 10, 5])
+"""Training windows of both sessions."""
 
 
 def session(units, trials, seed=0, n_bins=N_BINS, **changes):
@@ -43,10 +45,8 @@ def write(folder, **files):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """(parameters, results) of a model of two sessions."""
-    folder = tmp_path_factory.mktemp("sessions")
-    parts = [session(*shape, seed) for seed, shape in enumerate(zip(UNITS, TRIALS, strict=True))]
-    params = Model(data=write(folder, a=parts[0], b=parts[1]), **SIZES)
-    return params, run_items(kernel, params, layout=Layout(1, 1))
+    params = Model(data=write_sessions(tmp_path_factory.mktemp("sessions")), **PARAMS)
+    return params, run_items(kernel, params, layout=LAYOUT)
 
 
 def tree_of(results):
@@ -61,8 +61,9 @@ def tree_of(results):
     return jax.tree.map(jnp.asarray, found)
 
 
-def test_the_nll_of_an_entry_is_of_the_sessions_own_units(trained):
-    """With `penalties: entry` a trial of 4 units weighs as much as one of 6: its nll is the mean over its own entries."""
+@pytest.fixture(scope="module")
+def terms(trained):
+    """(training loss with `penalties: entry` and the nll alone, sessions, terms of a mixed minibatch, of each session)."""
     params, results = trained
     none = {"coordinated_dropout": 0.0, "dropout": 0.0, "kl_ic": 0.0, "kl_input": 0.0}
     none |= {"l2_generator": 0.0, "l2_controller": 0.0}
@@ -70,39 +71,35 @@ def test_the_nll_of_an_entry_is_of_the_sessions_own_units(trained):
 
     @jax.jit
     def terms(dataset, weights, key):
-        batch = gather(model, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
+        batch = gather(model, dataset, dataset.train, ROWS)
         given = Minibatch(batch, key), jnp.zeros(())
         loss, _ = training_loss(static_of(model), traced_of(model), dataset, weights, *given)
         noise = draw_noise(model, jax.random.split(key)[0], batch)
         real, own = real_entries(dataset, batch.session), of_trials(dataset, weights, batch.session)
-        return loss, bound(model, own, 1e-4, batch, noise, real)["nll"], batch.session
-
-    loss, nll, session = terms(load(inputs_of(model)), tree_of(results), jax.random.key(0))
-    entries = N_BINS * np.array(UNITS)[np.asarray(session)]
-    assert set(entries) == {48, 32}
-    # float32 sums, in another order.
-    assert float(loss) / (N_BINS * 6) == pytest.approx(np.mean(np.asarray(nll) / entries), rel=1e-5)
-
-
-def test_each_session_is_a_model_of_its_own(trained):
-    """A mixed minibatch gives each trial the terms that its session's own model and data give it."""
-    params, results = trained
-    data = load(inputs_of(params))
-
-    @jax.jit
-    def terms(dataset, weights, key):
-        batch = gather(params, dataset, dataset.train, np.array([3, 20, 1, 33, 22, 19]))
-        noise = draw_noise(params, key, batch)
-        real = real_entries(dataset, batch.session)
-        mixed = bound(params, of_trials(dataset, weights, batch.session), 1e-4, batch, noise, real)
-        each = []
+        mixed, each = bound(model, own, 1e-4, batch, noise, real), []
         for k, one in enumerate(dataset.stitched.sessions):
             own = of_session(weights, k, UNITS[k], one.seen_units)
-            index = np.array([3, 0, 1, 13, 2, 19]) % TRIALS[k]
-            each.append(bound(params, own, 1e-4, gather(params, one, one.train, index), noise))
-        return batch.session, mixed, each
+            alone = gather(model, one, one.train, ROWS % len(STARTS))
+            each.append(bound(model, own, 1e-4, alone, noise))
+        return loss, batch.session, mixed, each
 
-    session, mixed, each = terms(data, tree_of(results), jax.random.key(0))
+    return terms(load(inputs_of(model)), tree_of(results), jax.random.key(0))
+
+
+def test_the_nll_of_an_entry_is_of_the_sessions_own_units(terms):
+    """With `penalties: entry` a trial of 5 units weighs as much as one of 7: its nll is the mean over its own entries."""
+    loss, session, mixed, _ = terms
+    entries = CHOP["window"] * np.array(UNITS)[np.asarray(session)]
+    assert set(entries) == {42, 30}
+    # float32 sums, in another order.
+    expected = np.mean(np.asarray(mixed["nll"]) / entries)
+    assert float(loss) / max(entries) == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_session_is_a_model_of_its_own(terms):
+    """A mixed minibatch gives each trial the terms that its session's own model and data give it."""
+    _, session, mixed, each = terms
+    assert session.tolist() == (ROWS // len(STARTS)).tolist()
     for k, alone in enumerate(each):
         mine = np.asarray(session) == k
         for name, value in mixed.items():
@@ -110,19 +107,52 @@ def test_each_session_is_a_model_of_its_own(trained):
             np.testing.assert_allclose(value[mine], alone[name][mine], rtol=2e-5, err_msg=name)
 
 
+def first_weights(params):
+    """Those of the first item of a job of seed 0."""
+    static, traced = static_of(params), traced_of(params)
+
+    @jax.jit
+    def init(dataset, key):
+        key = item_keys(jax.random.fold_in(key, 0), traced)[0]
+        return init_stitched(static, traced, key, dataset)
+
+    data = load(inputs_of(params))
+    return data, jax.tree.map(np.asarray, init(data, jax.random.key(0)))
+
+
 def test_padding_is_not_trained(trained):
-    """Padded columns start at 0 (conditions) and stay; what is stored of units that are not there is NaN."""
-    _, results = trained
+    """Padded columns stay as they start; what is stored of units that are not there is NaN."""
+    params, results = trained
     assert results["model.sessions.n_units"].tolist() == [list(UNITS)]
-    for name in ("readin.w", "readout.w"):
-        w = results[f"model.{name}"][0]
-        padded = w[1, :, UNITS[1] :] if name == "readin.w" else w[1, :, UNITS[1] :, :]
-        assert (padded == 0).all(), name
-        assert (w[0] != 0).all(), name
-    assert results["trial_session"].tolist() == [[0, 0, 1, 1]]
-    assert np.isnan(results["rates"][0, 2:, :, UNITS[1] :]).all()
-    assert np.isfinite(results["rates"][0, :2]).all()
+    _, first = first_weights(params)
+    for part, units in (("readin", -1), ("readout", -2)):
+        before, after = first[part]["w"], results[f"model.{part}.w"][0]
+        same = np.moveaxis(before == after, units, 1)
+        assert same[1, UNITS[1] :].all(), part
+        assert not same[0].any(), part
+        assert not same[1, : UNITS[1]].any(), part
+    session = np.repeat([[0, 1]], len(STARTS), axis=1)
+    assert results["trial_session"].tolist() == session.tolist()
+    rates = results["rates"][0]
+    assert np.isnan(rates[session[0] == 1][..., UNITS[1] :]).all()
+    assert np.isfinite(rates[session[0] == 0]).all()
     assert np.isfinite(results["rate_r2"]).all()
+
+
+def test_models_start_from_read_ins_of_conditions(tmp_path):
+    """With 0 where a session has no unit."""
+    files = write(tmp_path, a=session(7, 20), b=session(5, 14, seed=1))
+    data, first = first_weights(Model(data=files, **SIZES))
+    read_in, read_in_bias, readout = data.stitched.alignment
+    for found, expected in (
+        (first["readin"]["w"], read_in),
+        (first["readin"]["b"], read_in_bias),
+        (first["readout"]["w"][:, 0], readout),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for w in (first["readin"]["w"], np.moveaxis(first["readout"]["w"], -1, 1)):
+        assert (w[1, ..., 5:] == 0).all()
+        assert (w[0] != 0).all()
 
 
 def test_read_ins_of_conditions_agree_over_sessions(tmp_path):
@@ -157,24 +187,35 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
         write_hdf5(tmp_path / f"{part}.h5", found)
         cores["core" if part == "weights" else "core_model"] = str(tmp_path / f"{part}.h5")
     (new,) = write(tmp_path, new=session(7, 18, seed=5, train_condition=None))
-    params = Model(data=new, **SIZES | cores | {"n_saved": 0})
-    before = load(inputs_of(params))
-    columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
-    traced = traced_columns(Model, columns, params.dtype)
-    run = Run(program(kernel, static_of(params), Layout(1, 1)), before, 0, np.arange(1), traced)
-    run.step()
-    made = run.peek(tuple(k for k in run.results if k.startswith(("weights.", "model."))))[1]
-    for name, value in results.items():
-        if (name.startswith("weights.") and name != "weights.bO") or name.startswith("model.enc"):
-            # Rows of norm 1 are normalised again, which may round them once more.
-            loose = 2e-7 if name == "weights.wO" else 0
-            np.testing.assert_allclose(made[name], value, rtol=loose, err_msg=name)
-    for part in ("ic", "controller", "inputs", "ic_prior"):
-        for name in (n for n in results if n.startswith(f"model.{part}.")):
-            assert made[name].tobytes() == results[name].tobytes(), name
-    assert made["model.readin.w"].shape == (1, 1, 2, 7)
-    assert (made["model.readin.b"] != 0).all(), "trained from 0"
-    assert before.stitched.alignment is None
+    params = Model(data=new, **SIZES | cores)
+    data, static = load(inputs_of(params)), static_of(params)
+    traced = jax.tree.map(jnp.asarray, traced_of(params))
+
+    @jax.jit
+    def run(dataset, key):
+        """The weights after four steps, as a run takes them."""
+        state = kernel.init(static, dataset, traced, key)
+        like = with_core(dataset, init_stitched(static, traced, key, dataset))
+
+        def body(at, _):
+            taken = train_step(static, traced, dataset, key, at, like)
+            return Position(taken.weights, taken.optimizer, at.step + 1, at.plateaus), taken.finite
+
+        start = Position(state.weights, state.optimizer, state.step, state.plateaus)
+        at, finite = jax.lax.scan(body, start, length=4)
+        return unflatten(at.weights, like), finite
+
+    made, finite = run(data, jax.random.key(0))
+    assert finite.all()
+    core = tree_of(results)
+    kept = core.keys() - {"readin", "readout", "sessions"}
+    assert kept > {"generator", "controller", "inputs", "ic", "ic_prior", "encoder_forward"}
+    for part in kept:
+        for name, value in core[part].items():
+            np.testing.assert_array_equal(made[part][name], value, err_msg=f"{part}.{name}")
+    assert made["readin"]["w"].shape == (1, 2, 7)
+    assert (made["readin"]["b"] != 0).all(), "trained from 0"
+    assert data.stitched.alignment is None
 
 
 @pytest.mark.parametrize(
@@ -230,6 +271,6 @@ def test_core_that_does_not_fit(trained, tmp_path):
     write_hdf5(tmp_path / "core.h5", found)
     core = {"core": str(tmp_path / "core.h5"), "data": params.data}
     with pytest.raises(ValueError, match=r"generator: 9 given, but the model of .*core.h5 has 5"):
-        load(inputs_of(Model(**SIZES | core | {"generator": 9})))
+        load(inputs_of(Model(**PARAMS | core | {"generator": 9})))
     with pytest.raises(ValueError, match=r"0 external inputs, but the core .* was trained with 1"):
-        load(inputs_of(Model(**SIZES | core | {"controller": 0})))
+        load(inputs_of(Model(**PARAMS | core | {"controller": 0})))
