@@ -1,4 +1,4 @@
-"""What README and docs/answers.md show runs, with a smaller network, in a folder that is no checkout."""
+"""What README and docs/answers.md show runs, in the suite with a smaller network, in a folder that is no checkout."""
 
 import ast
 import json
@@ -48,14 +48,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_first_job_of_the_readme_runs(tmp_path, monkeypatch, command_line):
+@pytest.mark.parametrize(
+    "change",
+    [smaller, pytest.param(str, marks=pytest.mark.endurance)],
+    ids=["smaller", "as printed"],
+)
+def test_first_job_of_the_readme_runs(tmp_path, monkeypatch, command_line, change):
     monkeypatch.chdir(tmp_path)
     (job,) = blocks(README, "yaml")
     (python,) = (block for block in blocks(README, "python") if "n_batches" in block)
     params = yaml.safe_load(job)["params"]
     assert Network(**params).n == 20
     assert ast.literal_eval(NETWORK.search(python)[0]) == params
-    (tmp_path / "nets.yaml").write_text(smaller(job))
+    (tmp_path / "nets.yaml").write_text(change(job))
     (commands,) = (block for block in blocks(README, "bash") if "ctd run nets.yaml" in block)
     for line in commands.splitlines():
         _, *words = shlex.split(line, comments=True)
@@ -65,7 +70,7 @@ def test_first_job_of_the_readme_runs(tmp_path, monkeypatch, command_line):
     assert (tmp_path / "nets.html").exists()
     # The Python beside it is the same job, and finds it done.
     space = {}
-    exec(smaller(python), space)
+    exec(change(python), space)
     assert space["job"].digest() == read_job(tmp_path / "nets.yaml").digest()
     assert space["store"].table().shape[0] == 12
 
