@@ -39,8 +39,7 @@ def derivatives(
         ]
     dh, dx, curvature, error = zip(*found, strict=True) if found else ([], [], [], [])
     shaped = lambda values, *shape: np.reshape(values, (len(found), *shape))
-    length = np.where(np.isfinite(shaped(error)), shaped(error), np.inf)
-    return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature), length)
+    return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature), shaped(error))
 
 
 @lru_cache(32)
@@ -49,11 +48,13 @@ def _derivatives(f: Map, flow: bool) -> Any:
 
     def at(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
         step = lambda h, x: f(weights, h, x)
-        left = lambda h: step(h, x) - (0 if flow else h)
-        q = lambda h: jnp.sum(left(h) ** 2) / 2
+        drift = lambda h: step(h, x) - (0 if flow else h)
+        q = lambda h: jnp.sum(drift(h) ** 2) / 2
         dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
-        newton = jnp.linalg.solve(dh - (0 if flow else jnp.eye(len(h))), left(h))
-        return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0], jnp.linalg.norm(newton)
+        newton = jnp.linalg.solve(dh - (0 if flow else jnp.eye(len(h))), drift(h))
+        error = jnp.linalg.norm(newton)
+        error = jnp.where(jnp.isfinite(error), error, jnp.inf)
+        return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0], error
 
     return jax.jit(at)
 

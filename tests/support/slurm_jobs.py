@@ -3,11 +3,11 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
+from processes import run_ctd
 from slurm_lab import Lab
 from waiting import until
 
@@ -133,11 +133,6 @@ class Sent:
 
 def ctd(*arguments: str) -> str:
     """What a command prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_ctd(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,14 +1,12 @@
 """What a submission asks a real Slurm before it sends a job, and what is known of one that Slurm forgot."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import run_ctd
 from slurm_jobs import job, profile
 
 from cluster.slurm import client as slurm
@@ -54,10 +52,7 @@ def test_clusters_checks_a_profile(lab, monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     shutil.copy(profile(lab, "good", gpus=2), folder / "good.yaml")
     shutil.copy(profile(lab, "bad", partition="nowhere"), folder / "bad.yaml")
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster.cli.main", "clusters", "--json"], capture_output=True, text=True,
-        env=os.environ | {"XDG_CONFIG_HOME": str(tmp_path)}, check=False,
-    )  # fmt: skip
+    done = run_ctd("clusters", "--json", XDG_CONFIG_HOME=str(tmp_path))
     assert done.returncode == 1, done.stderr
     lines = {(line["cluster"], line["check"]): line for line in json.loads(done.stdout)}
     assert lines["good", "reachable"]["found"].startswith("2 nodes")
