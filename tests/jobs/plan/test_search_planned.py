@@ -225,7 +225,9 @@ def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):
         return
     with pytest.raises(JobError, match=said):
         make(tmp_path / "s.zarr", job)
-    with pytest.raises(JobError, match=r"or let the shards exchange states: `search: \{spread: true\}`"):
+    with pytest.raises(
+        JobError, match=r"or let the shards exchange states: `search: \{spread: true\}`"
+    ):
         make(tmp_path / "n.zarr", changed(job, "search.spread", False))
 
 
