@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -163,8 +164,10 @@ class Job:
         """Return what a run on so many workers would do; nothing is written.
 
         Raises:
-            JobError: the job is not valid.
+            JobError: the job is not valid, or `workers` is no number of workers.
         """
+        if not isinstance(workers, Integral) or workers < 1:
+            raise JobError(f"workers: a whole number of at least 1 expected, got {workers!r}")
         import pandas as pd
 
         from jobs.report.summary import plan_rows

@@ -16,11 +16,13 @@ from stores import FOUR_SLOTS, SMALL_RNN
 
 import ctd.fixed_points
 from cluster import Job, Submitted
+from cluster.cli.running import make_executor
 from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import read_stages
+from jobs.spec.job import parse_job
 
 FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]
 FILES = [path for path in FILES if path.name != "kuberay_rayjob.yaml"]
@@ -81,6 +83,14 @@ def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
         (lambda: Job.read(EXAMPLES / "decision_pipeline.yaml"), "holds several jobs; `ctd run"),
         (lambda: Job("toy").submit({"kind": "local"}), "is this machine; use Job.run"),
         (lambda: Job("toy").submit("nowhere"), "cluster 'nowhere': .* does not exist"),
+        (
+            lambda: Job("toy", base=str(SUPPORT)).plan(workers=0),
+            "workers: a whole number of at least 1",
+        ),
+        (
+            lambda: make_executor("dask", parse_job({"kernel": "toy"}, "job"), None),
+            "executor: 'auto'",
+        ),
         (lambda: Submitted.of("nothing.zarr"), "nothing.zarr: no such store"),
     ],
 )
