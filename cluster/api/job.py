@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -166,7 +165,7 @@ class Job:
         Raises:
             JobError: the job is not valid, or `workers` is no number of workers.
         """
-        if not isinstance(workers, Integral) or workers < 1:
+        if workers < 1:
             raise JobError(f"workers: a whole number of at least 1 expected, got {workers!r}")
         import pandas as pd
 
