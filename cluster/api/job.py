@@ -163,8 +163,10 @@ class Job:
         """Return what a run on so many workers would do; nothing is written.
 
         Raises:
-            JobError: the job is not valid.
+            JobError: the job is not valid, or `workers` is no number of workers.
         """
+        if workers < 1:
+            raise JobError(f"workers: a whole number of at least 1 expected, got {workers!r}")
         import pandas as pd
 
         from jobs.report.summary import plan_rows

@@ -8,18 +8,26 @@ import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
-from cluster.api.slice import module_text
+import numpy as np
+
+from cluster.api.slice import module_text, names_at_call
 from cluster.cache import cache_home
 from ctd.kernel import Kernel
+from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import objects
 
+AT_TOP = (
+    "give values at the top level, by `x = ...` or `x.update(...)`, before the Job is made (a generator of random "
+    "numbers anew, for each array), or write the kernel into a module of its own"
+)
 _folders: set[str] = set()
 """Where this process has written modules."""
 
@@ -58,14 +66,68 @@ def cells() -> list[str]:
     )
 
 
+def line_now() -> int | None:
+    """Return the line of the cell or script that is being executed; None in a thread of its own."""
+    space = vars(sys.modules["__main__"])
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None and frame.f_locals is not space:
+        frame = frame.f_back
+    return frame and frame.f_lineno
+
+
 def text_of(kernel: str | None, names: Sequence[str]) -> str:
-    """Return the source of a module with these names of the notebook; kernel: the name of the one that is its kernel."""
+    """Return the source of a module with these names of the notebook; kernel: the name of the one that is its kernel.
+
+    Raises:
+        JobError: executed by itself, it gives a name that functions read another value than it has in the notebook.
+    """
     wanted = [*names, *([kernel] if kernel else [])]
-    text = module_text(wanted, cells())
+    text = module_text(wanted, cells(), line_now())
+    _refuse_other_values(text, " and ".join(wanted))
     named = f"\n\nkernel = {kernel}\n" if kernel and kernel != "kernel" else ""
     return (
         f'"""Cut out of a notebook or script: what defines {", ".join(wanted)}."""\n\n{text}{named}'
     )
+
+
+def _refuse_other_values(text: str, wanted: str) -> None:
+    """Raise JobError where a module's functions would compute with other values than those of the notebook do now."""
+    module = types.ModuleType("notebook_alone")
+    sys.modules[module.__name__] = module  # where classes look up names of their annotations
+    try:
+        exec(compile(text, module.__name__, "exec"), vars(module))  # noqa: S102  what the user has executed
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise JobError(
+            f"{wanted}: its source, executed without the rest of this notebook or script, raises {told}; {AT_TOP}"
+        ) from None
+    finally:
+        del sys.modules[module.__name__]
+    here, there = vars(sys.modules["__main__"]), vars(module)
+    for name in sorted(names_at_call(text) & there.keys() & here.keys()):
+        if not _same(here[name], there[name]):
+            raise JobError(
+                f"{name}: {wanted} reads it, and it is {here[name]!r:.60} here, but {there[name]!r:.60} where only the "
+                f"statements that define it are executed, as workers do; {AT_TOP}"
+            )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are equal, as far as they are numbers, texts, arrays and collections of these."""
+    if a is b or (type(a) is not type(b) and type(a).__module__ == "__main__"):
+        return True  # of a class that was defined twice
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Mapping):
+        return list(a) == list(b) and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, bool | int | float | complex | str | bytes | set | frozenset):
+        return bool(a == b or (a != a and b != b))
+    if isinstance(a, np.ndarray | np.generic | jax.Array) and a.dtype.kind in "biufcSUmM":
+        equal = np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind in "fc")
+        return a.dtype == b.dtype and bool(equal)
+    return True
 
 
 def module_name(title: str) -> str:

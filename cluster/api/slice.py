@@ -15,8 +15,8 @@ from typing import NamedTuple
 from jobs.errors import JobError
 
 NOWHERE = (
-    "is not defined at the top level of this notebook or script (`from x import *` does not say what it defines); "
-    "define it in a cell, or in a module of its own"
+    "is not defined at the top level of this notebook or script (`from x import *` does not say what it defines, and "
+    "the block in which a Job is made is left out); define it in a cell, or in a module of its own"
 )
 
 
@@ -38,28 +38,36 @@ class Statement:
     """Names that it gives a value."""
     changes: frozenset[str]
     """Names whose values it changes: `d` in `d["a"] = 1` and in `d += 1`."""
+    calls: frozenset[str]
+    """Names whose methods it calls for what they do: `d` in `d.update(a=1)`. That changes `d`, unless it is a module."""
+    imports: bool
     reads: References
 
 
-def statements(cells: Sequence[str]) -> list[Statement]:
-    """Return the top-level statements of cells in the order of their execution; those that are not Python are passed over."""
+def statements(cells: Sequence[str], line: int | None = None) -> list[Statement]:
+    """Return the top-level statements of cells in the order of their execution; those that are not Python are passed over.
+
+    line: of the last cell, which is being executed; None if the whole cell was. Statements that have not ended are left out.
+    """
     found = []
-    for cell in cells:
+    for number, cell in enumerate(cells, start=1):
         try:
             body = ast.parse(cell).body
         except SyntaxError:  # a magic, or a cell that failed
             continue
+        if line is not None and number == len(cells):
+            body = [node for node in body if (node.end_lineno or 0) < line]
         found += [_statement(node, cell) for node in body]
     return found
 
 
-def module_text(names: Sequence[str], cells: Sequence[str]) -> str:
-    """Return the source of a module that defines `names` as the cells did, executed in this order.
+def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = None) -> str:
+    """Return the source of a module that defines `names` as the cells did, executed in this order up to `line` of the last.
 
     Raises:
         JobError: nothing in the cells defines one of the names.
     """
-    found = statements(cells)
+    found = statements(cells, line)
     missing = next((name for name in names if not _sources(found, name, len(found))), None)
     if missing is not None:
         raise JobError(f"{missing}: {NOWHERE}")
@@ -77,6 +85,11 @@ def module_text(names: Sequence[str], cells: Sequence[str]) -> str:
     return "\n\n".join(found[k].text for k in sorted(kept)) + "\n"
 
 
+def names_at_call(text: str) -> frozenset[str]:
+    """Return the global names that functions of a module read when they are called."""
+    return _reads(text, set()).later
+
+
 def _refuse_unknown(kept: Sequence[Statement]) -> None:
     """Raise JobError for a name that a statement reads and none defines."""
     known = {"__file__", *dir(builtins)}.union(*(statement.binds for statement in kept))
@@ -91,7 +104,10 @@ def _sources(found: Sequence[Statement], name: str, before: int) -> Iterator[int
     bound = [k for k in range(before) if name in found[k].binds]
     if not bound:
         return []
-    changed = [k for k in range(bound[-1] + 1, before) if name in found[k].changes]
+    later = range(bound[-1] + 1, before)
+    changed = [k for k in later if name in found[k].changes]
+    if not found[bound[-1]].imports:
+        changed += [k for k in later if name in found[k].calls]
     return [bound[-1], *changed]
 
 
@@ -102,7 +118,7 @@ def _statement(node: ast.stmt, cell: str) -> Statement:
         text = ast.get_source_segment(cell, node) or ""
     else:
         text = "\n".join(lines)
-    binds, changes = set(), set()
+    binds, changes, calls = set(), set(), set()
     for part in _at_top(node):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             binds.add(part.name)
@@ -114,9 +130,14 @@ def _statement(node: ast.stmt, cell: str) -> Statement:
             binds.add(part.id)
         elif isinstance(part, ast.Subscript | ast.Attribute) and isinstance(part.ctx, ast.Store):
             changes.add(_root(part))
+        elif isinstance(part, ast.Expr):
+            called = part.value.func if isinstance(part.value, ast.Call) else None
+            calls |= {_root(called)} if isinstance(called, ast.Attribute) else set()
     binds -= changes
     changes -= {""}
-    return Statement(text, frozenset(binds), frozenset(changes), _reads(text, changes))
+    imports = isinstance(node, ast.Import | ast.ImportFrom)
+    reads = _reads(text, changes)
+    return Statement(text, frozenset(binds), frozenset(changes), frozenset(calls), imports, reads)
 
 
 def _at_top(node: ast.AST) -> Iterator[ast.AST]:

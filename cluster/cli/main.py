@@ -3,6 +3,7 @@
 Bad input prints one screen and exits with 2.
 """
 
+import errno
 import sys
 import traceback
 from collections.abc import Callable
@@ -195,6 +196,11 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         err.print("stopped; the store keeps what was done")
         return 130
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        show_error(
+            f"{error.filename}: the name is too long; file systems take 255 bytes between two /"
+        )
+        return EXIT_FAULT
     if is_storage_error(error):
         show_error(f"the storage fails: {reason(error)}")
         return 74  # EX_IOERR of sysexits.h

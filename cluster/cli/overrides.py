@@ -1,5 +1,6 @@
 """Words on a command line that override fields of a job file: `ctd run job.yaml params.n=50`."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return (job files, overrides) of the words; JobError where there is no file. A file may be called a=b."""
-    among = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
+    # os.path: a list of values may be longer than the name of a file can be, of which Path.exists makes an error.
+    among = [word for word in words if OVERRIDE.match(word) and not os.path.exists(word)]
     files = [word for word in words if word not in among]
     if not files:
         raise JobError(f"{', '.join(words)}: overrides fields of a job file; give the file, too")

@@ -36,7 +36,9 @@ from jobs.store.store import Store
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
-    """The executor called `name`: "serial", or else Ray; JobError if `serial` is given an address."""
+    """The executor called `name`, "serial" or "ray"; JobError if it is neither, or if `serial` is given an address."""
+    if name not in ("serial", "ray"):
+        raise JobError(f"executor: 'auto', 'ray' or 'serial' expected, got {name!r}")
     if name == "serial":
         if address:
             raise JobError("--address: goes with --executor ray")

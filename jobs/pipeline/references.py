@@ -19,6 +19,7 @@ A field that holds a list of files (`tuple[str, ...]`) gets all that is selected
 """
 
 import os
+from itertools import product
 from typing import Any, NamedTuple, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -102,14 +103,47 @@ def resolve(
             del params[name]
     if not axes:
         return {**content, "params": params}
-    # Fields with the same selection take files of the same item; different selections are crossed.
-    same = len({found[name].selection() for name in axes}) == 1
-    block = "zip" if same and len(axes) > 1 else "grid"
+    crossed = _cross(axes, {name: found[name].selection() for name in axes})
+    block = "grid" if crossed is axes else "zip"
     sweeps = content.get("sweep") or {}
     parts = sweeps if isinstance(sweeps, list) else [sweeps]
+    for part in parts:
+        _refuse_swept(part, list(axes), block, where)
     # References come first, so that items that use the same network are neighbours.
-    swept = [{**part, block: {**axes, **(part.get(block) or {})}} for part in parts]
+    swept = [{**part, block: {**crossed, **(part.get(block) or {})}} for part in parts]
     return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
+
+
+def _cross(axes: dict[str, list[str]], selections: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the axes, side by side: fields with the same selection take files of the same item, and different selections
+    are crossed, the first one slowest. Axes that are all of selections of their own are returned as they are, for a grid."""
+    rows = {selections[name]: range(len(files)) for name, files in axes.items()}
+    if len(rows) == len(axes):
+        return axes
+    number = {selection: k for k, selection in enumerate(rows)}
+    points = list(product(*rows.values()))
+    return {
+        name: [files[point[number[selections[name]]]] for point in points]
+        for name, files in axes.items()
+    }
+
+
+def _refuse_swept(part: Any, names: list[str], block: str, where: str) -> None:
+    """Raise JobError where a sweep has a place of a reference already."""
+    if not isinstance(part, dict):
+        raise JobError(f"{where}: sweep: a mapping such as {{seeds: 3}} expected, got {part!r:.60}")
+    given = part.get(block) or {}
+    if not isinstance(given, dict):
+        raise JobError(f"{where}: sweep.{block}: a mapping expected, got {given!r:.60}")
+    if twice := sorted(given.keys() & set(names)):
+        raise JobError(
+            f"{where}: sweep.{block}.{twice[0]}: params.{twice[0]} names items of a store, which are swept; keep one of both"
+        )
+    if block == "zip" and given:
+        raise JobError(
+            f"{where}: sweep.zip: stands where {', '.join(names)} of params go side by side, item by item; sweep "
+            f"{', '.join(map(str, given))} by `grid`, or as a list of sweeps"
+        )
 
 
 def _parse(value: dict[str, Any], where: str, kernel: Kernel, name: str) -> Reference:

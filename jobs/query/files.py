@@ -1,9 +1,12 @@
 """Write a table to a file: .csv, .json (a list of rows), .parquet, or .nc (NetCDF, along the rows' axis)."""
 
+import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,8 +57,22 @@ def _csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _json(frame: pd.DataFrame, path: Path) -> None:
-    # By default pandas rounds to 10 decimals, which turns 1e-12 into zero.
-    frame.to_json(path, orient="records", indent=1, double_precision=15)
+    # pandas rounds to 15 decimals at most, which leaves one digit of 1e-15.
+    names = [str(name) for name in frame.columns]
+    rows = zip(*(map(_of_json, frame[name].tolist()) for name in frame.columns), strict=True)
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    path.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _of_json(value: Any) -> Any:
+    """The value as JSON has it: null for what is missing, not a number or infinite."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_of_json(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if value is pd.NA or value is pd.NaT else value
 
 
 def _parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -81,10 +98,12 @@ def _netcdf(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _nc3(values: np.ndarray) -> np.ndarray:
-    """Values that NetCDF 3 can hold: integers beyond 32 bits become floats."""
+    """Values that NetCDF 3 can hold: integers beyond 32 bits become floats, floats have at least 32 bits."""
     if values.dtype.kind in "iu" and len(values):
         wide = max(abs(int(values.min())), abs(int(values.max()))) >= 2**31
         return values.astype(np.float64 if wide else np.int32)
+    if values.dtype == np.float16:
+        return values.astype(np.float32)
     return values.astype(object) if values.dtype.kind not in "biuf" else values
 
 

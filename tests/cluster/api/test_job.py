@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from stores import FOUR_SLOTS, SMALL_RNN
 
 import ctd.fixed_points
 from cluster import Job, Submitted
+from cluster.cli.running import make_executor
 from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import read_stages
+from jobs.spec.job import parse_job
 
 FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]
 FILES = [path for path in FILES if path.name != "kuberay_rayjob.yaml"]
@@ -80,6 +83,14 @@ def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
         (lambda: Job.read(EXAMPLES / "decision_pipeline.yaml"), "holds several jobs; `ctd run"),
         (lambda: Job("toy").submit({"kind": "local"}), "is this machine; use Job.run"),
         (lambda: Job("toy").submit("nowhere"), "cluster 'nowhere': .* does not exist"),
+        (
+            lambda: Job("toy", base=str(SUPPORT)).plan(workers=0),
+            "workers: a whole number of at least 1",
+        ),
+        (
+            lambda: make_executor("dask", parse_job({"kernel": "toy"}, "job"), None),
+            "executor: 'auto'",
+        ),
         (lambda: Submitted.of("nothing.zarr"), "nothing.zarr: no such store"),
     ],
 )
@@ -88,6 +99,49 @@ def test_bad_input_is_named(call, said, tmp_path, monkeypatch):
     with pytest.raises(JobError, match=said):
         call()
     assert not list(tmp_path.iterdir())
+
+
+SCRIPT = """import numpy as np
+from cluster import Job
+from ctd.kernel import Params, Traced, Var, one_shot
+gain, settings, rng = 1.0, {}, np.random.default_rng(0)
+drawn = [rng.normal(), rng.normal()][1:]
+class Wave(Params):
+    rate: Traced[float] = 1.0
+def height(static, shared, traced, key):
+    return {"height": gain * traced.rate * settings.get("unit", 1)}
+wave = one_shot("wave", Wave, {"height": Var()}, height)
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("job = Job(wave)\ngain = 2.0", "gain, settings, rng = 1.0"),
+        ("gain = 2.0\njob = Job(wave)\ngain = 3.0", "\ngain = 2.0\n"),
+        ("settings.update(unit=3)\njob = Job(wave)", "settings.update(unit=3)"),
+        ("for gain in (1.0, 2.0): job = Job(wave)", "gain: wave reads it, and it is 2.0 here, but 1.0"),
+        ("rng.shuffle(drawn)\ngain = rng.normal()\njob = Job(wave)", "rng.shuffle"),
+        ("u = rng.normal()\ngain = rng.normal(size=2)\njob = Job(wave)", "gain: wave reads it"),
+        ("if gain:\n    tide = one_shot('tide', Wave, {}, height)\n    Job(tide)", "tide: is not defined"),
+        ("def fill(): settings['unit'] = 2\nfill()\njob = Job(wave)", "settings: wave reads it"),
+        ("import sys\nsys.unit = 2\ngain = sys.unit\ndel sys.unit\njob = Job(wave)", "gain = sys.unit"),
+        ("made = False\ndef twice():\n    global made\n    assert not made and __name__ == '__main__'\ntwice()\n"
+         "gain = twice() or 1\njob = Job(wave)", "raises AssertionError"),
+    ],
+)  # fmt: skip
+def test_kernel_of_a_script_has_the_values_of_its_moment(lines, said, tmp_path, monkeypatch):
+    """Its source gives what its functions read the values that these have where the Job is made, or is refused."""
+    main = types.ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    Path(main.__file__).write_text(SCRIPT + lines)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    try:
+        exec(compile(SCRIPT + lines, main.__file__, "exec"), vars(main))
+        told = main.job._source
+    except JobError as error:
+        told = str(error)
+    assert said in told
 
 
 CELLS = [

@@ -12,7 +12,11 @@ CASES = {
     ),
     "changes of a value": (
         ["d = {}", "d['x'] = 1\nd.update(y=2)", "d |= {'z': 3}", "def f(): return d"],
-        "d = {}\n\nd['x'] = 1\n\nd |= {'z': 3}\n\ndef f(): return d\n",
+        "d = {}\n\nd['x'] = 1\n\nd.update(y=2)\n\nd |= {'z': 3}\n\ndef f(): return d\n",
+    ),
+    "a function of a module changes nothing": (
+        ["import os", "os.makedirs('a')\nprint(os)", "def f(): return os"],
+        "import os\n\ndef f(): return os\n",
     ),
     "now: the value that it had then": (
         ["n = 1", "def f(k=n): return k", "n = 2"],
@@ -70,6 +74,15 @@ def test_slice_can_be_executed(cells, text):
     space = {"plot": None}
     exec(compile(text, "slice", "exec"), space)
     assert "f" in space
+
+
+@pytest.mark.parametrize(("line", "value"), [(None, 3), (4, 2), (3, 2), (2, 1)])
+def test_slice_ends_before_the_statement_under_way(line, value):
+    cells = ["def f(): return n", "n = 1\nn = 2\nfor n in [3]:\n    abs(n)"]
+    text = module_text(["f"], cells, line)
+    space = {}
+    exec(compile(text, "slice", "exec"), space)
+    assert space["f"]() == value
 
 
 @pytest.mark.parametrize(

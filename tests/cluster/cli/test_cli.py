@@ -328,6 +328,8 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["run", "job.yaml", "--seed"], "seed=VALUE"),
         (["plan", "a.yaml", "b.yaml"], "one job file expected, got a.yaml, b.yaml"),
         (["submit", "seed=4"], "seed=4: overrides fields of a job file; give the file, too"),
+        (["plan", f"sweep.grid.n={list(range(99))}"], "overrides fields of a job file; give"),
+        (["status", "a" * 300], "the name is too long; file systems take 255 bytes"),
         (["run", "seed=4"], "seed=4: overrides fields of a job file; give the file, too"),
     ],
 )

@@ -15,7 +15,9 @@ FRAME = pd.DataFrame(
     {
         "item": np.array([7, 3, 5], np.uint32),
         "q": [1.5e-21, np.nan, np.inf],
+        "error": [1.2345678901234567e-14, 0.1 + 0.2, 3e300],
         "norm": np.array([1, 2, 3], np.float32) / 7,
+        "half": np.array([0.5, 1, np.inf], np.float16),
         "stable": [True, False, True],
         "outcome": ["trained", 'é, "x"', ""],
         "seed": np.array([2**31 - 1, 0, 2**31], np.int64),
@@ -47,6 +49,8 @@ def test_save_and_read_again(tmp_path, ending):
         expected = FRAME[name].to_numpy()
         if ending == "json" and name == "q":
             expected = np.array([1.5e-21, np.nan, np.nan])  # JSON has no infinity
+        if ending == "json" and name == "half":
+            expected = np.array([0.5, 1, np.nan])
         if name == "outcome":
             assert found[name].tolist() == expected.tolist()
         else:
