@@ -118,8 +118,9 @@ def read_trials(
             raise ValueError(f"{path}: lacks {word}_{name}; found {', '.join(sorted(arrays))}")
         whole, bins = arrays[f"{word}_{name}"], arrays.get(f"{word}_recording_bins")
         # Chopped trials of one array have been put together to (trial, time, ...) already.
-        of_time = bins is not None and len(whole) == bins.sum()
-        listed[word] = list(np.split(whole, np.cumsum(bins)[:-1]) if of_time else whole)
+        if bins is not None and len(whole) == bins.sum():
+            whole = np.split(whole, np.cumsum(bins)[:-1])
+        listed[word] = list(whole)
     evaluation = is_evaluation(sum(map(len, listed.values())), eval_every)
     if evaluation.sum() != len(listed["valid"]):
         raise ValueError(
