@@ -16,9 +16,9 @@ LONG = {
 PARTS = {
     "options",
     "loops",
+    "lfads_attractors",
     "lfads_flipflop",
     "lfads_flipflop_torch",
-    "lfads_lorenz",
     "lfads_torch_modules",
 }
 """Of other benchmarks."""

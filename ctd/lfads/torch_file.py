@@ -119,8 +119,9 @@ def read_trials(
         whole, bins = arrays[f"{word}_{name}"], arrays.get(f"{word}_recording_bins")
         # Chopped trials of one array have been put together to (trial, time, ...) already.
         if bins is not None and len(whole) == bins.sum():
-            whole = np.split(whole, np.cumsum(bins)[:-1])
-        listed[word] = list(whole)
+            listed[word] = np.split(whole, np.cumsum(bins)[:-1])
+        else:
+            listed[word] = list(whole)
     evaluation = is_evaluation(sum(map(len, listed.values())), eval_every)
     if evaluation.sum() != len(listed["valid"]):
         raise ValueError(
