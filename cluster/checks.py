@@ -132,7 +132,7 @@ def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
         from cluster.ray import jobs as rayjobs
 
         with rayjobs.client(profile) as api:
-            return f"Ray {api.get_version()} at {profile.dashboard_url()}"
+            return f"version {api.get_version()} at {profile.dashboard_url()}"
 
     def folder() -> str:
         if asked("seen") is False:

@@ -1,4 +1,4 @@
-"""How long an item took, remembered on this machine: what tells a job of seconds from one of hours beforehand."""
+"""Remember on this machine how long an item took, to know beforehand whether a job takes seconds or hours."""
 
 import hashlib
 import json

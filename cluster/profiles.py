@@ -45,12 +45,12 @@ class RayProfile(_Profile):
     address: str = Field(description="host:port of its head, for ctd run --address")
     dashboard: str | None = Field(
         None,
-        description="http://host:port of its dashboard, which takes jobs; by default host:8265",
+        description="http://host:port of the cluster's dashboard, which accepts jobs; by default port 8265 of the head",
     )
     token: str | None = Field(None, description="file with its authentication token, mode 0600")
     stores: str | None = Field(
         None,
-        description="folder or object store, seen by every node, that stores go to; by default the job file's folder",
+        description="folder or object store for stores, which every node must see; by default the job file's folder",
     )
     installed: bool = Field(
         False, description="use the ctd installed on the cluster instead of shipping this one"
@@ -104,7 +104,7 @@ class SlurmProfile(_Profile):
     )
     go_on: Literal["requeue", "chain"] = Field(
         "requeue",
-        description="after the time limit: the same allocation again, or a new one where requeueing is forbidden",
+        description="what follows the time limit. requeue: the same allocation again; chain: a new one, where requeueing is forbidden",
     )
     sbatch: list[str] = Field([], description="further #SBATCH options, such as --exclude=n13")
     modules: list[str] = Field([], description="environment modules to load")
@@ -112,7 +112,7 @@ class SlurmProfile(_Profile):
     environment: dict[str, str] = Field({}, description="environment variables of all processes")
     python: str | None = Field(
         None,
-        description="interpreter on the nodes whose environment has ctd; by default the one that submits",
+        description="Python interpreter with ctd on the nodes; by default the one that submits",
     )
     work_dir: str = Field(
         "~/.cache/ctd/slurm",
@@ -146,7 +146,7 @@ class SlurmProfile(_Profile):
     def _times(self) -> "SlurmProfile":
         if self.grace_s >= self.time_s():
             raise ValueError(
-                f"grace_s: {self.grace_s} s leave nothing of the time limit, {self.time_s()} s"
+                f"grace_s: {self.grace_s} s fill the whole time limit, {self.time_s()} s"
             )
         return self
 

@@ -289,8 +289,8 @@ def check_job(
         spec = stage.spec({})
         if spec.run.grace_s >= grace_s:
             raise JobError(
-                f"{stage.where}: run.grace_s: {spec.run.grace_s:g} s are not less than the cluster profile's "
-                f"grace_s, {grace_s:g} s, within which Ray is shut down too"
+                f"{stage.where}: run.grace_s: {spec.run.grace_s:g} s must be less than the cluster profile's "
+                f"grace_s, {grace_s:g} s, because Ray shuts down in that time too"
             )
         if Store.exists(stage.address):
             refuse_changed(reopen(spec, stage.address, stage.kernel()))

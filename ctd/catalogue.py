@@ -28,7 +28,8 @@ def summaries() -> dict[str, str]:
             continue
         tree = ast.parse(text)
         if is_part or "kernel" in _bound(tree):
-            found[name] = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
+            said = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
+            found[name] = said[:1].upper() + said[1:]
     return dict(sorted(found.items()))
 
 

@@ -42,7 +42,7 @@ class Spikes(Params):
     """One set of trials."""
 
     cell: Static[CellName | None] = Field(
-        None, description=f"{CELL_NAMES}; by default what the weights are of"
+        None, description=f"{CELL_NAMES}; by default the cell that the weights belong to"
     )
     weights: File[str | None] = Field(
         None,
@@ -88,7 +88,7 @@ class Spikes(Params):
     def _countable(self) -> Spikes:
         if self.max_rate * self.step_s > LARGEST_MEAN:
             raise ValueError(
-                f"max_rate, step_s: {self.max_rate * self.step_s:g} spikes a bin; {LARGEST_MEAN} are the most"
+                f"max_rate, step_s: {self.max_rate * self.step_s:g} spikes in a bin; at most {LARGEST_MEAN} expected"
             )
         if self.initial == "line" and self.task.length < LEAD:
             raise ValueError(

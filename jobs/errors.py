@@ -23,7 +23,7 @@ class Faults:
     """Gathers what is wrong with a job, so that its user reads all of it at once: the JobErrors of each `with faults:`."""
 
     MOST = 20
-    """Most lines that are told: one screen."""
+    """Most lines that are shown: one screen."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
@@ -60,7 +60,7 @@ def nearest(word: str, known: Iterable[str], command: str = "") -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     if command and len(words) > MANY:
-        return f"; `{command}` lists the {len(words)} that there are"
+        return f"; `{command}` lists all {len(words)}"
     return f"; known: {', '.join(words)}" if words else ""
 
 

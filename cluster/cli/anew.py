@@ -6,7 +6,7 @@ What Ray leaves in a process that has lost it would end that process after a min
     a Ray of our own     is started again after WAITS_S seconds, each time longer
     an existing cluster  is waited for, `run.cluster_wait_s` seconds at most
 
-Once shards are committed or checkpoints are left, what is lost later counts as lost for the first time.
+Once shards are committed or checkpoints are left, the count of losses begins again.
 """
 
 import json

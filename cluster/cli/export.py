@@ -31,7 +31,7 @@ def export(
     to: Annotated[
         Literal["mlflow", "tensorboard", "wandb"] | None,
         typer.Option(
-            help="one run an item: parameters, curves, metrics, its file; nothing is sent"
+            help="tracker to write runs for, one for each item: parameters, curves, metrics, its file; nothing is sent"
         ),
     ] = None,
     folder: Annotated[
@@ -45,8 +45,8 @@ def export(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many runs")] = None,
 ) -> None:
-    """Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says; or all items as
-    runs of a tracker."""
+    """Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the
+    format), or write all items as runs of a tracker."""
     if to is None:
         _one(store, item, path, results, folder=folder, where=where, sort=sort, limit=limit)
         return

@@ -1,4 +1,4 @@
-"""The commands that tell what a job may say: schema, kernels, new."""
+"""The commands that describe what a job may say: schema, kernels, new."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,8 @@ from jobs.spec.schema import job_schema
 
 def schema(
     kernel: Annotated[
-        str | None, typer.Argument(help="with its params; by default without")
+        str | None,
+        typer.Argument(help="the kernel whose params the schema has too; by default none"),
     ] = None,
 ) -> None:
     """Print the JSON Schema of a job file, for an editor to complete and check it."""
@@ -30,7 +31,7 @@ def _kernel(name: str) -> Kernel:
 
 def kernels(
     kernel: Annotated[
-        str | None, typer.Argument(help="its results, one by one; by default a list of kernels")
+        str | None, typer.Argument(help="the kernel whose results to list; by default all kernels")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

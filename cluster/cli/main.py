@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "run": Entry(
-        "run", "Run jobs and their stages; of a store that is there already, do what is left."
+        "run", "Run jobs and their stages; if a store exists already, do only what is left."
     ),
     "plan": Entry(
         "run", "Show what a run would do: items, groups, shards, memory; nothing is written."
@@ -38,11 +38,11 @@ COMMANDS = {
     ),
     "gather": Entry(
         "run",
-        "Reduce what was committed since the last time; all, where settings of the reduction are given.",
+        "Reduce what was committed since the last time, or everything if you give settings of the reduction.",
     ),
     "export": Entry(
         "export",
-        "Write an item's trained model to a file for other jobs, NumPy or PyTorch, as its ending says; or all items as runs of a tracker.",
+        "Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the format), or write all items as runs of a tracker.",
     ),
     "weights": Entry(
         "weights", "Show the network that a file holds: its cell, sizes and tensors; or convert it."
@@ -56,38 +56,39 @@ COMMANDS = {
     "new": Entry("kernels", "Print a commented starter job for a kernel."),
     "query": Entry(
         "query",
-        "Answer a question from a store; of two stores, show what differs in jobs and results.",
+        "Answer a question from a store, or show how the jobs and results of two stores differ.",
     ),
     "posterior": Entry(
         "posterior",
-        "Infer rates, factors and inputs of all trials, by the best models of a store of lfads.",
+        "Infer rates, factors and inputs of all trials with the best models of a store of lfads.",
     ),
     "resume": Entry(
         "recovery",
-        "Go on with the job of a store, which needs nothing but the store and its kernel's code.",
+        "Go on with the job of a store; this needs nothing but the store and its kernel's code.",
     ),
     "cancel": Entry(
         "recovery",
-        "Stop the run of a store, from any machine, and what was submitted for it; `ctd resume` goes on.",
+        "Stop the run of a store from any machine, and cancel what was submitted for it; `ctd resume` goes on.",
     ),
     "check": Entry(
         "recovery",
-        "Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong. Shards that are not computed yet are counted, and are not wrong.",
+        "Compare a store with what it should be, byte for byte, and exit with 1 if anything is wrong. Shards that are not computed yet are counted, but are not wrong.",
     ),
     "logs": Entry(
         "recovery",
-        "Tell what happened: attempts, reasons, hosts, times, and the traces of what failed.",
+        "Show what happened: attempts, reasons, hosts, times, and the tracebacks of what failed.",
     ),
     "report": Entry(
         "report",
-        "Write one HTML page that tells what ran, what failed and what came out; it needs no network.",
+        "Write one HTML page that shows what ran, what failed and what the results are; it needs no network.",
     ),
     "watch": Entry(
         "report",
-        "Serve the page of `ctd report` while a run goes on, to this machine alone, until Ctrl-C; waits for the store.",
+        "Serve the page of `ctd report` to this machine alone while a run goes on, until Ctrl-C; wait if there is no store yet.",
     ),
     "submit": Entry(
-        "submit", "Send a job file to a cluster; it goes on over as many allocations as it takes."
+        "submit",
+        "Send a job file to a cluster, where it goes on over as many allocations as it needs.",
     ),
     "clusters": Entry(
         "submit",

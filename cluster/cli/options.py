@@ -24,8 +24,8 @@ ExecutorName = Annotated[
     Literal["auto", "ray", "serial"],
     typer.Option(
         "--executor",
-        help="ray: shards side by side; serial: in this process alone; auto: serial if the job takes less "
-        "than starting Ray, and ray where the job or --address asks for more",
+        help="ray: shards side by side; serial: in this process alone; auto: serial if the job takes less time "
+        "than Ray needs to start; ray where the job or --address asks for it, or there are GPUs",
     ),
 ]
 GatherExecutor = Annotated[
@@ -38,17 +38,20 @@ RayAddress = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="an existing Ray cluster, host:port; by default one is started",
+        help="host:port of an existing Ray cluster; by default the run starts its own Ray",
     ),
 ]
 Failed = Annotated[
-    bool, typer.Option("--failed", help="compute the shards of items with errors again")
+    bool,
+    typer.Option("--failed", help="compute again the shards of items that failed with an error"),
 ]
 AcceptChanges = Annotated[
-    bool, typer.Option("--accept-changes", help="go on though the kernel's source has been edited")
+    bool,
+    typer.Option("--accept-changes", help="go on although the kernel's source has been edited"),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="run the code that the store names, wherever it lies")
+    bool,
+    typer.Option("--trust", help="run the code that the store names, although it is not yours"),
 ]
 ColumnNames = Annotated[list[str] | None, typer.Option(help="columns, separated by commas")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]

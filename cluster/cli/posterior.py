@@ -52,14 +52,18 @@ def posterior(
     store: StorePath,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="which models, a condition as in ctd query; by default any that trained"),
+        typer.Option(
+            help="condition on the models, as in ctd query; by default all that have trained"
+        ),
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(help="columns that tell the best models; by default the training's criterion"),
+        typer.Option(
+            help="columns by which to rank the models; by default the criterion of their training"
+        ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="so many models, the best ones; more than one needs --store")
+        int, typer.Option(min=1, help="how many of the best models; more than one needs --store")
     ] = 1,
     data: Annotated[
         str | None, typer.Option(help="other trials of the same units; by default the training's")
@@ -77,9 +81,9 @@ def posterior(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Infer rates, factors and inputs of all trials, by the best models of a store of lfads."""
+    """Infer rates, factors and inputs of all trials with the best models of a store of lfads."""
     if results is not None and to is not None:
-        raise JobError("--to, --store: give one of them")
+        raise JobError("--to, --store: both given; give one of them")
     target = _target(store, to, limit) if results is None else None
     trained = _trained(store, trust)
     items = _chosen(trained, all_of(where), sort, limit)

@@ -29,7 +29,9 @@ def query(
     ],
     where: Annotated[
         list[str] | None,
-        typer.Option(help='condition, "q < 1e-10 and stable"; of several, all hold'),
+        typer.Option(
+            help='condition, as in "q < 1e-10 and stable"; if given several times, rows must meet all'
+        ),
     ] = None,
     sort: Annotated[
         list[str] | None,
@@ -52,7 +54,7 @@ def query(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question from a store; of two stores, show what differs in jobs and results."""
+    """Answer a question from a store, or show how the jobs and results of two stores differ."""
     asked = {
         "where": where, "sort": sort, "limit": limit, "columns": columns,
         "group-by": group_by, "agg": agg, "table": table, "to": to,

@@ -64,7 +64,7 @@ def resume(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with the job of a store, which needs nothing but the store and its kernel's code."""
+    """Go on with the job of a store; this needs nothing but the store and its kernel's code."""
     prune_compilation_cache()
     opened = open_to_compute(store, trust)
     spec = opened.job.spec
@@ -76,7 +76,8 @@ def resume(
 
 
 def cancel(store: StorePath) -> None:
-    """Stop the run of a store, from any machine, and what was submitted for it; `ctd resume` goes on."""
+    """Stop the run of a store from any machine, and cancel what was submitted for it; `ctd resume` goes
+    on."""
     sent = cancel_submissions(store)
     if sent and not Store.exists(store):
         return
@@ -97,13 +98,16 @@ def cancel(store: StorePath) -> None:
 def check(
     store: StorePath,
     repair: Annotated[
-        bool, typer.Option("--repair", help="make right what can be, and mark the rest for resume")
+        bool,
+        typer.Option(
+            "--repair", help="repair what can be repaired, and mark the rest for `ctd resume`"
+        ),
     ] = False,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a store with what it should be, byte for byte; exits with 1 where anything is wrong. Shards
-    that are not computed yet are counted, and are not wrong."""
+    """Compare a store with what it should be, byte for byte, and exit with 1 if anything is wrong. Shards
+    that are not computed yet are counted, but are not wrong."""
     from jobs.gather.check import LOST, OTHERS
     from jobs.gather.check import check as inspect
 
@@ -145,11 +149,11 @@ def _missing(store: str) -> int:
 
 def logs(
     store: StorePath,
-    shard: Annotated[int | None, typer.Option(min=0, help="what concerns this shard")] = None,
-    item: Annotated[int | None, typer.Option(min=0, help="what concerns this item")] = None,
+    shard: Annotated[int | None, typer.Option(min=0, help="only what concerns this shard")] = None,
+    item: Annotated[int | None, typer.Option(min=0, help="only what concerns this item")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what happened: attempts, reasons, hosts, times, and the traces of what failed."""
+    """Show what happened: attempts, reasons, hosts, times, and the tracebacks of what failed."""
     from jobs.report.history import history, history_lines
 
     printed = "" if as_json or shard is not None or item is not None else submission_log(store)

@@ -25,7 +25,7 @@ def report(
         Path | None, typer.Option(help="file to write; by default beside the (first) store")
     ] = None,
 ) -> None:
-    """Write one HTML page that tells what ran, what failed and what came out; it needs no network."""
+    """Write one HTML page that shows what ran, what failed and what the results are; it needs no network."""
     from jobs.gather.gather import left_out
     from jobs.report.page import Content, render, require_content, several
 
@@ -56,11 +56,12 @@ def watch(
     host: Annotated[
         str,
         typer.Option(
-            help="address to listen on; another than the default lets other hosts, with the token, in"
+            help="address to listen on; any other than the default also lets in other hosts that have the token"
         ),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the page of `ctd report` while a run goes on, to this machine alone, until Ctrl-C; waits for the store."""
+    """Serve the page of `ctd report` to this machine alone while a run goes on, until Ctrl-C; wait if
+    there is no store yet."""
     from cluster.watch import Watch
 
     opened = _once_there(store)

@@ -59,23 +59,25 @@ def run(
     address: RayAddress = None,
     base: Annotated[
         str | None,
-        typer.Option(help="folder that file names in the job start at; by default the job file's"),
+        typer.Option(
+            help="folder at which relative file names in the job start; by default the job file's"
+        ),
     ] = None,
     executor: ExecutorName = "auto",
     fork: Annotated[
         str | None,
-        typer.Option(help="a store of this job before its sweep grew: its items are copied"),
+        typer.Option(help="a store of this job from before its sweep grew; its items are copied"),
     ] = None,
     parts: Annotated[
         str | None,
-        typer.Option(help="I/N: beside other drivers of the store, beginning with part I of N"),
+        typer.Option(help="I/N: share the store with other drivers, and begin with part I of N"),
     ] = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run jobs and their stages; of a store that is there already, do what is left."""
+    """Run jobs and their stages; if a store exists already, do only what is left."""
     prune_compilation_cache()
     anew = Anew.taken()
     stages = anew.stages or _stages(job_files, overrides or [], store, base)
@@ -180,7 +182,7 @@ def gather(
     executor: GatherExecutor = "serial",
     trust: Trust = False,
 ) -> None:
-    """Reduce what was committed since the last time; all, where settings of the reduction are given."""
+    """Reduce what was committed since the last time, or everything if you give settings of the reduction."""
     from jobs.gather.gather import gather as reduce_store
     from jobs.gather.settings import set_gather
     from jobs.report.figures import save_figures

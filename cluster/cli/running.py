@@ -206,8 +206,8 @@ def note_progress(ending: Ending, progress: Progress) -> None:
 
 @contextmanager
 def calls_on_end(address: str) -> Iterator[Ending]:
-    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends; what goes wrong with
-    it is told here and in the store's log, and changes nothing else."""
+    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If the command
+    fails, a line here and in the store's log says so, and nothing else changes."""
     settings, ending = read_settings(), Ending(address)
     try:
         yield ending

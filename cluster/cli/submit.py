@@ -56,16 +56,18 @@ def submit(
     overrides: Overrides = None,
     array: Annotated[
         int | None,
-        typer.Option(min=1, help="so many allocations of one node each, which share the store"),
+        typer.Option(
+            min=1, help="send this many allocations of one node each, which share the store"
+        ),
     ] = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print what would be submitted, and stop")
+        bool, typer.Option("--dry-run", help="print what would be submitted, and submit nothing")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a job file to a cluster; it goes on over as many allocations as it takes."""
+    """Send a job file to a cluster, where it goes on over as many allocations as it needs."""
     from cluster.submit import Again, read_order, text_of
     from cluster.submit import submit as send
 
@@ -82,7 +84,9 @@ def submit(
         return
     what = "allocation" if submission.kind == "slurm" else "job"
     out.print(f"{what:10} {submission.numbers[0]}")
-    out.print("ctd status, logs and cancel follow it by its store")
+    for stage in order.request.stages:
+        out.print(f"store      {stage.address}")
+    out.print("follow it with ctd status STORE and ctd logs STORE; end it with ctd cancel STORE")
 
 
 def clusters(

@@ -1,7 +1,7 @@
 """Start Ray's nodes without what serves a dashboard. As a script: `ray` with its arguments, on such nodes.
 
-On a head that is three processes of Python beside the two that are needed, on another node one. They take seconds
-of a core each, and a node gives itself up when they take too long on a busy machine; nobody asks them anything here.
+A dashboard takes three Python processes on a head, beside the two that are needed, and one on every other node. Each takes
+seconds of a core to start, and a node gives up if they take too long on a busy machine. ctd does not use them.
 """
 
 import sys
@@ -19,7 +19,7 @@ PORTS = (
 def lean() -> bool:
     """Let this process start nodes without a dashboard, its agents, and a server for Ray's clients; return whether it will.
 
-    These are names of Ray's own. A Ray that has others starts as it is: with more processes, and as well.
+    It replaces private names of Ray. A version of Ray without these names starts as usual, with more processes.
     """
     try:
         import ray._raylet

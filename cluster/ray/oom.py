@@ -1,7 +1,8 @@
 """Whether the kernel has killed a worker for memory.
 
-Of such a death Ray says no more than of any other, and the worker says nothing. But the kernel counts whom it kills: the
-worker tells the count with its signs of life, and the one that takes its place tells how it has grown.
+Ray reports such a death like any other, and the worker can report nothing. But the kernel counts the processes that it kills:
+a worker sends this count with its signs of life, and the worker that takes its place sends the count again. If it has grown,
+the kernel killed the first one.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 def kernel_kills(proc: Path = PROC, mount: Path = CGROUPS) -> int:
     """How many processes of this process' memory cgroup the kernel has killed because memory ran out.
 
-    Where that is not told: how many of this machine; 0 where that is not told either.
+    If the cgroup has no such count: how many of this machine; 0 if the machine has none either.
     """
     for file in _counters(proc, mount):
         with suppress(OSError, ValueError):

@@ -71,5 +71,5 @@ def _check(params: type[Params], columns: Mapping[str, np.ndarray]) -> None:
             )
         if values.ndim == 0:
             raise ValueError(
-                f"columns: {name!r}: one value an item expected, got {values}; what all items have goes into params"
+                f"columns: {name!r}: one value for each item expected, got {values}; put a value that all items share into params"
             )

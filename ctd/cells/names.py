@@ -45,7 +45,7 @@ def get_cell(name: str) -> Cell:
         return cell
     if cell not in UNGATED:
         fits = ", ".join(cell.name for cell in UNGATED)
-        raise ValueError(f"cell: {name!r}: {base} has units of its own; others are for {fits}")
+        raise ValueError(f"cell: {name!r}: {base} has fixed units; only {fits} take others")
     try:
         return with_units(cell, units)
     except ValueError as error:

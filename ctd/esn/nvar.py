@@ -41,9 +41,9 @@ class Polynomial(OfSeries):
     m: Static[int] = Field(3, gt=0, description="outputs")
 
     delays: Static[int] = Field(
-        2, gt=0, description="samples that a feature sees, the latest included"
+        2, gt=0, description="samples that a feature is made from, the latest one included"
     )
-    spacing: Static[int] = Field(1, gt=0, description="samples from one of these to the one before")
+    spacing: Static[int] = Field(1, gt=0, description="steps between two of these samples")
     degrees: Static[tuple[int, ...]] = Field(
         (0, 1, 2), min_length=1, description="degrees of the monomials; 0: the constant"
     )
@@ -53,7 +53,7 @@ class Polynomial(OfSeries):
     validation: Static[int] = Field(
         0, ge=0, description="samples after the segment, to choose parameters by"
     )
-    test: Static[int] = Field(44, gt=0, description="samples after those")
+    test: Static[int] = Field(44, gt=0, description="samples after those of validation, to test on")
     starts: Static[int] = Field(1, gt=0, description="replays, evenly spaced over the range")
     horizon: Static[int] = Field(
         0, ge=0, description="samples of each replay; 0: all that the range has"
@@ -62,11 +62,14 @@ class Polynomial(OfSeries):
         0.4, gt=0, description="a replay is valid until its normalised error exceeds this"
     )
     record: Static[tuple[Literal["traces"], ...]] = Field(
-        (), description="what else to keep: the first replay"
+        (), description="what else to store: the first replay"
     )
 
     segment: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the segment to train on, modulo their number"
+        0,
+        ge=0,
+        lt=2**31,
+        description="number of the segment to train on; beyond the last one it starts again at 0",
     )
     ridge: Traced[float] = Field(
         2.5e-6, ge=0, description="penalty of the squared coefficients, the constant's too"
@@ -74,7 +77,7 @@ class Polynomial(OfSeries):
     noise: Traced[float] = Field(
         0.0,
         ge=0,
-        description="deviation of noise on the samples that features are made from in training",
+        description="standard deviation of the noise on the samples that features are made from, in training",
     )
 
     @model_validator(mode="after")
@@ -82,10 +85,12 @@ class Polynomial(OfSeries):
         back = (self.delays - 1) * self.spacing + 1
         if self.washout < back:
             raise ValueError(
-                f"washout: {self.washout} samples, but features reach back {back}; at least as many expected"
+                f"washout: {self.washout} samples, but features reach back {back} samples; give a washout of {back} or more"
             )
         if min(self.degrees) < 0 or len(set(self.degrees)) < len(self.degrees):
-            raise ValueError(f"degrees: {list(self.degrees)}: different ones from 0 up expected")
+            raise ValueError(
+                f"degrees: {list(self.degrees)}: whole numbers of 0 or more expected, each once"
+            )
         check_horizon(self.horizon, validation=self.validation, test=self.test)
         if self.starts > 1 and not self.horizon:
             raise ValueError("starts: several replays need a horizon")

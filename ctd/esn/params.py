@@ -20,7 +20,7 @@ Target = Literal[
     "sines",
     "file",
 ]
-TARGET_TEXT = "series to produce (ctd.esn.series); file: a user's"
+TARGET_TEXT = "series that the network learns to produce (ctd.esn.series); file: one of yours, read from `path`"
 
 
 class OfSeries(Params):
@@ -31,7 +31,7 @@ class OfSeries(Params):
     dt: Data[float] = Field(
         0.1, gt=0, description="sampling interval; of a network, its Euler step"
     )
-    path: File[str | None] = Field(None, description="HDF5 file of target file")
+    path: File[str | None] = Field(None, description="HDF5 file to read for `target: file`")
     dataset: Data[str] = Field("targets", description="(time, output) dataset in `path`")
     input_dataset: Data[str | None] = Field(
         None, description="(time, input) dataset in `path` that drives the network"
@@ -44,9 +44,11 @@ class OfSeries(Params):
         if self.m != outputs:
             raise ValueError(f"m: target {self.target} has {outputs} output(s), m is {self.m}")
         if self.target == "file" and self.path is None:
-            raise ValueError("path: target file needs one, an HDF5 file")
+            raise ValueError("path: `target: file` needs the path of an HDF5 file")
         if self.target != "file" and self.path is not None:
-            raise ValueError(f"path: {self.path} is for target file, but target is {self.target}")
+            raise ValueError(
+                f"path: {self.path} is read only for `target: file`, but target is {self.target}"
+            )
         return self
 
 
@@ -67,7 +69,7 @@ class EchoState(OfSeries):
 
     readout: Static[Literal["force", "ridge"]] = Field(
         "force",
-        description="force: recursive least squares in the loop; ridge: after teacher forcing",
+        description="force: recursive least squares while outputs are fed back; ridge: ridge regression after teacher forcing",
     )
     dynamics: Static[Literal["continuous", "discrete"]] = Field(
         "continuous",
@@ -97,7 +99,7 @@ class EchoState(OfSeries):
     test: Static[int] = Field(
         0,
         ge=0,
-        description="samples after those; 0: the training range again, from the initial state",
+        description="samples after those of validation, to test on; 0: test on the training range, from the initial state",
     )
     starts: Static[int] = Field(
         1, gt=0, description="replays, evenly spaced over the range; teacher forcing in between"
@@ -118,8 +120,8 @@ class EchoState(OfSeries):
     )
     record: Static[tuple[Literal["readout", "weights", "traces", "lyapunov"], ...]] = Field(
         (),
-        description="what else to keep: the readout, the whole closed network, the first replay, its "
-        "Lyapunov exponent",
+        description="what else to store: the readout, the network with its feedback inside, the first replay, its "
+        "largest Lyapunov exponent",
     )
 
     g: Traced[float] = Field(1.5, ge=0, description="gain or spectral radius, see `scale`")
@@ -129,25 +131,30 @@ class EchoState(OfSeries):
     input_scale: Traced[float] = Field(
         1.0,
         ge=0,
-        description="deviation of an input's whole effect: weights N(0, input_scale^2 / inputs)",
+        description="standard deviation of the effect of all inputs together: weights N(0, input_scale^2 / inputs)",
     )
     layer_scale: Traced[float] = Field(
         1.0,
         ge=0,
-        description="deviation of the whole effect of one layer on the next, at rates of 1",
+        description="standard deviation of the effect of a whole layer on the next one, at rates of 1",
     )
     feedback_scale: Traced[float] = Field(
-        1.0, ge=0, description="deviation of the feedback weights"
+        1.0, ge=0, description="standard deviation of the feedback weights"
     )
-    bias: Traced[float] = Field(0.0, ge=0, description="deviation of the units' constant input")
+    bias: Traced[float] = Field(
+        0.0, ge=0, description="standard deviation of the units' constant input"
+    )
     noise: Traced[float] = Field(
-        0.0, ge=0, description="deviation of noise in the units' input while training"
+        0.0, ge=0, description="standard deviation of the noise on the units' input in training"
     )
     alpha: Traced[float] = Field(
         1.0, gt=0, description="learning rate: FORCE starts from P = alpha I"
     )
     forgetting: Traced[float] = Field(
-        1.0, gt=0, le=1, description="weight of the past, each sample"
+        1.0,
+        gt=0,
+        le=1,
+        description="forgetting factor: each sample multiplies the weight of the past by this",
     )
     ridge: Traced[float] = Field(
         1e-6,
@@ -181,12 +188,14 @@ class EchoState(OfSeries):
 
     def _check_layers(self) -> "EchoState":
         if self.n % self.layers:
-            raise ValueError(f"layers: {self.n} units are not {self.layers} equal layers")
+            raise ValueError(
+                f"layers: {self.n} units cannot be cut into {self.layers} equal layers"
+            )
         if self.layers > 1 and self.topology != "gaussian":
             raise ValueError(f"layers: topology gaussian expected, got {self.topology}")
         if self.layers > 1 and "weights" in self.record:
             raise ValueError(
-                "record: weights of several layers are no network of one step; leave them out"
+                "record: several layers do not form a network of one step, so there are no such weights to store; leave `weights` out"
             )
         return self
 

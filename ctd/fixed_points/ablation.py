@@ -43,14 +43,15 @@ class Ablation(Params):
     )
     remove: Static[Literal["unit", "mode"]] = Field("unit", description="what is taken out")
     hold: Static[Literal["zero", "mean"]] = Field(
-        "zero", description="where a unit is held: at 0, or at its mean over trials and steps"
+        "zero", description="value at which the unit is held: 0, or its mean over trials and steps"
     )
     loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
         "squared_error", description="the loss that the network was trained by"
     )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
-        None, description="table of its points, for modes: STORE/gathered/GROUP of fixed_points"
+        None,
+        description="for remove: mode, the table of the network's points: STORE/gathered/GROUP of fixed_points",
     )
     task: Static[tasks.AnyTask] = Field(tasks.FlipFlop(), description="task whose trials are run")
     n_trials: Data[int] = Field(100, gt=0, description="trials")
@@ -121,7 +122,7 @@ def load(inputs: Any) -> Whole:
             )
     if isinstance(inputs.task, tasks.Recorded):
         raise ValueError(
-            "task: trials of a file are not drawn; name the task that they were made by"
+            "task: trials of a file cannot be drawn anew; name the task that made them"
         )
     weights = {key: np.asarray(value, inputs.dtype) for key, value in weights.items()}
     key = jax.random.key(inputs.trial_seed)

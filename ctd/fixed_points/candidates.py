@@ -39,11 +39,11 @@ class Network(NamedTuple):
 
 Time = Literal["steps", "continuous"]
 
-CELL_TEXT = f"{CELL_NAMES}; by default what the weights are of; or the dotted path of a Cell or of F(weights, h, x)"
+CELL_TEXT = f"{CELL_NAMES}; by default the cell that the weights belong to; or the dotted path of a Cell or of a function F(weights, h, x)"
 WEIGHTS_TEXT = (
     "file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"
 )
-TIME_TEXT = "steps: the next state is F(h); continuous: dh/dt is F(h), of a cell its field (node)"
+TIME_TEXT = "steps: the next state is F(h); continuous: dh/dt is F(h), or the field of cell node"
 """What the fields `cell`, `weights` and `time` of the kernels say of themselves."""
 
 N_SAMPLED = 16
@@ -238,7 +238,7 @@ def read_points(path: str, names: Iterable[str]) -> dict[str, Any]:
 
 
 def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
-    """(the cell's name, the weights): of a cell of ctd as the file tells, of a user's the arrays as they are named.
+    """(the cell's name, the weights). For a cell of ctd the file says both; a user's cell gets the arrays by their names.
 
     Raises ValueError, naming file and field, also where time is continuous and the cell is a map.
     """

@@ -59,7 +59,7 @@ class Departure(Params):
     near: Traced[float] = Field(
         1e-2,
         gt=0,
-        description="it has arrived within this distance of a point other than the first",
+        description="the network has arrived at a point, other than the first, once it is within this distance",
     )
     n_steps: Traced[int] = Field(100_000, gt=0, lt=2**31, description="most steps")
 

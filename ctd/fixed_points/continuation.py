@@ -64,7 +64,9 @@ class Continuation(Params):
         "input", description="what p changes: input, x + p along; or a weight's name, p times it"
     )
     n_steps: Static[int] = Field(400, gt=0, description="most steps to each side of the start")
-    n_bifurcations: Static[int] = Field(16, gt=0, description="room for bifurcations of a branch")
+    n_bifurcations: Static[int] = Field(
+        16, gt=0, description="most bifurcations that are stored for a branch"
+    )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
         None, description="points to start from: HDF5, or STORE/gathered/GROUP of fixed_points"
@@ -90,21 +92,19 @@ class Continuation(Params):
     stray: Traced[float] = Field(
         10.0,
         gt=0,
-        description="a branch has gone away where an |h_i| exceeds this times the points'",
+        description="a branch ends as gone away once an |h_i| exceeds this many times the points' largest",
     )
 
     @model_validator(mode="after")
     def _can_be_followed(self) -> Continuation:
         if self.along and not 0 < sum(abs(value) for value in self.along) < float("inf"):
-            raise ValueError(
-                f"along: {self.along} is no direction: finite numbers, not all 0, expected"
-            )
+            raise ValueError(f"along: {self.along} is no direction; give finite numbers, not all 0")
         if not self.low < self.high:
             raise ValueError(f"low: {self.low} is not below high: {self.high}")
         if not self.low <= self.start <= self.high:
             raise ValueError(
-                f"start: {self.start} does not lie within low: {self.low} and high: {self.high}; a weight is as "
-                "trained at 1"
+                f"start: {self.start} does not lie within low: {self.low} and high: {self.high}; for a weight, "
+                "1 is its trained value"
             )
         return self
 

@@ -82,10 +82,12 @@ class Trajectory(FromState):
         description="how many, the largest first; at most as many as the state has entries",
     )
     every: Static[int] = Field(
-        10, gt=0, description="steps from one QR to the next: within, the frame may not collapse"
+        10, gt=0, description="steps between two QR decompositions; too many let the frame collapse"
     )
     dt: Traced[float] = Field(0.01, gt=0, description="length of a step of a flow")
-    transient: Traced[int] = Field(1000, ge=0, lt=2**31, description="steps that are left out")
+    transient: Traced[int] = Field(
+        1000, ge=0, lt=2**31, description="steps before the measurement, which do not count"
+    )
     n_steps: Traced[int] = Field(20_000, gt=0, lt=2**31, description="steps that count")
 
 

@@ -40,8 +40,8 @@ class FixedPoint(Params):
     time: Static[Time] = Field("steps", description=TIME_TEXT)
     method: Static[Literal["lm", "adam"]] = Field(
         "lm",
-        description="lm: Levenberg-Marquardt; adam: gradient descent by Adam, which sees no curvature "
-        "and ends at slow points by the limit",
+        description="lm: L-BFGS, then Levenberg-Marquardt; adam: gradient descent by Adam, which uses no curvature, "
+        "so that slow points end as `limit`, at max_iterations",
     )
     region: Static[Literal["none", "box", "sphere"]] = Field(
         "none",
@@ -51,7 +51,7 @@ class FixedPoint(Params):
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     candidates: File[str | None] = Field(
         None,
-        description="file of states to start from, HDF5, .npz or .npy; without it, trials are run",
+        description="file of states to start from, HDF5, .npz or .npy; without it, searches start at states of trials of `task`",
     )
     dataset: Data[str] = Field(
         "hiddens", description="name of the states in that file, (..., state)"
@@ -75,23 +75,31 @@ class FixedPoint(Params):
         0.0,
         ge=0,
         le=1,
-        description="probability to start between two states instead of at one",
+        description="probability that a search starts between two states instead of at one",
     )
     anywhere: Traced[float] = Field(
-        0.0, ge=0, le=1, description="probability to start in the region instead of at a state"
+        0.0,
+        ge=0,
+        le=1,
+        description="probability that a search starts in the region instead of at a state",
     )
     reach: Traced[float] = Field(1.5, gt=0, description="size of the region")
     q_tol: Traced[float] = Field(
         1e-20, gt=0, description="a fixed point has q below this; the tutorials' loss is 2 q / n"
     )
     max_iterations: Traced[int] = Field(
-        10_000, gt=0, lt=2**31, description="gradients and Hessian products of a search"
+        10_000,
+        gt=0,
+        lt=2**31,
+        description="most gradients and Hessian products that a search may compute",
     )
     max_step: Traced[float] = Field(
         0.25, gt=0, description="lm: longest step, in units of the states' spread"
     )
     stray: Traced[float] = Field(
-        3.0, gt=0, description="diverged: an |h_i| beyond this many times the largest candidate's"
+        3.0,
+        gt=0,
+        description="a search has diverged if an |h_i| exceeds this many times the candidates' largest",
     )
     learning_rate: Traced[float] = Field(0.2, gt=0, description="adam: first step size")
     decay: Traced[float] = Field(

@@ -35,12 +35,14 @@ class LimitCycle(FromState):
     n_points: Static[int] = Field(
         64,
         gt=0,
-        description="states kept of a cycle: of a flow at equal times; of a map the longest period",
+        description="states stored of a cycle: for a flow, at equal times; for a map, also the longest period that is found",
     )
     dt: Traced[float] = Field(
         0.01, gt=0, description="longest step of a flow, by Runge and Kutta's method"
     )
-    transient: Traced[int] = Field(5000, ge=0, lt=2**31, description="steps that are left out")
+    transient: Traced[int] = Field(
+        5000, ge=0, lt=2**31, description="steps before the search for a return, which do not count"
+    )
     n_steps: Traced[int] = Field(
         100_000, gt=0, lt=2**31, description="most steps until a flow returns; a map has n_points"
     )

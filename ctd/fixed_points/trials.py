@@ -37,7 +37,7 @@ class Trial(Params):
         None, description=CELL_TEXT
     )
     n_modes: Static[int] = Field(
-        10, gt=0, description="modes that are kept, those of largest |eigenvalue| first"
+        10, gt=0, description="how many modes to store, those of largest |eigenvalue| first"
     )
     every: Static[int] = Field(1, gt=0, description="steps from one linearisation to the next")
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)

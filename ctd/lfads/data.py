@@ -248,7 +248,7 @@ def _check_between(where: str, first: Found, second: Found) -> None:
         if (field in first) != (field in second):
             has, lacks = (first, "evaluation") if field in first else (second, "training")
             raise ValueError(
-                f"{where}: {has[field][0]} is there, but its like for {lacks} is missing"
+                f"{where}: {has[field][0]} is there, but the same for {lacks} is missing; give both, or neither"
             )
         if field in first and first[field][1].shape[1:] != second[field][1].shape[1:]:
             (a, x), (b, y) = first[field], second[field]
@@ -276,7 +276,7 @@ def _seen(where: str, train: Trials, inputs: Any) -> tuple[np.ndarray, np.ndarra
     if train.encoded is not None:
         if held_units or held_bins:
             raise ValueError(
-                f"held_out_units, held_out_bins: {where} says itself what is held out, by train_encod_data; "
+                f"held_out_units, held_out_bins: {where} already says what is held out, by train_encod_data; "
                 "leave these fields out"
             )
         return np.arange(train.encoded.shape[2]), np.arange(train.encoded.shape[1])

@@ -94,7 +94,7 @@ def posterior(model: Fitted, batch: Batch, key: jax.Array, asked: Asked) -> dict
         return lax.optimization_barrier(_values(static, encoded, made, noise))
 
     def add(k: jax.Array, so_far: _Sums) -> _Sums:
-        return _add(so_far, k, draw(k), asked)
+        return _add(so_far, k, draw(k))
 
     zeros = lambda v: jnp.zeros(v.shape, v.dtype)
     start = jax.tree.map(zeros, jax.eval_shape(lambda: _sums(draw(jnp.zeros((), int)), n, asked)))
@@ -151,7 +151,7 @@ def _drawn(values: dict[str, jax.Array], name: str) -> jax.Array:
     return values.get(f"drawn_{name}", values.get(name))  # type: ignore[return-value]
 
 
-def _add(so_far: _Sums, k: jax.Array, values: dict[str, jax.Array], asked: Asked) -> _Sums:
+def _add(so_far: _Sums, k: jax.Array, values: dict[str, jax.Array]) -> _Sums:
     """The sums with draw number k, from 0."""
     total = {name: so_far.total[name] + values[name] for name in so_far.total}
     squares = {}

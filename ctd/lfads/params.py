@@ -79,20 +79,23 @@ class Model(Params):
         Literal["poisson", "negative_binomial", "gaussian", "gamma", "zero_inflated_gamma"]
     ] = Field(
         "poisson",
-        description="of the data given the factors: of counts, poisson or negative_binomial; of reals, gaussian; of positive "
+        description="distribution of the data given the factors: for counts, poisson or negative_binomial; of reals, gaussian; of positive "
         "ones, gamma (rectified EMG); of positive ones and zeros, zero_inflated_gamma (calcium events)",
     )
     input_prior: Static[Literal["ar1", "gaussian"]] = Field(
-        "ar1", description="of inferred inputs: a stationary AR(1) process, or independent steps"
+        "ar1",
+        description="prior of inferred inputs: a stationary AR(1) process, or independent steps",
     )
     encoder: Static[int] = Field(128, gt=0, description="units of each encoder")
     controller: Static[int] = Field(
-        128, ge=0, description="units of the controller; 0: none, all comes from the initial state"
+        128,
+        ge=0,
+        description="units of the controller; 0: there is none, and the initial state determines all",
     )
     generator: Static[int] = Field(128, gt=0, description="units of the generator")
     generator_cell: Static[Literal["gru", "node"]] = Field(
         "gru",
-        description="of the generator: gru; or node, a neural ODE, whose state may have few dimensions, as in generator: 3, n_factors: 3",
+        description="cell of the generator: gru; or node, a neural ODE, whose state may have few dimensions, as in generator: 3, n_factors: 3",
     )
     field_units: Static[int] = Field(
         128, gt=0, description="hidden units of the field of the neural ODE"

@@ -53,7 +53,7 @@ class Posterior(Model):
     session: Data[int | None] = Field(
         None,
         ge=0,
-        description="of a model of several sessions, the number of the one whose units the data have; by default the only "
+        description="for a model of several sessions, the number of the session whose units the data have; by default the only "
         "one with so many units",
     )
     keep: Static[tuple[Inferred, ...]] = Field(
@@ -61,13 +61,17 @@ class Posterior(Model):
         description="what is stored, as mean and standard deviation",
     )
     samples: Static[tuple[Inferred, ...]] = Field(
-        (), description="of what all draws are stored: n_samples times as much as a mean"
+        (),
+        description="quantities of which all draws are stored: each takes n_samples times the room of a mean",
     )
     chunk_batches: Static[int] = Field(
         8, gt=0, description="minibatches in a chunk, which has batch_size times as many trials"
     )
     chunk: Traced[int] = Field(
-        0, ge=0, lt=2**24, description="number of the chunk: of training trials, then of evaluation"
+        0,
+        ge=0,
+        lt=2**24,
+        description="number of the chunk; chunks of training trials come first, then those of evaluation",
     )
 
 

@@ -80,7 +80,8 @@ def _check_alike(
     for file, session, width in zip(files, sessions, widths, strict=True):
         if session.train.encoded is not None:
             raise ValueError(
-                f"{file}: train_encod_data is no part of train_recon_data; of sessions it must be, the same counts"
+                f"{file}: train_encod_data is no part of train_recon_data; with several sessions it must hold the same counts, "
+                "of fewer units or bins"
             )
         for what, has, expected, hint in (
             ("bin_s", width, widths[0], "bin them alike"),

@@ -45,7 +45,7 @@ def features_of(inputs: Any, given: Iterable[Any], n: int) -> Features:
         return _padded([linear_dynamics(x, *fit) for x in given], inputs.dtype)
     made = list(_fitting((_of_samples(inputs, centred(x, inputs.n_samples)) for x in given), n))
     if inputs.method in ("svcca", "cca"):
-        _check_samples(inputs, [x.shape for x in made])
+        _check_samples([x.shape for x in made])
     return _padded(made, inputs.dtype)
 
 
@@ -92,7 +92,7 @@ def principal_directions(x: np.ndarray, variance: float) -> np.ndarray:
     return u[:, : min(k, rank)]
 
 
-def _check_samples(inputs: Any, shapes: Sequence[tuple[int, int]]) -> None:
+def _check_samples(shapes: Sequence[tuple[int, int]]) -> None:
     """Two subspaces of k1 + k2 >= m directions of m centred samples meet, whatever the networks do."""
     m, k = shapes[0][0], max(shape[1] for shape in shapes)
     if 2 * k >= m:

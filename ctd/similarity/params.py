@@ -22,14 +22,15 @@ class Comparison(Params):
     dtype: Static[Literal["float32", "float64"]] = "float64"
     method: Static[Method] = Field(
         "procrustes",
-        description="procrustes, cka, rbf_cka, svcca, cca: of states; dsa: of dynamics; topology, connections: of "
-        "fixed points",
+        description="procrustes, cka, rbf_cka, svcca and cca compare states; dsa compares dynamics; topology and connections "
+        "compare fixed points",
     )
     weights: File[tuple[str, ...]] = Field(
         (), description="files of the networks' weights; all run the same trials of `task`"
     )
     cell: Data[CellName | None] = Field(
-        None, description="cell of all networks; by default, what each file of weights says"
+        None,
+        description="cell of all networks; by default the one that each file of weights belongs to",
     )
     states: File[tuple[str, ...]] = Field(
         (), description="in place of weights: files of states over the same trials"

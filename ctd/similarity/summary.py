@@ -29,9 +29,9 @@ class Options(BaseModel):
         None, gt=0, description="clusters; by default, of 2 to 10, the number of best silhouette"
     )
     n_permutations: int = Field(
-        999, gt=0, le=100_000, description="orders of the networks that a parameter is tested on"
+        999, gt=0, le=100_000, description="permutations of the networks that test a parameter"
     )
-    permutation_seed: int = Field(0, ge=0, description="chooses them")
+    permutation_seed: int = Field(0, ge=0, description="seed that chooses these orders")
 
 
 _N, _P, _M, _Q = ("network",), ("pair",), ("merge",), ("parameter",)

@@ -29,7 +29,7 @@ class Recorded(Task):
 
     score: Literal["none", "sign", "near", "category"] = Field(
         "none",
-        description="what a right answer is. sign: the mean of the first output over the steps that count has the "
+        description="when an answer is right. sign: the mean of the first output over the steps that count has the "
         "sign of its target; near: every output is less than `within` from its target at every such step; "
         "category: the largest output at the last such step is that of the largest target",
     )
@@ -103,7 +103,7 @@ def _check(path: str, found: dict[str, np.ndarray]) -> None:
             bad = int((~np.isfinite(array)).sum())
             raise ValueError(f"{path}: {name} has {bad} NaN or infinite entries")
     if trials < EVAL_EVERY:
-        raise ValueError(f"{path}: holds {trials} trials; {EVAL_EVERY} are the least")
+        raise ValueError(f"{path}: holds {trials} trials; at least {EVAL_EVERY} are needed")
     mask = found.get("mask", np.ones(1))
     if mask.ndim == 3 and mask.shape != found["targets"].shape:
         raise ValueError(

@@ -75,15 +75,21 @@ class Experiment(Timed):
     """Durations and strengths that the rules share."""
 
     time_scale: float = Field(1.0, gt=0, description="factor of all durations")
-    stimulus: Durations = Field((200, 400, 600), description="one of a go or a delayed task (ms)")
-    delay: Durations = Field((200, 400, 800, 1600), description="after it (ms)")
+    stimulus: Durations = Field(
+        (200, 400, 600), description="the stimulus of a go or a delayed task (ms)"
+    )
+    delay: Durations = Field(
+        (200, 400, 800, 1600), description="between stimulus and response (ms)"
+    )
     decision: Durations = Field(
         (400, 800, 1600), description="both stimuli of dm, contextdm, multidm (ms)"
     )
     response: Positive = Field(500.0, description="after go (ms); dmcgo, dmcnogo: 200, 400 or 600")
-    coherences: Durations = Field((0.01, 0.02, 0.04, 0.08), description="of stimuli shown together")
+    coherences: Durations = Field(
+        (0.01, 0.02, 0.04, 0.08), description="coherences of stimuli shown together"
+    )
     delayed_coherences: Durations = Field(
-        (0.08, 0.16, 0.32), description="of stimuli shown one after the other"
+        (0.08, 0.16, 0.32), description="coherences of stimuli shown one after the other"
     )
 
     def steps(self, ms: float) -> int:

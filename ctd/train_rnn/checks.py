@@ -44,7 +44,7 @@ def _check_noise(p: Any) -> None:
     fields = ("state_noise", "input_noise", "eval_state_noise", "eval_input_noise")
     given = [f"{name}: {getattr(p, name):g}" for name in fields if getattr(p, name) > 0]
     if given and not p.noise:
-        raise ValueError(f"{given[0]}: without `noise: true` there is none; add it")
+        raise ValueError(f"{given[0]}: has no effect without `noise: true`; add that")
 
 
 def _check_time(p: Any) -> None:
@@ -104,7 +104,9 @@ def _check_mask(p: Any) -> None:
     if p.areas > 1 and p.mask != "random":
         raise ValueError("areas: only mask: random tells areas apart; give it, or leave areas out")
     if not p.self_connections and p.n == 1:
-        raise ValueError("self_connections: without its own, the one unit has no connection left")
+        raise ValueError(
+            "self_connections: n = 1, and without its self-connection the unit has no connection left"
+        )
     if p.mask == "random" and p.density * p.n**2 < p.areas:
         raise ValueError(
             f"density: {p.density:g} of {p.n**2 // p.areas} connections within areas leaves none; raise density or n"
@@ -115,6 +117,6 @@ def _check_start(p: Any) -> None:
     masked = p.mask != "none" or not p.self_connections
     if masked and p.recurrent_init in ("orthogonal", "identity"):
         raise ValueError(
-            f"recurrent_init: {p.recurrent_init} weights are no longer that under a mask or without self-connections; "
+            f"recurrent_init: {p.recurrent_init} weights do not stay so under a mask or without self-connections; "
             "leave one of them out"
         )

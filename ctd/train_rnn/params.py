@@ -22,11 +22,11 @@ class Network(Params):
     )
     loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
         "squared_error",
-        description="what is minimised; cross_entropy: of the softmax of the outputs, for targets that are probabilities",
+        description="the loss; cross_entropy is that of the softmax of the outputs, for targets that are probabilities",
     )
     stop_at: Static[Annotated[float, Field(gt=0, le=1)] | None] = Field(
         None,
-        description="accuracy on the evaluation trials at which training ends, asked for every report_every steps",
+        description="training ends once the evaluation trials have this accuracy, which is measured every report_every steps",
     )
     n: Static[int] = Field(100, gt=0, description="units")
     batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
@@ -59,15 +59,15 @@ class Network(Params):
     )
 
     optimizer: Static[OptimizerName] = Field("adam", description="how a gradient becomes a step")
-    momentum: Traced[float] = Field(0.9, ge=0, lt=1, description="of optimizer sgd")
+    momentum: Traced[float] = Field(0.9, ge=0, lt=1, description="momentum of optimizer sgd")
     weight_decay: Traced[float] = Field(
         0.0,
         ge=0,
-        description="share of the weights, times the learning rate, that every step takes away (AdamW)",
+        description="each step subtracts this times the learning rate times the weights (AdamW)",
     )
     schedule: Static[ScheduleName] = Field(
         "exponential",
-        description="of the learning rate: exponential by decay; cosine and linear reach 0 at n_batches",
+        description="schedule of the learning rate: exponential, by decay; cosine and linear reach 0 at n_batches",
     )
     warmup: Traced[int] = Field(
         0, ge=0, lt=2**31, description="steps over which the learning rate grows from 0"
@@ -77,9 +77,7 @@ class Network(Params):
         0.0, ge=0, description="penalty on the mean size of a rate, over trials, steps and units"
     )
     rates_l2: Traced[float] = Field(0.0, ge=0, description="penalty on the mean square of a rate")
-    noise: Static[bool] = Field(
-        False, description="whether the network is noisy, by the four fields that follow"
-    )
+    noise: Static[bool] = Field(False, description="whether the four fields of noise below apply")
     state_noise: Traced[float] = Field(
         0.0, ge=0, description="sd of Gaussian noise on each state, each step, in training"
     )
@@ -90,11 +88,11 @@ class Network(Params):
     eval_input_noise: Traced[float] = Field(0.0, ge=0, description="input_noise on the same trials")
     initial_state: Static[Literal["trained", "fixed", "zero"]] = Field(
         "trained",
-        description="h0: N(0, 0.1^2) and trained; the same, never changed; 0",
+        description="h0. trained: drawn from N(0, 0.1^2), then trained; fixed: drawn, never changed; zero: 0",
     )
     readout: Static[Literal["trained", "fixed", "identity"]] = Field(
         "trained",
-        description="wO and bO: trained; drawn, never changed; identity: the outputs are the rates of the first units, "
+        description="wO and bO. trained; fixed: drawn, never changed; identity: the outputs are the rates of the first units, "
         "so that a network is fitted to rates",
     )
     train_alphas: Static[bool] = Field(
@@ -104,7 +102,10 @@ class Network(Params):
         0.05, gt=0, le=1, description="cell leaky_per_unit: lower bound of dt / tau"
     )
     alpha_max: Traced[float] = Field(
-        0.2, gt=0, le=1, description="upper bound; it starts log-uniform between both"
+        0.2,
+        gt=0,
+        le=1,
+        description="its upper bound; the initial values are log-uniform between both",
     )
     recurrent_init: Static[Literal["normal", "spectral_radius", "orthogonal", "identity"]] = Field(
         "normal",
@@ -119,16 +120,22 @@ class Network(Params):
         0.8, gt=0, lt=1, description="dale: share of excitatory units, the first of each area"
     )
     mask: Static[Literal["none", "random", "file"]] = Field(
-        "none", description="which weights stay 0: none; drawn for each network; those of mask_file"
+        "none",
+        description="which weights stay 0. none; random: drawn for each network; file: as mask_file says",
     )
     density: Traced[float] = Field(
         0.1, gt=0, le=1, description="mask random: probability of a recurrent connection"
     )
     areas: Static[int] = Field(
-        1, gt=0, description="areas of neighbouring units, between which density_between holds"
+        1,
+        gt=0,
+        description="how many areas of neighbouring units there are; density_between holds between them",
     )
     density_between: Traced[float] = Field(
-        0.02, ge=0, le=1, description="mask random: the same from area to area"
+        0.02,
+        ge=0,
+        le=1,
+        description="mask random: probability of a recurrent connection between two areas",
     )
     mask_file: File[str | None] = Field(
         None,
@@ -136,7 +143,8 @@ class Network(Params):
     )
     self_connections: Static[bool] = Field(True, description="false: the diagonal of wR stays 0")
     rank: Static[Annotated[int, Field(gt=0)] | None] = Field(
-        None, description="wR = m n' / N of this rank, m and n trained; none: every entry of wR is"
+        None,
+        description="wR = m n' / N of this rank, with m and n trained; without it, every entry of wR is trained",
     )
     overlap: Traced[float] = Field(
         0.0, description="rank: initial n = overlap m + recurrent_scale N(0, 1), m ~ N(0, 1)"

@@ -46,7 +46,9 @@ def read(tensors: Tensors, place: str) -> Found:
     used = frozenset(name for name in arrays if _parent(name) == place and _layer(name))
     layers = {_layer(name) for name in used}
     if layers == MGU:
-        raise ValueError(f"{where}: {place or 'the top'}: an MGUCell, which ctd has not")
+        raise ValueError(
+            f"{where}: {place or 'the top'}: an MGUCell, a cell that ctd does not have"
+        )
     form = _form(tensors, place, layers)
     full = lambda layer, what: f"{place}.{layer}.{what}".lstrip(".")
     need = [full(layer, "kernel") for layer in (*form.inputs, *form.recurrent)]

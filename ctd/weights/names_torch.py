@@ -29,7 +29,7 @@ def read(tensors: Tensors, place: str) -> Found:
     full = lambda what: f"{at}{what}{layer}"
     if full("weight_hr") in arrays:
         raise ValueError(
-            f"{where}: {full('weight_hr')}: an LSTM with projections, which ctd has not"
+            f"{where}: {full('weight_hr')}: an LSTM with projections, which ctd does not have"
         )
     if missing := [full(what) for what in ("weight_ih", "weight_hh") if full(what) not in arrays]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; found {tensors.names()}")

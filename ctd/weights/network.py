@@ -77,7 +77,7 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
         )
     if base not in CELLS:
         raise ValueError(
-            f"{where}: says that it holds the weights of cell {name}, which ctd has not"
+            f"{where}: says that it holds the weights of cell {name}, which ctd does not have"
         )
     check_params(name, params, where)
     if tensors.cell not in (None, name):

@@ -50,7 +50,7 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
 def write_hdf5_file(
     path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
 ) -> None:
-    """One dataset a name; the cell and what else is told become attributes."""
+    """Write one dataset for each name; the cell and `about` become attributes."""
     write_hdf5(path, arrays, {**about, "cell": cell} if cell else about)
 
 
@@ -65,7 +65,7 @@ def read_numpy(path: Path) -> Tensors:
 def write_numpy(
     path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
 ) -> None:
-    """One array a name, and the cell as a text."""
+    """Write one array for each name, and the cell as a text."""
     del about
     # Not numpy.savez: it writes the time into the file.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -88,6 +88,6 @@ def read_safetensors(path: Path) -> Tensors:
 def write_safetensors(
     path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
 ) -> None:
-    """One tensor a name; the cell and what else is told become metadata."""
+    """Write one tensor for each name; the cell and `about` become metadata."""
     told = {name: str(value) for name, value in about.items()} | ({"cell": cell} if cell else {})
     save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=told)

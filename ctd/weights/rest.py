@@ -46,7 +46,7 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
         raise ValueError(_too_much(tensors, found, list(left) if len(layers) > 1 else extra))
     for layer in layers:
         params |= _readout(tensors, layer, n, n_in)
-        told.append(f"readout: {layer.at or layer.weight}{_activation(tensors, layer)}")
+        told.append(f"readout: {layer.at or layer.weight}{_activation(tensors)}")
     return params, tuple(told)
 
 
@@ -79,7 +79,7 @@ def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Ar
     return {"wO": np.ascontiguousarray(matrix), "bO": bias}
 
 
-def _activation(tensors: Tensors, layer: Linear) -> str:
+def _activation(tensors: Tensors) -> str:
     """Keras: a dense layer's own nonlinearity, which no readout of ctd has."""
     dense = [found for found in tensors.layers if found["class_name"] == "Dense"]
     used = {str(found.get("activation", "linear")) for found in dense} - {"linear"}

@@ -58,7 +58,7 @@ def read(path: Path) -> Tensors:
             tree = _mapped(content, lambda tensor: _array(path, archive, root, tensor, order))
     except zipfile.BadZipFile:
         raise ValueError(
-            f"{path}: is damaged, a plain pickle, or from before PyTorch 1.6; where you trust it, load it in "
+            f"{path}: is damaged, a plain pickle, or from before PyTorch 1.6; if you trust it, load it in "
             "PyTorch and torch.save(model.state_dict(), ...)"
         ) from None
     cell = content.get("cell") if isinstance(content, Mapping) else None
@@ -104,7 +104,7 @@ class _Reader(pickle.Unpickler):
         if module == "torch" and name in STORAGES:
             return lambda: STORAGES[name]
         raise ValueError(
-            f"{self.path}: to read it would run {module}.{name}, and ctd runs no code of a file; where you trust "
+            f"{self.path}: reading it would run {module}.{name}, and ctd runs no code of a file; if you trust "
             "it, load it in PyTorch and torch.save(model.state_dict(), ...)"
         )
 

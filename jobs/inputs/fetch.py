@@ -190,5 +190,5 @@ def _check(array: zarr.Array[Any], where: str) -> None:
     packed = {"scale_factor", "add_offset"} & attributes(array).keys()
     if packed:
         raise JobError(
-            f"{where}: is packed ({', '.join(sorted(packed))}); write it as the numbers that it means"
+            f"{where}: is packed ({', '.join(sorted(packed))}); unpack it, and write the numbers themselves"
         )

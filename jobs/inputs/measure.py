@@ -241,8 +241,8 @@ def _check_names(
     for name in sorted({*shapes, *coords, *(axis for n in shapes for axis in kernel.dims[n].axes)}):
         if name.startswith(RESERVED) or "/" in name or not name.partition(".")[0]:
             raise JobError(
-                f"{where}: {name!r}: a name without / expected, which begins neither with a dot nor, as those of "
-                f"the store's own arrays do, with {' or '.join(RESERVED)}"
+                f"{where}: {name!r}: a name without / expected, which begins neither with a dot nor with "
+                f"{' or '.join(RESERVED)}, as the store's own arrays do"
             )
     _check_lengths(kernel, shapes, coords)
 

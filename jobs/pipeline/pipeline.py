@@ -88,7 +88,7 @@ def read_stages(
     extra = sorted(content.keys() - {"stages", "cluster"})
     if extra:
         raise JobError(
-            f"{path}: {', '.join(extra)}: a file with stages has no other field but cluster"
+            f"{path}: {', '.join(extra)}: beside `stages` a file may have only the field `cluster`"
         )
     if not isinstance(content["stages"], dict) or not content["stages"]:
         raise JobError(f"{path}: stages: a mapping of names to jobs expected")

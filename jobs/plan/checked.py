@@ -1,4 +1,4 @@
-"""All that is wrong with a job's fields, told at once: nothing is read but the job itself."""
+"""Report all faults of a job's fields at once; only the job itself is read."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -59,7 +59,7 @@ def _check_metric(
 
 
 def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, where: str) -> None:
-    """Raise JobError if items finish before the first comparison, where the kernel tells when they finish."""
+    """Raise JobError if items finish before the first comparison, if the kernel says when they finish."""
     if kernel.advances is None:
         return
     most = kernel.advances(inputs_of(group.params))
@@ -83,8 +83,8 @@ def _check_names(search: Halving | Population, kernel: Kernel, where: str) -> No
     twice = sorted(own | (new & set(kernel.Params.model_fields)))
     if twice:
         raise JobError(
-            f"{where}: search: kernel {kernel.name} has {twice[0]!r} of its own, the name of what is "
-            "kept of a search"
+            f"{where}: search: kernel {kernel.name} has its own {twice[0]!r}, a name that the "
+            "search needs for its results; rename that"
         )
 
 
@@ -131,19 +131,23 @@ def _size(
     which = f"group {group.number}" + (f" ({labels})" if labels else "")
     if size < least:
         raise JobError(
-            f"{where}: search.size: {size} items cannot be compared with one another, {least} are the "
-            f"least; {which} has {n}: sweep more (`samples`, `seeds`)"
+            f"{where}: search.size: {size} items cannot be compared with one another, at least {least} are "
+            f"needed; {which} has {n}: sweep more (`samples`, `seeds`)"
         )
     if n % size:
         raise JobError(
-            f"{where}: search.size: {which} has {n} items, which is no multiple of {size}; items are "
-            "compared with those alone that share all static and data fields"
+            f"{where}: search.size: {which} has {n} items, which is no multiple of {size}; only items "
+            "that share all static and data fields are compared"
         )
     if (k := spec.run.shard_items) and k % size and not (search.spread and size % k == 0):
         raise JobError(
             f"{where}: run.shard_items: {k} is no multiple {'and no divisor ' if search.spread else ''}"
             f"of the {size} items that the search compares; leave it out"
-            + ("" if search.spread else ", or let shards meet: `search: {spread: true}`")
+            + (
+                ""
+                if search.spread
+                else ", or let the shards exchange states: `search: {spread: true}`"
+            )
         )
     if isinstance(search, Population):
         _check_members(search, group, items, size, where)

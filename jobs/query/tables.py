@@ -172,8 +172,8 @@ class Tables:
             # A store that we may not write to: use what its owner gathered.
             if "items" not in self.store.root:
                 raise JobError(
-                    f"{self.store.address}: has not been gathered, and cannot be written from here; "
-                    "whoever may write to it runs `ctd gather`"
+                    f"{self.store.address}: has not been gathered, and you may not write to it; "
+                    "somebody who may must run `ctd gather`"
                 ) from None
         stamp = self._written()
         if stamp is None or stamp != self._stamp:
@@ -278,4 +278,4 @@ def ask[T](store: Store, question: Callable[[Tables], T]) -> T:
             if tables.is_current():
                 return answer
         time.sleep(WAIT_S)
-    raise JobError(f"{store.address}: is gathered by another process; ask again in a moment")
+    raise JobError(f"{store.address}: another process is gathering it; try again in a moment")

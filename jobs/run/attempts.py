@@ -1,7 +1,7 @@
 """The attempts under way: one at each running shard, or two at one that takes far longer than its peers.
 
-Of two, the first that is committed counts, and the other is dropped. One that fails meanwhile is not charged: the
-other one goes on.
+Of two attempts, the one that is committed first counts, and the other is dropped. If one fails, this does not count as a
+failure of the shard: the other attempt goes on.
 """
 
 import time

@@ -33,13 +33,13 @@ def fork(
     kernel = find_kernel(spec.kernel, base)
     if not has_grown(old.job.spec, spec, kernel):
         raise JobError(
-            f"--fork {old.address}: its items are kept only where nothing but further sweeps at the end "
-            f"of the list is new\n{difference(old.job.spec, spec)}"
+            f"--fork {old.address}: its items can be kept only if the job differs in nothing but further sweeps at "
+            f"the end of the list\n{difference(old.job.spec, spec)}"
         )
     if spec.search is not None and spec.search.size is None:
         raise JobError(
             f"--fork {old.address}: its search compares all items that share a program, so a grown sweep "
-            "is another search; only one with search.size can be gone on with"
+            "is another search; only a search with search.size can go on"
         )
     refuse_changed(old)
     if Store.exists(address):

@@ -24,7 +24,7 @@ class TimeLimits:
     """The longest that an advance may take, by group.
 
     fixed_s: the job's own limit. Without it, there is no limit until a shard of the group is committed: a first
-    advance includes compilation, and nothing tells how long that may take.
+    advance includes compilation, and nobody knows how long that may take.
     """
 
     def __init__(self, fixed_s: float | None) -> None:

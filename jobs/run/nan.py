@@ -1,4 +1,4 @@
-"""Counting results that are NaN, so that whoever looks at a store is told without reading them."""
+"""Count results that are NaN, so that readers of a store learn of them without reading the results."""
 
 from collections.abc import Mapping
 

@@ -83,17 +83,19 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     slots: PositiveInt | None = Field(
-        None, description="items that a device holds at a time; by default the kernel's"
+        None, description="items that a device holds at a time; by default what the kernel names"
     )
     microbatch: PositiveInt | None = Field(
         None,
         description="vmapped width inside a shard; by default the fastest, measured at start-up",
     )
     shard_items: PositiveInt | None = Field(
-        None, description="items of one dispatch; by default from result size and workers"
+        None,
+        description="items of one shard; by default chosen from the size of results and the number of workers",
     )
     workers: PositiveInt | None = Field(
-        None, description="worker processes; by default one a GPU, or one a CPU where there is none"
+        None,
+        description="worker processes; by default one for each GPU, or for each CPU core if there is no GPU",
     )
     cpus_per_worker: PositiveFloat = Field(
         1, description="CPU cores of a worker; without GPUs its items are split over them"
@@ -101,7 +103,7 @@ class RunSettings(BaseModel):
     gpus_per_worker: float | None = Field(
         None,
         ge=0,
-        description="GPUs of a worker, or the part of one that it shares; by default 1 where there are GPUs",
+        description="GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs",
     )
     memory_gb: PositiveFloat | None = Field(
         None, description="memory that one worker may use; by default what its device has"
@@ -113,8 +115,8 @@ class RunSettings(BaseModel):
     )
     time_limit_s: PositiveFloat | None = Field(
         None,
-        description="an advance that takes longer, compilation included, is ended (s); by default 20 times the longest so far, "
-        "and no less than a minute",
+        description="longest time of one advance, compilation included, after which its attempt is ended (s); by default 20 times the longest "
+        "so far, and at least a minute",
     )
     straggler_factor: float = Field(
         4,
@@ -123,7 +125,9 @@ class RunSettings(BaseModel):
         "second time on another node that is idle; 0: never",
     )
     grace_s: float = Field(
-        30, ge=0, description="how long workers may take to leave their shards in a stop (s)"
+        30,
+        ge=0,
+        description="how long workers may take to checkpoint their shards when the run is stopped (s)",
     )
     cluster_wait_s: float = Field(
         600,
@@ -135,7 +139,7 @@ class RunSettings(BaseModel):
     @classmethod
     def _whole_or_part(cls, value: float | None) -> float | None:
         if value is not None and value > 1 and value != int(value):
-            raise ValueError("a whole number, or a part of one GPU, expected")
+            raise ValueError("a whole number, or a share of one GPU such as 0.5, expected")
         return value
 
     @property
@@ -159,19 +163,21 @@ class JobSpec(BaseModel):
     params: dict[str, Any] = Field({}, description="the fields that all items share")
     sweep: Sweeps = Field(Sweep(), description="the fields that differ")
     search: Search | None = Field(
-        None, description="stop items that do badly, or have them copy ones that do well"
+        None,
+        description="compare items while they run: stop those that do badly, or let them copy those that do well",
     )
     gather: dict[str, Any] = Field(
-        {}, description="settings of the kernel's reduction, and `reductions`"
+        {}, description="settings of the kernel's reduction, and a list of further `reductions`"
     )
     keep_bits: dict[str, PositiveInt] = Field(
-        {}, description="result -> bits of mantissa that are stored: traces take less room"
+        {},
+        description="result -> how many bits of its mantissa are stored, so that it takes less room",
     )
     run: RunSettings = RunSettings()
     cluster: str | dict[str, Any] | None = Field(
         None,
         exclude=True,
-        description="where ctd submit sends it: the name of a cluster profile, or a profile",
+        description="where ctd submit sends the job: the name of a cluster profile, or a profile",
     )
 
     @model_validator(mode="before")

@@ -51,7 +51,7 @@ class Best(_Reduction):
     name: Literal["best"]
     by: str = Field(description="the column that is compared")
     k: int = Field(10, gt=0, description="how many")
-    largest: bool = Field(False, description="the highest values instead")
+    largest: bool = Field(False, description="true: the highest values instead of the lowest")
 
 
 class Seeds(_Reduction):
@@ -61,7 +61,8 @@ class Seeds(_Reduction):
     name: Literal["seeds"]
     of: str = Field(description="the column")
     over: tuple[str, ...] = Field(
-        ("seed",), description="swept columns that tell replicates apart; all others make a setting"
+        ("seed",),
+        description="swept columns in which replicates of one setting differ; all others make the setting",
     )
     quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.05, 0.5, 0.95), description="which"
@@ -80,7 +81,7 @@ class Counts(_Reduction):
     """The number of items by how they ended."""
 
     name: Literal["counts"]
-    by: tuple[str, ...] = Field((), description="columns by whose values items are told apart too")
+    by: tuple[str, ...] = Field((), description="further columns whose values separate items")
 
     def named(self) -> list[tuple[str, str]]:
         """Return (field, column) pairs, which are those of `by`."""

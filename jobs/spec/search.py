@@ -40,17 +40,17 @@ class _Search(BaseModel):
     metric: str = Field(description="the scalar result that items are compared by")
     mode: Literal["min", "max"] = Field(
         "min",
-        description="whether less or more of it is better; must be given where more is, as of an r2",
+        description="whether a smaller or a larger value is better; give max where larger is better, as for an r2",
     )
     size: PositiveInt | None = Field(
         None,
-        description="items that are compared with one another, neighbours in the sweep; by default "
+        description="how many neighbouring items of the sweep are compared with one another; by default "
         "all that share one compiled program",
     )
     spread: bool = Field(
         False,
-        description="let items that are compared lie in several shards, equal parts of them, which meet "
-        "whenever items are compared; by default they are in one",
+        description="cut the items that are compared into several equal shards, which exchange states "
+        "at each comparison; by default they are in one shard",
     )
 
     def together(self, n: int) -> int:
@@ -118,9 +118,11 @@ class _Moves(BaseModel):
 
     start: FiniteFloat | Literal["range"] | None = Field(
         None,
-        description="its value at the start in all members; `range`: drawn from its range",
+        description="value at which all members start; `range`: each member draws one from the range",
     )
-    perturb: float | None = Field(None, ge=0, le=1, description="instead of the search's")
+    perturb: float | None = Field(
+        None, ge=0, le=1, description="replaces the search's `perturb` for this parameter"
+    )
 
     @field_validator("start", mode="before")
     @classmethod
@@ -157,10 +159,10 @@ class Population(_Search):
     method: Literal["population"]
     every: PositiveInt = Field(description="advances of a generation")
     burn_in: PositiveInt | None = Field(
-        None, description="advances of the first generation; by default as of the others"
+        None, description="advances of the first generation; by default as many as of the others"
     )
     generations: int = Field(
-        ge=2, description="how many there are; the last one lasts until its members have finished"
+        ge=2, description="how many generations; the last one lasts until its members have finished"
     )
     patience: int | None = Field(
         None,
@@ -169,7 +171,9 @@ class Population(_Search):
         "more than `min_improvement`; by default it never ends early",
     )
     min_improvement: float = Field(
-        5e-4, ge=0, description="see patience: a share of the mean size of these best metrics"
+        5e-4,
+        ge=0,
+        description="least improvement that `patience` asks for, as a share of the mean size of these best metrics",
     )
     params: dict[str, Moved] = Field(
         min_length=1,
@@ -181,7 +185,12 @@ class Population(_Search):
         description="tournament: every member meets one other, the worse copies the better; "
         "truncation: the worst `fraction` copy members of the best `fraction`",
     )
-    fraction: float = Field(0.2, gt=0, le=0.5, description="see truncation")
+    fraction: float = Field(
+        0.2,
+        gt=0,
+        le=0.5,
+        description="share of the members that copy, and of those that are copied, with exploit: truncation",
+    )
     perturb: float = Field(
         0.1,
         ge=0,
@@ -190,7 +199,10 @@ class Population(_Search):
         "logarithm for loguniform), the same up and down",
     )
     resample: float = Field(
-        0.0, ge=0, le=1, description="probability that it is drawn anew from its range instead"
+        0.0,
+        ge=0,
+        le=1,
+        description="probability that a copied parameter is drawn from its range instead of moved",
     )
 
     def describe(self, size: int) -> str:

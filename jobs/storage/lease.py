@@ -45,7 +45,7 @@ class Listener(Protocol):
         """Be asked to stop because of `reason`, within `grace_s` seconds."""
 
     def remark(self, text: str) -> None:
-        """Be told what is worth telling, and no reason to stop."""
+        """Take note of something that is worth a line in the log and no reason to stop."""
 
 
 class Held(JobError):

@@ -82,7 +82,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
     if path is None:
         if addresses.scheme(address) not in addresses.BUCKETS:
             raise JobError(
-                f"{address}: holds data at most; results go to a path, or to s3, gs or az"
+                f"{address}: can hold data, but no store; give a path, or an address of s3, gs or az"
             )
         # Unlike a read, a listing distinguishes a missing bucket from a missing key; this one is short.
         first_request(

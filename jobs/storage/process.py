@@ -12,7 +12,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """What tells a process from all others, with its user and command. The defaults mean that it is not known."""
+    """What identifies a process among those of all machines, with its user and command. The defaults mean: not known."""
 
     host: str = "?"
     machine: str = ""

@@ -133,8 +133,8 @@ class Log:
     ) -> None:
         """Add a segment to the log as it was `seen`, which takes in the last ones that are not twice as large.
 
-        It does nothing if the log is a longer one now; only to read it again tells. Who deletes what the new
-        segment holds must have found it in the log before.
+        It does nothing if another process has added to the log meanwhile; the caller finds out by reading the log again.
+        It must find the new segment there before it deletes what the segment holds.
         """
         number = seen[-1].number + 1 if seen else 0
         new = Segment(number, number, undone, lines)

@@ -59,7 +59,7 @@ def test_time_without_quotes(folder):
         ({**SLURM, "partiton": "gpu"}, "x: partiton: unknown field; did you mean 'partition'?"),
         ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
         ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
-        ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s leave nothing of the time limit, 60 s"),
+        ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s fill the whole time limit, 60 s"),
         ({**SLURM, "gpus": "two"}, "x: gpus: a number, or type:number such as a100:2, expected"),
         ({**SLURM, "sbatch": ["exclude=n13"]}, "x: sbatch: 'exclude=n13': an option of sbatch"),
         ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),

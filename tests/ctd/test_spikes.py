@@ -183,7 +183,7 @@ def test_no_readout_no_behavior(network):
 def test_counts_that_would_not_fit_are_refused(items):
     """They have 16 bits; a count clipped without a word would not follow its rate."""
     with pytest.raises(
-        ValueError, match="max_rate, step_s: 80000 spikes a bin; 60000 are the most"
+        ValueError, match="max_rate, step_s: 80000 spikes in a bin; at most 60000 expected"
     ):
         Spikes(max_rate=2e6)
     with pytest.raises(

@@ -32,7 +32,7 @@ NODES = 2
          "jax is 0.1 after its modules and setup lines and"),
         ({"array": 2, "go_on": "chain"}, "--array goes with kind slurm and go_on: requeue"),
         ({"array": 2, "gpus": 1}, "run.memory_gb: --array plans before there is a node"),
-        ({"grace_s": 15}, "run.grace_s: 20 s are not less than the cluster profile's grace_s, 15 s"),
+        ({"grace_s": 15}, "run.grace_s: 20 s must be less than the cluster profile's grace_s, 15 s"),
     ],
 )  # fmt: skip
 def test_refused_at_submission(lab, changes, said):

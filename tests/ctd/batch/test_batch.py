@@ -98,7 +98,7 @@ def test_run_does_not_start_more_than_needed():
     [
         ({"n": [1, 2]}, "'n' of Walk is static, one value for all items"),
         ({"m": [1, 2]}, "Walk has no field 'm'; its traced fields: n_steps, rate, push"),
-        ({"rate": 0.1}, "'rate': one value an item expected, got 0.1"),
+        ({"rate": 0.1}, "'rate': one value for each item expected, got 0.1"),
         ({"rate": [0.1], "n_steps": [1, 2]}, "lengths differ"),
     ],
 )

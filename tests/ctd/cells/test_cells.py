@@ -197,7 +197,7 @@ def test_units_belong_to_the_cell(tmp_path, monkeypatch):
 UNKNOWN = {
     "grru": r"cell: 'grru' is unknown; did you mean 'gru'\?",
     "leaky:rellu": r"cell: 'leaky:rellu': units 'rellu' are unknown; did you mean 'relu'\?",
-    "gru:relu": "cell: 'gru:relu': gru has units of its own; others are for vanilla, leaky, leaky_per_unit",
+    "gru:relu": "cell: 'gru:relu': gru has fixed units; only vanilla, leaky, leaky_per_unit take others",
     "leaky:nolab.f": "cell: 'leaky:nolab.f': units nolab.f: there is no module nolab",
     "leaky:math.f": "units math.f: math has no function f of the currents h",
 }

@@ -145,7 +145,7 @@ def test_inputs_with_noise_in_training(tmp_path):
     ("given", "said"),
     [
         ({"washout": 5, "delays": 4, "spacing": 2}, "washout: 5 samples, but features reach back 7"),
-        ({"degrees": (1, 1)}, r"degrees: \[1, 1\]: different ones from 0 up"),
+        ({"degrees": (1, 1)}, r"degrees: \[1, 1\]: whole numbers of 0 or more expected"),
         ({"degrees": (-1, 1)}, r"degrees: \[-1, 1\]"),
         ({"horizon": 50}, "horizon: 50 samples, but test has 44"),
         ({"starts": 2}, "starts: several replays need a horizon"),

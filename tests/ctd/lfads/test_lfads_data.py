@@ -89,7 +89,7 @@ def torch_arrays(**changes):
         (arrays(), {"held_out_units": (2, 7, 9)}, "held_out_units: 7, 9 do not exist.* 0 to 4"),
         (arrays(), {"held_out_units": tuple(range(5))}, "all 5 units .* are held out"),
         (arrays(), {"held_out_bins": 6}, "6 of 6 bins"),
-        (torch_arrays(), {"held_out_units": (1,)}, "says itself what is held out"),
+        (torch_arrays(), {"held_out_units": (1,)}, "already says what is held out"),
         (
             torch_arrays(valid_encod_data=counts(3, n_steps=7)),
             {},

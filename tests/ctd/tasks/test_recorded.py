@@ -69,7 +69,7 @@ BAD = {
     "conditions": ({"conditions": np.ones(5)}, r"conditions has the shape \(5,\), but inputs"),
     "NaN": ({"inputs": np.full((12, 7, 2), np.nan)}, "inputs has 168 NaN or infinite entries"),
     "nothing counts": ({"mask": np.zeros((12, 7))}, "mask: weights of 0 or more expected"),
-    "few": ({k: v[:4] for k, v in GOOD.items()}, "holds 4 trials; 5 are the least"),
+    "few": ({k: v[:4] for k, v in GOOD.items()}, "holds 4 trials; at least 5 are needed"),
 }
 
 

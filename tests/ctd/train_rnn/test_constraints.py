@@ -334,7 +334,7 @@ def test_mask_files_refused(tmp_path, arrays, message):
 
 
 BAD = {
-    "noise": ({"input_noise": 0.1}, "input_noise: 0.1: without `noise: true` there is none"),
+    "noise": ({"input_noise": 0.1}, "input_noise: 0.1: has no effect without `noise: true`"),
     "gates": ({"cell": "gru", "dale": True}, "dale: cell gru has gates"),
     "gates and rank": ({"cell": "lstm", "rank": 2}, "rank: cell lstm has gates"),
     "rank": ({"rank": 11}, "rank: 11 is above n = 10"),
@@ -348,10 +348,10 @@ BAD = {
     "areas": ({"mask": "random", "areas": 11}, "areas: 11 areas of n = 10 units"),
     "areas alone": ({"areas": 2}, "only mask: random tells areas apart"),
     "file": ({"mask": "file"}, "mask, mask_file: "),
-    "alone": ({"n": 1, "self_connections": False}, "the one unit has no connection left"),
+    "alone": ({"n": 1, "self_connections": False}, "the unit has no connection left"),
     "identity": (
         {"recurrent_init": "identity", "self_connections": False},
-        "no longer that under a mask",
+        "do not stay so under a mask",
     ),
     "time": (
         {"train_alphas": True},

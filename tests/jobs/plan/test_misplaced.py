@@ -15,8 +15,8 @@ from jobs.spec.job import JobSpec
         ({"task": {"name": "rdm"}, "stimulus": 9.0}, {}, "stimulus: unknown field; write task: {name: rdm, stimulus: 9.0}"),
         ({"task": "flipflop"}, {"n_bits": [1, 2]}, "sweep: unknown field 'n_bits'; task has it, swept as task.n_bits"),
         ({"task": "decision", "n_bits": 2}, {}, "n_bits: unknown field; did you mean 'n_batches'?"),
-        ({"zzz": 1}, {}, "params: zzz: unknown field; `ctd kernels train_rnn` lists the"),
-        ({}, {"zzz": [1]}, "sweep: unknown field 'zzz'; `ctd kernels train_rnn` lists the"),
+        ({"zzz": 1}, {}, "params: zzz: unknown field; `ctd kernels train_rnn` lists all"),
+        ({}, {"zzz": [1]}, "sweep: unknown field 'zzz'; `ctd kernels train_rnn` lists all"),
         ({"task": "flipflop", "n_bits": "two"}, {}, "n_bits: unknown field; did you mean 'n_batches'?"),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ from jobs.spec.search import Population
         (HALVING, "search.eta", 1, "search.eta: Input should be greater than or equal to 2"),
         (HALVING, "search.min_advance", 3, "search.min_advance: unknown field; did you mean 'min_advances'?"),
         (HALVING, "search.method", "asha", "`method: halving` or `method: population` expected"),
-        (HALVING, "search.size", 2, "search.size: 2 items cannot be compared with one another, 3 are the least"),
+        (HALVING, "search.size", 2, "search.size: 2 items cannot be compared with one another, at least 3 are needed"),
         (HALVING, "search.size", 10, "search.size: group 0 has 27 items, which is no multiple of 10"),
         (HALVING, "run.shard_items", 6, "run.shard_items: 6 is no multiple of the 27 items"),
         (HALVING, "search.min_advances", 60, "search.min_advances: the items finish after 60 advances"),
@@ -47,7 +47,7 @@ from jobs.spec.search import Population
         (POPULATION, "search.fraction", 0.6, "search.fraction: Input should be less than or equal to 0.5"),
         (POPULATION, "sweep.samples", 1, "search.size: 1 items cannot be compared"),
         (POPULATION, "sweep.grid", {"n": [2, 3]}, None),
-        (POPULATION, "sweep.random.n", {"integers": [2, 5]}, "search.size: 1 items cannot be compared with one another, 2 are the least; group 0 (n = "),
+        (POPULATION, "sweep.random.n", {"integers": [2, 5]}, "search.size: 1 items cannot be compared with one another, at least 2 are needed; group 0 (n = "),
         (POPULATION, "sweep.grid", {"noise": [0.0, 0.1]}, "'noise' is given in params and in sweep"),
         (POPULATION, "sweep.grid", {"limit": [50, 60]}, "search: limit differs inside the population of items 0-15"),
     ],
@@ -225,7 +225,9 @@ def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):
         return
     with pytest.raises(JobError, match=said):
         make(tmp_path / "s.zarr", job)
-    with pytest.raises(JobError, match=r"or let shards meet: `search: \{spread: true\}`"):
+    with pytest.raises(
+        JobError, match=r"or let the shards exchange states: `search: \{spread: true\}`"
+    ):
         make(tmp_path / "n.zarr", changed(job, "search.spread", False))
 
 

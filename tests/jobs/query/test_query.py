@@ -210,7 +210,7 @@ def test_query_while_another_process_gathers(tmp_path, monkeypatch):
 
     assert (ask(store, lambda tables: question(tables, 2))[:22] == 1).all()
     assert len(tried) == 3
-    with pytest.raises(JobError, match="is gathered by another process; ask again"):
+    with pytest.raises(JobError, match="another process is gathering it; try again"):
         ask(store, lambda tables: question(tables, 1000))
 
 
@@ -222,7 +222,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
 
     store, _ = run(tmp_path / "r.zarr", JOB)
     monkeypatch.setattr(module, "require_rows", denied)
-    with pytest.raises(JobError, match="has not been gathered, and cannot be written from here"):
+    with pytest.raises(JobError, match="has not been gathered, and you may not write to it"):
         query(store)
     gather(store)
     assert len(query(store)) == 44
