@@ -97,13 +97,17 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        objects = "Object arrays" in str(error) or "pickled" in str(error)
-        told = (
-            "holds Python objects, whose reading may run code; numpy.savez of arrays of numbers writes none"
-            if objects
-            else f"not an .npz file, or a damaged one: {error}"
+        raise ValueError(f"{path}: {_told(error, 'an .npz file')}") from None
+
+
+def _told(error: Exception, kind: str) -> str:
+    """Why numpy does not read a file of this kind."""
+    if "Object arrays" in str(error) or "pickled" in str(error):
+        return (
+            "holds Python objects, whose reading may run code; numpy.savez of arrays of numbers writes none: of a list "
+            "of arrays, numpy.savez(path, *list)"
         )
-        raise ValueError(f"{path}: {told}") from None
+    return f"not {kind}, or a damaged one: {error}"
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
@@ -116,7 +120,7 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a .npy file of numbers, or a damaged one: {error}") from None
+        raise ValueError(f"{path}: {_told(error, 'a .npy file of numbers')}") from None
     return {name: array}
 
 

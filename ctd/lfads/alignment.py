@@ -49,6 +49,12 @@ def align(
             f"{files[0]}: {CONDITION}: no condition is in all sessions; number them alike, or leave them out"
         )
     averages = [_averages(d, one, shared) for d, one in zip(data, labels, strict=True)]
+    for file, average, session in zip(files, averages, sessions, strict=True):
+        if not np.ptp(average[:, session.seen_units], axis=0).any():
+            raise ValueError(
+                f"{file}: train: its averages over the trials of a condition never vary; leave this session out, or "
+                f"{CONDITION} of all"
+            )
     components = _components(np.concatenate(averages, axis=1), inputs.n_factors)
     if components is None:
         raise ValueError(

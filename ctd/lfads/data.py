@@ -24,6 +24,7 @@ import numpy as np
 
 from ctd.data import read_hdf5
 from ctd.late import scipy
+from ctd.lfads.checks import check_entries
 from ctd.lfads.chop import Found, Windows, chop_found
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.first_outputs import first_outputs
@@ -138,6 +139,8 @@ def read(path: str, inputs: Any) -> Mapping[str, Any]:
 def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") -> Dataset:
     """The trials in arrays of one of the layouts, for the model `inputs`. Raises ValueError, naming `where`."""
     found = _find(arrays, where)
+    for parts in found:
+        _check_entries(where, parts, inputs.likelihood)
     windows: tuple[Windows, Windows] | None = None
     if inputs.chop is not None:
         (train_parts, first), (other_parts, second) = (
@@ -146,7 +149,7 @@ def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") ->
         found, windows = (train_parts, other_parts), (first, second)
     for parts in found:
         for field, (name, array) in parts.items():
-            _check_array(f"{where}: {name}", array, field, inputs.likelihood)
+            _check_shape(f"{where}: {name}", array, field)
         _check_within(where, parts)
     _check_between(where, *found)
     train, evaluation = (_trials(parts, inputs) for parts in found)
@@ -190,7 +193,18 @@ def _find(arrays: Mapping[str, Any], where: str) -> tuple[Found, Found]:
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> None:
+def _check_entries(where: str, found: Found, likelihood: str) -> None:
+    """Check all entries, of recordings before these are cut, so that a bad one is told by its place in the file."""
+    for field, (name, array) in found.items():
+        law = likelihood if field == "data" else None
+        if isinstance(array, list):
+            for k, one in enumerate(array):
+                check_entries(f"{where}: {name}[{k}]", one, law)
+        else:
+            check_entries(f"{where}: {name}", array, law)
+
+
+def _check_shape(where: str, array: np.ndarray, field: str) -> None:
     other = {"initial_states": ("trial", "state"), "condition": ("trial",)}
     axes = other.get(field, ("trial", "time", "..."))
     if array.ndim != len(axes):
@@ -198,35 +212,6 @@ def _check_array(where: str, array: np.ndarray, field: str, likelihood: str) -> 
         raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}")
     if 0 in array.shape:
         raise ValueError(f"{where} has the shape {array.shape}: it is empty")
-    if array.dtype.kind == "c":
-        raise ValueError(f"{where} has complex numbers; reals expected")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        first = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(
-            f"{where} has {int((~np.isfinite(array)).sum())} NaN or infinite entries, the first at {first}; "
-            "leave out such trials or fill them"
-        )
-    if field == "data":
-        _check_values(where, array, likelihood)
-
-
-def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
-    """Check that the likelihood has a density at all data."""
-    if likelihood in COUNTS:
-        name = {"poisson": "Poisson", "negative_binomial": "negative binomial"}[likelihood]
-        bad = (array < 0) | (array != np.floor(array)) if array.dtype.kind in "if" else array < 0
-        needs = f"a {name} likelihood needs counts 0, 1, 2, ...; give spike counts, not rates, or `likelihood: gaussian`"
-    elif likelihood == "gamma":
-        bad = array <= 0
-        needs = "a gamma likelihood needs positive numbers; `zero_inflated_gamma` has zeros, too"
-    elif likelihood == "zero_inflated_gamma":
-        bad = array < 0
-        needs = "a zero-inflated gamma likelihood needs 0 or positive numbers; rectify the data, or `likelihood: gaussian`"
-    else:
-        return
-    if bad.any():
-        first = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise ValueError(f"{where} holds {array[first]} at {first}, but {needs}")
 
 
 def _check_within(where: str, parts: Found) -> None:

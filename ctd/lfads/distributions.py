@@ -23,6 +23,9 @@ N_OUTPUTS = {
 """Likelihood -> the numbers that a model gives for each entry of the data, in `data_log_likelihood`'s order."""
 COUNTS = ("poisson", "negative_binomial")
 """Likelihoods of counts."""
+LOG_LARGE, LOG_LARGEST = 4.605170185988092, 13.815510557964274
+"""log 100: from shapes and sizes above it on, float32 would lose what is left of log G, so that Stirling's series takes its
+place. log 1e6: larger ones count as this one."""
 
 
 def poisson_log_likelihood(counts: Any, log_rates: Any, log_factorial: Any) -> jax.Array:
@@ -42,11 +45,30 @@ def negative_binomial_log_likelihood(
 
     The mean is m and the variance m + m^2 / r: with r to infinity it is Poisson's.
     """
-    size = jnp.exp(log_size)
+    is_large = log_size > LOG_LARGE
+    small, large = _either(log_size, is_large)
+    size = jnp.exp(small)
     gammaln = jax.scipy.special.gammaln
-    log_total = jnp.logaddexp(log_size, log_mean)
+    log_total = jnp.logaddexp(small, log_mean)
     ways = gammaln(counts + size) - gammaln(size) - log_factorial
-    return ways + size * (log_size - log_total) + counts * (log_mean - log_total)
+    exact = ways + size * (small - log_total) + counts * (log_mean - log_total)
+    size = jnp.exp(large)
+    total = counts + size
+    by_count, by_mean = jnp.log1p(counts / size), jax.nn.softplus(log_mean - large)
+    ways = (total - 0.5) * by_count - counts + _stirling(total) - _stirling(size)
+    series = ways - total * by_mean + counts * log_mean - log_factorial
+    return jnp.where(is_large, series, exact)
+
+
+def _either(log_shape: jax.Array, is_large: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(for log G, for Stirling's series): each as given where it is used, elsewhere what has finite slopes."""
+    large = jnp.minimum(jnp.where(is_large, log_shape, LOG_LARGE), LOG_LARGEST)
+    return jnp.where(is_large, LOG_LARGE, log_shape), large
+
+
+def _stirling(x: jax.Array) -> jax.Array:
+    """log G(x) - (x - 1/2) log x + x - log(2 pi) / 2 for x > 100, to 1e-13 (Abramowitz & Stegun, 6.1.41)."""
+    return (1 / 12 - 1 / (360 * x**2)) / x
 
 
 def gamma_log_likelihood(x: Any, log_mean: Any, log_shape: Any) -> jax.Array:
@@ -54,15 +76,21 @@ def gamma_log_likelihood(x: Any, log_mean: Any, log_shape: Any) -> jax.Array:
 
     The mean is m and the variance m^2 / a.
     """
-    shape = jnp.exp(log_shape)
+    is_large = log_shape > LOG_LARGE
+    small, large = _either(log_shape, is_large)
+    shape = jnp.exp(small)
     x = jnp.where(x > 0, x, 1)
     scaled = shape * x * jnp.exp(-log_mean)
-    return (
-        shape * (log_shape - log_mean)
+    exact = (
+        shape * (small - log_mean)
         + (shape - 1) * jnp.log(x)
         - scaled
         - jax.scipy.special.gammaln(shape)
     )
+    shape, log_ratio = jnp.exp(large), jnp.log(x) - log_mean
+    width = 0.5 * (large - LOG_2PI) - _stirling(shape)
+    series = shape * (log_ratio - jnp.expm1(log_ratio)) - jnp.log(x) + width
+    return jnp.where(is_large, series, exact)
 
 
 def zero_inflated_gamma_log_likelihood(

@@ -43,8 +43,10 @@ def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:
 
 def squared_correlation(a: jax.Array, b: jax.Array) -> jax.Array:
     """Squared correlation over time, axis 1 of (trial, time, ...); NaN where a or b is constant."""
+    # Rounding of their means leaves constants a variance.
+    vary = (a != a[:, :1]).any(1) & (b != b[:, :1]).any(1)
     a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
-    product = (a**2).sum(1) * (b**2).sum(1)
+    product = jnp.where(vary, (a**2).sum(1) * (b**2).sum(1), 0)
     return jnp.where(product > 0, (a * b).sum(1) ** 2 / jnp.where(product > 0, product, 1), jnp.nan)
 
 
@@ -80,31 +82,32 @@ def ridge_r2(
 ) -> jax.Array:
     """R2 of targets read out linearly at each bin: fitted on one set of trials, tested on the other.
 
-    It is 1 - residual / total sum of squares, mean over channels. The ridge is 1e-4 times the mean over
-    features of their sum of squares about the mean. Arrays are (trial, time, ...).
+    It is 1 - residual / total sum of squares, mean over the channels that vary in the test. The ridge is 1e-4 times the
+    mean over features of their sum of squares about the mean. Arrays are (trial, time, ...).
     """
     residual, total = _ridge_squares(features, targets, test_features, test_targets)
-    return jnp.mean(1 - residual / total)
+    return jnp.nanmean(jnp.where(total > 0, 1 - residual / total, jnp.nan))
 
 
 def initial_state_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
     """R2 of true initial states (trial, state) by ridge regression on inferred ones (trial, ...).
 
     Fitted on every other trial and tested on the rest. It is 1 - residual / total sum of squares, each summed
-    over the entries of the state, so that directions count by their variance. NaN with fewer than 4 trials.
+    over the entries of the state, so that directions count by their variance. NaN with fewer than 4 trials,
+    or where all start alike.
     """
     if len(truth) < 4:
         return jnp.asarray(jnp.nan, truth.dtype)
     fit, test = slice(0, None, 2), slice(1, None, 2)
     x, y = inferred[:, None], truth[:, None]
     residual, total = _ridge_squares(x[fit], y[fit], x[test], y[test])
-    return 1 - residual.sum() / total.sum()
+    return jnp.where(total.sum() > 0, 1 - residual.sum() / total.sum(), jnp.nan)
 
 
 def _ridge_squares(
     features: jax.Array, targets: jax.Array, test_features: jax.Array, test_targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(channel,) sums of squares of the test targets: of their residuals, and about their own mean."""
+    """(channel,) sums of squares of the test targets: of their residuals, and about their own mean, see `squares`."""
     x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y
@@ -113,5 +116,9 @@ def _ridge_squares(
     gram += 1e-4 * jnp.trace(gram) / n * jnp.eye(n, dtype=gram.dtype)
     readout = jnp.linalg.solve(gram, x.T @ y)
     residual = test_targets - mean_y - (test_features - mean_x) @ readout
-    spread = test_targets - test_targets.mean((0, 1))
-    return (residual**2).sum((0, 1)), (spread**2).sum((0, 1))
+    return (residual**2).sum((0, 1)), squares(test_targets)
+
+
+def squares(x: jax.Array) -> jax.Array:
+    """(column,) sums of squares of x (trial, time, column) about the mean: of a constant 0, whatever its mean rounds to."""
+    return jnp.where((x != x[:1, :1]).any((0, 1)), jnp.sum((x - x.mean((0, 1))) ** 2, (0, 1)), 0)

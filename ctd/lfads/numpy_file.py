@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ctd.data import read_arrays
+from ctd.lfads.checks import check_entries
 
 NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
 """Names that only a file of named splits has."""
@@ -26,12 +27,12 @@ def read_numpy(path: str, inputs: Any) -> dict[str, Any]:
     arrays = read_arrays(path, "trials")
     if any(name in arrays for name in NAMED):
         return arrays
-    trials = _trials(path, arrays)
+    trials = _trials(path, arrays, inputs.likelihood)
     lengths = [len(trial) for trial in trials]
     if len(trials) < inputs.eval_every:
         raise ValueError(
-            f"data: {path}: has {len(trials)} trials, but every {inputs.eval_every}th is for evaluation; give more, or "
-            "say which is which by names: numpy.savez(path, train=..., eval=...)"
+            f"data: {path}: has {len(trials)} trials, but every {inputs.eval_every}th is for evaluation; give more, a "
+            "smaller eval_every, or say which is which by names: numpy.savez(path, train=..., eval=...)"
         )
     shortest = min(lengths)
     if inputs.chop is None and shortest < max(lengths):
@@ -57,17 +58,24 @@ def is_evaluation(n: int, every: int) -> np.ndarray:
     return np.arange(n) % every == every - 1
 
 
-def _trials(path: str, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The (time, unit) arrays of all trials, in the file's order."""
+def _trials(path: str, arrays: dict[str, np.ndarray], likelihood: str) -> list[np.ndarray]:
+    """The (time, unit) arrays of all trials, in the file's order; their entries are checked under the file's names."""
+    for name, array in arrays.items():
+        check_entries(f"data: {path}: {name}", array, likelihood)
     listed = list(arrays.items())
-    if len(listed) == 1 and listed[0][1].ndim == 3:
-        trials = [(f"{listed[0][0]}[{k}]", trial) for k, trial in enumerate(listed[0][1])]
-    else:
-        trials = listed
-    for name, trial in trials:
-        if trial.ndim != 2 or trial.shape[1] != trials[0][1].shape[-1]:
+    whole = [name for name, array in listed if array.ndim == 3]
+    if len(listed) == 1 and whole:
+        return list(listed[0][1])
+    if whole:
+        others = ", ".join(name for name in arrays if name != whole[0])
+        raise ValueError(
+            f"data: {path}: beside {whole[0]}, (trial, time, unit), no other array is expected without names that say which "
+            f"trials are for what; leave {others} out, or numpy.savez(path, train=..., eval=..., eval_condition=...)"
+        )
+    for name, trial in listed:
+        if trial.ndim != 2 or trial.shape[1] != listed[0][1].shape[-1]:
             raise ValueError(
                 f"data: {path}: {name} has the shape {trial.shape}; one array (trial, time, unit) expected, or an array "
-                f"(time, unit) for each trial, with the units of the first, {trials[0][0]} {trials[0][1].shape}"
+                f"(time, unit) for each trial, with the units of the first, {listed[0][0]} {listed[0][1].shape}"
             )
-    return [trial for _, trial in trials]
+    return [trial for _, trial in listed]

@@ -14,6 +14,7 @@ from ctd.late import jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import AVERAGED, Asked, Fitted, posterior
 from ctd.lfads.loss import gather
+from ctd.lfads.metrics import squares
 from ctd.lfads.model import factor_weights
 
 LEAST = 1e-6
@@ -120,9 +121,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, jax.Array]:
     found["cycle_consistency_states"] = seen_share(sums["generator"].covariance, readout)
     found |= _bits(model, null, sums)
     if trials.rates is not None:
-        true = jnp.asarray(trials.rates)
-        spread = jnp.sum((true - true.mean((0, 1))) ** 2, (0, 1))
-        found |= rate_scores(sums["residual"], spread)
+        found |= rate_scores(sums["residual"], squares(jnp.asarray(trials.rates)))
     if trials.states is not None:
         covariance, k = sums["states"].covariance, trials.states.shape[-1]
         found["state_r2_from_true"] = regression_r2(covariance, k)

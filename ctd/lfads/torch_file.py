@@ -117,7 +117,11 @@ def read_trials(
         if f"{word}_{name}" not in arrays:
             raise ValueError(f"{path}: lacks {word}_{name}; found {', '.join(sorted(arrays))}")
         whole, bins = arrays[f"{word}_{name}"], arrays.get(f"{word}_recording_bins")
-        listed[word] = list(whole if bins is None else np.split(whole, np.cumsum(bins)[:-1]))
+        # Chopped trials of one array have been put together to (trial, time, ...) already.
+        if bins is not None and len(whole) == bins.sum():
+            listed[word] = np.split(whole, np.cumsum(bins)[:-1])
+        else:
+            listed[word] = list(whole)
     evaluation = is_evaluation(sum(map(len, listed.values())), eval_every)
     if evaluation.sum() != len(listed["valid"]):
         raise ValueError(

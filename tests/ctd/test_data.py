@@ -145,7 +145,7 @@ def test_read_arrays_of_numpy(tmp_path):
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.npy", "y")["y"], np.arange(3))
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.npz", "y")["x"], np.arange(4))
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"o\.npy: not a .npy file of numbers"):
+    with pytest.raises(ValueError, match=r"o\.npy: holds Python objects"):
         read_arrays(tmp_path / "o.npy", "y")
 
 

@@ -48,6 +48,8 @@ def torch_arrays(**changes):
             {},
             r"train has 1 NaN or infinite entries, the first at",
         ),
+        (arrays(train=with_entry(2**32 - 1)), {}, r"holds 4294967295.0 at .* up to 16,777,216"),
+        (arrays(train=counts().astype(str)), {}, "train has the type <U.*; real numbers expected"),
         (arrays(train=None), {}, "lacks train.*found eval"),
         (arrays(train=counts()[0]), {}, r"train has the shape \(6, 5\); \(trial, time, ...\)"),
         (arrays(eval=counts(3, n_units=4)), {}, r"train has .* \(6, 5\), but eval has \(6, 4\)"),

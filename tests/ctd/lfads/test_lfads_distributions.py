@@ -16,8 +16,10 @@ from ctd.lfads.distributions import (
     ar1_kl,
     data_log_likelihood,
     data_mean,
+    gamma_log_likelihood,
     gaussian_kl,
     gaussian_log_likelihood,
+    negative_binomial_log_likelihood,
     poisson_log_likelihood,
 )
 from ctd.lfads.first_outputs import first_outputs
@@ -94,6 +96,31 @@ def test_likelihoods_of_data_scipy(likelihood):
     np.testing.assert_allclose(density(output), expected, rtol=1e-10)
     np.testing.assert_allclose(data_mean(likelihood, output)[0], means, rtol=1e-12)
     assert np.isfinite(jax.grad(lambda output: density(output).sum())(output)).all()
+
+
+def test_large_shapes_in_float32():
+    """SciPy's densities; a negative binomial one of infinite size is Poisson's. Shapes beyond 1e6 count as this."""
+    log_shape = np.array([4.7, 8.0, 13.0, 90.0], np.float32)
+    shapes, mean = np.exp(np.minimum(log_shape.astype(float), np.log(1e6)))[:, None], 2.0
+    x = np.arange(12.0)
+    near = (mean * np.exp(np.linspace(-3, 3, 7) / np.sqrt(shapes))).astype(np.float32)
+    single = lambda a: np.asarray(a, np.float32)
+
+    def densities(log_shape, near):
+        counts = single(x), single(np.log(mean)), log_shape, single(gammaln(x + 1))
+        real = gamma_log_likelihood(near, single(np.log(mean)), log_shape)
+        return negative_binomial_log_likelihood(*counts), real
+
+    along = lambda one, near: jax.jvp(lambda s: densities(s, near), (one,), (jnp.ones_like(one),))
+    (counts, real), slopes = jax.jit(jax.vmap(along))(log_shape, near)
+    # A hundred roundings of terms near 20.
+    expected = stats.nbinom(shapes, shapes / (shapes + mean)).logpmf(x)
+    np.testing.assert_allclose(counts, expected, atol=2e-4)
+    np.testing.assert_allclose(counts[-1], stats.poisson(mean).logpmf(x), atol=2e-4)
+    # Three deviations of 1e-3 are told to 1e-7, and 1e6 times their square to 1e-3.
+    expected = stats.gamma(shapes, scale=mean / shapes).logpdf(near.astype(float))
+    np.testing.assert_allclose(real, expected, atol=3e-3)
+    assert all(np.isfinite(slope).all() for slope in slopes)
 
 
 @pytest.mark.parametrize("likelihood", VALUES)

@@ -82,3 +82,25 @@ def test_ridge_r2_recovers_a_linear_readout():
     rest = y[1].reshape(-1, 2) - design(x[1]) @ fit
     expected = np.mean(1 - rest.var(0) / y[1].reshape(-1, 2).var(0))
     assert found == pytest.approx(expected, abs=2e-3)
+    still = np.full((2, 30, 5, 1), 0.3)  # a channel that does not move
+    both = np.concatenate([y, still], axis=-1)
+    assert float(jax.jit(metrics.ridge_r2)(x[0], both[0], x[1], both[1])) == pytest.approx(found)
+
+
+def test_constants_have_no_variance():
+    """In float32 the mean of 10,000 times 0.1 is not 0.1."""
+    true = np.full((200, 50, 2), 0.1, np.float32)
+    true[..., 1] = np.random.default_rng(0).random((200, 50))
+    alike = np.tile(np.array([0.1, 0.7], np.float32), (40, 1))
+    squares, rates, starts = jax.jit(
+        lambda true, alike: (
+            metrics.squares(true),
+            metrics.rate_r2(2 * true + 1, true),
+            metrics.initial_state_r2(true[:40, :2, 1], alike),
+        )
+    )(true, alike)
+    assert squares[0] == 0
+    # Sums of 10,000 terms in float32.
+    assert float(squares[1]) == pytest.approx(true[..., 1].astype(float).var() * 10_000, rel=1e-4)
+    assert float(rates) == pytest.approx(1, rel=1e-4)
+    assert np.isnan(starts)

@@ -43,6 +43,12 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(back, UNEQUAL, strict=True))
     with pytest.raises(ValueError, match=r"6 trials for training and 2 for evaluation.*every 5th"):
         read_trials(tmp_path / "rates.h5")
+    # Trials of one array, which `ctd posterior` puts together as such.
+    for word, n in (("train", 4), ("valid", 1)):
+        made[f"{word}_output_params"] = np.ones((n, 8, 3))
+        made[f"{word}_recording_bins"] = np.full(n, 8)
+    write_hdf5(tmp_path / "trials.h5", made)
+    assert [trial.shape for trial in read_trials(tmp_path / "trials.h5")] == [(8, 3)] * 5
     with pytest.raises(ValueError, match="lacks train_factors; found train_output_params"):
         read_trials(tmp_path / "rates.h5", "factors")
 
@@ -55,7 +61,22 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
         (UNEQUAL[:3], {}, "has 3 trials, but every 5th is for evaluation"),
         ([*UNEQUAL, np.ones((6, 2))], {}, r"arr_8 has the shape \(6, 2\).*units of the first"),
         ([np.ones((4, 6))], {}, "has 1 trials"),
-        ([np.array([{}])], {}, "Python objects"),
+        (
+            [np.array([{}])],
+            {},
+            r"Python objects.* of a list of arrays, numpy.savez\(path, \*list\)",
+        ),
+        (
+            [np.ones((9, 4, 6)), np.arange(9)],
+            {},
+            r"beside arr_0, \(trial, time, unit\).*leave arr_1 out",
+        ),
+        (
+            [*UNEQUAL[:5], UNEQUAL[5] * np.nan],
+            {"chop": CHOP},
+            r"arr_5 has 24 NaN .* first at \(0, 0\)",
+        ),
+        ([*UNEQUAL[:5], -UNEQUAL[5]], {"chop": CHOP}, r"arr_5 holds -6.* at \(0, 0\)"),
     ],
 )
 def test_trials_refused(tmp_path, trials, params, said):

@@ -227,6 +227,7 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
         ({"eval": np.zeros((0, N_BINS, 4)), "eval_rates": None}, "b.h5: eval has the shape .* it is empty"),
         ({"n_bins": 9}, "b.h5: train: time bins: 9, but .*a.h5 has 8; .*`chop`"),
         ({"train_condition": None}, "b.h5: lacks train_condition, which .*a.h5 has"),
+        ({"train": np.ones((14, N_BINS, 4), int)}, "b.h5: train: its averages over .* never vary"),
         ({"train_condition": np.arange(14) + 50}, "no condition is in all sessions"),
         ({"train_condition": np.ones(3)}, "b.h5: train_condition has 3 trials, but train has 14"),
         (

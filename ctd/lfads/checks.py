@@ -1,0 +1,46 @@
+"""What data may hold: real numbers, where the likelihood has a density."""
+
+import numpy as np
+
+from ctd.lfads.distributions import COUNTS
+
+LARGEST_COUNT = 2**24
+"""float32 holds all whole numbers up to here."""
+
+
+def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) -> None:
+    """Raise ValueError, naming `where` and the entry, unless all are finite reals, and the likelihood allows them."""
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{where} has the type {array.dtype}; real numbers expected")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        first = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"{where} has {int((~np.isfinite(array)).sum())} NaN or infinite entries, the first at {first}; "
+            "leave out such trials or fill them"
+        )
+    if likelihood is not None:
+        _check_values(where, array, likelihood)
+
+
+def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
+    """Check that the likelihood has a density at all data."""
+    if likelihood in COUNTS:
+        name = {"poisson": "Poisson", "negative_binomial": "negative binomial"}[likelihood]
+        bad = (array < 0) | (array > LARGEST_COUNT)
+        if array.dtype.kind == "f":
+            bad |= array != np.floor(array)
+        needs = (
+            f"a {name} likelihood needs counts 0, 1, 2, ... up to {LARGEST_COUNT:,}; give spike counts, not rates, or "
+            "`likelihood: gaussian`"
+        )
+    elif likelihood == "gamma":
+        bad = array <= 0
+        needs = "a gamma likelihood needs positive numbers; `zero_inflated_gamma` has zeros, too"
+    elif likelihood == "zero_inflated_gamma":
+        bad = array < 0
+        needs = "a zero-inflated gamma likelihood needs 0 or positive numbers; rectify the data, or `likelihood: gaussian`"
+    else:
+        return
+    if bad.any():
+        first = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise ValueError(f"{where} holds {array[first]} at {first}, but {needs}")
