@@ -31,7 +31,9 @@ from jobs.storage.addresses import join, local_path
 from jobs.store.store import Store
 
 KERNEL = "lfads.posterior"
-ALL = ("rates", "factors", "inferred_inputs", "states", "initial_conditions")
+ALL = (
+    "rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior",
+)  # fmt: skip
 """What an HDF5 file has, unless --set says otherwise."""
 
 

@@ -2,8 +2,9 @@
 
     readin   w (session, factor, unit), b (session, factor)                     what the encoder sees: w x + b
     readout  w (session, moment, unit, factor), b (session, moment, unit)       moments of the likelihood: w f + b
+    decoders w (session, channel, factor), b (session, channel)                 behaviour: w f + b, of a trained model
 
-Units are padded to the most that a session has. A model of one session, as the rest of `ctd.lfads` knows it, has
+Units and channels are padded to the most that a session has. A model of one session, as the rest of `ctd.lfads` knows it, has
 `output` instead of `readout`; `of_session` makes one, `of_trials` one for every trial of a minibatch.
 """
 
@@ -75,7 +76,8 @@ def of_session(weights: Tree, number: int, n_units: int, seen: Any) -> Tree:
         "readin": {"w": read_in["w"][number][:, seen], "b": read_in["b"][number]},
         "output": {"w": w.reshape(-1, w.shape[-1]), "b": b.reshape(-1)},
     }
-    return {part: v for part, v in weights.items() if part not in ("readout", "sessions")} | own
+    of_all = ("readout", "sessions", "decoders")
+    return {part: v for part, v in weights.items() if part not in of_all} | own
 
 
 def real_entries(

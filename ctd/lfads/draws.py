@@ -14,10 +14,14 @@ from ctd.lfads.distributions import data_mean
 from ctd.lfads.loss import Batch, draw_noise, gather
 from ctd.lfads.model import Decoded, Encoded, Noise, Tree, decode, encode
 
-Inferred = Literal["rates", "factors", "inferred_inputs", "states", "initial_conditions"]
+Inferred = Literal[
+    "rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior"
+]
 """What is inferred of a trial."""
 
-AVERAGED: tuple[Inferred, ...] = ("rates", "factors", "inferred_inputs", "states")
+AVERAGED: tuple[Inferred, ...] = (
+    "rates", "factors", "inferred_inputs", "states", "decoded_behavior",
+)  # fmt: skip
 """Those whose means are over draws; the moments of initial conditions are known."""
 
 
@@ -42,6 +46,12 @@ class Asked(NamedTuple):
     """Of these all draws, as NAME_samples."""
 
 
+def present(static: Any, weights: Tree, names: tuple[Inferred, ...]) -> tuple[Inferred, ...]:
+    """Those of the names that a model infers: inputs with a controller, behaviour with a decoder."""
+    lacks = {"inferred_inputs": not static.controller, "decoded_behavior": "decoder" not in weights}
+    return tuple(name for name in names if not lacks.get(name))
+
+
 def split_key(key: jax.Array, evaluation: Any) -> jax.Array:
     """The key of a split's trials, from the posterior key of a model."""
     return jnp.where(evaluation, key, jax.random.fold_in(key, 1))
@@ -52,7 +62,7 @@ def posterior_mean(
     trials: Trials,
     n: int,
     key: jax.Array,
-    names: tuple[Inferred, ...] = AVERAGED,
+    names: tuple[Inferred, ...],
 ) -> dict[str, jax.Array]:
     """Name -> (trial, time, ...) posterior mean over the first n trials; `initial_conditions` is (trial, state).
 
@@ -91,7 +101,11 @@ def posterior(model: Fitted, batch: Batch, key: jax.Array, asked: Asked) -> dict
     def draw(k: jax.Array) -> dict[str, jax.Array]:
         noise = draw_noise(static, jax.random.fold_in(key, k), batch)
         made = decode(static, weights, encoded, batch.external, floor, noise)
-        return lax.optimization_barrier(_values(static, encoded, made, noise))
+        values = lax.optimization_barrier(_values(static, encoded, made, noise))
+        if "decoder" in weights:
+            w, b = weights["decoder"]["w"], weights["decoder"]["b"]
+            values["decoded_behavior"] = values["factors"] @ w.T + b
+        return values
 
     def add(k: jax.Array, so_far: _Sums) -> _Sums:
         return _add(so_far, k, draw(k))

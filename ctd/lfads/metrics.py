@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ctd.late import jax, jnp, lax
 
 MAX_LAG = 3
@@ -77,15 +79,40 @@ def input_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
     return jnp.stack([at(lag) for lag in lags(n_steps)])
 
 
-def ridge_r2(
-    features: jax.Array, targets: jax.Array, test_features: jax.Array, test_targets: jax.Array
-) -> jax.Array:
-    """R2 of targets read out linearly at each bin: fitted on one set of trials, tested on the other.
+class Readout(NamedTuple):
+    """A linear readout, (features - of_features) @ weights + of_targets."""
 
-    It is 1 - residual / total sum of squares, mean over the channels that vary in the test. The ridge is 1e-4 times the
-    mean over features of their sum of squares about the mean. Arrays are (trial, time, ...).
+    weights: jax.Array
+    """(feature, target)"""
+    of_features: jax.Array
+    """(feature,) means."""
+    of_targets: jax.Array
+    """(target,) means."""
+
+    def residual(self, features: jax.Array, targets: jax.Array) -> jax.Array:
+        return targets - self.of_targets - (features - self.of_features) @ self.weights
+
+
+def ridge(features: jax.Array, targets: jax.Array) -> Readout:
+    """The readout of targets at each bin by ridge regression.
+
+    The ridge is 1e-4 times the mean over features of their sum of squares about the mean. Arrays are (trial, time, ...).
     """
-    residual, total = _ridge_squares(features, targets, test_features, test_targets)
+    x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
+    gram = x.T @ x
+    n = gram.shape[0]
+    gram += 1e-4 * jnp.trace(gram) / n * jnp.eye(n, dtype=gram.dtype)
+    return Readout(jnp.linalg.solve(gram, x.T @ y), mean_x, mean_y)
+
+
+def readout_r2(readout: Readout, features: jax.Array, targets: jax.Array) -> jax.Array:
+    """R2 of targets (trial, time, target) that are read out of features: 1 - residual / total sum of squares.
+
+    Mean over the targets that vary.
+    """
+    residual, total = (readout.residual(features, targets) ** 2).sum((0, 1)), squares(targets)
     return jnp.nanmean(jnp.where(total > 0, 1 - residual / total, jnp.nan))
 
 
@@ -100,23 +127,9 @@ def initial_state_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
         return jnp.asarray(jnp.nan, truth.dtype)
     fit, test = slice(0, None, 2), slice(1, None, 2)
     x, y = inferred[:, None], truth[:, None]
-    residual, total = _ridge_squares(x[fit], y[fit], x[test], y[test])
-    return jnp.where(total.sum() > 0, 1 - residual.sum() / total.sum(), jnp.nan)
-
-
-def _ridge_squares(
-    features: jax.Array, targets: jax.Array, test_features: jax.Array, test_targets: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """(channel,) sums of squares of the test targets: of their residuals, and about their own mean, see `squares`."""
-    x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    x, y = x - mean_x, y - mean_y
-    gram = x.T @ x
-    n = gram.shape[0]
-    gram += 1e-4 * jnp.trace(gram) / n * jnp.eye(n, dtype=gram.dtype)
-    readout = jnp.linalg.solve(gram, x.T @ y)
-    residual = test_targets - mean_y - (test_features - mean_x) @ readout
-    return (residual**2).sum((0, 1)), squares(test_targets)
+    residual = ridge(x[fit], y[fit]).residual(x[test], y[test])
+    total = squares(y[test]).sum()
+    return jnp.where(total > 0, 1 - (residual**2).sum((0, 1)).sum() / total, jnp.nan)
 
 
 def squares(x: jax.Array) -> jax.Array:

@@ -18,6 +18,12 @@ GENERATOR = {
 """Axes of the weights of either generator, with its readout."""
 
 
+DECODER = {
+    "w": Var(("channel", "factor"), "1", "decoder of behaviour, w f + b of factors f"),
+    "b": Var(("channel",), "1", "decoder of behaviour, w f + b of factors f"),
+}
+
+
 def _model_dims() -> dict[str, Var]:
     """Axes of every weight; each layer has its own axis names, since sizes differ between layers."""
     cells = {
@@ -43,6 +49,11 @@ def _model_dims() -> dict[str, Var]:
         "readout.b": ("session", "moment", "padded_unit"),
         "sessions.n_units": ("session",),
         "sessions.n_seen": ("session",),
+        "sessions.n_channels": ("session",),
+        "decoder.w": ("channel", "factor"),
+        "decoder.b": ("channel",),
+        "decoders.w": ("session", "padded_channel", "factor"),
+        "decoders.b": ("session", "padded_channel"),
     }
     for part, axis, names in (
         ("ic_prior", "state", ("mean", "log_variance")),
@@ -114,6 +125,12 @@ MEANS = {
     ),
 }
 """What is inferred of a trial."""
+
+DECODED = {
+    "decoded_behavior": Var(
+        ("trial", "time", "channel"), "1", "posterior mean of behaviour, by the decoder of factors"
+    )
+}
 
 DIMS = {
     **{

@@ -28,11 +28,11 @@ from ctd.lfads.adapters import of_session
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
 from ctd.lfads.distributions import N_OUTPUTS
-from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, split_key
+from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, present, split_key
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import gather
 from ctd.lfads.model import Tree
-from ctd.lfads.names import MEANS
+from ctd.lfads.names import DECODED, DECODER, MEANS
 from ctd.lfads.params import Model
 from ctd.lfads.trained import check_sizes, n_external, read_trained
 
@@ -57,8 +57,9 @@ class Posterior(Model):
         "one with so many units",
     )
     keep: Static[tuple[Inferred, ...]] = Field(
-        ("rates", "factors", "inferred_inputs", "initial_conditions"),
-        description="what is stored, as mean and standard deviation",
+        ("rates", "factors", "inferred_inputs", "initial_conditions", "decoded_behavior"),
+        description="what is stored, as mean and standard deviation; inferred_inputs of models with a controller, decoded_behavior "
+        "of models that were trained on data with behaviour",
     )
     samples: Static[tuple[Inferred, ...]] = Field(
         (),
@@ -135,7 +136,10 @@ def _of_session(inputs: Any, weights: Tree, dataset: Dataset) -> Tree:
             f"session: {number} given, but {inputs.data} has {has} units; the model's sessions have ({all_of_them})"
             + (f"; session {fits[0]} fits" if len(fits) else "")
         )
-    return of_session(weights, number, has, dataset.seen_units)
+    own = of_session(weights, number, has, dataset.seen_units)
+    if "decoders" in weights and (n := int(weights["sessions"]["n_channels"][number])):
+        own["decoder"] = {name: a[number][:n] for name, a in weights["decoders"].items()}
+    return own
 
 
 def _check_data(inputs: Any, weights: Tree, dataset: Dataset) -> None:
@@ -223,7 +227,7 @@ def _infer(static: Any, shared: Fit, traced: Any, batch: jax.Array) -> dict[str,
     key = jax.random.fold_in(split_key(key, place.evaluation), place.batch)
     dataset = jax.tree.map(jnp.asarray, shared.dataset)
     fitted = Fitted(static, traced.variance_floor, dataset, shared.weights)
-    there = lambda names: tuple(k for k in names if static.controller or k != "inferred_inputs")
+    there = lambda names: present(static, shared.weights, names)
     asked = Asked(there(static.keep), True, there(static.samples))
     values = posterior(fitted, gather(static, dataset, dataset.train, rows), key, asked)
     if "initial_conditions" not in static.keep:
@@ -267,15 +271,17 @@ def advance(static: Any, shared: Fit, traced: Any, key: jax.Array, state: State)
 def result(
     static: Any, shared: Fit, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
-    del static, shared, traced, key
-    return state.values
+    del static, traced, key
+    decoder = shared.weights.get("decoder", {})
+    return state.values | {f"decoder.{name}": jnp.asarray(w) for name, w in decoder.items()}
 
 
+_INFERRED = MEANS | DECODED
 DIMS = {
-    **MEANS,
+    **_INFERRED,
     **{
         f"{name}_sd": Var(var.axes, var.units, var.long_name.replace("mean", "sd", 1))
-        for name, var in MEANS.items()
+        for name, var in _INFERRED.items()
     },
     **{
         f"{name}_samples": Var(
@@ -283,8 +289,9 @@ DIMS = {
             var.units,
             var.long_name.replace("posterior mean", "draws from the posterior", 1),
         )
-        for name, var in MEANS.items()
+        for name, var in _INFERRED.items()
     },
+    **{f"decoder.{name}": var for name, var in DECODER.items()},
     "trial_number": Var(
         ("trial",), "1", "number of the trial in its split, in the file's order; -1: none"
     ),

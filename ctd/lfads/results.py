@@ -8,7 +8,7 @@ from ctd.late import jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import COUNTS
-from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, split_key
+from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, present, split_key
 from ctd.lfads.model import Tree, factor_weights
 from ctd.lfads.scores import scores
 
@@ -41,7 +41,7 @@ def inferred(model: Fitted, key: jax.Array) -> dict[str, jax.Array]:
     measured = {name: value[:n_metric] for name, value in means.items()}
     values = _metrics(static, shared, measured) | scores(model, split_key(key, True), means)
     if shared.evaluation.behavior is not None:
-        values["behavior_r2"] = _behavior_r2(shared, static.n_metric, fitted, measured)
+        values |= _behavior(shared, static.n_metric, fitted, measured)
     if n.evaluation:
         values |= {name: value[: n.evaluation] for name, value in means.items()}
     if n.train:
@@ -69,7 +69,7 @@ def _means(
     """
     static, shared = model.static, model.dataset
     n = kept(static, shared)
-    all_names = tuple(k for k in AVERAGED if static.controller or k != "inferred_inputs")
+    all_names = present(static, model.weights, AVERAGED)
 
     def means(trials: Trials, n: int, names: Any = all_names) -> dict[str, jax.Array]:
         own = split_key(key, trials is shared.evaluation)
@@ -121,18 +121,20 @@ def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[
     return values
 
 
-def _behavior_r2(
+def _behavior(
     shared: Dataset, n_fit: int, fitted: dict[str, jax.Array], means: dict[str, jax.Array]
-) -> jax.Array:
-    """R2 of behaviour by ridge regression on factors: of the first training trials, tested on evaluation trials."""
+) -> dict[str, jax.Array]:
+    """The decoder of behaviour, w f + b by ridge regression on factors of the first training trials, and its R2 in evaluation trials."""
     assert shared.train.behavior is not None
     assert shared.evaluation.behavior is not None
-    return metrics.ridge_r2(
-        fitted["factors"][:n_fit],
-        jnp.asarray(shared.train.behavior[:n_fit]),
-        means["factors"],
-        jnp.asarray(shared.evaluation.behavior[: len(means["factors"])]),
-    )
+    decoder = metrics.ridge(fitted["factors"][:n_fit], jnp.asarray(shared.train.behavior[:n_fit]))
+    factors = means["factors"]
+    behavior = jnp.asarray(shared.evaluation.behavior[: len(factors)])
+    return {
+        "behavior_r2": metrics.readout_r2(decoder, factors, behavior),
+        "model.decoder.w": decoder.weights.T,
+        "model.decoder.b": decoder.of_targets - decoder.of_features @ decoder.weights,
+    }
 
 
 def named(static: Any, weights: Tree) -> dict[str, jax.Array]:

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 from ctd.late import jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
-from ctd.lfads.draws import AVERAGED, Asked, Fitted, posterior
+from ctd.lfads.draws import Asked, Fitted, Inferred, posterior
 from ctd.lfads.loss import gather
 from ctd.lfads.metrics import squares
 from ctd.lfads.model import factor_weights
 
+SCORED: tuple[Inferred, ...] = ("rates", "factors", "states")
+"""What the metrics are of."""
 LEAST = 1e-6
 """Directions with less than this share of the largest variance are left out of regressions."""
 CUT = 0.01
@@ -96,21 +98,20 @@ def _sums(
 def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, jax.Array]:
     """The metrics that the data allow.
 
-    key: of the evaluation trials, see `split_key`. means: of the first evaluation trials, all of AVERAGED.
+    key: of the evaluation trials, see `split_key`. means: of the first evaluation trials, all of SCORED.
     """
     static, trials = model.static, model.dataset.evaluation
     n, size, first = len(trials.data), static.batch_size, len(means["rates"])
     null = _null(model)
     everyone = jnp.ones(first, means["rates"].dtype)
     sums = _sums(model, null, jnp.arange(first), everyone, means)
-    names = tuple(name for name in AVERAGED if name != "inferred_inputs")
 
     def add(so_far: Any, number: jax.Array) -> tuple[Any, None]:
         rows = number * size + jnp.arange(size)
         counted = ((rows >= first) & (rows < n)).astype(everyone.dtype)
         rows = jnp.minimum(rows, n - 1)
         batch = gather(static, model.dataset, trials, rows)
-        made = posterior(model, batch, jax.random.fold_in(key, number), Asked(names))
+        made = posterior(model, batch, jax.random.fold_in(key, number), Asked(SCORED))
         return jax.tree.map(jnp.add, so_far, _sums(model, null, rows, counted, made)), None
 
     if first < n:

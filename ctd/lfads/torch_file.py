@@ -4,6 +4,9 @@
     SPLIT_factors          factors                     SPLIT_gen_init      state before the trial, as ic_mean
     SPLIT_co_means, _stds  inferred inputs             SPLIT_ic_mean, _std initial conditions
 
+Of models that were trained on data with behaviour also SPLIT_decoded_behavior and its decoder, decoder_w (channel, factor) and
+decoder_b (channel,): w f + b of factors f.
+
 SPLIT is train or valid. Standard deviations of the others are NAME_sd, draws NAME_samples. The generator starts at
 the initial condition itself, so gen_init is ic_mean. co_stds is the standard deviation of the input: in
 lfads-torch it is the mean over draws of that given a draw.
@@ -31,6 +34,7 @@ NAMES = {
     "states": "gen_states",
     "inferred_inputs": "co_means",
     "inferred_inputs_sd": "co_stds",
+    "decoded_behavior": "decoded_behavior",
     "initial_conditions": "ic_mean",
     "initial_conditions_sd": "ic_std",
 }
@@ -44,8 +48,9 @@ def name_of(result: str) -> str:
     return f"{NAMES[mean]}_{what}"
 
 
-NO_RESULTS = ("split", "trial_number", "recording", "first_bin")
+PLACES = ("split", "trial_number", "recording", "first_bin")
 """They say which trial it is."""
+DECODER = {"decoder.w": "decoder_w", "decoder.b": "decoder_b"}
 
 
 def write(
@@ -63,6 +68,9 @@ def write(
     with new_hdf5(path) as file:
         file.attrs.update(attributes)
         for chunk in chunks:
+            for name in DECODER.keys() & chunk.keys():
+                if DECODER[name] not in file:
+                    file[DECODER[name]] = chunk[name]
             for split, word in enumerate(SPLITS):
                 rows = np.flatnonzero(chunk["split"] == split)
                 if not len(rows):
@@ -70,7 +78,7 @@ def write(
                 first = int(chunk["trial_number"][rows[0]])
                 cut = None if windows is None else windows[split]
                 for name, value in chunk.items():
-                    if name not in NO_RESULTS:
+                    if name not in PLACES and name not in DECODER:
                         key = f"{word}_{name_of(name)}"
                         _put(file, key, value[rows], (first, int(n[split])), _merged(name, cut))
         for split, word in enumerate(SPLITS):

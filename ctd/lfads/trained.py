@@ -12,8 +12,8 @@ from ctd.lfads.data import Dataset
 
 Tree = Any
 
-OF_SESSIONS = ("readin", "readout", "sessions", "output")
-"""Parts that belong to the units of a session; all others are the core."""
+OF_SESSIONS = ("readin", "readout", "sessions", "output", "decoder", "decoders")
+"""Parts that belong to a session's units or behaviour; all others are the core."""
 
 
 def read_generator(path: Any, dtype: str) -> dict[str, np.ndarray]:

@@ -20,11 +20,13 @@ STARTS = [0, 4, 8, 12, 16, 17]
 
 
 def write_sessions(folder):
-    """Write the recordings of both sessions; returns the files' names."""
+    """Write the recordings of both sessions, with two channels of behaviour and with one; returns the files' names."""
     rng = np.random.default_rng(0)
     for name, units in zip("ab", UNITS, strict=True):
         rates = np.exp(0.5 * rng.standard_normal((2 * N_BINS, units)))
         counts = rng.poisson(rates)
         given = {"train": counts[:N_BINS], "eval": counts[N_BINS:], "eval_rates": rates[N_BINS:]}
+        moved = rates[:, : 2 if name == "a" else 1]
+        given |= {"train_behavior": moved[:N_BINS], "eval_behavior": moved[N_BINS:]}
         write_hdf5(folder / f"{name}.h5", given)
     return tuple(str(folder / f"{name}.h5") for name in "ab")

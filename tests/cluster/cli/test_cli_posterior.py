@@ -16,7 +16,10 @@ from jobs import Store
 ONE_PROGRAM = {"slots": 1, "microbatch": 1}
 """The layout that a plan measures with, so that the run compiles nothing further."""
 SMALL_CHUNKS = ("--set", "params.chunk_batches=2", "--set", f"run={json.dumps(ONE_PROGRAM)}")
-KEEP = ("--set", "params.keep=[rates,factors,inferred_inputs,states,initial_conditions]")
+KEEP = (
+    "--set",
+    "params.keep=[rates,factors,inferred_inputs,states,initial_conditions,decoded_behavior]",
+)
 """All that a file has, for stores: one program infers both."""
 TORCH = {
     "rates": "output_params", "factors": "factors", "inferred_inputs": "co_means",
@@ -67,7 +70,33 @@ def test_file_has_the_bits_of_the_training_store(ctd, trained, kept):
                 assert found.tobytes() == expected.tobytes(), f"{word} {name}"
         assert (file["train_gen_init"][:] == file["train_ic_mean"][:]).all()
         assert file.attrs["item"] == 1
+        decoded, factors = file["valid_decoded_behavior"][:], file["valid_factors"][:]
+        w, b = file["decoder_w"][:], file["decoder_b"][:]
+        assert (file["train_decoded_behavior_sd"][:] > 0).all()
+    _check_decoder(w, b, kept)
+    # Means of what is read out of each draw, in float32.
+    np.testing.assert_allclose(decoded, factors @ w.T + b, rtol=0, atol=1e-4 * np.ptp(decoded))
+    behavior, n = arrays()["eval_behavior"], SIZES["n_metric"]
+    residual = ((behavior - decoded)[:n] ** 2).sum((0, 1))
+    total = ((behavior - behavior[:n].mean((0, 1)))[:n] ** 2).sum((0, 1))
+    assert kept["behavior_r2"] == pytest.approx((1 - residual / total).mean(), abs=1e-4)
     assert [path.name for path in Path().iterdir()] == ["out.h5"], "the store in between is gone"
+
+
+def _check_decoder(w, b, kept):
+    """By NumPy, in float64: ridge regression of behaviour on the factors that the training store kept."""
+    n = SIZES["n_metric"]
+    x = kept["train_factors"][:n].reshape(-1, SIZES["n_factors"]).astype(float)
+    y = arrays()["train_behavior"][:n].reshape(-1, 2)
+    gram = (x - x.mean(0)).T @ (x - x.mean(0))
+    gram += 1e-4 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    expected = np.linalg.solve(gram, (x - x.mean(0)).T @ (y - y.mean(0))).T
+    # float32 sums over 72 rows, whose ridge bounds the condition number by 3e4.
+    np.testing.assert_allclose(w, expected, rtol=0, atol=1e-2 * np.abs(expected).max())
+    scale = np.abs(y).max()
+    np.testing.assert_allclose(
+        x @ w.T + b, (x - x.mean(0)) @ expected.T + y.mean(0), atol=1e-3 * scale
+    )
 
 
 def test_store_of_other_trials(ctd, trained, kept):
@@ -83,6 +112,7 @@ def test_store_of_other_trials(ctd, trained, kept):
     rates = rows["rates"][4:].reshape(32, *rows["rates"].shape[2:])
     assert rates[:17].tobytes() == kept["rates"][:17].tobytes()
     assert np.isnan(rates[17:]).all()
+    assert np.isfinite(rows["decoded_behavior"][0]).all(), "of a file without behaviour, too"
 
 
 def test_several_models_go_into_a_store(ctd, trained):
@@ -103,7 +133,7 @@ params:
   model: {{store: {store}, sort: eval_loss, limit: 1, part: {part}}}
   data: {data}
   chunk_batches: 2
-  keep: [rates, factors, inferred_inputs, states, initial_conditions]
+  keep: [rates, factors, inferred_inputs, states, initial_conditions, decoded_behavior]
   {sizes}
 sweep: {{grid: {{chunk: {{range: 5}}}}}}
 """

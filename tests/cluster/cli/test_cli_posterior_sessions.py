@@ -40,8 +40,15 @@ def test_a_file_for_each_session_with_merged_rates(ctd, trained):
     assert [one["file"] for one in json.loads(out)] == [str(file) for file in files]
     store = Store.open(str(trained))
     kept = {name: store.rows(0, name, 0, 1)[0] for name in store.names(0)}
+    assert kept["model.sessions.n_channels"].tolist() == [2, 1]
     for k, (path, units) in enumerate(zip(files, UNITS, strict=True)):
         with h5py.File(path) as file:
+            w, b = file["decoder_w"][:], file["decoder_b"][:]
+            assert len(b) == 2 - k, "channels of the session"
+            assert (w == kept["model.decoders.w"][k, : len(b)]).all()
+            # Of merged windows as of windows: their weights sum to 1.
+            decoded, factors = file["train_decoded_behavior"][:], file["train_factors"][:]
+            np.testing.assert_allclose(decoded, factors @ w.T + b, rtol=0, atol=1e-4)
             for split, word in (("train_", "train"), ("", "valid")):
                 rates, start = file[f"{word}_output_params"][:], file[f"{word}_window_start"][:]
                 assert rates.shape == (N_BINS, units)

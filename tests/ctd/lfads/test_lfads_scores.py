@@ -13,6 +13,7 @@ from ctd.lfads.data import make_dataset
 from ctd.lfads.draws import Fitted, posterior_mean
 from ctd.lfads.model import factor_weights, init_weights
 from ctd.lfads.scores import (
+    SCORED,
     cycle_consistency,
     psth_r2,
     rate_scores,
@@ -60,7 +61,7 @@ def found():
         def run(key, data):
             weights = init_weights(static, traced, key, 4, 0, jnp.asarray(data.bias))
             model = Fitted(static, 1e-4, data, weights)
-            means = posterior_mean(model, data.evaluation, N_TRIALS, key)
+            means = posterior_mean(model, data.evaluation, N_TRIALS, key, SCORED)
             some = {name: value[:6] for name, value in means.items()}
             return (
                 means,

@@ -208,7 +208,7 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
     made, finite = run(data, jax.random.key(0))
     assert finite.all()
     core = tree_of(results)
-    kept = core.keys() - {"readin", "readout", "sessions"}
+    kept = core.keys() - {"readin", "readout", "sessions", "decoders"}
     assert kept > {"generator", "controller", "inputs", "ic", "ic_prior", "encoder_forward"}
     for part in kept:
         for name, value in core[part].items():
