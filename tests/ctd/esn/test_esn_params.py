@@ -39,7 +39,10 @@ from ctd.kernel import inputs_of, static_of, traced_of
         ),
         ({"layers": 3}, "layers: 500 units cannot be cut into 3 equal layers"),
         ({"layers": 2, "topology": "ring"}, "layers: topology gaussian expected, got ring"),
-        ({"layers": 2, "record": ("weights",)}, "record: weights of several layers"),
+        (
+            {"layers": 2, "record": ("weights",)},
+            "record: several layers do not form a network of one step",
+        ),
         ({"test": 50, "horizon": 51}, "horizon: 51 samples, but test has 50"),
         (
             {"validation": 20, "test": 50, "horizon": 30},

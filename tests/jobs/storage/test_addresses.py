@@ -43,7 +43,10 @@ def test_local_path(address, path):
         ("file://data/a.zarr", "file:///ABSOLUTE/PATH expected"),
         ("s3://AKID:hush@lab/a.zarr", "s3://lab/a.zarr: holds credentials"),
         ("https://host/a.h5?X-Amz-Signature=hush", "https://host/a.h5: holds credentials"),
-        ("https://host/a.zarr", "results go to a path, or to s3, gs or az"),
+        (
+            "https://host/a.zarr",
+            "can hold data, but no store; give a path, or an address of s3, gs or az",
+        ),
     ],
 )
 def test_bad_address_is_refused_without_repeating_a_secret(address, said):
