@@ -54,15 +54,11 @@ def posterior(
     store: StorePath,
     where: Annotated[
         list[str] | None,
-        typer.Option(
-            help="condition on the models, as in ctd query; by default all that have trained"
-        ),
+        typer.Option(help="condition on the models, as in ctd query; by default all trained ones"),
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(
-            help="columns by which to rank the models; by default the criterion of their training"
-        ),
+        typer.Option(help="columns that rank the models; by default their training's criterion"),
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, help="how many of the best models; more than one needs --store")

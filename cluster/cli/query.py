@@ -29,9 +29,7 @@ def query(
     ],
     where: Annotated[
         list[str] | None,
-        typer.Option(
-            help='condition, as in "q < 1e-10 and stable"; if given several times, rows must meet all'
-        ),
+        typer.Option(help='condition, as in "q < 1e-10 and stable"; repeated, rows must meet all'),
     ] = None,
     sort: Annotated[
         list[str] | None,

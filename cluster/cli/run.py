@@ -59,9 +59,7 @@ def run(
     address: RayAddress = None,
     base: Annotated[
         str | None,
-        typer.Option(
-            help="folder at which relative file names in the job start; by default the job file's"
-        ),
+        typer.Option(help="folder of relative file names in the job; by default the job file's"),
     ] = None,
     executor: ExecutorName = "auto",
     fork: Annotated[

@@ -50,8 +50,7 @@ def _model_dims() -> dict[str, Var]:
         "sessions.n_units": ("session",),
         "sessions.n_seen": ("session",),
         "sessions.n_channels": ("session",),
-        "decoder.w": ("channel", "factor"),
-        "decoder.b": ("channel",),
+        **{f"decoder.{name}": var.axes for name, var in DECODER.items()},
         "decoders.w": ("session", "padded_channel", "factor"),
         "decoders.b": ("session", "padded_channel"),
     }

@@ -90,8 +90,7 @@ class RunSettings(BaseModel):
         description="vmapped width inside a shard; by default the fastest, measured at start-up",
     )
     shard_items: PositiveInt | None = Field(
-        None,
-        description="items of one shard; by default chosen from the size of results and the number of workers",
+        None, description="items of one shard; by default from the size of results and the workers"
     )
     workers: PositiveInt | None = Field(
         None,
@@ -125,9 +124,7 @@ class RunSettings(BaseModel):
         "second time on another node that is idle; 0: never",
     )
     grace_s: float = Field(
-        30,
-        ge=0,
-        description="how long workers may take to checkpoint their shards when the run is stopped (s)",
+        30, ge=0, description="how long workers may take to checkpoint when the run is stopped (s)"
     )
     cluster_wait_s: float = Field(
         600,
@@ -170,8 +167,7 @@ class JobSpec(BaseModel):
         {}, description="settings of the kernel's reduction, and a list of further `reductions`"
     )
     keep_bits: dict[str, PositiveInt] = Field(
-        {},
-        description="result -> how many bits of its mantissa are stored, so that it takes less room",
+        {}, description="result -> bits of its mantissa to store, so that it takes less room"
     )
     run: RunSettings = RunSettings()
     cluster: str | dict[str, Any] | None = Field(
