@@ -47,6 +47,12 @@ def run(
 
     Returns:
         states (time, state) and outputs (time, n_out).
+
+    >>> cell = get_cell("gru")
+    >>> weights = cell.init(jax.random.key(0), n=8, n_in=3, n_out=2)
+    >>> states, outputs = run(cell, weights, jnp.zeros((20, 3)))
+    >>> states.shape, outputs.shape
+    ((20, 8), (20, 2))
     """
     if h0 is None:
         h0 = initial_state(cell, params, inputs.dtype)
