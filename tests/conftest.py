@@ -99,7 +99,12 @@ def pytest_configure(config):
     """
     if "endurance" not in config.option.markexpr.replace("not endurance", ""):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
-    cache = os.environ.setdefault("CTD_CACHE", str(config.cache.mkdir("ctd")))
+    if "CTD_CACHE" not in os.environ:
+        if (kept := getattr(config, "cache", None)) is None:  # -p no:cacheprovider
+            folder = tempfile.TemporaryDirectory(prefix="ctd-cache-")
+            config.add_cleanup(folder.cleanup)
+        os.environ["CTD_CACHE"] = str(kept.mkdir("ctd")) if kept is not None else folder.name
+    cache = os.environ["CTD_CACHE"]
     if not hasattr(config, "workerinput"):  # whoever starts the others, which then share it
         settings = tempfile.TemporaryDirectory(prefix="ctd-settings-")
         config.add_cleanup(settings.cleanup)
