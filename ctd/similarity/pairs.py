@@ -28,10 +28,9 @@ def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any
     if static.method in OF_POINTS:
         total = jnp.sum(a + b)
         return jnp.where(total > 0, jnp.sum(jnp.abs(a - b)) / jnp.where(total > 0, total, 1), 0)
-    alike = similarity(static, a, b, sizes, key)
-    if static.method in ANGLES:
-        return jnp.arccos(jnp.clip(alike, -1, 1))
-    return 1 - alike
+    # Rounding takes equal networks beyond 1: to no angle, or to a distance below 0, which SciPy's linkage refuses.
+    alike = jnp.clip(similarity(static, a, b, sizes, key), -1, 1)
+    return jnp.arccos(alike) if static.method in ANGLES else 1 - alike
 
 
 def similarity(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:

@@ -140,6 +140,18 @@ def test_compare_tells_shapes_apart(compared):
     assert "6 networks, 15 pairs" in repr(compared)
 
 
+@pytest.mark.parametrize("method", ["cca", "svcca"])
+def test_compare_takes_turns_of_one_network(method):
+    """Whose mean correlation rounds to above 1 for some of the seeds: SciPy clusters no distance below 0."""
+    for seed in (2, 3):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(10, 20, 8)).cumsum(axis=1)
+        turn = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+        apart = compare([x, x @ turn, x[..., ::-1]], method, n_permutations=9).distances
+        assert apart.min() >= 0
+        np.testing.assert_allclose(apart, 0, atol=1e-12)
+
+
 def test_compare_draws_what_it_found(compared):
     matrix, dendrogram, embedding = compared.figure().axes[:3]
     assert "4 to 6 units" in matrix.texts[0].get_text()
