@@ -1,4 +1,5 @@
-"""Bifurcations within one step along a curve: found by bisection, told apart by the critical mode.
+"""Bifurcations within one step along a curve: found by bisection, and where branches cross by Newton; told apart by the
+critical mode.
 
 A step across which the number of unstable modes changes, or the sign of dp/ds, holds one. Two that cancel within one
 step are not seen: the longest step bounds how near to each other they may lie.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ctd.fixed_points.curve import Point, System, correct
+from ctd.fixed_points.curve import NEWTON, TOLERANCE, Point, System, correct
 from ctd.late import jax, jnp, lax
 
 KINDS = ("fold", "pitchfork", "transcritical", "flip", "hopf")
@@ -86,7 +87,10 @@ def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcati
         at_fold = behind.unstable + jnp.where(more % 2 == 1, jnp.sign(more), 0)
         high = high._replace(unstable=jnp.where(turns, at_fold, high.unstable))
         is_fold = turns & (high.unstable != behind.unstable)
-        return high, _add(found, system, (low.w + high.w) / 2, turns, is_fold)
+        w = (low.w + high.w) / 2
+        crossing = _crossing(system, w, jnp.linalg.norm(b.w - behind.w))
+        w = jnp.where(is_fold | ~_is_simple(system, _critical(system, w)), w, crossing)
+        return high, _add(found, system, w, turns, is_fold)
 
     return lax.while_loop(going, next_one, (a, found))[1]
 
@@ -103,7 +107,7 @@ def _bisect(system: System, a: Point, b: Point, turns: jax.Array) -> tuple[Point
         same = jnp.where(turns, ~_turns(a, middle), a.unstable == middle.unstable)
         pick = lambda x, y: jax.tree.map(lambda p, q: jnp.where(same, p, q), x, y)
         new = (*pick((share, high), (low, share)), *pick((middle, right), (left, middle)))
-        # Next to a vertex, where branches meet, Newton finds nothing: the interval stays as it is.
+        # Next to where branches meet, Newton finds nothing: the interval stays as it is, and `_crossing` takes over.
         return jax.tree.map(lambda p, q: jnp.where(found, p, q), new, carry)
 
     ends = jnp.zeros((), a.w.dtype), jnp.ones((), a.w.dtype)
@@ -111,13 +115,45 @@ def _bisect(system: System, a: Point, b: Point, turns: jax.Array) -> tuple[Point
     return left, right
 
 
+def _critical(system: System, w: jax.Array) -> jax.Array:
+    """The mode at w that is nearest to neither growing nor decaying."""
+    modes = system.modes(w)
+    return modes[jnp.argmin(jnp.abs(system.growth(modes)))]
+
+
+def _is_simple(system: System, mode: jax.Array) -> jax.Array:
+    """Whether the mode, a critical one, is 1 of a map, 0 of a flow: dg/dh is then singular."""
+    return (jnp.abs(jnp.imag(mode)) <= REAL) & (system.flow | (jnp.real(mode) > 0))
+
+
+def _crossing(system: System, w: jax.Array, reach: jax.Array) -> jax.Array:
+    """The point within `reach` of w where another branch crosses this one; w itself where Newton finds none.
+
+    There dg/dw, (n, n + 1), loses its full rank, so a corrector has no footing near it. Newton's method solves for the
+    point, the left null vector u and a defect e at once: g + e u = 0, u' dg/dw = 0, u'u = 1, which is regular where two
+    branches cross (Moore 1980; so does MatCont, Dhooge et al. 2003).
+    """
+    n = len(w) - 1
+
+    def miss(z: jax.Array) -> jax.Array:
+        at, u = z[: n + 1], z[n + 1 : -1]
+        g, pull = jax.vjp(system.residual, at)
+        return jnp.concatenate([g + z[-1] * u, pull(u)[0], (u @ u - 1)[None]])
+
+    u = jnp.linalg.svd(jax.jacfwd(system.residual)(w))[0][:, -1]
+    z = jnp.concatenate([w, u, jnp.zeros(1, w.dtype)])
+    newton = lambda _, z: z - jnp.linalg.solve(jax.jacfwd(miss)(z), miss(z))
+    z = lax.fori_loop(0, NEWTON, newton, z)
+    found = (jnp.linalg.norm(miss(z)) <= TOLERANCE) & (jnp.linalg.norm(z[: n + 1] - w) <= reach)
+    return jnp.where(found, z[: n + 1], w)
+
+
 def _add(
     found: Bifurcations, system: System, w: jax.Array, turns: jax.Array, is_fold: jax.Array
 ) -> Bifurcations:
     """`found`, with the bifurcation at w; `turns`: whether p does."""
     h, p = system.frame.split(w)
-    modes = system.modes(w)
-    mode = modes[jnp.argmin(jnp.abs(system.growth(modes)))]
+    mode = _critical(system, w)
     kind = jnp.where(_is_symmetric(system, w), PITCHFORK, TRANSCRITICAL)
     if not system.flow:
         kind = jnp.where(jnp.real(mode) < 0, FLIP, kind)

@@ -27,15 +27,17 @@ FLOWS = {
     "pitchfork": ((0, 0, -1, 0, 0, 1, 0, 0), 0.0, -0.5, "complete", [("pitchfork", 0, 0)]),
     "arm of a pitchfork": ((0, 0, -1, 0, 0, 1, 0, 0), 0.7, 0.5, "complete", [("pitchfork", 0, 0)]),
     "transcritical": ((0, -1, 0, 0, 0, 1, 0, 0), 0.0, -0.5, "complete", [("transcritical", 0, 0)]),
+    # Along p = h - h^2 / 5, where a corrector has no footing near the crossing; the points of h = 0 are exact.
+    "curved transcritical": ((0, -1, 0.2, 0, 0, 1, 0, 0), 0.5, 0.45, "complete", [("transcritical", 0, 0)]),
     "hopf": ((0, 0, 0, 0, 0, 0, 1, 0), 0.0, -0.5, "complete", [("hopf", 0, 0)]),
     "circle": ((0, 0, 0, 0, 0, 0, 0, 1), 0.5, 0.0, "closed", [("fold", -0.5, 0), ("fold", 0.5, 0)]),
     "no bifurcation": ((-1, 0, 0, 0, 1, 0, 0, 0), 0.0, 0.0, "complete", []),
     "no point": ((0, 1, 0, 0, 1, 0, 0, 0), 0.5, 0.5, "nowhere", []),
 }  # fmt: skip
 MAPS = {
-    # p h (1 - h): its point 1 - 1/p flips at 3. The other turns by 1 radian a step, with |.| = p - 2.
-    "logistic": ((1,), (0.6, 0.0), 2.5, [("flip", 3, 2 / 3)]),
-    "neimark-sacker": ((0,), (0.0, 0.0), 2.5, [("hopf", 3, 0)]),
+    # p h (1 - h): its point 1 - 1/p crosses 0 at 1 and flips at 3. The other turns by 1 radian a step, with |.| = |p - 2|.
+    "logistic": ((1,), (0.6, 0.0), 2.5, [("transcritical", 1, 0), ("flip", 3, 2 / 3)]),
+    "neimark-sacker": ((0,), (0.0, 0.0), 2.5, [("hopf", 1, 0), ("hopf", 3, 0)]),
 }
 
 
@@ -90,12 +92,12 @@ def maps():
     cases = MAPS.values()
     points = np.array([h for _, h, *_ in cases])
     return followed(
-        turning_map, points, [c for c, *_ in cases], [p for _, _, p, _ in cases], 1.5, 3.9
+        turning_map, points, [c for c, *_ in cases], [p for _, _, p, _ in cases], 0.5, 3.9
     )
 
 
 def assert_met(results, row, expected):
-    """The kinds, and p and h1 to 1e-8; an arm's vertex to 1e-4 in h, since there p = h^2 only."""
+    """The kinds, and p and h1 to 1e-8: the rounding of a determinant, which vanishes there, moves its root by so much."""
     n = int(results["n_met"][row])
     met = sorted(
         (
@@ -110,7 +112,7 @@ def assert_met(results, row, expected):
     ]
     for (p, _, h), (_, p0, h0) in zip(met, sorted(expected, key=lambda e: e[1]), strict=True):
         assert p == pytest.approx(p0, abs=1e-8)
-        assert h == pytest.approx(h0, abs=1e-8 if abs(p) < 1e-12 or h0 else 1e-4)
+        assert h == pytest.approx(h0, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -161,7 +163,8 @@ def test_hopf_frequency_is_that_of_the_critical_pair(flows, maps):
     row = list(FLOWS).index("hopf")
     np.testing.assert_allclose(flows["met_mode"][row, 0], [0, 1], atol=1e-8)
     row = list(MAPS).index("neimark-sacker")
-    re, im = maps[0]["met_mode"][row, 0]
+    at = np.nanargmin(np.abs(maps[0]["met_parameter"][row] - 3))
+    re, im = maps[0]["met_mode"][row, at]
     assert np.hypot(re, im) == pytest.approx(1, abs=1e-8)
     assert np.arctan2(im, re) == pytest.approx(1, abs=1e-8)
 
