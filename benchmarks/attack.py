@@ -175,7 +175,12 @@ def write_network(folder: Path) -> None:
         folder / "net.h5", get_cell("vanilla").init(jax.random.key(0), 4, 1, 1), "vanilla"
     )
     axes = np.tile(np.eye(4, dtype=complex), (2, 1, 1))
-    table = {"eigenvalue": np.full((2, 4), 0.5 + 0j), "right": axes, "n_unstable": np.array([1, 0])}
+    table = {
+        "eigenvalue": np.full((2, 4), 0.5 + 0j),
+        "right": axes,
+        "n_unstable": np.array([1, 0]),
+        "n_marginal": np.array([0, 0]),
+    }
     points = {"point": np.eye(4)[:2] - 0.5, "constant_input": np.zeros((2, 1))}
     write_hdf5(folder / "points.h5", table | points)
 

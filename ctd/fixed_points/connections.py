@@ -112,6 +112,10 @@ class Table(NamedTuple):
     """(departure,)"""
     direction: Any
     """(departure, state) of unit length"""
+    growing: Any
+    """(point,) its modes that grow"""
+    marginal: Any
+    """(point,) its modes that neither grow nor decay"""
 
 
 def load(inputs: Any) -> Table:
@@ -119,7 +123,7 @@ def load(inputs: Any) -> Table:
     name, weights = stored_cell(inputs)
     if inputs.points is None:
         raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
-    columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
+    columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable", "n_marginal")
     table = read_points(inputs.points, columns)
     real = lambda values: np.asarray(values, inputs.dtype)
     points = real(table["point"])
@@ -139,7 +143,8 @@ def load(inputs: Any) -> Table:
         directions = np.zeros((1, points.shape[1]), inputs.dtype)
     whole = lambda values: np.asarray(values, np.int32)
     weights = {name: real(value) for name, value in weights.items()}
-    return Table({name: None}, weights, points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), directions)  # fmt: skip
+    counts = whole(table["n_unstable"]), whole(table["n_marginal"])
+    return Table({name: None}, weights, points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), directions, *counts)  # fmt: skip
 
 
 class Flight(NamedTuple):
@@ -241,43 +246,55 @@ def reduce(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """Which point leads to which, as a graph and as a matrix."""
+    """Which point leads to which, as a graph; and, where any leads anywhere, as a matrix."""
     if "leads" not in group.reduced:
         return []
     leads = np.asarray(group.reduced["leads"])
     names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
     matrix = Plot("Departures from point to point", [Image(leads)],
                   Axis("to", ticks=names), Axis("from", ticks=names))  # fmt: skip
-    return [
-        graph(np.asarray(group.shared.points, float), np.asarray(group.shared.leaves), leads),
-        matrix,
-    ]
+    return [graph(group.shared, leads), *([matrix] if leads.any() else [])]
 
 
-def graph(points: np.ndarray, leaves: np.ndarray, leads: np.ndarray) -> Plot:
-    """Points in their first two principal components, a line for each connection.
+def graph(table: Table, leads: np.ndarray) -> Plot:
+    """Points in their first two principal components, by their stability; a line for each connection.
 
-    points: (point, state). leaves: (departure,) the point that each leaves. leads: (point, point) as in the table.
+    leads: (point, point) as in the table of connections.
     """
+    points = np.asarray(table.points, float)
     project, share = principal(points, 2)
     at = np.zeros((len(points), 2))
     at[:, : len(share)] = project(points)
     source, target = np.nonzero(leads)
-    ends = np.stack([at[source], at[target]], axis=1)
-    text = [f"point {a} leads to {b}" for a, b in zip(source, target, strict=True)]
-    layers: list[Layer] = [Lines(ends[..., 0], ends[..., 1], "leads to", text=text, faint=True)]
-    grows = np.bincount(leaves[leaves >= 0], minlength=len(points)) // 2
-    for n in np.unique(grows):
-        rows = np.flatnonzero(grows == n)
-        name = (
-            f"{n} growing mode{'' if n == 1 else 's'} ({len(rows)})"
-            if n
-            else f"stable ({len(rows)})"
-        )
+    layers: list[Layer] = []
+    if len(source):
+        ends = np.stack([at[source], at[target]], axis=1)
+        text = [f"point {a} leads to {b}" for a, b in zip(source, target, strict=True)]
+        layers.append(Lines(ends[..., 0], ends[..., 1], "leads to", text=text, faint=True))
+    for name, rows, hollow in _sorts(np.asarray(table.growing), np.asarray(table.marginal)):
         said = [f"point {row}" for row in rows]
-        layers.append(Points(at[rows, 0], at[rows, 1], name, hollow=n > 0, text=said, key=rows))
+        label = f"{name} ({len(rows)})"
+        layers.append(Points(at[rows, 0], at[rows, 1], label, hollow=hollow, text=said, key=rows))
     axis = lambda k: Axis(f"principal component {k + 1} of the points")
-    return Plot("Which point leads to which", layers, axis(0), axis(1))
+    note = "" if len(source) else "No departure came to rest at another point."
+    note = (
+        note if np.any(table.growing) else "No point has a growing mode, along which to leave it."
+    )
+    return Plot("Which point leads to which", layers, axis(0), axis(1), note=note)
+
+
+def _sorts(growing: np.ndarray, marginal: np.ndarray) -> list[tuple[str, np.ndarray, bool]]:
+    """(name, its points, whether they are unstable) for each sort of point that there is."""
+    rests = growing == 0
+    found = [
+        ("stable", rests & (marginal == 0), False),
+        ("marginal", rests & (marginal > 0), False),
+        *(
+            (f"{n} growing mode{'' if n == 1 else 's'}", growing == n, True)
+            for n in np.unique(growing[~rests])
+        ),
+    ]
+    return [(name, np.flatnonzero(here), hollow) for name, here, hollow in found if here.any()]
 
 
 @of_group

@@ -108,7 +108,12 @@ def _points():
     """A table of two points of that network, of which one is said to be unstable along the first axis."""
     path = tempfile.mkdtemp(prefix="ctd-small-") + "/points.h5"
     axes = np.tile(np.eye(4, dtype=complex), (2, 1, 1))
-    table = {"eigenvalue": np.full((2, 4), 0.5 + 0j), "right": axes, "n_unstable": np.array([1, 0])}
+    table = {
+        "eigenvalue": np.full((2, 4), 0.5 + 0j),
+        "right": axes,
+        "n_unstable": np.array([1, 0]),
+        "n_marginal": np.array([0, 0]),
+    }
     write_hdf5(path, table | {"point": np.eye(4)[:2] - 0.5, "constant_input": np.zeros((2, 1))})
     return path
 

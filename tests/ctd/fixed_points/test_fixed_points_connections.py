@@ -8,7 +8,7 @@ from searches import cube
 from ctd.batch import run_items
 from ctd.data import write_hdf5
 from ctd.fixed_points import find
-from ctd.fixed_points.connections import Departure, kernel
+from ctd.fixed_points.connections import Departure, Table, kernel
 from ctd.kernel import inputs_of
 
 
@@ -18,7 +18,7 @@ def table(tmp_path_factory):
     found = find(lambda h: cube({}, h, jnp.zeros(1)), corners + 1e-3).unique
     assert len(found["point"]) == 27
     path = tmp_path_factory.mktemp("points") / "points.h5"
-    kept = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
+    kept = ("point", "constant_input", "eigenvalue", "right", "n_unstable", "n_marginal")
     write_hdf5(path, {name: found[name] for name in kept})
     return found, path
 
@@ -42,11 +42,40 @@ def test_saddles_lead_to_their_two_memories(table):
         assert sorted(points[reached].tolist()) == sorted(np.asarray(memories).tolist())
         assert graph["leads"][k, reached].tolist() == [1, 1]
 
+    seen, matrix = kernel.plots(inputs_of(params), shared, {}, results, graph)
+    names = ["leads to", "stable (8)", *(f"{n} growing mode{'s' * (n > 1)} ({k})" for n, k in ((1, 12), (2, 6), (3, 1)))]  # fmt: skip
+    assert [layer.name for layer in seen.layers] == names
+    assert seen.note == ""
+    assert (matrix.layers[0].z == graph["leads"]).all()
+
+
+@pytest.mark.parametrize(
+    ("growing", "leads", "names", "note"),
+    [
+        ([0, 0, 0], [], ["stable (1)", "marginal (2)"], "No point has a growing mode, along which to leave it."),
+        ([0, 0, 2], [], ["stable (1)", "marginal (1)", "2 growing modes (1)"], "No departure came to rest at another point."),
+        ([0, 0, 1], [(2, 0)], ["leads to", "stable (1)", "marginal (1)", "1 growing mode (1)"], ""),
+    ],
+)  # fmt: skip
+def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
+    """And have no matrix where it would be 0 all over. Of the three points the first alone has decaying modes only."""
+    nothing = np.zeros(0)
+    points = np.eye(3)
+    shared = Table({}, {}, points, points, nothing, nothing, nothing, nothing, np.array(growing), np.array([0, 1, 1]))  # fmt: skip
+    counts = np.zeros((3, 3), int)
+    counts[tuple(np.reshape(leads, (-1, 2)).astype(int).T)] = 1
+    seen, *matrix = kernel.plots(None, shared, {}, {}, {"leads": counts})
+    assert [layer.name for layer in seen.layers] == names
+    assert seen.note == note
+    assert len(matrix) == len(leads)
+
 
 def test_load_refuses_what_is_no_table(tmp_path):
     write_hdf5(tmp_path / "states.h5", {"point": np.zeros((2, 3))})
     given = {"cell": "searches.cube", "points": str(tmp_path / "states.h5")}
-    with pytest.raises(ValueError, match="lacks constant_input, eigenvalue, n_unstable, right"):
+    with pytest.raises(
+        ValueError, match="lacks constant_input, eigenvalue, n_marginal, n_unstable, right"
+    ):
         kernel.load(inputs_of(Departure(**given)))
     with pytest.raises(ValueError, match="points: STORE/gathered/GROUP"):
         kernel.load(inputs_of(Departure(cell=given["cell"])))
