@@ -1,13 +1,19 @@
-"""Echo-state networks: ensembles of random networks of which only the readout is trained, by FORCE or ridge.
+"""Kernel: echo-state networks, random recurrent networks of which FORCE or ridge regression trains the readout alone.
 
-    params     EchoState: what one item is                    reservoir  weights, step
-    force      recursive least squares in the loop            ridge      teacher forcing, memory capacity
-    replay     the trained network on its own                 summary    success over the seeds
-    series     what the networks learn                        plots      its pictures
-    nvar       the kernel of next-generation reservoirs, which have no units
+    params     EchoState: the parameters of one network       reservoir  random weights, one time step
+    force      recursive least squares in the closed loop     ridge      teacher forcing, memory capacity
+    replay     the trained network on its own                 summary    success rates over the seeds
+    series     target series                                  plots      figures of an ensemble
+    nvar       a second kernel: reservoirs without units, next-generation reservoir computing
 
 Sources: Jaeger 2001 (GMD report 148); Jaeger & Haas 2004 (Science 304:78); Sussillo & Abbott 2009
 (Neuron 63:544).
+
+An item is one network. A job file, which trains 640 of them:
+
+    kernel: esn
+    params: {target: mackey-glass-17, dt: 1, m: 1, n: 200, train: 2000, test: 500, washout: 100, passes: 1}
+    sweep: {grid: {g: {linspace: [0.8, 1.8, 11]}, seed: {range: 64}}}
 """
 
 from __future__ import annotations
@@ -34,12 +40,14 @@ OUTCOMES = (
     Outcome("diverged", "a state, a weight or the replay is not finite", failed=True),
     Outcome(
         "ill_conditioned",
-        "P of RLS, or the Gram matrix, stopped being positive definite; use dtype float64, a smaller "
+        "P of RLS or the Gram matrix is no longer positive definite; use dtype float64, a smaller "
         "alpha or a larger ridge",
         failed=True,
     ),
     Outcome(
-        "no_spectrum", "the recurrent matrix has spectral radius 0: no scaling sets it", failed=True
+        "no_spectrum",
+        "the recurrent matrix has spectral radius 0 and cannot be scaled; use more units or a larger sparsity",
+        failed=True,
     ),
 )
 DONE, DIVERGED, ILL_CONDITIONED, NO_SPECTRUM = range(4)
@@ -47,16 +55,16 @@ DONE, DIVERGED, ILL_CONDITIONED, NO_SPECTRUM = range(4)
 DIMS = {
     "outcome": Var((), "1", "how the item ended"),
     "train_nrmse": Var(
-        ("pass",), "1", "NRMSE while training, before each update; nan: not reached"
+        ("pass",), "1", "NRMSE in training, before each update; nan: pass not reached"
     ),
     "replay_nrmse": Var((), "1", "NRMSE of the replays of the test range"),
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
-    "valid_time": Var((), "time", "mean time that a replay stays valid", True),
-    "spectral_radius": Var((), "1", "of the trained network linearised at rest, one sample on"),
+    "valid_time": Var((), "time", "mean time for which a replay stays valid", True),
+    "spectral_radius": Var((), "1", "spectral radius of one step of the trained network at rest"),
     "memory": Var(("delay",), "1", "squared correlation of past input with its readout"),
     "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
-    "lyapunov": Var((), "1/time", "largest exponent of the trained network on its own"),
+    "lyapunov": Var((), "1/time", "largest Lyapunov exponent of the trained network on its own"),
     "readout_weights": Var(("output", "feature"), "1", "readout, the constant last"),
     "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
     **{
@@ -67,29 +75,34 @@ DIMS = {
 
 
 class State(NamedTuple):
-    """One network between passes. A ridge readout takes one pass, and its P is empty."""
+    """One network between two passes. A ridge readout takes one pass, and its P is empty."""
 
     weights: Weights
     rls: Rls
     now: Now
+    """Activations and output after the last training sample."""
     train_nrmse: jax.Array
     """(passes,)"""
     passes: jax.Array
+    """() int32, passes done."""
     outcome: jax.Array
+    """() int32, index into OUTCOMES."""
 
 
 def load(inputs: Any) -> series.Series:
-    """The target, over washout, training, validation and test. Raises ValueError where it cannot be made or read."""
+    """Make or read the target over washout, training, validation and test. Raises ValueError if that fails."""
     length = inputs.washout + inputs.train + inputs.validation + inputs.test
     return series.load_series(inputs, length)
 
 
 def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> State:
-    """The untrained network, with a readout drawn from N(0, 1/n)."""
+    """Draw an untrained network. The entries of its readout are N(0, 1/n)."""
+    # 0, 1 and 2 folded into the item's key separate the network, the training noise and the memory test.
     key_network, key_readout = jax.random.split(jax.random.fold_in(key, 0))
     weights, scalable = draw(static, shared, traced, key_network)
     p = static.n + static.intercept
     force = static.readout == "force"
+    # FORCE feeds this readout back from the first sample on; ridge regression replaces it.
     readout = jax.random.normal(key_readout, (static.m, p), static.dtype) / static.n**0.5
     rls = Rls(readout, scaled_identity(traced.alpha, p if force else 0, static.dtype))
     return State(
@@ -103,7 +116,8 @@ def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> State:
 
 
 def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: State) -> State:
-    """One pass of FORCE, or the whole ridge fit."""
+    """Run one pass of FORCE, or the whole ridge fit."""
+    # Each pass has its own noise, whichever pass a resumed job begins with.
     key = jax.random.fold_in(jax.random.fold_in(key, 1), state.passes)
     if static.readout == "force":
         end = force_pass(static, shared, traced, key, state.weights, state.rls)
@@ -115,6 +129,7 @@ def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: State)
     mean = squared_error / (static.train * static.m)
     nrmse = jnp.sqrt(mean / shared.variance.astype(static.dtype))
     finite = jnp.isfinite(now.units.a).all()
+    # `definite` ignores NaN, so divergence is never reported as bad conditioning.
     outcome = jnp.where(definite, jnp.where(finite, DONE, DIVERGED), ILL_CONDITIONED)
     return state._replace(
         rls=rls,
@@ -131,16 +146,16 @@ def finished(state: State) -> jax.Array:
 
 
 class Alone(NamedTuple):
-    """What a trained network does on its own."""
+    """A trained network's validation and test."""
 
     validation: jax.Array
-    """NRMSE on the validation range; NaN if there is none"""
+    """() NRMSE on the validation range; NaN without one."""
     found: Replay
-    """replays of the test range; if there is none, of the training range"""
+    """Replays of the test range, or of the training range without one."""
     start: Now
-    """the network at the start of that range"""
+    """The network at the start of that range."""
     x: jax.Array
-    """(t, k) the inputs of that range"""
+    """(t, k) the inputs of that range."""
 
 
 def _alone(static: Any, shared: Any, state: State) -> Alone:
@@ -152,11 +167,12 @@ def _alone(static: Any, shared: Any, state: State) -> Alone:
     now, validation = state.now, jnp.asarray(jnp.nan, static.dtype)
     if static.validation:
         end = at + static.validation
+        # `now`, after the range, is where the test range starts.
         found, now = replay(static, w, readout, now, whole.cut(at, end))
         at, validation = end, found.nrmse
     if not static.test:
-        # Back to the start of the training range, through the washout as it was in training: FORCE ran
-        # on its own outputs, ridge was fed the targets.
+        # Return to the start of the training range, through the same washout as in training: FORCE fed
+        # back its own outputs, ridge the targets.
         skip, at = static.washout, static.washout + static.train
         now = begin(static, w, readout)
         if static.readout == "force":
@@ -174,10 +190,11 @@ def _alone(static: Any, shared: Any, state: State) -> Alone:
 def result(
     static: Any, shared: Any, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
-    """Replay errors, and what else `record` and `memory_delays` ask for. A failed item has NaN errors."""
+    """Compute the replay errors, and the results that `record` and `memory_delays` ask for. Errors of a failed item are NaN."""
     w, readout = state.weights, state.rls.readout
     validation, found, now, x = _alone(static, shared, state)
     dt = shared.dt.astype(static.dtype)
+    # A network that learns may still diverge on its own.
     outcome = jnp.where(
         (state.outcome == DONE) & ~jnp.isfinite(found.nrmse), DIVERGED, state.outcome
     )
@@ -207,10 +224,13 @@ def result(
 
 
 def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
-    """The trained network as one network without feedback, in the weights of a cell of `ctd.cells`.
+    """Fold the feedback into the recurrent weights: the network as a cell of `ctd.cells`.
 
-    Outputs are linear in rates, so wR = W_R + W_F readout. `continuous` networks are `leaky` cells. For
-    `discrete` ones the same names stand in h' = (1 - alpha) h + alpha tanh(wR h + wI x + bR).
+    Outputs are linear in rates, so W_R h + W_F z = (W_R + W_F readout) h. A `continuous` network is a `leaky`
+    cell. A `discrete` one uses the same names in h' = (1 - alpha) h + alpha tanh(wR h + wI x + bR).
+
+    Returns:
+        Weights by name: wI (n, k), wR (n, n), bR (n,), alpha (), wO (m, n), bO (m,), h0 (n,), in `state_dtype`.
     """
     n, m = static.n, static.m
     readout = readout.astype(static.state_dtype)
@@ -228,17 +248,18 @@ def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
 
 
 def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
-    """(n, n) derivative of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR, one layer after the other."""
+    """The Jacobian (n, n) of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR, multiplied layer by layer."""
     eye = jnp.eye(static.n, dtype=cell["wR"].dtype)
     whole = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
     layer, found = jnp.arange(static.n) // (static.n // static.layers), eye
+    # A layer sees the new rates of the layer before: factor k moves the rows of layer k alone.
     for k in range(static.layers):
         found = jnp.where((layer == k)[:, None], whole, eye) @ found if static.layers > 1 else whole
     return found
 
 
 def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
-    """Coordinates: pass numbers, time since a replay's start, delays in samples."""
+    """Coordinates of the results: pass numbers, time since a replay's start (unit of dt), delays (samples)."""
     del shared
     found = {"pass": Coordinate(np.arange(1, 1 + _passes(inputs)), "1", "number of the pass")}
     if "traces" in inputs.record:

@@ -1,4 +1,4 @@
-"""FORCE: recursive least squares (RLS) on the readout while its output is fed back."""
+"""FORCE: recursive least squares (RLS) trains the readout while its output is fed back."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Now(NamedTuple):
 
     units: Units
     z: jax.Array
-    """(m,) what is fed back into the next sample, in `state_dtype`."""
+    """(m,) output fed back into the next sample, in `state_dtype`."""
 
 
 class Symmetric(NamedTuple):
     """A symmetric matrix [[A, B^T], [B, C]] of size p, q = p // 2, without its upper right quarter.
 
-    Without that quarter, network and P of n = 500 fit a core's own cache, which saves 15 % of a step.
+    Without that quarter, network and P of n = 500 fit into the cache of one core, which saves 15 % of a step.
     """
 
     A: jax.Array
@@ -32,7 +32,7 @@ class Symmetric(NamedTuple):
 
 
 class Rls(NamedTuple):
-    """What RLS has learned; p features, m outputs, in `dtype`."""
+    """Readout and inverse correlation of RLS, of p features and m outputs, in `dtype`."""
 
     readout: jax.Array
     """(m, p)"""
@@ -48,11 +48,11 @@ class Pass(NamedTuple):
     squared_error: jax.Array
     """() sum over samples and outputs of (z - f)^2, each z before its update."""
     definite: jax.Array
-    """() False if any h P h was 0 or less. A NaN does not count: it comes from the states, not from P."""
+    """() False if any h P h was 0 or less. NaN does not count: it comes from the states, not from P."""
 
 
 def features(static: Any, h: jax.Array) -> jax.Array:
-    """(..., n) rates -> (..., p) features of the readout, in `dtype`: the rates, then 1 if there is an intercept."""
+    """The features (..., p) of the readout for rates h (..., n), in `dtype`: the rates, then 1 with an intercept."""
     h = h.astype(static.dtype)
     if static.intercept:
         h = jnp.concatenate([h, jnp.ones((*h.shape[:-1], 1), h.dtype)], axis=-1)
@@ -60,7 +60,7 @@ def features(static: Any, h: jax.Array) -> jax.Array:
 
 
 def begin(static: Any, w: Weights, readout: jax.Array) -> Now:
-    """The network at its initial activation."""
+    """The network at its initial activation. readout: (m, p), whose output is fed back first."""
     start = units(static, w.start)
     return Now(start, (readout @ features(static, start.h)).astype(static.state_dtype))
 
@@ -68,49 +68,63 @@ def begin(static: Any, w: Weights, readout: jax.Array) -> Now:
 def free_step(
     static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
 ) -> tuple[Now, Any]:
-    """One sample with the network's own output fed back -> (network, (m,) output in `dtype`)."""
+    """Advance by one sample with the network's own output fed back: (network, (m,) output in `dtype`).
+
+    x: (k,) inputs.
+    """
     moved = step(static, w, now.units, x, now.z)
     z = readout @ features(static, moved.h)
     return Now(moved, z.astype(static.state_dtype)), z
 
 
 def scaled_identity(scale: jax.Array, p: int, dtype: Any) -> Symmetric:
-    """scale I of size p."""
+    """The matrix scale I of size p."""
     q = p // 2
     eye = lambda n: scale * jnp.eye(n, dtype=dtype)
     return Symmetric(eye(q), jnp.zeros((p - q, q), dtype), eye(p - q))
 
 
 def times(P: Symmetric, h: jax.Array) -> jax.Array:
-    """P h, (p,)."""
+    """The product P h, (p,), of h (p,)."""
     q = P.A.shape[0]
+    # [A B^T; B C] [h1; h2]: B serves both quarters.
     return jnp.concatenate([P.A @ h[:q] + h[q:] @ P.B, P.B @ h[:q] + P.C @ h[q:]])
 
 
 class Updated(NamedTuple):
-    """After one sample of a block."""
+    """RLS after one sample of a block."""
 
     readout: jax.Array
+    """(m, p)"""
     K: jax.Array
+    """(block, p) updates of P that are not yet subtracted, see `update`."""
     z: jax.Array
-    """The output readout h before the update."""
+    """(m,) output before the update."""
     hPh: jax.Array
+    """() h P h, positive as long as P is positive definite."""
 
 
 def update(
     rls: Rls, K: jax.Array, j: jax.Array, forgetting: jax.Array, h: jax.Array, f: jax.Array
 ) -> Updated:
-    """RLS on sample j of a block.
+    """Update the readout by sample j of a block.
 
     With l = forgetting, u = P_j h and s = h u, RLS (Haykin, Adaptive Filter Theory, ch. 10) is::
 
         readout -= (z - f) u^T / (l + s)        P_{j+1} = (P_j - u u^T / (l + s)) / l
 
-    P stays P_0 within the block: P_j = l^-j (P_0 - K^T K), where row j of K becomes
-    l^(j/2) u / sqrt(l + s). So a step reads P once and does not write it, and less is lost to rounding,
-    since the updates are summed before they are subtracted.
+    Within a block P keeps its first value P_0, and K collects the updates: P_j = l^-j (P_0 - K^T K), where
+    row j of K is l^(j/2) u / sqrt(l + s). A step then reads P once and does not write it, and rounding
+    loses less, since the updates are summed before they are subtracted.
+
+    Args:
+        rls: readout after sample j - 1, and P_0.
+        K: (block, p), rows from j on are 0.
+        h: (p,) features.
+        f: (m,) targets.
     """
     power = forgetting**j
+    # P_j h without forming P_j; the rows of K from j on are 0 and add nothing.
     u = (times(rls.P, h) - (K @ h) @ K) / power
     s = h @ u
     z = rls.readout @ h
@@ -120,7 +134,7 @@ def update(
 
 
 def flush(P: Symmetric, K: jax.Array, forgetting: jax.Array) -> Symmetric:
-    """P after a block of len(K) samples."""
+    """P after a block of len(K) samples: l^-len(K) (P - K^T K), see `update`."""
     q, power = P.A.shape[0], forgetting ** len(K)
     left, right = K[:, :q], K[:, q:]
     return Symmetric(
@@ -131,20 +145,25 @@ def flush(P: Symmetric, K: jax.Array, forgetting: jax.Array) -> Symmetric:
 
 
 def in_blocks(f: Callable[..., Any], carry: Any, rows: Any, length: int) -> Any:
-    """Apply carry = f(carry, index, block) to blocks of `length` rows in order; the last may be shorter."""
+    """Apply carry = f(carry, index, block) to blocks of `length` rows in order; the last block may be shorter.
+
+    >>> in_blocks(lambda c, k, rows: c + rows.sum(), jnp.asarray(0), jnp.arange(7), 3)
+    Array(21, dtype=int32)
+    """
     total = len(jax.tree.leaves(rows)[0])
     whole = total // length
     cut = jax.tree.map(lambda r: r[: whole * length].reshape(whole, length, *r.shape[1:]), rows)
     carry, _ = lax.scan(lambda c, at: (f(c, *at), None), carry, (jnp.arange(whole), cut))
+    # A scan needs blocks of one length, so the rest is traced by itself.
     if total % length:
         carry = f(carry, whole, jax.tree.map(lambda r: r[whole * length :], rows))
     return carry
 
 
 def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights, rls: Rls) -> Pass:
-    """One pass from the initial activation: washout, then RLS at every sample of the training range.
+    """Run one pass from the initial activation: washout, then RLS at every sample of the training range.
 
-    Sussillo & Abbott 2009 (Neuron 63:544), eqs. 4-5. Each output is fed back as it was before its update.
+    Sussillo & Abbott 2009 (Neuron 63:544), eqs. 4-5. The network feeds back each output as it was before its update.
     """
     start, stop = static.washout, static.washout + static.train
     x = shared.inputs.astype(static.state_dtype)
@@ -163,6 +182,7 @@ def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights
             readout, K, z, s = update(Rls(readout, P), K, j, traced.forgetting, h, f)
             total += (z - f) @ (z - f)
             now = Now(moved, z.astype(static.state_dtype))
+            # ~(s <= 0), not s > 0: NaN must not count as a P that is not definite.
             return (now, readout, K, total, definite & ~(s <= 0)), None
 
         noise = disturbances(static, traced, key, index, length)
@@ -175,7 +195,7 @@ def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights
     rows = (x[start:stop], shared.targets[start:stop].astype(static.dtype))
     state = Pass(now, rls, jnp.zeros((), static.dtype), jnp.ones((), bool))
     end = in_blocks(block, state, rows, static.block)
-    # A flush keeps A and C symmetric up to rounding; making them symmetric once a pass stops the drift.
+    # A flush keeps A and C symmetric up to rounding. Making them symmetric once a pass stops the drift.
     even = lambda M: (M + M.T) / 2
     P = end.rls.P._replace(A=even(end.rls.P.A), C=even(end.rls.P.C))
     return end._replace(rls=end.rls._replace(P=P))

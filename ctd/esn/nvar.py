@@ -1,15 +1,16 @@
-"""Kernel: next-generation reservoir computing: ridge regression on polynomials of delayed samples, without any units.
+"""Kernel: next-generation reservoir computing, ridge regression on polynomials of delayed samples, without units.
 
-The features O(t) are the monomials, of the degrees in `degrees`, of the last `delays` samples that lie `spacing` apart. A
-series without inputs is predicted from itself, y(t + 1) = y(t) + C O(t), and the model then runs on its own outputs; with
-inputs, the samples are those of the inputs and y(t) = C O(t). A nonlinear vector autoregression (NVAR); Gauthier, Bollt,
-Griffith & Barbosa 2021 (Nature Communications 12:5564).
+The features O(t) are the monomials, with the degrees in `degrees`, of the last `delays` samples, `spacing` steps apart. A
+series without inputs is predicted from its own past, y(t + 1) = y(t) + C O(t), and the model then runs on its own outputs.
+With inputs, the features are those of the inputs and y(t) = C O(t). This is a nonlinear vector autoregression (NVAR);
+Gauthier, Bollt, Griffith & Barbosa 2021 (Nature Communications 12:5564).
 
     kernel: esn.nvar
     params: {target: lorenz, segments: 20}
     sweep: {grid: {ridge: {geomspace: [1e-8, 1e-2, 7]}, noise: [0, 1e-4], segment: {range: 20}}}
 
-An item is one model. The series is cut into washout | segments x train; after its segment, a model is validated and tested.
+An item is one model. The series is cut into washout | segments x train. A model is trained on one segment, then validated
+and tested on the samples after that segment.
 """
 
 from __future__ import annotations
@@ -33,7 +34,16 @@ from ctd.plots.group import Group, of_group
 
 
 class Polynomial(OfSeries):
-    """One model; the defaults are those of Gauthier et al. for the Lorenz system, lengths in samples."""
+    """The parameters of one model; lengths in samples. The defaults follow Gauthier et al. for the Lorenz system.
+
+    >>> Polynomial(delays=3, spacing=2).washout
+    200
+    >>> Polynomial(degrees=(1, 1))
+    Traceback (most recent call last):
+        ...
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for Polynomial
+      Value error, degrees: [1, 1]: whole numbers of 0 or more expected, each once ...
+    """
 
     dtype: Static[Literal["float64"]] = "float64"
     target: Data[Target] = Field("lorenz", description=TARGET_TEXT)
@@ -41,7 +51,7 @@ class Polynomial(OfSeries):
     m: Static[int] = Field(3, gt=0, description="outputs")
 
     delays: Static[int] = Field(
-        2, gt=0, description="samples that a feature is made from, the latest one included"
+        2, gt=0, description="samples that enter the features, the latest included"
     )
     spacing: Static[int] = Field(1, gt=0, description="steps between two of these samples")
     degrees: Static[tuple[int, ...]] = Field(
@@ -49,35 +59,35 @@ class Polynomial(OfSeries):
     )
     washout: Static[int] = Field(200, ge=0, description="samples before training")
     train: Static[int] = Field(400, gt=0, description="samples of one segment")
-    segments: Static[int] = Field(1, gt=0, description="segments that a model may be trained on")
+    segments: Static[int] = Field(
+        1, gt=0, description="segments, of which a model is trained on one"
+    )
     validation: Static[int] = Field(
-        0, ge=0, description="samples after the segment, to choose parameters by"
+        0, ge=0, description="samples after the segment, for choosing parameters"
     )
-    test: Static[int] = Field(44, gt=0, description="samples after those of validation, to test on")
+    test: Static[int] = Field(44, gt=0, description="test samples, after validation")
     starts: Static[int] = Field(1, gt=0, description="replays, evenly spaced over the range")
-    horizon: Static[int] = Field(
-        0, ge=0, description="samples of each replay; 0: all that the range has"
-    )
+    horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
     valid_error: Static[float] = Field(
         0.4, gt=0, description="a replay is valid until its normalised error exceeds this"
     )
     record: Static[tuple[Literal["traces"], ...]] = Field(
-        (), description="what else to store: the first replay"
+        (), description="further results to store; traces: the first replay"
     )
 
     segment: Traced[int] = Field(
         0,
         ge=0,
         lt=2**31,
-        description="number of the segment to train on; beyond the last one it starts again at 0",
+        description="number of the segment to train on, modulo `segments`",
     )
     ridge: Traced[float] = Field(
-        2.5e-6, ge=0, description="penalty of the squared coefficients, the constant's too"
+        2.5e-6, ge=0, description="penalty on the squared coefficients, including the constant's"
     )
     noise: Traced[float] = Field(
         0.0,
         ge=0,
-        description="standard deviation of the noise on the samples that features are made from, in training",
+        description="standard deviation of noise added in training to the samples behind the features",
     )
 
     @model_validator(mode="after")
@@ -85,7 +95,7 @@ class Polynomial(OfSeries):
         back = (self.delays - 1) * self.spacing + 1
         if self.washout < back:
             raise ValueError(
-                f"washout: {self.washout} samples, but features reach back {back} samples; give a washout of {back} or more"
+                f"washout: {self.washout} given, but features reach back {back} samples; give a washout of {back} or more"
             )
         if min(self.degrees) < 0 or len(set(self.degrees)) < len(self.degrees):
             raise ValueError(
@@ -93,58 +103,61 @@ class Polynomial(OfSeries):
             )
         check_horizon(self.horizon, validation=self.validation, test=self.test)
         if self.starts > 1 and not self.horizon:
-            raise ValueError("starts: several replays need a horizon")
+            raise ValueError(f"starts: {self.starts} replays need a horizon; give horizon")
         return self
 
 
 MOST = 20_000
-"""Features: the factor of as many takes minutes and 3 GB."""
+"""Most features of a model: the QR factor of so many takes minutes and 3 GB."""
 
 OUTCOMES = (
     Outcome("done", "fitted and replayed"),
-    Outcome("diverged", "the replay is not finite: more ridge or noise may help", failed=True),
+    Outcome("diverged", "the replay is not finite; try more ridge or noise", failed=True),
     Outcome(
-        "ill_conditioned", "features are collinear to rounding; use a larger ridge", failed=True
+        "ill_conditioned",
+        "features are collinear up to rounding; use a larger ridge",
+        failed=True,
     ),
 )
 DONE, DIVERGED, ILL_CONDITIONED = range(3)
 
 DIMS = {
     "outcome": Var((), "1", "how the item ended"),
-    "train_nrmse": Var((), "1", "NRMSE of one sample on, or of the outputs, over the segment"),
+    "train_nrmse": Var((), "1", "NRMSE over the segment, one sample ahead or with inputs"),
     "replay_nrmse": Var((), "1", "NRMSE of the replays of the test range"),
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
-    "valid_time": Var((), "time", "mean time that a replay stays valid", True),
+    "valid_time": Var((), "time", "mean time for which a replay stays valid", True),
     "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
-    "weights.coefficients": Var(("output", "feature"), "1", "C, with which `step` is the map of the model"),
+    "weights.coefficients": Var(("output", "feature"), "1", "C, the coefficients of the features"),
     "weights.monomials": Var(
-        ("feature", "factor"), "1", "factors of each feature: 0 is 1, i is number i of `h0`, counted from 1"
+        ("feature", "factor"), "1", "factors of each feature: 0 stands for 1, i for entry i of `h0`, counted from 1"
     ),
-    "weights.h0": Var(("state",), "1", "the samples before the test range that features see, the latest first"),
+    "weights.h0": Var(("state",), "1", "the delayed samples before the test range, the latest first"),
 }  # fmt: skip
 
 
 def load(inputs: Any) -> Series:
-    """The series. Raises ValueError where it cannot be made or read, or has too many features."""
+    """Make or read the series. Raises ValueError if that fails or the features are too many."""
     length = inputs.washout + inputs.segments * inputs.train + inputs.validation + inputs.test
     found = load_series(inputs, length)
     seen = inputs.delays * _samples(found).shape[1]
+    # Multisets: the number of monomials of one degree in `seen` variables.
     n = sum(math.comb(seen + degree - 1, degree) for degree in inputs.degrees)
     if n > MOST:
         raise ValueError(
-            f"degrees: {list(inputs.degrees)} of {seen} delayed numbers are {n:,} features; at most {MOST:,}"
+            f"degrees: {list(inputs.degrees)} of {seen} delayed numbers give {n:,} features; at most {MOST:,} are possible"
         )
     return found
 
 
 def _samples(shared: Series) -> Any:
-    """(t, k) the series that features are made from."""
+    """The series (t, k) behind the features: the inputs, or without any the targets."""
     return shared.inputs if shared.inputs.shape[1] else shared.targets
 
 
 def factors(static: Any, k: int) -> np.ndarray:
-    """(feature, factor) the monomials of k numbers a sample, as `weights.monomials`."""
+    """The monomials of k numbers per sample, as `weights.monomials`: int32 (feature, factor)."""
     lags = 1 + np.add.outer(np.arange(static.delays) * static.spacing * k, np.arange(k)).ravel()
     most = max(static.degrees)
     rows = [
@@ -156,7 +169,12 @@ def factors(static: Any, k: int) -> np.ndarray:
 
 
 def features(monomials: Any, h: jax.Array) -> jax.Array:
-    """(..., feature) products of the entries of h (..., state) that `monomials` lists."""
+    """Products (..., feature) of entries of h (..., state), as `monomials` (feature, factor) lists them.
+
+    >>> features([[0, 0], [1, 0], [1, 2]], jnp.array([3.0, 5.0]))  # 1, h1, h1 h2
+    Array([ 1.,  3., 15.], dtype=float32)
+    """
+    # Entry 0 is the constant 1, which fills the monomials of lower degree.
     one = jnp.ones((*h.shape[:-1], 1), h.dtype)
     values, monomials = jnp.concatenate([one, h], axis=-1), jnp.asarray(monomials, jnp.int32)
     found = jnp.ones((*h.shape[:-1], len(monomials)), h.dtype)
@@ -166,37 +184,60 @@ def features(monomials: Any, h: jax.Array) -> jax.Array:
 
 
 def step(weights: Any, h: jax.Array, x: Any = None) -> jax.Array:
-    """The map of a model without inputs, y(t + 1) = y(t) + C O(t): the samples h (state,) that it sees -> the next ones.
+    """One step of a model without inputs, y(t + 1) = y(t) + C O(t).
 
-    weights: those of an item, for `cell: ctd.esn.nvar.step` of the kernels that take a network.
+    Kernels that take a network name it as `cell: ctd.esn.nvar.step`.
+
+    Args:
+        weights: coefficients (m, feature) and monomials (feature, factor) of an item.
+        h: (state,) delayed samples, the latest first.
+        x: ignored.
+
+    Returns:
+        (state,) the delayed samples one step later.
+
+    >>> growth = {"coefficients": jnp.array([[0.5]]), "monomials": [[1]]}
+    >>> step(growth, jnp.array([2.0, 7.0]))
+    Array([3., 2.], dtype=float32)
     """
     del x
     change = weights["coefficients"] @ features(weights["monomials"], h)
     m = len(change)
+    # Shift the delay line by one sample: the oldest one falls out.
     return jnp.concatenate([h[:m] + change, h[:-m]])
 
 
 def _state(static: Any, x: jax.Array, at: jax.Array) -> jax.Array:
-    """(..., state) the samples that features at the samples `at` may see, the latest first."""
+    """The delayed samples (..., state) of x (t, k) up to each sample number in `at`, the latest first."""
     back = (static.delays - 1) * static.spacing + 1
     return x[at[..., None] - jnp.arange(back)].reshape(*at.shape, -1)
 
 
 def fit(o: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(C (m, p) that minimises |o C^T - f|^2 + ridge |C|^2, whether the p columns of o are independent to rounding).
+    """Find C (m, p) that minimises |o C^T - f|^2 + ridge |C|^2, for features o (t, p) and targets f (t, m).
 
-    By QR of o over sqrt(ridge) I. Products of a series' samples span ten powers of ten, of which the normal equations lose half.
+    A QR decomposition of o stacked on sqrt(ridge) I solves it. Monomials of a series span ten powers of ten, and the
+    normal equations would square that range and lose half the digits.
+
+    Returns:
+        (C, () bool: whether the columns of o are independent up to rounding). If they are not, C is 0.
+
+    >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+    >>> found, independent = fit(x, x @ jnp.array([[1.0], [3.0]]), jnp.array(0.0))
+    >>> found.round().astype(int).tolist(), bool(independent)
+    ([[1, 3]], True)
     """
     p = o.shape[1]
     q, r = jnp.linalg.qr(jnp.concatenate([o, jnp.sqrt(ridge) * jnp.eye(p, dtype=o.dtype)]))
     found = jax.scipy.linalg.solve_triangular(r, q[: len(o)].T @ f)
+    # |r_ii| is the distance of column i from the span of the columns before it.
     size = jnp.abs(jnp.diagonal(r))
     independent = size.min() > p * jnp.finfo(o.dtype).eps * size.max()
     return jnp.where(independent, found, 0).T, independent
 
 
 def _replay(static: Any, shared: Series, weights: Any, at: jax.Array, length: int) -> Replay:
-    """Replays of `length` samples from `at` on; with inputs, the outputs there."""
+    """Replay `length` samples from sample `at` on. With inputs nothing is fed back: the model computes its outputs there."""
     x, y = _samples(shared), jnp.asarray(shared.targets)
     horizon = static.horizon or length
     stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
@@ -216,8 +257,9 @@ def _replay(static: Any, shared: Series, weights: Any, at: jax.Array, length: in
 
 
 def run(static: Any, shared: Series, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
-    """Fit one model to its segment, and replay what follows."""
+    """Fit one model to its segment, and replay the validation and test ranges after it."""
     shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, static.dtype), shared)
+    # Without inputs, features lie one sample before their target.
     x, ahead = _samples(shared), 0 if shared.inputs.shape[1] else 1
     at = static.washout + traced.segment % static.segments * static.train
     noisy = x + traced.noise * jax.random.normal(key, x.shape, x.dtype)
@@ -225,6 +267,7 @@ def run(static: Any, shared: Series, traced: Any, key: jax.Array) -> dict[str, j
     h = _state(static, noisy, when - ahead)
     monomials = factors(static, x.shape[1])
     o, f = features(monomials, h), shared.targets[when]
+    # Regress on the increment y(t + 1) - y(t), from the noisy y(t) that the features see.
     f = f - h[:, : static.m] if ahead else f
     found, independent = fit(o, f, traced.ridge)
     weights = {"coefficients": found, "monomials": jnp.asarray(monomials)}
@@ -251,7 +294,7 @@ def run(static: Any, shared: Series, traced: Any, key: jax.Array) -> dict[str, j
 
 
 def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
-    """Time since a replay's start."""
+    """The coordinate of stored replays: time since the replay's start, in the unit of dt."""
     del shared
     steps = inputs.dt * np.arange(1, 1 + (inputs.horizon or inputs.test))
     wanted = "traces" in inputs.record
@@ -262,7 +305,7 @@ def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """Success over the sweep, the replay of the best model, the errors of all."""
+    """Success over the sweep, the replay of the best model, the errors of all models."""
     made = success(group.reduced) if varied_fields(group.reduced) else []
     if "trace" in group.results:
         segment = np.asarray(group.columns["segment"][:], int) % group.inputs.segments
@@ -276,7 +319,8 @@ def figure(group: Group) -> Figure:
     return Figure(success(group.reduced), f"polynomials of delays on {group.inputs.target}")
 
 
-# What is swept here, ridge and noise, networks have too; models that differ in the segment alone are one point's seeds.
+# The reduction of networks serves here too: it groups by ridge and noise, and `segment`, which is not among its
+# fields, takes the place of the seed.
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
     reduced=REDUCED, Options=Options, summary=("ridge", "noise", "count", "success_rate", "nrmse_median"),

@@ -1,4 +1,4 @@
-"""The pictures of an ensemble: success over the sweep, the best network's replay, the errors."""
+"""The figures of an ensemble: success over the sweep, the best network's replay, the errors."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,9 +24,9 @@ from ctd.plots import (
 from ctd.plots.group import Group, of_group
 
 N_OUTPUTS = 5
-"""Largest number of outputs whose replay is drawn."""
+"""Most outputs drawn of a replay."""
 N_CURVES = 200
-"""Largest number of networks whose training error is drawn."""
+"""Most networks whose training error is drawn."""
 
 
 @of_group
@@ -52,6 +52,7 @@ def figure(group: Group) -> Figure:
 def errors(results: Mapping[str, np.ndarray]) -> Plot:
     """Histogram of the replay errors."""
     error = np.asarray(results["replay_nrmse"][:], float)
+    # The axis is log10.
     error = error[np.isfinite(error) & (error > 0)]
     return Plot(
         "Replay error of all networks",
@@ -63,7 +64,7 @@ def errors(results: Mapping[str, np.ndarray]) -> Plot:
 
 
 def success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
-    """Success rate and median error: maps over the first two swept fields, or curves if fewer are swept."""
+    """Success rate and median error: maps over the first two varied fields, or curves over one."""
     varied = varied_fields(reduced)
     return _maps(varied, reduced) if len(varied) > 1 else _curves((*varied, None)[0], reduced)
 
@@ -74,7 +75,7 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     grid = success_grid(first, second, reduced)
     x = Axis(first, ticks=[tick(v) for v in grid.xs])
     y = Axis(second, ticks=[tick(v) for v in grid.ys])
-    further = f" over {', '.join(others)} too" if others else ""
+    further = f" over {', '.join(others)}" if others else ""
     count = reduced["count"]
     seeds = f"{count.min():,} networks" if np.ptp(count) == 0 else "all networks"
     share = (
@@ -98,13 +99,13 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
             y,
             Scale("log10 median NRMSE"),
             note="Median over a point's networks; empty: most of them failed."
-            + (f" Lowest{further}." if others else ""),
+            + (f" Lowest value{further}." if others else ""),
         ),
     ]
 
 
 def _curves(name: str | None, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
-    """Success rate and median error, with their intervals, over the one swept field, or of the one point."""
+    """Success rate and median error with their intervals, over the varied field; name None: of the only point."""
     x = np.asarray(reduced[name], float) if name else np.zeros(1)
     order = np.argsort(x, kind="stable")
     x = x[order]
@@ -129,9 +130,9 @@ def _curves(name: str | None, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
 
 
 def replayed(group: Group, later: np.ndarray | None = None) -> Plot:
-    """The first replay of the best network beside its target, outputs one below the other.
+    """The first replay of the best network with its target, one output below the other.
 
-    later: (item,) samples by which an item's ranges lie further on in the series.
+    later: (item,) samples by which an item's training range starts later than `washout`; without it, 0.
     """
     inputs, shared, columns, results, reduced = group
     item = int(reduced["best_item"])
@@ -141,9 +142,10 @@ def replayed(group: Group, later: np.ndarray | None = None) -> Plot:
     start += 0 if later is None else int(later[row])
     targets = np.asarray(shared.targets, float)[start : start + len(outputs), :N_OUTPUTS]
     time = inputs.dt * np.arange(1, 1 + len(outputs))
+    # One output's range plus a fifth separates the lines; 1e-9 keeps constant targets apart from 0.
     step = 1.2 * max(float(np.ptp(targets, axis=0).max()), 1e-9)
     middle = targets.mean(axis=0)
-    # Cut a replay that leaves the scale of its target, or it would flatten all else.
+    # Cut a replay that leaves the scale of its target: it would flatten all other lines.
     outputs = np.where(np.abs(outputs - middle) < 1.5 * step, outputs, np.nan)
     text = [f"output {k}" for k in range(outputs.shape[1])]
     m = shared.targets.shape[1]
@@ -181,29 +183,30 @@ def _training(results: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarra
 
 
 def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
-    """The swept fields that have more than one value."""
+    """The names of the swept fields that have more than one value."""
     return [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
 
 
 class SuccessGrid(NamedTuple):
-    """How the networks did over two swept fields."""
+    """Success rate and error over two swept fields."""
 
     xs: np.ndarray
-    """(first,) the values of the one."""
+    """(first,) values of the first field."""
     ys: np.ndarray
-    """(second,) the values of the other."""
+    """(second,) values of the second field."""
     rate: np.ndarray
     """(second, first) success rates."""
     error: np.ndarray
-    """(second, first) log10 of the median NRMSE; NaN where there is none."""
+    """(second, first) log10 of the median NRMSE; NaN where it is infinite or missing."""
 
 
 def success_grid(first: str, second: str, reduced: Mapping[str, np.ndarray]) -> SuccessGrid:
-    """The grid over two fields. Over points that differ in further ones, the rate is the mean and the error the lowest."""
+    """Put the points on a grid of two fields. Over points that differ in further fields, the rate is the mean and the error the minimum."""
     xs, column = np.unique(reduced[first], return_inverse=True)
     ys, row = np.unique(reduced[second], return_inverse=True)
     cell, shape = row * len(xs) + column, (len(ys), len(xs))
     n = np.bincount(cell, minlength=shape[0] * shape[1])
+    # A cell without points divides 0 by 0: it stays empty.
     with np.errstate(invalid="ignore"):
         rate = np.bincount(cell, reduced["success_rate"], len(n)) / n
     error = np.full(len(n), np.inf)

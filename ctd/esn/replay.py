@@ -1,4 +1,4 @@
-"""What a trained network does with its readout frozen."""
+"""Replay: run a trained network on its own, its readout frozen, and compare it with its target."""
 
 from __future__ import annotations
 
@@ -11,42 +11,43 @@ from ctd.late import jax, jnp, lax
 
 
 class Replay(NamedTuple):
-    """Replays of one range, s starts and h samples each."""
+    """Replays of one range: s starts, h samples each."""
 
     nrmse: jax.Array
-    """() over all replays and samples"""
+    """() NRMSE over all replays and samples."""
     last_nrmse: jax.Array
-    """() over the replays' last samples alone: NRMSE_h of Jaeger's tests"""
+    """() NRMSE over the last sample of each replay: NRMSE_h of Jaeger's tests."""
     valid_samples: jax.Array
-    """() mean number of samples before the error of a replay exceeds `valid_error` deviations"""
+    """() mean number of samples before the error of a replay exceeds `valid_error` standard deviations."""
     outputs: jax.Array
     """(s, h, m)"""
 
 
 class Stretch(NamedTuple):
-    """A stretch of the signals."""
+    """A range of samples of inputs and targets."""
 
     x: jax.Array
     """(t, k) inputs"""
     y: jax.Array
     """(t, m) targets"""
     variance: jax.Array
-    """() of the targets: errors are relative to it."""
+    """() variance of the targets over the whole series; errors are relative to it."""
 
     def cut(self, start: int, stop: int | None = None) -> Stretch:
-        """The samples start ... stop-1 of it."""
+        """The samples start ... stop - 1."""
         return self._replace(x=self.x[start:stop], y=self.y[start:stop])
 
 
 def free_run(static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array) -> Any:
-    """Run the network on inputs x (t, k) with its own outputs fed back -> (network, (t, m) outputs)."""
+    """Run the network on inputs x (t, k) with its own outputs fed back: (network, (t, m) outputs)."""
     return lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
 
 
 def compared(static: Any, z: jax.Array, y: jax.Array, variance: jax.Array) -> Replay:
-    """Replays z beside their targets y, each (s, h, m)."""
-    # Squared error at each start and sample, in variances.
+    """Compare replays z with their targets y, each (s, h, m)."""
+    # (s, h) squared error in units of the targets' variance.
     error = jnp.mean((z - y) ** 2, axis=-1) / variance
+    # ~(<=), not >: a NaN ends the valid time.
     exceeded = ~(error <= static.valid_error**2)
     valid = jnp.where(exceeded.any(axis=1), jnp.argmax(exceeded, axis=1), error.shape[1])
     return Replay(
@@ -60,10 +61,13 @@ def compared(static: Any, z: jax.Array, y: jax.Array, variance: jax.Array) -> Re
 def replay(
     static: Any, w: Weights, readout: jax.Array, now: Now, stretch: Stretch
 ) -> tuple[Replay, Now]:
-    """(replays of a stretch, the network after it), from `now` on.
+    """Replay a stretch from evenly spaced starts, beginning with the network `now`.
 
-    The replays start evenly spaced. Between the starts, and up to the end of the stretch, the network is
-    teacher-forced. Without feedback, inputs alone drive a replay.
+    Between the starts, and up to the end of the stretch, the network is teacher-forced. Without feedback,
+    inputs alone drive a replay.
+
+    Returns:
+        (the replays, the network after the stretch).
     """
     x, y, variance = stretch
     length = len(x)
@@ -76,6 +80,7 @@ def replay(
         cut = lambda rows: lax.dynamic_slice_in_dim(rows, i * stride, stride)
         return teacher_forced(static, w, c, cut(x), cut(forced), silent[:stride])[0], c
 
+    # `hop` emits the network before it moves on, so `begun` holds the starts, the first included.
     _, begun = lax.scan(hop, now, jnp.arange(static.starts))
     window = jnp.arange(static.starts)[:, None] * stride + jnp.arange(horizon)
     run = lambda start, x: free_run(static, w, readout, start, x)[1]
@@ -87,15 +92,16 @@ def replay(
 def largest_exponent(
     static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
 ) -> jax.Array:
-    """Largest Lyapunov exponent of the network on its own outputs, per sample.
+    """Largest Lyapunov exponent, per sample, of the network driven by its own outputs over inputs x (t, k).
 
     It is the mean log growth of one tangent vector, renormalised at every sample (Benettin et al. 1980,
-    Meccanica 15:9). The first tenth of the samples, in which the vector aligns, is left out.
+    Meccanica 15:9). The first tenth of the samples is left out: there the vector aligns with the fastest direction.
     """
 
     def sample(c: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         now, tangent = c
         move = lambda now: free_step(static, w, readout, now, x)[0]
+        # One forward-mode product moves the tangent; no Jacobian is formed.
         now, tangent = jax.jvp(move, (now,), (tangent,))
         norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tangent)))
         return (now, jax.tree.map(lambda leaf: leaf / norm, tangent)), jnp.log(norm)

@@ -1,4 +1,4 @@
-"""The random network: its weights and its step."""
+"""The random network: its weights and one time step."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ class Weights(NamedTuple):
     """The fixed part of a network of n units, k inputs, m outputs, in `state_dtype`."""
 
     drive: jax.Array
-    """(n, n + k + m) recurrent, input and feedback weights side by side, for one product a step; without
-    feedback the last m columns are missing"""
+    """(n, n + k + m) recurrent, input and feedback weights side by side, so that a step is one product;
+    without feedback the last m columns are missing."""
     bias: jax.Array
     """(n,)"""
     start: jax.Array
-    """(n,) initial activation"""
+    """(n,) initial activation."""
     rate: jax.Array
-    """() dt / tau, or the leak"""
+    """() dt / tau of continuous, leak of discrete dynamics."""
 
 
 class Units(NamedTuple):
-    """Activations a and rates h of the units, each (n,); h = tanh(a), or a itself if discrete."""
+    """Activations a and rates h of the units, each (n,). Continuous: h = tanh(a); discrete: h = a."""
 
     a: jax.Array
     h: jax.Array
 
 
 def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights, jax.Array]:
-    """(the item's network, whether it could be scaled); a matrix of spectral radius 0 cannot be scaled.
+    """Draw the fixed weights of one network.
 
     Input, feedback and bias weights are normal. So are the recurrent weights of topology gaussian, each of
     which is kept with probability `sparsity`.
+
+    Returns:
+        (weights, () bool: False if the recurrent matrix has spectral radius 0 and could not be scaled).
     """
     dtype, n = static.state_dtype, static.n
     k = shared.inputs.shape[1]
     at = lambda value: value.astype(dtype)
     key_normal, key_kept = jax.random.split(key)
-    # One draw for all: every further draw costs a second of compilation.
+    # One draw serves all weights: every further draw costs a second of compilation.
     drawn = jax.random.normal(key_normal, (n, n + k + static.m + 2), dtype)
     w, inputs, feedback, bias, start = jnp.split(
         drawn, [n, n + k, n + k + static.m, n + k + static.m + 1], axis=1
@@ -51,6 +54,7 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
     elif static.topology == "ring":
         w = jnp.roll(jnp.eye(n, dtype=dtype), 1, axis=0)
     else:
+        # Dividing by sqrt(n sparsity) keeps the spectral radius near 1 whatever the sparsity (circular law).
         kept = jax.random.bernoulli(key_kept, at(traced.sparsity), (n, n))
         w = jnp.where(kept, w, 0) / jnp.sqrt(n * at(traced.sparsity))
     scalable = jnp.ones((), bool)
@@ -59,11 +63,13 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
         first = (jnp.arange(n) < n // static.layers)[:, None]
         inputs, feedback = inputs * first, feedback * first
     elif static.scale == "spectral_radius" and static.topology == "gaussian":
+        # A small sparse matrix may be nilpotent: its radius is 0, and nothing scales it.
         radius = spectral_radius(w)
         scalable = radius > 0
         w = w / jnp.where(scalable, radius, 1)
     whole = at(traced.g) * w
     if static.layers > 1:
+        # g scales the recurrence within layers alone; layer_scale has scaled the weights between them.
         whole = whole + between
     parts = [whole, at(traced.input_scale) / max(k, 1) ** 0.5 * inputs]
     if static.feedback:
@@ -80,11 +86,18 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
 def _layered(
     static: Any, layer_scale: jax.Array, w: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(weights within layers, from each to the next, whether they could be scaled), of w with entries of variance 1 / n."""
+    """Cut random weights into layers.
+
+    w: (n, n) with entries of variance 1 / n.
+
+    Returns:
+        ((n, n) weights within layers, (n, n) weights from each layer to the next, () bool: could all be scaled).
+    """
     size = static.n // static.layers
     layer = jnp.arange(static.n) // size
     down = layer[:, None] - layer[None, :]
-    w = w * static.layers**0.5  # variance 1 / size
+    # A unit sees n / layers units: rescale the variance from 1 / n to 1 / size.
+    w = w * static.layers**0.5
     own, scalable = jnp.where(down == 0, w, 0), jnp.ones((), bool)
     if static.scale == "spectral_radius":
         blocks = w.reshape(static.layers, size, static.layers, size)
@@ -95,18 +108,23 @@ def _layered(
 
 
 def units(static: Any, a: jax.Array) -> Units:
-    """The units with activations a."""
+    """The units that have activations a (n,)."""
     return Units(a, jnp.tanh(a) if static.dynamics == "continuous" else a)
 
 
 def step(
     static: Any, w: Weights, now: Units, x: jax.Array, z: jax.Array, noise: jax.Array | float = 0.0
 ) -> Units:
-    """The next sample: `continuous` da/dt = (-a + drive) / tau by Euler, `discrete` h' = (1-l) h + l tanh drive.
+    """Advance the network by one sample.
 
+    `continuous`: an Euler step of da/dt = (-a + drive) / tau. `discrete`: h' = (1 - l) h + l tanh(drive), l the leak.
     drive = W_R h + W_I x + W_F z + b + noise (Jaeger 2001, GMD report 148; Sussillo & Abbott 2009).
-    A layer sees the new rates of the one before (Gallicchio, Micheli & Pedrelli 2017, Neurocomputing 268:87).
-    x: (k,) inputs. z: (m,) outputs of the sample before, ignored without feedback. noise: (n,) or 0.
+    A layer sees the new rates of the layer before (Gallicchio, Micheli & Pedrelli 2017, Neurocomputing 268:87).
+
+    Args:
+        x: (k,) inputs.
+        z: (m,) outputs of the sample before; ignored without feedback.
+        noise: (n,) or 0, added to the drive.
     """
     outside = (x, z) if static.feedback else (x,)
     size = static.n // static.layers
@@ -122,17 +140,25 @@ def step(
 
 
 def discrete(weights: Any, h: jax.Array, x: jax.Array) -> jax.Array:
-    """The map of a trained network of `dynamics: discrete`, of the weights that `closed` returns; h (n,), x (k,).
+    """One step of a trained network with `dynamics: discrete`: rates h (n,) and inputs x (k,) -> next rates (n,).
 
-    For `cell: ctd.esn.reservoir.discrete` of the kernels that take a network.
+    Kernels that take a network name it as `cell: ctd.esn.reservoir.discrete`.
+
+    Args:
+        weights: wR (n, n), wI (n, k), bR (n,), alpha (), as `record: weights` stores them.
+
+    >>> w = {"wR": jnp.zeros((2, 2)), "wI": jnp.ones((2, 1)), "bR": jnp.zeros(2), "alpha": 0.5}
+    >>> discrete(w, jnp.ones(2), jnp.zeros(1))
+    Array([0.5, 0.5], dtype=float32)
     """
     drive = weights["wR"] @ h + weights["wI"] @ x + weights["bR"]
     return h + weights["alpha"] * (jnp.tanh(drive) - h)
 
 
 def disturbances(static: Any, traced: Any, key: jax.Array, index: Any, length: int) -> jax.Array:
-    """(length, n) noise for block number `index` of samples; zeros, and nothing drawn, if `noise` is 0."""
+    """Draw the noise (length, n) of block number `index`, in `state_dtype`; zeros if the parameter `noise` is 0."""
     dtype = static.state_dtype
+    # A program that runs one item a time then draws nothing; under vmap cond becomes select, and draws.
     return lax.cond(
         traced.noise > 0,
         lambda: (

@@ -1,7 +1,10 @@
-"""Time series that a network learns to produce, or to compute from its inputs; float64, made on the host.
+"""Target series: what a network learns to produce, or to compute from its inputs.
 
-Every generator is a pure function of its arguments: the same seed gives the same series. `mackey_glass`,
-`lorenz` and `narma10` discard their transient; `chaotic_network` does not.
+Generators run on the host in float64, and are pure functions: the same seed gives the same series.
+`mackey_glass`, `lorenz` and `narma10` discard their transient; `chaotic_network` does not.
+
+>>> lorenz(4, dt=0.02, seed=1).shape
+(4, 3)
 """
 
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 
 
 class Series(NamedTuple):
-    """What drives a network and what it should output, one row for each sample."""
+    """Inputs and targets of a network, one row for each sample."""
 
     inputs: np.ndarray
     """(time, input); no columns if nothing drives the network."""
@@ -21,23 +24,37 @@ class Series(NamedTuple):
     dt: np.ndarray
     """() sampling interval."""
     variance: np.ndarray
-    """() variance of the targets over time, mean over outputs; NRMSE = sqrt(mean squared error / variance)."""
+    """() variance of the targets over time, averaged over outputs; NRMSE = sqrt(mean squared error / variance)."""
 
 
 def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> Series:
-    """Targets (time, output), and inputs (time, input) if any, as a Series. Raises ValueError on constant targets."""
+    """Make a Series of targets and inputs. Raises ValueError if the targets are constant.
+
+    Args:
+        targets: (time, output).
+        dt: sampling interval.
+        inputs: (time, input), or None.
+
+    >>> made = series(np.array([[0.0], [2.0]]), dt=0.1)
+    >>> made.inputs.shape, float(made.variance)
+    ((2, 0), 1.0)
+    """
     if inputs is None:
         inputs = np.zeros((len(targets), 0))
     variance = targets.var(axis=0).mean() if len(targets) else 0.0
+    # NRMSE divides by it.
     if not variance > 0:
         raise ValueError(
-            "target: all samples are equal, so no error relative to its variance exists"
+            "target: all samples are equal, so that the error relative to their variance is undefined; give a series that varies"
         )
     return Series(inputs, targets, np.asarray(dt, float), np.asarray(variance))
 
 
 def load_series(inputs: Any, length: int) -> Series:
-    """The first `length` samples of a target by the fields of `OfSeries`. Raises ValueError where it cannot be made or read."""
+    """Make or read the first `length` samples of the target that `inputs`, an `OfSeries`, names.
+
+    Raises ValueError if the parameters give no series, or the file cannot be read.
+    """
     m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
     drive = None
     if inputs.target in ("chaotic", "chaotic-feedback"):
@@ -60,7 +77,7 @@ def load_series(inputs: Any, length: int) -> Series:
 
 
 CHAOTIC_UNITS = 500
-"""n of the network that makes a chaotic target."""
+"""Units of the network that makes a chaotic target."""
 
 
 def chaotic_network(
@@ -84,11 +101,16 @@ def chaotic_network(
     is fed back.
 
     Returns:
-        (length, m).
+        (length, m). Raises ValueError if m is above 500.
+
+    >>> chaotic_network(3, 2, dt=0.1).shape
+    (3, 2)
     """
     n = CHAOTIC_UNITS
     if m > n:
-        raise ValueError(f"m: {m} outputs, but the chaotic network has {n} units; at most {n}")
+        raise ValueError(
+            f"m: {m} outputs given, but the chaotic network has {n} units; give at most {n}"
+        )
     rng = np.random.default_rng(seed)
     a = 0.25 * rng.standard_normal(n)
     w = g / np.sqrt(n) * rng.standard_normal((n, n))
@@ -107,16 +129,26 @@ def mackey_glass(length: int, delay: float = 17.0, dt: float = 1.0, *, seed: int
     Mackey & Glass 1977 (Science 197:287); chaotic from a delay of about 16.8. Runge-Kutta steps of
     dt / max(1, round(dt / 0.1)), with a cubic for the delayed value at half a step. The history is 1.2 with
     small noise drawn from the seed, and the first 2,000 time units are discarded. The tanh is that of Jaeger
-    & Haas 2004 (Science 304:78). Raises ValueError where the delay is no multiple of the step.
+    & Haas 2004 (Science 304:78).
+
+    Args:
+        delay, dt: in the time units of the equation.
 
     Returns:
-        (length, 1).
+        (length, 1). Raises ValueError if the delay is not a multiple of the integration step.
+
+    >>> x = mackey_glass(100, delay=17)
+    >>> x.shape, bool(abs(x).max() < 1)
+    ((100, 1), True)
     """
     per_sample = max(1, round(dt / 0.1))
     step = dt / per_sample
     lag = round(delay / step)
     if abs(lag * step - delay) > 1e-9 * delay:
-        raise ValueError(f"dt: the delay {delay} is no multiple of the integration step {step}")
+        raise ValueError(
+            f"dt: {dt} given, but the delay {delay} is not a multiple of the integration step {step}; "
+            "give a dt that divides it"
+        )
     skip = int(np.ceil(2000 / dt))
     n_steps = per_sample * (skip + length)
     # Plain floats: ten times faster than array elements in this loop.
@@ -124,7 +156,8 @@ def mackey_glass(length: int, delay: float = 17.0, dt: float = 1.0, *, seed: int
     production = lambda past: 0.2 * past / (1 + past**10)
     for i in range(lag, lag + n_steps):
         early, late = x[i - lag], x[i - lag + 1]
-        # Cubic through the four samples around the middle of the delayed step.
+        # Runge-Kutta needs the delayed value at half a step. A cubic through the four samples around it
+        # keeps the fourth order; linear interpolation would reduce it to second order.
         before = x[i - lag - 1] if i > lag else early
         middle = (9 * (early + late) - before - x[i - lag + 2]) / 16
         k1 = production(early) - 0.1 * x[i]
@@ -144,8 +177,13 @@ def lorenz(length: int, dt: float = 0.02, *, seed: int = 0) -> np.ndarray:
     discarded. Mean and variance are those of the attractor, not of this sample.
 
     Returns:
-        (length, 3).
+        (length, 3), sampled every dt time units of the system.
+
+    >>> x = lorenz(1000, dt=0.1)
+    >>> x.shape, bool(abs(x).max() < 4)
+    ((1000, 3), True)
     """
+    # Less 1e-9, since 0.03 / 0.01 is above 3 by rounding.
     per_sample = max(1, int(np.ceil(dt / 0.01 - 1e-9)))
     step = dt / per_sample
 
@@ -178,6 +216,10 @@ def narma10(length: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         (inputs, targets), each (length, 1); targets[t] depends on inputs[t] and earlier ones.
+
+    >>> u, y = narma10(200, seed=3)
+    >>> u.shape, y.shape, bool(y.max() < 2)
+    ((200, 1), (200, 1), True)
     """
     rng = np.random.default_rng(seed)
     skip = 100
@@ -188,6 +230,7 @@ def narma10(length: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
             y[t + 1] = (
                 0.3 * y[t] + 0.05 * y[t] * y[t - 9 : t + 1].sum() + 1.5 * u[t - 9] * u[t] + 0.1
             )
+            # A series that exceeds 2 never returns: the sum over the last ten values feeds itself.
             if not y[t + 1] < 2:
                 break
         else:
@@ -199,13 +242,18 @@ def sines(
 ) -> np.ndarray:
     """m sums of the first four harmonics of one period, with random amplitudes and phases and variance 1/2.
 
-    Periodic targets like those of Sussillo & Abbott 2009 (Neuron 63:544), figure 2.
+    Periodic targets like those of Sussillo & Abbott 2009 (Neuron 63:544), figure 2. `period` has the unit of dt.
 
     Returns:
         (length, m).
+
+    >>> x = sines(601, 2, dt=0.1, period=60)
+    >>> bool(np.allclose(x[0], x[600]))
+    True
     """
     rng = np.random.default_rng(seed)
     amplitude = rng.uniform(0.2, 1, (4, m))
+    # A sine of amplitude a has variance a^2 / 2, and harmonics are uncorrelated.
     amplitude /= np.sqrt(np.sum(amplitude**2, axis=0))
     phase = rng.uniform(0, 2 * np.pi, (4, m))
     angle = 2 * np.pi / period * dt * np.arange(length)[:, None, None] * np.arange(1, 5)[:, None]
@@ -215,10 +263,10 @@ def sines(
 def read_array(
     path: str | Path, dataset: str, length: int, columns: int | None = None
 ) -> np.ndarray:
-    """The first `length` rows of a (time, column) dataset of an HDF5 file; a (time,) dataset is one column.
+    """Read the first `length` rows of a (time, column) dataset of an HDF5 file, as float64; a (time,) dataset is one column.
 
-    Raises ValueError, naming file and dataset, where it is missing, has another shape, is shorter, or
-    holds NaN or infinity.
+    Raises ValueError, naming file and dataset, if the dataset is missing, has another shape or number of
+    columns, is shorter, or holds NaN or infinity.
     """
     where = f"{path}: dataset {dataset!r}"
     try:
@@ -226,7 +274,9 @@ def read_array(
             if not isinstance(file.get(dataset), h5py.Dataset):
                 raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
             if file[dataset].dtype.kind not in "iuf":
-                raise ValueError(f"{where} has the type {file[dataset].dtype}, which is no number")
+                raise ValueError(
+                    f"{where} has the type {file[dataset].dtype}; expected real numbers"
+                )
             if file[dataset].ndim not in (1, 2):
                 raise ValueError(
                     f"{where} has shape {file[dataset].shape}; expected (time, column)"
@@ -240,10 +290,12 @@ def read_array(
         raise ValueError(f"{where} has {values.shape[1]} columns; expected {columns}, the field m")
     if available < length:
         raise ValueError(
-            f"{where} has {available} samples, but washout, train, validation and test ask for {length}; "
+            f"{where} has {available} samples, but washout, train, validation and test need {length}; "
             "shorten them"
         )
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(f"{where} is {values[row, column]} at row {row}, column {column}")
+        raise ValueError(
+            f"{where} is {values[row, column]} at row {row}, column {column}; finite numbers are expected"
+        )
     return values
