@@ -91,7 +91,7 @@ def sums_name(key: str) -> str:
 
 OURS = re.compile(
     r"run/(?:(?:done|failed)/\d+/\d{6,}(?:-[0-9a-f]{8})?\.json"
-    r"|(?:failed-)?segments/\d{8,}\.jsonl"
+    r"|(?:failed-)?segments/(?:\d{8}|[1-9]\d{8,})\.jsonl"
     r"|live/\d+/\d{6,}\.json"
     r"|(?:slots|lease|cancel|pictures)/\d+\.json"
     r"|layout/\d+-[^/]+\.json"

@@ -31,7 +31,16 @@ def unseal(data: bytes | None) -> dict[str, Any] | None:
     body += "}"
     if not found or rest != f'{digest(body.encode())}"}}':
         return None
-    return dict(json.loads(body))
+    return parsed(body)
+
+
+def parsed(text: str | bytes | None) -> dict[str, Any] | None:
+    """Return the mapping in a JSON text; None if it is none: anybody may have written it, and sealed it."""
+    try:
+        found = json.loads(text or b"null")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def read_sealed(store: ObjectStore, key: str) -> dict[str, Any] | None:

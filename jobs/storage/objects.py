@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from jobs import keys
@@ -256,8 +256,31 @@ def list_all(objects: ObjectStore, prefix: str) -> Iterator[str]:
 
 
 def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
-    for batch in obstore.list(objects, prefix.rstrip("/") + "/"):
-        yield from batch
+    # One at a time, as a listing goes on after a name that is no key: not UTF-8, or with a newline in it.
+    batches = obstore.list(objects, prefix.rstrip("/") + "/", chunk_size=1)
+    while True:
+        try:
+            yield from next(batches)
+        except InvalidPathError:
+            continue
+        except StopIteration:
+            return
+
+
+LOOKS = 50
+"""Most looks at objects that other processes change: each is a few requests, so that a run hears a stop soon."""
+
+
+def looks(folder: str) -> Iterator[int]:
+    """Yield for each look at a folder that other processes change meanwhile.
+
+    Raises OSError, a storage error, after LOOKS of them: the folder never stands still, or it is damaged.
+    """
+    yield from range(LOOKS)
+    raise OSError(
+        errno.ESTALE,
+        f"{folder}/ changed, or seemed to change, in each of {LOOKS} looks; try again, or `ctd check` the store",
+    )
 
 
 def digest_of(objects: ObjectStore, folders: Iterable[str]) -> str:

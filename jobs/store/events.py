@@ -162,7 +162,7 @@ def read_events(store: Store) -> list[Event]:
 
 
 def _lines(store: Store) -> Iterator[str]:
-    while True:
+    for _ in objects.looks(keys.EVENTS):
         listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
         read = [data for _, data in objects.read_all(store.objects, listed)]
         if None not in read:  # else a driver has joined objects meanwhile

@@ -5,10 +5,10 @@ Their records are folded as markers are (jobs.store.records), a new one for each
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any
 
 from obstore.store import ObjectStore
+from pydantic import TypeAdapter
 
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
@@ -49,7 +49,10 @@ class FailedItem:
         """Return the item that `to_json` described."""
         rest, names = dict(content), {f.name for f in fields(FailedItem)}
         known = {name: rest.pop(name) for name in content if name in names}
-        return FailedItem(**known, about=rest)
+        return _ITEM.validate_python({**known, "about": rest})
+
+
+_ITEM = TypeAdapter(FailedItem)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,10 @@ class FailedItems:
     def from_json(content: Mapping[str, Any]) -> "FailedItems":
         """Return the record with this content."""
         rows = tuple(FailedItem.from_json(entry) for entry in content["rows"])
-        return FailedItems(Shard(**content["shard"]), rows)
+        return FailedItems(_SHARD.validate_python(content["shard"]), rows)
+
+
+_SHARD = TypeAdapter(Shard)
 
 
 class Failed(Records[FailedItems]):
@@ -85,11 +91,6 @@ class Failed(Records[FailedItems]):
     def add(self, shard: Shard, items: Sequence[FailedItem]) -> None:
         """Write the record of a shard: those of its items that are known to fail."""
         self.write({"shard": shard._asdict(), "rows": [item.to_json() for item in items]})
-
-    @cached_property
-    def shards(self) -> list[Shard]:
-        """All shards of the plan."""
-        return list(self.plan.shards())
 
     def line(self, key: str, data: bytes) -> bytes:
         """Return the line of a record, which did not name its shard in stores of an older head."""

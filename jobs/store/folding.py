@@ -21,7 +21,7 @@ from jobs.store.segments import live, resolved
 def fold(records: Records[Any]) -> None:
     """Put the records of all shards into segments. A damaged record stays where it is."""
     read: dict[str, bytes] = {}
-    while True:
+    for _ in objects.looks(records.folder):
         seen = records.log.read()
         folded = resolved(seen)
         listed = list(objects.list_keys(records.objects, records.folder))
@@ -49,7 +49,9 @@ def fold(records: Records[Any]) -> None:
 def forget(records: Records[Any], shards: Iterable[Shard]) -> None:
     """Take back the records of some shards; the caller must hold the store's lease."""
     numbers = frozenset(shard.number for shard in shards)
-    while numbers:
+    if not numbers:
+        return
+    for _ in objects.looks(records.folder):
         fold(records)
         records.log.append(records.log.read(), {}, numbers)
         if not numbers & resolved(records.log.read()).keys():

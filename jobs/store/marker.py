@@ -5,8 +5,10 @@ run/segments/NNNNNNNN.jsonl         where it goes later, with many others (jobs.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from ctd.batch import Layout
 from jobs.plan.layout import Shard
@@ -73,11 +75,12 @@ class Marker:
         return said | {"shard": self.shard._asdict(), "layout": self.layout._asdict()}
 
     @staticmethod
-    def from_json(content: Mapping[str, Any]) -> "Marker":
-        """Return the marker that `to_json` described; fields added by a later ctd are ignored."""
-        known = {f.name: content[f.name] for f in fields(Marker) if f.name in content}
-        known["shard"] = Shard(**content["shard"])
-        known["without"] = tuple(content.get("without", ()))
-        if "layout" in content:
-            known["layout"] = Layout(**content["layout"])
-        return Marker(**known)
+    def from_json(content: Any) -> "Marker":
+        """Return the marker that `to_json` described; fields added by a later ctd are ignored.
+
+        Raises ValueError if `content` describes none.
+        """
+        return _PARSER.validate_python(content)
+
+
+_PARSER = TypeAdapter(Marker)

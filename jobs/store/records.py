@@ -8,6 +8,7 @@ Records never change. Of several of one shard the latest counts.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 from obstore.store import ObjectStore
@@ -39,16 +40,31 @@ class Records[T: Record]:
     ) -> None:
         """Args:
         folders: of the objects of single records, and of the segments.
-        read: makes a record of the content of its object.
+        read: makes a record of the content of its object; raises ValueError, KeyError or TypeError if it is none.
         """
         self.objects, self.plan = store, plan
         self.folder, self.log = folders[0], Log(store, folders[1])
-        self.from_json = read
+        self._from_json = read
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All shards of the plan."""
+        return list(self.plan.shards())
+
+    def record(self, line: bytes) -> T | None:
+        """Return the record in a line; None if it is damaged, or of a shard that the plan does not have."""
+        try:
+            found = self._from_json(unseal(line))
+        except (ValueError, KeyError, TypeError):
+            return None
+        number = found.shard.number
+        is_planned = 0 <= number < len(self.shards) and found.shard == self.shards[number]
+        return found if is_planned else None
 
     def numbers(self) -> set[int]:
         """Return the numbers of all shards that have a record."""
         single = {keys.number_of(key) for key in objects.list_keys(self.objects, self.folder)}
-        return single | resolved(self.log.read()).keys()
+        return (single | resolved(self.log.read()).keys()) & {*range(self.plan.n_shards)}
 
     def latest(self, group: int | None = None) -> dict[int, T]:
         """Return shard -> its record (of one group, if given), in the order of the plan. Damaged ones are left out."""
@@ -56,10 +72,14 @@ class Records[T: Record]:
         single = self.whole(self.singles(group))
         log, plan = resolved(self.log.read()), self.plan
         wanted = range(plan.n_shards) if group is None else plan.numbers(group)
-        folded = {number: unseal(log[number]) for number in wanted if number in log}
-        found = {number: self.from_json(said) for number, said in folded.items() if said}
+        found = self.in_log({number: log[number] for number in wanted if number in log})
         found |= {number: single[key] for number, key in newest(single).items()}
         return {number: found[number] for number in sorted(found)}
+
+    def in_log(self, lines: Mapping[int, bytes]) -> dict[int, T]:
+        """Return shard -> record, of lines by shard; damaged ones are left out."""
+        found = {number: self.record(line) for number, line in lines.items()}
+        return {n: one for n, one in found.items() if one is not None and one.shard.number == n}
 
     def singles(self, group: int | None = None) -> dict[str, bytes]:
         """Return key -> line of the records (of one group, if given) that were in no segment.
@@ -67,13 +87,14 @@ class Records[T: Record]:
         Whoever wants the others too reads the log afterwards.
         """
         folder = self.folder if group is None else f"{self.folder}/{group}"
-        while True:
+        for _ in objects.looks(folder):
             read = self.read(objects.list_keys(self.objects, folder))
             there = {key: line for key, line in read.items() if line is not None}
             gone = {keys.number_of(key) for key in read.keys() - there.keys()}
             # Of two records of a shard the newer may have gone into a segment, and the older just not yet.
             if gone.isdisjoint(map(keys.number_of, there)):
-                return there
+                break
+        return there
 
     def read(self, wanted: Iterable[str]) -> dict[str, bytes | None]:
         """Return key -> the line of the record at that key; None: there is no object."""
@@ -87,9 +108,8 @@ class Records[T: Record]:
 
     def whole(self, lines: Mapping[str, bytes]) -> dict[str, T]:
         """Return key -> record, of those that are not damaged and lie where they should."""
-        read = {key: unseal(line) for key, line in lines.items()}
-        found = {k: self.from_json(said) for k, said in read.items() if said and "shard" in said}
-        return {key: one for key, one in found.items() if self._is_place(key, one.shard)}
+        found = {key: self.record(line) for key, line in lines.items()}
+        return {k: one for k, one in found.items() if one and self._is_place(k, one.shard)}
 
     def _is_place(self, key: str, shard: Shard) -> bool:
         place = keys.place(self.folder, shard.group, shard.number)

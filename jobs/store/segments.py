@@ -15,10 +15,33 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from obstore.store import ObjectStore
+from pydantic import BaseModel, ValidationError
 
 from jobs import keys
 from jobs.storage import objects
 from jobs.storage.checksums import seal, unseal
+
+
+class Head(BaseModel):
+    """The first and the last line of a segment."""
+
+    number: int | None = None
+    """Missing in stores of an older head."""
+    since: int
+    shards: list[int]
+    undone: frozenset[int]
+
+    @staticmethod
+    def of(line: bytes) -> "Head | None":
+        """Return the head in a line; None if it is damaged, or another line."""
+        try:
+            return Head.model_validate(unseal(line))
+        except ValidationError:
+            return None
+
+    def is_of(self, number: int) -> bool:
+        """Whether it can be that of this segment. A copy of another would take the place of those between."""
+        return self.number in (None, number) and self.since <= number
 
 
 class Segment(NamedTuple):
@@ -46,39 +69,53 @@ class Segment(NamedTuple):
     def encode(self) -> bytes:
         """Return the content of its object."""
         shards = sorted(self.lines)
-        head = seal({"since": self.since, "shards": shards, "undone": sorted(self.undone)})
+        said = {"number": self.number, "since": self.since}
+        head = seal({**said, "shards": shards, "undone": sorted(self.undone)})
         return b"\n".join([head, *(self.lines[n] for n in shards), head, b""])
 
 
 def decode(number: int, data: bytes) -> Segment:
-    """Return the segment of which this is the object; of a damaged one, what can still be read."""
-    lines = data.removesuffix(b"\n").split(b"\n")
-    first, last = unseal(lines[0]), unseal(lines[-1])
-    head = next((some for some in (first, last) if some and "since" in some), None)
-    if head is None:
+    """Return the segment of which this is the object; of a damaged one, what can still be read; of another, nothing."""
+    lines, heads = _lines(data)
+    if not heads:
         return Segment(number, number, frozenset(), by_shard(lines))
-    shards, own = head["shards"], lines[1:-1]
-    whole = lines[0] == lines[-1] and len(shards) == len(own)
-    found = dict(zip(shards, own, strict=True)) if whole else by_shard(lines)
-    return Segment(number, head["since"], frozenset(head["undone"]), found)
+    head, own = heads[0], lines[1:-1]
+    if not head.is_of(number):
+        return Segment(number, number, frozenset(), {})
+    whole = lines[0] == lines[-1] and len(head.shards) == len(own)
+    found = dict(zip(head.shards, own, strict=True)) if whole else by_shard(lines)
+    return Segment(number, head.since, head.undone, found)
+
+
+def _lines(data: bytes) -> tuple[list[bytes], list[Head]]:
+    """Return the lines of a segment's object, and those of its two heads that are whole."""
+    lines = data.removesuffix(b"\n").split(b"\n")
+    return lines, [head for line in (lines[0], lines[-1]) if (head := Head.of(line))]
 
 
 def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
     """Return shard -> line, of those lines that are whole records."""
-    found = ((unseal(line) or {}, line) for line in lines)
-    return {content["shard"]["number"]: line for content, line in found if "shard" in content}
+    return {number: line for line in lines if (number := _shard_of(line)) is not None}
 
 
-def lost_from(data: bytes) -> set[int] | None:
+def _shard_of(line: bytes) -> int | None:
+    shard = (unseal(line) or {}).get("shard")
+    number = shard.get("number") if isinstance(shard, dict) else None
+    return number if isinstance(number, int) else None
+
+
+def lost_from(number: int, data: bytes) -> set[int] | None:
     """Return the shards whose records a segment no longer holds whole, as far as it tells; None if it is not damaged."""
-    segment = decode(0, data)
-    whole = by_shard(segment.lines.values())
-    if len(whole) == len(segment.lines) and segment.encode() == data:
-        return None
-    lines = data.removesuffix(b"\n").split(b"\n")
-    heads = [some for line in (lines[0], lines[-1]) if (some := unseal(line))]
-    named = {shard for head in heads for shard in head.get("shards", ())}
-    return named - whole.keys()
+    lines, heads = _lines(data)
+    is_whole = (
+        len(heads) == 2
+        and lines[0] == lines[-1]
+        and data.endswith(b"\n")
+        and heads[0].is_of(number)
+        and [_shard_of(line) for line in lines[1:-1]] == heads[0].shards
+    )
+    named = {shard for head in heads for shard in head.shards}
+    return None if is_whole else named - by_shard(decode(number, data).lines.values()).keys()
 
 
 def live(segments: Sequence[Segment]) -> list[Segment]:
@@ -113,20 +150,22 @@ class Log:
 
     def keys(self) -> list[str]:
         """Return the keys of all segments, in order."""
-        return sorted(objects.list_keys(self._objects, self._folder))
+        return sorted(objects.list_keys(self._objects, self._folder), key=keys.number_of)
 
     def read(self) -> list[Segment]:
         """Return all segments there are, in order, those that others take the place of included."""
-        while True:
+        for _ in objects.looks(self._folder):
             listed, kept = self.keys(), self._kept
             new = [key for key in listed if key not in kept]
             read = dict(objects.read_all(self._objects, new))
-            found = {key: decode(keys.number_of(key), data) for key, data in read.items() if data}
+            there = {key: data for key, data in read.items() if data is not None}
+            found = {key: decode(keys.number_of(key), data) for key, data in there.items()}
             found |= {key: kept[key] for key in listed if key in kept}
             self._kept = found
             # A listing may miss a segment that was written, and show none of those that went for it.
             if len(found) == len(listed) and self.keys() == listed:
-                return [found[key] for key in listed]
+                break
+        return [found[key] for key in listed]
 
     def append(
         self, seen: Sequence[Segment], lines: Mapping[int, bytes], undone: Set[int] = frozenset()
@@ -144,10 +183,10 @@ class Log:
             new = new.after(earlier)
         self._create(new)
 
-    def rewrite(self, seen: Sequence[Segment]) -> None:
-        """Put one segment in the place of all, with those records that are whole; like `append`."""
+    def rewrite(self, seen: Sequence[Segment], lines: Mapping[int, bytes]) -> None:
+        """Put one segment with these records in the place of all; like `append`."""
         number = seen[-1].number + 1 if seen else 0
-        self._create(Segment(number, 0, frozenset(), by_shard(resolved(seen).values())))
+        self._create(Segment(number, 0, frozenset(), lines))
 
     def _create(self, new: Segment) -> None:
         key = self.key(new.number)

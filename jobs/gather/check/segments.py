@@ -4,7 +4,6 @@ from collections.abc import Collection, Generator
 
 from jobs.gather.check.mending import Finding, Mending
 from jobs.storage import objects
-from jobs.storage.checksums import unseal
 from jobs.store.folding import fold
 from jobs.store.records import Record, Records
 from jobs.store.segments import Log, Segment, live, lost_from, resolved
@@ -21,22 +20,26 @@ def check_segments[T: Record](
     A repair writes one segment of all whole records in the place of all; the shards of the others are computed again.
     """
     seen = records.log.read()
-    bad = list(_damaged(mending, records.log, seen)) or list(_missing(records.log, seen))
+    bad = list(_damaged(mending, records, seen)) or list(_missing(records.log, seen))
     yield from bad
-    contents = (unseal(line) for line in resolved(seen).values())
-    found = [records.from_json(content) for content in contents if content]
+    lines = resolved(seen)
+    found = records.in_log(lines)
     if bad and mending.repair:
-        records.log.rewrite(seen)
+        records.log.rewrite(seen, {number: lines[number] for number in found})
         fold(records)
-    return {record.shard.number: record for record in found}
+    return found
 
 
-def _damaged(mending: Mending, log: Log, seen: list[Segment]) -> Generator[Finding]:
+def _damaged[T: Record](
+    mending: Mending, records: Records[T], seen: list[Segment]
+) -> Generator[Finding]:
     for segment in seen:
-        key = log.key(segment.number)
+        key = records.log.key(segment.number)
         data = objects.read(mending.objects, key)  # None: another has taken its place meanwhile
-        if data is not None and (lost := lost_from(data)) is not None:
-            yield Finding(key, "damaged", f"written again{_without(lost)}")
+        lost = None if data is None else lost_from(segment.number, data)
+        strange = segment.lines.keys() - records.in_log(segment.lines).keys()
+        if lost is not None or strange:
+            yield Finding(key, "damaged", f"written again{_without({*(lost or ()), *strange})}")
 
 
 def _missing(log: Log, seen: list[Segment]) -> Generator[Finding]:

@@ -23,15 +23,11 @@ def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker
     committed = mending.store.committed
     read = committed.singles()
     found = yield from check_segments(mending, committed)
-    whole = committed.whole(read)
-    planned = {shard.number: shard for shard in mending.shards}
-    fits = lambda marker: planned.get(marker.shard.number) == marker.shard
-    single = {key: marker for key, marker in whole.items() if fits(marker)}
+    single = committed.whole(read)
     for key in sorted(read):
         if key not in single:
             yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
-    found |= {number: single[key] for number, key in newest(single).items()}
-    good = {number: marker for number, marker in found.items() if fits(marker)}
+    good = found | {number: single[key] for number, key in newest(single).items()}
     for shard in mending.shards:
         if shard.number not in good:
             what = LOST if _has_results(mending, shard) else NOT_COMPUTED
