@@ -62,7 +62,7 @@ def _half_written(address: str) -> Iterator[Path]:
     for place, _, names in os.walk(root) if root else ():
         for name in names:
             stem, mark, number = name.rpartition("#")
-            if mark and stem and number.isdigit():
+            if mark and stem and number.isdigit() and name.isprintable():
                 yield Path(place) / name
 
 

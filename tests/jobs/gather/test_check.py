@@ -1,5 +1,6 @@
 """`ctd check`: whatever is done to any object of a store is found, and repaired to the same bytes."""
 
+import os
 import re
 import shutil
 
@@ -272,6 +273,12 @@ OTHERS_FILES = [
 ]  # fmt: skip
 """What NFS, macOS, editors and people leave in a folder."""
 
+NO_KEYS = [
+    b"run/events/\xff\xfe.jsonl", b"run/done/0/000001\n.json", b"run/segments/\x01", b"run/\xff/job.json",
+    b"run/lease/\x7f#3", b"results/0/\xe9t\xe9",
+]  # fmt: skip
+"""Files whose names are not UTF-8, or hold a character that no key can: no listing tells of them."""
+
 
 def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     path = tmp_path / "s.zarr"
@@ -282,6 +289,11 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     for name in OTHERS_FILES:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text("[")
+    for name in NO_KEYS:
+        odd = os.path.join(os.fsencode(path), name)
+        os.makedirs(os.path.dirname(odd), exist_ok=True)
+        with open(odd, "wb") as file:
+            file.write(b"[")
     own = [name for name in OTHERS_FILES if name.startswith("run/")]
     assert {f.key for f in check(str(path)) if f.what == OTHERS} == set(own)
     code, out, _ = ctd("check", path)
@@ -291,9 +303,18 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
         f"1 of them have results, and no marker: {keys.place(keys.DONE, shard.group, shard.number)}"
         in out
     )
-    for command in (["status"], ["query"], ["logs"], ["report"], ["resume"], ["check", "--repair"]):
+    for command in (
+        ["status"],
+        ["query"],
+        ["logs"],
+        ["report"],
+        ["resume"],
+        ["check", "--repair"],
+        ["gather"],
+    ):
         code, out, err = ctd(command[0], path, *command[1:])
         # One item of this store fails.
         assert (code, "Traceback" in err) == (command == ["resume"], False), (command, out, err)
     assert len(Store.open(str(path)).committed.numbers()) == len(finished.committed.numbers())
     assert all((path / name).exists() for name in own)
+    assert all(os.path.exists(os.path.join(os.fsencode(path), name)) for name in NO_KEYS)
