@@ -23,6 +23,7 @@ from obstore.store import ObjectStore
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import objects
+from jobs.storage.checksums import parsed
 from jobs.storage.process import Process, this_process
 
 TTL_S = 30.0
@@ -85,7 +86,7 @@ class Lease:
     def __init__(self, store: ObjectStore, record: LeaseRecord) -> None:
         self._objects, self._record = store, record
         self.generation = record.generation
-        self._passed_over: bytes | None = None
+        self._passed_over: str | None = None
 
     @staticmethod
     def take(store: ObjectStore, address: str) -> "Lease":
@@ -153,8 +154,8 @@ class Lease:
         try:
             renewed = time.monotonic()
             while not ended.wait(POLL_S):
+                self._hear(listener)
                 with objects.may_fail():
-                    self._hear(listener)
                     if time.monotonic() - renewed < RENEW_S:
                         continue
                     newest = holder(self._objects)
@@ -170,16 +171,26 @@ class Lease:
     def _hear(self, listener: Listener) -> None:
         """Pass a request to stop on. One that cannot be read is told of once, and passed over."""
         key = keys.cancel(self.generation)
-        request = objects.read(self._objects, key)
-        if request is None or request == self._passed_over:
+        try:
+            request = objects.read(self._objects, key)
+        except Exception as error:
+            if not objects.is_storage_error(error):
+                raise
+            self._pass_over(f"{key}: cannot be read: {objects.reason(error)}", listener)
+            return
+        if request is None:
             return
         try:
-            by = Process.from_json(json.loads(request))
-        except (ValueError, TypeError):
-            self._passed_over = request
-            listener.remark(f"{key}: no request to stop, {request[:40]!r}: passed over")
-            return
-        listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
+            by = Process.from_json(parsed(request))
+        except ValueError:
+            self._pass_over(f"{key}: no request to stop, {request[:40]!r}", listener)
+        else:
+            listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
+
+    def _pass_over(self, what: str, listener: Listener) -> None:
+        if what != self._passed_over:
+            self._passed_over = what
+            listener.remark(f"{what}: passed over")
 
     def _stamped(self) -> bytes:
         self._record = replace(self._record, renewed=time.time())
@@ -199,8 +210,8 @@ def holder(store: ObjectStore) -> LeaseRecord | None:
         data = objects.read(store, keys.lease(generation))
         if data is not None:
             try:
-                return LeaseRecord.of(json.loads(data), generation)
-            except (ValueError, TypeError):  # damaged; a living holder rewrites it within RENEW_S
+                return LeaseRecord.of(parsed(data) or {}, generation)
+            except ValueError:  # damaged; a living holder rewrites it within RENEW_S
                 return LeaseRecord(generation=generation)
     return None
 

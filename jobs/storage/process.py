@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import TypeAdapter
+
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
@@ -24,15 +26,16 @@ class Process:
     command: Sequence[str] = ()
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
+    def from_json(cls, content: Any) -> Self:
         """Return the process that `asdict` described; fields that a later ctd has added are ignored.
 
-        Raises TypeError or ValueError if `content` describes none.
+        Raises ValueError if `content` describes none.
         """
         known = {f.name for f in fields(cls)}
         if not isinstance(content, Mapping) or content.keys().isdisjoint(known):
             raise ValueError("describes no process")
-        return cls(**{name: value for name, value in content.items() if name in known})
+        parser: TypeAdapter[Self] = TypeAdapter(cls)
+        return parser.validate_python(content)
 
     @property
     def is_here(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -177,7 +178,12 @@ def test_held_lease_is_renewed(storage, monkeypatch):
 # --- a store --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("request_", [b'{"host": "x', b"[1]", b"{}", b'"stop"', b"\xff"])
+REQUESTS = [
+    b'{"host": "x', b"[1]", b"{}", b'"stop"', b"\xff", b'{"host": {}}', b"[" * 200_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: repr(request[:9]))
 def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, request_):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.05)
@@ -188,12 +194,31 @@ def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, reque
         until(lambda: said.extend(stop.remarks()) or said, "it is told")
         until(lambda: holder(storage).renewed > before, "the lease is renewed all the same")
         assert stop.reason is None
-        assert said == [f"run/cancel/00000000.json: no request to stop, {request_!r}: passed over"]
+        shown = f"no request to stop, {request_[:40]!r}"
+        assert said == [f"run/cancel/00000000.json: {shown}: passed over"]
         cancelled = threading.Thread(target=cancel, args=(storage, 200))
         cancelled.start()
         until(lambda: stop.reason, "a true request is heard after it")
     cancelled.join()
     assert stop.reason.startswith("cancelled by")
+
+
+def test_request_that_cannot_be_read_does_not_keep_the_lease_from_being_renewed(
+    tmp_path, monkeypatch
+):
+    """Nobody reads a socket, root neither; who is not root is refused by a file's mode."""
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_S", 0.02)
+    storage, stop, said = objects.open_objects(str(tmp_path)), Stop(), []
+    with Lease.take(storage, "s").held(stop):
+        (tmp_path / "run" / "cancel").mkdir()
+        os.mknod(tmp_path / keys.cancel(0), stat.S_IFSOCK | 0o600)
+        until(lambda: said.extend(stop.remarks()) or said, "it is told")
+        before = holder(storage).renewed
+        until(lambda: holder(storage).renewed > before + 0.1, "it is renewed, again and again")
+        assert stop.reason is None
+        assert [text.partition(":")[0] for text in said] == ["run/cancel/00000000.json"]
+        assert "cannot be read" in said[0]
 
 
 def test_run_ends_with_the_thread_that_keeps_its_lease(storage, monkeypatch):
