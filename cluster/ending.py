@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.profiles import profiles_folder
 from jobs.errors import JobError, explain
+from jobs.spec.text import parse_file
 
 PATIENCE_S = 60
 """How long the command may take: a run that has ended should not hang at a mail server."""
@@ -43,14 +43,11 @@ def read_settings() -> Settings:
     """Return this user's settings; JobError, naming file and field, if they are not valid."""
     path = settings_file()
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-        return Settings.model_validate(content)
+        return Settings.model_validate(parse_file(path) or {})
     except FileNotFoundError:
         return Settings()
     except ValidationError as error:
         raise JobError(explain(error, str(path), {(): Settings.model_fields})) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise JobError(f"{path}: cannot be read as YAML: {error}") from None
 
 
 @dataclass

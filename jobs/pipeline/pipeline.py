@@ -23,7 +23,10 @@ from jobs.spec.trust import modules_of, tell
 
 @dataclass(frozen=True)
 class Stage:
-    """One job of a file, its references not yet resolved: earlier stages may not have run."""
+    """One job of a file, its references not yet resolved: earlier stages may not have run.
+
+    Raises JobError where `params` or `run` is no mapping.
+    """
 
     name: str
     content: dict[str, Any]
@@ -34,6 +37,14 @@ class Stage:
     """The folder that relative file names start at."""
     address: str
     """The stage's store."""
+
+    def __post_init__(self) -> None:
+        for name in ("params", "run"):
+            given = self.content.get(name)
+            if given is not None and not isinstance(given, dict):
+                raise JobError(
+                    f"{self.where}: {name}: a mapping of fields to values expected, got {given!r:.60}"
+                )
 
     def spec(self, stages: dict[str, str]) -> JobSpec:
         """The validated job, with references resolved. stages: name -> store of each earlier stage.

@@ -13,14 +13,12 @@ run:    {retries: 2}                               how the job is run
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -39,42 +37,8 @@ from ctd.kernel import Kernel
 from jobs.errors import JobError, explain
 from jobs.spec.search import Halving, Population, Search
 from jobs.spec.sweep import Sweep, Sweeps
+from jobs.spec.text import parse_file, parse_text
 from jobs.spec.trust import modules_of, put_on_path
-
-
-class _Yaml(yaml.SafeLoader):
-    """A YAML loader with the numbers of YAML 1.2: PyYAML reads 1e-4 as a string and 4:00:00 as 14400."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Compose a mapping; raise ComposerError for a repeated key, where PyYAML would keep the last."""
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            name = key.tag, str(key.value)
-            if name in lines and name[0] != "tag:yaml.org,2002:merge":
-                raise yaml.composer.ComposerError(
-                    problem=f"{name[1]!r} is given twice, first in line {lines[name]}; keep one of them",
-                    problem_mark=key.start_mark,
-                )
-            lines[name] = key.start_mark.line + 1
-        return node
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML copies it before it changes it)
-        first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:int"]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"),
-    list("-+0123456789"),
-)
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
 
 
 class RunSettings(BaseModel):
@@ -221,14 +185,9 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
     if (path / "zarr.json").exists():
         raise JobError(f"{path}: is a store; give a job file, or `ctd resume {path}`")
     try:
-        text = path.read_text()
-    except OSError as error:
+        content = parse_file(path)
+    except FileNotFoundError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror}); give a job file") from None
-    except UnicodeDecodeError:
-        raise JobError(
-            f"{path}: not text, but a job file is; give a file in YAML or JSON"
-        ) from None
-    content = _parse(text, str(path))
     if not isinstance(content, dict):
         raise JobError(
             f"{path}: a mapping (kernel: ..., params: ...) expected, got {content!r:.60}"
@@ -236,16 +195,6 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
     for override in overrides or []:
         set_field(content, override)
     return content
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Yaml)  # noqa: S506  a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "a character that is not text"
-        raise JobError(f"{where}{at}: not valid YAML or JSON: {problem}") from None
 
 
 def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
@@ -288,7 +237,7 @@ def set_field(content: dict[str, Any], override: str) -> None:
         here = here.setdefault(name, {})
         if not isinstance(here, dict):
             raise JobError(f"--set {override}: {name!r} is {here!r}, not a mapping with fields")
-    here[last] = _parse(text, f"--set {override}")
+    here[last] = parse_text(text, f"--set {override}")
 
 
 OURS = ("jobs", "cluster")

@@ -27,7 +27,7 @@ def test_settings_may_be_absent():
     [
         ("on_ends: x", "settings.yaml: on_ends: unknown field; did you mean 'on_end'"),
         ("on_end: [1]", "settings.yaml: on_end: "),
-        ("on_end: [", "settings.yaml: cannot be read as YAML"),
+        ("on_end: [", "settings.yaml, line 1, column 10: not valid YAML"),
         ("x", "settings.yaml"),
     ],
 )

@@ -1,0 +1,19 @@
+"""The jobs of a file, before they are looked into."""
+
+import pytest
+
+from jobs.errors import JobError
+from jobs.pipeline.pipeline import read_stages
+
+
+@pytest.mark.parametrize("field", ["params", "run"])
+@pytest.mark.parametrize("given", ["abc", "[1, 2]", "3", "[]"])
+@pytest.mark.parametrize("form", ["kernel: toy\n{}", "stages: {{a: {{kernel: toy, {}}}}}"])
+def test_fields_that_are_no_mappings_are_refused(job_file, field, given, form):
+    with pytest.raises(JobError, match=rf"job.yaml.*: {field}: a mapping of fields to values"):
+        read_stages(job_file(form.format(f"{field}: {given}")))
+
+
+def test_fields_may_be_left_empty(job_file):
+    (stage,) = read_stages(job_file("kernel: toy\nparams:\nrun:"))
+    assert stage.needs() == []

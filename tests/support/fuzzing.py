@@ -1,0 +1,281 @@
+"""Damaged inputs given to `ctd`, each in a process forked from one that has imported everything.
+
+Table      a kind of input: draws one from a seed, and the command that reads it
+Fork       runs such commands; what a process did is its Outcome
+complaint  which promise an Outcome breaks: a line of error, exit 2, 10 s, a gigabyte, nothing written elsewhere
+of_bytes, of_tree  mutations of any file, and of anything that JSON or YAML can hold
+"""
+
+import copy
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LIMIT_S = 10.0
+"""Most seconds of processor time: the machine may be busy."""
+PATIENCE_S = 60.0
+"""After this, a command that waits for something counts as hanging."""
+LIMIT_MB = 1000
+ADDRESSES = 4 << 30
+"""Bytes of address space beyond those of the process that is forked: what asks for more would fail on a small machine."""
+FAULT_LINES = 20
+"""Most lines of an error about a job file, a line for each fault; jobs.errors.Faults has the same number."""
+
+
+class Table(NamedTuple):
+    """One kind of input."""
+
+    draw: Callable[[random.Random, Path], list[str]]
+    """Writes an input into a folder and returns the words of the command that reads it there."""
+    lines: int = 1
+    """Most lines of an error."""
+    codes: tuple[int, ...] = (0, 2)
+    """Exit codes; 0, because some mutations do no harm."""
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    code: int
+    """Exit code; the signal below zero if it was ended because it took too long."""
+    seconds: float
+    """Of the processor."""
+    peak_mb: float
+    told: str
+    """Its standard error."""
+    wrote: list[str]
+    """What it opened for writing, made, moved or removed, or whom it called, outside of its folder."""
+
+
+def complaint(outcome: Outcome, table: Table) -> str:
+    """Which promise is broken; empty if none is."""
+    lines = outcome.told.strip().splitlines()
+    if outcome.code < 0 or outcome.seconds > LIMIT_S:
+        return f"took {outcome.seconds:.1f} s: {outcome.told[-1500:]}"
+    if outcome.code not in table.codes or "Traceback" in outcome.told:
+        return f"exit code {outcome.code}: {outcome.told[-1500:]}"
+    if outcome.code and not 1 <= len([line for line in lines if line]) <= table.lines:
+        return f"{len(lines)} lines of error: {outcome.told[:1500]}"
+    if outcome.peak_mb > LIMIT_MB:
+        return f"took {outcome.peak_mb:.0f} MB: {outcome.told[:300]}"
+    return f"touched {outcome.wrote}" if outcome.wrote else ""
+
+
+class Fork:
+    """A process that has imported ctd's commands, and runs each command in a fork of its own.
+
+    home: a fresh folder, in which commands find their settings, caches and temporary files.
+    """
+
+    def __init__(self, home: Path):
+        names = ("HOME", "TMPDIR", "XDG_CONFIG_HOME")
+        places = {name: str(home / name.lower()) for name in names}
+        for place in places.values():
+            Path(place).mkdir(parents=True)
+        os.environ.setdefault("CTD_CACHE", str(home / "cache"))
+        one_thread = {"OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+        self._process = subprocess.Popen(
+            # pyarrow has threads of its own, of which Python warns at a fork; they hold no locks of ours.
+            [sys.executable, "-W", "ignore:This process:DeprecationWarning", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | places | one_thread,
+        )  # fmt: skip
+
+    def run(self, words: list[str], folder: Path) -> Outcome:
+        """Run `ctd WORDS` in a folder, and wait for its end."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps([words, str(folder)]), file=self._process.stdin, flush=True)
+        return Outcome(*json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(LIMIT_S)
+
+
+def broken(fork: Fork, table: Table, folder: Path, seeds: Iterable[int]) -> dict[int, str]:
+    """Seed -> which promise the command broke on the input that it draws."""
+    found = {}
+    for seed in seeds:
+        place = folder / str(seed)
+        place.mkdir()
+        words = table.draw(random.Random(seed), place)
+        if told := complaint(fork.run(words, place), table):
+            found[seed] = f"ctd {' '.join(words)}: {told}"
+    return found
+
+
+# --- mutations ----------------------------------------------------------------------------------------------------
+
+HUGE = (2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1, 10**15)
+
+
+def of_bytes(rng: random.Random, data: bytes) -> bytes:
+    """The bytes cut, flipped, doubled, or with a huge number somewhere; or others altogether."""
+    kind, here = rng.randrange(8), rng.randrange(len(data) + 1)
+    if kind == 0:
+        return data[:here]
+    if kind == 1:
+        return data[:here] + rng.randbytes(rng.randrange(1, 64)) + data[here:]
+    if kind == 2:
+        return data[here:] + data[:here]
+    if kind == 3:
+        return rng.choice([b"", b"\0" * 100, rng.randbytes(1000), b"[" * 5000, b"{}", b"null"])
+    changed = bytearray(data)
+    for _ in range(rng.choice([1, 1, 3, 30])):
+        at = rng.randrange(max(1, len(changed) - 8))
+        if kind in (4, 5):
+            changed[at : at + 1] = rng.randbytes(1)
+        elif kind == 6:
+            changed[at : at + 8] = rng.choice(HUGE).to_bytes(8, rng.choice(["little", "big"]))
+        else:
+            changed[at : at + 16] = b"\0" * 16
+    return bytes(changed)
+
+
+STRANGE: tuple[Any, ...] = (
+    None, True, 0, -1, 0.5, 10**15, 2**63, -(10**30), 10**400, float("nan"), float("inf"), "", "abc", "a.b", "/",
+    "\n\0", "\ud7ff", "x" * 10_000, [], [[]], [1, "a"], {}, {"a": {}}, {"": 1}, [0] * 1000, {"range": 10**15},
+)  # fmt: skip
+
+
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of everything in a tree."""
+    if isinstance(tree, dict):
+        here = [(tree, key) for key in tree]
+    else:
+        here = [(tree, k) for k in range(len(tree))] if isinstance(tree, list) else []
+    return here + [found for inner, key in here for found in _places(inner[key])]
+
+
+def of_tree(rng: random.Random, tree: Any) -> Any:
+    """A copy in which something is missing, strange, elsewhere, deep, or under another name."""
+    tree = copy.deepcopy(tree)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        places = _places(tree)
+        if not places:
+            return rng.choice(STRANGE)
+        inner, key = rng.choice(places)
+        kind = rng.randrange(7)
+        if kind < 3:
+            inner[key] = copy.deepcopy(rng.choice(STRANGE))
+        elif kind == 3:
+            del inner[key]
+        elif kind == 4:
+            other, name = rng.choice(places)
+            inner[key] = copy.deepcopy(other[name])
+        elif kind == 5:
+            for _ in range(rng.choice([1, 200])):
+                inner[key] = [inner[key]] if rng.random() < 0.5 else {"a": inner[key]}
+        elif isinstance(inner, dict):
+            inner[rng.choice(["", "x", f"{key}_", 1, None, "a.b"])] = inner.pop(key)
+    return tree
+
+
+# --- the process that is forked -----------------------------------------------------------------------------------
+
+WRITES = {
+    "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime",
+    "shutil.rmtree",
+}  # fmt: skip
+CALLS = {"os.exec", "os.posix_spawn", "os.system", "socket.connect", "subprocess.Popen"}
+
+
+def _report_writes(handle: int, allowed: tuple[str, ...]) -> None:
+    """Have this process write a line to a file for everything that it changes elsewhere."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        found: list[Any] = []
+        if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            found = [arguments[0]]
+        elif event in WRITES:
+            found = [each for each in arguments if isinstance(each, str | os.PathLike)]
+        elif event in CALLS:
+            found = [str(arguments)]
+        for path in found:
+            where = os.path.realpath(os.fsdecode(path)) if not isinstance(path, int) else ""
+            if where and not where.startswith(allowed) and not where.endswith(".pyc"):
+                os.write(handle, f"{event} {path!r}\n".encode(errors="backslashreplace"))
+
+    sys.addaudithook(hook)
+
+
+def _become(words: list[str], folder: str, said: Any, wrote: Any) -> None:
+    """Be the command; does not return."""
+    os.setsid()
+    os.chdir(folder)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number, to in enumerate((nothing, nothing, said.fileno())):
+        os.dup2(to, number)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(LIMIT_S) + 1, int(LIMIT_S) + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    homes = [os.environ[name] for name in ("TMPDIR", "CTD_CACHE")]
+    allowed = tuple(os.path.realpath(place) + os.sep for place in [folder, *homes])
+    _report_writes(wrote.fileno(), (*allowed, os.path.realpath(folder), "/dev/"))
+    sys.argv = ["ctd", *words]
+    code = 70
+    try:
+        from cluster.cli.main import main
+
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _run(words: list[str], folder: str) -> Outcome:
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrote:
+        began = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            _become(words, folder, said, wrote)
+        while True:
+            ended, status, used = os.wait4(child, os.WNOHANG)
+            if ended:
+                break
+            if time.monotonic() - began > PATIENCE_S:
+                os.killpg(child, signal.SIGKILL)
+                _, status, used = os.wait4(child, 0)
+                break
+            time.sleep(0.005)
+        for file in (said, wrote):
+            file.seek(0)
+        told = said.read(1 << 20).decode(errors="replace")
+        changed = wrote.read(1 << 16).decode().splitlines()
+    code = os.waitstatus_to_exitcode(status)
+    return Outcome(code, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, told, changed)
+
+
+def _serve() -> None:
+    """Answer each line of standard input, the words of a command and its folder, by its outcome."""
+    from importlib import import_module
+
+    from cluster.cli.main import COMMANDS
+
+    for name in {entry.module for entry in COMMANDS.values()}:
+        import_module(f"cluster.cli.{name}")
+    for name in ("jax.numpy", "pandas", "h5py", "zarr", "ctd.weights", "ctd.lfads", "ctd.esn"):
+        import_module(name)
+    for line in sys.stdin:
+        words, folder = json.loads(line)
+        print(json.dumps(_run(words, folder)), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,26 @@
+"""Damaged inputs: one line of error, exit 2, at most 10 s and a gigabyte, nothing written elsewhere.
+
+A kind of input is a `Table`: support/fuzz_KIND.py draws inputs of it from a seed.
+"""
+
+import pytest
+from fuzz_jobs import job_file
+from fuzzing import FAULT_LINES, Fork, Table, broken
+
+TABLES = {"job files": Table(job_file, FAULT_LINES)}
+CASES = 30
+
+
+@pytest.fixture(scope="module")
+def fork(tmp_path_factory):
+    process = Fork(tmp_path_factory.mktemp("fork"))
+    yield process
+    process.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, pytest.param(CASES, marks=pytest.mark.endurance)])
+@pytest.mark.parametrize("name", TABLES)
+def test_damaged_inputs_are_refused(fork, tmp_path, name, first):
+    n = 50 * CASES if first else CASES
+    assert broken(fork, TABLES[name], tmp_path, range(first, first + n)) == {}
