@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -75,6 +75,21 @@ class Params(BaseModel):
                     f"{cls.__module__}.{cls.__name__}.{name}: write its type as Static[...], "
                     "Traced[...], Data[...] or File[...]: the runner must know what to compile in"
                 )
+
+
+if TYPE_CHECKING:
+    type View[P: Params] = P
+else:
+
+    class View:
+        """`View[Model]`: the named tuple of some fields of a `Model`, such as its static ones.
+
+        A type checker takes it for the `Model` itself, so that it knows each field and its type. It cannot tell
+        which fields a view leaves out; the contract test does.
+        """
+
+        def __class_getitem__(cls, params: type[Params]) -> Any:
+            return Any
 
 
 @cache

@@ -1,13 +1,15 @@
-"""JAX, Optax and SciPy, imported when the first of their functions is called: what a kernel is can be said without them.
+"""JAX, Optax and SciPy, imported at first use: a kernel can be listed, checked and looked at without them.
 
 A kernel's names, axes, units and parameters lie in the module that computes it. Listing kernels, checking a job
-file and looking at a store need those alone, and start in a third of a second instead of two. So the modules of
-ctd and jobs have
+file and looking at a store read these alone, and start in a third of a second instead of two. So the modules of
+ctd and jobs write
 
-    from ctd.late import jax, jnp, lax
+    from __future__ import annotations
+    from ctd.late import Array, Float, jax, jnp, lax
 
-in place of `import jax`, and annotations that nobody evaluates (`from __future__ import annotations`). A kernel of
-your own may import JAX as usual.
+in place of `import jax`. Python does not evaluate their annotations, so the types of arrays cost nothing either:
+`Float[Array, "time unit"]` is a real array (time, unit), as in jaxtyping. `uv run pytest --shapes` checks them at
+every call. A kernel of your own may import JAX as usual.
 """
 
 from collections.abc import Callable
@@ -15,22 +17,25 @@ from functools import cached_property, update_wrapper
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 
 class Late:
-    """The module `name`, imported when something of it is asked for."""
+    """A stand-in for the module `name`, which imports it when an attribute is read."""
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
 
     def __getattr__(self, name: str) -> Any:
-        # Whoever looks through modules (pytest asks each for `_mock_name`) must not import.
+        # Tools read private names of every module (pytest reads `_mock_name`); that must not import JAX.
         if name.startswith("_") and name != "__version__":
             raise AttributeError(name)
         value = getattr(import_module(self.__name__), name)
-        setattr(self, name, value)  # the next access is as fast as with the module itself
+        setattr(self, name, value)  # so that the next access no longer comes through here
         return value
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # cloudpickle sends a notebook's kernel with its globals by value; a module itself cannot be pickled.
         return Late, (self.__name__,)
 
     def __repr__(self) -> str:
@@ -45,7 +50,7 @@ class custom_vjp:
         self._function, self._fixed = function, nondiff_argnums
 
     def defvjp(self, forward: Callable[..., Any], back: Callable[..., Any]) -> None:
-        """Say what the gradient is, as with JAX's own."""
+        """Set the forward and the backward pass, as `jax.custom_vjp.defvjp` does."""
         self._forward, self._back = forward, back
 
     @cached_property
@@ -58,14 +63,39 @@ class custom_vjp:
         return self._applied(*args)
 
 
+class _LateType:
+    """A type of jaxtyping, such as `Float`, which imports jaxtyping when an annotation is evaluated."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getitem__(self, of: Any) -> Any:
+        return getattr(import_module("jaxtyping"), self._name)[of]
+
+
+class _IsArray(type):
+    """Makes NumPy's and JAX's arrays, traced ones included, instances of a class."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, (np.ndarray, jax.Array))
+
+
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
     import optax
     import scipy
-    from jax import lax
+    from jax import Array, lax
+    from jaxtyping import Bool, Float, Int, Real
 else:
     jax, jnp, lax = map(Late, ("jax", "jax.numpy", "jax.lax"))
     optax, scipy = map(Late, ("optax", "scipy"))
+    Bool, Float, Int, Real = map(_LateType, ("Bool", "Float", "Int", "Real"))
 
-__all__ = ["Late", "custom_vjp", "jax", "jnp", "lax", "optax", "scipy"]
+    class Array(metaclass=_IsArray):
+        """An array on a device, in a traced program or on the host: functions take all three."""
+
+
+__all__ = [
+    "Array", "Bool", "Float", "Int", "Late", "Real", "custom_vjp", "jax", "jnp", "lax", "optax", "scipy",
+]  # fmt: skip

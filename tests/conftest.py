@@ -91,19 +91,36 @@ def job_file(tmp_path):
     return write
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--shapes",
+        action="store_true",
+        help="check shapes and types of the arrays that ctd.cells and ctd.lfads get and give, at every call",
+    )
+
+
+SHAPED = ("ctd.cells", "ctd.lfads")
+"""Packages whose annotations `--shapes` checks; their functions are wrapped as their modules are imported."""
+
+
 def pytest_configure(config):
     """Let the tests' processes, those that they start, and the next run share what XLA has compiled.
 
     JAX itself would keep what took a second or more to compile; in the tests that is next to nothing.
     The endurance tests compile as a user's jobs do.
     """
+    if config.getoption("shapes"):
+        from jaxtyping import install_import_hook
+
+        assert not [name for name in sys.modules if name.startswith(SHAPED)], "imported too early"
+        install_import_hook(SHAPED, "beartype.beartype")
     if "endurance" not in config.option.markexpr.replace("not endurance", ""):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
     if "CTD_CACHE" not in os.environ:
-        if (kept := getattr(config, "cache", None)) is None:  # -p no:cacheprovider
+        if (store := getattr(config, "cache", None)) is None:  # -p no:cacheprovider
             folder = tempfile.TemporaryDirectory(prefix="ctd-cache-")
             config.add_cleanup(folder.cleanup)
-        os.environ["CTD_CACHE"] = str(kept.mkdir("ctd")) if kept is not None else folder.name
+        os.environ["CTD_CACHE"] = str(store.mkdir("ctd")) if store is not None else folder.name
     cache = os.environ["CTD_CACHE"]
     if not hasattr(config, "workerinput"):  # whoever starts the others, which then share it
         settings = tempfile.TemporaryDirectory(prefix="ctd-settings-")

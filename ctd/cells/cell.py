@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ctd.late import jax, jnp
+from ctd.late import Array, Float, jax, jnp
 
-type Weights = Mapping[str, jax.Array]
+type Weights = Mapping[str, Array]
+"""Name -> array, the weights of one network."""
 
 READOUT_AXES = {"wO": ("output", "unit"), "bO": ("output",), "h0": ("state",)}
+"""The weights that a network of any cell may have besides its own, and their axes."""
 H0_SCALE = 0.1
-"""Standard deviation of the entries of a random initial state."""
+"""Standard deviation of the entries of a random initial state: small, so that tanh units start in their linear range."""
 
 
 class Scales(NamedTuple):
-    """g of random weights N(0, g^2 / fan-in); may be traced numbers."""
+    """g of random weights N(0, g^2 / fan-in), for recurrent and for input weights.
+
+    With g = 1 a product keeps the variance of its input. Recurrent g above 1 makes a random tanh network chaotic
+    (Sompolinsky, Crisanti & Sommers 1988). Both may be traced numbers.
+    """
 
     recurrent: Any = 1.0
     input: Any = 1.0
@@ -25,29 +31,38 @@ UNIT = Scales()
 
 
 class Cell(NamedTuple):
-    """A recurrent cell."""
+    """A recurrent cell: the map h -> F(h, x) of one network's state, and what its weights look like.
+
+    >>> from ctd.cells import get_cell
+    >>> cell = get_cell("lstm")
+    >>> cell.shapes(8, 3)["weight_hh"]  # 8 units, 3 inputs; four gates
+    (32, 8)
+    >>> cell.state_size(8)  # the hidden vector, then the memory cells
+    16
+    """
 
     name: str
-    step: Callable[[Weights, jax.Array, jax.Array], jax.Array]
-    """F(weights, state, input): the next state of one example."""
+    step: Callable[[Weights, Array, Array], Array]
+    """(weights, state (state,), input (n_in,)) -> F, the next state (state,) of one example."""
     shapes: Callable[..., dict[str, tuple[int, ...]]]
-    """(n, n_in) -> shape of every weight of the cell, without the readout and h0."""
+    """(n, n_in) -> the shape of each of the cell's own weights; readout and h0 are left out."""
     axes: Mapping[str, tuple[str, ...]]
-    """Weight -> names of its axes, the readout and h0 included."""
+    """Weight -> the names of its axes; readout and h0 are included."""
     infer: Callable[[Weights], tuple[int, int]]
     """Weights -> (n, n_in)."""
-    draw: Callable[..., dict[str, jax.Array]]
-    """(key, n, n_in, scales, dtype) -> random weights of the cell."""
+    draw: Callable[..., dict[str, Array]]
+    """(key, n, n_in, scales, dtype) -> random weights of the cell, without readout and h0."""
     n_vectors: int = 1
     """The state consists of this many vectors of length n."""
-    hidden: Callable[[jax.Array], jax.Array] = lambda h: h
-    """State -> what the readout sees."""
+    hidden: Callable[[Array], Array] = lambda h: h
+    """State (state,) -> what the readout sees, (n,)."""
     constants: tuple[str, ...] = ()
     """Weights that training does not change."""
-    flow: Callable[[Weights, jax.Array, jax.Array], jax.Array] | None = None
-    """dh/dt(weights, state, input) of a cell in continuous time, of which `step` is one unit of time; None: a map."""
+    flow: Callable[[Weights, Array, Array], Array] | None = None
+    """For a cell in continuous time, (weights, state, input) -> dh/dt, of which `step` integrates one unit of time; None
+    for a map."""
     further: Callable[[Weights], tuple[int, ...]] = lambda w: ()
-    """Weights -> sizes beyond n and n_in, which `shapes` takes after these."""
+    """Weights -> the sizes that `shapes` takes after n and n_in."""
 
     def state_size(self, n: int) -> int:
         """The length of the state of n units."""
@@ -65,10 +80,16 @@ class Cell(NamedTuple):
         n_out: int,
         scales: Scales = UNIT,
         dtype: Any = "float32",
-    ) -> dict[str, jax.Array]:
-        """Random weights N(0, g^2 / fan-in); g is that of `scales` or, for the readout, 1.
+    ) -> dict[str, Array]:
+        """Draw weights N(0, g^2 / fan-in) of n units with n_in inputs and n_out outputs.
 
-        Biases are 0, except that of the LSTM's forget gate, which is 1; entries of h0 are N(0, 0.1^2).
+        g is that of `scales`, and 1 for the readout. Biases are 0, except that the bias of the LSTM's forget gate is
+        1. The entries of h0 are N(0, 0.1^2).
+
+        >>> from ctd.cells import get_cell
+        >>> weights = get_cell("vanilla").init(jax.random.key(0), n=8, n_in=3, n_out=2)
+        >>> {name: w.shape for name, w in weights.items()}
+        {'wI': (8, 3), 'wR': (8, 8), 'bR': (8,), 'wO': (2, 8), 'bO': (2,), 'h0': (8,)}
         """
         key_cell, key_out, key_state = jax.random.split(key, 3)
         weights = self.draw(key_cell, n, n_in, scales, dtype)
@@ -79,7 +100,9 @@ class Cell(NamedTuple):
         }
 
 
-def normal(key: jax.Array, shape: tuple[int, int], scale: Any, dtype: Any) -> jax.Array:
-    """(rows, fan-in) entries of N(0, scale^2 / fan-in)."""
+def normal(
+    key: jax.Array, shape: tuple[int, int], scale: Any, dtype: Any
+) -> Float[Array, "row fan_in"]:
+    """Draw a matrix of the shape (rows, fan-in) with entries N(0, scale^2 / fan-in)."""
     factor: jax.Array = jnp.asarray(scale, dtype) * shape[1] ** -0.5
     return factor * jax.random.normal(key, shape, dtype)

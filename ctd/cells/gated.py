@@ -1,4 +1,4 @@
-"""Gated cells: the GRU of the tutorials of computation through dynamics; PyTorch's GRU and LSTM, with its weights."""
+"""Gated cells: the GRU of the computation-through-dynamics tutorials, and PyTorch's GRU and LSTM with PyTorch's weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
-from ctd.late import jax, jnp
+from ctd.late import Array, Float, jax, jnp
 
 UPDATE_BIAS = 0.5
-"""Constant that `gru` adds inside its update gate, so that an untrained network keeps its state for some steps."""
+"""Constant that `gru` adds inside its update gate: the gate of an untrained network is then sigmoid(0.5) = 0.62 open, so that
+it keeps its state for some steps and gradients reach back that far."""
 
 
-def _gru_step(update: float, candidate: float) -> Callable[[Weights, jax.Array, jax.Array], Any]:
-    """The step of a GRU that adds these constants inside its update gate and its candidate."""
+def _gru_step(update: float, candidate: float) -> Callable[[Weights, Array, Array], Array]:
+    """Make the step of a GRU that adds `update` inside its update gate and `candidate` inside its candidate's tanh."""
 
-    def step(w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
+    def step(
+        w: Weights, h: Float[Array, "state"], x: Float[Array, "n_in"]
+    ) -> Float[Array, "state"]:
+        # One product for both gates; the columns of wRUHX belong to the state, then to the input.
         r, u = jnp.split(w["wRUHX"] @ jnp.concatenate([h, x]) + w["bRU"], 2)
         r, u = jax.nn.sigmoid(r), jax.nn.sigmoid(u + update)
         c = jnp.tanh(w["wCHX"] @ jnp.concatenate([r * h, x]) + w["bC"] + candidate)
@@ -28,12 +32,11 @@ def _gru_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
     return {"wRUHX": (2 * n, n + n_in), "bRU": (2 * n,), "wCHX": (n, n + n_in), "bC": (n,)}
 
 
-def _gru_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
-) -> dict[str, jax.Array]:
+def _gru_draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
     gates_h, gates_x, candidate_h, candidate_x = jax.random.split(key, 4)
 
-    def columns(key_h: jax.Array, key_x: jax.Array, rows: int) -> jax.Array:
+    # State and input have scales of their own: each block is N(0, g^2 / its own fan-in).
+    def columns(key_h: jax.Array, key_x: jax.Array, rows: int) -> Array:
         over_h = normal(key_h, (rows, n), scales.recurrent, dtype)
         return jnp.concatenate([over_h, normal(key_x, (rows, n_in), scales.input, dtype)], axis=1)
 
@@ -71,13 +74,13 @@ gru = Cell(
     c    = tanh(wCHX [sigmoid(r) h; x] + bC)
     F    = sigmoid(u + 0.5) h + (1 - sigmoid(u + 0.5)) c
 
-The tutorials have had this form since 2020-01-08 (their commits bee7219, 7428c7a, 5628c69); files written
-before belong to the cell `gru_candidate_bias`. Unlike in `gru_torch`, the reset gate acts on h before the
-recurrent product (Cho et al. 2014).
+The tutorials have had this form since 2020-01-08 (their commits bee7219, 7428c7a, 5628c69); files that they wrote
+before that day belong to the cell `gru_candidate_bias`. The reset gate acts on h before the recurrent product (Cho et
+al. 2014), where that of `gru_torch` acts after it.
 """
 
 gru_candidate_bias = gru._replace(name="gru_candidate_bias", step=_gru_step(0.0, 0.5))
-"""The same tutorials' GRU as it was before 2020-01-08, with the 0.5 inside the candidate's tanh::
+"""The GRU of the same tutorials before 2020-01-08, with the 0.5 inside the candidate's tanh::
 
     r, u = sigmoid(wRUHX [h; x] + bRU)
     c    = tanh(wCHX [r h; x] + bC + 0.5)
@@ -90,14 +93,22 @@ It equals `gru` with bC + 0.5 in place of bC, and with 0.5 subtracted from the u
 # --- PyTorch's conventions ------------------------------------------------------------------------
 
 
-def _gru_torch_step(w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
+# Gates lie below each other in the rows of weight_ih and weight_hh, in PyTorch's order. PyTorch has two biases where one
+# would do; both are kept, so that its files load and save unchanged.
+
+
+def _gru_torch_step(
+    w: Weights, h: Float[Array, "state"], x: Float[Array, "n_in"]
+) -> Float[Array, "state"]:
     r_x, z_x, n_x = jnp.split(w["weight_ih"] @ x + w["bias_ih"], 3)
     r_h, z_h, n_h = jnp.split(w["weight_hh"] @ h + w["bias_hh"], 3)
     r, z = jax.nn.sigmoid(r_x + r_h), jax.nn.sigmoid(z_x + z_h)
     return (1 - z) * jnp.tanh(n_x + r * n_h) + z * h
 
 
-def _lstm_step(w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
+def _lstm_step(
+    w: Weights, h: Float[Array, "state"], x: Float[Array, "n_in"]
+) -> Float[Array, "state"]:
     h, c = jnp.split(h, 2)
     gates = w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"]
     i, f, g, o = jnp.split(gates, 4)
@@ -114,12 +125,12 @@ def _torch_shapes(gates: int) -> Callable[[int, int], dict[str, tuple[int, ...]]
     }
 
 
-def _torch_draw(gates: int) -> Callable[..., dict[str, jax.Array]]:
-    def draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, jax.Array]:
+def _torch_draw(gates: int) -> Callable[..., dict[str, Array]]:
+    def draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
         key_in, key_rec = jax.random.split(key)
         bias = jnp.zeros(gates * n, dtype)
         if gates == 4:
-            # An open forget gate at the start (Jozefowicz et al. 2015).
+            # An LSTM whose forget gate starts open learns long delays (Jozefowicz et al. 2015).
             bias = bias.at[n : 2 * n].set(1)
         return {
             "weight_ih": normal(key_in, (gates * n, n_in), scales.input, dtype),

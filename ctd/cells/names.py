@@ -1,4 +1,4 @@
-"""Cells by name."""
+"""Cells by name: those of this package, with other units if asked for."""
 
 import difflib
 from functools import cache
@@ -16,21 +16,28 @@ CELLS = {
     cell.name: cell
     for cell in (vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit, node)
 }
-"""The cells, each with its own weights."""
+"""Name -> cell. The weights of one belong to no other."""
 
 CELL_NAMES = (
     f"{', '.join(CELLS)}; {', '.join(cell.name for cell in UNGATED)} have tanh units, or those after a colon: "
     f"leaky:relu, {', '.join(name for name in UNITS if name not in ('tanh', 'relu'))}, or the dotted path of a "
     "function, leaky:mylab.units.square"
 )
-"""What a job file may give as its cell, for descriptions."""
+"""What a job file may write as its `cell`, as one sentence for descriptions and errors."""
 
 
 @cache
 def get_cell(name: str) -> Cell:
-    """The cell called `name`, whose units may follow a colon. Raises ValueError where there is none.
+    """The cell called `name`; a cell without gates may have other units after a colon. `leaky:tanh` is `leaky`.
 
-    The error names the nearest cell. `leaky:tanh` is `leaky`.
+    Raises ValueError, naming the nearest cell, where there is none, where `get_units` finds no such units, or where
+    the cell has units of its own.
+
+    >>> get_cell("leaky:relu").name
+    'leaky:relu'
+    >>> get_cell("lstn")
+    Traceback (most recent call last):
+    ValueError: cell: 'lstn' is unknown; did you mean 'lstm'? the cells are ...
     """
     base, colon, units = name.partition(":")
     if base not in CELLS:
@@ -64,4 +71,4 @@ CellName = Annotated[
         }
     ),
 ]
-"""The type of a field that names a cell."""
+"""The type of a pydantic field that names a cell; its JSON Schema lets editors complete the names."""

@@ -1,4 +1,4 @@
-"""Networks of any cell: their states and outputs in a trial, and whether their weights fit."""
+"""Networks of any cell: states and outputs of a trial, and checks that weights fit their cell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ctd.cells.cell import READOUT_AXES, Cell, Weights
 from ctd.cells.names import CELLS, get_cell
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, Float, jax, jnp, lax
 
 
 class Sizes(NamedTuple):
@@ -18,18 +18,29 @@ class Sizes(NamedTuple):
     n: int
     n_in: int
     n_out: int
-    """0 where it has no readout."""
+    """0 for a network without readout."""
 
 
-def readout(cell: Cell, params: Weights, h: jax.Array) -> jax.Array:
-    """z = wO hidden(h) + bO of one state (state,), (n_out,); length 0 for a network without readout."""
+def readout(cell: Cell, params: Weights, h: Float[Array, "state"]) -> Float[Array, "n_out"]:
+    """z = wO hidden(h) + bO, the output of one state; of length 0 for a network without readout.
+
+    >>> cell = get_cell("vanilla")
+    >>> weights = cell.init(jax.random.key(0), n=8, n_in=3, n_out=2)
+    >>> readout(cell, weights, jnp.zeros(8))  # biases start at 0
+    Array([0., 0.], dtype=float32)
+    """
     if "wO" not in params:
         return jnp.zeros(0, h.dtype)
     return params["wO"] @ cell.hidden(h) + params["bO"]
 
 
-def initial_state(cell: Cell, params: Weights, dtype: Any) -> jax.Array:
-    """(state,) the network's h0, or zeros of `dtype` where it has none."""
+def initial_state(cell: Cell, params: Weights, dtype: Any) -> Float[Array, "state"]:
+    """The network's h0; zeros of `dtype` for a network without one.
+
+    >>> weights = get_cell("lstm").init(jax.random.key(0), n=2, n_in=1, n_out=1)
+    >>> initial_state(get_cell("lstm"), {k: w for k, w in weights.items() if k != "h0"}, "float32")
+    Array([0., 0., 0., 0.], dtype=float32)
+    """
     if "h0" in params:
         return jnp.asarray(params["h0"])
     n, _ = cell.infer(params)
@@ -37,16 +48,15 @@ def initial_state(cell: Cell, params: Weights, dtype: Any) -> jax.Array:
 
 
 def run(
-    cell: Cell, params: Weights, inputs: jax.Array, h0: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """One trial: h_t = F(h_{t-1}, x_t), z_t = readout(h_t).
+    cell: Cell,
+    params: Weights,
+    inputs: Float[Array, "time n_in"],
+    h0: Float[Array, "state"] | None = None,
+) -> tuple[Float[Array, "time state"], Float[Array, "time n_out"]]:
+    """Run one trial: h_t = F(h_{t-1}, x_t), z_t = readout(h_t); return the states and the outputs after each step.
 
-    Args:
-        inputs: (time, n_in).
-        h0: (state,) the state before the first step; None: the network's h0.
-
-    Returns:
-        states (time, state) and outputs (time, n_out).
+    h0 is the state before the first step, by default the network's own. Inputs have the dtype of the weights. vmap
+    over `inputs` runs a batch of trials.
 
     >>> cell = get_cell("gru")
     >>> weights = cell.init(jax.random.key(0), n=8, n_in=3, n_out=2)
@@ -57,7 +67,7 @@ def run(
     if h0 is None:
         h0 = initial_state(cell, params, inputs.dtype)
 
-    def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(h: Array, x: Array) -> tuple[Array, Array]:
         h = cell.step(params, h, x)
         return h, h
 
@@ -66,7 +76,11 @@ def run(
 
 
 def sizes(cell_name: str, params: Mapping[str, Any]) -> Sizes:
-    """The sizes of a network with these weights."""
+    """The sizes of the network that has these weights.
+
+    >>> sizes("gru", get_cell("gru").init(jax.random.key(0), n=8, n_in=3, n_out=2))
+    Sizes(n=8, n_in=3, n_out=2)
+    """
     n, n_in = get_cell(cell_name).infer(params)
     return Sizes(n, n_in, params["wO"].shape[0] if "wO" in params else 0)
 
@@ -74,7 +88,12 @@ def sizes(cell_name: str, params: Mapping[str, Any]) -> Sizes:
 def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
     """Check that `params` are finite real weights of this cell, with shapes that fit each other.
 
-    Raises ValueError, naming `where` and the weight.
+    where: what errors begin with, such as the file's name. Raises ValueError, naming the weight: it is missing, unknown
+    to the cell, transposed, of another shape, not real or not finite.
+
+    >>> check_params("vanilla", {"wR": np.eye(2), "wI": np.ones((2, 1))}, "net.h5")
+    Traceback (most recent call last):
+    ValueError: net.h5: cell vanilla lacks bR; found wI, wR
     """
     cell = get_cell(cell_name)
     own = set(cell.axes) - set(READOUT_AXES)
@@ -97,6 +116,7 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
                 f"{where}: {name} has the shape {np.shape(params[name])}, but cell {cell_name} "
                 f"needs {len(axes)} axes ({', '.join(axes) or 'a number'})"
             )
+    # Numbers of axes are right from here on, so that sizes can be read off the shapes.
     shapes = _expected(cell, params)
     for name, value in params.items():
         if np.shape(value) != shapes[name]:
@@ -110,14 +130,17 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
 
 
 def _expected(cell: Cell, params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Weight -> the shape that the sizes of the network call for."""
+    """Weight -> the shape that it needs, given the sizes that the weights imply."""
     n, _, n_out = sizes(cell.name, params)
     readout = {"wO": (n_out, n), "bO": (n_out,), "h0": (cell.state_size(n),)}
     return cell.shapes_of(params) | readout
 
 
 def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError where all shapes fit once one matrix, or every one, is transposed."""
+    """Raise ValueError if all shapes fit once one matrix, or every one, is transposed.
+
+    Files of other libraries often hold x @ W where a cell has W @ x; the bare shapes would not tell the user that.
+    """
     matrices = [name for name in cell.axes if np.ndim(params.get(name, 0)) == 2]
     for turned in (*([name] for name in matrices), matrices):
         others = {**params, **{name: np.transpose(params[name]) for name in turned}}
@@ -130,10 +153,15 @@ def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
 
 
 def check_real(value: Any, what: str) -> None:
-    """Raise ValueError, which begins with `what`, where an array holds other than finite real numbers."""
+    """Raise ValueError, beginning with `what`, unless all entries of an array are finite real numbers.
+
+    >>> check_real([1.0, np.nan], "bO")
+    Traceback (most recent call last):
+    ValueError: bO has 1 NaN or infinite entries, the first at (1,)
+    """
     value = np.asarray(value)
     if not np.issubdtype(value.dtype, np.floating):
-        raise ValueError(f"{what} has the type {value.dtype}, not a real one")
+        raise ValueError(f"{what} has the type {value.dtype}; floats expected")
     bad = ~np.isfinite(value)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])

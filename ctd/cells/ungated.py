@@ -1,6 +1,6 @@
 """Networks without gates: `vanilla` in discrete time, `leaky` and `leaky_per_unit` in continuous time.
 
-Their units are tanh, or others by what follows a colon in the cell's name: `leaky:relu` (see `units`).
+Their units are tanh unless the cell's name ends in another nonlinearity after a colon: `leaky:relu` (see `units`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from typing import Any
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
 from ctd.cells.units import UNITS, Units, get_units
-from ctd.late import jax, jnp
+from ctd.late import Array, Float, jax, jnp
 
 
-def _vanilla_step(f: Units, w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
-    new: jax.Array = f(w["wR"] @ h + w["wI"] @ x + w["bR"])
+def _vanilla_step(
+    f: Units, w: Weights, h: Float[Array, "n"], x: Float[Array, "n_in"]
+) -> Float[Array, "n"]:
+    new: Array = f(w["wR"] @ h + w["wI"] @ x + w["bR"])
     return new
 
 
@@ -24,7 +26,7 @@ def _vanilla_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
 
 def _vanilla_draw(
     key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     key_in, key_rec = jax.random.split(key)
     return {
         "wI": normal(key_in, (n, n_in), scales.input, dtype),
@@ -51,10 +53,12 @@ vanilla = Cell(
 """The tanh network, F(h, x) = f(wR h + wI x + bR) with f = tanh."""
 
 LEAK = 0.1
-"""alpha = dt / tau of the leaky cells unless it is set."""
+"""alpha = dt / tau of the leaky cells by default."""
 
 
-def _leaky_step(f: Units, alpha: str, w: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
+def _leaky_step(
+    f: Units, alpha: str, w: Weights, h: Float[Array, "n"], x: Float[Array, "n_in"]
+) -> Float[Array, "n"]:
     return h + w[alpha] * (-h + w["wR"] @ f(h) + w["wI"] @ x + w["bR"])
 
 
@@ -62,9 +66,7 @@ def _leaky_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
     return _vanilla_shapes(n, n_in) | {"alpha": ()}
 
 
-def _leaky_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
-) -> dict[str, jax.Array]:
+def _leaky_draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
     weights = _vanilla_draw(key, n, n_in, scales, dtype)
     return weights | {"alpha": jnp.asarray(LEAK, dtype)}
 
@@ -81,8 +83,8 @@ leaky = Cell(
 )
 """The continuous-time network tau dh/dt = -h + wR f(h) + wI x + bR, f = tanh, by Euler steps of dt.
 
-The weight alpha = dt / tau is a number in (0, 1] that training does not change. The readout sees
-the rates f(h). This is the network of Sompolinsky, Crisanti & Sommers 1988 with inputs.
+The state h holds the currents; the readout sees the rates f(h). The weight alpha = dt / tau is a number in (0, 1] that
+training does not change. With inputs of 0 this is the network of Sompolinsky, Crisanti & Sommers 1988.
 """
 
 
@@ -92,7 +94,7 @@ def _per_unit_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
 
 def _per_unit_draw(
     key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     weights = _vanilla_draw(key, n, n_in, scales, dtype)
     return weights | {"alphas": jnp.full(n, LEAK, dtype)}
 
@@ -109,13 +111,13 @@ leaky_per_unit = leaky._replace(
 
 
 def with_units(cell: Cell, units: str) -> Cell:
-    """The cell without gates whose units are `units`; its name says so. Raises ValueError, see `get_units`."""
+    """The same cell without gates with other units, named `CELL:UNITS`. Raises ValueError where `get_units` does."""
     f = get_units(units)
     if cell is vanilla:
         return cell._replace(name=f"vanilla:{units}", step=partial(_vanilla_step, f))
-    step = partial(_leaky_step, f, cell.constants[0])
+    step = partial(_leaky_step, f, cell.constants[0])  # "alpha" or "alphas"
     return cell._replace(name=f"{cell.name}:{units}", step=step, hidden=f)
 
 
 UNGATED: tuple[Cell, ...] = (vanilla, leaky, leaky_per_unit)
-"""The cells whose recurrent weights are one matrix wR (n, n): weights by sign, rank or mask are theirs."""
+"""The cells whose recurrent weights are one matrix wR (n, n), which training can constrain by sign, rank or mask."""

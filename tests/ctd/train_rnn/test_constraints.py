@@ -204,7 +204,7 @@ def test_dale_networks_start_balanced():
         w = weights(p)["wR"].astype(float)
         np.testing.assert_allclose(w.sum(axis=1), 0, atol=1e-5)
         values = np.sort(np.abs(np.linalg.eigvals(w)))[::-1]
-        # 1e-3: the error of the powers by which the radius is found (tests/ctd/cells/test_spectrum.py).
+        # 1e-3: the error of the powers by which the radius is found (tests/ctd/cells/test_matrices.py).
         np.testing.assert_allclose(values[0], 1.5, rtol=2e-3)
         # The bulk reaches as far: an eigenvalue of the mean would lie near 8 of them.
         assert values[4] > 0.5 * values[0]
