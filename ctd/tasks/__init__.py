@@ -1,23 +1,26 @@
-"""Behavioural tasks: what a network is trained to do, as pure functions of a random key.
+"""Behavioural tasks that networks are trained on: pure functions of a random key.
 
-A task is a frozen model of its parameters with one method, `trial(key, dtype)`, which draws the
-inputs, the targets and the mask of one trial, and mostly another one, `success(trial, output)`, which says whether
-the trial was answered correctly. A job file gives its name, alone or with parameters; the
-name of a user's own task is the dotted path of its class::
+A task is a frozen model of its parameters. Its method `trial(key, dtype)` draws the inputs, the targets and the mask of
+one trial. Most tasks also have `success(trial, output)`, which tells whether the trial was answered correctly. A job file
+gives the name of a task, alone or with parameters; the name of your own task is the dotted path of its class::
 
     task: decision
     task: {name: flipflop, n_bits: 2}
     task: {name: yang, rule: [dm1, dm2]}
     task: {name: mylab.tasks.DelayedMatch, n_steps: 40}
 
-`lorenz_spikes` and `spikes_from_rates` make spike counts instead of trials, `rates_from_states` their rates.
+`lorenz_spikes` and `spikes_from_rates` draw spike counts instead of trials, `rates_from_states` computes rates.
 
-    task         Task, Trial, Conditions          white_noise  integrators, decision
-    scores       rules of success                 flipflop     FlipFlop, NBitFlipFlop
-    epochs       tasks timed in ms                chaotic      ChaoticGenerator
+    task         Task, Trial, Conditions, Timed   white_noise  integrators, decision
+    scores       rules of success, the loss       flipflop     FlipFlop, NBitFlipFlop
+    names        tasks by name                    chaotic      ChaoticGenerator
     yang         the twenty of Yang et al. 2019   decisions    RDM, Romo, Mante, match to sample
-    yang_rules   what happens in each of them     recorded     trials of a file
-    names        tasks by name                    spiking      the spike counts
+    yang_rules   the epochs of each of them       recorded     trials from a file
+    spiking      spike counts
+
+>>> task = get_task({"name": "flipflop", "n_bits": 2})
+>>> task.n_in, task.n_out, task.n_steps
+(2, 2, 50)
 """
 
 from ctd.tasks.chaotic import ChaoticGenerator

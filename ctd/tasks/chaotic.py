@@ -1,4 +1,4 @@
-"""The chaotic generator: produce the activity of a random network."""
+"""The chaotic generator: the network learns to produce the activity of a random network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from ctd.tasks.task import Task, Trial
 class ChaoticGenerator(Task):
     """Produce the activity of a random chaotic network, the target of FORCE learning.
 
-    The target is z = J_o tanh(a) of tau da/dt = -a + J tanh(a), J ~ N(0, g^2 / n_units) with g > 1
-    (Sompolinsky et al. 1988; Sussillo & Abbott 2009), by Euler steps. So the outputs are random projections
+    The target is z = J_o tanh(a) with tau da/dt = -a + J tanh(a), J ~ N(0, g^2 / n_units) and g > 1
+    (Sompolinsky et al. 1988; Sussillo & Abbott 2009), in Euler steps. The outputs are random projections
     of the rates, with variance below 1. The FORCE notebook of computation-thru-dynamics takes the rates of
-    single units instead, and feeds outputs back: `ctd.esn.series.chaotic_network`. `network_seed` alone
-    determines network and initial state, so every trial has the same target. The one input is 1 at the
-    first step, then 0.
+    single units instead and feeds outputs back, as `ctd.esn.series.chaotic_network` does. `network_seed` alone
+    determines the network and its initial state, so that all trials have the same target. The one input is 1 at
+    the first step, then 0.
+
+    >>> task = ChaoticGenerator(n_steps=6, n_targets=2, n_units=20)
+    >>> a, b = (task.trial(jax.random.key(k), "float32") for k in (0, 1))
+    >>> a.targets.shape, bool((a.targets == b.targets).all())
+    ((6, 2), True)
     """
 
     name = "chaotic_generator"
@@ -28,8 +33,10 @@ class ChaoticGenerator(Task):
     n_units: int = Field(500, gt=0, description="units of the network that makes the target")
     g: float = Field(1.8, gt=0, description="scale of that network's recurrent weights")
     dt: float = Field(0.1, gt=0, description="Euler step (s)")
-    tau: float = Field(1.0, gt=0, description="its time constant (s)")
-    network_seed: int = Field(0, ge=0, lt=2**32, description="chooses network and initial state")
+    tau: float = Field(1.0, gt=0, description="time constant of that network (s)")
+    network_seed: int = Field(
+        0, ge=0, lt=2**32, description="seed of that network and its initial state"
+    )
 
     @property
     def n_in(self) -> int:
@@ -41,7 +48,7 @@ class ChaoticGenerator(Task):
 
     @property
     def time_step(self) -> tuple[float, str]:
-        """dt, in s."""
+        """(dt, "s")."""
         return self.dt, "s"
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
@@ -50,7 +57,8 @@ class ChaoticGenerator(Task):
         return Trial(inputs, self.target(dtype), jnp.ones(self.n_steps, dtype))
 
     def target(self, dtype: Any) -> jax.Array:
-        """The target, (time, output)."""
+        """The target (time, output), equal for all trials."""
+        # Drawn from the task's own seed, not from the trial's key.
         root = jax.random.key(self.network_seed)
         key_rec, key_out, key_state = jax.random.split(root, 3)
         n = self.n_units
@@ -62,6 +70,6 @@ class ChaoticGenerator(Task):
             a = a + alpha * (-a + recurrent @ jnp.tanh(a))
             return a, out @ jnp.tanh(a)
 
-        # N(0, 1) is of the order of the network's own fluctuations, so the transient is short.
+        # N(0, 1) is of the order of the network's own fluctuations, so that the transient is short.
         start = jax.random.normal(key_state, (n,), dtype)
         return lax.scan(step, start, length=self.n_steps)[1]

@@ -1,7 +1,7 @@
 """Decision and working-memory tasks with one output, timed as in LINT (Valente et al. 2022, lowrank_inference).
 
-Durations are in ms, 20 ms a step. Stimuli carry noise N(0, noise^2) at every step. The answer is the mean of the
-output over the response: it is right if it has the sign of the target.
+Durations are in ms; a step is 20 ms by default. Stimuli carry noise N(0, noise^2) at every step. The network answers by
+its mean output over the response, which is right if it has the sign of the target.
 """
 
 from __future__ import annotations
@@ -12,39 +12,41 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ctd.late import jax, jnp
-from ctd.tasks.epochs import Timed
 from ctd.tasks.scores import same_sign
-from ctd.tasks.task import Conditions, Trial
+from ctd.tasks.task import Conditions, Timed, Trial
 
 Ms = float
 
 
 def _ordered(span: tuple[Ms, Ms]) -> tuple[Ms, Ms]:
     if not 0 <= span[0] <= span[1]:
-        raise ValueError(f"{list(span)}: the shortest first, neither below 0, as [500, 2000]")
+        raise ValueError(
+            f"{list(span)}: expected the shortest duration first, neither below 0, such as [500, 2000]"
+        )
     return span
 
 
 def _signed(values: tuple[float, ...]) -> tuple[float, ...]:
     if 0 in values or not values:
         raise ValueError(
-            f"{list(values)}: one or more numbers expected, none of them 0, which has no right answer"
+            f"{list(values)}: expected one or more numbers, none of them 0, for which no answer is right"
         )
     return values
 
 
 Span = Annotated[tuple[Ms, Ms], AfterValidator(_ordered)]
-"""Shortest and longest duration."""
+"""(shortest, longest) duration (ms)."""
 Signed = Annotated[tuple[float, ...], AfterValidator(_signed)]
 """Numbers whose sign is the right answer."""
 Hz = Annotated[int, Field(ge=-24, le=24)]
+"""Difference of two frequencies from 10 to 34 Hz."""
 
 
 class Choice(Timed):
-    """A task with two answers, the sign of its one output during the response."""
+    """The base of tasks with two answers, the sign of one output during the response."""
 
-    fixation: Ms = Field(100.0, ge=0, description="before the first stimulus (ms)")
-    response: Ms = Field(300.0, gt=0, description="while the output counts (ms)")
+    fixation: Ms = Field(100.0, ge=0, description="time before the first stimulus (ms)")
+    response: Ms = Field(300.0, gt=0, description="time during which the output counts (ms)")
     noise: float = Field(0.03, ge=0, description="standard deviation of the noise on the stimuli")
 
     @property
@@ -60,37 +62,42 @@ class Choice(Timed):
         return same_sign(trial, output)
 
     def answered(self, inputs: jax.Array, at: Any, answer: Any, condition: Any) -> Trial:
-        """The trial in which `answer` is wanted from step `at` on, for the response."""
+        """The trial whose target is `answer` for the response, from step `at` on, and which counts nowhere else."""
         dtype = inputs.dtype
         steps = jnp.arange(self.length)
         counts = ((steps >= at) & (steps < at + self.steps(self.response))).astype(dtype)
         return Trial(inputs, (counts * answer)[:, None], counts, condition)
 
     def during(self, start: Any, end: Any, dtype: Any) -> jax.Array:
-        """(time, 1) 1 from step `start` to before step `end`."""
+        """An array (time, 1) that is 1 from step `start` to before step `end`, else 0."""
         steps = jnp.arange(self.length)[:, None]
         return ((steps >= start) & (steps < end)).astype(dtype)
 
     def noisy(self, key: jax.Array, inputs: jax.Array) -> jax.Array:
-        """The inputs with noise."""
+        """Add noise N(0, noise^2) to inputs (time, n)."""
         drawn: jax.Array = jax.random.normal(key, inputs.shape, inputs.dtype)
         return inputs + self.noise * drawn
 
 
 class RandomDots(Choice):
-    """Perceptual decision: is the stimulus, coherence c, mostly to one side or to the other?
+    """Perceptual decision on random dots: report the sign of the motion coherence c.
 
-    Input scale c / 100 during the stimulus, target sign(c) during the response, after a delay.
+    The input is scale c / 100 during the stimulus; after a delay, the target is sign(c) during the response.
+
+    >>> task = RandomDots(coherences=(-8, 8))
+    >>> trial = task.trial(jax.random.key(0), "float32")
+    >>> trial.inputs.shape, task.conditions.values
+    ((75, 1), (-8.0, 8.0))
     """
 
     name = "rdm"
 
-    stimulus: Ms = Field(800.0, gt=0, description="(ms)")
-    delay: Ms = Field(300.0, ge=0, description="between stimulus and response (ms)")
+    stimulus: Ms = Field(800.0, gt=0, description="duration of the stimulus (ms)")
+    delay: Ms = Field(300.0, ge=0, description="time between stimulus and response (ms)")
     coherences: Signed = Field(
-        (-16, -8, -4, -2, -1, 1, 2, 4, 8, 16), description="c (%), one a trial"
+        (-16, -8, -4, -2, -1, 1, 2, 4, 8, 16), description="values of c (%), one per trial"
     )
-    scale: float = Field(3.2, gt=0, description="input of coherence 100 %")
+    scale: float = Field(3.2, gt=0, description="input at coherence 100 %")
 
     @property
     def n_in(self) -> int:
@@ -117,9 +124,9 @@ class RandomDots(Choice):
 
 
 class TwoStimuli(Choice):
-    """A choice between two answers to two stimuli, a delay of random length apart; then the response."""
+    """The base of tasks with two stimuli, a delay of random length apart, and then the response."""
 
-    stimulus: Ms = Field(100.0, gt=0, description="each of the two (ms)")
+    stimulus: Ms = Field(100.0, gt=0, description="duration of each stimulus (ms)")
     delay: Span = Field(
         (500.0, 2000.0), description="shortest and longest time between the stimuli (ms)"
     )
@@ -130,25 +137,28 @@ class TwoStimuli(Choice):
         return sum(map(self.steps, parts))
 
     def both(self, delay: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
-        """((time, 2) 1 while each stimulus is shown, the step at which the second one ends); delay in steps."""
+        """Place both stimuli, `delay` steps apart: ((time, 2), 1 while each is shown; the step at which the second ends)."""
         length = self.steps(self.stimulus)
         starts = self.steps(self.fixation) + jnp.asarray([0, length + delay])
         return self.during(starts, starts + length, dtype), starts[1] + length
 
 
 class Romo(TwoStimuli):
-    """Parametric working memory: which of two frequencies, a delay apart, was the higher one (Romo et al. 1999)?
+    """Parametric working memory: which of two frequencies, a delay apart, was higher (Romo et al. 1999)?
 
-    f_1 and f_1 + d lie between 10 and 34 Hz, d is one of `differences`; all pairs are equally frequent. Inputs
-    are (f - 22) / 24 during both stimuli; the target of the response, -d / 24, has its size.
+    f_1 and f_2 = f_1 + d lie between 10 and 34 Hz, d is one of `differences`; all pairs are equally frequent. The input
+    is (f - 22) / 24 during each stimulus, the target of the response (f_1 - f_2) / 24.
+
+    >>> Romo(differences=(-8, 8)).conditions
+    Conditions(name='f1 - f2 (Hz)', values=(-8.0, 8.0), choice=True)
     """
 
     name = "romo"
 
-    response: Ms = Field(100.0, gt=0, description="while the output counts (ms)")
+    response: Ms = Field(100.0, gt=0, description="time during which the output counts (ms)")
     noise: float = Field(0.01, ge=0, description="standard deviation of the noise on the stimuli")
     differences: Annotated[tuple[Hz, ...], AfterValidator(_signed)] = Field(
-        (-24, -16, -8, 8, 16, 24), description="second less first frequency (Hz)"
+        (-24, -16, -8, 8, 16, 24), description="second minus first frequency (Hz)"
     )
 
     @property
@@ -157,12 +167,13 @@ class Romo(TwoStimuli):
 
     @property
     def conditions(self) -> Conditions:
-        # The target is f_1 - f_2.
+        # Conditions have the sign of the target, f_1 - f_2; `differences` are f_2 - f_1.
         values = tuple(sorted({float(-d) for d in self.differences}))
         return Conditions("f1 - f2 (Hz)", values, choice=True)
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_noise, key_pair, key_delay = jax.random.split(key, 3)
+        # Drawing among all pairs, not d first, keeps both frequencies' ranges and makes small |d| more frequent.
         pairs = [
             (first, -d)
             for d in self.differences
@@ -182,20 +193,26 @@ class Romo(TwoStimuli):
 class Mante(Choice):
     """Context-dependent decision: on colour in one context, on motion in the other (Mante et al. 2013).
 
-    Inputs: colour and motion, coherence times `scale` with noise; two contexts, `context_scale` from fixation to
-    the response. The condition is the coherence that matters.
+    Inputs: colour and motion, each its coherence times `scale` plus noise; two contexts, one of which is `context_scale`
+    from fixation to the response. The condition of a trial is the coherence that the context selects.
+
+    >>> task = Mante()
+    >>> task.trial(jax.random.key(0), "float32").inputs.shape == (task.longest, 4)
+    True
     """
 
     name = "mante"
 
-    response: Ms = Field(20.0, gt=0, description="while the output counts (ms)")
+    response: Ms = Field(20.0, gt=0, description="time during which the output counts (ms)")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise on the stimuli")
-    context_only: Ms = Field(350.0, ge=0, description="context before the stimuli (ms)")
-    stimulus: Ms = Field(800.0, gt=0, description="(ms)")
-    delay: Ms = Field(100.0, ge=0, description="between stimuli and response (ms)")
-    coherences: Signed = Field((-4, -2, -1, 1, 2, 4), description="of colour and of motion")
-    scale: float = Field(0.1, gt=0, description="input of coherence 1")
-    context_scale: float = Field(0.1, gt=0, description="input of the context")
+    context_only: Ms = Field(350.0, ge=0, description="time of the context before the stimuli (ms)")
+    stimulus: Ms = Field(800.0, gt=0, description="duration of the stimuli (ms)")
+    delay: Ms = Field(100.0, ge=0, description="time between stimuli and response (ms)")
+    coherences: Signed = Field(
+        (-4, -2, -1, 1, 2, 4), description="coherences of colour and of motion"
+    )
+    scale: float = Field(0.1, gt=0, description="input at coherence 1")
+    context_scale: float = Field(0.1, gt=0, description="input of the active context")
 
     @property
     def n_in(self) -> int:
@@ -230,12 +247,18 @@ class Mante(Choice):
 
 
 class MatchToSample(TwoStimuli):
-    """Delayed match to sample: were the two stimuli, each A or B on its own input, the same (+1) or not (-1)?"""
+    """Delayed match to sample: were the two stimuli, each A or B on its own input, the same (+1) or not (-1)?
+
+    >>> task = MatchToSample()
+    >>> trial = task.trial(jax.random.key(0), "float32")
+    >>> trial.inputs.shape == (task.longest, 2), task.conditions.values
+    (True, ('A-A', 'A-B', 'B-A', 'B-B'))
+    """
 
     name = "dms"
 
-    response: Ms = Field(1000.0, gt=0, description="while the output counts (ms)")
-    stimulus: Ms = Field(500.0, gt=0, description="each of the two (ms)")
+    response: Ms = Field(1000.0, gt=0, description="time during which the output counts (ms)")
+    stimulus: Ms = Field(500.0, gt=0, description="duration of each stimulus (ms)")
     delay: Span = Field(
         (500.0, 3000.0), description="shortest and longest time between the stimuli (ms)"
     )

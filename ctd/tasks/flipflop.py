@@ -1,4 +1,4 @@
-"""The flip-flop, without and with noise: remember bits."""
+"""Flip-flop tasks: remember the last pulse on each input, without and with noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctd.tasks.task import Task, Trial
 
 
 class Bits(Task):
-    """A task that remembers k bits, each with its input and its output."""
+    """The base of tasks that remember k bits, each with its own input and output."""
 
     n_bits: int = Field(3, gt=0, description="bits k, each with its input and its output")
 
@@ -28,8 +28,12 @@ class Bits(Task):
 class FlipFlop(Bits):
     """Remember k bits: output i is the sign of the last pulse on input i (Sussillo & Barak 2013).
 
-    Pulses of +1 or -1 last one step and are independent; every trial begins with one on each channel, so
+    Pulses of +1 or -1 last one step and are independent. Every trial begins with a pulse on each channel, so
     that the targets are defined from the first step on.
+
+    >>> trial = FlipFlop(n_bits=2, n_steps=8).trial(jax.random.key(0), "float32")
+    >>> trial.inputs.shape, bool((trial.inputs[0] == trial.targets[0]).all())
+    ((8, 2), True)
     """
 
     name = "flipflop"
@@ -43,21 +47,26 @@ class FlipFlop(Bits):
         pulse = jax.random.bernoulli(key_time, self.p_pulse, shape).at[0].set(True)
         sign = jax.random.rademacher(key_sign, shape, dtype)
         steps = jnp.arange(self.n_steps)[:, None]
+        # The running maximum of pulse times is the time of the latest pulse.
         latest = lax.cummax(jnp.where(pulse, steps, 0), axis=0)
         targets = jnp.take_along_axis(sign, latest, axis=0)
         return Trial(jnp.where(pulse, sign, 0), targets, jnp.ones(self.n_steps, dtype))
 
     def success(self, trial: Trial, output: jax.Array) -> jax.Array:
-        """Whether every output is nearer to its bit than to the other one, +1 or -1, at every step."""
+        """Whether every output is nearer to its bit, +1 or -1, than to the other value, at every step."""
         return every_near(trial, output, 1.0)
 
 
 class NBitFlipFlop(Bits):
     """Remember k bits with noise on the inputs: the flip-flop of CtDBenchmark (`NBitFlipFlop`).
 
-    A pulse of +1 sets a bit to 1, one of -1 to 0, each with probability `p_pulse` a step, from the fourth step
-    on; bits begin as 0. Inputs carry noise N(0, noise^2). The loss leaves out the first five steps, and of each
-    output the `blind` steps after the one at which its bit changes.
+    A pulse of +1 sets a bit to 1, a pulse of -1 to 0. Each comes with probability `p_pulse` per step from the fourth
+    step on; bits begin as 0. Inputs carry noise N(0, noise^2). The loss leaves out the first five steps, and for each
+    output the `blind` steps after a change of its bit.
+
+    >>> trial = NBitFlipFlop(n_steps=20, p_pulse=0.2).trial(jax.random.key(0), "float32")
+    >>> trial.mask.shape, float(trial.mask[:5].sum())
+    ((20, 3), 0.0)
     """
 
     name = "nbff"
@@ -72,6 +81,7 @@ class NBitFlipFlop(Bits):
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_pulse, key_noise = jax.random.split(key)
         shape = (self.n_steps, self.n_bits)
+        # One number decides on both pulses, so that they exclude each other.
         drawn = jax.random.uniform(key_pulse, shape, dtype)
         steps = jnp.arange(self.n_steps)[:, None]
         sign = jnp.where(drawn < self.p_pulse, -1, jnp.where(drawn > 1 - self.p_pulse, 1, 0))
@@ -80,11 +90,12 @@ class NBitFlipFlop(Bits):
         targets = (jnp.take_along_axis(pulse, latest, axis=0) > 0).astype(dtype)
         changed = jnp.diff(targets, axis=0, prepend=0) != 0
         counts = steps >= 5
+        # The step of the change itself counts: the mask begins one step later.
         for later in range(1, self.blind + 1):
             counts &= ~jnp.pad(changed, ((later, 0), (0, 0)))[: self.n_steps]
         inputs = pulse + self.noise * jax.random.normal(key_noise, shape, dtype)
         return Trial(inputs, targets, counts.astype(dtype))
 
     def success(self, trial: Trial, output: jax.Array) -> jax.Array:
-        """Whether every output is nearer to its bit than to the other one, 0 or 1, at every step that counts."""
+        """Whether every output is nearer to its bit, 0 or 1, than to the other value, at every step that counts."""
         return every_near(trial, output, 0.5)

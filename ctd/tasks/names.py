@@ -1,4 +1,4 @@
-"""Tasks by name: of ctd, or the dotted path of a class of the user's own."""
+"""Tasks by name: ctd's own, or a class of yours by its dotted path."""
 
 import difflib
 import importlib
@@ -33,19 +33,28 @@ TASKS: dict[str, type[Task]] = {
 }
 
 NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
-"""What a job file may give as its task, for descriptions and errors."""
+"""The task names that a job file may give, for descriptions and errors."""
 
 
 def get_task(given: Any) -> Task:
-    """A task from its name or dotted path, or from a mapping of `name` and parameters.
+    """Make a task from its name or dotted path, or from a mapping of `name` and parameters; a Task is returned as it is.
 
-    Raises ValueError, naming task and parameter, with the nearest valid name.
+    Raises ValueError, naming the task and the parameter, with the nearest valid name.
+
+    >>> get_task("decision").n_steps
+    25
+    >>> get_task({"name": "flipflop", "n_bit": 2})
+    Traceback (most recent call last):
+        ...
+    ValueError: task flipflop: unknown parameter n_bit, did you mean 'n_bits'?
     """
     if isinstance(given, Task):
         return given
     fields = {"name": given} if isinstance(given, str) else given
     if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
-        raise ValueError("a task's name, or a mapping with its name and parameters, expected")
+        raise ValueError(
+            f"{given!r:.60} given; expected the name of a task, or a mapping of its name and parameters"
+        )
     name = fields["name"]
     cls = TASKS.get(name) or _own_class(name)
     try:
@@ -57,11 +66,11 @@ def get_task(given: Any) -> Task:
 def _own_class(name: str) -> type[Task]:
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ValueError(f"{name!r} is no task{_near(name, TASKS)}; the tasks are {NAMES}")
+        raise ValueError(f"there is no task {name!r}{_near(name, TASKS)}; the tasks are {NAMES}")
     try:
         cls = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
-        # A missing import inside the user's module is passed on unchanged.
+        # An import that is missing inside the user's module is the user's own error: pass it on unchanged.
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
         raise ValueError(f"task {name}: there is no module {error.name}") from None
@@ -86,7 +95,7 @@ def _explain(error: ValidationError, cls: type[Task]) -> str:
             hint = _near(place, fields) or f"; its parameters are {', '.join(fields)}"
             lines.append(f"unknown parameter {place}{hint}")
         elif fault["type"] == "value_error":
-            # Raised by the task itself; over several fields it names them.
+            # A task's own validator raised this. One over several fields has no place, and names them itself.
             lines.append(
                 f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
             )
@@ -96,7 +105,7 @@ def _explain(error: ValidationError, cls: type[Task]) -> str:
 
 
 def _schema() -> dict[str, Any]:
-    """JSON Schema of what `get_task` takes."""
+    """JSON Schema of the argument of `get_task`."""
     options: list[dict[str, Any]] = [{"type": "string"}]
     for name, cls in TASKS.items():
         fields = cls.model_json_schema(mode="validation")

@@ -1,4 +1,4 @@
-"""Trials that exist already: of an HDF5 file."""
+"""Recorded trials: the task `file`, whose trials come from an HDF5 file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from ctd.tasks.scores import every_near, same_category, same_sign
 from ctd.tasks.task import Task, Trial
 
 AXES = {"inputs": 3, "targets": 3, "mask": 2, "conditions": 1}
-"""The datasets of a file of trials to train on, and how many axes each has; the last two may be missing."""
+"""Datasets of a file of trials, and the number of axes of each; mask and conditions may be missing."""
 EVAL_EVERY = 5
 """Every fifth trial is kept for evaluation."""
 
 
 class Recorded(Task):
-    """Trials of the HDF5 file that `trials` of the job names.
+    """Trials from the HDF5 file that the job's field `trials` names.
 
-    Datasets: `inputs` (trial, time, input), `targets` (trial, time, output), and if there are any `mask` (trial,
-    time) or (trial, time, output), the weights of the steps in the loss, and `conditions` (trial,), a number for
-    each trial. Minibatches are drawn of four in five trials; every fifth one is kept for evaluation.
+    Datasets: `inputs` (trial, time, input) and `targets` (trial, time, output); optionally `mask` (trial, time) or
+    (trial, time, output), the weights of the steps in the loss, and `conditions` (trial,), a number for each trial.
+    Every fifth trial is kept for evaluation, minibatches are drawn from the others.
+
+    >>> Recorded(score="near", within=0.2).scored
+    True
     """
 
     name = "file"
 
     score: Literal["none", "sign", "near", "category"] = Field(
         "none",
-        description="when an answer is right. sign: the mean of the first output over the steps that count has the "
+        description="rule of success. sign: the mean of the first output over the steps that count has the "
         "sign of its target; near: every output is less than `within` from its target at every such step; "
-        "category: the largest output at the last such step is that of the largest target",
+        "category: the largest output and the largest target at the last such step are the same one",
     )
-    within: float = Field(0.5, gt=0, description="distance that `near` allows")
+    within: float = Field(0.5, gt=0, description="score near: largest distance from the target")
 
     @property
     def n_in(self) -> int:
@@ -57,12 +60,16 @@ class Recorded(Task):
         return same_sign(trial, output) if self.score == "sign" else same_category(trial, output)
 
     def read(self, path: str | None, dtype: str) -> tuple[Trial, np.ndarray]:
-        """(trials, the numbers of their conditions in increasing order). Raises ValueError, naming file and dataset."""
-        from ctd.data import read_hdf5  # and with it h5py, which nobody needs who names a task
+        """Read the file: (trials, (condition,) the different condition numbers in increasing order).
+
+        Arrays get the floating type `dtype`. Raises ValueError, naming file and dataset.
+        """
+        # Here, since it imports h5py, which nobody needs who only names a task.
+        from ctd.data import read_hdf5
 
         if path is None:
             raise ValueError(
-                "trials: task file needs an HDF5 file of inputs and targets; give its path as `trials`"
+                "trials: missing, but task file needs an HDF5 file of inputs and targets; give its path as `trials`"
             )
         found = read_hdf5(path)
         _check(path, found)
@@ -74,16 +81,16 @@ class Recorded(Task):
         return Trial(inputs, targets, mask, condition.astype(np.int32)), values
 
 
-_ELSEWHERE = "task: the trials of task file lie in a file that only train_rnn reads; give a task that draws its trials"
+_ELSEWHERE = "task: file given, but only train_rnn reads trials from a file; give a task that draws its trials"
 
 
 def _check(path: str, found: dict[str, np.ndarray]) -> None:
-    """Raise ValueError, naming file and dataset, where these are no trials."""
+    """Raise ValueError, naming file and dataset, if the arrays are not trials."""
     for name in ("inputs", "targets"):
         if name not in found:
             raise ValueError(
-                f"{path}: {name} is missing; a file of trials has inputs and targets, and may have mask and "
-                f"conditions; found {', '.join(sorted(found))}"
+                f"{path}: {name} is missing; a file of trials has inputs and targets, optionally mask and "
+                f"conditions; this one has {', '.join(sorted(found))}"
             )
     trials, steps = found["inputs"].shape[:2] if found["inputs"].ndim > 1 else (0, 0)
     for name, axes in AXES.items():
@@ -91,30 +98,41 @@ def _check(path: str, found: dict[str, np.ndarray]) -> None:
             continue
         array = found[name]
         if array.ndim != axes and not (name == "mask" and array.ndim == 3):
-            raise ValueError(
-                f"{path}: {name} has the shape {array.shape}; {axes} axes are expected"
-            )
+            raise ValueError(f"{path}: {name} has the shape {array.shape}; expected {axes} axes")
         if array.shape[: min(axes, 2)] != (trials, steps)[: min(axes, 2)]:
             raise ValueError(
-                f"{path}: {name} has the shape {array.shape}, but inputs {found['inputs'].shape}: their trials and "
-                "steps must be the same"
+                f"{path}: {name} has the shape {array.shape}, but inputs has {found['inputs'].shape}; both need the "
+                "same trials and steps"
             )
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
-            raise ValueError(f"{path}: {name} has {bad} NaN or infinite entries")
+            raise ValueError(
+                f"{path}: {name} has {bad} NaN or infinite entries; give numbers, and a mask of 0 there"
+            )
     if trials < EVAL_EVERY:
-        raise ValueError(f"{path}: holds {trials} trials; at least {EVAL_EVERY} are needed")
+        raise ValueError(
+            f"{path}: holds {trials} trials; at least {EVAL_EVERY} are needed, one of which is for evaluation"
+        )
     mask = found.get("mask", np.ones(1))
     if mask.ndim == 3 and mask.shape != found["targets"].shape:
         raise ValueError(
-            f"{path}: mask has the shape {mask.shape}, but targets {found['targets'].shape}"
+            f"{path}: mask has the shape {mask.shape}, but targets has {found['targets'].shape}; both need the same"
         )
     if (mask < 0).any() or not mask.any():
-        raise ValueError(f"{path}: mask: weights of 0 or more expected, and one above 0 at least")
+        raise ValueError(
+            f"{path}: mask has weights below 0, or none above 0; expected weights of 0 or more, at least one above 0"
+        )
 
 
 def divide(trials: Trial, n_eval: int) -> tuple[Trial, Trial]:
-    """(evaluation, training): every fifth trial, up to n_eval, and all that are not one of each fifth."""
+    """Split trials into (evaluation, training): every fifth trial, at most n_eval of them; and all others.
+
+    >>> column = np.arange(10.0)[:, None, None]
+    >>> held, rest = divide(Trial(column, column, column[..., 0], np.arange(10)), n_eval=8)
+    >>> held.condition.tolist(), rest.condition.tolist()
+    ([4, 9], [0, 1, 2, 3, 5, 6, 7, 8])
+    """
+    # Every fifth beyond n_eval is not trained on either, so that training does not depend on n_eval.
     fifth = np.arange(len(trials.inputs)) % EVAL_EVERY == EVAL_EVERY - 1
     take = lambda which: jax.tree.map(lambda leaf: leaf[which], trials)
     return take(np.flatnonzero(fifth)[:n_eval]), take(~fifth)

@@ -1,4 +1,4 @@
-"""Spike counts instead of trials: of rates, of a network's states, of the Lorenz system."""
+"""Spike counts and rates: Poisson spikes from rates, rates from a network's states, spikes of the Lorenz system."""
 
 from __future__ import annotations
 
@@ -7,34 +7,51 @@ from ctd.late import jax, jnp, lax
 
 
 def spikes_from_rates(key: jax.Array, rates: jax.Array, dt: float) -> jax.Array:
-    """Poisson spike counts, int32, of rates (spikes/s, any shape) over bins of dt (s)."""
-    # Drawn flat: on a CPU the sampler takes 8 times as long over an array with a short last axis.
+    """Draw Poisson spike counts, int32, for rates (spikes/s) of any shape over bins of dt (s).
+
+    >>> counts = spikes_from_rates(jax.random.key(0), jnp.full((1000, 2), 50.0), dt=0.01)
+    >>> counts.shape, bool(abs(counts.mean() - 0.5) < 0.05)
+    ((1000, 2), True)
+    """
+    # Draw flat: on a CPU the sampler takes 8 times as long for an array with a short last axis.
     mean = jnp.ravel(rates * dt)
     return jax.random.poisson(key, mean, dtype=jnp.int32).reshape(rates.shape)
 
 
 def overdispersed(key: jax.Array, rates: jax.Array, dt: float, dispersion: float) -> jax.Array:
-    """Random rates around `rates` (spikes/s): Poisson counts of them have variance / mean = dispersion > 1.
+    """Draw random rates around `rates` (spikes/s, any shape), whose Poisson counts have variance / mean = dispersion > 1.
 
-    A mean of m spikes in a bin becomes Gamma(m / (dispersion - 1)) (dispersion - 1), so counts are negative binomial.
+    A mean of m spikes per bin of dt (s) becomes Gamma(m / (dispersion - 1)) (dispersion - 1), so that counts are
+    negative binomial.
+
+    >>> rates = overdispersed(jax.random.key(0), jnp.full(2000, 100.0), dt=0.01, dispersion=2.0)
+    >>> bool(abs(rates.mean() - 100) < 10)
+    True
     """
     shape = jnp.ravel(rates * dt) / (dispersion - 1)
+    # A rate of 0 would need a Gamma of shape 0, which is none; the smallest positive shape draws 0.
     drawn = jax.random.gamma(key, jnp.maximum(shape, jnp.finfo(shape.dtype).tiny))
     return (drawn * (dispersion - 1) / dt).reshape(rates.shape)
 
 
 def rates_from_states(states: jax.Array, max_rate: float = 80.0) -> jax.Array:
-    """Rates (spikes/s) of neurons that follow a network's units h, of any shape: max_rate (h + 1) / 2, h in [-1, 1].
+    """Rates (spikes/s) of neurons that follow a network's states h, of any shape: max_rate (h + 1) / 2.
 
-    States outside are clipped. max_rate: rate at h = 1 (spikes/s).
+    States outside of [-1, 1] are clipped. max_rate: rate at h = 1 (spikes/s).
+
+    >>> rates_from_states(jnp.array([-1.0, 0.0, 2.0]))
+    Array([ 0., 40., 80.], dtype=float32)
     """
     return max_rate * (jnp.clip(states, -1, 1) + 1) / 2
 
 
 def lorenz(start: jax.Array, n_steps: int, dt: float) -> jax.Array:
-    """The Lorenz system from `start` (3,), n_steps Runge-Kutta steps of dt: (n_steps, 3).
+    """Integrate the Lorenz system from `start` (3,) over n_steps Runge-Kutta steps of dt: (n_steps, 3).
 
     dx/dt = 10 (y - x), dy/dt = x (28 - z) - y, dz/dt = x y - 8/3 z (Lorenz 1963).
+
+    >>> lorenz(jnp.zeros(3), n_steps=4, dt=0.01)[-1]  # the origin is a fixed point
+    Array([0., 0., 0.], dtype=float32)
     """
 
     def flow(s: jax.Array) -> jax.Array:
@@ -57,7 +74,7 @@ def lorenz_spikes(
     bin_s: float = 0.01,
     base_rate: float = 5.0,
 ) -> dict[str, jax.Array]:
-    """Spike counts of Poisson neurons driven by the Lorenz system, as in the tests of LFADS (Pandarinath 2018).
+    """Draw spike counts of Poisson neurons driven by the Lorenz system, as in the tests of LFADS (Pandarinath 2018).
 
     A condition is an initial state on the attractor, repeated n_trials times. Neuron i fires at
     base_rate exp(w_i . s). w_i lies on the unit sphere; each of the three coordinates of the state s is
@@ -71,11 +88,15 @@ def lorenz_spikes(
     Returns:
         spikes (condition, trial, time, neuron) int32; rates (condition, time, neuron) in spikes/s;
         states (condition, time, 3), normalised.
+
+    >>> made = lorenz_spikes(jax.random.key(0), n_conditions=2, n_trials=3, n_neurons=5)
+    >>> made["spikes"].shape, made["rates"].shape
+    ((2, 3, 100, 5), (2, 100, 5))
     """
     n_steps, dt = 100, 0.01
     key_start, key_weights, key_spikes = jax.random.split(key, 3)
     start = jnp.array([0.0, 0.0, 25.0]) + jax.random.normal(key_start, (n_conditions, 3))
-    # The transient to the attractor lasts a few time units.
+    # The transient to the attractor lasts a few time units; 10 are discarded.
     settle = int(10 / dt)
     raw = jax.vmap(lambda s: lorenz(s, settle + n_steps, dt)[settle:])(start)
     states = (raw - raw.mean((0, 1))) / raw.std((0, 1))

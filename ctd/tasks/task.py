@@ -1,44 +1,64 @@
-"""What a task is, and one trial of it."""
+"""What a task is: `Task`, one `Trial` of it, and `Timed`, the base of tasks whose epochs are given in ms."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from ctd.late import jax
+from ctd.late import jax, jnp
 
 
 class Trial(NamedTuple):
-    """One trial, or a batch of them with a leading trial axis."""
+    """One trial, or a batch of trials with a leading trial axis."""
 
     inputs: jax.Array
     """(time, n_in)"""
     targets: jax.Array
     """(time, n_out)"""
     mask: jax.Array
-    """(time,), or (time, n_out): weight of each step in the loss; 0 where the output does not matter, and after
-    the end of a trial that is shorter than the others."""
+    """(time,) or (time, n_out), weight of each step in the loss: 0 where the output does not matter, and after
+    the end of a trial that is shorter than the arrays."""
     condition: Any = 0
-    """int: which of the task's `conditions` the trial belongs to."""
+    """int, index into the values of the task's `conditions`."""
 
 
 class Conditions(NamedTuple):
-    """What tells the trials of a task apart, for accuracies, tables and pictures."""
+    """The kinds of trials of a task. Accuracies, tables and figures are split by them."""
 
     name: str
     values: tuple[float, ...] | tuple[str, ...]
-    """One for each condition: numbers of an axis in increasing order, or texts."""
+    """One for each condition: numbers in increasing order, or texts."""
     choice: bool = False
-    """True: the values are numbers and their sign is the right one of two answers, so that there is a psychometric
-    curve."""
+    """True if the sign of the value is the right one of two answers: a psychometric curve is drawn."""
 
 
 class Task(BaseModel, ABC):
-    """A task and its parameters. Your own task is a subclass that defines `n_in`, `n_out` and `trial`, and
-    `success` where it can say whether a trial was answered correctly."""
+    """The base of all tasks: a frozen model of a task's parameters that draws trials.
 
+    Your own task is a subclass that defines `n_in`, `n_out` and `trial`, and `success` if it can tell whether
+    a trial was answered correctly.
+
+    >>> class Echo(Task):
+    ...     n_in = property(lambda self: 1)
+    ...     n_out = property(lambda self: 1)
+    ...     def trial(self, key, dtype):
+    ...         x = jax.random.normal(key, (self.n_steps, 1), dtype)
+    ...         return Trial(x, x, jnp.ones(self.n_steps, dtype))
+    >>> batch(Echo(n_steps=5), jax.random.key(0), 3).targets.shape
+    (3, 5, 1)
+    """
+
+    # Frozen, so that a task is hashable: it is static, and programs are compiled for it.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str] = ""
@@ -57,7 +77,7 @@ class Task(BaseModel, ABC):
 
     @abstractmethod
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
-        """One trial, drawn with `key`, in the floating type `dtype`."""
+        """Draw one trial with `key`; its arrays have the floating type `dtype`. A pure function, which JAX may trace."""
 
     @property
     def length(self) -> int:
@@ -66,26 +86,29 @@ class Task(BaseModel, ABC):
 
     @property
     def time_step(self) -> tuple[float, str]:
-        """Length of a step and its unit, as the CF conventions have it; (1, "1") where steps are only counted."""
+        """Length of a step and its unit in CF notation; (1, "1") if steps are only counted."""
         return 1, "1"
 
     @property
     def conditions(self) -> Conditions | None:
-        """The conditions that `Trial.condition` counts; None where all trials are of one kind."""
+        """The conditions that `Trial.condition` indexes; None if all trials are of one kind."""
         return None
 
     def success(self, trial: Trial, output: jax.Array) -> jax.Array:
-        """Whether `output`, (time, n_out), answers this one trial correctly: a boolean.
+        """Whether `output` (time, n_out) answers one trial correctly, () bool.
 
-        The output is what the loss compares with the targets: after training by cross-entropy, probabilities.
+        The output is what the loss compares with the targets: probabilities if the loss is cross-entropy.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no rule of success")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no rule of success; define its method success(trial, output)"
+        )
 
     @property
     def scored(self) -> bool:
         """Whether the task has a rule of success."""
         return type(self).success is not Task.success
 
+    # A stored job must say which class its parameters belong to.
     @model_serializer(mode="wrap")
     def _with_name(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         cls = type(self)
@@ -93,5 +116,65 @@ class Task(BaseModel, ABC):
 
 
 def batch(task: Task, key: jax.Array, n: int, dtype: Any = "float32") -> Trial:
-    """n trials: (trial, time, ...) arrays."""
+    """Draw n trials of a task: arrays (trial, time, ...) of the floating type `dtype`.
+
+    >>> from ctd.tasks import Decision
+    >>> trials = batch(Decision(n_steps=20), jax.random.key(1), 4)
+    >>> trials.inputs.shape, trials.mask.shape
+    ((4, 20, 1), (4, 20))
+    """
     return jax.vmap(lambda k: task.trial(k, dtype))(jax.random.split(key, n))
+
+
+class Timed(Task):
+    """The base of tasks whose trials consist of epochs (fixation, stimulus, delay, response) with durations in ms.
+
+    A trial that is shorter than the arrays ends early: its mask is 0 from there on.
+    """
+
+    n_steps: int = Field(
+        0, ge=0, description="steps of the arrays of a trial; 0: those of the longest trial"
+    )
+    dt: float = Field(20.0, gt=0, description="length of a step (ms)")
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Steps of the longest trial."""
+
+    @property
+    def time_step(self) -> tuple[float, str]:
+        """(dt, "ms")."""
+        return self.dt, "ms"
+
+    @property
+    def length(self) -> int:
+        """Steps of the arrays of a trial."""
+        return self.n_steps or self.longest
+
+    def steps(self, ms: float) -> int:
+        """Whole steps in a duration (ms)."""
+        # 300 / 0.1 is 2999.999...: a duration that is a multiple of dt must not lose a step.
+        return int(ms / self.dt + 1e-6)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Timed:
+        if self.longest == 0:
+            raise ValueError(f"dt: {self.dt:g} ms is longer than every epoch; give a smaller one")
+        if self.length < self.longest:
+            raise ValueError(
+                f"n_steps: {self.n_steps} steps cannot hold epochs of up to {self.longest} steps "
+                f"({self.longest * self.dt:g} ms at dt = {self.dt:g}); leave n_steps out, or shorten the epochs"
+            )
+        return self
+
+
+def among(u: jax.Array, values: Sequence[float], dtype: Any = None) -> jax.Array:
+    """Choose one of the values by a uniform number u in [0, 1), of any shape.
+
+    >>> among(jnp.array([0.0, 0.6]), [5, 7])
+    Array([5, 7], dtype=int32)
+    """
+    # In float32, u n may round up to n.
+    at = jnp.minimum((u * len(values)).astype(int), len(values) - 1)
+    return jnp.asarray(values, dtype)[at]

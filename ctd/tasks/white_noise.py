@@ -1,4 +1,4 @@
-"""Tasks on white noise: integrate it, decide on it, integrate one of two streams."""
+"""Tasks on white noise: integrate it, decide on its sign, or integrate one of two streams."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ctd.tasks.task import Task, Trial
 
 
 class WhiteNoise(Task):
-    """A task on x_t = b + s xi_t / sqrt(dt), xi_t ~ N(0, 1), dt = duration / n_steps.
+    """The base of tasks on the input x_t = b + s xi_t / sqrt(dt), with xi_t ~ N(0, 1) and dt = duration / n_steps.
 
     b is drawn once for each trial. As in the tutorials of computation through dynamics it is
 
         b = 2 bias (xi - 1/2), xi ~ N(0, 1)
 
-    which is normal with mean -bias and standard deviation 2 bias; with `centred`, b = 2 bias xi. The tasks
+    which is normal with mean -bias and standard deviation 2 bias. With `centred`, b = 2 bias xi. The tasks
     sum x_t without the factor dt, so that targets are of order 1.
     """
 
@@ -37,17 +37,18 @@ class WhiteNoise(Task):
 
     @property
     def time_step(self) -> tuple[float, str]:
-        """duration / n_steps, in s."""
+        """(duration / n_steps, "s")."""
         return self.duration / self.n_steps, "s"
 
     def mean_input(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """b of one trial; `shape` (2,) for two streams."""
+        """Draw b of one trial; `shape` is () for one stream, (2,) for two."""
         xi: jax.Array = jax.random.normal(key, shape, dtype)
         b: jax.Array = 2 * self.bias * (xi if self.centred else xi - 0.5)
         return b
 
     def noise(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """s xi / sqrt(dt), xi ~ N(0, 1) of this shape."""
+        """Draw s xi / sqrt(dt), with xi ~ N(0, 1) of this shape."""
+        # 1 / sqrt(dt): the variance of the integral over 1 s is s^2, whatever the step.
         dt, _ = self.time_step
         xi: jax.Array = jax.random.normal(key, shape, dtype)
         scaled: jax.Array = self.sd * dt**-0.5 * xi
@@ -55,7 +56,12 @@ class WhiteNoise(Task):
 
 
 class Integrator(WhiteNoise):
-    """Integrate the noise: target z_t = sum_{s <= t} x_s."""
+    """Integrate the noise: the target is z_t = sum_{s <= t} x_s.
+
+    >>> trial = Integrator(n_steps=10).trial(jax.random.key(0), "float32")
+    >>> bool(jnp.allclose(trial.targets, jnp.cumsum(trial.inputs, axis=0)))
+    True
+    """
 
     name = "integrator"
 
@@ -66,9 +72,13 @@ class Integrator(WhiteNoise):
 
 
 class Decision(WhiteNoise):
-    """Say at the last step whether the input summed to more than 0: the target there is +1 or -1.
+    """Report at the last step whether the sum of the input is above 0: the target there is +1 or -1.
 
     With the defaults 62 % of the targets are -1, since b has mean -bias.
+
+    >>> trial = Decision(n_steps=4, sd=0).trial(jax.random.key(0), "float32")
+    >>> trial.mask
+    Array([0., 0., 0., 1.], dtype=float32)
     """
 
     name = "decision"
@@ -86,9 +96,12 @@ class Decision(WhiteNoise):
 
 
 class ContextualIntegrator(WhiteNoise):
-    """Integrate one of two noise streams, chosen by a one-hot context (cf. Mante et al. 2013).
+    """Integrate one of two noise streams, which a one-hot context selects (cf. Mante et al. 2013).
 
-    Inputs: stream 1, stream 2, context 1, context 2. Each stream has its own, independent b.
+    Inputs: stream 1, stream 2, context 1, context 2. The streams have independent b.
+
+    >>> ContextualIntegrator().trial(jax.random.key(0), "float32").inputs.shape
+    (25, 4)
     """
 
     name = "contextual_integrator"

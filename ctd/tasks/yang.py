@@ -14,45 +14,50 @@ from ctd.tasks.task import Conditions, Trial
 from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan, longest
 
 OFTEN = {"contextdm1": 5.0, "contextdm2": 5.0}
-"""Rules that the authors train more often than the others, so that the context cannot be ignored."""
+"""Relative frequency of rules that the authors train more often, so that a network cannot ignore the context."""
 WIDTH = pi / 8
 """Standard deviation of a bump of activity on a ring (rad)."""
 NEAR = 0.2 * pi
-"""A direction is right if it is closer than this to the answer (rad)."""
+"""A direction is right if it lies closer than this to the answer (rad)."""
 N_DIRECTIONS = 8
+"""Bins of the answers of a single rule, its conditions."""
 
 
 def _rules(given: Any) -> Any:
     rules = [given] if isinstance(given, str) else given
     if not isinstance(rules, list | tuple) or not rules:
-        raise ValueError("a rule, a list of rules, or all, expected")
+        raise ValueError(f"{given!r:.60} given; expected a rule, a list of rules, or all")
     if list(rules) == ["all"]:
         return tuple(RULES)
     for rule in rules:
         if rule not in RULES:
             near = difflib.get_close_matches(str(rule), RULES, n=1)
             hint = f"did you mean {near[0]!r}" if near else f"the rules are all, {', '.join(RULES)}"
-            raise ValueError(f"{rule!r} is no rule; {hint}")
+            raise ValueError(f"there is no rule {rule!r}; {hint}")
     if len(set(rules)) < len(rules):
-        raise ValueError("a rule is given twice; `weights` makes one more frequent")
+        raise ValueError("a rule is given twice; give it once, and a larger entry of `weights`")
     return tuple(rules)
 
 
 class Yang(Experiment):
-    """One of the twenty tasks, or several of them mixed: which one a trial belongs to is said by a rule input.
+    """One of the twenty tasks of Yang et al. 2019, or a mixture of several; a one-hot rule input names the task of a trial.
 
     Inputs: a fixation cue, two rings of `n_ring` units (one for each modality), 20 rules. A stimulus in direction
     d adds strength * 0.8 exp(-((d - d_i) / (pi / 8))^2 / 2) to unit i of its ring, whose preferred direction is
-    d_i; all inputs have noise N(0, noise^2 * 2 tau / dt). Outputs: fixation, and a ring. Targets: fixation 0.8
-    until go and 0.05 from then on; the ring 0.05 and, after go, 0.05 plus a bump around the answer. With `code:
-    one_hot`, for cross-entropy, 1 at fixation or at the nearest unit of the ring, and 0.
+    d_i; all inputs have noise N(0, noise^2 * 2 tau / dt). Outputs: fixation, and a ring. Targets: fixation is 0.8
+    until go and 0.05 from then on; the ring is 0.05 and, after go, 0.05 plus a bump around the answer. With `code:
+    one_hot`, for cross-entropy, the target is 1 at fixation or at the nearest unit of the ring, and 0 elsewhere.
 
-    The mask is the square of the authors' cost mask, which they multiply with the error before it is squared: 1
+    The authors multiply the error with their cost mask before they square it; the mask here is the square of theirs: 1
     from 100 ms to go, 0 for 100 ms after it, then 25; four times as much for the fixation output. With `one_hot`
     it is 1, 0, 5 for every output.
 
-    A trial is right by the last step alone: fixation output above 0.5 if it ought to fixate; else not above 0.5,
-    and the population vector of the ring less than 0.2 pi from the answer.
+    The last step alone decides whether a trial is right. If the network ought to fixate, the fixation output is above
+    0.5; else it is not, and the population vector of the ring lies less than 0.2 pi from the answer.
+
+    >>> task = Yang(rule=["dm1", "dm2"])
+    >>> task.n_in, task.n_out, task.conditions.values
+    (85, 33, ('dm1', 'dm2'))
     """
 
     name = "yang"
@@ -62,19 +67,19 @@ class Yang(Experiment):
     )
     weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None,
-        description="how often each rule is drawn, relative to the others; "
-        "without them, contextdm1 and contextdm2 five times as often as the others",
+        description="relative frequency of each rule; "
+        "by default, contextdm1 and contextdm2 come five times as often as the others",
     )
     n_ring: int = Field(32, gt=3, description="units of a ring")
     noise: float = Field(0.01, ge=0, description="sigma_x of the input noise")
-    tau: float = Field(100.0, gt=0, description="time constant (ms) by which the noise is scaled")
+    tau: float = Field(100.0, gt=0, description="time constant that scales the noise (ms)")
     code: Literal["bump", "one_hot"] = Field("bump", description="code of the targets")
 
     @model_validator(mode="after")
     def _weighted(self) -> Yang:
         if self.weights is not None and len(self.weights) != len(self.rule):
             raise ValueError(
-                f"weights: {len(self.weights)} given for {len(self.rule)} rules; give one for each"
+                f"weights: {len(self.weights)} given for {len(self.rule)} rules; give one for each rule"
             )
         if self.weights is not None and sum(self.weights) == 0:
             raise ValueError("weights: all are 0; give at least one rule a weight above 0")
@@ -104,6 +109,7 @@ class Yang(Experiment):
         draws = Draws.of(key_plan, dtype)
         which, plan = jnp.zeros((), int), RULES[self.rule[0]](self, draws)
         if len(self.rule) > 1:
+            # Make the plan of every rule and select one: a branch would be evaluated on both sides under vmap too.
             weights = self.weights or [OFTEN.get(rule, 1.0) for rule in self.rule]
             logits = jnp.log(jnp.asarray(weights, dtype))
             which = jax.random.categorical(key_rule, logits)
@@ -121,7 +127,7 @@ class Yang(Experiment):
         return Trial(inputs, self._targets(plan, dtype), self._mask(plan, dtype), condition)
 
     def success(self, trial: Trial, output: jax.Array) -> jax.Array:
-        """Whether it fixates, or points in the right direction, at the last step."""
+        """Whether the network fixates, or points in the right direction, at the last step that counts."""
         last = last_step(trial)
         wanted, given = trial.targets[last], output[last]
         fixates, must = given[0] > 0.5, wanted[0] > 0.5
@@ -130,7 +136,7 @@ class Yang(Experiment):
         return jnp.where(must, fixates, ~fixates & near)
 
     def _population(self, ring: jax.Array) -> jax.Array:
-        """The direction of the population vector of a ring (rad)."""
+        """The direction of the population vector of a ring (n_ring,), in [0, 2 pi) rad."""
         at = self._preferred(ring.dtype)
         found: jax.Array = jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)
         return found
@@ -139,7 +145,7 @@ class Yang(Experiment):
         return jnp.arange(self.n_ring, dtype=dtype) * (2 * pi / self.n_ring)
 
     def _distance(self, direction: jax.Array) -> jax.Array:
-        """From the preferred directions of a ring (rad)."""
+        """Angles (n_ring,) between a direction and the preferred directions of a ring (rad)."""
         apart = jnp.abs(direction - self._preferred(direction.dtype))
         return jnp.minimum(apart, 2 * pi - apart)
 
@@ -147,7 +153,7 @@ class Yang(Experiment):
         return 0.8 * jnp.exp(-((self._distance(direction) / WIDTH) ** 2) / 2)
 
     def _inputs(self, plan: Plan, number: jax.Array, dtype: Any) -> jax.Array:
-        """Without noise."""
+        """The inputs (time, n_in) of a trial without noise; number: of its rule among all rules."""
         step = jnp.arange(self.length)[:, None]
         shown = ((step >= plan.on) & (step < plan.off)).astype(dtype)
         bumps = jnp.stack([self._bump(plan.direction[0]), self._bump(plan.direction[1])])

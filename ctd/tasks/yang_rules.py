@@ -1,8 +1,8 @@
-"""What happens in one trial of each of the twenty tasks of Yang et al. 2019: times, stimuli, the answer.
+"""The rules of Yang et al. 2019: times, stimuli and answer of one trial of each of the twenty tasks.
 
-The numbers are those of the authors' `task.py` (gyyang/multitask), where all trials of a minibatch have the same
-times; here each trial draws its own. A rule is a function of uniform numbers, the same ones for every rule, so
-that drawing a trial of one of twenty rules costs little more than drawing one of a given rule.
+The numbers are those of the authors' `task.py` (gyyang/multitask). There all trials of a minibatch have the same
+times; here each trial draws its own. A rule is a function of uniform numbers. All rules read the same numbers, so
+that drawing a trial of one of twenty rules costs little more than drawing a trial of a given rule.
 """
 
 from __future__ import annotations
@@ -15,60 +15,67 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from ctd.late import jax, jnp
-from ctd.tasks.epochs import Timed, among
+from ctd.tasks.task import Timed, among
 
 Positive = Annotated[float, Field(gt=0)]
 Durations = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 CATEGORIES = [pi * (0.1 + 0.2 * k) for k in range(10)]
-"""Directions of the stimuli of dmcgo and dmcnogo; below pi is one category, above it the other."""
+"""Stimulus directions of dmcgo and dmcnogo (rad); directions below pi are one category, those above it the other."""
 
 
 class Draws(NamedTuple):
     """Independent uniform numbers in [0, 1), from which a rule makes a trial."""
 
     times: jax.Array
-    """(5,)"""
+    """(5,) for the durations of the epochs."""
     direction: jax.Array
+    """() for the first stimulus."""
     distance: jax.Array
+    """() for the angle between both stimuli."""
     side: jax.Array
+    """() for the sign of that angle."""
     modality: jax.Array
-    """(2,) of the first and the second stimulus"""
+    """(2,) for the first and the second stimulus."""
     mean: jax.Array
-    """(2,) in either modality, as the next two"""
+    """(2,) for the mean strength in either modality."""
     coherence: jax.Array
+    """(2,) for the strength's difference between the stimuli, in either modality."""
     sign: jax.Array
+    """(2,) for the sign of that difference."""
     difference: jax.Array
-    """(2,) between the modalities, of the first and the second stimulus, as the next"""
+    """(2,) for the strength's difference between the modalities, of the first and the second stimulus."""
     larger: jax.Array
+    """(2,) for the sign of that difference."""
 
     @classmethod
     def of(cls, key: jax.Array, dtype: Any) -> Draws:
-        """Draw them."""
+        """Draw all numbers at once."""
         u = jax.random.uniform(key, (20,), dtype)
         return cls(u[:5], u[5], u[6], u[7], u[8:10], u[10:12], u[12:14], u[14:16], u[16:18], u[18:])
 
 
 class Plan(NamedTuple):
-    """A trial; times in steps."""
+    """The course of one trial; times are step numbers."""
 
     on: jax.Array
-    """(2,) when either stimulus is shown ..."""
+    """(2,) start of each stimulus."""
     off: jax.Array
-    """... and taken away"""
+    """(2,) end of each stimulus."""
     direction: jax.Array
-    """(2,) of the stimuli (rad)"""
+    """(2,) direction of each stimulus (rad)."""
     strength: jax.Array
     """(stimulus, modality)"""
     cue_off: jax.Array
-    """when the fixation cue goes off"""
+    """End of the fixation cue."""
     go: jax.Array
-    """when the answer is due"""
+    """Start of the response."""
     end: jax.Array
+    """End of the trial."""
     responds: jax.Array
-    """whether the answer is a direction; if not, fixation goes on"""
+    """() bool: the answer is a direction; else the network keeps fixating."""
     answer: jax.Array
-    """that direction (rad)"""
+    """() that direction (rad)."""
 
 
 class Experiment(Timed):
@@ -76,15 +83,17 @@ class Experiment(Timed):
 
     time_scale: float = Field(1.0, gt=0, description="factor of all durations")
     stimulus: Durations = Field(
-        (200, 400, 600), description="the stimulus of a go or a delayed task (ms)"
+        (200, 400, 600), description="durations of the stimulus of go and delayed tasks (ms)"
     )
     delay: Durations = Field(
-        (200, 400, 800, 1600), description="between stimulus and response (ms)"
+        (200, 400, 800, 1600), description="times between stimulus and response (ms)"
     )
     decision: Durations = Field(
-        (400, 800, 1600), description="both stimuli of dm, contextdm, multidm (ms)"
+        (400, 800, 1600), description="durations of both stimuli of dm, contextdm, multidm (ms)"
     )
-    response: Positive = Field(500.0, description="after go (ms); dmcgo, dmcnogo: 200, 400 or 600")
+    response: Positive = Field(
+        500.0, description="time after go (ms); for dmcgo and dmcnogo it is 200, 400 or 600"
+    )
     coherences: Durations = Field(
         (0.01, 0.02, 0.04, 0.08), description="coherences of stimuli shown together"
     )
@@ -93,33 +102,37 @@ class Experiment(Timed):
     )
 
     def steps(self, ms: float) -> int:
-        """Whole steps in a duration (ms) before it is scaled."""
+        """Whole steps in a duration (ms), which `time_scale` scales first."""
         return super().steps(ms * self.time_scale)
 
     def one_of(self, u: jax.Array, ms: tuple[float, ...]) -> jax.Array:
-        """One of these durations, in steps."""
+        """Choose one of these durations (ms) by u in [0, 1): steps."""
         return among(u, [self.steps(one) for one in ms])
 
     def between(self, u: jax.Array, low: float, high: float) -> jax.Array:
-        """A duration of low ... high ms, in steps."""
+        """Choose a duration from low to high (ms) by u in [0, 1): steps."""
         ms = low + u * (high - low)
+        # 1e-6 as in `Timed.steps`: rounding must not take a step off a multiple of dt.
         return jnp.floor(ms * (self.time_scale / self.dt) + 1e-6).astype(int)
 
 
 def _pair(draws: Draws) -> jax.Array:
-    """(2,) directions, 90 to 180 degrees apart to either side."""
+    """Directions (2,) of two stimuli, 90 to 180 degrees apart to either side (rad)."""
     side = jnp.where(draws.side < 0.5, 1, -1)
     apart = side * pi * (0.5 + draws.distance)
     return jnp.stack([2 * pi * draws.direction, (2 * pi * draws.direction + apart) % (2 * pi)])
 
 
 def _one_modality(u: jax.Array) -> jax.Array:
-    """(2,) 1 in one of the modalities."""
+    """Strengths (2,): 1 in one of the modalities, 0 in the other."""
     return jnp.where(u < 0.5, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])).astype(u.dtype)
 
 
 def _go(exp: Experiment, draws: Draws, kind: str, anti: bool) -> Plan:
-    """Look at the stimulus (anti: away from it): at once, at go while it is shown, or after a delay."""
+    """Plan a go task: look at the stimulus (anti: away from it).
+
+    kind: react: at once; fd: at go, while the stimulus is shown; delay: at go, after a delay.
+    """
     t = draws.times
     if kind == "react":
         on = go = exp.between(t[0], 500, 2500)
@@ -136,6 +149,7 @@ def _go(exp: Experiment, draws: Draws, kind: str, anti: bool) -> Plan:
         end = go + exp.steps(exp.response)
     direction = 2 * pi * draws.direction
     strength = _one_modality(draws.modality[0])
+    # The second stimulus is never shown: it begins and ends at the end of the trial.
     return Plan(
         jnp.stack([on, end]), jnp.stack([off, end]), jnp.stack([direction, direction]),
         jnp.stack([strength, jnp.zeros_like(strength)]),
@@ -145,13 +159,14 @@ def _go(exp: Experiment, draws: Draws, kind: str, anti: bool) -> Plan:
 
 
 def _strengths(draws: Draws, coherences: tuple[float, ...], attended: Any) -> jax.Array:
-    """(stimulus, modality): m + c and m - c, c of either sign, in a modality; `attended`: see `_decide`."""
+    """Strengths (stimulus, modality): m + c and m - c in each modality, c of either sign; attended: see `_decide`."""
     dtype = draws.mean.dtype
     mean = 0.8 + 0.4 * draws.mean
     coherence = among(draws.coherence, coherences, dtype) * jnp.where(draws.sign < 0.5, 1, -1)
     both = jnp.stack([mean + coherence, mean - coherence])
     if attended != "multi":
         return both
+    # The sum over the modalities is 2 of_stimulus, whatever their difference: neither alone tells the answer.
     of_stimulus = both[:, 0]
     share = (0.2 + 0.6 * draws.difference) * jnp.where(draws.larger < 0.5, 1, -1)
     half = of_stimulus * share / 2
@@ -159,10 +174,12 @@ def _strengths(draws: Draws, coherences: tuple[float, ...], attended: Any) -> ja
 
 
 def _decide(exp: Experiment, draws: Draws, delayed: bool, shown: Any, attended: Any) -> Plan:
-    """Look at the stronger of two stimuli.
+    """Plan a decision: look at the stronger of two stimuli.
 
-    delayed: one is shown after the other. shown: modality 0 or 1, or both. attended: the modality that matters, or
-    "multi": the sum of both does, and they differ by 20 to 80 %.
+    Args:
+        delayed: the stimuli come one after the other, not together.
+        shown: modality 0, modality 1, or "both".
+        attended: the modality that decides, or "multi": the sum of both, which differ by 20 to 80 %.
     """
     t = draws.times
     if delayed:
@@ -187,7 +204,10 @@ def _decide(exp: Experiment, draws: Draws, delayed: bool, shown: Any, attended: 
 
 
 def _match(exp: Experiment, draws: Draws, category: bool, on_match: bool) -> Plan:
-    """Look at the second stimulus if it matches the first in direction or category (on_match), or if it does not."""
+    """Plan a match task: look at the second stimulus if it matches the first (on_match), or if it does not.
+
+    category: stimuli match in category, below or above pi; else in direction.
+    """
     t = draws.times
     on = exp.one_of(t[0], (200, 400, 600))
     off = on + exp.one_of(t[1], exp.stimulus)
@@ -200,6 +220,7 @@ def _match(exp: Experiment, draws: Draws, category: bool, on_match: bool) -> Pla
     else:
         match = draws.sign[0] < 0.5
         side = jnp.where(draws.side < 0.5, 1, -1)
+        # A non-match lies 20 to 340 degrees away.
         apart = side * pi * (1 / 9 + draws.distance * 16 / 9)
         first = 2 * pi * draws.direction
         direction = jnp.stack([first, jnp.where(match, first, (first + apart) % (2 * pi))])
@@ -231,7 +252,7 @@ RULES: dict[str, Callable[[Experiment, Draws], Plan]] = {
     "dmcgo": partial(_match, category=True, on_match=True),
     "dmcnogo": partial(_match, category=True, on_match=False),
 }
-"""Rule -> its trial, in the order of the rule inputs."""
+"""Rule -> the function that plans its trials, in the order of the rule inputs."""
 
 
 def longest(exp: Experiment, rule: str) -> int:

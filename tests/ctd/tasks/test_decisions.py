@@ -145,7 +145,7 @@ BAD = {
     ),
     "delay": (
         {"name": "romo", "delay": [900, 100]},
-        r"delay: \[900.0, 100.0\]: the shortest first",
+        r"delay: \[900.0, 100.0\]: expected the shortest duration first",
     ),
     "no answer": ({"name": "rdm", "coherences": [0, 1]}, "none of them 0"),
     "frequency": (

@@ -60,15 +60,18 @@ BAD = {
     ),
     "trials": (
         {"targets": np.ones((11, 7, 3))},
-        r"targets has the shape \(11, 7, 3\), but inputs \(12, 7, 2\)",
+        r"targets has the shape \(11, 7, 3\), but inputs has \(12, 7, 2\)",
     ),
-    "steps": ({"mask": np.ones((12, 6))}, r"mask has the shape \(12, 6\), but inputs \(12, 7, 2\)"),
+    "steps": (
+        {"mask": np.ones((12, 6))},
+        r"mask has the shape \(12, 6\), but inputs has \(12, 7, 2\)",
+    ),
     "outputs": ({"mask": np.ones((12, 7, 2))}, r"mask has the shape \(12, 7, 2\), but targets"),
-    "axes": ({"inputs": np.ones((12, 7))}, r"inputs has the shape \(12, 7\); 3 axes are expected"),
-    "flat": ({"inputs": np.ones(12)}, r"inputs has the shape \(12,\); 3 axes are expected"),
+    "axes": ({"inputs": np.ones((12, 7))}, r"inputs has the shape \(12, 7\); expected 3 axes"),
+    "flat": ({"inputs": np.ones(12)}, r"inputs has the shape \(12,\); expected 3 axes"),
     "conditions": ({"conditions": np.ones(5)}, r"conditions has the shape \(5,\), but inputs"),
     "NaN": ({"inputs": np.full((12, 7, 2), np.nan)}, "inputs has 168 NaN or infinite entries"),
-    "nothing counts": ({"mask": np.zeros((12, 7))}, "mask: weights of 0 or more expected"),
+    "nothing counts": ({"mask": np.zeros((12, 7))}, "mask has weights below 0"),
     "few": ({k: v[:4] for k, v in GOOD.items()}, "holds 4 trials; at least 5 are needed"),
 }
 
@@ -81,7 +84,7 @@ def test_read_refuses(tmp_path, changes, message):
 
 
 def test_no_file_and_other_kernels():
-    with pytest.raises(ValueError, match="trials: task file needs an HDF5 file"):
+    with pytest.raises(ValueError, match="trials: missing, but task file needs an HDF5 file"):
         Recorded().read(None, "float32")
-    with pytest.raises(ValueError, match="task file lie in a file that only train_rnn reads"):
+    with pytest.raises(ValueError, match="only train_rnn reads trials from a file"):
         _ = Recorded().n_in

@@ -165,7 +165,7 @@ def test_task_field(given, expected):
 
 
 BAD = {
-    "unknown": ("decisoin", "'decisoin' is no task, did you mean 'decision'"),
+    "unknown": ("decisoin", "there is no task 'decisoin', did you mean 'decision'"),
     "unknown parameter": (
         {"name": "flipflop", "n_bit": 2},
         "task flipflop: unknown parameter n_bit, did you mean 'n_bits'",
@@ -175,8 +175,8 @@ BAD = {
     "type": ({"name": "integrator", "sd": "much"}, "sd: .*valid number.*given: 'much'"),
     "no module": ("nowhere.Task", "task nowhere.Task: there is no module nowhere"),
     "no class": (f"{__name__}.Model", "has no class Model derived from ctd.tasks.Task"),
-    "no name": ({"n_steps": 3}, "a task's name, or a mapping with its name"),
-    "number": (3, "a task's name, or a mapping with its name"),
+    "no name": ({"n_steps": 3}, "expected the name of a task"),
+    "number": (3, "expected the name of a task"),
 }
 
 

@@ -249,7 +249,7 @@ def test_noise_and_one_hot():
 BAD = {
     "rule": (
         {"rule": "delaygoo"},
-        "task yang: rule: 'delaygoo' is no rule; did you mean 'delaygo'",
+        "task yang: rule: there is no rule 'delaygoo'; did you mean 'delaygo'",
     ),
     "twice": ({"rule": ["dm1", "dm1"]}, "rule: a rule is given twice"),
     "weights": ({"rule": ["dm1", "dm2"], "weights": [1]}, "weights: 1 given for 2 rules"),
