@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from tempfile import NamedTemporaryFile
 
 from cluster.cache import cache_home
 from cluster.versions import versions
+from ctd.replacing import replacing
 from jobs.spec.job import JobSpec
 from jobs.store.marker import Marker
 
@@ -33,9 +32,8 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
     with suppress(OSError):
         file = _file(spec)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=file.parent, delete=False) as whole:
-            json.dump({"kernel": spec.kernel, "seconds_per_item": pace}, whole)
-        os.replace(whole.name, file)
+        with replacing(file) as new:
+            new.write_text(json.dumps({"kernel": spec.kernel, "seconds_per_item": pace}))
 
 
 def pace_of(markers: Sequence[Marker]) -> float | None:

@@ -4,8 +4,6 @@ In HDF5 the layout is flat, one dataset for each name, as in the tutorials of co
 (google-research): `trained_params_*.h5` holds a network's weights (see ctd.weights), `trained_data_*.h5` its trials.
 """
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +12,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+
+from ctd.replacing import replacing
 
 TRIAL_AXES = {
     "inputs": ("trial", "time", "input"),
@@ -70,23 +70,11 @@ def write_hdf5(
 @contextmanager
 def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """An HDF5 file to write into, which takes its place at `path` once it is complete. Raises as `write_hdf5`."""
-    path = Path(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written: {error.strerror}") from error
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
+        with replacing(path) as new, h5py.File(new, "w") as file:
             yield file
-        # mkstemp makes a private file: give it the permissions that a plain open would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -32,6 +32,7 @@ from cluster.cli.running import (
 from cluster.submit import Again, default_store, order_of, read_profile
 from cluster.submit import submit as send
 from ctd.kernel import Kernel
+from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage
 from jobs.run.executor import Gone
@@ -150,9 +151,12 @@ class Job:
 
     def save(self, path: str | Path) -> None:
         """Write the job file and, beside it, the module of what was defined in the notebook."""
-        Path(path).write_text(self.to_yaml())
+        texts = {Path(path): self.to_yaml()}
         if self._source:
-            (Path(path).parent / f"{self._module}.py").write_text(self._source)
+            texts[Path(path).parent / f"{self._module}.py"] = self._source
+        for place, text in texts.items():
+            with replacing(place) as new:
+                new.write_text(text)
 
     def digest(self) -> str:
         """Return the digest of what determines the results: that of the same job as a file."""

@@ -20,6 +20,7 @@ from cluster.api.slice import module_text, names_at_call
 from cluster.cache import cache_home
 from ctd.kernel import Kernel
 from ctd.late import jax
+from ctd.replacing import replacing
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import objects
@@ -149,7 +150,8 @@ def write_module(folder: Path, name: str, text: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Python takes a compiled file for the module's as long as size and second of change agree.
         Path(cache_from_source(str(path))).unlink(missing_ok=True)
-        path.write_text(text)
+        with replacing(path) as new:
+            new.write_text(text)
     _folders.add(str(folder))
     sys.path[:] = [
         entry for entry in sys.path if entry not in _folders

@@ -9,6 +9,7 @@ import typer
 from cluster.cli.display import err, out
 from cluster.cli.options import StorePath
 from ctd.late import jax
+from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.store.store import Store
@@ -42,7 +43,8 @@ def report(
         if why := left_out(store):
             err.print(why)
     try:
-        path.write_text(text, encoding="utf-8")
+        with replacing(path) as new:
+            new.write_text(text, encoding="utf-8")
     except OSError as error:
         raise JobError(f"--to {path}: cannot be written: {error.strerror or error}") from None
     out.print(f"report  {path}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ctd.replacing import replacing
 from ctd.weights import jax_files, keras_file, plain, torch_zip
 from ctd.weights.tensors import Array, Tensors
 
@@ -88,9 +87,7 @@ def write_tensors(
     path = Path(path)
     values = {name: np.asarray(value) for name, value in arrays.items()}
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-            made = Path(scratch) / path.name
-            WRITERS[path.suffix](made, values, cell, about or {})
-            os.replace(made, path)
+        with replacing(path) as new:
+            WRITERS[path.suffix](new, values, cell, about or {})
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error

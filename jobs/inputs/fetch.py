@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ import h5py
 import obstore
 from obstore.store import ObjectStore
 
+from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.late import zarr
 from jobs.storage import objects
@@ -116,9 +116,8 @@ def _kept(name: str, make: Callable[[Path], None]) -> str:
         with _alone(folder / f"{name}.lock"):
             if not path.exists():
                 _remove_unused(folder)
-                with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                    make(Path(scratch) / name)
-                    os.replace(Path(scratch) / name, path)
+                with replacing(path) as new:
+                    make(new)
             os.utime(path)
     except OSError as error:
         raise JobError(

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ctd.replacing import replacing
 from jobs.errors import JobError
 
 
 def save_frame(
     frame: pd.DataFrame, path: Path, described: Mapping[str, Mapping[str, str]] | None = None
 ) -> None:
-    """Write a table in the format that the file's suffix names; JobError if that fails.
+    """Write a table in the format that the file's suffix names; JobError if that fails, and then the file is as before.
 
     described: column -> its `units` and `long_name`, as the CF conventions have them, for a format that keeps such.
     """
@@ -25,7 +26,8 @@ def save_frame(
     plain = _without_complex(frame)
     plain.attrs["described"] = described or {}
     try:
-        WRITERS[path.suffix](plain, path)
+        with replacing(path) as new:
+            WRITERS[path.suffix](plain, new)
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 

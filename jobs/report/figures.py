@@ -15,6 +15,7 @@ from ctd.kernel import inputs_of, static_of
 from ctd.plots import Figure
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
+from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.late import zarr
@@ -65,8 +66,13 @@ def save_figure(store: Store, group: int, path: Path) -> bool:
     """Draw a group to `path`; return False if there is nothing to draw, see `figure_of`."""
     figure = figure_of(store, group)
     if figure is not None:
-        figure.savefig(path, dpi=150)
+        _save(figure, path)
     return figure is not None
+
+
+def _save(figure: Canvas, path: Path) -> None:
+    with replacing(path) as new:
+        figure.savefig(new, dpi=150)
 
 
 def _by_swept(
@@ -120,7 +126,7 @@ def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
     paths, n = [], len(store.job.plan.group_sizes)
     if (whole := whole_figure(store)) is not None:
         paths.append(stem.with_name(f"{stem.name}.png"))
-        whole.savefig(paths[0], dpi=150)
+        _save(whole, paths[0])
     for group in range(min(n, limit) if n > 1 else 0):
         path = stem.with_name(f"{stem.name}-{group}.png")
         if save_figure(store, group, path):

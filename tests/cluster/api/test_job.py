@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+from disks import full_disk
 from places import EXAMPLES, ROOT, SUPPORT
 from stores import FOUR_SLOTS, SMALL_RNN
 
@@ -53,6 +54,13 @@ def test_fields_are_written_as_in_a_file():
         "params": {"weights": "a.h5", "task": "ctd.tasks.FlipFlop", "learning_rate": 0.5},
         "sweep": {"grid": {"candidate": [0, 1, 2]}, "zip": {"q": [1, 2]}},
     }
+
+
+def test_full_disk_leaves_the_old_file(tmp_path):
+    (tmp_path / "job.yaml").write_text("old")
+    with full_disk(room=10), pytest.raises(OSError, match="too large"):
+        Job("esn").save(tmp_path / "job.yaml")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"job.yaml": "old"}
 
 
 @pytest.mark.parametrize("kernel", ["toy", toy, toy.kernel], ids=["name", "module", "kernel"])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+from disks import full_disk
 from stores import JOB, make, run
 
 from cluster.cli import display
@@ -102,6 +103,15 @@ def test_query_writes_files(ctd, tmp_path):
     with xr.open_dataset(tmp_path / "out.nc") as found:
         assert found.norm.attrs == {"units": "m", "long_name": "distance"}
         assert found.n.attrs == {"units": "1", "long_name": "components"}
+
+
+def test_report_on_a_full_disk_leaves_the_old_page(command_line, folder, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    with full_disk(room=100_000):  # the page has 500 kB
+        code, _, err = command_line("report", folder / "whole.zarr", "--to", page)
+    assert (code, "page.html: cannot be written: File too large" in err) == (2, True)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"page.html": "old"}
 
 
 def test_query_of_a_store_being_written_says_how_much_is_there(ctd):

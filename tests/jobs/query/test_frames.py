@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from disks import full_disk
 
 from jobs.errors import JobError
 from jobs.query.files import save_frame
@@ -123,3 +124,15 @@ def test_csv_holds_no_formulas(tmp_path):
     assert list(found.columns) == ["'=name", "x"]
     assert list(found["'=name"]) == [f"'{text}" for text in texts[:5]] + texts[5:]
     assert list(found["x"]) == list(frame["x"])
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_full_disk_leaves_the_old_file(tmp_path, ending):
+    path = tmp_path / f"out.{ending}"
+    path.write_text("old")
+    with (
+        full_disk(),
+        pytest.raises(JobError, match=rf"out.{ending}: cannot be written: .*File too"),
+    ):
+        save_frame(FRAME, path)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {path.name: "old"}

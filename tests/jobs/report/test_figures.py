@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from disks import full_disk
 from stores import JOB, run
 
 import jobs
@@ -12,7 +13,7 @@ from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
 from jobs.query.tree import StoreTree
-from jobs.report.figures import save_figures, saved_figures
+from jobs.report.figures import save_figure, save_figures, saved_figures
 from jobs.report.overview import overview
 
 
@@ -50,6 +51,18 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
     monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=elsewhere))
     with pytest.raises(JobError, match=r"figure: is a matplotlib.figure.Figure, ctd.plots.Figure"):
         save_figures(store, tmp_path / "u")
+
+
+def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=norms))
+    for path in (tmp_path / "t.png", tmp_path / "t-0.png"):
+        path.write_text("old")
+    with full_disk():
+        with pytest.raises(OSError, match="too large"):
+            save_figures(store, tmp_path / "t")
+        with pytest.raises(OSError, match="too large"):
+            save_figure(store, 0, tmp_path / "t-0.png")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old", "old"]
 
 
 def test_all_items_are_drawn_by_what_was_swept(store):
