@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.profiles import profiles_folder
 from jobs.errors import JobError, explain
+from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
 
 PATIENCE_S = 60
@@ -81,7 +82,7 @@ def call_on_end(settings: Settings, ending: Ending) -> str | None:
         return None
     try:
         return _call(settings.on_end, ending)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         return f"on_end: interrupted: {settings.on_end}"
     except (OSError, ValueError) as error:  # no memory for a process; a NUL in the command
         return f"on_end: cannot be called: {error}: {settings.on_end}"

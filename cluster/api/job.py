@@ -8,6 +8,7 @@ sent = job.submit("lab")          to a cluster; see cluster.api.submitted
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage
 from jobs.run.executor import Gone
 from jobs.run.prepare import open_or_create, prepare_here
+from jobs.run.stop import Interrupted, Stop, signals
 from jobs.spec.job import parse_job, read_content
 from jobs.storage.addresses import join, local_path
 
@@ -201,13 +203,25 @@ class Job:
 
         Raises:
             JobError: the job is not valid, or `store` holds another one.
-            Stopped: the run was stopped before its end, by an interrupt or `ctd cancel`.
+            Stopped: the run was stopped before its end, by Ctrl-C (the notebook's stop button), SIGTERM, SIGUSR1, SIGHUP or
+                `ctd cancel`, at whatever moment; the same call goes on.
+            KeyboardInterrupt: Ctrl-C came a second time, and the workers' time to leave checkpoints was cut short.
         """
+        where = self._address(store)
+        with signals(stop := Stop()):
+            try:
+                return self._run(where, executor, address, failed, accept_changes, stop)
+            except (Interrupted, Gone) as early:
+                why = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
+            raise Stopped(f"{why}; the same call, or `ctd resume {where}`, goes on")
+
+    def _run(
+        self, where: str, executor: str, address: str | None, failed: bool, accept_changes: bool, stop: Stop
+    ) -> "StoreTree":  # fmt: skip
         from jobs.query.tree import StoreTree
 
         use_compilation_cache()
         prune_compilation_cache()
-        where = self._address(store)
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         spec = stage.spec({})
         make = partial(executor_for, executor, spec, where, address, failed, quiet=False)
@@ -216,14 +230,14 @@ class Job:
         create = partial(open_or_create, spec, stage.base, stage.where, where)
         with calls_on_end(where) as ending:
             try:
-                opened, progress = open_and_compute(create, request)
-            except Gone as gone:
-                raise Stopped(f"{gone}; the same call, or `ctd resume {where}`, goes on") from None
+                with closing(request.make()) as runner:
+                    opened, progress = open_and_compute(create, runner, request, stop)
+            except Interrupted:
+                ending.ended = "stopped"
+                raise
             note_progress(ending, progress)
         if progress.stopped is not None:
-            raise Stopped(
-                f"stopped ({progress.stopped}); the same call, or `ctd resume {where}`, goes on"
-            )
+            raise Interrupted(progress.stopped)
         keep_pictures(opened)
         say_what_failed(opened, progress)
         return StoreTree.of(opened)

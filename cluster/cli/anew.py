@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from cluster.ray.reach import accepts
 from jobs.pipeline.pipeline import Stage
-from jobs.run.stop import Stop, held_back
+from jobs.run.stop import held_back
 from jobs.spec.job import RunSettings
 
 WAITS_S = (5.0, 20.0, 60.0)
@@ -119,16 +119,15 @@ class Anew:
         left_s = cluster.wait_s - (now - self.lost_at)
         return f"{gone}; waiting for it, {left_s:.3g} s at most (run.cluster_wait_s)"
 
-    def wait(self, cluster: Cluster, stop: Stop) -> str | None:
+    def wait(self, cluster: Cluster) -> str | None:
         """Wait until the Ray may be started, or answers; return why to give up, None: go on."""
-        while stop.reason is None:
+        while True:
             now = time.monotonic()
             if why := self.over(cluster, now):
                 return why
             if now >= self.begin_at and (cluster.address is None or accepts(cluster.address)):
                 return None
             time.sleep(0.2)
-        return stop.reason
 
     def begin(self, come: int) -> NoReturn:
         """Become a fresh process with the same command line, which knows this. come: what `hold_back` returned."""

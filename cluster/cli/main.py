@@ -174,7 +174,9 @@ def main() -> None:
     use_compilation_cache()
     try:
         app()
-    except (Exception, KeyboardInterrupt) as error:
+    except SystemExit:
+        raise
+    except BaseException as error:
         sys.exit(_explain(error))
 
 
@@ -184,7 +186,7 @@ def _explain(error: BaseException) -> int:
     from cluster.cli.display import err, show_error
     from jobs.errors import JobError
     from jobs.run.executor import Gone
-    from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED
+    from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted
     from jobs.storage.objects import is_storage_error, reason
 
     if isinstance(error, JobError):
@@ -192,6 +194,9 @@ def _explain(error: BaseException) -> int:
         return EXIT_FAULT
     if isinstance(error, Gone):
         show_error(f"Ray is gone: {error}")
+        return EXIT_STOPPED
+    if isinstance(error, Interrupted):
+        err.print(f"stopped ({error}); the same command goes on")
         return EXIT_STOPPED
     if isinstance(error, KeyboardInterrupt):
         err.print("stopped; the store keeps what was done")

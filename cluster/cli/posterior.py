@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -25,7 +25,7 @@ from cluster.cli.running import (
 )
 from jobs.errors import JobError, explain
 from jobs.run.executor import Executor
-from jobs.run.stop import EXIT_STOPPED
+from jobs.run.stop import EXIT_STOPPED, Interrupted, Stop, signals
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
 from jobs.storage.addresses import join, local_path
 from jobs.store.store import Store
@@ -90,7 +90,8 @@ def posterior(
     request = partial(_request, executor, address, as_json)
     if results is not None:
         ready = _job(models, base, (), overrides)
-        run_store(partial(_open, ready, results), request(ready, results), Anew.taken())
+        with signals(stop := Stop()):
+            run_store(partial(_open, ready, results), request(ready, results), Anew.taken(), stop)
         return
     assert target is not None
     files = _of_sessions(target, models, to)
@@ -266,12 +267,13 @@ def _computed(ready: Ready, request: Request, to: Path) -> Iterator[Store]:
     """A store with the results, beside the file that is to be written; it is deleted at the end."""
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.stem}-") as scratch:
         create = partial(_open, ready, f"{scratch}/posterior.zarr")
-        made, progress = open_and_compute(create, request)
-        if progress.stopped is not None:
-            err.print(
-                f"stopped ({progress.stopped}), nothing is written; with --store it could go on"
-            )
-            raise typer.Exit(EXIT_STOPPED)
+        try:
+            with signals(stop := Stop()), closing(request.make()) as runner:
+                made, progress = open_and_compute(create, runner, request, stop)
+                stop.check()
+        except Interrupted as early:
+            err.print(f"stopped ({early}), nothing is written; with --store it could go on")
+            raise typer.Exit(EXIT_STOPPED) from None
         for error in (progress.failed | progress.failed_items).values():
             raise JobError(f"{to}: is not written, since a chunk failed: {error}")
         yield made

@@ -20,6 +20,7 @@ from cluster.cli.options import (
 from cluster.cli.running import Request, executor_for, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
 from jobs.report.summary import state
+from jobs.run.stop import Stop, signals
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
 from jobs.store.store import Store
@@ -66,13 +67,14 @@ def resume(
 ) -> None:
     """Go on with the job of a store; this needs nothing but the store and its kernel's code."""
     prune_compilation_cache()
-    opened = open_to_compute(store, trust)
-    spec = opened.job.spec
-    request = Request(
-        store, partial(executor_for, executor, spec, store, address, failed, as_json),
-        Cluster.of(address, spec.run), as_json, None, failed, accept_changes,
-    )  # fmt: skip
-    run_store(lambda runner: opened, request, Anew.taken())
+    with signals(stop := Stop()):
+        opened = open_to_compute(store, trust)
+        spec = opened.job.spec
+        request = Request(
+            store, partial(executor_for, executor, spec, store, address, failed, as_json),
+            Cluster.of(address, spec.run), as_json, None, failed, accept_changes,
+        )  # fmt: skip
+        run_store(lambda runner: opened, request, Anew.taken(), stop)
 
 
 def cancel(store: StorePath) -> None:

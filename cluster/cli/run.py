@@ -39,6 +39,7 @@ from cluster.cli.running import (
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage, read_stages
 from jobs.run.executor import Executor
+from jobs.run.stop import Stop, signals
 from jobs.spec.job import JobSpec
 from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base
@@ -77,24 +78,25 @@ def run(
 ) -> None:
     """Run jobs and their stages; if a store exists already, do only what is left."""
     prune_compilation_cache()
-    anew = Anew.taken()
-    stages = anew.stages or _stages(job_files, overrides or [], store, base)
-    shared = _parts(parts, len(stages)) if parts else None
-    before = _before(fork, len(stages)) if fork else None
-    if trust:
-        there = [Store.open(stage.address) for stage in stages if Store.exists(stage.address)]
-        for opened in [*there, *([before] if before else [])]:
-            trust_base(opened.job.base)
-    for k, stage in list(enumerate(stages))[anew.finished :]:
-        if len(stages) > 1 and not as_json:
-            err.print(f"stage {stage.name}")
-        spec = stage.spec({done.name: done.address for done in stages[:k]})
-        request = Request(
-            stage.address, partial(executor_for, executor, spec, stage.address, address, failed, as_json),
-            Cluster.of(address, spec.run), as_json, shared, failed, accept_changes,
-        )  # fmt: skip
-        past = replace(anew, stages=tuple(stages), finished=k)
-        run_store(_opener(stage, spec, before), request, past)
+    with signals(stop := Stop()):
+        anew = Anew.taken()
+        stages = anew.stages or _stages(job_files, overrides or [], store, base)
+        shared = _parts(parts, len(stages)) if parts else None
+        before = _before(fork, len(stages)) if fork else None
+        if trust:
+            there = [Store.open(stage.address) for stage in stages if Store.exists(stage.address)]
+            for opened in [*there, *([before] if before else [])]:
+                trust_base(opened.job.base)
+        for k, stage in list(enumerate(stages))[anew.finished :]:
+            if len(stages) > 1 and not as_json:
+                err.print(f"stage {stage.name}")
+            spec = stage.spec({done.name: done.address for done in stages[:k]})
+            request = Request(
+                stage.address, partial(executor_for, executor, spec, stage.address, address, failed, as_json),
+                Cluster.of(address, spec.run), as_json, shared, failed, accept_changes,
+            )  # fmt: skip
+            past = replace(anew, stages=tuple(stages), finished=k)
+            run_store(_opener(stage, spec, before), request, past, stop)
 
 
 def _stages(

@@ -28,7 +28,7 @@ from jobs.errors import JobError
 from jobs.run.executor import Executor, Gone, SerialExecutor
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
-from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Stop, hold_back, signals
+from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, hold_back
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import own_code, refuse_strange, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
@@ -82,60 +82,89 @@ class Request:
     """For both, see `jobs.run.shards.reconsider`."""
 
 
-def run_store(open_store: Callable[[Executor], Store], request: Request, anew: Anew) -> None:
+def run_store(
+    open_store: Callable[[Executor], Store], request: Request, anew: Anew, stop: Stop
+) -> None:
     """Run what is left of a store, gather it, and print the outcome; begin anew if Ray is lost meanwhile.
 
     Args:
         open_store: makes or opens the store, while the executor starts up.
         anew: the past of this command.
+        stop: what the signals of this command ask for.
 
     Raises:
         typer.Exit: code 75 if the run was stopped early, 1 if a shard or an item failed.
         NoRay: there is no Ray from the beginning.
     """
-    stop = Stop()
-    with calls_on_end(request.store) as ending, signals(stop):
-        again = anew.store == request.store
-        if asked := anew.asked_to_stop:
-            stop.ask(asked)
-        if again and (why := anew.wait(request.cluster, stop)):
-            _leave(request.store, why, anew.standing)
-        executor, store = request.make(), None
+    with calls_on_end(request.store) as ending:
         try:
-            with told_if_slow("planning", request.as_json):
-                store = open_store(executor)
-            progress = compute(store, executor, request, stop, again)
-        except (Gone, NoRay) as lost:
-            if isinstance(lost, NoRay) and not again:
-                raise
-            _go_on(lost, store, request, stop, anew)
-        except JobError as fault:
-            show_error(str(fault))  # here: a Ray that has begun to start takes its time to end
-            raise typer.Exit(EXIT_FAULT) from None
-        finally:
-            executor.close()
-        note_progress(ending, progress)
-        if progress.stopped is not None:
-            _leave(request.store, progress.stopped, _standing(store))
-        if _is_complete(progress, request):
-            with _storage_explained(store):
-                finish(store, request.as_json)
-        else:
-            err.print("the other parts are with other drivers; the last one reduces the results")
+            if asked := anew.asked_to_stop:
+                stop.ask(asked)
+            stop.check()
+            store, progress = _run_store(open_store, request, anew, stop)
+            note_progress(ending, progress)
+            if progress.stopped is not None:
+                _leave(request.store, progress.stopped)
+            if _is_complete(progress, request):
+                with _storage_explained(store):
+                    finish(store, request.as_json)
+            else:
+                err.print(
+                    "the other parts are with other drivers; the last one reduces the results"
+                )
+        except Interrupted as interrupted:
+            ending.ended = "stopped"
+            _leave(request.store, str(interrupted))
     say_what_failed(store, progress)
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)
 
 
-def compute(
-    store: Store, executor: Executor, request: Request, stop: Stop, again: bool = False
-) -> Progress:
-    """Run what is left of a store, gather it, and return the progress.
+class Ran(NamedTuple):
+    """A store and how far a run of it came."""
+
+    store: Store
+    progress: Progress
+
+
+def _run_store(
+    open_store: Callable[[Executor], Store], request: Request, anew: Anew, stop: Stop
+) -> Ran:
+    """Open a store, run what is left of it and gather, once its Ray, if it was lost, may be started again."""
+    again = anew.store == request.store
+    if again and (why := anew.wait(request.cluster)):
+        _leave(request.store, why)
+    executor = request.make()
+    try:
+        return open_and_compute(open_store, executor, request, stop, again)
+    except (Gone, NoRay) as lost:
+        stop.check()
+        if isinstance(lost, NoRay) and not again:
+            raise
+        _go_on(lost, request, anew)
+    except JobError as fault:
+        stop.check()  # of a kernel, whose callback was interrupted
+        show_error(str(fault))  # here: a Ray that has begun to start takes its time to end
+        raise typer.Exit(EXIT_FAULT) from None
+    finally:
+        executor.close()
+
+
+def open_and_compute(
+    open_store: Callable[[Executor], Store],
+    executor: Executor,
+    request: Request,
+    stop: Stop,
+    again: bool = False,
+) -> Ran:
+    """Open a store, run what is left of it and gather; raises Gone if Ray is lost, Interrupted as `signals` does.
 
     again: what was to be reconsidered has been, before Ray was lost.
     """
     from jobs.run.shards import reconsider, run_parts, run_shards
 
+    with told_if_slow("planning", request.as_json):
+        store = open_store(executor)
     if not again:
         reconsider(store, request.failed, request.accept_changes)
     with live_progress(quiet=request.as_json) as listener:
@@ -148,53 +177,27 @@ def compute(
             _reduce(store, executor)
         if progress.items_done > progress.items_before:
             remember_pace(store.job.spec, store.committed.markers())
-    return progress
-
-
-class Ran(NamedTuple):
-    """A store and how far a run of it came."""
-
-    store: Store
-    progress: Progress
-
-
-def open_and_compute(open_store: Callable[[Executor], Store], request: Request) -> Ran:
-    """Open a store and run what is left of it, on an executor that is closed at the end; raises Gone if Ray is lost."""
-    stop = Stop()
-    with signals(stop):
-        executor = request.make()
-        try:
-            with told_if_slow("planning", request.as_json):
-                store = open_store(executor)
-            return Ran(store, compute(store, executor, request, stop))
-        finally:
-            executor.close()
+    return Ran(store, progress)
 
 
 def _is_complete(progress: Progress, request: Request) -> bool:
     return request.parts is None or progress.shards_done == progress.n_shards
 
 
-def _go_on(
-    lost: Gone | NoRay, store: Store | None, request: Request, stop: Stop, anew: Anew
-) -> NoReturn:
+def _go_on(lost: Gone | NoRay, request: Request, anew: Anew) -> NoReturn:
     """Begin anew after Ray is lost, though it may be to give up: what that Ray has left in this process could keep it from
-    ending in order. If a stop is asked for, leave."""
+    ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
-    stands = _standing(store) if store is not None else anew.standing
-    then = anew.after_loss(request.store, why, stands, now)
+    then = anew.after_loss(request.store, why, _standing(request.store), now)
     if not then.over(request.cluster, now):
         err.print(then.said(request.cluster, now))
-    come = hold_back()
-    if stop.reason:
-        _leave(request.store, stop.reason, stands)
-    then.begin(come)
+    then.begin(hold_back())
 
 
-def _standing(store: Store) -> str:
+def _standing(address: str) -> str:
     from jobs.run.shards import standing
 
-    return standing(store)
+    return standing(Store.open(address)) if Store.exists(address) else ""
 
 
 def note_progress(ending: Ending, progress: Progress) -> None:
@@ -230,11 +233,14 @@ def _note(store: Store, fault: str) -> None:
     events.close()
 
 
-def _leave(address: str, why: str, stands: str) -> NoReturn:
-    """Say that the run is stopped, and exit with 75. stands: how far its store is."""
+def _leave(address: str, why: str) -> NoReturn:
+    """Say that the run is stopped, and how far its store is; exit with 75."""
     if told := os.environ.get(STANDING):
-        Path(told).write_text(stands)
-    err.print(f"stopped ({why}); `ctd resume {address}` goes on")
+        Path(told).write_text(_standing(address))
+    begun = Store.exists(address)
+    err.print(
+        f"stopped ({why}); {f'`ctd resume {address}`' if begun else 'the same command'} goes on"
+    )
     raise typer.Exit(EXIT_STOPPED)
 
 

@@ -1,9 +1,9 @@
 """Connect this process to a Ray cluster, and set the environment variables that Ray reads."""
 
+import ctypes
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,6 +12,9 @@ from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from cluster.ray.reach import ANSWER_S, NoRay
+
+SIGACTION_BYTES = 512
+"""More than a `struct sigaction` has on any system."""
 
 
 def connect(address: str) -> None:
@@ -26,7 +29,7 @@ def connect(address: str) -> None:
             socket.create_connection(
                 (host, int(port)), ANSWER_S
             ).close()  # Ray itself would keep trying for a minute
-        with _loopback_kept():
+        with _loopback_kept(), _sigterm_kept():
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError) as error:
         raise NoRay(
@@ -38,6 +41,12 @@ def connect(address: str) -> None:
             f"--address {address}: the Ray there cannot be used: {error}\nPython and ray must be equal to "
             "the last digit; a token is given by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=file"
         ) from None
+
+
+def disconnect() -> None:
+    """Disconnect this process from its Ray."""
+    with _sigterm_kept():
+        ray.shutdown()
 
 
 @contextmanager
@@ -54,15 +63,20 @@ def _loopback_kept() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def take_back_sigterm() -> None:
-    """Reinstall Python's SIGTERM handler; call it after connecting to Ray.
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep this process' handler of SIGTERM while Ray connects or disconnects, in whichever thread.
 
-    Connecting to Ray installs a C-level handler that aborts the process 3 s after the signal, in the
-    middle of an orderly stop. Outside the main thread this does nothing.
+    Connecting, Ray installs a handler of its own in C, which aborts the process 3 s after the signal, in the midst of an
+    orderly stop. Disconnecting, it sets the system's default, which ends the process at once. Python changes handlers in
+    the main thread alone, hence the C library's own function.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(signal.SIGTERM, handler)
+    library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+    library.sigaction(signal.SIGTERM, None, kept)
+    try:
+        yield
+    finally:
+        library.sigaction(signal.SIGTERM, kept, None)
 
 
 def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:

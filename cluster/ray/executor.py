@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 import jax
 import ray
 
-from cluster.ray.connection import take_back_sigterm
 from cluster.ray.crew import Crew
 from cluster.ray.dispatch import Dispatch
 from cluster.ray.pool import Pool
@@ -89,7 +88,6 @@ class RayExecutor:
         pool = self._pool
         self._crew = Crew(pool, str(path.absolute()) if path is not None else address)
         self._dispatch, self._signs = Dispatch(self._crew), Signs(pool.slots)
-        take_back_sigterm()
         for slot in pool.slots:
             self._crew.open(slot)
 

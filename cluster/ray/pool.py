@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from cluster.ray.actor import ShardWorker
-from cluster.ray.connection import connect
+from cluster.ray.connection import connect, disconnect
 from cluster.ray.local import LocalRay
 from cluster.ray.nodes import Nodes
 from cluster.ray.reach import NoRay, Reach
@@ -182,7 +182,7 @@ class Pool:
             if holds:
                 ray.kill(slot.actor, no_restart=True)
         if self._connected:
-            ray.shutdown()
+            disconnect()
 
 
 def _address(local: LocalRay) -> str:

@@ -40,37 +40,41 @@ class Driver:
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped. Raises Gone as the executor does."""
-        ledger, executor = self.ledger, self.executor
+        ledger, executor, stop = self.ledger, self.executor, self.stop
         with self._noted():
             self.listener(ledger.progress)
             self.populations.tidy(ledger.barrier.left())
-            if self.stop.reason is None:
-                executor.start(ledger.store.address)
-                executor.hear(self._look)
-                self.stop.tell(executor.interrupt)
-            while self.attempts or (ledger.is_open and self.stop.reason is None):
-                if self.stop.reason is None:
-                    self._hand_out()
-                else:
-                    self.stop.begin_grace(ledger.store.job.spec.run.grace_s)
-                    if self.stop.is_over:
-                        break
-                try:
-                    reports = executor.wait(timeout=0.5 if self.attempts else 0.05)
-                except Gone:
-                    if self.stop.reason is None:
-                        raise
-                    ledger.progress.stopped = self.stop.reason
-                    return
-                for report in reports:
-                    self._take(report)
-                if time.monotonic() - self.looked_at >= LOOK_S:
-                    self._look()
-                    if self.stop.reason is None:
-                        self.stragglers.try_elsewhere()
-            self._look()
-            if ledger.is_open or self.attempts:
-                ledger.progress.stopped = self.stop.reason
+            with stop.deferred():
+                if stop.reason is None:
+                    executor.start(ledger.store.address)
+                    executor.hear(self._look)
+                    stop.tell(executor.interrupt)
+                    self._loop()
+                if ledger.is_open or self.attempts:
+                    ledger.progress.stopped = stop.reason
+
+    def _loop(self) -> None:
+        ledger, executor, stop = self.ledger, self.executor, self.stop
+        while self.attempts or (ledger.is_open and stop.reason is None):
+            if stop.reason is None:
+                self._hand_out()
+            else:
+                stop.begin_grace(ledger.store.job.spec.run.grace_s)
+                if stop.is_over:
+                    break
+            try:
+                reports = executor.wait(timeout=0.5 if self.attempts else 0.05)
+            except Gone:
+                if stop.reason is None:
+                    raise
+                return
+            for report in reports:
+                self._take(report)
+            if time.monotonic() - self.looked_at >= LOOK_S:
+                self._look()
+                if stop.reason is None:
+                    self.stragglers.try_elsewhere()
+        self._look()
 
     @contextmanager
     def _noted(self) -> Iterator[None]:

@@ -1,7 +1,14 @@
-"""A request to stop a run in order: no shard is begun, running ones are left at a checkpoint."""
+"""A request to stop a run in order: no shard is begun, running ones are left at a checkpoint.
 
+while shards run      the driver sees `Stop.reason` and gives the workers their grace time
+at any other moment   (planning, a Ray that starts, gather, drawing) the signal raises `Interrupted`: these steps may be
+                      killed and repeated, so nothing has to be left in order
+"""
+
+import errno
 import os
 import signal
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +22,15 @@ EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
 
 
-CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 """The signals that ask for a stop."""
+
+AT_ONCE = (signal.SIGTERM, signal.SIGINT)
+"""Those that, sent again, do not wait for the workers. A terminal that closes sends SIGHUP twice: its shell does, too."""
+
+
+class Interrupted(BaseException):
+    """Raised in the main thread by a signal that asks for a stop, where no driver looks at `Stop.reason`."""
 
 
 def hold_back() -> int:
@@ -48,6 +62,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.is_deferred = False
+        """Whether whoever runs looks at `reason`, so that a signal need not raise."""
         self._deadline = float("inf")
         self._grace_s: float | None = None
         self._told: list[Callable[[], None]] = []
@@ -68,6 +84,20 @@ class Stop:
         self._told.append(listener)
         if self.reason is not None:
             listener()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let signals only set `reason` within this block, which looks at it."""
+        self.is_deferred = True
+        try:
+            yield
+        finally:
+            self.is_deferred = False
+
+    def check(self) -> None:
+        """Raise Interrupted if a stop was asked for."""
+        if self.reason is not None:
+            raise Interrupted(self.reason)
 
     def remark(self, text: str) -> None:
         """Keep what is worth telling, and no reason to stop, for `remarks`."""
@@ -91,25 +121,50 @@ class Stop:
 
 @contextmanager
 def signals(stop: Stop) -> Iterator[None]:
-    """Make SIGTERM, SIGUSR1 and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
+    """Make SIGTERM, SIGUSR1, SIGHUP and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
 
-    Signals reach the main thread alone: in another one nothing changes. Those that came while they were held back
-    (`hold_back`) ask now.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. Signals reach the main thread alone: in another one nothing
+    changes. Those that came while they were held back (`hold_back`) ask now, and do not raise.
+
+    Raises:
+        Interrupted: a stop is asked for outside `stop.deferred()`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    sent: set[int] = set()
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        if stop.reason is not None and number != signal.SIGUSR1:
+        if number == signal.SIGHUP:
+            _let_go_of_the_terminal()
+        if number in AT_ONCE and not sent.isdisjoint(AT_ONCE):
             raise KeyboardInterrupt
-        stop.ask(_reason(number))
+        sent.add(number)
+        if stop.reason is None:
+            stop.ask(_reason(number))
+            if not stop.is_deferred:
+                stop.check()
 
-    before = {number: signal.signal(number, handle) for number in CAUGHT}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = [number for number in CAUGHT if number != signal.SIGHUP or not ignored]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
+        with stop.deferred():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _let_go_of_the_terminal() -> None:
+    """Send output to /dev/null where its terminal is gone: every further write would raise OSError."""
+    for handle in (1, 2):
+        try:
+            termios.tcgetattr(handle)
+        except termios.error as error:  # of a file or a pipe it is ENOTTY
+            if error.args[0] == errno.EIO:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, handle)
+                os.close(nowhere)

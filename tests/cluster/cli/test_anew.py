@@ -13,7 +13,6 @@ import toy
 from cli_jobs import TOY
 
 from cluster.cli.anew import Anew, Cluster
-from jobs.run.stop import Stop
 
 OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
 
@@ -110,7 +109,7 @@ def test_losses_are_counted_while_nothing_comes_of_the_starts():
 
 def test_a_cluster_is_waited_for_as_long_as_the_job_says():
     lost = Anew().after_loss("a.zarr", "it does not answer", "0", time.monotonic())
-    why = lost.wait(Cluster("127.0.0.1:1", 0.3), Stop())
+    why = lost.wait(Cluster("127.0.0.1:1", 0.3))
     assert why == (
         "the Ray at 127.0.0.1:1 is gone (it does not answer); "
         "it was waited for 0.3 s (run.cluster_wait_s)"

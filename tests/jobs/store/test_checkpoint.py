@@ -1,6 +1,5 @@
 """Checkpoints, stops and resumption: a run that was disturbed ends with the bits of one that was not."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from jobs.gather.gather import gather
 from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.stop import Stop, signals
+from jobs.run.stop import Stop
 from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.spec.job import read_job
@@ -152,22 +151,6 @@ def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path, monkeypatch):
 
 
 # --- signals --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_signals_ask_for_a_stop(number):
-    stop, told = Stop(), []
-    before = signal.getsignal(number)
-    stop.tell(lambda: told.append(stop.reason))
-    with signals(stop):
-        os.kill(os.getpid(), number)
-        name = "Ctrl-C" if number == signal.SIGINT else number.name
-        assert stop.reason == name
-        assert told == [name]
-        if number != signal.SIGUSR1:
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
 
 
 JOB_FILE = """

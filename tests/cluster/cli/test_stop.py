@@ -1,0 +1,191 @@
+"""A stop at every stage of a command, with both executors: exit code 75, and the next call ends the job."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pkgutil import resolve_name
+
+import gated
+import pytest
+import toy
+from cli_jobs import TOY
+from places import ROOT
+from stores import BASE
+from waiting import until
+
+from cluster.api.job import Job, Stopped
+from cluster.ray import local
+from cluster.ray.connection import set_environment
+from cluster.ray.local import LocalRay
+from jobs.run.stop import EXIT_STOPPED
+
+JOB = (
+    TOY.replace("grid: {", "grid: {n: [3, 4], ")
+    + "run: {shard_items: 3, slots: 1, microbatch: 1, workers: 1}\n"
+)
+"""Two groups of six items, in four shards."""
+
+STAGES = {
+    "before the plan": "cluster.cli.run._stages",
+    "planning": "jobs.run.prepare.lay_out",
+    "before the first shard": "jobs.run.shards.open_ledger",
+    "at the first shard": "jobs.run.driver.Attempts.begin",
+    "in gather": "jobs.gather.gather._make",
+    "in the picture": "jobs.report.figures.save_figures",
+}
+"""What is called at a stage of a command, and asks for a stop here."""
+
+IN_PYTHON = {
+    "before the plan": "cluster.api.job.Job._stage",
+    "in the picture": "cluster.api.job.keep_pictures",
+}
+
+ON_RAY = {
+    "connecting": "cluster.ray.pool.Pool._settle",
+    **STAGES,
+}
+
+
+@pytest.fixture
+def stopped_at(monkeypatch):
+    """Let a function, the first time it is called, send this process a signal, whatever its thread."""
+
+    def patch(name, number):
+        where, _, attribute = name.rpartition(".")
+        target = resolve_name(where)
+        original = getattr(target, attribute)
+
+        def call(*given, **named):
+            monkeypatch.setattr(target, attribute, original)
+            os.kill(os.getpid(), number)
+            if threading.current_thread() is not threading.main_thread():
+                time.sleep(0.5)  # the main thread waits for this one, and is woken first
+            return original(*given, **named)
+
+        monkeypatch.setattr(target, attribute, call)
+
+    return patch
+
+
+@pytest.fixture
+def job(tmp_path):
+    shutil.copy(toy.__file__, tmp_path)
+    (tmp_path / "job.yaml").write_text(JOB)
+
+
+def stops_and_goes_on(ctd, word, *options):
+    code, out, err = ctd("run", "job.yaml", *options)
+    assert code == EXIT_STOPPED, err
+    assert f"stopped ({word})" in err
+    assert "Traceback" not in out + err
+    code, out, err = ctd("run", "job.yaml", "--executor", "serial", "--json")
+    assert code == 0, err
+    assert json.loads(out)["complete"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("stage", STAGES)
+def test_serial(ctd, job, stopped_at, stage, number):
+    stopped_at(STAGES[stage], number)
+    word = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    stops_and_goes_on(ctd, word, "--executor", "serial")
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """The address of a Ray for the tests of this file."""
+    own = LocalRay(1)
+    before = set_environment(own.environment)
+    yield own.address()
+    own.stop()
+    set_environment(before)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("stage", ON_RAY)
+def test_on_a_ray(ctd, job, stopped_at, ray, stage):
+    stopped_at(ON_RAY[stage], signal.SIGTERM)
+    stops_and_goes_on(ctd, "SIGTERM", "--executor", "ray", "--address", ray)
+
+
+SLEEPS = """
+import sys
+from pathlib import Path
+
+Path(__file__).with_name("starts").touch()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_while_ray_starts(ctd, job, tmp_path, monkeypatch, number):
+    (tmp_path / "helper.py").write_text(SLEEPS)
+    monkeypatch.setattr(local, "HELPER", tmp_path / "helper.py")
+
+    def stop():
+        until((tmp_path / "starts").exists, "Ray starts")
+        time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=stop)
+    sender.start()
+    code, out, err = ctd("run", "job.yaml", "--executor", "ray")
+    sender.join()
+    assert code == EXIT_STOPPED, err
+    assert f"stopped ({number.name})" in err
+    assert "Traceback" not in out + err
+
+
+def test_terminal_that_closes(tmp_path, job):
+    """The run leaves a checkpoint and exits with 75, although what it writes meanwhile goes nowhere."""
+    gated.prepare(tmp_path)
+    gate = tmp_path / "gate"
+    gate.touch()
+    (tmp_path / "job.yaml").write_text(
+        f"kernel: gated_walk\nparams: {{n_steps: 12, gate: {gate}}}\nrun: {{checkpoint_s: 0.2}}\n"
+    )
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(tmp_path)
+        command = [
+            sys.executable,
+            "-m",
+            "cluster.cli.main",
+            "run",
+            "job.yaml",
+            "--executor",
+            "serial",
+        ]
+        os.execve(sys.executable, command, os.environ | {"PYTHONPATH": str(ROOT)})
+    reader = threading.Thread(target=drain, args=[terminal], daemon=True)
+    reader.start()
+    store = tmp_path / "job.zarr"
+    until(lambda: list(store.glob("run/checkpoints/0/*/*")), "a checkpoint")
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    gate.unlink()
+    assert os.waitstatus_to_exitcode(status) == EXIT_STOPPED
+    assert list(store.glob("run/checkpoints/0/*/*"))
+
+
+def drain(terminal):
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_of_a_job_in_python(monkeypatch, tmp_path, stopped_at, stage):
+    """Ctrl-C is `Stopped` at whatever moment, and the same call goes on."""
+    monkeypatch.chdir(tmp_path)
+    stopped_at(IN_PYTHON.get(stage, STAGES[stage]), signal.SIGINT)
+    make = lambda: Job("toy", params={"n_steps": 5}, sweep={"grid": {"n": [3, 4]}}, base=BASE)
+    with pytest.raises(Stopped, match=r"stopped \(Ctrl-C\); the same call"):
+        make().run(tmp_path / "a.zarr", executor="serial")
+    assert make().run(tmp_path / "a.zarr", executor="serial")["items"].item.size == 2

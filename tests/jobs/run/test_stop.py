@@ -1,0 +1,51 @@
+"""jobs.run.stop: what a signal does, by real signals to this process."""
+
+import os
+import signal
+
+import pytest
+
+from jobs.run.stop import Interrupted, Stop, signals
+
+ALL = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP]
+
+
+def sent(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_signal_raises_where_nobody_looks(number):
+    stop, before = Stop(), signal.getsignal(number)
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    with pytest.raises(Interrupted, match=name), signals(stop):
+        sent(number)
+    assert stop.reason == name
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("first", ALL)
+@pytest.mark.parametrize("second", ALL)
+def test_second_signal_cuts_the_workers_time_short(first, second):
+    """A second Ctrl-C or SIGTERM does. A terminal that closes may send SIGHUP twice, and Slurm USR1, then TERM."""
+    stop, told = Stop(), []
+    stop.tell(lambda: told.append(stop.reason))
+    with signals(stop), stop.deferred():
+        sent(first)
+        if {first, second} <= {signal.SIGTERM, signal.SIGINT}:
+            with pytest.raises(KeyboardInterrupt):
+                sent(second)
+        else:
+            sent(second)
+    assert told == [stop.reason]
+
+
+def test_ignored_hangup_stays_ignored():
+    """As `nohup` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals(stop := Stop()):
+            sent(signal.SIGHUP)
+        assert stop.reason is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
