@@ -1,16 +1,28 @@
-"""How reductions read rows of results: in blocks, and grouped by equal values."""
+"""What reductions share: rows of results in blocks, rows grouped by equal values, and the option `n_best`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Best(BaseModel):
+    """Settings of a reduction that lists the best items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_best: int = Field(10, gt=0, description="items in the table, the best first")
 
 
 def blocks(
     values: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The values called `names`, in blocks of rows, in order.
+    """Iterate over blocks of rows of the results `names`, in order.
 
-    Results of a store have a method `blocks` that reads some rows at a time; arrays come whole, in one block.
+    The results of a store have a method `blocks`, which reads some rows at a time; arrays come in one block.
+
+    >>> [block["x"].tolist() for block in blocks({"x": np.arange(3), "y": np.ones(3)}, ["x"])]
+    [[0, 1, 2]]
     """
     read = getattr(values, "blocks", None)
     if read is not None:
@@ -20,15 +32,26 @@ def blocks(
 
 
 def combinations(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(first row of each distinct combination, number of the combination of each row), in order of appearance.
+    """Group rows by their combinations of values, in order of appearance.
 
-    columns: (n, ...) each; a row with further axes is compared whole. n: the number of rows.
+    Args:
+        columns: (n, ...) each; a row with further axes is compared as a whole.
+        n: number of rows.
+
+    Returns:
+        ((combination,) first row of each, (n,) the number of each row's combination).
+
+    >>> first, of_row = combinations([np.array([5, 5, 2, 5]), np.array([0, 1, 0, 0])], 4)
+    >>> first.tolist(), of_row.tolist()
+    ([0, 1, 2], [0, 1, 2, 0])
     """
     codes = np.zeros(n, np.int64)
     for values in columns:
         inverse = np.unique(values, axis=0, return_inverse=True)[1].ravel()
         codes = codes * (inverse.max(initial=0) + 1) + inverse
-        codes = np.unique(codes, return_inverse=True)[1].ravel()  # small again: never overflows
+        # Renumber from 0: codes stay below n, so that the next product cannot overflow.
+        codes = np.unique(codes, return_inverse=True)[1].ravel()
+    # np.unique sorts by value; `place` turns that into the order of first appearance.
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     place = np.empty(len(order), np.int64)

@@ -21,9 +21,10 @@ from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
 from ctd.lfads.results import as_stored, inferred, kept, named
 from ctd.lfads.sessions import load as load_data
-from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, Options, reduce
+from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
+from ctd.rows import Best
 
 EVAL_TERMS = ("loss", *TERMS)
 
@@ -231,7 +232,7 @@ kernel = Kernel(
     coords=coords,
     reduce=reduce,
     reduced=REDUCED,
-    Options=Options,
+    Options=Best,
     summary=("model", "eval_loss", *METRICS),
     metric="eval_loss",
     curves=("curve.eval.loss", "curve.train.loss"),

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.kernel import Var
 from ctd.plots.curves import QUANTILES, curve_quantiles
+from ctd.rows import Best
 
 TRAINED, STOPPED_EARLY, DIVERGED = range(3)
 """Codes of the outcomes, in the order of the kernel's `outcomes`."""
@@ -29,14 +29,6 @@ METRICS = {
 """Metrics that the table shows if the data allow them."""
 
 
-class Options(BaseModel):
-    """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_best: int = Field(10, gt=0, description="models in the table, by `criterion`")
-
-
 REDUCED = {
     "model": Var(("rank",), "item", "item id, by increasing criterion"),
     "eval_loss": Var(("rank",), "nat", "negative ELBO a trial, all evaluation trials"),
@@ -52,7 +44,7 @@ def reduce(
     shared: Any,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
-    options: Options,
+    options: Best,
 ) -> dict[str, np.ndarray]:
     """The best of the models that did not diverge, and quantiles of the loss curves over all of these."""
     del shared

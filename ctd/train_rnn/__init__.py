@@ -1,32 +1,32 @@
 """Kernel: train a recurrent network on a task by gradient descent through time.
 
-The loss of a minibatch is the mean squared error over its trials, outputs and steps (weighted by the
-task's mask), or their cross-entropy, plus l2 |weights|^2 + l1 sum |weights| over all trained weights, plus rates_l1 and
-rates_l2 times the mean size and square of a rate. A step is the optimiser's, Adam (Kingma & Ba 2015) unless told
-otherwise, on the gradient clipped to a norm, with the learning rate learning_rate * decay^step or another schedule.
-Each step draws its own minibatch with the key fold_in(key of the item's minibatches, step), and noise on states and inputs.
+The loss of a minibatch is the mean squared error over its trials, outputs and steps (weighted by the task's mask), or
+their cross-entropy, plus l2 |weights|^2 + l1 sum |weights| over all trained weights, plus rates_l1 and rates_l2 times
+the mean absolute and mean square rate. The optimiser, by default Adam (Kingma & Ba 2015), clips the gradient's norm and
+takes a step with the learning rate learning_rate * decay^step, or by another schedule. Each step draws its own minibatch
+with the key fold_in(key of the item's minibatches, step), and its own noise on states and inputs.
 
-Weights may obey Dale's law, a mask or a rank: choices that are static, with strengths that are traced. They hold
-at every step by how weights are made of parameters. Results are weights as every reader of weights knows them.
+Weights may obey Dale's law, a mask or a rank. Parameters make weights that keep these constraints at every step; see
+`parameters`. Results are weights under the names of `ctd.cells`.
 
-Trials of a file may have the rates of recorded units as targets: with the readout identity, the network is fitted to them.
+Trials from a file may have the rates of recorded units as targets: with readout identity, training fits the network to them.
 
-Where the task says whether a trial is answered correctly, the accuracy on the evaluation trials is a result, and
-training ends early at the accuracy `stop_at`.
+If the task has a rule of success, the accuracy on the evaluation trials is a result, and training ends early at the
+accuracy `stop_at`.
 
-An item is a network. Its cell, task and sizes are static; its learning rate, penalties and initial scales
-are traced, so that hundreds of networks train in one program. One `advance` is `report_every` steps.
+An item is one network. Its cell, task and sizes are static; its learning rate, penalties and initial scales are traced,
+so that hundreds of networks train in one program. One `advance` is `report_every` steps.
 
-The defaults are the settings of the decision network in the tutorial of computation through dynamics
-(evaluation loss 0.032 and 0.035 of two networks). Its integrator (cell vanilla, 10,000 steps) does best with an ordinary Adam:
-learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (evaluation loss 1.35e-5
-in one run with n = 100).
+The defaults are the settings of the decision network in the tutorial of computation through dynamics (evaluation loss
+0.032 and 0.035 of two networks). Its integrator (cell vanilla, 10,000 steps) does best with an ordinary Adam:
+learning_rate 0.003, decay 0.9996, l2 1e-6, adam_eps 1e-5, recurrent_scale 0.9 (evaluation loss 1.35e-5 in one run with
+n = 100).
 
-    params       Network: what one item is        checks      constraints that contradict each other
-    connections  masks, signs of units            parameters  what is trained, and the weights it makes
-    noise        on states and inputs             optimizer   optimisers and schedules by name
-    step         one step of training             loss        the loss, and its trials
-    summary      the best networks of a group     plots       curves, accuracy, state space
+    params       Network: the parameters of one item   checks      refuses constraints that contradict each other
+    connections  masks, signs of units                 parameters  trained parameters, and the weights made of them
+    noise        on states and inputs                  step        one step of training; optimisers, schedules
+    loss         the loss, the evaluation trials       summary     the best networks of a group
+    plots        curves, accuracy, state space
 """
 
 from __future__ import annotations
@@ -39,43 +39,46 @@ from ctd.cells import CELLS, Cell, get_cell, run
 from ctd.kernel import Coordinate, Kernel, Outcome, Var
 from ctd.late import jax, jnp, lax
 from ctd.plots.curves import block_ends
+from ctd.rows import Best
 from ctd.tasks import Recorded
 from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
 from ctd.train_rnn.noise import noisy, seeded
-from ctd.train_rnn.optimizer import optimizer
 from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_figure, rnn_plots
-from ctd.train_rnn.step import divided, train_step
-from ctd.train_rnn.summary import REDUCED, Options, reduce
+from ctd.train_rnn.step import divided, optimizer, train_step
+from ctd.train_rnn.summary import REDUCED, reduce
 
 __all__ = ["Network", "kernel"]
 
 NOISE, EVAL_NOISE = 2**31 - 1, 2**31 - 2
-"""Folded into the key of the minibatches, whose other numbers are steps: no job takes so many."""
+"""Folded into the key of the minibatches. The other numbers folded into it are steps, which stay below these."""
 DIVERGED = 100.0
-"""A network has diverged when a block's mean loss exceeds this many times that of its first minibatch."""
+"""A network has diverged when the mean loss of a block exceeds this many times the loss of the first minibatch."""
 
 
 class State(NamedTuple):
     """A network in training."""
 
     parameters: Parameters
-    """What is trained, and what is not: see `parameters`."""
+    """All parameters, trained or not, see `parameters`."""
     links: Connections
-    """A part of the state, so that a network that goes on from a copy of another has the other's."""
+    """Masks and signs. Part of the state, so that a network that continues from a copy of another has the other's."""
     optimizer: Any
+    """optax's state."""
     step: jax.Array
-    """int32, minibatches seen."""
+    """() int32, minibatches seen."""
     first: jax.Array
-    """Loss on the first minibatch; NaN before it."""
+    """() loss on the first minibatch; NaN before it."""
     curve: jax.Array
-    """(batch,) loss, averaged over each block; NaN where not reached."""
+    """(batch,) mean loss of each block; NaN where not reached."""
     accuracy: jax.Array
     """(batch,) accuracy on the evaluation trials at the end of each block; of length 0 without `stop_at`."""
     diverged: jax.Array
+    """() bool"""
     done: jax.Array
+    """() bool"""
 
 
 def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
@@ -85,7 +88,7 @@ def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def load(inputs: Any) -> Shared:
-    """The trials of `load_trials` and the masks of a file. Raises ValueError, see there and `read_masks`."""
+    """Load the evaluation trials and the masks of a file. Raises ValueError as `load_trials` and `read_masks` do."""
     shared = load_trials(inputs)
     trials = shared.evaluation
     n_in, n_out = trials.inputs.shape[-1], trials.targets.shape[-1]
@@ -93,6 +96,7 @@ def load(inputs: Any) -> Shared:
 
 
 def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
+    """Draw a network and start its optimiser."""
     cell, trials = get_cell(static.cell), shared.evaluation
     key_weights, _ = item_keys(key, traced)
     links = connections(static, shared.masks, traced, key_weights)
@@ -114,7 +118,7 @@ def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
 
 
 def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: State) -> State:
-    """`report_every` steps, or those that are left."""
+    """Take `report_every` training steps, or those that are left."""
     _, key_data = item_keys(key, traced)
     step_once = train_step(static, state.links, traced, shared.evaluation.inputs.shape[-1])
     block = state.step // static.report_every
@@ -126,7 +130,7 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
             key_noise = jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step)
             trials = seeded(trials, key_noise, traced.input_noise)
         new, new_optimizer, error, finite = step_once(parameters, optimizer, trials)
-        # After the last step, and from the first step that is not finite, the network no longer changes.
+        # The scan has a fixed length: after the last step, and from the first step that is not finite, nothing changes.
         active = (step < static.n_batches) & ~diverged
         moved = active & finite
         keep = lambda a, b: jnp.where(moved, a, b)
@@ -140,6 +144,7 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
     start = (state.parameters, state.optimizer, state.step, state.diverged)
     end, errors = lax.scan(body, start, length=static.report_every)
     parameters, optimizer, step, diverged = end
+    # Steps that were not taken are NaN.
     mean = jnp.nanmean(errors)
     first = jnp.where(state.step == 0, errors[0], state.first)
     diverged |= mean > DIVERGED * first
@@ -165,6 +170,7 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
 def result(
     static: Any, shared: Shared, traced: Any, key: jax.Array, state: State
 ) -> dict[str, jax.Array]:
+    """The weights, the losses, and the scores and saved trials that the parameters ask for."""
     weights = weights_of(static, state.links, traced, state.parameters)
     cell, shared = with_noise(static, shared, traced, key)
     values = {f"weights.{name}": value for name, value in stored(weights).items()}
@@ -189,7 +195,7 @@ def result(
 
 
 def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple[Cell, Shared]:
-    """The cell and the trials with which a network is evaluated."""
+    """The cell and the trials for evaluation, with the evaluation noise if `noise` is set."""
     if not static.noise:
         return get_cell(static.cell), shared
     trials, (_, key_data) = shared.evaluation, item_keys(key, traced)
@@ -199,11 +205,12 @@ def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tupl
 
 
 def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Array]:
-    """Nothing where the task has no rule of success."""
+    """The accuracies by result name; none if the task has no rule of success."""
     if not static.task.scored:
         return {}
     found = {"accuracy": scores.accuracy().astype(static.dtype)}
     if len(scores.seen) > 1:
+        # NaN for a condition that no evaluation trial has.
         share = (scores.right / scores.seen).astype(static.dtype)
         found |= {"condition_accuracy": share, "worst_accuracy": jnp.nanmin(share)}
     if static.stop_at:
@@ -212,15 +219,14 @@ def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Arra
 
 
 def _explained(static: Any, shared: Shared, scores: Scores) -> dict[str, jax.Array]:
-    """Of trials of a file, whose targets are data rather than answers."""
+    """r2 for trials from a file, whose targets are data; none for other tasks, whose targets are answers."""
     if not isinstance(static.task, Recorded) or static.loss != "squared_error":
         return {}
     return {"r2": scores.r2(shared.evaluation)}
 
 
 def coords(inputs: Any, shared: Shared) -> dict[str, Any]:
-    """The training step at which each entry of a curve ends; time in a trial; the conditions, and the one of each saved
-    trial, or else its number."""
+    """Coordinates of the results: training steps, time in a trial, conditions, and the condition or number of saved trials."""
     found: dict[str, Any] = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
     values = condition_values(inputs.task, shared)
     if inputs.n_saved:
@@ -262,9 +268,9 @@ kernel = Kernel(
         "accuracy": Var(
             (), "1", "share of the evaluation trials that are answered correctly", True
         ),
-        "worst_accuracy": Var((), "1", "the same in the condition where it is smallest", True),
-        "condition_accuracy": Var(("condition",), "1", "the same in each condition", True),
-        "accuracy_curve": Var(("batch",), "1", "the same at the end of each block", True),
+        "worst_accuracy": Var((), "1", "accuracy in the condition where it is lowest", True),
+        "condition_accuracy": Var(("condition",), "1", "accuracy in each condition", True),
+        "accuracy_curve": Var(("batch",), "1", "accuracy at the end of each block", True),
         "batches": Var((), "1", "training steps taken"),
         "outcome": Var((), "1", "how training ended"),
         "states": Var(("trial", "time", "state"), "1", "hidden states of evaluation trials"),
@@ -286,7 +292,7 @@ kernel = Kernel(
     coords=coords,
     reduce=reduce,
     reduced=REDUCED,
-    Options=Options,
+    Options=Best,
     summary=("network", "eval_loss", "train_loss"),
     figure=rnn_figure,
     metric="eval_loss",

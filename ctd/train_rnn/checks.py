@@ -1,4 +1,4 @@
-"""Constraints that contradict each other are refused, one line each."""
+"""Refusals of constraints that contradict each other, in one line each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctd.train_rnn.connections import excitatory_counts
 
 
 def check_constraints(p: Any) -> None:
-    """Raise ValueError where the constraints of a `Network` contradict its cell, its size or each other."""
+    """Raise ValueError if the constraints of a `Network` contradict its cell, its size or each other."""
     for check in (
         _check_cell,
         _check_noise,
@@ -23,7 +23,7 @@ def check_constraints(p: Any) -> None:
 
 
 def _check_cell(p: Any) -> None:
-    """Signs, ranks, drawn masks and other initial weights are of one matrix wR."""
+    """Signs, ranks, drawn masks and other initial weights need a cell with one recurrent matrix wR."""
     of_one_matrix = {
         "dale": p.dale,
         "rank": p.rank is not None,
@@ -35,26 +35,26 @@ def _check_cell(p: Any) -> None:
     if asked and "wR" not in get_cell(p.cell).axes:
         fits = ", ".join(cell.name for cell in UNGATED)
         raise ValueError(
-            f"{asked[0]}: cell {p.cell} has gates or a field, not one recurrent matrix; the cells with one are {fits}"
+            f"{asked[0]}: cell {p.cell} has gates or a field, not one recurrent matrix; give one of {fits}"
         )
 
 
 def _check_noise(p: Any) -> None:
-    """Noise costs a tenth of a step, so that a network without it is a program of its own."""
+    """`noise` is static: noise costs a tenth of a step, and a network without it is a program of its own."""
     fields = ("state_noise", "input_noise", "eval_state_noise", "eval_input_noise")
     given = [f"{name}: {getattr(p, name):g}" for name in fields if getattr(p, name) > 0]
     if given and not p.noise:
-        raise ValueError(f"{given[0]}: has no effect without `noise: true`; add that")
+        raise ValueError(f"{given[0]} has no effect without noise: true; give noise: true too")
 
 
 def _check_time(p: Any) -> None:
     if p.train_alphas and "alphas" not in get_cell(p.cell).axes:
         raise ValueError(
-            f"train_alphas: cell {p.cell} has no time constants of its units; give cell leaky_per_unit"
+            f"train_alphas: cell {p.cell} has no time constant for each unit; give cell leaky_per_unit"
         )
     if p.alpha_min > p.alpha_max:
         raise ValueError(
-            f"alpha_min, alpha_max: the lower bound, {p.alpha_min:g}, is above the upper one, {p.alpha_max:g}"
+            f"alpha_min, alpha_max: {p.alpha_min:g} is above {p.alpha_max:g}; give the smaller bound as alpha_min"
         )
 
 
@@ -63,7 +63,7 @@ def _check_rank(p: Any) -> None:
         return
     if p.rank > p.n:
         raise ValueError(
-            f"rank: {p.rank} is above n = {p.n}; a matrix of n units has at most rank n"
+            f"rank: {p.rank} is above n = {p.n}, the largest rank of a matrix of n units; lower it"
         )
     others = {
         "dale": p.dale,
@@ -74,7 +74,7 @@ def _check_rank(p: Any) -> None:
     for field, given in others.items():
         if given:
             raise ValueError(
-                f"rank, {field}: m n' keeps no signs, zeros or spectrum entry by entry; leave one of them out"
+                f"rank, {field}: a product m n' cannot keep signs, zeros or a spectrum; leave one of them out"
             )
 
 
@@ -92,24 +92,31 @@ def _check_signs(p: Any) -> None:
         kind = "excitatory" if excites[area] == 0 else "inhibitory"
         where = f"{size[area]} units" + (" of an area" if p.areas > 1 else "")
         raise ValueError(
-            f"excitatory: {p.excitatory:g} of {where} leaves no {kind} one; each kind needs one"
+            f"excitatory: {p.excitatory:g} of {where} leaves no {kind} one; give a share that leaves one of each kind"
         )
 
 
 def _check_mask(p: Any) -> None:
     if (p.mask == "file") != (p.mask_file is not None):
-        raise ValueError("mask, mask_file: a file of masks and mask: file belong together")
+        raise ValueError(
+            "mask, mask_file: mask: file and mask_file belong together; give both or neither"
+        )
     if p.areas > p.n:
-        raise ValueError(f"areas: {p.areas} areas of n = {p.n} units; an area needs a unit")
+        raise ValueError(
+            f"areas: {p.areas} areas of n = {p.n} units given; an area needs a unit, give at most {p.n}"
+        )
     if p.areas > 1 and p.mask != "random":
-        raise ValueError("areas: only mask: random tells areas apart; give it, or leave areas out")
+        raise ValueError(
+            f"areas: {p.areas} has no effect with mask: {p.mask}; give mask: random, or leave areas out"
+        )
     if not p.self_connections and p.n == 1:
         raise ValueError(
-            "self_connections: n = 1, and without its self-connection the unit has no connection left"
+            "self_connections: false leaves no connection with n = 1; give a larger n, or leave it out"
         )
     if p.mask == "random" and p.density * p.n**2 < p.areas:
         raise ValueError(
-            f"density: {p.density:g} of {p.n**2 // p.areas} connections within areas leaves none; raise density or n"
+            f"density: {p.density:g} of {p.n**2 // p.areas} connections within areas is less than one for each area; "
+            "raise density or n"
         )
 
 
@@ -117,6 +124,6 @@ def _check_start(p: Any) -> None:
     masked = p.mask != "none" or not p.self_connections
     if masked and p.recurrent_init in ("orthogonal", "identity"):
         raise ValueError(
-            f"recurrent_init: {p.recurrent_init} weights do not stay so under a mask or without self-connections; "
+            f"recurrent_init: a mask, or self_connections: false, would change {p.recurrent_init} weights; "
             "leave one of them out"
         )

@@ -1,4 +1,4 @@
-"""Which units connect, and with which sign: what training never changes.
+"""Which units connect, and with which sign; training never changes either.
 
 Areas are runs of neighbouring units, n / areas each. With Dale's law the first units of an area are excitatory.
 A unit's sign is that of its column in wR, its outgoing weights.
@@ -16,20 +16,20 @@ from ctd.data import read_hdf5
 from ctd.late import jax, jnp
 
 MASK = 101
-"""Folded into the key of an item's weights; `split` of the same key gives what small numbers would."""
+"""Folded into the key of an item's weights. Small numbers would collide with the keys that `split` makes of it."""
 
 
 class Connections(NamedTuple):
-    """Where weights may be, and their signs."""
+    """The masks of weights, and the signs of units."""
 
     masks: Mapping[str, Any]
-    """Weight -> bool of its shape; weights without a mask are free."""
+    """Weight -> bool of its shape, False where it stays 0; weights without a mask are free."""
     signs: Any
     """(n,) +1 for excitatory, -1 for inhibitory units; None without Dale's law."""
 
 
 def connections(static: Any, given: Mapping[str, Any], traced: Any, key: jax.Array) -> Connections:
-    """Those of one network. given: `read_masks`; key: of its weights."""
+    """The connections of one network. given: masks of `read_masks`; key: of the network's weights."""
     masks = dict(given)
     if static.mask == "random":
         area = area_of(static.n, static.areas)
@@ -44,12 +44,17 @@ def connections(static: Any, given: Mapping[str, Any], traced: Any, key: jax.Arr
 
 
 def area_of(n: int, areas: int) -> np.ndarray:
-    """(n,) the area of each unit."""
+    """The area (n,) of each unit, 0, 1, ...; areas are runs of neighbouring units.
+
+    >>> area_of(6, 2).tolist()
+    [0, 0, 0, 1, 1, 1]
+    """
     return np.arange(n) * areas // n
 
 
 def _signs(static: Any, traced: Any) -> jax.Array:
     area = area_of(static.n, static.areas)
+    # Areas are sorted: this is the first unit of each unit's area.
     first = np.searchsorted(area, area)
     size = np.bincount(area)[area]
     bound = jnp.round(traced.excitatory * size)
@@ -57,16 +62,21 @@ def _signs(static: Any, traced: Any) -> jax.Array:
 
 
 def excitatory_counts(n: int, areas: int, excitatory: float) -> tuple[np.ndarray, np.ndarray]:
-    """((areas,) excitatory units, (areas,) all units) of each area."""
+    """The excitatory units and all units of each area: two arrays (areas,).
+
+    >>> [count.tolist() for count in excitatory_counts(10, 2, 0.8)]
+    [[4, 4], [5, 5]]
+    """
     size = np.bincount(area_of(n, areas))
+    # In float32, as `_signs` computes it in the program: both must round alike.
     return np.round(np.float32(excitatory) * size.astype(np.float32)).astype(int), size
 
 
 def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
-    """Weight -> bool of its shape, of the HDF5 file `mask_file`: 0 no connection, 1 a connection.
+    """Read the masks of the HDF5 file `mask_file`: weight -> bool of its shape, from 1 (a connection) and 0.
 
-    Raises ValueError, naming file and dataset, where a dataset is no weight of the cell, has another shape or other
-    values, or leaves nothing.
+    Raises ValueError, naming file and dataset, if a dataset is no matrix of the cell, has another shape or other values
+    than 0 and 1, or leaves no connection.
     """
     if inputs.mask != "file":
         return {}
@@ -79,20 +89,22 @@ def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
     for name, values in read_hdf5(where).items():
         if name not in shapes:
             raise ValueError(
-                f"mask_file: {where}: {name} is no matrix of cell {inputs.cell}; masks are for {', '.join(shapes)}"
+                f"mask_file: {where}: {name} is no matrix of cell {inputs.cell}; its matrices are {', '.join(shapes)}"
             )
         if values.shape != shapes[name]:
             raise ValueError(
-                f"mask_file: {where}: {name} has the shape {values.shape}, the network's is {shapes[name]}"
+                f"mask_file: {where}: {name} has the shape {values.shape}, expected {shapes[name]}, that of the weights"
             )
         if not np.isin(values, (0, 1)).all():
-            raise ValueError(f"mask_file: {where}: {name} has other values than 0 and 1")
+            raise ValueError(
+                f"mask_file: {where}: {name} has other values than 0 and 1; give 1 for a connection, 0 for none"
+            )
         masks[name] = values.astype(bool)
         left = masks[name]
         if name == "wR" and not inputs.self_connections:
             left = left & ~np.eye(inputs.n, dtype=bool)
         if not left.any():
             raise ValueError(
-                f"mask_file: {where}: {name} leaves no connection; 1 stands for a connection"
+                f"mask_file: {where}: {name} leaves no connection; give 1 for a connection"
             )
     return masks

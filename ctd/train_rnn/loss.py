@@ -1,4 +1,4 @@
-"""The loss, the trials that it is taken over, and how many of them are answered correctly."""
+"""The loss and the accuracy of a network, and the trials that both are taken over."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ EVAL_SEED = 20_000
 
 
 class Shared(NamedTuple):
-    """What all networks of a group share."""
+    """The arrays that all networks of a group share."""
 
     evaluation: tasks.Trial
     """(trial, ...) the evaluation trials."""
     training: Any = ()
-    """(trial, ...) those of which minibatches are drawn; none where the task draws its own."""
+    """(trial, ...) trials of a file that minibatches are drawn from; empty if the task draws its own."""
     values: Any = ()
-    """(condition,) the conditions of a file of trials."""
+    """(condition,) the condition numbers of a file of trials."""
     masks: Any = ()
-    """Weight -> where it may be, of a file."""
+    """Weight -> bool, the masks of a file."""
 
 
 class Scores(NamedTuple):
-    """Sums over trials."""
+    """Sums over trials, from which the scores follow."""
 
     loss: jax.Array
-    """of weight * error"""
+    """() sum of weight * error"""
     weight: jax.Array
+    """() sum of the weights"""
     right: jax.Array
-    """(condition,) trials answered correctly; of length 0 where the task has no rule of success"""
+    """(condition,) trials answered correctly; of length 0 if the task has no rule of success"""
     seen: jax.Array
     """(condition,) trials"""
 
     def mean_loss(self) -> jax.Array:
-        """The loss: a weighted mean."""
+        """The loss, the weighted mean of the errors."""
         return self.loss / self.weight
 
     def accuracy(self) -> jax.Array:
@@ -48,9 +49,9 @@ class Scores(NamedTuple):
         return jnp.sum(self.right) / jnp.sum(self.seen)
 
     def r2(self, trials: tasks.Trial) -> jax.Array:
-        """1 - squared error / squared distance of the targets from the mean of their output, both weighted by the mask.
+        """1 - squared error / squared distance of the targets from each output's mean, both weighted by the mask.
 
-        Outputs count by their variance. NaN where targets are constant. trials: those that the errors are of.
+        Outputs count in proportion to their variance. NaN if the targets are constant. trials: the evaluated ones.
         """
         mask = trials.mask if trials.mask.ndim == 3 else trials.mask[..., None]
         weight = jnp.broadcast_to(mask, trials.targets.shape)
@@ -61,14 +62,14 @@ class Scores(NamedTuple):
 
 
 def condition_values(task: tasks.Task, shared: Shared) -> Any:
-    """(condition,) numbers or texts; 1 where all trials are of one kind."""
+    """The conditions (condition,) of a task's trials, numbers or texts; one empty text if all trials are of one kind."""
     if isinstance(task, tasks.Recorded):
         return shared.values
     return np.asarray(task.conditions.values if task.conditions else [""])
 
 
 def _score(static: Any, n: int, cell: Cell, weights: Any, trials: tasks.Trial) -> Scores:
-    """Of a minibatch of trials with n conditions."""
+    """Score a minibatch of trials of n conditions."""
     task = static.task
     _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
     total, weight = weighted_loss(static.loss, outputs, trials)
@@ -82,7 +83,7 @@ def _score(static: Any, n: int, cell: Cell, weights: Any, trials: tasks.Trial) -
 
 
 def evaluate(static: Any, shared: Shared, cell: Cell, weights: Any) -> Scores:
-    """Of all evaluation trials, a minibatch at a time, so that it takes no more memory than training."""
+    """Score a network on all evaluation trials, one minibatch at a time, so that it takes no more memory than training."""
     trials, n = shared.evaluation, len(condition_values(static.task, shared))
     count = trials.inputs.shape[0]
     size = min(static.batch_size, count)
@@ -98,14 +99,19 @@ def evaluate(static: Any, shared: Shared, cell: Cell, weights: Any) -> Scores:
 
 
 def eval_trials(task: tasks.Task, n: int, dtype: Any = "float32") -> tasks.Trial:
-    """The n trials on which every network of this task is evaluated."""
+    """The n trials on which every network of this task is evaluated.
+
+    >>> a, b = (eval_trials(tasks.Decision(), 3) for _ in range(2))
+    >>> bool((a.inputs == b.inputs).all())
+    True
+    """
     return tasks.batch(task, jax.random.key(EVAL_SEED), n, dtype)
 
 
 def load_trials(inputs: Any) -> Shared:
-    """The evaluation trials, and all others where they come from a file or a library.
+    """Draw the evaluation trials, or read all trials if they come from a file.
 
-    Raises ValueError where the file cannot be read, the trials are too few, or the loss does not fit the targets.
+    Raises ValueError if the file cannot be read, has too few trials, or loss or readout do not fit the targets.
     """
     task = inputs.task
     if isinstance(task, tasks.Recorded):
@@ -117,7 +123,7 @@ def load_trials(inputs: Any) -> Shared:
     count = len(shared.evaluation.inputs)
     if inputs.n_saved > count:
         raise ValueError(
-            f"n_saved: {inputs.n_saved} trials cannot be stored, {count} are evaluated: every fifth of the file's; "
+            f"n_saved: {inputs.n_saved} given, but the file has {count} evaluation trials, every fifth of its trials; "
             "lower n_saved"
         )
     if inputs.loss == "cross_entropy":
@@ -125,7 +131,7 @@ def load_trials(inputs: Any) -> Shared:
     n_out = shared.evaluation.targets.shape[-1]
     if inputs.readout == "identity" and n_out > inputs.n:
         raise ValueError(
-            f"readout: identity shows the rates of n = {inputs.n} units, but the targets have {n_out} outputs; "
+            f"readout: identity outputs the rates of n = {inputs.n} units, but the targets have {n_out} outputs; "
             f"give n: {n_out} or more"
         )
     return shared
@@ -135,16 +141,17 @@ def _check_probabilities(task: tasks.Task, trials: tasks.Trial) -> None:
     mask = np.asarray(trials.mask)
     counts = mask.any(axis=-1) if mask.ndim == 3 else mask > 0
     targets = np.asarray(trials.targets)[counts]
+    # 1e-3 allows for float32, and for a file of rounded probabilities.
     if (targets < 0).any() or (np.abs(targets.sum(axis=-1) - 1) > 1e-3).any():
         hint = "; give the task code: one_hot" if isinstance(task, tasks.Yang) else ""
         raise ValueError(
-            f"loss: cross_entropy needs targets that are probabilities, which add up to 1 over the outputs; those of "
+            f"loss: cross_entropy needs targets that are probabilities and add up to 1 over the outputs; the targets of "
             f"task {task.name or type(task).__name__} do not{hint}"
         )
 
 
 def minibatch(static: Any, training: Any, key: jax.Array, step: jax.Array) -> tasks.Trial:
-    """The trials of one training step of the network with this key. training: of `Shared`."""
+    """The trials of one training step. training: of `Shared`; key: of the network's minibatches; step: its number."""
     key = jax.random.fold_in(key, step)
     if isinstance(static.task, tasks.Recorded):
         some = jax.random.randint(key, (static.batch_size,), 0, training.inputs.shape[0])

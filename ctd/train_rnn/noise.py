@@ -1,14 +1,14 @@
-"""Noise of a network while it runs: on its inputs, and on its state at every step.
+"""Noise on a network's inputs and, at every step, on its state.
 
     h_t = F(h_{t-1}, x_t + input_sd xi_t) + state_sd xi'_t,   xi, xi' independent, nearly N(0, 1)
 
-Inputs have their noise before the network runs. Two more input channels hold whole numbers drawn for each trial and
-step, of which the wrapped network makes the noise of its state. So that noise takes no memory, and whoever runs the
-network needs to know nothing of it.
+`seeded` adds the noise to the inputs before the network runs, and appends two input channels with whole numbers drawn
+for each trial and step. The cell that `noisy` returns makes the noise of its state from these numbers. State noise thus
+takes no memory, and `ctd.cells.run` needs to know nothing of it.
 
-A counter-based generator of 64 random bits a step would cost as much as the step itself. Here the number of an
-entry and the two channels go through an integer hash (the multipliers of C. Wellons' `lowbias32`), whose four
-bytes are added, and an odd polynomial turns their sum into a normal deviate.
+A counter-based generator of 64 random bits per step would cost as much as the step itself. Here an integer hash (with the
+multipliers of C. Wellons' `lowbias32`) mixes the number of a unit with both channels; the four bytes of the hash are
+added, and an odd polynomial turns their sum into a normal deviate.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ctd.cells import Cell
 from ctd.late import jax, jnp
 
 CHANNELS = 2
-"""Inputs that hold the seeds of a step's noise."""
+"""Input channels that hold the seeds of a step's noise."""
 
 BITS = 24
-"""Whole numbers below 2^24 are exact in float32."""
+"""Bits of a seed: whole numbers below 2^24 are exact in float32."""
 
 MEAN, SD = 510.0, 147.800541
-"""Of the sum of four independent bytes: 4 * 127.5, and the root of 4 (256^2 - 1) / 12."""
+"""Mean and standard deviation of the sum of four independent bytes: 4 * 127.5, and sqrt(4 (256^2 - 1) / 12)."""
 
 NORMAL = (0.9677518961867809, 0.00400187225539391, 0.0019047023894977748)
 """Coefficients of y, y^3, y^5, y the standardised sum: least squares to the quantiles of N(0, 1).
@@ -36,12 +36,16 @@ The distribution functions differ by 7e-4 at most, variance and kurtosis are 0.9
 
 
 def deviates(a: Any, b: Any, entry: Any, dtype: Any) -> jax.Array:
-    """Nearly independent N(0, 1), one for each whole number `entry` (uint32), of two whole numbers below 2^24.
+    """Make nearly independent N(0, 1) numbers from seeds a and b (whole numbers below 2^24), one for each `entry` (uint32).
 
-    There are 1,021 levels, 1/150 apart near 0; the outermost, at +-4.4, are as rare as N(0, 1) is beyond 6.
+    They have 1,021 levels, 1/150 apart near 0; the outermost, at +-4.4, are as rare as N(0, 1) is beyond 6.
+
+    >>> x = deviates(5, 9, jnp.arange(4000, dtype=jnp.uint32), "float32")
+    >>> bool(abs(x.mean()) < 0.1), bool(abs(x.std() - 1) < 0.1)
+    (True, True)
     """
     a, b = jnp.asarray(a).astype(jnp.uint32), jnp.asarray(b).astype(jnp.uint32)
-    # The golden ratio's multiples spread the entries; the second key comes in between the two rounds.
+    # Multiples of 2^32 / golden ratio spread the entries; b enters between the rounds, so that it does not cancel a.
     word = entry * jnp.uint32(0x9E3779B9) + (a << 8)
     word = (word ^ (word >> 16)) * jnp.uint32(0x7FEB352D)
     word = (word ^ (word >> 15)) + (b << 8)
@@ -49,6 +53,7 @@ def deviates(a: Any, b: Any, entry: Any, dtype: Any) -> jax.Array:
     word ^= word >> 16
     bytes_sum = (word & 255) + ((word >> 8) & 255) + ((word >> 16) & 255) + (word >> 24)
     y = (bytes_sum.astype(dtype) - MEAN) / SD
+    # Horner's rule in y^2.
     square, value = y * y, jnp.zeros((), dtype)
     for coefficient in reversed(NORMAL):
         value = value * square + coefficient
@@ -56,7 +61,10 @@ def deviates(a: Any, b: Any, entry: Any, dtype: Any) -> jax.Array:
 
 
 def noisy(cell: Cell, state_sd: Any, n_in: int) -> Cell:
-    """The cell with this noise on its state, whose inputs are those of `seeded` trials."""
+    """Wrap a cell so that its step adds noise of standard deviation `state_sd` to the state.
+
+    Its inputs are those of `seeded` trials: n_in inputs, then two seeds.
+    """
 
     def step(w: Any, h: jax.Array, given: jax.Array) -> jax.Array:
         x, seeds = given[:n_in], given[n_in:]
@@ -67,10 +75,10 @@ def noisy(cell: Cell, state_sd: Any, n_in: int) -> Cell:
 
 
 def seeded(trials: tasks.Trial, key: jax.Array, input_sd: Any) -> tasks.Trial:
-    """Trials, (trial, time, ...), with this noise on their inputs, and the seeds of the state's noise as the last ones."""
+    """Add noise of standard deviation `input_sd` to the inputs of trials (trial, time, ...), and append two channels of seeds."""
     x = trials.inputs
     seeds = jax.random.bits(key, (*x.shape[:2], CHANNELS), jnp.uint32) >> (32 - BITS)
-    # Counted from the other end than the entries of a state.
+    # Inputs count down from 2^32 - 1, units up from 0: one hash serves both without repeating a number.
     entry = ~jnp.arange(x.shape[-1], dtype=jnp.uint32)
     xi = deviates(seeds[..., :1], seeds[..., 1:], entry, x.dtype)
     return trials._replace(

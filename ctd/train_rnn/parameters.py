@@ -1,14 +1,14 @@
-"""What training moves, and the weights that these parameters stand for.
+"""The trained parameters of a network, and the weights made of them.
 
-Weights keep their signs, zeros and bounds at every step because no value of a parameter stands for others:
+Weights keep their signs, zeros and bounds at every step, because every value of a parameter gives valid weights:
 
-    Dale's law         wR_ij = sign_j |p_ij|, with derivative 1 at p = 0, so that no weight is stuck there
-    a mask             w = p where it is true, else 0
-    rank r             wR = m n' / N, the parameters are m and n (N, r)
+    Dale's law         wR_ij = sign_j |p_ij|, with derivative 1 at p = 0, so that no weight gets stuck there
+    a mask             w = p where the mask is true, else 0
+    rank r             wR = m n' / N with parameters m and n (N, r)
     time constants     alpha_i = alpha_min^(1 - s_i) alpha_max^s_i, s_i = sigmoid(p_i)
-    readout identity   wO has ones on its diagonal, zeros elsewhere; no parameter
+    readout identity   wO has ones on its diagonal, zeros elsewhere, and no parameter
 
-Results hold the weights, under the names that every reader of weights knows.
+Results hold the weights under the names of `ctd.cells`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ctd.train_rnn.connections import Connections
 type Parameters = dict[str, jax.Array]
 
 RECURRENT, TIME = 102, 103
-"""Folded into the key of an item's weights; `split` of the same key gives what small numbers would."""
+"""Folded into the key of an item's weights. Small numbers would collide with the keys that `split` makes of it."""
 
 UNPENALISED = ("alphas",)
-"""Parameters without penalty or decay: their zero is in the middle of a range."""
+"""Parameters without penalty or decay: their 0 is no absence, but the middle of a range."""
 
 
 def constants(static: Any, cell: Cell) -> set[str]:
-    """Names of the parameters that training does not change."""
+    """The names of the parameters that training does not change."""
     kept = set(cell.constants)
     if static.train_alphas:
         kept -= {"alphas"}
@@ -41,13 +41,13 @@ def constants(static: Any, cell: Cell) -> set[str]:
 def initial(
     static: Any, cell: Cell, sizes: tuple[int, int], links: Connections, traced: Any, key: jax.Array
 ) -> Parameters:
-    """Random parameters. sizes: (n_in, n_out); key: of the item's weights."""
+    """Draw the initial parameters. sizes: (n_in, n_out); key: of the item's weights."""
     scales = Scales(traced.recurrent_scale, traced.input_scale)
     drawn = cell.init(key, static.n, *sizes, scales, static.dtype)
     if "alpha" in drawn:
         drawn["alpha"] = traced.alpha
     if "alphas" in drawn:
-        # s uniform between 0 and 1: time constants are log-uniform between their bounds.
+        # Uniform s makes time constants log-uniform between their bounds; 0.01 off either end, so that p is finite.
         s = jax.random.uniform(jax.random.fold_in(key, TIME), (static.n,), static.dtype, 0.01, 0.99)
         drawn["alphas"] = jnp.log(s / (1 - s))
     if static.initial_state == "zero":
@@ -68,26 +68,27 @@ def initial(
 
 
 def weights_of(static: Any, links: Connections, traced: Any, p: Parameters) -> dict[str, Any]:
-    """The weights that parameters stand for; wR may be a `LowRank`, wO the `FirstUnits`."""
+    """Make the weights from parameters; wR may be a `LowRank`, wO a `FirstUnits`."""
     w: dict[str, Any] = dict(p)
     if static.rank is not None:
         w["wR"] = LowRank(w.pop("m"), w.pop("n"))
     if static.readout == "identity":
         w["wO"] = FirstUnits(w["bO"].shape[0], static.n)
     if links.signs is not None:
-        # Not jnp.abs, whose derivative at 0 is 0.
+        # Not jnp.abs: its derivative at 0 is 0, and a weight that reached 0 would stay there.
         w["wR"] = links.signs * jnp.where(w["wR"] >= 0, w["wR"], -w["wR"])
     for name, mask in links.masks.items():
         w[name] = jnp.where(mask, w[name], 0)
     if "alphas" in w:
         s = jax.nn.sigmoid(w["alphas"])
         between = traced.alpha_min ** (1 - s) * traced.alpha_max**s
-        w["alphas"] = jnp.clip(between, traced.alpha_min, traced.alpha_max)  # rounding
+        # Powers round: an alpha may come out just beyond its bound.
+        w["alphas"] = jnp.clip(between, traced.alpha_min, traced.alpha_max)
     return w
 
 
 def stored(weights: dict[str, Any]) -> dict[str, jax.Array]:
-    """Name -> array, as readers of weights know them."""
+    """The weights as dense arrays by name, as results hold them."""
     found = dict(weights)
     if isinstance(weights.get("wR"), LowRank):
         found["wR"] = weights["wR"].dense()
@@ -97,26 +98,27 @@ def stored(weights: dict[str, Any]) -> dict[str, jax.Array]:
 
 
 def _spread(w: jax.Array, mask: Any) -> jax.Array:
-    """Weights N(0, g^2 / fan-in) with the fan-in that the mask leaves each unit."""
+    """Mask weights of variance g^2 / (all columns), and scale each row to g^2 / (its connections)."""
     fan_in = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(w.dtype)
     return jnp.where(mask, w * jnp.sqrt(w.shape[1] / fan_in), 0)
 
 
 def _low_rank(static: Any, traced: Any, key: jax.Array) -> Parameters:
-    """m ~ N(0, 1), n = overlap m + recurrent_scale N(0, 1), entry by entry."""
+    """Draw m ~ N(0, 1) and n = overlap m + recurrent_scale N(0, 1), entry by entry."""
     m, other = jax.random.normal(key, (2, static.n, static.rank), static.dtype)
     return {"m": m, "n": traced.overlap * m + traced.recurrent_scale * other}
 
 
 def _balanced(w: jax.Array, signs: jax.Array, radius: jax.Array) -> jax.Array:
-    """(n, n) magnitudes of w; excitation and inhibition of each unit add to 0, and the spectral radius is `radius`.
+    """Magnitudes (n, n) of w with balanced rows, excitation and inhibition adding to 0, and spectral radius `radius`.
 
-    Without the balance, the mean of the weights is an eigenvalue of its own, larger than all others by about
-    the root of n, and such a network saturates before it is trained (Rajan & Abbott 2006).
+    Without the balance, the mean of the weights makes one eigenvalue larger than all others by about sqrt(n), and
+    the network saturates before it is trained (Rajan & Abbott 2006).
     """
     size = jnp.abs(w)
     excites = jnp.sum(jnp.where(signs > 0, size, 0), axis=1, keepdims=True)
     inhibits = jnp.sum(jnp.where(signs < 0, size, 0), axis=1, keepdims=True)
+    # A unit that a mask leaves without one of both cannot be balanced.
     both = (excites > 0) & (inhibits > 0)
     ratio = jnp.where(both, excites / jnp.where(both, inhibits, 1), 1)
     size = jnp.where(signs < 0, ratio * size, size)
@@ -133,5 +135,5 @@ def _recurrent(static: Any, w: jax.Array, scale: jax.Array, key: jax.Array) -> j
 
 
 def _with_radius(w: jax.Array, has: jax.Array, radius: jax.Array) -> jax.Array:
-    """Scaled to the spectral radius; a nilpotent matrix, which has none, is left as it is."""
+    """Scale w from spectral radius `has` to `radius`; a nilpotent matrix, of radius 0, stays as it is."""
     return w * jnp.where(has > 0, radius / jnp.where(has > 0, has, 1), 1)

@@ -1,4 +1,4 @@
-"""What one item is: a network, its task, and how it is trained."""
+"""The parameters of one item: a network, its task, and its training."""
 
 from typing import Annotated, Literal
 
@@ -8,11 +8,20 @@ from ctd import tasks
 from ctd.cells import CELL_NAMES, CellName
 from ctd.kernel import File, Params, Static, Traced
 from ctd.train_rnn.checks import check_constraints
-from ctd.train_rnn.optimizer import OptimizerName, ScheduleName
+from ctd.train_rnn.step import OptimizerName, ScheduleName
 
 
 class Network(Params):
-    """One network to train."""
+    """The parameters of one network to train.
+
+    >>> Network(task={"name": "flipflop", "n_bits": 2}, n=20).task.n_out
+    2
+    >>> Network(cell="gru", rank=2)
+    Traceback (most recent call last):
+        ...
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for Network
+      Value error, rank: cell gru has gates or a field, not one recurrent matrix; ...
+    """
 
     cell: Static[CellName] = Field("gru", description=CELL_NAMES)
     task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
@@ -22,19 +31,19 @@ class Network(Params):
     )
     loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
         "squared_error",
-        description="the loss; cross_entropy is that of the softmax of the outputs, for targets that are probabilities",
+        description="the loss; cross_entropy takes the softmax of the outputs, for targets that are probabilities",
     )
     stop_at: Static[Annotated[float, Field(gt=0, le=1)] | None] = Field(
         None,
-        description="training ends once the evaluation trials have this accuracy, which is measured every report_every steps",
+        description="training ends at this accuracy on the evaluation trials, measured every report_every steps",
     )
     n: Static[int] = Field(100, gt=0, description="units")
     batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
-    n_batches: Static[int] = Field(20_000, gt=0, description="steps of training")
+    n_batches: Static[int] = Field(20_000, gt=0, description="training steps")
     report_every: Static[int] = Field(
-        100, gt=0, description="steps of one advance and of one entry of the loss curve"
+        100, gt=0, description="training steps per advance and per entry of the loss curve"
     )
-    n_eval: Static[int] = Field(8192, gt=0, description="trials of the evaluation loss")
+    n_eval: Static[int] = Field(8192, gt=0, description="evaluation trials")
     n_saved: Static[int] = Field(
         0, ge=0, description="evaluation trials whose hidden states are stored"
     )
@@ -45,20 +54,20 @@ class Network(Params):
     l2: Traced[float] = Field(2e-5, ge=0, description="penalty on the squared norm of all weights")
     clip_norm: Traced[float] = Field(10.0, gt=0, description="largest norm of the gradient")
     adam_eps: Traced[float] = Field(
-        0.1, gt=0, description="epsilon of the optimiser; lion and sgd have none"
+        0.1, gt=0, description="epsilon of the optimiser; lion and sgd ignore it"
     )
     recurrent_scale: Traced[float] = Field(
         1.0, ge=0, description="g of the initial recurrent weights, N(0, g^2 / n)"
     )
     input_scale: Traced[float] = Field(
-        1.0, ge=0, description="the same of the input weights, N(0, g^2 / n_in)"
+        1.0, ge=0, description="g of the initial input weights, N(0, g^2 / n_in)"
     )
     alpha: Traced[float] = Field(0.1, gt=0, le=1, description="dt / tau of the leaky cell")
     seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="replicate: another value, other weights"
+        0, ge=0, lt=2**31, description="replicate: chooses initial weights and trials"
     )
 
-    optimizer: Static[OptimizerName] = Field("adam", description="how a gradient becomes a step")
+    optimizer: Static[OptimizerName] = Field("adam", description="the optimiser, of optax")
     momentum: Traced[float] = Field(0.9, ge=0, lt=1, description="momentum of optimizer sgd")
     weight_decay: Traced[float] = Field(
         0.0,
@@ -72,20 +81,28 @@ class Network(Params):
     warmup: Traced[int] = Field(
         0, ge=0, lt=2**31, description="steps over which the learning rate grows from 0"
     )
-    l1: Traced[float] = Field(0.0, ge=0, description="penalty on the sum of all weights' sizes")
+    l1: Traced[float] = Field(
+        0.0, ge=0, description="penalty on the sum of all weights' absolute values"
+    )
     rates_l1: Traced[float] = Field(
-        0.0, ge=0, description="penalty on the mean size of a rate, over trials, steps and units"
+        0.0,
+        ge=0,
+        description="penalty on the mean absolute rate, over trials, steps and units",
     )
     rates_l2: Traced[float] = Field(0.0, ge=0, description="penalty on the mean square of a rate")
     noise: Static[bool] = Field(False, description="whether the four fields of noise below apply")
     state_noise: Traced[float] = Field(
-        0.0, ge=0, description="sd of Gaussian noise on each state, each step, in training"
+        0.0, ge=0, description="sd of Gaussian noise on each state at each step, in training"
     )
-    input_noise: Traced[float] = Field(0.0, ge=0, description="the same on each input")
+    input_noise: Traced[float] = Field(
+        0.0, ge=0, description="sd of Gaussian noise on each input at each step, in training"
+    )
     eval_state_noise: Traced[float] = Field(
-        0.0, ge=0, description="state_noise on the evaluation trials and the saved ones"
+        0.0, ge=0, description="state_noise in evaluation and saved trials"
     )
-    eval_input_noise: Traced[float] = Field(0.0, ge=0, description="input_noise on the same trials")
+    eval_input_noise: Traced[float] = Field(
+        0.0, ge=0, description="input_noise in evaluation and saved trials"
+    )
     initial_state: Static[Literal["trained", "fixed", "zero"]] = Field(
         "trained",
         description="h0. trained: drawn from N(0, 0.1^2), then trained; fixed: drawn, never changed; zero: 0",
@@ -93,7 +110,7 @@ class Network(Params):
     readout: Static[Literal["trained", "fixed", "identity"]] = Field(
         "trained",
         description="wO and bO. trained; fixed: drawn, never changed; identity: the outputs are the rates of the first units, "
-        "so that a network is fitted to rates",
+        "which fits a network to recorded rates",
     )
     train_alphas: Static[bool] = Field(
         False, description="whether the time constants of cell leaky_per_unit are trained"
@@ -105,23 +122,23 @@ class Network(Params):
         0.2,
         gt=0,
         le=1,
-        description="its upper bound; the initial values are log-uniform between both",
+        description="cell leaky_per_unit: upper bound of dt / tau; initial values are log-uniform between the bounds",
     )
     recurrent_init: Static[Literal["normal", "spectral_radius", "orthogonal", "identity"]] = Field(
         "normal",
-        description="initial wR: N(0, g^2 / fan-in), g = recurrent_scale; scaled to spectral radius g; "
-        "g times a random rotation, or the identity",
+        description="initial wR, with g = recurrent_scale. normal: N(0, g^2 / fan-in); spectral_radius: scaled to "
+        "spectral radius g; orthogonal, identity: g times a random orthogonal matrix or the identity",
     )
     dale: Static[bool] = Field(
         False,
-        description="Dale's law: each unit excites or inhibits; starts balanced with spectral radius recurrent_scale",
+        description="Dale's law: each unit excites or inhibits; initial weights are balanced, with spectral radius recurrent_scale",
     )
     excitatory: Traced[float] = Field(
-        0.8, gt=0, lt=1, description="dale: share of excitatory units, the first of each area"
+        0.8, gt=0, lt=1, description="dale: share of excitatory units, the first ones of each area"
     )
     mask: Static[Literal["none", "random", "file"]] = Field(
         "none",
-        description="which weights stay 0. none; random: drawn for each network; file: as mask_file says",
+        description="mask of weights that stay 0. random: drawn for each network; file: read from mask_file",
     )
     density: Traced[float] = Field(
         0.1, gt=0, le=1, description="mask random: probability of a recurrent connection"
@@ -129,7 +146,7 @@ class Network(Params):
     areas: Static[int] = Field(
         1,
         gt=0,
-        description="how many areas of neighbouring units there are; density_between holds between them",
+        description="areas of neighbouring units; connections between them have density_between",
     )
     density_between: Traced[float] = Field(
         0.02,
@@ -139,15 +156,15 @@ class Network(Params):
     )
     mask_file: File[str | None] = Field(
         None,
-        description="HDF5 file of masks, 1 where a weight may be: wR (n, n), or any other matrix of the cell by its name",
+        description="HDF5 file of masks, 1 where a weight may differ from 0: wR (n, n), or any other matrix of the cell by its name",
     )
     self_connections: Static[bool] = Field(True, description="false: the diagonal of wR stays 0")
     rank: Static[Annotated[int, Field(gt=0)] | None] = Field(
         None,
-        description="wR = m n' / N of this rank, with m and n trained; without it, every entry of wR is trained",
+        description="rank r of wR = m n' / N, whose factors m and n (N, r) are trained; by default every entry of wR is trained",
     )
     overlap: Traced[float] = Field(
-        0.0, description="rank: initial n = overlap m + recurrent_scale N(0, 1), m ~ N(0, 1)"
+        0.0, description="rank: initial n = overlap m + recurrent_scale N(0, 1), with m ~ N(0, 1)"
     )
 
     @model_validator(mode="after")
@@ -159,7 +176,7 @@ class Network(Params):
     def _trials_of_a_file(self) -> "Network":
         if self.trials is not None and not isinstance(self.task, tasks.Recorded):
             raise ValueError(
-                "trials: a file of trials is read by task file alone; give task: file, or leave trials out"
+                f"trials: {self.trials} given, but only task file reads it; give task: file, or leave trials out"
             )
         return self
 
@@ -171,7 +188,7 @@ class Network(Params):
                 "give it a score" if isinstance(self.task, tasks.Recorded) else "leave stop_at out"
             )
             raise ValueError(
-                f"stop_at: task {name} has no rule that says whether a trial is right; {hint}"
+                f"stop_at: {self.stop_at:g} given, but task {name} has no rule of success; {hint}"
             )
         return self
 
@@ -179,7 +196,7 @@ class Network(Params):
     def _saved_are_evaluated(self) -> "Network":
         if self.n_saved > self.n_eval:
             raise ValueError(
-                f"n_saved: {self.n_saved} trials cannot be stored of n_eval = {self.n_eval}; "
+                f"n_saved: {self.n_saved} given, but there are n_eval = {self.n_eval} evaluation trials; "
                 "raise n_eval or lower n_saved"
             )
         return self

@@ -1,4 +1,4 @@
-"""The pictures of trained networks: curves, losses, accuracy by condition, outputs, state space, weights."""
+"""The figures of trained networks: curves, losses, accuracy by condition, outputs, state space, weights."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from ctd.train_rnn.loss import condition_values
 DIVERGED = 1
 """Outcome of a network that has diverged; networks that a search drops have another one."""
 N_OUTPUTS = 6
-"""Largest number of saved trials whose outputs are drawn."""
+"""Most saved trials whose outputs are drawn."""
 N_PATHS = 60
-"""Largest number of saved trials that are drawn in state space."""
+"""Most saved trials drawn in state space."""
 WEIGHTS = "weights.wR"
-"""The result that is drawn as a matrix; gated cells have no such one."""
+"""The result that is drawn as a matrix; gated cells have none of this name."""
 N_UNITS = 200
-"""Largest number of units whose weights are drawn."""
+"""Most units whose weights are drawn."""
 N_NETWORKS = 30
-"""Largest number of networks whose accuracies by condition are drawn."""
+"""Most networks whose accuracies by condition are drawn."""
 
 
 @of_group
@@ -74,7 +74,7 @@ def rnn_figure(group: Group) -> Figure:
 
 
 def _curves(group: Group, name: str = "curve") -> Plot:
-    """Curves of the loss, or of the accuracy."""
+    """Curves of the loss, or of the result `name`."""
     inputs, results, is_loss = group.inputs, group.results, name == "curve"
     curves = Curves(
         block_ends(inputs),
@@ -91,7 +91,7 @@ def _curves(group: Group, name: str = "curve") -> Plot:
 
 
 def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:
-    """Evaluation loss against training loss, up to 2,000 networks; beyond, a histogram of evaluation losses."""
+    """Evaluation loss against training loss for up to 2,000 networks; for more, a histogram of evaluation losses."""
     fine = (outcome != DIVERGED) & np.isfinite(final) & (final > 0)
     if fine.sum() <= 2000:
         text = [
@@ -120,7 +120,7 @@ def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np
 
 
 def _accuracies(group: Group, trained: np.ndarray) -> Plot:
-    """Accuracy in each condition, a psychometric curve where the condition is the strength of one of two answers."""
+    """Accuracy in each condition; a psychometric curve if the sign of the condition is the right one of two answers."""
     task, values = group.inputs.task, condition_values(group.inputs.task, group.shared)
     given = task.conditions
     choice, name = (given.choice, given.name) if given else (False, "condition")
@@ -133,6 +133,7 @@ def _accuracies(group: Group, trained: np.ndarray) -> Plot:
     title = "Psychometric curves" if choice else f"Accuracy by {name}"
     numbers = np.asarray(values).dtype.kind in "if"
     if choice:
+        # From the share that is right to the share that answers "positive".
         share = np.where(np.asarray(values) > 0, share, 1 - share)
     along = np.asarray(values, float) if numbers else np.arange(len(values))
     lines = Lines(along, share, "networks", total[some], text, item=items[some])
@@ -150,13 +151,13 @@ def _accuracies(group: Group, trained: np.ndarray) -> Plot:
 
 
 def _counts(shared: Any, n: int) -> np.ndarray:
-    """(n, time) whether a step of the first n evaluation trials counts."""
+    """Whether each step of the first n evaluation trials counts: bool (n, time)."""
     mask = np.asarray(shared.evaluation.mask)[:n]
     return np.asarray(mask[..., 0] if mask.ndim == 3 else mask) > 0
 
 
 def _outputs(shared: Any, outputs: np.ndarray, item: int) -> Plot:
-    """Targets and outputs of one network on its first saved trials, trials one below the other."""
+    """Targets and outputs of one network on its first saved trials, one trial below the other."""
     outputs = np.asarray(outputs, float)[:N_OUTPUTS, :, 0]
     mask = _counts(shared, len(outputs))
     targets = np.asarray(shared.evaluation.targets, float)[: len(outputs), :, 0]
@@ -169,7 +170,7 @@ def _outputs(shared: Any, outputs: np.ndarray, item: int) -> Plot:
         Lines(time, wanted, "target", strong=True, text=text),
         Lines(time, stacked(outputs, step), "output", text=text),
     ]
-    # A line of one vertex is none: a step that counts between two that do not is a point.
+    # A line needs two vertices: draw a step that counts between two that do not as a point.
     beside = np.pad(mask, ((0, 0), (1, 1)))
     trial, at = np.nonzero(mask & ~beside[:, :-2] & ~beside[:, 2:])
     if len(at):
@@ -188,12 +189,12 @@ def _space(group: Group, states: np.ndarray, item: int) -> Plot:
     """States of one network in its saved trials, in their first two principal components, coloured by condition."""
     shared, values = group.shared, condition_values(group.inputs.task, group.shared)
     states = np.asarray(states, float)[:N_PATHS]
-    # A trial may end before its arrays do.
+    # A trial may end before its arrays; the states after its end are not drawn.
     ends = states.shape[1] - np.argmax(_counts(shared, len(states))[:, ::-1], axis=1)
     running = np.arange(states.shape[1]) < ends[:, None]
     project, share = principal(states[running], 2)
     path = np.where(running[..., None], project(states), np.nan)
-    if path.shape[-1] == 1:  # one unit
+    if path.shape[-1] == 1:  # a network of one unit has one component
         path = np.concatenate([path, np.zeros_like(path)], axis=-1)
     share = np.append(share, 0.0)[:2]
     of = np.asarray(shared.evaluation.condition)[: len(states)]
@@ -211,7 +212,7 @@ def _space(group: Group, states: np.ndarray, item: int) -> Plot:
 
 
 def _weights(inputs: Any, weights: np.ndarray, item: int) -> Plot:
-    """The recurrent weights of one network, units by area, excitatory ones first, the strongest of each first."""
+    """The recurrent weights of one network; units sorted by area, then excitatory first, then by outgoing strength."""
     weights = np.asarray(weights, float)
     n = len(weights)
     area = area_of(n, inputs.areas)

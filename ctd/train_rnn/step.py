@@ -1,9 +1,14 @@
-"""One step of training: the penalised loss of a minibatch, its gradient, the optimiser's update."""
+"""One step of training: the penalised loss of a minibatch, its gradient, and the optimiser's update.
+
+Optimisers and schedules of the learning rate are those of optax; their settings may be traced numbers. The optimiser
+clips the gradient's norm, scales it by its own rule, adds weight_decay times the parameters (decoupled, Loshchilov &
+Hutter 2019), and multiplies by minus the learning rate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from ctd import tasks
 from ctd.cells import get_cell, run
@@ -11,18 +16,73 @@ from ctd.late import jax, jnp, optax
 from ctd.train_rnn.connections import Connections
 from ctd.train_rnn.loss import weighted_loss
 from ctd.train_rnn.noise import noisy
-from ctd.train_rnn.optimizer import optimizer
 from ctd.train_rnn.parameters import UNPENALISED, Parameters, constants, weights_of
+
+OptimizerName = Literal[
+    "adam", "adamw", "nadam", "radam", "amsgrad", "lion", "rmsprop", "adagrad", "sgd"
+]
+ScheduleName = Literal["exponential", "constant", "cosine", "linear"]
+
+SCALED: Mapping[str, Callable[[Any], Any]] = {
+    # `optimizer` adds weight decay to every optimiser's step: adam with weight_decay is adamw.
+    "adam": lambda traced: optax.scale_by_adam(eps=traced.adam_eps),
+    "adamw": lambda traced: optax.scale_by_adam(eps=traced.adam_eps),
+    "nadam": lambda traced: optax.scale_by_adam(eps=traced.adam_eps, nesterov=True),
+    "radam": lambda traced: optax.scale_by_radam(eps=traced.adam_eps),
+    "amsgrad": lambda traced: optax.scale_by_amsgrad(eps=traced.adam_eps),
+    "lion": lambda traced: optax.scale_by_lion(),
+    "rmsprop": lambda traced: optax.scale_by_rms(eps=traced.adam_eps),
+    "adagrad": lambda traced: optax.scale_by_rss(eps=traced.adam_eps),
+    "sgd": lambda traced: optax.trace(traced.momentum),
+}
+
+
+def optimizer(static: Any, traced: Any) -> optax.GradientTransformation:
+    """The optimiser of one network. Settings for which `Network` has no field are optax's defaults."""
+
+    def decayed(parameters: Mapping[str, Any]) -> dict[str, bool]:
+        return {name: name not in UNPENALISED for name in parameters}
+
+    return optax.chain(
+        optax.clip_by_global_norm(traced.clip_norm),
+        SCALED[static.optimizer](traced),
+        optax.add_decayed_weights(traced.weight_decay, decayed),
+        optax.scale_by_learning_rate(learning_rate(static, traced)),
+    )
+
+
+def learning_rate(static: Any, traced: Any) -> Callable[[jax.Array], jax.Array]:
+    """The schedule: steps taken -> learning rate. Over the first `warmup` steps the rate grows linearly from 0."""
+    peak, n = traced.learning_rate, static.n_batches
+    schedules: dict[str, Callable[[Any], Any]] = {
+        "exponential": lambda count: peak * traced.decay ** count.astype(traced.decay.dtype),
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, n),
+        "linear": optax.linear_schedule(peak, jnp.zeros_like(peak), n),
+    }
+
+    def rate(count: jax.Array) -> jax.Array:
+        # count + 1: the first step of a warmup must not have a rate of 0.
+        share = jnp.minimum(1, (count + 1) / jnp.maximum(traced.warmup, 1))
+        now: jax.Array = schedules[static.schedule](count) * share.astype(peak.dtype)
+        return now
+
+    return rate
 
 
 def divided(static: Any, p: Parameters) -> tuple[Parameters, Parameters]:
-    """(the parameters that training moves, the others)."""
+    """Divide parameters into (those that training changes, those that it keeps)."""
     kept = constants(static, get_cell(static.cell))
     return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
 
 
 def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Callable[..., Any]:
-    """(parameters, optimiser's state, trials, with noise seeded ones) -> (the next two, loss without penalties, is it finite)."""
+    """Make the function of one training step.
+
+    n_in: inputs of a network without noise. The function takes (parameters, the optimiser's state, trials), the trials
+    `seeded` if there is noise, and returns (new parameters, new state, () loss without penalties, () bool: loss and
+    gradient are finite).
+    """
     plain = get_cell(static.cell)
     cell = noisy(plain, traced.state_noise, n_in) if static.noise else plain
     optimize = optimizer(static, traced)
@@ -40,7 +100,7 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
         (_, error), gradient = jax.value_and_grad(loss, has_aux=True)(trained, constant, trials)
         updates, new_state = optimize.update(gradient, state, trained)
         new = optax.apply_updates(trained, updates) | constant
-        # The squared norm overflows where clipping would have divided by infinity.
+        # One test of loss and gradient. The squared norm overflows exactly where clipping divided by infinity.
         finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
         return new, new_state, error, finite
 
@@ -48,7 +108,7 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
 
 
 def _of_weights(traced: Any, trained: Parameters) -> jax.Array:
-    """Of masked and signed weights the sizes are those of their parameters; of low rank, m and n are penalised."""
+    """The penalties l2 and l1 on the trained parameters, masked and signed weights included; of low rank, on m and n."""
     some = [p for name, p in trained.items() if name not in UNPENALISED]
     return traced.l2 * sum(jnp.sum(p**2) for p in some) + traced.l1 * sum(
         jnp.sum(jnp.abs(p)) for p in some
@@ -56,4 +116,5 @@ def _of_weights(traced: Any, trained: Parameters) -> jax.Array:
 
 
 def _of_rates(traced: Any, rates: jax.Array) -> jax.Array:
+    """The penalties on rates (trial, time, unit)."""
     return traced.rates_l1 * jnp.mean(jnp.abs(rates)) + traced.rates_l2 * jnp.mean(rates**2)

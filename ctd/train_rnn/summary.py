@@ -1,22 +1,13 @@
-"""The reduction: the best networks of a group, and quantiles of its loss curves."""
+"""The reduction of trained networks: the best of a group, and quantiles of its loss curves."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.kernel import Var
 from ctd.plots.curves import QUANTILES, curve_quantiles
-
-
-class Options(BaseModel):
-    """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_best: int = Field(10, gt=0, description="networks in the table, by evaluation loss")
-
+from ctd.rows import Best
 
 REDUCED = {
     "network": Var(("rank",), "item", "item id, by increasing evaluation loss"),
@@ -24,7 +15,7 @@ REDUCED = {
     "train_loss": Var(("rank",), "1", "loss over the last block"),
     "accuracy": Var(("rank",), "1", "share of the evaluation trials that are answered correctly"),
     "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over networks"),
-    "quantile": Var(("quantile",), "1", "which quantile"),
+    "quantile": Var(("quantile",), "1", "the quantiles' probabilities"),
 }
 
 
@@ -33,9 +24,9 @@ def reduce(
     shared: Any,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
-    options: Options,
+    options: Best,
 ) -> dict[str, np.ndarray]:
-    """The best of the trained networks, and quantiles of the loss curves over all trained networks."""
+    """The trained networks with the smallest evaluation loss, and quantiles of the loss curves of all trained ones."""
     del inputs, shared
     trained = np.flatnonzero(results["outcome"] == 0)
     loss = results["eval_loss"]

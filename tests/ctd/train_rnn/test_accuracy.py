@@ -199,10 +199,13 @@ def test_the_mixture_stores_the_accuracy_of_every_rule(drawn_at_once):
 
 
 BAD = {
-    "no rule": ({"task": "integrator", "stop_at": 0.9}, "stop_at: task integrator has no rule"),
+    "no rule": (
+        {"task": "integrator", "stop_at": 0.9},
+        "stop_at: 0.9 given, but task integrator has no rule",
+    ),
     "no score": ({"task": "file", "stop_at": 0.9}, "stop_at: .*give it a score"),
     "above 1": ({"stop_at": 1.5}, "stop_at\n.*less than or equal to 1"),
-    "two tasks": ({"trials": "x.h5"}, "trials: a file of trials is read by task file alone"),
+    "two tasks": ({"trials": "x.h5"}, "trials: .* given, but only task file reads it"),
     "loss": ({"loss": "hinge"}, "loss\n.*'squared_error' or 'cross_entropy'"),
 }
 

@@ -16,9 +16,8 @@ from ctd.fixed_points.candidates import cell_of
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
 from ctd.train_rnn.connections import connections, excitatory_counts, read_masks
-from ctd.train_rnn.optimizer import SCALED, optimizer
 from ctd.train_rnn.parameters import initial, stored, weights_of
-from ctd.train_rnn.step import divided
+from ctd.train_rnn.step import SCALED, divided, optimizer
 from ctd.weights import write_weights
 
 SMALL = {
@@ -318,10 +317,10 @@ def test_masks_of_a_file(tmp_path):
 
 BAD_FILES = {
     "empty": ({"wR": np.zeros((10, 10))}, "masks.h5: wR leaves no connection"),
-    "shape": ({"wR": np.ones((3, 3))}, r"wR has the shape \(3, 3\), the network's is \(10, 10\)"),
+    "shape": ({"wR": np.ones((3, 3))}, r"wR has the shape \(3, 3\), expected \(10, 10\)"),
     "name": (
         {"mask": np.ones((10, 10))},
-        "mask is no matrix of cell leaky; masks are for wI, wR, wO",
+        "mask is no matrix of cell leaky; its matrices are wI, wR, wO",
     ),
     "values": ({"wO": np.full((1, 10), 0.5)}, "wO has other values than 0 and 1"),
 }
@@ -334,7 +333,7 @@ def test_mask_files_refused(tmp_path, arrays, message):
 
 
 BAD = {
-    "noise": ({"input_noise": 0.1}, "input_noise: 0.1: has no effect without `noise: true`"),
+    "noise": ({"input_noise": 0.1}, "input_noise: 0.1 has no effect without noise: true"),
     "gates": ({"cell": "gru", "dale": True}, "dale: cell gru has gates"),
     "gates and rank": ({"cell": "lstm", "rank": 2}, "rank: cell lstm has gates"),
     "rank": ({"rank": 11}, "rank: 11 is above n = 10"),
@@ -343,23 +342,23 @@ BAD = {
     "dale and rotation": ({"dale": True, "recurrent_init": "orthogonal"}, "both signs in a column"),
     "density": (
         {"mask": "random", "density": 0.001},
-        "0.001 of 100 connections within areas leaves none",
+        "0.001 of 100 connections within areas is less than one",
     ),
     "areas": ({"mask": "random", "areas": 11}, "areas: 11 areas of n = 10 units"),
-    "areas alone": ({"areas": 2}, "only mask: random tells areas apart"),
+    "areas alone": ({"areas": 2}, "areas: .* has no effect with mask: none"),
     "file": ({"mask": "file"}, "mask, mask_file: "),
-    "alone": ({"n": 1, "self_connections": False}, "the unit has no connection left"),
+    "alone": ({"n": 1, "self_connections": False}, "leaves no connection with n = 1"),
     "identity": (
         {"recurrent_init": "identity", "self_connections": False},
-        "do not stay so under a mask",
+        "a mask, or self_connections: false, would change",
     ),
     "time": (
         {"train_alphas": True},
-        "train_alphas: cell leaky:relu has no time constants of its units",
+        "train_alphas: cell leaky:relu has no time constant for each unit",
     ),
     "bounds": (
         {"alpha_min": 0.5},
-        "alpha_min, alpha_max: the lower bound, 0.5, is above the upper one, 0.2",
+        "alpha_min, alpha_max: 0.5 is above 0.2",
     ),
     "optimizer": ({"optimizer": "adm"}, "optimizer\n.*'adam'"),
 }

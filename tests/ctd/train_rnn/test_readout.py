@@ -91,8 +91,8 @@ def test_first_units_are_a_product():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n": 4}, "readout: identity shows the rates of n = 4 units, but the targets have 5"),
-        ({"mask": "file"}, "wO is no matrix of cell leaky; masks are for wI, wR"),
+        ({"n": 4}, "readout: identity outputs the rates of n = 4 units, but the targets have 5"),
+        ({"mask": "file"}, "wO is no matrix of cell leaky; its matrices are wI, wR"),
     ],
 )
 def test_readout_refused(recorded, tmp_path, changes, message):

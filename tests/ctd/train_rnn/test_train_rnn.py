@@ -196,7 +196,7 @@ def test_reduce_and_figure(outcome):
 BAD = {
     "cell": ({"cell": "grru"}, "cell\n.*'grru' is unknown; did you mean 'gru'"),
     "task": ({"task": "decisoin"}, "task\n.*did you mean 'decision'"),
-    "saved": ({"n_saved": 13}, "n_saved: 13 trials cannot be stored of n_eval = 12"),
+    "saved": ({"n_saved": 13}, "n_saved: 13 given, but there are n_eval = 12"),
     "rate": ({"learning_rate": 0}, "learning_rate\n.*greater than 0"),
     "field": ({"n_units": 3}, "n_units\n.*Extra inputs"),
 }
