@@ -22,7 +22,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from jobs.errors import JobError
-from jobs.report.page import EMPTY, Content, redact, render
+from jobs.redact import redact
+from jobs.report.page import EMPTY, Content, render
 from jobs.store.store import Store
 
 LOOK_S = 1.0

@@ -15,6 +15,7 @@ from cluster.ray.places import Places
 from cluster.ray.pool import Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
+from jobs.redact import masked
 from jobs.run.task import Key
 
 log = logging.getLogger("ctd")
@@ -139,6 +140,6 @@ def kind_of_death(error: RayError) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's text, which names the cause."""
+    """The last line of an error's text, which names the cause, without credentials."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip()[:2000]
+    return masked(lines[-1].strip())[:2000]

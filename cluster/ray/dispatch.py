@@ -14,7 +14,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.ray.crew import Crew, kind_of_death, last_line
 from cluster.ray.pool import Slot
+from jobs.redact import masked
 from jobs.run.task import Fault, Key, Report, Task
+from jobs.store.provenance import MOST_TRACE
 
 QUEUE_BELOW_S = 1.0
 """If shards take less than this, each actor gets a second one in advance, which hides the millisecond of a
@@ -148,7 +150,7 @@ class Dispatch:
                     return reports
                 kind = kind_of_death(error)
                 text = f"the worker died ({kind}): {last_line(error)}"
-                death = self._died(slot, kind, text, str(error)[-8000:])
+                death = self._died(slot, kind, text, masked(str(error))[-MOST_TRACE:])
                 if kind != "killed":
                     return [*reports, death.report]
                 self._deaths.append(death)

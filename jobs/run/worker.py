@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +33,7 @@ from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import Checkpoints, clear
 from jobs.store.live import EVERY_S, LiveCurves, clear_live
 from jobs.store.marker import Marker
-from jobs.store.provenance import host, said
+from jobs.store.provenance import host, said, trace_of
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -92,7 +91,7 @@ class Worker:
         except Stopped as stop:
             return Report(shard.number, attempt, str(stop), fault="stopped", info=host())
         except Exception as error:
-            trace, fault = _trace(error), fault_of(error)
+            trace, fault = trace_of(error), fault_of(error)
             if fault == "error" and not self._computing:
                 fault = "outside"
             return Report(shard.number, attempt, said(error), trace, fault, host())
@@ -311,13 +310,6 @@ def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) 
     elif before:
         run.restore(before)
     return bool(left or before)
-
-
-def _trace(error: Exception) -> str:
-    """Return the end of the traceback; of a storage's own words only what `said` lets through."""
-    if not objects.is_storage_error(error):
-        return traceback.format_exc()[-8000:]
-    return ("".join(traceback.format_tb(error.__traceback__)) + said(error))[-8000:]
 
 
 def fault_of(error: Exception) -> Fault:

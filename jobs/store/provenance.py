@@ -9,19 +9,42 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ctd.late import jax
 from jobs.errors import JobError
+from jobs.redact import masked
 from jobs.storage import objects
 
 PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
 
 
+MOST_TRACE = 8000
+"""Characters of a traceback that are kept: its end."""
+
+
 def said(error: BaseException) -> str:
-    """Return an exception as text of at most 2,000 characters, even if its own `str` fails."""
+    """Return an exception as text of at most 2,000 characters without credentials, even if its own `str` fails."""
+    return masked(_said(error)[:4000])[:2000]
+
+
+def trace_of(error: BaseException) -> str:
+    """Return the end of an exception's traceback without credentials.
+
+    Of a storage's own words it has only what `said` lets through.
+    """
+    if objects.is_storage_error(error):
+        text = "".join(traceback.format_tb(error.__traceback__)) + _said(error)
+    else:
+        text = "".join(traceback.format_exception(error))
+    # Before it is cut: half a name hides nothing.
+    return masked(text[-2 * MOST_TRACE :])[-MOST_TRACE:]
+
+
+def _said(error: BaseException) -> str:
     try:
         # A server's answer may quote the request, including the name of the access key.
         text = objects.reason(error) if objects.is_storage_error(error) else str(error)
@@ -30,8 +53,8 @@ def said(error: BaseException) -> str:
     if "Traceback (most recent call last)" in text:
         # An error in a callback contains its traceback; the last line names the exception.
         ends = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
-        return ends[-1][:2000] if ends else text[:2000]
-    return (text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")[:2000]
+        return ends[-1] if ends else text
+    return text if isinstance(error, JobError) else f"{type(error).__name__}: {text}"
 
 
 def host() -> dict[str, Any]:

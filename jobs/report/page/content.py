@@ -15,6 +15,7 @@ from jobs.errors import JobError
 from jobs.gather.gather import left_out
 from jobs.inputs.measure import load_group
 from jobs.query.query import table, tables
+from jobs.redact import redact
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
 from jobs.report.figures import metric_of, reduced_values
 from jobs.report.importance import Effect, effects
@@ -23,7 +24,6 @@ from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
 from jobs.report.page.live import live
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
-from jobs.report.page.redact import redact
 from jobs.report.page.rows import Rows
 from jobs.report.page.together import is_curves, together
 from jobs.report.search_plots import search_plots

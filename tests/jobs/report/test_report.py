@@ -9,9 +9,9 @@ import pytest
 from page_stores import HOSTILE, SECRET, create, finished
 
 from jobs.query.query import table
+from jobs.redact import redact
 from jobs.report.history import history, history_lines
 from jobs.report.page import Content, render
-from jobs.report.page.redact import redact
 from jobs.report.page.rows import Rows
 from jobs.run.task import Task
 from jobs.run.worker import Worker

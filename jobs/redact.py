@@ -1,4 +1,4 @@
-"""Keep credentials out of the page: secrets in its texts become ***."""
+"""Keep credentials out of what others read, the page and what failed: secrets in texts become ***."""
 
 import os
 import re
@@ -63,6 +63,11 @@ def redact(content: Any, secrets: list[str] | None = None) -> Any:
             for value in content
         ]
     return content
+
+
+def masked(text: str) -> str:
+    """The text with *** in place of what is, or looks like, a credential, also of this process's environment."""
+    return redact_text(text, secrets_of())
 
 
 def redact_text(text: str, secrets: list[str]) -> str:

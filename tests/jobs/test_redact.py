@@ -4,8 +4,10 @@ import json
 
 import pytest
 from page_stores import SECRET
+from stores import files, run
 
-from jobs.report.page.redact import redact, secrets_of
+from jobs.redact import redact, secrets_of
+from jobs.run.worker import Worker
 
 SECRETS = [
     "s3://AKIAABCDEFGHIJKLMNOP:" + SECRET + "@bucket/x.zarr",
@@ -49,3 +51,28 @@ def test_secrets_are_the_environments_values_by_name():
         "AWS_SHARED_CREDENTIALS_FILE": "/home/someone/.aws/credentials", "SHORT_KEY": "abc",
     }  # fmt: skip
     assert secrets_of(environment) == [SECRET, "ghp_0123456789"]
+
+
+def test_failing_item_keeps_no_credential(tmp_path, monkeypatch, ctd):
+    """In no object of the store: its error, its traceback, and the source line in that."""
+    compute = Worker._compute
+
+    def fail(self, task, rows, *rest):
+        self._computing = True
+        if task.shard.group == 0 and 3 in rows:
+            password = "s3cr3t-Value-of-a-key"
+            raise ValueError(f"no access with password={password}, nor with {SECRET[::-1]}")
+        return compute(self, task, rows, *rest)
+
+    monkeypatch.setattr(Worker, "_compute", fail)
+    monkeypatch.setenv("SOME_TOKEN", SECRET[::-1])
+    path = tmp_path / "failing.zarr"
+    _, progress = run(path)
+    assert list(progress.failed_items) == [3]
+    found = [name for name, data in files(path).items() if SECRET.encode() in data]
+    found += [name for name, data in files(path).items() if SECRET[::-1].encode() in data]
+    assert found == []
+    for words in (["status"], ["logs"], ["logs", "--item", "3"]):
+        _, out, _ = ctd(words[0], path, *words[1:])
+        assert "no access with password=***, nor with ***" in out
+        assert SECRET not in out
