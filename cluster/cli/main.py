@@ -7,6 +7,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any, NamedTuple
@@ -209,6 +210,12 @@ def _explain(error: BaseException) -> int:
     if is_storage_error(error):
         show_error(f"the storage fails: {reason(error)}")
         return 74  # EX_IOERR of sysexits.h
+    from jobs.gather.check import damage
+
+    with suppress(Exception):  # what is damaged may be more than that can tell
+        if found := damage(error):
+            show_error(found)
+            return EXIT_FAULT
     # A fault of ours, not of the user's input: show it whole.
     traceback.print_exception(error)
     return 1

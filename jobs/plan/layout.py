@@ -5,8 +5,11 @@ Between `jobs.plan.items.expand` and `lay_out` the driver measures the `Sizes` o
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 from ctd.kernel import Kernel
@@ -73,7 +76,7 @@ class Plan:
     group_sizes: tuple[int, ...]
     layouts: tuple[GroupLayout, ...]
 
-    @property
+    @cached_property
     def counts(self) -> list[int]:
         """Number of shards in each group."""
         return [
@@ -86,19 +89,27 @@ class Plan:
         """Number of shards in all groups."""
         return sum(self.counts)
 
+    @cached_property
+    def _firsts(self) -> list[int]:
+        """Number of the first shard of each group, and of the one after the last."""
+        return [*accumulate(self.counts, initial=0)]
+
     def numbers(self, group: int) -> range:
         """Return the numbers of a group's shards."""
-        counts = self.counts
-        first = sum(counts[:group])
-        return range(first, first + counts[group])
+        return range(self._firsts[group], self._firsts[group + 1])
+
+    def shard(self, number: int) -> Shard | None:
+        """Return the shard with this number; None if there is none."""
+        if not 0 <= number < self.n_shards:
+            return None
+        group = bisect_right(self._firsts, number) - 1
+        items = self.layouts[group].shard_items
+        start = (number - self._firsts[group]) * items
+        return Shard(number, group, start, min(start + items, self.group_sizes[group]))
 
     def shards(self) -> Iterator[Shard]:
         """Yield all shards, in order of dispatch."""
-        index = 0
-        for group, (n, layout) in enumerate(zip(self.group_sizes, self.layouts, strict=True)):
-            for start in range(0, n, layout.shard_items):
-                yield Shard(index, group, start, min(start + layout.shard_items, n))
-                index += 1
+        return (shard for k in range(self.n_shards) if (shard := self.shard(k)))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Buffer, Iterable, Mapping
 from typing import Any
 
 from obstore.store import ObjectStore
+from pydantic import TypeAdapter, ValidationError
 
 from jobs import keys
 from jobs.storage import objects
@@ -70,8 +71,13 @@ def write_sums(store: ObjectStore, name: str, sealed: Iterable[str], **about: An
 
 def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
     """Return key -> checksum as `write_sums` wrote them; None if the file is missing or damaged."""
-    content = read_sealed(store, keys.sums(name))
-    return None if content is None else dict(content["sha256"])
+    try:
+        return _SUMS.validate_python((read_sealed(store, keys.sums(name)) or {}).get("sha256"))
+    except ValidationError:
+        return None
+
+
+_SUMS = TypeAdapter(dict[str, str])
 
 
 def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:

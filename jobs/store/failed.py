@@ -94,10 +94,10 @@ class Failed(Records[FailedItems]):
 
     def line(self, key: str, data: bytes) -> bytes:
         """Return the line of a record, which did not name its shard in stores of an older head."""
-        content, number = unseal(data), keys.number_of(key)
-        if content is None or "shard" in content or number >= len(self.shards):
+        content, shard = unseal(data), self.plan.shard(keys.number_of(key))
+        if content is None or "shard" in content or shard is None:
             return data
-        return seal({"shard": self.shards[number]._asdict(), **content})
+        return seal({"shard": shard._asdict(), **content})
 
 
 def forget_failed(committed: Committed, failed: Failed) -> int:

@@ -1,18 +1,18 @@
 """run/job.json: the job that a store belongs to. Everything else in the store can be made again from it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from obstore.store import ObjectStore
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import JobError, explain
 from jobs.plan.layout import GroupLayout, Plan
 from jobs.spec.job import JobSpec, parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import parsed, seal, unseal
 
 FORMAT = 1
 """Version of the store format in docs/store-format.md. Readers refuse a higher one."""
@@ -49,16 +49,42 @@ class Job:
         """Return the job that `to_json` described.
 
         Raises:
+            ValidationError: `content` describes none.
             JobError: the format is newer than this ctd, or the spec is not valid; `where` starts the text.
         """
-        if content.get("format", 0) > FORMAT:
+        version = content.get("format", 0)
+        if isinstance(version, int) and version > FORMAT:
             raise JobError(
-                f"{where}: store format {content['format']}, this ctd reads up to {FORMAT}; update ctd"
+                f"{where}: store format {version}, this ctd reads up to {FORMAT}; update ctd"
             )
-        layouts = tuple(GroupLayout(**layout) for layout in content["layouts"])
-        plan = Plan(tuple(content["group_sizes"]), layouts)
-        spec, sources = parse_job(content["spec"], where), content.get("sources", {})
-        return Job(spec, plan, content["base"], content["provenance"], sources)
+        found = _Content.model_validate(content)
+        layouts = tuple(GroupLayout(**layout.model_dump()) for layout in found.layouts)
+        spec, plan = parse_job(found.spec, where), Plan(found.group_sizes, layouts)
+        n, planned = sum(part.count() for part in spec.sweeps()), sum(plan.group_sizes)
+        if n != planned or len(layouts) != len(plan.group_sizes):
+            raise JobError(
+                f"{where}: run/job.json is damaged: its sweep has {n} items in {len(layouts)} groups, its plan "
+                f"{planned} in {len(plan.group_sizes)}; restore it from a backup"
+            )
+        return Job(spec, plan, found.base, found.provenance, found.sources)
+
+
+class _Layout(BaseModel):
+    slots: PositiveInt
+    microbatch: NonNegativeInt
+    shard_items: PositiveInt
+
+
+class _Content(BaseModel):
+    """What a reader needs of run/job.json, which may be a stranger's."""
+
+    format: int = 0
+    spec: dict[str, Any]
+    base: str = Field(pattern=r"^[^\x00]*$")
+    group_sizes: tuple[PositiveInt, ...]
+    layouts: tuple[_Layout, ...]
+    provenance: dict[str, Any]
+    sources: dict[str, str] = {}
 
 
 def read_job(store: ObjectStore, address: str) -> Job:
@@ -70,10 +96,23 @@ def read_job(store: ObjectStore, address: str) -> Job:
     copies = [objects.read(store, key) for key in (keys.JOB, keys.JOB_COPY)]
     if not any(copies) or (copies[0] is None and objects.read(store, keys.CREATING)):
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json)")
+    trouble = f"{address}: run/job.json and its copy are damaged"
     for data in copies:
         if content := unseal(data) or _newer(data):
-            return Job.from_json(content, address)
-    raise JobError(f"{address}: run/job.json and its copy are damaged; restore one from a backup")
+            try:
+                return Job.from_json(content, address)
+            except ValidationError as error:
+                trouble = explain(error, f"{address}: run/job.json and its copy are damaged", {})
+    raise JobError(f"{trouble.splitlines()[0]}; restore one from a backup")
+
+
+def is_job(data: bytes | None) -> bool:
+    """Whether these bytes are a whole run/job.json."""
+    try:
+        Job.from_json(unseal(data) or {}, "")
+    except ValueError:  # of pydantic, or a JobError
+        return False
+    return True
 
 
 def write_job(store: ObjectStore, job: Job) -> None:
@@ -84,9 +123,6 @@ def write_job(store: ObjectStore, job: Job) -> None:
 
 def _newer(data: bytes | None) -> dict[str, Any] | None:
     """Return the content of a run/job.json of a newer format, sealed or not; None for anything else."""
-    try:
-        content = json.loads(data or b"null")
-    except ValueError:
-        return None
-    found = content.get("format", 0) if isinstance(content, dict) else 0
+    content = parsed(data) or {}
+    found = content.get("format", 0)
     return content if isinstance(found, int) and found > FORMAT else None

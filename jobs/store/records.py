@@ -8,7 +8,6 @@ Records never change. Of several of one shard the latest counts.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from typing import Any, Protocol
 
 from obstore.store import ObjectStore
@@ -46,25 +45,19 @@ class Records[T: Record]:
         self.folder, self.log = folders[0], Log(store, folders[1])
         self._from_json = read
 
-    @cached_property
-    def shards(self) -> list[Shard]:
-        """All shards of the plan."""
-        return list(self.plan.shards())
-
     def record(self, line: bytes) -> T | None:
         """Return the record in a line; None if it is damaged, or of a shard that the plan does not have."""
         try:
             found = self._from_json(unseal(line))
         except (ValueError, KeyError, TypeError):
             return None
-        number = found.shard.number
-        is_planned = 0 <= number < len(self.shards) and found.shard == self.shards[number]
-        return found if is_planned else None
+        return found if found.shard == self.plan.shard(found.shard.number) else None
 
     def numbers(self) -> set[int]:
         """Return the numbers of all shards that have a record."""
         single = {keys.number_of(key) for key in objects.list_keys(self.objects, self.folder)}
-        return (single | resolved(self.log.read()).keys()) & {*range(self.plan.n_shards)}
+        found = single | resolved(self.log.read()).keys()
+        return {number for number in found if 0 <= number < self.plan.n_shards}
 
     def latest(self, group: int | None = None) -> dict[int, T]:
         """Return shard -> its record (of one group, if given), in the order of the plan. Damaged ones are left out."""

@@ -16,6 +16,9 @@ A repair removes the markers of damaged shards, so that `resume` computes them. 
 are not checked: they change as runs come and go, and nothing is made from them.
 """
 
+import itertools
+import re
+import traceback
 from collections.abc import Iterator
 
 from jobs.gather.check.created import check_created, check_job
@@ -48,6 +51,26 @@ def check(address: str, repair: bool = False) -> list[Finding]:
         return list(_everything(Mending(store, True)))
     finally:
         lease.release()
+
+
+def damage(error: BaseException) -> str | None:
+    """Return what is damaged in a store at work on which `error` was raised; None if nothing is.
+
+    It reads few objects: what creation and gather wrote beside the rows. Rows are damaged where Zarr says so.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    locals_ = (value for frame in reversed(frames) for value in frame.f_locals.values())
+    for store in dict.fromkeys(value for value in locals_ if isinstance(value, Store)):
+        mending = Mending(store, False)
+        parts = (check_job(mending), check_created(mending), check_gathered(mending))
+        for found in itertools.chain(*parts):
+            if found.cure:
+                what = f"{found.key} is {found.what}"
+                return f"{store.address}: {what}; `ctd check {store.address} --repair`"
+        if re.search(r"/(zarr|numcodecs)/", frames[-1].f_code.co_filename):
+            what = f"is damaged ({str(error).partition(chr(10))[0]})"
+            return f"{store.address}: {what}; `ctd check {store.address} --repair`"
+    return None
 
 
 def _everything(mending: Mending) -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """What creation wrote: the job, and the metadata and columns that can be made again from it."""
 
-import json
 from collections.abc import Iterator
 
 from jobs import keys
@@ -8,9 +7,10 @@ from jobs.gather.check.mending import Finding, Mending
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
 from jobs.storage import objects
-from jobs.storage.checksums import digest, is_intact, read_sealed, read_sums, write_sums
+from jobs.storage.checksums import digest, is_intact, parsed, read_sums, write_sums
 from jobs.store.creation import keys_outside_run, laid_out
 from jobs.store.described import description_of, read_description
+from jobs.store.manifest import is_job
 from jobs.store.store import Store, known_kernel
 
 OTHER = (
@@ -22,7 +22,7 @@ OTHER = (
 def check_job(mending: Mending) -> Iterator[Finding]:
     """Check both copies of the job, each against its own checksum, and what is kept of its kernel."""
     for key, other in ((keys.JOB, keys.JOB_COPY), (keys.JOB_COPY, keys.JOB)):
-        if read_sealed(mending.objects, key) is None:
+        if not is_job(objects.read(mending.objects, key)):
             right = objects.read(mending.objects, other) or b""
             yield mending.mend(key, f"copied from {other}", right)
     if read_description(mending.objects) is None:
@@ -86,11 +86,4 @@ def _root_is_as_gathered(mending: Mending) -> bool:
     sums = read_sums(mending.objects, "gathered")
     if sums is not None:
         return is_intact(mending.objects, "zarr.json", sums["zarr.json"])
-    return mending.has_gathered() and _is_json(objects.read(mending.objects, "zarr.json"))
-
-
-def _is_json(data: bytes | None) -> bool:
-    try:
-        return json.loads(data or b"null") is not None
-    except ValueError:
-        return False
+    return mending.has_gathered() and parsed(objects.read(mending.objects, "zarr.json")) is not None

@@ -15,6 +15,7 @@ from jobs.gather.check import OTHERS, check
 from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import objects
+from jobs.storage.checksums import read_sealed, seal
 from jobs.store.folding import fold, uncommit
 from jobs.store.store import Store
 
@@ -263,6 +264,62 @@ def test_both_copies_of_the_job_damaged_is_an_error(tmp_path, finished):
         damage(path / "run" / name, "flipped", np.random.default_rng(5))
     with pytest.raises(JobError, match=r"run/job\.json and its copy are damaged"):
         check(str(path))
+
+
+JOBS = {
+    "a list for the spec": {"spec": []},
+    "a text for the format": {"format": "one"},
+    "a number for the layouts": {"layouts": 0},
+    "no slots": {"layouts": 2 * [{"slots": 0, "microbatch": 0, "shard_items": 11}]},
+    "more items than the sweep": {"group_sizes": [10**15]},
+    "one group more": {"group_sizes": [22, 11, 11]},
+    "no base": {"base": None},
+    "a list of sources": {"sources": ["a"]},
+}
+
+
+@pytest.mark.parametrize("fields", JOBS.values(), ids=JOBS)
+def test_job_that_is_sealed_and_no_job_is_damaged(tmp_path, finished, ctd, fields):
+    path = tmp_path / "j.zarr"
+    shutil.copytree(finished.address, path)
+    store = objects.open_objects(str(path))
+    sealed = seal({**read_sealed(store, keys.JOB), **fields})
+    objects.write(store, keys.JOB_COPY, sealed)
+    found = [finding.key for finding in check(str(path), repair=True)]
+    assert (found, check(str(path))) == ([keys.JOB_COPY], [])
+    for key in (keys.JOB, keys.JOB_COPY):
+        objects.write(store, key, sealed)
+    for command in ("status", "query", "check"):
+        code, _, err = ctd(command, path)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert f"{path}: run/job.json" in err.replace("\n", "")
+        assert "from a backup" in err
+
+
+METADATA = {
+    "results/0/zarr.json": ["query"], "zarr.json": ["query"], "gathered/zarr.json": ["gather"],
+    "results/1/norm/zarr.json": ["query", "--to", "answer.nc"], "items/zarr.json": ["query"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", METADATA)
+@pytest.mark.parametrize("content", [b"[", b"{}", b'{"node_type": 3}'])
+def test_unreadable_metadata_is_named_with_the_cure(
+    tmp_path, monkeypatch, finished, ctd, key, content
+):
+    """Or does not matter to the command, as what lies in the consolidated copy."""
+    path = tmp_path / "m.zarr"
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished.address, path)
+    (path / key).write_bytes(content)
+    code, _, err = ctd(METADATA[key][0], path, *METADATA[key][1:])
+    assert (code, "Traceback" in err) in ((0, False), (2, False)), err
+    if code:
+        assert (
+            err.splitlines()[-1] == f"error: {path}: {key} is damaged; `ctd check {path} --repair`"
+        )
+    assert check(str(path), repair=True)
+    assert ctd(METADATA[key][0], path, *METADATA[key][1:])[0] == 0
 
 
 OTHERS_FILES = [
