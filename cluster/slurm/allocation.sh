@@ -3,7 +3,7 @@ set -u
 # --- What this allocation is to be known by -----------------------------------------------------------
 # allocations.tsv: time, allocation, what happened, detail. It is what `ctd status` reads once Slurm has
 # forgotten the job.
-# An allocation of an array is known as ARRAY_TASK.
+# An allocation of an array is known as ARRAY_TASK: asked for the id of one of them, which is the array's, Slurm tells of all.
 number=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 number=${number:-$SLURM_JOB_ID}
 note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }
@@ -28,7 +28,7 @@ driver='' again=1 stop=''
 stop_driver() { stop=1; [ -z "$driver" ] || kill -"$1" "$driver"; }
 terminated() {
   stop_driver TERM
-  if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%r)" = TimeLimit ]; then
+  if [ "$(squeue --noheader --jobs="$number" --format=%r)" = TimeLimit ]; then
     say "the time limit is reached"
   else
     say "cancelled"
@@ -152,7 +152,7 @@ fi
 rm -f "$RAY_AUTH_TOKEN_PATH"
 # (A signal to srun itself would kill: the node's files would stay.)
 end_steps() {
-  squeue --steps --noheader --jobs="$SLURM_JOB_ID" --format='%i %j' | while read -r id name; do
+  squeue --steps --noheader --jobs="$number" --format='%i %j' | while read -r id name; do
     [[ $name != ray-* ]] || scancel --signal=TERM "$id"
   done
 }

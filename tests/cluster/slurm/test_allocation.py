@@ -121,16 +121,23 @@ def two_submissions(lab):
 
 
 def array(lab):
-    """Two heads of one node each deal eight shards out."""
+    """Three heads of one node each deal eight shards out. That of the array's own id is cancelled before the others end."""
     elsewhere = {"sbatch": ["--exclude=n[4-6]"]}  # those are taken whole, or lose their power
-    with Sent(lab, job(lab, "array", items=16), array=2, **elsewhere) as sent:
-        sent.await_checkpoints(2)
+    with Sent(lab, job(lab, "array", items=16), array=3, **elsewhere) as sent:
+        sent.await_checkpoints(3)
         states = look(sent.address)[0][1]
-        ids = re.findall(r"\bJobId=(\d+) ", lab.run("scontrol", "show", "job", "-o", sent.number))
+        told = lab.run("scontrol", "show", "job", "-o", sent.number)
+        ids = dict(re.findall(r"\bJobId=(\d+) .*?\bArrayTaskId=(\d+)", told))
+        base = f"{sent.number}_{ids[sent.number]}"
+        slurm.command("scancel", base)
+        sent.until(lambda: "ended" in sent.history(), "the cancelled one ends", PATIENCE_S)
         sent.gate.unlink()
         over = lambda: all(state.is_over for state in look(sent.address)[0][1].values())
         sent.until(over, "all allocations end", PATIENCE_S)
-        return SimpleNamespace(sent=sent, running=states, ids=ids, states=look(sent.address)[0][1])
+        return SimpleNamespace(
+            sent=sent, running=states, ids=ids, base=base, states=look(sent.address)[0][1],
+            events=submissions(sent.address)[-1].history(),
+        )  # fmt: skip
 
 
 def scancelled(lab):
@@ -213,19 +220,18 @@ def test_cancel(end):
 def test_array_shares_the_store(end):
     """Single-node heads deal the shards out among themselves; each shard is computed once."""
     sent = end.sent
-    assert "#SBATCH --array=0-1\n" in sent.text
+    assert "#SBATCH --array=0-2\n" in sent.text
     assert all(label.startswith(f"{sent.number}_") for label in end.running)
-    assert {label: state.state for label, state in end.states.items()} == {
-        f"{sent.number}_0": "COMPLETED",
-        f"{sent.number}_1": "COMPLETED",
-    }, sent.log()
+    ended = {f"{sent.number}_{k}": "COMPLETED" for k in range(3)} | {end.base: "CANCELLED"}
+    assert {label: state.state for label, state in end.states.items()} == ended, sent.log()
+    assert sorted(line[2] for line in end.events) == ["ended"] * 3 + ["started"] * 3, sent.log()
     sent.assert_same_as_here()
     store = Store.open(sent.address)
     assert len({(m.host, m.pid) for m in store.committed.markers()}) == 2
     events = [e.shard for e in read_events(store) if e.kind == "done"]
     assert sorted(events) == list(range(store.job.plan.n_shards))
     assert open_store(sent.address)["gathered/0"].best_norm.size == 3
-    assert len(end.ids) == 2
+    assert len(end.ids) == 3
     for number in end.ids:
         sent.assert_nothing_left(number)
 
