@@ -85,7 +85,7 @@ class Crew:
         if slot.failed_starts < MAX_STARTS:
             self.replace(slot)
             return
-        ray.kill(slot.actor, no_restart=True)
+        self._pool.kill(slot.actor)
         self.slots.remove(slot)
         log.warning("a worker could not start, %d left: %s", len(self.slots), text)
         if not self.slots:
@@ -93,7 +93,7 @@ class Crew:
 
     def replace(self, slot: Slot) -> None:
         """Put a new actor in the slot, after killing the old one, which may be dead or out of reach."""
-        ray.kill(slot.actor, no_restart=True)
+        self._pool.kill(slot.actor)
         slot.actor, slot.held, slot.asked = self._pool.actor(), [], None
         self.open(slot)
 

@@ -7,6 +7,7 @@ compiling) during the seconds that the start takes.
 """
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -14,19 +15,22 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.ray.reach import NoRay
 from jobs.storage.process import Process, born, machine
+
+log = logging.getLogger("ctd")
 
 HELPER = Path(__file__).with_name("hold.py")
 
 STOP_S = 20.0
 """How long Ray may take to stop (usually 2 s) before it is killed."""
 
-TRIES, TOO_SLOW = 3, "timed out during startup"
-"""How many times to try to start Ray, and what its log says if its own time limit was too short."""
-
+TRIES = 3
+"""How many times to try to start Ray."""
 
 OWNER = "owner"
 """File that says which process keeps a Ray up."""
@@ -64,9 +68,12 @@ class LocalRay:
         ~/.ray/auth_token, which turns authentication on for every later Ray of this user."""
         self._cpus = cpus
         self._address: str | None = None
+        self._stopped = False
         self._helper = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
+        self.is_up = False
+        """Whether the helper has said an address; before, it does not hear that its standard input closes."""
         if not self._folder.exists():  # a helper that failed has removed it
             self._folder.mkdir(mode=0o700)
         self._token.touch(mode=0o600)
@@ -83,36 +90,47 @@ class LocalRay:
             (self._folder / OWNER).write_text(json.dumps(held_by))
         return helper
 
-    def address(self) -> str:
-        """Wait until Ray is up, and return its host:port.
+    def address(self, use: Callable[[str], None] = lambda address: None) -> str:
+        """Wait until Ray is up, and return its host:port, with which `use` is called before.
 
-        Tries again if Ray ran out of the fixed 30 s that it gives its own processes to start, which
-        happens now and then on a busy machine.
+        Starts Ray again if it or `use` fails: Ray gives its own processes a fixed 30 s to start, which a busy machine exceeds
+        now and then; and a process of it that was killed, by whomever, need not be killed the next time.
 
         Raises:
-            RuntimeError: Ray did not start; the message has the end of its log.
+            NoRay: it failed `TRIES` times, or was stopped; the text has the last line of its log.
         """
         left = TRIES
         while self._address is None:
-            assert self._helper.stdout is not None
-            if line := self._helper.stdout.readline():
-                self._address = str(json.loads(line))
-                break
-            self._log.seek(0)
-            tail, left = self._log.read()[-2000:].strip(), left - 1
-            if TOO_SLOW not in tail or not left:
-                raise RuntimeError(f"Ray did not start on this machine:\n{tail}")
-            self._end()
-            self._helper = self._start()
+            try:
+                address = self._said()
+                self.is_up = True
+                use(address)
+                self._address = address
+            except NoRay as fault:
+                left -= 1
+                if self._stopped or not left:
+                    raise NoRay(
+                        f"Ray did not start on this machine, in {TRIES - left} tries: {fault}\n"
+                        "`--executor serial` computes without Ray"
+                    ) from None
+                log.warning("Ray did not start (%s); once more", fault)
+                self._end()
+                self._helper = self._start()
         return self._address
 
-    @property
-    def is_up(self) -> bool:
-        """Whether `address` has returned."""
-        return self._address is not None
+    def _said(self) -> str:
+        """The address that the helper says, or NoRay with what it said last, or died of."""
+        assert self._helper.stdout is not None
+        if line := self._helper.stdout.readline():
+            return str(json.loads(line))
+        code = self._helper.wait()
+        self._log.seek(0)
+        said = self._log.read().strip().splitlines() or [f"its helper ended with exit code {code}"]
+        raise NoRay(said[-1])
 
     def stop(self) -> None:
         """Stop Ray and all its processes, and remove its files."""
+        self._stopped = True
         self._end()
         shutil.rmtree(self._folder, ignore_errors=True)
 

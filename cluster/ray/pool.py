@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from cluster.ray.local import LocalRay
 from cluster.ray.nodes import Nodes
 from cluster.ray.reach import NoRay, Reach
 from jobs.errors import JobError
-from jobs.run.executor import available_memory
+from jobs.run.executor import Gone, available_memory
 from jobs.run.task import Standing, Task
 from jobs.spec.job import RunSettings
 
@@ -86,7 +87,7 @@ class Pool:
         self.nodes, self.reach = Nodes(), Reach(OWN_PATIENCE_S if local else PATIENCE_S)
         self._connected = not ray.is_initialized()
         if self._connected:
-            connect(_address(local) if local else str(address))
+            connect(str(address)) if local is None else local.address(connect)
         elif address not in (None, here := ray.get_runtime_context().gcs_address):
             raise JobError(f"--address {address}: this process is connected to the Ray at {here}")
         try:
@@ -130,10 +131,10 @@ class Pool:
         """
         if self._local or self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
             return []
-        if not self.reach.look():  # a head that has died would never answer
+        if not self.reach.look():
             return []
         self._looked_at = time.monotonic()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in self.reach.ask(ray.nodes) if node["Alive"]]
         new = max(0, sum(self._places(node) for node in nodes) - self.n)
         self.n += new
         return [Slot(self.actor()) for _ in range(new)]
@@ -171,22 +172,19 @@ class Pool:
             runtime_env={"env_vars": env},
             label_selector=self.nodes.selector(),
         )
-        return make(ShardWorker).remote()
+        return self.reach.ask(make(ShardWorker).remote)
+
+    def kill(self, actor: Any) -> None:
+        """End an actor, which may be dead or out of reach."""
+        self.reach.ask(lambda: ray.kill(actor, no_restart=True))
 
     def close(self) -> None:
         """Kill the actors, unless they are lost with their Ray; disconnect from it if this pool connected to it."""
         holds = self.reach.look()
+        with suppress(Gone):
+            while self.slots and holds:
+                self.kill(self.slots.pop().actor)
+        self.slots.clear()
         self.reach.close()
-        while self.slots:
-            slot = self.slots.pop()
-            if holds:
-                ray.kill(slot.actor, no_restart=True)
         if self._connected:
             disconnect()
-
-
-def _address(local: LocalRay) -> str:
-    try:
-        return local.address()
-    except RuntimeError as error:
-        raise NoRay(f"{error}\n`--executor serial` computes without Ray") from None

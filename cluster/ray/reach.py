@@ -7,7 +7,8 @@ may not be answered. One that loses the daemon of its own node (the raylet) wait
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 
 from jobs.errors import JobError
@@ -73,6 +74,24 @@ class Reach:
         if silent and time.monotonic() - self._heard_at > self._patience_s:
             do = "do" if len(silent) > 1 else "does"
             raise Gone(f"its {' and its '.join(silent)} {do} not answer")
+
+    def ask[T](self, call: Callable[[], T]) -> T:
+        """Return what a call of Ray returns; raise Gone if the Ray is lost meanwhile, as the call might then never return.
+
+        To kill or make an actor, and to list nodes, takes an answer of the GCS, which may end between a look and the call.
+        """
+        answer: Future[T] = Future()
+
+        def answered() -> None:
+            try:
+                answer.set_result(call())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=answered, name="ray-ask", daemon=True).start()
+        while not wait([answer], LOOK_S).done:
+            self.refuse_lost()
+        return answer.result()
 
     def close(self) -> None:
         """Look no more."""

@@ -1,7 +1,11 @@
 """cluster.ray.local: a Ray of our own, where starting it goes wrong."""
 
+import os
 import shutil
+import signal
 import socket
+import threading
+import time
 
 import pytest
 from processes import listening, mentioning
@@ -10,6 +14,7 @@ from cluster.ray import local
 from cluster.ray.lean import lean
 from cluster.ray.local import LocalRay
 from cluster.ray.pool import Pool
+from cluster.ray.reach import NoRay, accepts
 from jobs.errors import JobError
 from jobs.spec.job import RunSettings
 
@@ -23,6 +28,8 @@ left = Path(__file__).with_name("left")
 n, text = left.read_text().split(":", 1)
 if int(n):
     left.write_text(f"{int(n) - 1}:{text}")
+    if text == "killed":
+        os.kill(os.getpid(), 9)
     shutil.rmtree(sys.argv[1])
     sys.exit(text)
 print(json.dumps("127.0.0.1:1"), flush=True)
@@ -38,23 +45,76 @@ def helper(tmp_path, monkeypatch):
     return lambda failures, text: (tmp_path / "left").write_text(f"{failures}:{text}")
 
 
+@pytest.mark.parametrize("text", [SLOW, "killed"])
 @pytest.mark.parametrize("failures", [0, 1, 2])
-def test_ray_that_is_too_slow_is_started_again(helper, failures):
-    helper(failures, SLOW)
+def test_ray_that_fails_to_start_is_started_again(helper, failures, text):
+    helper(failures, text)
     ray = LocalRay(1)
     assert ray.address() == ray.address() == "127.0.0.1:1"
     ray.stop()
     assert not ray._folder.exists()
 
 
-@pytest.mark.parametrize(("failures", "text"), [(3, SLOW), (1, "no space left")])
-def test_ray_that_does_not_start_is_one_clear_error(helper, failures, text):
-    helper(failures, text)
+def test_ray_that_dies_before_one_has_connected_is_started_again(helper):
+    helper(0, "")
+    ray, tried = LocalRay(1), []
+
+    def connect(address):
+        tried.append(address)
+        if len(tried) < 3:
+            raise NoRay("nobody answers")
+
+    assert ray.address(connect) == "127.0.0.1:1"
+    assert len(tried) == 3
+    ray.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SLOW, SLOW),
+        ("Traceback\n  File\nno space left", "no space left"),
+        ("killed", "exit code -9"),
+    ],
+)
+def test_ray_that_does_not_start_is_one_clear_error(helper, text, said):
+    helper(3, text)
     ray = LocalRay(1)
-    with pytest.raises(JobError, match=rf"(?s)did not start.*{text}.*--executor serial"):
+    with pytest.raises(JobError, match=r"did not start") as error:
         Pool(RunSettings(), None, ray)
+    first, second = str(error.value).splitlines()
+    assert first.startswith("Ray did not start on this machine, in 3 tries: ")
+    assert first.endswith(said)
+    assert second == "`--executor serial` computes without Ray"
     ray.stop()
     assert not ray._folder.exists()
+
+
+@pytest.mark.ray
+@pytest.mark.endurance  # Ray waits 30 s for a head that is gone
+def test_real_one_whose_head_is_killed_as_it_starts():
+    """Each time at once, but for the last."""
+    local, killed = LocalRay(1), set()
+
+    def kill():
+        while len(killed) < 2:
+            for pid in mentioning(local._folder, "gcs_server"):
+                if pid not in killed:
+                    killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+    def reached(address):
+        if len(killed) < 2:  # this one has died, or is about to
+            raise NoRay("killed")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        assert accepts(local.address(reached))
+    finally:
+        killer.join()
+        local.stop()
 
 
 def test_a_ray_of_other_names_starts_as_it_is(monkeypatch):

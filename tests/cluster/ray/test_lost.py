@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -234,4 +235,19 @@ def test_reach_is_patient(port, monkeypatch):
     server.close()
     with pytest.raises(Gone, match="its GCS does not answer"):
         until(reach.refuse_lost, "it is lost")
+    reach.close()
+
+
+def test_call_that_never_returns_is_given_up_with_its_ray(port, monkeypatch):
+    """As `ray.kill` and the making of an actor do not, if the GCS ends after it was last seen to answer."""
+    monkeypatch.setattr("cluster.ray.reach.LOOK_S", 0.05)
+    reach, forever = Reach(patience_s=0.3), threading.Event()
+    with socket.create_server(("127.0.0.1", port)):
+        reach.watch({"GCS": f"127.0.0.1:{port}"})
+        assert reach.ask(lambda: 7) == 7
+        with pytest.raises(ZeroDivisionError):
+            reach.ask(lambda: 1 / 0)
+    with pytest.raises(Gone, match="its GCS does not answer"):
+        reach.ask(forever.wait)
+    forever.set()
     reach.close()
