@@ -153,10 +153,16 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version, sys_version = "ctd", ""
+    timeout = 60  # a reader that sends no more keeps no thread
 
     def do_GET(self) -> None:
         """Send the page, its content, or a refusal."""
-        watch, parts = self.server.watch, urlsplit(self.path)
+        watch = self.server.watch
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:  # no address: half an IPv6 address
+            self._answer(HTTPStatus.BAD_REQUEST, "this is no address\n")
+            return
         given = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if not watch.admits(given.get("token", ""), self.headers.get("Host", "")):
             self._answer(HTTPStatus.FORBIDDEN, "the address that `ctd watch` printed is needed\n")

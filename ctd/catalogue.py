@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+from ctd.dotted import NoModule, load
 from ctd.kernel import Kernel
 
 
+@cache
 def kernel_names() -> tuple[str, ...]:
     """The kernels that come with ctd: every module `ctd.NAME`, or `ctd.NAME.PART`, that defines `kernel`."""
     return tuple(summaries())
@@ -65,7 +68,7 @@ def load_kernel(name: str) -> Kernel:
     Raises UnknownKernel, naming the nearest kernel, where there is none. What the user's module raises on
     import is passed on.
     """
-    kernel: Kernel = importlib.import_module(find_module(name)).kernel
+    kernel: Kernel = load(f"{find_module(name)}.kernel", "kernel")
     return kernel
 
 
@@ -76,19 +79,13 @@ def find_module(name: str) -> str:
             f"kernel: {name!r}: the dotted path of a module expected, such as "
             f"{Path(name).name.removesuffix('.py')!r} for a file beside the job"
         )
-    own = None
     for path in (f"ctd.{name}", name):
         try:
-            module = importlib.import_module(path)
-        except ModuleNotFoundError as error:
-            # A missing import *inside* the user's module is passed on unchanged.
-            if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
-                raise
+            if isinstance(load(f"{path}.kernel", "kernel"), Kernel):
+                return path
+        except NoModule:
             continue
-        if isinstance(getattr(module, "kernel", None), Kernel):
-            return path
-        own = module if path == name else None
-    if own is not None:
+    if (own := sys.modules.get(name)) is not None:
         raise UnknownKernel(
             f"kernel: {name!r}: {getattr(own, '__file__', None) or 'that module'} defines no `kernel`; end it "
             "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"

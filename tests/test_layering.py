@@ -19,7 +19,7 @@ FORBIDDEN = {
     "cluster": set(),
 }
 WINGS = {
-    "ctd": "late replacing plots kernel catalogue contract batch rows principal cells data tasks weights KERNELS",
+    "ctd": "late replacing dotted plots kernel catalogue contract batch rows principal cells data tasks weights KERNELS",
     "jobs": "late errors redact keys storage spec plan store inputs search reduce run gather query report export pipeline",
     "cluster": "versions cache pace profiles ending submission slurm ray tracking submit checks watch cli api",
 }
@@ -99,6 +99,29 @@ def test_no_ring_of_modules():
         for name in free:
             del needs[name]
     assert not needs
+
+
+BY_NAME = {
+    "import_module",
+    "__import__",
+    "exec_module",
+    "load_module",
+    "spec_from_file_location",
+    "run_path",
+    "run_module",
+}
+IMPORTERS = {"ctd.dotted", "ctd.late", "cluster.cli.main"}
+"""What a text names is imported by ctd.dotted, which jobs.spec.trust asks; the others import what their own source names."""
+
+
+def test_names_become_imports_in_one_place():
+    called = lambda node: getattr(node, "id", None) or getattr(node, "attr", None)
+    found = {
+        name
+        for name, path in MODULES.items()
+        if BY_NAME & {called(node) for node in ast.walk(tree(path))}
+    }
+    assert found == IMPORTERS
 
 
 LATE = {"jax", "optax", "scipy", "zarr"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable
 from typing import Any
 
+from ctd.dotted import load
 from ctd.late import jax, jnp
 
 type Units = Callable[[Any], Any]
@@ -34,13 +34,7 @@ def get_units(name: str) -> Units:
         near = difflib.get_close_matches(name, UNITS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"units {name!r} are unknown; {hint}there are {NAMES}")
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        # A missing import inside the user's module is passed on unchanged.
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-            raise
-        raise ValueError(f"units {name}: there is no module {error.name}") from None
+    found = load(name, f"units {name}")
     if not callable(found):
         raise ValueError(f"units {name}: {module} has no function {attribute} of the currents h")
     return found

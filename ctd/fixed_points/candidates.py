@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from ctd import tasks
 from ctd.cells import CELL_NAMES, CELLS, Cell, get_cell, readout, run
 from ctd.data import read_arrays, read_hdf5
+from ctd.dotted import load as load_dotted
 from ctd.late import jax, jnp, lax
 from ctd.weights import read_tensors, read_weights
 
@@ -62,13 +62,7 @@ def find_cell(name: str) -> Cell | Map:
     if ":" in name or "." not in name:
         return get_cell(name)
     module, _, attribute = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        # A missing import inside the user's module is passed on unchanged.
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-            raise
-        raise ValueError(f"cell: {name}: there is no module {error.name}") from None
+    found = load_dotted(name, f"cell: {name}")
     if not (isinstance(found, Cell) or callable(found)):
         raise ValueError(
             f"cell: {name}: {module} has no {attribute} that is a ctd.cells.Cell or a function "

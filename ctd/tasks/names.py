@@ -1,11 +1,11 @@
 """Tasks by name: ctd's own, or a class of yours by its dotted path."""
 
 import difflib
-import importlib
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema
 
+from ctd.dotted import load
 from ctd.tasks.chaotic import ChaoticGenerator
 from ctd.tasks.decisions import Mante, MatchToSample, RandomDots, Romo
 from ctd.tasks.flipflop import FlipFlop, NBitFlipFlop
@@ -67,13 +67,7 @@ def _own_class(name: str) -> type[Task]:
     module, _, attribute = name.rpartition(".")
     if not module:
         raise ValueError(f"there is no task {name!r}{_near(name, TASKS)}; the tasks are {NAMES}")
-    try:
-        cls = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        # An import that is missing inside the user's module is the user's own error: pass it on unchanged.
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-            raise
-        raise ValueError(f"task {name}: there is no module {error.name}") from None
+    cls = load(name, f"task {name}")
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise ValueError(
             f"task {name}: {module} has no class {attribute} derived from ctd.tasks.Task"

@@ -51,7 +51,7 @@ def item_params(store: Store, item: int) -> dict[str, Any]:
 
 def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str, Any]]:
     """Return `item_params` of the rows start <= r < stop of a group, whether or not they are computed."""
-    shared = store.params(group)
+    shared = dict(attributes(store.results(group))["params"])
     swept = str(attributes(store.results(group)).get("coordinates", ""))
     columns = {name: name for name in swept.split()}
     # What a population changes: see jobs.plan.search_results.

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
+from jobs.errors import JobError, explain
 from jobs.inputs.measure import load_group, with_files
 from jobs.spec.job import options_of
 from jobs.storage import objects
@@ -104,8 +106,16 @@ def committed_rows(store: Store) -> list[np.ndarray]:
 
 
 def group_params(store: Store, group: int) -> Params:
-    """Return the parameters that the items of a group share, file names resolved."""
-    params = store.kernel.Params.model_validate(store.params(group))
+    """Return the parameters that the items of a group share, file names resolved.
+
+    Raises JobError if they are not valid: the kernel has changed since, or whoever made the store is to blame.
+    """
+    model = store.kernel.Params
+    try:
+        params = model.model_validate(store.params(group))
+    except ValidationError as error:
+        where = f"{store.address}: group {group}: params"
+        raise JobError(explain(error, where, {(): model.model_fields})) from None
     return with_files(params, store.job.base)
 
 

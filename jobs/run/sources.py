@@ -7,22 +7,22 @@ names as a dotted path (a task, a map), and from ctd.batch. They are followed in
 ctd, and the folders of the job and the kernel; the rest counts as versions, not source.
 """
 
-import ast
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any
 
 from ctd.catalogue import find_module
 from ctd.contract import INSTALLED
+from ctd.dotted import modules_in
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs import keys
 from jobs.errors import JobError
+from jobs.spec.code import imports_of, place
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.manifest import write_job
@@ -63,7 +63,7 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
             text = path.read_bytes()
             found[module] = hashlib.sha256(text).hexdigest()
             _refuse_stale(module, path, found[module])
-            waiting += _imports(text, module, path.name == "__init__.py")
+            waiting += imports_of(text, module, path.name == "__init__.py")
     return dict(sorted(found.items()))
 
 
@@ -150,22 +150,13 @@ def _named(spec: JobSpec, fields: set[str]) -> Iterator[str]:
     blocks = [content["params"]]
     for sweep in content["sweep"] if isinstance(content["sweep"], list) else [content["sweep"]]:
         blocks += [sweep["grid"], sweep["zip"], sweep["random"]]
-    texts = {
-        text
+    named = [
+        value
         for block in blocks
         for name, value in block.items()
         if name.partition(".")[0] in fields
-        for text in _texts(value)
-    }
-    yield from sorted(text.rpartition(".")[0] for text in texts if "." in text)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(inner)
+    ]
+    yield from sorted(set(modules_in(named)))
 
 
 # --- where modules are ----------------------------------------------------------------------------
@@ -174,25 +165,21 @@ def _texts(value: Any) -> Iterator[str]:
 def _import_folder(module: str) -> set[Path]:
     """Return the folder that holds the module's top; none if it is installed or part of Python."""
     spec = _spec(module.partition(".")[0])
-    place = _place(spec) if spec else None
-    if place is None or INSTALLED & set(place.parts):
+    file = _source(spec)
+    if file is None or INSTALLED & set(file.parts):
         return set()
-    return {place.parent.parent if spec and spec.submodule_search_locations else place.parent}
+    return {file.parent.parent if spec and spec.submodule_search_locations else file.parent}
 
 
 def _file(module: str) -> Path | None:
     """Return the file of a module; None if it has no Python source."""
-    spec = _spec(module)
-    path = _place(spec) if spec else None
+    path = _source(_spec(module))
     return path if path and path.suffix == ".py" and path.is_file() else None
 
 
-def _place(spec: ModuleSpec) -> Path | None:
-    """Return the file of a module; for a package without one, the `__init__.py` that it would have."""
-    if spec.has_location and spec.origin:
-        return Path(spec.origin).resolve()
-    folders = list(spec.submodule_search_locations or [])
-    return Path(folders[0]).resolve() / "__init__.py" if folders else None
+def _source(spec: ModuleSpec | None) -> Path | None:
+    file = place(spec) if spec else None
+    return file.resolve() if file else None
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -208,43 +195,3 @@ def _spec(module: str) -> ModuleSpec | None:
             return None
         path = list(spec.submodule_search_locations or [])
     return spec
-
-
-@lru_cache(1024)
-def _imports(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
-    """Return what a module imports; `from a import b` may mean the module a, or a.b.
-
-    Kept: a plan, a run and its worker ask in turn, and to parse the modules of one kernel takes a tenth of a second.
-    """
-    package = module if is_package else module.rpartition(".")[0]
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:  # only in a module that nobody has imported yet
-        return ()
-    found: dict[str, None] = {}
-    for node in _statements(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                found |= dict.fromkeys(_with_parents(alias.name))
-        elif isinstance(node, ast.ImportFrom):
-            start = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            source = ".".join(part for part in (start, node.module) if part)
-            found |= dict.fromkeys(_with_parents(source))
-            found |= {f"{source}.{alias.name}": None for alias in node.names}
-    return tuple(found)
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield all statements, in whatever blocks they stand; expressions, which import nothing, are not entered."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for block in ("body", "orelse", "handlers", "finalbody", "cases"):
-            waiting += getattr(node, block, ())
-
-
-def _with_parents(module: str) -> Iterator[str]:
-    parts = module.split(".")
-    for k in range(1, len(parts) + 1):
-        yield ".".join(parts[:k])

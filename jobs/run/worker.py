@@ -27,7 +27,7 @@ from jobs.run.task import Fault, Report, Standing, Task
 from jobs.search.laps import SearchRun
 from jobs.search.rules import HalvingRule, PopulationRule, Rule
 from jobs.spec.search import Halving
-from jobs.spec.trust import trust
+from jobs.spec.trust import admit
 from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import Checkpoints, clear
@@ -55,7 +55,8 @@ class Worker:
         self.store = Store.open(self.address)
         self.writer = ShardWriter(self.store)
         self.job = self.store.job
-        trust(self.job.base)  # as whoever hands out the shards does, who would not have begun else
+        # As whoever hands out the shards does, who would not have begun else.
+        admit(self.job.base, self.job.spec.modules())
         self.kernel = self.store.kernel
         self.science = self.store.science
         """The kernel without the results that a search adds: the compiled program is the same with and without one."""

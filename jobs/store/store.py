@@ -142,11 +142,19 @@ class Store:
         """
         spec, base = self.job.spec, self.job.base
         content = attributes(self.results(group))["params"]
-        further = trust.modules_of(spec.kernel, content) - spec.modules()
+        further = trust.modules_of(spec.kernel, content) - spec.modules() - self._defaults
         # The defaults of a kernel of one's own may name modules; those of ctd's kernels do not.
         only_known = trust.is_ctds_kernel(spec.kernel)
         trust.refuse_strange(base, further, self.address, only_known)
         return dict(content)
+
+    @property
+    def _defaults(self) -> set[str]:
+        """The modules that defaults of the job's kernel name, once its own code runs here."""
+        if "science" not in vars(self):
+            return set()
+        defaults = self.science.Params.model_construct().model_dump(mode="json", warnings=False)
+        return trust.modules_of(self.job.spec.kernel, defaults)
 
     def names(self, group: int) -> list[str]:
         """Return the names of the group's results."""

@@ -96,6 +96,27 @@ def test_watch_answers_to_its_own_name_alone(store, serve):
         assert get(watch, f"/?token={watch.token}", host)[0] == expected, host
 
 
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET http://[/ HTTP/1.1", b"GET http://[::1/?token=x HTTP/1.1", b"GET //[x]/ HTTP/1.1", b"GET /%ff?token=%ff HTTP/1.1",
+        b"GET \xff\xfe HTTP/1.1", b"GET /?token=\xc3\xa9 HTTP/1.1", b"GET * HTTP/1.1", b"GET / HTTP/x", b"\x00", b"GET", b"GET /" + b"a" * 70_000,
+    ],
+    ids=lambda line: line[:20].decode("latin-1"),
+)  # fmt: skip
+def test_watch_refuses_what_is_no_request(store, serve, request_line, capfd):
+    watch = serve(store)
+    with socket.create_connection(("127.0.0.1", watch.port), timeout=60) as connection:
+        connection.sendall(request_line + b"\r\nHost: localhost\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert not answer or any(code in answer[:200] for code in (b"40", b"41", b"50")), answer[:200]
+    assert store.address.encode() not in answer
+    assert capfd.readouterr() == ("", "")
+
+
 def test_watch_is_bound_to_loopback(store, serve):
     watch = serve(store)
     assert watch.is_private

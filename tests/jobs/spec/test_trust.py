@@ -7,9 +7,9 @@ import pytest
 from stores import JOB
 
 from jobs.errors import JobError
+from jobs.spec.code import find
 from jobs.spec.job import parse_job
 from jobs.spec.trust import (
-    find,
     folder_of,
     is_ctds_kernel,
     is_known,
@@ -25,6 +25,8 @@ from jobs.spec.trust import (
 def folder(tmp_path, monkeypatch):
     """A folder with modules that must not be imported: a file, a package, and one in a folder without __init__."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    for known in ("_told", "_trusted"):
+        monkeypatch.setattr(f"jobs.spec.trust.{known}", set())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     here = tmp_path / "lab"
     for name in (
@@ -106,15 +108,19 @@ def test_what_is_on_the_import_path_is_computed_with_and_not_looked_with(folder,
     refuse_strange("/nowhere", ["trap"], "store")
 
 
-def test_a_job_file_is_remembered_with_its_modules(folder, monkeypatch):
-    told = set()
-    monkeypatch.setattr("jobs.spec.trust._told", told)
+@pytest.fixture
+def later(monkeypatch):
+    """Go on as another process of the same user."""
+    return lambda: monkeypatch.setattr("jobs.spec.trust._told", set())
+
+
+def test_a_job_file_is_remembered_with_its_modules(folder, later):
     tell(str(folder), ["trap", "nowhere", "train_rnn"])
-    assert is_known(str(folder), ["trap", "traps"])  # this process was told of the folder
-    told.clear()
-    assert is_known(str(folder), ["trap", "train_rnn"])
-    assert not is_known(str(folder), ["trap", "traps"])
-    assert not is_known(str(folder.parent), ["lab.trap"])
+    for again in (lambda: None, later):
+        again()
+        assert is_known(str(folder), ["trap", "train_rnn", "nowhere"])
+        assert not is_known(str(folder), ["trap", "traps"])  # which no job file has named
+        assert not is_known(str(folder.parent), ["lab.trap"])
     (folder.parent / "zarr.json").write_text("{}")  # inside of a store it never is
     assert not is_known(str(folder), ["trap"])
     sys.path.append(str(folder))
@@ -125,19 +131,88 @@ def test_a_job_file_is_remembered_with_its_modules(folder, monkeypatch):
     assert folder_of(str(folder), ["trap"]) == str(folder)
 
 
-def test_nothing_is_remembered_of_a_cluster_jobs_working_directory(folder, monkeypatch):
-    told = set()
-    monkeypatch.setattr("jobs.spec.trust._told", told)
+CHANGES = {
+    "the module": ("mine.py", "x = 1"),
+    "what it imports": ("helper.py", "x = 1"),
+    "what that imports": ("deep/inner.py", "x = 1"),
+    "what its function imports": ("lazily.py", "x = 1"),
+    "a package on the way": ("deep/__init__.py", "x = 1"),
+    "a submodule that was not there": ("deep/other.py", "x = 1"),
+    "what it imports as a package": ("helper/__init__.py", "x = 1"),
+    "Python's own module before it": ("colorsys.py", "x = 1"),
+    "a package's before it": ("h5py/__init__.py", "x = 1"),
+}
+"""What changes of the code that a job has run -> (file, text)."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_module_that_has_changed_since_is_a_strangers(folder, later, change):
+    (folder / "deep").mkdir()
+    for name, text in {
+        "mine.py": "import numpy\nimport helper\nfrom deep import other\ndef f():\n    import lazily\n",
+        "helper.py": "from deep.inner import x",
+        "lazily.py": "",
+        "deep/__init__.py": "",
+        "deep/inner.py": "x = 2",
+        "unused.py": "",
+    }.items():
+        (folder / name).write_text(text)
+    tell(str(folder), ["mine"])
+    later()
+    (folder / "unused.py").write_text("x = 1")
+    (folder / "notes.txt").write_text("x = 1")
+    assert is_known(str(folder), ["mine"])
+    name, text = CHANGES[change]
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    assert not is_known(str(folder), ["mine"])
+    tell(str(folder), ["mine"])
+    later()
+    assert is_known(str(folder), ["mine"])
+
+
+def test_a_module_that_was_not_there_is_a_strangers(folder, later):
+    """Of two packages, one that has the module only later, and a text that named nothing."""
+    tell(str(folder), ["traps.later", "after"])
+    assert is_known(str(folder), ["traps.later", "after"])
+    for again in (lambda: None, later):
+        again()
+        (folder / "after.py").write_text("")
+        assert not is_known(str(folder), ["after"])
+        (folder / "traps" / "later.py").write_text("")
+        assert not is_known(str(folder), ["traps.later"])
+
+
+def test_looking_imports_nothing_that_is_built_into_python(folder):
+    """`builtins.input` as a cell waits for the terminal, `sys.exit` ends the command."""
+    for module in ("builtins", "sys", "os", "subprocess"):
+        assert not is_known(str(folder), [module])
+        refuse_strange(str(folder), [module], "store")
+
+
+def test_what_comes_first_on_the_import_path_is_what_is_judged(folder, tmp_path):
+    """A base that is on the path already is not put before the others."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "trap.py").write_text("")
+    tell(str(folder), ["trap"])
+    sys.path[:0] = [str(other), str(folder)]
+    assert find("trap", str(folder)).file == other / "trap.py"
+    assert not is_known(str(folder), ["trap"])
+
+
+def test_nothing_is_remembered_of_a_cluster_jobs_working_directory(folder, later, monkeypatch):
     monkeypatch.chdir(folder)
     tell(".", ["trap"])
     assert is_known(".", ["trap"])
-    assert told == {str(folder)}
+    assert not is_known(".", ["traps"])
+    later()
+    assert not is_known(".", ["trap"])
     assert not (folder.parent / "settings").exists()
 
 
 def test_a_working_directory_that_is_gone_is_where_it_was(folder, monkeypatch):
     """Ray replaces the folder of a job that runs in it."""
-    monkeypatch.setattr("jobs.spec.trust._told", set())
     monkeypatch.chdir(folder)
     tell(".", ["trap"])
     folder.rename(folder.with_name("old"))

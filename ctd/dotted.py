@@ -1,0 +1,52 @@
+"""Code of the user's own by its dotted path: the one place where a text of a job leads to an import.
+
+`module_of` says which module a text names, and `load` imports that one and no other. So whoever asks which
+modules a job names (jobs.spec.trust does) knows everything that its parameters can import.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class NoModule(ValueError):
+    """Raised where a text is no dotted path, or there is no such module."""
+
+
+def module_of(text: str) -> str | None:
+    """Return the module that a text names; None if it names none.
+
+    It is `a.b` of the dotted path `a.b.attribute`, alone or after a colon, as in `leaky:a.b.attribute`. Each part
+    has to be an identifier of Python.
+    """
+    *module, attribute = text.rpartition(":")[2].split(".")
+    named = module and all(part.isidentifier() for part in (*module, attribute))
+    return ".".join(module) if named else None
+
+
+def modules_in(value: Any) -> Iterator[str]:
+    """Yield the modules that the texts in a value name: in lists and in the values of mappings, at any depth."""
+    if isinstance(value, str):
+        if module := module_of(value):
+            yield module
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from modules_in(inner)
+
+
+def load(path: str, where: str) -> Any:
+    """Import the module of the dotted path `module.attribute`; return the attribute, or None if it has none.
+
+    Raises NoModule, which `where` begins, if `path` is no dotted path or there is no such module. What the module
+    itself raises is passed on, a module that it misses included.
+    """
+    module = None if ":" in path else module_of(path)
+    if module is None:
+        raise NoModule(f"{where}: {path!r} is no dotted path; give it as module.attribute")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise
+        raise NoModule(f"{where}: there is no module {error.name}") from None
+    return getattr(found, path.rpartition(".")[2], None)

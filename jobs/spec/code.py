@@ -1,0 +1,172 @@
+"""Where the code of a module lies, what it imports, and a digest of all of it; nothing is imported to tell.
+
+Import statements are read, not executed: what a module imports by a computed name is not seen.
+"""
+
+import ast
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import NamedTuple
+
+from ctd.contract import INSTALLED
+
+_resolutions: dict[str, str] = {}
+"""Folder -> its absolute path when it was last asked for."""
+
+
+class Code(NamedTuple):
+    """Where a module would be imported from."""
+
+    file: Path
+    """Its file; where there is only a package that it would lie in, that package's."""
+    folder: str
+    """The entry of the import path that it is found by; "" for a module built into Python."""
+    files: tuple[Path, ...]
+    """What is executed on the way: its packages', outermost first, and its own."""
+
+
+def find(module: str, base: str) -> Code | None:
+    """Return where a module would come from, with `base` on the import path, first unless it is there already.
+
+    If there is only a package that it would lie in, that is imported on the way, and returned. None: neither,
+    or a module of ctd.
+    """
+    if module.partition(".")[0] == "ctd":
+        return None
+    path = list(sys.path) if base in sys.path else [resolved(base), *sys.path]
+    return _find(module, path, installed=True)
+
+
+def _find(module: str, path: list[str], installed: bool = False) -> Code | None:
+    """Return where a module would come from; installed: also from where no path leads, as of editable packages."""
+    files: list[Path] = []
+    folder = ""
+    parts = module.split(".")
+    for k, name in enumerate(parts, start=1):  # not in full: that would ask for what it lies in
+        spec = PathFinder.find_spec(name, path)
+        if spec is None and k == 1 and installed:
+            spec = _installed(name)
+        if spec is None:
+            break
+        file = place(spec)
+        path = list(spec.submodule_search_locations or [])
+        if file is None:  # built into Python
+            files.append(Path(f"{spec.origin or 'built-in'} {name}"))
+            continue
+        folder = folder or resolved(str(file.parents[1 if path else 0]))
+        files.append(file)
+    return Code(files[-1], folder, tuple(files)) if files else None
+
+
+def digest(module: str, code: Code, base: str) -> str:
+    """Return a digest of what importing a module executes.
+
+    That is the code of the module and of its packages. Of a module that lies in `base` it is the code of all that they import from
+    there too, and of the files there that stand before others of the same name, which anything may import.
+    """
+    here = resolved(base)
+    files = dict.fromkeys(code.files)
+    if code.folder == here:
+        files |= dict.fromkeys(_shadows(here))
+        waiting, seen = [module], set[str]()
+        while waiting:
+            name = waiting.pop()
+            found = None if name in seen else _find(name, [here])
+            seen.add(name)
+            for k, file in enumerate(found.files if found else ()):
+                files[file] = None
+                package = ".".join(name.split(".")[: k + 1])
+                waiting += imports_of(_content(file), package, file.name == "__init__.py")
+    named = {os.path.realpath(f) if f.is_absolute() else str(f): _content(f) for f in files}
+    lines = [f"{hashlib.sha256(text).hexdigest()} {name}" for name, text in sorted(named.items())]
+    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
+
+
+def _shadows(folder: str) -> Iterator[Path]:
+    """Yield the files of a folder that are imported in place of Python's or a package's if it comes first on the path."""
+    others = [entry for entry in sys.path if INSTALLED & set(Path(entry).parts)]
+    for _, name, _ in iter_modules([folder]):
+        hides = name in sys.stdlib_module_names or PathFinder.find_spec(name, others) is not None
+        if hides and (found := _find(name, [folder])):
+            yield from found.files
+
+
+def _content(file: Path) -> bytes:
+    """Return the bytes of a file; none of what is no file: a package without one, what is built in."""
+    with suppress(OSError):
+        return file.read_bytes()
+    return b""
+
+
+def _installed(top: str) -> ModuleSpec | None:
+    """Return the spec of a module that is not found by path, as of packages that are installed to be edited."""
+    try:
+        return find_spec(top)
+    except (ImportError, ValueError):
+        return None
+
+
+def place(spec: ModuleSpec) -> Path | None:
+    """Return the file of a module; for a package without one, the `__init__.py` that it would have."""
+    if spec.has_location and spec.origin:
+        return Path(spec.origin).absolute()
+    folders = list(spec.submodule_search_locations or [])
+    return Path(folders[0]).absolute() / "__init__.py" if folders else None
+
+
+def resolved(folder: str) -> str:
+    """Return the absolute path of a folder without links; of one that is gone, what it was."""
+    with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
+        _resolutions[folder] = os.path.realpath(folder)
+    return _resolutions.get(folder, folder)
+
+
+# --- import statements ----------------------------------------------------------------------------
+
+
+@lru_cache(1024)
+def imports_of(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
+    """Return what the source of a module imports; `from a import b` may mean the module a, or a.b.
+
+    Kept: a plan, a run and its worker ask in turn, and to parse the modules of one kernel takes a tenth of a second.
+    """
+    package = module if is_package else module.rpartition(".")[0]
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # nobody can import it either
+        return ()
+    found: dict[str, None] = {}
+    for node in _statements(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found |= dict.fromkeys(_with_parents(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            start = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(part for part in (start, node.module) if part)
+            found |= dict.fromkeys(_with_parents(source))
+            found |= {f"{source}.{alias.name}": None for alias in node.names}
+    return tuple(found)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield all statements, in whatever blocks they stand; expressions, which import nothing, are not entered."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for block in ("body", "orelse", "handlers", "finalbody", "cases"):
+            waiting += getattr(node, block, ())
+
+
+def _with_parents(module: str) -> Iterator[str]:
+    parts = module.split(".")
+    for k in range(1, len(parts) + 1):
+        yield ".".join(parts[:k])
