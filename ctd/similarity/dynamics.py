@@ -1,10 +1,10 @@
-"""Dynamical similarity analysis (Ostrow et al. 2023): linear dynamics of a network, and their best alignment.
+"""Dynamical similarity analysis (Ostrow et al. 2023): fit linear dynamics to each network, and align them.
 
 H has the rows [h_t, h_(t-d), ..., h_(t-(k-1)d)] of all trials. Its singular value decomposition H = V S U' gives
 eigen-time-delay coordinates v_t, of which the first `rank` are kept; A is the least-squares fit v_(t+1) = A v_t
-(HAVOK, Brunton et al. 2017). Two networks are compared by
+(HAVOK, Brunton et al. 2017). The similarity of two networks with dynamics A and B is
 
-    max over orthogonal C of <A, C B C'> / (|A| |B|),    the cosine of their angle.
+    max over orthogonal C of <A, C B C'> / (|A| |B|),    the cosine of the angle between A and the aligned B.
 """
 
 from __future__ import annotations
@@ -16,33 +16,39 @@ import numpy as np
 from ctd.late import jax, jnp, lax
 
 LEAST = 1e-6
-"""Singular values below this share of the largest are noise of rounding in V."""
+"""Singular values below this share of the largest leave only rounding in V; as roots of eigenvalues they are exact to 1e-8."""
 
 TOL = 1e-12
-"""The ascent ends where a step gains less of the cosine."""
+"""The ascent ends when a step raises the cosine by less."""
 
 
 def delay_embedded(states: np.ndarray, n_delays: int, interval: int) -> np.ndarray:
-    """(trial, time - (n_delays - 1) interval, n_delays * state): states with those before them, the latest first.
+    """Join each state with the states before it: (trial, time - (n_delays - 1) interval, n_delays * state), the latest first.
 
-    Raises ValueError where trials are too short.
+    states: (trial, time, state). Raises ValueError if trials are too short.
+
+    >>> delay_embedded(np.arange(4.0).reshape(1, 4, 1), n_delays=2, interval=1).tolist()
+    [[[1.0, 0.0], [2.0, 1.0], [3.0, 2.0]]]
     """
     steps = states.shape[1]
     first = (n_delays - 1) * interval
     if steps - first < 2:
         raise ValueError(
-            f"n_delays: {n_delays} states {interval} apart span {first + 1} steps, but trials have {steps}; two rows "
-            "at least are needed: fewer delays, or longer trials"
+            f"n_delays: {n_delays} states {interval} apart span {first + 1} steps, but trials have {steps} and at least "
+            "two rows are needed; give fewer delays, or longer trials"
         )
     shifts = [states[:, first - k * interval : steps - k * interval] for k in range(n_delays)]
     return np.concatenate(shifts, axis=2)
 
 
 def linear_dynamics(states: np.ndarray, n_delays: int, interval: int, rank: int) -> np.ndarray:
-    """(rank, rank) A of unit norm, of states (trial, time, state). Raises ValueError where the rank is too high."""
+    """Fit the linear dynamics A (rank, rank) of states (trial, time, state), scaled to Frobenius norm 1.
+
+    Raises ValueError if trials are too short, or the states span fewer than `rank` dimensions.
+    """
     h = delay_embedded(states, n_delays, interval)
     flat = h.reshape(-1, h.shape[-1])
-    # Eigenvectors of H'H: a tenth of the time of H's singular value decomposition.
+    # The eigenvectors of H'H take a tenth of the time of H's singular value decomposition.
     squares, u = np.linalg.eigh(flat.T @ flat)
     s = np.sqrt(np.maximum(squares[::-1], 0))
     usable = int((s > LEAST * s[0]).sum())
@@ -58,10 +64,14 @@ def linear_dynamics(states: np.ndarray, n_delays: int, interval: int, rank: int)
 
 
 def alignment(a: jax.Array, b: jax.Array, starts: int, max_iterations: int, key: Any) -> jax.Array:
-    """The largest <A, C B C'> over orthogonal C that is found from `starts` rotations.
+    """The largest <A, C B C'> over orthogonal C that an ascent finds from `starts` rotations, ().
 
-    The first start is the exact answer where B = Q A Q' and A's symmetric part has distinct eigenvalues; the others
-    are drawn uniformly. a, b: (rank, rank) of unit norm.
+    a, b: (rank, rank) of norm 1. The first start is the exact solution if B = Q A Q' and A's symmetric part has
+    distinct eigenvalues; the others are drawn uniformly.
+
+    >>> a = jnp.array([[0.0, 1.0], [-1.0, 0.0]]) / 2**0.5
+    >>> float(alignment(a, a.T, 2, 100, jax.random.key(0)).round(3))  # a reflection turns a into its transpose
+    1.0
     """
     drawn = jax.random.orthogonal(key, a.shape[0], (starts,), a.dtype)
     first = drawn.at[0].set(_matched(a, b))
@@ -73,10 +83,10 @@ def _value(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
 
 
 def _matched(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Match the eigenvectors of both symmetric parts, in order; their signs, by the antisymmetric parts."""
+    """A first C: match the eigenvectors of both symmetric parts in order, and their signs by the antisymmetric parts."""
     _, u = jnp.linalg.eigh((a + a.T) / 2)
     _, v = jnp.linalg.eigh((b + b.T) / 2)
-    # s_i s_j of the right signs makes all products positive, so s has the signs of the leading eigenvector.
+    # The right signs s make every s_i s_j agree_ij positive: s has the signs of the leading eigenvector of `agree`.
     agree = (u.T @ (a - a.T) @ u) * (v.T @ (b - b.T) @ v)
     _, vectors = jnp.linalg.eigh(agree)
     signs = jnp.where(vectors[:, -1] < 0, -1, 1).astype(a.dtype)
@@ -86,9 +96,9 @@ def _matched(a: jax.Array, b: jax.Array) -> jax.Array:
 def _ascend(a: jax.Array, b: jax.Array, start: jax.Array, max_iterations: int) -> jax.Array:
     """Climb <A, C B C'> from `start`: C <- the orthogonal factor of G + shift C, with the gradient G.
 
-    <A, C B C'> + shift |C|^2 / 2 is convex for shift = 2 |A|_2 |B|_2, so that its tangent plane, which the polar
-    factor maximises over all orthogonal matrices, lies below it: no step goes down (Journee et al. 2010). Smaller
-    shifts take longer steps; one that goes down is taken back, and the shift doubled.
+    <A, C B C'> + shift |C|^2 / 2 is convex for shift = 2 |A|_2 |B|_2. Its tangent plane, which the polar factor
+    maximises over all orthogonal matrices, then lies below it, so that no step goes down (Journee et al. 2010).
+    Smaller shifts take longer steps; a step that goes down is taken back, and the shift doubled.
     """
     bound = 2 * jnp.linalg.norm(a, 2) * jnp.linalg.norm(b, 2)
 

@@ -1,4 +1,4 @@
-"""What each method keeps of a network, so that a pair takes one product of two matrices."""
+"""Features: the array that a method compares, computed once for each network, so that a pair is one matrix product."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ctd.similarity.topology import counts
 
 
 class Features(NamedTuple):
-    """What is compared of the networks. Narrower ones are padded with zeros, which adds nothing to any product."""
+    """The features of all networks. Narrower ones are padded with zeros, which add nothing to a product."""
 
     values: np.ndarray
     """(network, sample, component); dsa: (network, rank, rank); topology, connections: (network, label, 1)"""
     size: np.ndarray
-    """(network,) components without the padding"""
+    """(network,) number of components without the padding."""
 
 
 def load(inputs: Any) -> Features:
-    """The features of the networks that `inputs` names. Raises ValueError."""
+    """Read the networks that `inputs` names, and compute their features. Raises ValueError if they cannot be compared."""
     given = read_points(inputs) if inputs.method in OF_POINTS else read_states(inputs)
     return features_of(inputs, given, len(files_of(inputs)))
 
 
 def features_of(inputs: Any, given: Iterable[Any], n: int) -> Features:
-    """The features of n networks. given: (trial, time, state) states of each, or tables of points.
+    """Compute the features of n networks. given: for each its states (trial, time, state), or its table of points.
 
-    Raises ValueError where a method has too few samples or dimensions, or this machine too little memory for all.
+    Raises ValueError if there are too few samples or dimensions for the method, or this machine has too little memory.
     """
     if inputs.method in OF_POINTS:
         rounds = inputs.rounds if inputs.method == "connections" else 0
@@ -50,20 +50,25 @@ def features_of(inputs: Any, given: Iterable[Any], n: int) -> Features:
 
 
 def _fitting(made: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:
-    """The features of n networks; ValueError at the first one where this machine could not hold those of all twice."""
+    """Pass on the features of n networks; raise ValueError at the first if the memory cannot hold all of them twice."""
     room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for k, x in enumerate(made):
-        needed = 2 * n * x.nbytes  # padded beside the unpadded ones
+        # Twice: the padded array is made beside the unpadded ones.
+        needed = 2 * n * x.nbytes
         if k == 0 and needed > room:
             raise ValueError(
-                f"networks: {n:,} of {len(x):,} samples of {x.shape[1]} components take {needed / 1e9:.1f} GB, and this "
+                f"networks: {n:,} of {len(x):,} samples and {x.shape[1]} components take {needed / 1e9:.1f} GB, but this "
                 f"machine has {room / 1e9:.1f}; give a smaller n_samples, or select some networks by `where` and `limit`"
             )
         yield x
 
 
 def centred(states: np.ndarray, n_samples: int) -> np.ndarray:
-    """(sample, state) at most n_samples of the states (trial, time, state), without their mean."""
+    """Take at most n_samples of the states (trial, time, state), evenly spread, and subtract their mean: (sample, state).
+
+    >>> centred(np.arange(6.0).reshape(2, 3, 1), 6).ravel().tolist()
+    [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
+    """
     flat = states.reshape(-1, states.shape[-1])
     flat = flat[spread(len(flat), n_samples)]
     return flat - flat.mean(axis=0)
@@ -73,17 +78,22 @@ def _of_samples(inputs: Any, x: np.ndarray) -> np.ndarray:
     if inputs.method == "procrustes":
         return x / np.linalg.norm(x)
     if inputs.method == "cka":
-        # |X'X|_F is the norm of the centred Gram matrix X X', so that CKA is |X'Y|_F^2 of what is kept.
+        # |X'X|_F is the norm of the centred Gram matrix X X', so that the CKA of two features is |X'Y|_F^2.
         return x / np.sqrt(np.linalg.norm(x.T @ x))
     if inputs.method == "rbf_cka":
         return x / (inputs.bandwidth * np.median(scipy.spatial.distance.pdist(x)))
+    # SVCCA is canonical correlation after a cut of the principal components; plain CCA keeps all of them.
     return principal_directions(x, inputs.variance if inputs.method == "svcca" else 1.0)
 
 
 def principal_directions(x: np.ndarray, variance: float) -> np.ndarray:
-    """(sample, k) orthonormal: the fewest left singular vectors of x with this share of its variance.
+    """The fewest left singular vectors of x (sample, state) that hold this share of its variance: (sample, k), orthonormal.
 
-    Directions below rounding, of units that others determine, are left out.
+    Directions below rounding, which come from units that others determine, are left out.
+
+    >>> x = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> principal_directions(x, 0.8).shape, principal_directions(x, 1.0).shape
+    ((4, 1), (4, 2))
     """
     u, s, _ = np.linalg.svd(x, full_matrices=False)
     rank = int((s > s[0] * max(x.shape) * np.finfo(x.dtype).eps).sum())
@@ -93,12 +103,12 @@ def principal_directions(x: np.ndarray, variance: float) -> np.ndarray:
 
 
 def _check_samples(shapes: Sequence[tuple[int, int]]) -> None:
-    """Two subspaces of k1 + k2 >= m directions of m centred samples meet, whatever the networks do."""
+    """Raise ValueError if two networks would correlate by dimension alone: subspaces with k1 + k2 >= m of m samples meet."""
     m, k = shapes[0][0], max(shape[1] for shape in shapes)
     if 2 * k >= m:
         raise ValueError(
-            f"n_samples: {m} samples for networks of {k} components: with fewer than twice as many, any two networks "
-            f"correlate perfectly; give more trials, or a smaller variance of svcca"
+            f"n_samples: {m} samples for networks of {k} components; with no more than twice as many samples, any two "
+            f"networks correlate perfectly; give more trials, or a smaller variance of svcca"
         )
 
 

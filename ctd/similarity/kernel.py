@@ -1,4 +1,4 @@
-"""Rows of the matrix of distances, behind the kernel contract."""
+"""The kernel: one row of the matrix of distances is one item."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ctd.similarity.summary import REDUCED, SUMMARY, Options, reduce
 COMPARED, NONE = range(2)
 
 OUTCOMES = (
-    Outcome("compared", "the distances to all networks that are this row's"),
+    Outcome("compared", "all distances of this row are computed"),
     Outcome("none", "there is no network of this number"),
 )
 
 DIMS = {
     "distance": Var(
-        ("network",), "1", "distance to each network; NaN where it is of the other network's row"
+        ("network",), "1", "distance to each network; NaN: the other network's row has it"
     ),
-    "outcome": Var((), "1", "whether there is such a network"),
+    "outcome": Var((), "1", "whether there is a network of this number"),
 }
 
 
@@ -31,24 +31,27 @@ class Row(NamedTuple):
     """A row between two advances."""
 
     done: jax.Array
-    """int32, pairs that are computed."""
+    """() int32, pairs computed."""
     n_pairs: jax.Array
-    """int32, all of them; 0 where there is no such network."""
+    """() int32, pairs of the row; 0 if there is no network of its number."""
     distance: jax.Array
     """(network,)"""
 
 
 def n_pairs(n: int, row: Any) -> Any:
-    """The pairs of a row: network i with i + 1, ..., i + (n - 1) / 2, modulo n.
+    """The number of pairs of a row: network i with i + 1, ..., i + (n - 1) / 2, modulo n.
 
-    For an even n the pairs n / 2 apart are those of the first n / 2 rows.
+    For an even n the first n / 2 rows also have the pairs that are n / 2 apart.
+
+    >>> [int(n_pairs(4, row)) for row in range(5)]
+    [2, 2, 1, 1, 0]
     """
     half = (n - 1) // 2 + jnp.where((n % 2 == 0) & (row < n // 2), 1, 0)
     return jnp.where(row < n, half, 0).astype(jnp.int32)
 
 
 def init(static: Any, shared: Features, traced: Any, key: jax.Array) -> Row:
-    """No distance is known."""
+    """A row without distances."""
     del key
     n = len(shared.values)
     nothing = jnp.full(n, jnp.nan, static.dtype)
@@ -56,17 +59,18 @@ def init(static: Any, shared: Features, traced: Any, key: jax.Array) -> Row:
 
 
 def advance(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -> Row:
-    """One pair."""
+    """Compute the distance of the next pair."""
     values, size = jnp.asarray(shared.values), jnp.asarray(shared.size)
     row = traced.matrix_row % len(values)
     other = (row + 1 + s.done) % len(values)
     sizes = jnp.stack([size[row], size[other]])
+    # The key of a pair depends on both networks alone, not on the order of work.
     found = distance(static, values[row], values[other], sizes, jax.random.fold_in(key, other))
     return Row(s.done + 1, s.n_pairs, s.distance.at[other].set(found))
 
 
 def result(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -> dict[str, Any]:
-    """The row as far as it is known."""
+    """The row as far as it is computed."""
     del static, key
     there = traced.matrix_row < len(shared.values)
     outcome = jnp.where(there, COMPARED, NONE).astype(jnp.int32)
@@ -90,7 +94,7 @@ kernel = Kernel(
     figure=figure,
     plots=plots,
     advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),
-    # Each pair has matrices of its own: on a CPU they keep to the cache one by one.
+    # Each pair has matrices of its own: on a CPU they fit the cache one by one.
     microbatches=(0,),
     cpu_microbatches=(1,),
 )

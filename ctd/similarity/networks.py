@@ -1,4 +1,4 @@
-"""The networks that are compared: their states in common trials, their points, what is known of each."""
+"""The networks that are compared: their states in common trials, their fixed points, their labels and parameters."""
 
 from __future__ import annotations
 
@@ -19,57 +19,60 @@ from ctd.similarity.params import OF_POINTS
 from ctd.weights import read_weights
 
 MOST = 10_000
-"""Networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
+"""Most networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
 
 NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates"}
-"""Attributes of a file that say where it is from, not what was swept."""
+"""Attributes of a file that tell its origin, not a swept parameter."""
 
 
 class Known(NamedTuple):
-    """What is known of the networks beside their states."""
+    """Labels and parameters of the networks."""
 
     labels: tuple[str, ...]
     """One for each network, all different."""
     parameters: dict[str, np.ndarray]
-    """Parameter in which they differ -> (network,) numbers (float), or texts."""
+    """Parameter in which the networks differ -> (network,) numbers (float) or texts."""
 
 
 def files_of(inputs: Any) -> tuple[str, ...]:
-    """The files that stand for the networks, one each. Raises ValueError where a method lacks its files."""
+    """The files that stand for the networks, one for each. Raises ValueError if a method lacks its files."""
     given = {name: getattr(inputs, name) for name in ("weights", "states", "points", "connections")}
     if inputs.method in OF_POINTS:
         _check_tables(inputs)
     elif bool(inputs.weights) == bool(inputs.states):
         raise ValueError(
-            f"weights, states: method {inputs.method} needs either files of weights or files of states, one for each "
-            "network: {stage: ...} of a pipeline, or a list"
+            f"weights, states: method {inputs.method} needs either files of weights or files of states; give one for each "
+            "network, as a list or as {stage: ...} of a pipeline"
         )
     n = {name: len(files) for name, files in given.items() if files}
     if len(set(n.values())) > 1:
         told = ", ".join(f"{count} of {name}" for name, count in n.items())
-        raise ValueError(f"networks: {told}: as many files of each expected, in the same order")
+        raise ValueError(
+            f"networks: {told} given; give the same number of files of each, in the same order"
+        )
     return inputs.states or inputs.weights or inputs.points
 
 
 def _check_tables(inputs: Any) -> None:
     if not inputs.points:
         raise ValueError(
-            f"points: method {inputs.method} compares tables of points: {{stage: ..., part: table}} of fixed_points expected"
+            f"points: missing, but method {inputs.method} compares tables of fixed points; give "
+            "{stage: ..., part: table} of a fixed_points stage"
         )
     if inputs.method == "connections" and not inputs.connections:
         raise ValueError(
-            "connections: method connections compares which point leads to which: {stage: ..., part: table} of "
-            "fixed_points.connections expected"
+            "connections: missing, but method connections compares connections between fixed points; give "
+            "{stage: ..., part: table} of a fixed_points.connections stage"
         )
 
 
 def check_count(n: int) -> None:
-    """Raise ValueError where there are fewer than two networks, or too many for their matrix."""
+    """Raise ValueError if there are fewer than two networks, or too many for their matrix."""
     if n < 2:
-        raise ValueError(f"networks: {n} given; two at least have a distance")
+        raise ValueError(f"networks: {n} given; give at least two")
     if n > MOST:
         raise ValueError(
-            f"networks: {n:,} given, {MOST:,} at most: their {n * (n - 1) // 2:,} pairs make a matrix of "
+            f"networks: {n:,} given; give at most {MOST:,}, since the matrix of all {n * (n - 1) // 2:,} pairs takes "
             f"{8e-9 * n * n:.1f} GB; select some by `where` and `limit`"
         )
 
@@ -78,9 +81,9 @@ def check_count(n: int) -> None:
 
 
 def read_states(inputs: Any) -> Iterator[np.ndarray]:
-    """(trial, time, state) of each network, one after the other: those of all together may not fit the memory.
+    """Iterate over the states (trial, time, state) of each network; all of them may not fit the memory at once.
 
-    Raises ValueError, naming the file, where they cannot be compared.
+    Raises ValueError, naming the file, if they cannot be compared.
     """
     files = files_of(inputs)
     check_count(len(files))
@@ -90,20 +93,23 @@ def read_states(inputs: Any) -> Iterator[np.ndarray]:
 
 
 def checked(states: Iterable[Any], names: Sequence[str]) -> Iterator[np.ndarray]:
-    """The states, (trial, time, state) each, where they are finite, vary, and are of common trials; else ValueError."""
+    """Check the states of each network as they are read: finite, varying, and of common trials; else ValueError.
+
+    Each is (trial, time, state), or (sample, state), which becomes one trial. names: of the networks, for errors.
+    """
     first = None
     for name, given in zip(names, states, strict=True):
         x = np.asarray(given, float)
         x = x[None] if x.ndim == 2 else x
         if x.ndim != 3:
             raise ValueError(
-                f"{name}: states of shape {x.shape}, (trial, time, state) or (sample, state) expected"
+                f"{name}: states have the shape {x.shape}; expected (trial, time, state) or (sample, state)"
             )
         first = first or x.shape
         if x.shape[:2] != first[:2]:
             raise ValueError(
                 f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {first[0]} of "
-                f"{first[1]}: networks are compared over the same trials"
+                f"{first[1]}; give states of the same trials for all networks"
             )
         if not np.isfinite(x).all():
             bad = int((~np.isfinite(x)).sum())
@@ -112,20 +118,20 @@ def checked(states: Iterable[Any], names: Sequence[str]) -> Iterator[np.ndarray]
             )
         if np.ptp(x.reshape(-1, x.shape[-1]), axis=0).max(initial=0) == 0:
             raise ValueError(
-                f"{name}: its state is the same in all steps, so it has no shape; leave the network out"
+                f"{name}: its state is the same in all steps, so that nothing can be compared; leave the network out"
             )
         yield x
 
 
 def _network(path: str, inputs: Any) -> tuple[str, dict[str, np.ndarray]]:
-    """(cell, weights) of a network that can run the task; else ValueError."""
+    """Read a network: (cell, weights). Raises ValueError if it cannot run the task."""
     loaded = read_weights(path, inputs.cell)
     weights: dict[str, Any] = dict(loaded.params)
     n_in = get_cell(loaded.cell).infer(weights)[1]
     if n_in != inputs.task.n_in:
         raise ValueError(
             f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, but the network "
-            f"in {path} takes {n_in}: networks are compared over trials that all of them can run"
+            f"in {path} takes {n_in}; give a task that all networks can run"
         )
     return loaded.cell, {name: np.asarray(value, inputs.dtype) for name, value in weights.items()}
 
@@ -141,7 +147,7 @@ def _simulate(
 
 @cache
 def _runner(cell: str) -> Any:
-    """(weights, (trial, time, n_in)) -> (trial, time, state), compiled once for the networks of a cell."""
+    """The function (weights, inputs (trial, time, n_in)) -> states (trial, time, state), compiled once for each cell."""
     found = get_cell(cell)
     return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
 
@@ -150,7 +156,7 @@ def _stored(path: str, dataset: str) -> np.ndarray:
     found = read_arrays(path, dataset)
     if dataset not in found:
         raise ValueError(
-            f"states: {path}: no dataset {dataset}; found {', '.join(sorted(found))}. train_rnn stores states where "
+            f"states: {path}: has no dataset {dataset}, but {', '.join(sorted(found))}; train_rnn stores states if "
             "n_saved is above 0"
         )
     return found[dataset]
@@ -160,7 +166,7 @@ def _stored(path: str, dataset: str) -> np.ndarray:
 
 
 def read_points(inputs: Any) -> list[dict[str, np.ndarray]]:
-    """The columns of each table of points that say how stable they are; of method connections, which leads to which too.
+    """Read each network's table of points: n_unstable, n_marginal, q (point,); for method connections also leads (point, point).
 
     Raises ValueError, naming the file.
     """
@@ -179,14 +185,14 @@ def read_points(inputs: Any) -> list[dict[str, np.ndarray]]:
         if graph["leads"].shape != (n, n):
             raise ValueError(
                 f"connections: {inputs.connections[k]}: connections of {len(graph['leads'])} points, but "
-                f"{inputs.points[k]} has {n}; those of the same table expected, in the same order"
+                f"{inputs.points[k]} has {n}; give connections and points of the same networks, in the same order"
             )
     return [{**table, **graph} for table, graph in zip(tables, graphs, strict=True)]
 
 
 def _columns(path: str, field: str, names: Sequence[str], kernel: str) -> dict[str, np.ndarray]:
     try:
-        # Jacobians and eigenvectors, nearly all of the file, are not read.
+        # Jacobians and eigenvectors are nearly all of the file: read only what is compared.
         with h5py.File(path, "r") as file:
             missing = [name for name in names if name not in file]
             found = {name: np.asarray(file[name]) for name in names if name not in missing}
@@ -194,7 +200,7 @@ def _columns(path: str, field: str, names: Sequence[str], kernel: str) -> dict[s
         raise ValueError(f"{field}: {path}: not an HDF5 file, or a damaged one: {error}") from None
     if missing:
         raise ValueError(
-            f"{field}: {path}: lacks {', '.join(missing)}; STORE/gathered/GROUP of a store of {kernel} expected"
+            f"{field}: {path}: lacks {', '.join(missing)}; give STORE/gathered/GROUP of a store of {kernel}"
         )
     return found
 
@@ -203,7 +209,7 @@ def _columns(path: str, field: str, names: Sequence[str], kernel: str) -> dict[s
 
 
 def read_known(inputs: Any) -> Known:
-    """What the files say of their networks: an item of a store tells the parameters that it was made with."""
+    """Read labels and parameters of the networks; the file of a store's item has the parameters as attributes."""
     files = files_of(inputs)
     told = [_attributes(path) for path in files]
     return known([Path(path).stem for path in files], told)
@@ -220,7 +226,14 @@ def _attributes(path: str) -> dict[str, Any]:
 
 
 def known(names: Sequence[str], told: Sequence[Mapping[str, Any]]) -> Known:
-    """Labels and parameters from what is told of each network; `names` label those that tell nothing."""
+    """Make labels and parameters.
+
+    names: of the networks, the labels of those without parameters. told: the attributes of each network.
+
+    >>> known(["a", "b"], [{"n": 50, "g": 1.5}, {"n": 100, "g": 1.5}]).labels
+    ('n=50', 'n=100')
+    """
+    # Only what all networks tell can be compared.
     fields = [field for field in told[0] if all(field in one for one in told)]
     columns = {field: _column([one[field] for one in told]) for field in fields}
     parameters = {field: values for field, values in columns.items() if len(np.unique(values)) > 1}
@@ -229,6 +242,7 @@ def known(names: Sequence[str], told: Sequence[Mapping[str, Any]]) -> Known:
         " ".join(f"{field}={text(values[k])}" for field, values in parameters.items()) or name
         for k, name in enumerate(names)
     ]
+    # Replicates have equal parameters: number them.
     if len(set(labels)) < len(labels):
         labels = [f"{k}: {label}" for k, label in enumerate(labels)]
     return Known(tuple(labels), parameters)

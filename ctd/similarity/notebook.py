@@ -1,4 +1,4 @@
-"""`compare`: the distances between arrays of states, computed in this process."""
+"""`compare`: compute distances between networks from arrays, in this process."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class Compared:
     """The result of `compare`."""
 
     distances: np.ndarray
-    """(network, network)"""
+    """(network, network), symmetric, 0 on the diagonal."""
     labels: tuple[str, ...]
+    """One for each network."""
     tables: dict[str, np.ndarray]
-    """What a job's `reduce` returns: embedding, cluster, parameter, r2, ... (see `ctd kernels similarity`)"""
+    """The tables of a job's reduction: embedding, cluster, parameter, r2, ... (see `ctd kernels similarity`)."""
     known: Known
     method: str
 
     def __repr__(self) -> str:
-        """Return how far the networks are apart, their clusters, and what parameters explain."""
+        """Tell the range of distances, the number of clusters, and what parameters explain."""
         found = self.tables
         pairs = found["pair_distance"]
         head = (
@@ -46,7 +47,7 @@ class Compared:
         return "\n".join([head, *lines] if texts else [head])
 
     def figure(self) -> Any:
-        """matplotlib Figure: the matrix, the dendrogram, the embedding."""
+        """Draw the matrix, the dendrogram and the embedding as a matplotlib Figure."""
         return draw(Figure(pictures(self.tables, self.known, self.method)))
 
 
@@ -58,15 +59,15 @@ def compare(
     seed: int = 0,
     **settings: Any,
 ) -> Compared:
-    """Return the distances between networks, their embedding and clusters, and what parameters explain of them.
+    """Compute the distances between networks, embed and cluster them, and test what parameters explain of them.
 
     Args:
-        networks: of each network (trial, time, unit) states in the same trials, or (sample, unit); widths may
-            differ. Of method topology, the `unique` of each network's `ctd.fixed_points.find`; of method connections, with
-            `leads` (point, point), above 0 where the first point leads to the second. A mapping names them.
+        networks: for each network its states (trial, time, unit) in the same trials, or (sample, unit); widths may
+            differ. For method topology, the `unique` of each network's `ctd.fixed_points.find`; for method connections,
+            with `leads` (point, point), above 0 where the first point leads to the second. A mapping names them.
         method: procrustes, cka, rbf_cka, svcca, cca, dsa, topology or connections.
         parameters: name -> one number or text for each network, such as its cell.
-        seed: chooses the rotations from which `dsa` starts.
+        seed: of the rotations from which `dsa` starts.
         **settings: fields of `Comparison` (n_samples, variance, rank, dtype, ...) and of `Options` (n_clusters,
             n_permutations, ...).
 
@@ -77,7 +78,7 @@ def compare(
            [0. , 0. , 0.6],
            [0.6, 0.6, 0. ]])
 
-    Raises ValueError where the networks cannot be compared.
+    Raises ValueError if the networks cannot be compared.
     """
     names = [str(k) for k in (networks if isinstance(networks, Mapping) else range(len(networks)))]
     given = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
@@ -100,6 +101,6 @@ def _told(names: Sequence[str], parameters: Mapping[str, Sequence[Any]]) -> Know
     for name, values in parameters.items():
         if len(values) != n:
             raise ValueError(
-                f"parameters: {name}: {len(values)} values for {n} networks; one for each expected"
+                f"parameters: {name}: {len(values)} values given for {n} networks; give one for each network"
             )
     return known(names, [{name: v[k] for name, v in parameters.items()} for k in range(n)])

@@ -1,4 +1,4 @@
-"""What one item is: a row of the matrix of distances between networks."""
+"""The parameters of one item: a row of the matrix of distances between networks."""
 
 from typing import Literal
 
@@ -17,7 +17,11 @@ OF_POINTS = ("topology", "connections")
 
 
 class Comparison(Params):
-    """The comparison of one network with those after it."""
+    """The parameters of the comparison of one network with those after it.
+
+    >>> Comparison(method="dsa", states=("a.h5", "b.h5"), rank=5).dtype
+    'float64'
+    """
 
     dtype: Static[Literal["float32", "float64"]] = "float64"
     method: Static[Method] = Field(
@@ -26,60 +30,64 @@ class Comparison(Params):
         "compare fixed points",
     )
     weights: File[tuple[str, ...]] = Field(
-        (), description="files of the networks' weights; all run the same trials of `task`"
+        (), description="file of weights of each network; all run the same trials of `task`"
     )
     cell: Data[CellName | None] = Field(
-        None,
-        description="cell of all networks; by default the one that each file of weights belongs to",
+        None, description="cell of all networks; by default each file tells its own"
     )
     states: File[tuple[str, ...]] = Field(
-        (), description="in place of weights: files of states over the same trials"
+        (), description="instead of weights: file of states of each network, over the same trials"
     )
     points: File[tuple[str, ...]] = Field(
         (),
-        description="methods topology and connections: table of points of each network, STORE/gathered/GROUP",
+        description="methods topology and connections: table of fixed points of each network, STORE/gathered/GROUP",
     )
     connections: File[tuple[str, ...]] = Field(
         (),
-        description="method connections: which of these points leads to which, of each network: STORE/gathered/GROUP",
+        description="method connections: table of the connections between these points, of each network, STORE/gathered/GROUP",
     )
     dataset: Data[str] = Field(
-        "states", description="name of the states in their files, (trial, time, state)"
+        "states", description="name of the dataset of states, (trial, time, state)"
     )
     task: Data[tasks.AnyTask] = Field(
         tasks.Decision(), description="task whose trials all networks run"
     )
     n_trials: Data[int] = Field(64, gt=0, description="trials that are run")
-    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
+    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="seed of the trials")
     n_samples: Data[int] = Field(
         2000,
         gt=2,
-        description="most steps of trials whose states are compared, evenly spread; dsa takes all",
+        description="most states compared, evenly spread over all trials and steps; dsa takes all",
     )
     variance: Data[float] = Field(
-        0.99, gt=0, le=1, description="svcca: share of the variance in the components that are kept"
+        0.99, gt=0, le=1, description="svcca: share of the variance that the kept components hold"
     )
     bandwidth: Data[float] = Field(
         0.8, gt=0, description="rbf_cka: sd of the kernel, in median distances between states"
     )
-    n_delays: Data[int] = Field(5, gt=0, description="dsa: states in a row of the delay embedding")
-    delay_interval: Data[int] = Field(1, gt=0, description="dsa: steps between two of them")
-    rank: Data[int] = Field(10, gt=0, description="dsa: size of the linear dynamics")
-    starts: Static[int] = Field(
-        4, gt=0, description="dsa: rotations from which the best one is sought"
+    n_delays: Data[int] = Field(5, gt=0, description="dsa: states per row of the delay embedding")
+    delay_interval: Data[int] = Field(
+        1, gt=0, description="dsa: steps between two states of such a row"
     )
-    max_iterations: Static[int] = Field(500, gt=0, description="dsa: most steps from each of them")
+    rank: Data[int] = Field(10, gt=0, description="dsa: dimension of the linear dynamics")
+    starts: Static[int] = Field(
+        4, gt=0, description="dsa: rotations from which the alignment is optimised"
+    )
+    max_iterations: Static[int] = Field(500, gt=0, description="dsa: most steps from each start")
     max_q: Data[float | None] = Field(
         None,
         gt=0,
-        description="topology, connections: points of larger q = |F(h) - h|^2 / 2 do not count",
+        description="topology, connections: points with a larger q = |F(h) - h|^2 / 2 are left out",
     )
     rounds: Data[int] = Field(
         2,
         ge=0,
         le=20,
-        description="connections: how far each point sees: 1, its connections; 2, theirs; ...",
+        description="connections: rounds of relabelling; a label then reflects the graph up to so many connections away",
     )
     matrix_row: Traced[int] = Field(
-        0, ge=0, lt=2**24, description="number of the network; there may be more rows than networks"
+        0,
+        ge=0,
+        lt=2**24,
+        description="number of the network; rows beyond the last network are empty",
     )

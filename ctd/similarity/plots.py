@@ -1,4 +1,4 @@
-"""Pictures of the distances between networks: the matrix, the dendrogram, the embedding."""
+"""Figures of the distances between networks: the matrix, the dendrogram, the embedding."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ctd.similarity.networks import Known, read_known
 from ctd.similarity.pairs import UNITS
 
 MOST_TICKS = 30
-"""Networks whose names stand on an axis."""
+"""Most networks whose names stand on an axis."""
 
 MOST_COLOURS = 10
-"""Different values up to which each has a colour and a line in the legend."""
+"""Most different values that each get a colour and a line in the legend."""
 
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The three pictures; only the matrix where a distance is missing, none before a gather."""
+    """The three figures; only the matrix if a distance is missing, none before a gather."""
     if "distances" not in group.reduced:
         return []
     return pictures(group.reduced, read_known(group.inputs), group.inputs.method)
@@ -28,12 +28,12 @@ def plots(group: Group) -> list[Plot]:
 
 @of_group
 def figure(group: Group) -> Figure:
-    """The same side by side."""
+    """The three figures side by side."""
     return Figure(plots(*group))
 
 
 def pictures(reduced: Mapping[str, np.ndarray], known: Known, method: str) -> list[Plot]:
-    """The pictures of what `summary.tables` returned."""
+    """The figures of the tables that `summary.tables` returns."""
     order = np.argsort(np.asarray(reduced["leaf"]))
     few = len(order) <= MOST_TICKS
     names = Axis(ticks=[str(reduced["network"][k]) for k in order] if few else ())
@@ -47,13 +47,13 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
     missing, units = int(reduced["n_missing"]), np.asarray(reduced["components"])
     note = ""
     if method == "procrustes" and units.min() < units.max():
-        note = f"Of {units.min()} to {units.max()} units: narrower networks are padded with zeros. "
+        note = f"Networks have {units.min()} to {units.max()} units; narrower ones are padded with zeros. "
     if not np.nanmax(reduced["pair_distance"], initial=0):
         note += "All distances are 0. "
     if missing:
         note += (
             f"{missing} of {len(reduced['pair_distance'])} pairs have no distance, so that nothing is embedded or "
-            f"clustered: sweep matrix_row over {{range: {len(order)}}}."
+            f"clustered; sweep matrix_row over {{range: {len(order)}}}."
         )
     ordered = np.asarray(reduced["distances"])[np.ix_(order, order)]
     title = f"Distance of networks: {method}"
@@ -62,7 +62,7 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
 
 
 def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
-    """Each merge is a bracket from the middles of what it joins; leaves stand beside the rows of the matrix."""
+    """The dendrogram: each merge is a bracket between the middles of the two it joins; leaves stand beside the matrix's rows."""
     first, second = np.asarray(reduced["merge_first"]), np.asarray(reduced["merge_second"])
     height = np.concatenate([np.zeros(len(first) + 1), reduced["merge_distance"]])
     place = [*np.asarray(reduced["leaf"], float)]
@@ -95,7 +95,7 @@ def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
         )
     alike = int((np.asarray(reduced["distances"]) == 0).sum(axis=1).max())
     if alike > 1:
-        note = f"{alike} networks are at distance 0 of each other: their marks lie on one another. {note}"
+        note = f"{alike} networks are at distance 0 from each other; their marks coincide. {note}"
     axis = lambda k: Axis(f"component {k + 1} ({share[k]:.0%})")
     return Plot(
         "Networks, embedded by distance", layers, axis(0), axis(1), scale, True, note.strip()
@@ -103,8 +103,9 @@ def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
 
 
 def shown_parameter(reduced: Mapping[str, np.ndarray]) -> str | None:
-    """The parameter that explains most, of those that several networks have in common where there are any."""
+    """The parameter that explains most; preferably one whose values several networks share."""
     names, values = [str(p) for p in reduced["parameter"]], np.asarray(reduced["n_values"])
+    # A parameter with a different value for each network, such as a seed, explains everything and tells nothing.
     shared = [name for name, n in zip(names, values, strict=True) if 2 * n <= len(reduced["leaf"])]
     return next(iter([*shared, *names]), None)
 
@@ -112,7 +113,7 @@ def shown_parameter(reduced: Mapping[str, np.ndarray]) -> str | None:
 def _coloured(
     points: np.ndarray, labels: list[str], name: str | None, known: Known
 ) -> tuple[list[Layer], Scale]:
-    """Points of a colour for each value of the parameter; of numbers with many values, on a scale."""
+    """Points with a colour for each value of the parameter, or on a colour scale for numbers with many values."""
     x, y, key = points[:, 0], points[:, 1], np.arange(len(points))
     if name is None:
         return [Points(x, y, text=labels, key=key)], Scale()

@@ -1,4 +1,4 @@
-"""The reduction: the rows joined to a matrix, embedded and clustered, and what parameters explain of it."""
+"""The reduction: join the rows to a matrix, embed and cluster it, and test what parameters explain of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.kernel import Var
 from ctd.rows import blocks
-from ctd.similarity.embedding import classical_mds, clusters
-from ctd.similarity.explained import explained
+from ctd.similarity.analysis import classical_mds, clusters, explained
 from ctd.similarity.features import Features
 from ctd.similarity.networks import Known, read_known
 
@@ -23,41 +22,42 @@ class Options(BaseModel):
 
     n_components: int = Field(3, gt=1, le=20, description="dimensions of the embedding")
     linkage: Literal["average", "complete", "single"] = Field(
-        "average", description="distance of two clusters: mean, largest, smallest of their networks"
+        "average",
+        description="distance of two clusters: the average, largest or smallest distance of their networks",
     )
     n_clusters: int | None = Field(
-        None, gt=0, description="clusters; by default, of 2 to 10, the number of best silhouette"
+        None, gt=0, description="clusters; by default, from 2 to 10, the number of best silhouette"
     )
     n_permutations: int = Field(
         999, gt=0, le=100_000, description="permutations of the networks that test a parameter"
     )
-    permutation_seed: int = Field(0, ge=0, description="seed that chooses these orders")
+    permutation_seed: int = Field(0, ge=0, description="seed of these permutations")
 
 
 _N, _P, _M, _Q = ("network",), ("pair",), ("merge",), ("parameter",)
 REDUCED = {
-    "network": Var(_N, "1", "what the network is: the parameters in which they differ"),
-    "cluster": Var(_N, "1", "number of its cluster; -1: a distance is missing"),
-    "leaf": Var(_N, "1", "its place in the dendrogram"),
-    "mean_distance": Var(_N, "1", "mean distance to the others"),
-    "components": Var(_N, "1", "units, or components, that were compared; narrower networks are padded"),
+    "network": Var(_N, "1", "label of the network: the parameters in which the networks differ"),
+    "cluster": Var(_N, "1", "number of the network's cluster; -1: a distance is missing"),
+    "leaf": Var(_N, "1", "place of the network in the dendrogram"),
+    "mean_distance": Var(_N, "1", "mean distance to the other networks"),
+    "components": Var(_N, "1", "units or components compared; narrower networks are padded"),
     "embedding": Var((*_N, "component"), "1", "classical multidimensional scaling"),
-    "embedding_share": Var(("component",), "1", "its share of the sum of all |eigenvalues|"),
+    "embedding_share": Var(("component",), "1", "share of the sum of all |eigenvalues|"),
     "distances": Var((*_N, "other"), "1", "distance of every two networks"),
-    "first": Var(_P, "1", "a network"),
-    "second": Var(_P, "1", "another one"),
-    "pair_distance": Var(_P, "1", "their distance"),
-    "merge_first": Var(_M, "1", "a network, or n + k for the cluster of merge k"),
-    "merge_second": Var(_M, "1", "what it is joined with"),
-    "merge_distance": Var(_M, "1", "the distance at which they are joined"),
-    "merge_size": Var(_M, "1", "networks in the new cluster"),
+    "first": Var(_P, "1", "label of the first network of the pair"),
+    "second": Var(_P, "1", "label of the second network of the pair"),
+    "pair_distance": Var(_P, "1", "distance of the pair"),
+    "merge_first": Var(_M, "1", "first of the two joined: a network, or n + k for the cluster of merge k"),
+    "merge_second": Var(_M, "1", "second of the two joined"),
+    "merge_distance": Var(_M, "1", "distance at which the two are joined"),
+    "merge_size": Var(_M, "1", "networks in the joined cluster"),
     "parameter": Var(_Q, "1", "a parameter in which the networks differ"),
-    "n_values": Var(_Q, "1", "its different values"),
-    "r2": Var(_Q, "1", "share of the squared distances that it explains (distance-based R2)"),
+    "n_values": Var(_Q, "1", "number of different values of the parameter"),
+    "r2": Var(_Q, "1", "share of the squared distances that the parameter explains (distance-based R2)"),
     "r2_p": Var(_Q, "1", "share of permutations with as large an R2"),
     "mantel": Var(_Q, "1", "Mantel correlation of distances and differences of the parameter"),
     "mantel_p": Var(_Q, "1", "share of permutations with as large a correlation"),
-    "n_missing": Var((), "1", "pairs without a distance: rows that were not swept, or failed"),
+    "n_missing": Var((), "1", "pairs without a distance, whose rows were not swept or failed"),
 }  # fmt: skip
 SUMMARY = ("parameter", "n_values", "r2", "r2_p", "mantel", "mantel_p")
 
@@ -69,13 +69,23 @@ def reduce(
     results: Mapping[str, np.ndarray],
     options: Options,
 ) -> dict[str, np.ndarray]:
-    """The matrix of all rows, and the tables made of it."""
+    """Join all rows to the matrix, and make the tables of REDUCED from it."""
     distances = joined(np.asarray(columns["matrix_row"]), results, len(shared.size))
     return tables(distances, read_known(inputs), shared.size, options)
 
 
 def joined(rows: np.ndarray, results: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-    """(network, network) symmetric, 0 on the diagonal, NaN where no row has the pair."""
+    """Join rows to the symmetric matrix (network, network): 0 on the diagonal, NaN where no row has the pair.
+
+    Args:
+        rows: (item,) row numbers.
+        results: distance (item, network), NaN where the pair belongs to the other network's row.
+        n: number of networks.
+
+    >>> row = np.array([[np.nan, 0.5, np.nan], [np.nan, np.nan, 0.2], [0.9, np.nan, np.nan]])
+    >>> joined(np.arange(3), {"distance": row}, 3).tolist()
+    [[0.0, 0.5, 0.9], [0.5, 0.0, 0.2], [0.9, 0.2, 0.0]]
+    """
     matrix = np.full((n, n), np.nan)
     start = 0
     for block in blocks(results, ("distance",)):
@@ -92,7 +102,10 @@ def joined(rows: np.ndarray, results: Mapping[str, np.ndarray], n: int) -> np.nd
 def tables(
     distances: np.ndarray, known: Known, components: np.ndarray, options: Options
 ) -> dict[str, np.ndarray]:
-    """Everything in `REDUCED`. Where distances are missing: the matrix, and NaN for what needs all of them."""
+    """Make the tables of `REDUCED`. If distances are missing, those that need all of them hold NaN.
+
+    distances: (network, network). components: (network,) number of compared components.
+    """
     n, labels = len(distances), np.asarray(known.labels)
     i, j = np.triu_indices(n, 1)
     pairs = distances[i, j]
@@ -143,7 +156,7 @@ def _unknown(n: int, options: Options) -> dict[str, np.ndarray]:
 def _parameters(
     distances: np.ndarray | None, known: Known, options: Options
 ) -> dict[str, np.ndarray]:
-    """One row a parameter, that of the largest R2 first."""
+    """The table of parameters, the largest R2 first; NaN without distances."""
     names = list(known.parameters)
     rows = np.full((len(names), 4), np.nan)
     if distances is not None:

@@ -1,17 +1,17 @@
-"""What the fixed points of a network are: their numbers by stability, and the graph of which leads to which.
+"""The fixed points of a network as counts: by stability, and by the graph of connections between them.
 
-What a point with one growing mode leads to are the two ends of a curve, its unstable manifold. With more it is a region, of
-which departures are a sample that depends on the directions of the modes; that is not compared.
+A point with one growing mode leads to the two ends of a curve, its unstable manifold. A point with more leads to a region;
+its departures sample that region, depending on the directions of the modes, and are not compared.
 
-Round 0 labels each point by its stability. A round of Weisfeiler & Lehman (1968) gives it a new label: its old one, with
-those of the points that it leads to, and those of the points that lead to it. The distance of two networks is the
-Bray-Curtis dissimilarity of the numbers n_l and m_l of their points with label l, over all rounds:
+Round 0 labels each point by its stability. A round of Weisfeiler & Lehman (1968) gives each point a new label, made of its
+old label, the labels of the points that it leads to, and the labels of the points that lead to it. The distance of two
+networks is the Bray-Curtis dissimilarity of the numbers n_l and m_l of their points with label l, over all rounds:
 
     sum_l |n_l - m_l| / sum_l (n_l + m_l)  =  1 - 2 sum_l min(n_l, m_l) / sum_l (n_l + m_l),
 
-the share of points that are left alone where each is matched with one of equal label, as many as can be (Kriege et al.
-2016). Graphs that are equal but for the order of their points are at distance 0; so are some others in which all points see
-the same, as one ring of six and two rings of three.
+the share of points without a partner if as many points as possible are matched with one of equal label (Kriege et al.
+2016). Graphs that differ only in the order of their points are at distance 0. So are some different graphs in which all
+points have the same neighbourhoods, such as one ring of six and two rings of three.
 """
 
 from __future__ import annotations
@@ -22,16 +22,24 @@ from typing import Any
 import numpy as np
 
 type Neighbours = list[tuple[np.ndarray, np.ndarray]]
-"""Of each point, the numbers of those that it leads to, and of those that lead to it."""
+"""For each point (the points that it leads to, the points that lead to it), by number."""
 
 
 def counts(
     tables: Sequence[Mapping[str, Any]], max_q: float | None, rounds: int
 ) -> list[np.ndarray]:
-    """(label,) of each network, the numbers of its points with q <= max_q by label: of round 0, then of `rounds` more.
+    """Count the points of each network by label, (label,): those of round 0, then of `rounds` more.
 
-    tables: n_unstable, n_marginal, q, (point,) each; where there are rounds, leads (point, point), above 0 where the
-    first point leads to the second.
+    Args:
+        tables: for each network n_unstable, n_marginal and q (point,); with rounds, leads (point, point), above 0
+            where the first point leads to the second.
+        max_q: points with a larger q are left out.
+        rounds: rounds of relabelling.
+
+    >>> saddle = {"n_unstable": [0, 1, 0], "n_marginal": [0, 0, 0], "q": [0, 0, 0]}
+    >>> attractor = {"n_unstable": [0], "n_marginal": [0], "q": [0]}
+    >>> [found.tolist() for found in counts([saddle, attractor], None, rounds=0)]
+    [[2.0, 1.0], [1.0, 0.0]]
     """
     here = [_counting(table, max_q) for table in tables]
     pairs = list(zip(tables, here, strict=True))
@@ -46,13 +54,13 @@ def counts(
 
 
 def _counting(table: Mapping[str, Any], max_q: float | None) -> np.ndarray:
-    """Rows of the points that count."""
+    """The rows of the points with q <= max_q."""
     q = np.asarray(table["q"])
     return np.flatnonzero(q <= (np.inf if max_q is None else max_q))
 
 
 def _stability(table: Mapping[str, Any]) -> np.ndarray:
-    """(point,) -1: marginal; otherwise the number of growing modes."""
+    """The stability (point,): -1 for marginal points, else the number of growing modes."""
     unstable = np.asarray(table["n_unstable"], int)
     return np.where((unstable == 0) & (np.asarray(table["n_marginal"]) > 0), -1, unstable)
 
@@ -64,18 +72,18 @@ def _neighbours(table: Mapping[str, Any], rows: np.ndarray) -> Neighbours:
 
 
 def _seen(labels: Sequence[int], graph: Neighbours) -> list[Hashable]:
-    """Of each point its label, and those of both kinds of neighbours, in no order."""
+    """For each point its label and the sorted labels of both kinds of neighbours."""
     of = lambda points: tuple(sorted(labels[k] for k in points))
     return [(own, of(to), of(by)) for own, (to, by) in zip(labels, graph, strict=True)]
 
 
 def _numbered(seen: Sequence[Sequence[Hashable]]) -> list[list[int]]:
-    """0, 1, ... for what is seen; the same for equal sights, in all networks."""
+    """Number what points see by 0, 1, ..., equal sights alike over all networks."""
     number: dict[Hashable, int] = {}
     return [[number.setdefault(one, len(number)) for one in graph] for graph in seen]
 
 
 def _counted(labels: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """(label,) of each network."""
+    """The number of points by label, (label,), of each network."""
     n = 1 + max((label for graph in labels for label in graph), default=0)
     return [np.bincount(np.asarray(graph, int), minlength=n).astype(float) for graph in labels]

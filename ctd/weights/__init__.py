@@ -1,15 +1,15 @@
-"""Files of networks' weights, as the frameworks write them, as networks of `ctd.cells`, and back.
+"""Read the weights that PyTorch, Flax, Equinox or Keras wrote as networks of `ctd.cells`, and write such files.
 
-    network     `read_weights`: which cell a file holds, and its weights      `write_weights`
-    formats     a file's tensors by name: one reader and one writer for each ending
-    tensors     what a file holds: names -> arrays
-    plain       HDF5, NumPy, safetensors          torch_zip   PyTorch, without PyTorch
+    network     `read_weights`: finds the cell of a file and its weights; `write_weights`
+    formats     one reader and one writer for each ending: a file's tensors by name
+    tensors     Tensors: the arrays of one file
+    plain       HDF5, NumPy, safetensors          torch_zip   PyTorch's files, without PyTorch
     jax_files   Flax, Orbax, Equinox              keras_file  Keras
-    layouts     the cell among the tensors: PyTorch and Equinox, Flax, Keras
-    gates       a cell's weights in PyTorch's order, as those of a cell of ctd
-    rest        what is left beside the cell: a linear readout and h0, or a refusal
+    names_torch, names_flax, names_keras          the cell among tensors with a framework's names
+    gates       from a cell's weights in PyTorch's order to those of a cell of ctd, and back
+    rest        the tensors beside the cell: a linear readout and h0, or an error
 
-No file's code is executed. What ctd's networks cannot express is refused by the names of its tensors.
+Reading executes no code of a file. Tensors that no network of ctd can express are refused by name.
 """
 
 from ctd.weights.formats import ENDINGS, check_ending, read_tensors, write_tensors

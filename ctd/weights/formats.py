@@ -1,4 +1,4 @@
-"""One reader and one writer for each ending of a file of weights."""
+"""Readers and writers of files of weights, one for each ending."""
 
 from __future__ import annotations
 
@@ -41,9 +41,16 @@ ENDINGS = tuple(READERS)
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """The tensors of a file by its ending; a folder is one of Orbax, a file without a known ending HDF5.
+    """Read the tensors of a file by its ending. A folder must be Orbax's, a file without a known ending HDF5.
 
-    Raises ValueError, naming the file, where there is none or it cannot be read.
+    Raises ValueError, naming the file, if it is missing or cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_tensors(f"{folder}/x.npz", {"wR": np.zeros((2, 2))}, cell="vanilla")
+    ...     found = read_tensors(f"{folder}/x.npz")
+    >>> found.cell, found.names()
+    ('vanilla', 'wR (2, 2)')
     """
     path = Path(path)
     if path.is_dir():
@@ -51,13 +58,15 @@ def read_tensors(path: str | Path) -> Tensors:
             (path / name).exists() for name in ("_METADATA", "default", "params", "manifest.ocdbt")
         ):
             return jax_files.read_orbax(path)
-        raise ValueError(f"{path}: the file is a folder, and none that Orbax wrote")
+        raise ValueError(f"{path}: is a folder, but not one that Orbax wrote; give a file")
     if not path.is_file():
         raise ValueError(
-            f"{path}: the file does not exist; files of weights end in {', '.join(ENDINGS)}"
+            f"{path}: does not exist; give a file of weights, which ends in {', '.join(ENDINGS)}"
         )
     if path.suffix not in READERS and not h5py.is_hdf5(path):
-        raise ValueError(f"{path}: files of weights end in {', '.join(ENDINGS)}")
+        raise ValueError(
+            f"{path}: has another ending than a file of weights; expected {', '.join(ENDINGS)}"
+        )
     try:
         return READERS.get(path.suffix, plain.read_hdf5)(path)
     except OSError as error:
@@ -65,10 +74,16 @@ def read_tensors(path: str | Path) -> Tensors:
 
 
 def check_ending(path: str | Path) -> None:
-    """Raise ValueError where no file of weights is written with this ending."""
+    """Raise ValueError if ctd writes no file of weights with this ending.
+
+    >>> check_ending("net.txt")
+    Traceback (most recent call last):
+        ...
+    ValueError: net.txt: cannot be written with this ending; give one of .h5, .hdf5, .npz, .safetensors, .pt, .pth
+    """
     if Path(path).suffix not in WRITERS:
         raise ValueError(
-            f"{path}: files of weights are written with the endings {', '.join(WRITERS)}"
+            f"{path}: cannot be written with this ending; give one of {', '.join(WRITERS)}"
         )
 
 
@@ -78,10 +93,10 @@ def write_tensors(
     cell: str | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write name -> array by the path's ending. An existing file is replaced once the new one is complete.
+    """Write arrays by name in the format of the path's ending. A complete new file replaces an existing one.
 
-    cell, about: what the file tells of itself, as far as its kind can. Equal arrays give equal bytes.
-    Raises ValueError, naming the file, where no such file is written or it cannot be.
+    cell, about: the name of the cell and attributes, which are stored if the format has a place for them. Equal arrays
+    give equal bytes. Raises ValueError, naming the file, if the ending is unknown or the file cannot be written.
     """
     check_ending(path)
     path = Path(path)

@@ -1,4 +1,4 @@
-"""A recurrent cell in PyTorch's arrangement, whatever wrote it, and its weights as those of a cell of ctd."""
+"""A recurrent cell in PyTorch's arrangement, whichever framework wrote it, converted to a cell of ctd and back."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ctd.weights.tensors import Array
 type Kind = Literal["rnn", "gru", "gru_before", "lstm"]
 
 BLOCKS: Mapping[Kind, int] = {"rnn": 1, "gru": 3, "gru_before": 3, "lstm": 4}
-"""Blocks of rows of a kind's weights."""
+"""Gates of a kind of cell, each a block of n rows in its weights."""
 
 
 class Gates(NamedTuple):
-    """A cell of n units: blocks of n rows each, in the order r, z, n of a GRU and i, f, g, o of an LSTM."""
+    """A cell of n units: a block of n rows for each gate, in the order r, z, n of a GRU and i, f, g, o of an LSTM."""
 
     kind: Kind
-    """gru: the reset gate acts on the recurrent product; gru_before: on h, before the product."""
+    """gru: the reset gate multiplies the recurrent product; gru_before: it multiplies h, before the product."""
     weight_ih: Array
     """(blocks n, n_in)."""
     weight_hh: Array
@@ -35,26 +35,32 @@ class Found(NamedTuple):
     """The cell among a file's tensors."""
 
     told: str
-    """Whose it is and where, "PyTorch nn.GRU, rnn."."""
+    """Framework, layer and place, such as "PyTorch nn.GRU, rnn."."""
     gates: Gates
     used: frozenset[str]
     """The names of its tensors."""
 
 
 def check_shape(where: str, name: str, value: Array, shape: tuple[int, ...], what: str) -> None:
-    """Raise ValueError where an array has another shape; of a transposed matrix it says so."""
+    """Raise ValueError if an array has another shape than `shape`; the error tells if it is transposed."""
     if value.shape == shape:
         return
     hint = "; it is transposed" if value.ndim == 2 and value.shape[::-1] == shape else ""
     raise ValueError(
-        f"{where}: {name} has the shape {value.shape}, {shape} expected of {what}{hint}"
+        f"{where}: {name} has the shape {value.shape}, expected {shape} for {what}{hint}"
     )
 
 
 def to_cell(gates: Gates) -> tuple[str, dict[str, Array]]:
-    """(name of a cell of ctd, its weights), which compute what the gates do.
+    """Convert gates to a cell of ctd that computes the same: (its name, its weights).
 
-    Sums of biases are made in float64 and rounded once.
+    Biases are added in float64 and rounded once.
+
+    >>> n, k = 4, 2
+    >>> zero = Gates("lstm", np.zeros((4 * n, k)), np.zeros((4 * n, n)), np.zeros(4 * n), np.zeros(4 * n))
+    >>> cell, weights = to_cell(zero)
+    >>> cell, weights["weight_hh"].shape
+    ('lstm', (16, 4))
     """
     kind, w_ih, w_hh, b_ih, b_hh = gates
     if kind == "rnn":
@@ -62,6 +68,7 @@ def to_cell(gates: Gates) -> tuple[str, dict[str, Array]]:
     if kind == "gru_before":
         n = w_hh.shape[1]
         bias = _sum(b_ih, b_hh)
+        # ctd's gru, that of LFADS, multiplies [h, x] by one matrix, and adds UPDATE_BIAS to the update gate itself.
         both = np.concatenate([w_hh, w_ih], axis=1)
         shift = np.repeat([0.0, UPDATE_BIAS], n)
         return "gru", {
@@ -79,12 +86,13 @@ def _sum(a: Array, b: Array) -> Array:
 
 
 TORCH_LAYERS = {"vanilla": "nn.RNN", "gru_torch": "nn.GRU", "lstm": "nn.LSTM"}
-"""Cells that PyTorch has, and its layers of them."""
+"""Cells that PyTorch has -> its layers."""
 
 
 def to_torch(cell: str, params: Mapping[str, Array]) -> dict[str, Array]:
-    """The weights of a cell in `TORCH_LAYERS`, named as those of modules `rnn` and `readout`; h0 keeps its name."""
+    """Name the weights of a cell in `TORCH_LAYERS` as those of PyTorch modules `rnn` and `readout`; h0 keeps its name."""
     named = dict(params)
+    # PyTorch has two biases where ctd has their sum.
     if cell == "vanilla":
         named |= {"weight_ih": named.pop("wI"), "weight_hh": named.pop("wR")}
         named |= {"bias_ih": named["bR"], "bias_hh": np.zeros_like(named.pop("bR"))}

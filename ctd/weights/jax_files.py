@@ -1,4 +1,4 @@
-"""The files of JAX's libraries: Flax's msgpack, Orbax's folders, Equinox's leaves."""
+"""Read the files of JAX's libraries: Flax's msgpack, Orbax's folders, Equinox's leaves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARRAY, SCALAR = 1, 3
 
 
 def read_msgpack(path: Path) -> Tensors:
-    """What `flax.serialization.to_bytes(params)` wrote. Raises ValueError, naming the file."""
+    """Read a file of `flax.serialization.to_bytes(params)`. Raises ValueError, naming the file."""
     try:
         tree = msgpack.unpackb(path.read_bytes(), ext_hook=_unpack, strict_map_key=False)
     except Exception as error:
@@ -38,12 +38,12 @@ def _unpack(code: int, data: bytes) -> Any:
 
 
 def read_orbax(path: Path) -> Tensors:
-    """The tree of an Orbax checkpoint, by Orbax itself. Raises ValueError, naming the folder."""
+    """Read the tree of an Orbax checkpoint, with Orbax itself. Raises ValueError, naming the folder."""
     try:
         import orbax.checkpoint as ocp
     except ImportError:
         raise ValueError(
-            f"{path}: Orbax's folders are read by orbax-checkpoint, which is not installed here: install it beside "
+            f"{path}: reading Orbax's folders needs orbax-checkpoint, which is not installed; install it beside "
             "ctd, or write flax.serialization.to_bytes(params) to a .msgpack file"
         ) from None
     folder = next((path / name for name in ("default", "params") if (path / name).is_dir()), path)
@@ -68,17 +68,17 @@ def _like(tree: Any, leaf: Any) -> Any:
 # --- Equinox --------------------------------------------------------------------------------------
 
 NEEDED = (
-    "Equinox writes leaves without names: the model's must be those of one eqx.nn.GRUCell or LSTMCell, before or "
-    "after them those of one eqx.nn.Linear; or write names, with safetensors.numpy.save_file"
+    "Equinox writes leaves without names, so that the model must be one eqx.nn.GRUCell or LSTMCell, with at most one "
+    "eqx.nn.Linear before or after it; or write names, with safetensors.numpy.save_file"
 )
 
 
 def read_equinox(path: Path) -> Tensors:
-    """What `eqx.tree_serialise_leaves` wrote, a line of settings before it or not; names by shapes.
+    """Read a file of `eqx.tree_serialise_leaves`, with or without a line of settings first; shapes tell the names.
 
     A cell is weight_ih (g n, n_in), weight_hh (g n, n) with g = 3 or 4, bias (g n,) and, for a GRU,
-    bias_n (n,), one after the other, without the biases if it has none; a linear layer weight (n_out, n)
-    and bias (n_out,).
+    bias_n (n,), one after the other, without the biases if it has none; a linear layer is weight (n_out, n)
+    and bias (n_out,). Raises ValueError, naming the file, if there is not exactly one cell.
     """
     leaves = _leaves(path)
     starts = [k for k in range(len(leaves) - 1) if _is_cell(leaves[k], leaves[k + 1])]
@@ -98,7 +98,8 @@ def read_equinox(path: Path) -> Tensors:
 
 def _leaves(path: Path) -> list[Array]:
     data = path.read_bytes()
-    if data[:1] == b"{":  # a line of JSON, as Equinox's guide puts the model's settings
+    # Equinox's guide to serialisation writes the model's settings first, as one line of JSON.
+    if data[:1] == b"{":
         data = data[data.find(b"\n") + 1 :]
     file, leaves = io.BytesIO(data), []
     try:
@@ -118,7 +119,7 @@ def _is_cell(first: Array, second: Array) -> bool:
 
 
 def _named_rest(rest: dict[int, Array], n: int) -> dict[str, Array]:
-    """The leaves beside the cell: a linear layer where there is one of n units, others by their place."""
+    """Name the leaves beside the cell: a linear layer of n units if there is one, others by their place."""
     linear = [i for i, leaf in rest.items() if leaf.ndim == 2 and leaf.shape[1] == n]
     named: dict[int, str] = {}
     if len(linear) == 1:

@@ -1,4 +1,4 @@
-"""Keras' files: `.keras` archives, whole models and weights as HDF5."""
+"""Read Keras' files: `.keras` archives, and whole models or weights as HDF5."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KERAS = {"layers", "model_weights", "layer_names", "keras_version"}
 VARIABLES = re.compile(r"(?:^|/)vars/\d+$")
 
 CELL_NAMES, LAYER_NAMES = ("kernel", "recurrent_kernel", "bias"), ("kernel", "bias")
-"""What `vars/0`, `vars/1`, ... are of a recurrent cell, and of a dense layer."""
+"""The meaning of `vars/0`, `vars/1`, ... in a recurrent cell and in a dense layer."""
 
 SETTINGS = {
     "SimpleRNN",
@@ -33,16 +33,16 @@ SETTINGS = {
     "Dense",
     "Bidirectional",
 }
-"""The layers whose settings say something of weights."""
+"""The layers whose settings matter to the reading of weights."""
 
 ASIDE = re.compile(
     r"(^|/)(optimizer|optimizer_weights|seed_generator|metrics|compile_metrics)(/|$)"
 )
-"""What is not the network's."""
+"""Parts of a file that do not belong to the network."""
 
 
 def is_keras(file: h5py.File) -> bool:
-    """Whether an HDF5 file is one of Keras'."""
+    """Whether Keras wrote an HDF5 file."""
     if KERAS & (set(file) | set(file.attrs)):
         return True
     found: list[str] = []
@@ -51,7 +51,7 @@ def is_keras(file: h5py.File) -> bool:
 
 
 def read(path: Path) -> Tensors:
-    """The weights of a `.keras` archive. Raises ValueError, naming the file."""
+    """Read the weights of a `.keras` archive. Raises ValueError, naming the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             config = archive.read("config.json").decode()
@@ -63,7 +63,10 @@ def read(path: Path) -> Tensors:
 
 
 def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
-    """The weights of the network in a file, named LAYER.kernel, .recurrent_kernel, .bias; and the layers' settings."""
+    """Read the weights of an open file, named LAYER.kernel, .recurrent_kernel, .bias, and the layers' settings.
+
+    config: the model's JSON, or None in a file of weights alone. Raises ValueError, naming `where`.
+    """
     found: dict[str, Any] = {}
 
     def visit(name: str, node: Any) -> None:
@@ -74,24 +77,26 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
     arrays: dict[str, Any] = {}
     for name, value in found.items():
         if (short := _named(name, found)) in arrays:
-            raise ValueError(f"{where}: {name}: a second {short}; ctd's networks have one cell")
+            raise ValueError(
+                f"{where}: {name} is a second {short}, but a network of ctd has one cell"
+            )
         arrays[short] = value
     tensors = of_tree(where, arrays)
     try:
         layers = list(_layers(json.loads(config))) if config else []
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: the model's settings are no JSON: {error}") from None
+        raise ValueError(f"{where}: the model's settings are not JSON: {error}") from None
     return Tensors(where, tensors.arrays, None, layers)
 
 
 def _named(name: str, found: Mapping[str, Any]) -> str:
-    """layers/gru/cell/vars/0 -> gru.kernel; model_weights/gru/.../gru_cell/kernel -> gru.kernel."""
+    """Shorten a dataset's path: layers/gru/cell/vars/0 and model_weights/gru/.../gru_cell/kernel become gru.kernel."""
     parent, _, last = name.rpartition("/")
     if not VARIABLES.search(name):
         parts = parent.removeprefix("model_weights/").split("/")
         return f"{parts[0]}.{last.removesuffix(':0')}"
     parent = parent.removesuffix("vars").strip("/")
-    # A cell has a recurrent kernel: two matrices.
+    # vars/1 is a matrix, the recurrent kernel, in a cell, and a bias in a dense layer.
     is_cell = f"{parent}/vars/1" in found and found[f"{parent}/vars/1"].ndim == 2
     names = CELL_NAMES if is_cell else LAYER_NAMES
     layer = parent.removeprefix("layers/").removesuffix("/cell") or "layer"
@@ -99,7 +104,7 @@ def _named(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _layers(tree: Any) -> Iterator[Mapping[str, Any]]:
-    """The settings of each layer that has weights of ours, as {class_name, name, ...}."""
+    """Iterate over the settings {class_name, name, ...} of all layers in SETTINGS, at any depth."""
     if isinstance(tree, dict):
         if tree.get("class_name") in SETTINGS and isinstance(tree.get("config"), dict):
             yield {**tree["config"], "class_name": tree["class_name"]}

@@ -1,4 +1,4 @@
-"""Cells by the names of Flax: SimpleCell, GRUCell, LSTMCell and OptimizedLSTMCell, of linen and of nnx."""
+"""Find a cell by the names of Flax: SimpleCell, GRUCell, LSTMCell and OptimizedLSTMCell, of linen and of nnx."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ctd.weights.tensors import Array, Tensors
 
 
 class Form(NamedTuple):
-    """A cell of Flax: its dense layers, in PyTorch's order of gates."""
+    """A cell of Flax: the names of its dense layers, in PyTorch's order of gates."""
 
     told: str
     kind: Kind
     inputs: tuple[str, ...]
     recurrent: tuple[str, ...]
     blocks: int = 1
-    """Gates in each dense layer."""
+    """Gates in one dense layer."""
 
 
 FORMS = (
@@ -35,25 +35,25 @@ MGU = {"if", "in", "hf", "hn"}
 
 
 def places(tensors: Tensors) -> set[str]:
-    """The modules that have dense layers of a cell."""
+    """The names of the modules that have dense layers of a cell."""
     known = {name for form in FORMS for name in form.recurrent}
     return {_parent(name) for name in tensors.arrays if _layer(name) in known}
 
 
 def read(tensors: Tensors, place: str) -> Found:
-    """The cell of a module. Raises ValueError, naming the tensor that is missing or does not fit."""
+    """Read the cell of a module. Raises ValueError, naming the tensor that is missing or does not fit."""
     where, arrays = tensors.where, tensors.arrays
     used = frozenset(name for name in arrays if _parent(name) == place and _layer(name))
     layers = {_layer(name) for name in used}
     if layers == MGU:
         raise ValueError(
-            f"{where}: {place or 'the top'}: an MGUCell, a cell that ctd does not have"
+            f"{where}: {place or 'the top'} is an MGUCell, which ctd does not have; it has GRU, LSTM and simple cells"
         )
     form = _form(tensors, place, layers)
     full = lambda layer, what: f"{place}.{layer}.{what}".lstrip(".")
     need = [full(layer, "kernel") for layer in (*form.inputs, *form.recurrent)]
     if missing := [name for name in need if name not in arrays]:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}; found {tensors.names()}")
+        raise ValueError(f"{where}: lacks {', '.join(missing)}; it holds {tensors.names()}")
     known = {
         full(layer, what)
         for layer in (*form.inputs, *form.recurrent)
@@ -62,7 +62,7 @@ def read(tensors: Tensors, place: str) -> Found:
     n = arrays[full(form.recurrent[0], "kernel")].shape[0]
 
     def stacked(names: tuple[str, ...]) -> tuple[Array, Array]:
-        """(blocks n, fan-in) weights and (blocks n,) biases of dense layers, zeros where there are none."""
+        """Stack dense layers: (blocks n, fan-in) weights and (blocks n,) biases, zeros for layers without."""
         kernels, biases = [], []
         width = form.blocks * n
         for layer in names:
@@ -83,7 +83,7 @@ def read(tensors: Tensors, place: str) -> Found:
 
 
 def _form(tensors: Tensors, place: str, layers: set[str]) -> Form:
-    """The form that has most of these layers; of several gates in a layer, by its shape."""
+    """The form that has most of these layers; cells with all gates in one layer are told apart by its shape."""
     if "dense_h" in layers:
         name = f"{place}.dense_h.kernel".lstrip(".")
         kernel = tensors.arrays.get(name, np.zeros(0))
@@ -99,7 +99,7 @@ def _form(tensors: Tensors, place: str, layers: set[str]) -> Form:
 
 
 def _fan_in(kernel: Array, width: int) -> int:
-    """The number of inputs; of a transposed kernel too, which is told afterwards."""
+    """The number of inputs of a kernel, transposed or not; `check_shape` refuses a transposed one afterwards."""
     if kernel.ndim != 2:
         return 0
     return kernel.shape[1] if kernel.shape[0] == width != kernel.shape[1] else kernel.shape[0]
@@ -110,6 +110,6 @@ def _parent(name: str) -> str:
 
 
 def _layer(name: str) -> str:
-    """The dense layer of a kernel or a bias, empty for other names."""
+    """The dense layer of a kernel or a bias; empty for other names."""
     parts = name.split(".")
     return parts[-2] if len(parts) > 1 and parts[-1] in ("kernel", "bias") else ""

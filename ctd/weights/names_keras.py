@@ -1,4 +1,4 @@
-"""Cells by the names of Keras: SimpleRNN, GRU with the reset gate before or after, LSTM."""
+"""Find a cell by the names of Keras: SimpleRNN, GRU with the reset gate before or after the product, LSTM."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ RECURRENT = ".recurrent_kernel"
 KINDS: dict[int, Kind] = {1: "rnn", 3: "gru", 4: "lstm"}
 CLASSES = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
 EXPECTED = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
-"""The settings that ctd's cells have."""
+"""Settings of Keras' layers that ctd's cells match."""
 
 
 def places(tensors: Tensors) -> set[str]:
-    """The layers with recurrent weights."""
+    """The names of the layers with recurrent weights."""
     return {name.removesuffix(RECURRENT) for name in tensors.arrays if name.endswith(RECURRENT)}
 
 
 def read(tensors: Tensors, place: str) -> Found:
-    """The cell of a layer. Raises ValueError, naming the tensor or the setting that does not fit."""
+    """Read the cell of a layer. Raises ValueError, naming the tensor or the setting that does not fit."""
     where, arrays = tensors.where, tensors.arrays
     names = {what: f"{place}.{what}" for what in ("kernel", "recurrent_kernel", "bias")}
     if names["kernel"] not in arrays:
-        raise ValueError(f"{where}: lacks {names['kernel']}; found {tensors.names()}")
+        raise ValueError(f"{where}: lacks {names['kernel']}; it holds {tensors.names()}")
     recurrent, into = arrays[names["recurrent_kernel"]], arrays[names["kernel"]]
     n = recurrent.shape[0] if recurrent.ndim else 0
     blocks = recurrent.size // max(1, n * n)
@@ -36,6 +36,7 @@ def read(tensors: Tensors, place: str) -> Found:
             "SimpleRNN, (n, 3 n) in a GRU, (n, 4 n) in an LSTM"
         )
     check_shape(where, names["recurrent_kernel"], recurrent, (n, blocks * n), f"{n} units")
+    # Of a transposed kernel too, so that the error below names the right shape.
     n_in = into.shape[0] if into.ndim == 2 and into.shape[1] == blocks * n else into.shape[-1]
     check_shape(where, names["kernel"], into, (n_in, blocks * n), f"{n} units")
     settings = _settings(tensors, CLASSES[KINDS[blocks]])
@@ -47,9 +48,11 @@ def read(tensors: Tensors, place: str) -> Found:
 
 
 def _settings(tensors: Tensors, layer: str) -> dict[str, Any]:
-    """The settings of the recurrent layer; none in a file of weights alone. Raises ValueError where they differ."""
+    """The settings of the recurrent layer, {} in a file of weights alone. Raises ValueError if ctd's cell cannot match them."""
     if any(found["class_name"] == "Bidirectional" for found in tensors.layers):
-        raise ValueError(f"{tensors.where}: a Bidirectional layer; ctd's networks have one cell")
+        raise ValueError(
+            f"{tensors.where}: has a Bidirectional layer, but a network of ctd has one cell"
+        )
     layers = [
         found for found in tensors.layers if found["class_name"].removesuffix("Cell") == layer
     ]
@@ -66,14 +69,14 @@ def _settings(tensors: Tensors, layer: str) -> dict[str, Any]:
 def _biases(
     tensors: Tensors, name: str, kind: Kind, n: int, settings: dict[str, Any]
 ) -> tuple[Kind, Array, Array]:
-    """(kind, bias_ih, bias_hh). A GRU with the reset gate after the product has two rows of biases."""
+    """Read the biases: (kind, bias_ih, bias_hh). A GRU has two rows of them if its reset gate acts after the product."""
     blocks = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
     bias = tensors.arrays.get(name)
     after = settings.get("reset_after")
     if bias is None:
         if kind == "gru" and after is None:
             raise ValueError(
-                f"{tensors.where}: a GRU without bias, and the file does not tell reset_after; save the whole model, "
+                f"{tensors.where}: has a GRU without bias, and does not tell reset_after; save the whole model with "
                 "model.save('net.keras')"
             )
         dtype = tensors.arrays[name.replace(".bias", RECURRENT)].dtype
@@ -85,7 +88,7 @@ def _biases(
 
 
 def _ordered(rows: Array, n: int, kind: Kind) -> Array:
-    """Keras' blocks z, r, h of a GRU as r, z, n; the others have PyTorch's order already."""
+    """Put Keras' gates z, r, h of a GRU in the order r, z, n; other cells have PyTorch's order already."""
     if kind not in ("gru", "gru_before"):
         return np.ascontiguousarray(rows)
     return np.concatenate([rows[n : 2 * n], rows[:n], rows[2 * n :]])

@@ -1,4 +1,4 @@
-"""Cells by the names of PyTorch (nn.RNN, nn.GRU, nn.LSTM and their cells) and of Equinox, which has fewer biases."""
+"""Find a cell by the names of PyTorch (nn.RNN, nn.GRU, nn.LSTM and their cells) or Equinox, which has fewer biases."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ CLASSES = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
 def places(tensors: Tensors) -> set[str]:
-    """Prefix and suffix, joined by a star, of each cell's names: `rnn.*_l0`."""
+    """The prefix and suffix of each cell's names, joined by a star: `rnn.*_l0`."""
     found = filter(None, map(NAME.fullmatch, tensors.arrays))
     return {f"{match['at']}*{match['layer']}" for match in found}
 
 
 def read(tensors: Tensors, place: str) -> Found:
-    """The cell at a place. Raises ValueError, naming the tensor that is missing or does not fit."""
+    """Read the cell at a place of `places`. Raises ValueError, naming the tensor that is missing or does not fit."""
     at, _, layer = place.partition("*")
     where, arrays = tensors.where, tensors.arrays
     full = lambda what: f"{at}{what}{layer}"
     if full("weight_hr") in arrays:
         raise ValueError(
-            f"{where}: {full('weight_hr')}: an LSTM with projections, which ctd does not have"
+            f"{where}: has {full('weight_hr')}, of an LSTM with projections, which ctd does not have"
         )
     if missing := [full(what) for what in ("weight_ih", "weight_hh") if full(what) not in arrays]:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}; found {tensors.names()}")
+        raise ValueError(f"{where}: lacks {', '.join(missing)}; it holds {tensors.names()}")
     recurrent = arrays[full("weight_hh")]
     n, blocks = _sizes(where, full("weight_hh"), recurrent)
     what = f"{n} units"
     into = arrays[full("weight_ih")]
     n_in = into.shape[1] if into.ndim == 2 else 0
+    # A transposed matrix has its inputs first; `check_shape` then says that it is transposed.
     if into.ndim == 2 and into.shape[0] != blocks * n == into.shape[1]:
         n_in = into.shape[0]
     check_shape(where, full("weight_ih"), into, (blocks * n, n_in), what)
@@ -53,7 +54,7 @@ def read(tensors: Tensors, place: str) -> Found:
 
 
 def _sizes(where: str, name: str, recurrent: Array) -> tuple[int, int]:
-    """(units, blocks of rows) of recurrent weights."""
+    """The (units, gates) of recurrent weights. Raises ValueError, telling if they are transposed."""
     if recurrent.ndim == 2 and 0 not in recurrent.shape:
         rows, n = recurrent.shape
         if rows % n == 0 and rows // n in KINDS:
@@ -71,7 +72,7 @@ def _sizes(where: str, name: str, recurrent: Array) -> tuple[int, int]:
 def _biases(
     tensors: Tensors, at: str, layer: str, blocks: int, n: int
 ) -> tuple[Array, Array, set[str]]:
-    """(bias_ih, bias_hh, the names of the tensors that they are in); zeros where a cell has none."""
+    """Read the biases: (bias_ih, bias_hh, the names of their tensors); zeros if the cell has none."""
     arrays, where = tensors.arrays, tensors.where
     kind = KINDS[blocks]
     zeros = np.zeros(BLOCKS[kind] * n, arrays[f"{at}weight_hh{layer}"].dtype)
@@ -91,6 +92,6 @@ def _biases(
     if len(found) == 1:
         return found[0], zeros, set(given)
     if pair[1].endswith("bias_n"):
-        # Equinox's GRU: r (W_hn h + b_n), the candidate's own.
+        # Equinox's GRU has one recurrent bias, that of the candidate: r (W_hn h + b_n).
         return found[0], np.concatenate([zeros[n:], found[1]]), set(given)
     return found[0], found[1], set(given)

@@ -1,50 +1,68 @@
-"""A file of weights as a network of ctd: which cell it is, and its weights by ctd's names."""
+"""Files of weights as networks of ctd: find the cell, and give its weights ctd's names; and the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ctd.cells import CELLS, READOUT_AXES, check_params, check_real
+from ctd.weights import names_flax, names_keras, names_torch
 from ctd.weights.formats import read_tensors, write_tensors
-from ctd.weights.gates import TORCH_LAYERS, to_cell, to_torch
-from ctd.weights.layouts import find_cell
+from ctd.weights.gates import TORCH_LAYERS, Found, to_cell, to_torch
 from ctd.weights.rest import read_rest
 from ctd.weights.tensors import Array, Tensors, of_cell
 
 OWN = {name for cell in CELLS.values() for name in cell.axes} - {
     "weight_ih", "weight_hh", "bias_ih", "bias_hh", "h0"
 }  # fmt: skip
-"""Names that no framework gives."""
+"""Names of weights that no framework uses."""
 
 TORCH_ENDINGS = (".pt", ".pth", ".safetensors")
-"""Files that get PyTorch's names where PyTorch has the cell."""
+"""Files that get PyTorch's names if PyTorch has the cell."""
 
 
 class Loaded(NamedTuple):
     """A network from a file."""
 
     cell: str
+    """Name of a cell of `ctd.cells`."""
     params: dict[str, Array]
+    """The cell's weights by name, with the shapes of `ctd.cells`; wO, bO and h0 if the file has them."""
     told: tuple[str, ...]
-    """How the file was understood."""
+    """How the file was understood, for people."""
 
 
 def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
-    """The network of a file; `cell`: the one that is expected.
+    """Read the network of a file, by the file's ending; `cell`: the cell that the file must hold.
 
-    Raises ValueError, naming file and tensor, where the file holds no network of ctd, or another cell's.
+    Raises ValueError, naming file and tensor, if the file cannot be read, holds no network of ctd, or another cell.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     shapes = CELLS["vanilla"].shapes(4, 3)  # 4 units, 3 inputs
+    ...     np.savez(f"{folder}/net.npz", **{name: np.ones(shape) for name, shape in shapes.items()})
+    ...     print(read_weights(f"{folder}/net.npz").cell)
+    vanilla
     """
     return understand(read_tensors(path), cell)
 
 
 def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
-    """The network that tensors are. Raises as `read_weights`."""
+    """Find the network among tensors. Raises ValueError as `read_weights` does.
+
+    >>> sizes = {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias_ih": (12,), "bias_hh": (12,)}
+    >>> tensors = {f"rnn.{name}_l0": np.zeros(shape) for name, shape in sizes.items()}
+    >>> found = understand(Tensors("net.pt", tensors))
+    >>> found.cell, found.told
+    ('gru_torch', ('PyTorch nn.GRU, rnn.',))
+    """
     for name, value in tensors.arrays.items():
-        if value.dtype.kind not in "biu":  # whole numbers are no weights; they are refused as such
+        # Whole numbers are refused later, as tensors that are no weights.
+        if value.dtype.kind not in "biu":
             check_real(value, f"{tensors.where}: {name}")
     fits = of_cell(tensors.arrays)
     if fits or OWN & set(tensors.arrays):
@@ -54,7 +72,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     rest, told = read_rest(tensors, found)
     if cell is not None and cell != name:
         raise ValueError(
-            f"{tensors.where}: holds the weights of cell {name} ({found.told}), but cell {cell} is given; use "
+            f"{tensors.where}: holds the weights of cell {name} ({found.told}), but cell {cell} is given; give "
             f"cell: {name}"
         )
     params = {**params, **rest}
@@ -62,8 +80,34 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     return Loaded(name, params, (found.told, *told))
 
 
+def find_cell(tensors: Tensors) -> Found:
+    """Find the one recurrent cell of a file, by the names of each framework. Raises ValueError if there is none or several."""
+    for layout in (names_torch, names_keras, names_flax):
+        places = layout.places(tensors)
+        if places:
+            return layout.read(tensors, _only(tensors, places))
+    raise ValueError(
+        f"{tensors.where}: has no recurrent cell by the names of PyTorch, Flax, Equinox, Keras or ctd; it holds "
+        f"{tensors.names()}"
+    )
+
+
+def _only(tensors: Tensors, places: Iterable[str]) -> str:
+    """The only place of a cell. Raises ValueError, naming the cells, if there are several."""
+    places = sorted(places)
+    if len(places) == 1:
+        return places[0]
+    told = ", ".join(place.replace("*", "weight_hh") or "the top" for place in places)
+    what = "several layers"
+    if any(re.search("reverse|backward|bwd", place) for place in places):
+        what = "a bidirectional network"
+    raise ValueError(
+        f"{tensors.where}: holds {len(places)} recurrent cells, {told}: {what}; ctd's networks have one cell"
+    )
+
+
 def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
-    """A file with ctd's own names. Of cells with the same names it is the first, unless the file or `cell` says."""
+    """Read a file with ctd's own names; fits: the cells with these names, of which file or `cell` may choose one."""
     where, params = tensors.where, dict(tensors.arrays)
     likely = max(
         CELLS, key=lambda name: len(set(CELLS[name].axes) - set(READOUT_AXES) & set(params))
@@ -71,45 +115,53 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     name = cell or tensors.cell or next(iter(fits), likely)
     base, _, units = name.partition(":")
     if cell is None and "." in units:
-        # A file's words import nothing.
+        # Importing a name that a file tells would run code of the file's choice.
         raise ValueError(
-            f"{where}: the units of its cell are a function outside of ctd, which only a job names; give cell: {name}"
+            f"{where}: the nonlinearity of its cell {name} is not one of ctd's; if you trust it, give cell: {name}"
         )
     if base not in CELLS:
         raise ValueError(
-            f"{where}: says that it holds the weights of cell {name}, which ctd does not have"
+            f"{where}: says that it holds the weights of cell {name}, which ctd does not have; give a cell of "
+            f"{', '.join(CELLS)}"
         )
     check_params(name, params, where)
     if tensors.cell not in (None, name):
         raise ValueError(
-            f"{where}: says that it holds the weights of cell {tensors.cell}, but cell {name} is given; use cell: "
+            f"{where}: says that it holds the weights of cell {tensors.cell}, but cell {name} is given; give cell: "
             f"{tensors.cell}"
         )
     others = [other for other in fits if other != base] if tensors.cell is None else []
-    told = (f"its names are also those of cell {', '.join(others)}",) if others else ()
+    told = (f"cell {', '.join(others)} has the same names",) if others else ()
     return Loaded(name, params, ("ctd's own names", *told))
 
 
 def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> None:
-    """Check the weights of a network and write them, by the path's ending.
+    """Check the weights of a network and write them in the format of the path's ending.
 
-    .pt, .pth and .safetensors get PyTorch's names (rnn.weight_ih_l0, readout.weight) where PyTorch has the cell;
-    other files get ctd's. Raises ValueError, naming file and weight.
+    .pt, .pth and .safetensors get PyTorch's names (rnn.weight_ih_l0, readout.weight) if PyTorch has the cell;
+    other files get ctd's. Raises ValueError, naming file and weight, if weights or ending do not fit.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     shapes = CELLS["gru_torch"].shapes(4, 3)  # 4 units, 3 inputs
+    ...     write_weights(f"{folder}/net.pt", {k: np.ones(s) for k, s in shapes.items()}, "gru_torch")
+    ...     print(read_weights(f"{folder}/net.pt").cell)
+    gru_torch
     """
     check_params(cell, params, str(path))
     write_named(path, params, {"cell": cell})
 
 
 def write_named(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Write any arrays with what is known of them; those of the cell that `about` names as `write_weights` does.
+    """Write arrays and the attributes `about`; if `about` names their cell, as `write_weights` does.
 
-    Raises ValueError, naming the file, where it cannot be written.
+    Raises ValueError, naming the file, if it cannot be written.
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
     given = about.get("cell")
     cell = given if str(given).partition(":")[0] in of_cell(values) else None
     if cell in TORCH_LAYERS and Path(path).suffix in TORCH_ENDINGS:
-        # Without the name of ctd's cell beside them, so that load_state_dict takes all.
+        # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
         values, cell = to_torch(cell, values), None
     write_tensors(path, values, cell, told)

@@ -1,4 +1,4 @@
-"""Files whose arrays have names: HDF5, NumPy's .npz, safetensors."""
+"""Read and write files of named arrays: HDF5, NumPy's .npz, safetensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ctd.weights.tensors import Array, Tensors, of_tree
 
 
 def read_hdf5(path: Path) -> Tensors:
-    """The datasets of an HDF5 file, those of Keras by its own rules. Raises ValueError, naming the file."""
+    """Read the datasets of an HDF5 file; Keras' files by `keras_file`. Raises ValueError, naming the file."""
     try:
         with h5py.File(path, "r") as file:
             if keras_file.is_keras(file):
@@ -37,7 +37,7 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
         if isinstance(node, h5py.Dataset):
             if node.dtype.kind not in "biufc":
                 raise ValueError(
-                    f"{path}: dataset {name} has the type {node.dtype}, which is no number"
+                    f"{path}: dataset {name} has the type {node.dtype}; expected numbers"
                 )
             found[name] = np.asarray(node)
 
@@ -55,7 +55,7 @@ def write_hdf5_file(
 
 
 def read_numpy(path: Path) -> Tensors:
-    """The arrays of an .npz file; a text `cell` among them names the cell."""
+    """Read the arrays of an .npz file; a text `cell` among them names the cell."""
     arrays = read_npz(path)
     cell = arrays.pop("cell", None)
     written = str(cell) if cell is not None and cell.dtype.kind == "U" else None
@@ -67,7 +67,7 @@ def write_numpy(
 ) -> None:
     """Write one array for each name, and the cell as a text."""
     del about
-    # Not numpy.savez: it writes the time into the file.
+    # numpy.savez would write the time into the file, and equal arrays would not give equal bytes.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in (dict(arrays) | ({"cell": np.asarray(cell)} if cell else {})).items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
@@ -75,7 +75,7 @@ def write_numpy(
 
 
 def read_safetensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file; `cell` in its metadata names the cell."""
+    """Read the tensors of a safetensors file; `cell` in its metadata names the cell."""
     try:
         with safe_open(path, framework="numpy") as file:
             told = file.metadata() or {}

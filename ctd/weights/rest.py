@@ -1,4 +1,4 @@
-"""What a file holds beside its cell: one linear readout, an initial state, or what ctd's networks have not."""
+"""The tensors of a file beside its cell: one linear readout, an initial state, or an error for all others."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ class Linear(NamedTuple):
     """A linear layer among the tensors."""
 
     at: str
+    """Prefix of its names."""
     weight: str
     """Name of its matrix."""
     bias: str | None
+    """Name of its bias."""
     flipped: bool
-    """Stored as (n, n_out), as Flax and Keras do."""
+    """The matrix is (n, n_out), as Flax and Keras store it."""
 
 
 def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """(wO, bO and h0 as far as there are any; what was taken for them).
+    """Read the readout and the initial state: (wO, bO and h0 if the file has them; how they were found, for people).
 
     A readout is the only linear layer beside the cell, and takes n numbers. Raises ValueError, naming tensors,
-    where more is left, or where a layer could as well be one before the cell.
+    if others are left, or if the layer may as well come before the cell.
     """
     left = {name: value for name, value in tensors.arrays.items() if name not in found.used}
     n, n_in = found.gates.weight_hh.shape[1], found.gates.weight_ih.shape[1]
@@ -66,13 +68,14 @@ def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Ar
     n_out, width = matrix.shape
     if width != n:
         shape = (n, n_out) if layer.flipped else (n_out, n)
+        # A matrix with n on the other axis is a transposed readout: name the shape that it should have.
         if n_out == n:
             shape = (n, width) if layer.flipped else (width, n)
         check_shape(where, layer.weight, weight, shape, f"a readout of {n} units")
     if n_out == n_in == n:
         raise ValueError(
-            f"{where}: {layer.weight} {weight.shape} may come before or after the cell, which has {n} inputs and {n} "
-            f"units; write a file without it: {_without(tensors, layer.at)}"
+            f"{where}: {layer.weight} {weight.shape} may come before or after the cell, since that has {n} inputs and "
+            f"{n} units; write a file without it: {_without(tensors, layer.at)}"
         )
     bias = np.zeros(n_out, weight.dtype) if layer.bias is None else tensors.arrays[layer.bias]
     check_shape(where, layer.bias or "bias", bias, (n_out,), f"{layer.weight} {weight.shape}")
@@ -80,7 +83,7 @@ def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Ar
 
 
 def _activation(tensors: Tensors) -> str:
-    """Keras: a dense layer's own nonlinearity, which no readout of ctd has."""
+    """Keras: tell that the dense layer's own nonlinearity is left out, since a readout of ctd is linear."""
     dense = [found for found in tensors.layers if found["class_name"] == "Dense"]
     used = {str(found.get("activation", "linear")) for found in dense} - {"linear"}
     return f", without its {', '.join(sorted(used))}" if used else ""
@@ -89,8 +92,8 @@ def _activation(tensors: Tensors) -> str:
 def _too_much(tensors: Tensors, found: Found, names: list[str]) -> str:
     told = ", ".join(f"{name} {tensors.arrays[name].shape}" for name in names)
     return (
-        f"{tensors.where}: beside its cell ({found.told}) it holds {told}; a network of ctd is one cell and at most one "
-        f"linear readout: write what you mean with ctd weights {tensors.where} --only PREFIX --to net.h5"
+        f"{tensors.where}: beside its cell ({found.told}) it holds {told}, but a network of ctd is one cell and at most "
+        f"one linear readout; select them with ctd weights {tensors.where} --only PREFIX --to net.h5"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a file of weights holds: arrays by name."""
+"""Tensors: the arrays of a file of weights, by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +11,16 @@ from ctd.cells import CELLS
 type Array = np.ndarray[Any, Any]
 
 TRAINING = ("opt_state", "optimizer", "lr_scheduler", "step")
-"""Beginnings of names under which checkpoints keep what training needs beside the network."""
+"""Prefixes of names under which checkpoints keep the state of training; they are skipped."""
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """The tensors of one file, their names joined by dots."""
+    """The tensors of one file, their names joined by dots.
+
+    >>> Tensors("net.pt", {"rnn.b": np.zeros(3), "head.w": np.zeros((2, 3))}).under(["rnn."]).names()
+    'rnn.b (3,)'
+    """
 
     where: str
     """The file's path, with which every error begins."""
@@ -27,25 +31,28 @@ class Tensors:
     """Keras: the settings of each recurrent and dense layer, with its `class_name`."""
 
     def under(self, prefixes: Sequence[str]) -> "Tensors":
-        """Those whose names begin with one of the prefixes. Raises ValueError, naming a prefix that none has."""
+        """The tensors whose names begin with one of the prefixes. Raises ValueError if a prefix fits no name."""
         for prefix in prefixes:
             if not any(name.startswith(prefix) for name in self.arrays):
                 raise ValueError(
-                    f"{self.where}: no tensor's name begins with {prefix!r}; found {self.names()}"
+                    f"{self.where}: no tensor's name begins with {prefix!r}; it holds {self.names()}"
                 )
         kept = {k: v for k, v in self.arrays.items() if k.startswith(tuple(prefixes))}
         return replace(self, arrays=kept)
 
     def names(self) -> str:
-        """All names with their shapes, for an error."""
+        """All names with their shapes, for errors."""
         return ", ".join(f"{name} {value.shape}" for name, value in self.arrays.items())
 
 
 def of_tree(where: str, tree: Any, cell: str | None = None) -> Tensors:
-    """The arrays of nested dicts and sequences, without what training keeps; other values are left out.
+    """Collect the arrays of nested dicts and sequences; the state of training and values that are no arrays are left out.
 
-    `params` at the top and `value` at the end of a path, which Flax writes, say nothing and are dropped.
-    Raises ValueError where there is no array.
+    `params` at the top and `value` at the end of a path, which Flax adds, are dropped from names.
+    Raises ValueError if there is no array.
+
+    >>> of_tree("net.msgpack", {"params": {"cell": {"bias": np.zeros(3)}}, "step": np.zeros(())}).names()
+    'cell.bias (3,)'
     """
     arrays: dict[str, Array] = {}
     for path, value in _leaves(tree, ()):
@@ -68,25 +75,25 @@ def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             yield path or ("it",), as_real(np.asarray(tree))
         return
     for name, child in children:
-        # A name may hold the separators of other libraries: cell/kernel.
+        # A name may contain another library's separator: cell/kernel.
         yield from _leaves(child, (*path, *name.replace("/", ".").split(".")))
 
 
 def as_real(value: Array) -> Array:
-    """The array, its reals in at least 32 bits: NumPy has no arithmetic for bfloat16 and 8-bit floats."""
+    """The array with reals of at least 32 bits: NumPy cannot compute with bfloat16 and 8-bit floats."""
     if value.dtype.name.startswith(("bfloat", "float8")):
         return value.astype(np.float32)
     return value
 
 
 def of_cell(names: Mapping[str, Any]) -> list[str]:
-    """The cells of ctd whose weights have these names and blocks of gates; readout and h0 are left out."""
+    """The cells of ctd whose weights have these names and numbers of gates; readout and h0 are ignored."""
     own = set(names) - {"wO", "bO", "h0"}
     found = [cell for cell in CELLS.values() if own == set(cell.shapes(1, 1))]
     return [cell.name for cell in found if _gates_fit(cell.shapes(1, 1), names)]
 
 
 def _gates_fit(one: Mapping[str, tuple[int, ...]], names: Mapping[str, Any]) -> bool:
-    """Whether weight_hh has as many blocks as that of one unit; other names tell the cell by themselves."""
+    """Whether weight_hh has as many gates as the cell's, given the shapes of `one` unit; other names identify the cell alone."""
     shape = np.shape(names.get("weight_hh", ()))
     return len(shape) != 2 or "weight_hh" not in one or shape[0] == one["weight_hh"][0] * shape[1]

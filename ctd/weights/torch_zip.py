@@ -1,8 +1,8 @@
-"""PyTorch's files, read and written without PyTorch.
+"""Read and write PyTorch's files without PyTorch.
 
-`torch.save` writes a zip archive: `data.pkl`, a pickle that names tensors, and one member for the numbers of
-each. A pickle may call any function. This one is read by an unpickler that knows the names by which tensors
-are described, and refuses all others; what it makes of them are descriptions, no arrays.
+`torch.save` writes a zip archive: `data.pkl`, a pickle that describes the tensors, and one member for the numbers of
+each. A pickle may call any function. The unpickler here knows only the names that describe tensors and refuses all
+others; it returns descriptions, from which `_array` makes arrays.
 Source: torch/serialization.py, torch/_utils.py (`_rebuild_tensor_v2`).
 """
 
@@ -26,13 +26,14 @@ STORAGES = {
     "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1",
     "ByteStorage": "u1", "BoolStorage": "?",
 }  # fmt: skip
-"""PyTorch's name of a storage -> NumPy's of its numbers."""
+"""PyTorch's name of a storage -> NumPy's name of its type."""
 
 
 class Described(NamedTuple):
-    """A tensor as the pickle describes it."""
+    """A tensor as the pickle describes it; offset and stride count numbers, not bytes."""
 
     member: str
+    """Name of the archive's member with its numbers."""
     dtype: str
     offset: int
     shape: tuple[int, ...]
@@ -40,14 +41,14 @@ class Described(NamedTuple):
 
 
 def read(path: Path) -> Tensors:
-    """The tensors of a state_dict, or of a checkpoint's dicts. Raises ValueError, naming the file."""
+    """Read the tensors of a state_dict, or of a checkpoint's nested dicts. Raises ValueError, naming the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(found) != 1 or any("/code/" in name for name in archive.namelist()):
                 raise ValueError(
-                    f"{path}: is an archive, but not of a state_dict (TorchScript?); "
-                    "torch.save(model.state_dict(), ...) writes one"
+                    f"{path}: is an archive, but not of a state_dict (perhaps TorchScript); "
+                    "write one with torch.save(model.state_dict(), ...)"
                 )
             root = found[0].removesuffix("data.pkl")
             content = _Reader(path, archive.read(found[0])).load()
@@ -59,21 +60,21 @@ def read(path: Path) -> Tensors:
     except zipfile.BadZipFile:
         raise ValueError(
             f"{path}: is damaged, a plain pickle, or from before PyTorch 1.6; if you trust it, load it in "
-            "PyTorch and torch.save(model.state_dict(), ...)"
+            "PyTorch and write it again with torch.save(model.state_dict(), ...)"
         ) from None
     cell = content.get("cell") if isinstance(content, Mapping) else None
     return of_tree(str(path), tree, cell if isinstance(cell, str) else None)
 
 
 class _Reader(pickle.Unpickler):
-    """Describes tensors, and knows no other names."""
+    """An unpickler that knows only the names that describe tensors."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self.path = path
 
     def load(self) -> Any:
-        """What the pickle holds. Raises ValueError, naming the file."""
+        """Read the pickle. Raises ValueError, naming the file."""
         try:
             return super().load()
         except ValueError as error:
@@ -81,16 +82,16 @@ class _Reader(pickle.Unpickler):
                 raise
             raise ValueError(f"{self.path}: its pickle is damaged: {error}") from None
         except Exception as error:
-            # A damaged pickle raises anything.
+            # A damaged pickle may raise any exception.
             raise ValueError(f"{self.path}: its pickle is damaged: {error}") from None
 
     def persistent_load(self, pid: Any) -> Any:
-        """(member, dtype) of the storage that a tensor lies in."""
+        """The (member, dtype) of a tensor's storage, for PyTorch's persistent id ("storage", type, key, device, size)."""
         _, storage, key, *_ = pid
         return str(key), storage()
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a fresh function: whatever the pickle does to it ends with this file."""
+        """Return a new function for a known name: what the pickle changes of it does not outlive this file."""
         if module == "collections" and name == "OrderedDict":
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -104,13 +105,13 @@ class _Reader(pickle.Unpickler):
         if module == "torch" and name in STORAGES:
             return lambda: STORAGES[name]
         raise ValueError(
-            f"{self.path}: reading it would run {module}.{name}, and ctd runs no code of a file; if you trust "
-            "it, load it in PyTorch and torch.save(model.state_dict(), ...)"
+            f"{self.path}: reading it would run {module}.{name}, but ctd runs no code of a file; if you trust "
+            "it, load it in PyTorch and write it again with torch.save(model.state_dict(), ...)"
         )
 
 
 def _mapped(tree: Any, of: Callable[[Described], Array]) -> Any:
-    """The nested dicts and lists, their descriptions as arrays."""
+    """Replace the descriptions in nested dicts and lists by arrays."""
     if isinstance(tree, Described):
         return of(tree)
     if isinstance(tree, Mapping):
@@ -121,7 +122,7 @@ def _mapped(tree: Any, of: Callable[[Described], Array]) -> Any:
 def _array(
     path: Path, archive: zipfile.ZipFile, root: str, tensor: Described, order: Literal["<", ">"]
 ) -> Array:
-    """The numbers of a tensor, copied out of its storage. Raises ValueError where they do not lie in it."""
+    """Copy the numbers of a tensor out of its storage. Raises ValueError if they do not lie in it."""
     try:
         data = archive.read(f"{root}data/{tensor.member}")
     except KeyError:
@@ -135,13 +136,15 @@ def _array(
     )
     if 0 in tensor.shape:
         return np.zeros(tensor.shape, np.float32)
+    # as_strided checks nothing: a forged shape or stride would read other memory of this process.
     if min(tensor.offset, *tensor.stride, 0) < 0 or last >= len(numbers):
         raise ValueError(
-            f"{path}: a tensor {tensor.shape} lies outside of its member {tensor.member}"
+            f"{path}: is damaged: a tensor {tensor.shape} lies outside of its member {tensor.member}"
         )
     strides = [numbers.itemsize * s for s in tensor.stride]
     value = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides).copy()
-    if half:  # the upper half of a float32
+    # A bfloat16 is the upper half of a float32.
+    if half:
         return (value.astype(np.uint32) << 16).view(np.float32)
     return value.astype(value.dtype.newbyteorder("="))
 
@@ -152,11 +155,11 @@ NAMES = {np.dtype(dtype): name for name, dtype in STORAGES.items() if dtype != "
 
 
 def write(path: Path, arrays: Mapping[str, Array], cell: str | None) -> None:
-    """A dict of tensors that `torch.load(weights_only=True)` reads; `cell`: an entry beside them, where given."""
+    """Write a dict of tensors that `torch.load(weights_only=True)` reads, with an entry `cell` if given."""
     with zipfile.ZipFile(path, "w") as archive:
 
         def add(name: str, data: bytes) -> None:
-            # With a fixed date, so that equal arrays give equal bytes.
+            # ZipInfo has a fixed date, so that equal arrays give equal bytes.
             archive.writestr(zipfile.ZipInfo(f"net/{name}"), data)
 
         entries = [

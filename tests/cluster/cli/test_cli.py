@@ -222,7 +222,7 @@ def test_version_and_starter_choices(ctd):
         (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
         (
             ("export", "some.zarr", "0", "x.mat"),
-            "x.mat: files of weights are written with the endings .h5",
+            "x.mat: cannot be written with this ending; give one of .h5",
         ),
         (("export", "some.zarr", "0", "x.h5"), "kernel toy stores no weights in this job"),
         (("new", "../lab/decay"), "the dotted path of a module expected, such as 'decay'"),
@@ -243,7 +243,7 @@ BAD_JOBS = [
     ("params.cell=gruu", ["params: cell", "'gru'"]),
     ("params.method=newton", ["params: method", "'lm' or 'adam'"]),
     ("params.weights=none.h5", ["params: weights", "none.h5: no such file"]),
-    ("params.weights=job.yaml", ["job.yaml", "files of weights end in .h5"]),
+    ("params.weights=job.yaml", ["job.yaml", "expected .h5"]),
     ("params.x=[1.0, 2.0]", ["job.yaml: params: x: 2 numbers given, but the network has 1 inputs"]),
     ("kernel=fixed_point", ["kernel: 'fixed_point' is unknown; did you mean 'fixed_points'?"]),
     ("kernel=json", ["kernel: 'json': ", "defines no `kernel`"]),

@@ -42,7 +42,7 @@ def test_weights_refuses_in_one_line(ctd):
     for args, said in (
         ((NETS / "two_layers.pt",), "several layers"),
         ((NETS / "whole.pt",), "ctd runs no code of a file"),
-        ((NETS / "gru.pt", "--to", "net.mat"), "written with the endings"),
+        ((NETS / "gru.pt", "--to", "net.mat"), "cannot be written with this ending"),
         ((NETS / "gru.pt", "--only", "core"), "no tensor's name begins with 'core'"),
         (("none.pt",), "does not exist"),
     ):

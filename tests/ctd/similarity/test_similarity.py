@@ -11,8 +11,7 @@ from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
 from ctd.late import Late
 from ctd.similarity import compare
-from ctd.similarity.embedding import classical_mds, clusters, silhouette
-from ctd.similarity.explained import explained
+from ctd.similarity.analysis import classical_mds, clusters, explained, silhouette
 from ctd.similarity.features import features_of, load
 from ctd.similarity.kernel import n_pairs
 from ctd.similarity.networks import MOST, check_count, known, read_known
@@ -94,7 +93,7 @@ def test_missing_pairs_are_told():
     assert np.isnan(found["r2"]).all()
     (plot,) = pictures(found, told, "cka")
     assert plot.note == (
-        "2 of 3 pairs have no distance, so that nothing is embedded or clustered: sweep matrix_row over {range: 3}."
+        "2 of 3 pairs have no distance, so that nothing is embedded or clustered; sweep matrix_row over {range: 3}."
     )
 
 
@@ -103,10 +102,7 @@ def test_equal_networks_are_said_to_lie_on_one_another():
     apart[3, 3] = 0
     told = known(list("abcd"), [{}] * 4)
     *_, embedding = pictures(tables(apart, told, np.ones(4), Options()), told, "topology")
-    assert (
-        embedding.note
-        == "3 networks are at distance 0 of each other: their marks lie on one another."
-    )
+    assert embedding.note == "3 networks are at distance 0 from each other; their marks coincide."
 
 
 # --- compare --------------------------------------------------------------------------------------
@@ -157,7 +153,7 @@ def test_compare_draws_what_it_found(compared):
     assert "4 to 6 units" in matrix.texts[0].get_text()
     assert dendrogram.get_title() == "Clusters of networks: 2"
     assert [t.get_text() for t in embedding.get_legend().get_texts()] == ["cell gru", "cell lstm"]
-    assert "cell explains 100%" in embedding.texts[0].get_text()
+    assert "explains 100%" in embedding.texts[0].get_text()
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -188,23 +184,23 @@ def files(tmp_path_factory):
     [
         ({}, "weights, states: method procrustes needs either"),
         ({"weights": ["one"], "states": ["x"]}, "needs either files of weights or"),
-        ({"states": ["x"]}, "networks: 1 given; two at least"),
+        ({"states": ["x"]}, "networks: 1 given; give at least two"),
         ({"weights": ["one", "two"]}, "has 1 inputs, but the network .* takes 2"),
         ({"weights": ["one", "one"], "cell": "gru"}, "cell gru lacks bC"),
-        ({"states": ["x", "short"]}, "2 trials of 9 steps, but .* has 2 of 10: .* over the same trials"),
+        ({"states": ["x", "short"]}, "2 trials of 9 steps, but .* has 2 of 10; .* of the same trials"),
         ({"states": ["x", "nan"]}, "60 of 60 states are NaN"),
         ({"states": ["x", "still"]}, "the same in all steps"),
-        ({"states": ["x", "flat"]}, r"shape \(10,\), \(trial, time, state\)"),
-        ({"states": ["x", "x"], "dataset": "hiddens"}, "no dataset hiddens; found states"),
+        ({"states": ["x", "flat"]}, r"shape \(10,\); expected \(trial, time, state\)"),
+        ({"states": ["x", "x"], "dataset": "hiddens"}, "no dataset hiddens, but states"),
         ({"states": ["x", "x"], "method": "cca", "n_samples": 5}, "5 samples for networks of 3"),
         ({"states": ["x", "x"], "method": "dsa", "n_delays": 10}, "n_delays: 10 states 1 apart span 10"),
         ({"states": ["x", "x"], "method": "dsa", "n_delays": 2}, "rank: 10 given, .* span 6 dimensions"),
-        ({"states": ["x", "x"], "method": "topology"}, "points: method topology compares tables"),
+        ({"states": ["x", "x"], "method": "topology"}, "points: missing, but method topology compares tables"),
         ({"points": ["x", "x"], "method": "topology"}, "lacks n_unstable, n_marginal, q"),
         ({"points": ["x"], "weights": ["one", "two"], "method": "topology"}, "2 of weights, 1 of points"),
-        ({"points": ["p", "p"], "method": "connections"}, "connections: method connections compares which"),
-        ({"points": ["p", "p"], "connections": ["x", "x"], "method": "connections"}, "lacks leads; .*connections expected"),
-        ({"points": ["p", "p"], "connections": ["g", "g"], "method": "connections"}, "of 2 points, but .* has 3; those of"),
+        ({"points": ["p", "p"], "method": "connections"}, "connections: missing, but method connections compares"),
+        ({"points": ["p", "p"], "connections": ["x", "x"], "method": "connections"}, "lacks leads; .*connections"),
+        ({"points": ["p", "p"], "connections": ["g", "g"], "method": "connections"}, "of 2 points, but .* has 3; give connections and points"),
     ],
 )  # fmt: skip
 def test_load_refuses(files, given, said):
@@ -216,20 +212,20 @@ def test_load_refuses(files, given, said):
 
 
 def test_too_many_networks_are_refused():
-    with pytest.raises(ValueError, match=r"50,005,000 pairs make a matrix of 0\.8 GB"):
+    with pytest.raises(ValueError, match=r"all 50,005,000 pairs takes 0\.8 GB"):
         check_count(MOST + 1)
 
 
 def test_networks_beyond_the_memory_are_refused_at_the_first_one():
     states = iter([RNG.normal(size=(1, 1000, 100))])
     with pytest.raises(
-        ValueError, match=r"1,000,000,000 of 1,000 samples of 100 .* take 1600000\.0 GB"
+        ValueError, match=r"1,000,000,000 of 1,000 samples and 100 .* take 1600000\.0 GB"
     ):
         features_of(inputs_of(Comparison()), states, 10**9)
 
 
 def test_compare_refuses():
-    with pytest.raises(ValueError, match="cell: 1 values for 2 networks"):
+    with pytest.raises(ValueError, match="cell: 1 values given for 2 networks"):
         compare(RNG.normal(size=(2, 9, 3)), parameters={"cell": ["gru"]})
 
 

@@ -168,5 +168,5 @@ def test_equinox_leaves_that_do_not_tell_the_network(tmp_path):
 def test_minimal_gated_unit_is_refused(tmp_path):
     params = nn.MGUCell(N).init(jax.random.key(0), jnp.zeros(N), jnp.zeros(N_IN))
     (tmp_path / "net.msgpack").write_bytes(serialization.to_bytes(params))
-    with pytest.raises(ValueError, match="an MGUCell, a cell that ctd does not have"):
+    with pytest.raises(ValueError, match="an MGUCell, which ctd does not have"):
         read_weights(tmp_path / "net.msgpack")

@@ -100,12 +100,12 @@ REFUSED = {
     "transposed": (torch_names(3, **{"net.rnn.weight_hh_l0": (N, 3 * N)}), r"weight_hh_l0 .*it is transposed: \(12, 4\)"),
     "transposed input": (torch_names(3, **{"net.rnn.weight_ih_l0": (N_IN, 3 * N)}), "weight_ih_l0 .*it is transposed"),
     "transposed readout": (torch_names(3, **{"out.weight": (N, N_OUT)}), "out.weight .*it is transposed"),
-    "bias": (torch_names(3, **{"net.rnn.bias_ih_l0": (N,)}), r"bias_ih_l0 .*\(4,\), \(12,\) expected of 4 units"),
+    "bias": (torch_names(3, **{"net.rnn.bias_ih_l0": (N,)}), r"bias_ih_l0 .*\(4,\), expected \(12,\) for 4 units"),
     "two blocks": (torch_names(2), r"weight_hh_l0 .*\(8, 4\), but n units need"),
     "nan": (torch_names(1, "") | {"weight_ih_l0": NAN}, r"weight_ih_l0 has 1 NaN or infinite entries, the first at \(2, 1\)"),
     "whole numbers": (torch_names(1, "") | {"weight_ih_l0": np.ones((4, 3), int)}, "wI has the type int64"),
     "two cells": (torch_names(3) | torch_names(3, "other."), "2 recurrent cells, net.rnn.weight_hh_l0, other.weight_hh_l0"),
-    "no cell": ({"out.weight": np.ones((2, 4))}, r"no recurrent cell found .*out.weight \(2, 4\)"),
+    "no cell": ({"out.weight": np.ones((2, 4))}, r"has no recurrent cell .*out.weight \(2, 4\)"),
     "before or after": (
         torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": (N, N), "out.bias": (N,)}),
         r"out.weight \(4, 4\) may come before or after the cell, .*ctd weights net.pt --only net --to net.h5",
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused_by_name(arrays, said):
 
 def test_another_cell_than_the_expected_one_is_refused():
     with pytest.raises(
-        ValueError, match=r"weights of cell gru_torch .*cell lstm is given; use cell: gru_torch"
+        ValueError, match=r"weights of cell gru_torch .*cell lstm is given; give cell: gru_torch"
     ):
         understand(Tensors("net.pt", torch_names(3)), "lstm")
 
@@ -131,7 +131,7 @@ def test_only_some_of_the_tensors():
     tensors = Tensors("net.pt", torch_names(3) | {"embed.table": np.ones((9, 3))})
     assert set(understand(tensors.under(["net.", "out"])).params) >= {"weight_hh", "wO"}
     assert "wO" not in understand(tensors.under(["net."])).params
-    with pytest.raises(ValueError, match="no tensor's name begins with 'rnn'; found net"):
+    with pytest.raises(ValueError, match="no tensor's name begins with 'rnn'; it holds net"):
         tensors.under(["rnn"])
 
 
@@ -139,7 +139,7 @@ def test_names_of_several_cells_of_ctd(tmp_path):
     """Of the tutorials' two GRUs a file without the attribute is the newer one, and says so."""
     found = of(drawn("gru"))
     assert found.cell == "gru"
-    assert "also those of cell gru_candidate_bias" in found.told[1]
+    assert "cell gru_candidate_bias has the same names" in found.told[1]
     assert of(drawn("gru"), cell="gru_candidate_bias").cell == "gru_candidate_bias"
 
 
@@ -161,9 +161,9 @@ FILES = {
     "net.msgpack": (lambda path: path.write_text("{no"), "not a file of flax"),
     "net.eqx": (lambda path: path.write_text("no"), "not a file of eqx.tree_serialise_leaves"),
     "net.keras": (lambda path: path.write_text("no"), "not a file of Keras 3"),
-    "net.mat": (lambda path: path.write_text("no"), r"files of weights end in \.h5"),
-    "folder": (lambda path: path.mkdir(), "the file is a folder, and none that Orbax wrote"),
-    "none.pt": (lambda path: None, "the file does not exist"),
+    "net.mat": (lambda path: path.write_text("no"), r"expected \.h5"),
+    "folder": (lambda path: path.mkdir(), "is a folder, but not one that Orbax wrote"),
+    "none.pt": (lambda path: None, "does not exist"),
 }
 
 
@@ -179,8 +179,6 @@ def test_files_that_cannot_be_read_are_told_in_one_line(tmp_path, name):
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"net\.pt: cannot be written: No such file"):
         write_weights(tmp_path / "absent" / "net.pt", drawn("lstm"), "lstm")
-    with pytest.raises(
-        ValueError, match=r"net\.mat: files of weights are written with the endings"
-    ):
+    with pytest.raises(ValueError, match=r"net\.mat: cannot be written with this ending"):
         write_weights(tmp_path / "net.mat", drawn("lstm"), "lstm")
     assert not list(tmp_path.iterdir())

@@ -52,8 +52,8 @@ def test_half_precision():
 REFUSED = {
     "two_layers.pt": "2 recurrent cells, rnn.weight_hh_l0, rnn.weight_hh_l1: several layers",
     "bidirectional.pt": "rnn.weight_hh_l0_reverse: a bidirectional network",
-    "projections.pt": "rnn.weight_hr_l0: an LSTM with projections",
-    "whole.pt": r"would run .*Net, and ctd runs no code of a file; .*torch.save\(model.state_dict",
+    "projections.pt": "has rnn.weight_hr_l0, of an LSTM with projections",
+    "whole.pt": r"would run .*Net, but ctd runs no code of a file; .*torch.save\(model.state_dict",
     "script.pt": "not of a state_dict",
     "old.pt": "from before PyTorch 1.6",
 }

@@ -1,0 +1,181 @@
+"""Analysis of a distance matrix: embedding, clusters, and how much a parameter of the networks explains."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ctd.late import scipy
+
+MOST_CLUSTERS = 10
+"""Most clusters that are tried if no number is given."""
+
+BEST_ORDER = 200
+"""Most networks for which leaves of the dendrogram are ordered so that neighbours are similar: it takes n^3 steps."""
+
+
+class Embedding(NamedTuple):
+    """Classical multidimensional scaling."""
+
+    points: np.ndarray
+    """(network, component)"""
+    share: np.ndarray
+    """(component,) share of the sum of all |eigenvalues|; below 1 in total if distances are not Euclidean."""
+
+
+def inner_products(distances: np.ndarray) -> np.ndarray:
+    """The inner products (n, n) of centred points with distances D (n, n): -J D^2 J / 2, J = 1 - 11'/n (Gower 1966).
+
+    >>> inner_products(np.array([[0.0, 2.0], [2.0, 0.0]])).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
+    """
+    squares = -(distances**2) / 2
+    mean = squares.mean(axis=0)
+    return squares - mean[:, None] - mean[None] + squares.mean()
+
+
+def classical_mds(distances: np.ndarray, k: int) -> Embedding:
+    """Embed n points by their distances (n, n) in the k components of largest variance (Torgerson 1952).
+
+    >>> classical_mds(np.array([[0.0, 3.0], [3.0, 0.0]]), 1).points.round(3).tolist()
+    [[1.5], [-1.5]]
+    """
+    products = inner_products(distances)
+    values, vectors = np.linalg.eigh(products)
+    values, vectors = values[::-1][:k], vectors[:, ::-1][:, :k]
+    # The sign of an eigenvector is arbitrary: make its largest entry positive.
+    largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
+    points = vectors * np.sign(largest) * np.sqrt(np.maximum(values, 0))
+    total = np.abs(np.linalg.eigvalsh(products)).sum()
+    share = np.maximum(values, 0) / (total or 1)
+    missing = k - len(share)
+    return Embedding(np.pad(points, ((0, 0), (0, missing))), np.pad(share, (0, missing)))
+
+
+class Clusters(NamedTuple):
+    """Hierarchical clusters."""
+
+    merges: np.ndarray
+    """(n - 1, 4) SciPy's linkage matrix: the two that are joined, their distance, the number of networks in both."""
+    order: np.ndarray
+    """(n,) networks in the order of the dendrogram's leaves."""
+    cluster: np.ndarray
+    """(n,) number of each network's cluster, 0, 1, ... along that order."""
+
+
+def clusters(distances: np.ndarray, method: str, n_clusters: int | None) -> Clusters:
+    """Cluster networks hierarchically by their distances (n, n).
+
+    method: single, complete or average linkage. n_clusters: by default the number with the largest mean silhouette.
+
+    >>> apart = np.array([[0.0, 0.1, 5.0], [0.1, 0.0, 5.0], [5.0, 5.0, 0.0]])
+    >>> clusters(apart, "average", 2).cluster.tolist() in ([0, 0, 1], [1, 1, 0])
+    True
+    """
+    hierarchy = scipy.cluster.hierarchy
+    n = len(distances)
+    condensed = distances[np.triu_indices(n, 1)]
+    merges = hierarchy.linkage(condensed, method, optimal_ordering=n <= BEST_ORDER)
+    order = hierarchy.leaves_list(merges)
+    cut = lambda k: hierarchy.fcluster(merges, k, "maxclust")
+    some = range(2, min(MOST_CLUSTERS, n - 1) + 1)
+    if n_clusters is None:
+        n_clusters = max(some, key=lambda k: silhouette(distances, cut(k)), default=1)
+    # SciPy numbers clusters in no order that a reader sees: renumber them along the leaves.
+    names = cut(min(n_clusters, n))
+    _, first = np.unique(names[order], return_index=True)
+    place = {names[order][k]: rank for rank, k in enumerate(np.sort(first))}
+    return Clusters(merges, order, np.asarray([place[name] for name in names]))
+
+
+def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of (b - a) / max(a, b): mean distance a to its own cluster, b to the nearest other (Rousseeuw 1987).
+
+    A network that is a cluster of its own counts 0.
+    """
+    _, which = np.unique(labels, return_inverse=True)
+    member = np.eye(which.max() + 1)[which]
+    size = member.sum(axis=0)
+    if len(size) < 2:
+        return 0.0
+    sums = distances @ member
+    at = np.arange(len(which)), which
+    own = sums[at] / np.maximum(size[which] - 1, 1)
+    means = sums / size
+    means[at] = np.inf
+    other = means.min(axis=1)
+    larger = np.maximum(own, other)
+    value = np.divide(other - own, larger, out=np.zeros_like(own), where=larger > 0)
+    return float(np.where(size[which] > 1, value, 0).mean())
+
+
+class Explained(NamedTuple):
+    """How much a parameter explains of the distances. p: share of permutations, the given order included, with as large a value."""
+
+    r2: float
+    """Distance-based R2 (McArdle & Anderson 2001): tr(H G) / tr(G), G the inner products of the distances, H the
+    projection on the parameter (numbers: a line; texts: a mean for each)."""
+    r2_p: float
+    mantel: float
+    """Mantel correlation (1967) of the distances with the differences |a - b| of the parameter (texts: 0 or 1)."""
+    mantel_p: float
+
+
+def explained(
+    distances: np.ndarray, values: np.ndarray, n_permutations: int, seed: int
+) -> Explained:
+    """Test how much a parameter explains of distances (n, n). values: (n,) numbers or texts.
+
+    All four numbers are NaN if the distances or the values are constant.
+
+    >>> x = np.array([0.0, 1.0, 2.0, 5.0])
+    >>> found = explained(abs(x[:, None] - x), x, n_permutations=99, seed=0)
+    >>> f"{found.r2:.3f} {found.mantel:.3f}"
+    '1.000 1.000'
+    """
+    orders = permutations(len(values), n_permutations, seed)
+    products = inner_products(distances)
+    r2, r2_p = _permuted(projection(values), products, orders)
+    scale = np.trace(products)
+    apart = differences(values)
+    off = ~np.eye(len(values), dtype=bool)
+    a = np.where(off, apart - apart[off].mean(), 0)
+    b = np.where(off, distances - distances[off].mean(), 0)
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    product, mantel_p = _permuted(a, b, orders)
+    if scale <= 0 or size <= 0:
+        return Explained(*[float("nan")] * 4)
+    return Explained(r2 / scale, r2_p, product / size, mantel_p)
+
+
+def permutations(n: int, count: int, seed: int) -> np.ndarray:
+    """Draw `count` permutations of n networks: (count, n)."""
+    rng = np.random.default_rng(seed)
+    return rng.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
+
+
+def projection(values: np.ndarray) -> np.ndarray:
+    """The projection H (n, n) on the centred numbers, or on the centred indicators of the texts. values: (n,)."""
+    numbers = values.dtype.kind == "f"
+    design = values[:, None] if numbers else (values[:, None] == np.unique(values)).astype(float)
+    u, s, _ = np.linalg.svd(design - design.mean(axis=0), full_matrices=False)
+    # Centred indicators are linearly dependent: drop the direction that only rounding leaves. 1e-300 serves s = 0.
+    u = u[:, s > 1e-10 * max(s.max(initial=0), 1e-300)]
+    return u @ u.T
+
+
+def differences(values: np.ndarray) -> np.ndarray:
+    """The differences (n, n) of values (n,): |a - b| of numbers; 1 where texts differ, else 0."""
+    if values.dtype.kind == "f":
+        return np.abs(values[:, None] - values[None])
+    return (values[:, None] != values[None]).astype(float)
+
+
+def _permuted(weights: np.ndarray, matrix: np.ndarray, orders: np.ndarray) -> tuple[float, float]:
+    """(sum of weights * matrix, its p over permutations of the matrix's networks, which keep its mean and norm)."""
+    value = float(np.sum(weights * matrix))
+    found = np.asarray([np.sum(weights * matrix[np.ix_(p, p)]) for p in orders])
+    # Equal sums differ by rounding, which must not make p smaller.
+    slack = 1e-10 * np.linalg.norm(weights) * np.linalg.norm(matrix)
+    return value, float((1 + np.sum(found >= value - slack)) / (1 + len(orders)))
