@@ -64,6 +64,25 @@ OUT_OF_RANGE = r"Requested range was invalid|InvalidRange|status code: 416"
 """Error texts of object stores for a range beyond the object's end."""
 
 
+_used_by: int | None = None
+"""The process that has used the storage first."""
+
+
+def refuse_fork() -> None:
+    """Raise JobError in a fork of a process that has used the storage.
+
+    Its threads, which answer requests, are not there in the fork, and neither are JAX's: both would wait for ever.
+    """
+    global _used_by
+    if _used_by is None:
+        _used_by = os.getpid()
+    elif _used_by != os.getpid():
+        raise JobError(
+            f"process {os.getpid()} was forked from one that has used stores, whose threads it lacks; start processes by "
+            "multiprocessing.get_context('spawn')"
+        )
+
+
 class Unreachable(JobError):
     """The object store does not answer, or not now; another attempt may succeed."""
 
@@ -78,6 +97,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         JobError: the folder does not exist (with `create`: cannot be made), the bucket does not exist, its
             server does not answer, or credentials are missing or wrong. It is raised within seconds.
     """
+    refuse_fork()
     path = local_path(address)
     if path is None:
         if addresses.scheme(address) not in addresses.BUCKETS:
@@ -144,6 +164,7 @@ def first_request[T](address: str, request: Callable[[], T]) -> T:
 
 def read(objects: ObjectStore, key: str) -> bytes | None:
     """Return the bytes at `key`, or None if there is no object."""
+    refuse_fork()
     try:
         return bytes(obstore.get(objects, key).bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -256,6 +277,7 @@ def list_all(objects: ObjectStore, prefix: str) -> Iterator[str]:
 
 
 def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
+    refuse_fork()
     # One at a time, as a listing goes on after a name that is no key: not UTF-8, or with a newline in it.
     batches = obstore.list(objects, prefix.rstrip("/") + "/", chunk_size=1)
     while True:

@@ -82,6 +82,7 @@ class Store:
     @cached_property
     def root(self) -> zarr.Group:
         """The Zarr hierarchy."""
+        objects.refuse_fork()
         # Not from the consolidated copy of the metadata, which may be out of date: gather adds groups.
         return zarr.open_group(
             zarr.storage.ObjectStore(self.objects), mode="r+", use_consolidated=False
@@ -125,6 +126,7 @@ class Store:
 
     def stored(self, group: int, name: str) -> zarr.Array[Any]:
         """Return the stored array `name` of a group, which may be a pack."""
+        objects.refuse_fork()
         if (group, name) not in self._arrays:
             self._arrays[group, name] = self.results(group)[name]  # type: ignore[assignment]
         return self._arrays[group, name]
