@@ -54,8 +54,8 @@ from ctd.data import write_hdf5
 from ctd.weights import write_weights
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import JobSpec, parse_job
 from jobs.storage import objects

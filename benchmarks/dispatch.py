@@ -33,12 +33,14 @@ from options import parse
 import cluster.ray.pool
 from cluster.ray.actor import ShardWorker
 from cluster.ray.executor import RayExecutor
+from jobs.plan.layout import Shard
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.task import Report, Task
 from jobs.run.worker import Worker
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
+from jobs.store.marker import Marker
 
 KERNEL = """
 from ctd.kernel import Params, Traced, Var, one_shot
@@ -84,8 +86,8 @@ class Bare:
 class EmptyWorker(ShardWorker):
     """An actor of the executor that computes nothing; it writes where the store's name says so."""
 
-    def open(self, address: str, expected: Mapping[str, str]) -> None:
-        del expected
+    def open(self, address: str, workers: int, expected: Mapping[str, str]) -> None:
+        del workers, expected
         self.writes = Writes(f"{address}-{os.getpid()}", 100_000) if "writes" in address else None
 
     def do(self, task: Task) -> Report:
@@ -95,8 +97,8 @@ class EmptyWorker(ShardWorker):
 
 
 def report(shard: int, attempt: int) -> Report:
-    info = {"host": "h", "pid": 1, "seconds": 0.0, "n_failed": 0, "outcomes": {}, "platform": "cpu"}
-    return Report(shard, attempt, info=info)
+    marker = Marker(shard=Shard(shard, 0, shard, shard + 1), host="h", pid=1, platform="cpu")
+    return Report(shard, attempt, marker)
 
 
 def bare(actors, method: str, n: int) -> float:

@@ -48,8 +48,8 @@ def planned(folder: Path, name: str, items: int, units: int, run: dict | None = 
     from ctd.cells import get_cell
     from ctd.data import write_hdf5
     from ctd.weights import write_weights
-    from jobs.run.executor import SerialExecutor
     from jobs.run.prepare import open_or_create
+    from jobs.run.serial import SerialExecutor
     from jobs.spec.job import parse_job
 
     path = folder / f"network{units}.h5"

@@ -39,8 +39,8 @@ def job(n: int) -> JobSpec:
 
 def create(n: int, folder: Path) -> dict[str, float]:
     """Seconds to plan the job and create its store."""
-    from jobs.run.executor import SerialExecutor
     from jobs.run.prepare import open_or_create
+    from jobs.run.serial import SerialExecutor
 
     began = time.process_time()
     store = open_or_create(job(n), EXAMPLES, "plan", str(folder / "plan.zarr"), SerialExecutor(1))

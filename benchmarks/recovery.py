@@ -31,8 +31,8 @@ from pathlib import Path
 from options import parse
 
 from cluster.ray.connection import set_environment
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.spec.job import parse_job

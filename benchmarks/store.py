@@ -75,8 +75,8 @@ GROUP_SQL = "select g, alpha, median(nrmse), avg(success::int) from items group 
 def make(folder: Path, n: int) -> str:
     """Compute and gather the store."""
     from jobs.gather.gather import gather
-    from jobs.run.executor import SerialExecutor
     from jobs.run.prepare import open_or_create
+    from jobs.run.serial import SerialExecutor
     from jobs.run.shards import run_shards
     from jobs.spec.job import parse_job
 

@@ -30,8 +30,8 @@ from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events

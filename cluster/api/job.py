@@ -36,7 +36,7 @@ from ctd.kernel import Kernel
 from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.pipeline.pipeline import Stage
-from jobs.run.executor import Gone
+from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.stop import Interrupted, Stop, signals
 from jobs.spec.job import parse_job, read_content
@@ -211,7 +211,7 @@ class Job:
         with signals(stop := Stop()):
             try:
                 return self._run(where, executor, address, failed, accept_changes, stop)
-            except (Interrupted, Gone) as early:
+            except (Interrupted, ExecutorLost) as early:
                 why = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
             raise Stopped(f"{why}; the same call, or `ctd resume {where}`, goes on")
 

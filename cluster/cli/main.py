@@ -186,14 +186,14 @@ def _explain(error: BaseException) -> int:
     # Here: `ctd --help` does without them.
     from cluster.cli.display import err, show_error
     from jobs.errors import JobError
-    from jobs.run.executor import Gone
+    from jobs.run.executor import ExecutorLost
     from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted
     from jobs.storage.objects import is_storage_error, reason
 
     if isinstance(error, JobError):
         show_error(str(error))
         return EXIT_FAULT
-    if isinstance(error, Gone):
+    if isinstance(error, ExecutorLost):
         show_error(f"Ray is gone: {error}")
         return EXIT_STOPPED
     if isinstance(error, Interrupted):

@@ -25,9 +25,10 @@ from cluster.ending import Ending, call_on_end, read_settings
 from cluster.pace import remember_pace
 from cluster.ray.reach import NoRay
 from jobs.errors import JobError
-from jobs.run.executor import Executor, Gone, SerialExecutor
+from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
+from jobs.run.serial import SerialExecutor
 from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, hold_back
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import own_code, refuse_strange, trust
@@ -137,7 +138,7 @@ def _run_store(
     executor = request.make()
     try:
         return open_and_compute(open_store, executor, request, stop, again)
-    except (Gone, NoRay) as lost:
+    except (ExecutorLost, NoRay) as lost:
         stop.check()
         if isinstance(lost, NoRay) and not again:
             raise
@@ -157,7 +158,7 @@ def open_and_compute(
     stop: Stop,
     again: bool = False,
 ) -> Ran:
-    """Open a store, run what is left of it and gather; raises Gone if Ray is lost, Interrupted as `signals` does.
+    """Open a store, run what is left of it and gather; raises ExecutorLost if Ray is lost, Interrupted as `signals` does.
 
     again: what was to be reconsidered has been, before Ray was lost.
     """
@@ -184,7 +185,7 @@ def _is_complete(progress: Progress, request: Request) -> bool:
     return request.parts is None or progress.shards_done == progress.n_shards
 
 
-def _go_on(lost: Gone | NoRay, request: Request, anew: Anew) -> NoReturn:
+def _go_on(lost: ExecutorLost | NoRay, request: Request, anew: Anew) -> NoReturn:
     """Begin anew after Ray is lost, though it may be to give up: what that Ray has left in this process could keep it from
     ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
@@ -195,9 +196,9 @@ def _go_on(lost: Gone | NoRay, request: Request, anew: Anew) -> NoReturn:
 
 
 def _standing(address: str) -> str:
-    from jobs.run.shards import standing
+    from jobs.run.shards import progress_digest
 
-    return standing(Store.open(address)) if Store.exists(address) else ""
+    return progress_digest(Store.open(address)) if Store.exists(address) else ""
 
 
 def note_progress(ending: Ending, progress: Progress) -> None:
@@ -276,7 +277,7 @@ def _reduce(store: Store, executor: Executor) -> None:
     with _storage_explained(store):
         try:
             gather(store, executor)
-        except Gone:
+        except ExecutorLost:
             gather(store)
 
 

@@ -13,7 +13,7 @@ from cluster.ray.oom import kernel_kills
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
-from jobs.run.task import Report, Sign, Standing, Task
+from jobs.run.task import Heartbeat, Report, ShardProgress, Work
 from jobs.run.worker import Worker
 from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said
@@ -37,19 +37,21 @@ class ShardWorker:
         use_compilation_cache()
         prune_compilation_cache()
         self._worker: Worker | None = None
-        self._shard, self._standing = -1, Standing()
+        self._shard, self._progress = -1, ShardProgress()
         self._advanced = time.monotonic()
 
-    def open(self, address: str, expected: Mapping[str, str]) -> tuple[str, bool] | None:
+    def open(
+        self, address: str, workers: int, expected: Mapping[str, str]
+    ) -> tuple[str, bool] | None:
         """Open the store; return None, or (what went wrong, whether another try is pointless).
 
-        expected: the driver's versions; this process must have the same.
+        workers: actors that run shards. expected: the driver's versions; this process must have the same.
         """
         wrong = differences(expected, versions(), f"on {socket.gethostname()}")
         if wrong:
             return f"versions differ: {wrong}; install the same everywhere", True
         try:
-            self._worker = Worker(address)
+            self._worker = Worker(address, workers)
         except BaseException as error:
             # These two may pass: a shared folder can lag behind for a moment.
             passes = isinstance(error, Unreachable | SourceDiffers)
@@ -57,29 +59,28 @@ class ShardWorker:
             return said(error), in_vain
         return None
 
-    def do(self, task: Task) -> Report:
-        """Compute, write and commit one shard."""
+    def do(self, work: Work) -> Report:
+        """Compute, write and commit one shard, or reduce a group."""
         assert self._worker is not None
-        number = task.shard.number
 
-        def note(now: Standing) -> None:
-            self._shard, self._standing, self._advanced = number, now, time.monotonic()
+        def note(now: ShardProgress) -> None:
+            self._shard, self._progress, self._advanced = work.key[0], now, time.monotonic()
 
-        note(Standing())
+        note(ShardProgress())
         try:
-            return self._worker.do(task, note)
+            return self._worker.do(work, note)
         except BaseException as error:  # a kernel called sys.exit, or its error cannot be printed
-            return Report(number, task.attempt, said(error))
+            return Report(*work.key, error=said(error))
 
     def interrupt(self) -> None:
         """Stop the running shard at a checkpoint, and do not begin a queued one."""
         if self._worker is not None:
             self._worker.interrupt()
 
-    def sign(self) -> tuple[int, Sign, int]:
+    def heartbeat(self) -> tuple[int, Heartbeat, int]:
         """Number of the running shard, -1 before the first one; how far it is; see `cluster.ray.oom`."""
         silent_s = time.monotonic() - self._advanced
-        return self._shard, Sign(self._standing, silent_s), kernel_kills()
+        return self._shard, Heartbeat(self._progress, silent_s), kernel_kills()
 
     def place(self) -> Place:
         """Tell where this actor is."""

@@ -4,15 +4,14 @@ Ray never restarts an actor (`max_restarts=0`): one that dies, or cannot open th
 """
 
 import logging
+from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
 
-from cluster.ray.nodes import DEATHS
-from cluster.ray.places import Places
-from cluster.ray.pool import Answer, Pool, Slot
+from cluster.ray.pool import DEATHS, Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.redact import masked
@@ -22,6 +21,35 @@ log = logging.getLogger("ctd")
 
 MAX_STARTS = 3
 """A slot is given up after this many actors in a row failed before they were ready."""
+
+MOST = 2
+"""An actor holds at most this many tasks: one that runs, one that is queued behind it."""
+
+
+class Places:
+    """The slots with ready actors, by how many tasks they hold, kept up to date slot by slot: nobody looks at all of them."""
+
+    def __init__(self) -> None:
+        self._holding: list[dict[int, Slot]] = [{} for _ in range(MOST + 1)]
+
+    def note(self, slot: Slot) -> None:
+        """Note that the slot's actor became ready or unready, or that what it holds has changed."""
+        for slots in self._holding:
+            slots.pop(id(slot), None)
+        if slot.ready:
+            self._holding[len(slot.held)][id(slot)] = slot
+
+    def free(self, depth: int) -> int:
+        """How many more tasks the actors take, if each may hold `depth`."""
+        return sum((depth - k) * len(slots) for k, slots in enumerate(self._holding[:depth]))
+
+    def emptiest(self) -> Slot:
+        """A slot whose actor holds the fewest tasks; the one that has waited longest among them."""
+        return next(slot for slots in self._holding for slot in slots.values())
+
+    def idle(self) -> Iterator[Slot]:
+        """The slots whose actors hold no task."""
+        return iter(self._holding[0].values())
 
 
 class Crew:
@@ -43,7 +71,9 @@ class Crew:
         slot.ready, slot.node = False, ""
         self.places.note(slot)
         slot.where = slot.actor.place.remote()
-        slot.opening = self.expect(slot, slot.actor.open.remote(self._address, versions()))
+        slot.opening = self.expect(
+            slot, slot.actor.open.remote(self._address, self._pool.n, versions())
+        )
 
     def expect(self, slot: Slot, ref: Any) -> Answer:
         """Return the future of what the slot's actor is to answer; then the slot is in `answered`."""

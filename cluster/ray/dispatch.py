@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.ray.crew import Crew, kind_of_death, last_line
 from cluster.ray.pool import Slot
 from jobs.redact import masked
-from jobs.run.task import Fault, Key, Report, Task
+from jobs.run.task import Fault, Key, Report, Task, Work
 from jobs.store.provenance import MOST_TRACE
 
 QUEUE_BELOW_S = 1.0
@@ -49,7 +49,7 @@ class Dispatch:
         self._crew = crew
         self._depth = 1
         """How many tasks an actor may hold."""
-        self._returned: list[Task] = []
+        self._returned: list[Work] = []
         """Tasks that were queued at actors that died."""
         self._ended_here: list[Report] = []
         """Of actors that `end` has replaced, for the next `wait`."""
@@ -58,15 +58,19 @@ class Dispatch:
         self._told = False
         """Whether the actors have been told to stop."""
         self.stopping = False
-        """Set this to make the next `wait` tell all actors to stop at a checkpoint."""
+        """Whether the next `wait` tells the actors to stop."""
+
+    def stop(self) -> None:
+        """Make the next `wait` tell all actors to stop at a checkpoint; callable from a signal handler or another thread."""
+        self.stopping = True
 
     def capacity(self) -> int:
         """Free places at ready actors, less the shards that dead actors left behind in their queues."""
         return self._crew.places.free(self._depth) - len(self._returned)
 
-    def submit(self, task: Task) -> None:
-        """Give the task to the ready actor that holds the fewest tasks."""
-        self._give(self._crew.places.emptiest(), task)
+    def submit(self, work: Work) -> None:
+        """Give the work to the ready actor that holds the least."""
+        self._give(self._crew.places.emptiest(), work)
 
     def try_elsewhere(self, task: Task) -> bool:
         """Give a second attempt at a running shard to an idle actor; return whether there was one.
@@ -97,10 +101,10 @@ class Dispatch:
         elif not slot.held[0][0].done():  # else `wait` returns its report
             self._ended_here.append(self._charged(self._died(slot, "killed", why)))
 
-    def _give(self, slot: Slot, task: Task) -> None:
+    def _give(self, slot: Slot, work: Work) -> None:
         if not slot.held:
             slot.begin()
-        slot.held.append((self._crew.expect(slot, slot.actor.do.remote(task)), task))
+        slot.held.append((self._crew.expect(slot, slot.actor.do.remote(work)), work))
         self._crew.places.note(slot)
 
     def wait(self, timeout: float) -> list[Report]:
@@ -133,7 +137,7 @@ class Dispatch:
             self._crew.tell_to_stop()
         waiting, self._returned = self._returned, []
         text = "stopped before it began"
-        return [Report(t.shard.number, t.attempt, text, fault="stopped") for t in waiting]
+        return [Report(*work.key, error=text, fault="stopped") for work in waiting]
 
     def _ended(self, slot: Slot) -> list[Report]:
         """Return the reports of an actor that has answered; if it died instead, replace it."""
@@ -143,7 +147,7 @@ class Dispatch:
             try:
                 report = answer.result()
             except RayTaskError as error:  # the actor is alive, but its answer could not be sent
-                report = Report(task.shard.number, task.attempt, last_line(error))
+                report = Report(*task.key, error=last_line(error))
             except RayError as error:
                 if not self._crew.reach.look():  # asked again, if the Ray comes back
                     self._crew.answered.put(slot)
@@ -157,8 +161,8 @@ class Dispatch:
                 return reports
             slot.held.pop(0)
             slot.begin()
-            if "seconds" in report.info:
-                self._depth = 2 if report.info["seconds"] < QUEUE_BELOW_S else 1
+            if report.marker:
+                self._depth = 2 if report.marker.seconds < QUEUE_BELOW_S else 1
             reports.append(report)
         self._crew.places.note(slot)
         self._crew.move_if_set_aside(slot)
@@ -166,9 +170,9 @@ class Dispatch:
 
     def _died(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
         """Replace an actor that died, or is to die, as it ran a shard."""
-        number, attempt = slot.held[0][1].key
         fault: Fault = "memory" if kind == "oom" else "death"
-        report = Report(number, attempt, text, trace, fault, {"died": kind, "node": slot.node})
+        about = {"died": kind, "node": slot.node}
+        report = Report(*slot.held[0][1].key, None, text, trace, fault, about)
         death = Death(slot, slot.node, slot.kernel_kills, report, time.monotonic())
         self._replace(slot)
         return death
@@ -185,14 +189,14 @@ class Dispatch:
         same = slot.ready and slot.node == death.node
         if same and slot.kernel_kills > death.kernel_kills:
             text = "the worker died (oom): the kernel killed it, memory ran out"
-            info = {**report.info, "died": "oom"}
-            return report._replace(error=text, fault="memory", info=info)
+            about = {**report.about, "died": "oom"}
+            return report._replace(error=text, fault="memory", about=about)
         return self._charged(death)
 
     def _charged(self, death: Death) -> Report:
         """Return the report of a death that its node is charged for."""
         noted = self._crew.note_death(death.node, death.report.shard)
-        return death.report._replace(info={**death.report.info, **noted})
+        return death.report._replace(about={**death.report.about, **noted})
 
     def _replace(self, slot: Slot) -> None:
         """Replace a slot's actor; the shards queued behind the one that it runs go elsewhere."""

@@ -3,26 +3,29 @@
     driver                          actor (one process, `cpus_per_worker` cores, its own GPUs or none)
     submit(task)             ---->  do: read rows, run the kernel, write, commit      (jobs.run.worker.Worker)
     wait() -> Report         <----  a few hundred bytes: no result ever passes through Ray
-    signs()                  <--->  sign: answered by a second thread of the actor
-    interrupt()              ---->  interrupt: the same thread; the report says where the shard was left
+    on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
+    a stop                   ---->  interrupt: the same thread; the report says where the shard was left
 
 Who does what: `startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
-that has opened the store in every slot; `places` knows which have room; `dispatch` gives them shards; `signs` asks how
+that has opened the store in every slot; `places` knows which have room; `dispatch` gives them shards; `heartbeats` asks how
 far those are; `reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import ray
 
 from cluster.ray.crew import Crew
 from cluster.ray.dispatch import Dispatch
+from cluster.ray.heartbeats import Heartbeats
 from cluster.ray.pool import Pool
-from cluster.ray.signs import Signs
 from cluster.ray.startup import Startup
-from jobs.run.task import Key, Report, Sign, Task
+from jobs.plan.layout import Machines
+from jobs.run.executor import OnTick, Ticker
+from jobs.run.stop import Stop
+from jobs.run.task import Heartbeat, Key, Report, Task, Work
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 
@@ -49,27 +52,31 @@ class RayExecutor:
 
     _crew: Crew
     _dispatch: Dispatch
-    _signs: Signs
+    _heartbeats: Heartbeats
+    _ticker: Ticker
 
     def __init__(self, settings: RunSettings, address: str | None = None) -> None:
         jax.config.update("jax_platforms", "cpu")
         self._settings = settings
+        self._memory: int | None = None
         self._startup = Startup(settings, address)
 
     @property
     def _pool(self) -> Pool:
         return self._startup.pool()
 
-    def workers(self) -> int:
-        """Number of actors: `run.workers`, or as many as the cluster has room for."""
-        return self._pool.n
+    def machines(self) -> Machines:
+        """Return the actors: `run.workers`, or as many as the cluster has room for.
 
-    def memory(self) -> int:
-        """Bytes that one device may use.
-
-        A worker's `run.memory_gb` comes first, divided by its devices. Otherwise: on a GPU, XLA's limit; on
-        a CPU, the worker's share of its node, divided by its devices.
+        The memory of a device: a worker's `run.memory_gb` comes first, divided by its devices. Otherwise: on a GPU, XLA's
+        limit; on a CPU, the worker's share of its node, divided by its devices. Devices that share a worker's memory: its
+        CPU cores, or 1 if it has GPUs.
         """
+        if self._memory is None:
+            self._memory = self._device_memory()
+        return Machines(self._pool.n, self._memory, self._pool.devices)
+
+    def _device_memory(self) -> int:
         if self._settings.memory_gb:
             return int(self._settings.memory_gb * 1e9) // self._pool.devices
         if self._pool.gpus:
@@ -78,26 +85,25 @@ class RayExecutor:
             return ray.get(first[0]) or self._pool.node_share
         return self._pool.node_share // self._pool.devices
 
-    def devices(self) -> int:
-        """Devices that share a worker's memory: its CPU cores, or 1 if it has GPUs."""
-        return self._pool.devices
-
-    def start(self, address: str) -> None:
+    def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
         """Tell every actor to open the store at `address`; does not wait for them."""
         path = objects.local_path(address)
         pool = self._pool
         self._crew = Crew(pool, str(path.absolute()) if path is not None else address)
-        self._dispatch, self._signs = Dispatch(self._crew), Signs(pool.slots)
+        self._dispatch, self._heartbeats = Dispatch(self._crew), Heartbeats(pool.slots)
+        self._ticker = Ticker(on_tick)
         for slot in pool.slots:
             self._crew.open(slot)
+        if stop is not None:
+            stop.tell(self._dispatch.stop)
 
     def capacity(self) -> int:
         """How many more shards the ready actors take now."""
         return self._dispatch.capacity()
 
-    def submit(self, task: Task) -> None:
-        """Give the task to a ready actor."""
-        self._dispatch.submit(task)
+    def submit(self, work: Work) -> None:
+        """Give the work to a ready actor."""
+        self._dispatch.submit(work)
 
     def try_elsewhere(self, task: Task) -> bool:
         """Give a second attempt at a running shard to an idle actor on another node; whether there was one."""
@@ -114,28 +120,22 @@ class RayExecutor:
 
         Raises:
             JobError: no actor could start.
-            Gone: the Ray is lost, see `cluster.ray.reach`.
+            ExecutorLost: the Ray is lost, see `cluster.ray.reach`.
         """
         reach = self._pool.reach
         reach.refuse_lost()
+        self._ticker.tick(self.heartbeats)
         if not reach.holds:  # what it is asked now it might never answer
             time.sleep(timeout)
             return []
         return self._dispatch.wait(timeout)
 
-    def hear(self, listener: Callable[[], None]) -> None:
-        """Ignore the listener: `wait` always returns in time, so there is no need to call it."""
-
-    def signs(self) -> Mapping[Key, Sign]:
-        """The last sign of each running shard, a second or two old; older with more than some fifty actors.
+    def heartbeats(self) -> Mapping[Key, Heartbeat]:
+        """Return the last heartbeats, a second or two old; older with more than some fifty actors.
 
         None while the Ray does not answer: nobody is silent then.
         """
-        return self._signs.heard() if self._pool.reach.holds else {}
-
-    def interrupt(self) -> None:
-        """Make the next `wait` tell all actors to stop at a checkpoint."""
-        self._dispatch.stopping = True
+        return self._heartbeats.last() if self._pool.reach.holds else {}
 
     def close(self) -> None:
         """Kill the actors, and stop the Ray if this executor started it."""

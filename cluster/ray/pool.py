@@ -13,11 +13,11 @@ import ray
 from cluster.ray.actor import ShardWorker
 from cluster.ray.connection import connect, disconnect
 from cluster.ray.local import LocalRay
-from cluster.ray.nodes import Nodes
 from cluster.ray.reach import NoRay, Reach
 from jobs.errors import JobError
-from jobs.run.executor import Gone, available_memory
-from jobs.run.task import Standing, Task
+from jobs.run.executor import ExecutorLost
+from jobs.run.serial import available_memory
+from jobs.run.task import ShardProgress, Work
 from jobs.spec.job import RunSettings
 
 LOOK_S = 5.0
@@ -39,10 +39,10 @@ class Slot:
     opening: Answer | None = None
     """Pending answer of `open`; None once the actor is ready and may get tasks."""
     ready: bool = False
-    held: list[tuple[Answer, Task]] = field(default_factory=list)
+    held: list[tuple[Answer, Work]] = field(default_factory=list)
     """(pending answer, task): the first one runs, a second one is queued behind it."""
     asked: Answer | None = None
-    """Pending answer of `sign`, if any."""
+    """Pending answer of `heartbeat`, if any."""
     asked_at: float = 0.0
     """When it was asked for that."""
     heard_at: float = 0.0
@@ -59,13 +59,36 @@ class Slot:
     """The actor's count of whom the kernel killed for memory (`oom`), as last heard."""
     failed_starts: int = 0
     """How many actors in a row failed to start in this slot."""
-    standing: Standing | None = None
+    progress: ShardProgress | None = None
     """How far the running shard was at the last sign of life; None before the first one."""
 
     def begin(self) -> None:
         """Note that a shard begins to run, or that none does."""
         self.alive_at = self.heard_at = time.monotonic()
-        self.standing = None
+        self.progress = None
+
+
+DEATHS = 3
+"""A node is set aside once workers died on it during this many different shards. One shard that kills its
+workers wherever it runs is no evidence against a node."""
+
+
+class Nodes:
+    """Finds nodes on which workers keep dying; `aside` holds their ids, and new workers start elsewhere."""
+
+    def __init__(self) -> None:
+        self._deaths: dict[str, set[int]] = {}
+        self.aside: set[str] = set()
+
+    def note_death(self, node: str, shard: int) -> bool:
+        """Note that a worker on `node` died while it ran `shard`; return whether to set the node aside."""
+        shards = self._deaths.setdefault(node, set())
+        shards.add(shard)
+        return node not in self.aside and len(shards) >= DEATHS
+
+    def selector(self) -> dict[str, str]:
+        """Ray's label selector that excludes the nodes set aside; empty if there are none."""
+        return {"ray.io/node-id": f"!in({','.join(sorted(self.aside))})"} if self.aside else {}
 
 
 class Pool:
@@ -181,7 +204,7 @@ class Pool:
     def close(self) -> None:
         """Kill the actors, unless they are lost with their Ray; disconnect from it if this pool connected to it."""
         holds = self.reach.look()
-        with suppress(Gone):
+        with suppress(ExecutorLost):
             while self.slots and holds:
                 self.kill(self.slots.pop().actor)
         self.slots.clear()

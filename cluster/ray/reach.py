@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 
 from jobs.errors import JobError
-from jobs.run.executor import Gone
+from jobs.run.executor import ExecutorLost
 
 LOOK_S = 1.0
 """Seconds between two looks."""
@@ -69,14 +69,14 @@ class Reach:
         return not self._silent
 
     def refuse_lost(self) -> None:
-        """Raise Gone if the Ray has accepted no connections for longer than one has patience."""
+        """Raise ExecutorLost if the Ray has accepted no connections for longer than one has patience."""
         silent = self._silent
         if silent and time.monotonic() - self._heard_at > self._patience_s:
             do = "do" if len(silent) > 1 else "does"
-            raise Gone(f"its {' and its '.join(silent)} {do} not answer")
+            raise ExecutorLost(f"its {' and its '.join(silent)} {do} not answer")
 
     def ask[T](self, call: Callable[[], T]) -> T:
-        """Return what a call of Ray returns; raise Gone if the Ray is lost meanwhile, as the call might then never return.
+        """Return what a call of Ray returns; raise ExecutorLost if the Ray is lost meanwhile, as the call might then never return.
 
         To kill or make an actor, and to list nodes, takes an answer of the GCS, which may end between a look and the call.
         """

@@ -30,11 +30,10 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.tables import write_items, write_reductions, write_shards
 from jobs.late import zarr
-from jobs.plan.layout import Shard
 from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop
-from jobs.run.task import Task
+from jobs.run.task import Reduction
 from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal, write_sums
@@ -233,21 +232,21 @@ def _reduce_groups(
 
 def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor) -> dict[int, str]:
     executor.start(store.address)
-    waiting = [Task(Shard(g, g, 0, store.job.plan.group_sizes[g]), reduces=True) for g in groups]
-    running: dict[int, Task] = {}
+    waiting = [Reduction(group) for group in groups]
+    running: dict[int, Reduction] = {}
     errors: dict[int, str] = {}
     while waiting or running:
         while waiting and executor.capacity() > 0:
-            task = waiting.pop(0)
-            running[task.shard.number] = task
-            executor.submit(task)
+            work = waiting.pop(0)
+            running[work.group] = work
+            executor.submit(work)
         for report in executor.wait(timeout=0.5):
-            task = running.pop(report.shard)
+            work = running.pop(report.shard)
             if report.error is None:
                 continue
             passing = report.fault in ("death", "memory", "storage", "stopped")
-            if passing and task.attempt < ATTEMPTS:
-                waiting.append(task._replace(attempt=task.attempt + 1))
+            if passing and work.attempt < ATTEMPTS:
+                waiting.append(work._replace(attempt=work.attempt + 1))
             else:
                 errors[report.shard] = f"{report.error}\n{report.trace}".strip()
     return errors

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jobs.errors import JobError
-from jobs.run.partition import drivers
+from jobs.run.parts import drivers
 from jobs.storage.lease import holder
 from jobs.store.events import Event, read_events, unended
 from jobs.store.failed import FailedItem

@@ -7,7 +7,7 @@ import numpy as np
 
 from ctd.kernel import inputs_of
 from jobs.report.warnings import nan_results, unreturned, warnings_of
-from jobs.run.partition import drivers
+from jobs.run.parts import drivers
 from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
 from jobs.storage.lease import describe

@@ -7,7 +7,7 @@
     what is compared    an item was found to fail, or memory forced a smaller microbatch: the shards that
     has changed         wait and those that are committed start over
 
-A waiting shard holds no worker. One driver has all shards of a population (jobs.run.partition), so no shard
+A waiting shard holds no worker. One driver has all shards of a population (jobs.run.parts), so no shard
 waits for one that cannot come.
 """
 
@@ -129,8 +129,8 @@ class Barrier:
 
     def _called(self, number: int) -> Task:
         if number in self._waiting:
-            return self._waiting[number][0]._replace(resume=True)
-        return self._failures.task(self._shards[number], 1, False)
+            return self._waiting[number][0]._replace(begin="resume")
+        return self._failures.task(self._shards[number], 1, "fresh")
 
     def _folder(self, shards: tuple[int, ...]) -> str:
         return f"{keys.MEETINGS}/{self._shards[shards[0]].group}/{shards[0]:06d}"

@@ -6,7 +6,6 @@ same bits as in one run of the whole job.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Plan, Shard
 from jobs.run.executor import Executor
-from jobs.run.prepare import Prepared, create, difference, has_grown, machines_of, prepare, reopen
+from jobs.run.prepare import Prepared, create, difference, has_grown, prepare, reopen
 from jobs.run.sources import refuse_changed
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
@@ -45,7 +44,7 @@ def fork(
     if Store.exists(address):
         store = reopen(spec, address, kernel)
     else:
-        ready = prepare(spec, base, where, partial(machines_of, executor))
+        ready = prepare(spec, base, where, executor.machines)
         store = create(_as_before(ready, old), address)
     _copy(old, store)
     return store

@@ -1,16 +1,18 @@
-"""What a run knows of its shards: which are committed, wait, have failed or are given up."""
+"""What a run knows of its shards: which are committed, wait, have failed or are given up, and what follows from each
+report. jobs.run.retry decides what to do about a failure; this books it."""
 
+import heapq
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.coordinator import Barrier
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
-from jobs.run.partition import Part, open_shards
+from jobs.run.parts import Part, open_shards
 from jobs.run.progress import progress_of
-from jobs.run.queue import Queue
-from jobs.run.retry import Failures, Hopeless
-from jobs.run.task import Report, Task
+from jobs.run.retry import Failures, GroupBreaker
+from jobs.run.task import Begin, Report, Task
 from jobs.storage import objects
 from jobs.store.events import Event, Events
 from jobs.store.folding import fold, uncommit
@@ -18,12 +20,42 @@ from jobs.store.marker import Marker
 from jobs.store.provenance import said
 from jobs.store.store import Store
 
-FOLD = 64
-"""Records between two times that they are put into segments; until then a reader reads each by itself."""
+COMPACT_EVERY = 64
+"""New records until they are moved into a segment; before that a reader fetches each by itself."""
+
+
+class Queue:
+    """Tasks that wait to be handed out, each not before its time."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, int, Task]] = []
+        self._pushed = 0
+
+    def push(self, task: Task, wait_s: float = 0.0) -> None:
+        """Add a task, which `pop` returns no earlier than `wait_s` seconds from now."""
+        self._pushed += 1
+        at = time.monotonic() + wait_s if wait_s else 0.0
+        heapq.heappush(self._heap, (at, task.shard.number, self._pushed, task))
+
+    def pop(self) -> Task | None:
+        """Return a task whose time has come; None if there is none."""
+        if self._heap and self._heap[0][0] <= time.monotonic():
+            return heapq.heappop(self._heap)[-1]
+        return None
+
+    def drop(self, which: Callable[[Shard], bool]) -> list[Task]:
+        """Remove the tasks of the shards that `which` selects; return them."""
+        out = [entry[-1] for entry in self._heap if which(entry[-1].shard)]
+        self._heap = [entry for entry in self._heap if not which(entry[-1].shard)]
+        heapq.heapify(self._heap)
+        return out
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
 
 class Ledger:
-    """What a run knows of its shards. The driver, its decisions and its populations share one.
+    """What a run knows of its shards. The driver books every report here, and takes the next tasks from here.
 
     markers: of the shards that are committed before the run.
     """
@@ -34,43 +66,119 @@ class Ledger:
         self.queue, self.barrier = Queue(), Barrier(store, failures)
         self.unmet: set[int] = set()
         """Shards whose population must be looked at again."""
-        self.undecided: list[tuple[Task, Report]] = []
-        """Reports whose decision a storage failure postponed."""
+        self.postponed: list[tuple[Task, Report]] = []
+        """Reports whose decision waits for a storage that failed."""
         self.done = {marker.shard.number: marker.meeting for marker in markers}
         """Committed shard -> the folder of the meetings it took part in."""
         self.progress = progress_of(store, markers, failures.failed)
-        self._unfolded = 0
-        """Shards committed since markers were last put into segments."""
+        self._last_errors: dict[int, str] = {}
+        """Shard -> the last error of an attempt at all of it."""
+        self._loose = 0
+        """Shards committed since markers were last moved into a segment."""
         self.events, self.storage = Events(store), Pause()
         run = store.job.spec.run
         self.limits, self.patience = TimeLimits(run.time_limit_s), Patience(run.straggler_factor)
-        self.hopeless = Hopeless()
+        self._breaker = GroupBreaker()
         for marker in markers:
-            self.limits.note(marker.shard.group, marker.longest_s)
-            self.patience.note(marker.shard.group, marker.seconds)
-            self.hopeless.done(marker.shard.group, marker.shard.n_items - len(marker.without))
+            self._learn(marker, len(marker.without))
 
     @property
     def is_open(self) -> bool:
         """Whether there is anything to hand out or to decide."""
-        return bool(self.queue or self.unmet or self.undecided)
+        return bool(self.queue or self.unmet or self.postponed)
 
-    def commit(self, report: Report) -> None:
+    def next_task(self) -> Task | None:
+        """Return the next task whose time has come, as it is to be computed now; None: there is none, or the storage fails."""
+        if self.storage.lasts or (task := self.queue.pop()) is None:
+            return None
+        try:
+            meeting = None if task.probe else self.barrier.meeting(task.shard)
+        except Exception as error:
+            self.wait_for_storage(error)
+            self.queue.push(task)
+            return None
+        # Slots may have been halved since the task was queued.
+        return task._replace(slots=self.failures.slots(task.shard.group), meeting=meeting)
+
+    # --- what has come of an attempt ------------------------------------------------------------------
+
+    def commit(self, number: int, attempt: int, marker: Marker) -> None:
         """Book a shard that was committed."""
-        shard, info = self.shards[report.shard], report.info
-        self.done[shard.number] = info.get("meeting")
-        self.progress.add(shard, info["outcomes"])
-        n_blamed = len(self.failures.failing_rows(shard.number))
-        self.hopeless.done(shard.group, shard.n_items - n_blamed)
-        self.limits.note(shard.group, info.get("longest_s"))
-        self.patience.note(shard.group, info["seconds"])
+        shard = self.shards[number]
+        self.storage.end()
+        self.done[number] = marker.meeting
+        self.progress.add(shard, marker.outcomes)
+        self._learn(marker, len(self.failures.failing_rows(number)))
         done = Event(
-            kind="done", shard=shard.number, attempt=report.attempt, host=info["host"],
-            pid=info["pid"], seconds=info["seconds"], n_failed=info["n_failed"],
+            kind="done", shard=number, attempt=attempt, host=marker.host,
+            pid=marker.pid, seconds=marker.seconds, n_failed=marker.n_failed,
         )  # fmt: skip
         self.events.note(done)
-        self._unfolded += 1
-        self.fold_many()
+        self._loose += 1
+        self.compact(COMPACT_EVERY)
+
+    def wait_for_others(self, task: Task, report: Report) -> None:
+        """Book a shard that waits for the others of its population."""
+        assert report.waiting is not None
+        self.storage.end()
+        self._breaker.done(task.shard.group, task.shard.n_items)
+        self.progress.stage = report.waiting.stage
+        self.barrier.wait(task, report.waiting.lap)
+
+    def fail(self, task: Task, report: Report) -> None:
+        """Book a failed attempt: its error and event. Pause if the storage has failed."""
+        if report.error is None:
+            return
+        if report.fault == "storage":
+            self.storage.begin(storage_trouble(self.store.address, report.error))
+        if not task.probe:
+            self._last_errors[report.shard] = report.error
+        failure = Event(
+            kind="stopped" if report.fault == "stopped" else "error",
+            shard=report.shard, attempt=report.attempt, error=report.error,
+            trace=report.trace, fault=report.fault, probe=task.probe,
+            rows=[task.shard.start, task.shard.stop], about=dict(report.about),
+        )  # fmt: skip
+        self.events.note(failure)
+
+    def decide(self, task: Task, report: Report) -> None:
+        """Decide what follows from a failure or a probe, and book it; postpone it if the storage fails."""
+        shard = self.shards[report.shard]
+        try:
+            if report.error is None:
+                verdict = self.failures.passed(task, shard)
+                self.storage.end()
+            else:
+                verdict = self.failures.decide(task, report, shard)
+        except Exception as error:
+            self.wait_for_storage(error)
+            self.postponed.append((task, report))
+            return
+        if verdict.note:
+            self.events.note(Event(kind="decision", shard=report.shard, text=verdict.note))
+        found = self.progress.blame(self.failures.failed.get(shard.number, ()))
+        if verdict.task is None:
+            last = self._last_errors[report.shard]
+            text = f"{last} ({verdict.note})" if verdict.note else last
+            self.progress.failed[report.shard] = text
+        else:
+            again = report.error is not None and not task.probe and not verdict.task.probe
+            self.progress.retried += again and report.fault != "stopped"
+            self.queue.push(verdict.task, verdict.wait_s)
+        broken = verdict.task is None and self._breaker.given_up(shard.group)
+        if self._breaker.blamed(shard.group, found) or broken:
+            self.give_up_group(shard.group)
+        self.compact(COMPACT_EVERY)
+        self.events.flush()
+
+    def retry_postponed(self) -> None:
+        """Make the decisions that a storage failure postponed."""
+        while self.postponed and not self.storage.lasts:
+            task, report = self.postponed.pop(0)
+            self.decide(task, report)
+            self.unmet.add(report.shard)
+
+    # --- several shards at once -----------------------------------------------------------------------
 
     def uncommit(self, taken: Mapping[Shard, Mapping[str, int]]) -> None:
         """Take back committed shards, which are to be computed again. taken: shard -> its outcomes."""
@@ -79,25 +187,27 @@ class Ledger:
             del self.done[shard.number]
             self.progress.add(shard, outcomes, -1)
 
-    def fold_many(self) -> None:
-        """Put the last records into segments if there are many."""
-        self.fold(FOLD)
-
-    def fold(self, least: int = 1) -> None:
-        """Put the last markers, and the last records of failing items, into segments if there are at least so many."""
-        with objects.may_fail():  # they are folded with the next ones
-            if self._unfolded >= least:
+    def compact(self, least: int = 1) -> None:
+        """Move the last markers, and the last records of failing items, into segments if there are at least so many."""
+        with objects.may_fail():  # they are moved with the next ones
+            if self._loose >= least:
                 fold(self.store.committed)
-                self._unfolded = 0
+                self._loose = 0
             if self.failures.unfolded >= least:
                 fold(self.store.failed)
                 self.failures.unfolded = 0
 
+    def give_up_group(self, group: int) -> None:
+        """Give up the shards of a group that are not running."""
+        text = f"not tried: nothing of group {group} could be computed before"
+        n = self.abandon(lambda shard: shard.group == group, text)
+        self.events.note(Event(kind="decision", group=group, text=f"{n} shards {text}"))
+
     def abandon(self, which: Callable[[Shard], bool], text: str) -> int:
         """Give up those of the shards that `which` selects that are not running; return how many there were."""
-        undecided = [task for task, _ in self.undecided if which(task.shard)]
-        self.undecided = [pair for pair in self.undecided if not which(pair[0].shard)]
-        dropped = [*self.queue.drop(which), *self.barrier.drop(which), *undecided]
+        postponed = [task for task, _ in self.postponed if which(task.shard)]
+        self.postponed = [pair for pair in self.postponed if not which(pair[0].shard)]
+        dropped = [*self.queue.drop(which), *self.barrier.drop(which), *postponed]
         self.progress.failed |= {task.shard.number: text for task in dropped}
         return len(dropped)
 
@@ -106,6 +216,13 @@ class Ledger:
         if not objects.is_storage_error(error):
             raise error
         self.storage.begin(storage_trouble(self.store.address, said(error)))
+
+    def _learn(self, marker: Marker, n_blamed: int) -> None:
+        """Learn from a committed shard how long its group's shards take, and that its items can be computed."""
+        group = marker.shard.group
+        self.limits.note(group, marker.longest_s)
+        self.patience.note(group, marker.seconds)
+        self._breaker.done(group, marker.shard.n_items - n_blamed)
 
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
@@ -117,5 +234,6 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     ledger.unmet |= {first for k in mine for first in ledger.barrier.population(k)[:1]}
     for shard in ledger.shards:
         if shard.number in mine:
-            ledger.queue.push(ledger.failures.task(shard, 1, shard.number in kept))
+            begin: Begin = "resume" if shard.number in kept else "fresh"
+            ledger.queue.push(ledger.failures.task(shard, 1, begin))
     return ledger

@@ -17,7 +17,8 @@ from jobs.plan.items import Items
 from jobs.plan.layout import Machines, Plan, Sizes, Together, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
-from jobs.run.executor import Executor, SerialExecutor
+from jobs.run.executor import Executor
+from jobs.run.serial import SerialExecutor
 from jobs.run.sources import sources_of
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.spec.trust import modules_of, tell
@@ -42,11 +43,6 @@ class Prepared:
     sizes: list[Sizes]
     """Of each group."""
     outputs: list[Outputs]
-
-
-def machines_of(executor: Executor) -> Machines:
-    """Return what an executor has; a cluster may take seconds to answer."""
-    return Machines(executor.workers(), executor.memory(), executor.devices())
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
@@ -93,7 +89,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:
     """Plan the job for so many workers with the memory of this machine; see `prepare`."""
     devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
-    memory = SerialExecutor(spec.run.memory_gb).memory() // devices
+    memory = SerialExecutor(spec.run.memory_gb).machines().memory // devices
     return prepare(spec, base, where, partial(Machines, workers, memory, devices))
 
 
@@ -105,7 +101,7 @@ def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor:
     """
     if Store.exists(address):
         return reopen(spec, address, find_kernel(spec.kernel, base))
-    return create(prepare(spec, base, where, partial(machines_of, executor)), address)
+    return create(prepare(spec, base, where, executor.machines), address)
 
 
 def create(ready: Prepared, address: str) -> Store:

@@ -17,14 +17,16 @@ for the next run too:
 """
 
 import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from jobs import keys
 from jobs.plan.layout import Shard
-from jobs.run.bisect import Bisection
-from jobs.run.task import Fault, Report, Task
+from jobs.run.task import Begin, Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal
@@ -43,7 +45,7 @@ FREE_NODE_DEATHS = 3
 """Lost nodes that a shard is not charged for; later ones count as its own failures."""
 
 
-class Hopeless:
+class GroupBreaker:
     """Finds groups in which nothing can be computed: the kernel or the data is at fault, not an item.
 
     Without it, every shard of a large sweep would be searched for the same mistake in a kernel.
@@ -53,8 +55,8 @@ class Hopeless:
 
     def __init__(self) -> None:
         self._fine: set[int] = set()
-        self._shards: dict[int, int] = {}
-        self._items: dict[int, int] = {}
+        self._shards: Counter[int] = Counter()
+        self._items: Counter[int] = Counter()
 
     def done(self, group: int, n_fine: int) -> None:
         """Note that `n_fine` items of a shard did not fail with an error."""
@@ -63,12 +65,12 @@ class Hopeless:
 
     def given_up(self, group: int) -> bool:
         """Count a shard that was given up; return whether the rest of its group should be."""
-        self._shards[group] = self._shards.get(group, 0) + 1
+        self._shards[group] += 1
         return group not in self._fine and self._shards[group] >= self.SHARDS
 
     def blamed(self, group: int, n: int) -> bool:
         """Count `n` more items that fail with an error; return whether the rest of the group should be given up."""
-        self._items[group] = self._items.get(group, 0) + n
+        self._items[group] += n
         return group not in self._fine and self._items[group] >= self.ITEMS
 
 
@@ -82,19 +84,90 @@ class Verdict(NamedTuple):
     """What was learned, for the events."""
 
 
+class Bisection:
+    """Binary search for the rows of a shard that fail by themselves; each is seen to fail alone.
+
+    A range that fails is cut in two. If the first half passes, the second is taken to fail and is cut without a
+    probe, so one failing row among n takes about log2(n) probes. A single row must fail `confirm` times in a
+    row: workers also die for other reasons, or only after they have reported.
+
+    rows: the rows in question, rising; a probe's range may hold others between them.
+    """
+
+    def __init__(self, rows: Sequence[int], confirm: int) -> None:
+        self._rows, self._confirm, self._misses = rows, confirm, 0
+        self._waiting: list[tuple[int, int]] = []
+        self._part: tuple[int, int] | None = None
+        self._is_first_half = False
+        self.found: list[int] = []
+        self._halve(0, len(rows))
+
+    @property
+    def probe(self) -> tuple[int, int] | None:
+        """(first row, row after the last) of the next probe; None once the search is over."""
+        if self._part is None:
+            return None
+        return self._rows[self._part[0]], self._rows[self._part[1] - 1] + 1
+
+    def passed(self) -> None:
+        """Note that the probe was computed."""
+        self._misses = 0
+        if self._is_first_half and self._waiting[-1][1] - self._waiting[-1][0] > 1:
+            self._halve(*self._waiting.pop())
+        else:
+            self._go_on()
+
+    def failed(self) -> bool:
+        """Note that the probe failed; return whether that added a row to `found`."""
+        assert self._part is not None
+        start, stop = self._part
+        if stop - start > 1:
+            self._halve(start, stop)
+            return False
+        self._misses += 1
+        if self._misses < self._confirm:
+            return False
+        self.found.append(self._rows[start])
+        self._misses = 0
+        self._go_on()
+        return True
+
+    def _halve(self, start: int, stop: int) -> None:
+        middle = (start + stop) // 2
+        self._waiting.append((middle, stop))
+        self._part, self._is_first_half = (start, middle), True
+
+    def _go_on(self) -> None:
+        self._part = self._waiting.pop() if self._waiting else None
+        self._is_first_half = False
+
+
+@dataclass
+class ShardHistory:
+    """What this run has seen of a shard that fails."""
+
+    charged: int = 0
+    """Failed attempts that count against `run.retries`."""
+    lost_nodes: int = 0
+    last_fault: Fault = "error"
+    """Of the attempts that were charged."""
+    search: Bisection | None = None
+    """The search for the items that fail, while it lasts."""
+    searched: bool = False
+    """Whether they were searched for, with the rows that are left."""
+    ids: np.ndarray | None = None
+    """(n,) the items of the shard, once a row of it may be blamed."""
+    widest: int = 1
+    """The widest microbatch that its group runs with, as last read with `ids`."""
+
+
 class Failures:
     """Decides, shard by shard, what to do after a failure; see the module's docstring."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._settings: RunSettings = store.job.spec.run
-        self._charged: dict[int, int] = {}
-        self._lost_nodes: dict[int, int] = {}
-        self._searches: dict[int, Bisection] = {}
-        self._searched: set[int] = set()
-        self._last_fault: dict[int, Fault] = {}
-        self._ids: dict[int, np.ndarray] = {}
-        self._widest: dict[int, int] = {}
+        self._histories: defaultdict[int, ShardHistory] = defaultdict(ShardHistory)
         self._slots = {
             keys.number_of(key): int(known["slots"])
             for key in objects.list_keys(store.objects, keys.SLOTS)
@@ -105,10 +178,10 @@ class Failures:
         self.unfolded = 0
         """Records of failing items since they were last put into segments."""
 
-    def task(self, shard: Shard, attempt: int, resume: bool) -> Task:
+    def task(self, shard: Shard, attempt: int, begin: Begin) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
         rows = self.failing_rows(shard.number)
-        return Task(shard, attempt, self._slots.get(shard.group), rows, resume=resume)
+        return Task(shard, attempt, self._slots.get(shard.group), rows, begin=begin)
 
     def failing_rows(self, number: int) -> tuple[int, ...]:
         """Return the rows of a shard that are known to fail, rising."""
@@ -126,7 +199,8 @@ class Failures:
     def passed(self, task: Task, shard: Shard) -> Verdict:
         """Return what to do after a probe of `shard` was computed: its rows are not at fault. Raises as `decide`."""
         self._look_up(shard)
-        search = self._searches[shard.number]
+        search = self._histories[shard.number].search
+        assert search is not None
         search.passed()
         return self._probe(task, shard, search)
 
@@ -135,65 +209,68 @@ class Failures:
 
         Raises what the storage raises; then it may be called again.
         """
-        number, again = shard.number, task._replace(attempt=task.attempt + 1, resume=True)
+        again = task._replace(attempt=task.attempt + 1, begin="resume")
         if report.fault == "input":
             return Verdict(None)
         if report.fault in ("stopped", "storage"):
             return Verdict(again)
+        history = self._histories[shard.number]
         rows = sorted(set(range(shard.start, shard.stop)) - set(task.without))
-        if number in self._searches or (len(rows) == 1 and report.fault != "outside"):
+        if history.search or (len(rows) == 1 and report.fault != "outside"):
             self._look_up(shard)
-        if report.info.get("died") == "node":
-            self._lost_nodes[number] = self._lost_nodes.get(number, 0) + 1
-            if self._lost_nodes[number] <= FREE_NODE_DEATHS:
+        if report.node_was_lost:
+            history.lost_nodes += 1
+            if history.lost_nodes <= FREE_NODE_DEATHS:
                 return Verdict(again)
-        if report.fault == "memory" and (note := self._narrow(task)):
-            return Verdict(again._replace(slots=self._slots[shard.group]), note=note)
-        if number in self._searches:
-            return self._probe_failed(task, report, shard)
-        self._last_fault[number] = report.fault
-        self._charged[number] = charged = self._charged.get(number, 0) + 1
-        if charged <= self._settings.retries:
-            return Verdict(again, self._settings.backoff_s * 2 ** (charged - 1))
-        if report.fault == "outside" or number in self._searched:
+        if report.fault == "memory" and (narrower := self._narrowed(again, task.slots)):
+            return narrower
+        if history.search:
+            return self._probe_failed(task, report, shard, history.search)
+        history.last_fault = report.fault
+        history.charged += 1
+        if history.charged <= self._settings.retries:
+            return Verdict(again, self._settings.backoff_s * 2 ** (history.charged - 1))
+        if report.fault == "outside" or history.searched or not rows:
             return Verdict(None)
         if len(rows) == 1:
-            if report.fault == "death" and charged < LEAST_CONFIRM:
+            if report.fault == "death" and history.charged < LEAST_CONFIRM:
                 return Verdict(again)
-            return self._blame(task, report, shard, rows[0])
-        if not rows:
-            return Verdict(None)
-        self._searched.add(number)
+            self._blame(report, shard, rows[0])
+            return Verdict(self.task(shard, task.attempt + 1, "fresh"))
+        history.searched = True
         confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
-        self._searches[number] = search = Bisection(rows, confirm)
+        history.search = search = Bisection(rows, confirm)
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
 
     def _look_up(self, shard: Shard) -> None:
         """Read what blaming a row or halving the slots needs, so that the storage fails before anything is decided."""
-        if shard.number not in self._ids:
-            ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
-            self._ids[shard.number] = ids
-        self._widest[shard.group] = self._microbatch(shard.group)
+        history = self._histories[shard.number]
+        if history.ids is None:
+            history.ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
+        history.widest = self._microbatch(shard.group)
 
     # --- memory -----------------------------------------------------------------------------------
 
-    def _narrow(self, task: Task, floor: int = 1) -> str:
-        """Halve the slots of the task's group, unless that was done since the task was handed out.
+    def _narrowed(self, again: Task, had: int | None, floor: int = 1) -> Verdict | None:
+        """Halve the slots of the task's group, unless that was done since the last attempt was handed out.
 
-        Returns a note for the events; empty if fewer than `floor` slots would be left.
+        had: the slots of that attempt; None: as planned. Returns the next attempt with the new slots; None if fewer than
+        `floor` slots would be left.
         """
-        group = task.shard.group
+        group = again.shard.group
         planned = self._store.job.plan.layouts[group].slots
         now = self._slots.get(group, planned)
-        if (task.slots or planned) > now:
-            return "the slots of its group have been halved meanwhile"
+        if (had or planned) > now:
+            note = "the slots of its group have been halved meanwhile"
+            return Verdict(again._replace(slots=now), note=note)
         if now // 2 < floor:
-            return ""
+            return None
         self._slots[group] = now // 2
-        note = seal({"slots": now // 2, "planned": planned})
+        record = seal({"slots": now // 2, "planned": planned})
         with objects.may_fail():  # this run knows it; the next one would have to find it out again
-            objects.write(self._store.objects, keys.slots(group), note)
-        return f"group {group}: {now // 2} slots in place of {now}"
+            objects.write(self._store.objects, keys.slots(group), record)
+        note = f"group {group}: {now // 2} slots in place of {now}"
+        return Verdict(again._replace(slots=now // 2), note=note)
 
     def _microbatch(self, group: int) -> int:
         """Return the widest microbatch that the group's shards run with: more slots than that change no bit."""
@@ -209,46 +286,43 @@ class Failures:
 
     def _probe(self, task: Task, shard: Shard, search: Bisection) -> Verdict:
         """Return the next probe; after the last one, the whole shard without the rows found."""
-        attempt = task.attempt + 1
+        attempt, history = task.attempt + 1, self._histories[shard.number]
         if search.probe is not None and len(search.found) < MAX_FOUND:
             part = shard._replace(start=search.probe[0], stop=search.probe[1])
-            return Verdict(self.task(part, attempt, False)._replace(probe=True))
-        del self._searches[shard.number]
-        whole = self.task(shard, attempt, True)
+            return Verdict(self.task(part, attempt, "fresh")._replace(probe=True))
+        history.search = None
+        whole = self.task(shard, attempt, "resume")
         if search.probe is not None:
             return Verdict(
                 None, note=f"{MAX_FOUND} of its items fail; the shard is at fault as a whole"
             )
         if search.found:
-            self._searched.discard(shard.number)
-            self._charged[shard.number] = 0
+            history.searched, history.charged = False, 0
             return Verdict(whole, note=f"going on without {len(whole.without)} items that fail")
         # No part fails alone: the whole may take too much memory, which kills a worker without a message.
-        died = self._last_fault[shard.number] == "death"
-        if died and (note := self._narrow(whole, self._widest[shard.group])):
-            self._searched.discard(shard.number)
-            return Verdict(whole._replace(slots=self._slots[shard.group]), note=note)
+        if history.last_fault == "death" and (
+            narrower := self._narrowed(whole, whole.slots, history.widest)
+        ):
+            history.searched = False
+            return narrower
         return Verdict(None)
 
-    def _probe_failed(self, task: Task, report: Report, shard: Shard) -> Verdict:
-        search = self._searches[shard.number]
+    def _probe_failed(self, task: Task, report: Report, shard: Shard, search: Bisection) -> Verdict:
         if search.failed():
-            self._remember(report, shard, search.found[-1], task.attempt)
+            self._blame(report, shard, search.found[-1])
         return self._probe(task, shard, search)
 
-    def _blame(self, task: Task, report: Report, shard: Shard, row: int) -> Verdict:
-        """Blame the only row of a shard: it has been tried often enough."""
-        self._remember(report, shard, row, task.attempt)
-        return Verdict(self.task(shard, task.attempt + 1, False))
-
-    def _remember(self, report: Report, shard: Shard, row: int, attempt: int) -> None:
+    def _blame(self, report: Report, shard: Shard, row: int) -> None:
+        """Remember that the item in a row fails by itself."""
+        ids = self._histories[shard.number].ids
+        assert ids is not None
         failed = FailedItem(
-            row=row, item=int(self._ids[shard.number][row - shard.start]),
+            row=row, item=int(ids[row - shard.start]),
             error=str(report.error), trace=report.trace, fault=report.fault,
-            attempt=attempt, time=time.time(), about=report.info,
+            attempt=report.attempt, time=time.time(), about=dict(report.about),
         )  # fmt: skip
         entries = self.failed.setdefault(shard.number, [])
         entries.append(failed)
-        with objects.may_fail():  # as in `_narrow`
+        with objects.may_fail():  # as in `_narrowed`
             self._store.failed.add(shard, entries)
             self.unfolded += 1

@@ -6,7 +6,7 @@ from jobs import keys
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
 from jobs.run.ledger import open_ledger
-from jobs.run.partition import Part, open_parts, refuse_mixture
+from jobs.run.parts import Part, open_parts, refuse_mixture
 from jobs.run.progress import Listener, Progress, progress_of
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
@@ -33,7 +33,7 @@ def run_shards(
     checkpoint; `stopped` then says why.
 
     Raises Held if another driver runs the store or the part; JobError if the kernel's source has changed since
-    the store was made; Gone if the executor is lost: what is committed stays, and another one goes on.
+    the store was made; ExecutorLost if the executor is lost: what is committed stays, and another one goes on.
     """
     stop = stop or Stop()
     refuse_changed(store)
@@ -45,7 +45,7 @@ def run_shards(
         ledger = open_ledger(store, part)
         if ledger.queue:
             Driver(ledger, executor, listener, stop).run()
-            ledger.fold()
+            ledger.compact()
     return ledger.progress
 
 
@@ -73,7 +73,7 @@ def _without_a_run(store: Store) -> Progress:
     return progress_of(store, store.committed.markers(), store.failed.items())
 
 
-def standing(store: Store) -> str:
+def progress_digest(store: Store) -> str:
     """Return a digest that changes with every shard that is committed, item that fails and checkpoint that is left."""
     records = (store.committed.latest(), store.failed.latest())
     known = [[(number, one.version) for number, one in found.items()] for found in records]

@@ -1,29 +1,88 @@
-"""Second attempts at shards that take far longer than their peers, on nodes with nothing else to do."""
+"""The attempts under way: one at each running shard, or two at one that takes far longer than its peers.
 
-from jobs.run.attempts import Attempts
-from jobs.run.executor import Executor
+Of two attempts, the one that is committed first counts, and the other is dropped. If one fails, this does not count as a
+failure of the shard: the other attempt goes on.
+"""
+
+import time
+
+from jobs.run.executor import ManyWorkers
 from jobs.run.ledger import Ledger
-from jobs.run.task import Task
+from jobs.run.limits import Patience
+from jobs.run.task import Key, Task
 from jobs.storage import objects
 from jobs.store.checkpoint import clear
 from jobs.store.events import Event
 
 
-class Stragglers:
-    """Makes the second attempts of one run, and ends the attempts that were not the first to be committed."""
+class Attempts:
+    """The attempts that a driver has handed out and waits for."""
 
-    def __init__(self, ledger: Ledger, executor: Executor, attempts: Attempts) -> None:
+    def __init__(self) -> None:
+        self._tasks: dict[Key, Task] = {}
+        self._began: dict[Key, float] = {}
+        self._both: dict[int, tuple[Task, Task]] = {}
+        """Shard -> its first and second attempt, once there were two."""
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, task: Task) -> None:
+        """Note an attempt that is handed out."""
+        self._tasks[task.key], self._began[task.key] = task, time.monotonic()
+
+    def end(self, attempt: Key) -> Task | None:
+        """Return the task of an attempt that has ended; None if it had been dropped."""
+        self._began.pop(attempt, None)
+        return self._tasks.pop(attempt, None)
+
+    def add_second(self, first: Task, second: Task) -> None:
+        """Note the second attempt at a running shard."""
+        self.begin(second)
+        self._both[first.shard.number] = first, second
+
+    def other(self, task: Task) -> Task | None:
+        """Return the other attempt at the task's shard; None if there is none, or it has ended."""
+        both = self._both.get(task.shard.number, ())
+        return next((t for t in both if t.key != task.key and t.key in self._tasks), None)
+
+    def counts(self, attempt: Key) -> bool:
+        """Whether what an attempt has done counts in the progress: of two at a shard, the first does."""
+        task = self._tasks.get(attempt)
+        return task is not None and not (task.begin == "beside" and self.other(task))
+
+    def shards(self) -> list[int]:
+        """Return the numbers of the running shards, rising."""
+        return sorted({number for number, _ in self._tasks})
+
+    def slow(self, patience: Patience) -> list[tuple[Task, float]]:
+        """Return the attempts that have lasted far longer than their peers, and for how many seconds; longest first.
+
+        Left out: shards that were tried a second time before, probes, and shards that meet others, of which all wait for
+        the slowest whatever is done.
+        """
+        now = time.monotonic()
+        found = [
+            (task, now - self._began[key])
+            for key, task in self._tasks.items()
+            if not (task.probe or task.meeting or task.shard.number in self._both)
+        ]
+        slow = [(t, s) for t, s in found if s > patience.of(t.shard.group)]
+        return sorted(slow, key=lambda pair: -pair[1])
+
+
+class Stragglers:
+    """Tries shards that take far longer than their peers a second time, on nodes with nothing else to do."""
+
+    def __init__(self, ledger: Ledger, executor: ManyWorkers, attempts: Attempts) -> None:
         self._ledger, self._executor, self._attempts = ledger, executor, attempts
 
     def try_elsewhere(self) -> None:
-        """Try the running shards that take far longer than their peers a second time, if no other shard waits."""
-        ledger = self._ledger
-        if ledger.is_open or self._executor.capacity() <= 0:
-            return
-        for task, seconds in self._attempts.slow(ledger.patience):
-            second = task._replace(attempt=task.attempt + 1, resume=True, second=True)
+        """Begin a second attempt at the shards that take far longer than their peers; call it while no shard waits."""
+        for task, seconds in self._attempts.slow(self._ledger.patience):
+            second = task._replace(attempt=task.attempt + 1, begin="beside")
             # With other slots than the first attempt it might have other bits.
-            same = task.slots == ledger.failures.slots(task.shard.group)
+            same = task.slots == self._ledger.failures.slots(task.shard.group)
             if same and self._executor.try_elsewhere(second):
                 self._attempts.add_second(task, second)
                 self._note("second", second, f"the first attempt has run for {seconds:.0f} s")
@@ -34,7 +93,7 @@ class Stragglers:
         self._executor.end(task.key)
         with objects.may_fail():  # it may have kept a checkpoint after the other one removed them
             clear(self._ledger.store, task.shard)
-        self._note("outrun", task, "dropped: the other attempt was committed first")
+        self._note("superseded", task, "dropped: the other attempt was committed first")
 
     def _note(self, kind: str, task: Task, text: str) -> None:
         event = Event(kind=kind, shard=task.shard.number, attempt=task.attempt, text=text)

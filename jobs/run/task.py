@@ -1,11 +1,13 @@
 """What a driver hands to a worker, and what it learns of it."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from jobs.plan.layout import Shard
 from jobs.run.rendezvous import Meeting
+from jobs.store.marker import Marker
 
-Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped", "waits"]
+Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped"]
 """Why a shard was not committed.
 
     error      an exception in the computation of its items
@@ -15,9 +17,15 @@ Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stop
     storage    the storage failed
     death      its worker died
     stopped    a stop was asked for
-    waits      nothing is wrong: it waits for the other shards of its population
 """
 
+Begin = Literal["fresh", "resume", "beside"]
+"""How an attempt begins.
+
+    fresh     from the start
+    resume    from a checkpoint or an arrival, if an earlier attempt left one
+    beside    as `resume`, while another attempt at the shard is running, which alone keeps checkpoints
+"""
 
 Key = tuple[int, int]
 """Names an attempt: (number of its shard, number of the attempt)."""
@@ -34,16 +42,9 @@ class Task(NamedTuple):
     """Rows of the group that are not computed and are marked as failed."""
     probe: bool = False
     """Compute without writing: `shard` is part of a planned one, to find the items that fail."""
-    resume: bool = False
-    """There may be a checkpoint or an arrival to go on from."""
-    reduces: bool = False
-    """Reduce the committed shards of group `shard.group`, and compute nothing."""
     meeting: Meeting | None = None
     """Where the shard meets the others of its population; None: it has no others."""
-    second: bool = False
-    """Another attempt at the shard is running, which alone keeps checkpoints."""
-    workers: int = 1
-    """Shards that can run at a time."""
+    begin: Begin = "fresh"
 
     @property
     def key(self) -> Key:
@@ -51,25 +52,60 @@ class Task(NamedTuple):
         return self.shard.number, self.attempt
 
 
+class Reduction(NamedTuple):
+    """One attempt to reduce the committed shards of a group; nothing is computed."""
+
+    group: int
+    attempt: int = 1
+
+    @property
+    def key(self) -> Key:
+        """The attempt's name; no shard runs while groups are reduced."""
+        return self.group, self.attempt
+
+
+Work = Task | Reduction
+"""What an executor hands to a worker."""
+
+
+class Waiting(NamedTuple):
+    """Where a shard waits for the others of its population."""
+
+    lap: int
+    stage: str
+    """The same, for people."""
+
+
 class Report(NamedTuple):
-    """What the driver learns of one attempt at a shard; it holds no results."""
+    """What the driver learns of one attempt; it holds no results."""
 
     shard: int
+    """Number of the shard, or of the group that was reduced."""
     attempt: int
+    marker: Marker | None = None
+    """Of a shard that was committed, without checksums; None of a probe, a reduction, and a shard that was not committed."""
     error: str | None = None
-    """None: committed, or a probe or reduction done. Otherwise the last line of what went wrong."""
+    """The last line of what went wrong; None: nothing did."""
     trace: str = ""
     fault: Fault = "error"
     """Kind of error; meaningless if there is none."""
-    info: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    about: Mapping[str, Any] = {}
+    """Where and how an attempt failed, for the events: host, devices, what its worker died of."""
+    waiting: Waiting | None = None
+    """Set if nothing went wrong and the shard waits for others."""
 
     @property
     def key(self) -> Key:
         """The name of the attempt."""
         return self.shard, self.attempt
 
+    @property
+    def node_was_lost(self) -> bool:
+        """Whether the attempt ended because its whole node was lost, which no shard can be blamed for."""
+        return self.about.get("died") == "node"
 
-class Standing(NamedTuple):
+
+class ShardProgress(NamedTuple):
     """How far a running shard has come."""
 
     finished: int = 0
@@ -84,10 +120,10 @@ class Standing(NamedTuple):
     """Whether the microbatch is being measured."""
 
 
-class Sign(NamedTuple):
+class Heartbeat(NamedTuple):
     """The last sign of life of a running attempt."""
 
-    standing: Standing | None
+    progress: ShardProgress | None
     """How far its shard has come; None if it has not told."""
     silent_s: float
     """Seconds without a sign; 0 where nobody could end the attempt."""

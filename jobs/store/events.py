@@ -3,7 +3,7 @@
 run         a driver begins       done        a shard is committed
 end         a driver ends         error       an attempt at a shard failed
 decision    what was decided      stopped     an attempt was left at a checkpoint
-second      a running shard is    outrun      an attempt was ended, since the other
+second      a running shard is    superseded  an attempt was ended, since the other
             tried a second time               one at its shard was committed first
 """
 

@@ -30,8 +30,8 @@ from cluster.submission import submissions
 from cluster.submit import read_order, submit
 from cluster.tracking import cancel, log_tail, look
 from jobs.errors import JobError
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import RunSettings, read_job
 from jobs.store.store import Store

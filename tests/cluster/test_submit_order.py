@@ -9,8 +9,8 @@ from processes import run_ctd
 from cluster import versions
 from cluster.submit import read_order, submit, text_of
 from jobs.errors import JobError
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.store import Store
 

@@ -7,8 +7,8 @@ import pytest
 from ctd.contract import located
 from jobs.errors import JobError
 from jobs.inputs import measure
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.store.store import Store

@@ -2,7 +2,7 @@
 
 import errno
 
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
 
 
@@ -46,8 +46,8 @@ class Failing(SerialExecutor):
             if found := self.fault(task):
                 self._waiting.remove(task)
                 text = f"{found} of {task.shard.number}"
-                info = {"died": "killed"} if found == "death" else {}
-                report = Report(task.shard.number, task.attempt, text, "trace", found, info)
+                about = {"died": "killed"} if found == "death" else {}
+                report = Report(*task.key, None, text, "trace", found, about)
                 reports.append(report)
         return reports + super().wait(timeout)
 

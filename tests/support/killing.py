@@ -16,7 +16,7 @@ from stores import make, run
 
 from jobs.gather.gather import gather
 from jobs.run import rendezvous
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.store import checkpoint

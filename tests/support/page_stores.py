@@ -15,8 +15,8 @@ import stores
 from ctd.cells import Scales, get_cell
 from ctd.weights import write_weights
 from jobs.gather.gather import gather
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Report
 from jobs.spec.job import parse_job

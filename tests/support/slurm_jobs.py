@@ -16,8 +16,8 @@ from cluster.submission import submissions
 from cluster.submit import read_order, submit, text_of
 from cluster.tracking import log_tail
 from jobs import Store
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import read_job
 

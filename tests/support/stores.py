@@ -6,8 +6,8 @@ import re
 import numpy as np
 from places import SUPPORT
 
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 

@@ -21,7 +21,8 @@ import sys, time
 from pathlib import Path
 from cluster.cli import anew, main, run, running
 from cluster.ray.reach import NoRay
-from jobs.run.executor import Gone, SerialExecutor
+from jobs.run.executor import ExecutorLost
+from jobs.run.serial import SerialExecutor
 
 anew.WAITS_S = {waits}
 
@@ -36,7 +37,7 @@ class Lost(SerialExecutor):
         if Lost.n < {commits}:
             Lost.n += 1
             return super().wait(timeout)
-        raise Gone("its GCS does not answer")
+        raise ExecutorLost("its GCS does not answer")
 
 running.make_executor = run.make_executor = lambda *given: Lost(1)
 main.main()

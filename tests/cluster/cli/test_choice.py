@@ -11,7 +11,7 @@ from stores import BASE, JOB, make
 from cluster.cli.choice import RAY_S, choose_executor
 from cluster.pace import remember_pace, remembered_pace
 from jobs.plan.layout import Shard
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.store.events import Event, Events

@@ -12,7 +12,7 @@ from stores import JOB, make, run
 
 from cluster.cli import display
 from jobs.gather.gather import gather
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
 
 

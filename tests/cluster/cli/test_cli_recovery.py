@@ -15,8 +15,8 @@ from stores import BASE, make
 from waiting import until
 
 from jobs.report.history import history
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import EXIT_STOPPED
 from jobs.run.task import Task

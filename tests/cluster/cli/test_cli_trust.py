@@ -20,7 +20,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.query.query import query, table
 from jobs.report.page import Content
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.store.folding import uncommit

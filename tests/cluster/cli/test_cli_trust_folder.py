@@ -12,7 +12,7 @@ from hostile import reseal
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.report.page import Content
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.store.store import Store
 

@@ -11,8 +11,8 @@ from cli_jobs import TOY
 from places import EXAMPLES
 
 from cluster.cli.main import COMMANDS
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job, read_content
 

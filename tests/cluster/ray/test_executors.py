@@ -20,9 +20,9 @@ from cluster.ray.executor import RayExecutor
 from cluster.ray.local import LocalRay
 from ctd.batch import Layout, run_items
 from jobs.errors import JobError
-from jobs.run.executor import SerialExecutor
 from jobs.run.limits import Patience
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Report, Task
@@ -106,7 +106,7 @@ def errors(store):
 def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
     executor = RayExecutor(RunSettings(**settings), address or ray_address)
     with pytest.raises(JobError, match=text):
-        executor.workers()
+        executor.machines()
     executor.close()
 
 
@@ -168,7 +168,7 @@ def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
     for executor in (RayExecutor(spec.run, ray_address), SerialExecutor()):
         try:
             if executor.name == "ray":
-                assert executor.memory() == 1e9, "each device has a third"
+                assert executor.machines().memory == 1e9, "each device has a third"
             address = str(folder / f"cores-{executor.name}.zarr")
             store = open_or_create(spec, str(folder), "cores", address, executor)
             assert not run_shards(store, executor).failed
@@ -258,7 +258,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(
     executor, folder, monkeypatch
 ):
     """Each shard that runs stays at half of its steps, at a gate that opens once the run is stopped."""
-    monkeypatch.setattr("jobs.run.driver.LOOK_S", 0.0)
+    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
     gate = folder / f"gate-{executor.name}"
     gate.touch()
     rates = np.linspace(-0.5, 0.9, 8)
@@ -310,13 +310,13 @@ def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder, m
     content["search"]["spread"] = True
     store = planned("apart", content | {"run": content["run"] | {"shard_items": 2}})
     killed = []
-    monkeypatch.setattr("jobs.run.driver.LOOK_S", 0.0)
+    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
 
     def kill(_):
         if executor.name == "serial" or killed:
             return
         if any(AT_A_LAP.search(key) for key in objects.list_keys(store.objects, "run/meetings")):
-            killed.extend(list(executor.signs())[:1])
+            killed.extend(list(executor.heartbeats())[:1])
             for attempt in killed:
                 executor.end(attempt, "ended by the test")
 
@@ -327,7 +327,7 @@ def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder, m
 
 
 @pytest.mark.ray
-def test_a_straggler_is_outrun_on_another_node(ray_pool, folder, monkeypatch):
+def test_a_straggler_is_superseded_on_another_node(ray_pool, folder, monkeypatch):
     """Its first attempt stays at a gate that nobody opens; the second ends the run, and the first one's process."""
     monkeypatch.setattr("jobs.run.limits.LEAST_PATIENCE_S", 0.0)
     measured = Patience.of
@@ -337,9 +337,9 @@ def test_a_straggler_is_outrun_on_another_node(ray_pool, folder, monkeypatch):
         return measured(self, group) if (folder / "waits").exists() else math.inf
 
     monkeypatch.setattr(Patience, "of", of)
-    params = {"tag": "outrun"}
+    params = {"tag": "superseded"}
     faults = {"fault": [0, 0, 0, 8]}
-    store = make(folder, ray_pool, "outrun", faults, params=params, straggler_factor=2)
+    store = make(folder, ray_pool, "superseded", faults, params=params, straggler_factor=2)
 
     def apart(_):  # the two workers are on one node
         for k, slot in enumerate(ray_pool._pool.slots):
@@ -349,10 +349,10 @@ def test_a_straggler_is_outrun_on_another_node(ray_pool, folder, monkeypatch):
     # Another one may seem slow on a busy machine, with no patience at all.
     assert attempts(store)[3] == 2
     kinds = [(e.kind, e.attempt) for e in read_events(store) if e.attempt and e.shard == 3]
-    assert kinds[-3:] == [("second", 2), ("done", 2), ("outrun", 1)]
+    assert kinds[-3:] == [("second", 2), ("done", 2), ("superseded", 1)]
     assert (progress.retried, progress.failed, progress.failed_items) == (0, {}, {})
     until(lambda: not Path(f"/proc/{(folder / 'waits').read_text()}").exists(), "it has ended")
-    here = make(folder, SerialExecutor(), "outrun", faults, params=params)
+    here = make(folder, SerialExecutor(), "superseded", faults, params=params)
     run_shards(here, SerialExecutor())
     for name in [*here.names(0), "status"]:
         assert store.rows(0, name, 0, 4).tobytes() == here.rows(0, name, 0, 4).tobytes(), name
@@ -400,12 +400,12 @@ def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch
     pool.submit(Task(shards[1]))
     pool.submit(Task(shards[2]))
     reports = collect(pool, 2)
-    assert reports[1].info["died"] == "killed"
+    assert reports[1].about["died"] == "killed"
     assert reports[1].error.startswith("the worker died (killed)")
     assert reports[1].attempt == 1
     assert reports[2].error is None
     assert reports[2].attempt == 1
-    assert reports[2].info["pid"] != first.info["pid"]
+    assert reports[2].marker.pid != first.marker.pid
     pool.submit(Task(shards[1], 2))
     assert collect(pool, 1)[1].error is None
 

@@ -18,8 +18,9 @@ from waiting import until
 
 from cluster.ray.reach import Reach, accepts
 from jobs import Store
-from jobs.run.executor import Gone, SerialExecutor
+from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
@@ -233,7 +234,7 @@ def test_reach_is_patient(port, monkeypatch):
     until(lambda: reach.holds, "it is back")
     reach.refuse_lost()
     server.close()
-    with pytest.raises(Gone, match="its GCS does not answer"):
+    with pytest.raises(ExecutorLost, match="its GCS does not answer"):
         until(reach.refuse_lost, "it is lost")
     reach.close()
 
@@ -247,7 +248,7 @@ def test_call_that_never_returns_is_given_up_with_its_ray(port, monkeypatch):
         assert reach.ask(lambda: 7) == 7
         with pytest.raises(ZeroDivisionError):
             reach.ask(lambda: 1 / 0)
-    with pytest.raises(Gone, match="its GCS does not answer"):
+    with pytest.raises(ExecutorLost, match="its GCS does not answer"):
         reach.ask(forever.wait)
     forever.set()
     reach.close()

@@ -242,7 +242,7 @@ def test_repair_of_a_store_that_runs_is_refused(tmp_path, finished):
 
 
 def test_a_driver_that_folds_meanwhile_is_no_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.ledger.Ledger.fold", lambda *args: None)
+    monkeypatch.setattr("jobs.run.ledger.Ledger.compact", lambda *args: None)
     store, _ = run(tmp_path / "f.zarr")
     listing = objects.list_keys
 

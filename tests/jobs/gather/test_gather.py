@@ -19,7 +19,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import GATHERED, gather, require_rows
 from jobs.gather.settings import set_gather
 from jobs.reduce.group import Columns, GroupResults, reduce_group
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
 from jobs.storage import objects
 from jobs.storage.checksums import digest, seal
@@ -247,16 +247,16 @@ class Mortal(SerialExecutor):
         self.times = dict(times)
         self.seen = []
 
-    def submit(self, task):
-        self.seen.append((task.shard.group, task.attempt))
-        super().submit(task)
+    def submit(self, work):
+        self.seen.append(work.key)
+        super().submit(work)
 
     def wait(self, timeout):
-        task = self._waiting[0] if self._waiting else None
-        if task and self.times.get(task.shard.group, 0) > 0:
-            self.times[task.shard.group] -= 1
+        work = self._waiting[0] if self._waiting else None
+        if work and self.times.get(work.group, 0) > 0:
+            self.times[work.group] -= 1
             self._waiting.pop(0)
-            return [Report(task.shard.number, task.attempt, "the worker died", fault="death")]
+            return [Report(*work.key, error="the worker died", fault="death")]
         return super().wait(timeout)
 
 

@@ -30,8 +30,8 @@ from jobs.plan.packing import (
     places_of,
 )
 from jobs.plan.search_results import shapes as search_shapes
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import find_kernel, parse_job
 from jobs.store.store import Store

@@ -18,7 +18,7 @@ from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group, outputs_of
 from jobs.plan.items import expand
 from jobs.plan.layout import CHUNK_BYTES, GroupLayout, Machines, Sizes, chunk_shape, lay_out
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import RunSettings, parse_job
 

@@ -20,8 +20,8 @@ from ctd.cells import get_cell
 from ctd.cells import run as run_cell
 from jobs.errors import JobError
 from jobs.gather.gather import gather
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 

@@ -16,8 +16,8 @@ from jobs.query.aggregate import parse_aggregates
 from jobs.query.columns import as_array, as_column, joined, labelled, order, rank, rows_as_text
 from jobs.query.query import query, table, tables
 from jobs.query.tables import Tables, ask
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
 from jobs.spec.job import parse_job

@@ -6,7 +6,7 @@ import numpy as np
 
 from ctd.catalogue import load_kernel
 from jobs.report.warnings import nan_results, unreturned
-from jobs.run.nan import nan_counts
+from jobs.run.worker import nan_counts
 from jobs.store.store import Store
 
 HOLED = """

@@ -4,7 +4,7 @@ from collections import Counter
 
 from stores import make
 
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 
 
@@ -15,9 +15,9 @@ class Counting(SerialExecutor):
         super().__init__(1)
         self.asked = Counter()
 
-    def signs(self):
-        self.asked["signs"] += 1
-        return super().signs()
+    def heartbeats(self):
+        self.asked["heartbeats"] += 1
+        return super().heartbeats()
 
 
 def test_all_that_runs_is_looked_at_now_and_then_and_not_with_every_report(tmp_path, monkeypatch):
@@ -26,5 +26,5 @@ def test_all_that_runs_is_looked_at_now_and_then_and_not_with_every_report(tmp_p
     with monkeypatch.context() as patch:
         patch.setattr("time.monotonic", lambda: 0.0)
         run_shards(store, executor, lambda p: heard.append(p.shards_done))
-    assert executor.asked == {"signs": 1}
+    assert executor.asked == {}
     assert heard == [0, 8]

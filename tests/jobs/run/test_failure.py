@@ -12,14 +12,12 @@ from ctd.batch import Layout
 from jobs import keys
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
-from jobs.run.bisect import Bisection
-from jobs.run.decisions import Decisions
-from jobs.run.executor import SerialExecutor
 from jobs.run.ledger import open_ledger
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
-from jobs.run.retry import MAX_FOUND, Failures
+from jobs.run.retry import MAX_FOUND, Bisection, Failures
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
-from jobs.run.task import Report, Sign, Task
+from jobs.run.task import Heartbeat, Report, Task
 from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import seal
@@ -195,7 +193,7 @@ def test_memory_halves_the_slots_of_the_group_then_the_microbatch(tmp_path, whol
         m.shard.group: (m.layout.slots, m.layout.microbatch) for m in store.committed.markers()
     }
     assert layouts == {0: layout, 1: (4, 2)}
-    assert Failures(store).task(next(store.job.plan.shards()), 1, False).slots == fits
+    assert Failures(store).task(next(store.job.plan.shards()), 1, "fresh").slots == fits
     if fits == 2:  # the microbatch is what was planned: no bit has changed
         assert tree_bytes(store.address) == tree_bytes(whole.address)
 
@@ -243,12 +241,15 @@ class Hanging(SerialExecutor):
         reports, self.ended = self.ended, []
         return reports + super().wait(timeout)
 
-    def signs(self):
-        return dict.fromkeys(self.hanging, Sign(None, 61.0))
+    def heartbeats(self):
+        return dict.fromkeys(self.hanging, Heartbeat(None, 61.0))
+
+    def try_elsewhere(self, task):
+        return False
 
     def end(self, attempt, why=None):
         self.hanging.pop(attempt)
-        self.ended.append(Report(*attempt, why, "", "death", {"died": "killed"}))
+        self.ended.append(Report(*attempt, None, why, "", "death", {"died": "killed"}))
 
 
 def test_hung_advance_is_ended_and_its_item_found(tmp_path):
@@ -320,14 +321,14 @@ def test_damaged_ids_end_their_group_and_not_the_run(tmp_path):
     assert progress.shards_done == 4
 
 
-def test_a_group_that_is_given_up_is_not_tried_for_what_was_undecided(tmp_path):
+def test_a_group_that_is_given_up_is_not_tried_for_what_was_postponed(tmp_path):
     """Of three failures, the first two wait for the storage when the third has the group given up."""
     store = make(tmp_path / "u.zarr", {**JOB, "run": RUN})
     ledger = open_ledger(store)
     for shard in ledger.shards[:2]:
-        ledger.undecided.append((Task(shard), Report(shard.number, 1, "text", "trace", "error")))
-    Decisions(ledger).give_up(0)
-    assert ledger.undecided == []
+        ledger.postponed.append((Task(shard), Report(shard.number, 1, None, "text", "trace")))
+    ledger.give_up_group(0)
+    assert ledger.postponed == []
     assert set(ledger.progress.failed) >= {0, 1}
 
 

@@ -6,7 +6,7 @@ from stores import make, run, tree_bytes
 
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.store.store import Store
 

@@ -1,4 +1,4 @@
-"""jobs.run.partition: drivers that share a store deal its shards out, and do not mix with one that has it all."""
+"""jobs.run.parts: drivers that share a store deal its shards out, and do not mix with one that has it all."""
 
 import os
 import socket
@@ -9,9 +9,9 @@ from stores import BASE
 
 from jobs.report.history import history
 from jobs.report.summary import state
-from jobs.run.executor import SerialExecutor
-from jobs.run.partition import Part, open_parts, refuse_mixture
+from jobs.run.parts import Part, open_parts, refuse_mixture
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_parts, run_shards
 from jobs.run.stop import Stop
 from jobs.spec.job import parse_job

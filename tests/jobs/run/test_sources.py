@@ -10,9 +10,9 @@ from stores import BASE
 
 from ctd.catalogue import kernel_names
 from jobs.errors import JobError
-from jobs.run.executor import SerialExecutor
 from jobs.run.fork import fork
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.sources import SourceDiffers, combined, sources_of
 from jobs.run.stop import Stop
@@ -123,7 +123,7 @@ def test_sources_have_the_task_that_a_job_names(own, tmp_path):
 
 
 def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.driver.LOOK_S", 0.0)
+    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
     store = make(own, tmp_path)
     stop = Stop()
     run_shards(store, SerialExecutor(1), lambda p: p.shards_done and stop.ask("enough", 0), stop)
@@ -247,9 +247,9 @@ def test_a_worker_with_other_source_computes_nothing(own, tmp_path):
     class Edits(SerialExecutor):
         """The worker is on a machine with another version."""
 
-        def start(self, address):
+        def start(self, *given):
             edit(tmp_path, own, 5.0)
-            super().start(address)
+            super().start(*given)
 
     with pytest.raises(SourceDiffers, match="has other source than the driver"):
         run_shards(store, Edits(1))

@@ -1,13 +1,14 @@
-"""A shard that runs far longer than its peers is tried a second time: jobs.run.stragglers and attempts."""
+"""A shard that runs far longer than its peers is tried a second time: jobs.run.stragglers."""
 
 import heapq
+from dataclasses import replace
 
 import pytest
 from stores import JOB, make, run, tree_bytes
 
 from jobs.report.history import history, history_lines
-from jobs.run.executor import SerialExecutor
 from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Patience
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Report, Task
@@ -30,8 +31,8 @@ class Nodes(SerialExecutor):
         self.free, self.nodes = list(range(n)), nodes or range(n)
         self.running, self.dropped = [], []
 
-    def workers(self):
-        return len(self.nodes)
+    def machines(self):
+        return replace(super().machines(), workers=len(self.nodes))
 
     def capacity(self):
         return len(self.free)
@@ -58,15 +59,16 @@ class Nodes(SerialExecutor):
         self.dropped.append(attempt)
 
     def wait(self, timeout):
+        self._ticker.tick(self.heartbeats)
         if not self.running or self.running[0][0] > self.now + timeout:
             self.now += timeout
             return []
         self.now, worker, task, took, fault = heapq.heappop(self.running)
         self.free.append(worker)
         if fault:
-            return [Report(*task.key, f"{fault} of {task.shard.number}", "trace", fault)]
+            return [Report(*task.key, None, f"{fault} of {task.shard.number}", "trace", fault)]
         report = self._worker.do(task)
-        return [report._replace(info=report.info | {"seconds": took})]
+        return [report._replace(marker=replace(report.marker, seconds=took))]
 
 
 SLOW = 3
@@ -109,7 +111,10 @@ def test_straggler_is_tried_a_second_time_where_workers_idle(tmp_path, monkeypat
     assert tree_bytes(store.address) == tree_bytes(whole.address)
     assert 50 <= executor.now <= 52
     assert executor.dropped == [(SLOW, 1)]
-    assert told(store, "second", "outrun", "error") == [("second", SLOW, 2), ("outrun", SLOW, 1)]
+    assert told(store, "second", "superseded", "error") == [
+        ("second", SLOW, 2),
+        ("superseded", SLOW, 1),
+    ]
     assert attempts(store) == {k: 1 + (k == SLOW) for k in range(8)}
     assert (progress.retried, progress.failed, progress.shards_done) == (0, {}, 8)
     lines = [line.split("  ", 1)[1] for line in history_lines(history(store))]
@@ -196,9 +201,9 @@ def test_second_attempt_goes_on_from_the_checkpoint_of_the_first_and_keeps_none(
     before = left()
     assert before
     seen = []
-    report = second.do(Task(shard, 2, resume=True, second=True), lambda now: seen.append(left()))
-    assert report.info["resumed_at"] == 2
-    assert report.info["checkpoints"] == 0
+    report = second.do(Task(shard, 2, begin="beside"), lambda now: seen.append(left()))
+    assert report.marker.resumed_at == 2
+    assert report.marker.checkpoints == 0
     assert all(keys == before for keys in seen)
     assert left() == []
 

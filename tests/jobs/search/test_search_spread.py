@@ -8,10 +8,10 @@ from spread_jobs import FOLDER, JOBS, same, started_over, whole_store
 from stores import run
 
 from jobs.gather.check import check
-from jobs.run.executor import SerialExecutor
 from jobs.run.fork import fork
-from jobs.run.partition import Part, open_shards
+from jobs.run.parts import Part, open_shards
 from jobs.run.rendezvous import populations
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.storage import objects

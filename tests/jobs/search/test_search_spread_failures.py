@@ -6,7 +6,7 @@ from search_jobs import POPULATION, changed, spread
 from spread_jobs import JOBS, same, whole_store
 from stores import make, run
 
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 
 

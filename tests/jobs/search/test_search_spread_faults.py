@@ -12,10 +12,10 @@ from spread_jobs import FOLDER, in_shards, same, started_over, whole_store
 from stores import make, run
 
 from jobs.gather.check import check
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.task import Sign, Task
+from jobs.run.task import Heartbeat, Task
 from jobs.run.worker import Worker
 from jobs.storage import objects
 from jobs.store.store import Store
@@ -95,13 +95,16 @@ def test_killed_at_random_moments(tmp_path, killed_often):
 
 
 def test_a_hang_is_ended_again_after_a_report_that_came_in_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.driver.LOOK_S", 0.0)
+    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
 
     class Silent(SerialExecutor):
         ended = 0
 
-        def signs(self):
-            return {(0, 1): Sign(None, 1e9)}
+        def heartbeats(self):
+            return {(0, 1): Heartbeat(None, 1e9)}
+
+        def try_elsewhere(self, task):
+            return False
 
         def end(self, attempt, why=None):
             self.ended += 1

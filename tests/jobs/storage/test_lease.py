@@ -16,7 +16,7 @@ from waiting import until
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.storage import lease as module

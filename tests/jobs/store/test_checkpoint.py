@@ -15,8 +15,8 @@ from stores import JOB, make, run, tree_bytes
 from waiting import until
 
 from jobs.gather.gather import gather
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Task
@@ -80,11 +80,11 @@ def test_no_advance_is_computed_twice(tmp_path, finished):
     advances = []
     worker = Worker(store.address)
     (first, *_) = store.job.plan.shards()
-    report = worker.do(Task(first, resume=True), advances.append)
+    report = worker.do(Task(first, begin="resume"), advances.append)
     assert report.error is None
-    assert report.info["resumed_at"] == 7
-    assert len(advances) == report.info["rounds"] - 7
-    assert report.info["rounds"] == finished.committed.markers()[0].rounds
+    assert report.marker.resumed_at == 7
+    assert len(advances) == report.marker.rounds - 7
+    assert report.marker.rounds == finished.committed.markers()[0].rounds
 
 
 def stopped_shard(tmp_path, after=7):
@@ -115,8 +115,8 @@ def test_damaged_checkpoint_falls_back(tmp_path, finished, damaged):
         data = bytearray(objects.read(store.objects, key))
         data[len(data) // 2] ^= 1
         objects.write(store.objects, key, bytes(data))
-    report = Worker(store.address).do(Task(shard, resume=True))
-    assert report.info.get("resumed_at") == (min(kept) if damaged == ["newest"] else None)
+    report = Worker(store.address).do(Task(shard, begin="resume"))
+    assert report.marker.resumed_at == (min(kept) if damaged == ["newest"] else None)
     assert run_shards(store, SerialExecutor(1)).shards_done == 8
     gather(store)
     assert tree_bytes(store.address) == tree_bytes(finished.address)
@@ -125,7 +125,7 @@ def test_damaged_checkpoint_falls_back(tmp_path, finished, damaged):
 @pytest.mark.parametrize("what", ["device_kind", "jax", "slots"])
 def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, what):
     store, shard = stopped_shard(tmp_path)
-    task = Task(shard, resume=True)
+    task = Task(shard, begin="resume")
     if what == "device_kind":
         here = checkpoint.host()
         monkeypatch.setattr(checkpoint, "host", lambda: {**here, "device_kind": "other"})
@@ -135,7 +135,7 @@ def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, w
         task = task._replace(slots=2)
     report = Worker(store.address).do(task)
     assert report.error is None
-    assert "resumed_at" not in report.info
+    assert report.marker.resumed_at is None
 
 
 def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path, monkeypatch):

@@ -19,8 +19,8 @@ from jobs import keys
 from jobs.gather.gather import gather, require_rows
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
-from jobs.run.executor import SerialExecutor
 from jobs.run.ledger import open_ledger
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import seal
@@ -253,7 +253,7 @@ def test_reader_misses_nothing_that_is_folded_meanwhile(staged):
 
 
 def test_finished_run_leaves_no_single_marker(tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.ledger.FOLD", 3)
+    monkeypatch.setattr("jobs.run.ledger.COMPACT_EVERY", 3)
     store = make(tmp_path / "f.zarr")
     run_shards(store, SerialExecutor(1))
     assert list(objects.list_all(store.objects, keys.DONE)) == []
@@ -276,7 +276,7 @@ def asked(monkeypatch, call):
 
 
 def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.ledger.FOLD", 8)
+    monkeypatch.setattr("jobs.run.ledger.COMPACT_EVERY", 8)
     asks = {
         "status": lambda store: state(store),
         "a driver's start": lambda store: open_ledger(store),

@@ -12,7 +12,7 @@ from jobs import keys
 from jobs.gather.check import check
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.report.summary import state
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import seal
@@ -87,7 +87,7 @@ def finished(tmp_path_factory):
     """Name -> a finished store whose markers are in two segments; `other` has other shards."""
     place = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.run.ledger.FOLD", 3)
+        patch.setattr("jobs.run.ledger.COMPACT_EVERY", 3)
         run(place / "own", JOB)
         run(place / "other", JOB | {"sweep": {"seeds": 40}})
     return place

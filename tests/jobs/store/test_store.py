@@ -17,8 +17,8 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.settings import set_gather
-from jobs.run.executor import SerialExecutor
 from jobs.run.prepare import difference, open_or_create, reopen
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
 from jobs.spec.job import parse_job
@@ -243,7 +243,7 @@ class Flaky(SerialExecutor):
         for k, report in enumerate(reports):
             if self.times.get(report.shard, 0) > 0:
                 self.times[report.shard] -= 1
-                reports[k] = report._replace(error="lost", info={"host": "h"})
+                reports[k] = report._replace(marker=None, error="lost", about={"host": "h"})
         return reports
 
 

@@ -1,23 +1,23 @@
-"""Signs of life and free places of many actors, whose answers the tests give themselves."""
+"""Heartbeats and free places of many actors, whose answers the tests give themselves."""
 
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
 
-from cluster.ray.places import Places
+from cluster.ray.crew import Places
+from cluster.ray.heartbeats import ASKS_A_S, Heartbeats
 from cluster.ray.pool import Slot
-from cluster.ray.signs import ASKS_A_S, Signs
 from jobs.plan.layout import Shard
-from jobs.run.task import Sign, Standing, Task
+from jobs.run.task import Heartbeat, ShardProgress, Task
 
 
 class Actor:
-    """What `Signs` asks of an actor: `sign.options(...).remote().future()`."""
+    """What `Heartbeats` asks of an actor: `heartbeat.options(...).remote().future()`."""
 
     def __init__(self):
         self.asked = []
-        self.sign = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._ask))
+        self.heartbeat = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._ask))
 
     def _ask(self):
         self.asked.append(Future())
@@ -42,32 +42,34 @@ def running(n, clock):
 
 def test_many_actors_are_asked_in_turn_and_never_all_at_once(clock):
     slots = running(1000, clock)
-    signs, asked = Signs(slots), lambda: sum(len(slot.actor.asked) for slot in slots)
+    beats, asked = Heartbeats(slots), lambda: sum(len(slot.actor.asked) for slot in slots)
     for second in range(1, 25):
         for _ in range(4):
             clock.now += 0.25
-            signs.heard()
+            beats.last()
             for slot in slots:
                 if slot.asked and not slot.asked.done():
                     shard = slot.held[0][1].shard.number
-                    slot.asked.set_result((shard, Sign(Standing(1, second), 0.1), 0))
+                    slot.asked.set_result((shard, Heartbeat(ShardProgress(1, second), 0.1), 0))
         assert asked() <= ASKS_A_S * (second + 1)
     assert {len(slot.actor.asked) for slot in slots} == {1, 2}
     clock.now += 0.1
-    assert {sign.standing.finished for sign in signs.heard().values()} == {1}
+    assert {beat.progress.finished for beat in beats.last().values()} == {1}
 
 
 def test_silence_is_what_is_known(clock):
     """An actor that was not asked is not silent; one that does not answer is, from the question on."""
     slots = running(3, clock)
-    signs = Signs(slots[:2])
+    beats = Heartbeats(slots[:2])
     clock.now += 10
-    assert signs.heard() == {(0, 1): (None, 0.0), (1, 1): (None, 0.0)}
-    slots[0].asked.set_result((0, Sign(Standing(2), 4.0), 0))
+    assert beats.last() == {(0, 1): (None, 0.0), (1, 1): (None, 0.0)}
+    slots[0].asked.set_result((0, Heartbeat(ShardProgress(2), 4.0), 0))
     clock.now += 7
-    assert signs.heard() == {(0, 1): (Standing(2), 4.0), (1, 1): (None, 7.0)}
-    slots[1].asked.set_result((-1, Sign(Standing(), 90.0), 0))  # it has not begun this shard
-    assert signs.heard()[1, 1] == (None, 17.0)
+    assert beats.last() == {(0, 1): (ShardProgress(2), 4.0), (1, 1): (None, 7.0)}
+    slots[1].asked.set_result(
+        (-1, Heartbeat(ShardProgress(), 90.0), 0)
+    )  # it has not begun this shard
+    assert beats.last()[1, 1] == (None, 17.0)
 
 
 def test_places_follow_each_slot(clock):

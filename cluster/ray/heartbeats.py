@@ -1,4 +1,4 @@
-"""Signs of life: ask the actors now and then how far their shards are."""
+"""Ask the actors now and then how far their shards are."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from ray.exceptions import RayError
 
 from cluster.ray.pool import Slot
-from jobs.run.task import Key, Sign
+from jobs.run.task import Heartbeat, Key
 
 POLL_S = 1.0
 """Least time after an actor's answer until it is asked again."""
@@ -16,7 +16,7 @@ ASKS_A_S = 50.0
 """How many actors are asked in a second: more than these are asked less often."""
 
 
-class Signs:
+class Heartbeats:
     """What the actors of `slots` told of their running shards.
 
     The list belongs to the pool, which adds and removes slots.
@@ -29,8 +29,8 @@ class Signs:
         self._next = 0
         """How many slots were looked at, one after another, to see whether to ask them."""
 
-    def heard(self) -> Mapping[Key, Sign]:
-        """The last sign of each running shard, heard seconds ago, or more with many actors.
+    def last(self) -> Mapping[Key, Heartbeat]:
+        """The last heartbeat of each running shard, heard seconds ago, or more with many actors.
 
         An actor that was not asked lately is not silent; one that was asked and does not answer is.
         """
@@ -43,9 +43,9 @@ class Signs:
             self._asked_at = now
             self._ask_some(n)
 
-        def of(slot: Slot) -> Sign:
+        def of(slot: Slot) -> Heartbeat:
             unanswered = now - slot.asked_at if slot.asked is not None else 0.0
-            return Sign(slot.standing, max(slot.heard_at - slot.alive_at, unanswered))
+            return Heartbeat(slot.progress, max(slot.heard_at - slot.alive_at, unanswered))
 
         return {slot.held[0][1].key: of(slot) for slot in self._slots if slot.held}
 
@@ -62,7 +62,7 @@ class Signs:
                 return
 
     def _ask(self, slot: Slot) -> None:
-        ask = slot.actor.sign.options(concurrency_group="watch")
+        ask = slot.actor.heartbeat.options(concurrency_group="watch")
         slot.asked, slot.asked_at = ask.remote().future(), time.monotonic()
         slot.asked.add_done_callback(lambda _: self._answered.put(slot))
 
@@ -71,11 +71,11 @@ class Signs:
             return
         answer, slot.asked = slot.asked, None
         try:
-            shard, sign, kernel_kills = answer.result()
+            shard, beat, kernel_kills = answer.result()
         except RayError:
             return  # if the actor died, the answer of its shard says so
         now = slot.heard_at = time.monotonic()
         slot.kernel_kills = kernel_kills
-        if slot.held and slot.held[0][1].shard.number == shard:
-            slot.standing = sign.standing
-            slot.alive_at = max(slot.alive_at, now - sign.silent_s)
+        if slot.held and slot.held[0][1].key[0] == shard:
+            slot.progress = beat.progress
+            slot.alive_at = max(slot.alive_at, now - beat.silent_s)

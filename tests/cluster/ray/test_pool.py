@@ -1,6 +1,6 @@
-"""cluster.ray.nodes: which nodes are set aside."""
+"""cluster.ray.pool: which nodes are set aside."""
 
-from cluster.ray.nodes import Nodes
+from cluster.ray.pool import Nodes
 
 
 def test_node_is_set_aside_after_deaths_in_three_shards():

@@ -1,0 +1,79 @@
+"""An executor that needs no other process: shards run one after another in this one."""
+
+import os
+import time
+from collections.abc import Mapping
+
+from jobs.plan.layout import Machines
+from jobs.run.executor import OnTick, Ticker
+from jobs.run.stop import Stop
+from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Work
+from jobs.run.worker import Worker
+
+IDLE_S = 0.05
+"""Longest sleep, in seconds, of a `wait` with nothing to run: retries wait for their time, or the storage fails."""
+
+
+class SerialExecutor:
+    """Runs shards one after another in this process.
+
+    memory_gb: memory for the items, in GB; by default what is free now.
+    """
+
+    name = "serial"
+
+    def __init__(self, memory_gb: float | None = None) -> None:
+        self._memory = int((memory_gb or 0) * 1e9) or available_memory()
+        self._waiting: list[Work] = []
+        self._worker: Worker | None = None
+        self._running: dict[Key, Heartbeat] = {}
+        self._ticker = Ticker(None)
+
+    def machines(self) -> Machines:
+        """Return one worker, with the memory that was asked for, or that was free when this executor was made."""
+        return Machines(1, self._memory, 1)
+
+    def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
+        """Open the store."""
+        self._worker, self._ticker = Worker(address), Ticker(on_tick)
+        if stop is not None:
+            stop.tell(self._worker.interrupt)
+
+    def capacity(self) -> int:
+        """Return 1 if nothing waits: one shard runs at a time."""
+        return 1 - len(self._waiting)
+
+    def submit(self, work: Work) -> None:
+        """Keep the work for `wait`."""
+        self._waiting.append(work)
+
+    def wait(self, timeout: float) -> list[Report]:
+        """Run the waiting shard, however long it takes."""
+        assert self._worker is not None
+        self._ticker.tick(self.heartbeats)
+        if not self._waiting:
+            time.sleep(min(timeout, IDLE_S))
+        reports = []
+        while self._waiting:
+            work = self._waiting.pop(0)
+            note = lambda now, attempt=work.key: self._note(attempt, now)
+            reports.append(self._worker.do(work, note))
+            self._running.pop(work.key, None)
+        return reports
+
+    def _note(self, attempt: Key, now: ShardProgress) -> None:
+        self._running[attempt] = Heartbeat(now, 0.0)
+        self._ticker.tick(self.heartbeats)
+
+    def heartbeats(self) -> Mapping[Key, Heartbeat]:
+        """Return how far the running shard has come."""
+        return dict(self._running)
+
+    def close(self) -> None:
+        """Forget the worker."""
+        self._worker = None
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that are free on this host."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
