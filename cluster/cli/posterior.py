@@ -1,9 +1,11 @@
 """`ctd posterior`: what trained models of `lfads` infer of all trials, as an HDF5 file or a store."""
 
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -28,6 +30,8 @@ from jobs.run.executor import Executor
 from jobs.run.stop import EXIT_STOPPED, Interrupted, Stop, signals
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
 from jobs.storage.addresses import join, local_path
+from jobs.storage.lease import holder
+from jobs.storage.objects import open_objects
 from jobs.store.store import Store
 
 KERNEL = "lfads.posterior"
@@ -265,6 +269,7 @@ def _open(ready: Ready, address: str, runner: Executor) -> Store:
 @contextmanager
 def _computed(ready: Ready, request: Request, to: Path) -> Iterator[Store]:
     """A store with the results, beside the file that is to be written; it is deleted at the end."""
+    _remove_left(to)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.stem}-") as scratch:
         create = partial(_open, ready, f"{scratch}/posterior.zarr")
         try:
@@ -277,6 +282,15 @@ def _computed(ready: Ready, request: Request, to: Path) -> Iterator[Store]:
         for error in (progress.failed | progress.failed_items).values():
             raise JobError(f"{to}: is not written, since a chunk failed: {error}")
         yield made
+
+
+def _remove_left(to: Path) -> None:
+    """Remove the stores that commands for this file left beside it as they were killed, on this machine."""
+    for left in to.parent.glob(f".{glob.escape(to.stem)}-*/posterior.zarr"):
+        with suppress(JobError):  # gone meanwhile
+            held = holder(open_objects(str(left)))
+            if held is not None and held.has_ended:
+                shutil.rmtree(left.parent, ignore_errors=True)
 
 
 def _write(made: Store, to: Path, ready: Ready, about: dict[str, Any]) -> None:

@@ -7,11 +7,15 @@ import h5py
 import numpy as np
 import pytest
 from cli_jobs import refused
+from killing import die, killed
 from lfads_trained import N_EVAL, N_TRAIN, SIZES, arrays
 
 from cluster import Job
+from cluster.cli.posterior import _remove_left
 from ctd.data import write_hdf5
 from jobs import Store
+from jobs.storage import objects
+from jobs.storage.lease import Lease
 
 ONE_PROGRAM = {"slots": 1, "microbatch": 1}
 """The layout that a plan measures with, so that the run compiles nothing further."""
@@ -81,6 +85,22 @@ def test_file_has_the_bits_of_the_training_store(ctd, trained, kept):
     total = ((behavior - behavior[:n].mean((0, 1)))[:n] ** 2).sum((0, 1))
     assert kept["behavior_r2"] == pytest.approx((1 - residual / total).mean(), abs=1e-4)
     assert [path.name for path in Path().iterdir()] == ["out.h5"], "the store in between is gone"
+
+
+def test_what_a_killed_command_left_beside_its_file_is_removed(tmp_path):
+    """And not what one that goes on computes in, or another file's."""
+    to = tmp_path / "o[u]t.h5"
+    folders = [tmp_path / f".{name}" for name in ("o[u]t-1", "o[u]t-2", "other-1")]
+    killed(_computes_in, str(folders[0]))
+    killed(_computes_in, str(folders[2]))
+    Lease.take(objects.open_objects(f"{folders[1]}/posterior.zarr", create=True), "store")
+    _remove_left(to)
+    assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+def _computes_in(folder):
+    Lease.take(objects.open_objects(f"{folder}/posterior.zarr", create=True), "store")
+    die()
 
 
 def _check_decoder(w, b, kept):
