@@ -17,6 +17,7 @@ sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "examples")]
 
 
 from bytecode import keep_bytecode  # noqa: E402  they lie in support/
+from processes import hear_signals  # noqa: E402
 from quick import QUICK  # noqa: E402
 
 
@@ -109,6 +110,7 @@ def pytest_configure(config):
     JAX itself would keep what took a second or more to compile; in the tests that is next to nothing.
     The endurance tests compile as a user's jobs do.
     """
+    hear_signals()
     if config.getoption("shapes"):
         from jaxtyping import install_import_hook
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -80,6 +81,17 @@ def run(static, shared, traced, key):
 
 kernel = one_shot("faulty", Faulty, {"value": Var((), "1", "ten")}, run, load=load)
 '''
+
+
+def hear_signals():
+    """Let programs that this process starts get signals as from a terminal, whoever started it.
+
+    `nohup`, CI systems and shells that put a job in the background start it with signals ignored, which programs that it
+    starts inherit. A handler, even one that does nothing, they do not.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def mentioning(folder, command=""):

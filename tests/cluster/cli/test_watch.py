@@ -261,7 +261,7 @@ def test_watch_command_waits_for_a_store_and_serves_until_interrupted(store, tmp
     with urllib.request.urlopen(url, timeout=300) as answer:
         assert str(later) in answer.read().decode()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "no longer watching" in err
     assert "Traceback" not in err
