@@ -11,6 +11,7 @@ Where `time` is continuous, F is dh/dt, and a point is where it is 0: q = |F|^2 
     approach     the first part of those by Levenberg-Marquardt: L-BFGS in float32
     kernel       parameters, and the searches behind the kernel contract
     unique       which ends of the searches are the same point
+    settled      stable points at which no search ended, by running the network
     between      Newton from halfway between points, for saddles that no search ended at
     linear       the network linearised around a point
     summary      the table of a network's points              portrait   its states, projected and coloured

@@ -88,36 +88,55 @@ def descend(newton: Newton, starts: np.ndarray, spread: float) -> np.ndarray:
     return np.concatenate(ends)
 
 
-def between(
-    newton: Newton, fixed: np.ndarray, slow: np.ndarray, spread: float, tol: float, most: int
-) -> np.ndarray:
-    """(m, n) further fixed points, found from halfway between two of `fixed` (k, n) or of those found so.
+class Known:
+    """The points of a table, and which ends of Newton's method are none of them.
 
-    Each is more than `tol` from all others and from the slow points. A point that was found to a coarser tolerance, as
-    Newton's first step from it tells, stands for all zeros that it may mean, and no search starts beside it: so a line
-    attractor that was searched coarsely, where hundreds of points pass for fixed, stays as it is. most: starts.
+    A fixed point that was found to a coarser tolerance than `tol`, as Newton's first step from it tells, stands for all
+    zeros that it may mean: so a line attractor that was searched coarsely, where hundreds of points pass for fixed,
+    stays as it is.
     """
-    most = min(most, int(WORK / fixed.shape[1] ** 3))
-    if len(fixed) < 2 or most < 1:
-        return fixed[:0]
-    error = np.linalg.norm(newton(fixed)[1], axis=1)
-    error = np.where(np.isfinite(error), error, np.inf)
-    coarse = error > tol
-    reach = np.minimum(2 * error[coarse], LONGEST * spread)
-    taken, points, tried = np.concatenate([fixed[~coarse], slow]), fixed[~coarse], 0
-    n_known = len(points)
-    while most > 0 and len(starts := _halfway(points, tried, most)):
+
+    def __init__(
+        self, newton: Newton, fixed: np.ndarray, slow: np.ndarray, spread: float, tol: float
+    ) -> None:
+        error = np.linalg.norm(newton(fixed)[1], axis=1)
+        error = np.where(np.isfinite(error), error, np.inf)
+        coarse = error > tol
+        self.spread, self._tol = spread, tol
+        self.exact = fixed[~coarse]
+        """(k, n) fixed points that were found to `tol`."""
+        self._taken = np.concatenate([self.exact, slow])
+        self._coarse, self._reach = fixed[coarse], np.minimum(2 * error[coarse], LONGEST * spread)
+
+    def new(self, ends: np.ndarray) -> np.ndarray:
+        """(m, n) those of (k, n) ends that are more than `tol` from each other and from all that is known."""
+        if len(self._taken):
+            ends = ends[nearest_distance(ends, self._taken) > self._tol]
+        apart = scipy.spatial.distance.cdist(ends, self._coarse)
+        ends = ends[(apart > self._reach).all(axis=1)]
+        return ends[np.unique(cover(ends, self._tol))]
+
+    def add(self, points: np.ndarray) -> None:
+        """From now on these, (k, n), are known."""
+        self.exact = np.concatenate([self.exact, points])
+        self._taken = np.concatenate([self._taken, points])
+
+
+def between(newton: Newton, known: Known, most: int) -> np.ndarray:
+    """(m, n) further fixed points, found from halfway between two of the known exact ones or of those found so.
+
+    They are known from then on. most: starts.
+    """
+    n_known, n = known.exact.shape
+    most, tried = min(most, int(WORK / n**3)), 0
+    while most > 0 and len(starts := _halfway(known.exact, tried, most)):
         most -= len(starts)
-        ends = descend(newton, starts, spread)
-        ends = ends[nearest_distance(ends, taken) > tol]
-        apart = scipy.spatial.distance.cdist(ends, fixed[coarse])
-        ends = ends[(apart > reach).all(axis=1)]
-        fresh = ends[np.unique(cover(ends, tol))]
+        fresh = known.new(descend(newton, starts, known.spread))
         if not len(fresh):
             break
-        tried = len(points)
-        points, taken = np.concatenate([points, fresh]), np.concatenate([taken, fresh])
-    return points[n_known:]
+        tried = len(known.exact)
+        known.add(fresh)
+    return known.exact[n_known:]
 
 
 def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
-from ctd.fixed_points.between import between, newton_of
+from ctd.fixed_points.between import Known, between, newton_of
 from ctd.fixed_points.candidates import Map, Network, cell_of, euler
 from ctd.fixed_points.search import FIXED, SLOW
+from ctd.fixed_points.settled import settled
 from ctd.fixed_points.unique import Basins, nearest_distance
 from ctd.kernel import Var
 from ctd.late import jax, jnp
@@ -42,6 +43,13 @@ class Options(BaseModel):
     max_points: int = Field(
         500, gt=0, description="most points analysed for each input; those with the largest basins"
     )
+    settle: int = Field(
+        200,
+        ge=0,
+        lt=2**31,
+        description="steps that the network itself makes from up to 500 of the states, for each input, before Newton's "
+        "method: finds stable points that no search ended at; 0: none. Not of flows",
+    )
     between: int = Field(
         500,
         ge=0,
@@ -58,8 +66,8 @@ REDUCED = {
     "origin": Var(
         _P,
         "1",
-        "the first of these that led here: states, searches from these; box or sphere, searches from this region; between "
-        "points, Newton from halfway between two fixed points",
+        "the first of these that led here: states, searches from these; box or sphere, searches from this region; settled, "
+        "the network itself came to rest here; between points, Newton from halfway between two fixed points",
     ),
     "kind": Var(_P, "1", "fixed: q below q_tol; slow: a local minimum of q"),
     "point": Var((*_P, "state"), "1", "the state h"),
@@ -122,8 +130,8 @@ def reduce(
     """The unique points of a network, and the network linearised around each.
 
     Points are ordered by input x (as they first appear), then fixed before slow, then larger basins first,
-    then lower q first. A basin's point is its member of lowest q; a fixed member comes before slow ones. Fixed points
-    that were found between these come last, with a basin of 0 candidates.
+    then lower q first. A basin's point is its member of lowest q; a fixed member comes before slow ones. Fixed points at
+    which no search ended have a basin of 0 candidates; those found between others come last.
     Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
     del columns
@@ -138,9 +146,10 @@ def reduce(
     origins = ("states", inputs.region)
     tables = [found.table(options.max_points, origins) for found in by_input.values()]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
-    if options.between:
-        more = _Between(euler(map_of(shared, inputs.time), inputs.time), shared, states, options)
-        tables = [more.added(table) for table in tables]
+    more = _More(euler(map_of(shared, inputs.time), inputs.time), shared, states, options)
+    # A step of a flow's Euler map is as long as its unit of time: it would not go where the flow does.
+    steps = options.settle if inputs.time == "steps" else 0
+    tables = [more.added(t, e.x, steps) for t, e in zip(tables, by_input.values(), strict=True)]
     join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
     points = join("point", np.zeros((0, n_states)))
     outcome, q = join("outcome", np.zeros(0, int)), join("q", np.zeros(0))
@@ -206,39 +215,51 @@ class _Ends:
         }
 
 
-class _Between:
-    """Adds to a table of points the fixed points between these, if they are no outliers."""
+class _More:
+    """Adds to a table of points those at which the network comes to rest, and the fixed points between these."""
 
     def __init__(self, f: Map, shared: Network, states: np.ndarray, options: Options) -> None:
-        self._newton = newton_of(f, {k: np.asarray(w, float) for k, w in shared.weights.items()})
-        self._states, self._spread, self._options = states, float(shared.spread), options
+        self._f, self._states, self._options = f, states, options
+        self._weights = {name: np.asarray(w, float) for name, w in shared.weights.items()}
+        self._newton = newton_of(f, self._weights)
+        self._spread = float(shared.spread)
 
-    def added(self, table: dict[str, Any]) -> dict[str, Any]:
-        """The table with these points at its end."""
-        fixed, room = table["outcome"] == FIXED, self._options.max_points - len(table["q"])
-        if fixed.sum() < 2 or room < 1:
+    def added(self, table: dict[str, Any], x: np.ndarray, steps: int) -> dict[str, Any]:
+        """The table of the input x with these points at its end. steps: that the network makes to come to rest."""
+        if len(table["q"]) >= self._options.max_points:
             return table
-        x, tol = table["constant_input"][0], self._options.unique_tol
         newton = partial(self._newton, x)
-        more = between(
-            newton,
-            table["point"][fixed],
-            table["point"][~fixed],
-            self._spread,
-            tol,
-            self._options.between,
-        )
-        # Newton, unlike descent, may leave the region of the states.
-        more = more[
-            nearest_distance(more, self._states) <= self._options.outlier_tol * self._spread
-        ]
-        found, more = len(more), more[:room]
-        m = len(more)
+        fixed = table["outcome"] == FIXED
+        points, options = table["point"], self._options
+        known = Known(newton, points[fixed], points[~fixed], self._spread, options.unique_tol)
+        if steps:
+            found = settled(self._f, self._weights, x, newton, known, self._states, steps)
+            known.add(found)
+            table = self._joined(table, x, found, "settled")
+            order = np.argsort(
+                table["outcome"], kind="stable"
+            )  # with the fixed points, before slow ones
+            table |= {name: table[name][order] for name in table.keys() - {"n_unique"}}
+        if options.between:
+            found = between(newton, known, options.between)
+            # Newton, unlike descent and the network itself, may leave the region of the states.
+            away = nearest_distance(found, self._states)
+            found = found[away <= options.outlier_tol * self._spread]
+            table = self._joined(table, x, found, "between points")
+        return table
+
+    def _joined(
+        self, table: dict[str, Any], x: np.ndarray, points: np.ndarray, origin: str
+    ) -> dict[str, Any]:
+        found, points = len(points), points[: self._options.max_points - len(table["q"])]
+        if not len(points):
+            return table | {"n_unique": table["n_unique"] + found}
+        m = len(points)
         new = {
-            "point": more,
+            "point": points,
             "outcome": np.full(m, FIXED),
-            "q": newton(more)[0] ** 2 / 2,
-            "origin": np.full(m, "between points"),
+            "q": self._newton(x, points)[0] ** 2 / 2,
+            "origin": np.full(m, origin),
             "count": np.zeros(m, int),
             "basin_share": np.zeros(m),
             "constant_input": np.tile(x, (m, 1)),

@@ -1,12 +1,16 @@
 """Searches for fixed points against closed forms and fixed iteration."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from searches import DIVERGED, FIXED, SLOW, cube, spiral, starts
 
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.between import between
+from ctd.fixed_points.between import Known, between, newton_of
+from ctd.fixed_points.settled import settled
+from ctd.fixed_points.summary import Options, reduce
 
 
 def test_linear_map_closed_form():
@@ -115,8 +119,41 @@ def newton_of_sine(points):
 )
 def test_between_adds_each_zero_once(fixed, slow, most, expected):
     column = lambda values: np.reshape(np.asarray(values, float), (-1, 1))
-    more = between(newton_of_sine, column(fixed), column(slow), 1.0, 1e-3, most)
+    known = Known(newton_of_sine, column(fixed), column(slow), 1.0, 1e-3)
+    more = between(newton_of_sine, known, most)
     np.testing.assert_allclose(np.sort(more.ravel()), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("f", "known", "expected"),
+    [
+        (lambda h: jnp.tanh(2 * h), [], [-0.9575040, 0.9575040]),  # the zeros of tanh 2h = h
+        (lambda h: jnp.tanh(2 * h), [0.9575040], [-0.9575040]),
+        (lambda h: -2 * jnp.tanh(h), [], []),  # a cycle of two steps around 0, where a mode grows
+        (lambda h: 2 * h, [], []),  # overflows in a thousand steps
+    ],
+)
+def test_settled_are_the_stable_points_that_are_new(f, known, expected):
+    step, states = lambda weights, h, x: f(h), np.linspace(-1, 1, 8)[:, None]
+    newton = partial(newton_of(step, {}), np.zeros(0))
+    known = Known(newton, np.reshape(known, (-1, 1)), np.zeros((0, 1)), 1.0, 1e-3)
+    found = settled(step, {}, np.zeros(0), newton, known, states, 1100)
+    np.testing.assert_allclose(np.sort(found.ravel()), expected, atol=1e-7)
+
+
+def test_table_has_the_stable_point_behind_a_slow_one():
+    """F - h = (0.1 + h^2) (3 - h) / 10: all searches end at the minimum of q near 0, which the map passes on its way to 3."""
+    step = lambda weights, h, x: h + (0.1 + h**2) * (3 - h) / 10
+    found = find(lambda h: step(None, h, None), np.linspace(-1, 0.5, 40)[:, None])
+    assert (found.results["outcome"] == SLOW).all()
+    assert found.unique["kind"].tolist() == ["fixed", "slow"]
+    assert found.unique["origin"].tolist() == ["settled", "states"]
+    assert found.unique["count"].tolist() == [0, 40]
+    assert found.unique["n_unique"] == 2
+    assert found.unique["stable"][0]
+    np.testing.assert_allclose(found.unique["point"][0], 3, rtol=1e-12)
+    given = lambda *_: step, found.inputs, found.network, {}, found.results
+    assert reduce(*given, Options(settle=0))["kind"].tolist() == ["slow"]
 
 
 def parabola(h):
