@@ -253,15 +253,18 @@ def plots(group: Group) -> list[Plot]:
     names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
     matrix = Plot("Departures from point to point", [Image(leads)],
                   Axis("to", ticks=names), Axis("from", ticks=names))  # fmt: skip
-    return [graph(group.shared, leads), *([matrix] if leads.any() else [])]
+    table: Table = group.shared
+    points, growing, marginal = map(np.asarray, (table.points, table.growing, table.marginal))
+    drawn = graph(points, growing, marginal, leads)
+    return [drawn, *([matrix] if leads.any() else [])]
 
 
-def graph(table: Table, leads: np.ndarray) -> Plot:
+def graph(points: np.ndarray, growing: np.ndarray, marginal: np.ndarray, leads: np.ndarray) -> Plot:
     """Points in their first two principal components, by their stability; a line for each connection.
 
-    leads: (point, point) as in the table of connections.
+    points: (point, state). growing, marginal: (point,) modes of each, as in a `Table`. leads: (point, point) as in the
+    table of connections.
     """
-    points = np.asarray(table.points, float)
     project, share = principal(points, 2)
     at = np.zeros((len(points), 2))
     at[:, : len(share)] = project(points)
@@ -271,15 +274,13 @@ def graph(table: Table, leads: np.ndarray) -> Plot:
         ends = np.stack([at[source], at[target]], axis=1)
         text = [f"point {a} leads to {b}" for a, b in zip(source, target, strict=True)]
         layers.append(Lines(ends[..., 0], ends[..., 1], "leads to", text=text, faint=True))
-    for name, rows, hollow in _sorts(np.asarray(table.growing), np.asarray(table.marginal)):
+    for name, rows, hollow in _sorts(growing, marginal):
         said = [f"point {row}" for row in rows]
         label = f"{name} ({len(rows)})"
         layers.append(Points(at[rows, 0], at[rows, 1], label, hollow=hollow, text=said, key=rows))
     axis = lambda k: Axis(f"principal component {k + 1} of the points")
     note = "" if len(source) else "No departure came to rest at another point."
-    note = (
-        note if np.any(table.growing) else "No point has a growing mode, along which to leave it."
-    )
+    note = note if growing.any() else "No point has a growing mode, along which to leave it."
     return Plot("Which point leads to which", layers, axis(0), axis(1), note=note)
 
 

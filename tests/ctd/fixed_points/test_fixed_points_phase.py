@@ -49,7 +49,7 @@ def test_graph_of_connections():
     """A saddle between two memories: two lines, and the saddle is hollow."""
     points = np.array([[0.0, 0, 0], [2.0, 0, 0], [-2.0, 0, 0]])
     leads = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 0]])
-    plot = graph(points, np.array([0, 0]), leads)
+    plot = graph(points, np.array([1, 0, 0]), np.zeros(3, int), leads)
     lines, stable, saddle = plot.layers
     assert lines.text == ["point 0 leads to 1", "point 0 leads to 2"]
     np.testing.assert_allclose(np.abs(lines.x), [[0, 2], [0, 2]], atol=1e-12)
