@@ -5,9 +5,15 @@ A kind of input is a `Table`: support/fuzz_KIND.py draws inputs of it from a see
 
 import pytest
 from fuzz_jobs import job_file
+from fuzz_stores import damaged_store
 from fuzzing import FAULT_LINES, Fork, Table, broken
 
-TABLES = {"job files": Table(job_file, FAULT_LINES)}
+TABLES = {
+    "job files": Table(job_file, FAULT_LINES),
+    # `check` exits with 1; a link to itself, with 74, as other storage that fails. Above the error `query` may tell what is
+    # not gathered, and what it leaves out.
+    "stores": Table(damaged_store, 3, (0, 1, 2, 74)),
+}
 CASES = 30
 
 

@@ -39,7 +39,7 @@ class Table(NamedTuple):
     lines: int = 1
     """Most lines of an error."""
     codes: tuple[int, ...] = (0, 2)
-    """Exit codes; 0, because some mutations do no harm."""
+    """Exit codes; 0, because some mutations do no harm; 1 is that of a finding, of which standard output tells."""
 
 
 class Outcome(NamedTuple):
@@ -63,7 +63,7 @@ def complaint(outcome: Outcome, table: Table) -> str:
         return f"took {outcome.seconds:.1f} s: {outcome.told[-1500:]}"
     if outcome.code not in table.codes or "Traceback" in outcome.told:
         return f"exit code {outcome.code}: {outcome.told[-1500:]}"
-    if outcome.code and not 1 <= len([line for line in lines if line]) <= table.lines:
+    if outcome.code > 1 and not 1 <= len([line for line in lines if line]) <= table.lines:
         return f"{len(lines)} lines of error: {outcome.told[:1500]}"
     if outcome.peak_mb > LIMIT_MB:
         return f"took {outcome.peak_mb:.0f} MB: {outcome.told[:300]}"
@@ -81,7 +81,7 @@ class Fork:
         places = {name: str(home / name.lower()) for name in names}
         for place in places.values():
             Path(place).mkdir(parents=True)
-        os.environ.setdefault("CTD_CACHE", str(home / "cache"))
+        Path(os.environ.setdefault("CTD_CACHE", str(home / "cache"))).mkdir(exist_ok=True)
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
         self._process = subprocess.Popen(
             # pyarrow has threads of its own, of which Python warns at a fork; they hold no locks of ours.
@@ -270,7 +270,8 @@ def _serve() -> None:
 
     for name in {entry.module for entry in COMMANDS.values()}:
         import_module(f"cluster.cli.{name}")
-    for name in ("jax.numpy", "pandas", "h5py", "zarr", "ctd.weights", "ctd.lfads", "ctd.esn"):
+    known = ("jax.numpy", "matplotlib.font_manager", "pandas", "h5py", "zarr")
+    for name in (*known, "ctd.weights", "ctd.lfads", "ctd.esn"):
         import_module(name)
     for line in sys.stdin:
         words, folder = json.loads(line)

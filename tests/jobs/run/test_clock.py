@@ -11,7 +11,7 @@ from jobs.gather.gather import gather
 from jobs.report.history import history, history_lines
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
-from jobs.run.executor import SerialExecutor
+from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import lease
 from jobs.storage.lease import Held, Lease
