@@ -1,24 +1,26 @@
 """Read-ins and readouts: the layers of a model that belong to the units of one session.
 
-    readin   w (session, factor, unit), b (session, factor)                     what the encoder sees: w x + b
-    readout  w (session, moment, unit, factor), b (session, moment, unit)       moments of the likelihood: w f + b
-    decoders w (session, channel, factor), b (session, channel)                 behaviour: w f + b, of a trained model
+    readin   w (session, factor, unit), b (session, factor)                     the encoder sees w x + b
+    readout  w (session, moment, unit, factor), b (session, moment, unit)       the likelihood's moments are w f + b
+    decoders w (session, channel, factor), b (session, channel)                 behaviour is w f + b, once trained
 
-Units and channels are padded to the most that a session has. A model of one session, as the rest of `ctd.lfads` knows it, has
-`output` instead of `readout`; `of_session` makes one, `of_trials` one for every trial of a minibatch.
+Units and channels are padded to the most that a session has. The rest of `ctd.lfads` knows models of one session, which have
+`output` instead of `readout`: `of_session` makes one, `of_trials` one for every trial of a minibatch.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ctd.late import jax, jnp
+from ctd.kernel import View
+from ctd.late import Array, Float, Int, jax, jnp
 from ctd.lfads.data import Dataset
 from ctd.lfads.model import Tree, init_weights
+from ctd.lfads.params import Model
 
 
-def init_stitched(static: Any, traced: Any, key: jax.Array, dataset: Dataset) -> Tree:
-    """Random weights of a model of sessions: N(0, 1 / fan-in), or what `alignment` found of conditions."""
+def init_stitched(static: View[Model], traced: Any, key: jax.Array, dataset: Dataset) -> Tree:
+    """Draw the weights of a model of sessions: N(0, 1 / fan-in); read-ins and readouts as `alignment` says, if it was possible."""
     assert dataset.stitched is not None
     _, real, shown, alignment = dataset.stitched
     external = dataset.train.external
@@ -44,21 +46,19 @@ def init_stitched(static: Any, traced: Any, key: jax.Array, dataset: Dataset) ->
 
 
 def with_core(dataset: Dataset, weights: Tree) -> Tree:
-    """The weights, with those of the core in their places; their gradient is 0."""
+    """The weights with those of the core in their places: constants, so that their gradient is 0."""
     if dataset.core is None:
         return weights
     return {**weights, **jax.tree.map(jnp.asarray, dataset.core)}
 
 
-def of_trials(dataset: Dataset, weights: Tree, session: jax.Array | None) -> Tree:
-    """The weights with a read-in and an output for every trial, (trial, ...); as they are without sessions.
-
-    session: (trial,) int32.
-    """
+def of_trials(dataset: Dataset, weights: Tree, session: Int[Array, "trial"] | None) -> Tree:
+    """The weights with a read-in and an output for every trial, (trial, ...); unchanged for a model of one session."""
     if dataset.stitched is None:
         return weights
     shown = jnp.asarray(dataset.stitched.shown)[:, None]
     read_in, readout = weights["readin"], weights["readout"]
+    # Units that the encoder must not see get weights of 0: arrays hold all units of a session.
     mine = lambda a: a[session]
     w, b = mine(readout["w"]), mine(readout["b"])
     own = {
@@ -69,7 +69,7 @@ def of_trials(dataset: Dataset, weights: Tree, session: jax.Array | None) -> Tre
 
 
 def of_session(weights: Tree, number: int, n_units: int, seen: Any) -> Tree:
-    """The model of one session. seen: indices of the units that the encoder sees."""
+    """The model of session `number`, without padding. seen: indices of the units that the encoder sees."""
     read_in, readout = weights["readin"], weights["readout"]
     w, b = readout["w"][number][:, :n_units], readout["b"][number][:, :n_units]
     own = {
@@ -81,12 +81,13 @@ def of_session(weights: Tree, number: int, n_units: int, seen: Any) -> Tree:
 
 
 def real_entries(
-    dataset: Dataset, session: jax.Array | None, seen_weights: jax.Array | None = None
-) -> jax.Array | None:
-    """(time or 1, trial, unit) weights of entries in the nll, 0 for units that a trial's session has not.
+    dataset: Dataset,
+    session: Int[Array, "trial"] | None,
+    seen_weights: Float[Array, "time trial unit"] | None = None,
+) -> Float[Array, "time_or_1 trial unit"] | None:
+    """Weights of the data's entries in the nll: 0 for padded units; None where all entries count alike.
 
-    seen_weights: (time, trial, unit) those of a training pass, which hold for the units that the encoder sees; the
-    others have 1. None: all have 1, which without sessions nothing need be multiplied by.
+    seen_weights: the weights of a training pass; they hold for the units that the encoder sees, others have 1.
     """
     if dataset.stitched is None:
         return seen_weights
@@ -97,8 +98,8 @@ def real_entries(
     return jnp.where(of(dataset.stitched.shown), seen_weights, 1) * real
 
 
-def padding(dataset: Dataset, session: jax.Array | None) -> Any:
-    """(trial,) units that a trial's arrays have for each one of its session; 1 without sessions."""
+def padding(dataset: Dataset, session: Int[Array, "trial"] | None) -> Float[Array, "trial"] | int:
+    """Units of the padded arrays / units of the trial's session; 1 for a model of one session."""
     if dataset.stitched is None:
         return 1
     real = jnp.asarray(dataset.stitched.real)

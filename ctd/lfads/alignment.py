@@ -5,9 +5,9 @@
     A_s = argmin |X_s A' - Z|^2 + ridge |A|^2        V_s = X_s' Z / (condition time), over the mean rate for log rates
 
 So one factor means the same in all sessions from the first step on (Pandarinath et al. 2018, Nat Methods 15:805,
-methods). Read-ins are scaled, all alike, so that over single trials no factor has more than sd 1. Conditions carry the
-same numbers in all sessions; only those that all have count. Trial counts are noisy, which the ridge, 1 % of the mean
-variance of a unit, keeps small.
+methods). One scale for all read-ins brings every factor to at most sd 1 over single trials. Conditions have the same numbers in
+all sessions; conditions that some session lacks are left out. The ridge, 1 % of the mean variance of a unit, keeps the noise
+of trial averages out of the weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ctd.kernel import View
 from ctd.lfads.data import Alignment, Dataset
+from ctd.lfads.params import Model
 
 CONDITION = "train_condition"
 RIDGE = 1e-2
@@ -27,11 +29,12 @@ def align(
     files: Sequence[str],
     arrays: Sequence[Mapping[str, Any]],
     sessions: Sequence[Dataset],
-    inputs: Any,
+    inputs: View[Model],
 ) -> Alignment | None:
-    """The first read-ins and readouts of the sessions; None where no file has conditions.
+    """Find the first read-ins and readouts of the sessions; None if no file has conditions, or recordings were chopped.
 
-    arrays: what the files hold. Raises ValueError, naming file and dataset.
+    arrays: the datasets of the files, of which train_condition is read. Raises ValueError, naming file and dataset, where some
+    files lack conditions, no condition is in all sessions, or there are fewer components than factors.
     """
     there = [CONDITION in a for a in arrays]
     if not any(there) or inputs.chop is not None:
@@ -46,14 +49,15 @@ def align(
     shared = sorted(set.intersection(*(set(one.tolist()) for one in labels)))
     if not shared:
         raise ValueError(
-            f"{files[0]}: {CONDITION}: no condition is in all sessions; number them alike, or leave them out"
+            f"{files[0]}: {CONDITION}: no condition is in all sessions; give a condition the same number in all of them, or leave "
+            f"{CONDITION} out"
         )
     averages = [_averages(d, one, shared) for d, one in zip(data, labels, strict=True)]
     for file, average, session in zip(files, averages, sessions, strict=True):
         if not np.ptp(average[:, session.seen_units], axis=0).any():
             raise ValueError(
                 f"{file}: train: its averages over the trials of a condition never vary; leave this session out, or "
-                f"{CONDITION} of all"
+                f"{CONDITION} out of all files"
             )
     components = _components(np.concatenate(averages, axis=1), inputs.n_factors)
     if components is None:
@@ -67,7 +71,7 @@ def align(
         for average, session in zip(averages, sessions, strict=True)
     ]
     read_in, bias, readout = (np.stack(part) for part in zip(*made, strict=True))
-    # Single trials are noisier than averages: at sd 1 of averages they would drive the encoder into saturation.
+    # Single trials vary more than averages: factors whose averages have sd 1 would saturate the encoder's gates.
     spread = np.concatenate(
         [(d @ w[:, : d.shape[2]].T).std((0, 1)) for d, w in zip(data, read_in, strict=True)]
     )
@@ -92,7 +96,7 @@ def _averages(data: np.ndarray, labels: np.ndarray, shared: Sequence[int]) -> np
 
 
 def _components(x: np.ndarray, n: int) -> np.ndarray | None:
-    """(row, n) principal components of the rows of x, with sd 1; None if there are fewer."""
+    """(row, n) the first n principal components of the rows of x, with sd 1; None if x has fewer than n."""
     left, scale, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     if len(scale) < n or scale[n - 1] <= 1e-9 * scale[0]:
         return None
@@ -102,7 +106,7 @@ def _components(x: np.ndarray, n: int) -> np.ndarray | None:
 def _of_one(
     average: np.ndarray, seen: np.ndarray, components: np.ndarray, n_units: int, gaussian: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(read-in (factor, unit), its bias (factor,), readout of the first moment (unit, factor)), units padded by 0."""
+    """(read-in (factor, unit), its bias (factor,), readout (unit, factor)) of one session; padded units have 0."""
     n_factors, n = components.shape[1], average.shape[1]
     mean = average.mean(0)
     x = average - mean
@@ -111,6 +115,8 @@ def _of_one(
     read_in, readout = np.zeros((n_factors, n_units)), np.zeros((n_units, n_factors))
     read_in[:, seen] = np.linalg.solve(gram, x[:, seen].T @ components).T
     readout[:n] = x.T @ components / len(x)
-    if not gaussian:  # of log rates; a rate near 0 has no slope that can be told
+    # The readout of log rates is that of rates over the mean rate, d log r = dr / r. A floor of 5 % of the average rate
+    # keeps nearly silent units from getting huge weights.
+    if not gaussian:
         readout[:n] /= np.maximum(mean, max(0.05 * mean.mean(), 1e-6))[:, None]
     return read_in, -read_in[:, :n] @ mean, readout

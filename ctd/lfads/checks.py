@@ -1,15 +1,22 @@
-"""What data may hold: real numbers, where the likelihood has a density."""
+"""Checks of data: entries must be finite reals for which the likelihood has a density."""
 
 import numpy as np
 
 from ctd.lfads.distributions import COUNTS
 
 LARGEST_COUNT = 2**24
-"""float32 holds all whole numbers up to here."""
+"""float32, in which counts enter the likelihood, holds all whole numbers up to here."""
 
 
 def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) -> None:
-    """Raise ValueError, naming `where` and the entry, unless all are finite reals, and the likelihood allows them."""
+    """Raise ValueError unless all entries are finite reals for which the likelihood, if given, has a density.
+
+    where: what the error begins with, such as file and dataset; it goes on with the first bad entry.
+
+    >>> check_entries("spikes.npz: train", np.array([[[1.5]]]), "poisson")
+    Traceback (most recent call last):
+    ValueError: spikes.npz: train holds 1.5 at (0, 0, 0), but a Poisson likelihood needs counts 0, 1, 2, ...
+    """
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{where} has the type {array.dtype}; real numbers expected")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -23,7 +30,7 @@ def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) 
 
 
 def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
-    """Check that the likelihood has a density at all data."""
+    """Raise ValueError unless the likelihood has a density at all entries."""
     if likelihood in COUNTS:
         name = {"poisson": "Poisson", "negative_binomial": "negative binomial"}[likelihood]
         bad = (array < 0) | (array > LARGEST_COUNT)

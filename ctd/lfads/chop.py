@@ -1,4 +1,4 @@
-"""Recordings without trials, or with long ones, cut into windows that overlap, and put together again.
+"""Cut recordings without trials, or with long ones, into windows that overlap, and merge the windows again.
 
     recording    |-----------------------------------------|      length bins
     windows      |-------------|                                  start 0
@@ -6,18 +6,19 @@
                                        |-------------|            ...
                                              |-------------|      the last one ends with the recording
 
-Merging takes the windows in order and fades each into those before it. Where n bins are common, bin k of them
-becomes (1 - w) old + w new with w = sin^2(pi (k + 1/2) / 2n), so weights are smooth and sum to 1. It is computed
-as old + w (new - old): windows that nobody changed give back the recording to the bit.
+`merge` takes the windows in order and fades each into those before it. Where n bins are common, bin k of them
+becomes (1 - w) old + w new with w = sin^2(pi (k + 1/2) / 2n): weights are smooth and sum to 1. The formula used is
+old + w (new - old), so that unchanged windows give back the recording to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from ctd.late import Bool, Int
 from ctd.lfads.params import Chop
 
 Recordings = np.ndarray | Sequence[np.ndarray]
@@ -28,27 +29,33 @@ Found = Mapping[str, tuple[str, Any]]
 
 
 class Windows(NamedTuple):
-    """Where the windows of a split lie, in order."""
+    """The places of all windows of a split, in order. All are arrays, since programs take them with the data."""
 
-    recording: np.ndarray
-    """(window,) int32, number of the recording."""
-    start: np.ndarray
-    """(window,) int32, its first bin there."""
-    lengths: np.ndarray
-    """(recording,) int32, bins."""
-    of_trials: np.ndarray
-    """() bool: whether the recordings were the trials of one array; if not, they are merged to one run of time."""
+    recording: Int[np.ndarray, "window"]
+    """Number of the recording."""
+    start: Int[np.ndarray, "window"]
+    """The window's first bin in its recording."""
+    lengths: Int[np.ndarray, "recording"]
+    """Bins of each recording."""
+    of_trials: Bool[np.ndarray, ""]
+    """Whether the recordings were the trials of one array. If not, they are merged to one run of time."""
 
 
+@runtime_checkable
 class Writable(Protocol):
-    """An array in memory or in a file."""
+    """An array in memory or in a file, read and written by slices."""
 
     def __getitem__(self, at: Any, /) -> Any: ...
     def __setitem__(self, at: Any, value: Any, /) -> None: ...
 
 
 def make_windows(recordings: Recordings, chop: Chop) -> Windows:
-    """The windows of recordings that are at least a window long."""
+    """Lay windows over recordings, each of which must be at least a window long.
+
+    >>> from ctd.lfads.params import Chop
+    >>> make_windows(np.zeros((10, 3)), Chop(window=4, overlap=1)).start  # the last one ends with the recording
+    array([0, 3, 6], dtype=int32)
+    """
     of_trials = isinstance(recordings, np.ndarray) and recordings.ndim > 2
     lengths = np.array([len(one) for one in _listed(recordings)], np.int32)
     starts = [_starts(int(length), chop) for length in lengths]
@@ -70,21 +77,31 @@ def _starts(length: int, chop: Chop) -> np.ndarray:
 
 
 def cut(recordings: Recordings, windows: Windows, window: int) -> np.ndarray:
-    """(window, time, ...) the windows; of fewer recordings than there are, those of the first ones."""
+    """Cut out the windows: (window, time, ...). Recordings may be the first of those that `windows` was made for.
+
+    window: bins of a window.
+    """
     listed = _listed(recordings)
     places = zip(windows.recording, windows.start, strict=True)
     return np.stack([listed[r][s : s + window] for r, s in places if r < len(listed)])
 
 
 def merged_shape(windows: Windows) -> tuple[int, ...]:
-    """The first axes of what is merged: (trial, time), or (time,) over all recordings, one after another."""
+    """The first axes of merged windows: (trial, time) for trials, else (time,) of all recordings one after another."""
     if windows.of_trials:
         return len(windows.lengths), int(windows.lengths[0])
     return (int(windows.lengths.sum()),)
 
 
 def merge(values: np.ndarray, windows: Windows) -> np.ndarray:
-    """The recordings whose windows are `values` (window, time, ...): (trial, time, ...) or (time, ...)."""
+    """Merge windows (window, time, ...) to recordings, (trial, time, ...) or (time, ...).
+
+    >>> from ctd.lfads.params import Chop
+    >>> recording = np.arange(20.0).reshape(10, 2)
+    >>> windows = make_windows(recording, Chop(window=4, overlap=1))
+    >>> bool((merge(cut(recording, windows, 4), windows) == recording).all())
+    True
+    """
     shape = merged_shape(windows)
     made = np.empty((*shape, *values.shape[2:]), values.dtype)
     merge_into(made, values, windows)
@@ -92,7 +109,7 @@ def merge(values: np.ndarray, windows: Windows) -> np.ndarray:
 
 
 def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 0) -> None:
-    """Merge the windows number `first` and on into an array of `merged_shape`; those before it are there already."""
+    """Merge the windows from number `first` on into an array of `merged_shape` that has the windows before it."""
     offsets = np.cumsum(windows.lengths) - windows.lengths
     for k, new in enumerate(values, first):
         recording, start = windows.recording[k], int(windows.start[k])
@@ -112,6 +129,7 @@ def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 
 
 
 def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The bins that an old and a new window have in common, faded from the one to the other."""
     n = len(old)
     weight = np.sin(np.pi * (np.arange(n) + 0.5) / (2 * n)) ** 2
     weight = weight.reshape(n, *[1] * (old.ndim - 1))
@@ -124,10 +142,9 @@ def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def chop_found(found: Found, chop: Chop, where: str) -> tuple[dict[str, tuple[str, Any]], Windows]:
-    """(the arrays of a split as windows, where these lie). Raises ValueError, naming file and dataset.
+    """Cut the arrays of a split into windows alike: (the arrays, their windows). Raises ValueError, naming file and dataset.
 
-    Data, inputs, behaviour and truth are cut alike. What has no time is left out: true initial states, of windows, are
-    not known.
+    Arrays without a time axis are left out: nobody knows the true initial state of a window.
     """
     timeless = ("initial_states", "condition")
     parts = {field: part for field, part in found.items() if field not in timeless}
@@ -146,7 +163,7 @@ def chop_found(found: Found, chop: Chop, where: str) -> tuple[dict[str, tuple[st
 
 
 def _check(where: str, part: tuple[str, Any], data: tuple[str, Any]) -> None:
-    """Check that an array has recordings, as long as those of the data."""
+    """Check that the recordings of an array are as long as those of the data."""
     (name, array), (by, whole) = part, data
     if isinstance(array, np.ndarray) and array.ndim not in (2, 3):
         raise ValueError(

@@ -1,6 +1,6 @@
 """The trials that models are fitted to: read from HDF5, NumPy's files or NWB, checked, cut to what the encoder sees.
 
-HDF5 files have one of two layouts, told apart by the names of their datasets. NAME is train or eval in ctd's,
+An HDF5 file has one of two layouts, which the names of its datasets tell apart. NAME is train or eval in ctd's,
 train or valid in lfads-torch's:
 
     ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs,
@@ -9,9 +9,9 @@ train or valid in lfads-torch's:
 
 The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller
 than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs, states and initial states may
-cover only the first trials. A file may state the width of its bins, `bin_s` (s), and the conditions of its trials,
-NAME_condition (trial,), numbers: those of evaluation give PSTHs, those of training are what sessions are compared and
-aligned by. With `chop`, data are (time, unit), or trials longer than a window, and so is the rest; see `ctd.lfads.chop`.
+cover only the first trials. A file may have the width of its bins, `bin_s` (s), and the conditions of its trials,
+NAME_condition (trial,), whole numbers: PSTHs average over those of evaluation, sessions are aligned by those of training.
+With `chop`, all arrays are recordings (time, ...), or trials longer than a window; see `ctd.lfads.chop`.
 """
 
 from __future__ import annotations
@@ -23,65 +23,63 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.data import read_hdf5
-from ctd.late import scipy
+from ctd.kernel import View
+from ctd.late import Bool, Float, Int, Real, scipy
 from ctd.lfads.checks import check_entries
 from ctd.lfads.chop import Found, Windows, chop_found
-from ctd.lfads.distributions import COUNTS
-from ctd.lfads.first_outputs import first_outputs
+from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import read_numpy
 from ctd.lfads.nwb import read_nwb
+from ctd.lfads.params import Model
 
 
 class Trials(NamedTuple):
-    """Trials for training or for evaluation; None for what the file does not have."""
+    """The trials for training, or those for evaluation; a field is None where the file does not have it."""
 
-    data: np.ndarray
-    """(trial, time, unit) counts, or reals if the likelihood is of these."""
-    encoded: np.ndarray | None = None
-    """(trial, encoded time, encoded unit) what the encoder sees; None if that is a part of `data`."""
-    external: np.ndarray | None = None
-    """(trial, time, external input)"""
-    behavior: np.ndarray | None = None
-    """(trial, time, channel)"""
-    rates: np.ndarray | None = None
-    """(first trials, time, unit) true rates."""
-    inputs: np.ndarray | None = None
-    """(first trials, time, input) true inputs."""
-    initial_states: np.ndarray | None = None
-    """(first trials, state) true initial states: of the system that made the data, before the first bin."""
-    states: np.ndarray | None = None
-    """(first trials, time, state) true states."""
-    condition: np.ndarray | None = None
-    """(trial, condition) bool, one True a trial, conditions by number; of evaluation trials alone."""
-    session: np.ndarray | None = None
-    """(trial,) int32, the session that a trial is of; None if there is one alone."""
+    data: Real[np.ndarray, "trial time unit"]
+    """Counts as uint8 or int32; for other likelihoods floats."""
+    encoded: Float[np.ndarray, "trial encoded_time encoded_unit"] | None = None
+    """What the encoder sees; None if that is a part of `data`."""
+    external: Float[np.ndarray, "trial time external"] | None = None
+    """Known inputs of the generator."""
+    behavior: Float[np.ndarray, "trial time channel"] | None = None
+    rates: Float[np.ndarray, "first_trial time unit"] | None = None
+    """True rates (counts a bin)."""
+    inputs: Float[np.ndarray, "first_trial time input"] | None = None
+    """True inputs."""
+    initial_states: Float[np.ndarray, "first_trial state"] | None = None
+    """True states, before the first bin, of the system that made the data."""
+    states: Float[np.ndarray, "first_trial time state"] | None = None
+    """True states of that system."""
+    condition: Bool[np.ndarray, "trial condition"] | None = None
+    """One True for each trial, conditions in the order of their numbers; for evaluation trials alone."""
+    session: Int[np.ndarray, "trial"] | None = None
+    """The number of the trial's session; None for data of one session."""
 
 
 class Alignment(NamedTuple):
-    """What read-ins and readouts start from, see `ctd.lfads.alignment`; the model's dtype."""
+    """The first read-ins and readouts of sessions, see `ctd.lfads.alignment`; they have the model's dtype."""
 
-    read_in: np.ndarray
-    """(session, factor, unit)"""
-    read_in_bias: np.ndarray
-    """(session, factor)"""
-    readout: np.ndarray
-    """(session, unit, factor) of the first moment of the likelihood."""
+    read_in: Float[np.ndarray, "session factor unit"]
+    read_in_bias: Float[np.ndarray, "session factor"]
+    readout: Float[np.ndarray, "session unit factor"]
+    """Of the first moment of the likelihood."""
 
 
 class Stitched(NamedTuple):
-    """What is known of each of several sessions."""
+    """Several sessions whose trials are trained on together."""
 
     sessions: tuple[Dataset, ...]
-    """Each with its own units, for posterior means and metrics."""
-    real: np.ndarray
-    """(session, unit) bool: whether the session has such a unit, or it is padding."""
-    shown: np.ndarray
-    """(session, unit) bool: whether the encoder sees it."""
+    """The sessions by themselves, without padding, for posterior means and metrics."""
+    real: Bool[np.ndarray, "session unit"]
+    """False for padded units."""
+    shown: Bool[np.ndarray, "session unit"]
+    """Whether the encoder sees the unit."""
     alignment: Alignment | None
 
 
 class Dataset(NamedTuple):
-    """The data that all models of a group share."""
+    """The data that all models of a group share, held once."""
 
     train: Trials
     evaluation: Trials
@@ -91,16 +89,17 @@ class Dataset(NamedTuple):
     """Indices of the other units."""
     seen_bins: np.ndarray
     """Indices of the bins that the encoder sees: the first ones."""
-    bias: np.ndarray
-    """(output,) first bias of the output layer, see `first_outputs`: of Poisson, log mean counts."""
-    log_factorial: np.ndarray | None
-    """Table of log x! for x = 0 up to the largest count or further; None if the data are no counts."""
+    bias: Float[np.ndarray, "..."]
+    """(output,), the first bias of the output layer, see `ctd.lfads.distributions.first_outputs`; of several sessions
+    (session, moment, unit)."""
+    log_factorial: Float[np.ndarray, "count"] | None
+    """Table of log x! for x = 0 up to at least the largest count; None if the data are no counts."""
     windows: tuple[Windows, Windows] | None = None
-    """Where the trials for training, and for evaluation, lie in the recordings; None unless these were chopped."""
+    """Where the trials for training, and those for evaluation, lie in the recordings; None unless these were chopped."""
     stitched: Stitched | None = None
-    """The sessions, whose trials the others hold together; units are then padded, bias is (session, moment, unit)."""
+    """The sessions by themselves; the other fields then hold the trials of all, with padded units."""
     core: Any = None
-    """Weights that stay as they are, part -> name -> array; None if all are trained."""
+    """Weights that training does not change, part -> name -> array; None if all are trained."""
 
 
 NAMES: dict[str, dict[str, str | None]] = {
@@ -127,17 +126,27 @@ NAMES: dict[str, dict[str, str | None]] = {
         "condition": "{}_condition",
     },
 }
+"""Layout -> field of `Trials` -> name of its dataset."""
 
 
-def read(path: str, inputs: Any) -> Mapping[str, Any]:
-    """The arrays of a file by name. Raises ValueError, naming it."""
+def read(path: str, inputs: View[Model]) -> Mapping[str, Any]:
+    """Read the arrays of a file, chosen by its ending, by name. Raises ValueError, naming the file."""
     if path.endswith((".npy", ".npz")):
         return read_numpy(path, inputs)
     return read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
 
 
-def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") -> Dataset:
-    """The trials in arrays of one of the layouts, for the model `inputs`. Raises ValueError, naming `where`."""
+def make_dataset(arrays: Mapping[str, Any], inputs: View[Model], where: str = "data") -> Dataset:
+    """Make the data of a model from arrays in one of the layouts; check that they fit each other and the model.
+
+    where: the file's name, which errors begin with. Raises ValueError, naming the dataset.
+
+    >>> from ctd.lfads import Model
+    >>> counts = np.random.default_rng(0).poisson(1.0, (6, 10, 4))  # (trial, time, unit)
+    >>> dataset = make_dataset({"train": counts[:4], "eval": counts[4:]}, Model(held_out_units=(3,)))
+    >>> dataset.train.data.shape, dataset.seen_units.tolist()
+    ((4, 10, 4), [0, 1, 2])
+    """
     found = _find(arrays, where)
     for parts in found:
         _check_entries(where, parts, inputs.likelihood)
@@ -160,7 +169,7 @@ def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") ->
     if all(
         trials.encoded is None or _is_part(trials, units, bins) for trials in (train, evaluation)
     ):
-        # The usual case: what the encoder sees is a part of `data`, so one copy is enough.
+        # Mostly the encoder sees the first bins and units of `data`, so that one copy is enough.
         train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
     if len(bins) <= inputs.lag:
         raise ValueError(
@@ -173,7 +182,7 @@ def make_dataset(arrays: Mapping[str, Any], inputs: Any, where: str = "data") ->
 
 
 def _find(arrays: Mapping[str, Any], where: str) -> tuple[Found, Found]:
-    """The arrays for training and those for evaluation, found by the names of the file's layout."""
+    """The arrays for training, and those for evaluation, by the names of the file's layout."""
     layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
     found = []
     for role in ("train", "eval" if layout == "ctd" else "valid"):
@@ -194,7 +203,7 @@ def _find(arrays: Mapping[str, Any], where: str) -> tuple[Found, Found]:
 
 
 def _check_entries(where: str, found: Found, likelihood: str) -> None:
-    """Check all entries, of recordings before these are cut, so that a bad one is told by its place in the file."""
+    """Check all entries. Recordings are checked before they are cut, so that errors name a place in the file."""
     for field, (name, array) in found.items():
         law = likelihood if field == "data" else None
         if isinstance(array, list):
@@ -215,7 +224,7 @@ def _check_shape(where: str, array: np.ndarray, field: str) -> None:
 
 
 def _check_within(where: str, parts: Found) -> None:
-    """Check that lengths along trial, time and unit agree; true values may have fewer trials."""
+    """Check that lengths along trial, time and unit agree within a split; true values may have fewer trials."""
     by, data = parts["data"]
     for field, (dataset, array) in parts.items():
         truth = ("rates", "inputs", "initial_states", "states")
@@ -243,7 +252,7 @@ def _check_within(where: str, parts: Found) -> None:
 
 
 def _check_between(where: str, first: Found, second: Found) -> None:
-    """Check that training and evaluation have the same units, bins and channels."""
+    """Check that training and evaluation have the same datasets, with the same bins, units and channels."""
     for field in ("data", "encoded", "external", "behavior"):
         if (field in first) != (field in second):
             has, lacks = (first, "evaluation") if field in first else (second, "training")
@@ -257,8 +266,8 @@ def _check_between(where: str, first: Found, second: Found) -> None:
             )
 
 
-def _trials(parts: Found, inputs: Any) -> Trials:
-    """Trials with counts as uint8 or int32, whichever holds them, and all else in the model's dtype."""
+def _trials(parts: Found, inputs: View[Model]) -> Trials:
+    """Trials with counts as uint8 or, above 255, int32; all else has the model's dtype."""
     made = {}
     for field, (_, array) in parts.items():
         if field == "data" and inputs.likelihood in COUNTS:
@@ -269,7 +278,7 @@ def _trials(parts: Found, inputs: Any) -> Trials:
     return Trials(**made)
 
 
-def _seen(where: str, train: Trials, inputs: Any) -> tuple[np.ndarray, np.ndarray]:
+def _seen(where: str, train: Trials, inputs: View[Model]) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the units, indices of the bins) that the encoder sees."""
     n_bins, n_units = train.data.shape[1:]
     held_units, held_bins = inputs.held_out_units, inputs.held_out_bins
@@ -298,9 +307,9 @@ def _is_part(trials: Trials, units: np.ndarray, bins: np.ndarray) -> bool:
 
 
 def _moments(
-    where: str, train: Trials, evaluation: Trials, inputs: Any
+    where: str, train: Trials, evaluation: Trials, inputs: View[Model]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(first bias of the output layer, table of log x!); warns of units without spikes."""
+    """(first bias of the output layer, table of log x! or None); warns of units without spikes."""
     bias = first_outputs(inputs.likelihood, train.data).astype(inputs.dtype)
     if inputs.likelihood not in COUNTS:
         return bias, None
@@ -312,6 +321,6 @@ def _moments(
             stacklevel=2,
         )
     largest = max(int(train.data.max()), int(evaluation.data.max()))
-    # Its length is part of the program, which sets of data of equal shapes share: not the largest count itself.
+    # The table's length is compiled in. A power of two lets data with other largest counts share the program.
     table = scipy.special.gammaln(np.arange(max(256, 1 << int(largest).bit_length())) + 1.0)
     return bias, table.astype(inputs.dtype)

@@ -1,34 +1,36 @@
 """The posterior of trials: many draws of initial conditions and inputs, and their moments.
 
-The draws of a trial depend on its number in its split, the model's key and `batch_size` alone, not on how many
-trials are asked for. So its means have the same bits wherever they are computed on one machine.
+The draws of a trial depend on its number in its split, on the model's key and on `batch_size` alone, not on how many
+trials are asked for. So the means of a trial have the same bits wherever one machine computes them.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from ctd.late import jax, jnp, lax
+from ctd.kernel import View
+from ctd.late import Array, Float, jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import data_mean
 from ctd.lfads.loss import Batch, draw_noise, gather
 from ctd.lfads.model import Decoded, Encoded, Noise, Tree, decode, encode
+from ctd.lfads.params import Model
 
 Inferred = Literal[
     "rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior"
 ]
-"""What is inferred of a trial."""
+"""The quantities that a model infers of a trial."""
 
 AVERAGED: tuple[Inferred, ...] = (
     "rates", "factors", "inferred_inputs", "states", "decoded_behavior",
 )  # fmt: skip
-"""Those whose means are over draws; the moments of initial conditions are known."""
+"""Quantities whose moments are taken over draws. Those of initial conditions are known: the encoder gives them."""
 
 
 class Fitted(NamedTuple):
-    """A model with its data."""
+    """A model, trained or in training, with its data."""
 
-    static: Any
+    static: View[Model]
     floor: Any
     """Least variance of a posterior."""
     dataset: Dataset
@@ -36,24 +38,26 @@ class Fitted(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What of the posterior is computed."""
+    """Which results `posterior` returns."""
 
     means: tuple[Inferred, ...] = AVERAGED
-    """Their means."""
+    """Quantities whose means are returned, as NAME."""
     spread: bool = False
-    """Whether standard deviations too, as NAME_sd."""
+    """Whether their standard deviations are returned, too, as NAME_sd."""
     samples: tuple[Inferred, ...] = ()
-    """Of these all draws, as NAME_samples."""
+    """Quantities of which all draws are returned, as NAME_samples."""
 
 
-def present(static: Any, weights: Tree, names: tuple[Inferred, ...]) -> tuple[Inferred, ...]:
-    """Those of the names that a model infers: inputs with a controller, behaviour with a decoder."""
+def present(
+    static: View[Model], weights: Tree, names: tuple[Inferred, ...]
+) -> tuple[Inferred, ...]:
+    """Keep the names that a model infers: inputs need a controller, behaviour a decoder."""
     lacks = {"inferred_inputs": not static.controller, "decoded_behavior": "decoder" not in weights}
     return tuple(name for name in names if not lacks.get(name))
 
 
 def split_key(key: jax.Array, evaluation: Any) -> jax.Array:
-    """The key of a split's trials, from the posterior key of a model."""
+    """The key of the evaluation trials, or of the training trials, from the posterior key of a model."""
     return jnp.where(evaluation, key, jax.random.fold_in(key, 1))
 
 
@@ -63,16 +67,16 @@ def posterior_mean(
     n: int,
     key: jax.Array,
     names: tuple[Inferred, ...],
-) -> dict[str, jax.Array]:
-    """Name -> (trial, time, ...) posterior mean over the first n trials; `initial_conditions` is (trial, state).
+) -> dict[str, Float[Array, "trial ..."]]:
+    """The posterior means (trial, time, ...) of the first n trials by name; `initial_conditions` is (trial, state).
 
-    key: of the split, see `split_key`.
+    key: of the split, from `split_key`.
     """
     size = model.static.batch_size
     n_batches = -(-n // size)
     index = jnp.minimum(jnp.arange(n_batches * size), n - 1).reshape(n_batches, size)
 
-    def one(now: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+    def one(now: tuple[Array, Array]) -> dict[str, Array]:
         number, rows = now
         batch = gather(model.static, model.dataset, trials, rows)
         return posterior(model, batch, jax.random.fold_in(key, number), Asked(names))
@@ -81,24 +85,26 @@ def posterior_mean(
     return {name: v.reshape(index.size, *v.shape[2:])[:n] for name, v in means.items()}
 
 
-def posterior(model: Fitted, batch: Batch, key: jax.Array, asked: Asked) -> dict[str, jax.Array]:
-    """Name -> (trial, time, ...): what is asked of the trials of a batch, by `n_samples` draws.
+def posterior(
+    model: Fitted, batch: Batch, key: jax.Array, asked: Asked
+) -> dict[str, Float[Array, "trial ..."]]:
+    """Infer what is asked of the trials of a batch, by `n_samples` draws: name -> (trial, time, ...).
 
-    For inferred inputs, the posterior mean given each draw is averaged, and the variance is the mean of the
-    variances given each draw plus the variance of those means. Initial conditions are (trial, state), with the
-    moments of their posterior. Samples are (trial, sample, ...).
+    Inferred inputs have a mean and a variance given each draw. Their posterior mean is the average of these means, their
+    variance the average of these variances plus the variance of these means. Initial conditions are (trial, state), with
+    the moments of their posterior. Samples are (trial, sample, ...).
     """
     static, floor, _, weights = model
     n = static.n_samples
     batch = batch._replace(log_factorial=None)
-    # Who asks, and for what, must not change the bits: the barriers keep the arithmetic of a draw from being merged
-    # with what is around it, which would round some of its exponentials otherwise.
+    # The barriers keep XLA from merging the arithmetic of a draw with what surrounds it, which would round some of its
+    # exponentials otherwise: the bits must not depend on who asks, or for what.
     weights, batch, key = lax.optimization_barrier((weights, batch, key))
     encoded = lax.optimization_barrier(
         encode(static, weights, batch.seen, len(batch.data), floor, draw_noise(static, key, batch))
     )
 
-    def draw(k: jax.Array) -> dict[str, jax.Array]:
+    def draw(k: Array) -> dict[str, Array]:
         noise = draw_noise(static, jax.random.fold_in(key, k), batch)
         made = decode(static, weights, encoded, batch.external, floor, noise)
         values = lax.optimization_barrier(_values(static, encoded, made, noise))
@@ -107,7 +113,7 @@ def posterior(model: Fitted, batch: Batch, key: jax.Array, asked: Asked) -> dict
             values["decoded_behavior"] = values["factors"] @ w.T + b
         return values
 
-    def add(k: jax.Array, so_far: _Sums) -> _Sums:
+    def add(k: Array, so_far: _Sums) -> _Sums:
         return _add(so_far, k, draw(k))
 
     zeros = lambda v: jnp.zeros(v.shape, v.dtype)
@@ -127,8 +133,8 @@ def posterior(model: Fitted, batch: Batch, key: jax.Array, asked: Asked) -> dict
     return found
 
 
-def _values(static: Any, encoded: Encoded, made: Decoded, noise: Noise) -> dict[str, jax.Array]:
-    """What one draw gives; `drawn_` are drawn values where the others are means."""
+def _values(static: View[Model], encoded: Encoded, made: Decoded, noise: Noise) -> dict[str, Array]:
+    """The quantities of one draw; `drawn_NAME` is a draw of a quantity whose NAME is the mean given the draw."""
     return {
         "rates": data_mean(static.likelihood, made.output),
         "factors": made.factors,
@@ -141,18 +147,18 @@ def _values(static: Any, encoded: Encoded, made: Decoded, noise: Noise) -> dict[
 
 
 class _Sums(NamedTuple):
-    """Over the draws so far; name -> array."""
+    """Sums over the draws so far: name -> array."""
 
-    total: dict[str, jax.Array]
-    squares: dict[str, jax.Array]
+    total: dict[str, Array]
+    squares: dict[str, Array]
     """Sums of squares about the mean."""
-    samples: dict[str, jax.Array]
-    """(sample, ...)"""
+    samples: dict[str, Array]
+    """(sample, ...), the draws themselves."""
 
 
-def _sums(values: dict[str, jax.Array], n_draws: int, asked: Asked) -> _Sums:
-    """Sums of the shapes that values of a draw need."""
-    means: dict[str, jax.Array] = {n: values[n] for n in asked.means if n in AVERAGED}
+def _sums(values: dict[str, Array], n_draws: int, asked: Asked) -> _Sums:
+    """Sums of the shapes that the values of a draw need."""
+    means: dict[str, Array] = {n: values[n] for n in asked.means if n in AVERAGED}
     further = asked.spread and "inferred_inputs" in means
     return _Sums(
         means | ({"input_variance": values["input_variance"]} if further else {}),
@@ -161,16 +167,16 @@ def _sums(values: dict[str, jax.Array], n_draws: int, asked: Asked) -> _Sums:
     )
 
 
-def _drawn(values: dict[str, jax.Array], name: str) -> jax.Array:
+def _drawn(values: dict[str, Array], name: str) -> Array:
     return values.get(f"drawn_{name}", values.get(name))  # type: ignore[return-value]
 
 
-def _add(so_far: _Sums, k: jax.Array, values: dict[str, jax.Array]) -> _Sums:
-    """The sums with draw number k, from 0."""
+def _add(so_far: _Sums, k: Array, values: dict[str, Array]) -> _Sums:
+    """Add draw number k, counted from 0."""
     total = {name: so_far.total[name] + values[name] for name in so_far.total}
     squares = {}
     for name, before in so_far.squares.items():
-        # Youngs & Cramer 1971: sums of squares about a mean that moves, without cancellation.
+        # Youngs & Cramer 1971: sums of squares about the running mean, without the cancellation of E x^2 - (E x)^2.
         count = (k + 1).astype(before.dtype)
         step = (count * values[name] - total[name]) ** 2 / jnp.maximum(count * (count - 1), 1)
         squares[name] = before + step

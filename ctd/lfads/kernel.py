@@ -1,4 +1,4 @@
-"""The kernel of `ctd.lfads`: one model in training."""
+"""The kernel of `ctd.lfads`: an item is one model, an advance is `report_every` training steps and an evaluation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.kernel import Coordinate, Kernel, Outcome
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Coordinate, Kernel, Outcome, View
+from ctd.late import Array, Bool, Float, Int, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.adapters import init_stitched, of_session, with_core
 from ctd.lfads.data import Dataset
@@ -15,11 +15,10 @@ from ctd.lfads.draws import Fitted
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.model import Tree, flatten, init_weights, unflatten
 from ctd.lfads.names import DIMS
-from ctd.lfads.over_sessions import of_all_sessions
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
-from ctd.lfads.results import as_stored, inferred, kept, named
+from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
@@ -38,32 +37,32 @@ OUTCOMES = (
 class State(NamedTuple):
     """A model in training."""
 
-    weights: jax.Array
-    """All weights in one vector."""
+    weights: Float[Array, "entry"]
+    """All weights in one vector, made by `flatten`."""
     optimizer: Any
-    step: jax.Array
-    """int32, minibatches seen."""
-    best: jax.Array
+    step: Int[Array, ""]
+    """Training steps taken."""
+    best: Float[Array, "entry"]
     """The weights at the best evaluation so far; the initial ones before the first evaluation."""
-    best_value: jax.Array
+    best_value: Float[Array, ""]
     """The criterion at the best evaluation; inf before the first."""
-    best_step: jax.Array
-    stale: jax.Array
+    best_step: Int[Array, ""]
+    stale: Int[Array, ""]
     """Evaluations since the best one."""
-    plateaus: jax.Array
+    plateaus: Int[Array, ""]
     """Plateaus so far; each is `plateau_patience` evaluations in a row without a better one."""
-    curves: dict[str, jax.Array]
-    """Name -> (batch,): train.* are means over a block's steps, eval.* values at its end; NaN where not reached."""
-    outcome: jax.Array
-    done: jax.Array
+    curves: dict[str, Float[Array, "batch"]]
+    """train.NAME is the mean over a block's steps, eval.NAME the value at its end; NaN for blocks to come."""
+    outcome: Int[Array, ""]
+    done: Bool[Array, ""]
 
 
 def item_keys(key: jax.Array, traced: Any) -> jax.Array:
-    """Four keys: of the initial weights, of training, of evaluation, of the posterior."""
+    """The four keys of an item: of the initial weights, of training, of evaluation, of the posterior."""
     return jax.random.split(jax.random.fold_in(key, traced.seed), 4)
 
 
-def _first_weights(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
+def _first_weights(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> Tree:
     if shared.stitched is not None:
         return with_core(shared, init_stitched(static, traced, key, shared))
     n_external = 0 if shared.train.external is None else shared.train.external.shape[-1]
@@ -72,12 +71,13 @@ def _first_weights(static: Any, shared: Dataset, traced: Any, key: jax.Array) ->
     return with_core(shared, init_weights(static, traced, key, n_seen, n_external, bias))
 
 
-def _shapes(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> Tree:
-    """The weights as shapes and dtypes alone."""
+def _shapes(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> Tree:
+    """The shapes and dtypes of the weights, by part and name."""
     return jax.eval_shape(lambda: _first_weights(static, shared, traced, key))
 
 
-def init(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> State:
+def init(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> State:
+    """The model before training: random weights, empty curves."""
     weights = flatten(_first_weights(static, shared, traced, item_keys(key, traced)[0]))
     n_blocks = len(block_ends(static))
     names = [f"train.{name}" for name in STEP_TERMS] + [f"eval.{name}" for name in EVAL_TERMS]
@@ -97,8 +97,10 @@ def init(static: Any, shared: Dataset, traced: Any, key: jax.Array) -> State:
     )
 
 
-def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: State) -> State:
-    """`report_every` steps, or those that are left, and one evaluation."""
+def advance(
+    static: View[Model], shared: Dataset, traced: Any, key: jax.Array, state: State
+) -> State:
+    """Take `report_every` training steps, or those that are left, and evaluate the model once."""
     _, key_train, key_eval, _ = item_keys(key, traced)
     block = state.step // static.report_every
     like = _shapes(static, shared, traced, key)
@@ -145,18 +147,18 @@ def advance(static: Any, shared: Dataset, traced: Any, key: jax.Array, state: St
 # --- results --------------------------------------------------------------------------------------
 
 
-def load(inputs: Any) -> Dataset:
-    """Read and check the trials. Raises ValueError, also where `save` asks for more than there are."""
+def load(inputs: View[Model]) -> Dataset:
+    """Read and check the trials. Raises ValueError, naming file and dataset, or where `save` asks for more trials than there are."""
     shared = load_data(inputs)
     if not isinstance(inputs.save, int):
         return shared
-    files = (inputs.data,) if isinstance(inputs.data, str) else inputs.data
+    files = (inputs.data,) if isinstance(inputs.data, str) else inputs.data or ()
     for file, one in zip(files, _sessions(shared), strict=True):
         for what, trials in (("training", one.train), ("evaluation", one.evaluation)):
             if inputs.save > len(trials.data):
                 raise ValueError(
-                    f"save: {inputs.save} trials of each kind cannot be stored, {file} has "
-                    f"{len(trials.data)} for {what}; `save: all` stores every one"
+                    f"save: {inputs.save} trials of each kind asked for, but {file} has "
+                    f"{len(trials.data)} for {what}; give fewer, or `save: all`, which stores every one"
                 )
     return shared
 
@@ -166,9 +168,9 @@ def _sessions(shared: Dataset) -> tuple[Dataset, ...]:
 
 
 def result(
-    static: Any, shared: Dataset, traced: Any, key: jax.Array, state: State
-) -> dict[str, jax.Array]:
-    """The best weights, their evaluation, posterior means of some trials, and metrics of these."""
+    static: View[Model], shared: Dataset, traced: Any, key: jax.Array, state: State
+) -> dict[str, Array]:
+    """The weights of the best evaluation, that evaluation, posterior means of some trials, and metrics of these."""
     key_posterior = item_keys(key, traced)[3]
     weights = as_stored(unflatten(state.best, _shapes(static, shared, traced, key)))
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
@@ -198,8 +200,8 @@ def result(
     )
 
 
-def coords(inputs: Any, shared: Dataset) -> dict[str, Coordinate | np.ndarray]:
-    """Coordinates: the training step at which each entry of a curve ends; bins, or their times; trials; lags of inputs."""
+def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.ndarray]:
+    """The coordinates: the training step at which each block ends; bins, or their times (s); trials; lags of inputs (bins)."""
     found: dict[str, Coordinate | np.ndarray] = {
         "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
     }

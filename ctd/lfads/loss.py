@@ -2,22 +2,24 @@
 
     loss = nll + k (kl_ic KL_ic + kl_input KL_inputs) + l (l2_generator |W_g|^2 + l2_controller |W_c|^2)
 
-nll is -log p(data | rates) summed over bins and units, log x! included. k and l are ramps of the training
-step. |W|^2 sums over the recurrent weights alone, of a neural ODE those of its field without the inputs'. With
-`penalties: entry`, as in lfads-torch, nll is a mean over bins and units, those of the trial's own session, and the L2
-term is half the mean square: (l2_generator |W_g|^2 + l2_controller |W_c|^2) / 2 n, with n the number of these weights
-whose scale is not 0. What is minimised is this times bins and units, of the largest session, in nats a trial.
+nll is -log p(data | rates) summed over bins and units, log x! included. k and l are ramps over training steps.
+|W|^2 sums over the weights that act on the state; those of inputs are not penalised.
 
-Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the encoder's data.
-Of these data the loss then counts only the hidden entries, so that a model cannot copy single spikes. Hidden
-entries have the weight 1 / share: the expected nll stays that of all data, and the KL keeps its scale.
+`penalties: entry` is the objective of lfads-torch: nll is a mean over the bins and units of the trial's own session, and
+the L2 term is half the mean square, (l2_generator |W_g|^2 + l2_controller |W_c|^2) / 2 n, where n counts the penalised
+weights. The objective is this x bins x units of the largest session, so that losses stay in nats a trial.
+
+Coordinated dropout (Keshtkaran & Pandarinath 2019, arXiv 1908.07896) hides a share of the entries that the encoder sees.
+The loss counts only hidden entries of these, so that a model cannot copy single spikes. They have the weight 1 / share:
+the expected nll stays that of all data, and the KL keeps its scale.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ctd.late import jax, jnp, lax
+from ctd.kernel import View
+from ctd.late import Array, Bool, Float, Int, jax, jnp, lax
 from ctd.lfads.adapters import of_trials, padding, real_entries, with_core
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import (
@@ -26,28 +28,29 @@ from ctd.lfads.distributions import (
     gaussian_kl,
 )
 from ctd.lfads.model import Decoded, Encoded, Noise, Tree, cut, decode, encode, entries
+from ctd.lfads.params import Model
 
 TERMS = ("nll", "kl_ic", "kl_input")
 """The parts of the negative ELBO, in nats for each trial."""
 
 
 class Batch(NamedTuple):
-    """Trials of one forward pass, time first."""
+    """The trials of one forward pass, time first, as floats."""
 
-    data: jax.Array
-    """(time, trial, unit)"""
-    seen: jax.Array
-    """(encoded time, trial, encoded unit) what the encoder may see of the data."""
-    external: jax.Array
-    """(time, trial, external input)"""
-    log_factorial: jax.Array | None
-    """(time, trial, unit) log x! of counts; None if the data are none."""
-    session: jax.Array | None = None
-    """(trial,) int32; None if there is one session alone."""
+    data: Float[Array, "time trial unit"]
+    seen: Float[Array, "encoded_time trial encoded_unit"]
+    """What the encoder may see of the data."""
+    external: Float[Array, "time trial external"]
+    log_factorial: Float[Array, "time trial unit"] | None
+    """log x! of counts; None for other data."""
+    session: Int[Array, "trial"] | None = None
+    """The session of each trial; None for a model of one session."""
 
 
-def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> Batch:
-    """The batch of the trials with these indices."""
+def gather(
+    static: View[Model], dataset: Dataset, trials: Trials, index: Int[Array, "trial"]
+) -> Batch:
+    """Make a batch of the trials with these indices."""
     rows = trials.data[index].swapaxes(0, 1)
     data = rows.astype(static.dtype)
     if trials.encoded is not None:
@@ -60,7 +63,7 @@ def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> B
         external = jnp.zeros((*data.shape[:2], 0), static.dtype)
     else:
         external = trials.external[index].swapaxes(0, 1).astype(static.dtype)
-    # Look log x! up: log gamma of every entry would take as long as the likelihood.
+    # A table of log x!: log gamma of every entry would take as long as the whole likelihood.
     table = dataset.log_factorial
     logs = None if table is None else table[rows.astype(jnp.int32)]
     session = None if trials.session is None else jnp.asarray(trials.session)[index]
@@ -70,8 +73,8 @@ def gather(static: Any, dataset: Dataset, trials: Trials, index: jax.Array) -> B
 # --- noise ----------------------------------------------------------------------------------------
 
 
-def draw_noise(static: Any, key: jax.Array, batch: Batch) -> Noise:
-    """The noise of a forward pass without dropout."""
+def draw_noise(static: View[Model], key: jax.Array, batch: Batch) -> Noise:
+    """Draw the noise of a forward pass without dropout."""
     n_steps, n_trials = batch.data.shape[:2]
     n_inferred = static.n_inputs if static.controller else 0
     shapes = (n_trials, static.generator), (n_steps, n_trials, n_inferred)
@@ -79,13 +82,13 @@ def draw_noise(static: Any, key: jax.Array, batch: Batch) -> Noise:
 
 
 def draw_dropout(
-    static: Any, traced: Any, key: jax.Array, batch: Batch, noise: Noise
-) -> tuple[Noise, jax.Array]:
-    """(noise with the dropout masks of a training pass, weights of the seen entries in the nll)."""
+    static: View[Model], traced: Any, key: jax.Array, batch: Batch, noise: Noise
+) -> tuple[Noise, Float[Array, "encoded_time trial encoded_unit"]]:
+    """Draw the dropout masks of a training pass: (the noise with them, weights of the seen entries in the nll)."""
     n_steps, n_trials = batch.data.shape[:2]
     width, n_seen = 2 * static.encoder, len(batch.seen)
     encoded_steps = n_seen if static.controller else 0
-    # One draw for all, since each draw adds to compile time.
+    # One draw for all masks: each draw adds to compile time.
     shapes = (
         batch.seen.shape,
         (n_trials, width),
@@ -105,12 +108,12 @@ def draw_dropout(
     return noise._replace(**masks, encoded=encoded if static.controller else None), weights
 
 
-def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:
-    """n numbers (byte + fraction) / 256 in [0, 1]: a random byte each, and one random fraction for all.
+def _uniform(key: jax.Array, n: int, dtype: Any) -> Float[Array, "n"]:
+    """Draw n numbers (byte + fraction) / 256 in [0, 1]: each has a random byte, all share one random fraction.
 
-    So each number is uniform, and takes a quarter of the random bits of a full one. The common fraction
-    moves the share of numbers below a rate by at most 1/256 between draws. The bytes are the words of split
-    keys: these are all that the generator makes, while `jax.random.bits` keeps half of them.
+    Each number is uniform and takes a quarter of the random bits of a full one. The common fraction moves the
+    share of numbers below a rate by at most 1/256 between draws. The bytes are the words of split keys, since
+    splitting uses all words that the generator makes, where `jax.random.bits` drops half of them.
     """
     key_bits, key_fraction = jax.random.split(key)
     words = jax.random.key_data(key_bits).size
@@ -119,11 +122,16 @@ def _uniform(key: jax.Array, n: int, dtype: Any) -> jax.Array:
     return (bits + jax.random.uniform(key_fraction, (), dtype)) / 256
 
 
-def spread_weights(dataset: Dataset, weights: jax.Array, n_steps: int, n_units: int) -> jax.Array:
+def spread_weights(
+    dataset: Dataset,
+    weights: Float[Array, "encoded_time trial encoded_unit"],
+    n_steps: int,
+    n_units: int,
+) -> Float[Array, "time trial unit"]:
     """Extend nll weights of the entries that the encoder sees to all entries; the others get the weight 1."""
     n_bins, _, n_seen = weights.shape
     if n_seen < n_units:
-        # A padded column of ones, number n_seen, serves all units that are not seen.
+        # Units that the encoder does not see all read one padded column of ones, number n_seen.
         source = jnp.full(n_units, n_seen).at[dataset.seen_units].set(jnp.arange(n_seen))
         weights = jnp.pad(weights, ((0, 0), (0, 0), (0, 1)), constant_values=1)[..., source]
     return jnp.pad(weights, ((0, n_steps - n_bins), (0, 0), (0, 0)), constant_values=1)
@@ -133,9 +141,9 @@ def spread_weights(dataset: Dataset, weights: jax.Array, n_steps: int, n_units: 
 
 
 def divergences(
-    static: Any, weights: Tree, encoded: Encoded, decoded: Decoded
-) -> tuple[jax.Array, jax.Array]:
-    """((trial,) KL of the initial condition, (trial,) KL of the inferred inputs, summed over steps)."""
+    static: View[Model], weights: Tree, encoded: Encoded, decoded: Decoded
+) -> tuple[Float[Array, "trial"], Float[Array, "trial"]]:
+    """The KL of the initial condition, and that of the inferred inputs, summed over steps and dimensions."""
     prior = weights["ic_prior"]
     ic = gaussian_kl(
         encoded.ic_mean, encoded.ic_variance, prior["mean"], jnp.exp(prior["log_variance"])
@@ -153,14 +161,17 @@ def divergences(
 
 
 def bound(
-    static: Any,
+    static: View[Model],
     weights: Tree,
     floor: Any,
     batch: Batch,
     noise: Noise,
-    entry_weights: jax.Array | None = None,
-) -> dict[str, jax.Array]:
-    """Name -> (trial,): each term of the negative ELBO, estimated from one draw of the posterior."""
+    entry_weights: Float[Array, "time_or_1 trial unit"] | None = None,
+) -> dict[str, Float[Array, "trial"]]:
+    """The terms of the negative ELBO by name, estimated from one draw of the posterior.
+
+    floor: least variance of a posterior. entry_weights: weights of the data's entries in the nll; None: all 1.
+    """
     encoded = encode(static, weights, batch.seen, len(batch.data), floor, noise)
     decoded = decode(static, weights, encoded, batch.external, floor, noise)
     likelihood = data_log_likelihood(
@@ -172,21 +183,25 @@ def bound(
     return {"nll": -likelihood.sum((0, 2)), "kl_ic": kl_ic, "kl_input": kl_input}
 
 
-def ramp(step: jax.Array, start: Any, length: jax.Array, dtype: Any) -> jax.Array:
-    """`start` at step 0, rising linearly to 1 at step `length`; 1 throughout if length is 0."""
+def ramp(step: Array, start: Any, length: Any, dtype: Any) -> Float[Array, ""]:
+    """A factor that rises linearly from `start` at step 0 to 1 at step `length`; with length 0 it is always 1.
+
+    >>> print(f"{ramp(jnp.int32(5), 0.2, jnp.int32(10), 'float32'):.3f}")
+    0.600
+    """
     share = jnp.minimum(step.astype(dtype) / jnp.maximum(length, 1).astype(dtype), 1)
     return jnp.where(length > 0, start + (1 - start) * share, 1)
 
 
-def _recurrent(cell: Tree) -> list[jax.Array]:
-    """The weights of a cell that act on its state."""
+def _recurrent(cell: Tree) -> list[Array]:
+    """The weights of a cell that act on its state: the first columns of its matrices."""
     if "wV" in cell:
         return [cell["wFHX"][:, : len(cell["wV"])], cell["wV"]]
     return [cell[name][:, : len(cell["wCHX"])] for name in ("wRUHX", "wCHX")]
 
 
-def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
-    """The L2 penalty on recurrent weights (the columns for the state), before its ramp."""
+def penalty(static: View[Model], traced: Any, weights: Tree) -> Float[Array, ""]:
+    """The L2 penalty on the weights that act on the state, before its ramp."""
     square = lambda cell: sum(jnp.sum(w**2) for w in _recurrent(cell))
     total = traced.l2_generator * square(weights["generator"])
     if static.controller:
@@ -201,22 +216,22 @@ def penalty(static: Any, traced: Any, weights: Tree) -> jax.Array:
 
 
 class Minibatch(NamedTuple):
-    """What one training step sees."""
+    """The trials of one training step, and its random key."""
 
     trials: Batch
     key: jax.Array
-    """Key of the step's noise and dropout."""
+    """Of noise and dropout."""
 
 
 def training_loss(
-    static: Any,
+    static: View[Model],
     traced: Any,
     dataset: Dataset,
     weights: Tree,
     minibatch: Minibatch,
     step: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(loss, its terms before KL scales and ramps) of one minibatch at this training step."""
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss of one minibatch at this training step, and its terms before KL scales and ramps."""
     batch = minibatch.trials
     key_noise, key_dropout = jax.random.split(minibatch.key)
     noise = draw_noise(static, key_noise, batch)
@@ -233,28 +248,36 @@ def training_loss(
     kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
     k = ramp(step, traced.kl_start, traced.kl_ramp, static.dtype)
     l = ramp(step, 0.0, traced.l2_ramp, static.dtype)
-    if static.penalties == "entry":
+    if static.penalties == "entry":  # the objective of lfads-torch x bins x units
         k, l = k * (n_steps * n_units), l * (n_steps * n_units)
         nll = (parts["nll"] * padding(dataset, batch.session)).mean()
     return nll + k * kl + l * terms["l2"], terms
 
 
-def chunks(n: int, size: int) -> tuple[jax.Array, jax.Array]:
-    """((chunk, row) trial indices 0 ... n-1 in chunks of equal size, (chunk, row) False for padding)."""
+def chunks(n: int, size: int) -> tuple[Int[Array, "chunk row"], Bool[Array, "chunk row"]]:
+    """Cut 0 ... n-1 into chunks of equal size: (the numbers, False for padding, which repeats the last number).
+
+    >>> chunks(3, 2)[0].tolist(), chunks(3, 2)[1].tolist()
+    ([[0, 1], [2, 2]], [[True, True], [True, False]])
+    """
     size = min(size, n)
     number = jnp.arange(-(-n // size) * size).reshape(-1, size)
     return jnp.minimum(number, n - 1), number < n
 
 
 def evaluate(
-    static: Any, traced: Any, dataset: Dataset, weights: Tree, key: jax.Array
-) -> dict[str, jax.Array]:
-    """Terms of the negative ELBO, each KL with weight 1, averaged over all evaluation trials, one draw each."""
+    static: View[Model], traced: Any, dataset: Dataset, weights: Tree, key: jax.Array
+) -> dict[str, Float[Array, ""]]:
+    """The terms of the negative ELBO by name, and `loss`, their sum: means over all evaluation trials, one draw each.
+
+    No dropout, no scales and no ramps: each KL counts once, whatever the training weighs it with.
+    """
     trials = dataset.evaluation
     n = len(trials.data)
     index, real = chunks(n, static.batch_size)
 
-    def part(now: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    # lax.map, chunk by chunk: memory holds one minibatch, however many trials there are.
+    def part(now: tuple[Array, ...]) -> dict[str, Array]:
         number, rows, counted = now
         batch = gather(static, dataset, trials, rows)
         noise = draw_noise(static, jax.random.fold_in(key, number), batch)

@@ -1,23 +1,28 @@
-"""Metrics of posterior means: against the data, against true values where known, against behaviour."""
+"""Metrics of posterior means: against the data, against true values where known, against behaviour.
+
+Metrics of more trials than memory holds at once: `ctd.lfads.scores`.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, Float, Real, jax, jnp, lax
 
 MAX_LAG = 3
 """Inferred inputs are compared with true ones up to this many bins earlier and later."""
-
-
 SMOOTHING = 0.3
 """Share of the past in a smoothed value, as in lfads-torch."""
 
 
-def smoothed(curve: jax.Array) -> jax.Array:
-    """s_k = 0.3 s_{k-1} + 0.7 x_k, s_1 = x_1, over a curve (n,) up to its last entry that is no NaN; NaN if all are."""
+def smoothed(curve: Float[Array, "n"]) -> Float[Array, ""]:
+    """The last value of s_k = 0.3 s_{k-1} + 0.7 x_k, s_1 = x_1, over a curve; NaN entries are skipped, all NaN gives NaN.
 
-    def step(last: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
+    >>> print(f"{smoothed(jnp.array([1.0, 2.0, jnp.nan])):.3f}")
+    1.700
+    """
+
+    def step(last: Array, x: Array) -> tuple[Array, None]:
         first = jnp.where(jnp.isnan(last), x, last)
         new = SMOOTHING * first + (1 - SMOOTHING) * x
         return jnp.where(jnp.isnan(x), last, new), None
@@ -25,11 +30,19 @@ def smoothed(curve: jax.Array) -> jax.Array:
     return lax.scan(step, jnp.full((), jnp.nan, curve.dtype), curve)[0]
 
 
-def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:
-    """(log p(counts | rates) - log p(counts | each unit's mean)) / (spikes log 2), over (trial, time, unit).
+def bits_per_spike(
+    counts: Real[Array, "trial time unit"], rates: Float[Array, "trial time unit"]
+) -> Float[Array, ""]:
+    """(log p(counts | rates) - log p(counts | each unit's mean count)) / (spikes log 2), in bits.
 
-    Pei et al. 2021 (the Neural Latents Benchmark, arXiv 2109.04463), eq. 3; log x! cancels. NaN without
-    any spike.
+    Pei et al. 2021 (the Neural Latents Benchmark, arXiv 2109.04463), eq. 3; log x! cancels. rates: expected counts of a
+    bin. Data without any spike give NaN.
+
+    >>> counts = jnp.array([[[0.0], [2.0]]])
+    >>> float(bits_per_spike(counts, jnp.ones((1, 2, 1))))  # no better than the mean
+    0.0
+    >>> print(f"{bits_per_spike(counts, jnp.array([[[0.001], [1.999]]])):.3f}")
+    0.999
     """
     counts = counts.astype(rates.dtype)
     mean = counts.mean((0, 1), keepdims=True)
@@ -43,35 +56,59 @@ def bits_per_spike(counts: jax.Array, rates: jax.Array) -> jax.Array:
     return gain.sum() / (counts.sum() * jnp.log(2).astype(rates.dtype))
 
 
-def squared_correlation(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Squared correlation over time, axis 1 of (trial, time, ...); NaN where a or b is constant."""
-    # Rounding of their means leaves constants a variance.
+def squared_correlation(
+    a: Float[Array, "trial time *#rest"], b: Float[Array, "trial time *#rest"]
+) -> Float[Array, "trial ..."]:
+    """The squared correlation over time of each trial and channel, (trial, ...); NaN where a or b is constant.
+
+    >>> a = jnp.array([[1.0, 2.0, 3.0]])
+    >>> squared_correlation(a, -a).round(3), squared_correlation(a, jnp.ones((1, 3)))
+    (Array([1.], dtype=float32), Array([nan], dtype=float32))
+    """
+    # Compare entries: the mean of a constant is rounded, which leaves the constant a variance.
     vary = (a != a[:, :1]).any(1) & (b != b[:, :1]).any(1)
     a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
     product = jnp.where(vary, (a**2).sum(1) * (b**2).sum(1), 0)
     return jnp.where(product > 0, (a * b).sum(1) ** 2 / jnp.where(product > 0, product, 1), jnp.nan)
 
 
-def rate_r2(rates: jax.Array, truth: jax.Array) -> jax.Array:
-    """Squared correlation over time of rates with true rates, mean over trials and units."""
+def rate_r2(
+    rates: Float[Array, "trial time unit"], truth: Float[Array, "trial time unit"]
+) -> Float[Array, ""]:
+    """The squared correlation over time of rates with true rates, mean over trials and units whose rates vary.
+
+    >>> truth = jnp.arange(6.0).reshape(1, 3, 2)
+    >>> print(f"{rate_r2(2 * truth + 1, truth):.3f}")  # blind to scale and offset
+    1.000
+    """
     return jnp.nanmean(squared_correlation(rates, truth))
 
 
 def lags(n_steps: int) -> range:
-    """The lags, in bins, at which inputs are compared: up to MAX_LAG, and at most a quarter of a trial."""
+    """The lags, in bins, at which inputs are compared: up to MAX_LAG, and at most a quarter of a trial.
+
+    >>> list(lags(9))
+    [-2, -1, 0, 1, 2]
+    """
     most = min(MAX_LAG, (n_steps - 1) // 4)
     return range(-most, most + 1)
 
 
-def input_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
-    """(lag,) squared correlation of the inferred input at t with the true one at t + lag.
+def input_r2(
+    inferred: Float[Array, "trial time inferred"], truth: Float[Array, "trial time input"]
+) -> Float[Array, "lag"]:
+    """The squared correlation of the inferred input at t with the true one at t + lag, for each of `lags`.
 
-    Mean over trials and true inputs, each true input with the inferred input that follows it best at that
-    lag. A model that infers its input one bin early peaks at lag 1; its loss does not show that.
+    Each true input counts with the inferred input that follows it best at that lag; mean over trials and true
+    inputs. A model that infers its input one bin early peaks at lag 1; its loss does not show that.
+
+    >>> truth = jax.random.normal(jax.random.key(0), (1, 9, 1))
+    >>> input_r2(jnp.roll(truth, -1, axis=1), truth).argmax()  # lags -2 ... 2
+    Array(3, dtype=int32)
     """
     n_steps = inferred.shape[1]
 
-    def at(lag: int) -> jax.Array:
+    def at(lag: int) -> Array:
         a = inferred[:, max(0, -lag) : n_steps - max(0, lag), :, None]
         b = truth[:, max(0, lag) : n_steps - max(0, -lag), None, :]
         return jnp.nanmean(squared_correlation(a, b), axis=0).max(0).mean()
@@ -82,21 +119,32 @@ def input_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
 class Readout(NamedTuple):
     """A linear readout, (features - of_features) @ weights + of_targets."""
 
-    weights: jax.Array
-    """(feature, target)"""
-    of_features: jax.Array
-    """(feature,) means."""
-    of_targets: jax.Array
-    """(target,) means."""
+    weights: Float[Array, "feature target"]
+    of_features: Float[Array, "feature"]
+    """Means of the features that it was fitted to."""
+    of_targets: Float[Array, "target"]
+    """Means of the targets that it was fitted to."""
 
-    def residual(self, features: jax.Array, targets: jax.Array) -> jax.Array:
+    def residual(
+        self,
+        features: Float[Array, "trial time feature"],
+        targets: Float[Array, "trial time target"],
+    ) -> Float[Array, "trial time target"]:
+        """Targets minus what is read out of the features."""
         return targets - self.of_targets - (features - self.of_features) @ self.weights
 
 
-def ridge(features: jax.Array, targets: jax.Array) -> Readout:
-    """The readout of targets at each bin by ridge regression.
+def ridge(
+    features: Float[Array, "trial time feature"], targets: Float[Array, "trial time target"]
+) -> Readout:
+    """Fit the readout of targets at each bin by ridge regression.
 
-    The ridge is 1e-4 times the mean over features of their sum of squares about the mean. Arrays are (trial, time, ...).
+    The ridge is 1e-4 times the mean over features of their sums of squares about the mean: it has no unit, so scaling
+    all features changes nothing, and it keeps factors that are always 0 from making the system singular.
+
+    >>> x = jnp.arange(4.0).reshape(1, 4, 1)
+    >>> ridge(x, 3 * x + 1).weights.round(2)
+    Array([[3.]], dtype=float32)
     """
     x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
     mean_x, mean_y = x.mean(0), y.mean(0)
@@ -107,21 +155,32 @@ def ridge(features: jax.Array, targets: jax.Array) -> Readout:
     return Readout(jnp.linalg.solve(gram, x.T @ y), mean_x, mean_y)
 
 
-def readout_r2(readout: Readout, features: jax.Array, targets: jax.Array) -> jax.Array:
-    """R2 of targets (trial, time, target) that are read out of features: 1 - residual / total sum of squares.
+def readout_r2(
+    readout: Readout,
+    features: Float[Array, "trial time feature"],
+    targets: Float[Array, "trial time target"],
+) -> Float[Array, ""]:
+    """R2 = 1 - residual / total sum of squares of targets read out of features, mean over the targets that vary.
 
-    Mean over the targets that vary.
+    >>> x = jnp.arange(4.0).reshape(1, 4, 1)
+    >>> print(f"{readout_r2(ridge(x, x), x, x):.3f}")
+    1.000
     """
     residual, total = (readout.residual(features, targets) ** 2).sum((0, 1)), squares(targets)
     return jnp.nanmean(jnp.where(total > 0, 1 - residual / total, jnp.nan))
 
 
-def initial_state_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
-    """R2 of true initial states (trial, state) by ridge regression on inferred ones (trial, ...).
+def initial_state_r2(
+    inferred: Float[Array, "trial inferred"], truth: Float[Array, "trial state"]
+) -> Float[Array, ""]:
+    """R2 of true initial states by ridge regression on inferred ones, fitted on every other trial, tested on the rest.
 
-    Fitted on every other trial and tested on the rest. It is 1 - residual / total sum of squares, each summed
-    over the entries of the state, so that directions count by their variance. NaN with fewer than 4 trials,
-    or where all start alike.
+    It is 1 - residual / total sum of squares, each summed over the entries of the state, so that directions count
+    by their variance. Fewer than 4 trials, or trials that all start alike, give NaN.
+
+    >>> states = jax.random.normal(jax.random.key(0), (8, 2))
+    >>> print(f"{initial_state_r2(states, states @ jnp.array([[1.0, 2.0], [0.0, 1.0]])):.3f}")
+    1.000
     """
     if len(truth) < 4:
         return jnp.asarray(jnp.nan, truth.dtype)
@@ -132,6 +191,10 @@ def initial_state_r2(inferred: jax.Array, truth: jax.Array) -> jax.Array:
     return jnp.where(total > 0, 1 - (residual**2).sum((0, 1)).sum() / total, jnp.nan)
 
 
-def squares(x: jax.Array) -> jax.Array:
-    """(column,) sums of squares of x (trial, time, column) about the mean: of a constant 0, whatever its mean rounds to."""
+def squares(x: Float[Array, "trial time column"]) -> Float[Array, "column"]:
+    """The sum of squares of each column about its mean; exactly 0 for a constant, whose mean is rounded.
+
+    >>> squares(jnp.array([[[1.0, 5.0], [3.0, 5.0]]]))
+    Array([2., 0.], dtype=float32)
+    """
     return jnp.where((x != x[:1, :1]).any((0, 1)), jnp.sum((x - x.mean((0, 1))) ** 2, (0, 1)), 0)

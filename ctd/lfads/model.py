@@ -8,16 +8,17 @@
     f_t = W g_t, rows of W of norm 1                                                   factors
     log rates = V f_t + b   (V, b of the trial's session; or mean and log variance, for a Gaussian likelihood)
 
-Of several sessions, each has a read-in, A x_t + a instead of x_t, and a readout (`ctd.lfads.adapters`).
+Each of several sessions has a read-in, A x_t + a instead of x_t, and a readout of its own (`ctd.lfads.adapters`).
 
 The controller's input at step t is the encoder's states and f_{t-1}, with f_0 = W g_0 as in the original
-TensorFlow code (the tutorial starts from zeros). Without a controller there are no u_t. All GRUs are
+TensorFlow code (the tutorial starts from zeros). A model without a controller has no u_t. All GRUs are
 `ctd.cells.gru`, whose states stay within [-1, 1] or shrink towards it, so no state is clipped. The neural ODE is
-`ctd.cells.node` (Sedler et al. 2023), a bin its unit of time; where its states leave all bounds, the model has diverged.
+`ctd.cells.node` (Sedler et al. 2023) with a bin as its unit of time; if its states leave all bounds, the loss is not
+finite and the model has diverged.
 
-Arrays are (time, trial, feature); one product serves all trials of a minibatch. What does not depend on the
-recurrence is computed before or after a scan, for all steps in one product: the part of the inputs of
-encoder and controller that comes from the data, and the output.
+Arrays are (time, trial, feature), so that one product serves all trials of a minibatch. The part of the inputs of encoder
+and controller that comes from the data, and the output, do not depend on the recurrence: one product computes them for
+all steps, before or after the scan.
 """
 
 from __future__ import annotations
@@ -29,72 +30,83 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.cells import UPDATE_BIAS
-from ctd.late import jax, jnp, lax
-from ctd.lfads.ode import OdeLoop, run_ode, run_ode_loop
+from ctd.kernel import View
+from ctd.late import Array, Float, jax, jnp, lax
+from ctd.lfads.params import Model
 from ctd.lfads.recurrence import (
     Decoding,
     Drives,
     Gru,
     Loop,
+    OdeLoop,
     Units,
     masked,
     product,
     run_gru,
     run_loop,
+    run_ode,
+    run_ode_loop,
 )
 
 Tree = Any
+"""Weights: part -> name -> array. Parts: encoder_forward, encoder_backward, ic, generator, output, ic_prior; with a controller,
+controller, inputs, input_prior; of several sessions, readin and readout in place of output."""
 
 
 class Noise(NamedTuple):
-    """All that is random in one forward pass; mask entries are 0 or 1 / keep; None: no dropout."""
+    """All random numbers of one forward pass: two draws of N(0, 1), then dropout masks, None without dropout.
 
-    ic: jax.Array
-    """(trial, state) N(0, 1)"""
-    inputs: jax.Array
-    """(time, trial, inferred) N(0, 1)"""
-    data: jax.Array | None = None
-    """(encoded time, trial, encoded unit)"""
-    ends: jax.Array | None = None
-    """(trial, 2 encoder)"""
-    encoded: jax.Array | None = None
-    """(time, trial, 2 encoder); None without a controller."""
-    states: jax.Array | None = None
-    """(time, trial, state)"""
+    A mask's entries are 0 or 1 / (share that is kept), so that means stay the same.
+    """
+
+    ic: Float[Array, "trial state"]
+    """N(0, 1), for the initial condition."""
+    inputs: Float[Array, "time trial inferred"]
+    """N(0, 1), for the inferred inputs."""
+    data: Float[Array, "encoded_time trial encoded_unit"] | None = None
+    ends: Float[Array, "trial two_encoder"] | None = None
+    """Of the last states of both encoders."""
+    encoded: Float[Array, "time trial two_encoder"] | None = None
+    """Of their states at every step; None without a controller."""
+    states: Float[Array, "time trial state"] | None = None
 
 
 class Encoded(NamedTuple):
-    """What the encoder infers from a minibatch."""
+    """The posterior of the initial conditions of a minibatch, and what the controller gets from the data."""
 
-    ic_mean: jax.Array
-    ic_variance: jax.Array
-    """(trial, state)"""
-    drive: jax.Array | None
-    """(time, trial, 3 controller) the part of the controller's drive that comes from the data; None without one."""
+    ic_mean: Float[Array, "trial state"]
+    ic_variance: Float[Array, "trial state"]
+    drive: Float[Array, "time trial three_controller"] | None
+    """The part of the controller's drive (gates, then candidate) that comes from the data; None without a controller."""
 
 
 class Decoded(NamedTuple):
-    """What the generator computes from one draw."""
+    """The generator's trajectories from one draw of initial conditions and inputs."""
 
-    states: jax.Array
-    """(time, trial, state)"""
-    factors: jax.Array
-    input_mean: jax.Array
-    input_variance: jax.Array
-    """(time, trial, inferred); no columns without a controller."""
-    output: jax.Array
-    """(time, trial, unit) log rates; mean and log variance, (time, trial, 2 unit), if Gaussian."""
+    states: Float[Array, "time trial state"]
+    factors: Float[Array, "time trial factor"]
+    input_mean: Float[Array, "time trial inferred"]
+    """Moments of the inputs' posterior; no columns without a controller."""
+    input_variance: Float[Array, "time trial inferred"]
+    output: Float[Array, "time trial output"]
+    """Log rates; or all numbers of the likelihood, in the order of `data_log_likelihood`."""
 
 
 # --- weights --------------------------------------------------------------------------------------
 
 
 def init_weights(
-    static: Any, traced: Any, key: jax.Array, n_encoded: int, n_external: int, bias: jax.Array
+    static: View[Model],
+    traced: Any,
+    key: jax.Array,
+    n_encoded: int,
+    n_external: int,
+    bias: Float[Array, "output"],
 ) -> Tree:
-    """Random weights N(0, 1 / fan-in) as in `ctd.cells`; the priors start at the moments given in `traced`.
+    """Draw weights N(0, 1 / fan-in), as `ctd.cells` does; the priors start at the moments given in `traced`.
 
-    bias: (output,) first bias of the output layer: log mean counts, so that training starts at flat rates.
+    n_encoded: units, or factors of a read-in, that the encoders see. n_external: external inputs. bias: first bias of the
+    output layer, from `first_outputs`, so that training starts at flat rates.
     """
     dtype, n = static.dtype, static.generator
     n_inferred = static.n_inputs if static.controller else 0
@@ -135,15 +147,16 @@ def init_weights(
 
 
 Blocks = dict[tuple[str, str], list[tuple[int, int]]]
+"""(part, name) -> shapes of the blocks that stand side by side in this matrix; each has its own fan-in."""
 
 
 def _gru_shapes(name: str, n: int, n_in: int) -> Blocks:
-    """Shapes of the two blocks of each matrix of a GRU: for the state and for the input."""
+    """The shapes of the two blocks of each matrix of a GRU: for the state, for the input."""
     return {(name, "wRUHX"): [(2 * n, n), (2 * n, n_in)], (name, "wCHX"): [(n, n), (n, n_in)]}
 
 
-def _generator_shapes(static: Any, n_in: int) -> Blocks:
-    """The same of the generator."""
+def _generator_shapes(static: View[Model], n_in: int) -> Blocks:
+    """The shapes of the blocks of the generator's matrices."""
     n, n_field = static.generator, static.field_units
     if static.generator_cell == "gru":
         return _gru_shapes("generator", n, n_in)
@@ -151,8 +164,8 @@ def _generator_shapes(static: Any, n_in: int) -> Blocks:
     return {("generator", "wFHX"): hidden, ("generator", "wV"): [(n, n_field)]}
 
 
-def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], jax.Array]:
-    """Blocks of N(0, 1 / columns) side by side, all from one draw, since a draw for each compiles slowly."""
+def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], Array]:
+    """Blocks of N(0, 1 / columns), side by side. All come from one draw: one for each would compile slowly."""
     flat = [shape for blocks in shapes.values() for shape in blocks]
     drawn = iter(cut(jax.random.normal(key, (entries(flat),), dtype), flat))
     scaled = lambda columns: next(drawn) * max(columns, 1) ** -0.5
@@ -163,40 +176,53 @@ def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], j
 
 
 def entries(shapes: Sequence[tuple[int, ...]]) -> int:
-    """Total number of entries of arrays of these shapes."""
+    """The total number of entries of arrays of these shapes."""
     return sum(map(math.prod, shapes))
 
 
-def cut(vector: jax.Array, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-    """Cut a vector into arrays of these shapes, in order."""
+def cut(vector: Float[Array, "entry"], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """Cut a vector into arrays of these shapes, in order.
+
+    >>> [part.shape for part in cut(jnp.arange(7.0), [(2, 3), (1,)])]
+    [(2, 3), (1,)]
+    """
     stops = np.cumsum([math.prod(shape) for shape in shapes])
     parts = jnp.split(vector, stops[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _prior(n: int, variance: jax.Array, dtype: Any) -> Tree:
+def _prior(n: int, variance: Any, dtype: Any) -> Tree:
     return {
         "mean": jnp.zeros(n, dtype),
         "log_variance": jnp.full(n, jnp.log(variance), dtype),
     }
 
 
-def flatten(weights: Tree) -> jax.Array:
-    """All weights as one vector, so that the optimiser makes one pass over them."""
+def flatten(weights: Tree) -> Float[Array, "entry"]:
+    """All weights as one vector, over which the optimiser makes one pass; parts in alphabetical order."""
     return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(weights)])
 
 
-def unflatten(vector: jax.Array, like: Tree) -> Tree:
-    """The inverse of `flatten`, for weights with the shapes of `like`."""
+def unflatten(vector: Float[Array, "entry"], like: Tree) -> Tree:
+    """Undo `flatten`. like: weights of the same shapes, or their shapes and dtypes alone.
+
+    >>> weights = {"ic": {"w": jnp.ones((2, 3)), "b": jnp.zeros(2)}}
+    >>> bool((unflatten(flatten(weights), weights)["ic"]["w"] == 1).all())
+    True
+    """
     leaves, tree = jax.tree.flatten(like)
     return jax.tree.unflatten(tree, cut(vector, [leaf.shape for leaf in leaves]))
 
 
-def factor_weights(generator: Tree) -> jax.Array:
-    """(factor, state) readout with rows of norm 1, so that factors have the scale of states."""
+def factor_weights(generator: Tree) -> Float[Array, "factor state"]:
+    """The readout of factors, with rows of norm 1, so that factors have the scale of states.
+
+    >>> factor_weights({"wO": jnp.array([[3.0, 4.0]])}).round(3)
+    Array([[0.6, 0.8]], dtype=float32)
+    """
     w = generator["wO"]
     # The small constant keeps the gradient finite at a row of zeros.
-    unit: jax.Array = w * lax.rsqrt(jnp.sum(w**2, axis=1, keepdims=True) + 1e-12)
+    unit: Array = w * lax.rsqrt(jnp.sum(w**2, axis=1, keepdims=True) + 1e-12)
     return unit
 
 
@@ -204,11 +230,16 @@ def factor_weights(generator: Tree) -> jax.Array:
 
 
 def encode(
-    static: Any, weights: Tree, data: jax.Array, n_steps: int, floor: Any, noise: Noise
+    static: View[Model],
+    weights: Tree,
+    data: Float[Array, "encoded_time trial encoded_unit"],
+    n_steps: int,
+    floor: Any,
+    noise: Noise,
 ) -> Encoded:
-    """The posterior of the initial condition, and the part of the controller's drive that comes from the data.
+    """Infer the posterior of the initial condition, and the part of the controller's drive that comes from the data.
 
-    data: (encoded time, trial, encoded unit). n_steps: the length of a trial, held-out bins included.
+    n_steps: the length of a trial, held-out bins included. floor: least variance of the posterior.
     """
     data = masked(data, noise.data)
     if "readin" in weights:
@@ -229,12 +260,14 @@ def encode(
 
 
 def decode(
-    static: Any, weights: Tree, encoded: Encoded, external: jax.Array, floor: Any, noise: Noise
+    static: View[Model],
+    weights: Tree,
+    encoded: Encoded,
+    external: Float[Array, "time trial external"],
+    floor: Any,
+    noise: Noise,
 ) -> Decoded:
-    """Draw initial condition and inputs with `noise`, and run the generator from them.
-
-    external: (time, trial, external input).
-    """
+    """Draw the initial condition and the inputs with `noise`, and run the generator from them."""
     generator = weights["generator"]
     g0 = encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic
     if encoded.drive is None:
@@ -252,9 +285,9 @@ def decode(
 
 
 def _run_controlled(
-    static: Any, weights: Tree, g0: jax.Array, drives: Drives, floor: Any
+    static: View[Model], weights: Tree, g0: Float[Array, "trial state"], drives: Drives, floor: Any
 ) -> Decoding:
-    """Run controller and generator in turn. drives.generator: the external inputs."""
+    """Run controller and generator in turn. `drives.generator` holds the external inputs themselves."""
     controller, moments, generator = (
         weights[part] for part in ("controller", "inputs", "generator")
     )
@@ -292,8 +325,10 @@ def _affine(layer: Tree, x: jax.Array) -> jax.Array:
     return made + layer["b"]
 
 
-def _run_encoder(cell: Tree, data: jax.Array, reverse: bool = False) -> jax.Array:
-    """(time, trial, unit) states over data (time, trial, n_in), from the learned initial state."""
+def _run_encoder(
+    cell: Tree, data: Float[Array, "time trial n_in"], reverse: bool = False
+) -> Float[Array, "time trial n"]:
+    """The states of an encoder over the data, from its learned initial state; reverse: from the last bin to the first."""
     start = jnp.broadcast_to(cell["h0"], (data.shape[1], len(cell["h0"])))
     return run_gru(_recurrent(cell), start, product(data, _inputs(cell)), reverse)
 
@@ -302,18 +337,19 @@ def _run_encoder(cell: Tree, data: jax.Array, reverse: bool = False) -> jax.Arra
 
 
 def _recurrent(cell: Tree) -> Gru:
+    """The recurrent weights of a GRU, with the constant of its update gate added to the bias."""
     n = cell["wCHX"].shape[0]
     weights = Units(cell["wRUHX"][:, :n].T, cell["wCHX"][:, :n].T)
     return Gru(weights, jnp.concatenate([cell["bRU"].at[n:].add(UPDATE_BIAS), cell["bC"]]))
 
 
-def _inputs(cell: Tree, start: int = 0, stop: int | None = None) -> jax.Array:
-    """(input, 3n) weights of the inputs start:stop; columns for the gates, then for the candidate."""
+def _inputs(cell: Tree, start: int = 0, stop: int | None = None) -> Float[Array, "input three_n"]:
+    """The weights of the inputs start:stop of a GRU; columns for the gates, then for the candidate."""
     n = cell["wCHX"].shape[0]
     return jnp.concatenate([cell["wRUHX"][:, n:], cell["wCHX"][:, n:]]).T[start:stop]
 
 
-def _shift(x: jax.Array, steps: int) -> jax.Array:
+def _shift(x: Float[Array, "time *rest"], steps: int) -> Float[Array, "time *rest"]:
     """x delayed by `steps` (advanced if negative), with zeros at the free end."""
     if steps == 0:
         return x

@@ -15,7 +15,7 @@ GENERATOR = {
     "bO": ("factor",),
     "h0": ("state",),
 }
-"""Axes of the weights of either generator, with its readout."""
+"""Weight -> its axes, for a generator of either cell, readout included."""
 
 
 DECODER = {
@@ -25,7 +25,7 @@ DECODER = {
 
 
 def _model_dims() -> dict[str, Var]:
-    """Axes of every weight; each layer has its own axis names, since sizes differ between layers."""
+    """Weight -> its axes. Layers differ in size, and a store has one size for an axis name: each layer has names of its own."""
     cells = {
         "encoder_forward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),
         "encoder_backward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),
@@ -110,7 +110,7 @@ SCORES = {
         "(CtDBenchmark)",
     ),
 }
-"""Metrics over all evaluation trials, see `ctd.lfads.scores`: name -> (unit, definition)."""
+"""Metrics over all evaluation trials, computed by `ctd.lfads.scores`: name -> (unit, definition)."""
 
 MEANS = {
     "rates": Var(
@@ -123,7 +123,7 @@ MEANS = {
         ("trial", "state"), "1", "posterior mean of the state before the trial"
     ),
 }
-"""What is inferred of a trial."""
+"""Posterior means of a trial, by name."""
 
 DECODED = {
     "decoded_behavior": Var(

@@ -1,28 +1,32 @@
-"""Trials from NumPy's files: one array (trial, time, unit), or an array (time, unit) for each trial.
+"""Read trials from NumPy's files: one array (trial, time, unit), or an array (time, unit) for each trial.
 
     numpy.save("spikes.npy", counts)       trials of one length
     numpy.savez("spikes.npz", *trials)     an array for each trial, of any length
-    numpy.savez("spikes.npz", train=..., eval=...)    the names of an HDF5 file, which say what is what
+    numpy.savez("spikes.npz", train=..., eval=...)    named as the datasets of an HDF5 file
 
-Where names do not say it, every `eval_every`-th trial is for evaluation.
+Without such names every `eval_every`-th trial is for evaluation.
 """
+
+from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 
 from ctd.data import read_arrays
+from ctd.kernel import View
 from ctd.lfads.checks import check_entries
+from ctd.lfads.params import Model
 
 NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
-"""Names that only a file of named splits has."""
+"""Any of these names says that the file names its splits."""
 
 
-def read_numpy(path: str, inputs: Any) -> dict[str, Any]:
-    """The arrays of a .npy or .npz file by name; `train` and `eval` where the file has trials without names.
+def read_numpy(path: str, inputs: View[Model]) -> dict[str, Any]:
+    """Read the arrays of a .npy or .npz file by name; trials without names become `train` and `eval`.
 
-    Trials of unequal length are lists of (time, unit), which `chop` cuts into windows. Raises ValueError, naming the
-    file and the array, where trials disagree or are too few.
+    With `chop` these are lists of trials (time, unit), which may have unequal lengths. Raises ValueError, naming file and
+    array, where trials have different units, unequal lengths without `chop`, or are fewer than `eval_every`.
     """
     arrays = read_arrays(path, "trials")
     if any(name in arrays for name in NAMED):
@@ -54,12 +58,16 @@ def read_numpy(path: str, inputs: Any) -> dict[str, Any]:
 
 
 def is_evaluation(n: int, every: int) -> np.ndarray:
-    """(trial,) whether it is for evaluation: the last of each `every`."""
+    """(trial,) bool: the last of every `every` trials is for evaluation.
+
+    >>> is_evaluation(7, 3)
+    array([False, False,  True, False, False,  True, False])
+    """
     return np.arange(n) % every == every - 1
 
 
 def _trials(path: str, arrays: dict[str, np.ndarray], likelihood: str) -> list[np.ndarray]:
-    """The (time, unit) arrays of all trials, in the file's order; their entries are checked under the file's names."""
+    """All trials (time, unit), in the file's order. Entries are checked here, while they still have the file's names."""
     for name, array in arrays.items():
         check_entries(f"data: {path}: {name}", array, likelihood)
     listed = list(arrays.items())

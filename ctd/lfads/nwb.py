@@ -1,16 +1,18 @@
-"""Trials cut from a recording in the NWB format (Neurodata Without Borders, Rübel et al. 2022, eLife 11:e78362).
+"""Read trials from a recording in the NWB format (Neurodata Without Borders, Rübel et al. 2022, eLife 11:e78362).
 
-A trial is the window around one event, a time in the file's table of trials. Its spikes are counted in bins:
+A trial is the window around one event, a time in the file's table of trials. `read_nwb` counts its spikes in bins:
 
     spike times   |  |||   | || |    | |        of every row of `units`
                      [---------)                edges: event + window[0] + k bin_s,  k = 0 ... n
     counts            2   1   2
 
-Without a window in seconds there are no trials, and the whole recording is counted, to be chopped: the intervals
-in which every unit was observed, of each the first part for training and the rest for evaluation.
+Without a `window` it counts the whole recording, which `ctd.lfads.chop` cuts into windows: of each interval in which
+every unit was observed, the first part is for training and the last for evaluation.
 
-Needs pynwb, the extra ctd[nwb].
+The extra ctd[nwb] installs pynwb, which this needs.
 """
+
+from __future__ import annotations
 
 import warnings
 from functools import reduce
@@ -19,16 +21,19 @@ from typing import Any
 
 import numpy as np
 
+from ctd.kernel import View
+from ctd.lfads.params import Model
 
-def read_nwb(path: str, inputs: Any) -> dict[str, Any]:
-    """The trials of a file: `train` and `eval`, and `NAME_behavior` if a series is named; (trial, time, ...).
 
-    Without `window` these are lists of recordings (time, ...).
+def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
+    """Read `train` and `eval`, counts (trial, time, unit), and `NAME_behavior` (trial, time, channel) if a series is named.
 
-    inputs: bin_s, window, chop, align_to, eval_every and behavior_series of `ctd.lfads.Model`. A trial is left out,
-    with a warning, if its event is NaN or its window is not all recorded: it must lie within the intervals in
-    which every unit was observed (or, in a file without these, between the first and the last spike) and
-    within the series. Raises ValueError, naming file and field.
+    Without `window` each is a list of recordings (time, ...). inputs: bin_s (s), window (s), chop, align_to,
+    eval_every and behavior_series are used.
+
+    A trial is left out, with a warning, if its event is NaN or its window is not recorded as a whole: the window must
+    lie within the intervals in which every unit was observed (in a file without such intervals, between the first and
+    the last spike) and within the series. Raises ValueError, naming file and field.
     """
     try:
         from pynwb import NWBHDF5IO
@@ -45,15 +50,16 @@ def read_nwb(path: str, inputs: Any) -> dict[str, Any]:
         raise ValueError(f"data: {path}: not an NWB file, or a damaged one: {error}") from None
 
 
-def _cut(path: str, session: Any, inputs: Any) -> dict[str, Any]:
+def _cut(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:
     if session.units is None or "spike_times" not in session.units.colnames:
         raise ValueError(
             f"data: {path}: has no spike times, a table `units` with the column spike_times"
         )
     if inputs.window is None:
         return _continuous(path, session, inputs)
+    assert inputs.bin_s is not None  # Model refuses an NWB file without it
     start, train, evaluation = _trials(path, session.trials, inputs)
-    n_bins = _n_bins(inputs)
+    n_bins = _n_bins(inputs.window, inputs.bin_s)
     edges = start[:, None] + inputs.window[0] + inputs.bin_s * np.arange(n_bins + 1)
     inside = _inside_recording(session.units, edges)
     series = None
@@ -79,8 +85,10 @@ def _cut(path: str, session: Any, inputs: Any) -> dict[str, Any]:
     return found
 
 
-def _continuous(path: str, session: Any, inputs: Any) -> dict[str, list[np.ndarray]]:
-    """`train`, `eval` and their behaviour, lists of (time, ...): of each interval that every unit was observed in."""
+def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[np.ndarray]]:
+    """Lists of recordings (time, ...) by name: two parts of each interval in which every unit was observed."""
+    assert inputs.bin_s is not None
+    assert inputs.chop is not None  # Model refuses an NWB file without it or `window`
     series = None
     observed = _observed(session.units)
     if inputs.behavior_series is not None:
@@ -90,7 +98,7 @@ def _continuous(path: str, session: Any, inputs: Any) -> dict[str, list[np.ndarr
     found: dict[str, list[np.ndarray]] = {"train": [], "eval": []}
     short = 0
     for begin, end in common:
-        n = int(np.floor((end - begin) / inputs.bin_s + 1e-6))
+        n = int(np.floor((end - begin) / inputs.bin_s + 1e-6))  # 1e-6: an end on an edge counts
         n_train = n - n // inputs.eval_every
         for role, first, last in (("train", 0, n_train), ("eval", n_train, n)):
             if last - first < inputs.chop.window:
@@ -105,18 +113,18 @@ def _continuous(path: str, session: Any, inputs: Any) -> dict[str, list[np.ndarr
                         f"{edges[0, -1]:g} s; fill them, or cut trials by `window`"
                     )
                 found.setdefault(f"{role}_behavior", []).extend(_sample(*series, edges))
-    _check_intervals(path, found, short, len(common), inputs)
+    _check_intervals(path, found, short, len(common), inputs.chop.window)
     return found
 
 
 def _check_intervals(
-    path: str, found: dict[str, list[np.ndarray]], short: int, n: int, inputs: Any
+    path: str, found: dict[str, list[np.ndarray]], short: int, n: int, window: int
 ) -> None:
-    """Raise ValueError if there is no recording for a role; warn of those that are too short."""
+    """Raise ValueError if a role has no recording; warn if `short` parts of n intervals were left out."""
     for role in ("train", "eval"):
         if not found[role]:
             raise ValueError(
-                f"chop: {path}: no recording of {inputs.chop.window} bins is left for {role}: all units were "
+                f"chop: {path}: no recording of {window} bins is left for {role}: all units were "
                 f"observed in {n} intervals; shorten chop.window, or see eval_every"
             )
     if short:
@@ -127,32 +135,35 @@ def _check_intervals(
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, 2) the intervals that lie in both; a, b: (n, 2) in order, without overlap."""
+    """(n, 2) the intersection of two sets of intervals a, b (n, 2), each in order and without overlap."""
     begin = np.maximum(a[:, None, 0], b[None, :, 0]).ravel()
     end = np.minimum(a[:, None, 1], b[None, :, 1]).ravel()
     found = np.stack([begin, end], axis=1)[begin < end]
     return found[np.argsort(found[:, 0])]
 
 
-def _n_bins(inputs: Any) -> int:
-    """The number of bins in a window. Raises ValueError unless it is a whole number."""
-    length = inputs.window[1] - inputs.window[0]
-    n = round(length / inputs.bin_s)
-    if n < 1 or abs(n * inputs.bin_s - length) > 1e-6 * inputs.bin_s:
+def _n_bins(window: tuple[float, float], bin_s: float) -> int:
+    """The number of bins in a window (s). Raises ValueError unless the window is a whole number of bins."""
+    length = window[1] - window[0]
+    n = round(length / bin_s)
+    if (
+        n < 1 or abs(n * bin_s - length) > 1e-6 * bin_s
+    ):  # 1e-6: 0.3 / 0.1 is no whole number in floats
         raise ValueError(
-            f"window, bin_s: {length:g} s are {length / inputs.bin_s:.6g} bins of {inputs.bin_s:g} s; a whole "
-            "number expected"
+            f"window, bin_s: {length:g} s are {length / bin_s:.6g} bins of {bin_s:g} s; a whole number expected"
         )
     return n
 
 
-def _trials(path: str, table: Any, inputs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(time of the event (s), is it for training, is it for evaluation) of every trial, three (trial,) arrays."""
+def _trials(
+    path: str, table: Any, inputs: View[Model]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three (trial,) arrays: the time of the event (s), whether the trial is for training, whether for evaluation."""
     from hdmf.common import VectorIndex
 
     if table is None or len(table) == 0:
         raise ValueError(f"data: {path}: has no trials, a table `trials` with their times")
-    # Not table[name][:], which also follows references; a ragged column (VectorIndex) is no array.
+    # `.data`, since table[name][:] follows references into other tables; a ragged column (VectorIndex) is no array.
     columns = {
         name: np.asarray(table[name].data[:])
         for name in table.colnames
@@ -173,7 +184,7 @@ def _trials(path: str, table: Any, inputs: Any) -> tuple[np.ndarray, np.ndarray,
 
 
 def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
-    """(trial,) whether every unit was observed over all bins; False where the event is NaN."""
+    """(trial,) whether every unit was observed during all bins; False for an event at NaN."""
     first, last = edges[:, :1], edges[:, -1:]
     slack = 1e-6 * (edges[:, 1:2] - edges[:, :1])  # times are sums of rounded numbers
     inside = np.isfinite(first[:, 0])
@@ -184,7 +195,7 @@ def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
 
 
 def _observed(units: Any) -> list[np.ndarray]:
-    """Of every unit the intervals (n, 2) in which it was observed (s); one for all if the file does not say."""
+    """For every unit, the intervals (n, 2) in which it was observed (s); for a file without them, one set for all units."""
     if "obs_intervals" in units.colnames:
         observed = [np.asarray(one, float).reshape(-1, 2) for one in units["obs_intervals"]]
     else:
@@ -194,7 +205,7 @@ def _observed(units: Any) -> list[np.ndarray]:
 
 
 def _merged(intervals: np.ndarray) -> np.ndarray:
-    """(n, 2) intervals in order, with those that touch or overlap merged."""
+    """(n, 2) the union of intervals, in order; intervals that touch become one."""
     found: list[list[float]] = []
     for begin, end in sorted(intervals.tolist()):
         if found and begin <= found[-1][1] + 1e-9:
@@ -205,9 +216,13 @@ def _merged(intervals: np.ndarray) -> np.ndarray:
 
 
 def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
-    """(trial, bin, unit) int32, how many spikes lie in edges[i, k] <= t < edges[i, k + 1].
+    """Count spikes: (trial, bin, unit) int32, the number of spikes with edges[i, k] <= t < edges[i, k + 1].
 
-    spike_times: a sequence of times (s), one a unit. edges: (trial, bin + 1).
+    spike_times: for each unit, its times (s), in any order. edges: (trial, bin + 1) (s).
+
+    >>> count_spikes([[0.01, 0.02, 0.15], []], np.array([[0.0, 0.1, 0.2]]))[0]
+    array([[2, 0],
+           [1, 0]], dtype=int32)
     """
     counts = np.empty((len(edges), edges.shape[1] - 1, len(spike_times)), np.int32)
     for unit, times in enumerate(spike_times):
@@ -217,10 +232,10 @@ def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
 
 
 def _series(path: str, session: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """((time,) times in s, (time, channel) values in the unit that the file names) of a time series.
+    """The times (time,) in s and the values (time, channel), in the file's unit, of the time series called `name`.
 
-    name: the series' name, or the end of its path (`behavior/hand`), enough to tell it from others. Raises
-    ValueError.
+    name: the series' name, or the end of its path (`behavior/hand`), as long as no other series ends so. Raises
+    ValueError, naming all series, where not exactly one fits, or where it holds no numbers or unsorted times.
     """
     from pynwb import TimeSeries
 
@@ -256,7 +271,8 @@ def _path(session: Any, container: Any) -> str:
 
 
 def _is_sampled(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(trial,) whether the samples at `times` cover all bins, with no gap that interpolation would have to fill."""
+    """(trial,) whether samples at `times` cover all bins: a sample lies within a bin, or within the sampling interval if that is longer,
+    of each bin's middle, so that no gap is interpolated."""
     slack = 1e-6 * (edges[:, 1] - edges[:, 0])
     inside = (times[0] <= edges[:, 0] + slack) & (edges[:, -1] <= times[-1] + slack)
     if len(times) < 2:
@@ -274,5 +290,5 @@ def _middle(edges: np.ndarray) -> np.ndarray:
 
 
 def _sample(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(trial, bin, channel) values interpolated linearly at the middle of every bin."""
+    """(trial, bin, channel) the values at the middle of every bin, by linear interpolation."""
     return np.stack([np.interp(_middle(edges), times, channel) for channel in values.T], axis=-1)

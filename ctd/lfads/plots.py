@@ -1,4 +1,4 @@
-"""What a report shows of LFADS models: their training, and what the best one infers on saved trials."""
+"""The plots of LFADS models in a report: their training, and what the best one infers on saved trials."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from ctd.principal import principal
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
 N_UNITS = 6
-"""Rates are drawn of at most so many units, the most active ones."""
+"""Units whose rates are drawn, the most active ones."""
 
 
 @of_group
@@ -61,13 +61,13 @@ def _terms(results: Mapping[str, Any], row: int, item: int, steps: np.ndarray) -
         f"Loss terms of model {item}, the best",
         layers,
         Axis("training step"),
-        # The terms range from 1 to 1000. Not all are positive: the likelihood of reals may be above 1.
+        # Terms range from 1 to 1000, but a density of reals may be above 1, and its nll below 0.
         Axis("nat a trial", log=bool(smallest > 0)),
     )
 
 
 def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndarray) -> list[Plot]:
-    """Metrics against the loss: models with equal losses may differ in them."""
+    """Metrics against the loss: models with equal losses may differ in their metrics."""
     made = []
     for name, label in (
         ("rate_r2", "r² of the rates"),
@@ -97,7 +97,7 @@ def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndar
 def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Plot]:
     """Posterior means beside data and true values, on the first evaluation trials."""
     if shared.stitched is not None:
-        # Of several sessions, the first one.
+        # Sessions have units of their own: the plots show those of the first session.
         shared = shared.stitched.sessions[0]
         mine = best.get("trial_session", np.zeros(0)) == 0
         best = {name: v[mine] for name, v in best.items() if len(v) == len(mine)}
@@ -126,7 +126,7 @@ def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Pl
 def _rates(
     rates: np.ndarray, counts: np.ndarray, truth: np.ndarray | None, item: int
 ) -> list[Plot]:
-    """One trial: rates of the most active units with their spikes, of one unit on several trials; images of all units."""
+    """Rates and spikes of the most active units on one trial, of one unit on several trials, of all units as images."""
     busy = np.sort(np.argsort(-counts.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
     true = truth[0][:, busy].T if truth is not None and len(truth) else None
     names = [f"unit {unit}" for unit in busy]
@@ -144,7 +144,7 @@ def _rates(
 
 
 def _unit_images(rates: np.ndarray, counts: np.ndarray, item: int) -> list[Plot]:
-    """Data and rates, (bin, unit), of all units, by the time of their peak rate: shows sequences and common swings."""
+    """Data and rates (bin, unit) as images, units in the order of their peak rates: shows sequences and common swings."""
     order = np.argsort(np.argmax(rates, axis=0), kind="stable")
     return [
         Plot(
@@ -162,7 +162,7 @@ def _unit_images(rates: np.ndarray, counts: np.ndarray, item: int) -> list[Plot]
 
 
 def _factors(factors: np.ndarray, item: int) -> list[Plot]:
-    """Saved trials in the principal components of the factors, and over time."""
+    """The factors of saved trials in their principal components: one against the other, and over time."""
     project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
     paths = project(factors)
     time = np.arange(factors.shape[1])
@@ -189,7 +189,7 @@ def _factors(factors: np.ndarray, item: int) -> list[Plot]:
 
 
 def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
-    """The first inferred input of some trials, and the true one, scaled: sign and unit are not identified."""
+    """The first inferred input of some trials beside the true one, which is scaled: sign and unit are not identified."""
     shown = inferred[:N_TRIALS, :, 0]
     shown = shown - shown.mean()
     time, names = np.arange(shown.shape[1]), [f"trial {k}" for k in range(len(shown))]
@@ -199,6 +199,7 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
     if truth is not None and len(truth) >= len(shown):
         true = truth[: len(shown), :, 0]
         centred = true - true.mean()
+        # Least squares over all shown trials: one factor for all of them.
         fitted = centred * np.sum(centred * shown) / (np.sum(centred**2) or 1.0)
         layers.append(Lines(time, stacked(fitted, step), "true, scaled", strong=True, text=names))
         note += " The true one is scaled to it by least squares: sign and unit are not identified."
@@ -227,7 +228,7 @@ def _other_inputs(inferred: np.ndarray, item: int) -> list[Plot]:
 
 
 def _by_lag(results: Mapping[str, Any], items: np.ndarray) -> Plot:
-    """r2 of inferred and true inputs at each lag: at equal loss, a model may infer inputs early or late."""
+    """r2 of inferred and true inputs at each lag. Models of equal loss may infer inputs early or late."""
     rows = spread(len(items), 200)
     values = np.asarray(results["input_r2_by_lag"][rows], float)
     lags = np.arange(values.shape[1]) - values.shape[1] // 2

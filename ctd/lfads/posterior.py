@@ -1,9 +1,9 @@
 """Kernel: what trained models of `lfads` infer of all trials of a file.
 
 An item is one model and one chunk of trials: first the chunks of the training trials, then those of the
-evaluation trials, each in the file's order. So memory holds a chunk at a time, however many trials there are.
-Means have the same bits as those that `lfads` stores for the same trials. Where recordings were chopped, a trial
-is a window: `recording` and `first_bin` say where it lies, `ctd.lfads.chop` puts the windows together.
+evaluation trials, each in the file's order. So memory holds one chunk, however many trials there are. Means have the
+same bits as those that `lfads` stores for the same trials. A trial of a chopped recording is a window: `recording` and
+`first_bin` have its place, and `ctd.lfads.chop` merges windows.
 
     kernel: lfads.posterior
     params:
@@ -12,7 +12,7 @@ is a window: `recording` and `first_bin` say where it lies, `ctd.lfads.chop` put
       data, sizes, likelihood, ...: as in training, but any file with the same units
     sweep: {grid: {chunk: {range: 12}}}
 
-`ctd posterior STORE` writes such a job of a store itself.
+`ctd posterior STORE` writes and runs such a job for the models of a store.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.kernel import Data, File, Kernel, Static, Traced, Var
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Data, File, Kernel, Static, Traced, Var, View
+from ctd.late import Array, Bool, Int, Real, jax, jnp, lax
 from ctd.lfads.adapters import of_session
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
@@ -38,7 +38,7 @@ from ctd.lfads.trained import check_sizes, n_external, read_trained
 
 
 class Posterior(Model):
-    """One chunk of trials of one model. Fields of training, such as `dropout`, mean nothing here."""
+    """One chunk of trials of one model. Fields of training, such as `dropout`, are not used."""
 
     weights: File[str | None] = Field(None, description="generator of a trained model, STORE::ITEM")
     model: File[str | None] = Field(
@@ -80,21 +80,21 @@ class Fit(NamedTuple):
     """A trained model and the trials that it is applied to."""
 
     dataset: Dataset
-    """Training and evaluation trials, one after the other, stand in `train`."""
-    n: np.ndarray
-    """(2,) int32, trials for training and for evaluation."""
+    """`train` holds the training trials and then the evaluation trials."""
+    n: Int[np.ndarray, "2"]
+    """Trials for training, and for evaluation."""
     weights: Tree
     key: np.ndarray
-    """Data of the key of the training item."""
+    """The words of the key of the training item: keys themselves cannot be host arrays."""
     windows: tuple[Windows, Windows] | None = None
-    """Where trials lie in recordings, if these were chopped."""
+    """The places of the trials in recordings, if these were chopped."""
 
 
 # --- loading --------------------------------------------------------------------------------------
 
 
-def load(inputs: Any) -> Fit:
-    """Read model and trials. Raises ValueError where they do not fit each other, or the job's sizes."""
+def load(inputs: View[Posterior]) -> Fit:
+    """Read the model and the trials. Raises ValueError, naming the field, where they do not fit each other or the job's sizes."""
     if inputs.weights is None or inputs.model is None:
         raise ValueError(
             "weights, model: both parts of a trained model are needed, STORE::ITEM and STORE::ITEM::model; "
@@ -116,8 +116,8 @@ def load(inputs: Any) -> Fit:
     return Fit(_joined(dataset), n, weights, key_data, dataset.windows)
 
 
-def _of_session(inputs: Any, weights: Tree, dataset: Dataset) -> Tree:
-    """The model of the session whose units the data have. Raises ValueError, saying which sessions would fit."""
+def _of_session(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> Tree:
+    """The model of the session whose units the data have. Raises ValueError, naming the sessions that fit, unless one does."""
     units, seen = (weights["sessions"][name].astype(int) for name in ("n_units", "n_seen"))
     has = dataset.train.data.shape[2]
     fits = np.flatnonzero((units == has) & (seen == len(dataset.seen_units)))
@@ -142,8 +142,8 @@ def _of_session(inputs: Any, weights: Tree, dataset: Dataset) -> Tree:
     return own
 
 
-def _check_data(inputs: Any, weights: Tree, dataset: Dataset) -> None:
-    """Check that the data have the channels that the model was trained on."""
+def _check_data(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> None:
+    """Raise ValueError unless the data have as many units and external inputs as the model was trained on."""
     moments = N_OUTPUTS[inputs.likelihood]
     external = dataset.train.external
     encoder = weights["encoder_forward"]["wCHX"]
@@ -166,7 +166,7 @@ def _check_data(inputs: Any, weights: Tree, dataset: Dataset) -> None:
 
 
 def _joined(dataset: Dataset) -> Dataset:
-    """The dataset with all trials in `train`, and without what only training needs."""
+    """The dataset with all trials in `train`, less what training alone needs."""
     both = zip(dataset.train[:3], dataset.evaluation[:3], strict=True)
     data, encoded, external = (
         None if a is None or b is None else np.concatenate([a, b]) for a, b in both
@@ -177,8 +177,8 @@ def _joined(dataset: Dataset) -> Dataset:
                             log_factorial=None, windows=None)  # fmt: skip
 
 
-def n_chunks(inputs: Any, fit: Fit) -> int:
-    """The chunks of all trials."""
+def n_chunks(inputs: View[Posterior], fit: Fit) -> int:
+    """The number of chunks of all trials, the last of each split maybe not full."""
     size = inputs.batch_size * inputs.chunk_batches
     return int((-(-fit.n // size)).sum())
 
@@ -187,29 +187,28 @@ def n_chunks(inputs: Any, fit: Fit) -> int:
 
 
 class State(NamedTuple):
-    """A chunk, inferred as far as `batch`."""
+    """A chunk whose first `batch` minibatches have been inferred."""
 
-    batch: jax.Array
-    """int32, minibatches done."""
-    n_batches: jax.Array
-    """int32, minibatches of the chunk that have trials; 0 beyond the last chunk."""
-    values: dict[str, jax.Array]
-    """Name -> (trial, ...); NaN, or -1 for integers, where there is no trial."""
+    batch: Int[Array, ""]
+    n_batches: Int[Array, ""]
+    """Minibatches of the chunk that have trials; 0 beyond the last chunk."""
+    values: dict[str, Real[Array, "trial ..."]]
+    """Results by name; rows without a trial are NaN, or -1 for integers."""
 
 
 class _Place(NamedTuple):
-    """A minibatch of a chunk in the file."""
+    """The place of a minibatch in the file."""
 
-    evaluation: jax.Array
-    """bool, the split."""
-    batch: jax.Array
-    """Number of the minibatch in its split."""
-    n: jax.Array
+    evaluation: Bool[Array, ""]
+    """Whether its trials are for evaluation."""
+    batch: Int[Array, ""]
+    """The number of the minibatch in its split."""
+    n: Int[Array, ""]
     """Trials of the split."""
 
 
-def _place(static: Any, shared: Fit, traced: Any, batch: Any) -> _Place:
-    """Where minibatch `batch` of the chunk lies."""
+def _place(static: View[Posterior], shared: Fit, traced: Any, batch: Any) -> _Place:
+    """The place of minibatch `batch` of the chunk."""
     n_train, n_eval = shared.n[0], shared.n[1]
     before = -(-n_train // (static.batch_size * static.chunk_batches))
     evaluation = traced.chunk >= before
@@ -218,11 +217,14 @@ def _place(static: Any, shared: Fit, traced: Any, batch: Any) -> _Place:
     return _Place(evaluation, chunk * static.chunk_batches + batch, n)
 
 
-def _infer(static: Any, shared: Fit, traced: Any, batch: jax.Array) -> dict[str, jax.Array]:
-    """What is asked of the trials of one minibatch, and which trials these are."""
+def _infer(
+    static: View[Posterior], shared: Fit, traced: Any, batch: Array
+) -> dict[str, Real[Array, "trial ..."]]:
+    """Infer one minibatch: the results that are asked for, and the numbers and places of its trials."""
     place = _place(static, shared, traced, batch)
     trial = place.batch * static.batch_size + jnp.arange(static.batch_size, dtype=jnp.int32)
     rows = jnp.minimum(trial, place.n - 1) + jnp.where(place.evaluation, shared.n[0], 0)
+    # The key of the training item, split and minibatch: the draws are those that `lfads` made.
     key = item_keys(jax.random.wrap_key_data(jnp.asarray(shared.key)), traced)[3]
     key = jax.random.fold_in(split_key(key, place.evaluation), place.batch)
     dataset = jax.tree.map(jnp.asarray, shared.dataset)
@@ -246,7 +248,8 @@ def _infer(static: Any, shared: Fit, traced: Any, batch: jax.Array) -> dict[str,
     return values
 
 
-def init(static: Any, shared: Fit, traced: Any, key: jax.Array) -> State:
+def init(static: View[Posterior], shared: Fit, traced: Any, key: jax.Array) -> State:
+    """A chunk of which nothing has been inferred."""
     del key
     zero = jnp.zeros((), jnp.int32)
     shapes = jax.eval_shape(lambda: _infer(static, shared, traced, zero))
@@ -259,8 +262,10 @@ def init(static: Any, shared: Fit, traced: Any, key: jax.Array) -> State:
     return State(zero, jnp.clip(left, 0, n).astype(jnp.int32), jax.tree.map(blank, shapes))
 
 
-def advance(static: Any, shared: Fit, traced: Any, key: jax.Array, state: State) -> State:
-    """One minibatch."""
+def advance(
+    static: View[Posterior], shared: Fit, traced: Any, key: jax.Array, state: State
+) -> State:
+    """Infer the next minibatch."""
     del key
     start = state.batch * static.batch_size
     put = lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0)
@@ -269,8 +274,9 @@ def advance(static: Any, shared: Fit, traced: Any, key: jax.Array, state: State)
 
 
 def result(
-    static: Any, shared: Fit, traced: Any, key: jax.Array, state: State
-) -> dict[str, jax.Array]:
+    static: View[Posterior], shared: Fit, traced: Any, key: jax.Array, state: State
+) -> dict[str, Array]:
+    """The results of the chunk's trials, and the decoder of behaviour, if the model has one."""
     del static, traced, key
     decoder = shared.weights.get("decoder", {})
     return state.values | {f"decoder.{name}": jnp.asarray(w) for name, w in decoder.items()}

@@ -1,24 +1,24 @@
-"""Searches over LFADS models under the names that the field has for them."""
+"""Searches over LFADS models by the names of the field: AutoLFADS."""
 
 import math
 
 from ctd.kernel import Preset
 
 EPOCH = 20
-"""Training steps that stand for one epoch of the published settings: with them, the length of training does not
-depend on the number of trials."""
+"""Training steps for one epoch of the published settings, so that the length of training does not depend on the number of
+trials."""
 RAMP, BURN_IN, GENERATION, LONGEST = 80, 80 + 25, 25, 1000
-"""Epochs: of the ramps of penalties, before the first comparison, between two comparisons, at most."""
+"""In epochs: the ramp of penalties, the training before the first comparison, that between two comparisons, the longest training."""
 
 
 def _times(low: float, high: float, weight: float) -> dict[str, object]:
-    """A range whose values move by a factor of up to 1 + weight, as often up as down."""
+    """A log-uniform range in which a perturbation multiplies or divides by up to 1 + weight."""
     share = math.log(1 + weight) / math.log(high / low)
     return {"loguniform": [low, high], "perturb": round(share, 3), "start": "range"}
 
 
 def _by(low: float, high: float, weight: float) -> dict[str, object]:
-    """A range whose values move by up to `weight` times its middle."""
+    """A uniform range in which a perturbation adds or subtracts up to `weight` times the middle of the range."""
     share = weight * (low + high) / 2 / (high - low)
     return {"uniform": [low, high], "perturb": round(share, 3), "start": "range"}
 

@@ -1,14 +1,15 @@
-"""The scans of LFADS, with hand-written gradients (back-propagation through time).
+"""The scans of LFADS: an encoder, and controller and generator in turn.
 
-At each step the backward scans store only the gradient of what enters the units. The gradient of each weight
-matrix is then one product over all steps and trials::
+Those of GRUs have hand-written gradients (back-propagation through time). At each step the backward scan stores only the
+gradient of what enters the units; the gradient of each weight matrix is then one product over all steps and trials::
 
     a_t = h_{t-1} W + drive_t        dW = sum_t h_{t-1}^T da_t,  ddrive_t = da_t
 
-With autodiff, every step adds to the gradients of all weights, and five times as much is stored for the
-backward pass; a training step then takes a quarter longer on a CPU.
+With JAX's own gradients every step adds to those of all weights, and the forward pass stores five times as much; a
+training step then takes a quarter longer on a CPU. The neural ODE as the generator has JAX's own.
 
-Arrays are (time, trial, feature); products are rows of trials times weights, x @ w.
+Arrays are (time, trial, feature); products are rows of trials times weights, x @ w. Widths: n units of a GRU, whose gates
+take 2n entries and whose drive takes 3n, gates r and u before the candidate.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
-from ctd.late import custom_vjp, jax, jnp, lax
+from ctd.cells import Weights, node
+from ctd.late import Array, Float, custom_vjp, jax, jnp, lax
 
 
 class Units(NamedTuple):
-    """An array split along its last axis: the part of the gates r and u, and the part of the candidate."""
+    """What belongs to the units of a GRU, split along its last axis: the gates r and u, and the candidate."""
 
-    gates: jax.Array
-    """(..., 2n)"""
-    candidate: jax.Array
-    """(..., n)"""
+    gates: Float[Array, "*rest two_n"]
+    candidate: Float[Array, "*rest n"]
 
 
 class Gru(NamedTuple):
@@ -34,18 +34,19 @@ class Gru(NamedTuple):
 
     recurrent: Units
     """(n, 2n) and (n, n)"""
-    bias: jax.Array
-    """(3n,) of r, u and the candidate"""
+    bias: Float[Array, "three_n"]
 
 
 # --- products -------------------------------------------------------------------------------------
 
 
-def over_trials(x: jax.Array, slope: jax.Array) -> jax.Array:
-    """sum over time and trials of x^T slope: the gradient of w in x @ w.
+def over_trials(
+    x: Float[Array, "*rows n_in"], slope: Float[Array, "*rows n_out"]
+) -> Float[Array, "n_in n_out"]:
+    """The sum over time and trials of x^T slope: the gradient of w in x @ w.
 
-    It is one product with the narrower matrix first; the barrier keeps that order. With other forms XLA makes
-    copies on a CPU, or takes up to twice the time.
+    It is one product with the narrower matrix first, an order that the barrier keeps. Other forms make XLA copy
+    arrays on a CPU, or take up to twice the time.
     """
     rows = lambda array: array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     if x.shape[-1] > slope.shape[-1]:
@@ -54,12 +55,14 @@ def over_trials(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 
 @custom_vjp
-def product(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x @ w for x (time, trial, feature), with `over_trials` as the gradient in w."""
+def product(
+    x: Float[Array, "time trial n_in"], w: Float[Array, "n_in n_out"]
+) -> Float[Array, "time trial n_out"]:
+    """x @ w, with `over_trials` as the gradient in w."""
     return x @ w
 
 
-def _product_back(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> Any:
+def _product_back(kept: tuple[Array, Array], slope: Array) -> Any:
     x, w = kept
     return slope @ w.T, over_trials(x, slope)
 
@@ -67,22 +70,26 @@ def _product_back(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> Any:
 product.defvjp(lambda x, w: (x @ w, (x, w)), _product_back)
 
 
-def times_transposed(units: Units, w: jax.Array) -> jax.Array:
-    """joined(units) @ w.T"""
+def times_transposed(units: Units, w: Float[Array, "n_in three_n"]) -> Float[Array, "*rest n_in"]:
+    """joined(units) @ w.T, without joining them."""
     n = units.gates.shape[-1]
     return units.gates @ w[:, :n].T + units.candidate @ w[:, n:].T
 
 
-def masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """x times a dropout mask; None: x."""
+def masked(
+    x: Float[Array, "*shape"], mask: Float[Array, "*shape"] | None
+) -> Float[Array, "*shape"]:
+    """x times a dropout mask; x itself where the mask is None."""
     return x if mask is None else x * mask
 
 
 # --- one step -------------------------------------------------------------------------------------
 
 
-def gru_step(w: Gru, h: jax.Array, drive: jax.Array) -> tuple[jax.Array, Units]:
-    """(trial, n) states after one step under drive (trial, 3n), and the values of the units."""
+def gru_step(
+    w: Gru, h: Float[Array, "trial n"], drive: Float[Array, "trial three_n"]
+) -> tuple[Float[Array, "trial n"], Units]:
+    """One step of `ctd.cells.gru`: the states after it, and the values of gates and candidate."""
     n = h.shape[-1]
     total = drive + w.bias
     gates = jax.nn.sigmoid(h @ w.recurrent.gates + total[:, : 2 * n])
@@ -91,10 +98,13 @@ def gru_step(w: Gru, h: jax.Array, drive: jax.Array) -> tuple[jax.Array, Units]:
     return u * h + (1 - u) * c, Units(gates, c)
 
 
-def gru_back(w: Gru, h: jax.Array, units: Units, slope: jax.Array) -> tuple[jax.Array, Units]:
-    """(gradient in the states before a step, gradient in its drive), from that in the states after it."""
+def gru_back(
+    w: Gru, h: Float[Array, "trial n"], units: Units, slope: Float[Array, "trial n"]
+) -> tuple[Float[Array, "trial n"], Units]:
+    """The gradients in the states before a step and in its drive, from `slope`, that in the states after it."""
     r, u = jnp.split(units.gates, 2, axis=-1)
     c = units.candidate
+    # h' = u h + (1 - u) c, and tanh' = 1 - c^2, sigmoid' = g (1 - g) of the values themselves.
     to_candidate = slope * (1 - u) * (1 - c**2)
     to_product = to_candidate @ w.recurrent.candidate.T
     to_gates = jnp.concatenate([to_product * h, slope * (h - c)], axis=-1)
@@ -103,21 +113,23 @@ def gru_back(w: Gru, h: jax.Array, units: Units, slope: jax.Array) -> tuple[jax.
     return to_h, Units(to_gates, to_candidate)
 
 
-def gru_slopes(h: jax.Array, units: Units, to_drive: Units) -> Gru:
-    """Gradients in the weights; h: (time, trial, n) states before every step."""
+def gru_slopes(h: Float[Array, "time trial n"], units: Units, to_drive: Units) -> Gru:
+    """The gradients in the weights. h: the states before every step."""
     r = units.gates[..., : h.shape[-1]]
     recurrent = over_trials(h, to_drive.gates), over_trials(r * h, to_drive.candidate)
     bias = jnp.concatenate([slope.sum((0, 1)) for slope in to_drive])
     return Gru(Units(*recurrent), bias)
 
 
-def joined(units: Units) -> jax.Array:
-    """(..., 3n)"""
+def joined(units: Units) -> Float[Array, "*rest three_n"]:
+    """Gates and candidate along one axis."""
     return jnp.concatenate(units, axis=-1)
 
 
-def before(start: jax.Array, states: jax.Array, reverse: bool = False) -> jax.Array:
-    """The state before each step."""
+def before(
+    start: Float[Array, "trial n"], states: Float[Array, "time trial n"], reverse: bool = False
+) -> Float[Array, "time trial n"]:
+    """The state before each step, from those after it."""
     if reverse:
         return jnp.concatenate([states[1:], start[None]])
     return jnp.concatenate([start[None], states[:-1]])
@@ -127,30 +139,35 @@ def before(start: jax.Array, states: jax.Array, reverse: bool = False) -> jax.Ar
 
 
 @partial(custom_vjp, nondiff_argnums=(3,))
-def run_gru(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool = False) -> jax.Array:
-    """(time, trial, n) states from `start` (trial, n) under drive (time, trial, 3n); reverse: back in time."""
+def run_gru(
+    w: Gru,
+    start: Float[Array, "trial n"],
+    drive: Float[Array, "time trial three_n"],
+    reverse: bool = False,
+) -> Float[Array, "time trial n"]:
+    """The states of a GRU from `start` on; reverse: from the last step to the first."""
     return _run_gru(w, start, drive, reverse)[0]
 
 
-def _run_gru(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool) -> tuple[jax.Array, Units]:
-    def step(h: jax.Array, drive: jax.Array) -> Any:
+def _run_gru(w: Gru, start: Array, drive: Array, reverse: bool) -> tuple[Array, Units]:
+    def step(h: Array, drive: Array) -> Any:
         h, units = gru_step(w, h, drive)
         return h, (h, units)
 
-    found: tuple[jax.Array, Units] = lax.scan(step, start, drive, reverse=reverse)[1]
+    found: tuple[Array, Units] = lax.scan(step, start, drive, reverse=reverse)[1]
     return found
 
 
-def _run_gru_forward(w: Gru, start: jax.Array, drive: jax.Array, reverse: bool) -> Any:
+def _run_gru_forward(w: Gru, start: Array, drive: Array, reverse: bool) -> Any:
     states, units = _run_gru(w, start, drive, reverse)
     return states, (w, start, states, units)
 
 
-def _run_gru_back(reverse: bool, kept: Any, slopes: jax.Array) -> Any:
+def _run_gru_back(reverse: bool, kept: Any, slopes: Array) -> Any:
     w, start, states, units = kept
     h = before(start, states, reverse)
 
-    def step(slope: jax.Array, now: Any) -> Any:
+    def step(slope: Array, now: Any) -> Any:
         h, units, from_outside = now
         return gru_back(w, h, units, slope + from_outside)
 
@@ -166,59 +183,57 @@ run_gru.defvjp(_run_gru_forward, _run_gru_back)
 
 
 class Loop(NamedTuple):
-    """Weights of controller and generator, and of the connections between them."""
+    """The weights of controller and generator, and of the connections between them."""
 
     controller: Gru
-    feedback: jax.Array
-    """(factor, 3 controller)"""
-    moments: jax.Array
-    """(controller, 2 inferred) mean and log variance of the inferred inputs"""
-    moments_bias: jax.Array
+    feedback: Float[Array, "factor three_controller"]
+    """From the factors to the controller."""
+    moments: Float[Array, "controller two_inferred"]
+    """From the controller to mean and log variance of the inferred inputs."""
+    moments_bias: Float[Array, "two_inferred"]
     generator: Gru
-    from_inputs: jax.Array
-    """(inferred, 3 generator)"""
-    readout: jax.Array
-    """(generator, factor)"""
+    from_inputs: Float[Array, "inferred three_generator"]
+    readout: Float[Array, "generator factor"]
 
 
 class Drives(NamedTuple):
-    """What enters the loop from outside at every step, (time, trial, ...)."""
+    """What enters the loop from outside: (time, trial, ...), within a step (trial, ...)."""
 
-    controller: jax.Array
-    """(..., 3 controller) from the data"""
-    generator: jax.Array | None
-    """(..., 3 generator) from external inputs"""
-    noise: jax.Array
-    """(..., inferred) N(0, 1)"""
-    mask: jax.Array | None
-    """(..., generator) dropout mask of the states that the factors see"""
+    controller: Float[Array, "*step three_controller"]
+    """The data's part of the controller's drive."""
+    generator: Float[Array, "*step three_generator"] | None
+    """The external inputs' part of the generator's drive; for a neural ODE these inputs themselves, (..., external)."""
+    noise: Float[Array, "*step inferred"]
+    """N(0, 1)."""
+    mask: Float[Array, "*step generator"] | None
+    """Dropout mask of the states that the factors see."""
 
 
 class Decoding(NamedTuple):
-    """The outputs of the loop at every step, (time, trial, ...)."""
+    """The outputs of the loop: (time, trial, ...), within a step (trial, ...)."""
 
-    states: jax.Array
-    factors: jax.Array
-    mean: jax.Array
-    variance: jax.Array
-    """(..., inferred)"""
+    states: Float[Array, "*step generator"]
+    factors: Float[Array, "*step factor"]
+    mean: Float[Array, "*step inferred"]
+    """Moments of the posterior of the inferred inputs."""
+    variance: Float[Array, "*step inferred"]
 
 
 @custom_vjp
-def run_loop(w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array) -> Decoding:
+def run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Decoding:
     """Run controller, inferred inputs, generator and factors step by step from start = (c, g, f)::
 
         c_t = GRU(c_{t-1}, drive_t + f_{t-1} feedback)       m_t, log s_t = c_t moments + bias
         u_t = m_t + sqrt(v_t) noise_t, v_t = s_t + floor     g_t = GRU(g_{t-1}, drive_t + u_t from_inputs)
         f_t = (mask_t g_t) readout
 
-    Gradients in noise, mask and floor are returned as zeros.
+    The gradients in noise, mask and floor, which nobody needs, are returned as zeros.
     """
     return _run_loop(w, start, drives, floor)[0]
 
 
-def _run_loop(w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array) -> Any:
-    def step(carry: tuple[jax.Array, ...], now: Drives) -> Any:
+def _run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Any:
+    def step(carry: tuple[Array, ...], now: Drives) -> Any:
         c, g, f = carry
         c, units_c = gru_step(w.controller, c, now.controller + f @ w.feedback)
         mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
@@ -233,9 +248,7 @@ def _run_loop(w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.
     return lax.scan(step, start, drives)[1]
 
 
-def _run_loop_forward(
-    w: Loop, start: tuple[jax.Array, ...], drives: Drives, floor: jax.Array
-) -> Any:
+def _run_loop_forward(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Any:
     decoding, *others = _run_loop(w, start, drives, floor)
     return decoding, (w, start, drives, floor, decoding, *others)
 
@@ -244,11 +257,12 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
     w, start, drives, floor, decoding, c, units_c, units_g = kept
     c_before, g_before = before(start[0], c), before(start[1], decoding.states)
     deviation = jnp.sqrt(decoding.variance)
-    # Derivatives by log s: of the variance s + floor, and of the draw, whose deviation is sqrt(s + floor).
+    # Derivatives with respect to log s: of the variance s + floor, and of the draw, whose deviation is sqrt(s + floor).
     in_variance = decoding.variance - floor
     in_draw = in_variance / (2 * deviation) * drives.noise
 
-    def step(carry: tuple[jax.Array, ...], now: Any) -> Any:
+    # Gradients flow backwards through f_t, g_t, u_t, then c_t; f_t feeds the controller of step t + 1 alone.
+    def step(carry: tuple[Array, ...], now: Any) -> Any:
         to_c, to_g, to_f = carry
         slope, c, units_c, g, units_g, in_draw, in_variance, mask = now
         to_f += slope.factors
@@ -285,3 +299,48 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
 
 
 run_loop.defvjp(_run_loop_forward, _run_loop_back)
+
+
+# --- the neural ODE -------------------------------------------------------------------------------
+
+
+def run_ode(
+    field: Weights, start: Float[Array, "trial n"], external: Float[Array, "time trial input"]
+) -> Float[Array, "time trial n"]:
+    """The states of the neural ODE from `start` on, under external inputs that are constant within a bin.
+
+    A bin is one step of `ctd.cells.node`: dg/dt = MLP(g, inputs).
+    """
+    step = jax.vmap(partial(node.step, field))
+    states: Array = lax.scan(lambda g, x: (step(g, x),) * 2, start, external)[1]
+    return states
+
+
+class OdeLoop(NamedTuple):
+    """`Loop` with a field in place of the generator's weights and of those of its inputs."""
+
+    controller: Gru
+    feedback: Float[Array, "factor three_controller"]
+    moments: Float[Array, "controller two_inferred"]
+    moments_bias: Float[Array, "two_inferred"]
+    readout: Float[Array, "generator factor"]
+    field: Weights
+
+
+def run_ode_loop(w: OdeLoop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Decoding:
+    """`run_loop` with g_t from the field, which sees u_t and the external inputs side by side."""
+    step_ode = jax.vmap(partial(node.step, w.field))
+
+    def step(carry: tuple[Array, ...], now: Drives) -> Any:
+        c, g, f = carry
+        assert now.generator is not None
+        c, _ = gru_step(w.controller, c, now.controller + f @ w.feedback)
+        mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
+        variance = jnp.exp(log_variance) + floor
+        u = mean + jnp.sqrt(variance) * now.noise
+        g = step_ode(g, jnp.concatenate([u, now.generator], axis=-1))
+        f = masked(g, now.mask) @ w.readout
+        return (c, g, f), Decoding(g, f, mean, variance)
+
+    found: Decoding = lax.scan(step, start, drives)[1]
+    return found

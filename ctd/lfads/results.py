@@ -1,27 +1,35 @@
-"""What is kept of a trained model: its weights by name, posterior means of some trials, metrics of these."""
+"""The results of a trained model: its weights by name, posterior means of some trials, metrics of these.
+
+The results of several sessions are joined to those of one model by `of_all_sessions`.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ctd.late import jax, jnp, lax
+import numpy as np
+
+from ctd.kernel import View
+from ctd.late import Array, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, present, split_key
 from ctd.lfads.model import Tree, factor_weights
+from ctd.lfads.names import DIMS
+from ctd.lfads.params import Model
 from ctd.lfads.scores import scores
 
 
 class Kept(NamedTuple):
-    """The first so many trials of each split whose posterior means are stored."""
+    """How many trials of each split have their posterior means stored, the first ones."""
 
     train: int
     evaluation: int
 
 
-def kept(inputs: Any, shared: Dataset) -> Kept:
-    """The trials that `save`, or else `n_saved`, asks for, as far as there are so many."""
+def kept(inputs: View[Model], shared: Dataset) -> Kept:
+    """The numbers of trials that `save`, or else `n_saved`, asks for, at most those that there are."""
     n_train, n_eval = len(shared.train.data), len(shared.evaluation.data)
     match inputs.save:
         case None:
@@ -33,8 +41,8 @@ def kept(inputs: Any, shared: Dataset) -> Kept:
     return Kept(min(inputs.save, n_train), min(inputs.save, n_eval))
 
 
-def inferred(model: Fitted, key: jax.Array) -> dict[str, jax.Array]:
-    """Metrics of a session's posterior means, and those that are stored."""
+def inferred(model: Fitted, key: jax.Array) -> dict[str, Array]:
+    """The metrics of one session, and the posterior means that are stored. key: the model's posterior key."""
     static, shared = model.static, model.dataset
     n, means, fitted = _means(model, key)
     n_metric = min(static.n_metric, len(shared.evaluation.data))
@@ -50,28 +58,27 @@ def inferred(model: Fitted, key: jax.Array) -> dict[str, jax.Array]:
 
 
 def as_stored(weights: Tree) -> Tree:
-    """The weights as `named` gives them, so that whoever reads these infers the same bits.
+    """The weights as `named` stores them: the readout of factors has rows of norm 1.
 
-    Behind the barrier the rows of norm 1 are rounded once, here as there.
+    Whoever infers with them gets the bits of whoever reads them from a store: the barrier makes XLA round the rows once,
+    instead of merging their norm into what follows.
     """
     generator = weights["generator"]
     readout = lax.optimization_barrier(factor_weights(generator))
     return {**weights, "generator": {**generator, "wO": readout}}
 
 
-def _means(
-    model: Fitted, key: jax.Array
-) -> tuple[Kept, dict[str, jax.Array], dict[str, jax.Array]]:
-    """(trials to store, posterior means of evaluation trials, of training trials).
+def _means(model: Fitted, key: jax.Array) -> tuple[Kept, dict[str, Array], dict[str, Array]]:
+    """(trials to store, posterior means of evaluation trials, posterior means of training trials).
 
-    As many as are stored, or as metrics need; of training trials none, and factors alone, if nothing else
-    is needed.
+    There are as many trials as are stored or as metrics need. The decoder of behaviour needs the factors of training
+    trials; without behaviour, and unless they are stored, there are none.
     """
     static, shared = model.static, model.dataset
     n = kept(static, shared)
     all_names = present(static, model.weights, AVERAGED)
 
-    def means(trials: Trials, n: int, names: Any = all_names) -> dict[str, jax.Array]:
+    def means(trials: Trials, n: int, names: Any = all_names) -> dict[str, Array]:
         own = split_key(key, trials is shared.evaluation)
         return posterior_mean(model, trials, n, own, names) if n else {}
 
@@ -84,8 +91,8 @@ def _means(
     )
 
 
-def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Metrics of the posterior means of the first evaluation trials, as far as the data allow."""
+def _metrics(static: View[Model], shared: Dataset, means: dict[str, Array]) -> dict[str, Array]:
+    """The metrics of `ctd.lfads.metrics` that the data allow, of the posterior means of the first evaluation trials."""
     trials, rates = shared.evaluation, means["rates"]
     counts = jnp.asarray(trials.data[: len(rates)])
     values = {}
@@ -122,9 +129,12 @@ def _metrics(static: Any, shared: Dataset, means: dict[str, jax.Array]) -> dict[
 
 
 def _behavior(
-    shared: Dataset, n_fit: int, fitted: dict[str, jax.Array], means: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
-    """The decoder of behaviour, w f + b by ridge regression on factors of the first training trials, and its R2 in evaluation trials."""
+    shared: Dataset, n_fit: int, fitted: dict[str, Array], means: dict[str, Array]
+) -> dict[str, Array]:
+    """The decoder of behaviour, w f + b, and its R2 on evaluation trials.
+
+    It is fitted by ridge regression to the factors of the first `n_fit` training trials.
+    """
     assert shared.train.behavior is not None
     assert shared.evaluation.behavior is not None
     decoder = metrics.ridge(fitted["factors"][:n_fit], jnp.asarray(shared.train.behavior[:n_fit]))
@@ -137,9 +147,11 @@ def _behavior(
     }
 
 
-def named(static: Any, weights: Tree) -> dict[str, jax.Array]:
-    """Of weights `as_stored`: `weights.NAME`, the generator as a network of `ctd.cells`, whose readout gives the factors and whose
-    h0 is the mean of the prior of initial conditions. `model.PART.NAME`: all other weights.
+def named(static: View[Model], weights: Tree) -> dict[str, Array]:
+    """Name the stored weights. weights: from `as_stored`.
+
+    `weights.NAME` is the generator as a network of `ctd.cells`: its readout gives the factors, its h0 is the mean of
+    the prior of initial conditions. `model.PART.NAME` is each other weight.
     """
     generator = dict(weights["generator"])
     generator["bO"] = jnp.zeros(static.n_factors, static.dtype)
@@ -149,3 +161,52 @@ def named(static: Any, weights: Tree) -> dict[str, jax.Array]:
         if part != "generator":
             values |= {f"model.{part}.{name}": value for name, value in entries.items()}
     return values
+
+
+# --- several sessions -----------------------------------------------------------------------------
+
+DECODER = ("model.decoder.w", "model.decoder.b")
+
+
+def of_all_sessions(found: list[dict[str, Array]]) -> dict[str, Array]:
+    """Join the results of all sessions: metrics that all have are averaged, trials stand one session after another.
+
+    Units are padded with NaN to the most that a session has; `trial_session` has the session of each trial.
+    """
+    values = _decoders(found)
+    for name in set.intersection(*(set(one) for one in found)) - set(DECODER):
+        parts, axes = [one[name] for one in found], DIMS[name].axes
+        if axes[:1] in (("trial",), ("train_trial",)):
+            values[name] = jnp.concatenate(_padded(parts) if "unit" in axes else parts)
+        else:
+            values[name] = jnp.stack(parts).mean(0)
+    for prefix in ("", "train_"):
+        if f"{prefix}rates" in values:
+            n = [len(one[f"{prefix}rates"]) for one in found]
+            # total_repeat_length: inside a compiled program the shape must not depend on values.
+            values[f"{prefix}trial_session"] = jnp.repeat(
+                jnp.arange(len(found), dtype=jnp.int32), np.array(n), total_repeat_length=sum(n)
+            )
+    return values
+
+
+def _decoders(found: list[dict[str, Array]]) -> dict[str, Array]:
+    """The decoders of all sessions, padded with 0 to the most channels that a session has; empty if no session has behaviour."""
+    n_channels = [len(one[DECODER[1]]) if DECODER[1] in one else 0 for one in found]
+    if not any(n_channels):
+        return {}
+    like = next(one for one in found if DECODER[1] in one)
+    values: dict[str, Array] = {}
+    for name in DECODER:
+        shape = (len(found), max(n_channels), *like[name].shape[1:])
+        whole = jnp.zeros(shape, like[name].dtype)
+        for k, n in enumerate(n_channels):
+            whole = whole.at[k, :n].set(found[k][name]) if n else whole
+        values[name.replace("decoder", "decoders")] = whole
+    return values | {"model.sessions.n_channels": jnp.asarray(n_channels, jnp.int32)}
+
+
+def _padded(parts: list[Array]) -> list[Array]:
+    widest = max(part.shape[-1] for part in parts)
+    width = lambda part: ((0, 0), (0, 0), (0, widest - part.shape[-1]))
+    return [jnp.pad(part, width(part), constant_values=jnp.nan) for part in parts]

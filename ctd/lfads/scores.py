@@ -1,8 +1,8 @@
-"""Metrics of the field over all evaluation trials, in memory that does not grow with these.
+"""Metrics of the field over all evaluation trials, in memory that does not grow with their number.
 
-Each is a function of sums over trials: of the trials whose posterior means are there anyway, then of the others,
-minibatch by minibatch. R2 is 1 - residual / total sum of squares, the total about the mean of each column; with columns
-weighted by their variance, both are summed over columns first (`r2_score` of scikit-learn, `variance_weighted`).
+Each metric is a function of sums over trials: first over those whose posterior means are there anyway, then over the
+others, minibatch by minibatch. R2 is 1 - residual / total sum of squares, the total about the mean of each column.
+"Weighted by variance" means that both are summed over columns first (`r2_score` of scikit-learn, `variance_weighted`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, Float, Int, jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import Asked, Fitted, Inferred, posterior
 from ctd.lfads.loss import gather
@@ -18,13 +18,13 @@ from ctd.lfads.metrics import squares
 from ctd.lfads.model import factor_weights
 
 SCORED: tuple[Inferred, ...] = ("rates", "factors", "states")
-"""What the metrics are of."""
+"""The quantities that metrics need."""
 LEAST = 1e-6
-"""Directions with less than this share of the largest variance are left out of regressions."""
+"""Regressions leave out directions with less than this share of the largest variance, which float32 cannot tell from 0."""
 CUT = 0.01
-"""Principal components of log rates with less than this share of their variance are left out of the cycle."""
+"""Cycle consistency leaves out principal components of log rates with less than this share of their variance."""
 SEEN = 0.99
-"""Share of the squared singular values of a readout whose directions count as seen."""
+"""Share of the sum of squared singular values of a readout whose directions count as seen (CtDBenchmark)."""
 
 Means = Mapping[str, Any]
 """Name -> (trial, time, ...) posterior mean."""
@@ -33,37 +33,53 @@ Means = Mapping[str, Any]
 class Moments(NamedTuple):
     """First and second moments of columns, as sums over trials and bins."""
 
-    n: jax.Array
-    total: jax.Array
-    """(column,)"""
-    products: jax.Array
-    """(column, column)"""
+    n: Float[Array, ""]
+    total: Float[Array, "column"]
+    products: Float[Array, "column column"]
 
     @property
-    def covariance(self) -> jax.Array:
-        """(column, column)"""
+    def covariance(self) -> Float[Array, "column column"]:
+        """Of the population: sums are divided by n."""
         mean = self.total / self.n
         return self.products / self.n - mean[:, None] * mean
 
 
-def moments(x: jax.Array, counted: jax.Array) -> Moments:
-    """Those of x (trial, time, column), of the trials that are counted."""
+def moments(x: Float[Array, "trial time column"], counted: Float[Array, "trial"]) -> Moments:
+    """The moments of the trials with `counted` 1; it is 0 for padding.
+
+    >>> moments(jnp.array([[[1.0], [3.0]], [[9.0], [9.0]]]), jnp.array([1.0, 0.0])).covariance
+    Array([[1.]], dtype=float32)
+    """
     weighted = x * counted[:, None, None]
     flat, total = x.reshape(-1, x.shape[-1]), weighted.reshape(-1, x.shape[-1])
     return Moments(counted.sum() * x.shape[1], total.sum(0), total.T @ flat)
 
 
-def gains(counts: jax.Array, rates: jax.Array, null: jax.Array, counted: jax.Array) -> jax.Array:
-    """(unit,) log p(counts | rates) - log p(counts | null), over (trial, time, unit), in nats."""
+def gains(
+    counts: Float[Array, "trial time unit"],
+    rates: Float[Array, "trial time unit"],
+    null: Float[Array, "unit"],
+    counted: Float[Array, "trial"],
+) -> Float[Array, "unit"]:
+    """log p(counts | rates) - log p(counts | null), summed over the counted trials and all bins, in nats.
+
+    >>> counts = jnp.array([[[0.0], [2.0]]])
+    >>> gains(counts, jnp.ones((1, 2, 1)), jnp.ones(1), jnp.ones(1))
+    Array([0.], dtype=float32)
+    """
     xlogy = jax.scipy.special.xlogy
     each = xlogy(counts, rates) - rates - xlogy(counts, null) + null
     return (each * counted[:, None, None]).sum((0, 1))
 
 
 def _sums(
-    model: Fitted, null: dict[str, jax.Array], rows: jax.Array, counted: jax.Array, means: Means
+    model: Fitted,
+    null: dict[str, Array],
+    rows: Int[Array, "trial"],
+    counted: Float[Array, "trial"],
+    means: Means,
 ) -> dict[str, Any]:
-    """Name -> what the trials `rows`, as far as they are counted, add."""
+    """The sums over the trials `rows`, as far as they are counted, that metrics are made from."""
     trials = model.dataset.evaluation
     data = jnp.asarray(trials.data)[rows].astype(means["rates"].dtype)
     found: dict[str, Any] = {
@@ -71,8 +87,8 @@ def _sums(
         "generator": moments(means["states"], counted),
     }
 
-    def known(truth: Any) -> tuple[jax.Array, jax.Array]:
-        """(true values, which trials have them)."""
+    def known(truth: Any) -> tuple[Array, Array]:
+        """(true values, 1 for trials that have them): files may know the truth of the first trials alone."""
         values = jnp.asarray(truth)
         inside = counted * (rows < len(values))
         return values[jnp.minimum(rows, len(values) - 1)], inside
@@ -95,10 +111,10 @@ def _sums(
     return found
 
 
-def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, jax.Array]:
-    """The metrics that the data allow.
+def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array, ""]]:
+    """All metrics that the data allow, by the names of `ctd.lfads.names.SCORES`.
 
-    key: of the evaluation trials, see `split_key`. means: of the first evaluation trials, all of SCORED.
+    key: of the evaluation trials, from `split_key`. means: posterior means of the first evaluation trials, all of SCORED.
     """
     static, trials = model.static, model.dataset.evaluation
     n, size, first = len(trials.data), static.batch_size, len(means["rates"])
@@ -114,6 +130,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, jax.Array]:
         made = posterior(model, batch, jax.random.fold_in(key, number), Asked(SCORED))
         return jax.tree.map(jnp.add, so_far, _sums(model, null, rows, counted, made)), None
 
+    # The minibatch that `means` ends in is computed again; its first trials are not counted.
     if first < n:
         sums, _ = lax.scan(add, sums, jnp.arange(first // size, -(-n // size)))
     readout = model.weights["output"]["w"][: trials.data.shape[2]]
@@ -134,14 +151,14 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, jax.Array]:
 
 
 def _regions(model: Fitted) -> dict[str, slice]:
-    """The bins that the encoder sees, and those after them, if there are any."""
+    """The bins that the encoder sees, and the later ones, if any are held out."""
     k = len(model.dataset.seen_bins)
     later = {"later": slice(k, None)} if k < model.dataset.evaluation.data.shape[1] else {}
     return {"seen": slice(0, k), **later}
 
 
-def _null(model: Fitted) -> dict[str, jax.Array]:
-    """Region of bins -> (unit,) mean counts there; none unless data are counts."""
+def _null(model: Fitted) -> dict[str, Float[Array, "unit"]]:
+    """Region of bins -> mean counts there, which rates are compared with; empty unless data are counts."""
     if model.static.likelihood not in COUNTS:
         return {}
     data = jnp.asarray(model.dataset.evaluation.data)
@@ -149,8 +166,10 @@ def _null(model: Fitted) -> dict[str, jax.Array]:
     return {name: data[:, b].mean((0, 1), dtype=dtype) for name, b in _regions(model).items()}
 
 
-def _bits(model: Fitted, null: dict[str, jax.Array], sums: dict[str, Any]) -> dict[str, jax.Array]:
-    """Bits a spike in the regions of `null`."""
+def _bits(
+    model: Fitted, null: dict[str, Array], sums: dict[str, Any]
+) -> dict[str, Float[Array, ""]]:
+    """Bits a spike: of held-out units in the bins that the encoder sees, of all units in held-out bins."""
     shape, held = model.dataset.evaluation.data.shape, model.dataset.held_units
     found = {}
     for region, mean in null.items():
@@ -168,8 +187,14 @@ def _bits(model: Fitted, null: dict[str, jax.Array], sums: dict[str, Any]) -> di
 # --- from sums to metrics -------------------------------------------------------------------------
 
 
-def rate_scores(residual: jax.Array, spread: jax.Array) -> dict[str, jax.Array]:
-    """R2 of rates from (unit,) sums of squares: of residuals, and of true rates about their means."""
+def rate_scores(
+    residual: Float[Array, "unit"], spread: Float[Array, "unit"]
+) -> dict[str, Float[Array, ""]]:
+    """R2 of rates from sums of squares: of residuals, and of true rates about their means (`spread`).
+
+    >>> {name: float(v) for name, v in rate_scores(jnp.array([1.0, 1.0]), jnp.array([2.0, 8.0])).items()}
+    {'rate_r2_weighted': 0.800000..., 'rate_r2_units': 0.6875}
+    """
     each = jnp.where(spread > 0, 1 - residual / jnp.where(spread > 0, spread, 1), jnp.nan)
     return {
         "rate_r2_weighted": weighted_r2(residual, spread),
@@ -177,16 +202,25 @@ def rate_scores(residual: jax.Array, spread: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def weighted_r2(residual: jax.Array, spread: jax.Array) -> jax.Array:
-    """1 - residual / total sum of squares, (column,) each; constant columns have no weight, as in scikit-learn."""
+def weighted_r2(
+    residual: Float[Array, "column"], spread: Float[Array, "column"]
+) -> Float[Array, ""]:
+    """1 - residual / total sum of squares; constant columns have no weight, as in scikit-learn.
+
+    >>> weighted_r2(jnp.array([1.0, 5.0]), jnp.array([4.0, 0.0]))
+    Array(0.75, dtype=float32)
+    """
     return 1 - jnp.where(spread > 0, residual, 0).sum() / spread.sum()
 
 
-def regression_r2(covariance: jax.Array, k: int) -> jax.Array:
+def regression_r2(covariance: Float[Array, "column column"], k: int) -> Float[Array, ""]:
     """R2 of the columns from k on by linear regression on the first k, weighted by variance.
 
-    covariance: (column, column), which the regression is fitted to and tested on. With E = eigenvectors of the first
-    k columns' part and l their variances: sum_i |e_i' C_xy|^2 / l_i over trace C_yy.
+    The regression is fitted to and tested on the same moments. With eigenvectors e_i of the first k columns' part and
+    their variances l_i it is sum_i |e_i' C_xy|^2 / l_i over trace C_yy.
+
+    >>> regression_r2(jnp.array([[1.0, 0.5], [0.5, 1.0]]), 1)  # the squared correlation
+    Array(0.25, dtype=float32)
     """
     inner, cross, outer = covariance[:k, :k], covariance[:k, k:], covariance[k:, k:]
     variance, directions = jnp.linalg.eigh(inner)
@@ -196,10 +230,18 @@ def regression_r2(covariance: jax.Array, k: int) -> jax.Array:
     return explained / jnp.trace(outer)
 
 
-def psth_r2(n: jax.Array, data: jax.Array, rates: jax.Array) -> jax.Array:
-    """R2 of averages over the trials of a condition, over (condition, time), weighted by the variance of units.
+def psth_r2(
+    n: Float[Array, "condition"],
+    data: Float[Array, "condition time unit"],
+    rates: Float[Array, "condition time unit"],
+) -> Float[Array, ""]:
+    """R2 of PSTHs, averages over the trials of a condition, rates for data, weighted by the variance of units.
 
-    n: (condition,) trials. data, rates: (condition, time, unit) sums over them. Conditions without trials are left out.
+    n: trials of each condition; those without trials are left out. data, rates: sums over the trials.
+
+    >>> data = jnp.array([[[2.0], [4.0]]])
+    >>> psth_r2(jnp.array([2.0]), data, data)
+    Array(1., dtype=float32)
     """
     there = n > 0
     average = lambda x: x / jnp.where(there, n, 1)[:, None, None]
@@ -209,11 +251,16 @@ def psth_r2(n: jax.Array, data: jax.Array, rates: jax.Array) -> jax.Array:
     return weighted_r2(residual.sum((0, 1)), spread.sum((0, 1)))
 
 
-def cycle_consistency(covariance: jax.Array, readout: jax.Array) -> jax.Array:
+def cycle_consistency(
+    covariance: Float[Array, "factor factor"], readout: Float[Array, "unit factor"]
+) -> Float[Array, ""]:
     """R2 of factors that are recovered from their own log rates, weighted by variance (Versteeg et al. 2023).
 
     f -> V f -> the principal components of log rates with at least CUT of their variance -> pseudo-inverse of V.
-    covariance: (factor, factor). readout: V (unit, factor); for other likelihoods than Poisson, of the first moment.
+    readout: V; for likelihoods other than Poisson, that of the first moment. Rates that show all factors give 1.
+
+    >>> print(f"{cycle_consistency(jnp.eye(2), jnp.eye(3, 2)):.3f}")
+    1.000
     """
     variance, directions = jnp.linalg.eigh(readout @ covariance @ readout.T)
     kept = directions * (variance >= CUT * variance.sum())
@@ -222,12 +269,16 @@ def cycle_consistency(covariance: jax.Array, readout: jax.Array) -> jax.Array:
     return 1 - jnp.trace(lost @ covariance @ lost.T) / jnp.trace(covariance)
 
 
-def seen_share(covariance: jax.Array, readout: jax.Array) -> jax.Array:
+def seen_share(
+    covariance: Float[Array, "state state"], readout: Float[Array, "unit state"]
+) -> Float[Array, ""]:
     """R2 of states recovered from their own log rates, weighted by variance (CtDBenchmark, Versteeg et al. 2025).
 
-    g -> R g -> the pseudo-inverse of R from its largest singular values, as many as make SEEN of their sum of squares:
-    the share of the variance of g along the right singular vectors of these. covariance: (state, state). readout: R
-    (unit, state).
+    g -> R g -> the pseudo-inverse of R from its largest singular values, as many as make SEEN of their sum of squares.
+    This is the share of the variance of g along the right singular vectors of these. readout: R.
+
+    >>> print(f"{seen_share(jnp.eye(2), jnp.array([[1.0, 0.0]])):.3f}")  # one of two directions shows
+    0.500
     """
     _, values, rows = jnp.linalg.svd(readout, full_matrices=False)
     power = values**2

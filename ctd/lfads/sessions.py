@@ -1,9 +1,9 @@
-"""Sessions: several recordings, each of its own units and trials, that share one generator (Pandarinath et al. 2018).
+"""Sessions: several recordings, each with its own units and trials, that share one generator (Pandarinath et al. 2018).
 
     session s: data x_t (unit of s) -> A_s x_t + a_s -> encoder ... factors f_t -> V_s f_t + b_s -> rates (unit of s)
 
-All trials stand in one array, so that minibatches mix sessions: units are padded to the most that a session has, and
-a mask keeps padding out of the likelihood. `ctd.lfads.adapters` has A_s, a_s, V_s and b_s.
+One array holds the trials of all sessions, so that minibatches mix sessions. Units are padded to the most that a session has,
+and a mask keeps padding out of the likelihood. `ctd.lfads.adapters` has A_s, a_s, V_s and b_s.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from ctd.kernel import View
 from ctd.lfads.alignment import align
 from ctd.lfads.data import Dataset, Stitched, Trials, make_dataset, read
+from ctd.lfads.params import Model
 from ctd.lfads.trained import read_core
 
 PADDING = 1
-"""A count that every likelihood allows; it is masked."""
+"""The value of padded units: every likelihood has a finite density at 1, and 0 x infinity would survive the mask."""
 
 
-def load(inputs: Any) -> Dataset:
-    """Read and check the file, or the files of all sessions, and the core. Raises ValueError, naming file and dataset."""
+def load(inputs: View[Model]) -> Dataset:
+    """Read and check the data of a model: one file or several sessions, and the core. Raises ValueError, naming file and dataset."""
     files = inputs.data
     if files is None:
         raise ValueError(
@@ -37,8 +39,8 @@ def load(inputs: Any) -> Dataset:
     return dataset if inputs.core is None else read_core(inputs, dataset)
 
 
-def stitch(files: Sequence[str], inputs: Any) -> Dataset:
-    """One dataset of the sessions in these files, in their order."""
+def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
+    """Join the sessions of these files to one dataset, in the order of the files. Raises ValueError, naming file and dataset."""
     arrays = [read(file, inputs) for file in files]
     sessions = [make_dataset(a, inputs, f) for f, a in zip(files, arrays, strict=True)]
     _check_alike(files, arrays, sessions)
@@ -61,7 +63,7 @@ def stitch(files: Sequence[str], inputs: Any) -> Dataset:
         seen_units=np.arange(widest),
         held_units=np.arange(0),
         seen_bins=sessions[0].seen_bins,
-        bias=np.stack([_padded_bias(s.bias, len(r), r.sum()) for s, r in zip(sessions, real, strict=True)]),
+        bias=np.stack([_padded_bias(s.bias, len(r), int(r.sum())) for s, r in zip(sessions, real, strict=True)]),
         log_factorial=max(tables, key=len) if tables else None,
         stitched=stitched,
     )  # fmt: skip
@@ -70,7 +72,7 @@ def stitch(files: Sequence[str], inputs: Any) -> Dataset:
 def _check_alike(
     files: Sequence[str], arrays: Sequence[Mapping[str, Any]], sessions: Sequence[Dataset]
 ) -> None:
-    """Check that what the sessions share is alike: bins and their width, and external inputs."""
+    """Check that the sessions agree in bins, in the width of a bin and in external inputs, which they share."""
     first = sessions[0].train
 
     def n_external(trials: Trials) -> int:
@@ -80,8 +82,8 @@ def _check_alike(
     for file, session, width in zip(files, sessions, widths, strict=True):
         if session.train.encoded is not None:
             raise ValueError(
-                f"{file}: train_encod_data is no part of train_recon_data; with several sessions it must hold the same counts, "
-                "of fewer units or bins"
+                f"{file}: train_encod_data is no part of train_recon_data; with several sessions it must hold the first bins of the "
+                "first units of it, unchanged"
             )
         for what, has, expected, hint in (
             ("bin_s", width, widths[0], "bin them alike"),
@@ -92,12 +94,12 @@ def _check_alike(
         ):  # fmt: skip
             if has != expected:
                 raise ValueError(
-                    f"{file}: {what}: {has}, but {files[0]} has {expected}; sessions share the generator, {hint}"
+                    f"{file}: {what}: {has}, but {files[0]} has {expected}; sessions share the generator: {hint}"
                 )
 
 
 def _bin_width(file: str, arrays: Mapping[str, Any]) -> float | None:
-    """The width of a bin (s) that a file states, in its dataset bin_s."""
+    """The file's dataset bin_s, the width of a bin (s); None if it has none."""
     if "bin_s" not in arrays:
         return None
     width = np.asarray(arrays["bin_s"])
@@ -107,7 +109,7 @@ def _bin_width(file: str, arrays: Mapping[str, Any]) -> float | None:
 
 
 def _mixed(parts: Sequence[Trials], n_units: int) -> Trials:
-    """The trials of all sessions, one after the other, with padded units."""
+    """The trials of all sessions, one session after another, with padded units."""
     dtype = np.result_type(*(part.data.dtype for part in parts))
     pad = lambda data: np.pad(
         data.astype(dtype),
@@ -123,5 +125,5 @@ def _mixed(parts: Sequence[Trials], n_units: int) -> Trials:
 
 
 def _padded_bias(bias: np.ndarray, n_units: int, n: int) -> np.ndarray:
-    """(moment, unit) the first bias of a session's readout; 0 for units that it has not."""
+    """(moment, unit) the first bias of a session's readout; 0 for padded units."""
     return np.pad(bias.reshape(-1, n), ((0, 0), (0, n_units - n)))

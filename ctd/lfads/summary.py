@@ -1,11 +1,14 @@
-"""The best models of a sweep."""
+"""The reduction of a group of models: the best ones, with their metrics, and quantiles of the loss curves."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Var
+from ctd.kernel import Var, View
+from ctd.lfads.params import Model
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best
 
@@ -26,7 +29,7 @@ METRICS = {
     "initial_state_r2": "R2 of true initial states",
     "behavior_r2": "R2 of behaviour",
 }
-"""Metrics that the table shows if the data allow them."""
+"""Metric -> its title in the table of best models, which shows those that the data allow."""
 
 
 REDUCED = {
@@ -40,13 +43,13 @@ REDUCED = {
 
 
 def reduce(
-    inputs: Any,
+    inputs: View[Model],
     shared: Any,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
     options: Best,
 ) -> dict[str, np.ndarray]:
-    """The best of the models that did not diverge, and quantiles of the loss curves over all of these."""
+    """Rank the models that did not diverge, and take quantiles of their loss curves. The arguments: see `ctd.kernel`."""
     del shared
     order = _order(inputs, results)
     best = order[: options.n_best]
@@ -60,8 +63,8 @@ def reduce(
     }
 
 
-def _order(inputs: Any, results: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rows of the models that did not diverge, the best one first."""
+def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The rows of the models that did not diverge, the best one first."""
     trained = np.flatnonzero(np.asarray(results["outcome"][:]) != DIVERGED)
     value = np.asarray(results[f"eval_{inputs.criterion}"][:])
     return trained[np.argsort(value[trained], kind="stable")]

@@ -1,19 +1,19 @@
-"""The posterior of all trials as one HDF5 file, under the names that lfads-torch gives its posterior means.
+"""Write the posterior of all trials to one HDF5 file, under the names that lfads-torch gives its posterior means.
 
     SPLIT_output_params    rates                       SPLIT_gen_states    states of the generator
     SPLIT_factors          factors                     SPLIT_gen_init      state before the trial, as ic_mean
     SPLIT_co_means, _stds  inferred inputs             SPLIT_ic_mean, _std initial conditions
 
-Of models that were trained on data with behaviour also SPLIT_decoded_behavior and its decoder, decoder_w (channel, factor) and
-decoder_b (channel,): w f + b of factors f.
+SPLIT is train or valid. Models that were trained on data with behaviour add SPLIT_decoded_behavior and their decoder of
+factors f, w f + b: decoder_w (channel, factor), decoder_b (channel,).
 
-SPLIT is train or valid. Standard deviations of the others are NAME_sd, draws NAME_samples. The generator starts at
-the initial condition itself, so gen_init is ic_mean. co_stds is the standard deviation of the input: in
-lfads-torch it is the mean over draws of that given a draw.
+Standard deviations of other quantities are NAME_sd, draws NAME_samples. The generator starts at the initial condition
+itself, so gen_init is ic_mean. co_stds is the standard deviation of the input; lfads-torch writes the mean over draws of the
+standard deviation given a draw.
 
-Of chopped recordings all but the initial conditions are merged to (time, ...), or (trial, time, ...) if trials were
-chopped. SPLIT_recording_bins (recording,) says how long each is. Initial conditions stay those of windows:
-SPLIT_window_recording and _start say where these lie.
+Windows of chopped recordings are merged to (time, ...), or (trial, time, ...) if trials were chopped; SPLIT_recording_bins
+(recording,) has the length of each. Initial conditions stay those of windows, whose places are SPLIT_window_recording and
+SPLIT_window_start.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,11 @@ NAMES = {
 
 
 def name_of(result: str) -> str:
-    """The name, without the split, of a result of `lfads.posterior`."""
+    """The name in the file, without the split, of a result of `lfads.posterior`.
+
+    >>> name_of("inferred_inputs_sd"), name_of("factors_samples")
+    ('co_stds', 'factors_samples')
+    """
     if result in NAMES:
         return NAMES[result]
     mean, _, what = result.rpartition("_")
@@ -49,7 +53,7 @@ def name_of(result: str) -> str:
 
 
 PLACES = ("split", "trial_number", "recording", "first_bin")
-"""They say which trial it is."""
+"""Results that say which trial a row is; they are not written."""
 DECODER = {"decoder.w": "decoder_w", "decoder.b": "decoder_b"}
 
 
@@ -60,10 +64,10 @@ def write(
     attributes: Mapping[str, Any],
     windows: Sequence[Windows] | None = None,
 ) -> None:
-    """Write the results of all chunks, one by one. n: trials for training, for evaluation.
+    """Write the results of all chunks, one by one, so that memory holds one chunk.
 
-    windows: where these trials lie, if they are windows of recordings, which are then merged. Standard deviations
-    are merged as means are. Raises ValueError where the file cannot be written.
+    n: trials for training, and for evaluation. windows: the places of these trials in recordings, if they are windows, which
+    are then merged; standard deviations are merged as means are. Raises ValueError where the file cannot be written.
     """
     with new_hdf5(path) as file:
         file.attrs.update(attributes)
@@ -91,14 +95,14 @@ def write(
 
 
 def _merged(name: str, windows: Windows | None) -> Windows | None:
-    """The windows, where a result has a time to be merged along."""
+    """The windows for a result that has a time axis to merge along."""
     return None if name.startswith("initial_conditions") else windows
 
 
 def _put(
     file: Any, key: str, value: np.ndarray, place: tuple[int, int], windows: Windows | None
 ) -> None:
-    """Write trials into a dataset, which is made before. place: (the first trial's number, trials of the split)."""
+    """Write trials into a dataset, which the first call makes. place: (the first trial's number, trials of the split)."""
     first, n = place
     if key not in file:
         shape = (n, *value.shape[1:])
@@ -114,10 +118,15 @@ def _put(
 def read_trials(
     path: str | Path, name: str = "output_params", eval_every: int = 5
 ) -> list[np.ndarray]:
-    """Of every trial its (time, ...) array, in the order of the .npy or .npz file that the model was trained on.
+    """Read one quantity of every trial, (time, ...) each, in the order of the .npy or .npz file that the model was trained on.
 
-    name: what is read, without the split; `output_params` are rates (counts a bin). eval_every: as in the job. Raises
-    ValueError where the file is no posterior of such trials.
+    name: the quantity, without the split; `output_params` are rates (counts a bin). eval_every: as in the job. Raises
+    ValueError where the file lacks it, or where its splits are not those of `eval_every`.
+
+    >>> from ctd.data import write_hdf5
+    >>> write_hdf5("rates.h5", {"train_factors": np.zeros((4, 7, 2)), "valid_factors": np.ones((1, 7, 2))})
+    >>> [float(trial.mean()) for trial in read_trials("rates.h5", "factors", eval_every=5)]
+    [0.0, 0.0, 0.0, 0.0, 1.0]
     """
     arrays = read_hdf5(path)
     listed = {}

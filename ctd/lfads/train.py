@@ -1,54 +1,58 @@
 """One training step: Adam (Kingma & Ba 2015) on the gradient of one minibatch, clipped to a norm.
 
-Every step reads from `traced` all that a search may change between two advances.
+Every step reads its settings from `traced`, since a search may change them between two advances.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ctd.late import jax, jnp, optax
+from ctd.kernel import View
+from ctd.late import Array, Bool, Float, Int, jax, jnp, optax
 from ctd.lfads.data import Dataset
 from ctd.lfads.loss import Minibatch, gather, training_loss
 from ctd.lfads.model import Tree, flatten, unflatten
+from ctd.lfads.params import Model
 
 STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
 """What a step reports: KL terms before their scales and ramp, the L2 term before its ramp."""
 
 
 class Position(NamedTuple):
-    """Where the training of a model stands."""
+    """Weights, optimiser and counts between two training steps."""
 
-    weights: jax.Array
-    """One vector, see `flatten`."""
+    weights: Float[Array, "entry"]
+    """Made by `flatten`."""
     optimizer: Any
-    """State of Adam."""
-    step: jax.Array
+    """Adam's moments."""
+    step: Int[Array, ""]
     """Steps taken."""
-    plateaus: jax.Array
+    plateaus: Int[Array, ""]
     """Plateaus of the evaluations so far."""
 
 
 class Step(NamedTuple):
-    """What a training step leads to."""
+    """What one training step returns."""
 
-    weights: jax.Array
+    weights: Float[Array, "entry"]
     optimizer: Any
-    terms: dict[str, jax.Array]
+    terms: dict[str, Float[Array, ""]]
     """STEP_TERMS -> value."""
-    finite: jax.Array
+    finite: Bool[Array, ""]
     """Whether loss and gradient are finite."""
 
 
 def optimizer(traced: Any) -> optax.GradientTransformation:
-    """Adam's direction; `train_step` applies the learning rate."""
+    """Adam without a learning rate, which `train_step` applies: it may depend on the evaluations."""
     return optax.scale_by_adam(b1=0.9, b2=0.999, eps=traced.adam_eps)
 
 
-def learning_rate(static: Any, traced: Any, step: jax.Array, plateaus: jax.Array) -> jax.Array:
-    """The learning rate of a step: `learning_rate` * linear warm-up * decay^step * schedule.
+def learning_rate(
+    static: View[Model], traced: Any, step: Int[Array, ""], plateaus: Int[Array, ""]
+) -> Float[Array, ""]:
+    """The learning rate of a step: `learning_rate` x linear warm-up x decay^step x schedule.
 
-    The schedule cosine falls from 1 at the end of the warm-up to 0 at n_batches; plateau is
+    Schedules: cosine falls from 1 at the end of the warm-up to 0 at n_batches; plateau is
     plateau_factor^plateaus, with the plateaus so far (Sussillo et al. 2016); exponential is 1.
     """
     at = step.astype(static.dtype)
@@ -63,8 +67,10 @@ def learning_rate(static: Any, traced: Any, step: jax.Array, plateaus: jax.Array
     return rate
 
 
-def minibatch(static: Any, dataset: Dataset, key: jax.Array, step: jax.Array) -> Minibatch:
-    """Trials of one step, drawn with replacement; `key` is the item's training key."""
+def minibatch(
+    static: View[Model], dataset: Dataset, key: jax.Array, step: Int[Array, ""]
+) -> Minibatch:
+    """Draw the trials of one step, with replacement. key: the item's training key, folded by the step here."""
     key_trials, key_noise = jax.random.split(jax.random.fold_in(key, step))
     n = len(dataset.train.data)
     index = jax.random.randint(key_trials, (static.batch_size,), 0, n)
@@ -72,19 +78,20 @@ def minibatch(static: Any, dataset: Dataset, key: jax.Array, step: jax.Array) ->
 
 
 def train_step(
-    static: Any,
+    static: View[Model],
     traced: Any,
     dataset: Dataset,
     key: jax.Array,
     at: Position,
     like: Tree,
 ) -> Step:
-    """Take one step. like: weights of the same shapes as those at hand, by name."""
+    """Take one training step. key: the item's training key. like: shapes and dtypes of the weights, by name."""
     seen = minibatch(static, dataset, key, at.step)
     loss = lambda w: training_loss(static, traced, dataset, w, seen, at.step)
     (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(at.weights, like))
     gradient = flatten(slopes)
     norm = jnp.linalg.norm(gradient)
+    # A factor of min(1, clip / norm) whose denominator is never 0.
     gradient *= jnp.minimum(1, traced.clip_norm / jnp.maximum(norm, traced.clip_norm))
     direction, new_state = optimizer(traced).update(gradient, at.optimizer)
     rate = learning_rate(static, traced, at.step, at.plateaus)

@@ -1,4 +1,4 @@
-"""Weights of trained models, read from items of a store: to infer with them, or as a core that stays as it is."""
+"""Read weights of trained models from items of a store: to infer with them, or as a core that training does not change."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import numpy as np
 
 from ctd.cells import Cell, gru, node
 from ctd.data import read_hdf5
+from ctd.kernel import View
 from ctd.lfads.data import Dataset
+from ctd.lfads.params import Model
 
 Tree = Any
 
 OF_SESSIONS = ("readin", "readout", "sessions", "output", "decoder", "decoders")
-"""Parts that belong to a session's units or behaviour; all others are the core."""
+"""Parts that belong to the units or the behaviour of sessions; all other parts are the core."""
 
 
 def read_generator(path: Any, dtype: str) -> dict[str, np.ndarray]:
-    """The generator, a network of the cell gru or node whose readout gives the factors."""
+    """Read the generator: a network of the cell gru or node, whose readout gives the factors."""
     return {name: value.astype(dtype) for name, value in read_hdf5(path).items()}
 
 
 def read_trained(weights: Any, model: Any, dtype: str) -> Tree:
-    """Part -> name -> array of a trained model. Raises ValueError, naming the file that lacks parts."""
+    """Read a trained model: part -> name -> array, in `dtype`. Raises ValueError, naming the file that lacks parts.
+
+    weights, model: files of the generator and of all other parts.
+    """
     found: Tree = {"generator": read_generator(weights, dtype)}
     for name, value in read_hdf5(model).items():
         part, _, entry = name.partition(".")
@@ -37,8 +42,8 @@ def read_trained(weights: Any, model: Any, dtype: str) -> Tree:
     return found
 
 
-def check_sizes(inputs: Any, weights: Tree, where: Any) -> None:
-    """Check that the parts of a model that are there have the sizes that the job gives."""
+def check_sizes(inputs: View[Model], weights: Tree, where: Any) -> None:
+    """Raise ValueError, naming the field, where the parts that are there have other sizes than the job gives."""
     generator = weights["generator"]
     cell = _cell_of(generator)
     found: dict[str, Any] = {
@@ -61,8 +66,8 @@ def check_sizes(inputs: Any, weights: Tree, where: Any) -> None:
             )
 
 
-def n_external(inputs: Any, generator: Tree) -> int:
-    """The external inputs that a generator was trained with."""
+def n_external(inputs: View[Model], generator: Tree) -> int:
+    """The number of external inputs that a generator was trained with: its inputs less the inferred ones."""
     n_inferred = inputs.n_inputs if inputs.controller else 0
     return _cell_of(generator).infer(generator)[1] - n_inferred
 
@@ -71,8 +76,8 @@ def _cell_of(generator: Tree) -> Cell:
     return node if "wV" in generator else gru
 
 
-def read_core(inputs: Any, dataset: Dataset) -> Dataset:
-    """The dataset with the core that `core` and `core_model` name. Raises ValueError where it does not fit."""
+def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
+    """Add to the dataset the core that `core` and `core_model` name. Raises ValueError where it does not fit the job or the data."""
     if inputs.core_model is None:
         weights: Tree = {"generator": read_generator(inputs.core, inputs.dtype)}
         own = _cell_of(weights["generator"]).shapes(1, 1)
@@ -84,8 +89,8 @@ def read_core(inputs: Any, dataset: Dataset) -> Dataset:
         weights = read_trained(inputs.core, inputs.core_model, inputs.dtype)
         if "readin" not in weights:
             raise ValueError(
-                f"core_model: {inputs.core_model}: was trained on one file and has no read-in, so its encoder knows "
-                "that file's units alone; give core without core_model, or a model that was trained on a list"
+                f"core_model: {inputs.core_model}: was trained on one file and has no read-in, so its encoder fits the units "
+                "of that file alone; give core without core_model, or a model that was trained on a list of files"
             )
     check_sizes(inputs, weights, inputs.core)
     external = dataset.train.external
@@ -98,6 +103,9 @@ def read_core(inputs: Any, dataset: Dataset) -> Dataset:
             f"data: has {has} external inputs, but the core {inputs.core} was trained with {fits}"
         )
     core = {part: dict(entries) for part, entries in weights.items() if part not in OF_SESSIONS}
-    for name in ("h0", "bO"):  # of a network of ctd.cells, which the model has elsewhere
+    for name in (
+        "h0",
+        "bO",
+    ):  # a network of ctd.cells has them; the model's h0 is the mean of ic_prior, its bO is 0
         core["generator"].pop(name, None)
     return dataset._replace(core=core)

@@ -1,4 +1,4 @@
-"""What a report shows of the best LFADS model by condition and trial by trial."""
+"""The plots of the best LFADS model in a report, by condition and trial by trial."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, stacked
 from ctd.principal import principal
 
 N_CONDITIONS = 8
-"""Most conditions that are drawn, those with most trials."""
+"""Conditions that are drawn, those with most trials."""
 N_UNITS = 4
-"""Averages are drawn of at most so many units, the most active ones."""
+"""Units whose averages are drawn, the most active ones."""
 N_TRIALS = 6
-"""Most single trials that are drawn."""
+"""Single trials that are drawn."""
 
 
 def trial_layers(
     rates: np.ndarray, data: np.ndarray, true: np.ndarray | None, names: Sequence[str]
 ) -> list[Layer]:
-    """Rates, (row, bin), one below the other, with the data as marks; true: the rates behind the data."""
+    """Rates (row, bin), one row below the other, with the data as marks. true: the true rates."""
     step = 1.2 * max(float(rates.max()), float(true.max()) if true is not None else 0.0, 1e-9)
     time = np.arange(rates.shape[1])
     layers: list[Layer] = []
@@ -33,7 +33,7 @@ def trial_layers(
 
 
 def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
-    """The most active unit on the first saved trials. rates, data: (trial, time, unit); truth: of the first trials."""
+    """The most active unit on the first saved trials. rates, data: (trial, time, unit). truth: true rates of the first trials."""
     unit = int(np.argmax(data.sum(axis=(0, 1))))
     n = min(N_TRIALS, len(rates))
     known = truth is not None and len(truth) >= n
@@ -49,7 +49,12 @@ def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None,
 
 
 def averages(values: np.ndarray, condition: np.ndarray) -> np.ndarray:
-    """(condition, time, ...) averages of values (trial, time, ...). condition: (trial, condition) bool, each with a trial."""
+    """The averages (condition, time, ...) of values (trial, time, ...). condition: (trial, condition) bool; each has a trial.
+
+    >>> averages(np.array([[1.0], [3.0], [5.0]]), np.array([[True, False], [True, False], [False, True]]))
+    array([[2.],
+           [5.]])
+    """
     return np.stack([values[mine].mean(axis=0) for mine in condition.T])
 
 
@@ -60,7 +65,7 @@ def by_condition(
     condition: np.ndarray,
     item: int,
 ) -> list[Plot]:
-    """Averages over the saved trials of each condition: data and rates, and factors in their first three components.
+    """Plot averages over the saved trials of each condition: data and rates, and factors in three principal components.
 
     rates, factors, data: (trial, time, ...) of the saved trials. condition: (trial, condition) bool.
     """
@@ -83,7 +88,7 @@ def by_condition(
 
 
 def _psths(rates: np.ndarray, data: np.ndarray, shown: np.ndarray, told: tuple[int, str]) -> Plot:
-    """Averages of the most active units, (condition, time, unit): of rates as lines, of data dashed."""
+    """PSTHs of the most active units, from averages (condition, time, unit): rates as lines, data dashed."""
     units = np.sort(np.argsort(-data.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
     step = 1.2 * max(float(rates[..., units].max()), float(data[..., units].max()), 1e-9)
     time = np.arange(rates.shape[1])
@@ -106,7 +111,7 @@ def _psths(rates: np.ndarray, data: np.ndarray, shown: np.ndarray, told: tuple[i
 def _planes(
     paths: np.ndarray, factors: np.ndarray, shown: np.ndarray, told: tuple[int, str]
 ) -> list[Plot]:
-    """Averages (condition, time, factor) in the first three principal components of all saved trials, two planes."""
+    """Averages (condition, time, factor) in the planes of the first three principal components of all saved trials."""
     project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
     paths = project(paths)
     text = [f"condition {number}" for number in shown]

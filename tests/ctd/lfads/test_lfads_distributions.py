@@ -16,13 +16,13 @@ from ctd.lfads.distributions import (
     ar1_kl,
     data_log_likelihood,
     data_mean,
+    first_outputs,
     gamma_log_likelihood,
     gaussian_kl,
     gaussian_log_likelihood,
     negative_binomial_log_likelihood,
     poisson_log_likelihood,
 )
-from ctd.lfads.first_outputs import first_outputs
 
 pytestmark = pytest.mark.usefixtures("float64")
 

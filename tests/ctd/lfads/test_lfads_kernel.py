@@ -121,7 +121,8 @@ def test_more_trials_than_there_are(tmp_path):
     write_hdf5(tmp_path / "spikes.h5", arrays())
     params = model(save=21, data=str(tmp_path / "spikes.h5"))
     with pytest.raises(
-        ValueError, match=r"save: 21 trials .*spikes.h5 has 20 for evaluation; `save: all`"
+        ValueError,
+        match=r"save: 21 trials .*spikes.h5 has 20 for evaluation; give fewer, or `save: all`",
     ):
         kernel.load(inputs_of(params))
 

@@ -64,7 +64,7 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
         (
             [np.array([{}])],
             {},
-            r"Python objects.* of a list of arrays, numpy.savez\(path, \*list\)",
+            r"Python objects.* numpy.savez\(path, \*list\)",
         ),
         (
             [np.ones((9, 4, 6)), np.arange(9)],
