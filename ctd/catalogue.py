@@ -1,4 +1,4 @@
-"""The kernels there are, by name: those that come with ctd, and users' own modules."""
+"""Find kernels by name: those of ctd, and users' own modules."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from ctd.kernel import Kernel
 
 @cache
 def kernel_names() -> tuple[str, ...]:
-    """The kernels that come with ctd: every module `ctd.NAME`, or `ctd.NAME.PART`, that defines `kernel`."""
+    """The names of ctd's kernels: every module `ctd.NAME` or `ctd.NAME.PART` that defines `kernel`.
+
+    >>> "lfads.posterior" in kernel_names()
+    True
+    """
     return tuple(summaries())
 
 
 def summaries() -> dict[str, str]:
-    """Kernel that comes with ctd -> what its module says of it; read from the source, nothing is imported."""
+    """Kernel of ctd -> the docstring of its module, read from the source: no kernel is imported."""
     found = {}
     for name, path in _modules(Path(__file__).parent, ""):
         text, is_part = path.read_text(encoding="utf-8"), "." in name

@@ -1,7 +1,7 @@
 """Check that a kernel keeps the contract of `ctd.kernel`.
 
-Each function is evaluated by itself for one item, as shapes and dtypes alone, so that an error names the
-function and the line in it.
+`evaluate` traces each function by itself for one item, with shapes and dtypes alone, so that an error names the
+function and the line in it, before anything is compiled or computed.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ INSTALLED = {"site-packages", "dist-packages"}
 """Folders of installed packages, on any machine."""
 
 LINES = 4
-"""How many lines of the kernel's own source an error shows, the innermost last."""
+"""Lines of the kernel's own source that an error shows, the innermost last."""
 
 
 class ContractError(ValueError):
-    """A function of a kernel raises, or what it returns does not fit the other functions."""
+    """A function of a kernel raises, or returns something that does not fit the other functions."""
 
 
 def evaluate(
     kernel: Kernel, static: Any, shared: Any, traced: Any
 ) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    """(state, results) of one item as shapes and dtypes; nothing is computed.
+    """Evaluate a kernel for one item: (state, results) as shapes and dtypes; nothing is computed.
 
-    Call it under the item's precision. Raises ContractError where a function raises, `advance` changes the
-    names, shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
+    Call it inside `ctd.batch.precision`. Raises ContractError where a function raises, `advance` changes the names,
+    shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
     key = jax.random.key(0)
     told, run = f"kernel {kernel.name}", partial(_run, getattr(traced, "_fields", ()))
     state = run(f"{told}: init", kernel.init, static, shared, traced, key)
-    # A stored state has no weak types, so later advances do not see those that init leaves.
+    # A weak type is lost when a state is stored: `advance` must not get one here that it would not get after a restart.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     after = run(f"{told}: advance", kernel.advance, static, shared, traced, key, state)
     for fault in _differences(state, after):
@@ -58,7 +58,7 @@ def evaluate(
 
 
 def located(error: BaseException) -> str:
-    """The first line of an exception's text, and below it the lines of the user's source that led to it."""
+    """The first line of an exception's text, then the lines of the user's source that led to it, innermost last."""
     text = str(error).strip().splitlines() or [""]
     hint = ""
     if isinstance(error, jax.errors.ConcretizationTypeError):
@@ -73,7 +73,7 @@ def located(error: BaseException) -> str:
 
 
 def _is_own(filename: str) -> bool:
-    """Whether a file is the kernel author's: not Python's, not an installed package's, not what runs kernels."""
+    """Whether a file is the kernel author's: not Python's, not an installed package's, not the runner's."""
     path = Path(filename)
     here = Path(__file__).parent
     runs_kernels = path.is_relative_to(here / "batch") or path in (
@@ -92,13 +92,14 @@ def _run(
     try:
         return jax.eval_shape(lambda *args: function(static, *args), *args)
     except Exception as error:
-        # What was given is at fault, and no line of the kernel.
+        # An error that begins with a field's name is about the user's parameters: no line of the kernel would help.
         if isinstance(error, ValueError) and str(error).partition(":")[0] in fields:
             raise ContractError(f"params: {error}") from error
         raise ContractError(f"{what}: {located(error)}") from error
 
 
 def _differences(before: Any, after: Any) -> Iterator[str]:
+    """The changes between a state and the state after an advance, a sentence each."""
     named = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator=".") or "it": leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -111,6 +112,7 @@ def _differences(before: Any, after: Any) -> Iterator[str]:
             yield f"{name} is not part of the state that init returns"
         elif _short(old[name]) != _short(new[name]):
             yield f"{name} is {_short(old[name])} in the state and {_short(new[name])} after it"
+    # Leaves may agree in name while the containers differ: a list in place of a tuple.
     was: Any = jax.tree.structure(before)
     now: Any = jax.tree.structure(after)
     if was != now:
@@ -132,6 +134,7 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
 
 
 def _short(value: Any) -> str:
+    """An array as dtype[shape], anything else by its type."""
     if hasattr(value, "dtype"):
         return f"{value.dtype}{list(value.shape)}"
     return type(value).__name__

@@ -1,7 +1,7 @@
-"""Files of arrays by name: checked when read, written whole or not at all.
+"""Files of named arrays: checked when they are read, written whole or not at all.
 
-In HDF5 the layout is flat, one dataset for each name, as in the tutorials of computation through dynamics
-(google-research): `trained_params_*.h5` holds a network's weights (see ctd.weights), `trained_data_*.h5` its trials.
+HDF5 files are flat, one dataset for each name, as in the computation-through-dynamics tutorials (google-research):
+`trained_params_*.h5` holds a network's weights (see `ctd.weights`), `trained_data_*.h5` its trials.
 """
 
 import zipfile
@@ -22,11 +22,11 @@ TRIAL_AXES = {
     "targets": ("trial", "time", "output"),
     "h0s": ("trial", "state"),
 }
-"""The datasets of a file of trials, and their axes; without `h0s` every trial starts from the network's h0."""
+"""Dataset of a file of trials -> its axes. Without `h0s` every trial starts from the network's h0."""
 
 
 def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
-    """Every dataset at the top of an HDF5 file, name -> array.
+    """Read every dataset at the top level of an HDF5 file: name -> array.
 
     Raises ValueError, naming the file, where it is missing, unreadable or not HDF5, or where it
     holds no dataset or one that is not numeric.
@@ -34,7 +34,7 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
-        raise ValueError(f"{path}: the file {kind}; give the path of an HDF5 file")
+        raise ValueError(f"{path}: {kind}; give the path of an HDF5 file")
     try:
         with h5py.File(path, "r") as file:
             arrays = {k: np.asarray(v) for k, v in file.items() if isinstance(v, h5py.Dataset)}
@@ -53,23 +53,27 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
 def write_hdf5(
     path: str | Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None
 ) -> None:
-    """Write name -> array as an HDF5 file. An existing file is replaced once the new one is complete.
+    """Write name -> array, and attributes, as an HDF5 file, which replaces an existing one once it is complete.
 
-    Times are not recorded, so equal arrays give equal bytes. Raises ValueError where the folder does not
-    exist or cannot be written to.
+    No times are written, so that equal arrays give equal bytes. Raises ValueError where the folder does not exist or
+    cannot be written to.
+
+    >>> write_hdf5("net.h5", {"wR": np.eye(2)})
+    >>> read_hdf5("net.h5")["wR"].shape
+    (2, 2)
     """
     with new_hdf5(path) as file:
         file.attrs.update(attributes or {})
         for name, array in arrays.items():
             array = np.asarray(array)
-            # Spike counts shrink to a tenth; a scalar cannot be compressed.
+            # gzip shrinks spike counts to a tenth; HDF5 refuses to compress a scalar.
             packed = {"compression": "gzip", "shuffle": True} if array.ndim else {}
             file.create_dataset(name, data=array, track_times=False, **packed)
 
 
 @contextmanager
 def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """An HDF5 file to write into, which takes its place at `path` once it is complete. Raises as `write_hdf5`."""
+    """Open an HDF5 file to write into, which takes its place at `path` once it is complete. Raises as `write_hdf5` does."""
     try:
         with replacing(path) as new, h5py.File(new, "w") as file:
             yield file
@@ -78,7 +82,7 @@ def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """Every array of an .npz file, name -> array. Raises ValueError, naming the file; objects are refused."""
+    """Read every array of an .npz file: name -> array. Raises ValueError, naming the file, where it is none or holds objects."""
     try:
         if not zipfile.is_zipfile(path):
             raise OSError("no zip archive")
@@ -89,17 +93,20 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _told(error: Exception, kind: str) -> str:
-    """Why numpy does not read a file of this kind."""
+    """The reason why numpy does not read a file of this kind, and what to do."""
     if "Object arrays" in str(error) or "pickled" in str(error):
         return (
-            "holds Python objects, whose reading may run code; numpy.savez of arrays of numbers writes none: of a list "
-            "of arrays, numpy.savez(path, *list)"
+            "holds Python objects, whose reading may run code; numpy.savez(path, *list) saves a list of arrays of numbers "
+            "without them"
         )
     return f"not {kind}, or a damaged one: {error}"
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
-    """The arrays of an HDF5 or .npz file, or that of a .npy file under `name`. Raises ValueError, naming the file."""
+    """Read an HDF5, .npz or .npy file: name -> array. The array of a .npy file gets the name `name`.
+
+    Raises ValueError, naming the file.
+    """
     suffix = Path(path).suffix
     if suffix not in (".npz", ".npy") or not Path(path).is_file():
         return read_hdf5(path)
@@ -113,10 +120,10 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
 
 
 def read_trials(path: str | Path) -> dict[str, np.ndarray]:
-    """The trials of a file: name -> array for the names of `TRIAL_AXES` that it holds; others are ignored.
+    """Read the trials of an HDF5 file: name -> array for the names of `TRIAL_AXES`; other datasets are ignored.
 
-    Raises ValueError, naming file and dataset, where there is none, the axes or their lengths disagree, or a
-    value is NaN or infinite.
+    Raises ValueError, naming file and dataset, where the file has none of these names, numbers or lengths of axes
+    disagree, or a value is NaN or infinite.
     """
     found = read_hdf5(path)
     trials = {name: found[name] for name in TRIAL_AXES if name in found}

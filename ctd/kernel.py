@@ -1,4 +1,4 @@
-"""The kernel contract: all that a new computation has to provide.
+"""The kernel contract: the functions and declarations that a new computation provides.
 
 A kernel describes ONE item (one parameter point with its own random key) by pure functions::
 
@@ -9,8 +9,19 @@ A kernel describes ONE item (one parameter point with its own random key) by pur
     values = result(static, shared, traced, key, state)   dict: name -> array, described by `dims`
     table  = reduce(inputs, shared, columns, results, options)   host side, once per group (optional)
 
-The functions see no batch axis, no device and no file of results. Whoever runs the kernel (`ctd.batch`
-in a notebook, `jobs` in a sweep) adds jit, vmap, sharding, checkpoints and storage.
+The functions see no batch axis, no device and no file of results. The runner (`ctd.batch` in a notebook, `jobs` in
+a sweep) adds jit, vmap, sharding, checkpoints and storage.
+
+>>> class Decay(Params):
+...     n_steps: Static[int] = 10  # compiled in
+...     rate: Traced[float] = 0.1  # vmapped: one value for each item
+>>> def decay(static, shared, traced, key):
+...     return {"x": (1 - traced.rate) ** jnp.arange(static.n_steps)}
+>>> kernel = one_shot("decay", Decay, {"x": Var(("time",), "1", "what is left")}, decay)
+>>> from ctd.batch import run_items
+>>> run_items(kernel, Decay(n_steps=3), {"rate": [0.0, 0.5]})["x"]
+array([[1.  , 1.  , 1.  ],
+       [1.  , 0.5 , 0.25]], dtype=float32)
 """
 
 from __future__ import annotations
@@ -32,7 +43,7 @@ T = TypeVar("T")
 
 
 class Kind(Enum):
-    """What a field of `Params` is to the compiler."""
+    """How a field of `Params` enters the program."""
 
     STATIC = "static"
     TRACED = "traced"
@@ -47,8 +58,8 @@ Traced = Annotated[T, Kind.TRACED]
 """A number, or a tuple of numbers: vmapped, one value for each item."""
 
 Data = Annotated[T, Kind.DATA]
-"""Chooses what `load` reads (a network's index, a number of trials). It splits groups as a static field does,
-but is not compiled in: `init`, `advance` and `result` do not see it, and groups that differ only in data
+"""A choice of what `load` reads (a network's index, a number of trials). It splits groups as a static field does,
+but is not compiled in: `init`, `advance` and `result` do not see it, and groups that differ in data alone
 share one compiled program."""
 
 File = Annotated[T, Kind.FILE]
@@ -56,10 +67,10 @@ File = Annotated[T, Kind.FILE]
 
 
 class Params(BaseModel):
-    """The parameters of ONE item, validated; each field is `Static`, `Traced`, `Data` or `File`.
+    """The parameters of ONE item, validated by pydantic; each field is `Static`, `Traced`, `Data` or `File`.
 
-    `dtype` is the floating type of the whole computation; "float64" switches JAX's 64-bit mode on
-    around every function of the kernel.
+    `dtype` is the floating type of the whole computation; "float64" switches JAX's 64-bit mode on around every
+    function of the kernel. A class with a field of another type raises TypeError when it is defined.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -94,7 +105,11 @@ else:
 
 @cache
 def field_kinds(params: type[Params]) -> dict[str, Kind]:
-    """Field name -> kind, in the order of definition."""
+    """Field -> its kind, in the order of definition.
+
+    >>> [kind.value for kind in field_kinds(Params).values()]
+    ['static']
+    """
     return {
         name: next(mark for mark in info.metadata if isinstance(mark, Kind))
         for name, info in params.model_fields.items()
@@ -114,12 +129,16 @@ def _select(params: Params, *kinds: Kind) -> Any:
 
 
 def static_of(params: Params) -> Any:
-    """The static fields as a hashable named tuple: the `static` of `init`, `advance` and `result`."""
+    """The static fields as a hashable named tuple, the argument `static` of `init`, `advance` and `result`.
+
+    >>> static_of(Params(dtype="float64"))
+    Params_static(dtype='float64')
+    """
     return _select(params, Kind.STATIC)
 
 
 def inputs_of(params: Params) -> Any:
-    """All but the traced fields as a named tuple: the `inputs` of `load` and `reduce`."""
+    """All fields but the traced ones as a named tuple, the argument `inputs` of `load` and `reduce`."""
     return _select(params, Kind.STATIC, Kind.DATA, Kind.FILE)
 
 
@@ -129,23 +148,23 @@ def traced_of(params: Params) -> Any:
 
 
 def traced_type(params: type[Params]) -> Any:
-    """The named-tuple class of the traced fields, from which columns are built."""
+    """The class of the named tuple of traced fields; the runner fills it with columns, (n, ...) arrays."""
     return _view(params, frozenset({Kind.TRACED}))
 
 
 class Var(NamedTuple):
-    """One named result: its own axes (the item axis is added outside), units and long name."""
+    """A named result: its axes, units and long name. The item axis comes before its own axes, and is not named here."""
 
     axes: tuple[str, ...] = ()
     units: str = "1"
-    """ "item" for ids of items: tables then show what was swept of these."""
+    """UDUNITS' names, "1" without a unit; "item" for ids of items, beside which tables show what was swept."""
     long_name: str = ""
     more_is_better: bool = False
-    """True: a search by this result must say `mode`, since by default less is better."""
+    """True for a score: a search by this result must set `mode`, since a search minimises by default."""
 
 
 class Coordinate(NamedTuple):
-    """The values along an axis, (n,), with their units and what they are."""
+    """The values along an axis, (n,), with their units and long name."""
 
     values: Any
     units: str = "1"
@@ -153,7 +172,7 @@ class Coordinate(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One way in which an item can end. `failed` items are kept as data and counted apart."""
+    """One way in which an item can end. The results of `failed` items are stored, and counted apart."""
 
     name: str
     reason: str
@@ -161,16 +180,14 @@ class Outcome(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """A search under a name, as the field has it: parts of a job file, each of whose fields the user can override."""
+    """A search that the field knows by a name, as parts of a job file; the user's own fields override its fields."""
 
     reason: str
-    """What it is, and whose settings these are."""
+    """The method, and the paper that its settings come from."""
     search: Mapping[str, Any]
-    """The fields of `search`."""
+    """Fields of the section `search` of a job file."""
     params: Mapping[str, Any] = {}
-    """Fields of `params` that belong to it."""
     sweep: Mapping[str, Any] = {}
-    """Fields of `sweep` that belong to it."""
 
 
 class NoOptions(BaseModel):
@@ -185,58 +202,59 @@ def _load_nothing(inputs: Any) -> Any:
 
 
 ANYWHERE, ON_CPU = (0, 1), (1, 0)
-"""Microbatches worth measuring for a kernel that names none: one by one, items keep to a CPU's cache."""
+"""Microbatches worth measuring for a kernel that names none: on a CPU one by one (1) comes first, since an item's arrays then
+stay in cache; elsewhere all slots side by side (0)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """One computation, as pure functions of one item; the module's docstring gives their arguments."""
+    """One computation, as pure functions of one item; the module's docstring has their arguments."""
 
     name: str
     Params: type[Params]
     dims: Mapping[str, Var]
-    """Every name that `result` may return -> its axes, units and long name. Which ones it returns may depend
-    on the static fields (each cell has its own weights)."""
+    """Every name that `result` may return -> its axes, units and long name. The names that it does return may depend
+    on static fields: each cell has its own weights."""
     init: Callable[..., Any]
     advance: Callable[..., Any]
     finished: Callable[[Any], jax.Array]
     result: Callable[..., dict[str, jax.Array]]
     load: Callable[[Any], Any] = _load_nothing
     outcomes: tuple[Outcome, ...] = ()
-    """If not empty, `result` returns an integer `outcome`, an index into this tuple."""
+    """Unless this is empty, `result` returns an integer `outcome`, an index into it."""
     coords: Callable[[Any, Any], Mapping[str, np.ndarray | Coordinate]] | None = None
-    """(inputs, shared) -> axis -> its coordinate, or values alone, for the axes that have any."""
+    """(inputs, shared) -> axis -> its coordinate, or its values alone, for axes that have one."""
     reduce: Callable[..., dict[str, np.ndarray]] | None = None
     reduced: Mapping[str, Var] = field(default_factory=dict)
     """Every name that `reduce` returns -> all of its axes, units and long name."""
     Options: type[BaseModel] = NoOptions
-    """The settings of `reduce`; they can be changed after the run."""
+    """The settings of `reduce`, which can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """The reduced names that a terminal shows as a table; their first axis is the table's rows."""
+    """The reduced names that a terminal shows as columns of a table; their first axis gives its rows."""
     plots: Callable[..., list[Plot]] | None = None
-    """(inputs, shared, columns, results, reduced) -> what a report shows of a group (see ctd.plots). Results are
+    """(inputs, shared, columns, results, reduced) -> the plots of a group in a report (see `ctd.plots`). Results are
     read when they are indexed: `results["curve"][:200]` reads 200 rows."""
     figure: Callable[..., Figure] | None = None
-    """The same arguments -> the plots that a PNG beside the store shows."""
+    """(inputs, shared, columns, results, reduced) -> the plots of the PNG beside the store."""
     presets: Mapping[str, Preset] = field(default_factory=dict)
-    """Name -> what `search: {preset: NAME}` stands for."""
+    """Name -> the search that `search: {preset: NAME}` stands for."""
     metric: str = ""
-    """The result of one number that tells best how well an item did; a report shows it unasked."""
+    """The scalar result that says best how well an item did; tables and reports show it by default."""
     curves: tuple[str, ...] = ()
-    """Results of one axis that fill up while an item advances, NaN where they have not come to; whoever watches a
-    run sees them grow. `result` must give them at any time."""
+    """Results of one axis that fill up while an item advances, NaN beyond; a live page shows them grow, so `result` must
+    work after every advance."""
     advances: Callable[[Any], int] | None = None
-    """inputs -> the most advances that an item makes, if that is known beforehand."""
+    """inputs -> the largest number of advances of an item, if it is known beforehand; for progress."""
     width: int = 256
-    """Slots of one device, unless the job says otherwise."""
+    """Slots of one device by default."""
     microbatches: tuple[int, ...] = ()
-    """Microbatches worth measuring (0: all slots, 1: one by one), the likeliest first: it is used where measuring
-    would cost more than it may save. A kernel whose best one is known names it alone. Empty: ANYWHERE, ON_CPU."""
+    """Microbatches worth measuring (0: all slots, 1: one by one), the likeliest first: the runner takes it where measuring
+    would cost more than it could save. A kernel whose best one is known names that one alone. Empty: ANYWHERE, ON_CPU."""
     cpu_microbatches: tuple[int, ...] = ()
-    """The same for a CPU, if other ones are best there; empty: `microbatches`."""
+    """Microbatches worth measuring on a CPU, if they differ; empty: `microbatches`."""
 
     def coordinates(self, inputs: Any, shared: Any) -> dict[str, Coordinate]:
-        """The coordinates of `coords`; values alone are pure numbers, called by their axis."""
+        """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""
         given = self.coords(inputs, shared) if self.coords else {}
         plain = lambda value: value if isinstance(value, Coordinate) else Coordinate(value)
         found = {axis: plain(value) for axis, value in given.items()}
@@ -259,8 +277,12 @@ def one_shot(
     run: Callable[..., dict[str, Any]],
     **optional: Any,
 ) -> Kernel:
-    """The kernel whose whole work is one call `run(static, shared, traced, key) -> values`."""
+    """Make the kernel whose whole work is one call `run(static, shared, traced, key) -> values`, one advance.
 
+    params, dims and `optional` are fields of `Kernel`; the module's docstring has an example.
+    """
+
+    # The state is (done, values): zeros of the shapes of the values, until the one advance fills them in.
     def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> Any:
         values = jax.eval_shape(lambda: run(static, shared, traced, key))
         return jnp.zeros((), bool), jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), values)

@@ -7,14 +7,22 @@ import numpy as np
 
 
 def principal_axes(points: np.ndarray, k: int) -> np.ndarray:
-    """The first principal axes of (m, n) points: (n, min(k, n)) orthonormal columns, largest variance first."""
+    """The first k principal axes of points (m, n): (n, min(k, n)) orthonormal columns, largest variance first.
+
+    >>> abs(principal_axes(np.array([[0.0, 1.0], [0.0, 3.0]]), 1)).tolist()  # the points vary along y
+    [[0.0], [1.0]]
+    """
     return _spectrum(points)[1][:, :k]
 
 
 def principal(points: Any, k: int) -> tuple[Callable[[Any], np.ndarray], np.ndarray]:
-    """(project, share) by the first k principal components of (m, n) points.
+    """The first k principal components of points (m, n): (project, share).
 
-    project maps (..., n) to (..., min(k, n)); share, (min(k, n),), is each component's part of the variance.
+    project maps arrays (..., n) to (..., min(k, n)); share (min(k, n),) is the part of the variance of each component.
+
+    >>> project, share = principal([[0.0, 1.0], [0.0, 3.0]], 1)
+    >>> share, abs(project([0.0, 4.0]))
+    (array([1.]), array([2.]))
     """
     points = np.asarray(points, float)
     mean = points.mean(axis=0)
@@ -25,6 +33,7 @@ def principal(points: Any, k: int) -> tuple[Callable[[Any], np.ndarray], np.ndar
 
 def _spectrum(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(variances times the number of points, directions in columns), largest variance first."""
+    # eigh of (n, n), not an SVD of (m, n): there are many points of few dimensions.
     centred = points - points.mean(axis=0)
     variance, vectors = np.linalg.eigh(centred.T @ centred)
     return variance[::-1], vectors[:, ::-1]

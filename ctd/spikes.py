@@ -1,16 +1,15 @@
 """Kernel: spikes of neurons that follow a trained network, with true rates, inputs and states; data for `lfads`.
 
     h_t = F(h_{t-1}, x_t)                       the network on trials of its task
-    rate_t = max_rate (r(h_t) + 1) / 2          r in [-1, 1]: what the network's readout sees
+    rate_t = max_rate (r(h_t) + 1) / 2          r(h) in [-1, 1], the vector that the network's readout sees
     count_t ~ Poisson(rate_t step_s)            one bin for each step; negative binomial with `dispersion` above 1
 
-With `rectifier: exp`, as in the Computation-through-Dynamics Benchmark (Versteeg et al. 2025), rate_t step_s =
-exp((r(h_t) - m) / (scaling s)), with m and s the mean and the standard deviation of all recorded units on all trials.
+`rectifier: exp` is that of the Computation-through-Dynamics Benchmark (Versteeg et al. 2025): rate_t step_s =
+exp((r(h_t) - m) / (scaling s)), with m and s the mean and the standard deviation over all recorded units and trials.
 
 An item is a set of trials drawn with its own key. The results have the names that `lfads` reads, so that
-`data: {stage: spikes, part: results}` passes them on. With `initial: line` these are the data of the
-LFADS tutorial (google-research, computation-thru-dynamics): every trial starts at its own state on the
-network's line attractor.
+`data: {stage: spikes, part: results}` passes them on. With `initial: line` they are the data of the LFADS tutorial
+(google-research, computation-thru-dynamics), in which every trial starts at its own state on the network's line attractor.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ from ctd.weights import read_weights
 LARGEST = 65_535
 """Counts are stored in 16 bits."""
 LARGEST_MEAN = 60_000
-"""Largest mean count: counts with this mean stay below `LARGEST` by 20 standard deviations."""
+"""Largest mean count: Poisson counts with this mean stay below `LARGEST` by more than 20 standard deviations."""
 DISPERSION = 1
-"""Folded into the key of the counts for that of their random rates."""
+"""Folded into the key of the counts to make the key of their random rates."""
 LEAD = 7
-"""Steps of input that spread the states along a line attractor, as many as in the tutorial."""
+"""Steps of input that spread the states along a line attractor, the number of the tutorial."""
 
 
 class Spikes(Params):
-    """One set of trials."""
+    """The parameters of one set of trials."""
 
     cell: Static[CellName | None] = Field(
         None, description=f"{CELL_NAMES}; by default the cell that the weights belong to"
@@ -101,15 +100,17 @@ class Recorded(NamedTuple):
     """A network and its recorded units."""
 
     cell: dict[str, None]
-    """{name of the cell: None}: a name among arrays, which JAX compiles in with the keys."""
+    """{name of the cell: None}. JAX takes no text as an array, but compiles in the keys of a dict."""
     weights: dict[str, Any]
     units: np.ndarray
 
 
 def load(inputs: Any) -> Recorded:
-    """The network, and the indices of the recorded units. Raises ValueError, naming file and field."""
+    """Read the network and choose the recorded units. Raises ValueError, naming file and field."""
     if inputs.weights is None:
-        raise ValueError("weights: a file of the weights of a trained network is needed")
+        raise ValueError(
+            "weights: a file with the weights of a trained network is needed; give its path"
+        )
     cell, weights, _ = read_weights(inputs.weights, inputs.cell)
     n, n_in, _ = sizes(cell, weights)
     if inputs.task.n_in != n_in:
@@ -119,25 +120,25 @@ def load(inputs: Any) -> Recorded:
         )
     if inputs.n_units is not None and inputs.n_units > n:
         raise ValueError(
-            f"n_units: {inputs.n_units} wanted, the network in {inputs.weights} has {n}"
+            f"n_units: {inputs.n_units} given, but the network in {inputs.weights} has {n}; give at most {n}"
         )
     weights = {name: value.astype(inputs.dtype) for name, value in weights.items()}
     return Recorded({cell: None}, weights, np.arange(inputs.n_units or n))
 
 
 def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int) -> jax.Array:
-    """(n, state) the state of each trial before its first step."""
+    """The state of each of n trials before its first step, (n, state)."""
     h0 = initial_state(cell, weights, static.dtype)
     if static.initial == "h0":
         return jnp.tile(h0, (n, 1))
     inputs = tasks.batch(static.task, key, n, static.dtype).inputs[:, :LEAD]
-    # Without input the network falls back to the line.
+    # One step without input lets the state relax onto the line.
     inputs = jnp.pad(inputs, ((0, 0), (0, 1), (0, 0)))
     return jax.vmap(lambda x: run(cell, weights, x, h0)[0][-1])(inputs)
 
 
 def _rates(static: Any, traced: Any, followed: jax.Array) -> jax.Array:
-    """True rates (1/s) of units that are followed."""
+    """The true rates (1/s) of neurons from the units that they follow, (trial, time, unit)."""
     if static.rectifier == "linear":
         return tasks.rates_from_states(followed, traced.max_rate)
     standard = (followed - followed.mean()) / followed.std()
@@ -145,7 +146,7 @@ def _rates(static: Any, traced: Any, followed: jax.Array) -> jax.Array:
 
 
 def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
-    """All trials of an item; only the evaluation trials come with true rates, inputs and states."""
+    """Simulate all trials of an item. Only evaluation trials come with true rates, inputs and states."""
     weights, cell = shared.weights, get_cell(*shared.cell)
     key_trials, key_spikes, key_start = jax.random.split(jax.random.fold_in(key, traced.seed), 3)
     total = static.n_train + static.n_eval
@@ -184,7 +185,7 @@ def plots(
     results: Mapping[str, Any],
     reduced: Mapping[str, np.ndarray],
 ) -> list[Plot]:
-    """Counts and true rates of the first trial of the first item; units by the time of their largest rate."""
+    """Counts and true rates of the first trial of the first item, units in the order of their peak rates."""
     del inputs, shared, reduced
     rates, counts = (np.asarray(results[name][0], float)[0] for name in ("eval_rates", "eval"))
     order = np.argsort(np.argmax(rates, axis=0), kind="stable")
@@ -204,7 +205,7 @@ def plots(
 
 
 def coords(inputs: Any, shared: Recorded) -> dict[str, Coordinate]:
-    """Bins and trials, counted; a bin is step_s long."""
+    """The numbers of bins, each step_s long, and of trials."""
     del shared
     n = {"time": inputs.task.length, "trial": inputs.n_eval, "train_trial": inputs.n_train}
     what = {"time": "bin, of step_s", "trial": "evaluation trial", "train_trial": "training trial"}
@@ -234,7 +235,7 @@ kernel = one_shot(
     coords=coords,
     plots=plots,
     width=4,
-    # An item has trials enough to fill a product; on a CPU more of them leave the cache.
+    # One item has trials enough for large products; on a CPU several items side by side would not fit the cache.
     microbatches=(0,),
     cpu_microbatches=(1,),
 )

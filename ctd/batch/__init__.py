@@ -2,14 +2,14 @@
 
 A device holds `slots` items at a time, in microbatches of m: vmap inside a microbatch, a loop over the
 microbatches. m = 1 is `lax.map`, m = slots is `vmap`; which is faster depends on kernel and device
-(`ctd.batch.tune`). Finished items leave: their slots are refilled from the queue, and once that is empty the
-live items are packed to the front, so that the loop runs over fewer microbatches.
+(`ctd.batch.tune`). The queue refills the slots of finished items. Once it is empty, the live items are packed to the front,
+so that the loop runs over fewer microbatches.
 
         logical slot   0 1 2 3 | 4 5 6 7 | 8 9 . .      m = 4, 10 live items: bound = 3
                        `------'  microbatch = one vmapped program, never of another width
 
-Only m enters the arithmetic of an item: for one m the bits of an item depend neither on how many slots
-there are nor on which items share them. With D devices, logical slot p lies on device p mod D.
+Only m enters the arithmetic of an item: for one m the bits of an item depend neither on the number of slots
+nor on the items beside it. With D devices, logical slot p lies on device p mod D.
 """
 
 from ctd.batch.items import run_items as run_items

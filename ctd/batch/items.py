@@ -19,20 +19,25 @@ def run_items(
     shared: Any = None,
     layout: Layout | None = None,
 ) -> dict[str, np.ndarray]:
-    """Run one group in this process: `params` for all items, `columns` for what differs.
+    """Run one group in this process: all items have `params`, except for the fields in `columns`.
 
     Args:
-        kernel: what to compute.
+        kernel: the computation.
         params: the parameters that all items have.
-        columns: traced field -> (n,) values (or (n, k) for a tuple of k); without it, one item.
+        columns: traced field -> (n,) values (or (n, k) for a tuple of k); None runs one item.
         seed: the job's seed; item i of the columns has the key fold_in(key(seed), i).
-        shared: the group's data; `kernel.load` reads it where this is None.
-        layout: slots and microbatch; chosen by `layout_for` where this is None.
+        shared: the group's data; None reads them by `kernel.load`.
+        layout: slots and microbatch; None takes those of `layout_for`.
 
     Returns:
         name -> (n, ...) array for every name that `kernel.result` returns.
 
-    Raises ValueError where a column is no traced field, or the columns differ in length.
+    Raises ValueError where a column is no traced field, or columns differ in length.
+
+    >>> from ctd.esn import kernel
+    >>> found = run_items(kernel, kernel.Params(n=10, washout=2, train=20), {"g": [0.5, 1.5]})
+    >>> {len(values) for values in found.values()}  # two items
+    {2}
     """
     given = {name: np.asarray(values) for name, values in (columns or {}).items()}
     _check(type(params), given)
@@ -57,7 +62,7 @@ def run_items(
 
 
 def _check(params: type[Params], columns: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError for a column that is no traced field, or holds one value for all items."""
+    """Raise ValueError for a column that is no traced field, or that is one value instead of one for each item."""
     title, kinds = params.__name__, field_kinds(params)
     for name, values in columns.items():
         kind = kinds.get(name)
@@ -71,5 +76,5 @@ def _check(params: type[Params], columns: Mapping[str, np.ndarray]) -> None:
             )
         if values.ndim == 0:
             raise ValueError(
-                f"columns: {name!r}: one value for each item expected, got {values}; put a value that all items share into params"
+                f"columns: {name!r}: one value for each item expected, got {values}; give a value that all items share in params"
             )

@@ -3,9 +3,9 @@
     lap      `begin(rows, length)`: these items make `length` advances each, or fewer if they finish
     between  every item's state is a host array: `values` reads results, `copy` moves states
 
-The items of a lap need not all fit onto the devices: they take turns, as many at a time as there are slots.
-As in a `Run`, only the microbatch enters the arithmetic of an item, so its state after a lap depends neither
-on the number of slots nor on its neighbours.
+A lap may have more items than there are slots: they take turns, as many at a time as there are slots. As in a `Run`,
+only the microbatch enters the arithmetic of an item, so its state after a lap depends neither on the number of slots
+nor on its neighbours.
 """
 
 from __future__ import annotations
@@ -16,18 +16,65 @@ from typing import Any
 import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
-from ctd.batch.run import Placed, Snapshot
-from ctd.batch.states import HostStates
+from ctd.batch.run import Placed, Snapshot, from_host, to_host
 from ctd.late import jax
 
 TO_THE_END = 2**62
-"""The length of a lap that lasts until its items have finished."""
+"""The length of a lap that ends when all of its items have finished."""
+
+
+class HostStates:
+    """The states of n items while they are off the devices: host arrays, random keys as their words.
+
+    like: the state of one item as shapes and dtypes.
+    """
+
+    def __init__(self, n: int, like: Any) -> None:
+        self._n = n
+        is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        leaves, self._tree = jax.tree.flatten(like)
+        self._likes = [jax.random.key(0) if is_key(leaf) else leaf for leaf in leaves]
+        self._leaves: list[np.ndarray] = []
+        """(n, ...) each; empty until `keep` is first called."""
+
+    def keep(self, rows: np.ndarray, state: Any, places: np.ndarray) -> None:
+        """Copy states from the devices: that at places[k] becomes the state of item rows[k]."""
+        values = [to_host(leaf)[places[: len(rows)]] for leaf in jax.tree.leaves(state)]
+        if not self._leaves:
+            self._leaves = [np.zeros((self._n, *v.shape[1:]), v.dtype) for v in values]
+        for leaf, value in zip(self._leaves, values, strict=True):
+            leaf[rows] = value
+
+    def take(self, rows: np.ndarray) -> Any:
+        """The states of the items `rows`, ready for the devices."""
+        leaves = [
+            from_host(leaf[rows], like)
+            for leaf, like in zip(self._leaves, self._likes, strict=True)
+        ]
+        return jax.tree.unflatten(self._tree, leaves)
+
+    def copy(self, parents: np.ndarray) -> None:
+        """Give item r the state of item parents[r]."""
+        self._leaves = [leaf[parents] for leaf in self._leaves]
+
+    def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
+        """Give item `row` a state, as leaves in the order of `arrays`."""
+        for leaf, value in zip(self._leaves, leaves, strict=True):
+            leaf[row] = value
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of the leaves, by the names that checkpoints give them."""
+        return {f"state.{k}": leaf.copy() for k, leaf in enumerate(self._leaves)}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take the states that `arrays` returned, in this process or another."""
+        self._leaves = [arrays[f"state.{k}"].copy() for k in range(len(self._leaves))]
 
 
 class Laps(Placed):
     """The items `ids` of one group, advanced lap by lap. The arguments are those of `ctd.batch.Run`.
 
-    done: (n,) bool, whether each item has finished. ages: (n,) how many advances each has made.
+    done: (n,) bool, whether each item has finished. ages: (n,) int64, the number of advances that each has made.
     """
 
     def __init__(
@@ -50,11 +97,11 @@ class Laps(Placed):
 
     @property
     def over(self) -> bool:
-        """Whether the lap has ended."""
+        """Whether all items of the lap have made their advances."""
         return not (self._ready.any() or len(self._wave))
 
     def advance(self) -> None:
-        """Advance every item on the devices once; if there is none, load the next ones first."""
+        """Advance every item on the devices once; if the devices are empty, load the next items first."""
         if not len(self._wave):
             ready = np.flatnonzero(self._ready)
             # Items that a checkpoint caught in the middle of their lap come first.
@@ -77,7 +124,7 @@ class Laps(Placed):
         self._lay_down_if_due()
 
     def _lay_down_if_due(self) -> None:
-        """Take all items off the devices once any has made its advances, or enough have finished."""
+        """Copy all items off the devices once one has made its advances, or enough have finished."""
         done, left = self.done[self._wave], self._left[self._wave]
         enough = max(self.layout.microbatch, len(done) // 8)
         if done.all() or done.sum() >= enough or (left == 0).any():
@@ -85,7 +132,7 @@ class Laps(Placed):
             self._wave, self._slots = np.zeros(0, int), None
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(rows of `ids`, those results of theirs) of the items on the devices; none between two laps."""
+        """(rows of `ids`, their results by name) of the items on the devices; no rows between two laps."""
         if not len(self._wave):
             return self._wave, {}
         return self._wave, self._values_of(self._slots, len(self._wave), names)
@@ -98,7 +145,7 @@ class Laps(Placed):
     # --- between laps -----------------------------------------------------------------------------
 
     def values(self, rows: np.ndarray, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """Results of the items `rows` in their present states, name -> (len(rows), ...); no names: all."""
+        """The present results of the items `rows`, name -> (len(rows), ...). No names means all names."""
         names = tuple(names)
         shapes = {name: self._values[name] for name in names or self._values}
         found = {name: np.zeros((len(rows), *s.shape), s.dtype) for name, s in shapes.items()}
@@ -108,24 +155,24 @@ class Laps(Placed):
         return found
 
     def copy(self, parents: np.ndarray) -> None:
-        """Item r goes on from the state of item parents[r], with its own key and traced values."""
+        """Let item r go on from the state of item parents[r], with its own key and traced values."""
         self._states.copy(parents)
         self.done = self.done[parents]
 
     def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
-        """Item `row` goes on from a state that another worker made, given as leaves in `Snapshot`'s order."""
+        """Let item `row` go on from a state of another worker, given as leaves in the order of `Snapshot`."""
         self._states.put(row, leaves)
         self.done[row] = False
 
     def set_traced(self, name: str, values: np.ndarray) -> None:
-        """Give a traced field new values, (n, ...), one for each item."""
+        """Give a traced field new values (n, ...), one for each item."""
         dtype = getattr(self._traced, name).dtype
         self._traced = self._traced._replace(**{name: values.astype(dtype)})
 
     # --- devices ----------------------------------------------------------------------------------
 
     def _init(self, rows: np.ndarray) -> None:
-        """Bring the items `rows` to their start."""
+        """Compute the first states of the items `rows`."""
         places = self._physical[: len(rows)]
         fresh = np.zeros(self.total, bool)
         fresh[places] = True
@@ -138,7 +185,7 @@ class Laps(Placed):
         self._states.keep(rows, slots.state, places)
 
     def _load(self, rows: np.ndarray, blank: bool = False) -> Slots:
-        """Put the items `rows` onto the devices, with their states or, if `blank`, with zeros in place of them."""
+        """Load the items `rows` onto the devices, with their states or, if `blank`, with zeros."""
         held = self._held(rows)
         done = np.ones(self.total, bool)
         done[self._physical[: len(rows)]] = self.done[rows]
@@ -151,7 +198,7 @@ class Laps(Placed):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """All that `restore` needs to go on after the last advance, with the same bits."""
+        """Copy the laps to host arrays, from which `restore` goes on with the same bits."""
         if len(self._wave):
             self._states.keep(self._wave, self._slots.state, self._physical)
         arrays = self._states.arrays()
@@ -170,5 +217,9 @@ class Laps(Placed):
 
 
 def turns(n: int, at_a_time: int) -> list[np.ndarray]:
-    """The numbers 0 ... n-1, cut into turns of at most `at_a_time`."""
+    """Cut 0 ... n-1 into turns of at most `at_a_time`.
+
+    >>> [turn.tolist() for turn in turns(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
     return [np.arange(k, min(k + at_a_time, n)) for k in range(0, n, at_a_time)]

@@ -1,4 +1,4 @@
-"""The compiled functions of a kernel over the slots of the local devices."""
+"""Compile a kernel's functions of one item to functions over the slots of the local devices."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from ctd.late import jax, jnp, lax
 
 
 class Layout(NamedTuple):
-    """How the items of a shard lie on the devices."""
+    """The slots of the devices, and the microbatches that they form."""
 
     slots: int
-    """Items held at a time on one device; a multiple of `microbatch`."""
+    """Items that one device holds at a time; a multiple of `microbatch`."""
     microbatch: int
-    """Vmapped width: the only number here that changes rounding."""
+    """Items that are vmapped together: the only number here that changes rounding."""
     devices: int = 1
 
     @classmethod
     def of(cls, slots: int, microbatch: int, devices: int) -> Layout:
-        """The layout that holds `slots` items on each device, in whole microbatches."""
+        """The layout of at least `slots` items on each device, in whole microbatches.
+
+        >>> Layout.of(slots=10, microbatch=4, devices=1)
+        Layout(slots=12, microbatch=4, devices=1)
+        """
         return cls(-(-max(slots, 1) // microbatch) * microbatch, microbatch, devices)
 
 
@@ -37,7 +41,7 @@ def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int =
 
 
 class Slots(NamedTuple):
-    """What the devices hold: arrays with a leading slot axis."""
+    """The items on the devices: arrays with a leading slot axis."""
 
     ids: jax.Array
     traced: Any
@@ -46,12 +50,12 @@ class Slots(NamedTuple):
 
 
 def precision(static: Any) -> AbstractContextManager[None]:
-    """Context in which JAX's 64-bit mode is on for float64 items and off for others."""
+    """A context in which JAX's 64-bit mode is on for items of dtype float64, and off for others."""
     return jax.enable_x64(static.dtype == "float64")
 
 
 class Program:
-    """The compiled functions of one (kernel, static, layout), shared by all groups that have them."""
+    """The compiled functions of one (kernel, static, layout), which all groups with these share."""
 
     def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
         self.kernel, self.static, self.layout = kernel, static, layout
@@ -101,7 +105,7 @@ class Program:
         return self.kernel.result(self.static, shared, slot.traced, key, slot.state)
 
     def some_results(self, names: tuple[str, ...]) -> Any:
-        """`result` for `names` alone; the compiler removes the rest as dead code."""
+        """`result` for `names` alone; XLA removes the code of other results."""
 
         def some(*args: Any) -> Any:
             values = self._result(*args)
@@ -114,11 +118,11 @@ class Program:
     # --- all slots --------------------------------------------------------------------------------
 
     def _over_slots(self, one: Callable[..., Any]) -> Any:
-        """one(shared, root, fresh, slot) -> f(shared, root, bounds, fresh, slots, out) over slots.
+        """Compile one(shared, root, fresh, slot) to f(shared, root, bounds, fresh, slots, out) over slots.
 
-        Only the microbatches bounds[0] <= i < bounds[1] of each device are computed; the other rows
-        of `out` stay as they are. `out` is given away: its memory holds what f returns. Where `slots` is
-        None, the slots are `out` itself, which the devices then hold once.
+        f computes the microbatches bounds[0] <= i < bounds[1] of each device and leaves the other rows of `out` as
+        they are. The caller gives `out` away: f returns its result in the same memory. With slots None, `out` itself
+        holds the slots, so that the devices hold them once.
         """
         m = self.layout.microbatch
         of_args = lambda whole, items: (whole, whole, whole, items, items, items)
@@ -134,9 +138,9 @@ class Program:
             some = one if m == 1 else jax.vmap(one, (None, None, 0, 0))
 
             def body(i: jax.Array, out: Any) -> Any:
-                # The barriers keep the compiler from merging the item's arithmetic with the loop's slicing.
-                # Through i they also keep it from moving the arithmetic out of a loop over one
-                # microbatch. So its code, and its rounding, are the same for any number of slots.
+                # The barriers keep XLA from merging the item's arithmetic with the loop's slicing, and, since they
+                # hold i, from moving it out of a loop over one microbatch. So the item's code, and its rounding, are
+                # the same for any number of slots.
                 held = out if slots is None else slots
                 part = jax.tree.map(lambda leaf: _rows(leaf, i, m), (fresh, held))
                 part, _ = lax.optimization_barrier((part, i))
@@ -145,8 +149,8 @@ class Program:
 
             return lax.fori_loop(bounds[0], bounds[1], body, out)
 
-        # The places are told to jit, too: else the program of one device would depend on how its arguments came there, and
-        # a worker would compile what the plan has compiled.
+        # jit is told the shardings, too. Without them the program of one device would depend on how its arguments came
+        # there, and a worker would compile anew what `ctd plan` has compiled.
         return jax.jit(
             jax.shard_map(
                 on_device,
@@ -168,7 +172,7 @@ class Program:
 def abstract(
     kernel: Kernel, static: Any, shared: Any, traced: Any
 ) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    """(state, results) of one item as shapes and dtypes, evaluated once in a process; see `ctd.contract.evaluate`."""
+    """`ctd.contract.evaluate` under the item's precision, once in a process: (state, results) as shapes and dtypes."""
     known, key = _evaluations(kernel, static), shapes_of(shared, traced)
     if key not in known:
         with precision(static):
@@ -177,20 +181,20 @@ def abstract(
 
 
 def shapes_of(shared: Any, traced: Any) -> Any:
-    """What of a group's data and traced values a compiled program depends on, as a key."""
+    """The shapes and dtypes of a group's data and traced values, as a key: a compiled program depends on nothing else of them."""
     leaves, tree = jax.tree.flatten((shared, traced))
     return tree, tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
 
 
 def _rows(leaf: jax.Array, i: jax.Array, m: int) -> jax.Array:
-    """Microbatch i of m rows; of one row, without its axis."""
+    """Microbatch i of m rows; for m = 1 the row itself, without an axis."""
     if m == 1:
         return lax.dynamic_index_in_dim(leaf, i, keepdims=False)
     return lax.dynamic_slice_in_dim(leaf, i * m, m)
 
 
 def _put(leaf: jax.Array, new: jax.Array, i: jax.Array, m: int) -> jax.Array:
-    """`leaf` with `new` as its microbatch i."""
+    """Put `new` into `leaf` as its microbatch i."""
     if m == 1:
         return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
     return lax.dynamic_update_slice_in_dim(leaf, new, i * m, 0)
@@ -198,7 +202,7 @@ def _put(leaf: jax.Array, new: jax.Array, i: jax.Array, m: int) -> jax.Array:
 
 @lru_cache(maxsize=64)
 def _evaluations(kernel: Kernel, static: Any) -> dict[Any, Any]:
-    """What abstract evaluation has found so far, by the shapes of data and traced values: no layout enters it."""
+    """The cache of `abstract`, by the shapes of data and traced values. Layouts share it: they do not change one item."""
     return {}
 
 
@@ -209,7 +213,7 @@ def program(kernel: Kernel, static: Any, layout: Layout) -> Program:
 
 
 def traced_columns(params: type[Params], columns: Mapping[str, np.ndarray], dtype: str) -> Any:
-    """Columns by name -> the named tuple of traced arrays: reals in `dtype`, integers in int32, booleans as is."""
+    """The named tuple of traced columns: reals in `dtype`, integers in int32, booleans unchanged."""
     kind = traced_type(params)
 
     def cast(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Run the items of a group through a program: fill the slots, advance them, empty and refill them."""
+"""Run the items of a group through a program: fill the slots, advance their items, read results, refill."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ctd.batch.program import Program, Slots, precision
 from ctd.late import jax, jnp
 
 SENT = 1 << 18
-"""Entries of an array of zeros that is sent to a device; larger ones are made there."""
+"""Arrays of zeros up to this many entries are sent to a device; larger ones are made there."""
 
 
 @dataclass
 class Snapshot:
-    """What a run needs to go on after an advance: the number of advances made, and arrays by name."""
+    """The state of a run between two advances: the number of advances made, and host arrays by name."""
 
     rounds: int
     arrays: dict[str, np.ndarray]
@@ -50,29 +50,29 @@ class Placed:
         return (p % self.layout.devices) * self.layout.slots + p // self.layout.devices
 
     def _held(self, rows: np.ndarray) -> np.ndarray:
-        """Physical row -> which of `rows` lies there, in logical order; 0 where the slot is empty."""
+        """Physical row -> the one of `rows` that lies there, in logical order; 0 for an empty slot."""
         held = np.zeros(self.total, int)
         held[self._physical[: len(rows)]] = rows
         return held
 
     def _bounds(self, start: int, stop: int) -> np.ndarray:
-        """The microbatches of every device that hold the logical slots start <= p < stop."""
+        """The first and the last microbatch (exclusive) of every device that hold the logical slots start <= p < stop."""
         per_microbatch = self.layout.microbatch * self.layout.devices
         return np.array([start // per_microbatch, -(-stop // per_microbatch)], np.int32)
 
     def _put(self, host: Any) -> Any:
-        """Arrays with a slot axis, on the devices; all of a tree at once takes half the time of a leaf by itself."""
+        """Send arrays with a slot axis to the devices; one call for a tree takes half the time of one for each leaf."""
         return jax.device_put(host, self.program.by_item)
 
     def _blank(self, shape: jax.ShapeDtypeStruct) -> jax.Array:
         if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
             return self._put(jax.random.split(jax.random.key(0), (self.total, *shape.shape)))
-        # What makes zeros takes longer to compile than a few take to be sent.
+        # To compile a program that makes zeros takes longer than to send a few.
         zeros = np.zeros if self.total * shape.size <= SENT else jnp.zeros
         return self._put(zeros((self.total, *shape.shape), shape.dtype))
 
     def _values_of(self, slots: Any, n: int, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-        """Results of the items in the first n logical slots, as their states are now: (n, ...) each; no names: all."""
+        """The present results of the items in the first n logical slots: name -> (n, ...). No names means all names."""
         compute = self.program.some_results(names) if names else self.program.result
         shapes = {name: self._values[name] for name in names or self._values}
         with precision(self.program.static):
@@ -84,7 +84,7 @@ class Placed:
         return {name: np.asarray(value)[places] for name, value in found.items()}
 
     def temporaries(self) -> int:
-        """Bytes of device memory that one advance takes beyond the slots, by the compiler's count."""
+        """Bytes of device memory that an advance needs beyond the slots, as XLA counts them."""
         with precision(self.program.static):
             args = (self._shared, self._root, self._bounds(0, 1), self._no_one)
             compiled = self.program.step.lower(*args, None, self.abstract_slots()).compile()
@@ -92,7 +92,7 @@ class Placed:
         return int(getattr(analysis, "temp_size_in_bytes", 0))
 
     def abstract_slots(self) -> Slots:
-        """The slots as shapes, dtypes and places: an advance is compiled for them without the slots themselves."""
+        """The slots as shapes, dtypes and shardings, so that an advance can be compiled before there are slots."""
         of = lambda shape, dtype: jax.ShapeDtypeStruct(
             (self.total, *shape), dtype, sharding=self.program.by_item
         )
@@ -106,7 +106,7 @@ class Run(Placed):
     """The items `ids` of one group, taken from `init` to `result`.
 
     Args:
-        program: what to run.
+        program: the compiled kernel.
         shared: the group's data, as `load` returned it.
         seed: the job's seed; item i has the key fold_in(key(seed), i).
         ids: (n,) item ids, below 2**32.
@@ -126,7 +126,7 @@ class Run(Placed):
         self._fill(live=0)
 
     def _fill(self, live: int) -> None:
-        """Start the next items of the queue in the logical slots from `live` on."""
+        """Start the next items of the queue in the empty logical slots, those from `live` on."""
         count = min(self.total - live, self.n - self._next)
         if count == 0:
             return
@@ -162,13 +162,13 @@ class Run(Placed):
         """Advance every live item once; finished items leave and the next ones take their slots."""
         live = self.step()
         done = self._done()
-        # Moving items costs more than carrying a few finished ones along: wait until they fill a
+        # To move items costs more than to carry a few finished ones along: wait until the finished ones fill a
         # microbatch and are an eighth of the live ones.
         if done.sum() == live or done.sum() >= max(self.layout.microbatch, live // 8):
             self._harvest(done, live)
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(rows of `ids`, those results of theirs) of all items that have begun, finished or not; between two advances."""
+        """Between two advances: (rows of `ids`, their results by name) of all items that have begun, finished or not."""
         live = int((self._rows >= 0).sum())
         going = self._rows[:live]
         ended = np.setdiff1d(np.arange(self._next), going)
@@ -181,7 +181,7 @@ class Run(Placed):
         return rows, values
 
     def step(self) -> int:
-        """Advance every live item once, and do not look at what came of it; return how many there are."""
+        """Advance every live item once, without reading which have finished; return the number of live items."""
         live = int((self._rows >= 0).sum())
         with precision(self.program.static):
             self._slots = self.program.step(
@@ -195,7 +195,7 @@ class Run(Placed):
         jax.block_until_ready(self._slots)
 
     def _harvest(self, done: np.ndarray, live: int) -> None:
-        """Read the results of the finished items, pack the others to the front, refill the slots."""
+        """Read the results of the finished items, pack the live ones to the front, refill the other slots."""
         count = int(done.sum())
         self._arrange(np.argsort(~done, kind="stable"))
         rows = self._rows[:count]
@@ -206,7 +206,7 @@ class Run(Placed):
         self._fill(live - count)
 
     def _arrange(self, order: np.ndarray) -> None:
-        """Move what was in logical slot order[p] to logical slot p."""
+        """Move the item in logical slot order[p] to logical slot p."""
         if (order == np.arange(self.total)).all():
             return
         source = np.empty(self.total, int)
@@ -216,7 +216,7 @@ class Run(Placed):
         self._rows = self._rows[order]
 
     def snapshot(self) -> Snapshot:
-        """The run after its last advance, as host arrays; `restore` goes on with the same bits."""
+        """Copy the run to host arrays, from which `restore` goes on with the same bits."""
         leaves = jax.tree.leaves(self._slots)
         arrays = {f"slots.{k}": to_host(leaf) for k, leaf in enumerate(leaves)}
         arrays |= {f"results.{name}": value.copy() for name, value in self.results.items()}
@@ -235,14 +235,14 @@ class Run(Placed):
 
 
 def to_host(leaf: jax.Array) -> np.ndarray:
-    """A device array as a host array; random keys become their uint32 data."""
+    """Copy a device array to the host; random keys become their uint32 words."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf))
     return np.asarray(leaf)
 
 
 def from_host(saved: np.ndarray, like: jax.Array) -> Any:
-    """The inverse of `to_host`: `like` says whether these are random keys; other arrays stay on the host."""
+    """Undo `to_host`: make random keys of their words if `like` holds keys; other arrays stay on the host."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
     return saved

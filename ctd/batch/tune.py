@@ -2,8 +2,8 @@
 
 On a CPU, items with weights of their own run up to 7 times faster one by one (each item's matrices stay in
 cache); items that share weights, and all items on a GPU, run faster side by side (one large product). A
-kernel that knows which names it alone, and nothing is measured. Otherwise a run begins with a measurement, if
-it costs little beside the run; the choice is kept, since m enters the rounding.
+kernel whose best microbatch is known names that one alone, and nothing is measured. Otherwise a run begins with a
+measurement, if that costs little beside the run. The store keeps the choice, since m enters the rounding.
 """
 
 import time
@@ -13,17 +13,17 @@ from ctd.batch import Layout, Run
 from ctd.kernel import Kernel
 
 SHARE = 0.03
-"""The most that measuring the other candidates may take, as a share of the run with the first one."""
+"""Largest time for measuring the other candidates, as a share of the run with the first one."""
 
 PROBE = 16
-"""Items side by side that are timed in place of more: what they gain or lose shows."""
+"""Largest number of items side by side that is timed: 16 show whether side by side is faster."""
 
 TIMES = 2
-"""How often each candidate is timed; the lowest time counts, since there may be other work on the machine."""
+"""Timings of each candidate; the lowest counts, since the machine may do other work."""
 
 
 def microbatch_candidates(kernel: Kernel, slots: int) -> list[int]:
-    """The microbatches worth measuring, the likeliest first: those that the kernel names, at most `slots` (0: all slots)."""
+    """The kernel's microbatches worth measuring, the likeliest first, each at most `slots`; 0 stands for all slots."""
     return list(dict.fromkeys(min(m or slots, slots) for m in kernel.candidates()))
 
 
@@ -35,13 +35,13 @@ def fastest_microbatch(
     devices: int,
     n_advances: float,
 ) -> tuple[int, dict[int, float]]:
-    """(the best m, candidate m -> seconds of one advance of one item, of those that were timed).
+    """Choose the microbatch: (the best m, m -> seconds of one advance of one item, for those that were timed).
 
-    start: (layout, n) -> a run of the first n of the `n_items` items.
-    n_advances: advances of one item that this process is to make with the choice, over all of its items.
+    start: (layout, n) -> a run of the first n of the `n_items` items. n_advances: advances of single items that this
+    process will make with the choice, over all of its items.
 
-    The first candidate is timed on one microbatch. The others only if that takes SHARE of the run at most, as the
-    first one's times tell: a wide one costs its compilation, and PROBE items.
+    The first candidate is timed on one microbatch. The others are timed only if, by the first one's times, that takes at
+    most SHARE of the run: each costs its compilation and the advances of up to PROBE items.
     """
     first, *others = microbatch_candidates(kernel, slots)
     if not others:

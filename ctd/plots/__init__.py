@@ -1,7 +1,12 @@
-"""Plots as data: what a kernel shows of a group in a report, as numbers and labels.
+"""Plots as data: the numbers and labels of the plots that a kernel shows of a group in a report.
 
-A plot is a list of layers over two axes. Whoever draws it adds zoom, hover, legend and colours, and may
-leave out some lines or points where there are many.
+A plot is a list of layers over two axes. The page and the PNG add colours and a legend, the page zoom and hover; where
+there are many lines or points, they may leave some out. Arrays may be lists or NumPy arrays.
+
+>>> loss = Lines([0, 100, 200], [[3.0, 2.0, 1.5]], "network 7")
+>>> plot = Plot("Loss", [loss], Axis("training step"), Axis("loss", log=True))
+>>> from ctd.plots.png import draw
+>>> draw(Figure([plot])).savefig("loss.png")
 """
 
 from collections.abc import Sequence
@@ -17,9 +22,9 @@ class Axis:
 
     label: str = ""
     log: bool = False
-    """Values that are not positive are left out."""
+    """Logarithmic; values that are not positive are left out."""
     ticks: Sequence[str] = ()
-    """If given, the axis has categories: these are the texts at 0, 1, ..."""
+    """The texts at 0, 1, ... of an axis of categories; empty for an axis of numbers."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,9 @@ class Scale:
 
     label: str = ""
     diverging: bool = False
-    """True: two hues around the middle of the range; False: dark to bright."""
+    """True for two hues around the middle of the range, False for dark to bright."""
     low: float | None = None
-    """`low` and `high` are the ends of the scale; None: the smallest and largest of the numbers."""
+    """The number at the scale's lower end, by default the smallest; `high` likewise."""
     high: float | None = None
 
 
@@ -51,12 +56,12 @@ class Lines:
     strong: bool = False
     """Drawn thick, in the colour of text."""
     faint: bool = False
-    """Background: thin and grey unless `colour` is given."""
+    """Drawn as background: thin, and grey unless `colour` is given."""
     dashed: bool = False
     hue: int | None = None
     """Index of the colour of a layer without `colour`; by default each layer has its own."""
     item: Any = None
-    """(line,) the item of each line: a page then colours, groups and filters the lines by what was swept."""
+    """(line,) the item of each line; the page colours, groups and filters lines with items by the swept parameters."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,12 @@ class Points:
     colour: Any = None
     """(n,) numbers of the plot's scale"""
     size: Any = None
-    """(n,) relative areas; by default all are small"""
+    """(n,) relative areas, 0 to 1; by default all are small."""
     marker: Literal["circle", "diamond"] = "circle"
     hollow: bool = False
     text: Sequence[str] = ()
     key: Any = None
-    """(n,) integers: the mark under the pointer lights up those with equal keys in all plots of the group"""
+    """(n,) integers; the page highlights, in all plots of the group, marks with the key of the one under the pointer."""
     hue: int | None = None
     """As in `Lines`."""
     item: Any = None
@@ -128,7 +133,7 @@ Layer = Lines | Points | Band | Bars | Spans | Image
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture."""
+    """One plot: its title, layers and axes."""
 
     title: str
     layers: Sequence[Layer]
@@ -136,25 +141,29 @@ class Plot:
     y: Axis = field(default_factory=Axis)
     scale: Scale = field(default_factory=Scale)
     equal: bool = False
-    """True: one unit is as long on y as on x."""
+    """True: one unit has the same length on both axes."""
     note: str = ""
-    """Text below the picture: what to look for, what was left out."""
+    """Text below the plot: what to look for, what was left out."""
     areas: str = ""
-    """What the sizes of points stand for: a PNG says it in its legend, by two of them."""
+    """The quantity that areas of points show; the legend of a PNG explains two of them by it."""
     at_first: int | None = None
-    """Of many lines with an `item`, a page shows so many until more are asked for."""
+    """Lines with an `item` that the page shows initially; None: all."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Plots side by side in one image, which is written beside the store."""
+    """Plots side by side in one PNG, which is written beside the store."""
 
     plots: Sequence[Plot]
     title: str = ""
 
 
 def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> Bars:
-    """Counts of the finite values in `bins` equal bins over `ends` (low, high), by default their range."""
+    """Count the finite values in `bins` equal bins over `ends` (low, high), by default their range.
+
+    >>> histogram([0.0, 0.1, 1.0], bins=2).height
+    array([2, 1])
+    """
     values = np.asarray(values, float).ravel()
     values = values[np.isfinite(values)]
     if len(values) == 0:
@@ -164,28 +173,45 @@ def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> 
 
 
 def is_wide(values: Any) -> bool:
-    """Whether all values are positive and span more than a factor of 20: they need a logarithmic axis."""
+    """Whether values need a logarithmic axis: all are positive and they span more than a factor of 20.
+
+    >>> is_wide([1, 100]), is_wide([0, 100])
+    (True, False)
+    """
     values = np.asarray(values, float).ravel()
     values = values[np.isfinite(values)]
     return len(values) > 0 and bool(values.min() > 0 and values.max() > 20 * values.min())
 
 
 def tick(value: float) -> str:
-    """A number as a short text: 0.01, 3.16, 1000, 1e5."""
+    """A number as a short text.
+
+    >>> tick(0.01), tick(3.1623), tick(1000), tick(1e5)
+    ('0.01', '3.16', '1000', '1e5')
+    """
     if 1000 <= abs(value) < 1e5:
         return f"{value:.0f}"
     return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
 def spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of the integers 0 ... n-1, evenly spaced, with both ends."""
+    """At most `most` of the integers 0 ... n-1, evenly spaced, both ends included.
+
+    >>> spread(10, 4)
+    array([0, 3, 6, 9])
+    """
     if n <= most:
         return np.arange(n)
     return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 
 def stacked(rows: Any, step: float) -> np.ndarray:
-    """Rows of a (k, n) array, divided by `step` and shifted so that they lie one below the other, the first at
-    the top; for an axis whose `ticks` name the rows from the bottom up."""
+    """Divide the rows (k, n) by `step` and shift them so that they lie one below the other, the first at the top.
+
+    The axis' `ticks` then name the rows from the bottom up.
+
+    >>> stacked([[0.0, 2.0], [0.0, 2.0]], step=4).tolist()
+    [[1.0, 1.5], [0.0, 0.5]]
+    """
     rows = np.asarray(rows, float)
     return rows / step + np.arange(len(rows))[::-1, None]

@@ -8,13 +8,18 @@ import numpy as np
 from ctd.plots import Axis, Band, Layer, Lines, Plot, Scale, spread
 
 N_CURVES = 200
-"""Largest number of curves that are drawn."""
+"""Curves that are drawn at most."""
 MANY = 10
-"""Of fewer networks the 10-90 % are about the least and the largest, and the curves say more than their median."""
+"""Networks from which on quantiles are drawn. The 10-90 % of fewer are about their range, and the curves themselves say more."""
 
 
 def block_ends(settings: Any) -> np.ndarray:
-    """(block,) the training step at which each block of `report_every` steps ends; the last is `n_batches`."""
+    """The training steps (block,) at which the blocks of `report_every` steps end; the last is `n_batches`.
+
+    >>> from types import SimpleNamespace
+    >>> block_ends(SimpleNamespace(n_batches=250, report_every=100))
+    array([100, 200, 250])
+    """
     n, every = settings.n_batches, settings.report_every
     return np.minimum(np.arange(every, n + every, every), n)
 
@@ -23,7 +28,7 @@ QUANTILES = np.array([0.1, 0.5, 0.9])
 
 
 def curve_quantiles(curves: np.ndarray) -> np.ndarray:
-    """(quantile, step) `QUANTILES` over the rows of `curves`, (item, step), that reached a step; NaN where none did."""
+    """`QUANTILES` (quantile, step) over the curves (item, step) that reached a step; NaN where none did."""
     out = np.full((len(QUANTILES), curves.shape[1]), np.nan, curves.dtype)
     reached = np.isfinite(curves).any(0)
     if reached.any():
@@ -50,17 +55,17 @@ class Curves:
 
     @property
     def has_quantiles(self) -> bool:
-        """Whether there are quantiles that tell more than the curves themselves."""
+        """Whether quantiles are known, of enough networks to say more than the curves themselves."""
         known = self.quantiles is not None and len(self.items) >= MANY
         return bool(known and np.isfinite(self.quantiles).any())
 
 
 def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
-    """Loss against training step: up to N_CURVES networks, and the median over all.
+    """Plot the losses of up to N_CURVES networks against the training step, with the median and the 10-90 % of all.
 
-    The networks are evenly spaced in the ranks of their final loss, so that the best and the worst are drawn.
+    The networks are evenly spaced in the ranks of their final loss, so that the best and the worst are among them.
 
-    axis: of the losses. name: what the networks are called.
+    axis: of the losses. name: the word for the networks.
     """
     items, final = curves.items, curves.final
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")

@@ -1,4 +1,4 @@
-"""What the pictures of a group are made from."""
+"""A group whose results are plotted, as one argument."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -8,22 +8,22 @@ import numpy as np
 
 
 class Group(NamedTuple):
-    """A group whose results are drawn."""
+    """The five arguments of `Kernel.plots` and `Kernel.figure`."""
 
     inputs: Any
-    """All fields of its parameters but the traced ones."""
+    """All fields of the parameters but the traced ones."""
     shared: Any
-    """Its data, as `load` returned it."""
+    """The group's data, as `load` returned them."""
     columns: Mapping[str, np.ndarray]
-    """`item` and every traced field, one value an item each."""
+    """`item` and every traced field -> (item, ...) values."""
     results: Mapping[str, np.ndarray]
-    """Results by name, one row an item; rows are read when they are indexed."""
+    """Result -> (item, ...) values; rows are read when they are indexed."""
     reduced: Mapping[str, np.ndarray]
-    """What `reduce` returned; empty if the group was not gathered."""
+    """The result of `reduce`; empty if the group was not gathered."""
 
 
 def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
-    """Make of a function of a `Group` the function of its five fields that `Kernel` asks for."""
+    """Decorate a function of a `Group`: the result takes the five fields by themselves, as `Kernel` calls it."""
 
     @wraps(draw)
     def of_fields(

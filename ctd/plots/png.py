@@ -1,6 +1,6 @@
-"""Draw plots with matplotlib: the one place where a picture as data becomes a PNG.
+"""Draw plots with matplotlib, for the PNG beside a store.
 
-The marks, and which layer gets which colour, are those of the page of `ctd report`.
+Marks and the order of colours are those of the page of `ctd report`.
 """
 
 import textwrap
@@ -25,15 +25,15 @@ from ctd.plots import (
 )
 
 WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
-"""Inches of one plot; TALL is the height of a figure with a plot whose axes have equal units."""
+"""Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
 MAX_TICKS = 12
-"""Most texts on an axis of categories."""
+"""Texts on an axis of categories, at most."""
 NOTE_WIDTH = 78
 """Letters in a line of a note."""
 
 
 def draw(figure: Figure) -> Any:
-    """Draw the plots side by side; return a matplotlib Figure, an empty one of none."""
+    """Draw the plots side by side; return a matplotlib Figure, which is empty if there are no plots."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -48,7 +48,7 @@ def draw(figure: Figure) -> Any:
     for ax, plot in zip(canvas.subplots(1, n, squeeze=False)[0], figure.plots, strict=True):
         shades = _shades(plot)
         draw_plot(ax, plot, shades)
-        # Plots with the same colours need but one colour bar.
+        # Plots with one scale of fixed ends share one colour bar.
         if shades is not None and (plot.scale not in shown or plot.scale.low is None):
             canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
             shown.append(plot.scale)
@@ -82,7 +82,7 @@ def draw_plot(ax: Any, plot: Plot, shades: Any) -> None:
 
 
 def _legend(ax: Any, plot: Plot) -> None:
-    """A legend of the layers that have names, and of two areas where areas stand for something."""
+    """Draw a legend of the layers with names, and of two areas of points if `plot.areas` says what they show."""
     from matplotlib.lines import Line2D
 
     handles, labels = ax.get_legend_handles_labels()
@@ -103,7 +103,7 @@ def _legend(ax: Any, plot: Plot) -> None:
 
 
 def _corner(ax: Any, plot: Plot) -> str:
-    """The corner with the fewest marks. matplotlib's "best" counts the vertices of a circle, too, and covers marks instead."""
+    """The corner with the fewest points. matplotlib's "best" also counts the vertices of circles, and then covers points."""
     points = [layer for layer in plot.layers if isinstance(layer, Points)]
     x, y = (
         (np.concatenate([np.zeros(0), *(np.ravel(getattr(p, axis)) for p in points)]) - low)
@@ -118,7 +118,7 @@ def _corner(ax: Any, plot: Plot) -> str:
 
 
 def _sizes(plot: Plot) -> list[float]:
-    """The largest size of the plot's points, with one digit, and a fifth of it."""
+    """Two sizes for the legend: the largest of the plot's points and a fifth of it, with one digit."""
     given = [
         np.ravel(layer.size)
         for layer in plot.layers
@@ -130,12 +130,12 @@ def _sizes(plot: Plot) -> list[float]:
 
 
 def _radius(size: Any) -> Any:
-    """The page's radius of a mark, in pixels."""
+    """The radius of a mark on the page (pixels)."""
     return 3 + 11 * np.sqrt(np.clip(np.asarray(size, float), 0, 1))
 
 
 def _area(radius: Any) -> Any:
-    """In squared points, as matplotlib has it."""
+    """The area of a mark for matplotlib (points squared)."""
     return np.square(1.5 * radius)
 
 
@@ -148,7 +148,7 @@ def _prepare(axis: Any, set_scale: Any, spec: Axis) -> None:
 
 
 def _shades(plot: Plot) -> Any:
-    """The colours of the plot's scale, or None if nothing is coloured by a number."""
+    """The colour map of the plot's scale; None if no layer is coloured by a number."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -168,7 +168,7 @@ def _colour_of(layer: Layer) -> Any:
 
 
 def _fixed_colour(layer: Layer) -> str | None:
-    """The colour of a layer that takes none from the cycle."""
+    """The colour of a layer that takes none from the cycle; None for a layer that does."""
     if isinstance(layer, Image) or _colour_of(layer) is not None:
         return "0.5"
     if isinstance(layer, Lines) and (layer.strong or layer.faint):
@@ -196,7 +196,7 @@ def _lines(ax: Any, layer: Lines, fixed: str, shades: Any) -> None:
 def _shaded_lines(
     ax: Any, vertices: np.ndarray, layer: Lines, shades: Any, look: dict[str, Any]
 ) -> None:
-    """Draw (line, n, 2) vertices; each piece of a line has the colour of its end."""
+    """Draw lines with vertices (line, n, 2); each piece has the colour of the vertex that it ends at."""
     from matplotlib.collections import LineCollection
 
     pieces = np.stack([vertices[:, :-1], vertices[:, 1:]], axis=2).reshape(-1, 2, 2)

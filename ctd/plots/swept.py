@@ -1,4 +1,4 @@
-"""A picture of many items' lines, coloured and grouped by one of the parameters that were swept."""
+"""Colour and group the lines of many items in a plot by one of the swept parameters."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,15 +9,16 @@ import numpy as np
 from ctd.plots import Layer, Lines, Plot, Scale, is_wide, tick
 
 MAX_VALUES = 10
-"""With more distinct values lines have the colour of their own value, and there are no medians."""
+"""Distinct values up to which lines are grouped by value, with medians."""
 MANY = 3
-"""Least average number of lines of one value for which medians are drawn."""
+"""Lines of one value, on average, from which on medians are drawn."""
 
 
 def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
-    """The plot, its lines coloured by the parameter `name`; if few values have many lines each, with their medians.
+    """Colour the lines of a plot by the parameter `name`; add medians if few values have many lines each.
 
-    values: item -> its value, a number or a text. A plot whose layers name no `item` is returned as it is.
+    values: item -> its value, a number or a text. The plot is returned unchanged if no layer has an `item`, if all items
+    have one value, or if there are more than MAX_VALUES texts.
     """
     owned = [layer for layer in plot.layers if isinstance(layer, Lines) and layer.item is not None]
     kinds = sorted({values[int(k)] for layer in owned for k in layer.item})
@@ -46,7 +47,7 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
 def _grouped(
     layer: Lines, name: str, values: Mapping[int, Any], shade: Mapping[Any, Any], number: bool, medians: bool
 ) -> list[Layer]:  # fmt: skip
-    """The lines of a layer, a layer a value, and a median line of each value that has several."""
+    """Split a layer into one for each value, each with a median line if there are `medians`."""
     own = [values[int(k)] for k in layer.item]
     y, x = np.atleast_2d(np.asarray(layer.y, float)), np.asarray(layer.x, float)
     made: list[Layer] = []
@@ -70,7 +71,7 @@ def _grouped(
 
 
 def _median(rows: np.ndarray) -> np.ndarray:
-    """The median of each column, of the numbers that it has."""
+    """The median of each column over its finite entries; NaN for a column without any."""
     fine = np.isfinite(rows).any(axis=0)
     middle = np.full(rows.shape[1], np.nan)
     middle[fine] = np.nanmedian(rows[:, fine], axis=0)

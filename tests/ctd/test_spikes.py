@@ -196,10 +196,10 @@ def test_counts_that_would_not_fit_are_refused(items):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"weights": None}, "weights: a file of the weights of a trained network is needed"),
+        ({"weights": None}, "weights: a file with the weights of a trained network is needed"),
         ({"cell": "gru"}, "cell gru lacks"),
         ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
-        ({"n_units": 7}, "n_units: 7 wanted, the network in .* has 6"),
+        ({"n_units": 7}, "n_units: 7 given, but the network in .* has 6"),
     ],
 )
 def test_bad_input(network, changes, said):
