@@ -318,6 +318,7 @@ def open_to_compute(address: str, trusted: bool) -> Store:
     if trusted:
         trust(base)
     refuse_strange(base, modules, address)
+    store.refuse_links()
     if found := own_code(base, modules):
         err.print(f"{address}: runs the code of {', '.join(map(str, found))}")
     return store

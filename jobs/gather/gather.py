@@ -104,6 +104,7 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
             if before.get("stamp") != now.stamp:
                 _restamp(store, before, now.stamp)
             return now.n_items
+        store.refuse_links()
         with _alone(store):
             if _gathered(store) != before:
                 continue  # another process has gathered meanwhile

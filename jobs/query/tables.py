@@ -179,7 +179,9 @@ class Tables:
         if stamp is None or stamp != self._stamp:
             self._tables.clear()
             # One read of the consolidated metadata instead of one per array.
-            self._root = zarr.open_group(zarr.storage.ObjectStore(self.store.objects), mode="r")
+            self._root = zarr.open_group(
+                zarr.storage.ObjectStore(self.store.objects), mode="r", zarr_format=3
+            )
             self._stamp = stamp
 
     def is_current(self) -> bool:

@@ -171,4 +171,6 @@ def _zarr(store: Store) -> Any:
 
 def _open(store: Store, group: str) -> xr.Dataset:
     """One group as it is now, since the tree may have been opened before the last gather."""
-    return xr.open_dataset(_zarr(store), engine="zarr", group=group, consolidated=False)
+    return xr.open_dataset(
+        _zarr(store), engine="zarr", group=group, consolidated=False, zarr_format=3
+    )

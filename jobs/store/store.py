@@ -7,7 +7,9 @@ that a shard is done: a result may equal the fill value.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -83,9 +85,10 @@ class Store:
     def root(self) -> zarr.Group:
         """The Zarr hierarchy."""
         objects.refuse_fork()
-        # Not from the consolidated copy of the metadata, which may be out of date: gather adds groups.
+        # Not from the consolidated copy of the metadata, which may be out of date: gather adds groups. Never as version 2 of
+        # the format, whose arrays may name Python's pickle as their codec.
         return zarr.open_group(
-            zarr.storage.ObjectStore(self.objects), mode="r+", use_consolidated=False
+            zarr.storage.ObjectStore(self.objects), mode="r+", use_consolidated=False, zarr_format=3
         )
 
     @staticmethod
@@ -157,6 +160,29 @@ class Store:
             return set()
         defaults = self.science.Params.model_construct().model_dump(mode="json", warnings=False)
         return trust.modules_of(self.job.spec.kernel, defaults)
+
+    def refuse_links(self) -> None:
+        """Raise JobError if a folder of the store is a link: who writes or deletes below it does so elsewhere.
+
+        The store itself may be one, and so may what lies in results/, which only a run writes to.
+        """
+        path = objects.local_path(self.address)
+        top = os.path.realpath(path) if path else None
+        waiting = [top] if top else []
+        while waiting:
+            with (
+                suppress(FileNotFoundError),
+                os.scandir(waiting.pop()) as entries,
+            ):  # a run removes some
+                for entry in entries:
+                    if not entry.is_dir() or entry.path == os.path.join(top or "", "results"):
+                        continue
+                    if entry.is_symlink():
+                        raise JobError(
+                            f"{self.address}: {entry.path} is a link to {os.path.realpath(entry.path)}, where ctd writes and "
+                            "deletes nothing; make it a folder of the store"
+                        )
+                    waiting.append(entry.path)
 
     def names(self, group: int) -> list[str]:
         """Return the names of the group's results."""

@@ -46,6 +46,7 @@ def check(address: str, repair: bool = False) -> list[Finding]:
     if not repair:
         return list(_everything(Mending(store, False)))
     refuse_strange(store.job.base, store.job.spec.modules(), address)  # it makes things again
+    store.refuse_links()
     lease = Lease.take(store.objects, address)
     try:
         return list(_everything(Mending(store, True)))

@@ -10,6 +10,7 @@ import pytest
 from cli_jobs import refused
 from hostile import Hostile, of_train_rnn, reseal
 from places import SUPPORT
+from stores import files
 
 from cluster.cli.main import COMMANDS
 from cluster.submit import check_job, read_order
@@ -182,6 +183,60 @@ def test_a_job_file_does_not_lend_its_trust_to_a_store(ctd, tmp_path, hostile):
     answer = ctd("run", "job.yaml", "--store", hostile.path, "--executor", "serial")
     refused(answer, str(hostile.code / "payload.py"), "--trust")
     assert not hostile.ran
+
+
+def test_a_store_is_never_read_as_version_2_of_zarr(ctd, hostile):
+    """Whose arrays may have pickle as their codec; older numcodecs reads it."""
+    for kind in ("zarr.json", "items/zarr.json", "results/zarr.json", "results/0/zarr.json"):
+        (hostile.path / kind).rename(hostile.path / kind.replace("zarr.json", ".zgroup"))
+        (hostile.path / kind.replace("zarr.json", ".zgroup")).write_text('{"zarr_format": 2}')
+    array = {
+        "zarr_format": 2,
+        "shape": [44],
+        "chunks": [44],
+        "dtype": "|O",
+        "fill_value": "",
+        "order": "C",
+        "compressor": None,
+    }
+    array["filters"] = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
+    payload = f"cbuiltins\nexec\n(Vopen({str(hostile.mark)!r}, 'w')\ntR."
+    for path in hostile.path.glob("items/*/"):
+        (path / ".zarray").write_text(json.dumps(array))
+        (path / "0").write_text(payload)
+    for command, *rest in LOOKS:
+        _, _, err = ctd(command, hostile.path, *rest)
+        assert "Traceback" not in err, command
+        assert not hostile.ran, command
+    with pytest.raises(Exception, match=r"zarr|damaged"):
+        _ = Store.open(str(hostile.path)).root
+
+
+WRITERS = [["query"], ["report"], ["gather", "--trust"], ["check", "--repair", "--trust"], ["resume", "--trust"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["gathered", "gathered/0", "items", "run/sums", "run"])
+def test_nothing_is_written_or_deleted_where_a_folder_of_a_store_links_to(
+    ctd, hostile, tmp_path, folder
+):
+    """A store that was unpacked may hold links to the reader's folders."""
+    mine = tmp_path / "mine"
+    (hostile.path / folder).rename(mine)
+    (mine / "thesis.txt").write_text("precious")
+    (hostile.path / folder).symlink_to(mine)
+    before = files(mine)
+    for command, *rest in WRITERS:
+        refused(ctd(command, hostile.path, *rest), f"is a link to {mine}")
+        assert files(mine) == before, command
+
+
+def test_a_store_may_be_a_link_itself_and_have_its_results_elsewhere(ctd, hostile, tmp_path):
+    (hostile.path / "results").rename(tmp_path / "disk")
+    (hostile.path / "results").symlink_to(tmp_path / "disk")
+    (tmp_path / "link.zarr").symlink_to(hostile.path)
+    for command, *rest in WRITERS[:2]:
+        code, _, err = ctd(command, tmp_path / "link.zarr", *rest)
+        assert code == 0, err
 
 
 OWN = """
