@@ -32,7 +32,6 @@ from options import parse
 
 from jobs import keys
 from jobs.storage.checksums import digest, seal
-from jobs.store.folding import uncommit
 from jobs.store.writer import ShardWriter
 
 N_SHARDS = 8
@@ -185,7 +184,7 @@ def gathering(folder: Path, args) -> None:
         found.setdefault("gather, nothing new", []).append(apart("gather", store.address))
         last = list(store.job.plan.shards())[-1]
         sealed = seal(store.committed.markers(last.group)[-1].to_json())
-        uncommit(store.committed, [last])
+        store.committed.forget([last])
         apart("gather", store.address)
         key = keys.record(keys.DONE, last.group, last.number, digest(sealed))
         objects.write(store.objects, key, sealed)

@@ -21,9 +21,11 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Literal
+
+from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
@@ -39,7 +41,6 @@ from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.marker import Marker
-from jobs.store.metadata import consolidate_gathered
 from jobs.store.store import Store, known_kernel
 
 GATHERED = ("gathered", "items", "reduced", "shards")
@@ -164,7 +165,7 @@ def _make(
         store.root.require_group("gathered")
     kept = before.get("groups", {})
     unchanged = {f"gathered/{g}" for g, d in about["groups"].items() if kept.get(g) == d}
-    consolidate_gathered(store.objects, GATHERED, unchanged)
+    _consolidate(store.objects, GATHERED, unchanged)
     write_sums(store.objects, "gathered", _own_objects(store), **about, stamp=now.stamp)
     return errors
 
@@ -215,6 +216,29 @@ def _own_objects(store: Store) -> Iterator[str]:
             yield from objects.list_keys(store.objects, part)
         elif objects.read(store.objects, "gathered/zarr.json") is not None:
             yield "gathered/zarr.json"
+
+
+def _consolidate(store: ObjectStore, parts: Sequence[str], unchanged: Set[str]) -> None:
+    """Update the consolidated metadata after a gather.
+
+    Args:
+        parts: the folders at the root whose nodes are listed again; all others are taken as they were.
+        unchanged: PART/NAME, the nodes in `parts` whose known metadata, and of all below them, still holds.
+    """
+    root = json.loads(objects.read(store, "zarr.json") or b"{}")
+    known = root["consolidated_metadata"]["metadata"]
+    nodes = {path: node for path, node in known.items() if path.split("/")[0] not in parts}
+    for part in parts:
+        for key in objects.list_keys(store, part):
+            path, _, name = key.rpartition("/")
+            if name == "zarr.json":
+                is_known = path in known and "/".join(path.split("/")[:2]) in unchanged
+                read = lambda key=key: json.loads(objects.read(store, key) or b"{}")
+                nodes[path] = known[path] if is_known else read()
+    # Zarr's order: parents before children.
+    paths = sorted(nodes, key=lambda path: (path.count("/"), path))
+    root["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in paths}
+    objects.write(store, "zarr.json", json.dumps(root, indent=2).encode())
 
 
 # --- groups -------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ import numpy as np
 from ctd.kernel import Var
 from jobs.late import zarr
 from jobs.reduce.tables import Items, make
-from jobs.store.arrays import attributes, describe, flags, put_array
-from jobs.store.lazy import Lazy
+from jobs.store.arrays import Lazy, attributes, describe, flags, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 

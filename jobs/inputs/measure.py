@@ -40,7 +40,7 @@ from jobs.plan.layout import GroupLayout, Sizes
 from jobs.plan.packing import RESERVED
 from jobs.storage import objects
 from jobs.storage.addresses import join
-from jobs.store.hierarchy import Outputs
+from jobs.store.creation import Outputs
 
 
 def with_files(params: Params, base: str) -> Params:

@@ -39,8 +39,7 @@ from jobs.query.readers import (
 from jobs.query.search_table import search_columns
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.objects import is_storage_error
-from jobs.store.arrays import attributes
-from jobs.store.lazy import Lazy
+from jobs.store.arrays import Lazy, attributes
 from jobs.store.store import Store
 
 if TYPE_CHECKING:

@@ -28,8 +28,7 @@ from jobs.inputs.measure import load_group, with_files
 from jobs.spec.job import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import unseal, write_sums
-from jobs.store.arrays import attributes, put_array
-from jobs.store.lazy import Lazy
+from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 

@@ -15,7 +15,6 @@ from jobs.run.retry import Failures, GroupBreaker
 from jobs.run.task import Begin, Report, Task
 from jobs.storage import objects
 from jobs.store.events import Event, Events
-from jobs.store.folding import fold, uncommit
 from jobs.store.marker import Marker
 from jobs.store.provenance import said
 from jobs.store.store import Store
@@ -182,7 +181,7 @@ class Ledger:
 
     def uncommit(self, taken: Mapping[Shard, Mapping[str, int]]) -> None:
         """Take back committed shards, which are to be computed again. taken: shard -> its outcomes."""
-        uncommit(self.store.committed, taken)
+        self.store.committed.forget(taken)
         for shard, outcomes in taken.items():
             del self.done[shard.number]
             self.progress.add(shard, outcomes, -1)
@@ -191,11 +190,11 @@ class Ledger:
         """Move the last markers, and the last records of failing items, into segments if there are at least so many."""
         with objects.may_fail():  # they are moved with the next ones
             if self._loose >= least:
-                fold(self.store.committed)
+                self.store.committed.compact()
                 self._loose = 0
-            if self.failures.unfolded >= least:
-                fold(self.store.failed)
-                self.failures.unfolded = 0
+            if self.failures.loose >= least:
+                self.store.failed.compact()
+                self.failures.loose = 0
 
     def give_up_group(self, group: int) -> None:
         """Give up the shards of a group that are not running."""

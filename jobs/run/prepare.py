@@ -24,8 +24,7 @@ from jobs.spec.job import JobSpec, find_kernel
 from jobs.spec.trust import modules_of, tell
 from jobs.storage import objects
 from jobs.storage.lease import Lease
-from jobs.store.creation import create_store
-from jobs.store.hierarchy import Outputs
+from jobs.store.creation import Outputs, create_store
 from jobs.store.manifest import Job
 from jobs.store.provenance import provenance
 from jobs.store.store import Store

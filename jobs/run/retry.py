@@ -175,8 +175,8 @@ class Failures:
         }
         self.failed = store.failed.items()
         """Shard -> its failing items."""
-        self.unfolded = 0
-        """Records of failing items since they were last put into segments."""
+        self.loose = 0
+        """Records of failing items since they were last moved into a segment."""
 
     def task(self, shard: Shard, attempt: int, begin: Begin) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
@@ -325,4 +325,4 @@ class Failures:
         entries.append(failed)
         with objects.may_fail():  # as in `_narrowed`
             self._store.failed.add(shard, entries)
-            self.unfolded += 1
+            self.loose += 1

@@ -1,6 +1,6 @@
 """The items of a shard that fail by themselves; the shard is computed without them.
 
-Their records are folded as markers are (jobs.store.records), a new one for each item that is found.
+Their records lie as markers do (jobs.store.records); each item that is found makes a new one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,7 @@ from pydantic import TypeAdapter
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
 from jobs.storage.checksums import seal, unseal
-from jobs.store.committed import Committed
-from jobs.store.folding import forget, uncommit
+from jobs.store.marker import Committed
 from jobs.store.records import Records
 
 
@@ -109,6 +108,6 @@ def forget_failed(committed: Committed, failed: Failed) -> int:
     for record in failed.latest().values():
         rows.setdefault(record.shard, set()).update(item.row for item in record.items)
     # The markers first: without the record, they would lack rows for no visible reason.
-    uncommit(committed, rows)
-    forget(failed, rows)
+    committed.forget(rows)
+    failed.forget(rows)
     return sum(map(len, rows.values()))

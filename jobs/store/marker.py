@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from obstore.store import ObjectStore
 from pydantic import TypeAdapter
 
 from ctd.batch import Layout
-from jobs.plan.layout import Shard
+from jobs import keys
+from jobs.plan.layout import Plan, Shard
+from jobs.store.records import Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +87,17 @@ class Marker:
 
 
 _PARSER = TypeAdapter(Marker)
+
+
+class Committed(Records[Marker]):
+    """The committed shards of one store: those that have a marker."""
+
+    def __init__(self, store: ObjectStore, plan: Plan) -> None:
+        super().__init__(store, plan, (keys.DONE, keys.SEGMENTS), Marker.from_json)
+
+    def markers(self, group: int | None = None) -> list[Marker]:
+        """Return the markers of all committed shards (of one group, if given), in the order of the plan.
+
+        Damaged markers are left out.
+        """
+        return list(self.latest(group).values())

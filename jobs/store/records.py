@@ -1,9 +1,16 @@
 """Records of shards, of one kind: each in an object of its own first, later with many others in the log of segments.
 
     FOLDER/G/SSSSSS-XXXXXXXX.json    as it was written; XXXXXXXX: how its checksum begins
-    LOG/NNNNNNNN.jsonl               where jobs.store.folding puts it later (jobs.store.segments)
+    LOG/NNNNNNNN.jsonl               where `Records.compact` moves it later (jobs.store.segments)
 
 Records never change. Of several of one shard the latest counts.
+
+Any process may compact at any time, also one that has lost its lease, and may be killed at any write:
+
+    a record's own object is deleted only once the log, read after it, holds that very record
+    no two records of a shard have one key, so that a late deletion hits no later record
+    a segment is added only to a log that was read to its end before the records were: a record that was
+    taken back meanwhile is not moved
 """
 
 import re
@@ -16,7 +23,7 @@ from jobs import keys
 from jobs.plan.layout import Plan, Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest, seal, unseal
-from jobs.store.segments import Log, resolved
+from jobs.store.segments import Log, live, resolved
 
 
 class Record(Protocol):
@@ -32,7 +39,7 @@ class Record(Protocol):
 
 
 class Records[T: Record]:
-    """The records of one kind in one store, as they are at each question. `jobs.store.folding` takes them back."""
+    """The records of one kind in one store, as they are at each question."""
 
     def __init__(
         self, store: ObjectStore, plan: Plan, folders: tuple[str, str], read: Callable[[Any], T]
@@ -109,7 +116,7 @@ class Records[T: Record]:
         return re.match(f"{place}[-.]", key) is not None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add a record, of which this is the content; the earlier ones of its shard go when it is folded."""
+        """Add a record, of which this is the content; the earlier ones of its shard go when it is moved into a segment."""
         shard, sealed = record["shard"], seal(record)
         key = keys.record(self.folder, shard["group"], shard["number"], digest(sealed))
         objects.write(self.objects, key, sealed)
@@ -118,6 +125,44 @@ class Records[T: Record]:
         """Return a digest of the keys of all records and segments: while it stays the same, so do the records."""
         single = sorted(objects.list_keys(self.objects, self.folder))
         return digest(repr((single, self.log.keys())).encode())
+
+    def compact(self) -> None:
+        """Move the records of all shards into segments. A damaged record stays where it is."""
+        read: dict[str, bytes] = {}
+        for _ in objects.looks(self.folder):
+            seen = self.log.read()
+            logged = resolved(seen)
+            listed = list(objects.list_keys(self.objects, self.folder))
+            found = self.read(key for key in listed if key not in read)
+            read |= {key: line for key, line in found.items() if line is not None}
+            if not read.keys() >= set(listed):
+                continue  # somebody else compacts: of two records of a shard the newer may have gone first
+            whole = self.whole({key: read[key] for key in listed})
+            new = newest(whole)
+            safe = {number for number, key in new.items() if logged.get(number) == read[key]}
+            last = {new[number] for number in safe}
+            gone = {key for key, record in whole.items() if record.shard.number in safe}
+            # Of several records of a shard the newest goes last: until then it is the one that counts.
+            objects.delete_each(self.objects, gone - last)
+            objects.delete_each(self.objects, last)
+            kept = {segment.number for segment in live(seen)}
+            replaced = (self.log.key(s.number) for s in seen if s.number not in kept)
+            objects.delete_each(self.objects, replaced)
+            if safe == new.keys():
+                return
+            lines = {number: read[key] for number, key in new.items() if number not in safe}
+            self.log.append(seen, lines)
+
+    def forget(self, shards: Iterable[Shard]) -> None:
+        """Take back the records of some shards; the caller must hold the store's lease."""
+        numbers = frozenset(shard.number for shard in shards)
+        if not numbers:
+            return
+        for _ in objects.looks(self.folder):
+            self.compact()
+            self.log.append(self.log.read(), {}, numbers)
+            if not numbers & resolved(self.log.read()).keys():
+                return
 
 
 def newest[T: Record](found: Mapping[str, T]) -> dict[int, str]:

@@ -27,10 +27,10 @@ from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
 from jobs.storage import objects
 from jobs.store.arrays import attributes
-from jobs.store.committed import Committed
 from jobs.store.described import described_by_arrays, read_description
 from jobs.store.failed import Failed
 from jobs.store.manifest import Job, read_job
+from jobs.store.marker import Committed
 
 BEFORE = (
     *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL, keys.CODE)),

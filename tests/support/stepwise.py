@@ -11,7 +11,6 @@ from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest, seal
 from jobs.store.failed import FailedItem
-from jobs.store.folding import forget
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -111,7 +110,7 @@ class Stage:
         self.may[k] = {*before, None}
         now = self.may[k]
         try:
-            forget(self.records(store), [Shard(k, 0, k, k + 1)])
+            self.records(store).forget([Shard(k, 0, k, k + 1)])
             if self.may[k] is now:  # no commit came between
                 self.may[k] = {None}
         finally:

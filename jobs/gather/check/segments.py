@@ -4,7 +4,6 @@ from collections.abc import Collection, Generator
 
 from jobs.gather.check.mending import Finding, Mending
 from jobs.storage import objects
-from jobs.store.folding import fold
 from jobs.store.records import Record, Records
 from jobs.store.segments import Log, Segment, live, lost_from, resolved
 
@@ -26,7 +25,7 @@ def check_segments[T: Record](
     found = records.in_log(lines)
     if bad and mending.repair:
         records.log.rewrite(seen, {number: lines[number] for number in found})
-        fold(records)
+        records.compact()
     return found
 
 

@@ -8,7 +8,6 @@ from jobs.gather.check.segments import check_segments
 from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest
-from jobs.store.folding import uncommit
 from jobs.store.marker import Marker
 from jobs.store.records import newest
 
@@ -66,4 +65,4 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
 def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
     """Have `resume` compute these shards, if this is a repair."""
     if mending.repair:
-        uncommit(mending.store.committed, shards)
+        mending.store.committed.forget(shards)

@@ -28,9 +28,8 @@ from jobs.report.page.rows import Rows
 from jobs.report.page.together import is_curves, together
 from jobs.report.search_plots import search_plots
 from jobs.spec.search import Population
-from jobs.store.arrays import attributes
+from jobs.store.arrays import Lazy, attributes
 from jobs.store.events import read_events
-from jobs.store.lazy import Lazy
 from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel
 

@@ -24,15 +24,12 @@ from jobs.report.page import Content
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
-from jobs.store.folding import uncommit
 from jobs.store.store import Store
 
 
 def lose(store, number):
     """Take a shard back, so that there is something to compute."""
-    uncommit(
-        store.committed, [shard for shard in store.job.plan.shards() if shard.number == number]
-    )
+    store.committed.forget([shard for shard in store.job.plan.shards() if shard.number == number])
 
 
 @pytest.fixture

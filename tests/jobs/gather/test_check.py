@@ -16,7 +16,6 @@ from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import read_sealed, seal
-from jobs.store.folding import fold, uncommit
 from jobs.store.store import Store
 
 NOTES = (
@@ -249,7 +248,7 @@ def test_a_driver_that_folds_meanwhile_is_no_damage(tmp_path, monkeypatch):
     def late(where, prefix):
         if prefix == keys.SEGMENTS:
             monkeypatch.setattr(objects, "list_keys", listing)
-            fold(store.committed)
+            store.committed.compact()
         return listing(where, prefix)
 
     monkeypatch.setattr(objects, "list_keys", late)
@@ -342,7 +341,7 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     shutil.copytree(finished.address, path)
     whole = Store.open(str(path))
     shard = whole.committed.markers()[0].shard
-    uncommit(whole.committed, [shard])
+    whole.committed.forget([shard])
     for name in OTHERS_FILES:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text("[")

@@ -23,7 +23,6 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
 from jobs.storage import objects
 from jobs.storage.checksums import digest, seal
-from jobs.store.folding import uncommit
 from jobs.store.writer import ShardWriter
 
 MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tables"]
@@ -77,7 +76,7 @@ def newest(store):
 def forget(store, number):
     """Take a shard back; returns what commits it again."""
     (marker,) = [marker for marker in store.committed.markers() if marker.shard.number == number]
-    uncommit(store.committed, [marker.shard])
+    store.committed.forget([marker.shard])
     sealed = seal(marker.to_json())
     key = keys.record(keys.DONE, marker.shard.group, number, digest(sealed))
     return lambda: objects.write(store.objects, key, sealed)

@@ -15,7 +15,6 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import lease
 from jobs.storage.lease import Held, Lease
-from jobs.store.folding import uncommit
 from jobs.store.store import Store
 
 DAY = 86_400.0
@@ -57,7 +56,7 @@ def test_run_whose_clock_jumps(tmp_path, monkeypatch, clock, ctd):
         progress = run_shards(store, Jumping(1))
         assert (progress.failed, progress.shards_done) == ({}, 8)
         if k < 2:
-            uncommit(store.committed, [store.committed.markers()[n].shard for n in (1, 5)])
+            store.committed.forget([store.committed.markers()[n].shard for n in (1, 5)])
     gather(store)
     assert tree_bytes(store.address) == tree_bytes(whole.address)
     for command in ("status", "logs"):

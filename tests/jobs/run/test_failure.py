@@ -22,7 +22,6 @@ from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import seal
 from jobs.store.events import read_events
-from jobs.store.folding import uncommit
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
@@ -127,7 +126,7 @@ def test_items_that_failed_are_known_to_the_next_run(tmp_path):
     bad = lambda task: task.shard.group == 0 and holds(task, {8}) and "error"
     run_shards(store, Failing(bad))
     before = tree_bytes(store.address)
-    uncommit(store.committed, list(store.job.plan.shards())[1:2])
+    store.committed.forget(list(store.job.plan.shards())[1:2])
     again = Failing(bad)
     progress = run_shards(Store.open(store.address), again)
     assert [task.without for task in again.seen] == [(8,)]

@@ -13,7 +13,6 @@ from jobs.run.prepare import difference, has_grown, open_or_create, reopen
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
-from jobs.store.folding import uncommit
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -41,7 +40,7 @@ def test_fork_keeps_old_shards_and_equals_one_run(tmp_path, first, more, gone, k
     grown = {**JOB, "sweep": [first, more]}
     old, _ = run(tmp_path / "old.zarr", {**JOB, "sweep": first})
     before = {m.shard.number: m for m in old.committed.markers()}
-    uncommit(old.committed, [before[number].shard for number in gone])
+    old.committed.forget([before[number].shard for number in gone])
     new = forked(tmp_path / "new.zarr", old, grown)
     assert new.committed.numbers() == kept
     executor = Failing(lambda task: False)

@@ -17,7 +17,6 @@ from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import seal
 from jobs.store.events import read_events
-from jobs.store.folding import fold, uncommit
 from jobs.store.segments import Log, Segment, decode, live, lost_from, resolved
 from jobs.store.store import Store
 
@@ -152,8 +151,8 @@ LOOKS = {
     "the log": lambda store: store.committed.log.read(),
     "single records": lambda store: store.committed.singles(),
     "all records": lambda store: store.committed.latest(),
-    "to fold": lambda store: fold(store.committed),
-    "to take back": lambda store: uncommit(store.committed, [Shard(0, 0, 0, 1)]),
+    "to fold": lambda store: store.committed.compact(),
+    "to take back": lambda store: store.committed.forget([Shard(0, 0, 0, 1)]),
     "events": read_events,
 }
 

@@ -25,7 +25,6 @@ from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import digest, read_sealed
 from jobs.store.events import read_events
-from jobs.store.folding import uncommit
 from jobs.store.manifest import FORMAT
 from jobs.store.marker import Marker
 from jobs.store.writer import ShardWriter
@@ -156,7 +155,7 @@ def test_run_goes_on_from_any_set_of_markers(finished, tmp_path, keep):
     shutil.copytree(store.address, path)
     partial = Store.open(str(path))
     left = [shard for shard in partial.job.plan.shards() if shard.number not in keep]
-    uncommit(partial.committed, left)
+    partial.committed.forget(left)
     for shard in left:
         partial.array(shard.group, "x")[shard.start : shard.stop] = -1.0
     progress = run_shards(partial, SerialExecutor(1))
@@ -291,7 +290,8 @@ def test_open_refuses(tmp_path, finished, what):
 def test_create_leaves_nothing_after_an_error(tmp_path, monkeypatch):
     path = tmp_path / "c.zarr"
     monkeypatch.setattr(
-        "jobs.store.creation.consolidate", lambda store: (_ for _ in ()).throw(OSError("disk full"))
+        "jobs.store.creation._consolidate",
+        lambda store: (_ for _ in ()).throw(OSError("disk full")),
     )
     with pytest.raises(JobError, match="cannot be written: disk full"):
         make(path)

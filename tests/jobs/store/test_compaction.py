@@ -1,6 +1,6 @@
-"""Folding of records into segments: whatever stops, dies or comes late, what is committed stays committed.
+"""Moving records into segments: whatever stops, dies or comes late, what is committed stays committed.
 
-Several actors (workers that commit, drivers that fold and take back, readers) work on one store, one request at a
+Several actors (workers that commit, drivers that compact and take back, readers) work on one store, one request at a
 time in an order that the test chooses; after every request the store is read and compared with what it must say.
 """
 
@@ -24,7 +24,6 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import seal
-from jobs.store.folding import fold, uncommit
 from jobs.store.segments import live
 from jobs.store.store import Store
 
@@ -64,7 +63,9 @@ def staged(monkeypatch):
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["commit"] * 3 + ["fold"] * 2 + ["take", "look", "kill"] + ["step"] * 12),
+        st.sampled_from(
+            ["commit"] * 3 + ["compact"] * 2 + ["take", "look", "kill"] + ["step"] * 12
+        ),
         st.integers(0, 11),
         st.integers(1, 6),
     ),
@@ -88,8 +89,8 @@ def test_any_order_of_requests_leaves_what_is_committed(staged, steps):
         store = stores[k % 2]
         if what == "commit":
             actors.append(Actor(stage, lambda: stage.commit(k % 3)))
-        elif what == "fold":
-            actors.append(Actor(stage, lambda: fold(store.committed)))
+        elif what == "compact":
+            actors.append(Actor(stage, lambda: store.committed.compact()))
         elif what == "take" and not stage.taking:
             actors.append(Actor(stage, lambda: stage.take_back(k % 3, store)))
             actors[-1].step()
@@ -128,7 +129,7 @@ def test_any_order_of_requests_leaves_what_is_committed(staged, steps):
             if not actor.ended:
                 actor.kill()
     before = stage.check()
-    fold(stores[1].committed)
+    stores[1].committed.compact()
     assert stage.check() == before
     left = list(objects.list_all(stage.objects, "run"))
     assert all(key.startswith(keys.SEGMENTS) for key in left)
@@ -147,12 +148,15 @@ def busy(stage, killed=False):
     store = stage.store()
     for k in (0, 1, 2, 3):
         stage.commit(k)
-        fold(stage.records(store))
+        stage.records(store).compact()
     stage.take_back(1, store)
     for k in (4, 2, 2):
         stage.commit(k)
     if killed:
-        there, driver = len(store.committed.log.keys()), Actor(stage, lambda: fold(store.committed))
+        there, driver = (
+            len(store.committed.log.keys()),
+            Actor(stage, lambda: store.committed.compact()),
+        )
         while len(stage.store().committed.log.keys()) == there:
             driver.step()
         driver.kill()
@@ -160,11 +164,11 @@ def busy(stage, killed=False):
 
 
 @pytest.mark.parametrize("kind", ["committed", "failed"])
-def test_fold_that_is_killed_before_any_request_loses_nothing(staged, kind):
+def test_compaction_that_is_killed_before_any_request_loses_nothing(staged, kind):
     for n in itertools.count():
         stage = staged(5, kind)
         before = busy(stage)
-        actor = Actor(stage, lambda s=stage: fold(s.records()))
+        actor = Actor(stage, lambda s=stage: s.records().compact())
         for _ in range(n):
             actor.step()
             assert stage.check() == before
@@ -172,18 +176,18 @@ def test_fold_that_is_killed_before_any_request_loses_nothing(staged, kind):
             break
         actor.kill()
         assert stage.check() == before
-        fold(stage.records())
+        stage.records().compact()
         assert stage.check() == before
     assert n > 10
 
 
-@pytest.mark.parametrize("since", ["taken back", "computed again", "folded again"])
-def test_fold_of_a_driver_that_comes_back_late_changes_nothing(staged, since):
-    """It stops before any request; others take back, compute again and fold; it goes on."""
+@pytest.mark.parametrize("since", ["taken back", "computed again", "compacted again"])
+def test_compaction_of_a_driver_that_comes_back_late_changes_nothing(staged, since):
+    """It stops before any request; others take back, compute again and compact; it goes on."""
     for n in itertools.count():
         stage = staged(5)
         busy(stage)
-        late = Actor(stage, lambda s=stage: fold(s.store().committed))
+        late = Actor(stage, lambda s=stage: s.store().committed.compact())
         for _ in range(n):
             late.step()
         if late.ended:
@@ -193,8 +197,8 @@ def test_fold_of_a_driver_that_comes_back_late_changes_nothing(staged, since):
             stage.take_back(k, store)
             if since != "taken back":
                 stage.commit(k)
-            if since == "folded again":
-                fold(store.committed)
+            if since == "compacted again":
+                store.committed.compact()
         now = stage.check()
         while not late.ended:
             late.step()
@@ -202,7 +206,7 @@ def test_fold_of_a_driver_that_comes_back_late_changes_nothing(staged, since):
     assert n > 10
 
 
-def test_shard_is_taken_back_whatever_others_fold_meanwhile(staged):
+def test_shard_is_taken_back_whatever_others_move_meanwhile(staged):
     for n in itertools.count():
         stage = staged(5)
         busy(stage)
@@ -212,29 +216,29 @@ def test_shard_is_taken_back_whatever_others_fold_meanwhile(staged):
         if actor.ended:
             break
         stage.commit(4)
-        fold(stage.store().committed)
+        stage.store().committed.compact()
         actor.finish()
         assert stage.check()[2] is None
     assert n > 10
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_two_that_fold_at_once_lose_nothing(staged, killed):
+def test_two_that_compact_at_once_lose_nothing(staged, killed):
     for n in itertools.count():
         stage = staged(5)
         before = busy(stage, killed)
-        one = Actor(stage, lambda s=stage: fold(s.store().committed))
+        one = Actor(stage, lambda s=stage: s.store().committed.compact())
         for _ in range(n):
             one.step()
         if one.ended:
             break
-        fold(stage.store().committed)
+        stage.store().committed.compact()
         one.finish()
         assert stage.check() == before
     assert n > 10
 
 
-def test_reader_misses_nothing_that_is_folded_meanwhile(staged):
+def test_reader_misses_nothing_that_is_moved_meanwhile(staged):
     for n in itertools.count():
         stage, found = staged(5), []
         before = busy(stage)
@@ -243,7 +247,7 @@ def test_reader_misses_nothing_that_is_folded_meanwhile(staged):
             reader.step()
         if reader.ended:
             break
-        fold(stage.store().committed)
+        stage.store().committed.compact()
         reader.finish()
         assert found == [before]
     assert n > 5
@@ -299,7 +303,7 @@ def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeyp
     assert counts[80]["query"] < counts[80]["status"] < 20
 
 
-def test_store_of_single_markers_under_their_old_keys_is_read_and_folded(tmp_path):
+def test_store_of_single_markers_under_their_old_keys_is_read_and_moved(tmp_path):
     store = make(tmp_path / "o.zarr")
     run_shards(store, SerialExecutor(1))
     before = store.committed.markers()
@@ -309,6 +313,6 @@ def test_store_of_single_markers_under_their_old_keys_is_read_and_folded(tmp_pat
     objects.delete_all(store.objects, keys.SEGMENTS)
     opened = Store.open(store.address)
     assert opened.committed.markers() == before
-    uncommit(opened.committed, [before[3].shard])
+    opened.committed.forget([before[3].shard])
     assert opened.committed.numbers() == set(range(8)) - {3}
     assert list(objects.list_all(store.objects, keys.DONE)) == []
