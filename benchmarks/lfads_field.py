@@ -1,14 +1,13 @@
 """LFADS on the field's own problems: our figures beside published ones or beside what they must beat.
 
-    python benchmarks/lfads_field.py [--section stitched preset attractors flipflop] [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
-        [--trials 500] [--batch 128] [--systems lorenz] [--models node-3 gru-10 gru-100] [--members 20] [--search-steps 480] [--bins 250] [--fit-steps 1200] [--torch PYTHON]
+    python benchmarks/lfads_field.py [--section stitched preset attractors] [--sessions 4] [--conditions 40] [--spikings 10] [--steps 600] [--seeds 1]
+        [--trials 500] [--batch 128] [--systems lorenz] [--models node-3 gru-10 gru-100] [--spikes FOLDER] [--members 20] [--search-steps 480]
 
 Sections, each a function:
 
     stitched    one model of several sessions against the mean of models of one session each
     preset      `search: {preset: autolfads}` against random draws at equal cost
     attractors  a neural ODE of three dimensions beside GRUs, on the Lorenz and Arneodo systems: lfads_attractors.py
-    flipflop    a GRU autoencoder and LFADS on the 3-bit flip-flop of CtDBenchmark: lfads_flipflop.py
 
 stitched: the chaotic network of the original generator (tensorflow/models, research/lfads, synth_data): a vanilla
 network tau x' = -x + J tanh(x), J ~ N(0, g^2 / n), g 1.5, 50 neurons, tau 25 ms, dt 10 ms, 1 s, no inputs; a
@@ -31,8 +30,6 @@ from typing import Any
 
 import numpy as np
 from lfads_attractors import MODELS, SYSTEMS, attractors
-from lfads_flipflop import MODELS as FITS
-from lfads_flipflop import flipflop
 from options import parse
 
 N, G, TAU, DT, SECONDS, MOST_HZ = 50, 1.5, 0.025, 0.01, 1.0, 30.0
@@ -200,7 +197,7 @@ def best_of(store: str, **fields: Any) -> dict[str, float]:
     }
 
 
-SECTIONS = {"stitched": stitched, "preset": preset, "attractors": attractors, "flipflop": flipflop}
+SECTIONS = {"stitched": stitched, "preset": preset, "attractors": attractors}
 
 
 def main() -> None:
@@ -211,29 +208,25 @@ def main() -> None:
         ("conditions", 40, "initial states of the network"),
         ("spikings", 10, "trials of a condition in each session"),
         ("steps", 600, "training steps of each model"),
-        ("seeds", 1, "networks; of attractors and flipflop, data and models"),
+        ("seeds", 1, "networks; of attractors, data and models"),
         ("trials", 500, "attractors: trials, a fifth of them for evaluation"),
         ("batch", 128, "attractors: trials of a minibatch"),
         ("members", 20, "preset: members of the population, and random draws"),
         ("search-steps", 480, "preset: training steps of each"),
-        ("bins", 250, "flipflop: steps of a trial"),
-        ("flips", 800, "flipflop: trials for training; a quarter more for evaluation"),
-        ("flips-batch", 16, "flipflop: trials of a minibatch"),
-        ("network-steps", 1500, "flipflop: training steps of the network"),
-        ("fit-steps", 1200, "flipflop: training steps of each model"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
-    parser.add_argument("--torch", help="flipflop: an interpreter that has torch and h5py")
+    text = (
+        "attractors: the folder `datasets` of github.com/snel-repo/expressive-latent-dynamics-paper"
+    )
+    parser.add_argument("--spikes", help=text)
     text = "leave the conditions out, by which read-ins are aligned"
     parser.add_argument("--random-read-ins", action="store_true", help=text)
     parser.add_argument("--section", nargs="*", default=[*SECTIONS], choices=SECTIONS)
     parser.add_argument("--models", nargs="*", default=MODELS, choices=MODELS)
     parser.add_argument("--systems", nargs="*", default=["lorenz"], choices=SYSTEMS)
-    parser.add_argument("--fits", nargs="*", default=[*FITS], choices=FITS, help="flipflop: models")
     small = {"sessions": 2, "units": 6, "conditions": 6, "spikings": 5, "steps": 8}
-    small |= {"trials": 20, "batch": 4, "members": 3, "search_steps": 12, "bins": 12}
-    small |= {"flips": 8, "flips_batch": 4, "network_steps": 4, "fit_steps": 4}
-    options = parse(parser, **small, models=["node-3"], fits=["lfads"])
+    small |= {"trials": 20, "batch": 4, "members": 3, "search_steps": 12}
+    options = parse(parser, **small, models=["node-3"])
     for section in options.section:
         SECTIONS[section](options)
 

@@ -42,9 +42,9 @@ from ctd.batch import run_items
 from ctd.cells import get_cell, run
 from ctd.data import write_hdf5
 from ctd.tasks import Task, Trial, batch, get_task
+from ctd.tasks.noise import noisy, seeded
 from ctd.tasks.recorded import EVAL_EVERY
 from ctd.train_rnn import Network, kernel
-from ctd.train_rnn.noise import noisy, seeded
 
 
 class Setting(NamedTuple):

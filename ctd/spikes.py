@@ -1,6 +1,6 @@
 """Kernel: spikes of neurons that follow a trained network, with true rates, inputs and states; data for `lfads`.
 
-    h_t = F(h_{t-1}, x_t)                       the network on trials of its task
+    h_t = F(h_{t-1}, x_t) + state_noise xi_t    the network on trials of its task, xi ~ N(0, 1)
     rate_t = max_rate (r(h_t) + 1) / 2          r(h) in [-1, 1], the vector that the network's readout sees
     count_t ~ Poisson(rate_t step_s)            one bin for each step; negative binomial with `dispersion` above 1
 
@@ -25,6 +25,7 @@ from ctd.cells import CELL_NAMES, Cell, CellName, get_cell, initial_state, run, 
 from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp
 from ctd.plots import Axis, Image, Plot, Scale
+from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
 
 LARGEST = 65_535
@@ -33,6 +34,8 @@ LARGEST_MEAN = 60_000
 """Largest mean count: Poisson counts with this mean stay below `LARGEST` by more than 20 standard deviations."""
 DISPERSION = 1
 """Folded into the key of the counts to make the key of their random rates."""
+NOISE, NOISE_AGAIN = 1, 2
+"""Folded into the key of the first states to make the keys of the noise on states, of the spiked run and of a rerun."""
 LEAD = 7
 """Steps of input that spread the states along a line attractor, the number of the tutorial."""
 
@@ -54,6 +57,17 @@ class Spikes(Params):
         "h0",
         description="where a trial starts: at the network's h0; or, spread along a line attractor, at the "
         f"state after {LEAD} steps of another trial's input and one without input",
+    )
+    state_noise: Static[float] = Field(
+        0.0, ge=0, description="sd of Gaussian noise on each state, each step"
+    )
+    initial_noise: Static[float] = Field(
+        0.0, ge=0, description="the same on the state before the first step of each trial"
+    )
+    true_states: Static[Literal["spiked", "rerun"]] = Field(
+        "spiked",
+        description="with noise, which states are true, eval_states. spiked: those that the rates follow; rerun: those of another "
+        "run of the same trials with fresh noise, as in CtDBenchmark",
     )
     n_train: Static[int] = Field(1024, gt=0, description="trials to train on")
     n_eval: Static[int] = Field(256, gt=0, description="trials to evaluate with")
@@ -88,6 +102,10 @@ class Spikes(Params):
         if self.max_rate * self.step_s > LARGEST_MEAN:
             raise ValueError(
                 f"max_rate, step_s: {self.max_rate * self.step_s:g} spikes in a bin; at most {LARGEST_MEAN} expected"
+            )
+        if self.true_states == "rerun" and not self.state_noise and not self.initial_noise:
+            raise ValueError(
+                "true_states: rerun differs from the spiked run by noise alone; give state_noise or initial_noise"
             )
         if self.initial == "line" and self.task.length < LEAD:
             raise ValueError(
@@ -137,6 +155,28 @@ def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int
     return jax.vmap(lambda x: run(cell, weights, x, h0)[0][-1])(inputs)
 
 
+class Followed(NamedTuple):
+    """What a network does in trials, (trial, ...)."""
+
+    start: jax.Array
+    """(trial, state) before the first step."""
+    states: jax.Array
+    """(trial, time, state)"""
+    outputs: jax.Array
+
+
+def follow(
+    static: Any, cell: Cell, weights: Any, trials: tasks.Trial, start: jax.Array, key: jax.Array
+) -> Followed:
+    """Run trials from `start`, with noise drawn by this key."""
+    inputs, n_in = trials.inputs, trials.inputs.shape[-1]
+    if static.state_noise or static.initial_noise:
+        inputs = seeded(trials, key, 0.0).inputs
+        cell = noisy(cell, static.state_noise, n_in)
+        start = jax.vmap(lambda h, x: first_state(h, x, static.initial_noise, n_in))(start, inputs)
+    return Followed(start, *jax.vmap(lambda x, h: run(cell, weights, x, h))(inputs, start))
+
+
 def _rates(static: Any, traced: Any, followed: jax.Array) -> jax.Array:
     """The true rates (1/s) of neurons from the units that they follow, (trial, time, unit)."""
     if static.rectifier == "linear":
@@ -152,8 +192,12 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
     total = static.n_train + static.n_eval
     trials = tasks.batch(static.task, key_trials, total, static.dtype)
     start = initial_states(static, cell, weights, key_start, total)
-    states, outputs = jax.vmap(lambda x, h: run(cell, weights, x, h))(trials.inputs, start)
-    followed = jax.vmap(jax.vmap(cell.hidden))(states)[..., shared.units]
+    spiked = follow(static, cell, weights, trials, start, jax.random.fold_in(key_start, NOISE))
+    true = spiked
+    if static.true_states == "rerun":
+        again = jax.random.fold_in(key_start, NOISE_AGAIN)
+        true = follow(static, cell, weights, trials, start, again)
+    followed = jax.vmap(jax.vmap(cell.hidden))(spiked.states)[..., shared.units]
     rates = _rates(static, traced, followed)
     drawn = rates
     if static.dispersion > 1:
@@ -161,14 +205,14 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
         drawn = tasks.overdispersed(key_rates, rates, traced.step_s, static.dispersion)
     counts = tasks.spikes_from_rates(key_spikes, drawn, traced.step_s)
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
-    n = static.n_train
+    n, outputs = static.n_train, spiked.outputs
     values = {
         "train": counts[:n],
         "eval": counts[n:],
         "eval_rates": rates[n:] * traced.step_s,
         "eval_inputs": trials.inputs[n:],
-        "eval_states": states[n:],
-        "eval_initial_states": start[n:],
+        "eval_states": true.states[n:],
+        "eval_initial_states": true.start[n:],
         "mean_rate": rates.mean(),
     }
     if static.external:

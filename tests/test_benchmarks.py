@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from places import ROOT
 from quick import QUICK
+
+from jobs import open_store
 
 LONG = {
     "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "lint", "recovery",
@@ -17,8 +20,6 @@ PARTS = {
     "options",
     "loops",
     "lfads_attractors",
-    "lfads_flipflop",
-    "lfads_flipflop_torch",
     "lfads_torch_modules",
 }
 """Of other benchmarks."""
@@ -38,6 +39,35 @@ def test_benchmark_runs(name, tmp_path):
 @pytest.mark.endurance
 def test_every_kernel_of_the_gpu_benchmark_compiles_for_cuda(tmp_path):
     runs("gpu", tmp_path, "--lower")
+
+
+NBFF = "{name: nbff, n_steps: 12}"
+SHORT = {
+    "network": {"task": NBFF, "batch_size": 4, "n_batches": 2, "report_every": 1, "n_eval": 4},
+    "spikes": {"task": NBFF, "n_train": 8, "n_eval": 4},
+    "autoencoder": {"batch_size": 4, "n_batches": 2, "report_every": 1},
+    "lfads": {"batch_size": 4, "n_batches": 2, "kl_ramp": 1},
+}
+"""Stage -> parameters at sizes that prove nothing."""
+
+
+@pytest.mark.endurance
+def test_flipflop_runs(command_line, tmp_path):
+    """All four stages: a network, its spikes with noise, the two models with all that is told of them."""
+    path = tmp_path / "flipflop.yaml"
+    path.write_text((ROOT / "benchmarks" / "lfads_flipflop.yaml").read_text())
+    sets = [
+        word
+        for stage, params in SHORT.items()
+        for name, value in params.items()
+        for word in ("--set", f"stages.{stage}.params.{name}={value}")
+    ]
+    code, _, err = command_line("run", path, "--executor", "serial", *sets)
+    assert code == 0, err
+    told = ("rate_r2_weighted", "state_r2_from_true", "co_bps", "cycle_consistency_refitted")
+    for stage in ("autoencoder", "lfads"):
+        found = open_store(tmp_path / f"flipflop.{stage}.zarr")["results/0"]
+        assert all(np.isfinite(found[name]).all() for name in told)
 
 
 def runs(name, tmp_path, *options, **environment):

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from kuramoto import kernel as kuramoto
 from lyapunov import kernel as lyapunov
-from places import EXAMPLES
+from places import EXAMPLES, ROOT
 
 from ctd.batch import run_items
 from ctd.catalogue import load_kernel
@@ -72,8 +72,11 @@ def test_lyapunov_table_without_a_swept_gain(command_line, job_file, monkeypatch
 ONE_SEED = ("train.sweep.seeds=1", "distances.sweep.grid.matrix_row.range=3")
 
 
-def test_universality_has_fields_that_there_are():
-    for stage in read_stages(EXAMPLES / "universality.yaml"):
+@pytest.mark.parametrize(
+    "path", [EXAMPLES / "universality.yaml", ROOT / "benchmarks" / "lfads_flipflop.yaml"], ids=lambda p: p.stem
+)  # fmt: skip
+def test_long_pipelines_have_fields_that_there_are(path):
+    for stage in read_stages(path):
         given = stage.content["params"].items()
         plain = {k: v for k, v in given if not (isinstance(v, dict) and "stage" in v)}
         spec = parse_job({**stage.content, "params": plain}, stage.where)

@@ -184,12 +184,13 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
 
 def _chosen(store: Store, where: str | None, sort: str | None, limit: int) -> list[int]:
     """The ids of the chosen models, the best one first."""
+    from ctd.lfads.summary import RANKED
     from jobs.query.query import query
 
     criterion = store.job.spec.params.get("criterion", "loss")
     frame = query(
         store, where or "outcome != 'diverged'", table="items",
-        sort=sort or f"eval_{criterion}", limit=limit,
+        sort=sort or RANKED[criterion], limit=limit,
     )  # fmt: skip
     if frame.empty:
         raise JobError(f"{store.address}: no model with {where or 'a finite loss'}")

@@ -124,7 +124,8 @@ def advance(
     values = {f"train.{name}": jnp.nanmean(value) for name, value in terms.items()}
     evaluated = evaluate(static, traced, shared, unflatten(weights, like), key_eval)
     values |= {f"eval.{name}": value for name, value in evaluated.items()}
-    criterion = evaluated[static.criterion]
+    # Of the last parameters, the criterion falls at every evaluation.
+    criterion = (evaluated | {"last": -step.astype(static.dtype)})[static.criterion]
     better = criterion < state.best_value
     stale = jnp.where(better, 0, state.stale + 1)
     plateau = (stale > 0) & (stale % traced.plateau_patience == 0)

@@ -5,7 +5,7 @@
                                                 -> controller -> q(u_t) = N(m_t, v_t)  inferred inputs
     g_t = GRU(g_{t-1}, [u_t, external input])                                          generator
           or g(t) of the neural ODE dg/dt = MLP(g, [u_t, external input])
-    f_t = W g_t, rows of W of norm 1                                                   factors
+    f_t = W g_t, rows of W of norm 1, or f_t = g_t                                     factors
     log rates = V f_t + b   (V, b of the trial's session; or mean and log variance, for a Gaussian likelihood)
 
 Each of several sessions has a read-in, A x_t + a instead of x_t, and a readout of its own (`ctd.lfads.adapters`).
@@ -134,6 +134,8 @@ def init_weights(
                 weights[cell]["h0"] = zeros(rows)
     if static.generator_cell == "node":
         weights["generator"] |= {"bF": zeros(static.field_units), "bV": zeros(n)}
+    if static.readout == "states":
+        weights["generator"]["wO"] = jnp.eye(n, dtype=dtype)
     weights["ic"]["b"] = zeros(2 * n)
     weights["output"]["b"] = bias
     weights["ic_prior"] = _prior(n, traced.ic_prior_variance, dtype)
@@ -275,7 +277,9 @@ def decode(
             states = run_ode(generator, g0, external)
         else:
             states = run_gru(_recurrent(generator), g0, product(external, _inputs(generator)))
-        factors = product(masked(states, noise.states), factor_weights(generator).T)
+        factors = masked(states, noise.states)
+        if static.readout == "factors":
+            factors = product(factors, factor_weights(generator).T)
         mean = variance = jnp.zeros((*external.shape[:2], 0), g0.dtype)
     else:
         drives = Drives(encoded.drive, external, noise.inputs, noise.states)

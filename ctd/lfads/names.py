@@ -89,9 +89,13 @@ SCORES = {
         "1",
         "R2 of the generator's states by linear regression on true ones, weighted by variance (CtDBenchmark)",
     ),
+    "state_r2_from_true_mean": (
+        "1",
+        "R2 of the generator's states by linear regression on true ones, mean over the generator's dimensions (Sedler 2023)",
+    ),
     "state_r2_of_true": (
         "1",
-        "R2 of true states by linear regression on the generator's, weighted by variance (Sedler 2023)",
+        "R2 of true states by linear regression on the generator's, weighted by variance",
     ),
     "co_bps": ("bit", "bits a spike of held-out units taken together (Pei 2021, eq. 3)"),
     "co_bps_units": ("bit", "bits a spike of each held-out unit, mean over those that fire"),
@@ -108,6 +112,11 @@ SCORES = {
         "1",
         "R2 of the generator's states recovered from log rates by the readout's pseudo-inverse, 99 % of its squared singular values "
         "(CtDBenchmark)",
+    ),
+    "cycle_consistency_refitted": (
+        "1",
+        "the same by the readout that scikit-learn 1.6 to 1.8 refits to float32 states, without directions of small variance "
+        "(CtDBenchmark, as computed there)",
     ),
 }
 """Metrics over all evaluation trials, computed by `ctd.lfads.scores`: name -> (unit, definition)."""

@@ -115,6 +115,11 @@ class Model(Params):
         128, gt=0, description="hidden units of the field of the neural ODE"
     )
     n_factors: Static[int] = Field(32, gt=0, description="factors")
+    readout: Static[Literal["factors", "states"]] = Field(
+        "factors",
+        description="what log rates are read from: factors, directions of the generator's states; or these states, by one matrix "
+        "(controller: 0, and as many factors as states)",
+    )
     n_inputs: Static[int] = Field(
         1, gt=0, description="inferred inputs, where there is a controller"
     )
@@ -131,10 +136,10 @@ class Model(Params):
         description="of the learning rate: to 0 at n_batches along half a cosine, by `decay` alone, or "
         "also by `plateau_factor` each time that evaluations stop getting better",
     )
-    criterion: Static[Literal["loss", "nll"]] = Field(
+    criterion: Static[Literal["loss", "nll", "last"]] = Field(
         "loss",
         description="what chooses the best parameters and stops early: the negative ELBO of the evaluation "
-        "trials, or their reconstruction alone, for searches over KL scales",
+        "trials, or their reconstruction alone, for searches over KL scales; last: the last parameters are taken",
     )
     penalties: Static[Literal["trial", "entry"]] = Field(
         "trial",
@@ -262,6 +267,10 @@ class Model(Params):
             shorter = ", ".join(f"{name}: {self.n_batches // 2}" for name in longer)
             raise ValueError(
                 f"{told} steps are longer than training, n_batches = {self.n_batches}; add to params {shorter}, or raise n_batches"
+            )
+        if self.readout == "states" and (self.controller or self.n_factors != self.generator):
+            raise ValueError(
+                f"readout: states: the generator's states are the factors; give controller: 0, n_factors: {self.generator}"
             )
         repeated = sorted({u for u in self.held_out_units if self.held_out_units.count(u) > 1})
         if repeated or any(u < 0 for u in self.held_out_units):

@@ -24,6 +24,7 @@ METRICS = {
     "rate_r2": "squared correlation with true rates",
     "rate_r2_weighted": "R2 of rates, units by variance",
     "state_r2_from_true": "R2 of the generator's states from true ones",
+    "state_r2_from_true_mean": "the same, mean over the generator's dimensions",
     "state_r2_of_true": "R2 of true states from the generator's",
     "input_r2": "squared correlation with true inputs",
     "initial_state_r2": "R2 of true initial states",
@@ -31,6 +32,9 @@ METRICS = {
 }
 """Metric -> its title in the table of best models, which shows those that the data allow."""
 
+
+RANKED = {"loss": "eval_loss", "nll": "eval_nll", "last": "eval_loss"}
+"""Criterion -> what ranks models that were trained by it."""
 
 REDUCED = {
     "model": Var(("rank",), "item", "item id, by increasing criterion"),
@@ -66,5 +70,5 @@ def reduce(
 def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray:
     """The rows of the models that did not diverge, the best one first."""
     trained = np.flatnonzero(np.asarray(results["outcome"][:]) != DIVERGED)
-    value = np.asarray(results[f"eval_{inputs.criterion}"][:])
+    value = np.asarray(results[RANKED[inputs.criterion]][:])
     return trained[np.argsort(value[trained], kind="stable")]

@@ -16,7 +16,7 @@ gives the name of a task, alone or with parameters; the name of your own task is
     names        tasks by name                    chaotic      ChaoticGenerator
     yang         the twenty of Yang et al. 2019   decisions    RDM, Romo, Mante, match to sample
     yang_rules   the epochs of each of them       recorded     trials from a file
-    spiking      spike counts
+    spiking      spike counts                     noise        on inputs and states of a network
 
 >>> task = get_task({"name": "flipflop", "n_bits": 2})
 >>> task.n_in, task.n_out, task.n_steps

@@ -24,9 +24,8 @@ n = 100).
 
     params       Network: the parameters of one item   checks      refuses constraints that contradict each other
     connections  masks, signs of units                 parameters  trained parameters, and the weights made of them
-    noise        on states and inputs                  step        one step of training; optimisers, schedules
-    loss         the loss, the evaluation trials       summary     the best networks of a group
-    plots        curves, accuracy, state space
+    loss         the loss, the evaluation trials       step        one step of training; optimisers, schedules
+    plots        curves, accuracy, state space         summary     the best networks of a group
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ from ctd.late import jax, jnp, lax
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
 from ctd.tasks import Recorded
+from ctd.tasks.noise import noisy, seeded
 from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
-from ctd.train_rnn.noise import noisy, seeded
 from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_figure, rnn_plots

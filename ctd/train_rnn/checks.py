@@ -41,7 +41,9 @@ def _check_cell(p: Any) -> None:
 
 def _check_noise(p: Any) -> None:
     """`noise` is static: noise costs a tenth of a step, and a network without it is a program of its own."""
-    fields = ("state_noise", "input_noise", "eval_state_noise", "eval_input_noise")
+    fields = (
+        "state_noise", "input_noise", "initial_noise", "eval_state_noise", "eval_input_noise",
+    )  # fmt: skip
     given = [f"{name}: {getattr(p, name):g}" for name in fields if getattr(p, name) > 0]
     if given and not p.noise:
         raise ValueError(f"{given[0]} has no effect without noise: true; give noise: true too")
@@ -121,6 +123,19 @@ def _check_mask(p: Any) -> None:
 
 
 def _check_start(p: Any) -> None:
+    other = {
+        f"recurrent_init: {p.recurrent_init}": p.recurrent_init != "normal",
+        "dale": p.dale,
+        "rank": p.rank is not None,
+        f"recurrent_scale: {p.recurrent_scale:g}": p.recurrent_scale != 1,
+        f"input_scale: {p.input_scale:g}": p.input_scale != 1,
+    }
+    clashing = [field for field, given in other.items() if given]
+    if p.first_weights == "pytorch" and clashing:
+        raise ValueError(
+            f"first_weights: pytorch, {clashing[0]}: PyTorch's first weights have one scale and no structure; leave one of "
+            "them out"
+        )
     masked = p.mask != "none" or not p.self_connections
     if masked and p.recurrent_init in ("orthogonal", "identity"):
         raise ValueError(

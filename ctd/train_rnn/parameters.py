@@ -21,7 +21,7 @@ from ctd.train_rnn.connections import Connections
 
 type Parameters = dict[str, jax.Array]
 
-RECURRENT, TIME = 102, 103
+RECURRENT, TIME, UNIFORM = 102, 103, 104
 """Folded into the key of an item's weights. Small numbers would collide with the keys that `split` makes of it."""
 
 UNPENALISED = ("alphas",)
@@ -50,6 +50,8 @@ def initial(
         # Uniform s makes time constants log-uniform between their bounds; 0.01 off either end, so that p is finite.
         s = jax.random.uniform(jax.random.fold_in(key, TIME), (static.n,), static.dtype, 0.01, 0.99)
         drawn["alphas"] = jnp.log(s / (1 - s))
+    if static.first_weights == "pytorch":
+        drawn |= _as_pytorch(drawn, set(cell.constants) | {"alphas"}, static.n, key)
     if static.initial_state == "zero":
         drawn["h0"] = jnp.zeros_like(drawn["h0"])
     if static.readout == "identity":
@@ -65,6 +67,17 @@ def initial(
     elif static.recurrent_init != "normal":
         drawn["wR"] = _recurrent(static, drawn["wR"], traced.recurrent_scale, key)
     return drawn
+
+
+def _as_pytorch(drawn: Parameters, others: set[str], n: int, key: jax.Array) -> Parameters:
+    """Weights and biases U(-1, 1) / sqrt(n), n the units: `reset_parameters` of torch.nn.RNNCellBase and Linear(n, ...)."""
+    names = sorted(set(drawn) - others - {"h0"})
+    keys = jax.random.split(jax.random.fold_in(key, UNIFORM), len(names))
+    found = {"h0": jnp.zeros_like(drawn["h0"])}
+    for key_one, name in zip(keys, names, strict=True):
+        like = drawn[name]
+        found[name] = jax.random.uniform(key_one, like.shape, like.dtype, -1, 1) * n**-0.5
+    return found
 
 
 def weights_of(static: Any, links: Connections, traced: Any, p: Parameters) -> dict[str, Any]:

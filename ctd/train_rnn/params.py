@@ -90,12 +90,17 @@ class Network(Params):
         description="penalty on the mean absolute rate, over trials, steps and units",
     )
     rates_l2: Traced[float] = Field(0.0, ge=0, description="penalty on the mean square of a rate")
-    noise: Static[bool] = Field(False, description="whether the four fields of noise below apply")
+    noise: Static[bool] = Field(False, description="whether the five fields of noise below apply")
     state_noise: Traced[float] = Field(
         0.0, ge=0, description="sd of Gaussian noise on each state at each step, in training"
     )
     input_noise: Traced[float] = Field(
         0.0, ge=0, description="sd of Gaussian noise on each input at each step, in training"
+    )
+    initial_noise: Traced[float] = Field(
+        0.0,
+        ge=0,
+        description="sd of Gaussian noise on the state before the first step of each trial, in training",
     )
     eval_state_noise: Traced[float] = Field(
         0.0, ge=0, description="state_noise in evaluation and saved trials"
@@ -123,6 +128,11 @@ class Network(Params):
         gt=0,
         le=1,
         description="cell leaky_per_unit: upper bound of dt / tau; initial values are log-uniform between the bounds",
+    )
+    first_weights: Static[Literal["normal", "pytorch"]] = Field(
+        "normal",
+        description="weights before training. normal: N(0, g^2 / fan-in), biases 0; pytorch: weights and biases uniform between "
+        "+-1 / sqrt(n), as torch.nn starts its cells and Linear(n, ...), and h0 = 0",
     )
     recurrent_init: Static[Literal["normal", "spectral_radius", "orthogonal", "identity"]] = Field(
         "normal",

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from ctd import tasks
 from ctd.cells import get_cell, run
 from ctd.late import jax, jnp, optax
+from ctd.tasks.noise import first_state, noisy
 from ctd.train_rnn.connections import Connections
 from ctd.train_rnn.loss import weighted_loss
-from ctd.train_rnn.noise import noisy
 from ctd.train_rnn.parameters import UNPENALISED, Parameters, constants, weights_of
 
 OptimizerName = Literal[
@@ -87,9 +87,15 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
     cell = noisy(plain, traced.state_noise, n_in) if static.noise else plain
     optimize = optimizer(static, traced)
 
+    def start(weights: Any, x: jax.Array) -> jax.Array:
+        h0 = weights["h0"]
+        return first_state(h0, x, traced.initial_noise, n_in) if static.noise else h0
+
     def loss(trained: Any, constant: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
         weights = weights_of(static, links, traced, trained | constant)
-        states, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
+        states, outputs = jax.vmap(lambda x: run(cell, weights, x, start(weights, x)))(
+            trials.inputs
+        )
         total, weight = weighted_loss(static.loss, outputs, trials)
         error = total / weight
         rates = jax.vmap(jax.vmap(plain.hidden))(states)

@@ -154,6 +154,33 @@ def test_exponential_rates_and_known_inputs(network):
     assert 3 < np.sum((counts - expected) ** 2) / expected.sum() < 12
 
 
+def test_noise_on_states(vanilla, weights):
+    """Around the network's own steps, the rates follow what it makes, and a rerun has other noise on the same trials."""
+    noise = {"state_noise": 0.2, "initial_noise": 0.5, "n_train": 2, "n_eval": 200}
+    spiked, again = (
+        {name: value[0] for name, value in make(vanilla[0], true_states=run, **noise).items()}
+        for run in ("spiked", "rerun")
+    )
+    for found in (spiked, again):
+        states = np.concatenate(
+            [found["eval_initial_states"][:, None], found["eval_states"]], axis=1
+        )
+        from_before = states[:, :-1] @ weights["wR"].T + found["eval_inputs"] @ weights["wI"].T
+        xi = (states[:, 1:] - np.tanh(from_before + weights["bR"])) / 0.2
+        # 30,000 values: standard error of their variance 0.8 %; 1,021 levels move it by less.
+        assert xi.var() == pytest.approx(1, abs=0.04)
+        assert abs(xi.mean()) < 0.03
+        # 1,200 values.
+        assert np.var((states[:, 0] - weights["h0"]) / 0.5) == pytest.approx(1, abs=0.16)
+    for name in ("eval_inputs", "eval_rates", "eval", "train"):
+        np.testing.assert_array_equal(spiked[name], again[name])
+    # Rates of states beyond -1 and 1 are cut.
+    expected = 0.04 * 80 * (np.clip(spiked["eval_states"], -1, 1) + 1) / 2
+    np.testing.assert_allclose(spiked["eval_rates"], expected, rtol=1e-9, atol=1e-12)
+    apart = np.abs(spiked["eval_states"] - again["eval_states"])
+    assert np.mean(apart > 0.02) > 0.8
+
+
 def test_counts_are_poisson(items):
     """Mean and variance within 4 standard errors, given the rates."""
     counts, rates = items["eval"][0].astype(float), items["eval_rates"][0]
@@ -190,6 +217,8 @@ def test_counts_that_would_not_fit_are_refused(items):
         ValueError, match=r"initial: line takes 7 steps of a trial, but .* n_steps = 5"
     ):
         Spikes(initial="line", task={"name": "integrator", "n_steps": 5})
+    with pytest.raises(ValueError, match=r"true_states: rerun differs .* by noise alone"):
+        Spikes(true_states="rerun")
     assert 50_000 < items["eval"][3].max() < 65_535
 
 

@@ -13,6 +13,7 @@ from ctd.lfads import Model, kernel
 from ctd.lfads.data import make_dataset
 from ctd.lfads.metrics import bits_per_spike
 from ctd.lfads.results import kept
+from ctd.lfads.summary import _order
 from ctd.lfads.trained import check_sizes, n_external
 
 
@@ -151,6 +152,25 @@ def test_best_parameters_are_kept(several):
         assert several["best_batch"][row] == ends[np.nanargmin(curve)]
     parts = sum(several[f"eval_{name}"][0] for name in ("nll", "kl_ic", "kl_input"))
     assert parts == pytest.approx(several["eval_loss"][0], rel=1e-6)
+
+
+def test_last_parameters_and_states_as_factors():
+    """`criterion: last` reports the end of the curve though it was lower before; `readout: states` has no matrix of factors."""
+    params = model(
+        controller=0, n_factors=7, readout="states", criterion="last", schedule="exponential",
+        learning_rate=0.3, n_batches=45, kl_ramp=0,
+    )  # fmt: skip
+    shared = make_dataset(arrays(), inputs_of(params))
+    found = {k: v[0] for k, v in run_items(kernel, params, shared=shared, layout=LAYOUT).items()}
+    curve = found["curve.eval.loss"]
+    assert found["best_batch"] == 45
+    assert found["eval_loss"] == curve[-1] > curve.min()
+    np.testing.assert_array_equal(found["factors"], found["states"])
+    np.testing.assert_array_equal(found["weights.wO"], np.eye(7))
+    assert found["model.output.w"].shape == (N_UNITS, 7)
+    assert list(_order(params, {"outcome": [0, 0], "eval_loss": np.array([2.0, 1.0])})) == [1, 0]
+    with pytest.raises(ValueError, match=r"readout: states: .* give controller: 0, n_factors: 7"):
+        model(readout="states")
 
 
 def test_plateau_lowers_the_learning_rate(several):

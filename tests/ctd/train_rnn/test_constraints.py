@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.stats
 from pydantic import ValidationError
 
 from ctd import tasks
@@ -223,6 +224,19 @@ def test_initial_recurrent_weights():
     np.testing.assert_allclose(radius, 0.7, rtol=2e-3)
 
 
+@pytest.mark.parametrize("cell", ["gru_torch", "lstm", "vanilla", "leaky"])
+def test_first_weights_of_pytorch(cell):
+    """U(-1, 1) / sqrt(n), biases too, as `reset_parameters` of torch.nn.RNNCellBase has them; the state starts at 0."""
+    p, _ = drawn(network(cell=cell, n=64, first_weights="pytorch"))
+    assert not p.pop("h0").any()
+    assert p.pop("alpha", 0.1) == pytest.approx(0.1)
+    values = [np.asarray(value).ravel() for value in p.values()]
+    assert all(np.unique(value).size == value.size for value in values if value.size < 100)
+    found = scipy.stats.kstest(8 * np.concatenate(values), "uniform", args=(-1, 2))
+    assert found.pvalue > 1e-3
+    assert p.keys() == get_cell(cell).axes.keys() - {"h0", "alpha"}
+
+
 def test_sparse_weights_keep_their_variance_and_areas_their_densities():
     params = network(n=200, mask="random", areas=2, density=0.5, density_between=0.1)
     p, weights = drawn(params)
@@ -359,6 +373,10 @@ BAD = {
     "bounds": (
         {"alpha_min": 0.5},
         "alpha_min, alpha_max: 0.5 is above 0.2",
+    ),
+    "pytorch": (
+        {"first_weights": "pytorch", "recurrent_scale": 0.5},
+        "first_weights: pytorch, recurrent_scale: 0.5: PyTorch's first weights have one scale",
     ),
     "optimizer": ({"optimizer": "adm"}, "optimizer\n.*'adam'"),
 }

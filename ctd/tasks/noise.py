@@ -1,6 +1,7 @@
-"""Noise on a network's inputs and, at every step, on its state.
+"""Noise on a network's inputs, on its state before the first step and, at every step, on its state.
 
-    h_t = F(h_{t-1}, x_t + input_sd xi_t) + state_sd xi'_t,   xi, xi' independent, nearly N(0, 1)
+    h_t = F(h_{t-1}, x_t + input_sd xi_t) + state_sd xi'_t     h_0 = h0 + initial_sd xi''
+    xi, xi', xi'' independent, nearly N(0, 1)
 
 `seeded` adds the noise to the inputs before the network runs, and appends two input channels with whole numbers drawn
 for each trial and step. The cell that `noisy` returns makes the noise of its state from these numbers. State noise thus
@@ -15,9 +16,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctd import tasks
 from ctd.cells import Cell
 from ctd.late import jax, jnp
+from ctd.tasks.task import Trial
 
 CHANNELS = 2
 """Input channels that hold the seeds of a step's noise."""
@@ -74,7 +75,15 @@ def noisy(cell: Cell, state_sd: Any, n_in: int) -> Cell:
     return cell._replace(step=step)
 
 
-def seeded(trials: tasks.Trial, key: jax.Array, input_sd: Any) -> tasks.Trial:
+def first_state(h0: jax.Array, given: jax.Array, initial_sd: Any, n_in: int) -> jax.Array:
+    """The state before the first step of one of the `seeded` trials, whose inputs are `given` (time, n_in + CHANNELS)."""
+    seeds, n = given[0, n_in:], h0.shape[0]
+    # Counted on from the entries of the states of the steps.
+    entry = n + jnp.arange(n, dtype=jnp.uint32)
+    return h0 + initial_sd * deviates(seeds[0], seeds[1], entry, h0.dtype)
+
+
+def seeded(trials: Trial, key: jax.Array, input_sd: Any) -> Trial:
     """Add noise of standard deviation `input_sd` to the inputs of trials (trial, time, ...), and append two channels of seeds."""
     x = trials.inputs
     seeds = jax.random.bits(key, (*x.shape[:2], CHANNELS), jnp.uint32) >> (32 - BITS)

@@ -1,4 +1,4 @@
-"""Noise: its distribution against SciPy, where it goes, and that there is none without it."""
+"""Noise: its distribution against SciPy, and where it goes."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,8 @@ import pytest
 import scipy.stats
 
 from ctd import tasks
-from ctd.batch import run_items
 from ctd.cells import get_cell, run
-from ctd.train_rnn import kernel
-from ctd.train_rnn.noise import deviates, noisy, seeded
+from ctd.tasks.noise import deviates, first_state, noisy, seeded
 
 
 def draws(seeds):
@@ -58,21 +56,17 @@ def test_noise_is_added_to_state_and_input():
         np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
 
 
-def test_noise_in_training_and_evaluation_each_on_its_own(noisy_dale):
-    """Without noise the trajectories of a trial are those of `run`; noise of one kind leaves the other alone."""
-    params, layout = noisy_dale
-    names = ["state_noise", "input_noise", "eval_state_noise", "eval_input_noise"]
-    loud = {name: 0.5 * (np.arange(5) == k) for k, name in enumerate(names, start=1)}
-    quiet = {name: np.zeros(5) for name in names}
-    with_noise = run_items(kernel, params, loud, layout=layout)
-    without = run_items(kernel, params, quiet, layout=layout)
-    differs = lambda name: [
-        not np.array_equal(with_noise[name][k], without[name][k]) for k in range(5)
-    ]
-    assert differs("weights.wR") == [False, True, True, False, False]
-    assert differs("curve") == [False, True, True, False, False]
-    assert differs("states") == [False, True, True, True, True]
-    weights = {k[8:]: v[0] for k, v in without.items() if k.startswith("weights.")}
-    trials = kernel.load(params).evaluation
-    plain = jax.vmap(lambda x: run(get_cell(params.cell), weights, x)[0])(trials.inputs[:2])
-    np.testing.assert_allclose(without["states"][0], plain, rtol=1e-5, atol=1e-6)
+def test_noise_of_first_states():
+    """N(0, 0.3^2) about h0, other noise in each trial and entry, and none of the noise of the first step's state."""
+    h0, many = np.linspace(-1, 1, 20, dtype=np.float32), 2000
+    blank = np.zeros((many, 1, 1), np.float32)
+    given = seeded(tasks.Trial(blank, blank, blank), jax.random.key(0), 0.0).inputs
+    start = jax.jit(jax.vmap(lambda x: first_state(h0, x, 0.3, 1)))(given)
+    x = (np.asarray(start, float) - h0) / 0.3
+    # 40,000 values, standard error of their variance 0.7 %.
+    assert scipy.stats.kstest(x.ravel(), "norm").statistic < 0.01
+    assert x.var() == pytest.approx(1, abs=0.03)
+    entry = jnp.arange(20, dtype=jnp.uint32)
+    of_step = jax.jit(jax.vmap(lambda s: deviates(s[0], s[1], entry, jnp.float32)))(given[:, 0, 1:])
+    r = np.corrcoef(np.concatenate([x, of_step], axis=1).T)[np.triu_indices(40, 1)]
+    assert np.abs(r).max() < 5 / np.sqrt(many)
