@@ -97,14 +97,14 @@ def _reducing(store: Store, kernel: Callable[[], Kernel | None]) -> Reducing:
 
 
 def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
-    while True:
+    for _ in objects.looks("gathered"):
         before = _gathered(store)
         now = _Now(store, reducing, before)
         kept = {key: value for key, value in before.items() if key not in ("sha256", "stamp")}
         if not now.behind and now.about == kept:
             if before.get("stamp") != now.stamp:
                 _restamp(store, before, now.stamp)
-            return now.n_items
+            break
         store.refuse_links()
         with _alone(store):
             if _gathered(store) != before:
@@ -113,7 +113,8 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
         if errors:
             lines = [f"group {group}: {error}" for group, error in sorted(errors.items())]
             raise JobError(f"kernel {store.job.spec.kernel}: reduce failed\n" + "\n".join(lines))
-        return now.n_items
+        break
+    return now.n_items
 
 
 class _Now:

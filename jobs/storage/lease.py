@@ -96,7 +96,7 @@ class Lease:
             Held: another driver holds it; the text names holder and age.
             JobError: the store cannot be written.
         """
-        while True:
+        for _ in objects.looks(keys.LEASE):
             held = holder(store)
             if held is not None and _is_alive(store, held):
                 raise Held(
@@ -118,10 +118,11 @@ class Lease:
                 raise JobError(f"{address}: cannot be written: {objects.reason(error)}") from None
             newest = max(_generations(store))
             if newest == generation:
-                lease._prune()
-                return lease
+                break
             # Since our look at the holder, others took this generation and higher ones, and pruned it.
             objects.delete(store, keys.lease(generation))
+        lease._prune()
+        return lease
 
     @contextmanager
     def held(self, listener: Listener) -> Iterator[None]:
@@ -281,4 +282,5 @@ def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:
 
 
 def _generations(store: ObjectStore) -> list[int]:
-    return [keys.number_of(key) for key in objects.list_keys(store, keys.LEASE)]
+    found = [(key, keys.number_of(key)) for key in objects.list_keys(store, keys.LEASE)]
+    return [number for key, number in found if key == keys.lease(number)]  # not 1.json

@@ -64,7 +64,9 @@ def damaged_store(rng, folder):
     path = shutil.copytree(finished(), folder / "store.zarr")
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     for _ in range(rng.choice([1, 1, 1, 3])):
-        if rng.random() < 0.3:
+        if rng.random() < 0.1:
+            _under_another_name(rng, path / rng.choice(names))
+        elif rng.random() < 0.3:
             _resealed(rng, [path / keys.JOB, path / keys.JOB_COPY])
         else:
             # Of kinds, not of objects: most are rows.
@@ -79,6 +81,20 @@ def _kind(name):
         "".join("#" if part.isdigit() else part for part in name.split("/")[:2])
         + name.rpartition(".")[2]
     )
+
+
+def _under_another_name(rng, file):
+    """A copy, or the file itself, called as another of its kind could be, or nearly."""
+    stem, dot, rest = file.name.partition(".")
+    name = (
+        rng.choice(
+            ["1", "00000001", "0000000001", f"{stem}0", f"{stem}-1", "9" * 30, f"{stem} (1)"]
+        )
+        + dot
+        + rest
+    )
+    if file.exists():
+        (shutil.move if rng.random() < 0.5 else shutil.copy)(file, file.with_name(name))
 
 
 def _damage(rng, file):

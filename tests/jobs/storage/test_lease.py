@@ -183,6 +183,17 @@ REQUESTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["1.json", "0000000001.json"])
+def test_file_of_others_among_the_leases_is_passed_over(storage, name):
+    """Its number is that of no lease: a driver that took it for one created its own, and gave it up, for ever."""
+    objects.write(storage, f"{keys.LEASE}/{name}", b"{}")
+    assert holder(storage) is None
+    lease = Lease.take(storage, "s")
+    assert not holder(storage).released
+    lease.release()
+    assert holder(storage).released
+
+
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: repr(request[:9]))
 def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, request_):
     monkeypatch.setattr(module, "POLL_S", 0.01)
