@@ -36,6 +36,7 @@ def summaries() -> dict[str, str]:
         tree = ast.parse(text)
         if is_part or "kernel" in _bound(tree):
             said = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
+            # The first letter after "Kernel: " begins a sentence in a list.
             found[name] = said[:1].upper() + said[1:]
     return dict(sorted(found.items()))
 
@@ -95,6 +96,7 @@ def find_module(name: str) -> str:
             "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
         )
     known = kernel_names()
+    # Most unknown names are typing errors.
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownKernel(

@@ -45,6 +45,7 @@ def evaluate(
         raise ContractError(
             f"{told}: advance: {fault}; a state must keep its names, shapes and dtypes from init on"
         )
+    # `finished` takes the state alone; _run passes static first.
     done = run(f"{told}: finished", lambda _, state: kernel.finished(state), None, state)
     if not (hasattr(done, "dtype") and done.dtype == bool and done.shape == ()):
         raise ContractError(f"{told}: finished: one boolean expected, got {_short(done)}")
@@ -64,6 +65,7 @@ def located(error: BaseException) -> str:
     if isinstance(error, jax.errors.ConcretizationTypeError):
         hint = " (a traced value is not known yet: jnp.where or lax.cond decide by it)"
     lines = [f"{type(error).__name__}: {text[0]}{hint}"]
+    # JAX's frames are a hundred; the author needs those of the kernel.
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
     lines += [
         f"  {Path(frame.filename).name}, line {frame.lineno}, in {frame.name}: {frame.line}"
@@ -105,6 +107,7 @@ def _differences(before: Any, after: Any) -> Iterator[str]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
     old, new = named(before), named(after)
+    # Names of the old state in its order, then new ones: the first fault is the one that is told.
     for name in [*old, *(name for name in new if name not in old)]:
         if name not in new:
             yield f"{name} of the state is not returned"
@@ -120,6 +123,7 @@ def _differences(before: Any, after: Any) -> Iterator[str]:
 
 
 def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None:
+    # A result without axes could be stored, but nobody could read what its dimensions are.
     if unknown := sorted(set(values) - set(kernel.dims)):
         raise ContractError(
             f"kernel {kernel.name}: result: {', '.join(unknown)} is returned, which `dims` does not "

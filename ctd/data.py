@@ -43,6 +43,7 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
     if not arrays:
         raise ValueError(f"{path}: holds no dataset at its top level")
     for name, array in arrays.items():
+        # Texts and references are no data of a network or of trials.
         if array.dtype.kind not in "biufc":
             raise ValueError(
                 f"{path}: dataset {name} has the type {array.dtype}, which is no number"
@@ -84,6 +85,7 @@ def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """Read every array of an .npz file: name -> array. Raises ValueError, naming the file, where it is none or holds objects."""
     try:
+        # np.load would take any other file for a pickle.
         if not zipfile.is_zipfile(path):
             raise OSError("no zip archive")
         with np.load(path, allow_pickle=False) as file:
@@ -108,6 +110,7 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
     Raises ValueError, naming the file.
     """
     suffix = Path(path).suffix
+    # A file that is missing is told by read_hdf5, in the words of every other file.
     if suffix not in (".npz", ".npy") or not Path(path).is_file():
         return read_hdf5(path)
     if suffix == ".npz":
@@ -142,6 +145,7 @@ def read_trials(path: str | Path) -> dict[str, np.ndarray]:
             bad = int((~np.isfinite(array)).sum())
             raise ValueError(f"{path}: {name} has {bad} NaN or infinite entries")
         for axis, length in zip(axes, array.shape, strict=True):
+            # The first dataset that has an axis sets its length; the error names both.
             first, by = lengths.setdefault(axis, (length, name))
             if first != length:
                 raise ValueError(f"{path}: {name} has {length} along {axis}, but {by} has {first}")

@@ -81,6 +81,7 @@ class Params(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for name, info in cls.model_fields.items():
+            # None, and the runner would have to guess; two, and they contradict each other.
             if sum(isinstance(mark, Kind) for mark in info.metadata) != 1:
                 raise TypeError(
                     f"{cls.__module__}.{cls.__name__}.{name}: write its type as Static[...], "
@@ -118,7 +119,9 @@ def field_kinds(params: type[Params]) -> dict[str, Kind]:
 
 @cache
 def _view(params: type[Params], kinds: frozenset[Kind]) -> Any:
+    # A named tuple, since it is hashable (static fields key the cache of programs) and a pytree (traced ones are vmapped).
     names = [name for name, kind in field_kinds(params).items() if kind in kinds]
+    # A name for error messages and reprs: Model_static.
     label = "_".join(sorted(kind.value for kind in kinds))
     return namedtuple(f"{params.__name__}_{label}", names)
 
@@ -255,6 +258,7 @@ class Kernel:
 
     def coordinates(self, inputs: Any, shared: Any) -> dict[str, Coordinate]:
         """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""
+        # Kernels give values alone where an axis needs no unit.
         given = self.coords(inputs, shared) if self.coords else {}
         plain = lambda value: value if isinstance(value, Coordinate) else Coordinate(value)
         found = {axis: plain(value) for axis, value in given.items()}
@@ -265,6 +269,7 @@ class Kernel:
 
     def candidates(self) -> tuple[int, ...]:
         """The microbatches worth measuring on the devices of this process."""
+        # Asked when a run is planned, not on import: it starts JAX.
         if jax.default_backend() == "cpu":
             return self.cpu_microbatches or self.microbatches or ON_CPU
         return self.microbatches or ANYWHERE

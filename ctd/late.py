@@ -55,6 +55,7 @@ class custom_vjp:
 
     @cached_property
     def _applied(self) -> Any:
+        # Applied at the first call, since it imports JAX.
         found = jax.custom_vjp(self._function, nondiff_argnums=self._fixed)
         found.defvjp(self._forward, self._back)
         return found

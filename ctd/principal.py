@@ -27,6 +27,7 @@ def principal(points: Any, k: int) -> tuple[Callable[[Any], np.ndarray], np.ndar
     points = np.asarray(points, float)
     mean = points.mean(axis=0)
     variance, axes = _spectrum(points)
+    # Points that are all equal have no variance; their share is 0 instead of NaN.
     share = variance[:k] / (variance.sum() or 1.0)
     return lambda values: (np.asarray(values, float) - mean) @ axes[:, :k], share
 
@@ -36,4 +37,5 @@ def _spectrum(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # eigh of (n, n), not an SVD of (m, n): there are many points of few dimensions.
     centred = points - points.mean(axis=0)
     variance, vectors = np.linalg.eigh(centred.T @ centred)
+    # eigh sorts in ascending order.
     return variance[::-1], vectors[:, ::-1]

@@ -181,6 +181,7 @@ def _rates(static: Any, traced: Any, followed: jax.Array) -> jax.Array:
     """The true rates (1/s) of neurons from the units that they follow, (trial, time, unit)."""
     if static.rectifier == "linear":
         return tasks.rates_from_states(followed, traced.max_rate)
+    # One mean and one deviation for all units, so that active units stay active.
     standard = (followed - followed.mean()) / followed.std()
     return jnp.exp(standard / traced.scaling) / traced.step_s
 
@@ -189,6 +190,7 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
     """Simulate all trials of an item. Only evaluation trials come with true rates, inputs and states."""
     weights, cell = shared.weights, get_cell(*shared.cell)
     key_trials, key_spikes, key_start = jax.random.split(jax.random.fold_in(key, traced.seed), 3)
+    # One batch, cut in two: trials for training and evaluation are of one distribution.
     total = static.n_train + static.n_eval
     trials = tasks.batch(static.task, key_trials, total, static.dtype)
     start = initial_states(static, cell, weights, key_start, total)
@@ -204,6 +206,7 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
         key_rates = jax.random.fold_in(key_spikes, DISPERSION)
         drawn = tasks.overdispersed(key_rates, rates, traced.step_s, static.dispersion)
     counts = tasks.spikes_from_rates(key_spikes, drawn, traced.step_s)
+    # A negative binomial count has no bound; 16 bits have.
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
     n, outputs = static.n_train, spiked.outputs
     values = {
@@ -231,6 +234,7 @@ def plots(
 ) -> list[Plot]:
     """Counts and true rates of the first trial of the first item, units in the order of their peak rates."""
     del inputs, shared, reduced
+    # Item 0, then its trial 0: one row is read.
     rates, counts = (np.asarray(results[name][0], float)[0] for name in ("eval_rates", "eval"))
     order = np.argsort(np.argmax(rates, axis=0), kind="stable")
     return [

@@ -45,11 +45,13 @@ def run_items(
     if len(sizes) > 1:
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
     n = sizes.pop()
+    # Fields without a column have one value, repeated: a program has an item axis on all traced fields.
     for name in traced_type(type(params))._fields:
         if name not in given:
             given[name] = np.repeat(np.asarray(getattr(params, name))[None], n, axis=0)
     static = static_of(params)
     if shared is None:
+        # Data are read under the items' precision, or float64 data would become float32.
         with precision(static):
             shared = kernel.load(inputs_of(params))
     traced = traced_columns(type(params), given, static.dtype)

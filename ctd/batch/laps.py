@@ -33,6 +33,7 @@ class HostStates:
         self._n = n
         is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         leaves, self._tree = jax.tree.flatten(like)
+        # A stand-in of one key says which kind of key its words belong to.
         self._likes = [jax.random.key(0) if is_key(leaf) else leaf for leaf in leaves]
         self._leaves: list[np.ndarray] = []
         """(n, ...) each; empty until `keep` is first called."""
@@ -40,6 +41,7 @@ class HostStates:
     def keep(self, rows: np.ndarray, state: Any, places: np.ndarray) -> None:
         """Copy states from the devices: that at places[k] becomes the state of item rows[k]."""
         values = [to_host(leaf)[places[: len(rows)]] for leaf in jax.tree.leaves(state)]
+        # Shapes are known from the first states that come; before that no memory is taken.
         if not self._leaves:
             self._leaves = [np.zeros((self._n, *v.shape[1:]), v.dtype) for v in values]
         for leaf, value in zip(self._leaves, values, strict=True):
@@ -55,6 +57,7 @@ class HostStates:
 
     def copy(self, parents: np.ndarray) -> None:
         """Give item r the state of item parents[r]."""
+        # Indexing copies, so a parent may be overwritten by another parent's state.
         self._leaves = [leaf[parents] for leaf in self._leaves]
 
     def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
@@ -87,6 +90,7 @@ class Laps(Placed):
         self._states = HostStates(self.n, self._state)
         self._wave = np.zeros(0, int)
         """The items on the devices, in the order of their slots."""
+        # All items get their first states now, so that a search can compare them before the first lap.
         for rows in turns(self.n, self.total):
             self._init(rows)
 
@@ -119,6 +123,7 @@ class Laps(Placed):
             )
         self.rounds += 1
         self._left[wave] -= 1
+        # Before `done` is read anew: an item that finishes in this advance made it.
         self.ages[wave] += ~self.done[wave]
         self.done[wave] = np.asarray(self._slots.done)[self._physical[: len(wave)]]
         self._lay_down_if_due()
@@ -126,6 +131,7 @@ class Laps(Placed):
     def _lay_down_if_due(self) -> None:
         """Copy all items off the devices once one has made its advances, or enough have finished."""
         done, left = self.done[self._wave], self._left[self._wave]
+        # As in Run.advance: copying costs more than carrying a few finished items along.
         enough = max(self.layout.microbatch, len(done) // 8)
         if done.all() or done.sum() >= enough or (left == 0).any():
             self._states.keep(self._wave, self._slots.state, self._physical)
@@ -174,6 +180,7 @@ class Laps(Placed):
     def _init(self, rows: np.ndarray) -> None:
         """Compute the first states of the items `rows`."""
         places = self._physical[: len(rows)]
+        # Empty slots are computed too, but keep their blank states.
         fresh = np.zeros(self.total, bool)
         fresh[places] = True
         with precision(self.program.static):
@@ -187,6 +194,7 @@ class Laps(Placed):
     def _load(self, rows: np.ndarray, blank: bool = False) -> Slots:
         """Load the items `rows` onto the devices, with their states or, if `blank`, with zeros."""
         held = self._held(rows)
+        # Empty slots count as done, so that they cost nothing where items run one by one.
         done = np.ones(self.total, bool)
         done[self._physical[: len(rows)]] = self.done[rows]
         with precision(self.program.static):
@@ -201,6 +209,7 @@ class Laps(Placed):
         """Copy the laps to host arrays, from which `restore` goes on with the same bits."""
         if len(self._wave):
             self._states.keep(self._wave, self._slots.state, self._physical)
+        # Traced values are saved, too: a search has changed them since the plan.
         arrays = self._states.arrays()
         arrays |= {f"traced.{name}": v.copy() for name, v in self._traced._asdict().items()}
         arrays |= {"done": self.done.copy(), "ages": self.ages.copy(), "left": self._left.copy()}

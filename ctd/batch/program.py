@@ -35,6 +35,7 @@ class Layout(NamedTuple):
 
 def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int = 0) -> Layout:
     """The default layout: up to `kernel.width` slots a device; microbatch 0 takes the kernel's first choice."""
+    # No more slots than items: an empty slot is computed all the same where items are vmapped.
     per_device = max(1, min(kernel.width, -(-n_items // devices)))
     m = min(microbatch or kernel.candidates()[0] or per_device, per_device)
     return Layout.of(per_device, m, devices)
@@ -81,6 +82,7 @@ class Program:
     def _init(self, shared: Any, root: jax.Array, fresh: jax.Array, slot: Slots) -> Slots:
         key = jax.random.fold_in(root, slot.ids)
         state = self.kernel.init(self.static, shared, slot.traced, key)
+        # An item may be finished at its start, before any advance.
         new = slot._replace(state=state, done=self.kernel.finished(state))
         return jax.tree.map(lambda a, b: jnp.where(fresh, a, b), new, slot)
 
@@ -111,6 +113,7 @@ class Program:
             values = self._result(*args)
             return {name: values[name] for name in names}
 
+        # Compiled once for each set of names: whoever watches a run asks for the same ones again.
         if names not in self._some_results:
             self._some_results[names] = self._over_slots(some)
         return self._some_results[names]
@@ -135,6 +138,7 @@ class Program:
             slots: Slots | None,
             out: Any,
         ) -> Any:
+            # m = 1 without vmap: matrix products then have no batch axis.
             some = one if m == 1 else jax.vmap(one, (None, None, 0, 0))
 
             def body(i: jax.Array, out: Any) -> Any:

@@ -34,18 +34,21 @@ class Placed:
         self.total = self.layout.slots * self.layout.devices
         self.rounds = 0
         self._slots: Any = None
+        # fold_in takes 32 bits.
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
         with precision(program.static):
             whole = program.whole
             self._root = jax.device_put(jax.random.key(seed), whole)
             self._shared = jax.device_put(shared, whole)
             self._no_one = self._put(np.zeros(self.total, bool))
+        # The state of one item, as shapes: slots are made from it.
         first = jax.tree.map(lambda leaf: leaf[0], traced)
         self._state, self._values = program.abstract(shared, first)
 
     @cached_property
     def _physical(self) -> np.ndarray:
         """Logical slot -> physical row: consecutive logical slots go round the devices."""
+        # Round the devices, so that when few items are left each device still has some.
         p = np.arange(self.total)
         return (p % self.layout.devices) * self.layout.slots + p // self.layout.devices
 
@@ -76,6 +79,7 @@ class Placed:
         compute = self.program.some_results(names) if names else self.program.result
         shapes = {name: self._values[name] for name in names or self._values}
         with precision(self.program.static):
+            # The memory that the results are written into; it is given away to the program.
             blank = {name: np.zeros((self.total, *v.shape), v.dtype) for name, v in shapes.items()}
             found = compute(
                 self._shared, self._root, self._bounds(0, n), self._no_one, slots, self._put(blank)
@@ -170,6 +174,7 @@ class Run(Placed):
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Between two advances: (rows of `ids`, their results by name) of all items that have begun, finished or not."""
         live = int((self._rows >= 0).sum())
+        # Live items lie in the first slots; the others that have begun have finished.
         going = self._rows[:live]
         ended = np.setdiff1d(np.arange(self._next), going)
         now = self._values_of(self._slots, live, names) if live else {}
@@ -198,6 +203,7 @@ class Run(Placed):
         """Read the results of the finished items, pack the live ones to the front, refill the other slots."""
         count = int(done.sum())
         self._arrange(np.argsort(~done, kind="stable"))
+        # _arrange has just brought the finished items to the front, where they are read in one piece.
         rows = self._rows[:count]
         for name, value in self._values_of(self._slots, count).items():
             self.results[name][rows] = value
@@ -207,6 +213,7 @@ class Run(Placed):
 
     def _arrange(self, order: np.ndarray) -> None:
         """Move the item in logical slot order[p] to logical slot p."""
+        # A permutation of everything on the devices: not worth it for nothing.
         if (order == np.arange(self.total)).all():
             return
         source = np.empty(self.total, int)

@@ -53,9 +53,11 @@ def fastest_microbatch(
         began = time.perf_counter()
         run.step()
         run.block()
+        # Per item: candidates differ in how many items they advance.
         return (time.perf_counter() - began) / run.n
 
     def timed(layout: Layout) -> float:
+        # Other work on the machine only ever makes an advance longer.
         return min(advance(layout) for _ in range(TIMES))
 
     whole = Layout.of(slots, first, devices)
@@ -64,6 +66,7 @@ def fastest_microbatch(
     begun_s = time.perf_counter() - began  # mostly compilation
     seconds = {first: timed(whole)}
     probes = {m: Layout(min(m, PROBE), min(m, PROBE), devices) for m in others}
+    # One compilation and TIMES + 1 advances for each further candidate.
     cost = sum(
         begun_s + (TIMES + 1) * seconds[first] * devices * max(first, layout.microbatch)
         for layout in probes.values()

@@ -91,6 +91,7 @@ class Cell(NamedTuple):
         >>> {name: w.shape for name, w in weights.items()}
         {'wI': (8, 3), 'wR': (8, 8), 'bR': (8,), 'wO': (2, 8), 'bO': (2,), 'h0': (8,)}
         """
+        # Keys are split in a fixed order: the readout's size does not change the other weights.
         key_cell, key_out, key_state = jax.random.split(key, 3)
         weights = self.draw(key_cell, n, n_in, scales, dtype)
         return weights | {

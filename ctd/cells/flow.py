@@ -25,6 +25,7 @@ def runge_kutta(
     >>> print(f"{h[0]:.4f}")  # exp(-0.5) = 0.6065
     0.6068
     """
+    # The classical tableau: slopes at the start, twice in the middle, at the end, weighted 1 2 2 1.
     a = f(h)
     b = f(h + dt / 2 * a)
     c = f(h + dt / 2 * b)
@@ -43,6 +44,7 @@ def _shapes(n: int, n_in: int, n_field: int = FIELD_UNITS) -> dict[str, tuple[in
 
 def _draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
     key_h, key_x, key_v = jax.random.split(key, 3)
+    # One matrix for state and input, as in a GRU; each block has its own fan-in.
     over_h = normal(key_h, (FIELD_UNITS, n), scales.recurrent, dtype)
     over_x = normal(key_x, (FIELD_UNITS, n_in), scales.input, dtype)
     return {
@@ -54,12 +56,14 @@ def _draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict
 
 
 def _infer(w: Weights) -> tuple[int, int]:
+    # wV is (n, hidden units), so n does not depend on the number of inputs.
     n = w["wV"].shape[0]
     return n, w["wFHX"].shape[1] - n
 
 
 node = Cell(
     "node",
+    # The input is constant within a step: the field is autonomous there, and dt is 1 by definition.
     lambda w, h, x: runge_kutta(lambda now: _field(w, now, x), h, 1.0),
     _shapes,
     {

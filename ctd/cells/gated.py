@@ -23,6 +23,7 @@ def _gru_step(update: float, candidate: float) -> Callable[[Weights, Array, Arra
         r, u = jnp.split(w["wRUHX"] @ jnp.concatenate([h, x]) + w["bRU"], 2)
         r, u = jax.nn.sigmoid(r), jax.nn.sigmoid(u + update)
         c = jnp.tanh(w["wCHX"] @ jnp.concatenate([r * h, x]) + w["bC"] + candidate)
+        # u near 1 keeps the state; PyTorch writes z for the same gate.
         return u * h + (1 - u) * c
 
     return step
@@ -49,6 +50,7 @@ def _gru_draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> 
 
 
 def _gru_infer(w: Weights) -> tuple[int, int]:
+    # wCHX is (n, n + n_in).
     n, columns = w["wCHX"].shape
     return n, columns - n
 
@@ -100,6 +102,7 @@ It equals `gru` with bC + 0.5 in place of bC, and with 0.5 subtracted from the u
 def _gru_torch_step(
     w: Weights, h: Float[Array, "state"], x: Float[Array, "n_in"]
 ) -> Float[Array, "state"]:
+    # PyTorch multiplies state and input apart, since its reset gate acts on the product with the state.
     r_x, z_x, n_x = jnp.split(w["weight_ih"] @ x + w["bias_ih"], 3)
     r_h, z_h, n_h = jnp.split(w["weight_hh"] @ h + w["bias_hh"], 3)
     r, z = jax.nn.sigmoid(r_x + r_h), jax.nn.sigmoid(z_x + z_h)
@@ -109,6 +112,7 @@ def _gru_torch_step(
 def _lstm_step(
     w: Weights, h: Float[Array, "state"], x: Float[Array, "n_in"]
 ) -> Float[Array, "state"]:
+    # The state is [h; c]: the readout sees h, the next step both.
     h, c = jnp.split(h, 2)
     gates = w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"]
     i, f, g, o = jnp.split(gates, 4)

@@ -41,6 +41,7 @@ def get_cell(name: str) -> Cell:
     """
     base, colon, units = name.partition(":")
     if base not in CELLS:
+        # Most unknown names are typing errors.
         near = difflib.get_close_matches(base, CELLS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
@@ -48,6 +49,7 @@ def get_cell(name: str) -> Cell:
             "units follow a colon, as in leaky:relu"
         )
     cell = CELLS[base]
+    # One name for one cell: leaky:tanh would split groups and caches of the same network.
     if not colon or (cell in UNGATED and units == "tanh"):
         return cell
     if cell not in UNGATED:

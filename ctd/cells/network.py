@@ -71,6 +71,7 @@ def run(
         h = cell.step(params, h, x)
         return h, h
 
+    # The readout is applied after the scan, to all steps at once: one large product.
     _, states = lax.scan(step, h0, inputs)
     return states, jax.vmap(lambda h: readout(cell, params, h))(states)
 
@@ -96,6 +97,7 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
     ValueError: net.h5: cell vanilla lacks bR; found wI, wR
     """
     cell = get_cell(cell_name)
+    # h0 may be missing, and a readout too, but not half a readout.
     own = set(cell.axes) - set(READOUT_AXES)
     missing = own - set(params)
     if "wO" in params or "bO" in params:
@@ -142,6 +144,7 @@ def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
     Files of other libraries often hold x @ W where a cell has W @ x; the bare shapes would not tell the user that.
     """
     matrices = [name for name in cell.axes if np.ndim(params.get(name, 0)) == 2]
+    # A square matrix fits either way, so it is found only when all are turned together.
     for turned in (*([name] for name in matrices), matrices):
         others = {**params, **{name: np.transpose(params[name]) for name in turned}}
         expected = _expected(cell, others)
@@ -164,6 +167,7 @@ def check_real(value: Any, what: str) -> None:
         raise ValueError(f"{what} has the type {value.dtype}; floats expected")
     bad = ~np.isfinite(value)
     if bad.any():
+        # The first place is enough to find what wrote it.
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"{what} has {int(bad.sum())} NaN or infinite entries, the first at {first}"

@@ -59,6 +59,7 @@ LEAK = 0.1
 def _leaky_step(
     f: Units, alpha: str, w: Weights, h: Float[Array, "n"], x: Float[Array, "n_in"]
 ) -> Float[Array, "n"]:
+    # An Euler step of tau dh/dt = -h + ..., with alpha = dt / tau: at alpha 1 the old currents are forgotten.
     return h + w[alpha] * (-h + w["wR"] @ f(h) + w["wI"] @ x + w["bR"])
 
 
@@ -101,6 +102,7 @@ def _per_unit_draw(
 
 leaky_per_unit = leaky._replace(
     name="leaky_per_unit",
+    # alphas (n,) broadcasts over the units where alpha is one number.
     step=partial(_leaky_step, UNITS["tanh"], "alphas"),
     shapes=_per_unit_shapes,
     axes=VANILLA_AXES | {"alphas": ("unit",)} | READOUT_AXES,

@@ -27,18 +27,21 @@ def init_stitched(static: View[Model], traced: Any, key: jax.Array, dataset: Dat
     n_external = 0 if external is None else external.shape[-1]
     dtype, n_factors = static.dtype, static.n_factors
     weights = init_weights(static, traced, key, n_factors, n_external, jnp.zeros(0, dtype))
+    # The readout takes its place; it was drawn for no units.
     del weights["output"]
     n_sessions, n_units = real.shape
     bias = jnp.asarray(dataset.bias, dtype)
     shape = (*bias.shape, n_factors)
     if alignment is None:
         key_in, key_out = jax.random.split(jax.random.fold_in(key, 1))
+        # Fan-in counts the units that the encoder sees, not padding.
         n_seen = jnp.asarray(shown).sum(1).astype(dtype)[:, None, None]
         read_in = jax.random.normal(key_in, (n_sessions, n_factors, n_units), dtype) * n_seen**-0.5
         read_in_bias = jnp.zeros((n_sessions, n_factors), dtype)
         readout = jax.random.normal(key_out, shape, dtype) * n_factors**-0.5
     else:
         read_in, read_in_bias, first = (jnp.asarray(a, dtype) for a in alignment)
+        # Further moments, such as log variances, start from their bias alone.
         readout = jnp.zeros(shape, dtype).at[:, 0].set(first)
     weights["readin"] = {"w": read_in, "b": read_in_bias}
     weights["readout"] = {"w": readout, "b": bias}
@@ -76,6 +79,7 @@ def of_session(weights: Tree, number: int, n_units: int, seen: Any) -> Tree:
         "readin": {"w": read_in["w"][number][:, seen], "b": read_in["b"][number]},
         "output": {"w": w.reshape(-1, w.shape[-1]), "b": b.reshape(-1)},
     }
+    # Parts of all sessions; a model of one has no use for them.
     of_all = ("readout", "sessions", "decoders")
     return {part: v for part, v in weights.items() if part not in of_all} | own
 
@@ -92,6 +96,7 @@ def real_entries(
     if dataset.stitched is None:
         return seen_weights
     of = lambda mask: jnp.asarray(mask)[session]
+    # One row serves all steps: it broadcasts over time.
     real = of(dataset.stitched.real)[None]
     if seen_weights is None:
         return real.astype(dataset.bias.dtype)

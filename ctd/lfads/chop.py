@@ -58,6 +58,7 @@ def make_windows(recordings: Recordings, chop: Chop) -> Windows:
     """
     of_trials = isinstance(recordings, np.ndarray) and recordings.ndim > 2
     lengths = np.array([len(one) for one in _listed(recordings)], np.int32)
+    # Every recording begins and ends with a window, so that no bin is lost.
     starts = [_starts(int(length), chop) for length in lengths]
     number = np.repeat(np.arange(len(lengths), dtype=np.int32), [len(s) for s in starts])
     start = np.concatenate([np.zeros(0, np.int32), *starts]).astype(np.int32)
@@ -115,6 +116,7 @@ def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 
         recording, start = windows.recording[k], int(windows.start[k])
         common = 0
         if k > 0 and windows.recording[k - 1] == recording:
+            # Bins that the window before has written already; the last window may share more than `overlap`.
             common = int(windows.start[k - 1]) + len(new) - start
         if windows.of_trials:
             place: Any = (int(recording), slice(start, start + len(new)))
@@ -123,6 +125,7 @@ def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 
                 int(offsets[recording]) + start, int(offsets[recording]) + start + len(new)
             )
         if common > 0:
+            # The caller keeps its values.
             new = new.copy()
             new[:common] = _faded(to[place][:common], new[:common])
         to[place] = new
@@ -133,6 +136,7 @@ def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     n = len(old)
     weight = np.sin(np.pi * (np.arange(n) + 0.5) / (2 * n)) ** 2
     weight = weight.reshape(n, *[1] * (old.ndim - 1))
+    # The weight in the array's own type: float64 weights would make float32 recordings float64.
     if old.dtype.kind == "f":
         weight = weight.astype(old.dtype)
     return np.asarray(old + weight * (new - old))

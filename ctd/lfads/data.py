@@ -164,6 +164,7 @@ def make_dataset(arrays: Mapping[str, Any], inputs: View[Model], where: str = "d
     train, evaluation = (_trials(parts, inputs) for parts in found)
     if "condition" in found[1]:
         given = found[1]["condition"][1]
+        # One column for each number that occurs: numbers need not be 0, 1, 2, ...
         evaluation = evaluation._replace(condition=given[:, None] == np.unique(given))
     units, bins = _seen(where, train, inputs)
     if all(
@@ -171,18 +172,21 @@ def make_dataset(arrays: Mapping[str, Any], inputs: View[Model], where: str = "d
     ):
         # Mostly the encoder sees the first bins and units of `data`, so that one copy is enough.
         train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
+    # With such a lag every bin of the encoders would be hidden from the controller.
     if len(bins) <= inputs.lag:
         raise ValueError(
             f"lag: {inputs.lag} bins around its own are hidden from the controller, but trials of {where} "
             f"show {len(bins)} to the encoder; shorten the lag"
         )
     bias, table = _moments(where, train, evaluation, inputs)
+    # In the layout of lfads-torch the seen units come first, so this holds there, too.
     held_units = np.setdiff1d(np.arange(train.data.shape[2]), units)
     return Dataset(train, evaluation, units, held_units, bins, bias, table, windows)
 
 
 def _find(arrays: Mapping[str, Any], where: str) -> tuple[Found, Found]:
     """The arrays for training, and those for evaluation, by the names of the file's layout."""
+    # A file of lfads-torch without held-out entries may have encod_data alone, so that name decides.
     layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
     found = []
     for role in ("train", "eval" if layout == "ctd" else "valid"):
@@ -233,6 +237,7 @@ def _check_within(where: str, parts: Found) -> None:
             raise ValueError(
                 f"{where}: {dataset} has {len(array)} trials, but {by} has {len(data)}"
             )
+        # What the encoder sees may be shorter; initial states and conditions have no time.
         free = field in ("encoded", "initial_states", "condition")
         if not free and array.shape[1] != data.shape[1]:
             raise ValueError(
@@ -271,6 +276,7 @@ def _trials(parts: Found, inputs: View[Model]) -> Trials:
     made = {}
     for field, (_, array) in parts.items():
         if field == "data" and inputs.likelihood in COUNTS:
+            # uint8 takes an eighth of the int64 of most files, on the device too.
             small = array.max() < 256
             made[field] = array.astype(np.uint8 if small else np.int32)
         elif field != "condition":
@@ -282,6 +288,7 @@ def _seen(where: str, train: Trials, inputs: View[Model]) -> tuple[np.ndarray, n
     """(indices of the units, indices of the bins) that the encoder sees."""
     n_bins, n_units = train.data.shape[1:]
     held_units, held_bins = inputs.held_out_units, inputs.held_out_bins
+    # The file says what is held out; a second answer by parameters could contradict it.
     if train.encoded is not None:
         if held_units or held_bins:
             raise ValueError(
@@ -298,6 +305,7 @@ def _seen(where: str, train: Trials, inputs: View[Model]) -> tuple[np.ndarray, n
     if len(held_units) == n_units or held_bins >= n_bins:
         what = f"{held_bins} of {n_bins} bins" if held_bins >= n_bins else f"all {n_units} units"
         raise ValueError(f"held_out: {what} of {where} are held out; the encoder must see some")
+    # The last bins are held out: models forecast them.
     return np.setdiff1d(np.arange(n_units), held_units), np.arange(n_bins - held_bins)
 
 
@@ -313,6 +321,7 @@ def _moments(
     bias = first_outputs(inputs.likelihood, train.data).astype(inputs.dtype)
     if inputs.likelihood not in COUNTS:
         return bias, None
+    # A silent unit is kept, since sessions and readers count units by position.
     silent = np.flatnonzero(train.data.max((0, 1)) == 0)
     if len(silent):
         warnings.warn(

@@ -72,6 +72,7 @@ def posterior_mean(
 
     key: of the split, from `split_key`.
     """
+    # Whole minibatches, the last one padded by repeating a trial: the batch size is part of the draws.
     size = model.static.batch_size
     n_batches = -(-n // size)
     index = jnp.minimum(jnp.arange(n_batches * size), n - 1).reshape(n_batches, size)
@@ -96,6 +97,7 @@ def posterior(
     """
     static, floor, _, weights = model
     n = static.n_samples
+    # Rates do not need log x!.
     batch = batch._replace(log_factorial=None)
     # The barriers keep XLA from merging the arithmetic of a draw with what surrounds it, which would round some of its
     # exponentials otherwise: the bits must not depend on who asks, or for what.
@@ -116,6 +118,7 @@ def posterior(
     def add(k: Array, so_far: _Sums) -> _Sums:
         return _add(so_far, k, draw(k))
 
+    # Shapes of the sums are found without computing a draw.
     zeros = lambda v: jnp.zeros(v.shape, v.dtype)
     start = jax.tree.map(zeros, jax.eval_shape(lambda: _sums(draw(jnp.zeros((), int)), n, asked)))
     sums = lax.fori_loop(0, n, add, start)
@@ -125,6 +128,7 @@ def posterior(
     if asked.spread:
         variance = {name: sums.squares[name] / (n - 1) for name in averaged}
         if "inferred_inputs" in variance:
+            # The law of total variance: the mean variance given a draw is added to the variance of the means.
             variance["inferred_inputs"] += sums.total["input_variance"] / n
         found |= {f"{name}_sd": jnp.sqrt(v).swapaxes(0, 1) for name, v in variance.items()}
         found["initial_conditions_sd"] = jnp.sqrt(encoded.ic_variance)

@@ -71,6 +71,7 @@ def _first_weights(static: View[Model], shared: Dataset, traced: Any, key: jax.A
     return with_core(shared, init_weights(static, traced, key, n_seen, n_external, bias))
 
 
+# Weights travel as one vector; these shapes cut it into parts again.
 def _shapes(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> Tree:
     """The shapes and dtypes of the weights, by part and name."""
     return jax.eval_shape(lambda: _first_weights(static, shared, traced, key))
@@ -102,6 +103,7 @@ def advance(
 ) -> State:
     """Take `report_every` training steps, or those that are left, and evaluate the model once."""
     _, key_train, key_eval, _ = item_keys(key, traced)
+    # The entry of the curves that this advance fills.
     block = state.step // static.report_every
     like = _shapes(static, shared, traced, key)
 
@@ -126,9 +128,12 @@ def advance(
     values |= {f"eval.{name}": value for name, value in evaluated.items()}
     # Of the last parameters, the criterion falls at every evaluation.
     criterion = (evaluated | {"last": -step.astype(static.dtype)})[static.criterion]
+    # NaN is not better than anything, so a diverged model keeps its last good weights.
     better = criterion < state.best_value
     stale = jnp.where(better, 0, state.stale + 1)
+    # stale counts on across plateaus, so every plateau_patience-th evaluation is one.
     plateau = (stale > 0) & (stale % traced.plateau_patience == 0)
+    # A model at its last step has not stopped early, whatever its last evaluations.
     early = (traced.patience > 0) & (stale >= traced.patience) & (step < static.n_batches)
     return State(
         weights,
@@ -175,13 +180,16 @@ def result(
     key_posterior = item_keys(key, traced)[3]
     weights = as_stored(unflatten(state.best, _shapes(static, shared, traced, key)))
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
+    # best_step is the end of a block, hence - 1; 0 where no evaluation was finite.
     block = jnp.maximum(state.best_step - 1, 0) // static.report_every
     values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
+    # AutoLFADS compares models by this value, which noise of one evaluation moves less.
     values["smoothed_nll"] = metrics.smoothed(state.curves["eval.nll"])
     if shared.stitched is None:
         values |= inferred(Fitted(static, traced.variance_floor, shared, weights), key_posterior)
     else:
         found = []
+        # Posterior means and metrics are those of a model of one session, so no code below knows of padding.
         for k, one in enumerate(shared.stitched.sessions):
             own = of_session(weights, k, one.evaluation.data.shape[2], one.seen_units)
             found.append(inferred(Fitted(static, traced.variance_floor, one, own), key_posterior))
@@ -209,6 +217,7 @@ def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.nd
     n = kept(inputs, shared)
     if n.train or n.evaluation:
         bins = np.arange(shared.evaluation.data.shape[1])
+        # Without a bin width the axis counts bins.
         in_s = Coordinate(bins * (inputs.bin_s or 1), "s", "time since the trial's first bin")
         found["time"] = in_s if inputs.bin_s else Coordinate(bins, "1", "number of the bin")
     for axis, many, of in (

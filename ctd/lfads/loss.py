@@ -52,14 +52,17 @@ def gather(
 ) -> Batch:
     """Make a batch of the trials with these indices."""
     rows = trials.data[index].swapaxes(0, 1)
+    # Counts are held as integers, mostly uint8, a quarter of float32; one minibatch is converted.
     data = rows.astype(static.dtype)
     if trials.encoded is not None:
         seen = trials.encoded[index].swapaxes(0, 1).astype(static.dtype)
     else:
+        # No copy of what the encoder sees is held: it is cut from the data.
         seen = data[: len(dataset.seen_bins)]
         if len(dataset.seen_units) < data.shape[-1]:
             seen = seen[..., dataset.seen_units]
     if trials.external is None:
+        # No columns instead of None: the generator then needs no case of its own.
         external = jnp.zeros((*data.shape[:2], 0), static.dtype)
     else:
         external = trials.external[index].swapaxes(0, 1).astype(static.dtype)
@@ -87,6 +90,7 @@ def draw_dropout(
     """Draw the dropout masks of a training pass: (the noise with them, weights of the seen entries in the nll)."""
     n_steps, n_trials = batch.data.shape[:2]
     width, n_seen = 2 * static.encoder, len(batch.seen)
+    # The encoder's states of single steps are used by the controller alone.
     encoded_steps = n_seen if static.controller else 0
     # One draw for all masks: each draw adds to compile time.
     shapes = (
@@ -96,11 +100,13 @@ def draw_dropout(
         (encoded_steps, n_trials, width),
     )
     drawn, *others = cut(_uniform(key, entries(shapes), static.dtype), shapes)
+    # Rates are traced, for searches change them: no branch may depend on one, so 0 is handled by jnp.where.
     hidden, rate = traced.coordinated_dropout, traced.dropout
     ends, states, encoded = (jnp.where(u >= rate, 1 / (1 - rate), 0) for u in others)
     # One number decides both: below `hidden` an entry is hidden; of the others, the share `rate` is dropped.
     keep = (1 - hidden) * (1 - rate)
     data = jnp.where(drawn >= 1 - keep, 1 / keep, 0)
+    # Without coordinated dropout (hidden = 0) all entries count once.
     shown_weight = jnp.where(hidden > 0, 0, 1).astype(static.dtype)
     hidden_weight = 1 / jnp.where(hidden > 0, hidden, 1)
     weights = jnp.where(drawn < hidden, hidden_weight, shown_weight)
@@ -144,6 +150,7 @@ def divergences(
     static: View[Model], weights: Tree, encoded: Encoded, decoded: Decoded
 ) -> tuple[Float[Array, "trial"], Float[Array, "trial"]]:
     """The KL of the initial condition, and that of the inferred inputs, summed over steps and dimensions."""
+    # Priors are trained, too: mean and variance are the model's own.
     prior = weights["ic_prior"]
     ic = gaussian_kl(
         encoded.ic_mean, encoded.ic_variance, prior["mean"], jnp.exp(prior["log_variance"])
@@ -154,6 +161,7 @@ def divergences(
     moments = decoded.input_mean, decoded.input_variance, prior["mean"]
     variance = jnp.exp(prior["log_variance"])
     if static.input_prior == "ar1":
+        # Smooth inputs are cheaper under this prior, the more the larger tau is.
         inputs = ar1_kl(*moments, variance, jnp.exp(prior["log_tau"]))
     else:
         inputs = gaussian_kl(*moments, variance)
@@ -189,12 +197,14 @@ def ramp(step: Array, start: Any, length: Any, dtype: Any) -> Float[Array, ""]:
     >>> print(f"{ramp(jnp.int32(5), 0.2, jnp.int32(10), 'float32'):.3f}")
     0.600
     """
+    # maximum(length, 1): jnp.where evaluates both sides, and 0 / 0 would make gradients NaN.
     share = jnp.minimum(step.astype(dtype) / jnp.maximum(length, 1).astype(dtype), 1)
     return jnp.where(length > 0, start + (1 - start) * share, 1)
 
 
 def _recurrent(cell: Tree) -> list[Array]:
     """The weights of a cell that act on its state: the first columns of its matrices."""
+    # wV marks the neural ODE: its field has two matrices, of which wFHX also acts on inputs.
     if "wV" in cell:
         return [cell["wFHX"][:, : len(cell["wV"])], cell["wV"]]
     return [cell[name][:, : len(cell["wCHX"])] for name in ("wRUHX", "wCHX")]
@@ -209,6 +219,7 @@ def penalty(static: View[Model], traced: Any, weights: Tree) -> Float[Array, ""]
     if static.penalties == "trial":
         return total
     size = lambda cell: sum(w.size for w in _recurrent(cell))
+    # Scales are traced: which weights are counted is decided by jnp.where, not by Python.
     n = jnp.where(traced.l2_generator > 0, size(weights["generator"]), 0)
     if static.controller:
         n += jnp.where(traced.l2_controller > 0, size(weights["controller"]), 0)
@@ -238,6 +249,7 @@ def training_loss(
     noise, seen_weights = draw_dropout(static, traced, key_dropout, batch, noise)
     n_steps, _, n_units = batch.data.shape
     spread = spread_weights(dataset, seen_weights, n_steps, n_units)
+    # Padded units of shorter sessions must not be reconstructed.
     entry_weights = real_entries(dataset, batch.session, spread)
     weights = with_core(dataset, weights)
     own = of_trials(dataset, weights, batch.session)
@@ -246,6 +258,7 @@ def training_loss(
     terms["l2"] = penalty(static, traced, weights)
     nll = terms["nll"]
     kl = traced.kl_ic * terms["kl_ic"] + traced.kl_input * terms["kl_input"]
+    # The KL starts low, so that the model learns to reconstruct before posteriors are pulled to the prior.
     k = ramp(step, traced.kl_start, traced.kl_ramp, static.dtype)
     l = ramp(step, 0.0, traced.l2_ramp, static.dtype)
     if static.penalties == "entry":  # the objective of lfads-torch x bins x units
@@ -280,10 +293,12 @@ def evaluate(
     def part(now: tuple[Array, ...]) -> dict[str, Array]:
         number, rows, counted = now
         batch = gather(static, dataset, trials, rows)
+        # The key depends on the chunk alone: every evaluation of a model sees the same noise.
         noise = draw_noise(static, jax.random.fold_in(key, number), batch)
         own = of_trials(dataset, weights, batch.session)
         real = real_entries(dataset, batch.session)
         terms = bound(static, own, traced.variance_floor, batch, noise, real)
+        # Padding repeats the last trial; it must not count twice.
         return {name: jnp.sum(jnp.where(counted, value, 0)) for name, value in terms.items()}
 
     sums = lax.map(part, (jnp.arange(len(index)), index, real))

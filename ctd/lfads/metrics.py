@@ -23,6 +23,7 @@ def smoothed(curve: Float[Array, "n"]) -> Float[Array, ""]:
     """
 
     def step(last: Array, x: Array) -> tuple[Array, None]:
+        # Before the first value last is NaN: s_1 = x_1.
         first = jnp.where(jnp.isnan(last), x, last)
         new = SMOOTHING * first + (1 - SMOOTHING) * x
         return jnp.where(jnp.isnan(x), last, new), None
@@ -45,6 +46,7 @@ def bits_per_spike(
     0.999
     """
     counts = counts.astype(rates.dtype)
+    # The null model of the benchmark: each unit at its mean count.
     mean = counts.mean((0, 1), keepdims=True)
     # xlogy: a silent unit's mean is 0, and 0 log 0 = 0.
     gain = (
@@ -67,6 +69,7 @@ def squared_correlation(
     """
     # Compare entries: the mean of a constant is rounded, which leaves the constant a variance.
     vary = (a != a[:, :1]).any(1) & (b != b[:, :1]).any(1)
+    # Correlation is blind to offset and scale, hence the mean over time of each trial is removed.
     a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
     product = jnp.where(vary, (a**2).sum(1) * (b**2).sum(1), 0)
     return jnp.where(product > 0, (a * b).sum(1) ** 2 / jnp.where(product > 0, product, 1), jnp.nan)
@@ -90,6 +93,7 @@ def lags(n_steps: int) -> range:
     >>> list(lags(9))
     [-2, -1, 0, 1, 2]
     """
+    # At longer lags little of the trial would be left to compare.
     most = min(MAX_LAG, (n_steps - 1) // 4)
     return range(-most, most + 1)
 
@@ -109,8 +113,10 @@ def input_r2(
     n_steps = inferred.shape[1]
 
     def at(lag: int) -> Array:
+        # Axes (trial, time, inferred, true): every inferred input against every true one.
         a = inferred[:, max(0, -lag) : n_steps - max(0, lag), :, None]
         b = truth[:, max(0, lag) : n_steps - max(0, -lag), None, :]
+        # The best inferred input for each true one, since their order is arbitrary.
         return jnp.nanmean(squared_correlation(a, b), axis=0).max(0).mean()
 
     return jnp.stack([at(lag) for lag in lags(n_steps)])
@@ -152,6 +158,7 @@ def ridge(
     gram = x.T @ x
     n = gram.shape[0]
     gram += 1e-4 * jnp.trace(gram) / n * jnp.eye(n, dtype=gram.dtype)
+    # Normal equations: there are far more bins than features.
     return Readout(jnp.linalg.solve(gram, x.T @ y), mean_x, mean_y)
 
 
@@ -184,7 +191,9 @@ def initial_state_r2(
     """
     if len(truth) < 4:
         return jnp.asarray(jnp.nan, truth.dtype)
+    # Every other trial: conditions in blocks are then in both halves.
     fit, test = slice(0, None, 2), slice(1, None, 2)
+    # A time axis of length 1, which ridge expects.
     x, y = inferred[:, None], truth[:, None]
     residual = ridge(x[fit], y[fit]).residual(x[test], y[test])
     total = squares(y[test]).sum()

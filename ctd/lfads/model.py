@@ -113,6 +113,7 @@ def init_weights(
     shapes = {
         **_gru_shapes("encoder_forward", static.encoder, n_encoded),
         **_gru_shapes("encoder_backward", static.encoder, n_encoded),
+        # Mean and log variance of g_0, from the last states of both encoders.
         ("ic", "w"): [(2 * n, 2 * static.encoder)],
         **_generator_shapes(static, n_inferred + n_external),
         ("generator", "wO"): [(static.n_factors, n)],
@@ -121,15 +122,18 @@ def init_weights(
     if static.controller:
         n_in = 2 * static.encoder + static.n_factors
         shapes |= _gru_shapes("controller", static.controller, n_in)
+        # Mean and log variance of each inferred input.
         shapes |= {("inputs", "w"): [(2 * n_inferred, static.controller)]}
     weights: dict[str, dict[str, jax.Array]] = {}
     for (part, name), value in _draw(shapes, key, dtype).items():
         weights.setdefault(part, {})[name] = value
+    # Biases start at 0, but for that of the output.
     zeros = lambda size: jnp.zeros(size, dtype)
     for cell in ("encoder_forward", "encoder_backward", "generator", "controller"):
         if "wCHX" in weights.get(cell, ()):
             rows = len(weights[cell]["wCHX"])
             weights[cell] |= {"bRU": zeros(2 * rows), "bC": zeros(rows)}
+            # The generator's initial state is inferred for each trial; the other cells learn one for all.
             if cell != "generator":
                 weights[cell]["h0"] = zeros(rows)
     if static.generator_cell == "node":
@@ -143,6 +147,7 @@ def init_weights(
         weights["inputs"]["b"] = zeros(2 * n_inferred)
         prior = _prior(n_inferred, traced.input_prior_variance, dtype)
         if static.input_prior == "ar1":
+            # Logarithms keep tau and variances positive under any step of Adam.
             prior["log_tau"] = jnp.full(n_inferred, jnp.log(traced.input_prior_tau), dtype)
         weights["input_prior"] = prior
     return weights
@@ -188,6 +193,7 @@ def cut(vector: Float[Array, "entry"], shapes: Sequence[tuple[int, ...]]) -> lis
     >>> [part.shape for part in cut(jnp.arange(7.0), [(2, 3), (1,)])]
     [(2, 3), (1,)]
     """
+    # Sizes are static, so this is a slice for each part and no gather.
     stops = np.cumsum([math.prod(shape) for shape in shapes])
     parts = jnp.split(vector, stops[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -244,12 +250,15 @@ def encode(
     n_steps: the length of a trial, held-out bins included. floor: least variance of the posterior.
     """
     data = masked(data, noise.data)
+    # Units of a session become factors that all sessions share; the encoder sees only these.
     if "readin" in weights:
         data = _affine(weights["readin"], data)
     forward = _run_encoder(weights["encoder_forward"], data)
     backward = _run_encoder(weights["encoder_backward"], data, reverse=True)
+    # Each encoder has read the whole trial at its last step: the end for one, the first bin for the other.
     ends = masked(jnp.concatenate([forward[-1], backward[0]], axis=-1), noise.ends)
     mean, log_variance = jnp.split(ends @ weights["ic"]["w"].T + weights["ic"]["b"], 2, axis=-1)
+    # The floor keeps the KL finite, and the posterior from collapsing onto one state.
     variance = jnp.exp(log_variance) + floor
     if not static.controller:
         return Encoded(mean, variance, None)
@@ -271,6 +280,7 @@ def decode(
 ) -> Decoded:
     """Draw the initial condition and the inputs with `noise`, and run the generator from them."""
     generator = weights["generator"]
+    # The reparametrisation trick: the draw is differentiable in mean and variance.
     g0 = encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic
     if encoded.drive is None:
         if static.generator_cell == "node":
@@ -298,11 +308,13 @@ def _run_controlled(
     readout = factor_weights(generator).T
     shared = {
         "controller": _recurrent(controller),
+        # The controller's inputs are the encoders' states, then the factors: its last columns are the feedback.
         "feedback": _inputs(controller, -readout.shape[1]),
         "moments": moments["w"].T,
         "moments_bias": moments["b"],
         "readout": readout,
     }
+    # All trials start from the one learned state of the controller.
     c0 = jnp.broadcast_to(controller["h0"], (len(g0), len(controller["h0"])))
     start = (c0, g0, g0 @ readout)
     if static.generator_cell == "node":
@@ -323,6 +335,7 @@ def _run_controlled(
 def _affine(layer: Tree, x: jax.Array) -> jax.Array:
     """(time, trial, output) w x + b; w is (output, input), or (trial, output, input) if sessions differ in it."""
     if layer["w"].ndim == 2:
+        # One matrix for all trials, or one for each trial of a minibatch that mixes sessions.
         made: jax.Array = product(x, layer["w"].T)
     else:
         made = jnp.einsum("tbi,boi->tbo", x, layer["w"])
@@ -333,6 +346,7 @@ def _run_encoder(
     cell: Tree, data: Float[Array, "time trial n_in"], reverse: bool = False
 ) -> Float[Array, "time trial n"]:
     """The states of an encoder over the data, from its learned initial state; reverse: from the last bin to the first."""
+    # One learned initial state for all trials.
     start = jnp.broadcast_to(cell["h0"], (data.shape[1], len(cell["h0"])))
     return run_gru(_recurrent(cell), start, product(data, _inputs(cell)), reverse)
 
@@ -343,6 +357,7 @@ def _run_encoder(
 def _recurrent(cell: Tree) -> Gru:
     """The recurrent weights of a GRU, with the constant of its update gate added to the bias."""
     n = cell["wCHX"].shape[0]
+    # The first n columns act on the state, the others on the input.
     weights = Units(cell["wRUHX"][:, :n].T, cell["wCHX"][:, :n].T)
     return Gru(weights, jnp.concatenate([cell["bRU"].at[n:].add(UPDATE_BIAS), cell["bC"]]))
 

@@ -49,6 +49,7 @@ def read_numpy(path: str, inputs: View[Model]) -> dict[str, Any]:
             f"chop: {path}: trial {int(np.argmin(lengths))} has {shortest} bins, fewer than window = "
             f"{inputs.chop.window}; shorten the window, or leave out such trials"
         )
+    # Spread over the recording, so that drifts meet both splits alike.
     evaluation = is_evaluation(len(trials), inputs.eval_every)
     split = {
         "train": [trial for trial, last in zip(trials, evaluation, strict=True) if not last],
@@ -71,6 +72,7 @@ def _trials(path: str, arrays: dict[str, np.ndarray], likelihood: str) -> list[n
     for name, array in arrays.items():
         check_entries(f"data: {path}: {name}", array, likelihood)
     listed = list(arrays.items())
+    # One array of all trials needs no names.
     whole = [name for name, array in listed if array.ndim == 3]
     if len(listed) == 1 and whole:
         return list(listed[0][1])

@@ -60,11 +60,13 @@ def _cut(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:
     assert inputs.bin_s is not None  # Model refuses an NWB file without it
     start, train, evaluation = _trials(path, session.trials, inputs)
     n_bins = _n_bins(inputs.window, inputs.bin_s)
+    # Edges are multiples of bin_s from the event, not running sums, so that rounding does not grow.
     edges = start[:, None] + inputs.window[0] + inputs.bin_s * np.arange(n_bins + 1)
     inside = _inside_recording(session.units, edges)
     series = None
     if inputs.behavior_series is not None:
         series = _series(path, session, inputs.behavior_series)
+        # A trial without behaviour would leave NaN in what decoders are fitted to.
         inside &= _is_sampled(series[0], edges)
     if not inside.all():
         warnings.warn(
@@ -99,6 +101,7 @@ def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[
     short = 0
     for begin, end in common:
         n = int(np.floor((end - begin) / inputs.bin_s + 1e-6))  # 1e-6: an end on an edge counts
+        # Evaluation is the end of each interval: neighbouring bins are alike, so a mix would leak.
         n_train = n - n // inputs.eval_every
         for role, first, last in (("train", 0, n_train), ("eval", n_train, n)):
             if last - first < inputs.chop.window:
@@ -136,6 +139,7 @@ def _check_intervals(
 
 def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n, 2) the intersection of two sets of intervals a, b (n, 2), each in order and without overlap."""
+    # All pairs; those that do not overlap end before they begin and are dropped.
     begin = np.maximum(a[:, None, 0], b[None, :, 0]).ravel()
     end = np.minimum(a[:, None, 1], b[None, :, 1]).ravel()
     found = np.stack([begin, end], axis=1)[begin < end]
@@ -176,6 +180,7 @@ def _trials(
             f"{', '.join(times)}"
         )
     start = columns[inputs.align_to].astype(float)
+    # The Neural Latents Benchmark marks its trials train, val or test; those of test are left out.
     if "split" in columns:
         split = columns["split"].astype(str)
         return start, split == "train", split == "val"
@@ -185,6 +190,7 @@ def _trials(
 
 def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
     """(trial,) whether every unit was observed during all bins; False for an event at NaN."""
+    # Column vectors, to be compared with all intervals of a unit.
     first, last = edges[:, :1], edges[:, -1:]
     slack = 1e-6 * (edges[:, 1:2] - edges[:, :1])  # times are sums of rounded numbers
     inside = np.isfinite(first[:, 0])
@@ -226,6 +232,7 @@ def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
     """
     counts = np.empty((len(edges), edges.shape[1] - 1, len(spike_times)), np.int32)
     for unit, times in enumerate(spike_times):
+        # The number of spikes before each edge; its differences are the counts. Files may hold unsorted times.
         before = np.searchsorted(np.sort(np.asarray(times, float)), edges, side="left")
         counts[:, :, unit] = np.diff(before, axis=1)
     return counts
@@ -239,6 +246,7 @@ def _series(path: str, session: Any, name: str) -> tuple[np.ndarray, np.ndarray]
     """
     from pynwb import TimeSeries
 
+    # By path, since processing modules may hold series of the same name.
     known = {_path(session, o): o for o in session.objects.values() if isinstance(o, TimeSeries)}
     found = [at for at in known if f"/{at}".endswith(f"/{name}")]
     if len(found) != 1:
@@ -250,6 +258,7 @@ def _series(path: str, session: Any, name: str) -> tuple[np.ndarray, np.ndarray]
     values = np.asarray(series.data[:])
     if not values.size or values.dtype.kind not in "fiu":
         raise ValueError(f"{where}: numbers expected, but it holds {values.size} {values.dtype}")
+    # NWB stores raw numbers; conversion and offset make them the unit of the file.
     values = (values * series.conversion + series.offset).reshape(len(values), -1)
     if series.timestamps is None:
         return series.starting_time + np.arange(len(values)) / series.rate, values
@@ -279,6 +288,7 @@ def _is_sampled(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
         return inside
     middle = _middle(edges)
     after = np.clip(np.searchsorted(times, middle), 1, len(times) - 1)
+    # The sample next to the middle of each bin, on either side.
     nearest = np.minimum(np.abs(times[after] - middle), np.abs(middle - times[after - 1]))
     near = np.maximum(edges[:, 1] - edges[:, 0], np.median(np.diff(times)))
     return inside & (nearest <= near[:, None] * (1 + 1e-6)).all(axis=1)

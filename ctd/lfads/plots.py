@@ -31,8 +31,10 @@ def plots(group: Group) -> list[Plot]:
     made += _loss_and_truth(results, items, loss)
     if len(group.reduced.get("model", ())):
         item = int(group.reduced["model"][0])
+        # Rows are in the order of items, but a group may hold any items of the sweep.
         row = int(np.flatnonzero(items == item)[0])
         made.append(_terms(results, row, item, steps))
+        # One row of each result is read: the others stay in the store.
         best = {name: np.asarray(results[name][row], float) for name in SAVED if name in results}
         made += _inferred(group.shared, best, item)
         if "input_r2_by_lag" in results:
@@ -127,6 +129,7 @@ def _rates(
     rates: np.ndarray, counts: np.ndarray, truth: np.ndarray | None, item: int
 ) -> list[Plot]:
     """Rates and spikes of the most active units on one trial, of one unit on several trials, of all units as images."""
+    # Silent units would show nothing.
     busy = np.sort(np.argsort(-counts.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
     true = truth[0][:, busy].T if truth is not None and len(truth) else None
     names = [f"unit {unit}" for unit in busy]
@@ -145,6 +148,7 @@ def _rates(
 
 def _unit_images(rates: np.ndarray, counts: np.ndarray, item: int) -> list[Plot]:
     """Data and rates (bin, unit) as images, units in the order of their peak rates: shows sequences and common swings."""
+    # By peak time, sequences of activity become a diagonal.
     order = np.argsort(np.argmax(rates, axis=0), kind="stable")
     return [
         Plot(
@@ -166,6 +170,7 @@ def _factors(factors: np.ndarray, item: int) -> list[Plot]:
     project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
     paths = project(factors)
     time = np.arange(factors.shape[1])
+    # Time as colour: the direction of a trajectory shows.
     shade = np.tile(time.astype(float), (len(paths), 1))
     text = [f"trial {k}" for k in range(len(paths))]
     made = []
@@ -190,6 +195,7 @@ def _factors(factors: np.ndarray, item: int) -> list[Plot]:
 
 def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
     """The first inferred input of some trials beside the true one, which is scaled: sign and unit are not identified."""
+    # Around the mean over all shown trials, so that trials remain comparable.
     shown = inferred[:N_TRIALS, :, 0]
     shown = shown - shown.mean()
     time, names = np.arange(shown.shape[1]), [f"trial {k}" for k in range(len(shown))]
@@ -231,6 +237,7 @@ def _by_lag(results: Mapping[str, Any], items: np.ndarray) -> Plot:
     """r2 of inferred and true inputs at each lag. Models of equal loss may infer inputs early or late."""
     rows = spread(len(items), 200)
     values = np.asarray(results["input_r2_by_lag"][rows], float)
+    # Lags are symmetric about 0.
     lags = np.arange(values.shape[1]) - values.shape[1] // 2
     return Plot(
         "Inferred inputs, by lag",

@@ -111,6 +111,7 @@ def load(inputs: View[Posterior]) -> Fit:
         weights = _of_session(inputs, weights, dataset)
     _check_data(inputs, weights, dataset)
     n = np.array([len(dataset.train.data), len(dataset.evaluation.data)], np.int32)
+    # The key that the runner gave the training item, made again.
     key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
     key_data = np.asarray(jax.random.key_data(key))
     return Fit(_joined(dataset), n, weights, key_data, dataset.windows)
@@ -120,6 +121,7 @@ def _of_session(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> Tre
     """The model of the session whose units the data have. Raises ValueError, naming the sessions that fit, unless one does."""
     units, seen = (weights["sessions"][name].astype(int) for name in ("n_units", "n_seen"))
     has = dataset.train.data.shape[2]
+    # Sessions are told apart by their numbers of units; where two agree the user must say which.
     fits = np.flatnonzero((units == has) & (seen == len(dataset.seen_units)))
     all_of_them = ", ".join(f"{k}: {n}" for k, n in enumerate(units))
     number = inputs.session
@@ -210,6 +212,7 @@ class _Place(NamedTuple):
 def _place(static: View[Posterior], shared: Fit, traced: Any, batch: Any) -> _Place:
     """The place of minibatch `batch` of the chunk."""
     n_train, n_eval = shared.n[0], shared.n[1]
+    # Chunks of training trials come first; their last one may be partly empty.
     before = -(-n_train // (static.batch_size * static.chunk_batches))
     evaluation = traced.chunk >= before
     chunk = traced.chunk - jnp.where(evaluation, before, 0)
@@ -223,15 +226,18 @@ def _infer(
     """Infer one minibatch: the results that are asked for, and the numbers and places of its trials."""
     place = _place(static, shared, traced, batch)
     trial = place.batch * static.batch_size + jnp.arange(static.batch_size, dtype=jnp.int32)
+    # Rows beyond the last trial repeat it, and are blanked below.
     rows = jnp.minimum(trial, place.n - 1) + jnp.where(place.evaluation, shared.n[0], 0)
     # The key of the training item, split and minibatch: the draws are those that `lfads` made.
     key = item_keys(jax.random.wrap_key_data(jnp.asarray(shared.key)), traced)[3]
     key = jax.random.fold_in(split_key(key, place.evaluation), place.batch)
+    # NumPy arrays cannot be indexed by traced rows.
     dataset = jax.tree.map(jnp.asarray, shared.dataset)
     fitted = Fitted(static, traced.variance_floor, dataset, shared.weights)
     there = lambda names: present(static, shared.weights, names)
     asked = Asked(there(static.keep), True, there(static.samples))
     values = posterior(fitted, gather(static, dataset, dataset.train, rows), key, asked)
+    # `posterior` always returns their moments, which cost nothing.
     if "initial_conditions" not in static.keep:
         del values["initial_conditions"], values["initial_conditions_sd"]
     real = trial < place.n
@@ -239,10 +245,12 @@ def _infer(
         name: jnp.where(real.reshape(-1, *[1] * (value.ndim - 1)), value, jnp.nan)
         for name, value in values.items()
     }
+    # int8 saves room: there are three values.
     split = jnp.where(real, place.evaluation.astype(jnp.int32), -1).astype(jnp.int8)
     values |= {"trial_number": jnp.where(real, trial, -1), "split": split}
     if shared.windows is not None:
         for name, at in (("recording", "recording"), ("first_bin", "start")):
+            # Windows of training, then of evaluation, as the rows of the dataset.
             of = jnp.concatenate([jnp.asarray(getattr(one, at)) for one in shared.windows])
             values[name] = jnp.where(real, of[rows], -1)
     return values
@@ -258,6 +266,7 @@ def init(static: View[Posterior], shared: Fit, traced: Any, key: jax.Array) -> S
         (n * v.shape[0], *v.shape[1:]), jnp.nan if v.dtype.kind == "f" else -1, v.dtype
     )
     place = _place(static, shared, traced, 0)
+    # Minibatches from the start of this chunk to the end of the split; negative beyond it.
     left = -(-place.n // static.batch_size) - place.batch
     return State(zero, jnp.clip(left, 0, n).astype(jnp.int32), jax.tree.map(blank, shapes))
 

@@ -49,6 +49,7 @@ def over_trials(
     arrays on a CPU, or take up to twice the time.
     """
     rows = lambda array: array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    # (slope^T x)^T = x^T slope: the same sums, laid out as XLA multiplies them fastest.
     if x.shape[-1] > slope.shape[-1]:
         return lax.optimization_barrier(rows(slope).T @ rows(x)).T
     return lax.optimization_barrier(rows(x).T @ rows(slope))
@@ -90,6 +91,7 @@ def gru_step(
     w: Gru, h: Float[Array, "trial n"], drive: Float[Array, "trial three_n"]
 ) -> tuple[Float[Array, "trial n"], Units]:
     """One step of `ctd.cells.gru`: the states after it, and the values of gates and candidate."""
+    # Drives hold the gates, then the candidate: cut at 2n.
     n = h.shape[-1]
     total = drive + w.bias
     gates = jax.nn.sigmoid(h @ w.recurrent.gates + total[:, : 2 * n])
@@ -115,6 +117,7 @@ def gru_back(
 
 def gru_slopes(h: Float[Array, "time trial n"], units: Units, to_drive: Units) -> Gru:
     """The gradients in the weights. h: the states before every step."""
+    # The candidate sees r h (Cho et al. 2014), so its weights get the gradient of r h.
     r = units.gates[..., : h.shape[-1]]
     recurrent = over_trials(h, to_drive.gates), over_trials(r * h, to_drive.candidate)
     bias = jnp.concatenate([slope.sum((0, 1)) for slope in to_drive])
@@ -172,6 +175,7 @@ def _run_gru_back(reverse: bool, kept: Any, slopes: Array) -> Any:
         return gru_back(w, h, units, slope + from_outside)
 
     rows = (h, units, slopes)
+    # Backwards in time, whichever way the forward scan went.
     to_start, to_drive = lax.scan(step, jnp.zeros_like(start), rows, reverse=not reverse)
     return gru_slopes(h, units, to_drive), to_start, joined(to_drive)
 
@@ -279,7 +283,9 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
     to_start, (to_controller, moments, to_generator, to_f) = lax.scan(
         step, tuple(map(jnp.zeros_like, start)), rows, reverse=True
     )
+    # f_0 = W g_0 stands before the first step.
     f_before = before(start[2], decoding.factors)
+    # The draws are computed again, instead of being kept for every step.
     u = decoding.mean + deviation * drives.noise
     drive_c = joined(to_controller)
     to_weights = Loop(
@@ -291,6 +297,7 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
         from_inputs=jnp.concatenate([over_trials(u, slope) for slope in to_generator], axis=1),
         readout=over_trials(masked(decoding.states, drives.mask), to_f),
     )
+    # Noise and masks are random numbers: nobody asks for their gradients.
     to_drives = jax.tree.map(jnp.zeros_like, drives)._replace(
         controller=drive_c,
         generator=None if drives.generator is None else joined(to_generator),
@@ -311,6 +318,7 @@ def run_ode(
 
     A bin is one step of `ctd.cells.node`: dg/dt = MLP(g, inputs).
     """
+    # ctd.cells has one example; trials are a vmap.
     step = jax.vmap(partial(node.step, field))
     states: Array = lax.scan(lambda g, x: (step(g, x),) * 2, start, external)[1]
     return states
@@ -337,6 +345,7 @@ def run_ode_loop(w: OdeLoop, start: tuple[Array, ...], drives: Drives, floor: An
         c, _ = gru_step(w.controller, c, now.controller + f @ w.feedback)
         mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
         variance = jnp.exp(log_variance) + floor
+        # Inferred inputs first, then external ones: the order of the columns of wFHX.
         u = mean + jnp.sqrt(variance) * now.noise
         g = step_ode(g, jnp.concatenate([u, now.generator], axis=-1))
         f = masked(g, now.mask) @ w.readout

@@ -31,6 +31,7 @@ class Kept(NamedTuple):
 def kept(inputs: View[Model], shared: Dataset) -> Kept:
     """The numbers of trials that `save`, or else `n_saved`, asks for, at most those that there are."""
     n_train, n_eval = len(shared.train.data), len(shared.evaluation.data)
+    # `save` says it in words or as a number; without it n_saved counts evaluation trials alone.
     match inputs.save:
         case None:
             return Kept(0, min(inputs.n_saved, n_eval))
@@ -45,6 +46,7 @@ def inferred(model: Fitted, key: jax.Array) -> dict[str, Array]:
     """The metrics of one session, and the posterior means that are stored. key: the model's posterior key."""
     static, shared = model.static, model.dataset
     n, means, fitted = _means(model, key)
+    # Metrics use the first n_metric trials, whatever is stored.
     n_metric = min(static.n_metric, len(shared.evaluation.data))
     measured = {name: value[:n_metric] for name, value in means.items()}
     values = _metrics(static, shared, measured) | scores(model, split_key(key, True), means)
@@ -83,10 +85,12 @@ def _means(model: Fitted, key: jax.Array) -> tuple[Kept, dict[str, Array], dict[
         return posterior_mean(model, trials, n, own, names) if n else {}
 
     least = lambda trials: min(static.n_metric, len(trials.data))
+    # Training trials are inferred only to fit the decoder of behaviour, or to be stored.
     n_fit = 0 if shared.train.behavior is None else least(shared.train)
     return (
         n,
         means(shared.evaluation, max(n.evaluation, least(shared.evaluation))),
+        # The decoder needs factors alone; fewer names make a smaller program.
         means(shared.train, max(n.train, n_fit), all_names if n.train else ("factors",)),
     )
 
@@ -98,6 +102,7 @@ def _metrics(static: View[Model], shared: Dataset, means: dict[str, Array]) -> d
     values = {}
     n_bins, seen, held = len(shared.seen_bins), shared.seen_units, shared.held_units
     if static.likelihood in COUNTS:
+        # Seen bins, and held-out units in these; held-out bins have a metric of their own.
         inside = lambda a: a[:, :n_bins]
         values["bits_per_spike"] = metrics.bits_per_spike(
             inside(counts)[..., seen], inside(rates)[..., seen]
@@ -118,6 +123,7 @@ def _metrics(static: View[Model], shared: Dataset, means: dict[str, Array]) -> d
         by_lag = metrics.input_r2(
             means["inferred_inputs"][:n], jnp.asarray(trials.inputs[:n], rates.dtype)
         )
+        # The middle one is lag 0.
         values |= {"input_r2": by_lag[len(by_lag) // 2], "input_r2_by_lag": by_lag}
     if trials.initial_states is not None:
         n = min(len(trials.initial_states), len(rates))
@@ -154,6 +160,7 @@ def named(static: View[Model], weights: Tree) -> dict[str, Array]:
     the prior of initial conditions. `model.PART.NAME` is each other weight.
     """
     generator = dict(weights["generator"])
+    # Factors have no bias; cells expect one.
     generator["bO"] = jnp.zeros(static.n_factors, static.dtype)
     generator["h0"] = weights["ic_prior"]["mean"]
     values = {f"weights.{name}": value for name, value in generator.items()}
@@ -177,6 +184,7 @@ def of_all_sessions(found: list[dict[str, Array]]) -> dict[str, Array]:
     for name in set.intersection(*(set(one) for one in found)) - set(DECODER):
         parts, axes = [one[name] for one in found], DIMS[name].axes
         if axes[:1] in (("trial",), ("train_trial",)):
+            # Rates differ in units between sessions; factors and states do not.
             values[name] = jnp.concatenate(_padded(parts) if "unit" in axes else parts)
         else:
             values[name] = jnp.stack(parts).mean(0)

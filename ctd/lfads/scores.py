@@ -51,6 +51,7 @@ def moments(x: Float[Array, "trial time column"], counted: Float[Array, "trial"]
     >>> moments(jnp.array([[[1.0], [3.0]], [[9.0], [9.0]]]), jnp.array([1.0, 0.0])).covariance
     Array([[1.]], dtype=float32)
     """
+    # Weights of 0 or 1: x enters twice, weighted once.
     weighted = x * counted[:, None, None]
     flat, total = x.reshape(-1, x.shape[-1]), weighted.reshape(-1, x.shape[-1])
     return Moments(counted.sum() * x.shape[1], total.sum(0), total.T @ flat)
@@ -69,6 +70,7 @@ def gains(
     Array([0.], dtype=float32)
     """
     xlogy = jax.scipy.special.xlogy
+    # log x! is the same for both rates and cancels; xlogy has 0 log 0 = 0.
     each = xlogy(counts, rates) - rates - xlogy(counts, null) + null
     return (each * counted[:, None, None]).sum((0, 1))
 
@@ -103,10 +105,12 @@ def _sums(
         found["residual"] = residual.sum((0, 1))
     if trials.states is not None:
         true, inside = known(trials.states)
+        # Centred before squares are summed: E x^2 - (E x)^2 of states far from 0 would cancel in float32.
         true = true - jnp.asarray(trials.states).mean((0, 1))
         found["states"] = moments(jnp.concatenate([true, means["states"]], axis=-1), inside)
     if trials.condition is not None:
         which = jnp.asarray(trials.condition)[rows] * counted[:, None]
+        # Sums over the trials k of each condition c.
         average = lambda x: jnp.einsum("kc,ktn->ctn", which, x)
         found["psth"] = which.sum(0), average(data), average(means["rates"])
     return found
@@ -121,6 +125,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
     n, size, first = len(trials.data), static.batch_size, len(means["rates"])
     null = _null(model)
     everyone = jnp.ones(first, means["rates"].dtype)
+    # These trials were inferred for results; they are not inferred again.
     sums = _sums(model, null, jnp.arange(first), everyone, means)
 
     def add(so_far: Any, number: jax.Array) -> tuple[Any, None]:
@@ -134,6 +139,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
     # The minibatch that `means` ends in is computed again; its first trials are not counted.
     if first < n:
         sums, _ = lax.scan(add, sums, jnp.arange(first // size, -(-n // size)))
+    # The first moment alone: rows of further moments come after those of all units.
     readout = model.weights["output"]["w"][: trials.data.shape[2]]
     found = {"cycle_consistency": cycle_consistency(sums["factors"].covariance, readout)}
     readout = readout @ factor_weights(model.weights["generator"])
@@ -149,6 +155,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
         explained, spread = regression(covariance, k)
         found["state_r2_from_true"] = weighted_r2(spread - explained, spread)
         found["state_r2_from_true_mean"] = mean_r2(spread - explained, spread)
+        # The same moments with the generator first, to regress the other way.
         turned = jnp.roll(jnp.roll(covariance, -k, axis=0), -k, axis=1)
         explained, spread = regression(turned, len(covariance) - k)
         found["state_r2_of_true"] = weighted_r2(spread - explained, spread)
@@ -181,6 +188,7 @@ def _bits(
     found = {}
     for region, mean in null.items():
         gain = sums[f"gain_{region}"] / jnp.log(2).astype(mean.dtype)
+        # Counts = mean count x trials x bins of the region.
         spikes = mean * (shape[0] * len(range(shape[1])[_regions(model)[region]]))
         if region == "later":
             found["fp_bps"] = gain.sum() / spikes.sum()
@@ -242,6 +250,7 @@ def regression(
     """
     inner, cross, outer = covariance[:k, :k], covariance[:k, k:], covariance[k:, k:]
     variance, directions = jnp.linalg.eigh(inner)
+    # eigh sorts in ascending order: the last variance is the largest.
     kept = variance > LEAST * variance[-1]
     share = jnp.where(kept, 1 / jnp.where(kept, variance, 1), 0)
     return share @ (directions.T @ cross) ** 2, jnp.diag(outer)
@@ -260,6 +269,7 @@ def psth_r2(
     >>> psth_r2(jnp.array([2.0]), data, data)
     Array(1., dtype=float32)
     """
+    # Conditions without trials would divide by 0; their weight is 0.
     there = n > 0
     average = lambda x: x / jnp.where(there, n, 1)[:, None, None]
     true, model, weight = average(data), average(rates), there[:, None, None] / there.sum()
@@ -280,6 +290,7 @@ def cycle_consistency(
     1.000
     """
     variance, directions = jnp.linalg.eigh(readout @ covariance @ readout.T)
+    # A projection onto the kept components: V V^T with the other columns set to 0.
     kept = directions * (variance >= CUT * variance.sum())
     recovered = jnp.linalg.pinv(readout) @ (kept @ (kept.T @ readout))
     lost = jnp.eye(len(covariance), dtype=covariance.dtype) - recovered
@@ -315,6 +326,7 @@ def seen_share(
     0.500
     """
     _, values, rows = jnp.linalg.svd(readout, full_matrices=False)
+    # svd sorts in descending order.
     power = values**2
     kept = jnp.cumsum(power) - power < SEEN * power.sum()
     along = jnp.einsum("ki,ij,kj->k", rows, covariance, rows)

@@ -50,6 +50,7 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
     shown = np.zeros_like(real)
     for k, session in enumerate(sessions):
         shown[k, session.seen_units] = True
+    # The longest table serves all sessions.
     tables = [s.log_factorial for s in sessions if s.log_factorial is not None]
     stitched = Stitched(
         tuple(session._replace(windows=None) for session in sessions),
@@ -60,6 +61,7 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
     return Dataset(
         train=_mixed([s.train for s in sessions], widest),
         evaluation=_mixed([s.evaluation for s in sessions], widest),
+        # All units of the padded arrays: the mask `shown` says what the encoder sees in each session.
         seen_units=np.arange(widest),
         held_units=np.arange(0),
         seen_bins=sessions[0].seen_bins,
@@ -110,6 +112,7 @@ def _bin_width(file: str, arrays: Mapping[str, Any]) -> float | None:
 
 def _mixed(parts: Sequence[Trials], n_units: int) -> Trials:
     """The trials of all sessions, one session after another, with padded units."""
+    # Sessions with small counts are uint8, others int32.
     dtype = np.result_type(*(part.data.dtype for part in parts))
     pad = lambda data: np.pad(
         data.astype(dtype),

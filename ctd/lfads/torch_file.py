@@ -79,6 +79,7 @@ def write(
                 rows = np.flatnonzero(chunk["split"] == split)
                 if not len(rows):
                     continue
+                # Rows of a chunk are neighbouring trials of one split, so the first number says where they go.
                 first = int(chunk["trial_number"][rows[0]])
                 cut = None if windows is None else windows[split]
                 for name, value in chunk.items():
@@ -145,5 +146,6 @@ def read_trials(
             f"{path}: has {len(listed['train'])} trials for training and {len(listed['valid'])} for evaluation, which "
             f"is not every {eval_every}th; give eval_every as in the job, or read the file by its names"
         )
+    # Both splits are in the file's order: merging takes from each in turn.
     order = {word: iter(trials) for word, trials in listed.items()}
     return [next(order["valid" if last else "train"]) for last in evaluation]

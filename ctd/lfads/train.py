@@ -73,6 +73,7 @@ def minibatch(
     """Draw the trials of one step, with replacement. key: the item's training key, folded by the step here."""
     key_trials, key_noise = jax.random.split(jax.random.fold_in(key, step))
     n = len(dataset.train.data)
+    # With replacement: the trials of a step then depend on its number alone, and no permutation goes into checkpoints.
     index = jax.random.randint(key_trials, (static.batch_size,), 0, n)
     return Minibatch(gather(static, dataset, dataset.train, index), key_noise)
 
@@ -86,6 +87,7 @@ def train_step(
     like: Tree,
 ) -> Step:
     """Take one training step. key: the item's training key. like: shapes and dtypes of the weights, by name."""
+    # The step is folded into the key: a restart from a checkpoint draws the same minibatches.
     seen = minibatch(static, dataset, key, at.step)
     loss = lambda w: training_loss(static, traced, dataset, w, seen, at.step)
     (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(at.weights, like))
@@ -94,6 +96,7 @@ def train_step(
     # A factor of min(1, clip / norm) whose denominator is never 0.
     gradient *= jnp.minimum(1, traced.clip_norm / jnp.maximum(norm, traced.clip_norm))
     direction, new_state = optimizer(traced).update(gradient, at.optimizer)
+    # The rate multiplies Adam's direction last, so that a search can change it without touching Adam's moments.
     rate = learning_rate(static, traced, at.step, at.plateaus)
     new = at.weights - rate * direction
     terms |= {"loss": value, "gradient_norm": norm, "learning_rate": rate}

@@ -30,6 +30,7 @@ def read_trained(weights: Any, model: Any, dtype: str) -> Tree:
     """
     found: Tree = {"generator": read_generator(weights, dtype)}
     for name, value in read_hdf5(model).items():
+        # Names are PART.NAME, as `ctd.lfads.results.named` wrote them less `model.`.
         part, _, entry = name.partition(".")
         found.setdefault(part, {})[entry] = value.astype(dtype)
     lacks = {"encoder_forward", "encoder_backward", "ic"} - found.keys()
@@ -54,6 +55,7 @@ def check_sizes(inputs: View[Model], weights: Tree, where: Any) -> None:
     if cell is node:
         found["field_units"] = len(generator["wFHX"])
     if "encoder_forward" in weights:
+        # Rows of wCHX are units; a part that is not there has none.
         rows = lambda part: len(weights[part]["wCHX"]) if part in weights else 0
         found = {"controller": rows("controller"), **found, "encoder": rows("encoder_forward")}
     if "inputs" in weights:
@@ -68,6 +70,7 @@ def check_sizes(inputs: View[Model], weights: Tree, where: Any) -> None:
 
 def n_external(inputs: View[Model], generator: Tree) -> int:
     """The number of external inputs that a generator was trained with: its inputs less the inferred ones."""
+    # Columns of the generator are inferred inputs, then external ones.
     n_inferred = inputs.n_inputs if inputs.controller else 0
     return _cell_of(generator).infer(generator)[1] - n_inferred
 
@@ -92,6 +95,7 @@ def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
                 f"core_model: {inputs.core_model}: was trained on one file and has no read-in, so its encoder fits the units "
                 "of that file alone; give core without core_model, or a model that was trained on a list of files"
             )
+    # Before arrays meet, so that the error names the field instead of a shape.
     check_sizes(inputs, weights, inputs.core)
     external = dataset.train.external
     has, fits = (

@@ -19,6 +19,7 @@ def trial_layers(
     rates: np.ndarray, data: np.ndarray, true: np.ndarray | None, names: Sequence[str]
 ) -> list[Layer]:
     """Rates (row, bin), one row below the other, with the data as marks. true: the true rates."""
+    # Rows are apart by a little more than the largest rate, so that they do not touch.
     step = 1.2 * max(float(rates.max()), float(true.max()) if true is not None else 0.0, 1e-9)
     time = np.arange(rates.shape[1])
     layers: list[Layer] = []
@@ -27,6 +28,7 @@ def trial_layers(
     layers.append(Lines(time, stacked(rates, step), "rate", text=names))
     row, bin = np.nonzero(data)
     heights = data[row, bin]
+    # Areas in proportion to counts; 0.02 keeps a single spike small.
     size = 0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1)))
     text = [f"{names[r]}, bin {b}: {h:g}" for r, b, h in zip(row, bin, heights, strict=True)]
     return [*layers, Points(bin, len(names) - 1 - row, "data", size=size, text=text)]

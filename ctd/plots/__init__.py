@@ -189,6 +189,7 @@ def tick(value: float) -> str:
     >>> tick(0.01), tick(3.1623), tick(1000), tick(1e5)
     ('0.01', '3.16', '1000', '1e5')
     """
+    # .3g would write 1234 as 1.23e+03.
     if 1000 <= abs(value) < 1e5:
         return f"{value:.0f}"
     return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
@@ -202,6 +203,7 @@ def spread(n: int, most: int) -> np.ndarray:
     """
     if n <= most:
         return np.arange(n)
+    # unique, since rounding may give one number twice.
     return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 

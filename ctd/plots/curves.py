@@ -30,6 +30,7 @@ QUANTILES = np.array([0.1, 0.5, 0.9])
 def curve_quantiles(curves: np.ndarray) -> np.ndarray:
     """`QUANTILES` (quantile, step) over the curves (item, step) that reached a step; NaN where none did."""
     out = np.full((len(QUANTILES), curves.shape[1]), np.nan, curves.dtype)
+    # nanquantile warns of columns without any number.
     reached = np.isfinite(curves).any(0)
     if reached.any():
         out[:, reached] = np.nanquantile(curves[:, reached], QUANTILES, axis=0)
@@ -68,10 +69,13 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     axis: of the losses. name: the word for the networks.
     """
     items, final = curves.items, curves.final
+    # Losses that are not finite come last, as the worst.
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
+    # Sorted again, so that rows are read from the store in order.
     some = np.sort(rank[spread(len(rank), N_CURVES)])
     drawn = np.asarray(curves.losses[some], float)
     text = [f"item {items[k]}: final loss {final[k]:.4g}" for k in some]
+    # A final loss of 0 or NaN has no logarithm; such a line is drawn without a shade.
     with np.errstate(divide="ignore", invalid="ignore"):
         shade = np.log10(final[some]) if axis.log else final[some]
     layers: list[Layer] = []

@@ -25,6 +25,7 @@ class Group(NamedTuple):
 def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
     """Decorate a function of a `Group`: the result takes the five fields by themselves, as `Kernel` calls it."""
 
+    # Kernel.plots is called with the fields, so that users need not know this class.
     @wraps(draw)
     def of_fields(
         inputs: Any,

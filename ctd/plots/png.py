@@ -34,6 +34,7 @@ NOTE_WIDTH = 78
 
 def draw(figure: Figure) -> Any:
     """Draw the plots side by side; return a matplotlib Figure, which is empty if there are no plots."""
+    # Imported when a figure is drawn, and without pyplot, whose global state belongs to the user.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -69,6 +70,7 @@ def draw_plot(ax: Any, plot: Plot, shades: Any) -> None:
         _DRAWN[type(layer)](ax, layer, fixed, shades)
     if plot.equal:
         ax.set_aspect("equal", adjustable="datalim")
+        # Axes of equal units mostly show a plane around the origin.
         ax.axhline(0, color="0.9", lw=0.8, zorder=0)
         ax.axvline(0, color="0.9", lw=0.8, zorder=0)
     ax.autoscale_view()
@@ -88,6 +90,7 @@ def _legend(ax: Any, plot: Plot) -> None:
     handles, labels = ax.get_legend_handles_labels()
     named = len(handles)
     for size in _sizes(plot) if plot.areas else ():
+        # Line2D takes a diameter where scatter takes an area.
         width = np.sqrt(_area(_radius(size)))
         handles.append(Line2D([], [], ls="", marker="o", ms=width, mfc="white", mec="0.4"))
         labels.append(f"{plot.areas} {tick(size)}")
@@ -143,6 +146,7 @@ def _prepare(axis: Any, set_scale: Any, spec: Axis) -> None:
     if spec.log:
         set_scale("log", nonpositive="mask")
     if len(spec.ticks):
+        # Every text would overlap its neighbours.
         some = spread(len(spec.ticks), MAX_TICKS)
         axis.set_ticks(some, [spec.ticks[k] for k in some])
 
@@ -157,6 +161,7 @@ def _shades(plot: Plot) -> Any:
         return None
     values = np.concatenate([np.ravel(np.asarray(c, float)) for c in given if c is not None])
     values = values[np.isfinite(values)]
+    # Without a finite number any ends will do.
     ends = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     scale = plot.scale
     low, high = (ends[k] if end is None else end for k, end in enumerate((scale.low, scale.high)))
@@ -187,6 +192,7 @@ def _lines(ax: Any, layer: Lines, fixed: str, shades: Any) -> None:
     if layer.colour is not None and np.ndim(layer.colour) == 2:
         _shaded_lines(ax, np.stack([x, y], axis=-1), layer, shades, look)
         return
+    # A line each: matplotlib shows a label once for each line, hence only the first has one.
     colours = [fixed] * len(y) if layer.colour is None else shades.to_rgba(layer.colour)
     for k in range(len(y)):
         label = layer.name if k == 0 and layer.name else None
@@ -199,6 +205,7 @@ def _shaded_lines(
     """Draw lines with vertices (line, n, 2); each piece has the colour of the vertex that it ends at."""
     from matplotlib.collections import LineCollection
 
+    # matplotlib has one colour a line, so each piece is a line of its own.
     pieces = np.stack([vertices[:, :-1], vertices[:, 1:]], axis=2).reshape(-1, 2, 2)
     colours = shades.to_rgba(np.asarray(layer.colour, float)[:, 1:].ravel())
     fine = np.isfinite(pieces).all(axis=(1, 2))
@@ -209,10 +216,12 @@ def _shaded_lines(
 
 def _points(ax: Any, layer: Points, fixed: str, shades: Any) -> None:
     x, y = np.asarray(layer.x, float), np.asarray(layer.y, float)
+    # Many points are small and transparent, so that their density shows.
     fine, many = np.isfinite(x) & np.isfinite(y), len(x) > 600
     colours: Any = fixed
     if layer.colour is not None:
         colours = shades.to_rgba(np.asarray(layer.colour, float)[fine])
+    # Pixels of the page; _area turns them into points.
     radius = np.full(len(x), 2.2 if many else 3.4) if layer.size is None else _radius(layer.size)
     radius = radius[fine]
     ax.scatter(

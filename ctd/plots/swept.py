@@ -21,12 +21,14 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     have one value, or if there are more than MAX_VALUES texts.
     """
     owned = [layer for layer in plot.layers if isinstance(layer, Lines) and layer.item is not None]
+    # One value tells nothing, so the plot stays as it is.
     kinds = sorted({values[int(k)] for layer in owned for k in layer.item})
     if len(kinds) < 2:
         return plot
     number = all(isinstance(kind, int | float | np.number) for kind in kinds)
     if not number and len(kinds) > MAX_VALUES:
         return plot
+    # A sweep over decades is coloured by its logarithm.
     wide = number and is_wide(kinds)
     n_lines = sum(len(layer.item) for layer in owned)
     medians = len(kinds) <= MAX_VALUES and n_lines >= MANY * len(kinds)
@@ -39,6 +41,7 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
             layers += _grouped(layer, name, values, shade, number, medians)
         elif not medians or not (type(layer).__name__ == "Band" or getattr(layer, "strong", False)):
             layers.append(layer)  # what sums up all lines would hide the medians
+    # Strong lines last, so that nothing covers them.
     layers.sort(key=lambda layer: getattr(layer, "strong", False))
     scale = Scale(f"log10 {name}" if wide else name) if number else plot.scale
     return dataclasses.replace(plot, layers=layers, scale=scale)
@@ -48,6 +51,7 @@ def _grouped(
     layer: Lines, name: str, values: Mapping[int, Any], shade: Mapping[Any, Any], number: bool, medians: bool
 ) -> list[Layer]:  # fmt: skip
     """Split a layer into one for each value, each with a median line if there are `medians`."""
+    # Item ids are NumPy integers; the mapping has Python's.
     own = [values[int(k)] for k in layer.item]
     y, x = np.atleast_2d(np.asarray(layer.y, float)), np.asarray(layer.x, float)
     made: list[Layer] = []
@@ -72,6 +76,7 @@ def _grouped(
 
 def _median(rows: np.ndarray) -> np.ndarray:
     """The median of each column over its finite entries; NaN for a column without any."""
+    # nanmedian warns of columns without any number.
     fine = np.isfinite(rows).any(axis=0)
     middle = np.full(rows.shape[1], np.nan)
     middle[fine] = np.nanmedian(rows[:, fine], axis=0)
