@@ -157,6 +157,7 @@ end_steps() {
   done
 }
 end_steps
+left=
 for pid in "${steps[@]}"; do
   # A step that had only just begun was not listed yet, and has heard nothing.
   for ((i = 1; ; i++)); do
@@ -164,8 +165,10 @@ for pid in "${steps[@]}"; do
     ((i % 25)) || end_steps
     sleep 0.2
   done
-  await "$pid"
+  await "$pid" || left=1
 done
+# A step that was killed has left its node's files.
+[ -z "$left" ] || "${step[@]}" -N "$nodes" -n "$nodes" --job-name=files rm -rf "$own_tmp"
 note ended "$rc"
 say "ended with $rc after $SECONDS s"
 if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then

@@ -165,6 +165,47 @@ def stuck(lab):
         return SimpleNamespace(sent=sent, history=sent.history(), said=ctd("status", sent.address))
 
 
+def _step(lab, sent, name):
+    """The step of an allocation that has this name."""
+    told = lab.run("squeue", "--steps", "-h", f"--jobs={sent.number}", "--format=%i %j")
+    return next(line.split()[0] for line in told.splitlines() if line.endswith(f" {name}"))
+
+
+def head_ended(lab):
+    """The head of the Ray gets a TERM in mid-run: what runs there ends first, the GCS a moment later."""
+    with Sent(lab, job(lab, "head-ended", items=8), cpus=2, **on(2)) as sent:
+        sent.await_checkpoints(2)
+        lab.run("scancel", "--signal=TERM", _step(lab, sent, "ray-head"))
+        sent.until(lambda: sent.history().count("started") == 2, "the run starts again", PATIENCE_S)
+        sent.gate.unlink()
+        sent.await_end()
+        return SimpleNamespace(sent=sent, lines=submissions(sent.address)[-1].history())
+
+
+def step_killed(lab):
+    """The step of the second node is killed while both have a running shard."""
+    with Sent(lab, job(lab, "step-killed", items=8), **on(5, 6)) as sent:
+        sent.await_checkpoints(2)
+        lab.run("scancel", "--signal=KILL", _step(lab, sent, "ray-workers"))
+        sent.until(lambda: not lab.processes(6, f"SLURM_JOB_ID={sent.number}"), "it is gone", 60)
+        sent.gate.unlink()
+        sent.await_end()
+        return SimpleNamespace(sent=sent, lines=submissions(sent.address)[-1].history())
+
+
+def slurmd_killed(lab):
+    """A node's daemon is killed, and Slurm gives the node up, while the run goes on there; the daemon comes back."""
+    with Sent(lab, job(lab, "slurmd-killed", items=8), **on(7)) as sent:
+        sent.await_checkpoints()
+        lab.kill_slurmd(7)
+        sent.until(lambda: sent.state() != "RUNNING", "Slurm notices", PATIENCE_S)
+        lab.start_slurmd(7)
+        sent.until(lambda: sent.history().count("started") == 2, "the run starts again", PATIENCE_S)
+        sent.gate.unlink()
+        sent.await_end()
+        return SimpleNamespace(sent=sent, lines=submissions(sent.address)[-1].history())
+
+
 STORIES = {
     "test_no_progress_is_no_reason_to_go_on": stuck,
     "test_time_limit[requeue]": partial(time_limit, "requeue"),
@@ -175,6 +216,9 @@ STORIES = {
     "test_two_submissions_on_the_same_node": two_submissions,
     "test_array_shares_the_store": array,
     "test_cancel": two_submissions,
+    "test_part_of_it_ends[head]": head_ended,
+    "test_part_of_it_ends[step]": step_killed,
+    "test_part_of_it_ends[slurmd]": slurmd_killed,
     "test_scancel_leaves_nothing": scancelled,
 }
 """What each test looks at, the longest first."""
@@ -258,6 +302,23 @@ def test_node_killed(end):
     """Slurm notices, requeues the allocation, and the run goes on when the node is back."""
     end.assert_same_as_here()
     end.assert_nothing_left()
+
+
+@pytest.mark.endurance  # a lost node is much the same
+@pytest.mark.parametrize(
+    "noted",
+    [
+        pytest.param([["started"], ["ended", "75"], ["requeued"], ["started"], ["ended", "0"]], id="head"),
+        pytest.param([["started"], ["ended", "0"]], id="step"),
+        pytest.param([["started"], ["started"], ["ended", "0"]], id="slurmd"),
+    ],
+)  # fmt: skip
+def test_part_of_it_ends(end, noted):
+    """The run ends with the same bytes: in another allocation if its head is lost, else where it is."""
+    lines = [line[2:4] if line[2] == "ended" else line[2:3] for line in end.lines]
+    assert lines == noted, end.sent.log()
+    end.sent.assert_same_as_here()
+    end.sent.assert_nothing_left()
 
 
 def test_no_progress_is_no_reason_to_go_on(end):

@@ -195,22 +195,32 @@ class Lab:
 
     def processes(self, number: int, variable: str) -> str:
         """The command lines of the processes of a node that have this NAME=VALUE in their environment."""
+        found = (
+            'for p in $(grep -lzx "$1" /proc/[0-9]*/environ 2>/dev/null); do '
+            'tr "\\0" " " <"${p%environ}cmdline" 2>/dev/null; echo; done'
+        )
+        return self.inside(number, "bash", "-c", found, "-", variable).strip()
+
+    def inside(self, number: int, *command: str) -> str:
+        """What a command prints that runs on a node; "" if it runs nothing."""
         try:
             pid = self._processes[f"n{number}"].pid
             inner = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-        except (
-            KeyError,
-            OSError,
-            IndexError,
-        ):  # somebody else has pulled its plug: it runs nothing
+        except (KeyError, OSError, IndexError):  # somebody else has pulled its plug
             return ""
-        found = subprocess.run(
-            ["nsenter", "-t", inner, "-p", "-m", "--", "bash", "-c",
-             'for p in $(grep -lzx "$1" /proc/[0-9]*/environ 2>/dev/null); do '
-             'tr "\\0" " " <"${p%environ}cmdline" 2>/dev/null; echo; done', "-", variable],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return found.stdout.strip()
+        return subprocess.run(
+            ["nsenter", "-t", inner, "-a", "--", *command], capture_output=True, text=True, check=False,
+            env=os.environ | self.environment,
+        ).stdout  # fmt: skip
+
+    def kill_slurmd(self, number: int) -> None:
+        """Kill the daemon of a node, whose jobs go on."""
+        self.inside(number, "pkill", "-KILL", "-x", "slurmd")
+
+    def start_slurmd(self, number: int) -> None:
+        """Start a node's daemon that was killed."""
+        begin = 'env -i PATH="$PATH:/usr/sbin" HOME="$HOME" SLURM_CONF="$SLURM_CONF" slurmd -N "$1"'
+        self.inside(number, "bash", "-c", begin, "-", f"n{number}")
 
     def tmp(self, number: int) -> Path:
         """A node's own /tmp."""
