@@ -30,7 +30,7 @@ from pathlib import Path
 
 from options import parse
 
-from cluster.ray.connection import set_environment
+from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task

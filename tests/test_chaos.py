@@ -22,9 +22,8 @@ import toy
 from places import ROOT
 from stores import tree_bytes
 
-from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
-from cluster.ray.lean import lean
+from cluster.ray.private import lean, set_environment
 from ctd.catalogue import kernel_names
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5

@@ -110,7 +110,7 @@ BY_NAME = {
     "run_path",
     "run_module",
 }
-IMPORTERS = {"ctd.dotted", "ctd.late", "cluster.cli.main"}
+IMPORTERS = {"ctd.dotted", "ctd.late", "cluster.cli.main", "cluster.ray.private"}
 """What a text names is imported by ctd.dotted, which jobs.spec.trust asks; the others import what their own source names."""
 
 

@@ -1,16 +1,15 @@
-"""Connect this process to a Ray cluster, and set the environment variables that Ray reads."""
+"""Connect this process to a Ray, and disconnect it."""
 
 import ctypes
-import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray._private import ray_constants
 from ray.exceptions import RayError
 
+from cluster.ray.private import loopback_kept
 from cluster.ray.reach import ANSWER_S, NoRay
 
 SIGACTION_BYTES = 512
@@ -29,7 +28,7 @@ def connect(address: str) -> None:
             socket.create_connection(
                 (host, int(port)), ANSWER_S
             ).close()  # Ray itself would keep trying for a minute
-        with _loopback_kept(), _sigterm_kept():
+        with loopback_kept(), _sigterm_kept():
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError) as error:
         raise NoRay(
@@ -50,20 +49,6 @@ def disconnect() -> None:
 
 
 @contextmanager
-def _loopback_kept() -> Iterator[None]:
-    """Let Ray connect to 127.0.0.1 where that is the address.
-
-    It would take this machine's own address instead, as a cluster's nodes need it; a local Ray does not listen there.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
 def _sigterm_kept() -> Iterator[None]:
     """Keep this process' handler of SIGTERM while Ray connects or disconnects, in whichever thread.
 
@@ -77,17 +62,3 @@ def _sigterm_kept() -> Iterator[None]:
         yield
     finally:
         library.sigaction(signal.SIGTERM, kept, None)
-
-
-def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Set environment variables that Ray reads (None removes one); return their previous values."""
-    before = {name: os.environ.get(name) for name in values}
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    # Ray read them when it was imported; make it read them again.
-    ray._raylet.Config.initialize("")
-    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
-    return before

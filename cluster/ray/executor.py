@@ -13,14 +13,10 @@ far those are; `reach` watches whether the Ray is there. Answers come as futures
 
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import jax
-import ray
 
-from cluster.ray.crew import Crew
-from cluster.ray.dispatch import Dispatch
-from cluster.ray.heartbeats import Heartbeats
-from cluster.ray.pool import Pool
 from cluster.ray.startup import Startup
 from jobs.plan.layout import Machines
 from jobs.run.executor import OnTick, Ticker
@@ -28,6 +24,12 @@ from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Key, Report, Task, Work
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
+
+if TYPE_CHECKING:  # Ray is imported once its environment is set, in `startup`
+    from cluster.ray.crew import Crew
+    from cluster.ray.dispatch import Dispatch
+    from cluster.ray.heartbeats import Heartbeats
+    from cluster.ray.pool import Pool
 
 
 class RayExecutor:
@@ -50,9 +52,9 @@ class RayExecutor:
 
     name = "ray"
 
-    _crew: Crew
-    _dispatch: Dispatch
-    _heartbeats: Heartbeats
+    _crew: "Crew"
+    _dispatch: "Dispatch"
+    _heartbeats: "Heartbeats"
     _ticker: Ticker
 
     def __init__(self, settings: RunSettings, address: str | None = None) -> None:
@@ -62,7 +64,7 @@ class RayExecutor:
         self._startup = Startup(settings, address)
 
     @property
-    def _pool(self) -> Pool:
+    def _pool(self) -> "Pool":
         return self._startup.pool()
 
     def machines(self) -> Machines:
@@ -80,6 +82,8 @@ class RayExecutor:
         if self._settings.memory_gb:
             return int(self._settings.memory_gb * 1e9) // self._pool.devices
         if self._pool.gpus:
+            import ray
+
             answers = [slot.actor.device_memory.remote() for slot in self._pool.slots]
             first, _ = ray.wait(answers)
             return ray.get(first[0]) or self._pool.node_share
@@ -87,6 +91,10 @@ class RayExecutor:
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
         """Tell every actor to open the store at `address`; does not wait for them."""
+        from cluster.ray.crew import Crew
+        from cluster.ray.dispatch import Dispatch
+        from cluster.ray.heartbeats import Heartbeats
+
         path = objects.local_path(address)
         pool = self._pool
         self._crew = Crew(pool, str(path.absolute()) if path is not None else address)

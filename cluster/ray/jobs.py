@@ -71,7 +71,7 @@ def client(profile: RayProfile) -> Iterator[Any]:
     """
     from ray.job_submission import JobSubmissionClient
 
-    from cluster.ray.connection import set_environment
+    from cluster.ray.private import set_environment
 
     url = profile.dashboard_url()
     before = set_environment(environment(profile))

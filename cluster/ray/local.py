@@ -122,7 +122,10 @@ class LocalRay:
         """The address that the helper says, or NoRay with what it said last, or died of."""
         assert self._helper.stdout is not None
         if line := self._helper.stdout.readline():
-            return str(json.loads(line))
+            address, lost = json.loads(line)
+            if lost:
+                log.warning("this Ray is started by ray.init: %s", lost)
+            return str(address)
         code = self._helper.wait()
         self._log.seek(0)
         said = self._log.read().strip().splitlines() or [f"its helper ended with exit code {code}"]

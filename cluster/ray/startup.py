@@ -3,14 +3,18 @@
 import logging
 import math
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import ray
-
-from cluster.ray.connection import set_environment
 from cluster.ray.local import LocalRay
-from cluster.ray.pool import Pool
+from cluster.ray.private import set_environment
+from cluster.ray.reach import NoRay
 from jobs.spec.job import RunSettings
+
+if TYPE_CHECKING:
+    from cluster.ray.pool import Pool
 
 log = logging.getLogger("ctd")
 
@@ -27,17 +31,17 @@ class Startup:
         self._environment: dict[str, str | None] = {}
         self.local: LocalRay | None = None
         """The Ray that was started here, if one was."""
-        if address is None and not ray.is_initialized():
+        if address is None and not _is_connected():
             cpus = len(os.sched_getaffinity(0))
             self.local = LocalRay(
                 max(cpus, math.ceil((settings.workers or 0) * settings.cpus_per_worker))
             )
             self._environment = set_environment(self.local.environment)
         starter = ThreadPoolExecutor(1, "ray-start")
-        self._starting: Future[Pool] = starter.submit(Pool, settings, address, self.local)
+        self._starting = starter.submit(_pool, settings, address, self.local)
         starter.shutdown(wait=False)
 
-    def pool(self) -> Pool:
+    def pool(self) -> "Pool":
         """Return the pool once it is up; raise what kept it from coming up."""
         return self._starting.result()
 
@@ -53,4 +57,16 @@ class Startup:
             pool.close()
         if self.local is not None:
             self.local.stop()
-            set_environment(self._environment)
+            with suppress(NoRay):  # it stays as it was for this Ray
+                set_environment(self._environment)
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def _pool(settings: RunSettings, address: str | None, local: LocalRay | None) -> "Pool":
+    from cluster.ray.pool import Pool  # here: Ray reads the token's variables as it is imported
+
+    return Pool(settings, address, local)

@@ -44,6 +44,9 @@ await() { local rc; while wait "$1"; rc=$?; kill -0 "$1" 2>/dev/null; do :; done
 tokens=$work_dir/token-${SLURM_CLUSTER_NAME:-cluster}
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$tokens-$SLURM_JOB_ID RAY_USAGE_STATS_ENABLED=0
 export RAY_raylet_start_wait_time_s=120
+# Metrics are told to whoever asks, without a token. Of two servers of them Ray cannot be told to leave them out: at no port
+# they do not start.
+export RAY_enable_metrics_collection=0 DASHBOARD_METRIC_PORT=65536 AUTOSCALER_METRIC_PORT=65536
 # Workers started in advance would lack our thread settings: useless.
 export RAY_prestart_worker_first_driver=0
 # Told to end, a node waits so long for work that will not end. Slurm kills 30 s after a scancel.
@@ -78,12 +81,9 @@ ports=(--node-manager-port=$((port + 1)) --object-manager-port=$((port + 2))
   --dashboard-agent-listen-port=$((port + 3)) --dashboard-agent-grpc-port=$((port + 4))
   --runtime-env-agent-port=$((port + 5)) --metrics-export-port=$((port + 6))
   --min-worker-port=$((port + 10)) --max-worker-port=$((port + 99)))
-head_ports=(--port="$port" --no-monitor)  # an allocation does not grow
-# Where Ray's client server is installed it is started, by default on the same port for every head.
-! python -c 'import grpc' 2>/dev/null || head_ports+=(--ray-client-server-port=$((port + 7)))
+# The server for Ray's clients is by default on the same port for every head.
+head_ports=(--port="$port" --ray-client-server-port=$((port + 7)))
 
-# `ray start` without what serves a dashboard, where this Ray can do without.
-start=(python -P -m cluster.ray.lean start --block)
 # What was allocated: Ray by itself would offer the whole machine. Results do not pass through its
 # object store, which is therefore small.
 offer=(--num-cpus="$cpus" --num-gpus="$gpus" --memory=$((memory_mb * 800000))
@@ -111,7 +111,7 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   done
   rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
 "${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
-  bash -c "$on_node" - "${start[@]}" --head --node-ip-address="$address" \
+  bash -c "$on_node" - ray start --block --head --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
 steps=($!) rc=75
 for ((i = 0; i < 900 && !stop; i++)); do
@@ -125,7 +125,7 @@ if ((rc == 1)); then
 elif ((nodes > 1)) && [ -z "$stop" ]; then
   "${step[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
     --output="$home/worker-%j.$try-%n.log" \
-    bash -c "$on_node" - "${start[@]}" --address="$address:$port" "${ports[@]}" "${offer[@]}" &
+    bash -c "$on_node" - ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
   steps+=($!)
   # The plan of a new store counts the workers that are there.
   for ((i = 0; i < 600 && !stop; i++)); do

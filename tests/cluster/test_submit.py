@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import lean_ray
 import numpy as np
 import pytest
 import ray
@@ -24,8 +25,8 @@ from waiting import until
 from cluster import checks, versions
 from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
-from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
+from cluster.ray.private import set_environment
 from cluster.submission import submissions
 from cluster.submit import read_order, submit
 from cluster.tracking import cancel, log_tail, look
@@ -42,10 +43,6 @@ has_jobs_api = pytest.mark.skipif(
 
 
 RAY = [str(Path(sys.executable).parent / "ray")]
-
-
-LEAN = [sys.executable, "-P", "-m", "cluster.ray.lean"]
-"""Its nodes take no jobs, but run them."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +73,7 @@ def ray_cluster():
         ]
         nodes = []
 
-        def start(*arguments, ray=LEAN, tries=6):
+        def start(*arguments, ray=lean_ray.COMMAND, tries=6):
             path = Path(f"{folder}/node{len(nodes)}.log")
             with path.open("w") as log:
                 node = subprocess.Popen(

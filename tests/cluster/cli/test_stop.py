@@ -21,8 +21,8 @@ from waiting import until
 
 from cluster.api.job import Job, Stopped
 from cluster.ray import local
-from cluster.ray.connection import set_environment
 from cluster.ray.local import LocalRay
+from cluster.ray.private import set_environment
 from jobs.run.stop import EXIT_STOPPED
 
 JOB = (

@@ -15,9 +15,9 @@ import toy
 from processes import KERNEL, mentioning
 from waiting import until
 
-from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
 from cluster.ray.local import LocalRay
+from cluster.ray.private import set_environment
 from ctd.batch import Layout, run_items
 from jobs.errors import JobError
 from jobs.run.limits import Patience

@@ -12,6 +12,7 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import lean_ray
 import pytest
 from processes import mentioning
 from waiting import until
@@ -78,11 +79,11 @@ def undisturbed(tmp_path_factory):
 
 
 @contextmanager
-def command(folder, *options, before=""):
-    """A running `ctd run` of the job, two of whose items may pass; `before`: code that it begins with."""
+def command(folder, *options, before="", workers=1, passed=(0, 1)):
+    """A running `ctd run` of the job, some of whose items may pass; `before`: code that it begins with."""
     (folder / "gated_kernel.py").write_text(KERNEL)
-    (folder / "job.yaml").write_text(json.dumps(JOB))
-    for gate in (0, 1):
+    (folder / "job.yaml").write_text(json.dumps(JOB | {"run": {**RUN, "workers": workers}}))
+    for gate in passed:
         (folder / f"open-{gate}").touch()
     begin = f"{before}\nfrom cluster.cli.main import main\nmain()"
     run = subprocess.Popen(
@@ -122,10 +123,11 @@ def folder_of(driver):
     return folder
 
 
-def same(folder, undisturbed):
-    """Whether a command has come to the same bytes, and no shard was charged for a Ray that was lost."""
+def same(folder, undisturbed, died=()):
+    """Whether a command has come to the same bytes; no shard was charged for a Ray that was lost, but those of nodes died."""
     store = Store.open(str(folder / "job.zarr"))
-    assert not [event for event in read_events(store) if event.kind == "error"]
+    errors = [event for event in read_events(store) if event.kind == "error"]
+    assert [event.about["died"] for event in errors] == list(died), errors
     names = [*undisturbed.names(0), "status"]
     return all(
         store.rows(0, name, 0, 4).tobytes() == undisturbed.rows(0, name, 0, 4).tobytes()
@@ -169,22 +171,21 @@ def port():
 
 
 @contextmanager
-def cluster(port):
-    """A Ray at this port, which is killed at the end."""
+def node(*options):
+    """A node of a Ray, the folder of its files; it is killed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="lost-", dir="/tmp"))  # Ray takes no long path
     log = folder / "start.log"
     with log.open("w") as file:
         ray = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cluster.ray.lean", "start", "--head", "--block", f"--port={port}",
-             "--num-cpus=1", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats",
-             f"--temp-dir={folder}"],
+            [*lean_ray.COMMAND, "start", "--block", "--num-cpus=1",
+             "--include-log-monitor=false", "--disable-usage-stats", f"--temp-dir={folder}", *options],
             stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
         started = lambda: "Ray runtime started" in log.read_text() or ray.poll() is not None
         until(started, "Ray is up")
         assert ray.poll() is None, log.read_text()
-        yield
+        yield folder
     finally:
         for pid in mentioning(folder):
             with suppress(ProcessLookupError):
@@ -192,6 +193,11 @@ def cluster(port):
         ray.wait()
         until(lambda: not mentioning(folder), "it has ended")
         shutil.rmtree(folder)
+
+
+def cluster(port):
+    """The head of a Ray at this port."""
+    return node("--head", f"--port={port}", "--no-monitor")
 
 
 @pytest.mark.ray
@@ -218,6 +224,28 @@ def test_a_cluster_that_comes_back_is_waited_for(port, tmp_path, undisturbed):
     assert "300 s at most (run.cluster_wait_s)" in said[-1]
     assert "Traceback" not in out + err
     assert same(tmp_path, undisturbed)
+
+
+@pytest.mark.ray
+@pytest.mark.endurance  # that a node is lost is seen in Slurm's stories, too
+def test_node_of_three_is_lost_and_another_joins(port, tmp_path, undisturbed):
+    """Its shard goes on on the node that joins, and is not charged."""
+    address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
+    with ExitStack() as ends:
+        ends.enter_context(cluster(port))
+        _, lost = (ends.enter_context(node(f"--address={address}")) for _ in range(2))
+        options = ("--address", address)
+        run = ends.enter_context(command(tmp_path, *options, workers=3, passed=()))
+        until(lambda: len(list(tmp_path.glob("at-*"))) == 3, "three shards run", 400)
+        kill(lost, "raylet")
+        ends.enter_context(node(f"--address={address}"))
+        for gate in range(4):
+            (tmp_path / f"open-{gate}").touch()
+        out, err = run.communicate(timeout=400)
+    assert run.returncode == 0, err
+    assert "Traceback" not in out + err
+    assert "is gone" not in err
+    assert same(tmp_path, undisturbed, died=["node"])
 
 
 def test_reach_is_patient(port, monkeypatch):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
 from cluster.ray.local import LocalRay
+from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.spec.job import RunSettings, parse_job

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.ray.connection import set_environment
 from cluster.ray.executor import RayExecutor
 from cluster.ray.local import LocalRay
 from cluster.ray.oom import kernel_kills
+from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.spec.job import RunSettings, parse_job

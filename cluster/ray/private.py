@@ -1,0 +1,140 @@
+"""Ray's private names, all that ctd uses. A release of Ray may change them: nothing else imports them, and each can be missed.
+
+| of `ray`                                                              | for                            | without it |
+|---|---|---|
+| `_raylet.Config.initialize`, `AuthenticationTokenLoader.reset_cache`  | a token given after `import ray`  | only the first Ray of a process is connected to, if `ray` was not imported before |
+| `_private.node.Node`, `parameter.RayParams`, `ray_constants.ENABLE_RAY_CLUSTER` | a Ray that listens on 127.0.0.1 alone | `ray.init`: it listens on all interfaces |
+| `_private.utils`, `parameter`: `get_..._dependency_error`, `node.Node.start_api_server`, `services.start_ray_process`, `_raylet.persist_port` | no dashboard, no agents | `ray.init`: three more processes, seconds more |
+
+The last two go together: where one name is missing, or is called in vain, a Ray of our own is started by `ray.init`.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from cluster.ray.reach import NoRay
+
+AGENT = "--dashboard_agent_command="
+NOBODY = 'sh -c "exec tail -f --pid=$RAY_RAYLET_PID /dev/null"'
+"""What the raylet, which goes down without an agent, has in place of it: a process that ends with the raylet."""
+
+PORTS = (
+    "DASHBOARD_AGENT_LISTEN_PORT_NAME", "METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME",
+)  # fmt: skip
+
+LOOPBACK = ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER")
+
+MISSED = (ImportError, AttributeError, TypeError, KeyError)
+"""What is raised where a name is missing, or is no longer what it was."""
+
+
+def find(where: str, name: str) -> Any:
+    """Return a name of a module of Ray's; one of `MISSED` is raised where there is none."""
+    found: Any = import_module(where)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Set environment variables that Ray reads (None removes one); return their previous values.
+
+    Raises NoRay where Ray was imported before, and cannot be made to read them again.
+    """
+    before = {name: os.environ.get(name) for name in values}
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if "ray._raylet" in sys.modules:
+        try:
+            find("ray._raylet", "Config.initialize")("")
+            find("ray._raylet", "AuthenticationTokenLoader.instance")().reset_cache()
+        except MISSED as missed:
+            raise NoRay(
+                f"this version of Ray reads its token as it is imported ({missed}): use one Ray a process, and import ray "
+                "after ctd has started it"
+            ) from None
+    return before
+
+
+@contextmanager
+def loopback_kept() -> Iterator[None]:
+    """Let Ray connect to 127.0.0.1 where that is the address.
+
+    It would take this machine's own address instead, as a cluster's nodes need it; a local Ray does not listen there.
+    """
+    try:
+        before = find(*LOOPBACK)
+    except MISSED:
+        yield
+        return
+    constants: Any = import_module(LOOPBACK[0])
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def start_node(**settings: Any) -> Any:
+    """Start a Ray on 127.0.0.1 alone, without dashboard and agents; its processes die with this one.
+
+    Returns an object with `gcs_address`, `dead_processes()` and `kill_all_processes(...)`. Raises one of `MISSED` where names
+    are missing, before anything is started.
+    """
+    find(*LOOPBACK)  # else nobody could connect
+    node, parameters = (
+        find("ray._private.node", "Node"), find("ray._private.parameter", "RayParams")
+    )  # fmt: skip
+    given = parameters(
+        node_ip_address="127.0.0.1", include_dashboard=False, include_log_monitor=False, no_monitor=True,
+        dashboard_agent_listen_port=0, **settings,
+    )  # fmt: skip
+    lean()
+    return node(given, head=True, shutdown_at_exit=False, spawn_reaper=True)
+
+
+def lean() -> None:
+    """Let this process start nodes without a dashboard, its agents, and a server for Ray's clients.
+
+    Those are three Python processes on a head, beside the two that are needed, and one on every other node. Each takes seconds
+    of a core to start, and a node gives up if they take too long on a busy machine. Raises one of `MISSED`, and changes
+    nothing, where a name is missing.
+    """
+    asked = [
+        ("ray._private.utils", "get_dashboard_dependency_error"),
+        ("ray._private.utils", "get_ray_client_dependency_error"),
+        ("ray._private.parameter", "get_ray_client_dependency_error"),
+        ("ray._private.node", "Node.start_api_server"),
+        *(("ray._raylet", name) for name in ("persist_port", *PORTS)),
+    ]
+    start = find("ray._private.services", "start_ray_process")
+    for where, name in asked:
+        find(where, name)
+    for where, name in asked[:3]:
+        setattr(import_module(where), name, lambda: ImportError("left out"))
+    find("ray._private.node", "Node").start_api_server = lambda self, **_: None
+    if start.__module__ != __name__:
+        import_module("ray._private.services").start_ray_process = _without_agent(start)  # type: ignore[attr-defined]
+
+
+def _without_agent(start: Any) -> Any:
+    """Return Ray's function that starts a process, changed for a raylet: see NOBODY."""
+    raylet = import_module("ray._raylet")
+
+    def start_ray_process(command: list[str], process_type: str, *given: Any, **named: Any) -> Any:
+        if process_type == "raylet":
+            said = dict(word.split("=", 1) for word in command[1:] if "=" in word)
+            session, node_id = said["--session_dir"], said["--node_id"]
+            for name in PORTS:  # as the agent of a Ray without dashboard says: it listens nowhere
+                raylet.persist_port(session, node_id, getattr(raylet, name), -1)
+            command = [AGENT + NOBODY if word.startswith(AGENT) else word for word in command]
+        return start(command, process_type, *given, **named)
+
+    return start_ray_process
