@@ -81,7 +81,7 @@ def _reply(
     if question["agg"] is None and to is None:
         name, found = rows(store, where, **question)
         if telling:
-            found = _telling(name, found, store, (question["sort"] or "").split(","))
+            found = _default_columns(name, found, store, (question["sort"] or "").split(","))
         _answer(name, found, as_json, all_columns=not telling)
         return
     frame = ask(store, where, **question)
@@ -91,7 +91,7 @@ def _reply(
         _write(store, frame, to)
 
 
-def _telling(
+def _default_columns(
     table: str, found: dict[str, np.ndarray], store: Store, sort: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns with what people look for first, and without what only says where an item lies or is the same in all rows.

@@ -38,7 +38,7 @@ from jobs.run.stop import Stop
 from jobs.run.task import Reduction
 from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed, seal, write_sums
+from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel
@@ -152,7 +152,7 @@ def _make(
     store: Store, now: _Now, before: Mapping[str, Any], executor: Executor | None
 ) -> dict[int, str]:
     """Make what differs from `before`; return group -> error of those that could not be made."""
-    # Without its seal, what is half made counts for nothing, and readers see that it changes.
+    # Without its checksums, what is half made counts for nothing, and readers see that it changes.
     objects.delete(store.objects, keys.sums("gathered"))
     errors = _reduce_groups(store, now.behind, executor)
     about = now.about | {
@@ -179,7 +179,9 @@ def _restamp(store: Store, before: Mapping[str, Any], stamp: str) -> None:
     with objects.may_fail(), _alone(store):
         if _gathered(store) == before:
             said = {key: value for key, value in before.items() if key != "stamp"}
-            objects.write(store.objects, keys.sums("gathered"), seal({**said, "stamp": stamp}))
+            objects.write(
+                store.objects, keys.sums("gathered"), checksummed({**said, "stamp": stamp})
+            )
 
 
 @contextmanager
@@ -189,7 +191,7 @@ def _alone(store: Store) -> Iterator[None]:
         place = objects.open_objects(f"{store.address.rstrip('/')}/{keys.GATHERING}", create=True)
         while True:
             try:
-                lease = Lease.take(place, store.address)
+                lease = Lease.acquire(place, store.address)
                 break
             except Held:
                 time.sleep(WAIT_S)
@@ -202,7 +204,7 @@ def _alone(store: Store) -> Iterator[None]:
 def _gathered(store: Store) -> dict[str, Any]:
     """Return what the last gather was made from; empty if it did not end or its tables are gone."""
     there = objects.read(store.objects, "items/zarr.json") is not None
-    return (read_sealed(store.objects, keys.sums("gathered")) or {}) if there else {}
+    return (read_verified(store.objects, keys.sums("gathered")) or {}) if there else {}
 
 
 def _digest(content: Any) -> str:

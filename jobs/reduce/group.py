@@ -1,6 +1,6 @@
 """Reduce one group: the kernel's `reduce` over its committed rows makes gathered/G.
 
-This is a task of its own: any worker can do it, again and again, and it reads no other group. The seal
+This is a task of its own: any worker can do it, again and again, and it reads no other group. Its checksums
 run/sums/gathered/G.json says what it was made from and is written last; without it, nothing in gathered/G
 counts.
 """
@@ -27,7 +27,7 @@ from jobs.errors import JobError, explain
 from jobs.inputs.measure import load_group, with_files
 from jobs.spec.job import options_of
 from jobs.storage import objects
-from jobs.storage.checksums import unseal, write_sums
+from jobs.storage.checksums import verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -167,9 +167,9 @@ def program_of(kernel: Kernel) -> str:
 
 def is_reduced(store: Store, group: int, digest: str) -> bool:
     """Return whether gathered/G is there and was made from what `digest` stands for."""
-    seal = unseal(objects.read(store.objects, keys.sums(f"gathered/{group}")))
+    sums = verified(objects.read(store.objects, keys.sums(f"gathered/{group}")))
     there = objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
-    return seal is not None and seal["made_from"] == digest and there
+    return sums is not None and sums["made_from"] == digest and there
 
 
 def reduce_group(store: Store, group: int) -> None:
@@ -183,8 +183,8 @@ def reduce_group(store: Store, group: int) -> None:
     rows = rows_of(store.job.plan.group_sizes[group], markers)
     # An item that failed with an error has no results: a reduction would read fill values.
     rows[[row for marker in markers for row in marker.without]] = False
-    seal, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
-    objects.delete(store.objects, seal)
+    sums, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
+    objects.delete(store.objects, sums)
     if not rows.any():
         objects.delete_all(store.objects, folder)
         return

@@ -21,7 +21,7 @@ from jobs.run.task import ShardProgress, Task
 from jobs.search.laps import SearchRun
 from jobs.search.rules import HalvingRule, PopulationRule, Rule
 from jobs.spec.search import Halving
-from jobs.storage.checksums import agree, read_sealed
+from jobs.storage.checksums import agree, read_verified
 from jobs.store.checkpoint import Checkpoints
 from jobs.store.live import LiveCurves
 from jobs.store.store import Store
@@ -254,7 +254,7 @@ def chosen_microbatch(
     measured: returns (the fastest, microbatch -> seconds of one advance of one item).
     """
     key = keys.layout(group, jax.local_devices()[0].device_kind)
-    chosen: Any = read_sealed(store.objects, key)
+    chosen: Any = read_verified(store.objects, key)
     if chosen is None:
         best, seconds = measured()
         timed = {str(m): s for m, s in seconds.items()}

@@ -110,7 +110,7 @@ def create(ready: Prepared, address: str) -> Store:
     """
     sources = sources_of(ready.spec, ready.base)
     job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
-    lease = Lease.take(objects.open_objects(address, create=True), address)
+    lease = Lease.acquire(objects.open_objects(address, create=True), address)
     try:
         if Store.exists(address):
             return reopen(ready.spec, address, ready.kernel)

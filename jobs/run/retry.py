@@ -29,7 +29,7 @@ from jobs.plan.layout import Shard
 from jobs.run.task import Begin, Fault, Report, Task
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed, seal
+from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.failed import FailedItem
 from jobs.store.store import Store
 
@@ -171,7 +171,7 @@ class Failures:
         self._slots = {
             keys.number_of(key): int(known["slots"])
             for key in objects.list_keys(store.objects, keys.SLOTS)
-            if (known := read_sealed(store.objects, key))
+            if (known := read_verified(store.objects, key))
         }
         self.failed = store.failed.items()
         """Shard -> its failing items."""
@@ -266,7 +266,7 @@ class Failures:
         if now // 2 < floor:
             return None
         self._slots[group] = now // 2
-        record = seal({"slots": now // 2, "planned": planned})
+        record = checksummed({"slots": now // 2, "planned": planned})
         with objects.may_fail():  # this run knows it; the next one would have to find it out again
             objects.write(self._store.objects, keys.slots(group), record)
         note = f"group {group}: {now // 2} slots in place of {now}"
@@ -276,7 +276,7 @@ class Failures:
         """Return the widest microbatch that the group's shards run with: more slots than that change no bit."""
         planned = self._store.job.plan.layouts[group].microbatch
         chosen = [
-            int((read_sealed(self._store.objects, key) or {}).get("microbatch", 1))
+            int((read_verified(self._store.objects, key) or {}).get("microbatch", 1))
             for key in objects.list_keys(self._store.objects, keys.LAYOUT)
             if key.split("/")[-1].startswith(f"{group}-")
         ]

@@ -41,7 +41,7 @@ def run_shards(
         return _without_a_run(store)
     refuse_mixture(store, part)
     place = store.objects if part is None else part.place(store)
-    with Lease.take(place, store.address).held(stop):
+    with Lease.acquire(place, store.address).held(stop):
         ledger = open_ledger(store, part)
         if ledger.queue:
             Driver(ledger, executor, listener, stop).run()
@@ -90,7 +90,7 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
     if not (failed or changes):
         return
     refuse_mixture(store, None)
-    with Lease.take(store.objects, store.address).held(Stop()):
+    with Lease.acquire(store.objects, store.address).held(Stop()):
         events = Events(store)
         if not changes:
             refuse_changed(store)  # before anything is removed

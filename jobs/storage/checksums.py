@@ -1,4 +1,4 @@
-"""Sealed JSON, which contains its own checksum, and stored checksums of other objects.
+"""JSON with its own checksum inside, and stored checksums of other objects.
 
 {"slots":4,"seal":"<sha256 of the bytes without this field>"}
 """
@@ -17,14 +17,14 @@ from jobs.storage import objects
 _SEAL = ',"seal":"'
 
 
-def seal(content: Mapping[str, Any]) -> bytes:
+def checksummed(content: Mapping[str, Any]) -> bytes:
     """Return a mapping (at least one field) as JSON whose last field, `seal`, is a checksum of the rest."""
     body = json.dumps(content, separators=(",", ":"))
     return f'{body[:-1]}{_SEAL}{digest(body.encode())}"}}'.encode()
 
 
-def unseal(data: bytes | None) -> dict[str, Any] | None:
-    """Return the mapping that `seal` wrote; None if `data` is None or damaged."""
+def verified(data: bytes | None) -> dict[str, Any] | None:
+    """Return the mapping that `checksummed` wrote; None if `data` is None or damaged."""
     try:
         body, found, rest = (data or b"").decode().rpartition(_SEAL)
     except UnicodeDecodeError:
@@ -36,7 +36,7 @@ def unseal(data: bytes | None) -> dict[str, Any] | None:
 
 
 def parsed(text: str | bytes | None) -> dict[str, Any] | None:
-    """Return the mapping in a JSON text; None if it is none: anybody may have written it, and sealed it."""
+    """Return the mapping in a JSON text; None if it is none: anybody may have written it, and its checksum."""
     try:
         found = json.loads(text or b"null")
     except (ValueError, RecursionError):
@@ -44,35 +44,35 @@ def parsed(text: str | bytes | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def read_sealed(store: ObjectStore, key: str) -> dict[str, Any] | None:
-    """Return the sealed mapping at `key`; None if it is missing or damaged."""
-    return unseal(objects.read(store, key))
+def read_verified(store: ObjectStore, key: str) -> dict[str, Any] | None:
+    """Return the mapping with a checksum at `key`; None if it is missing or damaged."""
+    return verified(objects.read(store, key))
 
 
 def agree(store: ObjectStore, key: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the sealed mapping at `key`; the first caller sets it, and all others get the same."""
-    objects.create(store, key, seal(content))
-    agreed = read_sealed(store, key)
+    """Return the mapping with a checksum at `key`; the first caller sets it, and all others get the same."""
+    objects.create(store, key, checksummed(content))
+    agreed = read_verified(store, key)
     if agreed is None:  # the object exists, but is damaged
-        objects.write(store, key, seal(content))
+        objects.write(store, key, checksummed(content))
     return agreed or content
 
 
-def write_sums(store: ObjectStore, name: str, sealed: Iterable[str], **about: Any) -> None:
+def write_sums(store: ObjectStore, name: str, of: Iterable[str], **about: Any) -> None:
     """Write the checksums of objects, as they are now, to run/sums/NAME.json.
 
     Args:
-        sealed: the keys of the objects.
+        of: the keys of the objects.
         about: further fields of that file.
     """
-    sums = {key: digest(data or b"") for key, data in objects.read_all(store, sorted(sealed))}
-    objects.write(store, keys.sums(name), seal({**about, "sha256": sums}))
+    sums = {key: digest(data or b"") for key, data in objects.read_all(store, sorted(of))}
+    objects.write(store, keys.sums(name), checksummed({**about, "sha256": sums}))
 
 
 def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
     """Return key -> checksum as `write_sums` wrote them; None if the file is missing or damaged."""
     try:
-        return _SUMS.validate_python((read_sealed(store, keys.sums(name)) or {}).get("sha256"))
+        return _SUMS.validate_python((read_verified(store, keys.sums(name)) or {}).get("sha256"))
     except ValidationError:
         return None
 

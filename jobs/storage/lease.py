@@ -89,7 +89,7 @@ class Lease:
         self._passed_over: str | None = None
 
     @staticmethod
-    def take(store: ObjectStore, address: str) -> "Lease":
+    def acquire(store: ObjectStore, address: str) -> "Lease":
         """Take the lease of the store at `address`.
 
         Raises:

@@ -12,18 +12,18 @@ from jobs import keys
 from jobs.late import zarr
 from jobs.plan.layout import Plan
 from jobs.spec.description import Description
-from jobs.storage.checksums import read_sealed, seal
+from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.arrays import attributes
 
 
 def read_description(store: ObjectStore) -> Description | None:
     """Return the description that a store keeps; None if it is missing or damaged."""
-    return Description.from_json(read_sealed(store, keys.KERNEL))
+    return Description.from_json(read_verified(store, keys.KERNEL))
 
 
 def description_of(kernel: Kernel) -> bytes:
     """Return what run/kernel.json says of a kernel, which a search has added to."""
-    return seal(Description.of(kernel).to_json())
+    return checksummed(Description.of(kernel).to_json())
 
 
 def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import checksummed, verified
 from jobs.store.marker import Committed
 from jobs.store.records import Records
 
@@ -93,10 +93,10 @@ class Failed(Records[FailedItems]):
 
     def line(self, key: str, data: bytes) -> bytes:
         """Return the line of a record, which did not name its shard in stores of an older head."""
-        content, shard = unseal(data), self.plan.shard(keys.number_of(key))
+        content, shard = verified(data), self.plan.shard(keys.number_of(key))
         if content is None or "shard" in content or shard is None:
             return data
-        return seal({"shard": shard._asdict(), **content})
+        return checksummed({"shard": shard._asdict(), **content})
 
 
 def forget_failed(committed: Committed, failed: Failed) -> int:

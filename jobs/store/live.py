@@ -14,7 +14,7 @@ from ctd.plots import spread
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import checksummed, verified
 from jobs.store.store import Store
 
 EVERY_S, SHARE, COST = 5.0, 0.01, 0.01
@@ -79,7 +79,7 @@ class LiveCurves:
             if len(rows):
                 key = keys.live(self._shard.group, self._shard.number)
                 found = _some(self._rows[rows], values, run.rounds)
-                objects.write(self._store.objects, key, seal(found.model_dump(mode="json")))
+                objects.write(self._store.objects, key, checksummed(found.model_dump(mode="json")))
         ended = time.monotonic()
         wait = max(EVERY_S, SHARE * (ended - self._began), (ended - began) / COST)
         self._due = ended + wait
@@ -124,7 +124,7 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
     for key, data in objects.read_all(store.objects, list(wanted)):
         group, shard = wanted[key]
         try:
-            growing = Growing.model_validate(unseal(data))
+            growing = Growing.model_validate(verified(data))
         except ValidationError:
             continue
         if _fits(growing, store, group):

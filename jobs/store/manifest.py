@@ -12,7 +12,7 @@ from jobs.errors import JobError, explain
 from jobs.plan.layout import GroupLayout, Plan
 from jobs.spec.job import JobSpec, parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import parsed, seal, unseal
+from jobs.storage.checksums import checksummed, parsed, verified
 
 FORMAT = 1
 """Version of the store format in docs/store-format.md. Readers refuse a higher one."""
@@ -98,7 +98,7 @@ def read_job(store: ObjectStore, address: str) -> Job:
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json)")
     trouble = f"{address}: run/job.json and its copy are damaged"
     for data in copies:
-        if content := unseal(data) or _newer(data):
+        if content := verified(data) or _newer(data):
             try:
                 return Job.from_json(content, address)
             except ValidationError as error:
@@ -109,7 +109,7 @@ def read_job(store: ObjectStore, address: str) -> Job:
 def is_job(data: bytes | None) -> bool:
     """Whether these bytes are a whole run/job.json."""
     try:
-        Job.from_json(unseal(data) or {}, "")
+        Job.from_json(verified(data) or {}, "")
     except ValueError:  # of pydantic, or a JobError
         return False
     return True
@@ -118,11 +118,11 @@ def is_job(data: bytes | None) -> bool:
 def write_job(store: ObjectStore, job: Job) -> None:
     """Write both copies; run/job.json, which means that the store is complete, comes last."""
     for key in (keys.JOB_COPY, keys.JOB):
-        objects.write(store, key, seal(job.to_json()))
+        objects.write(store, key, checksummed(job.to_json()))
 
 
 def _newer(data: bytes | None) -> dict[str, Any] | None:
-    """Return the content of a run/job.json of a newer format, sealed or not; None for anything else."""
+    """Return the content of a run/job.json of a newer format, with or without a checksum; None for anything else."""
     content = parsed(data) or {}
     found = content.get("format", 0)
     return content if isinstance(found, int) and found > FORMAT else None

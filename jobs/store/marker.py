@@ -73,7 +73,7 @@ class Marker:
         return self.started + self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of the marker's object, before it is sealed."""
+        """Return the content of the marker's object, without its checksum."""
         said = {name: value for name, value in asdict(self).items() if value is not None}
         return said | {"shard": self.shard._asdict(), "layout": self.layout._asdict()}
 

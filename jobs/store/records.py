@@ -22,7 +22,7 @@ from obstore.store import ObjectStore
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
 from jobs.storage import objects
-from jobs.storage.checksums import digest, seal, unseal
+from jobs.storage.checksums import checksummed, digest, verified
 from jobs.store.segments import Log, live, resolved
 
 
@@ -55,7 +55,7 @@ class Records[T: Record]:
     def record(self, line: bytes) -> T | None:
         """Return the record in a line; None if it is damaged, or of a shard that the plan does not have."""
         try:
-            found = self._from_json(unseal(line))
+            found = self._from_json(verified(line))
         except (ValueError, KeyError, TypeError):
             return None
         return found if found.shard == self.plan.shard(found.shard.number) else None
@@ -117,9 +117,9 @@ class Records[T: Record]:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add a record, of which this is the content; the earlier ones of its shard go when it is moved into a segment."""
-        shard, sealed = record["shard"], seal(record)
-        key = keys.record(self.folder, shard["group"], shard["number"], digest(sealed))
-        objects.write(self.objects, key, sealed)
+        shard, data = record["shard"], checksummed(record)
+        key = keys.record(self.folder, shard["group"], shard["number"], digest(data))
+        objects.write(self.objects, key, data)
 
     def stamp(self) -> str:
         """Return a digest of the keys of all records and segments: while it stays the same, so do the records."""

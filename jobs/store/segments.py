@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobs import keys
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import checksummed, verified
 
 
 class Head(BaseModel):
@@ -35,7 +35,7 @@ class Head(BaseModel):
     def of(line: bytes) -> "Head | None":
         """Return the head in a line; None if it is damaged, or another line."""
         try:
-            return Head.model_validate(unseal(line))
+            return Head.model_validate(verified(line))
         except ValidationError:
             return None
 
@@ -70,7 +70,7 @@ class Segment(NamedTuple):
         """Return the content of its object."""
         shards = sorted(self.lines)
         said = {"number": self.number, "since": self.since}
-        head = seal({**said, "shards": shards, "undone": sorted(self.undone)})
+        head = checksummed({**said, "shards": shards, "undone": sorted(self.undone)})
         return b"\n".join([head, *(self.lines[n] for n in shards), head, b""])
 
 
@@ -99,7 +99,7 @@ def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
 
 
 def _shard_of(line: bytes) -> int | None:
-    shard = (unseal(line) or {}).get("shard")
+    shard = (verified(line) or {}).get("shard")
     number = shard.get("number") if isinstance(shard, dict) else None
     return number if isinstance(number, int) else None
 

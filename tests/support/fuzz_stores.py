@@ -17,7 +17,7 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import digest, seal
+from jobs.storage.checksums import checksummed, digest
 from jobs.store.folding import fold, uncommit
 from jobs.store.live import Growing
 
@@ -53,8 +53,8 @@ def finished() -> Path:
         uncommit(store.committed, [last.shard])
     fold(store.committed)
     growing = Growing(rows=[4], advances=3, places={}, curves={})
-    objects.write(store.objects, keys.live(1, 5), seal(growing.model_dump(mode="json")))
-    sealed = seal(last.to_json())
+    objects.write(store.objects, keys.live(1, 5), checksummed(growing.model_dump(mode="json")))
+    sealed = checksummed(last.to_json())
     objects.write(store.objects, keys.record(keys.DONE, 1, 5, digest(sealed)), sealed)
     return path
 
@@ -132,7 +132,7 @@ def _resealed(rng, files):
 def _sealed(content):
     if isinstance(content, dict) and "seal" in content and len(content) > 1:
         try:
-            return seal({name: value for name, value in content.items() if name != "seal"})
+            return checksummed({name: value for name, value in content.items() if name != "seal"})
         except TypeError:
             pass
     return json.dumps(content).encode()

@@ -16,7 +16,7 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import digest, seal
+from jobs.storage.checksums import checksummed, digest
 from jobs.store.manifest import write_job
 from jobs.store.store import Store
 
@@ -32,7 +32,7 @@ def finished() -> Path:
     last = store.committed.markers()[-1]
     store.committed.forget([last.shard])
     gather(store)
-    sealed = seal(last.to_json())
+    sealed = checksummed(last.to_json())
     objects.write(store.objects, keys.record(keys.DONE, 1, 7, digest(sealed)), sealed)
     return folder / "toy.zarr"
 

@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 from jobs import keys
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.storage import objects
-from jobs.storage.checksums import digest, seal
+from jobs.storage.checksums import checksummed, digest
 from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -98,7 +98,7 @@ class Stage:
             "committed": Marker(shard=shard, started=now).to_json(),
             "failed": {"shard": shard._asdict(), "rows": rows},
         }
-        sealed = seal(contents[self.kind])
+        sealed = checksummed(contents[self.kind])
         key = keys.record(self.records().folder, 0, k, digest(sealed))
         really_write(self.objects, key, sealed)
         self.may[k] = {now, *({None} if k in self.taking.values() else ())}

@@ -47,7 +47,7 @@ def check(address: str, repair: bool = False) -> list[Finding]:
         return list(_everything(Mending(store, False)))
     refuse_strange(store.job.base, store.job.spec.modules(), address)  # it makes things again
     store.refuse_links()
-    lease = Lease.take(store.objects, address)
+    lease = Lease.acquire(store.objects, address)
     try:
         return list(_everything(Mending(store, True)))
     finally:

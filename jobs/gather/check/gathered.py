@@ -6,7 +6,7 @@ from jobs import keys
 from jobs.gather.check.mending import Finding, Mending
 from jobs.gather.gather import GATHERED, gather
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed, read_sums
+from jobs.storage.checksums import read_sums, read_verified
 from jobs.store.store import Store
 
 
@@ -14,8 +14,8 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
     """Check everything that gather made; a repair removes what is damaged and gathers."""
     if not mending.has_gathered():
         return
-    made = read_sealed(mending.objects, keys.sums("gathered")) or {}
-    groups = {f"gathered/{g}" for g in made.get("groups", ())} | mending.sealed("gathered")
+    made = read_verified(mending.objects, keys.sums("gathered")) or {}
+    groups = {f"gathered/{g}" for g in made.get("groups", ())} | mending.summed("gathered")
     bad: dict[str, list[str]] = {}  # what is to be gathered again -> the objects that are wrong
     for name in ["gathered", *sorted(groups)]:
         sums = read_sums(mending.objects, name)

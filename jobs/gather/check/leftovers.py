@@ -8,7 +8,7 @@ from jobs import keys
 from jobs.gather.check.mending import Finding, Mending
 from jobs.run.rendezvous import populations, whole_arrival
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed, read_sums, write_sums
+from jobs.storage.checksums import read_sums, read_verified, write_sums
 from jobs.store.checkpoint import decode, folder
 
 OTHERS = "not written by ctd: passed over"
@@ -26,7 +26,7 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     named = {
         keys.live(shard.group, shard.number) for shard in mending.shards if shard.number in done
     }
-    is_sealed = lambda key: read_sealed(mending.objects, key) is not None
+    is_sealed = lambda key: read_verified(mending.objects, key) is not None
     yield from _left(mending, keys.LIVE, named.__contains__, is_sealed)
     shards = populations(mending.store.job)
     is_over = lambda key: done >= {*shards.get(keys.number_of(key), ())}
@@ -78,16 +78,16 @@ def check_events(mending: Mending) -> Iterator[Finding]:
     logs: dict[str, list[str]] = {}
     for key in sorted(objects.list_keys(mending.objects, keys.EVENTS)):
         logs.setdefault(key.removeprefix("run/").rpartition("-")[0], []).append(key)
-    sealed = mending.sealed("events")
-    for name in sorted(logs.keys() | sealed):
+    summed = mending.summed("events")
+    for name in sorted(logs.keys() | summed):
         sums, own = read_sums(mending.objects, name), logs.get(name, [])
         if sums is not None:
             bad = mending.altered(sums)
-        else:  # a driver that was killed has sealed nothing
+        else:  # a driver that was killed has summed nothing
             ended = any(
                 b'"event": "end"' in (objects.read(mending.objects, key) or b"") for key in own
             )
-            bad = [keys.sums(name)] if ended or name in sealed else []
+            bad = [keys.sums(name)] if ended or name in summed else []
         found = [Finding(key, mending.state(key), "what can still be read is kept") for key in bad]
         if bad and mending.repair:
             write_sums(mending.objects, name, own)

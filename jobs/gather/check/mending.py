@@ -72,7 +72,7 @@ class Mending:
         """Return the objects that are not as their checksums say."""
         return [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
 
-    def sealed(self, folder: str) -> set[str]:
+    def summed(self, folder: str) -> set[str]:
         """Return the names of the checksums below a folder of run/sums."""
         found = objects.list_keys(self.objects, f"{keys.SUMS}/{folder}")
         return {keys.sums_name(key) for key in found}

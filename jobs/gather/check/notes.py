@@ -8,7 +8,7 @@ from jobs.gather.check.mending import Finding, Mending
 from jobs.gather.check.segments import check_segments
 from jobs.gather.check.shards import AGAIN, compute_again
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed, seal
+from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.marker import Marker
 from jobs.store.records import newest
 
@@ -45,8 +45,8 @@ def _of(
 ) -> Iterator[Finding]:
     """Check the notes in a folder, and those that must be there: key -> content."""
     for key in sorted({*objects.list_keys(mending.objects, folder), *wanted}):
-        if read_sealed(mending.objects, key) is None:
-            yield mending.mend(key, cure, seal(wanted[key]) if key in wanted else None)
+        if read_verified(mending.objects, key) is None:
+            yield mending.mend(key, cure, checksummed(wanted[key]) if key in wanted else None)
 
 
 def _slots(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[str, Any]]:

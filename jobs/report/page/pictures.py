@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from jobs import keys
 from jobs.storage import objects
-from jobs.storage.checksums import seal, unseal
+from jobs.storage.checksums import checksummed, verified
 from jobs.store.store import Store
 
 MAX_GROUPS = 16
@@ -169,7 +169,7 @@ def write_pictures(store: Store, group: int, plots: list[dict[str, Any]]) -> Non
         if size > MAX_BYTES:
             break
         kept.append(plot)
-    objects.write(store.objects, keys.pictures(group), seal({"plots": kept}))
+    objects.write(store.objects, keys.pictures(group), checksummed({"plots": kept}))
 
 
 def read_pictures(store: Store, group: int) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def read_pictures(store: Store, group: int) -> list[dict[str, Any]]:
     if data is None or len(data) > 2 * MAX_BYTES:
         return []
     try:
-        plots = _PLOTS.validate_python((unseal(data) or {}).get("plots"))
+        plots = _PLOTS.validate_python((verified(data) or {}).get("plots"))
     except ValidationError:
         return []
     return [plot.model_dump(mode="json", exclude_none=True) for plot in plots]

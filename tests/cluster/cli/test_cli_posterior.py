@@ -93,13 +93,13 @@ def test_what_a_killed_command_left_beside_its_file_is_removed(tmp_path):
     folders = [tmp_path / f".{name}" for name in ("o[u]t-1", "o[u]t-2", "other-1")]
     killed(_computes_in, str(folders[0]))
     killed(_computes_in, str(folders[2]))
-    Lease.take(objects.open_objects(f"{folders[1]}/posterior.zarr", create=True), "store")
+    Lease.acquire(objects.open_objects(f"{folders[1]}/posterior.zarr", create=True), "store")
     _remove_left(to)
     assert [folder.exists() for folder in folders] == [False, True, True]
 
 
 def _computes_in(folder):
-    Lease.take(objects.open_objects(f"{folder}/posterior.zarr", create=True), "store")
+    Lease.acquire(objects.open_objects(f"{folder}/posterior.zarr", create=True), "store")
     die()
 
 

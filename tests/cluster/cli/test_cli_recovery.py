@@ -88,7 +88,7 @@ def test_resume_refuses(ctd, made):
     refused(
         ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address: goes"
     )
-    lease = Lease.take(made.objects, made.address)
+    lease = Lease.acquire(made.objects, made.address)
     refused(
         ctd("resume", made.address, "--executor", "serial"), f"is being run by process {os.getpid()}",
         f"ctd cancel {made.address}",

@@ -201,7 +201,7 @@ def test_page_follows_a_run_and_keeps_what_the_reader_did(store, serve):
 
     worker = Worker(store.address)
     shards = list(store.job.plan.shards())
-    lease = Lease.take(store.objects, store.address)
+    lease = Lease.acquire(store.objects, store.address)
     watch = serve(store)
     with browser() as chromium:
         page = chromium.new_page()

@@ -22,7 +22,7 @@ from jobs.reduce.group import Columns, GroupResults, reduce_group
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
 from jobs.storage import objects
-from jobs.storage.checksums import digest, seal
+from jobs.storage.checksums import checksummed, digest
 from jobs.store.writer import ShardWriter
 
 MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tables"]
@@ -77,7 +77,7 @@ def forget(store, number):
     """Take a shard back; returns what commits it again."""
     (marker,) = [marker for marker in store.committed.markers() if marker.shard.number == number]
     store.committed.forget([marker.shard])
-    sealed = seal(marker.to_json())
+    sealed = checksummed(marker.to_json())
     key = keys.record(keys.DONE, marker.shard.group, number, digest(sealed))
     return lambda: objects.write(store.objects, key, sealed)
 

@@ -12,7 +12,7 @@ from jobs.gather.check import check
 from jobs.report.page.encode import plot_json
 from jobs.report.page.pictures import MAX_BYTES, read_pictures, write_pictures
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 
 X = np.array([0.0, 1.0, np.nan])
 PLOTS = [
@@ -75,7 +75,7 @@ def test_pictures_of_which_one_is_wrong_are_not_shown(store, wrong):
     plots = copy.deepcopy([plot_json(plot) for plot in PLOTS])
     found = WRONG[wrong](plots)
     found = {} if wrong == "no list" else plots
-    objects.write(store.objects, keys.pictures(0), seal({"plots": found}))
+    objects.write(store.objects, keys.pictures(0), checksummed({"plots": found}))
     assert read_pictures(store, 0) == []
 
 

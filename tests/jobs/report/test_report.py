@@ -95,7 +95,7 @@ def test_content_of_a_part_of_the_shards(tmp_path):
     """What is committed is shown, while a driver holds the store; groups without any item are not."""
     store = create(tmp_path, "toy")
     worker, shards = Worker(store.address), list(store.job.plan.shards())
-    lease = Lease.take(store.objects, store.address)
+    lease = Lease.acquire(store.objects, store.address)
     assert worker.do(Task(shards[0], 1)).error is None
     content = Content(store).all()
     lease.release()

@@ -20,7 +20,7 @@ from jobs.report.page import Content, render, several
 from jobs.report.page.encode import plot_json
 from jobs.report.page.pictures import write_pictures
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 from jobs.store.store import Store
 
 pytestmark = [
@@ -142,7 +142,7 @@ def test_a_strangers_store_is_only_text_and_pictures(chromium, tmp_path, monkeyp
     said = store.description.to_json()
     said["dims"]["norm"]["long_name"] = said["fields"]["rate"] = HOSTILE
     said["outcomes"] = [{"name": HOSTILE, "reason": HOSTILE, "failed": True}] * 2
-    objects.write(store.objects, keys.KERNEL, seal(said))
+    objects.write(store.objects, keys.KERNEL, checksummed(said))
     points = Points([0, 1], [0, 1], HOSTILE, text=[HOSTILE] * 2)
     axis = Axis(HOSTILE, ticks=[HOSTILE, HOSTILE])
     plot = Plot(f"Kept {HOSTILE}", [points], axis, axis, Scale(HOSTILE), note=HOSTILE)

@@ -44,7 +44,7 @@ def test_run_whose_clock_jumps(tmp_path, monkeypatch, clock, ctd):
             found = super().wait(timeout)
             clock(next(jumps))
             with pytest.raises(Held, match="is being run by"):
-                Lease.take(store.objects, store.address)
+                Lease.acquire(store.objects, store.address)
             opened = Store.open(store.address)
             assert state(opened)["items"] == 44
             history_lines(history(opened))

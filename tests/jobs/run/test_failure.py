@@ -20,7 +20,7 @@ from jobs.run.shards import run_shards
 from jobs.run.task import Heartbeat, Report, Task
 from jobs.run.worker import fault_of
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -346,7 +346,7 @@ def test_storage_that_fails_while_a_failure_is_decided(tmp_path, monkeypatch, fa
     for name in ("quiet", "flaky"):
         store = make(tmp_path / f"{name}.zarr", job)
         whole_shard = next(store.job.plan.shards())
-        objects.write(store.objects, "run/layout/0-cpu.json", seal({"microbatch": 1}))
+        objects.write(store.objects, "run/layout/0-cpu.json", checksummed({"microbatch": 1}))
         if name == "flaky":
             layouts = Flaky(objects.list_keys, lambda where, prefix: prefix == "run/layout")
             monkeypatch.setattr(store, "rows", rows := Flaky(store.rows))

@@ -56,7 +56,7 @@ def test_drivers_share_the_shards(store):
 
 
 def test_held_part_is_left_alone(store):
-    with Lease.take(Part(1, 3).place(store), store.address).held(Stop()):
+    with Lease.acquire(Part(1, 3).place(store), store.address).held(Stop()):
         progress = run_parts(store, SerialExecutor(1), 0, 3, lambda p: None, Stop())
         assert store.committed.numbers() == {shard for shard in range(12) if shard % 3 != 1}
         assert progress.shards_done == 8
@@ -71,7 +71,7 @@ def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
     events = Events(store)
     events.note(Event(kind="run", host=socket.gethostname(), pid=os.getpid()))
     events.flush()
-    with Lease.take(Part(1, 3).place(store), store.address).held(Stop()):
+    with Lease.acquire(Part(1, 3).place(store), store.address).held(Stop()):
         found = state(store)
         assert f"process {os.getpid()} of " in found["running"]
         assert found["stopped"] is None
@@ -81,7 +81,7 @@ def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
 
 
 def test_parts_beside_a_driver_of_the_whole(store):
-    with Lease.take(store.objects, store.address).held(Stop()):
+    with Lease.acquire(store.objects, store.address).held(Stop()):
         with pytest.raises(Held, match="ctd cancel"):
             refuse_mixture(store, Part(0, 2))
         progress = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, Stop())

@@ -18,7 +18,7 @@ from jobs.run.sources import SourceDiffers, combined, sources_of
 from jobs.run.stop import Stop
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
 from jobs.store.manifest import write_job
 from jobs.store.store import Store
@@ -150,7 +150,7 @@ def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp
     objects.write(
         store.objects,
         "run/failed/0/000000.json",  # as an older head wrote it
-        seal({"rows": [{"row": 0, "item": 0, "error": "no"}]}),
+        checksummed({"rows": [{"row": 0, "item": 0, "error": "no"}]}),
     )
     edit(tmp_path, own, 5.0)
     assert [item.error for item in store.failed.items()[0]] == ["no"]

@@ -15,7 +15,7 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import read_sealed
+from jobs.storage.checksums import read_verified
 from jobs.store.events import read_events
 from jobs.store.store import Store
 
@@ -149,10 +149,10 @@ def test_markers_tell_of_all_attempts(tmp_path):
         assert 0 < marker.longest_s < marker.seconds
         assert marker.ended < ended[marker.shard.number] + 0.01
     (layout,) = objects.list_keys(store.objects, "run/layout")
-    before = read_sealed(store.objects, layout)["microbatch"]
+    before = read_verified(store.objects, layout)["microbatch"]
     objects.delete(store.objects, layout)
     check(store.address, repair=True)
-    assert read_sealed(store.objects, layout)["microbatch"] == before
+    assert read_verified(store.objects, layout)["microbatch"] == before
 
 
 def test_a_search_that_compares_too_late_says_so(tmp_path):

@@ -49,23 +49,23 @@ def elsewhere(storage, **changes):
 
 
 def test_second_driver_is_refused_with_holder_and_age(storage):
-    first = Lease.take(storage, "s.zarr")
+    first = Lease.acquire(storage, "s.zarr")
     with pytest.raises(
         JobError, match=rf"s\.zarr: is being run by process {os.getpid()} of .* on "
     ):
-        Lease.take(storage, "s.zarr")
+        Lease.acquire(storage, "s.zarr")
     elsewhere(storage, renewed=time.time() - 7, since=time.time() - 60, pid=42)
     with pytest.raises(
         JobError, match=r"process 42 .* on node7 \(since 6\d s, last sign of life \d+ s ago\)"
     ):
-        Lease.take(storage, "s.zarr")
+        Lease.acquire(storage, "s.zarr")
     first.release()
-    assert Lease.take(storage, "s.zarr").generation == 1
+    assert Lease.acquire(storage, "s.zarr").generation == 1
 
 
 def test_released_lease_is_taken_at_once_and_numbers_rise(storage):
     for generation in range(4):
-        lease = Lease.take(storage, "s")
+        lease = Lease.acquire(storage, "s")
         assert lease.generation == generation
         lease.release()
         assert running(storage) is None
@@ -74,13 +74,13 @@ def test_released_lease_is_taken_at_once_and_numbers_rise(storage):
 
 def test_dead_process_of_this_machine_is_recognised_at_once(storage):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    Lease.take(storage, "s")
+    Lease.acquire(storage, "s")
     put(storage, pid=child.pid, born=born(child.pid))
     with pytest.raises(JobError, match=f"process {child.pid}"):
-        Lease.take(storage, "s")
+        Lease.acquire(storage, "s")
     child.kill()
     child.wait()
-    assert Lease.take(storage, "s").generation == 1
+    assert Lease.acquire(storage, "s").generation == 1
 
 
 @pytest.mark.parametrize("skew", [-1, 1])
@@ -88,17 +88,17 @@ def test_silent_holder_elsewhere_expires_but_a_renewing_one_with_another_clock_d
     storage, monkeypatch, skew
 ):
     monkeypatch.setattr(module, "POLL_S", 0.02)
-    Lease.take(storage, "s")
+    Lease.acquire(storage, "s")
     old = time.time() + skew * 2 * module.TTL_S
     elsewhere(storage, renewed=old)
     timer = threading.Timer(0.05, elsewhere, [storage], {"renewed": old + 1})
     timer.start()
     monkeypatch.setattr(module, "RENEW_S", 100)
     with pytest.raises(JobError, match="is being run by"):
-        Lease.take(storage, "s")
+        Lease.acquire(storage, "s")
     timer.join()
     monkeypatch.setattr(module, "RENEW_S", 0.1)
-    assert Lease.take(storage, "s").generation == 1
+    assert Lease.acquire(storage, "s").generation == 1
 
 
 def test_one_of_many_gets_it(storage):
@@ -110,7 +110,7 @@ def test_one_of_many_gets_it(storage):
         def attempt(start=start, taken=taken, refused=refused):
             start.wait()
             try:
-                taken.append(Lease.take(storage, "s"))
+                taken.append(Lease.acquire(storage, "s"))
             except JobError:
                 refused.append(1)
 
@@ -125,17 +125,17 @@ def test_one_of_many_gets_it(storage):
 
 
 def test_slow_driver_that_looked_long_ago_does_not_get_a_number_that_was_used(storage, monkeypatch):
-    Lease.take(storage, "s").release()
+    Lease.acquire(storage, "s").release()
     seen = holder(storage)
     for _ in range(3):
-        current = Lease.take(storage, "s")
+        current = Lease.acquire(storage, "s")
         if current.generation < 3:
             current.release()
     answers = iter([seen])
     real = module.holder
     monkeypatch.setattr(module, "holder", lambda s: next(answers, None) or real(s))
     with pytest.raises(JobError, match="is being run"):
-        Lease.take(storage, "s")
+        Lease.acquire(storage, "s")
     assert list(objects.list_keys(storage, "run/lease")) == [keys.lease(3)]
 
 
@@ -143,7 +143,7 @@ def test_lost_lease_stops_the_run(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     stop = Stop()
-    with Lease.take(storage, "s").held(stop):
+    with Lease.acquire(storage, "s").held(stop):
         put(storage, generation=1, host="node9")
         until(lambda: stop.reason is not None, "it is told to stop")
     assert "taken over by process" in stop.reason
@@ -155,7 +155,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     stop = Stop()
-    lease = Lease.take(storage, "s")
+    lease = Lease.acquire(storage, "s")
     put(storage, generation=2, host="node9")
     objects.delete(storage, keys.lease(0))
     with lease.held(stop):
@@ -168,7 +168,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
 def test_held_lease_is_renewed(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
-    with Lease.take(storage, "s").held(Stop()):
+    with Lease.acquire(storage, "s").held(Stop()):
         first = holder(storage).renewed
         until(lambda: holder(storage).renewed > first + 0.1, "it is renewed, again and again")
         assert running(storage)
@@ -198,7 +198,7 @@ def test_file_of_others_among_the_leases_is_passed_over(storage, name):
 def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, request_):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.05)
-    stop, said, lease = Stop(), [], Lease.take(storage, "s")
+    stop, said, lease = Stop(), [], Lease.acquire(storage, "s")
     with lease.held(stop):
         before = holder(storage).renewed
         objects.write(storage, keys.cancel(0), request_)
@@ -221,7 +221,7 @@ def test_request_that_cannot_be_read_does_not_keep_the_lease_from_being_renewed(
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     storage, stop, said = objects.open_objects(str(tmp_path)), Stop(), []
-    with Lease.take(storage, "s").held(stop):
+    with Lease.acquire(storage, "s").held(stop):
         (tmp_path / "run" / "cancel").mkdir()
         os.mknod(tmp_path / keys.cancel(0), stat.S_IFSOCK | 0o600)
         until(lambda: said.extend(stop.remarks()) or said, "it is told")
@@ -240,7 +240,7 @@ def test_run_ends_with_the_thread_that_keeps_its_lease(storage, monkeypatch):
         raise RuntimeError("no more")
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    with Lease.take(storage, "s").held(stop):
+    with Lease.acquire(storage, "s").held(stop):
         monkeypatch.setattr(Lease, "_hear", fail)
         until(lambda: stop.reason, "the run is asked to stop")
     assert stop.reason == "the lease cannot be renewed: RuntimeError: no more"

@@ -102,8 +102,8 @@ def test_put_whose_answer_was_lost_is_known_as_ours(s3, address, monkeypatch):
         store = objects.open_objects(address)
         assert objects.create(store, "key", b"a")
         assert not objects.create(store, "key", b"b")
-        Lease.take(store, address).release()
-        assert Lease.take(store, address).generation == 1
+        Lease.acquire(store, address).release()
+        assert Lease.acquire(store, address).generation == 1
         assert proxy.counts["lost"] >= 3
 
 

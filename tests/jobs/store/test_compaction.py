@@ -23,7 +23,7 @@ from jobs.run.ledger import open_ledger
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 from jobs.store.segments import live
 from jobs.store.store import Store
 
@@ -309,7 +309,7 @@ def test_store_of_single_markers_under_their_old_keys_is_read_and_moved(tmp_path
     before = store.committed.markers()
     for marker in before:
         key = f"{keys.place(keys.DONE, marker.shard.group, marker.shard.number)}.json"
-        objects.write(store.objects, key, seal(marker.to_json()))
+        objects.write(store.objects, key, checksummed(marker.to_json()))
     objects.delete_all(store.objects, keys.SEGMENTS)
     opened = Store.open(store.address)
     assert opened.committed.markers() == before

@@ -13,7 +13,7 @@ from jobs.run.serial import SerialExecutor
 from jobs.spec.description import Description
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 from jobs.store.store import Store
 
 SEARCHED = {
@@ -71,6 +71,6 @@ def test_a_store_of_ctds_own_kernel_needs_no_copy(tmp_path):
 )
 def test_what_is_no_description_counts_as_missing(tmp_path, content):
     store = make(tmp_path / "s.zarr")
-    objects.write(store.objects, keys.KERNEL, seal(json.loads(json.dumps(content))))
+    objects.write(store.objects, keys.KERNEL, checksummed(json.loads(json.dumps(content))))
     assert "norm" in Store.open(store.address).description.dims
     assert keys.KERNEL in [finding.key for finding in check(store.address)]

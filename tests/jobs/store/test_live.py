@@ -10,7 +10,7 @@ from jobs.report.page.live import live
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 from jobs.store import live as live_module
 from jobs.store.live import LiveCurves, read_live
 
@@ -86,17 +86,17 @@ HURT = {
 def test_what_does_not_fit_is_passed_over(tmp_path, name):
     store = create(tmp_path, "train_rnn")
     good = {"rows": [0], "advances": 1, "places": {"curve": [0, 1, 2, 3]}, "curves": {"curve": [[1.0] * 4]}}  # fmt: skip
-    objects.write(store.objects, keys.live(0, 0), seal(good))
+    objects.write(store.objects, keys.live(0, 0), checksummed(good))
     assert len(list(read_live(store))) == 1
     objects.delete(store.objects, keys.live(0, 0))
     hurt = good | (HURT[name] or {})
-    objects.write(store.objects, keys.live(7 if HURT[name] is None else 0, 0), seal(hurt))
+    objects.write(store.objects, keys.live(7 if HURT[name] is None else 0, 0), checksummed(hurt))
     assert not list(read_live(store))
 
 
 def test_check_removes_what_a_killed_process_left(watched):
     store, *_ = watched
-    objects.write(store.objects, keys.live(0, 0), seal({"rows": [0]}))
+    objects.write(store.objects, keys.live(0, 0), checksummed({"rows": [0]}))
     assert keys.live(0, 0) in [finding.key for finding in check(store.address)]
     check(store.address, repair=True)
     assert objects.read(store.objects, keys.live(0, 0)) is None

@@ -15,7 +15,7 @@ from jobs.report.summary import state
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
-from jobs.storage.checksums import seal
+from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
 from jobs.store.segments import Log, Segment, decode, live, lost_from, resolved
 from jobs.store.store import Store
@@ -26,7 +26,7 @@ def test_reader_whose_listing_missed_a_new_segment_lists_again(monkeypatch):
     store = MemoryStore()
     log, line, listing = (
         Log(store, keys.SEGMENTS),
-        seal({"shard": {"number": 1}}),
+        checksummed({"shard": {"number": 1}}),
         objects.list_keys,
     )
     log.append([], {1: line})
@@ -49,7 +49,7 @@ def test_log_stays_short_and_is_written_again_seldom(monkeypatch):
     monkeypatch.setattr(
         objects, "create", lambda *args: written.append(len(args[2])) or create(*args)
     )
-    line = lambda k: seal({"shard": {"number": k}})
+    line = lambda k: checksummed({"shard": {"number": k}})
     for k in range(200):
         log.append(log.read(), {k: line(k)})
         kept = {s.number for s in live(log.read())}
@@ -61,7 +61,7 @@ def test_log_stays_short_and_is_written_again_seldom(monkeypatch):
 
 
 def test_damaged_segment_gives_what_is_whole_and_names_what_is_lost():
-    lines = {k: seal({"shard": {"number": k}}) for k in (3, 5, 8)}
+    lines = {k: checksummed({"shard": {"number": k}}) for k in (3, 5, 8)}
     data = Segment(7, 2, frozenset({1}), lines).encode()
     assert (decode(7, data), lost_from(7, data)) == (Segment(7, 2, {1}, lines), None)
     for at in range(0, len(data), 3):
@@ -110,9 +110,9 @@ DAMAGES = {
     "a text": lambda own, other: own[0].write_bytes(b"to do: tidy up\n"),
     "deep": lambda own, other: own[0].write_bytes(b"[" * 200_000),
     "no numbers": lambda own, other: own[0].write_bytes(
-        seal({"since": "x", "shards": 3, "undone": None})
+        checksummed({"since": "x", "shards": 3, "undone": None})
     ),
-    "shards": lambda own, other: own[0].write_bytes(seal({"shard": {"number": 0}})),
+    "shards": lambda own, other: own[0].write_bytes(checksummed({"shard": {"number": 0}})),
 }
 
 

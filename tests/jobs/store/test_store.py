@@ -23,7 +23,7 @@ from jobs.run.shards import run_shards
 from jobs.run.task import Task
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import digest, read_sealed
+from jobs.storage.checksums import digest, read_verified
 from jobs.store.events import read_events
 from jobs.store.manifest import FORMAT
 from jobs.store.marker import Marker
@@ -207,7 +207,7 @@ def test_microbatch_is_chosen_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("ctd.batch.tune.SHARE", 0.0)
     job = {**JOB, "run": {"shard_items": 6, "slots": 4}}
     store, _ = run(tmp_path / "m.zarr", job)
-    chosen = read_sealed(store.objects, "run/layout/0-cpu.json")
+    chosen = read_verified(store.objects, "run/layout/0-cpu.json")
     # No run is long enough for a second candidate.
     assert set(chosen["seconds_per_item"]) == {"1"}
     used = {m.layout.microbatch for m in store.committed.markers() if m.shard.group == 0}
