@@ -7,7 +7,7 @@ from page_stores import SECRET
 from stores import files, run
 
 from jobs.redact import redact, secrets_of
-from jobs.run.worker import Worker
+from jobs.run.attempt import Attempt
 
 SECRETS = [
     "s3://AKIAABCDEFGHIJKLMNOP:" + SECRET + "@bucket/x.zarr",
@@ -55,20 +55,20 @@ def test_secrets_are_the_environments_values_by_name():
 
 def test_failing_item_keeps_no_credential(tmp_path, monkeypatch, ctd):
     """In no object of the store: its error, its traceback, and the source line in that."""
-    compute = Worker._compute
+    compute = Attempt.compute
 
-    def fail(self, task, rows, *rest):
-        self._computing = True
-        if task.shard.group == 0 and 3 in rows:
+    def fail(self, began):
+        self.computing = True
+        if 3 in self.rows:
             password = "s3cr3t-Value-of-a-key"
             raise ValueError(f"no access with password={password}, nor with {SECRET[::-1]}")
-        return compute(self, task, rows, *rest)
+        return compute(self, began)
 
-    monkeypatch.setattr(Worker, "_compute", fail)
+    monkeypatch.setattr(Attempt, "compute", fail)
     monkeypatch.setenv("SOME_TOKEN", SECRET[::-1])
     path = tmp_path / "failing.zarr"
     _, progress = run(path)
-    assert list(progress.failed_items) == [3]
+    assert list(progress.failed_items) == [3, 25]
     found = [name for name, data in files(path).items() if SECRET.encode() in data]
     found += [name for name, data in files(path).items() if SECRET[::-1].encode() in data]
     assert found == []
