@@ -268,6 +268,11 @@ class Model(Params):
             raise ValueError(
                 f"{told} steps are longer than training, n_batches = {self.n_batches}; add to params {shorter}, or raise n_batches"
             )
+        watched = self.schedule == "plateau" or self.patience > 0
+        if self.criterion == "last" and watched:
+            raise ValueError(
+                "criterion: last: schedule plateau and patience go by evaluations that get better; give criterion: loss or nll"
+            )
         if self.readout == "states" and (self.controller or self.n_factors != self.generator):
             raise ValueError(
                 f"readout: states: the generator's states are the factors; give controller: 0, n_factors: {self.generator}"

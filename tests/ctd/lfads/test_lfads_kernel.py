@@ -171,6 +171,8 @@ def test_last_parameters_and_states_as_factors():
     assert list(_order(params, {"outcome": [0, 0], "eval_loss": np.array([2.0, 1.0])})) == [1, 0]
     with pytest.raises(ValueError, match=r"readout: states: .* give controller: 0, n_factors: 7"):
         model(readout="states")
+    with pytest.raises(ValueError, match="criterion: last: schedule plateau and patience go by"):
+        model(criterion="last")
 
 
 def test_plateau_lowers_the_learning_rate(several):
