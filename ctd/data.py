@@ -4,7 +4,6 @@ HDF5 files are flat, one dataset for each name, as in the computation-through-dy
 `trained_params_*.h5` holds a network's weights (see `ctd.weights`), `trained_data_*.h5` its trials.
 """
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ctd.containers import opened_hdf5, opened_zip, read_array, read_datasets
 from ctd.replacing import replacing
 
 TRIAL_AXES = {
@@ -35,19 +35,10 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"{path}: {kind}; give the path of an HDF5 file")
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = {k: np.asarray(v) for k, v in file.items() if isinstance(v, h5py.Dataset)}
-    except OSError as error:
-        raise ValueError(f"{path}: not an HDF5 file, or a damaged one: {error}") from error
+    with opened_hdf5(path) as file:
+        arrays = read_datasets(path, file)
     if not arrays:
         raise ValueError(f"{path}: holds no dataset at its top level")
-    for name, array in arrays.items():
-        # Texts and references are no data of a network or of trials.
-        if array.dtype.kind not in "biufc":
-            raise ValueError(
-                f"{path}: dataset {name} has the type {array.dtype}, which is no number"
-            )
     return arrays
 
 
@@ -84,24 +75,13 @@ def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """Read every array of an .npz file: name -> array. Raises ValueError, naming the file, where it is none or holds objects."""
-    try:
-        # np.load would take any other file for a pickle.
-        if not zipfile.is_zipfile(path):
-            raise OSError("no zip archive")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{path}: {_told(error, 'an .npz file')}") from None
-
-
-def _told(error: Exception, kind: str) -> str:
-    """The reason why numpy does not read a file of this kind, and what to do."""
-    if "Object arrays" in str(error) or "pickled" in str(error):
-        return (
-            "holds Python objects, whose reading may run code; numpy.savez(path, *list) saves a list of arrays of numbers "
-            "without them"
-        )
-    return f"not {kind}, or a damaged one: {error}"
+    found = {}
+    with opened_zip(path, "an .npz file") as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            with archive.open(member) as file:
+                found[name] = read_array(f"{path}: {name}", file, member.file_size)
+    return found
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
@@ -115,11 +95,8 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
         return read_hdf5(path)
     if suffix == ".npz":
         return read_npz(path)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: {_told(error, 'a .npy file of numbers')}") from None
-    return {name: array}
+    with Path(path).open("rb") as file:
+        return {name: read_array(path, file, Path(path).stat().st_size)}
 
 
 def read_trials(path: str | Path) -> dict[str, np.ndarray]:

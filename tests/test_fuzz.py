@@ -6,6 +6,8 @@ A kind of input is a `Table`: support/fuzz_KIND.py draws inputs of it from a see
 import pytest
 from fuzz_jobs import job_file
 from fuzz_stores import damaged_store
+from fuzz_spikes import spikes_file
+from fuzz_weights import weights_file
 from fuzzing import FAULT_LINES, Fork, Table, broken
 
 TABLES = {
@@ -13,6 +15,8 @@ TABLES = {
     # `check` exits with 1; a link to itself, with 74, as other storage that fails. Above the error `query` may tell what is
     # not gathered, and what it leaves out.
     "stores": Table(damaged_store, 3, (0, 1, 2, 74)),
+    "weights": Table(weights_file),
+    "spikes": Table(spikes_file),
 }
 CASES = 30
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from ctd.containers import checked_dataset, opened_hdf5
+
 
 class Series(NamedTuple):
     """Inputs and targets of a network, one row for each sample."""
@@ -269,22 +271,15 @@ def read_array(
     columns, is shorter, or holds NaN or infinity.
     """
     where = f"{path}: dataset {dataset!r}"
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get(dataset), h5py.Dataset):
-                raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
-            if file[dataset].dtype.kind not in "iuf":
-                raise ValueError(
-                    f"{where} has the type {file[dataset].dtype}; expected real numbers"
-                )
-            if file[dataset].ndim not in (1, 2):
-                raise ValueError(
-                    f"{where} has shape {file[dataset].shape}; expected (time, column)"
-                )
-            values = np.asarray(file[dataset][:length], float)
-            available = file[dataset].shape[0]
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable HDF5 file ({error})") from error
+    with opened_hdf5(path) as file:
+        if not isinstance(file.get(dataset), h5py.Dataset):
+            raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
+        found = checked_dataset(path, file, dataset)
+        if found.dtype.kind not in "iuf":
+            raise ValueError(f"{where} has the type {found.dtype}; expected real numbers")
+        if found.ndim not in (1, 2):
+            raise ValueError(f"{where} has shape {found.shape}; expected (time, column)")
+        values, available = np.asarray(found[:length], float), found.shape[0]
     values = values.reshape(len(values), -1)
     if columns is not None and values.shape[1] != columns:
         raise ValueError(f"{where} has {values.shape[1]} columns; expected {columns}, the field m")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ctd.containers import check_hdf5, explained
 from ctd.kernel import View
 from ctd.lfads.params import Model
 
@@ -43,11 +44,14 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
         ) from None
     if not Path(path).is_file():
         raise ValueError(f"data: {path}: no such file")
-    try:
+    if inputs.window is not None:
+        _n_bins(inputs)
+    with explained(path, "an NWB file"), warnings.catch_warnings():
+        # Of broken links, which the error tells.
+        warnings.filterwarnings("ignore", module="hdmf|pynwb")
+        check_hdf5(path)
         with NWBHDF5IO(path, "r") as file:
             return _cut(path, file.read(), inputs)
-    except (OSError, KeyError, TypeError) as error:
-        raise ValueError(f"data: {path}: not an NWB file, or a damaged one: {error}") from None
 
 
 def _cut(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:

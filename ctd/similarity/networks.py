@@ -12,6 +12,7 @@ import numpy as np
 
 from ctd import tasks
 from ctd.cells import get_cell, run
+from ctd.containers import opened_hdf5, read_dataset
 from ctd.data import read_arrays
 from ctd.late import jax
 from ctd.plots import tick
@@ -191,13 +192,10 @@ def read_points(inputs: Any) -> list[dict[str, np.ndarray]]:
 
 
 def _columns(path: str, field: str, names: Sequence[str], kernel: str) -> dict[str, np.ndarray]:
-    try:
-        # Jacobians and eigenvectors are nearly all of the file: read only what is compared.
-        with h5py.File(path, "r") as file:
-            missing = [name for name in names if name not in file]
-            found = {name: np.asarray(file[name]) for name in names if name not in missing}
-    except OSError as error:
-        raise ValueError(f"{field}: {path}: not an HDF5 file, or a damaged one: {error}") from None
+    # Jacobians and eigenvectors are nearly all of the file: read only what is compared.
+    with opened_hdf5(path) as file:
+        missing = [name for name in names if name not in file]
+        found = {name: read_dataset(path, file, name) for name in names if name not in missing}
     if missing:
         raise ValueError(
             f"{field}: {path}: lacks {', '.join(missing)}; give STORE/gathered/GROUP of a store of {kernel}"
@@ -218,7 +216,7 @@ def read_known(inputs: Any) -> Known:
 def _attributes(path: str) -> dict[str, Any]:
     if not h5py.is_hdf5(path):
         return {}
-    with h5py.File(path, "r") as file:
+    with opened_hdf5(path) as file:
         attrs = {name: value for name, value in file.attrs.items() if name not in NOT_PARAMETERS}
     return {
         name: value.item() if hasattr(value, "item") else value for name, value in attrs.items()

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from ctd.containers import explained, read_array
 from ctd.weights.tensors import Array, Tensors, as_real, of_tree
 
 ARRAY, SCALAR = 1, 3
@@ -17,13 +18,8 @@ ARRAY, SCALAR = 1, 3
 
 def read_msgpack(path: Path) -> Tensors:
     """Read a file of `flax.serialization.to_bytes(params)`. Raises ValueError, naming the file."""
-    try:
+    with explained(path, "a file of flax.serialization.to_bytes"):
         tree = msgpack.unpackb(path.read_bytes(), ext_hook=_unpack, strict_map_key=False)
-    except Exception as error:
-        # msgpack raises a dozen types for bytes that are not its own.
-        raise ValueError(
-            f"{path}: not a file of flax.serialization.to_bytes, or a damaged one: {error}"
-        ) from None
     return of_tree(str(path), tree)
 
 
@@ -101,14 +97,13 @@ def _leaves(path: Path) -> list[Array]:
     # Equinox's guide to serialisation writes the model's settings first, as one line of JSON.
     if data[:1] == b"{":
         data = data[data.find(b"\n") + 1 :]
-    file, leaves = io.BytesIO(data), []
-    try:
-        while file.tell() < len(data):
-            leaves.append(as_real(np.load(file, allow_pickle=False)))
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path}: not a file of eqx.tree_serialise_leaves, or a damaged one: {error}"
-        ) from None
+    file = io.BytesIO(data)
+    leaves: list[Array] = []
+    while (at := file.tell()) < len(data):
+        where = (
+            f"{path}: not a file of eqx.tree_serialise_leaves, or a damaged one: leaf {len(leaves)}"
+        )
+        leaves.append(as_real(read_array(where, file, len(data) - at)))
     return leaves
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
+from ctd.containers import opened_hdf5, opened_zip, read_dataset
 from ctd.weights.tensors import Tensors, of_tree
 
 KERAS = {"layers", "model_weights", "layer_names", "keras_version"}
@@ -52,14 +51,11 @@ def is_keras(file: h5py.File) -> bool:
 
 def read(path: Path) -> Tensors:
     """Read the weights of a `.keras` archive. Raises ValueError, naming the file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = archive.read("config.json").decode()
-            data = archive.read("model.weights.h5")
-        with h5py.File(io.BytesIO(data), "r") as file:
-            return of_hdf5(str(path), file, config)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise ValueError(f"{path}: not a file of Keras 3, or a damaged one: {error}") from None
+    with opened_zip(path, "a file of Keras 3") as archive:
+        config = archive.read("config.json").decode()
+        data = archive.read("model.weights.h5")
+    with opened_hdf5(path, io.BytesIO(data)) as file:
+        return of_hdf5(str(path), file, config)
 
 
 def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
@@ -71,7 +67,7 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
 
     def visit(name: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset) and not ASIDE.search(name):
-            found[name] = np.asarray(node)
+            found[name] = read_dataset(where, file, name)
 
     file.visititems(visit)
     arrays: dict[str, Any] = {}
@@ -84,7 +80,7 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
     tensors = of_tree(where, arrays)
     try:
         layers = list(_layers(json.loads(config))) if config else []
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: the model's settings are not JSON: {error}") from None
     return Tensors(where, tensors.arrays, None, layers)
 

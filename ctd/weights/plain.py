@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from ctd.containers import explained, opened_hdf5, read_dataset, text_attribute
 from ctd.data import read_npz, write_hdf5
 from ctd.weights import keras_file
 from ctd.weights.tensors import Array, Tensors, of_tree
@@ -20,14 +20,10 @@ from ctd.weights.tensors import Array, Tensors, of_tree
 
 def read_hdf5(path: Path) -> Tensors:
     """Read the datasets of an HDF5 file; Keras' files by `keras_file`. Raises ValueError, naming the file."""
-    try:
-        with h5py.File(path, "r") as file:
-            if keras_file.is_keras(file):
-                return keras_file.of_hdf5(str(path), file, file.attrs.get("model_config"))
-            written = file.attrs.get("cell")
-            return of_tree(str(path), _datasets(path, file), written)
-    except OSError as error:
-        raise ValueError(f"{path}: not an HDF5 file, or a damaged one: {error}") from error
+    with opened_hdf5(path) as file:
+        if keras_file.is_keras(file):
+            return keras_file.of_hdf5(str(path), file, text_attribute(file, "model_config"))
+        return of_tree(str(path), _datasets(path, file), text_attribute(file, "cell"))
 
 
 def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
@@ -35,11 +31,7 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
 
     def visit(name: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset):
-            if node.dtype.kind not in "biufc":
-                raise ValueError(
-                    f"{path}: dataset {name} has the type {node.dtype}; expected numbers"
-                )
-            found[name] = np.asarray(node)
+            found[name] = read_dataset(path, file, name)
 
     file.visititems(visit)
     if not found:
@@ -76,12 +68,9 @@ def write_numpy(
 
 def read_safetensors(path: Path) -> Tensors:
     """Read the tensors of a safetensors file; `cell` in its metadata names the cell."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            told = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
+    with explained(path, "a safetensors file"), safe_open(path, framework="numpy") as file:
+        told = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return of_tree(str(path), arrays, told.get("cell"))
 
 

@@ -1,6 +1,6 @@
 """Tensors: the arrays of a file of weights, by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,38 +45,61 @@ class Tensors:
         return ", ".join(f"{name} {value.shape}" for name, value in self.arrays.items())
 
 
-def of_tree(where: str, tree: Any, cell: str | None = None) -> Tensors:
+def of_tree(
+    where: str,
+    tree: Any,
+    cell: str | None = None,
+    array_of: Callable[[Any], Array] = np.asarray,
+) -> Tensors:
     """Collect the arrays of nested dicts and sequences; the state of training and values that are no arrays are left out.
 
     `params` at the top and `value` at the end of a path, which Flax adds, are dropped from names.
-    Raises ValueError if there is no array.
+    array_of: gives the array of a value that has a shape and a dtype.
+    Raises ValueError if there is no array, or if the tree is too large, as one that contains itself is.
 
     >>> of_tree("net.msgpack", {"params": {"cell": {"bias": np.zeros(3)}}, "step": np.zeros(())}).names()
     'cell.bias (3,)'
     """
     arrays: dict[str, Array] = {}
-    for path, value in _leaves(tree, ()):
+    for path, value in _leaves(where, tree):
         path = path[1:] if path[0] == "params" and len(path) > 1 else path
         path = path[:-1] if path[-1] == "value" and len(path) > 1 else path
         if not path[0].startswith(TRAINING):
-            arrays[".".join(path)] = value
+            arrays[".".join(path)] = as_real(array_of(value))
     if not arrays:
         raise ValueError(f"{where}: holds no tensor")
     return Tensors(where, arrays, cell)
 
 
-def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Array]]:
-    if isinstance(tree, Mapping):
-        children = [(str(name), child) for name, child in tree.items()]
-    elif isinstance(tree, list | tuple):
-        children = [(str(k), child) for k, child in enumerate(tree)]
-    else:
-        if hasattr(tree, "dtype") and hasattr(tree, "shape"):
-            yield path or ("it",), as_real(np.asarray(tree))
-        return
-    for name, child in children:
-        # A name may contain another library's separator: cell/kernel.
-        yield from _leaves(child, (*path, *name.replace("/", ".").split(".")))
+MOST_DEEP, MOST_VALUES = 100, 1_000_000
+"""Largest tree: levels, values. A pickle may put a list into itself, so that a few bytes make an endless tree."""
+
+
+def _leaves(where: str, tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (path of names, value with a shape) for the whole tree, in its order."""
+    waiting: list[tuple[tuple[str, ...], Any, int]] = [((), tree, 0)]
+    seen = 0
+    while waiting:
+        path, node, depth = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES or depth > MOST_DEEP:
+            raise ValueError(
+                f"{where}: contains itself, or more than ctd reads: {MOST_DEEP} levels, {MOST_VALUES:,} values"
+            )
+        if hasattr(node, "dtype") and hasattr(node, "shape"):
+            yield path or ("it",), node
+        elif isinstance(node, Mapping | list | tuple):
+            named = node.items() if isinstance(node, Mapping) else enumerate(node)
+            below = [((*path, *_words(name)), child, depth + 1) for name, child in named]
+            waiting.extend(reversed(below))
+
+
+def _words(name: Any) -> list[str]:
+    """Split a name at its separators, those of other libraries (cell/kernel) too."""
+    text = (
+        name if isinstance(name, str) else f"{name!r:.40}" if isinstance(name, int | bytes) else "?"
+    )
+    return "".join(c if c.isprintable() else "?" for c in text).replace("/", ".").split(".")
 
 
 def as_real(value: Array) -> Array:

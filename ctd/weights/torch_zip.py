@@ -9,16 +9,19 @@ Source: torch/serialization.py, torch/_utils.py (`_rebuild_tensor_v2`).
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ctd.containers import check_claim, opened_zip
 from ctd.weights.tensors import Array, Tensors, of_tree
 
 STORAGES = {
@@ -40,30 +43,44 @@ class Described(NamedTuple):
     stride: tuple[int, ...]
 
 
+def _describe(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Described:
+    """Describe a tensor in place of `torch._utils._rebuild_tensor_v2`. Raises ValueError if the numbers make no tensor."""
+    found = Described(storage[0], storage[1], offset, tuple(shape), tuple(stride))
+    numbers = (found.offset, *found.shape, *found.stride)
+    if not all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers):
+        raise ValueError(f"a tensor has the numbers {numbers!r:.60}")
+    if len(found.shape) != len(found.stride):
+        raise ValueError(f"a tensor has {len(found.shape)} axes and {len(found.stride)} strides")
+    if found.dtype not in STORAGES.values():
+        raise ValueError(f"a tensor has the type {found.dtype!r:.60}")
+    return found
+
+
 def read(path: Path) -> Tensors:
     """Read the tensors of a state_dict, or of a checkpoint's nested dicts. Raises ValueError, naming the file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(found) != 1 or any("/code/" in name for name in archive.namelist()):
-                raise ValueError(
-                    f"{path}: is an archive, but not of a state_dict (perhaps TorchScript); "
-                    "write one with torch.save(model.state_dict(), ...)"
-                )
-            root = found[0].removesuffix("data.pkl")
-            content = _Reader(path, archive.read(found[0])).load()
-            big = f"{root}byteorder" in archive.namelist() and (
-                archive.read(f"{root}byteorder") == b"big"
-            )
-            order: Literal["<", ">"] = ">" if big else "<"
-            tree = _mapped(content, lambda tensor: _array(path, archive, root, tensor, order))
-    except zipfile.BadZipFile:
+    if not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path}: is damaged, a plain pickle, or from before PyTorch 1.6; if you trust it, load it in "
             "PyTorch and write it again with torch.save(model.state_dict(), ...)"
-        ) from None
-    cell = content.get("cell") if isinstance(content, Mapping) else None
-    return of_tree(str(path), tree, cell if isinstance(cell, str) else None)
+        )
+    with opened_zip(path, "a file of PyTorch") as archive:
+        found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(found) != 1 or any("/code/" in name for name in archive.namelist()):
+            raise ValueError(
+                f"{path}: is an archive, but not of a state_dict (perhaps TorchScript); "
+                "write one with torch.save(model.state_dict(), ...)"
+            )
+        storages = Storages(path, archive, found[0].removesuffix("data.pkl"))
+        content = _Reader(path, archive.read(found[0])).load()
+        cell = content.get("cell") if isinstance(content, Mapping) else None
+        return of_tree(str(path), content, cell if isinstance(cell, str) else None, storages.array)
+
+
+def _check_memo(data: bytes) -> None:
+    """Raise ValueError if a memo index exceeds the pickle's length: the unpickler allocates room up to that index."""
+    for code, value, _ in pickletools.genops(data):
+        if "PUT" in code.name and int(value or 0) > len(data):
+            raise ValueError(f"value {value} of {len(data)} bytes")
 
 
 class _Reader(pickle.Unpickler):
@@ -71,11 +88,12 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
-        self.path = path
+        self.path, self._data = path, data
 
     def load(self) -> Any:
         """Read the pickle. Raises ValueError, naming the file."""
         try:
+            _check_memo(self._data)
             return super().load()
         except ValueError as error:
             if str(error).startswith(f"{self.path}: "):
@@ -95,9 +113,7 @@ class _Reader(pickle.Unpickler):
         if module == "collections" and name == "OrderedDict":
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, stride, *_: Described(
-                storage[0], storage[1], offset, tuple(shape), tuple(stride)
-            )
+            return lambda *given: _describe(*given)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, *_: tensor
         if (module, name) == ("torch", "Size"):
@@ -110,43 +126,48 @@ class _Reader(pickle.Unpickler):
         )
 
 
-def _mapped(tree: Any, of: Callable[[Described], Array]) -> Any:
-    """Replace the descriptions in nested dicts and lists by arrays."""
-    if isinstance(tree, Described):
-        return of(tree)
-    if isinstance(tree, Mapping):
-        return {name: _mapped(child, of) for name, child in tree.items()}
-    return [_mapped(child, of) for child in tree] if isinstance(tree, list | tuple) else tree
+class Storages:
+    """The numbers of an archive's tensors."""
 
+    def __init__(self, path: Path, archive: zipfile.ZipFile, root: str) -> None:
+        self._path, self._archive, self._root = path, archive, root
+        names = archive.namelist()
+        big = f"{root}byteorder" in names and archive.read(f"{root}byteorder") == b"big"
+        self._order: Literal["<", ">"] = ">" if big else "<"
+        self._last: tuple[str, bytes] | None = None
+        """The member that was read last: tensors of one storage follow one another."""
+        self._claimed = 0
 
-def _array(
-    path: Path, archive: zipfile.ZipFile, root: str, tensor: Described, order: Literal["<", ">"]
-) -> Array:
-    """Copy the numbers of a tensor out of its storage. Raises ValueError if they do not lie in it."""
-    try:
-        data = archive.read(f"{root}data/{tensor.member}")
-    except KeyError:
-        raise ValueError(f"{path}: its member {tensor.member} is missing") from None
-    half = tensor.dtype == "bfloat16"
-    numbers = np.frombuffer(
-        data, f"{order}u2" if half else np.dtype(tensor.dtype).newbyteorder(order)
-    )
-    last = tensor.offset + sum(
-        (n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True)
-    )
-    if 0 in tensor.shape:
-        return np.zeros(tensor.shape, np.float32)
-    # as_strided checks nothing: a forged shape or stride would read other memory of this process.
-    if min(tensor.offset, *tensor.stride, 0) < 0 or last >= len(numbers):
-        raise ValueError(
-            f"{path}: is damaged: a tensor {tensor.shape} lies outside of its member {tensor.member}"
+    def array(self, tensor: Described) -> Array:
+        """Copy the numbers of a tensor out of its storage. Raises ValueError if they do not lie in it."""
+        half = tensor.dtype == "bfloat16"
+        dtype = np.dtype("u2" if half else tensor.dtype).newbyteorder(self._order)
+        what = f"{self._path}: a tensor {tensor.shape}"
+        # Stored as they are: several tensors may show the same numbers, but not any number of times.
+        self._claimed += math.prod(tensor.shape) * dtype.itemsize
+        check_claim(what, self._claimed, self._path.stat().st_size, packed=8)
+        numbers = np.frombuffer(self._member(tensor.member), dtype)
+        if 0 in tensor.shape:
+            return np.zeros(tensor.shape, np.float32)
+        last = tensor.offset + sum(
+            (n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True)
         )
-    strides = [numbers.itemsize * s for s in tensor.stride]
-    value = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides).copy()
-    # A bfloat16 is the upper half of a float32.
-    if half:
-        return (value.astype(np.uint32) << 16).view(np.float32)
-    return value.astype(value.dtype.newbyteorder("="))
+        if last >= len(numbers):
+            raise ValueError(f"{what} lies outside of its member {tensor.member}")
+        strides = [numbers.itemsize * s for s in tensor.stride]
+        found = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
+        value = found.copy()
+        if half:  # the upper half of a float32
+            return (value.astype(np.uint32) << 16).view(np.float32)
+        return value.astype(value.dtype.newbyteorder("="))
+
+    def _member(self, name: str) -> bytes:
+        if self._last is None or self._last[0] != name:
+            try:
+                self._last = name, self._archive.read(f"{self._root}data/{name}")
+            except KeyError:
+                raise ValueError(f"{self._path}: its member {name:.60} is missing") from None
+        return self._last[1]
 
 
 # --- writing --------------------------------------------------------------------------------------

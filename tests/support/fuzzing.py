@@ -105,14 +105,17 @@ class Fork:
 
 def broken(fork: Fork, table: Table, folder: Path, seeds: Iterable[int]) -> dict[int, str]:
     """Seed -> which promise the command broke on the input that it draws."""
-    found = {}
+    found, read = {}, 0
     for seed in seeds:
         place = folder / str(seed)
         place.mkdir()
         words = table.draw(random.Random(seed), place)
-        if told := complaint(fork.run(words, place), table):
+        outcome = fork.run(words, place)
+        read += outcome.code == 0
+        if told := complaint(outcome, table):
             found[seed] = f"ctd {' '.join(words)}: {told}"
-    return found
+    # Else a fault of the inputs before they are damaged would hide all others.
+    return found if read else {-1: "no input was read to its end"}
 
 
 # --- mutations ----------------------------------------------------------------------------------------------------
@@ -204,7 +207,8 @@ def _report_writes(handle: int, allowed: tuple[str, ...]) -> None:
             found = [str(arguments)]
         for path in found:
             where = os.path.realpath(os.fsdecode(path)) if not isinstance(path, int) else ""
-            if where and not where.startswith(allowed) and not where.endswith(".pyc"):
+            fine = where in allowed or where.startswith(tuple(f"{a}{os.sep}" for a in allowed))
+            if where and not fine and not where.endswith(".pyc"):
                 os.write(handle, f"{event} {path!r}\n".encode(errors="backslashreplace"))
 
     sys.addaudithook(hook)
@@ -223,8 +227,8 @@ def _become(words: list[str], folder: str, said: Any, wrote: Any) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(LIMIT_S) + 1, int(LIMIT_S) + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     homes = [os.environ[name] for name in ("TMPDIR", "CTD_CACHE")]
-    allowed = tuple(os.path.realpath(place) + os.sep for place in [folder, *homes])
-    _report_writes(wrote.fileno(), (*allowed, os.path.realpath(folder), "/dev/"))
+    allowed = [os.path.realpath(place) for place in (folder, *homes, "/dev")]
+    _report_writes(wrote.fileno(), tuple(allowed))
     sys.argv = ["ctd", *words]
     code = 70
     try:
@@ -270,7 +274,7 @@ def _serve() -> None:
 
     for name in {entry.module for entry in COMMANDS.values()}:
         import_module(f"cluster.cli.{name}")
-    known = ("jax.numpy", "matplotlib.font_manager", "pandas", "h5py", "zarr")
+    known = ("jax.numpy", "matplotlib.font_manager", "pandas", "pynwb", "h5py", "zarr")
     for name in (*known, "ctd.weights", "ctd.lfads", "ctd.esn"):
         import_module(name)
     for line in sys.stdin:

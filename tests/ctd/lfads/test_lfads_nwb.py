@@ -228,7 +228,7 @@ def test_bad_sessions(session, content, changes, said):
 def test_no_nwb_at_all(tmp_path):
     path = tmp_path / "notes.nwb"
     path.write_text("not HDF5")
-    with pytest.raises(ValueError, match=r"data: .*notes.nwb: not an NWB file, or a damaged one"):
+    with pytest.raises(ValueError, match=r"notes.nwb: not an HDF5 file, or a damaged one"):
         read(str(path))
     with pytest.raises(ValueError, match=r"data: .*none.nwb: no such file"):
         read(str(tmp_path / "none.nwb"))

@@ -154,7 +154,7 @@ FILES = {
     "net.npz": (lambda path: path.write_text("no"), "not an .npz file, or a damaged one"),
     "objects.npz": (
         lambda path: np.savez(path, a=np.array([{}], dtype=object)),
-        "holds Python objects, whose reading may run code; numpy.savez",
+        "a: holds Python objects, whose reading may run code; numpy.savez",
     ),
     "net.safetensors": (lambda path: path.write_text("no"), "not a safetensors file"),
     "net.pt": (lambda path: path.write_text("no"), ".*load it in PyTorch"),

@@ -10,6 +10,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from fuzz_weights import TREE, pickled_tensor
 from nets import assert_states, run_file
 from places import DATA
 from scripts import load_script
@@ -112,6 +113,46 @@ def test_damage_is_told(tmp_path, member, change, said):
     cut(tmp_path / "net.pt", member, change)
     with pytest.raises(ValueError, match=rf"net\.pt: .*{said}"):
         read_weights(tmp_path / "net.pt")
+
+
+def archive_of(path, pickled):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", b"\x80\x02}" + pickled + b".")
+        archive.writestr("net/data/0", bytes(120))
+
+
+NAME = b"X\x01\x00\x00\x00a"
+"""The pickle of a text."""
+
+
+@pytest.mark.parametrize(
+    ("pickled", "said"),
+    [
+        # 13 GiB were asked for before anything was compared.
+        (
+            NAME + pickled_tensor((60_000, 60_000), (0, 0)) + b"s",
+            "claims 14,400,000,000 bytes, but",
+        ),
+        (NAME + pickled_tensor((2**62, 2**62), (1, 1)) + b"s", "claims .* bytes, but"),
+        (
+            NAME + pickled_tensor((3, 3), (3, 1), -1) + b"s",
+            "its pickle is damaged: a tensor has the",
+        ),
+        (NAME + pickled_tensor((3, 3), (3,)) + b"s", "its pickle is damaged: a tensor has 2 axes"),
+        (NAME + pickled_tensor((3,), (1,), 0, "N") + b"s", "its pickle is damaged: "),
+        (NAME + b"]q\x00h\x00as", "contains itself, or more than ctd reads: 100 levels"),
+        (
+            NAME + TREE + b"s",
+            "contains itself, or more than ctd reads: .*1,000,000 values",
+        ),
+        (NAME + b"]r\xff\xff\xff\x7fs", "its pickle is damaged: value 2147483647 of"),
+    ],
+)
+def test_pickle_that_claims_too_much_is_refused(tmp_path, pickled, said):
+    archive_of(tmp_path / "net.pt", pickled)
+    with pytest.raises(ValueError, match=rf"net\.pt: .*{said}") as refused:
+        read_weights(tmp_path / "net.pt")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.frameworks

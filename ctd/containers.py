@@ -1,0 +1,168 @@
+"""HDF5 files, zip archives and NumPy's arrays from anybody: what they claim is compared with what they hold.
+
+A damaged file, or a malicious one, may claim an array of terabytes in a kilobyte, name other files to read from, or
+make its library raise anything. Here all of that is a ValueError that names the file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import h5py
+import numpy as np
+
+MOST_PACKED = 1032
+"""Bytes that one byte can stand for: deflate, in HDF5 and zip, packs no better than 1032 to 1 (zlib's documentation)."""
+NUMBERS = "biufc"
+"""NumPy's kinds of numbers."""
+SLACK = 1 << 20
+"""Bytes that a file may claim anyway, such as a small dataset that was made and never written."""
+
+
+def check_claim(what: str, claimed: int, held: int, packed: int = MOST_PACKED) -> None:
+    """Raise ValueError, beginning with `what`, where more bytes are claimed than the `held` ones can stand for."""
+    if claimed > packed * held + SLACK:
+        raise ValueError(
+            f"{what} claims {claimed:,} bytes, but the file holds {held:,}; it is damaged"
+        )
+
+
+@contextmanager
+def explained(path: str | Path, kind: str) -> Iterator[None]:
+    """Turn whatever a library raises into a ValueError that begins with the file's name; one that names it is passed on."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(
+            f"{path}: not {kind}, or a damaged one: {' '.join(said.split())[:300]}"
+        ) from error
+
+
+# --- HDF5 ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened_hdf5(path: str | Path, inside: IO[bytes] | None = None) -> Iterator[h5py.File]:
+    """An HDF5 file to read from, by `read_dataset`; `inside`: the one that lies in the file `path`.
+
+    Raises ValueError, naming the file, where it cannot be opened, and for what is raised in the block.
+    """
+    with explained(path, "an HDF5 file"), h5py.File(inside or path, "r") as file:
+        yield file
+
+
+def checked_dataset(where: str | Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of numbers that lie in this very file, not yet read. Raises ValueError, beginning with `where`."""
+    node = file[name]
+    what = f"{where}: dataset {name}"
+    if node.dtype.kind not in NUMBERS:
+        raise ValueError(f"{what} has the type {node.dtype}, which is no number")
+    if node.shape is None:
+        raise ValueError(f"{what} is empty, without a shape")
+    number = lambda one: h5py.h5o.get_info(one.id).fileno
+    if node.external or node.is_virtual or number(node) != number(file):
+        raise ValueError(
+            f"{what} lies in another file, and ctd reads no file that you have not named; write a copy with its numbers"
+        )
+    held = min(node.id.get_storage_size(), node.file.id.get_filesize())
+    for shape in filter(None, (node.shape, node.chunks)):
+        check_claim(f"{what} {node.shape}", math.prod(shape) * node.dtype.itemsize, held)
+    return node
+
+
+def read_dataset(where: str | Path, file: h5py.File, name: str) -> np.ndarray:
+    """The numbers of a dataset. Raises as `checked_dataset`."""
+    return np.asarray(checked_dataset(where, file, name))
+
+
+def read_datasets(where: str | Path, file: h5py.File) -> dict[str, np.ndarray]:
+    """Every dataset at the top of an HDF5 file. Raises as `read_dataset`."""
+    names = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
+    return {name: read_dataset(where, file, name) for name in names}
+
+
+def text_attribute(file: h5py.File, name: str) -> str | None:
+    """An attribute that is a text; None if it is anything else, or not there."""
+    value = file.attrs.get(name)
+    return value if isinstance(value, str) else None
+
+
+def check_hdf5(path: str | Path) -> None:
+    """Raise ValueError where one of all datasets of numbers in a file lies elsewhere, or claims too much."""
+    with opened_hdf5(path) as file:
+
+        def visit(name: str, node: h5py.HLObject) -> None:
+            if (
+                isinstance(node, h5py.Dataset)
+                and node.dtype.kind in NUMBERS
+                and node.shape is not None
+            ):
+                checked_dataset(path, file, name)
+
+        file.visititems(visit)
+
+
+# --- zip and NumPy ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened_zip(path: str | Path, kind: str) -> Iterator[zipfile.ZipFile]:
+    """A zip archive to read from, `kind` says of what: "an .npz file".
+
+    Raises ValueError, naming the file, where it cannot be opened, its members claim more than it holds, and for what
+    is raised in the block.
+    """
+    with explained(path, kind), warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
+        warnings.filterwarnings(
+            "error", "Overlapped entries"
+        )  # members that share bytes, as bombs'
+        members = archive.infolist()
+        odd = {m.compress_type for m in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+        if odd or any(member.flag_bits & 1 for member in members):
+            raise ValueError(f"{path}: members of a way of packing that ctd does not read")
+        claimed = sum(member.file_size for member in members)
+        check_claim(f"{path}: its content", claimed, os.path.getsize(path))
+        yield archive
+
+
+def read_array(where: str | Path, file: IO[bytes], held: int) -> np.ndarray:
+    """The array of an .npy file that has at most `held` bytes. Raises ValueError, beginning with `where`.
+
+    Objects are refused: reading them may run code.
+    """
+    with explained(where, "an .npy file of numbers"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # NumPy's headers are Python
+        start = file.tell()
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(
+                f"{where}: version {version} of NumPy's format, which is not one of numbers"
+            )
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(
+                f"{where}: holds Python objects, whose reading may run code; numpy.savez of arrays of numbers writes "
+                "none: of a list of arrays, numpy.savez(path, *list)"
+            )
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > held - (
+            file.tell() - start
+        ):
+            raise ValueError(
+                f"{where}: claims {shape} {dtype}, but holds {held:,} bytes; it is damaged"
+            )
+        file.seek(start)
+        return np.lib.format.read_array(file, allow_pickle=False)
