@@ -29,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         return
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    new = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    new = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
     os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o666))
     try:
         mode = (path if path.exists() else new).stat().st_mode
