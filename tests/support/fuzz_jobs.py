@@ -54,7 +54,7 @@ def bomb(rng):
 def job_file(rng, folder):
     """A job file with strange values, lines, or bytes."""
     job = rng.choice(JOBS)
-    kind = rng.randrange(4)
+    kind = rng.randrange(6)
     if kind == 0:
         text = bomb(rng)
     elif kind == 1:
@@ -64,7 +64,7 @@ def job_file(rng, folder):
         lines[at] = rng.choice([f"{head}: ", ""]) + rng.choice(LINES)
         text = "\n".join(lines)
     else:
-        text = json.dumps(of_tree(rng, job))
+        text = json.dumps(job if rng.random() < 0.1 else of_tree(rng, job))
     data = text.encode(errors="surrogatepass")
     (folder / "job.yaml").write_bytes(of_bytes(rng, data) if rng.random() < 0.2 else data)
     return ["plan", "job.yaml"]

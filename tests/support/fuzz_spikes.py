@@ -16,7 +16,7 @@ MODEL = {
     "encoder": 2, "controller": 0, "generator": 2, "n_factors": 1, "n_inputs": 1, "batch_size": 2, "n_batches": 2,
     "report_every": 1, "n_samples": 1, "n_metric": 2, "n_saved": 1, "kl_ramp": 1, "warm_up": 0,
 }  # fmt: skip
-NWB = {"bin_s": 0.05, "window": [0.0, 0.3], "align_to": "start_time", "eval_every": 2}
+NWB = {"bin_s": 0.05, "window": [0.0, 0.3], "align_to": "start_time", "eval_every": 3}
 
 
 def counts(n):
@@ -25,14 +25,14 @@ def counts(n):
 
 @cache
 def nwb():
-    """The bytes of a recording of three units, with four trials."""
+    """The bytes of a recording of three units, with six trials."""
     from pynwb import NWBHDF5IO, NWBFile
 
     draw = np.random.default_rng(0)
     made = NWBFile("a recording", "1", datetime(2020, 1, 1, tzinfo=UTC))
     for _ in range(N_UNITS):
-        made.add_unit(spike_times=np.sort(draw.uniform(0, 8, 60)), obs_intervals=[[0.0, 8.0]])
-    for k in range(4):
+        made.add_unit(spike_times=np.sort(draw.uniform(0, 12, 90)), obs_intervals=[[0.0, 12.0]])
+    for k in range(6):
         made.add_trial(start_time=2.0 * k, stop_time=2.0 * k + 1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spikes.nwb"
@@ -82,7 +82,7 @@ def spikes_file(rng, folder):
     ending = rng.choice(list(MAKERS))
     MAKERS[ending](rng, folder / f"spikes{ending}")
     params = (
-        MODEL | {"data": f"spikes{ending}", "eval_every": 2} | (NWB if ending == ".nwb" else {})
+        MODEL | {"data": f"spikes{ending}", "eval_every": 3} | (NWB if ending == ".nwb" else {})
     )
     (folder / "job.yaml").write_text(json.dumps({"kernel": "lfads", "params": params}))
     return ["plan", "job.yaml"]
