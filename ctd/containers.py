@@ -155,8 +155,8 @@ def read_array(where: str | Path, file: IO[bytes], held: int) -> np.ndarray:
         shape, _, dtype = read_header(file)
         if dtype.hasobject:
             raise ValueError(
-                f"{where}: holds Python objects, whose reading may run code; numpy.savez of arrays of numbers writes "
-                "none: of a list of arrays, numpy.savez(path, *list)"
+                f"{where}: holds Python objects, whose reading may run code; numpy.savez(path, *list) saves a list of "
+                "arrays of numbers without them"
             )
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > held - (
             file.tell() - start

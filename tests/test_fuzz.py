@@ -5,8 +5,8 @@ A kind of input is a `Table`: support/fuzz_KIND.py draws inputs of it from a see
 
 import pytest
 from fuzz_jobs import job_file
-from fuzz_stores import damaged_store
 from fuzz_spikes import spikes_file
+from fuzz_stores import damaged_store
 from fuzz_weights import weights_file
 from fuzzing import FAULT_LINES, Fork, Table, broken
 

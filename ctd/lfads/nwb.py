@@ -44,8 +44,8 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
         ) from None
     if not Path(path).is_file():
         raise ValueError(f"data: {path}: no such file")
-    if inputs.window is not None:
-        _n_bins(inputs)
+    if inputs.window is not None and inputs.bin_s is not None:
+        _n_bins(inputs.window, inputs.bin_s)
     with explained(path, "an NWB file"), warnings.catch_warnings():
         # Of broken links, which the error tells.
         warnings.filterwarnings("ignore", module="hdmf|pynwb")
