@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
@@ -19,6 +20,12 @@ sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "examples")]
 from bytecode import keep_bytecode  # noqa: E402  they lie in support/
 from processes import hear_signals  # noqa: E402
 from quick import QUICK  # noqa: E402
+
+# Tests are not timed: on a busy machine data that hypothesis draws took longer than it lets them.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

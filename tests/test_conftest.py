@@ -3,7 +3,10 @@
 import signal
 import subprocess
 import sys
+import time
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from places import ROOT
 
 NUMBERS = signal.SIGINT, signal.SIGHUP, signal.SIGTERM
@@ -27,3 +30,10 @@ def test_programs_hear_signals_where_the_suite_ignores_them():
     )  # fmt: skip
     ignored = int(run.stdout, 16)
     assert [n.name for n in NUMBERS if ignored >> (n - 1) & 1] == []
+
+
+@settings(max_examples=10)
+@given(st.builds(lambda k: time.sleep(0.15) or k, st.integers()))
+def test_drawn_data_may_be_slow(number):
+    """Ten draws take 1.5 s and more, for which hypothesis by itself allows one second; on a busy machine quick ones take as long."""
+    time.sleep(0.1 if number else 0.25)  # and an example a fifth of a second

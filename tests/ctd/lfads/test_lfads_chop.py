@@ -31,7 +31,7 @@ def chopped(draw):
     return make(n, length) if kind == "trials" else [make(draw(lengths)) for _ in range(n)], chop
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(chopped())
 def test_merging_what_was_not_changed_is_the_identity(case):
     """To the bit, in one go or in parts; windows have one length and cover every bin."""

@@ -92,7 +92,7 @@ LOADERS = {
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_what_a_loader_imports_was_judged(loader, text):
     with imported() as asked, suppress(ValueError):
@@ -100,7 +100,7 @@ def test_what_a_loader_imports_was_judged(loader, text):
     assert asked <= judged(modules_of("fixed_points", {"cell": text}))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_what_a_kernels_name_imports_was_judged(text):
     modules = modules_of(text)
