@@ -104,6 +104,11 @@ class Cell(NamedTuple):
 def normal(
     key: jax.Array, shape: tuple[int, int], scale: Any, dtype: Any
 ) -> Float[Array, "row fan_in"]:
-    """Draw a matrix of the shape (rows, fan-in) with entries N(0, scale^2 / fan-in)."""
+    """Draw a matrix of the shape (rows, fan-in) with entries N(0, scale^2 / fan-in).
+
+    >>> w = normal(jax.random.key(0), (100, 400), 2.0, "float32")
+    >>> print(f"{w.std():.2f}")  # 2 / sqrt(400)
+    0.10
+    """
     factor: jax.Array = jnp.asarray(scale, dtype) * shape[1] ** -0.5
     return factor * jax.random.normal(key, shape, dtype)

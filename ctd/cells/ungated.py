@@ -113,7 +113,11 @@ leaky_per_unit = leaky._replace(
 
 
 def with_units(cell: Cell, units: str) -> Cell:
-    """The same cell without gates with other units, named `CELL:UNITS`. Raises ValueError where `get_units` does."""
+    """The same cell without gates with other units, named `CELL:UNITS`. Raises ValueError where `get_units` does.
+
+    >>> with_units(leaky, "relu").hidden(jnp.array([-1.0, 2.0]))  # the rates that the readout sees
+    Array([0., 2.], dtype=float32)
+    """
     f = get_units(units)
     if cell is vanilla:
         return cell._replace(name=f"vanilla:{units}", step=partial(_vanilla_step, f))

@@ -1,4 +1,4 @@
-"""Units' nonlinearities by name: currents h -> rates f(h), entry by entry."""
+"""Nonlinearities of units by name: currents h -> rates f(h), entry by entry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS: dict[str, Units] = {
     "softplus": lambda h: jax.nn.softplus(h),
     "retanh": lambda h: jnp.tanh(jax.nn.relu(h)),
 }
-"""tanh h; max(h, 0); log(1 + exp h); tanh max(h, 0)."""
+"""Name -> tanh h; max(h, 0); log(1 + exp h); tanh max(h, 0)."""
 
 NAMES = f"{', '.join(UNITS)}, or the dotted path of a function of your own"
 
@@ -26,6 +26,9 @@ def get_units(name: str) -> Units:
     """The nonlinearity called `name`, or the function f(h) at this dotted path.
 
     Raises ValueError, naming the nearest, where there is none.
+
+    >>> get_units("retanh")(jnp.array([-1.0, 0.0]))
+    Array([0., 0.], dtype=float32)
     """
     if name in UNITS:
         return UNITS[name]

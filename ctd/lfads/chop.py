@@ -81,6 +81,11 @@ def cut(recordings: Recordings, windows: Windows, window: int) -> np.ndarray:
     """Cut out the windows: (window, time, ...). Recordings may be the first of those that `windows` was made for.
 
     window: bins of a window.
+
+    >>> from ctd.lfads.params import Chop
+    >>> recording = np.zeros((10, 3))
+    >>> cut(recording, make_windows(recording, Chop(window=4, overlap=1)), 4).shape
+    (3, 4, 3)
     """
     listed = _listed(recordings)
     places = zip(windows.recording, windows.start, strict=True)
@@ -88,7 +93,12 @@ def cut(recordings: Recordings, windows: Windows, window: int) -> np.ndarray:
 
 
 def merged_shape(windows: Windows) -> tuple[int, ...]:
-    """The first axes of merged windows: (trial, time) for trials, else (time,) of all recordings one after another."""
+    """The first axes of merged windows: (trial, time) for trials, else (time,) of all recordings one after another.
+
+    >>> from ctd.lfads.params import Chop
+    >>> merged_shape(make_windows([np.zeros((10, 3)), np.zeros((6, 3))], Chop(window=4, overlap=1)))
+    (16,)
+    """
     if windows.of_trials:
         return len(windows.lengths), int(windows.lengths[0])
     return (int(windows.lengths.sum()),)

@@ -63,7 +63,7 @@ class Alignment(NamedTuple):
     read_in: Float[np.ndarray, "session factor unit"]
     read_in_bias: Float[np.ndarray, "session factor"]
     readout: Float[np.ndarray, "session unit factor"]
-    """Of the first moment of the likelihood."""
+    """The readout of the first moment of the likelihood."""
 
 
 class Stitched(NamedTuple):
@@ -95,7 +95,7 @@ class Dataset(NamedTuple):
     log_factorial: Float[np.ndarray, "count"] | None
     """Table of log x! for x = 0 up to at least the largest count; None if the data are no counts."""
     windows: tuple[Windows, Windows] | None = None
-    """Where the trials for training, and those for evaluation, lie in the recordings; None unless these were chopped."""
+    """The windows of training, and of evaluation; None unless recordings were chopped."""
     stitched: Stitched | None = None
     """The sessions by themselves; the other fields then hold the trials of all, with padded units."""
     core: Any = None

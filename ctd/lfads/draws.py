@@ -51,7 +51,12 @@ class Asked(NamedTuple):
 def present(
     static: View[Model], weights: Tree, names: tuple[Inferred, ...]
 ) -> tuple[Inferred, ...]:
-    """Keep the names that a model infers: inputs need a controller, behaviour a decoder."""
+    """Keep the names that a model infers: inputs need a controller, behaviour a decoder.
+
+    >>> from ctd.kernel import static_of
+    >>> present(static_of(Model(controller=0)), {}, ("rates", "inferred_inputs", "decoded_behavior"))
+    ('rates',)
+    """
     lacks = {"inferred_inputs": not static.controller, "decoded_behavior": "decoder" not in weights}
     return tuple(name for name in names if not lacks.get(name))
 

@@ -231,7 +231,7 @@ class Minibatch(NamedTuple):
 
     trials: Batch
     key: jax.Array
-    """Of noise and dropout."""
+    """The key of noise and dropout."""
 
 
 def training_loss(

@@ -65,9 +65,9 @@ class Noise(NamedTuple):
     """N(0, 1), for the inferred inputs."""
     data: Float[Array, "encoded_time trial encoded_unit"] | None = None
     ends: Float[Array, "trial two_encoder"] | None = None
-    """Of the last states of both encoders."""
+    """For the last states of both encoders."""
     encoded: Float[Array, "time trial two_encoder"] | None = None
-    """Of their states at every step; None without a controller."""
+    """For the states of both encoders at every step; None without a controller."""
     states: Float[Array, "time trial state"] | None = None
 
 
@@ -183,7 +183,11 @@ def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], A
 
 
 def entries(shapes: Sequence[tuple[int, ...]]) -> int:
-    """The total number of entries of arrays of these shapes."""
+    """The total number of entries of arrays of these shapes.
+
+    >>> entries([(2, 3), (4,)])
+    10
+    """
     return sum(map(math.prod, shapes))
 
 
@@ -207,7 +211,11 @@ def _prior(n: int, variance: Any, dtype: Any) -> Tree:
 
 
 def flatten(weights: Tree) -> Float[Array, "entry"]:
-    """All weights as one vector, over which the optimiser makes one pass; parts in alphabetical order."""
+    """All weights as one vector, over which the optimiser makes one pass; parts in alphabetical order.
+
+    >>> flatten({"ic": {"w": jnp.ones((1, 2)), "b": jnp.zeros(1)}})
+    Array([0., 1., 1.], dtype=float32)
+    """
     return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(weights)])
 
 

@@ -27,6 +27,10 @@ def read_numpy(path: str, inputs: View[Model]) -> dict[str, Any]:
 
     With `chop` these are lists of trials (time, unit), which may have unequal lengths. Raises ValueError, naming file and
     array, where trials have different units, unequal lengths without `chop`, or are fewer than `eval_every`.
+
+    >>> np.save("counts.npy", np.ones((10, 8, 3), int))  # (trial, time, unit)
+    >>> {name: a.shape for name, a in read_numpy("counts.npy", Model(data="counts.npy")).items()}
+    {'train': (8, 8, 3), 'eval': (2, 8, 3)}
     """
     arrays = read_arrays(path, "trials")
     if any(name in arrays for name in NAMED):

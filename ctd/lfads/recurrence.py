@@ -47,6 +47,9 @@ def over_trials(
 
     It is one product with the narrower matrix first, an order that the barrier keeps. Other forms make XLA copy
     arrays on a CPU, or take up to twice the time.
+
+    >>> over_trials(jnp.ones((5, 2, 1)), jnp.ones((5, 2, 1)))  # 5 steps of 2 trials
+    Array([[10.]], dtype=float32)
     """
     rows = lambda array: array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     # (slope^T x)^T = x^T slope: the same sums, laid out as XLA multiplies them fastest.
@@ -59,7 +62,11 @@ def over_trials(
 def product(
     x: Float[Array, "time trial n_in"], w: Float[Array, "n_in n_out"]
 ) -> Float[Array, "time trial n_out"]:
-    """x @ w, with `over_trials` as the gradient in w."""
+    """x @ w, with `over_trials` as the gradient in w.
+
+    >>> product(jnp.ones((5, 2, 3)), jnp.ones((3, 1))).shape
+    (5, 2, 1)
+    """
     return x @ w
 
 
@@ -80,7 +87,11 @@ def times_transposed(units: Units, w: Float[Array, "n_in three_n"]) -> Float[Arr
 def masked(
     x: Float[Array, "*shape"], mask: Float[Array, "*shape"] | None
 ) -> Float[Array, "*shape"]:
-    """x times a dropout mask; x itself where the mask is None."""
+    """x times a dropout mask; x itself where the mask is None.
+
+    >>> masked(jnp.array([1.0, 2.0]), jnp.array([0.0, 2.0]))  # half of the entries are kept
+    Array([0., 4.], dtype=float32)
+    """
     return x if mask is None else x * mask
 
 
@@ -125,14 +136,22 @@ def gru_slopes(h: Float[Array, "time trial n"], units: Units, to_drive: Units) -
 
 
 def joined(units: Units) -> Float[Array, "*rest three_n"]:
-    """Gates and candidate along one axis."""
+    """Gates and candidate along one axis.
+
+    >>> joined(Units(jnp.zeros((1, 4)), jnp.ones((1, 2))))
+    Array([[0., 0., 0., 0., 1., 1.]], dtype=float32)
+    """
     return jnp.concatenate(units, axis=-1)
 
 
 def before(
     start: Float[Array, "trial n"], states: Float[Array, "time trial n"], reverse: bool = False
 ) -> Float[Array, "time trial n"]:
-    """The state before each step, from those after it."""
+    """The state before each step, from those after it.
+
+    >>> before(jnp.zeros((1, 1)), jnp.array([[[1.0]], [[2.0]]])).ravel()
+    Array([0., 1.], dtype=float32)
+    """
     if reverse:
         return jnp.concatenate([states[1:], start[None]])
     return jnp.concatenate([start[None], states[:-1]])
@@ -148,7 +167,12 @@ def run_gru(
     drive: Float[Array, "time trial three_n"],
     reverse: bool = False,
 ) -> Float[Array, "time trial n"]:
-    """The states of a GRU from `start` on; reverse: from the last step to the first."""
+    """The states of a GRU from `start` on; reverse: from the last step to the first.
+
+    >>> w = Gru(Units(jnp.zeros((1, 2)), jnp.zeros((1, 1))), jnp.zeros(3))
+    >>> run_gru(w, jnp.ones((1, 1)), jnp.zeros((2, 1, 3))).ravel()  # gates half open, candidate 0
+    Array([0.5 , 0.25], dtype=float32)
+    """
     return _run_gru(w, start, drive, reverse)[0]
 
 
@@ -317,6 +341,11 @@ def run_ode(
     """The states of the neural ODE from `start` on, under external inputs that are constant within a bin.
 
     A bin is one step of `ctd.cells.node`: dg/dt = MLP(g, inputs).
+
+    >>> from ctd.cells import Scales
+    >>> field = node.draw(jax.random.key(0), 3, 1, Scales(), "float32")
+    >>> run_ode(field, jnp.zeros((2, 3)), jnp.zeros((5, 2, 1))).shape
+    (5, 2, 3)
     """
     # ctd.cells has one example; trials are a vmap.
     step = jax.vmap(partial(node.step, field))

@@ -29,7 +29,14 @@ class Kept(NamedTuple):
 
 
 def kept(inputs: View[Model], shared: Dataset) -> Kept:
-    """The numbers of trials that `save`, or else `n_saved`, asks for, at most those that there are."""
+    """The numbers of trials that `save`, or else `n_saved`, asks for, at most those that there are.
+
+    >>> from ctd.lfads.data import make_dataset
+    >>> model = Model(save=3)
+    >>> counts = np.ones((5, 8, 2), int)
+    >>> kept(model, make_dataset({"train": counts, "eval": counts[:2]}, model))
+    Kept(train=3, evaluation=2)
+    """
     n_train, n_eval = len(shared.train.data), len(shared.evaluation.data)
     # `save` says it in words or as a number; without it n_saved counts evaluation trials alone.
     match inputs.save:

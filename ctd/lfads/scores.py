@@ -40,7 +40,7 @@ class Moments(NamedTuple):
 
     @property
     def covariance(self) -> Float[Array, "column column"]:
-        """Of the population: sums are divided by n."""
+        """The covariance of the columns, with sums divided by n."""
         mean = self.total / self.n
         return self.products / self.n - mean[:, None] * mean
 

@@ -24,7 +24,15 @@ PADDING = 1
 
 
 def load(inputs: View[Model]) -> Dataset:
-    """Read and check the data of a model: one file or several sessions, and the core. Raises ValueError, naming file and dataset."""
+    """Read and check the data of a model: one file or several sessions, and the core. Raises ValueError, naming file and dataset.
+
+    >>> for name, units in ("monday", 4), ("tuesday", 6):
+    ...     counts = np.random.default_rng(0).poisson(1.0, (10, 8, units))
+    ...     np.savez(f"{name}.npz", train=counts[:8], eval=counts[8:])
+    >>> dataset = load(Model(data=("monday.npz", "tuesday.npz")))
+    >>> dataset.train.data.shape, dataset.stitched.real.sum(axis=1).tolist()  # padded; units of each session
+    ((16, 8, 6), [4, 6])
+    """
     files = inputs.data
     if files is None:
         raise ValueError(

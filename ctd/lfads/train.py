@@ -54,6 +54,13 @@ def learning_rate(
 
     Schedules: cosine falls from 1 at the end of the warm-up to 0 at n_batches; plateau is
     plateau_factor^plateaus, with the plateaus so far (Sussillo et al. 2016); exponential is 1.
+
+    >>> from ctd.kernel import static_of, traced_of
+    >>> model = Model(learning_rate=0.01, warm_up=100, n_batches=2100)
+    >>> static, traced = static_of(model), jax.tree.map(jnp.asarray, traced_of(model))
+    >>> rates = [learning_rate(static, traced, jnp.int32(k), jnp.int32(0)) for k in (0, 100, 1100)]
+    >>> [f"{rate:.4f}" for rate in rates]  # the first step, the largest rate, half-way down the cosine
+    ['0.0001', '0.0100', '0.0050']
     """
     at = step.astype(static.dtype)
     warm_up = traced.warm_up.astype(static.dtype)

@@ -28,7 +28,11 @@ QUANTILES = np.array([0.1, 0.5, 0.9])
 
 
 def curve_quantiles(curves: np.ndarray) -> np.ndarray:
-    """`QUANTILES` (quantile, step) over the curves (item, step) that reached a step; NaN where none did."""
+    """`QUANTILES` (quantile, step) over the curves (item, step) that reached a step; NaN where none did.
+
+    >>> curve_quantiles(np.array([[1.0, 2.0], [3.0, np.nan]])).round(1).tolist()
+    [[1.2, 2.0], [2.0, 2.0], [2.8, 2.0]]
+    """
     out = np.full((len(QUANTILES), curves.shape[1]), np.nan, curves.dtype)
     # nanquantile warns of columns without any number.
     reached = np.isfinite(curves).any(0)

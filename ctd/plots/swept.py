@@ -19,6 +19,10 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
 
     values: item -> its value, a number or a text. The plot is returned unchanged if no layer has an `item`, if all items
     have one value, or if there are more than MAX_VALUES texts.
+
+    >>> plot = Plot("Loss", [Lines([0, 1], [[3.0, 2.0], [3.0, 1.0]], item=np.array([0, 1]))])
+    >>> [layer.name for layer in by_swept(plot, "g", {0: 0.5, 1: 1.5}).layers]
+    ['g = 0.5', 'g = 1.5']
     """
     owned = [layer for layer in plot.layers if isinstance(layer, Lines) and layer.item is not None]
     # One value tells nothing, so the plot stays as it is.
