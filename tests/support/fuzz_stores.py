@@ -18,7 +18,6 @@ from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, digest
-from jobs.store.folding import fold, uncommit
 from jobs.store.live import Growing
 
 JOB = {
@@ -50,8 +49,8 @@ def finished() -> Path:
     run_shards(store, Failing(fault))
     gather(store)
     for last in store.committed.markers()[-2:]:
-        uncommit(store.committed, [last.shard])
-    fold(store.committed)
+        store.committed.forget([last.shard])
+    store.committed.compact()
     growing = Growing(rows=[4], advances=3, places={}, curves={})
     objects.write(store.objects, keys.live(1, 5), checksummed(growing.model_dump(mode="json")))
     sealed = checksummed(last.to_json())
