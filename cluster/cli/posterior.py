@@ -14,10 +14,10 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 
-from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import AsJson, GatherExecutor, Overrides, RayAddress, StorePath, Trust
 from cluster.cli.query import all_of
+from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import (
     Request,
     make_executor,
@@ -95,7 +95,12 @@ def posterior(
     if results is not None:
         ready = _job(models, base, (), overrides)
         with signals(stop := Stop()):
-            run_store(partial(_open, ready, results), request(ready, results), Anew.taken(), stop)
+            run_store(
+                partial(_open, ready, results),
+                request(ready, results),
+                RestartState.received(),
+                stop,
+            )
         return
     assert target is not None
     files = _of_sessions(target, models, to)

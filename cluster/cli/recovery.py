@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import (
     AcceptChanges,
@@ -17,6 +16,7 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
+from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import Request, executor_for, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
 from jobs.report.summary import state
@@ -74,7 +74,7 @@ def resume(
             store, partial(executor_for, executor, spec, store, address, failed, as_json),
             Cluster.of(address, spec.run), as_json, None, failed, accept_changes,
         )  # fmt: skip
-        run_store(lambda runner: opened, request, Anew.taken(), stop)
+        run_store(lambda runner: opened, request, RestartState.received(), stop)
 
 
 def cancel(store: StorePath) -> None:

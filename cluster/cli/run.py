@@ -11,7 +11,6 @@ import typer
 import yaml
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.anew import Anew, Cluster
 from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
 from cluster.cli.options import (
     AcceptChanges,
@@ -27,6 +26,7 @@ from cluster.cli.options import (
     Trust,
 )
 from cluster.cli.overrides import one_file, split
+from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import (
     Request,
     executor_for,
@@ -79,15 +79,15 @@ def run(
     """Run jobs and their stages; if a store exists already, do only what is left."""
     prune_compilation_cache()
     with signals(stop := Stop()):
-        anew = Anew.taken()
-        stages = anew.stages or _stages(job_files, overrides or [], store, base)
+        state = RestartState.received()
+        stages = state.stages or _stages(job_files, overrides or [], store, base)
         shared = _parts(parts, len(stages)) if parts else None
         before = _before(fork, len(stages)) if fork else None
         if trust:
             there = [Store.open(stage.address) for stage in stages if Store.exists(stage.address)]
             for opened in [*there, *([before] if before else [])]:
                 trust_base(opened.job.base)
-        for k, stage in list(enumerate(stages))[anew.finished :]:
+        for k, stage in list(enumerate(stages))[state.finished :]:
             if len(stages) > 1 and not as_json:
                 err.print(f"stage {stage.name}")
             spec = stage.spec({done.name: done.address for done in stages[:k]})
@@ -95,7 +95,7 @@ def run(
                 stage.address, partial(executor_for, executor, spec, stage.address, address, failed, as_json),
                 Cluster.of(address, spec.run), as_json, shared, failed, accept_changes,
             )  # fmt: skip
-            past = replace(anew, stages=tuple(stages), finished=k)
+            past = replace(state, stages=tuple(stages), finished=k)
             run_store(_opener(stage, spec, before), request, past, stop)
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple, NoReturn
 
 import typer
 
-from cluster.cli.anew import STANDING, Anew, Cluster
 from cluster.cli.choice import choose_executor
 from cluster.cli.display import (
     err,
@@ -21,6 +20,7 @@ from cluster.cli.display import (
     show_table,
     told_if_slow,
 )
+from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ending import Ending, call_on_end, read_settings
 from cluster.pace import remember_pace
 from cluster.ray.reach import NoRay
@@ -84,13 +84,13 @@ class Request:
 
 
 def run_store(
-    open_store: Callable[[Executor], Store], request: Request, anew: Anew, stop: Stop
+    open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
 ) -> None:
-    """Run what is left of a store, gather it, and print the outcome; begin anew if Ray is lost meanwhile.
+    """Run what is left of a store, gather it, and print the outcome; restart if Ray is lost meanwhile.
 
     Args:
         open_store: makes or opens the store, while the executor starts up.
-        anew: the past of this command.
+        state: what earlier processes of this command have left.
         stop: what the signals of this command ask for.
 
     Raises:
@@ -99,10 +99,10 @@ def run_store(
     """
     with calls_on_end(request.store) as ending:
         try:
-            if asked := anew.asked_to_stop:
+            if asked := state.asked_to_stop:
                 stop.ask(asked)
             stop.check()
-            store, progress = _run_store(open_store, request, anew, stop)
+            store, progress = _run_store(open_store, request, state, stop)
             note_progress(ending, progress)
             if progress.stopped is not None:
                 _leave(request.store, progress.stopped)
@@ -129,11 +129,11 @@ class Ran(NamedTuple):
 
 
 def _run_store(
-    open_store: Callable[[Executor], Store], request: Request, anew: Anew, stop: Stop
+    open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
 ) -> Ran:
     """Open a store, run what is left of it and gather, once its Ray, if it was lost, may be started again."""
-    again = anew.store == request.store
-    if again and (why := anew.wait(request.cluster)):
+    again = state.store == request.store
+    if again and (why := state.wait(request.cluster)):
         _leave(request.store, why)
     executor = request.make()
     try:
@@ -142,7 +142,7 @@ def _run_store(
         stop.check()
         if isinstance(lost, NoRay) and not again:
             raise
-        _go_on(lost, request, anew)
+        _go_on(lost, request, state)
     except JobError as fault:
         stop.check()  # of a kernel, whose callback was interrupted
         show_error(str(fault))  # here: a Ray that has begun to start takes its time to end
@@ -185,17 +185,17 @@ def _is_complete(progress: Progress, request: Request) -> bool:
     return request.parts is None or progress.shards_done == progress.n_shards
 
 
-def _go_on(lost: ExecutorLost | NoRay, request: Request, anew: Anew) -> NoReturn:
-    """Begin anew after Ray is lost, though it may be to give up: what that Ray has left in this process could keep it from
-    ending in order."""
+def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
+    """Restart this process after Ray is lost; the fresh one may then give up. What that Ray has left in this process could
+    keep it from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
-    then = anew.after_loss(request.store, why, _standing(request.store), now)
+    then = state.after_loss(request.store, why, _progress_digest(request.store), now)
     if not then.over(request.cluster, now):
         err.print(then.said(request.cluster, now))
     then.begin(hold_back())
 
 
-def _standing(address: str) -> str:
+def _progress_digest(address: str) -> str:
     from jobs.run.shards import progress_digest
 
     return progress_digest(Store.open(address)) if Store.exists(address) else ""
@@ -236,8 +236,8 @@ def _note(store: Store, fault: str) -> None:
 
 def _leave(address: str, why: str) -> NoReturn:
     """Say that the run is stopped, and how far its store is; exit with 75."""
-    if told := os.environ.get(STANDING):
-        Path(told).write_text(_standing(address))
+    if told := os.environ.get(PROGRESS):
+        Path(told).write_text(_progress_digest(address))
     begun = Store.exists(address)
     err.print(
         f"stopped ({why}); {f'`ctd resume {address}`' if begun else 'the same command'} goes on"

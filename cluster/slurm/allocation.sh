@@ -16,9 +16,9 @@ if ((${started:-0} >= max_allocations)); then
 fi
 note started "$SLURM_JOB_NODELIST"
 # Where the driver says how far the store has come, when it is stopped.
-export CTD_STANDING=$home/standing${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
-standing() { cat "$CTD_STANDING" 2>/dev/null; }
-before=$(standing)
+export CTD_PROGRESS=$home/progress${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
+progress() { cat "$CTD_PROGRESS" 2>/dev/null; }
+before=$(progress)
 
 # --- Signals ------------------------------------------------------------------------------------------
 # USR1: the time limit or a preemption is near. TERM: cancelled, or the limit is there and USR1 came before
@@ -173,8 +173,8 @@ note ended "$rc"
 say "ended with $rc after $SECONDS s"
 if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
   # Again and again to the same point would go on for ever.
-  if [ "$(standing)" = "$before" ]; then echo "$number" >>"$CTD_STANDING.still"; else rm -f "$CTD_STANDING.still"; fi
-  if (($(cat "$CTD_STANDING.still" 2>/dev/null | wc -l) >= 2)); then
+  if [ "$(progress)" = "$before" ]; then echo "$number" >>"$CTD_PROGRESS.still"; else rm -f "$CTD_PROGRESS.still"; fi
+  if (($(cat "$CTD_PROGRESS.still" 2>/dev/null | wc -l) >= 2)); then
     note stuck
     say "two allocations in a row have computed no shard and left no checkpoint: left as it is"
     exit 75

@@ -139,7 +139,9 @@ def same(folder, undisturbed, died=()):
 @pytest.mark.slow
 def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed):
     """After the loss of its head, and, once more was computed, of head and node at once; nothing is left behind."""
-    with command(tmp_path, before="from cluster.cli import anew\nanew.WAITS_S = (0.5,)") as run:
+    with command(
+        tmp_path, before="from cluster.cli import restart\nrestart.WAITS_S = (0.5,)"
+    ) as run:
         arrives(tmp_path, 2, run)
         first = folder_of(run.pid)
         kill(first, "gcs_server")

@@ -1,7 +1,7 @@
-"""Go on after the Ray of a run is lost: the command begins anew, a few times.
+"""Go on after the Ray of a run is lost: the command restarts, a few times.
 
 What Ray leaves in a process that has lost it would end that process after a minute. So the process becomes a fresh one
-(`exec`): its id, its terminal and its command line stay, the store holds what was computed, and `Anew` the rest.
+(`exec`): its id, its terminal and its command line stay, the store holds what was computed, and `RestartState` the rest.
 
     a Ray of our own     is started again after WAITS_S seconds, each time longer
     an existing cluster  is waited for, `run.cluster_wait_s` seconds at most
@@ -26,11 +26,11 @@ from jobs.spec.job import RunSettings
 WAITS_S = (5.0, 20.0, 60.0)
 """Seconds before each start of a Ray of our own."""
 
-HANDED = "CTD_ANEW"
+HANDED = "CTD_RESTART"
 """Variable that names the open file with what is handed to the fresh process."""
 
-STANDING = "CTD_STANDING"
-"""Variable by which an allocation asks how far a run came that it is to go on with."""
+PROGRESS = "CTD_PROGRESS"
+"""Variable that names the file to which a stopped run writes how far its store came; an allocation compares it."""
 
 ENVIRONMENT = dict(os.environ)
 """What this process was started with; later a Ray adds its own."""
@@ -49,7 +49,7 @@ class Cluster:
     @classmethod
     def of(cls, address: str | None, settings: RunSettings) -> "Cluster":
         """Return the Ray of a job; that of an allocation is not waited for: Slurm begins another allocation sooner."""
-        in_allocation = STANDING in os.environ
+        in_allocation = PROGRESS in os.environ
         return cls(address, 0 if in_allocation else settings.cluster_wait_s)
 
     def __str__(self) -> str:
@@ -57,16 +57,16 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Anew:
-    """What a command knows of its past; by default, that it has none. Times are those of time.monotonic, which every
+class RestartState:
+    """State that is passed to the restarted process; by default that of a first start. Times are those of time.monotonic, which every
     process of this machine shares."""
 
     store: str = ""
     """Address of the store that was being run."""
     why: str = ""
     """How its Ray was lost."""
-    standing: str = ""
-    """How far the store was, `jobs.run.shards.standing`."""
+    progress: str = ""
+    """How far the store was, `jobs.run.shards.progress_digest`."""
     tries: int = 0
     """How many starts in a row came no further, this one included."""
     lost_at: float = 0.0
@@ -78,11 +78,11 @@ class Anew:
     finished: int = 0
     """How many of the stages were finished."""
     asked_to_stop: str | None = None
-    """The signal that came while the process began anew."""
+    """The signal that came while the process restarted."""
 
     @classmethod
-    def taken(cls) -> "Anew":
-        """Return what the process that began anew has handed over."""
+    def received(cls) -> "RestartState":
+        """Return the state that the process before this one has passed on."""
         handed = os.environ.pop(HANDED, None)
         if handed is None:
             return cls()
@@ -91,13 +91,13 @@ class Anew:
         content["stages"] = tuple(Stage(**stage) for stage in content["stages"])
         return cls(**content, asked_to_stop=held_back(come))
 
-    def after_loss(self, store: str, why: str, standing: str, now: float) -> "Anew":
+    def after_loss(self, store: str, why: str, progress: str, now: float) -> "RestartState":
         """Return what the next start is to know, once the Ray of the run of `store` is lost."""
-        first = standing != self.standing or store != self.store
+        first = progress != self.progress or store != self.store
         tries = 1 if first else self.tries + 1
         wait_s = WAITS_S[min(tries, len(WAITS_S)) - 1]
         return replace(
-            self, store=store, why=why, standing=standing, tries=tries,
+            self, store=store, why=why, progress=progress, tries=tries,
             lost_at=now if first else self.lost_at, begin_at=now + wait_s,
         )  # fmt: skip
 

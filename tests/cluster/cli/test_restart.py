@@ -1,4 +1,4 @@
-"""cluster.cli.anew: a command whose Ray is lost begins anew, here on an executor that is lost without a Ray."""
+"""cluster.cli.restart: a command whose Ray is lost restarts, here on an executor that is lost without a Ray."""
 
 import json
 import os
@@ -12,19 +12,19 @@ import pytest
 import toy
 from cli_jobs import TOY
 
-from cluster.cli.anew import Anew, Cluster
+from cluster.cli.restart import Cluster, RestartState
 
 OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
 
 LOST = """
 import sys, time
 from pathlib import Path
-from cluster.cli import anew, main, run, running
+from cluster.cli import main, restart, run, running
 from cluster.ray.reach import NoRay
 from jobs.run.executor import ExecutorLost
 from jobs.run.serial import SerialExecutor
 
-anew.WAITS_S = {waits}
+restart.WAITS_S = {waits}
 
 class Lost(SerialExecutor):
     n = 0
@@ -51,7 +51,7 @@ def command(folder, *arguments, waits=(0.1,), commits=0):
     return subprocess.Popen(
         [sys.executable, "-c", LOST.format(waits=waits, commits=commits), *arguments], cwd=folder,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"CTD_STANDING": str(folder / "standing")},
+        env=os.environ | {"CTD_PROGRESS": str(folder / "progress")},
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_a_ray_that_is_lost_each_time_is_given_up(tmp_path):
     ]
     assert out == ""
     assert (tmp_path / "starts").read_text().splitlines() == ["--json"] * 2
-    assert (tmp_path / "standing").exists()
+    assert (tmp_path / "progress").exists()
 
 
 def test_a_run_that_gets_on_is_started_again_as_often_as_it_takes(tmp_path):
@@ -92,7 +92,7 @@ def test_a_signal_ends_the_wait(tmp_path, number):
 
 
 def test_losses_are_counted_while_nothing_comes_of_the_starts():
-    first = Anew(finished=1).after_loss("a.zarr", "why", "0", 10.0)
+    first = RestartState(finished=1).after_loss("a.zarr", "why", "0", 10.0)
     assert (first.tries, first.lost_at, first.begin_at, first.finished) == (1, 10, 15, 1)
     second = first.after_loss("a.zarr", "why", "0", 40.0)
     assert (second.tries, second.lost_at, second.begin_at) == (2, 10, 60)
@@ -109,7 +109,7 @@ def test_losses_are_counted_while_nothing_comes_of_the_starts():
 
 
 def test_a_cluster_is_waited_for_as_long_as_the_job_says():
-    lost = Anew().after_loss("a.zarr", "it does not answer", "0", time.monotonic())
+    lost = RestartState().after_loss("a.zarr", "it does not answer", "0", time.monotonic())
     why = lost.wait(Cluster("127.0.0.1:1", 0.3))
     assert why == (
         "the Ray at 127.0.0.1:1 is gone (it does not answer); "
