@@ -26,6 +26,10 @@ def weights(
         list[str] | None,
         typer.Option(help="only tensors whose names begin so; may be repeated"),
     ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(help="the cell, where the file does not tell its units: vanilla:relu"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the network that a file holds: its cell, sizes and tensors; or convert it."""
@@ -39,7 +43,7 @@ def weights(
         tensors = tensors.under(only) if only else tensors
         if not as_json:
             _show(tensors.arrays)
-        found = understand(tensors)
+        found = understand(tensors, cell)
         if to is not None:
             write_weights(to, found.params, found.cell)
     except ValueError as error:

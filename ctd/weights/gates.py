@@ -39,6 +39,8 @@ class Found(NamedTuple):
     gates: Gates
     used: frozenset[str]
     """The names of its tensors."""
+    units: str | None = None
+    """The nonlinearity of a cell without gates, by the name of `ctd.cells.UNITS`; None if the file does not tell it."""
 
 
 def check_shape(where: str, name: str, value: Array, shape: tuple[int, ...], what: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ctd.cells import UNITS
 from ctd.weights.gates import Found, Gates, Kind, check_shape
 from ctd.weights.tensors import Array, Tensors
 
@@ -44,7 +45,10 @@ def read(tensors: Tensors, place: str) -> Found:
     gates = Gates(kind, _ordered(into.T, n, kind), _ordered(recurrent.T, n, kind), b_ih, b_hh)
     after = {"gru": " with reset_after", "gru_before": " without reset_after"}.get(kind, "")
     told = f"Keras {CLASSES[KINDS[blocks]]}{after}, {place}"
-    return Found(told, gates, frozenset(set(names.values()) & arrays.keys()))
+    if kind != "rnn" and not settings:
+        told += " with tanh and sigmoid (the file does not tell; model.save('net.keras') writes one that does)"
+    used = frozenset(set(names.values()) & arrays.keys())
+    return Found(told, gates, used, settings.get("activation", "tanh") if settings else None)
 
 
 def _settings(tensors: Tensors, layer: str) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def _settings(tensors: Tensors, layer: str) -> dict[str, Any]:
     ]
     for name, expected in EXPECTED.items():
         for found in layers:
-            if found.get(name, expected) != expected:
+            fits = list(UNITS) if name == "activation" and layer == "SimpleRNN" else [expected]
+            if found.get(name, expected) not in fits:
                 raise ValueError(
                     f"{tensors.where}: {found.get('name', layer)} has {name}={found[name]!r}, but ctd's cell has "
                     f"{expected!r}"

@@ -46,7 +46,6 @@ def read(tensors: Tensors, place: str) -> Found:
     equinox = f"{at}bias" in used
     kind = KINDS[blocks]
     told = f"{'Equinox' if equinox else 'PyTorch'} nn.{CLASSES[kind]}{'' if layer else 'Cell'}"
-    told += " with tanh (the file does not tell it from relu)" if kind == "rnn" else ""
     names = {full("weight_ih"), full("weight_hh"), *used}
     return Found(
         f"{told}, {at or 'at the top'}", Gates(kind, into, recurrent, b_ih, b_hh), frozenset(names)

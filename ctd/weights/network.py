@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS, READOUT_AXES, check_params, check_real
+from ctd.cells import CELLS, READOUT_AXES, UNGATED, check_params, check_real, get_cell
 from ctd.weights import names_flax, names_keras, names_torch
 from ctd.weights.formats import read_tensors, write_tensors
 from ctd.weights.gates import TORCH_LAYERS, Found, to_cell, to_torch
@@ -70,6 +70,11 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     found = find_cell(tensors)
     name, params = to_cell(found.gates)
     rest, told = read_rest(tensors, found)
+    if CELLS[name] in UNGATED and found.units is not None:
+        name = get_cell(f"{name}:{found.units}").name
+    elif CELLS[name] in UNGATED:
+        name = cell if cell is not None and cell.partition(":")[0] == name else name
+        told = (f"the file does not tell the units: cell {name}", *told)
     if cell is not None and cell != name:
         raise ValueError(
             f"{tensors.where}: holds the weights of cell {name} ({found.told}), but cell {cell} is given; give "

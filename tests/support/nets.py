@@ -13,9 +13,9 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 """Of states in (-1, 1), or not far from it, after 50 steps of rounding in another order."""
 
 
-def run_file(path, inputs, h0=None):
+def run_file(path, inputs, h0=None, cell=None):
     """(the network of a file, its states (time, state), its outputs) in the precision of `inputs`."""
-    found = read_weights(path)
+    found = read_weights(path, cell)
     cell = get_cell(found.cell)
     with precision(FixedPoint(dtype=str(inputs.dtype))):
         params = {name: np.asarray(value, inputs.dtype) for name, value in found.params.items()}

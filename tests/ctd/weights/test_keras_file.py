@@ -37,6 +37,30 @@ def model_of(layer, **options):
     return model
 
 
+def test_relu_is_read_where_the_file_tells_it(tmp_path):
+    model = model_of("SimpleRNN", activation="relu")
+    hidden = np.asarray(model.layers[0](XS[None])[0])
+    scale = np.abs(hidden).max()
+    model.save(tmp_path / "net.keras")
+    model.save(tmp_path / "net.h5")
+    model.save_weights(tmp_path / "net.weights.h5")
+    for file, cell in (("net.keras", None), ("net.h5", None), ("net.weights.h5", "vanilla:relu")):
+        found, states, _ = run_file(tmp_path / file, XS, cell=cell)
+        assert found.cell == "vanilla:relu"
+        # 50 steps of float32 in another order; relu's states grow beyond 1.
+        np.testing.assert_allclose(states / scale, hidden / scale, atol=5e-6)
+    with pytest.raises(ValueError, match="but cell vanilla is given; give cell: vanilla:relu"):
+        read_weights(tmp_path / "net.keras", "vanilla")
+
+
+@pytest.mark.parametrize("layer", ["SimpleRNN", "GRU", "LSTM"])
+def test_weights_alone_are_told_to_hide_their_nonlinearity(tmp_path, layer):
+    model_of(layer).save_weights(tmp_path / "net.weights.h5")
+    assert "the file does not tell" in " ".join(read_weights(tmp_path / "net.weights.h5").told)
+    model_of(layer).save(tmp_path / "net.keras")
+    assert "does not tell" not in " ".join(read_weights(tmp_path / "net.keras").told)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_from_every_file(tmp_path, name):
     layer, options, cell = LAYERS[name]
@@ -59,7 +83,8 @@ def test_every_layer_from_every_file(tmp_path, name):
 
 
 REFUSED = {
-    "activation": (lambda: model_of("SimpleRNN", activation="relu"), "core has activation='relu'"),
+    "activation": (lambda: model_of("SimpleRNN", activation="selu"), "core has activation='selu'"),
+    "activation of gates": (lambda: model_of("GRU", activation="relu"), "core has activation='relu'"),
     "gates": (lambda: model_of("LSTM", recurrent_activation="hard_sigmoid"), "has recurrent_activation='hard"),
     "both directions": (
         lambda: keras.Sequential(

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ctd.cells import CELLS
+from ctd.cells import CELLS, get_cell
 from ctd.weights import read_tensors, read_weights, understand, write_named, write_weights
 from ctd.weights.formats import WRITERS
 from ctd.weights.tensors import Tensors
@@ -125,6 +125,25 @@ def test_another_cell_than_the_expected_one_is_refused():
         ValueError, match=r"weights of cell gru_torch .*cell lstm is given; give cell: gru_torch"
     ):
         understand(Tensors("net.pt", torch_names(3)), "lstm")
+
+
+def test_units_that_a_file_does_not_tell_are_the_users_word():
+    """A state_dict of nn.RNN does not say whether it is of tanh or relu."""
+    tensors = Tensors("net.pt", torch_names(1))
+    assert understand(tensors).cell == "vanilla"
+    assert "the file does not tell the units: cell vanilla" in understand(tensors).told
+    assert "does not tell the units: cell vanilla:relu" in " ".join(
+        understand(tensors, "vanilla:relu").told
+    )
+    found = understand(tensors, "vanilla:relu")
+    assert found.cell == "vanilla:relu"
+    x, h = np.full(found.params["wI"].shape[1], 0.5), np.zeros(len(found.params["wR"]))
+    given = {name.split(".")[-1]: value for name, value in tensors.arrays.items()}
+    expected = np.maximum(0, given["weight_ih_l0"] @ x + given["bias_ih_l0"] + given["bias_hh_l0"])
+    after = get_cell(found.cell).step(found.params, h, x)
+    np.testing.assert_allclose(after, expected, rtol=1e-5)  # float32
+    with pytest.raises(ValueError, match="cell leaky is given; give cell: vanilla"):
+        understand(tensors, "leaky")
 
 
 def test_only_some_of_the_tensors():
