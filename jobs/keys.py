@@ -1,15 +1,15 @@
-"""The keys of a store below run/, and which of the objects there are ours. docs/store-format.md describes the objects at them.
+"""The keys of a store below run/, and which objects there are ours. docs/store-format.md describes the objects.
 
-Constants are single keys or folders (prefixes of keys). Functions return a key, or read one (`sums_name`,
+A constant is a key or a folder (the prefix of keys). A function returns a key or takes one apart (`sums_name`,
 `number_of`).
 """
 
 import re
 
 JOB, JOB_COPY = "run/job.json", "run/job.copy.json"
-"""The job and its copy: two, because everything else can be made again from one of them."""
+"""The job and its copy: everything else can be made again from either of them."""
 KERNEL = "run/kernel.json"
-"""What readers need of the kernel."""
+"""The kernel's description, for readers that do not import it."""
 CREATING = "run/creating.json"
 """Exists while a store is being created."""
 
@@ -25,12 +25,12 @@ CODE = "run/code"
 
 
 def place(folder: str, group: int, shard: int) -> str:
-    """Return what the keys of a shard's records (markers, or failing items) below a folder begin with."""
+    """Return the common prefix of the keys of a shard's records (markers, or failing items) in a folder."""
     return f"{folder}/{group}/{shard:06d}"
 
 
 def record(folder: str, group: int, shard: int, sha256: str) -> str:
-    """Return the key of the record with this checksum: no two records of a shard have one key."""
+    """Return the key of the record with this checksum: two records of a shard have different keys."""
     return f"{place(folder, group, shard)}-{sha256[:8]}.json"
 
 
@@ -70,7 +70,7 @@ def lease(generation: int) -> str:
 
 
 def cancel(generation: int) -> str:
-    """Return the key of the request to stop, addressed to the holder of a generation of the lease."""
+    """Return the key of a request to stop, addressed to the holder of one generation of the lease."""
     return f"{CANCEL}/{generation:08d}.json"
 
 
@@ -105,7 +105,7 @@ OURS = re.compile(
 
 
 def is_ours(key: str) -> bool:
-    """Whether this program writes an object at `key`, which is not so of .nfs0001 or ._000001.json."""
+    """Whether this program writes objects at `key`; NFS writes .nfs0001, and macOS ._000001.json."""
     hidden = key.rpartition("/")[2].startswith(".")
     return not hidden and (not key.startswith("run/") or OURS.fullmatch(key) is not None)
 

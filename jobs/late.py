@@ -1,4 +1,4 @@
-"""Zarr, imported when the first of its functions is called: the progress of a job is read without it (see ctd.late)."""
+"""Zarr, imported at the first call of one of its functions: `ctd status` and the like start without it (see ctd.late)."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
 """Reduce one group: the kernel's `reduce` over its committed rows makes gathered/G.
 
-This is a task of its own: any worker can do it, again and again, and it reads no other group. Its checksums
-run/sums/gathered/G.json says what it was made from and is written last; without it, nothing in gathered/G
-counts.
+Any worker can do this, again and again; it reads no other group. The checksums of gathered/G, in
+run/sums/gathered/G.json, say what the group was reduced from. They are written last; without them, nothing in
+gathered/G counts.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ def local_path(address: str) -> Path | None:
         _check(address, name)
         return None
     parts = urlsplit(address)
+    # file://HOST/PATH names the disk of another machine, which this one cannot open.
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise JobError(f"{address}: file:///ABSOLUTE/PATH expected, or the path alone")
     return Path(unquote(parts.path))
@@ -52,6 +53,7 @@ def scheme(address: str) -> str:
     Raises:
         JobError: a scheme of an object store is followed by `:` but not by `:/`.
     """
+    # One slash is enough, because a Path turns s3://B/K into s3:/B/K: `_check` then says what is expected.
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", address)
     if match is None and address.partition(":")[0] in BUCKETS and ":" in address:
         raise JobError(f"{address}: {address.partition(':')[0]}://BUCKET/KEY expected")
@@ -72,6 +74,7 @@ def _check(address: str, name: str) -> None:
     if name not in known:
         raise JobError(f"{_bare(address)}: unknown scheme {name}://{nearest(name, known)}")
     parts = urlsplit(address)
+    # user:password@ before the host; a signed link carries its signature in the query.
     if "@" in parts.netloc or parts.query:
         raise JobError(
             f"{_bare(address)}: holds credentials, or a signed link, which the store would show to everybody; "

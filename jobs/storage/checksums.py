@@ -26,6 +26,7 @@ def checksummed(content: Mapping[str, Any]) -> bytes:
 def verified(data: bytes | None) -> dict[str, Any] | None:
     """Return the mapping that `checksummed` wrote; None if `data` is None or damaged."""
     try:
+        # From the right: `seal` is the last field, and the content may contain the same text.
         body, found, rest = (data or b"").decode().rpartition(_SEAL)
     except UnicodeDecodeError:
         return None
@@ -36,8 +37,9 @@ def verified(data: bytes | None) -> dict[str, Any] | None:
 
 
 def parsed(text: str | bytes | None) -> dict[str, Any] | None:
-    """Return the mapping in a JSON text; None if it is none: anybody may have written it, and its checksum."""
+    """Return the mapping in a JSON text; None if the text is no JSON mapping."""
     try:
+        # A checksum does not say who wrote the text: a stranger may have nested brackets a million deep.
         found = json.loads(text or b"null")
     except (ValueError, RecursionError):
         return None
@@ -50,10 +52,10 @@ def read_verified(store: ObjectStore, key: str) -> dict[str, Any] | None:
 
 
 def agree(store: ObjectStore, key: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the mapping with a checksum at `key`; the first caller sets it, and all others get the same."""
+    """Return the mapping at `key`; the first caller writes `content` there, and all others get the same."""
     objects.create(store, key, checksummed(content))
     agreed = read_verified(store, key)
-    if agreed is None:  # the object exists, but is damaged
+    if agreed is None:  # the object exists, but is damaged: nobody can have used it
         objects.write(store, key, checksummed(content))
     return agreed or content
 

@@ -53,6 +53,7 @@ def _amazon() -> dict[str, Any]:
     if endpoint:
         found["endpoint"] = endpoint
     if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+        # Every signature names a region. Servers other than Amazon's usually accept this one.
         found["region"] = profile.get("region", "us-east-1")
     if not os.environ.get("AWS_ACCESS_KEY_ID"):
         if "aws_access_key_id" in profile:
@@ -68,7 +69,7 @@ def _azure() -> dict[str, Any]:
     endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT", "")
     account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
     if os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
-        endpoint, account = "http:", "devstoreaccount1"
+        endpoint, account = "http:", "devstoreaccount1"  # the one account of the emulator
     if not account:
         raise JobError("no account is given; set AZURE_STORAGE_ACCOUNT_NAME")
     # Passed again: the library cannot print a store whose account comes from the environment.
@@ -99,6 +100,7 @@ def _profile() -> dict[str, str]:
     """
     name = os.environ.get("AWS_PROFILE") or "default"
     found: dict[str, str] = {}
+    # The keys come last, so that they win; the two files name the same profile differently.
     for variable, default, section in (
         ("AWS_CONFIG_FILE", "~/.aws/config", name if name == "default" else f"profile {name}"),
         ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", name),

@@ -1,12 +1,12 @@
-"""One driver a store: a lease that its holder renews, and that runs out when the holder is no more.
+"""One driver for each store: its lease is renewed by the holder, and expires once the holder has died.
 
     run/lease/NNNNNNNN.json     generation N: who holds it, since when, last sign of life
     run/cancel/NNNNNNNN.json    a request to the holder of generation N to stop
 
-The highest generation is the lease. To take it over is to create the next one, in which exactly one of
-several drivers succeeds, on a file system as on an object store; only its holder ever writes it again. A
-holder that was taken for dead and comes back finds the higher one and stops; until then, RENEW_S at most,
-two drivers run, which harms nothing: a shard is written by whole objects, and the same bytes each time.
+The highest generation is the lease. A driver takes it over by creating the next one; exactly one of several
+drivers succeeds, on a file system as on an object store. Only the holder writes its generation again. A holder
+that was taken for dead and comes back finds a higher one and stops. Until then, for RENEW_S at most, two
+drivers run. This harms nothing: both write the same bytes, in whole objects.
 """
 
 import json
@@ -27,26 +27,26 @@ from jobs.storage.checksums import parsed
 from jobs.storage.process import Process, this_process
 
 TTL_S = 30.0
-"""A holder on another machine that is silent this long may be dead: whoever asks watches for a renewal."""
+"""Seconds of silence after which a holder on another machine may be dead; whoever asks then watches for a renewal."""
 
 RENEW_S = 5.0
-"""Time between two renewals by the holder."""
+"""Seconds between two renewals by the holder."""
 
 POLL_S = 1.0
-"""Time between two checks for a request to stop."""
+"""Seconds between two checks for a request to stop."""
 
 CANCEL_GRACE_S = 6.0
-"""How long workers may take to write checkpoints when the run is cancelled, so that it ends within 10 s."""
+"""Seconds for workers to write checkpoints when the run is cancelled: with POLL_S and the end, less than 10."""
 
 
 class Listener(Protocol):
-    """Hears, in another thread, what concerns the holder of a lease."""
+    """The holder's side of a lease, called from the thread that renews it."""
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
-        """Be asked to stop because of `reason`, within `grace_s` seconds."""
+        """Stop because of `reason`, within `grace_s` seconds."""
 
     def remark(self, text: str) -> None:
-        """Take note of something that is worth a line in the log and no reason to stop."""
+        """Log `text`, which is no reason to stop."""
 
 
 class Held(JobError):
@@ -61,11 +61,11 @@ class LeaseRecord(Process):
     """Makes the record unique, so that `objects.create` can recognise its own write."""
     generation: int
     since: float = 0.0
-    """When it was taken (seconds since 1970)."""
+    """When it was acquired (seconds since 1970)."""
     renewed: float = 0.0
-    """The last sign of life (seconds since 1970)."""
+    """When the holder last renewed it (seconds since 1970)."""
     released: bool = False
-    """Whether the holder has given it up; not written before."""
+    """Whether the holder has given it up; written only then."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of run/lease/NNNNNNNN.json."""
@@ -81,7 +81,7 @@ class LeaseRecord(Process):
 
 
 class Lease:
-    """A lease that this process holds; get one with `take`."""
+    """A lease that this process holds; `acquire` returns one."""
 
     def __init__(self, store: ObjectStore, record: LeaseRecord) -> None:
         self._objects, self._record = store, record
@@ -90,7 +90,7 @@ class Lease:
 
     @staticmethod
     def acquire(store: ObjectStore, address: str) -> "Lease":
-        """Take the lease of the store at `address`.
+        """Acquire the lease of the store at `address`.
 
         Raises:
             Held: another driver holds it; the text names holder and age.
@@ -119,7 +119,8 @@ class Lease:
             newest = max(_generations(store))
             if newest == generation:
                 break
-            # Since our look at the holder, others took this generation and higher ones, and pruned it.
+            # After we had read the holder, others took this generation and higher ones, and pruned it: what we created
+            # is an old generation.
             objects.delete(store, keys.lease(generation))
         lease._prune()
         return lease
@@ -128,8 +129,8 @@ class Lease:
     def held(self, listener: Listener) -> Iterator[None]:
         """Renew the lease until the block ends, then release it.
 
-        The listener is asked to stop when somebody asks for it, when another driver has taken over, and when
-        the lease can no longer be renewed: nobody runs a store without its lease.
+        The listener must stop when somebody asks for it, when another driver has taken over, and when an error
+        ends the renewals: nobody runs a store without its lease.
         """
         ended = threading.Event()
         thread = threading.Thread(
@@ -146,6 +147,7 @@ class Lease:
     def release(self) -> None:
         """Release the lease, so that the next driver need not wait; its generation is never used again."""
         with objects.may_fail():  # then the lease runs out by itself
+            # If it was pruned, another driver has the lease: writing it would bring an old generation back.
             if objects.read(self._objects, keys.lease(self.generation)) is not None:
                 self._record = replace(self._record, released=True)
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
@@ -153,9 +155,10 @@ class Lease:
 
     def _keep(self, listener: Listener, ended: threading.Event) -> None:
         try:
-            renewed = time.monotonic()
+            renewed = time.monotonic()  # not the wall clock, which may be set meanwhile
             while not ended.wait(POLL_S):
-                self._hear(listener)
+                self._pass_request(listener)
+                # A storage that fails for a while ends no run: the next turn tries again.
                 with objects.may_fail():
                     if time.monotonic() - renewed < RENEW_S:
                         continue
@@ -169,8 +172,8 @@ class Lease:
             listener.ask(f"the lease cannot be renewed: {type(error).__name__}: {error}", 0.0)
             raise
 
-    def _hear(self, listener: Listener) -> None:
-        """Pass a request to stop on. One that cannot be read is told of once, and passed over."""
+    def _pass_request(self, listener: Listener) -> None:
+        """Tell the listener of a request to stop. Report an unreadable request once, and ignore it."""
         key = keys.cancel(self.generation)
         try:
             request = objects.read(self._objects, key)
@@ -270,9 +273,11 @@ def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:
         return False
     if record.is_here:
         return True
+    # abs: the clock of the holder may be ahead of ours, so that its renewal lies in the future.
     if abs(time.time() - record.renewed) < TTL_S:
         return True
-    # The machines' clocks may differ: the holder is dead if it does not renew while we watch.
+    # The clocks of the two machines may differ by any amount, so an old time proves nothing: the holder is dead if it
+    # misses two renewals while we watch.
     deadline = time.monotonic() + 2 * RENEW_S + POLL_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)
@@ -283,4 +288,5 @@ def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:
 
 def _generations(store: ObjectStore) -> list[int]:
     found = [(key, keys.number_of(key)) for key in objects.list_keys(store, keys.LEASE)]
-    return [number for key, number in found if key == keys.lease(number)]  # not 1.json
+    # A copy by hand such as 1.json is no generation: `keys.lease` writes eight digits.
+    return [number for key, number in found if key == keys.lease(number)]

@@ -1,4 +1,4 @@
-"""Bytes by key in a local folder or an object store, with the same behaviour, through obstore.
+"""Bytes by key in a local folder or an object store, through obstore; both behave alike.
 
 A write is visible whole or not at all, and `create` succeeds for exactly one of several writers (link on a
 file system, PUT with If-None-Match on an object store). Markers and leases rely on these two guarantees.
@@ -65,13 +65,13 @@ OUT_OF_RANGE = r"Requested range was invalid|InvalidRange|status code: 416"
 
 
 _used_by: int | None = None
-"""The process that has used the storage first."""
+"""Id of the process that first used the storage here; a fork inherits it."""
 
 
 def refuse_fork() -> None:
     """Raise JobError in a fork of a process that has used the storage.
 
-    Its threads, which answer requests, are not there in the fork, and neither are JAX's: both would wait for ever.
+    The fork lacks the threads that answer requests, and those of JAX: its first call would wait for ever.
     """
     global _used_by
     if _used_by is None:
@@ -84,7 +84,7 @@ def refuse_fork() -> None:
 
 
 class Unreachable(JobError):
-    """The object store does not answer, or not now; another attempt may succeed."""
+    """The object store does not answer, or is too busy; another attempt may succeed."""
 
 
 def open_objects(address: str, *, create: bool = False) -> ObjectStore:
@@ -117,6 +117,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
             raise JobError(f"{path}: is a file; a store is a folder, beside JOB.yaml JOB.zarr")
         elif not path.is_dir():
             raise JobError(f"{path}: no such store")
+        # automatic_cleanup: a deletion removes the folders that it leaves empty.
         return LocalStore(path.absolute(), automatic_cleanup=True)
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
@@ -167,7 +168,7 @@ def read(objects: ObjectStore, key: str) -> bytes | None:
     refuse_fork()
     try:
         return bytes(obstore.get(objects, key).bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):  # the second: a file lies in place of a folder
         return None
 
 
@@ -225,10 +226,11 @@ def create(objects: ObjectStore, key: str, data: bytes) -> bool:
 
 
 def settle(objects: ObjectStore, key: str) -> None:
-    """Have a written object outlive a loss of power from now on, which an object store sees to by itself."""
+    """Flush a written object to the disk, so that it survives a loss of power; an object store has done so already."""
     if not isinstance(objects, LocalStore) or objects.prefix is None:
         return
     path = objects.prefix / key
+    # The folder too: without its entry the file is lost. Either may be gone, if another process has compacted meanwhile.
     for place in (path, path.parent):
         with suppress(FileNotFoundError):
             opened = os.open(place, os.O_RDONLY)
@@ -247,13 +249,13 @@ def delete(objects: ObjectStore, key: str) -> None:
 
 
 def delete_each(objects: ObjectStore, wanted: Iterable[str]) -> None:
-    """Delete the objects at these keys, those that there are; on an object store in few requests."""
+    """Delete the objects at these keys, if they exist; an object store gets few requests."""
     found = list(wanted)
     try:
         if found and not isinstance(objects, LocalStore):
             obstore.delete(objects, found)
             return
-    except FileNotFoundError:  # some servers mind: the rest one by one
+    except FileNotFoundError:  # some servers refuse a batch with a missing key: delete one by one
         pass
     for key in found:
         delete(objects, key)
@@ -272,13 +274,14 @@ def list_keys(objects: ObjectStore, prefix: str) -> Iterator[str]:
 
 
 def list_all(objects: ObjectStore, prefix: str) -> Iterator[str]:
-    """Yield every key below the folder `prefix`, also those that file systems and other programs have made."""
+    """Yield every key below the folder `prefix`, including those that file systems and other programs have made."""
     return (meta["path"] for meta in _metas(objects, prefix))
 
 
 def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
     refuse_fork()
-    # One at a time, as a listing goes on after a name that is no key: not UTF-8, or with a newline in it.
+    # One entry at a time: a name that is no key (not UTF-8, or with a newline) is an error of its batch, and the listing
+    # goes on after it.
     batches = obstore.list(objects, prefix.rstrip("/") + "/", chunk_size=1)
     while True:
         try:
@@ -290,13 +293,14 @@ def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
 
 
 LOOKS = 50
-"""Most looks at objects that other processes change: each is a few requests, so that a run hears a stop soon."""
+"""Most attempts to read a folder that other processes change. Each takes a few requests, so a request to stop does not
+wait long."""
 
 
 def looks(folder: str) -> Iterator[int]:
-    """Yield for each look at a folder that other processes change meanwhile.
+    """Yield once for each attempt to read a folder while other processes change it.
 
-    Raises OSError, a storage error, after LOOKS of them: the folder never stands still, or it is damaged.
+    Raises OSError, a storage error, after LOOKS attempts: the folder never stays the same, or it is damaged.
     """
     yield from range(LOOKS)
     raise OSError(
@@ -363,6 +367,7 @@ ASKED_THE_MACHINE = (
 
 def reason(error: BaseException) -> str:
     """Return why something failed, in one line, without anything that a server's answer quotes from the request."""
+    # obstore appends the error's debug form, which quotes the request with its access key.
     text, debug, details = str(error).partition("\n\nDebug source")
     if not debug and not isinstance(error, BaseError):
         text = error.strerror if isinstance(error, OSError) and error.strerror else text
@@ -382,10 +387,11 @@ def reason(error: BaseException) -> str:
     if "HTTP error" in text or "error sending request" in text:
         why = re.search(r'(?:message|error): "([^"]*)"', details)
         return f"no server answers{f': {why[1]}' if why else ''}"
-    return re.sub(r"\?\S*", "", text.splitlines()[0])
+    return re.sub(r"\?\S*", "", text.splitlines()[0])  # a signed address has its signature there
 
 
 def _is_refusal(error: Exception) -> bool:
     """Whether a server answered with a refusal, so that asking again is useless."""
     status = re.search(r"status code: (\d+)", str(error))
+    # 408 (timeout) and 429 (too many requests) mean: try again.
     return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")

@@ -1,4 +1,4 @@
-"""A process among those of all machines, and whether one of this machine has ended."""
+"""Identify a process among those of all machines; tell whether one of this machine has ended."""
 
 import getpass
 import os
@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """What identifies a process among those of all machines, with its user and command. The defaults mean: not known."""
+    """A process, told from all others on all machines, with its user and command. Defaults mean: not known."""
 
     host: str = "?"
     machine: str = ""
-    """Scope of the process ids: see `machine`."""
+    """Scope of the process id: see `machine`."""
     pid: int = 0
     born: str = ""
     """When it started: see `born`."""
@@ -66,6 +66,7 @@ def _user() -> str:
 def machine() -> str:
     """Return the scope of process ids, equal for one boot of one kernel and one pid namespace."""
     try:
+        # After a reboot, and in each container, the process ids start over.
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -75,6 +76,8 @@ def machine() -> str:
 def born(pid: int) -> str:
     """Return the start time of a process, which tells it from a later one with its id; "" if it has ended."""
     try:
+        # After the last bracket: the command may contain spaces and brackets. rest[18] is field 22, the start in clock
+        # ticks since the boot. A zombie (Z) has ended, though its parent has not asked for its exit code yet.
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if state == "Z" else rest[18]
     except OSError:

@@ -188,7 +188,7 @@ def test_file_of_others_among_the_leases_is_passed_over(storage, name):
     """Its number is that of no lease: a driver that took it for one created its own, and gave it up, for ever."""
     objects.write(storage, f"{keys.LEASE}/{name}", b"{}")
     assert holder(storage) is None
-    lease = Lease.take(storage, "s")
+    lease = Lease.acquire(storage, "s")
     assert not holder(storage).released
     lease.release()
     assert holder(storage).released
@@ -241,7 +241,7 @@ def test_run_ends_with_the_thread_that_keeps_its_lease(storage, monkeypatch):
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     with Lease.acquire(storage, "s").held(stop):
-        monkeypatch.setattr(Lease, "_hear", fail)
+        monkeypatch.setattr(Lease, "_pass_request", fail)
         until(lambda: stop.reason, "the run is asked to stop")
     assert stop.reason == "the lease cannot be renewed: RuntimeError: no more"
 
