@@ -312,7 +312,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
     )
     executor = RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
     try:
-        assert executor.workers() == 2
+        assert executor.machines().workers == 2
         shares = environments(executor)
         assert {e["XLA_PYTHON_CLIENT_MEM_FRACTION"] for e in shares} == {"0.450"}
         assert {e["CUDA_VISIBLE_DEVICES"] for e in shares} == {"0"}
@@ -321,12 +321,14 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         executor.close()
     executor = RayExecutor(RunSettings(), connected)
     try:
-        assert executor.workers() == 1  # the cluster has a GPU, and so a worker takes one
+        assert executor.machines().workers == 1  # the cluster has a GPU, and so a worker takes one
         spec = read_job(folder / "walk.yaml")
         store = open_or_create(spec, str(folder), "walk", str(folder / "late.zarr"), executor)
         executor.start(store.address)
         ray_cluster[1]()
-        ready = lambda: executor.wait(0.1) or executor.workers() == executor.capacity() == 3
+        ready = lambda: (
+            executor.wait(0.1) or executor.machines().workers == executor.capacity() == 3
+        )
         until(ready, "the new node has a worker for each of its GPUs", 600)
         assert not run_shards(store, executor).failed
         places = ray.get([slot.actor.place.remote() for slot in executor._pool.slots])

@@ -108,7 +108,7 @@ def test_record_alone_is_no_store(tmp_path):
     broken = pytest.MonkeyPatch()
     with broken.context() as patch:
         patch.setattr(
-            "jobs.store.creation.consolidate", lambda store: (_ for _ in ()).throw(OSError("full"))
+            "jobs.store.creation._consolidate", lambda store: (_ for _ in ()).throw(OSError("full"))
         )
         with pytest.raises(JobError, match="full"):
             open_or_create(spec, str(tmp_path), "x", str(address), SerialExecutor(1))
