@@ -31,12 +31,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ctd.late import jax, jnp
+from ctd.late import Array, jax, jnp
 from ctd.plots import Figure, Plot
 
 T = TypeVar("T")
@@ -91,6 +91,9 @@ class Params(BaseModel):
 
 if TYPE_CHECKING:
     type View[P: Params] = P
+
+    class Values[P: Params](Protocol):
+        def __getattr__(self, name: str) -> Array: ...
 else:
 
     class View:
@@ -102,6 +105,12 @@ else:
 
         def __class_getitem__(cls, params: type[Params]) -> Any:
             return Any
+
+    class Values(View):
+        """`Values[Model]`: the named tuple of the traced fields of one item, each an array.
+
+        A type checker knows that each field is an array, but no names.
+        """
 
 
 @cache

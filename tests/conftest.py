@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import jax
 import pytest
+from jaxtyping import install_import_hook
 
 import cluster  # noqa: F401  it settles what Ray reads when it is imported, by a test or by us
 
@@ -99,16 +100,22 @@ def job_file(tmp_path):
     return write
 
 
+SHAPED = ("ctd.cells", "ctd.lfads")
+"""Packages whose annotations `--shapes` checks; their functions are wrapped as their modules are imported."""
+# Read before pytest reads its options, since the conftest.py of a folder imports ctd.cells before that; the processes of
+# pytest-xdist know of it by the environment.
+if "--shapes" in sys.argv:
+    os.environ["PYTEST_SHAPES"] = "1"
+if "PYTEST_SHAPES" in os.environ:
+    install_import_hook(SHAPED, "beartype.beartype")
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--shapes",
         action="store_true",
         help="check shapes and types of the arrays that ctd.cells and ctd.lfads get and give, at every call",
     )
-
-
-SHAPED = ("ctd.cells", "ctd.lfads")
-"""Packages whose annotations `--shapes` checks; their functions are wrapped as their modules are imported."""
 
 
 def pytest_configure(config):
@@ -118,11 +125,6 @@ def pytest_configure(config):
     The endurance tests compile as a user's jobs do.
     """
     hear_signals()
-    if config.getoption("shapes"):
-        from jaxtyping import install_import_hook
-
-        assert not [name for name in sys.modules if name.startswith(SHAPED)], "imported too early"
-        install_import_hook(SHAPED, "beartype.beartype")
     if "endurance" not in config.option.markexpr.replace("not endurance", ""):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
     if "CTD_CACHE" not in os.environ:

@@ -79,7 +79,7 @@ class Cell(NamedTuple):
         n_in: int,
         n_out: int,
         scales: Scales = UNIT,
-        dtype: Any = "float32",
+        dtype: jax.typing.DTypeLike = "float32",
     ) -> dict[str, Array]:
         """Draw weights N(0, g^2 / fan-in) of n units with n_in inputs and n_out outputs.
 
@@ -102,7 +102,7 @@ class Cell(NamedTuple):
 
 
 def normal(
-    key: jax.Array, shape: tuple[int, int], scale: Any, dtype: Any
+    key: jax.Array, shape: tuple[int, int], scale: Any, dtype: jax.typing.DTypeLike
 ) -> Float[Array, "row fan_in"]:
     """Draw a matrix of the shape (rows, fan-in) with entries N(0, scale^2 / fan-in).
 

@@ -42,7 +42,9 @@ def _shapes(n: int, n_in: int, n_field: int = FIELD_UNITS) -> dict[str, tuple[in
     return {"wFHX": (n_field, n + n_in), "bF": (n_field,), "wV": (n, n_field), "bV": (n,)}
 
 
-def _draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
+def _draw(
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
+) -> dict[str, Array]:
     key_h, key_x, key_v = jax.random.split(key, 3)
     # One matrix for state and input, as in a GRU; each block has its own fan-in.
     over_h = normal(key_h, (FIELD_UNITS, n), scales.recurrent, dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
 from ctd.late import Array, Float, jax, jnp
@@ -33,7 +32,9 @@ def _gru_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
     return {"wRUHX": (2 * n, n + n_in), "bRU": (2 * n,), "wCHX": (n, n + n_in), "bC": (n,)}
 
 
-def _gru_draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
+def _gru_draw(
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
+) -> dict[str, Array]:
     gates_h, gates_x, candidate_h, candidate_x = jax.random.split(key, 4)
 
     # State and input have scales of their own: each block is N(0, g^2 / its own fan-in).
@@ -130,7 +131,9 @@ def _torch_shapes(gates: int) -> Callable[[int, int], dict[str, tuple[int, ...]]
 
 
 def _torch_draw(gates: int) -> Callable[..., dict[str, Array]]:
-    def draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
+    def draw(
+        key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
+    ) -> dict[str, Array]:
         key_in, key_rec = jax.random.split(key)
         bias = jnp.zeros(gates * n, dtype)
         if gates == 4:

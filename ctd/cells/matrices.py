@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ctd.late import Array, Float, jnp, lax
+from ctd.late import Array, Float, jax, jnp, lax
 
 
 class LowRank(NamedTuple):
@@ -47,7 +47,7 @@ class FirstUnits:
     def __matmul__(self, rates: Float[Array, "unit"]) -> Float[Array, "output"]:
         return rates[: self.n_out]
 
-    def dense(self, dtype: Any) -> Float[Array, "output unit"]:
+    def dense(self, dtype: jax.typing.DTypeLike) -> Float[Array, "output unit"]:
         """The same weights, entry by entry."""
         return jnp.eye(self.n_out, self.n, dtype=dtype)
 

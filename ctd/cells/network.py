@@ -34,7 +34,9 @@ def readout(cell: Cell, params: Weights, h: Float[Array, "state"]) -> Float[Arra
     return params["wO"] @ cell.hidden(h) + params["bO"]
 
 
-def initial_state(cell: Cell, params: Weights, dtype: Any) -> Float[Array, "state"]:
+def initial_state(
+    cell: Cell, params: Weights, dtype: jax.typing.DTypeLike
+) -> Float[Array, "state"]:
     """The network's h0; zeros of `dtype` for a network without one.
 
     >>> weights = get_cell("lstm").init(jax.random.key(0), n=2, n_in=1, n_out=1)

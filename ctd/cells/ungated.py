@@ -6,7 +6,6 @@ Their units are tanh unless the cell's name ends in another nonlinearity after a
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
 from ctd.cells.units import UNITS, Units, get_units
@@ -25,7 +24,7 @@ def _vanilla_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
 
 
 def _vanilla_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
 ) -> dict[str, Array]:
     key_in, key_rec = jax.random.split(key)
     return {
@@ -67,7 +66,9 @@ def _leaky_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
     return _vanilla_shapes(n, n_in) | {"alpha": ()}
 
 
-def _leaky_draw(key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any) -> dict[str, Array]:
+def _leaky_draw(
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
+) -> dict[str, Array]:
     weights = _vanilla_draw(key, n, n_in, scales, dtype)
     return weights | {"alpha": jnp.asarray(LEAK, dtype)}
 
@@ -94,7 +95,7 @@ def _per_unit_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
 
 
 def _per_unit_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: Any
+    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
 ) -> dict[str, Array]:
     weights = _vanilla_draw(key, n, n_in, scales, dtype)
     return weights | {"alphas": jnp.full(n, LEAK, dtype)}

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctd.kernel import View
+from ctd.kernel import Values, View
 from ctd.late import Array, Float, Int, jax, jnp
 from ctd.lfads.data import Dataset
 from ctd.lfads.model import Tree, init_weights
 from ctd.lfads.params import Model
 
 
-def init_stitched(static: View[Model], traced: Any, key: jax.Array, dataset: Dataset) -> Tree:
+def init_stitched(
+    static: View[Model], traced: Values[Model], key: jax.Array, dataset: Dataset
+) -> Tree:
     """Draw the weights of a model of sessions: N(0, 1 / fan-in); read-ins and readouts as `alignment` says, if it was possible."""
     assert dataset.stitched is not None
     _, real, shown, alignment = dataset.stitched

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.kernel import Coordinate, Kernel, Outcome, View
+from ctd.kernel import Coordinate, Kernel, Outcome, Values, View
 from ctd.late import Array, Bool, Float, Int, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.adapters import init_stitched, of_session, with_core
@@ -57,12 +57,14 @@ class State(NamedTuple):
     done: Bool[Array, ""]
 
 
-def item_keys(key: jax.Array, traced: Any) -> jax.Array:
+def item_keys(key: jax.Array, traced: Values[Model]) -> jax.Array:
     """The four keys of an item: of the initial weights, of training, of evaluation, of the posterior."""
     return jax.random.split(jax.random.fold_in(key, traced.seed), 4)
 
 
-def _first_weights(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> Tree:
+def _first_weights(
+    static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array
+) -> Tree:
     if shared.stitched is not None:
         return with_core(shared, init_stitched(static, traced, key, shared))
     n_external = 0 if shared.train.external is None else shared.train.external.shape[-1]
@@ -72,12 +74,12 @@ def _first_weights(static: View[Model], shared: Dataset, traced: Any, key: jax.A
 
 
 # Weights travel as one vector; these shapes cut it into parts again.
-def _shapes(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> Tree:
+def _shapes(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array) -> Tree:
     """The shapes and dtypes of the weights, by part and name."""
     return jax.eval_shape(lambda: _first_weights(static, shared, traced, key))
 
 
-def init(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> State:
+def init(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array) -> State:
     """The model before training: random weights, empty curves."""
     weights = flatten(_first_weights(static, shared, traced, item_keys(key, traced)[0]))
     n_blocks = len(block_ends(static))
@@ -99,7 +101,7 @@ def init(static: View[Model], shared: Dataset, traced: Any, key: jax.Array) -> S
 
 
 def advance(
-    static: View[Model], shared: Dataset, traced: Any, key: jax.Array, state: State
+    static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array, state: State
 ) -> State:
     """Take `report_every` training steps, or those that are left, and evaluate the model once."""
     _, key_train, key_eval, _ = item_keys(key, traced)
@@ -174,7 +176,7 @@ def _sessions(shared: Dataset) -> tuple[Dataset, ...]:
 
 
 def result(
-    static: View[Model], shared: Dataset, traced: Any, key: jax.Array, state: State
+    static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array, state: State
 ) -> dict[str, Array]:
     """The weights of the best evaluation, that evaluation, posterior means of some trials, and metrics of these."""
     key_posterior = item_keys(key, traced)[3]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ctd.kernel import View
+from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Int, jax, jnp, lax
 from ctd.lfads.adapters import of_trials, padding, real_entries, with_core
 from ctd.lfads.data import Dataset, Trials
@@ -85,7 +85,7 @@ def draw_noise(static: View[Model], key: jax.Array, batch: Batch) -> Noise:
 
 
 def draw_dropout(
-    static: View[Model], traced: Any, key: jax.Array, batch: Batch, noise: Noise
+    static: View[Model], traced: Values[Model], key: jax.Array, batch: Batch, noise: Noise
 ) -> tuple[Noise, Float[Array, "encoded_time trial encoded_unit"]]:
     """Draw the dropout masks of a training pass: (the noise with them, weights of the seen entries in the nll)."""
     n_steps, n_trials = batch.data.shape[:2]
@@ -114,7 +114,7 @@ def draw_dropout(
     return noise._replace(**masks, encoded=encoded if static.controller else None), weights
 
 
-def _uniform(key: jax.Array, n: int, dtype: Any) -> Float[Array, "n"]:
+def _uniform(key: jax.Array, n: int, dtype: jax.typing.DTypeLike) -> Float[Array, "n"]:
     """Draw n numbers (byte + fraction) / 256 in [0, 1]: each has a random byte, all share one random fraction.
 
     Each number is uniform and takes a quarter of the random bits of a full one. The common fraction moves the
@@ -191,7 +191,7 @@ def bound(
     return {"nll": -likelihood.sum((0, 2)), "kl_ic": kl_ic, "kl_input": kl_input}
 
 
-def ramp(step: Array, start: Any, length: Any, dtype: Any) -> Float[Array, ""]:
+def ramp(step: Array, start: Any, length: Any, dtype: jax.typing.DTypeLike) -> Float[Array, ""]:
     """A factor that rises linearly from `start` at step 0 to 1 at step `length`; with length 0 it is always 1.
 
     >>> print(f"{ramp(jnp.int32(5), 0.2, jnp.int32(10), 'float32'):.3f}")
@@ -210,7 +210,7 @@ def _recurrent(cell: Tree) -> list[Array]:
     return [cell[name][:, : len(cell["wCHX"])] for name in ("wRUHX", "wCHX")]
 
 
-def penalty(static: View[Model], traced: Any, weights: Tree) -> Float[Array, ""]:
+def penalty(static: View[Model], traced: Values[Model], weights: Tree) -> Float[Array, ""]:
     """The L2 penalty on the weights that act on the state, before its ramp."""
     square = lambda cell: sum(jnp.sum(w**2) for w in _recurrent(cell))
     total = traced.l2_generator * square(weights["generator"])
@@ -236,7 +236,7 @@ class Minibatch(NamedTuple):
 
 def training_loss(
     static: View[Model],
-    traced: Any,
+    traced: Values[Model],
     dataset: Dataset,
     weights: Tree,
     minibatch: Minibatch,
@@ -279,7 +279,7 @@ def chunks(n: int, size: int) -> tuple[Int[Array, "chunk row"], Bool[Array, "chu
 
 
 def evaluate(
-    static: View[Model], traced: Any, dataset: Dataset, weights: Tree, key: jax.Array
+    static: View[Model], traced: Values[Model], dataset: Dataset, weights: Tree, key: jax.Array
 ) -> dict[str, Float[Array, ""]]:
     """The terms of the negative ELBO by name, and `loss`, their sum: means over all evaluation trials, one draw each.
 

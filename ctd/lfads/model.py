@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.cells import UPDATE_BIAS
-from ctd.kernel import View
+from ctd.kernel import Values, View
 from ctd.late import Array, Float, jax, jnp, lax
 from ctd.lfads.params import Model
 from ctd.lfads.recurrence import (
@@ -97,7 +97,7 @@ class Decoded(NamedTuple):
 
 def init_weights(
     static: View[Model],
-    traced: Any,
+    traced: Values[Model],
     key: jax.Array,
     n_encoded: int,
     n_external: int,
@@ -171,7 +171,9 @@ def _generator_shapes(static: View[Model], n_in: int) -> Blocks:
     return {("generator", "wFHX"): hidden, ("generator", "wV"): [(n, n_field)]}
 
 
-def _draw(shapes: Blocks, key: jax.Array, dtype: Any) -> dict[tuple[str, str], Array]:
+def _draw(
+    shapes: Blocks, key: jax.Array, dtype: jax.typing.DTypeLike
+) -> dict[tuple[str, str], Array]:
     """Blocks of N(0, 1 / columns), side by side. All come from one draw: one for each would compile slowly."""
     flat = [shape for blocks in shapes.values() for shape in blocks]
     drawn = iter(cut(jax.random.normal(key, (entries(flat),), dtype), flat))
@@ -203,7 +205,7 @@ def cut(vector: Float[Array, "entry"], shapes: Sequence[tuple[int, ...]]) -> lis
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _prior(n: int, variance: Any, dtype: Any) -> Tree:
+def _prior(n: int, variance: Any, dtype: jax.typing.DTypeLike) -> Tree:
     return {
         "mean": jnp.zeros(n, dtype),
         "log_variance": jnp.full(n, jnp.log(variance), dtype),

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.kernel import Data, File, Kernel, Static, Traced, Var, View
+from ctd.kernel import Data, File, Kernel, Static, Traced, Values, Var, View
 from ctd.late import Array, Bool, Int, Real, jax, jnp, lax
 from ctd.lfads.adapters import of_session
 from ctd.lfads.chop import Windows
@@ -209,7 +209,7 @@ class _Place(NamedTuple):
     """Trials of the split."""
 
 
-def _place(static: View[Posterior], shared: Fit, traced: Any, batch: Any) -> _Place:
+def _place(static: View[Posterior], shared: Fit, traced: Values[Posterior], batch: Any) -> _Place:
     """The place of minibatch `batch` of the chunk."""
     n_train, n_eval = shared.n[0], shared.n[1]
     # Chunks of training trials come first; their last one may be partly empty.
@@ -221,7 +221,7 @@ def _place(static: View[Posterior], shared: Fit, traced: Any, batch: Any) -> _Pl
 
 
 def _infer(
-    static: View[Posterior], shared: Fit, traced: Any, batch: Array
+    static: View[Posterior], shared: Fit, traced: Values[Posterior], batch: Array
 ) -> dict[str, Real[Array, "trial ..."]]:
     """Infer one minibatch: the results that are asked for, and the numbers and places of its trials."""
     place = _place(static, shared, traced, batch)
@@ -256,7 +256,7 @@ def _infer(
     return values
 
 
-def init(static: View[Posterior], shared: Fit, traced: Any, key: jax.Array) -> State:
+def init(static: View[Posterior], shared: Fit, traced: Values[Posterior], key: jax.Array) -> State:
     """A chunk of which nothing has been inferred."""
     del key
     zero = jnp.zeros((), jnp.int32)
@@ -272,7 +272,7 @@ def init(static: View[Posterior], shared: Fit, traced: Any, key: jax.Array) -> S
 
 
 def advance(
-    static: View[Posterior], shared: Fit, traced: Any, key: jax.Array, state: State
+    static: View[Posterior], shared: Fit, traced: Values[Posterior], key: jax.Array, state: State
 ) -> State:
     """Infer the next minibatch."""
     del key
@@ -283,7 +283,7 @@ def advance(
 
 
 def result(
-    static: View[Posterior], shared: Fit, traced: Any, key: jax.Array, state: State
+    static: View[Posterior], shared: Fit, traced: Values[Posterior], key: jax.Array, state: State
 ) -> dict[str, Array]:
     """The results of the chunk's trials, and the decoder of behaviour, if the model has one."""
     del static, traced, key

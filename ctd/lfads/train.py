@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ctd.kernel import View
+from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Int, jax, jnp, optax
 from ctd.lfads.data import Dataset
 from ctd.lfads.loss import Minibatch, gather, training_loss
@@ -42,13 +42,13 @@ class Step(NamedTuple):
     """Whether loss and gradient are finite."""
 
 
-def optimizer(traced: Any) -> optax.GradientTransformation:
+def optimizer(traced: Values[Model]) -> optax.GradientTransformation:
     """Adam without a learning rate, which `train_step` applies: it may depend on the evaluations."""
     return optax.scale_by_adam(b1=0.9, b2=0.999, eps=traced.adam_eps)
 
 
 def learning_rate(
-    static: View[Model], traced: Any, step: Int[Array, ""], plateaus: Int[Array, ""]
+    static: View[Model], traced: Values[Model], step: Int[Array, ""], plateaus: Int[Array, ""]
 ) -> Float[Array, ""]:
     """The learning rate of a step: `learning_rate` x linear warm-up x decay^step x schedule.
 
@@ -87,7 +87,7 @@ def minibatch(
 
 def train_step(
     static: View[Model],
-    traced: Any,
+    traced: Values[Model],
     dataset: Dataset,
     key: jax.Array,
     at: Position,
