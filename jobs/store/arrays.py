@@ -21,10 +21,10 @@ STATUS = {DONE: "done", FAILED: "failed", DROPPED: "dropped"}
 
 
 CF_WORD = re.compile(r"[\w.+@-]+", re.ASCII)
-"""What one of the `flag_meanings` of the CF conventions may consist of."""
+"""Characters that the CF conventions allow in one word of `flag_meanings`."""
 
 CHUNK, AT_ONCE = 4 << 20, 2
-"""Bytes of a chunk of a table, and how many chunks of a column are written at a time."""
+"""Bytes of a table's chunk; chunks of a column written at a time, which bounds the memory."""
 
 
 def attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def fill_value(name: str, dtype: np.dtype[Any]) -> Any:
 def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Var) -> None:
     """Create the array `name` in `group`, replacing any array of that name, and write all of `values`.
 
-    Text is stored as int32 codes, with the texts in the attribute `labels`; where each is one word, as CF flags, too.
+    Text is stored as int32 codes, with the texts in the attribute `labels`. If each text is one word, CF flags name them too.
     """
     attrs: dict[str, Any] = describe(var)
     if not isinstance(values, Lookup) or values.dtype.kind in "US":
@@ -82,6 +82,7 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Va
         if all(CF_WORD.fullmatch(str(t)) for t in texts):
             attrs["flag_meanings"] = " ".join(str(t) for t in texts)
     shape = values.shape
+    # Whole rows, at least one however large it is, so that a row is read with one request.
     rows = max(1, CHUNK // max(1, math.prod(shape[1:]) * values.dtype.itemsize))
     array = group.create_array(
         name,
@@ -92,8 +93,10 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Va
         compressors=compressor(),
         dimension_names=var.axes,
         overwrite=True,
+        # A chunk full of fill values is written too: an object that is missing is then a damage that `ctd check` sees.
         config={"write_empty_chunks": True},
     )
+    # In steps, because `values` may be a `Lookup` that makes its rows on demand: ten million would fill the memory.
     step = AT_ONCE * rows
     for at in range(0, shape[0], step) if shape else ():
         array[at : at + step] = values[at : at + step]
@@ -112,7 +115,7 @@ def plain(value: Any) -> Any:
 
 
 class Lazy[T](Mapping[str, T]):
-    """A mapping name -> `read(name)` for these names, each read when it is asked for; `read` decides what becomes of another name."""
+    """A mapping of these names to `read(name)`, called at each access. Other names reach `read` too, which may raise KeyError."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], T]) -> None:
         self._names, self._read = tuple(names), read

@@ -1,4 +1,4 @@
-"""Checkpoints of a running shard: what a `ctd.batch.Run` needs to continue, in two generations.
+"""Checkpoints of a running shard: the state from which a `ctd.batch.Run` continues, in two generations.
 
     run/checkpoints/G/SSSSSS/0     one generation: sha256, a line of JSON, the bytes of the arrays
     run/checkpoints/G/SSSSSS/1     the other; each write replaces the older of the two
@@ -26,7 +26,7 @@ from jobs.store.provenance import host
 from jobs.store.store import Store
 
 COST = 0.02
-"""Largest share of a shard's time spent on checkpoints: on slow storage they become rarer."""
+"""Largest share of a shard's time that checkpoints take: on slow storage they become rarer."""
 
 
 class Resumable(Protocol):
@@ -42,7 +42,7 @@ class Checkpoints:
     Args:
         ids: (n,) the items that the attempt computes.
         layout: how the items lie on the devices.
-        meets: the folder of the meetings that the shard takes part in, if any (jobs.run.rendezvous).
+        meets: folder of the meetings that the shard takes part in, if any (jobs.run.rendezvous).
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Checkpoints:
         self._objects, self._folder = store.objects, folder(shard)
         self._every_s = store.job.spec.run.checkpoint_s
         here = host()
+        # Everything that may change the bits: a checkpoint with another identity is not continued.
         self._identity = {
             "job": store.job.spec.digest(),
             "shard": list(shard),
@@ -74,8 +75,8 @@ class Checkpoints:
         A storage failure is ignored: the shard goes on without this checkpoint.
         """
         began = time.monotonic()
-        # A full disk must not end a shard that does not need the room yet; if the results do not
-        # fit either, writing them will raise.
+        # A full disk must not end a shard that does not need the room yet; if the results do not fit either, writing
+        # them will raise. A failed write leaves `_next`: the older generation is tried again, the newer one is safe.
         with objects.may_fail():
             data = encode(run.snapshot(), self._identity)
             objects.write(self._objects, f"{self._folder}/{self._next}", data)
@@ -84,13 +85,14 @@ class Checkpoints:
         self._due = ended + max(self._every_s, (ended - began) / COST)
 
     def latest(self) -> Snapshot | None:
-        """Return the newest undamaged snapshot of an identical run, or None; `keep` spares its generation."""
+        """Return the newest undamaged snapshot of an identical run, or None; the next `keep` replaces the other generation."""
         best = None
         for generation in (0, 1):
             data = objects.read(self._objects, f"{self._folder}/{generation}")
             found = data and decode(data)
             if not found or found[0] != self._identity:
                 continue
+            # By advances, not by time: the clocks of two workers may differ.
             if best is None or found[1].rounds > best.rounds:
                 best, self._next = found[1], 1 - generation
         return best
@@ -131,6 +133,6 @@ def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
     arrays, at = {}, 0
     for name, kind, shape in head["named"]:
         dtype, n = np.dtype(kind), math.prod(shape)
-        arrays[name] = np.frombuffer(rest, dtype, n, at).reshape(shape)
+        arrays[name] = np.frombuffer(rest, dtype, n, at).reshape(shape)  # no copy
         at += n * dtype.itemsize
     return head["identity"], Snapshot(head["rounds"], arrays)

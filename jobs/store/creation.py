@@ -33,7 +33,7 @@ STATUS = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the items of one group give."""
+    """Shapes and coordinates of the results of one group's items."""
 
     shapes: Mapping[str, Any]
     """Result -> shape and dtype of one item."""
@@ -50,7 +50,7 @@ def create_store(
     """Create an empty store at `address`, which must hold none, and return it.
 
     Args:
-        outputs: what the items of each group give.
+        outputs: the results of each group's items.
 
     Raises:
         JobError: the store cannot be written. What was written to a local folder is removed again.
@@ -58,6 +58,8 @@ def create_store(
     path = objects.local_path(address)
     made = path is not None and not Store.exists(address)
     store = Store(address, objects.open_objects(address, create=True), job)
+    # The order survives a kill at any write: run/creating.json comes first and run/job.json last, so that a half-made
+    # store is no store, and the next creation clears it.
     try:
         _clear(store)
         _lay_out(store, items, outputs)
@@ -66,6 +68,7 @@ def create_store(
         write_job(store.objects, store.job)
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:
+        # If a store lay there before, nothing is deleted.
         if made and path is not None:
             _remove(path)
         if isinstance(error, OSError) or objects.is_storage_error(error):
@@ -107,7 +110,7 @@ def keys_outside_run(store: Store) -> list[str]:
 
 
 def _clear(store: Store) -> None:
-    """Remove what an interrupted creation left, and record that a creation has begun."""
+    """Remove the remains of an interrupted creation, and record that a creation has begun."""
     if objects.read(store.objects, keys.CREATING):
         for key in list(objects.list_keys(store.objects, "")):
             if not key.startswith(BEFORE):
@@ -116,7 +119,8 @@ def _clear(store: Store) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove what a failed creation left, except the records of its submissions."""
+    """Remove the remains of a failed creation, except the records of its submissions."""
+    # The batch script that runs this driver lies there, and so does the log of its allocation.
     submission = path / "run" / "submit"
     if not submission.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -140,6 +144,7 @@ def _create_group(
         "axes": list(kernel.dims[name].axes),
         **about(name, kernel.dims[name]),
     }
+    # Fields with one value in the whole group are in the attributes, not in a column.
     columns = [name for name in items.columns if name not in group.labels]
     out = root.create_group(f"results/{group.number}")
     out.attrs.put(
@@ -184,7 +189,7 @@ def _create_results(
 ) -> zarr.Array[Any]:
     """Create an empty array for a result, one object per shard.
 
-    one: shape and dtype of one item. rows: of the group, and of a shard.
+    one: shape and dtype of one item. rows: number of rows of the group, and of a shard.
     """
     n_items, shard_items = rows
     # A large object has inner chunks, so that one item can be read alone.
@@ -199,6 +204,7 @@ def _create_results(
         fill_value=fill_value(name, one.dtype),
         compressors=compressor(),
         dimension_names=("item", *var.axes),
+        # Every object of a committed shard exists, also one full of fill values: a missing one is a damage.
         config={"write_empty_chunks": True},
     )
 

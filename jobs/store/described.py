@@ -1,4 +1,4 @@
-"""run/kernel.json: what readers need of a store's kernel; and what its arrays say of it where that is missing."""
+"""run/kernel.json: the description of a store's kernel for readers. If it is missing, the arrays give most of it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def read_description(store: ObjectStore) -> Description | None:
 
 
 def description_of(kernel: Kernel) -> bytes:
-    """Return what run/kernel.json says of a kernel, which a search has added to."""
+    """Return the content of run/kernel.json. kernel: with the results that a search adds."""
     return checksummed(Description.of(kernel).to_json())
 
 
 def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
-    """Return what the arrays of a store say of its kernel: no summary, no fields, and that it may reduce."""
+    """Return the description that the arrays give: results, reduced results and outcomes; no summary and no fields."""
     dims: dict[str, Var] = {}
     reduced: dict[str, Var] = {}
     outcomes: tuple[Outcome, ...] = ()
@@ -40,6 +40,7 @@ def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
             for name, array in root[f"gathered/{group}"].arrays():  # type: ignore[union-attr]
                 reduced.setdefault(name, _var(_axes(array), attributes(array)))
     reduced = {name: var for name, var in reduced.items() if var.axes != (name,)}  # coordinates
+    # Arrays do not say whether the kernel has a `reduce`; whoever gathers imports the kernel and finds out.
     return Description(dims, reduced, outcomes, reduces=True)
 
 

@@ -22,9 +22,10 @@ from jobs.storage.checksums import write_sums
 from jobs.store.store import Store
 
 BYTES = 100_000
-"""Size at which an object is full. Until then every flush rewrites it; then it may be joined to those before."""
+"""Size at which an object is full. Each flush rewrites an object that is not full, so the size bounds the bytes written."""
 
 FLUSH_S = 30.0
+"""Seconds after which the next event writes those that are in memory; failures and decisions are written at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,9 @@ class Event:
     """One event. Fields that do not apply to its kind have their defaults, and are not written."""
 
     time: float = field(default_factory=time.time)
-    """When it was noted (seconds since 1970)."""
+    """Seconds since 1970."""
     kind: str
-    """Written as `event`."""
+    """Kind of event; the line calls it `event`."""
 
     executor: str | None = None
     pending: int | None = None
@@ -45,7 +46,7 @@ class Event:
     failed: int | None = None
     """Shards given up."""
     stopped: str | None = ""
-    """Why the run was stopped before its end; None: it was not."""
+    """Why the run was stopped before its end; None: it ran to its end."""
     lost: Sequence[int] | None = None
     """Shards that were still running."""
 
@@ -66,7 +67,7 @@ class Event:
     seconds: float | None = None
     n_failed: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields, as an executor or another ctd has them; written beside the others."""
+    """Further fields, of an executor or of another version of ctd; written beside the others."""
 
     @property
     def process(self) -> tuple[str | None, int | None]:
@@ -100,6 +101,7 @@ class Events:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # By time, so that a listing sorts the runs; by process, since several drivers may start together.
         self._prefix = f"{keys.EVENTS}/{time.time_ns():020d}-{os.getpid()}"
         self._lines: list[str] = []
         self._number = self._bytes = 0
@@ -108,15 +110,14 @@ class Events:
         self._flushed = time.monotonic()
 
     def note(self, event: Event) -> None:
-        """Add one event. It stays in memory until `flush`, until the object is full, or for FLUSH_S seconds:
-        the first `note` after that time writes it."""
+        """Add one event. It is written by `flush`, when the object is full, or by the first `note` after FLUSH_S seconds."""
         self._lines.append(json.dumps(event.to_json()))
         self._bytes += len(self._lines[-1])
         if self._bytes >= BYTES or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines that are not in the store yet; if the storage fails, keep them for the next flush."""
+        """Write the lines that are not in the store yet; if the storage fails, the next flush writes them."""
         if not self._lines:
             return
         self._flushed = time.monotonic()
@@ -132,12 +133,14 @@ class Events:
         return f"{self._prefix}-{number:05d}.jsonl"
 
     def _join(self) -> None:
-        """Put the last full objects into one, while the earlier is not twice as large: their number grows like the
-        logarithm of the events."""
+        """Join the last two full objects while the earlier one is less than twice as large.
+
+        The number of objects then grows like the logarithm of the number of events."""
         store = self._store.objects
         while len(self._full) > 1 and self._full[-2][1] < 2 * self._full[-1][1]:
             (first, size), (last, more) = self._full[-2:]
             parts = [objects.read(store, self._key(number)) or b"" for number in (first, last)]
+            # The joined object first: a kill between the two leaves lines twice, which readers drop, and loses none.
             objects.write(store, self._key(last), b"".join(parts))
             objects.delete(store, self._key(first))
             self._full[-2:] = [(last, size + more)]
@@ -154,9 +157,11 @@ class Events:
 def read_events(store: Store) -> list[Event]:
     """Return the events of all runs, in order of the runs; unreadable lines are left out."""
     found = []
-    # A driver that was killed while it joined two objects has left lines twice.
+    # A driver that was killed while it joined two objects has left lines twice; `dict.fromkeys` keeps the first.
     for line in dict.fromkeys(_lines(store)):
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(
+            ValueError, KeyError, TypeError
+        ):  # a line that a full disk cut short, or a stranger wrote
             found.append(Event.from_json(json.loads(line)))
     return found
 

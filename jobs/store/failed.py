@@ -29,7 +29,7 @@ class FailedItem:
     fault: str = ""
     attempt: int = 1
     time: float = 0.0
-    """When it was found (seconds since 1970)."""
+    """When the item was found (seconds since 1970)."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Further fields, written beside the others: where it was computed, or how its worker died."""
 
@@ -63,7 +63,7 @@ class FailedItems:
 
     @property
     def version(self) -> tuple[float, int]:
-        """A record has all items of the one before it, and one more."""
+        """Latest time of an item, number of items: each new record of a shard adds an item to the one before."""
         return max((item.time for item in self.items), default=0.0), len(self.items)
 
     @staticmethod
@@ -92,7 +92,7 @@ class Failed(Records[FailedItems]):
         self.write({"shard": shard._asdict(), "rows": [item.to_json() for item in items]})
 
     def line(self, key: str, data: bytes) -> bytes:
-        """Return the line of a record, which did not name its shard in stores of an older head."""
+        """Return the line of a record. Stores of an older head did not name the shard in it: it comes from the key."""
         content, shard = verified(data), self.plan.shard(keys.number_of(key))
         if content is None or "shard" in content or shard is None:
             return data
@@ -100,14 +100,15 @@ class Failed(Records[FailedItems]):
 
 
 def forget_failed(committed: Committed, failed: Failed) -> int:
-    """Have the shards of all items that failed by themselves computed again; return how many items there were.
+    """Take back the shards of all items that failed by themselves, so that they are computed again; return the number of items.
 
     The caller must hold the store's lease.
     """
     rows = {marker.shard: {*marker.without} for marker in committed.markers() if marker.without}
     for record in failed.latest().values():
         rows.setdefault(record.shard, set()).update(item.row for item in record.items)
-    # The markers first: without the record, they would lack rows for no visible reason.
+    # The markers first: a kill in between leaves records without markers, and the next run computes these shards without
+    # the failing items. The reverse would leave markers that lack rows for no visible reason.
     committed.forget(rows)
     failed.forget(rows)
     return sum(map(len, rows.values()))

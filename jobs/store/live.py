@@ -1,6 +1,6 @@
-"""Curves of shards that are being computed, for whoever watches: run/live/G/SSSSSS.json, gone once the shard is committed.
+"""Curves of shards under way, for `ctd watch`: run/live/G/SSSSSS.json, deleted once the shard is committed.
 
-No result depends on them, and nobody needs them to go on.
+No result depends on them, and no run reads them.
 """
 
 import time
@@ -18,10 +18,10 @@ from jobs.storage.checksums import checksummed, verified
 from jobs.store.store import Store
 
 EVERY_S, SHARE, COST = 5.0, 0.01, 0.01
-"""Least seconds between two writes: EVERY_S; SHARE of the time that the shard has taken; and so many that looking at
-the items and writing take at most COST of a worker's time."""
+"""The wait between two writes is the longest of: EVERY_S seconds; SHARE of the time that the shard has taken; the cost of
+the last write divided by COST, so that curves take at most that share of a worker's time."""
 MAX_ITEMS, MAX_POINTS = 48, 200
-"""Most items of a shard, and points of a curve, that are written, evenly spaced."""
+"""Most items of a shard, and most points of a curve, that are written; both evenly spaced."""
 MAX_SHARDS = 32
 """Most shards that a reader reads."""
 
@@ -49,15 +49,15 @@ class Growing(BaseModel):
     advances: int
     """How many the devices have made."""
     places: dict[str, list[int]]
-    """Curve -> which of its points these are."""
+    """Curve -> indices of the points that are written."""
     curves: dict[str, list[list[Number]]]
-    """Curve -> for each row, the values at `places`; None where it has not come to."""
+    """Curve -> for each row, the values at `places`; None at points that the item has not reached."""
 
 
 class LiveCurves:
-    """Writes the curves of one attempt at a shard now and then.
+    """Writes the curves of one attempt at a shard from time to time.
 
-    rows: (n,) the rows of the group, item by item. curves: those that the kernel names.
+    rows: (n,) the rows of the group, item by item. curves: names of the kernel's `curves`.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class LiveCurves:
         began = time.monotonic()
         if not self._curves or began < self._due:
             return
+        # A group need not store every curve that the kernel names.
         held = self._store.names(self._shard.group)
         rows, values = run.peek(tuple(name for name in self._curves if name in held))
         with objects.may_fail():
@@ -92,7 +93,8 @@ def clear_live(store: Store, shard: Shard) -> None:
 
 
 def _some(rows: np.ndarray, values: dict[str, np.ndarray], advances: int) -> Growing:
-    """The curves of evenly spaced items, at evenly spaced points."""
+    """Return the curves of evenly spaced items, at evenly spaced points."""
+    # Slots refill in any order: sorted by row, each write shows the same items as long as the same have begun.
     order = np.argsort(rows, kind="stable")
     some = order[spread(len(order), MAX_ITEMS)]
     places = {name: spread(v.shape[1], MAX_POINTS) for name, v in values.items()}
@@ -109,6 +111,7 @@ def _some(rows: np.ndarray, values: dict[str, np.ndarray], advances: int) -> Gro
 
 
 def _number(value: float) -> float | None:
+    # Five digits are enough for a curve on a screen, and keep the object small. JSON has no NaN.
     return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
@@ -118,6 +121,7 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
     found = []
     for key in objects.list_keys(store.objects, keys.LIVE):
         parts = key.split("/")
+        # A worker that was killed after its commit leaves its curves behind.
         if keys.is_ours(key) and keys.number_of(key) not in committed:
             found.append((int(parts[-2]), keys.number_of(key), key))
     wanted = {key: (group, shard) for group, shard, key in sorted(found)[:MAX_SHARDS]}

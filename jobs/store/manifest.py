@@ -20,7 +20,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker must know of the job; all of it is in the store."""
+    """Everything that a worker must know of the job; all of it is in the store."""
 
     spec: JobSpec
     plan: Plan
@@ -60,6 +60,7 @@ class Job:
         found = _Content.model_validate(content)
         layouts = tuple(GroupLayout(**layout.model_dump()) for layout in found.layouts)
         spec, plan = parse_job(found.spec, where), Plan(found.group_sizes, layouts)
+        # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
         n, planned = sum(part.count() for part in spec.sweeps()), sum(plan.group_sizes)
         if n != planned or len(layouts) != len(plan.group_sizes):
             raise JobError(
@@ -76,7 +77,7 @@ class _Layout(BaseModel):
 
 
 class _Content(BaseModel):
-    """What a reader needs of run/job.json, which may be a stranger's."""
+    """The fields of run/job.json that readers need, checked because the store may be a stranger's."""
 
     format: int = 0
     spec: dict[str, Any]
@@ -94,10 +95,12 @@ def read_job(store: ObjectStore, address: str) -> Job:
         JobError: there is no complete store, both copies are damaged, or the format is newer.
     """
     copies = [objects.read(store, key) for key in (keys.JOB, keys.JOB_COPY)]
+    # While a store is created the copy comes first: with run/creating.json there, the copy alone is not enough.
     if not any(copies) or (copies[0] is None and objects.read(store, keys.CREATING)):
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json)")
     trouble = f"{address}: run/job.json and its copy are damaged"
     for data in copies:
+        # A newer format may have another checksum: it is refused by its number, not called damaged.
         if content := verified(data) or _newer(data):
             try:
                 return Job.from_json(content, address)

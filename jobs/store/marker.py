@@ -1,7 +1,7 @@
 """The commit marker. A shard is done if, and only if, its marker exists.
 
-run/done/G/SSSSSS-XXXXXXXX.json     as a worker writes it; XXXXXXXX: how its checksum begins
-run/segments/NNNNNNNN.jsonl         where it goes later, with many others (jobs.store.segments)
+run/done/G/SSSSSS-XXXXXXXX.json     as a worker writes it; XXXXXXXX: the first digits of its checksum
+run/segments/NNNNNNNN.jsonl         later, with many others (jobs.store.segments)
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Marker:
     """Outcome -> number of items."""
     n_failed: int = 0
     nan: Mapping[str, int] | None = None
-    """Result -> number of items that are done and have no number in it but NaN; those with none are left out."""
+    """Result -> number of done items whose values are all NaN; results with no such item are left out."""
     source: str = ""
     """Digest of the source code that computed the shard."""
 
@@ -52,9 +52,9 @@ class Marker:
     """Folder of the meetings that the shard took part in."""
 
     started: float = 0.0
-    """When the attempt began (seconds since 1970); of a shard with meetings, its first attempt."""
+    """When the attempt began (seconds since 1970); for a shard with meetings, its first attempt."""
     seconds: float = 0.0
-    """Duration of the attempt (s); of a shard with meetings, plus earlier attempts up to their last arrival."""
+    """Duration of the attempt (s); for a shard with meetings, plus earlier attempts up to their last arrival."""
     host: str = ""
     pid: int = 0
     platform: str = ""
@@ -64,12 +64,12 @@ class Marker:
 
     @property
     def version(self) -> tuple[float, int]:
-        """Of several markers of a shard the one with the highest counts."""
+        """The marker of a shard with the highest version counts: the attempt that ended last."""
         return self.ended, 0
 
     @property
     def ended(self) -> float:
-        """`started` + `seconds`: about when the shard was committed (seconds since 1970)."""
+        """When the shard was committed, nearly: `started` + `seconds` (seconds since 1970)."""
         return self.started + self.seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ _PARSER = TypeAdapter(Marker)
 
 
 class Committed(Records[Marker]):
-    """The committed shards of one store: those that have a marker."""
+    """The committed shards of one store, that is, those with a marker."""
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
         super().__init__(store, plan, (keys.DONE, keys.SEGMENTS), Marker.from_json)

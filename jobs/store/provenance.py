@@ -23,7 +23,7 @@ PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
 
 
 MOST_TRACE = 8000
-"""Characters of a traceback that are kept: its end."""
+"""Characters kept of a traceback, from its end: the innermost frames and the error."""
 
 
 def said(error: BaseException) -> str:
@@ -34,7 +34,7 @@ def said(error: BaseException) -> str:
 def trace_of(error: BaseException) -> str:
     """Return the end of an exception's traceback without credentials.
 
-    Of a storage's own words it has only what `said` lets through.
+    Of the text of a storage error it contains only what `said` lets through.
     """
     if objects.is_storage_error(error):
         text = "".join(traceback.format_tb(error.__traceback__)) + _said(error)

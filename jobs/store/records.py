@@ -1,16 +1,17 @@
-"""Records of shards, of one kind: each in an object of its own first, later with many others in the log of segments.
+"""Records of shards, of one kind: each in its own object first, later with many others in the log of segments.
 
-    FOLDER/G/SSSSSS-XXXXXXXX.json    as it was written; XXXXXXXX: how its checksum begins
-    LOG/NNNNNNNN.jsonl               where `Records.compact` moves it later (jobs.store.segments)
+    FOLDER/G/SSSSSS-XXXXXXXX.json    as it was written; XXXXXXXX: the first digits of its checksum
+    LOG/NNNNNNNN.jsonl               later: `Records.compact` moves it there (jobs.store.segments)
 
-Records never change. Of several of one shard the latest counts.
+A record never changes. Of several records of one shard the latest counts.
 
-Any process may compact at any time, also one that has lost its lease, and may be killed at any write:
+Any process may compact at any time, even one that has lost its lease, and may be killed at any write. Three rules
+make that safe:
 
-    a record's own object is deleted only once the log, read after it, holds that very record
-    no two records of a shard have one key, so that a late deletion hits no later record
-    a segment is added only to a log that was read to its end before the records were: a record that was
-    taken back meanwhile is not moved
+    `compact` deletes a record's own object only once the log, read after the record, holds this very record
+    two records of a shard have different keys, so a late deletion never hits a later record
+    `compact` reads the log to its end, then the records, then adds a segment. If another process has taken a
+    record back meanwhile, the log has grown, and the segment is not added
 """
 
 import re
@@ -27,7 +28,7 @@ from jobs.store.segments import Log, live, resolved
 
 
 class Record(Protocol):
-    """What is said of one shard; `content["shard"]` of its object is the shard."""
+    """A record of one shard; in the content of its object, `shard` names the shard."""
 
     @property
     def shard(self) -> Shard:
@@ -35,18 +36,18 @@ class Record(Protocol):
 
     @property
     def version(self) -> tuple[float, int]:
-        """The higher, the later."""
+        """The record with the highest version is the latest."""
 
 
 class Records[T: Record]:
-    """The records of one kind in one store, as they are at each question."""
+    """The records of one kind in one store; each call reads them as they are at that moment."""
 
     def __init__(
         self, store: ObjectStore, plan: Plan, folders: tuple[str, str], read: Callable[[Any], T]
     ) -> None:
         """Args:
-        folders: of the objects of single records, and of the segments.
-        read: makes a record of the content of its object; raises ValueError, KeyError or TypeError if it is none.
+        folders: the folder of single records, and that of segments.
+        read: returns the record in an object's content; raises ValueError, KeyError or TypeError if there is none.
         """
         self.objects, self.plan = store, plan
         self.folder, self.log = folders[0], Log(store, folders[1])
@@ -68,7 +69,8 @@ class Records[T: Record]:
 
     def latest(self, group: int | None = None) -> dict[int, T]:
         """Return shard -> its record (of one group, if given), in the order of the plan. Damaged ones are left out."""
-        # The records' own objects first: those that go meanwhile are in the segments by then.
+        # The single records first: one that is deleted between the two readings is in the log by then. In the other
+        # order it could be seen in neither.
         single = self.whole(self.singles(group))
         log, plan = resolved(self.log.read()), self.plan
         wanted = range(plan.n_shards) if group is None else plan.numbers(group)
@@ -77,37 +79,38 @@ class Records[T: Record]:
         return {number: found[number] for number in sorted(found)}
 
     def in_log(self, lines: Mapping[int, bytes]) -> dict[int, T]:
-        """Return shard -> record, of lines by shard; damaged ones are left out."""
+        """Return shard -> record, from shard -> line; damaged lines are left out."""
         found = {number: self.record(line) for number, line in lines.items()}
         return {n: one for n, one in found.items() if one is not None and one.shard.number == n}
 
     def singles(self, group: int | None = None) -> dict[str, bytes]:
-        """Return key -> line of the records (of one group, if given) that were in no segment.
+        """Return key -> line of the single records (of one group, if given).
 
-        Whoever wants the others too reads the log afterwards.
+        A caller that needs the compacted ones too reads the log afterwards.
         """
         folder = self.folder if group is None else f"{self.folder}/{group}"
         for _ in objects.looks(folder):
             read = self.read(objects.list_keys(self.objects, folder))
             there = {key: line for key, line in read.items() if line is not None}
             gone = {keys.number_of(key) for key in read.keys() - there.keys()}
-            # Of two records of a shard the newer may have gone into a segment, and the older just not yet.
+            # `compact` may have deleted both records of a shard while we read: the older one after we had read it, the
+            # newer one before. The older one must not count, so read again.
             if gone.isdisjoint(map(keys.number_of, there)):
                 break
         return there
 
     def read(self, wanted: Iterable[str]) -> dict[str, bytes | None]:
-        """Return key -> the line of the record at that key; None: there is no object."""
+        """Return key -> the line of the record at that key; None if there is no object."""
         found = objects.read_all(self.objects, list(wanted))
         return {key: None if data is None else self.line(key, data) for key, data in found}
 
     def line(self, key: str, data: bytes) -> bytes:
-        """Return the line of a record in a segment: its object."""
+        """Return the line that a segment holds for a record; by default the bytes of its object."""
         del key
         return data
 
     def whole(self, lines: Mapping[str, bytes]) -> dict[str, T]:
-        """Return key -> record, of those that are not damaged and lie where they should."""
+        """Return key -> record, of the lines that are not damaged and lie at their shard's key."""
         found = {key: self.record(line) for key, line in lines.items()}
         return {k: one for k, one in found.items() if one and self._is_place(k, one.shard)}
 
@@ -116,13 +119,14 @@ class Records[T: Record]:
         return re.match(f"{place}[-.]", key) is not None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add a record, of which this is the content; the earlier ones of its shard go when it is moved into a segment."""
+        """Add a record with this content; `compact` deletes the earlier ones of its shard."""
         shard, data = record["shard"], checksummed(record)
         key = keys.record(self.folder, shard["group"], shard["number"], digest(data))
         objects.write(self.objects, key, data)
 
     def stamp(self) -> str:
-        """Return a digest of the keys of all records and segments: while it stays the same, so do the records."""
+        """Return a digest of the keys of all records and segments; while it is the same, so are the records."""
+        # Keys are enough, because neither a record nor a segment ever changes.
         single = sorted(objects.list_keys(self.objects, self.folder))
         return digest(repr((single, self.log.keys())).encode())
 
@@ -130,21 +134,24 @@ class Records[T: Record]:
         """Move the records of all shards into segments. A damaged record stays where it is."""
         read: dict[str, bytes] = {}
         for _ in objects.looks(self.folder):
+            # The log before the records: see the rules at the top.
             seen = self.log.read()
             logged = resolved(seen)
             listed = list(objects.list_keys(self.objects, self.folder))
             found = self.read(key for key in listed if key not in read)
             read |= {key: line for key, line in found.items() if line is not None}
             if not read.keys() >= set(listed):
-                continue  # somebody else compacts: of two records of a shard the newer may have gone first
+                continue  # another process compacts: the newer of two records may be in the log, and not in `read`
             whole = self.whole({key: read[key] for key in listed})
             new = newest(whole)
+            # In the log already, byte for byte: added in the last turn, or by a process that was killed before it deleted.
             safe = {number for number, key in new.items() if logged.get(number) == read[key]}
             last = {new[number] for number in safe}
             gone = {key for key, record in whole.items() if record.shard.number in safe}
-            # Of several records of a shard the newest goes last: until then it is the one that counts.
+            # The newest record of a shard goes last: a kill in between must not leave an older one that then counts.
             objects.delete_each(self.objects, gone - last)
             objects.delete_each(self.objects, last)
+            # Segments that a later one replaces, which a process that was killed may have left.
             kept = {segment.number for segment in live(seen)}
             replaced = (self.log.key(s.number) for s in seen if s.number not in kept)
             objects.delete_each(self.objects, replaced)
@@ -159,13 +166,15 @@ class Records[T: Record]:
         if not numbers:
             return
         for _ in objects.looks(self.folder):
+            # First move them: a single record outside the log would count over the segment that takes it back.
             self.compact()
             self.log.append(self.log.read(), {}, numbers)
+            # Another process may have been quicker to add a segment: then ours was not added.
             if not numbers & resolved(self.log.read()).keys():
                 return
 
 
 def newest[T: Record](found: Mapping[str, T]) -> dict[int, str]:
-    """Return shard -> key of its record; of several, of the latest."""
+    """Return shard -> key of its latest record."""
     rising = sorted(found, key=lambda key: (found[key].version, key))
     return {found[key].shard.number: key for key in rising}

@@ -1,14 +1,14 @@
 """Segments: the records of many shards in one object, so that all are read in a few.
 
-    run/segments/NNNNNNNN.jsonl           of markers: a head, their objects as they were, the head again: one a line
-    run/failed-segments/NNNNNNNN.jsonl    of failing items
+    run/segments/NNNNNNNN.jsonl           markers; one a line: a head, their objects unchanged, the head again
+    run/failed-segments/NNNNNNNN.jsonl    failing items
 
-Segments are a log. A new one is created under the number after the highest, in which one of several writers
-succeeds, so that nobody adds to a log that he has not read to its end. A segment never changes, and says
-since which number it takes the place of the others: those may go. It also names shards that no longer have
-a record, whatever earlier segments hold. As `Log.append` takes in the last segments that are not twice as
-large, there are few, and a record is written again only when its segment has grown by half: both grow like
-the logarithm of the number of shards.
+Segments are a log. Each segment takes the next number; one of several writers wins, so nobody adds to a log that
+he has not read to its end. A segment never changes. It says from which number on it replaces the earlier ones,
+which may then be deleted. It also names shards that no longer have a record, whatever earlier segments hold.
+`Log.append` merges the last segments into the new one unless they are twice as large. So there are few segments,
+and a record is rewritten only when its segment has grown by half: both numbers grow like the logarithm of the
+number of shards.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -26,21 +26,21 @@ class Head(BaseModel):
     """The first and the last line of a segment."""
 
     number: int | None = None
-    """Missing in stores of an older head."""
+    """The segment's number; missing in stores of an older head."""
     since: int
     shards: list[int]
     undone: frozenset[int]
 
     @staticmethod
     def of(line: bytes) -> "Head | None":
-        """Return the head in a line; None if it is damaged, or another line."""
+        """Return the head in a line; None if the line is damaged or no head."""
         try:
             return Head.model_validate(verified(line))
         except ValidationError:
             return None
 
     def is_of(self, number: int) -> bool:
-        """Whether it can be that of this segment. A copy of another would take the place of those between."""
+        """Whether it can be the head of this segment. A copied file has another number, and would replace those between."""
         return self.number in (None, number) and self.since <= number
 
 
@@ -49,20 +49,21 @@ class Segment(NamedTuple):
 
     number: int
     since: int
-    """It takes the place of all segments from this number on, up to its own."""
+    """The segment replaces all segments from this number on, up to its own."""
     undone: Set[int]
-    """Shards without a record, whatever earlier segments hold; those in `lines` have a new one."""
+    """Shards whose records in earlier segments no longer count; those in `lines` have a new one."""
     lines: Mapping[int, bytes]
     """Shard -> the line of its record."""
 
     @property
     def size(self) -> int:
-        """The number of shards that it says something of."""
+        """The number of shards that it names."""
         return len(self.lines) + len(self.undone)
 
     def after(self, earlier: "Segment") -> "Segment":
-        """Return the segment that takes the place of `earlier` and this one."""
+        """Return the segment that replaces `earlier` and this one."""
         lines = {n: line for n, line in earlier.lines.items() if n not in self.undone}
+        # From number 0 on, nothing is left whose records could be taken back.
         undone = (earlier.undone | self.undone) if earlier.since else frozenset[int]()
         return Segment(self.number, earlier.since, undone, {**lines, **self.lines})
 
@@ -71,13 +72,14 @@ class Segment(NamedTuple):
         shards = sorted(self.lines)
         said = {"number": self.number, "since": self.since}
         head = checksummed({**said, "shards": shards, "undone": sorted(self.undone)})
+        # The head twice: with one of them damaged, the other still says which shards are lost.
         return b"\n".join([head, *(self.lines[n] for n in shards), head, b""])
 
 
 def decode(number: int, data: bytes) -> Segment:
-    """Return the segment of which this is the object; of a damaged one, what can still be read; of another, nothing."""
+    """Return the segment in an object: of a damaged one the readable part, of a copy of another segment nothing."""
     lines, heads = _lines(data)
-    if not heads:
+    if not heads:  # nobody knows what it replaces: it stands for itself
         return Segment(number, number, frozenset(), by_shard(lines))
     head, own = heads[0], lines[1:-1]
     if not head.is_of(number):
@@ -88,13 +90,13 @@ def decode(number: int, data: bytes) -> Segment:
 
 
 def _lines(data: bytes) -> tuple[list[bytes], list[Head]]:
-    """Return the lines of a segment's object, and those of its two heads that are whole."""
+    """Return the lines of a segment's object, and its undamaged heads (two at most)."""
     lines = data.removesuffix(b"\n").split(b"\n")
     return lines, [head for line in (lines[0], lines[-1]) if (head := Head.of(line))]
 
 
 def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
-    """Return shard -> line, of those lines that are whole records."""
+    """Return shard -> line, of the undamaged lines."""
     return {number: line for line in lines if (number := _shard_of(line)) is not None}
 
 
@@ -105,7 +107,7 @@ def _shard_of(line: bytes) -> int | None:
 
 
 def lost_from(number: int, data: bytes) -> set[int] | None:
-    """Return the shards whose records a segment no longer holds whole, as far as it tells; None if it is not damaged."""
+    """Return the shards whose records are lost in a damaged segment, as far as its heads tell; None if it is undamaged."""
     lines, heads = _lines(data)
     is_whole = (
         len(heads) == 2
@@ -119,8 +121,9 @@ def lost_from(number: int, data: bytes) -> set[int] | None:
 
 
 def live(segments: Sequence[Segment]) -> list[Segment]:
-    """Return those, of segments in order, whose place no later one takes."""
+    """Return the segments that no later one replaces. segments: in order."""
     out: list[Segment] = []
+    # From the last one down: each replaces all that lie between its `since` and itself.
     for segment in reversed(segments):
         if not out or segment.number < out[-1].since:
             out.append(segment)
@@ -128,7 +131,7 @@ def live(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def resolved(segments: Sequence[Segment]) -> dict[int, bytes]:
-    """Return shard -> the line of its record, as the log has it."""
+    """Return shard -> the line of its record, from the whole log."""
     found: dict[int, bytes] = {}
     for segment in live(segments):
         for shard in segment.undone:
@@ -138,7 +141,7 @@ def resolved(segments: Sequence[Segment]) -> dict[int, bytes]:
 
 
 class Log:
-    """The segments of one kind of records in one store. It keeps those that it has read."""
+    """The segments of one kind of records in one store. It caches the segments that it has read, which never change."""
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
         self._objects, self._folder = store, folder
@@ -153,7 +156,7 @@ class Log:
         return sorted(objects.list_keys(self._objects, self._folder), key=keys.number_of)
 
     def read(self) -> list[Segment]:
-        """Return all segments there are, in order, those that others take the place of included."""
+        """Return all segments in order, including those that later ones replace."""
         for _ in objects.looks(self._folder):
             listed, kept = self.keys(), self._kept
             new = [key for key in listed if key not in kept]
@@ -162,7 +165,8 @@ class Log:
             found = {key: decode(keys.number_of(key), data) for key, data in there.items()}
             found |= {key: kept[key] for key in listed if key in kept}
             self._kept = found
-            # A listing may miss a segment that was written, and show none of those that went for it.
+            # A listing is not one moment: it may miss a new segment and yet lack the old ones that this replaced. Only a
+            # second, equal listing shows that nothing has changed.
             if len(found) == len(listed) and self.keys() == listed:
                 break
         return [found[key] for key in listed]
@@ -170,10 +174,10 @@ class Log:
     def append(
         self, seen: Sequence[Segment], lines: Mapping[int, bytes], undone: Set[int] = frozenset()
     ) -> None:
-        """Add a segment to the log as it was `seen`, which takes in the last ones that are not twice as large.
+        """Add a segment to the log as it was `seen`; merge the last segments into it, unless twice as large.
 
-        It does nothing if another process has added to the log meanwhile; the caller finds out by reading the log again.
-        It must find the new segment there before it deletes what the segment holds.
+        If another process has added to the log meanwhile, this does nothing. The caller reads the log again to find out,
+        and must find the new segment there before it deletes the single records.
         """
         number = seen[-1].number + 1 if seen else 0
         new = Segment(number, number, undone, lines)
@@ -184,11 +188,12 @@ class Log:
         self._create(new)
 
     def rewrite(self, seen: Sequence[Segment], lines: Mapping[int, bytes]) -> None:
-        """Put one segment with these records in the place of all; like `append`."""
+        """Replace all segments by one with these records; otherwise like `append`."""
         number = seen[-1].number + 1 if seen else 0
         self._create(Segment(number, 0, frozenset(), lines))
 
     def _create(self, new: Segment) -> None:
         key = self.key(new.number)
         if objects.create(self._objects, key, new.encode()):
+            # Before the caller deletes what the segment holds: a loss of power must not take both.
             objects.settle(self._objects, key)

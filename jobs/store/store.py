@@ -1,8 +1,8 @@
-"""The store of one job: Zarr v3 that any reader opens, and below run/ what a driver needs to resume.
+"""The store of one job: Zarr v3 that any reader opens, and the records below run/ that a driver needs to resume.
 
-docs/store-format.md says what lies where; jobs.keys has the keys. A shard's rows fill whole storage objects of
-their own, one per array, so writing them twice, or from two workers at once, is harmless. Only the marker says
-that a shard is done: a result may equal the fill value.
+docs/store-format.md describes the format; jobs.keys has the keys. A shard's rows fill whole storage objects, one
+per array, so writing them twice, or from two workers at once, is harmless. Only the marker says that a shard is
+done: a result may equal the fill value.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Store:
 
     @cached_property
     def science(self) -> Kernel:
-        """The job's kernel, for what computes; imports it, and what the job's parameters name.
+        """The job's kernel, for code that computes; imports it and the modules that the job's parameters name.
 
         Raises Untrusted if that would run code that the user has not said to trust (see jobs.spec.trust).
         """
@@ -65,14 +65,14 @@ class Store:
 
     @cached_property
     def kernel(self) -> Kernel:
-        """The same, with the results and outcomes that the job's search adds."""
+        """The kernel with the results and outcomes that the job's search adds."""
         return searched(self.science, self.job.spec.search)
 
     @cached_property
     def description(self) -> Description:
-        """What readers need of the kernel; runs no code but ctd's own.
+        """The kernel's description for readers; runs no code but ctd's own.
 
-        Of a store that keeps none it is that of ctd's kernel, or what the arrays say.
+        If the store lacks it, it comes from ctd's kernel, or else from the arrays.
         """
         spec = self.job.spec
         if found := read_description(self.objects):
@@ -95,7 +95,7 @@ class Store:
     def exists(address: str) -> bool:
         """Whether anything other than a half-created store lies at `address`.
 
-        What may precede a store (`BEFORE`: submissions, leases, requests to stop) does not count.
+        Objects that may precede a store (`BEFORE`: submissions, leases, requests to stop) do not count.
         """
         path = objects.local_path(address)
         if path is not None and not path.is_dir():
@@ -117,6 +117,7 @@ class Store:
 
     def results(self, group: int) -> zarr.Group:
         """Return the Zarr group results/G."""
+        # Cached: on an object store each opened group or array costs a request.
         if group not in self._groups:
             self._groups[group] = self.root[f"results/{group}"]  # type: ignore[assignment]
         return self._groups[group]
@@ -162,9 +163,9 @@ class Store:
         return trust.modules_of(self.job.spec.kernel, defaults)
 
     def refuse_links(self) -> None:
-        """Raise JobError if a folder of the store is a link: who writes or deletes below it does so elsewhere.
+        """Raise JobError if a folder of the store is a link: writes and deletions below it would happen elsewhere.
 
-        The store itself may be one, and so may what lies in results/, which only a run writes to.
+        The store itself may be a link, and so may folders in results/, which only a run writes to.
         """
         path = objects.local_path(self.address)
         top = os.path.realpath(path) if path else None
@@ -194,9 +195,9 @@ class Store:
 
 
 def known_kernel(store: Store) -> Kernel | None:
-    """Return the kernel if whoever looks at a store may run it: ctd's own, or one that this user has run.
+    """Return the kernel if a command that only looks may run it: ctd's own, or one that this user has run.
 
-    None too if it cannot be imported, which is for those to know that compute.
+    None otherwise, and if the kernel cannot be imported: only commands that compute report that.
     """
     if "kernel" not in vars(store) and not trust.is_known(store.job.base, store.job.spec.modules()):
         return None

@@ -50,6 +50,8 @@ class ShardWriter:
         for name, whole in self._stored(shard, values, rows):
             for key, data in self._encode(shard, name, whole).items():
                 objects.write(self._store.objects, key, data)
+                # Disks, network file systems and memory do flip bits: found now, the shard is computed again; found after
+                # the marker, it would be lost.
                 if not objects.holds(self._store.objects, key, data):
                     raise OSError(
                         errno.EIO,
@@ -57,6 +59,7 @@ class ShardWriter:
                         self._store.address,
                     )
                 sums[key] = digest(data)
+        # Last: a kill before this line leaves a shard that counts as never computed.
         self._store.committed.write(replace(marker, sha256=sums).to_json())
 
     def _stored(
@@ -83,6 +86,7 @@ class ShardWriter:
         some, n = values.get(name), shard.n_items
         if some is not None and name in self._store.job.spec.keep_bits:
             some = keep_bits(some, self._store.job.spec.keep_bits[name])
+        # The usual case, without a copy: no row was left out.
         if some is not None and len(rows) == n:
             return some
         array = self._store.array(shard.group, name)
@@ -95,12 +99,13 @@ class ShardWriter:
     def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:
         """Return key -> bytes of the storage objects that hold these values of a shard.
 
-        Zarr encodes them in memory. On the store itself it would first read, and merge with, an object
-        that the rows do not fill, as with the last shard of a group.
+        Zarr encodes them in memory. On the store itself it would first read an object that the rows do not fill, such
+        as the last one of a group, and merge with it.
         """
         path = f"results/{shard.group}/{name}"
         if (path, len(whole)) not in self._mirrors:
             metadata = json.loads(objects.read(self._store.objects, f"{path}/zarr.json") or b"{}")
+            # The same array, as long as this shard: its codecs and fill value make the same bytes.
             metadata["shape"][0] = len(whole)
             made: dict[str, Any] = {
                 "zarr.json": zarr_buffer.Buffer.from_bytes(json.dumps(metadata).encode())
@@ -116,5 +121,6 @@ class ShardWriter:
         for key in [key for key in made if key != "zarr.json"]:
             _, first, *inner = key.split("/")
             place = "/".join([str(shard.start // size + int(first)), *inner])
+            # `pop`, so that the mirror is empty for the next shard.
             encoded[f"{path}/c/{place}"] = made.pop(key).as_buffer_like()
         return encoded
