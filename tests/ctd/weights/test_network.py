@@ -180,7 +180,7 @@ FILES = {
     "net.msgpack": (lambda path: path.write_text("{no"), "not a file of flax"),
     "net.eqx": (lambda path: path.write_text("no"), "not a file of eqx.tree_serialise_leaves"),
     "net.keras": (lambda path: path.write_text("no"), "not a file of Keras 3"),
-    "net.mat": (lambda path: path.write_text("no"), r".*expected \.h5"),
+    "net.mat": (lambda path: path.write_text("no"), r"has another ending .* expected \.h5"),
     "folder": (lambda path: path.mkdir(), "is a folder, but not one that Orbax wrote"),
     "none.pt": (lambda path: None, "does not exist"),
 }
