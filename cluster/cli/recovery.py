@@ -130,7 +130,7 @@ def check(
         others = [finding.key for finding in findings if finding.what == OTHERS]
         if others:
             out.print(
-                f"{len(others)} objects are not ctd's own, and are passed over: {others[0]}"
+                f"{len(others)} objects are not ctd's own, and are left alone: {others[0]}"
                 f"{', ...' if others[1:] else ''}",
             )  # fmt: skip
         missing = _missing(store) if repair else len(findings) - len(wrong) - len(others)

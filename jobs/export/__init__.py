@@ -1,5 +1,5 @@
-"""Items of a store as runs of an experiment tracker: MLflow, TensorBoard, Weights & Biases; folders, no network.
+"""Export items of a store as runs of MLflow, TensorBoard or Weights & Biases, into folders, without network.
 
-runs        what a run is: an item's parameters, curves, metrics and file, as the store describes them
-trackers    one writer for each tracker, by its own library
+runs        a run: an item's parameters, curves, metrics and file
+trackers    one writer for each tracker, which uses the tracker's own library
 """

@@ -1,4 +1,4 @@
-"""A computed item as a run: its parameters, curves, metrics and arrays, by what the store says of its kernel."""
+"""Runs: a computed item's parameters, curves, metrics and arrays, read by the store's description of its kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.query.query import Asked, rows
 from jobs.store.store import Store
 
 BESIDE = ("item", "group", "row", "status")
-"""Columns of `items` that place an item; they are no metrics."""
+"""Columns of `items` that locate an item; they are no metrics."""
 
 type Plain = str | bool | int | float
 
@@ -27,33 +27,38 @@ class Run:
 
     item: int
     params: Mapping[str, Plain]
-    """Every parameter; the fields of a mapping by their path, such as task.n_steps; a list as its text."""
+    """All parameters; fields of a mapping by their path, such as task.n_steps; a list as its text."""
     metrics: Mapping[str, float]
-    """Results of one number, the kernel's own metric first; without those that are NaN."""
+    """Scalar results that are not NaN, the kernel's metric first."""
     curves: Mapping[str, list[tuple[int, float]]]
-    """Learning curve -> (step, value) where it is not NaN. A step is the axis' coordinate, or counts from 0."""
+    """Learning curve -> (step, value) where it is not NaN. The step is the axis' coordinate, or a count from 0."""
     about: Mapping[str, str]
-    """Where the item comes from, and how it ended."""
+    """The item's origin and outcome."""
     failed: bool
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """What the run's file holds."""
+    """The arrays of the run's file."""
 
     @property
     def last_step(self) -> int:
-        """The last step of any curve, 0 without one."""
+        """The last step of any curve; 0 without curves."""
         return max((points[-1][0] for points in self.curves.values() if points), default=0)
 
 
 def read_runs(
     store: Store, where: str | None = None, whole: bool = False, **asked: Any
 ) -> tuple[int, Iterator[Run]]:
-    """Return (how many, each of them) the computed items that satisfy `where`, in the order of the store.
+    """Read the computed items that satisfy `where`: (their number, an iterator over them in the order of the store).
 
-    Of a group, one shard is in memory at a time. No kernel is imported.
+    One shard of a group is in memory at a time. No kernel is imported.
 
     Args:
-        whole: the arrays are all results but the trained model; else that model, where there is one.
+        whole: take all results except the trained model as arrays; by default the model, if there is one.
         asked: sort and limit, as in `jobs.query.query.Question`.
+
+    >>> from jobs.store.store import Store
+    >>> n, runs = read_runs(Store.open("points.zarr"), limit=2)
+    >>> n, [run.about["kernel"] for run in runs]
+    (2, ['fixed_points', 'fixed_points'])
 
     Raises:
         JobError: the condition does not fit the table `items`, or no item is computed yet.
@@ -84,7 +89,7 @@ def _runs(store: Store, found: Mapping[str, np.ndarray], whole: bool) -> Iterato
 
 
 class _Block:
-    """The rows of one shard, read once."""
+    """The rows of one shard, which are read once."""
 
     def __init__(self, store: Store, group: int, start: int, stop: int, whole: bool) -> None:
         self._store, self._group = store, group
@@ -97,7 +102,7 @@ class _Block:
         self._arrays = {name.removeprefix(WEIGHTS): read(name) for name in kept}
 
     def run(self, row: Mapping[str, Any], place: int, lost: bool) -> Run:
-        """Return the run of one row. row: its columns of `items`. lost: it failed with an error and has no results."""
+        """The run of one row. row: its columns of `items`. lost: it failed with an error and has no results."""
         described, job = self._store.description, self._store.job
         names = [n for n, var in described.dims.items() if var.axes == () and n in row]
         names.sort(key=lambda name: name != described.metric)
@@ -127,7 +132,7 @@ class _Block:
         ]
 
     def _steps(self, axis: str, n: int) -> list[int]:
-        """Return the coordinate of an axis if it is of whole numbers that rise; else 0, 1, ..."""
+        """The coordinate of an axis if it consists of increasing whole numbers; else 0, 1, ..."""
         if axis in self._store.results(self._group):
             found = np.asarray(self._store.stored(self._group, axis)[:])
             if found.shape == (n,) and found.dtype.kind in "iu" and (np.diff(found) > 0).all():
@@ -136,7 +141,11 @@ class _Block:
 
 
 def flat(params: Mapping[str, Any], path: str = "") -> dict[str, Plain]:
-    """Return nested parameters by their paths, those that are None left out."""
+    """Flatten nested parameters to values by path; None is left out.
+
+    >>> flat({"n": 50, "task": {"name": "flipflop", "seed": None}, "push": [1, -1]})
+    {'n': 50, 'task.name': 'flipflop', 'push': '[1, -1]'}
+    """
     found: dict[str, Plain] = {}
     for name, value in params.items():
         if isinstance(value, Mapping):
@@ -149,7 +158,11 @@ def flat(params: Mapping[str, Any], path: str = "") -> dict[str, Plain]:
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers among results, real and imaginary parts apart, without NaN."""
+    """The numbers among results, without NaN; complex ones as real and imaginary parts.
+
+    >>> metrics_of({"loss": 0.5, "root": 1 + 2j, "name": "gru", "r2": float("nan")})
+    {'loss': 0.5, 'root.real': 1.0, 'root.imag': 2.0}
+    """
     found: dict[str, float] = {}
     for name, value in results.items():
         if isinstance(value, complex | np.complexfloating):

@@ -1,6 +1,6 @@
-"""Writing runs to the folders of MLflow, TensorBoard and Weights & Biases, each by its own library.
+"""Write runs to the folders of MLflow, TensorBoard and Weights & Biases with their own libraries.
 
-Nothing is sent anywhere. A folder that another store's runs are in takes those of this one beside them.
+Nothing is sent anywhere. A folder may hold the runs of several stores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.errors import JobError
 from jobs.export.runs import Run
 
 PICTURES = "pictures"
-"""The run that holds the job's pictures: they are of all items, and there may be thousands of these."""
+"""The name of the run that holds the job's pictures, which show all items; a copy in each run could be thousands."""
 
 
 class Writer(Protocol):
@@ -35,12 +35,12 @@ class Writer(Protocol):
 
 
 def _label(run: Run) -> str:
-    """What a run is called: with zeros, so that names sort as items do."""
+    """The name of a run, with leading zeros, so that names sort like items."""
     return f"item-{run.item:06d}"
 
 
 def _write_file(run: Run, folder: Path) -> Path | None:
-    """Write the run's arrays as HDF5 to a folder that there is; None if it has none."""
+    """Write the run's arrays as HDF5 to an existing folder and return the path; None if it has no arrays."""
     if not run.arrays:
         return None
     path = folder / f"{_label(run)}.h5"
@@ -173,7 +173,7 @@ class Tracker(NamedTuple):
     """A tracker that runs can be written for."""
 
     needs: tuple[str, ...]
-    """Modules, of the extra of the tracker's name."""
+    """Modules of the extra that has the tracker's name."""
     writer: Callable[[Path, str], Writer]
     look: str
     """The command that shows a folder."""
@@ -189,7 +189,7 @@ TRACKERS = {
 
 
 def require(name: str) -> Tracker:
-    """Return a tracker; JobError if its library is not installed."""
+    """A tracker by name. Raises JobError if its library is not installed."""
     tracker = TRACKERS[name]
     if missing := [module for module in tracker.needs if find_spec(module) is None]:
         raise JobError(f"--to {name}: needs {missing[0]}; pip install 'ctd[{name}]'")
@@ -201,10 +201,10 @@ def write_runs(
 ) -> str:
     """Write runs for the tracker `name`; return the command that shows them.
 
-    job: what the runs are called together. pictures: PNGs of all of them, one more run.
+    job: the name of their experiment or project. pictures: PNGs of all items, written as one more run.
 
     Raises:
-        JobError: the tracker's library is not installed, the folder has runs of this job, or cannot be written.
+        JobError: the tracker's library is not installed, the folder has runs of this job, or it cannot be written.
     """
     tracker = require(name)
     called = _allowed(job).replace("/", "_")
@@ -227,11 +227,11 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def _new(folder: Path) -> Path:
     if folder.exists():
-        raise JobError(f"{folder}: is there already; remove it, or give another --folder")
+        raise JobError(f"{folder}: exists already; remove it, or give another --folder")
     folder.mkdir(parents=True)
     return folder
 
 
 def _allowed(name: str) -> str:
-    """Return a name with what MLflow refuses in names, and folders had better not have, replaced by `_`."""
+    """Replace the characters that MLflow refuses in names, and that folders should not have, by `_`."""
     return re.sub(r"[^\w\-. /]", "_", name)

@@ -1,18 +1,17 @@
-"""Gather: make, from the committed shards, the tables that queries answer from.
+"""Gather: make the tables that queries read from the committed shards.
 
-    gathered/G      what the kernel's own `reduce` makes of group G                  (jobs.reduce.group)
-    items           one row an item, all groups: sweep columns, status, scalar results
-    shards          one row a committed shard: where and how long it ran
+    gathered/G      the tables of the kernel's own `reduce` for group G              (jobs.reduce.group)
+    items           one row per item of all groups: sweep columns, status, scalar results
+    shards          one row per committed shard: host, device, time
     reduced/TABLE   the job's further reductions, over all items                     (jobs.reduce.tables)
 
-The last three are written by jobs.gather.tables.
+jobs.gather.tables writes the last three.
 
-Gather reads committed shards only, so it may run while the job does. It may be killed and repeated: a group is
-reduced again only if shards were committed, or settings or the kernel's program changed, since the last time.
-The same shards give the same bytes. Memory is bounded by one group, or by a few blocks of it if the kernel's
-`reduce` reads in blocks.
+A gather reads committed shards only, so that it may run while the job does. It may be killed and repeated. It reduces a
+group again only if shards were committed, or settings or the kernel's program changed, since the last time. The same
+shards give the same bytes. Memory holds one group, or a few blocks of it if the kernel's `reduce` reads in blocks.
 
-Who only looks at a store gathers too, but runs no stranger's `reduce` for it: gathered/G stays what it was.
+Queries gather too, but they run no `reduce` that the user has not trusted: gathered/G then stays as it was.
 """
 
 from __future__ import annotations
@@ -47,48 +46,53 @@ GATHERED = ("gathered", "items", "reduced", "shards")
 """The groups at a store's root that gather makes."""
 
 BEHIND = "behind"
-"""The field of run/sums/gathered.json that is true if the kernel's `reduce` was left out the last time."""
+"""The field of run/sums/gathered.json that is true if the last gather left out the kernel's `reduce`."""
 
 WAIT_S = 0.2
-"""Seconds between two looks at whether another process has ended its gather."""
+"""Poll interval (s) while another process gathers."""
 
 Reducing = Literal["runs", "left out", "none"]
-"""What becomes of the kernel's `reduce`: it runs; it may not, as this user has not run its code; there is none."""
+"""The kernel's `reduce` runs; is left out, since the user has not trusted its code; or does not exist."""
 
 ATTEMPTS = 3
-"""How often the reduction of a group is tried if its worker dies or stops, or memory or the storage fails."""
+"""Attempts at a group's reduction if its worker dies or stops, or memory or the storage fails."""
 
 
 def gather(store: Store, executor: Executor | None = None) -> int:
-    """Reduce what is new since the last time; return how many items are committed.
+    """Reduce the groups that changed since the last gather, write the tables, and return the number of committed items.
 
-    executor: reduces several groups side by side; without it, or for a single group, this process does. Waits
-    while another process gathers the store.
+    Waits while another process gathers the store.
 
-    If the kernel's `reduce` fails for a group: in this process its own exception is raised at once, on an
-    executor JobError once all else is done. Raises OSError if the store cannot be written, Untrusted if `reduce` is
-    code that the user has not said to trust.
+    executor: reduces several groups in parallel; without it, or for a single group, this process reduces.
+
+    If the kernel's `reduce` fails in this process, its own exception is raised at once; on an executor, JobError is
+    raised after all other groups are done. Raises OSError if the store cannot be written, Untrusted if the user has
+    not trusted the code of `reduce`.
+
+    >>> from jobs.store.store import Store
+    >>> gather(Store.open("points.zarr")) > 0
+    True
     """
     return _gather(store, executor, _reducing(store, lambda: store.kernel))
 
 
 def gather_to_look(store: Store) -> int:
-    """Do as `gather`, but leave out the kernel's `reduce` where looking may not run it; see `left_out`."""
+    """Gather for a query: like `gather`, but leave out a kernel's `reduce` that is not trusted; see `left_out`."""
     return _gather(store, None, _reducing(store, lambda: known_kernel(store)))
 
 
 def left_out(store: Store) -> str:
-    """Return a sentence if the kernel's own tables are older than the others; "" if not."""
+    """A sentence for the user if the kernel's own tables are older than the others; "" if not."""
     if not _gathered(store).get(BEHIND):
         return ""
     return (
-        f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`: "
-        "looking at a store runs no code that you have not run (docs/security.md)"
+        f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`, since "
+        "queries run no code that you have not run yourself (docs/security.md)"
     )
 
 
 def _reducing(store: Store, kernel: Callable[[], Kernel | None]) -> Reducing:
-    """Return what becomes of the kernel's `reduce`. kernel: returns the kernel, None if it may not run."""
+    """Whether the kernel's `reduce` runs. kernel: returns the kernel, or None if its code is not trusted."""
     if not store.description.reduces:
         return "none"
     if (found := kernel()) is None:
@@ -107,8 +111,9 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
             break
         store.refuse_links()
         with _alone(store):
+            # Another process gathered between the first look and the lease: look again.
             if _gathered(store) != before:
-                continue  # another process has gathered meanwhile
+                continue
             errors = _make(store, now, before, executor)
         if errors:
             lines = [f"group {group}: {error}" for group, error in sorted(errors.items())]
@@ -118,13 +123,13 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
 
 
 class _Now:
-    """What there is to gather: markers, committed rows, and the groups whose reduction is behind."""
+    """The state of a store: its markers, committed rows, and the groups whose reduction is out of date."""
 
     def __init__(self, store: Store, reducing: Reducing, before: Mapping[str, Any]) -> None:
         sizes = store.job.plan.group_sizes
         self.reductions = reductions_of(store.job.spec, store.description)
         self.stamp = store.committed.stamp()
-        """Taken before the markers are read, so that it never stands for more than they say."""
+        """Taken before the markers are read, so that it never covers a marker that was not read."""
         self.markers = store.committed.markers()
         by_group: list[list[Marker]] = [[] for _ in sizes]
         for marker in self.markers:
@@ -151,8 +156,9 @@ class _Now:
 def _make(
     store: Store, now: _Now, before: Mapping[str, Any], executor: Executor | None
 ) -> dict[int, str]:
-    """Make what differs from `before`; return group -> error of those that could not be made."""
-    # Without its checksums, what is half made counts for nothing, and readers see that it changes.
+    """Make the tables that differ from `before`; return group -> error for the reductions that failed."""
+    # Delete the checksums first and write them last: tables of a killed gather then do not count, and readers
+    # notice that tables change.
     objects.delete(store.objects, keys.sums("gathered"))
     errors = _reduce_groups(store, now.behind, executor)
     about = now.about | {
@@ -172,9 +178,9 @@ def _make(
 
 
 def _restamp(store: Store, before: Mapping[str, Any], stamp: str) -> None:
-    """Note that the tables still hold what is committed: markers have moved, and none is new.
+    """Record the new stamp of unchanged tables: markers were compacted, and none is new.
 
-    Whoever may not write reads the markers again the next time.
+    A process that may not write skips this and reads the markers again the next time.
     """
     with objects.may_fail(), _alone(store):
         if _gathered(store) == before:
@@ -186,7 +192,7 @@ def _restamp(store: Store, before: Mapping[str, Any], stamp: str) -> None:
 
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
-    """Let one process gather at a time, under a lease like that of `jobs.storage.lease`, in run/gathering."""
+    """Let one process gather at a time, by a lease (`jobs.storage.lease`) in run/gathering."""
     try:
         place = objects.open_objects(f"{store.address.rstrip('/')}/{keys.GATHERING}", create=True)
         while True:
@@ -202,7 +208,7 @@ def _alone(store: Store) -> Iterator[None]:
 
 
 def _gathered(store: Store) -> dict[str, Any]:
-    """Return what the last gather was made from; empty if it did not end or its tables are gone."""
+    """The record of the last gather; empty if it did not end or its tables are gone."""
     there = objects.read(store.objects, "items/zarr.json") is not None
     return (read_verified(store.objects, keys.sums("gathered")) or {}) if there else {}
 
@@ -212,7 +218,7 @@ def _digest(content: Any) -> str:
 
 
 def _own_objects(store: Store) -> Iterator[str]:
-    """Yield every object that gather makes, except those of the groups, which have their own seals."""
+    """Iterate over the objects that a gather writes, except those of groups, which have checksums of their own."""
     yield "zarr.json"
     for part in GATHERED:
         if part != "gathered":
@@ -250,7 +256,7 @@ def _consolidate(store: ObjectStore, parts: Sequence[str], unchanged: Set[str]) 
 def _reduce_groups(
     store: Store, groups: Sequence[int], executor: Executor | None
 ) -> dict[int, str]:
-    """Reduce these groups; return group -> error of those that an executor could not reduce."""
+    """Reduce these groups; return group -> error for those that an executor could not reduce."""
     if executor is not None and len(groups) > 1:
         return _reduce_side_by_side(store, groups, executor)
     for group in groups:
@@ -281,7 +287,7 @@ def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor
 
 
 def require_rows(store: Store) -> zarr.Group:
-    """Return the item table; gather first, as looking may, if it is missing or behind the committed shards."""
+    """The item table. Gathers first, as for a query, if it is missing or older than the committed shards."""
     made = _gathered(store)
     behind = made.get(BEHIND) and known_kernel(store) is not None
     if behind or made.get("stamp") != store.committed.stamp():

@@ -9,9 +9,9 @@ from jobs.store.store import Store
 
 
 def set_gather(store: Store, overrides: list[str]) -> None:
-    """Change settings of the reductions, given as `key=value`.
+    """Change settings of a store's reductions, given as `key=value`.
 
-    Raises JobError, and changes nothing, if they are not valid.
+    Raises JobError if they are not valid, and then changes nothing.
     """
     settings = dict(store.job.spec.gather)
     for override in overrides:

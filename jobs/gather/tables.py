@@ -1,4 +1,4 @@
-"""The tables that gather writes: items/, shards/ and reduced/."""
+"""Write the tables of a gather: items/, shards/ and reduced/."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from jobs.store.store import Store
 
 
 def write_items(store: Store, rows: list[np.ndarray]) -> None:
-    """Write items/: one row a committed item, in the order of ids; one column at a time is in memory."""
+    """Write items/: one row per committed item, in the order of ids; one column at a time is in memory.
+
+    rows: for each group, (rows,) bool: the committed rows.
+    """
     described = store.description
     out = store.root.require_group("items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
@@ -47,7 +50,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
 
 
 def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) -> np.ndarray:
-    """Return a scalar result over the committed rows; nan if the group's items have no such result."""
+    """A scalar result over the committed rows; NaN if the group has no such result."""
     if not has:
         return np.full(int(rows.sum()), np.nan)
     values = store.rows(group, name, 0, len(rows))
@@ -55,7 +58,7 @@ def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) ->
 
 
 def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray:
-    """Return a swept field over the committed rows: its column, or the one value of the whole group, repeated."""
+    """A swept field over the committed rows: its column, or the group's one value repeated."""
     swept = attributes(store.results(group))["swept"]
     if name not in swept:
         return store.rows(group, name, 0, len(rows))[rows]
@@ -66,7 +69,7 @@ def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray
 
 
 def write_shards(store: Store, markers: Sequence[Marker]) -> None:
-    """Write shards/: where and how long each committed shard ran."""
+    """Write shards/: one row per committed shard, with its host, device and time."""
     out = store.root.require_group("shards")
     columns: dict[str, tuple[Any, str, str]] = {
         "shard": ([m.shard.number for m in markers], "1", "shard"),
@@ -85,7 +88,7 @@ def write_shards(store: Store, markers: Sequence[Marker]) -> None:
 
 
 def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
-    """Write reduced/: a table for each of the job's reductions."""
+    """Write reduced/: one table per reduction of the job; tables of former reductions are removed."""
     if not reductions and "reduced" not in store.root:
         return
     out = store.root.require_group("reduced")
@@ -110,15 +113,15 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
 
 
 def _labels(attrs: Mapping[str, Any]) -> list[str]:
-    """Return what codes mean, from 0 on; the last, empty text is for the code -1, which an item that failed has."""
+    """The texts of codes from 0 on; the last, empty text is for the code -1 of an item that failed."""
     texts = attrs.get("labels") or str(attrs.get("flag_meanings", "")).split()
     return [*texts, ""] if texts else []
 
 
 def reduction_tables(store: Store) -> dict[str, str]:
-    """Return table -> path of its Zarr group, for the job's reductions that have been gathered.
+    """Table -> path of its Zarr group, for the job's gathered reductions.
 
-    The leading axis of every array in it has the table's name.
+    The leading axis of every array in such a group has the table's name.
     """
     if "reduced" not in store.root:
         return {}

@@ -29,7 +29,7 @@ class Aggregate(NamedTuple):
     """One aggregate."""
 
     label: str
-    """The aggregate as text, which is the name of its column."""
+    """The aggregate as text, the name of its column."""
     function: str
     of: Expression | None
     """The expression inside the parentheses; None for a plain `count`."""
@@ -39,6 +39,9 @@ class Aggregate(NamedTuple):
 
 def parse_aggregates(text: str) -> list[Aggregate]:
     """Parse a list of aggregates such as 'median(q), q95(seconds)'.
+
+    >>> [(a.label, a.function) for a in parse_aggregates("count, q95(seconds)")]
+    [('count', 'count'), ('q95(seconds)', 'quantile')]
 
     Raises:
         JobError: the text cannot be parsed; the message shows where.
@@ -65,10 +68,10 @@ def _aggregate(text: str, node: ast.expr) -> Aggregate:
             func=ast.Name(id="quantile"), args=[of, ast.Constant(value=float(p) | int(p))]
         ):
             if not 0 <= p <= 1:
-                raise fault(text, node, f"quantile of the share {p}: a number from 0 to 1 expected")
+                raise fault(text, node, f"quantile of the share {p}; expected a number from 0 to 1")
             return Aggregate(label, "quantile", Expression(text, of), float(p))
         case ast.Call(func=ast.Name(id="quantile")):
-            raise fault(text, node, "quantile(column, share) expected, as in quantile(q, 0.9)")
+            raise fault(text, node, "expected quantile(column, share), such as quantile(q, 0.9)")
         case ast.Call(func=ast.Name(id=name), args=[of], keywords=[]):
             if re.fullmatch(r"q\d\d", name):
                 return Aggregate(label, "quantile", Expression(text, of), int(name[1:]) / 100)
@@ -77,22 +80,23 @@ def _aggregate(text: str, node: ast.expr) -> Aggregate:
             raise fault(
                 text, node, f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'q05', 'q95'])}"
             )
-    raise fault(text, node, "function(column) expected, as in median(q)")
+    raise fault(text, node, "expected function(column), such as median(q)")
 
 
 def aggregate(
     table: Table, rows: Any, group_by: Sequence[str], wanted: Sequence[Aggregate]
 ) -> "pd.DataFrame":
-    """One row for each combination of values of `group_by`, in ascending order; one row if that is empty.
+    """Aggregate rows of a table: one row for each combination of values of `group_by`, in ascending order.
 
-    rows: the rows of `table` to aggregate. The columns are those of `group_by`, then one per aggregate.
+    rows: the rows to aggregate. The columns are those of `group_by`, then one per aggregate. Without `group_by`
+    there is one row.
     """
     import pandas as pd
 
     keys = [table.read(name, rows) for name in group_by]
     columns = table.view(rows)
     n = table.n if isinstance(rows, slice) else len(rows)
-    # Each row gets the number of its combination, so that pandas never hashes a million texts.
+    # Group by the number of each row's combination, so that pandas never hashes a million texts.
     codes = [table.coded(name, key, rows) for name, key in zip(group_by, keys, strict=True)]
     which, first = _combinations(codes, n)
     grouped = {name: _at(key, first) for name, key in zip(group_by, keys, strict=True)}
@@ -111,10 +115,11 @@ def aggregate(
 
 
 def _combinations(keys: Sequence[Codes], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(the number of each row's combination, the first row of each); numbered in ascending order."""
+    """Number the combinations in ascending order: (the number of each row's, the first row of each)."""
     if not keys:
         return np.zeros(n, np.int64), np.zeros(min(n, 1), np.int64)
     label = combined(keys, n, rising=True)
+    # Assign in reverse, so that the first row of each combination is written last.
     first = np.full(int(label.max()) + 1 if n else 0, 0)
     first[label[::-1]] = np.arange(n)[::-1]
     return label, first
@@ -125,11 +130,11 @@ def _at(column: Column, rows: np.ndarray) -> np.ndarray:
 
 
 def _values(entry: Aggregate, of: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:
-    """The (n,) values that an aggregate is of."""
+    """The values (n,) that an aggregate works on. Raises JobError for texts, which only count works on."""
     values = of(columns)
     if isinstance(values, str | Text):
         if entry.function != "count":
-            raise JobError(f"{entry.label}: text; only count works on it")
+            raise JobError(f"{entry.label}: its values are texts; only count works on texts")
         if isinstance(values, Text):
             values = np.where(values.map(bool), 1.0, np.nan)
     values = np.broadcast_to(np.asarray(values), n)

@@ -17,13 +17,19 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A column of texts: row i has the text labels[codes[i]]."""
+    """A column of texts: row i has the text labels[codes[i]].
+
+    >>> column = labelled(np.array([0, 1, -1]), ["done", "failed"])
+    >>> column.array().tolist()
+    ['done', 'failed', '']
+    """
 
     codes: np.ndarray
+    """(row,) integers"""
     labels: np.ndarray
-    """(k,) of str. The last one is "", so that the code -1 means no text."""
+    """(k,) str. The last one is "", so that the code -1 means no text."""
     is_complete: bool = False
-    """Whether `labels` lists every text that a row can have, so that any other one is a mistake."""
+    """Whether `labels` lists every text that a row can have, so that a question for another text is a mistake."""
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -48,7 +54,7 @@ Column = np.ndarray | Text
 
 
 def labelled(codes: np.ndarray, texts: Sequence[str], is_complete: bool = False) -> Text:
-    """A text column from codes into `texts`; the code -1 means no text."""
+    """Make a text column from codes into `texts`; the code -1 means no text."""
     return Text(codes, np.asarray([*texts, ""], object), is_complete)
 
 
@@ -64,7 +70,7 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
 
 
 def as_column(values: Any) -> Column:
-    """Values as a column: strings and objects become a `Text`."""
+    """Make a column of values: strings and objects become a `Text`."""
     if isinstance(values, Text):
         return values
     values = np.asarray(values)
@@ -106,9 +112,12 @@ def rank(column: Column, falling: bool) -> np.ndarray:
 
 
 def order(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
-    """Row numbers in ascending order by the first key, then the second, and so on; a stable sort.
+    """Sort rows by the first key, then the second, and so on, stably: row numbers in ascending order.
 
     keys: numbers, as `rank` makes them. limit: return only this many rows.
+
+    >>> order([np.array([2, 1, 2]), np.array([5, 0, 3])]).tolist()
+    [1, 2, 0]
     """
     n = len(keys[0])
     limit = n if limit is None else limit
@@ -116,21 +125,26 @@ def order(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
     if 0 < limit < n:
         # Sort only rows up to the limit-th value: finding 20 of a million takes a tenth of the time.
         bound = np.partition(keys[0], limit - 1)[limit - 1]
+        # NaN sorts last: if the bound is NaN, all rows are needed.
         if bound == bound:
             picked = np.flatnonzero(keys[0] <= bound)
     return picked[np.lexsort([key[picked] for key in reversed(keys)])][:limit]
 
 
 class Codes(NamedTuple):
-    """A column as numbers from 0 on, equal where its values are."""
+    """A column as whole numbers from 0 on, equal where its values are equal."""
 
     codes: np.ndarray
     n: int
-    """Above every number."""
+    """Larger than every code."""
 
 
 def coded(column: Column, *, rising: bool = False) -> Codes:
-    """The codes of a column: in the order of its values with `rising`, else as they first appear."""
+    """Number the values of a column: in ascending order with `rising`, else by first appearance.
+
+    >>> coded(np.array([30, 10, 30])).codes.tolist(), coded(np.array([30, 10, 30]), rising=True).codes.tolist()
+    ([0, 1, 0], [1, 0, 1])
+    """
     import pandas as pd
 
     codes, found = pd.factorize(rank(column, False), use_na_sentinel=False)
@@ -140,16 +154,17 @@ def coded(column: Column, *, rising: bool = False) -> Codes:
 
 
 def combined(keys: Iterable[Codes], n: int, *, rising: bool = False) -> np.ndarray:
-    """(n,) numbers from 0 on, equal where rows agree in all keys, with no number left out.
+    """Number the combinations of keys in n rows: (n,) whole numbers from 0 on, without gaps.
 
-    The numbers follow the order of the keys with `rising`, else the order in which rows first appear.
+    The numbers follow the order of the keys with `rising`, else the first appearance.
     """
     import pandas as pd
 
     number, size = np.zeros(n, np.int64), 1
     for key in keys:
         number, size = number * key.n + key.codes, size * key.n
-        if size > n:  # the product would overflow in the end
+        # Renumber before the product of sizes overflows.
+        if size > n:
             number = pd.factorize(number, sort=rising)[0]
             size = int(number.max(initial=-1)) + 1
     if not rising:
@@ -160,7 +175,11 @@ def combined(keys: Iterable[Codes], n: int, *, rising: bool = False) -> np.ndarr
 
 
 def literal(text: str) -> Any:
-    """The dict or list that a text is the literal of; None for any other text."""
+    """The dict or list that a text spells, or None for any other text.
+
+    >>> literal("[1, -1]"), literal("gru")
+    ([1, -1], None)
+    """
     if text[:1] not in "{[":
         return None
     try:
@@ -170,19 +189,19 @@ def literal(text: str) -> Any:
 
 
 def rows_as_text(values: np.ndarray) -> Text:
-    """The rows of an (n, k) array as texts such as '[1, -0.5]'."""
+    """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
     codes = combined(map(coded, values.T), len(values))
     first = np.unique(codes, return_index=True)[1]
     return labelled(codes, [str([short(v) for v in row]) for row in values[first].tolist()])
 
 
 def short(value: Any) -> Any:
-    """Turn a whole float into an equal integer, which reads better; return other values unchanged."""
+    """Turn a whole float into the equal integer, which reads better; return other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def from_values(values: Sequence[Any]) -> Column:
-    """Python values as a column: booleans; numbers, with NaN for None; anything else as text."""
+    """Make a column of Python values: booleans; numbers, with NaN for None; anything else as text."""
     present = [value for value in values if value is not None]
     if present and all(isinstance(value, bool) for value in values):
         return np.asarray(values)

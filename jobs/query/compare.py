@@ -1,8 +1,8 @@
 """Compare two stores: how their specs differ, which items they share, how far their results differ.
 
-Two items match if their sweep columns are equal, numbers to 12 digits (so a list's 0.3 equals a linspace's
-0.30000000000000004). If only one store sweeps a field, every item of the other has the value that its job
-gives. The distance of two results is max |a - b| over their elements: one number per item.
+Two items match if their sweep columns are equal, numbers to 12 digits, so that a list's 0.3 equals a linspace's
+0.30000000000000004. If only one store sweeps a field, every item of the other has the value that its job
+gives. The distance of two results is max |a - b| over their elements, one number per item.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ COMPUTED = ("done", "dropped")
 """Statuses of items that have results."""
 
 CODED = ("status", "outcome")
-"""Columns of codes, which are only compared for equality."""
+"""Columns of codes, which compare as equal or not."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,26 @@ class Comparison:
     """The answer of `compare`."""
 
     spec: pd.DataFrame
-    """Columns field, a, b: the fields in which the specs differ, apart from name and `run`."""
+    """Columns field, a, b: the fields in which the specs differ, except name and `run`."""
     matched_by: list[str]
     """The columns by which items were matched."""
     items: dict[str, int]
     """Number of items in "both" stores, only in "a", only in "b"."""
     results: pd.DataFrame
-    """One row per result that both stores have: items compared, how many differ, and the maximum and median
+    """One row per result that both stores have: items compared, items that differ, and the maximum and median
     over items of max |a - b|, which is infinite if only one of two values is NaN."""
     changed: pd.DataFrame
     """The items whose status or outcome differs: their ids, matching columns, and both values."""
 
 
 def compare(a: Store, b: Store) -> Comparison:
-    """Compare two stores, of the same job or different ones.
+    """Compare two stores, of the same job or of different jobs.
+
+    >>> from jobs.store.store import Store
+    >>> store = Store.open("points.zarr")
+    >>> found = compare(store, store)
+    >>> found.items["a"], found.results["differ"].sum()
+    (0, np.int64(0))
 
     Raises:
         JobError: one of them has no computed item.
@@ -70,7 +76,9 @@ def compare(a: Store, b: Store) -> Comparison:
 def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Comparison:
     for store, table in zip(stores, tables, strict=True):
         if table.n == 0:
-            raise JobError(f"{store.address}: no item has been computed yet")
+            raise JobError(
+                f"{store.address}: no item has been computed yet; `ctd resume` continues it"
+            )
     keys: dict[str, list[Column]] = {}
     for name in dict.fromkeys(name for store in stores for name in store.job.spec.swept()):
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
@@ -96,7 +104,7 @@ def _asked(store: Store) -> dict[str, Any]:
 
 
 class Matched(NamedTuple):
-    """One store, its item table, and those rows that match an item of the other store, in matching order."""
+    """One store, its item table, and the rows that match an item of the other store, in matching order."""
 
     store: Store
     table: Table
@@ -117,7 +125,7 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
     value: Any = attributes(store.results(0))["params"]
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            # A replicate number is not a field: in a store without replicates every item has the first.
+            # A replicate number is not a field: without replicates every item is the first one.
             return np.zeros(table.n) if name == "seed" else None
         value = value[part]
     if isinstance(value, list | dict | None):
@@ -126,7 +134,7 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
 
 
 def _alike(column: Column) -> Column:
-    """A column in the form in which stores are compared: numbers rounded, lists written in one way."""
+    """A column in the form that stores are compared in: numbers rounded, lists spelt in one way."""
     if not isinstance(column, Text):
         return _rounded(column) if column.dtype.kind == "f" else column
     return Text(column.codes, np.asarray([_spelt(label) for label in column.labels], object))
@@ -148,10 +156,9 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of a, rows of b) that match; if several items have equal keys, the first matches the first, etc."""
+    """The rows of a and of b that match; if several items have equal keys, the k-th matches the k-th."""
     n = sum(sizes)
     label = combined((coded(joined(values)) for values in keys.values()), n)
-    # The k-th item with a label in one store matches the k-th with it in the other.
     split = [label[: sizes[0]], label[sizes[0] :]]
     nth = [pd.Series(part).groupby(part).cumcount().to_numpy() for part in split]
     a, b = (part * (n + 1) + k for part, k in zip(split, nth, strict=True))
@@ -181,8 +188,7 @@ RESULT_COLUMNS = ["result", "items", "differ", "max |a-b|", "median |a-b|", "not
 
 
 def _results(a: Matched, b: Matched) -> pd.DataFrame:
-    """One row per result that both stores have, over the items that both have computed; items that a search
-    has dropped count."""
+    """One row per result that both stores have, over the items that both computed, including those a search dropped."""
     both = np.isin(a.read("status"), COMPUTED) & np.isin(b.read("status"), COMPUTED)
     a, b = a._replace(rows=a.rows[both]), b._replace(rows=b.rows[both])
     groups = a.read("group"), b.read("group")
@@ -216,7 +222,7 @@ def _parts(rows: np.ndarray, array: Any) -> Iterator[np.ndarray]:
 
 
 def _distance(x: np.ndarray, y: np.ndarray, coded: bool) -> np.ndarray:
-    """(n,) max |x - y| of each item; for codes, 1 if they differ, else 0."""
+    """The distance max |x - y| of each item, (n,); for codes 1 if they differ, else 0."""
     if coded:
         return (x != y).astype(float)
     wide = np.complex128 if "c" in x.dtype.kind + y.dtype.kind else np.float64

@@ -45,11 +45,11 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 _CONSTANTS = {"true": True, "false": False, "nan": np.nan, "inf": np.inf}
 
 _HINTS: dict[type, str] = {
-    ast.BitAnd: "& is not used, `and` is",
-    ast.BitOr: "| is not used, `or` is",
-    ast.Invert: "~ is not used, `not` is",
-    ast.Is: "`is` is not used, == is",
-    ast.IsNot: "`is not` is not used, != is",
+    ast.BitAnd: "write `and`, not &",
+    ast.BitOr: "write `or`, not |",
+    ast.Invert: "write `not`, not ~",
+    ast.Is: "write ==, not `is`",
+    ast.IsNot: "write !=, not `is not`",
 }
 _WORDS: dict[type, str] = {
     ast.Attribute: "attribute access",
@@ -65,25 +65,29 @@ SHOWN = 70
 
 
 def parse(text: str) -> tuple[str, ast.expr]:
-    """(the text on one line, its syntax tree).
+    """Parse an expression: (the text on one line, its syntax tree).
 
     Raises:
         JobError: not an expression (the message shows where), too long, or nested too deeply.
     """
     text = " ".join(text.splitlines()).strip()
     if len(text) > MAX_LENGTH:
-        raise JobError(f"{text[:40]!r}...: {len(text):,} characters, more than {MAX_LENGTH:,}")
+        raise JobError(
+            f"{text[:40]!r}...: {len(text):,} characters given; an expression has at most {MAX_LENGTH:,}"
+        )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # e.g. an unknown escape in a string
+            # Such as for an unknown escape in a string.
+            warnings.simplefilter("ignore", SyntaxWarning)
             return text, ast.parse(text, mode="eval").body
     except SyntaxError as error:
         place = min(error.offset - 1, len(text)) if error.offset else len(text)
         what = "not an expression"
         if text[place : place + 1] == "=":
-            what = "= is not used, == is"
+            what = "write ==, not ="
         elif not error.msg.startswith("invalid syntax"):
-            what += f" ({error.msg})"  # '(' was never closed
+            # Such as: '(' was never closed.
+            what += f" ({error.msg})"
         raise JobError(what + _pointer(text, place)) from None
     except (RecursionError, MemoryError, ValueError):
         raise JobError(f"{text[:40]!r}...: nested too deeply") from None
@@ -116,14 +120,20 @@ def column_name(node: ast.AST) -> str | None:
 
 
 class Expression:
-    """A parsed expression; call it with columns to get its value.
+    """A parsed expression. Call it with columns to evaluate it.
+
+    >>> test = Expression("q < 1e-3 and cell == 'gru'")
+    >>> test.names
+    ['cell', 'q']
+    >>> test({"q": np.array([1e-4, 1.0]), "cell": np.array(["gru", "gru"])}).tolist()
+    [True, False]
 
     Raises:
-        JobError: the text is not of the form above; the message shows where.
+        JobError: the text is not an expression of the form above; the message shows where.
     """
 
     def __init__(self, text: str, tree: ast.expr | None = None) -> None:
-        """text: the expression; or, with `tree`, a larger text of which the node `tree` is a part."""
+        """text: the expression, or with `tree` a larger text that contains this node."""
         self.text, self._tree = (text, tree) if tree is not None else parse(text)
         try:
             self.names = sorted(self._names(self._tree))
@@ -136,7 +146,7 @@ class Expression:
     # --- reading ----------------------------------------------------------------------------------
 
     def _names(self, node: ast.AST) -> set[str]:
-        """Return the columns that a node uses; raise JobError for any kind of node that is not allowed."""
+        """The columns that a node uses. Raises JobError for a kind of node that is not allowed."""
         if (name := column_name(node)) is not None:
             return set() if name.lower() in _CONSTANTS else {name}
         match node:
@@ -161,7 +171,7 @@ class Expression:
                 return self._names(inner)
             case ast.Call(func=ast.Name(id=name)):
                 raise self._fault(
-                    node, f"function {name!r} of one argument unknown{nearest(name, FUNCTIONS)}"
+                    node, f"unknown function {name!r} of one argument{nearest(name, FUNCTIONS)}"
                 )
         what = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
         raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
@@ -170,7 +180,7 @@ class Expression:
         """The columns on the right side of a comparison, which is a list after `in`, else a value."""
         if isinstance(op, ast.In | ast.NotIn):
             if not isinstance(right, ast.List | ast.Tuple):
-                raise self._fault(right, "a list expected after `in`, as in [1, 2]")
+                raise self._fault(right, "expected a list after `in`, such as [1, 2]")
             return set().union(*(self._names(part) for part in right.elts))
         if type(op) not in _COMPARE:
             raise self._fault(node, _HINTS[type(op)])
@@ -182,12 +192,13 @@ class Expression:
         """Evaluate the expression over columns of equal length.
 
         Raises:
-            JobError: an unknown column, or text where a number is needed and the like.
+            JobError: an unknown column, or a value of the wrong kind, such as a text where a number is needed.
         """
         for name in self.names:
             if name not in columns:
                 raise JobError(f"{self.text!r}: unknown column {name!r}{nearest(name, columns)}")
-        with np.errstate(all="ignore"):  # 0 / 0 is NaN, not an error
+        # 0 / 0 is NaN, not an error.
+        with np.errstate(all="ignore"):
             return self._value(self._tree, columns)
 
     def _value(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
@@ -219,7 +230,7 @@ class Expression:
         raise AssertionError(f"unchecked node {ast.dump(node)}")
 
     def _number(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
-        """A number, or an array of them. Integers become int64, because in uint8 0 - 1 would be 255."""
+        """A number, or an array of numbers; integers become int64, since in uint8 0 - 1 is 255."""
         value = self._value(node, columns)
         if isinstance(value, str | Text):
             raise self._fault(node, "text where a number is expected")
@@ -236,7 +247,8 @@ class Expression:
     @staticmethod
     def _arithmetic(op: ast.operator, a: Any, b: Any) -> Any:
         if isinstance(op, ast.Pow) and isinstance(a, np.ndarray) and a.dtype.kind == "i":
-            a = a.astype(float)  # NumPy has no integer ** -1
+            # NumPy refuses integers to negative powers.
+            a = a.astype(float)
         return _plain(_BINARY[type(op)](a, b))
 
     def _compare(
@@ -269,6 +281,7 @@ class Expression:
             known = isinstance(text, Text) and text.is_complete and isinstance(value, str)
             if known and op in (ast.Eq, ast.NotEq) and value not in text.labels:
                 labels = [label for label in text.labels if label]
+                # A misspelt status would otherwise match nothing, without a word.
                 raise self._fault(node, f"no row can have {value!r}{nearest(value, labels)}")
         if isinstance(a, Text) and isinstance(b, Text):
             return test(a.array(), b.array()).astype(bool)
@@ -280,12 +293,12 @@ class Expression:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a NumPy scalar into a Python number, so that rate == 2 * 0.05 compares in the column's precision."""
+    """Turn a NumPy scalar into a Python number, which NumPy compares in the column's precision: rate == 2 * 0.05."""
     return value if isinstance(value, np.ndarray) else value.item()
 
 
 def condition(expression: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:
-    """(n,) booleans: which rows satisfy the expression.
+    """Test n rows: (n,) booleans, True where a row satisfies the expression.
 
     Raises:
         JobError: the expression is not true or false, or cannot be evaluated.
@@ -293,6 +306,6 @@ def condition(expression: Expression, columns: Mapping[str, Column], n: int) -> 
     keep = np.asarray(expression(columns))
     if keep.dtype.kind != "b":
         raise JobError(
-            f"{expression.text!r}: a condition (true or false for each row) expected, as in q < 1e-10"
+            f"{expression.text!r}: expected a condition, true or false for each row, such as q < 1e-10"
         )
     return np.broadcast_to(keep, n)

@@ -25,17 +25,22 @@ if TYPE_CHECKING:
 
 
 def tables(store: Store) -> list[str]:
-    """The names of the store's tables, `items` first."""
+    """The names of a store's tables, `items` first.
+
+    >>> from jobs.store.store import Store
+    >>> tables(Store.open("points.zarr"))[0]
+    'items'
+    """
     return ask(store, Tables.names)
 
 
 def table(store: Store, name: str) -> "pd.DataFrame":
-    """All rows of one table, with the columns that are shown by default."""
+    """All rows of one table as a pandas frame, with the columns that are shown by default."""
     return ask(store, lambda tables: tables[name].frame())
 
 
 class Asked(TypedDict, total=False):
-    """What can be asked beside a condition, by keyword; `Question` says what each means."""
+    """The keyword arguments of a query beside its condition; `Question` explains them."""
 
     table: str | None
     sort: str | None
@@ -47,20 +52,20 @@ class Asked(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a store."""
+    """One question to a store."""
 
     where: str | None = None
     """A condition (see jobs.query.expression)."""
     table: str | None = None
-    """By default the first table that has every column named here."""
+    """The table's name; by default the first table that has every column named in the question."""
     sort: str | None = None
     """Columns, separated by commas; a leading `-` sorts in descending order."""
     limit: int | None = None
     """Return at most this many rows."""
     columns: str | Sequence[str] = ()
-    """The columns to return, in this order: a list, or one text with commas; by default all that are shown."""
+    """The columns to return, in this order: a list, or one text with commas; by default those shown."""
     group_by: str | Sequence[str] = ()
-    """Columns, written like `columns`; needs `agg`. One row for each combination of values."""
+    """Columns, written like `columns`; the answer has one row for each combination of their values. Needs `agg`."""
     agg: str | None = None
     """For example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate)."""
 
@@ -71,14 +76,21 @@ class Question:
 
 
 def query(store: Store, where: str | None = None, **asked: Unpack[Asked]) -> "pd.DataFrame":
-    """The rows of one table that satisfy `where`, or aggregates over them.
+    """The rows of one table that satisfy `where`, or aggregates over them, as a pandas frame.
 
     Args:
         store: an opened store; it is gathered first if shards were committed since the last gather.
-        asked: table, sort, limit, columns, group_by and agg, as `Question` has them.
+        asked: table, sort, limit, columns, group_by and agg, see `Question`.
 
     Returns:
         A frame whose `attrs["table"]` names the table.
+
+    >>> from jobs.store.store import Store
+    >>> store = Store.open("points.zarr")
+    >>> query(store, "q < 1", columns="item, q", sort="q", limit=2).shape
+    (2, 2)
+    >>> query(store, agg="count").columns.tolist()
+    ['count']
 
     Raises:
         JobError: an unknown table or column (the message names the nearest one), an expression that does
@@ -98,10 +110,12 @@ def query(store: Store, where: str | None = None, **asked: Unpack[Asked]) -> "pd
 def rows(
     store: Store, where: str | None = None, **asked: Unpack[Asked]
 ) -> tuple[str, dict[str, np.ndarray]]:
-    """(the table's name, its columns) of a question without `agg`, as `query` answers it; without pandas."""
+    """Answer a question without `agg` as `query` does, but without pandas: (the table's name, its columns)."""
     question = Question(where, **asked)
     if question.group_by:
-        raise JobError("--group-by and --agg go together: say what to compute, for example count")
+        raise JobError(
+            "--group-by needs --agg; give what to compute for each group, such as --agg count"
+        )
     test, columns = question.test, _names(question.columns)
 
     def found(tables: Tables) -> tuple[str, dict[str, np.ndarray]]:
@@ -112,7 +126,7 @@ def rows(
 
 
 def described(store: Store) -> dict[str, dict[str, str]]:
-    """Column -> its `units` and `long_name`: of results, of reduced values and of swept fields."""
+    """The `units` and `long_name` of each column of results, reduced values and swept fields."""
     kernel = store.description
     found = {
         name: {"units": "1", "long_name": text or name} for name, text in kernel.fields.items()
@@ -171,9 +185,9 @@ def find(
     limit: int | None = None,
     named: Sequence[str] = (),
 ) -> tuple[Table, Rows]:
-    """(the table that has all named columns, its rows that satisfy `test`, sorted and limited).
+    """Find rows: (the table that has all named columns, its rows that satisfy `test`, sorted and limited).
 
-    source: the table's name; None takes the first that has the columns in `test`, `sort` and `named`.
+    source: the table's name; None takes the first table that has the columns in `test`, `sort` and `named`.
     """
     keys = _keys(sort)
     first = [*keys, *(test.names if test else ())]
@@ -201,8 +215,8 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
         table = tables[name]
         if name == "items" and table.n == 0:
             raise JobError(
-                f"{tables.store.address}: no item has been computed yet; `ctd status` tells how far "
-                "it is, `ctd resume` goes on"
+                f"{tables.store.address}: no item has been computed yet; `ctd status` shows its progress, "
+                "`ctd resume` continues it"
             )
         if named <= set(table.names):
             return table
@@ -217,9 +231,9 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
 
 
 def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
-    """The end of the message for a column that no table has: what the user may have meant.
+    """The end of the error for a column that no table has: what the user may have meant.
 
-    tables: the columns of each table that was asked.
+    tables: table -> its columns, of those searched.
     """
     known = {column for columns in tables.values() for column in columns}
     column, _, word = name.partition(" ")
@@ -228,7 +242,7 @@ def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
         return f"; --sort={sign}{column} sorts by it"
     if name in store.names(0) and (axes := _axes(store, name)):
         shape = ", ".join(("item", *axes))
-        return f": it is an array ({shape}) and no column; jobs.open_store(...)['results/0']['{name}'] has it"
+        return f": it is an array ({shape}), not a column; read it as jobs.open_store(...)['results/0']['{name}']"
     value: Any = attributes(store.results(0))["params"]
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -239,7 +253,7 @@ def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
     near = nearest(name, known)
     if "did you mean" in near:
         return near
-    quoted = f"; a text is written in quotes, '{name}'" if name.isidentifier() else ""
+    quoted = f"; write a text in quotes, '{name}'" if name.isidentifier() else ""
     listed = [f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items()]
     return f"{quoted}; known:{''.join(listed)}"
 
@@ -255,7 +269,7 @@ def _candidates(tables: Tables) -> Iterator[str]:
 
 
 def _matching(table: Table, test: Expression) -> np.ndarray:
-    """Numbers of the rows that satisfy a condition."""
+    """The numbers of the rows that satisfy a condition."""
     found = []
     for piece in table.pieces():
         here = condition(test, table.view(piece.rows), piece.n)

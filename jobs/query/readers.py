@@ -37,18 +37,18 @@ ITEM = "item"
 
 
 class Columns(NamedTuple):
-    """The columns of a table, none of them read yet."""
+    """The columns of a table, before any is read."""
 
     axis: str
-    """What a row stands for, such as "item"."""
+    """The axis of the rows, such as "item"."""
     n: int
     """Number of rows."""
     reads: dict[str, Read]
-    """Column -> function that reads the given rows of it."""
+    """Column -> function that reads given rows of it."""
     shown: list[str]
-    """The columns of an answer if the query names none."""
+    """The columns that a query returns if it names none."""
     ids: str = ""
-    """The column that holds item ids, where each row is about one item."""
+    """The column of item ids, if each row is about one item."""
 
 
 def child(root: zarr.Group, path: str) -> zarr.Group:
@@ -59,7 +59,7 @@ def child(root: zarr.Group, path: str) -> zarr.Group:
 
 
 def vectors(group: zarr.Group) -> list[tuple[str, tuple[str, ...]]]:
-    """(name, axes) of each one-dimensional array of a group."""
+    """The one-dimensional arrays of a group as (name, axes)."""
     found = [(name, _dims(array)) for name, array in group.arrays()]
     return [(name, dims) for name, dims in found if len(dims) == 1]
 
@@ -77,9 +77,9 @@ def _reader(array: zarr.Array[Any]) -> Read:
 
 
 def stored(group: zarr.Group, axis: str) -> Columns:
-    """A table whose columns are the arrays of one Zarr group. axis: the name of its rows' axis."""
+    """The table whose columns are the arrays of one Zarr group. axis: the axis of its rows."""
     arrays = dict(group.arrays())
-    # First the row's number, then the swept columns, then results.
+    # Order of columns: the row's number, the swept columns, then results.
     swept = str(attributes(group).get("coordinates", "")).split()
     first = [name for name in [axis, *swept] if name in arrays]
     reads: dict[str, Read] = {}
@@ -135,7 +135,7 @@ def _elements(parts: list[list[Any]]) -> dict[str, list[Any]]:
 
 
 def _by_label(read: Read, labels: Sequence[str], values: Sequence[Any]) -> Read:
-    """A reader of a column derived from a text column: `values[k]` where the text is `labels[k]`."""
+    """The reader of a column derived from a text column: it has `values[k]` where the text is `labels[k]`."""
     place = {label: k for k, label in enumerate(labels)}
     column = from_values(values)
 
@@ -158,9 +158,9 @@ def _add_list(reads: dict[str, Read], shown: list[str], name: str, read: Read, k
 
 
 def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
-    """The table of the reduced values along an axis: the rows of all groups, one after another.
+    """The table of reduced values along an axis: the rows of all groups, one group after another.
 
-    groups: (number, gathered group). Each row also has its group's number and swept values.
+    groups: (number, gathered group). A row also has its group's number and swept values.
     """
     parts = []
     for number, group in groups:
@@ -187,7 +187,7 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
 
 
 def with_swept(columns: Columns, swept: Mapping[str, Read], item: Read) -> Columns:
-    """Return a table with a column of item ids with the swept columns of these, as far as it has none of that name.
+    """Join the items' swept columns to a table that has a column of item ids; columns of the same name stay.
 
     Args:
         swept: swept column of the items -> function that reads it.
@@ -223,7 +223,7 @@ def _add_swept(
 
 
 def _end_to_end(pieces: list[tuple[int, zarr.Array[Any] | None]]) -> Read:
-    """A reader of several groups' arrays, concatenated; a group without the array has NaN, or no text."""
+    """The reader of several groups' arrays, concatenated; a group without the array has NaN, or no text."""
 
     def at(rows: Rows) -> Column:
         found = [(n, None if array is None else _reader(array)(ALL)) for n, array in pieces]

@@ -1,4 +1,4 @@
-"""The table `search` of a store: one row for each item and each generation (or rung) that it took part in.
+"""The table `search` of a store: one row for each item and each generation or rung that it took part in.
 
 item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and
                                                  PARAM as it began
@@ -37,7 +37,7 @@ def _of_group(
     store: Store, search: Halving | Population, group: int, ids: np.ndarray, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
     read = lambda name: np.asarray(store.array(group, name).oindex[rows])
-    # Items left out because of an error hold fill values.
+    # An item that failed keeps the fill values.
     computed = (read("search_advances") > 0)[:, None]
     metric = read("search_metric")
     found: dict[str, Any] = {search.metric: metric}

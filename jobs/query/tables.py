@@ -1,4 +1,4 @@
-"""The tables of a store. A column is read when a query names it, and then kept.
+"""The tables of a store. A column is read when a query first names it, and then kept.
 
 items       one row per item: sweep columns, status, outcome, scalar results
 shards      one row per shard: where and how long it ran
@@ -46,28 +46,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BLOCK = 1 << 22
-"""Rows that are processed together: whole chunks of a column, and a bound on memory. A longer table is read
-in blocks and not kept."""
+"""Rows processed together: whole chunks of a column, and a bound on memory. A longer table is read in blocks
+and not kept."""
 
 FEW = 1000
-"""If a question needs less than one row in this many, only those rows are read, in half the time."""
+"""If a question needs less than one row in this many, only those rows are read, which takes half the time."""
 
 READERS = 8
-"""Columns that are read at a time: enough to decode on two cores, or to wait for an object store."""
+"""Columns read in parallel: enough to decode on two cores, or to wait for an object store."""
 
 
 class Piece(NamedTuple):
     """A block of a table's rows."""
 
     start: int
-    """Number of its first row."""
+    """Number of the first row."""
     n: int
+    """Number of rows."""
     rows: Rows
-    """What `Table.read` takes for them."""
+    """The rows as an argument of `Table.read`."""
 
 
 class Table:
-    """One table. `read` returns some rows of one column, `frame` of several."""
+    """One table. `read` returns rows of one column, `columns` and `frame` of several."""
 
     def __init__(self, name: str, columns: Columns) -> None:
         self.name = name
@@ -107,7 +108,7 @@ class Table:
         return kept if rows is ALL else kept[rows]
 
     def coded(self, name: str, column: Column, rows: Rows = ALL) -> Codes:
-        """The codes of what `read(name, rows)` has returned, in the order of its values; kept as the column is."""
+        """The codes of `column`, which `read(name, rows)` has returned, in ascending order; kept if the column is."""
         if name not in self._kept:
             return coded(column, rising=True)
         if name not in self._coded:
@@ -120,7 +121,7 @@ class Table:
         return Lazy(self._reads, lambda name: self.read(name, rows))
 
     def prefetch(self, names: Iterable[str], rows: Rows = ALL) -> None:
-        """Read columns of a short table in parallel, so that `read` finds them kept."""
+        """Read columns of a short table in parallel and keep them for `read`."""
         unread = [name for name in dict.fromkeys(names) if name not in self._kept]
         if self.n <= BLOCK and len(unread) > 1:
             with ThreadPoolExecutor(READERS) as threads:
@@ -136,20 +137,20 @@ class Table:
             yield Piece(start, stop - start, slice(start, stop))
 
     def columns(self, names: Sequence[str] = (), rows: Rows = ALL) -> dict[str, np.ndarray]:
-        """Columns (by default those shown) as arrays."""
+        """Columns as arrays, by default those shown."""
         names = names or self.shown
         self.prefetch(names, rows)
         return {name: as_array(self.read(name, rows)) for name in names}
 
     def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> pd.DataFrame:
-        """The same as a pandas frame."""
+        """Columns as a pandas frame, by default those shown."""
         import pandas as pd
 
         return pd.DataFrame(self.columns(names, rows))
 
 
 class Tables:
-    """The tables of one store, as of the last `refresh`."""
+    """The tables of one store, as they were at the last `refresh`."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -168,11 +169,11 @@ class Tables:
         except Exception as error:
             if not (is_storage_error(error) or isinstance(error, PermissionError)):
                 raise
-            # A store that we may not write to: use what its owner gathered.
+            # This process may not write to the store: use what its owner gathered.
             if "items" not in self.store.root:
                 raise JobError(
                     f"{self.store.address}: has not been gathered, and you may not write to it; "
-                    "somebody who may must run `ctd gather`"
+                    "ask its owner to run `ctd gather`"
                 ) from None
         stamp = self._written()
         if stamp is None or stamp != self._stamp:
@@ -188,9 +189,9 @@ class Tables:
         return self._written() == self._stamp
 
     def _written(self) -> Any:
-        """A stamp of the last gather, or None while one is going on.
+        """The stamp of the last gather, or None while a gather runs.
 
-        It is that of the checksum file, which gather deletes first and writes last.
+        It is the stamp of the checksum file, which a gather deletes first and writes last.
         """
         try:
             found = obstore.head(self.store.objects, keys.sums("gathered"))
@@ -205,7 +206,7 @@ class Tables:
         return self._root
 
     def groups(self) -> list[tuple[int, zarr.Group]]:
-        """(number, gathered group) of each group that was gathered."""
+        """The gathered groups as (number, Zarr group)."""
         numbers = range(len(self.store.job.plan.group_sizes))
         paths = {g: f"gathered/{g}" for g in numbers}
         return [(g, child(self.root, path)) for g, path in paths.items() if path in self.root]
@@ -222,7 +223,7 @@ class Tables:
         )
 
     def _swept(self) -> tuple[dict[str, Read], Read]:
-        """What reads the swept columns of the items, and their ids."""
+        """The readers of the items' swept columns, and of their ids."""
         items = self["items"]
         swept = set(str(attributes(child(self.root, "items")).get("coordinates", "")).split())
         read = lambda name: lambda rows: items.read(name, rows)
@@ -230,7 +231,7 @@ class Tables:
         return {name: read(name) for name in named}, read("item")
 
     def __getitem__(self, name: str) -> Table:
-        """One table; JobError, naming the nearest, if there is no table of that name."""
+        """One table by name. Raises JobError, with the nearest name, if there is none."""
         if name not in self._tables:
             if name in ("items", "shards"):
                 found = stored(child(self.root, name), name.removesuffix("s"))
@@ -245,9 +246,9 @@ class Tables:
                 if found.ids:
                     found = with_swept(found, *self._swept())
             elif name == SEARCH_TABLE:
-                raise JobError(f"table {name!r}: this job has no search (docs/search.md)")
+                raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")
             else:
-                raise JobError(f"table {name!r} unknown{nearest(name, self.names())}")
+                raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
             self._tables[name] = Table(name, found)
         return self._tables[name]
 
@@ -258,11 +259,11 @@ ATTEMPTS, WAIT_S = 20, 0.25
 
 
 def ask[T](store: Store, question: Callable[[Tables], T]) -> T:
-    """question(tables), asked of the store's tables after a refresh.
+    """Refresh the store's tables and return question(tables).
 
-    Columns that were read are kept as long as the store is open. If another process gathers meanwhile, a
-    chunk that it has just deleted reads as fill values; so an answer counts only if the tables are still
-    the same afterwards, and the question is asked again otherwise.
+    Columns that were read are kept as long as the store is open. While another process gathers, a chunk that
+    it has just deleted reads as fill values. An answer therefore counts only if the tables are the same
+    afterwards; otherwise the question is asked again.
 
     Raises:
         JobError: the tables kept changing.

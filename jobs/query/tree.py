@@ -9,26 +9,28 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
 from jobs.late import zarr
+from jobs.plan.packing import by_pack, places_of
 from jobs.query.columns import Column, Text, as_array
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, table
 from jobs.query.tables import Tables, ask
-from jobs.query.unpacked import unpacked
 from jobs.store.store import Store
 
 
 class StoreTree(xr.DataTree):
-    """The DataTree of a store, with /results/0 ..., /gathered/0 ..., /items and /shards; all of it lazy.
+    """The lazy DataTree of a store, with /results/0 ..., /gathered/0 ..., /items and /shards.
 
-    It can be used like any xarray DataTree; the methods below are added. They are not an accessor, because
-    they need the store and not only the arrays: they fail on a tree derived from this one, say by `isel`.
+    It works like any xarray DataTree, and has the methods below. They need the store and not only its arrays, so that
+    they fail on a tree derived from this one, for example by `isel`; therefore they are no accessor.
     Without ctd, `xr.open_datatree(path, engine="zarr")` opens the same tree, except that packed results
-    are not taken apart (jobs.plan.packing).
+    stay packed (jobs.plan.packing).
 
     >>> store = jobs.open_store("points.zarr")
     >>> store["results/0"].q.dims  # one value for each candidate
@@ -42,7 +44,7 @@ class StoreTree(xr.DataTree):
 
     @staticmethod
     def of(store: Store) -> StoreTree:
-        """The tree of an opened store."""
+        """Open the tree of a store."""
         tree = xr.open_datatree(_zarr(store), engine="zarr", consolidated=True)
         for group in range(len(store.job.plan.group_sizes)):
             node = tree[f"results/{group}"]
@@ -53,23 +55,32 @@ class StoreTree(xr.DataTree):
 
     @property
     def store(self) -> Store:
-        """The store itself (job, plan, what is committed); JobError on a derived tree."""
+        """The store itself, with its job, plan and markers. Raises JobError on a derived tree."""
         try:
             return self._store
         except AttributeError:
             raise JobError(
-                "this tree was derived from an opened store; ask the tree that open_store gave"
+                "this tree was derived from an opened store; call the method of the tree that open_store returned"
             ) from None
 
     def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
-        """The rows of a table that satisfy `where`, or aggregates over them.
+        """The rows of a table that satisfy `where`, or aggregates over them, as a pandas frame.
 
-        asked: table, sort, limit, columns, group_by, agg (see jobs.query.query.Question).
+        asked: table, sort, limit, columns, group_by, agg (see jobs.query.query.Question). Raises JobError for an
+        unknown name or an expression that does not parse.
+
+        >>> store = jobs.open_store("points.zarr")
+        >>> store.query(agg="count", group_by="seed").columns.tolist()  # doctest: +SKIP
+        ['seed', 'count']
         """
         return query(self.store, where, **asked)
 
     def table(self, name: str = "items") -> pd.DataFrame:
-        """All rows of one table (jobs.query.tables), with the columns that are shown by default."""
+        """All rows of one table (jobs.query.tables), with the columns that are shown by default.
+
+        >>> jobs.open_store("points.zarr").table("shards").columns[0]
+        'shard'
+        """
         return table(self.store, name)
 
     def select(
@@ -77,8 +88,11 @@ class StoreTree(xr.DataTree):
     ) -> xr.DataTree:
         """The items that satisfy `where`, with all their results, as a lazy tree.
 
-        /items has the matching items in the order of `sort`; /results/G has those of group G, in the same
-        order. Groups without a matching item are left out.
+        /items has the matching items in the order of `sort`; /results/G has the results of those in group G, in the
+        same order. Groups without a matching item are left out.
+
+        >>> jobs.open_store("points.zarr").select("q < 1", limit=3)["items"].sizes["item"]
+        3
         """
         test = Expression(where)
 
@@ -96,20 +110,24 @@ class StoreTree(xr.DataTree):
         return xr.DataTree.from_dict(found)
 
     def weights(self, item: int) -> dict[str, jax.Array]:
-        """The trained model of an item: name -> array, as the functions of `ctd.cells` take it.
+        """The trained model of an item: name -> array, the parameters of the functions of `ctd.cells`.
 
         Raises:
             JobError: there is no such item, it is not computed yet, or no model is stored.
         """
         arrays = item_arrays(self.store, item)
-        with jax.enable_x64(True):  # else a float64 network would be rounded
+        # Otherwise JAX would round a float64 network.
+        with jax.enable_x64(True):
             return {name: jax.numpy.asarray(value) for name, value in arrays.items()}
 
     def sql(self, text: str) -> pd.DataFrame:
-        """The answer to a SQL query over the store's tables.
+        """The answer to a SQL query over the store's tables, as a pandas frame.
 
         The query can read these tables and nothing else: no files, no network. Put a column name with a
         dot or bracket in double quotes.
+
+        >>> jobs.open_store("points.zarr").sql("select count(*) as n from shards").n[0] > 0
+        np.True_
 
         Raises:
             JobError: DuckDB is not installed (`pip install 'ctd[sql]'`), or the query fails or returns
@@ -120,15 +138,18 @@ class StoreTree(xr.DataTree):
         except ImportError:
             raise JobError("SQL needs DuckDB; pip install 'ctd[sql]', or use .query()") from None
         frames = ask(self.store, lambda tables: _frames(tables, text))
-        with _database().cursor() as connection:  # the frames are this cursor's own
+        # A cursor has its own frames: two threads may ask at once.
+        with _database().cursor() as connection:
             for name, frame in frames.items():
                 connection.register(name, frame)
-            connection.begin()  # never committed: nothing that a query makes is there for the next one
+            # The transaction is never committed, so that no query leaves anything for the next one.
+            connection.begin()
             try:
                 found = connection.sql(text)
                 if found is None:
-                    raise JobError(f"SQL: {text!r} answers nothing; a select expected")
-                answer = found.df()  # which computes it
+                    raise JobError(f"SQL: {text!r} returns nothing; give a select")
+                # The query runs here, so that its errors are raised here.
+                answer = found.df()
             except duckdb.Error as error:
                 raise JobError(f"SQL: {error}") from None
         return answer.astype(dict.fromkeys(answer.select_dtypes("category"), str))
@@ -136,15 +157,15 @@ class StoreTree(xr.DataTree):
 
 @cache
 def _database() -> Any:
-    """An empty database, which takes longer to open than a million rows to ask."""
+    """An empty database, opened once: opening takes longer than a query over a million rows."""
     import duckdb
 
-    # This setting also keeps queries from reading Python variables.
+    # Without external access a query reads no files, no network, and no Python variables.
     return duckdb.connect(":memory:", config={"enable_external_access": False})
 
 
 def _frames(tables: Tables, text: str) -> dict[str, pd.DataFrame]:
-    """The tables that a SQL text names, with the columns that it names; with all columns if it has a *."""
+    """The tables that a SQL text names, with the columns that it names; all columns if it contains a *."""
     frames = {}
     for name in tables.names():
         if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE):
@@ -158,7 +179,7 @@ def _frames(tables: Tables, text: str) -> dict[str, pd.DataFrame]:
 
 
 def _categories(column: Column) -> np.ndarray | pd.Categorical:
-    """A column without a Python object for each text of it."""
+    """A column as an array, or of texts as a Categorical, which needs no Python object for each row."""
     if not isinstance(column, Text):
         return column
     labels, place = np.unique(column.labels.astype(str), return_inverse=True)
@@ -170,7 +191,44 @@ def _zarr(store: Store) -> Any:
 
 
 def _open(store: Store, group: str) -> xr.Dataset:
-    """One group as it is now, since the tree may have been opened before the last gather."""
+    """Open one group as it is now; the tree may have been opened before the last gather."""
     return xr.open_dataset(
         _zarr(store), engine="zarr", group=group, consolidated=False, zarr_format=3
     )
+
+
+# --- packed results ---------------------------------------------------------------------------------
+
+
+class _Lazy(BackendArray):
+    """One packed result as a backend array for xarray's lazy indexing; it opens nothing before it is read."""
+
+    def __init__(
+        self, store: Store, group: int, name: str, shape: tuple[int, ...], dtype: Any
+    ) -> None:
+        self._store, self._group, self._name = store, group, name
+        self.shape, self.dtype = shape, dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        part = self._store.array(self._group, self._name)
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, part.__getitem__)
+
+
+def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
+    """The dataset of results/G, with each pack replaced by the results in it."""
+    places = places_of(dataset.attrs)
+    if not places:
+        return dataset
+    found = {}
+    for name, where in places.items():
+        about = dict(dataset.attrs["packed"][where.pack][name])
+        axes = ("item", *about.pop("axes"))
+        attrs = {key: value for key, value in about.items() if key not in ("at", "shape")}
+        shape = (dataset.sizes["item"], *where.shape)
+        lazy: Any = _Lazy(store, group, name, shape, dataset.variables[where.pack].dtype)
+        # The same wrappers as xarray's own: cached once read, copied before a user writes to it.
+        data: Any = indexing.LazilyIndexedArray(lazy)
+        data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(data))
+        found[name] = xr.Variable(axes, data, attrs)
+    return dataset.drop_vars(by_pack(places)).assign(found)

@@ -1,8 +1,8 @@
-"""Reduce one group: the kernel's `reduce` over its committed rows makes gathered/G.
+"""Reduce one group: run the kernel's `reduce` over its committed rows and write gathered/G.
 
-Any worker can do this, again and again; it reads no other group. The checksums of gathered/G, in
-run/sums/gathered/G.json, say what the group was reduced from. They are written last; without them, nothing in
-gathered/G counts.
+This is a task of its own: any worker can do it, and repeat it, and it reads no other group. The checksums in
+run/sums/gathered/G.json also name what the tables were made from. They are written last; without them, nothing
+in gathered/G counts.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 BLOCK_BYTES = 4 << 20
-"""Bytes of the rows that are read at a time, before selection."""
+"""Bytes of rows read at a time, before selection."""
 
 
 class GroupResults(Lazy[np.ndarray]):
-    """The chosen rows of a group's results; each array is read when it is asked for, or in `blocks`.
+    """Selected rows of a group's results; an array is read when it is first used, or in `blocks`.
 
     rows: (rows of the group,) bool.
     """
@@ -52,7 +52,7 @@ class GroupResults(Lazy[np.ndarray]):
         return self._read_rows([name], 0, len(self._rows))[name]
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield some rows of these arrays at a time; the next ones are read while these are used."""
+        """Iterate over these arrays in blocks of rows; the next block is read while one is used."""
         spans = self._spans(names)
         with ThreadPoolExecutor(1, "read-ahead") as thread:
             due: Future[dict[str, np.ndarray]] | None = None
@@ -65,8 +65,7 @@ class GroupResults(Lazy[np.ndarray]):
                 yield due.result()
 
     def _spans(self, names: Sequence[str]) -> list[tuple[int, int]]:
-        """Return (first row, row after the last) of each block: whole shards, or stored objects if shards are
-        too large."""
+        """(first row, row after the last) of each block: whole shards, or stored objects if shards are too large."""
         arrays = [self._store.array(self._group, name) for name in names]
         widths = [int(np.prod(a.shape[1:], dtype=int)) * a.dtype.itemsize for a in arrays]
         row = max(1, sum(widths))
@@ -87,7 +86,7 @@ class GroupResults(Lazy[np.ndarray]):
 
 
 def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
-    """Return (n,) bool: which of a group's n rows lie in the shards of these markers."""
+    """Which of a group's n rows lie in the shards of these markers: (n,) bool."""
     rows = np.zeros(n, bool)
     for marker in markers:
         rows[marker.shard.start : marker.shard.stop] = True
@@ -95,7 +94,7 @@ def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
 
 
 def committed_rows(store: Store) -> list[np.ndarray]:
-    """Return, for every group, (rows,) bool: which of its rows lie in committed shards."""
+    """Which rows lie in committed shards: for every group (rows,) bool."""
     rows = [np.zeros(n, bool) for n in store.job.plan.group_sizes]
     done = store.committed.numbers()
     for shard in store.job.plan.shards():
@@ -105,9 +104,9 @@ def committed_rows(store: Store) -> list[np.ndarray]:
 
 
 def group_params(store: Store, group: int) -> Params:
-    """Return the parameters that the items of a group share, file names resolved.
+    """The parameters that the items of a group share, with file names resolved.
 
-    Raises JobError if they are not valid: the kernel has changed since, or whoever made the store is to blame.
+    Raises JobError if they are not valid, since the kernel has changed or another program wrote the store.
     """
     model = store.kernel.Params
     try:
@@ -119,9 +118,9 @@ def group_params(store: Store, group: int) -> Params:
 
 
 class Columns(Lazy[Any]):
-    """The ids and swept columns of n items, as `listed` has them.
+    """The ids and swept columns of n items.
 
-    A traced field that is not swept answers too, from `params`, but is not listed.
+    A traced field that is not swept can be read too, from `params`, but is not listed among the names.
     """
 
     def __init__(self, listed: Mapping[str, Any], params: Mapping[str, Any], n: int) -> None:
@@ -135,18 +134,18 @@ class Columns(Lazy[Any]):
 
 
 def column_names(store: Store, group: int) -> list[str]:
-    """Return the names of the columns of ids and of what was swept."""
+    """The names of the columns of ids and of swept fields."""
     return ["item", *str(attributes(store.results(group))["coordinates"]).split()]
 
 
 def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
-    """Return the ids and swept columns of the chosen rows. rows: (rows of the group,) bool."""
+    """The ids and swept columns of selected rows. rows: (rows of the group,) bool."""
     listed = GroupResults(store, group, rows, column_names(store, group))
     return Columns(listed, attributes(store.results(group))["params"], int(rows.sum()))
 
 
 def made_from(store: Store, markers: Sequence[Marker]) -> str:
-    """Return a digest of all that a reduction of these shards depends on: their bytes, settings, program."""
+    """A digest of everything that a reduction of these shards depends on: their bytes, settings, program."""
     options = options_of(store.job.spec, store.kernel).model_dump(mode="json")
     shards = [[m.shard.number, m.without, m.sha256] for m in markers]
     content = {"shards": shards, "options": options, "program": program_of(store.kernel)}
@@ -154,7 +153,7 @@ def made_from(store: Store, markers: Sequence[Marker]) -> str:
 
 
 def program_of(kernel: Kernel) -> str:
-    """Return a digest of the source of the package, or module, that `reduce` is in: an edited one is a new program."""
+    """A digest of the source of the package or module of `reduce`, which changes when the source is edited."""
     module = sys.modules.get(getattr(kernel.reduce, "__module__", ""))
     path = Path(getattr(module, "__file__", None) or "")
     files = sorted(path.parent.glob("*.py")) if getattr(module, "__package__", "") else [path]
@@ -166,16 +165,16 @@ def program_of(kernel: Kernel) -> str:
 
 
 def is_reduced(store: Store, group: int, digest: str) -> bool:
-    """Return whether gathered/G is there and was made from what `digest` stands for."""
+    """Whether gathered/G is complete and was made from what `digest` stands for, see `made_from`."""
     sums = verified(objects.read(store.objects, keys.sums(f"gathered/{group}")))
     there = objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
     return sums is not None and sums["made_from"] == digest and there
 
 
 def reduce_group(store: Store, group: int) -> None:
-    """Make gathered/G from the committed shards of the group; remove it if none of their rows has results.
+    """Write gathered/G from the committed shards of the group; remove it if none of their rows has results.
 
-    Raises what the kernel's `reduce` raises.
+    Exceptions of the kernel's `reduce` are passed on.
     """
     kernel = store.kernel
     assert kernel.reduce is not None
@@ -218,7 +217,7 @@ def reduce_group(store: Store, group: int) -> None:
 
 
 def _on_cpu() -> Any:
-    """Reduce on the CPU, so that the bits are the same everywhere; on JAX's own choice if it has no CPU."""
+    """A context in which JAX computes on the CPU, so that the bits are the same everywhere; its own choice without one."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:

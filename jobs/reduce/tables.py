@@ -1,4 +1,4 @@
-"""Tables over all items, as a job file's reductions ask for them (jobs.spec.reductions)."""
+"""Tables over all items, one for each of a job file's `reductions` (jobs.spec.reductions)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import singledispatch
@@ -12,21 +12,21 @@ from jobs.spec.reductions import Best, Counts, Histogram, Seeds
 from jobs.store.arrays import DONE
 
 DRAWN = 1 << 24
-"""Numbers that a bootstrap holds at a time."""
+"""Most numbers that a bootstrap holds at a time."""
 
 
 class Items(NamedTuple):
-    """The item table, as reductions see it."""
+    """The item table in the form that reductions take."""
 
     columns: Mapping[str, np.ndarray]
-    """Every column, read when it is asked for; texts are codes."""
+    """Every column, which is read when it is first used; texts are codes."""
     labels: Mapping[str, Sequence[str]]
     """Column of codes -> the text of each code, from 0 on."""
     swept: Sequence[str]
     """The columns that were swept."""
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Return some rows of a column, with texts in place of codes."""
+        """Some rows of a column, with texts in place of codes."""
         values = self.columns[name][rows]
         return np.asarray(self.labels[name])[values] if name in self.labels else values
 
@@ -44,16 +44,21 @@ Table = dict[str, Column]
 
 @singledispatch
 def make(asked: object, items: Items) -> Table:
-    """Return the table of one reduction.
+    """Make the table of one reduction.
 
-    Raises JobError if a column is not one number an item.
+    Raises JobError if a column does not hold one number per item.
+
+    >>> columns = {"item": np.arange(3), "loss": np.array([0.3, 0.1, 0.2]), "status": np.full(3, DONE)}
+    >>> best = make(Best(by="loss", k=2), Items(columns, {}, []))
+    >>> best["item"].values.tolist()
+    [1, 2]
     """
-    raise TypeError(f"{type(asked).__name__} is no reduction")
+    raise TypeError(f"{type(asked).__name__} is not a reduction")
 
 
 @make.register
 def _best(asked: Best, items: Items) -> Table:
-    """rank, item, the value, what was swept."""
+    """Columns rank, item, the value, and the swept columns."""
     values, usable = _usable(items, asked.by)
     order = np.argsort(-values if asked.largest else values, kind="stable")[: asked.k]
     rows = usable[order]
@@ -64,19 +69,20 @@ def _best(asked: Best, items: Items) -> Table:
 
 @make.register
 def _seeds(asked: Seeds, items: Items) -> Table:
-    """One row a setting: its values, count, failed, mean, sd, p5 ..., low, high."""
+    """One row per setting: its values, count, failed, mean, sd, p5 ..., low, high."""
     settings = [name for name in items.swept if name not in asked.over]
     first, setting = combinations([items.columns[name] for name in settings], _n(items))
     values, usable = _usable(items, asked.of)
     n, of = len(first), setting[usable]
     count = np.bincount(of, minlength=n)
+    # A setting without a value has the mean 0 / 0, one with a single value the sd 0 / 0: both are NaN.
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(of, values, n) / count
         sd = np.sqrt(np.bincount(of, (values - mean[of]) ** 2, n) / (count - 1))
     sd[count < 2] = np.nan
     table = {name: Column(items.pick(name, first)) for name in settings} | {
         "count": Column(count, "1", "items with a value"),
-        "failed": Column(np.bincount(setting, minlength=n) - count, "1", "items without one"),
+        "failed": Column(np.bincount(setting, minlength=n) - count, "1", "items without a value"),
         "mean": Column(mean, "1", f"mean of {asked.of}"),
         "sd": Column(sd, "1", f"standard deviation of {asked.of}, with n - 1"),
     }
@@ -98,35 +104,37 @@ def _seeds(asked: Seeds, items: Items) -> Table:
 
 @make.register
 def _counts(asked: Counts, items: Items) -> Table:
-    """One row for each combination that occurs: the columns asked for, status, outcome, count, share."""
+    """One row per combination that occurs: the named columns, status, outcome, count, share."""
     names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
     names = list(dict.fromkeys(names))
     first, which = combinations([items.columns[name] for name in names], _n(items))
     count = np.bincount(which, minlength=len(first))
     return {name: Column(items.pick(name, first)) for name in names} | {
         "count": Column(count, "1", "items"),
-        "share": Column(count / max(1, len(which)), "1", "their share of all"),
+        "share": Column(count / max(1, len(which)), "1", "share of all items"),
     }
 
 
 @make.register
 def _histogram(asked: Histogram, items: Items) -> Table:
-    """One row a bin: left, right, count; the last bin includes its right edge."""
+    """One row per bin: left, right, count; the last bin includes its right edge."""
     values, _ = _usable(items, asked.of)
     if asked.log:
         values = values[values > 0]
     low, high = asked.range or (
         (values.min(), values.max()) if len(values) else (0.1, 1.0) if asked.log else (0.0, 1.0)
     )
-    if low == high:  # widened, as NumPy does, so that there are bins
+    # Widen an empty range, as NumPy does, so that there are bins.
+    if low == high:
         low, high = (low / 2, high * 2) if asked.log else (low - 0.5, high + 0.5)
     space = np.geomspace if asked.log else np.linspace
     edges = space(low, high, asked.bins + 1)
+    # geomspace may miss the ends by rounding, and the extreme values would fall out.
     edges[0], edges[-1] = low, high
     count, _ = np.histogram(values, edges)
     return {
-        "left": Column(edges[:-1], "1", f"{asked.of} from here"),
-        "right": Column(edges[1:], "1", f"{asked.of} to here"),
+        "left": Column(edges[:-1], "1", f"left edge, of {asked.of}"),
+        "right": Column(edges[1:], "1", f"right edge, of {asked.of}"),
         "count": Column(count, "1", "items"),
     }
 
@@ -136,19 +144,21 @@ def _n(items: Items) -> int:
 
 
 def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return (values, rows) of the items that are done and have a finite value."""
+    """The items that are done and have a finite value: (values, rows)."""
     values = items.columns[name]
     if name in items.labels or values.dtype.kind not in "iufb" or values.ndim != 1:
-        raise JobError(f"gather: reductions: {name!r} is not one number an item")
+        raise JobError(
+            f"gather: reductions: {name!r} does not hold one number per item; give a column that does"
+        )
     values = values.astype(float)
     rows = np.flatnonzero((items.columns["status"] == DONE) & np.isfinite(values))
     return values[rows], rows
 
 
 def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (settings, (setting, sample) their values), for settings with equally many values at a time.
+    """Iterate over settings with equally many values: (the settings, their values (setting, sample)).
 
-    values: those of the first setting, then those of the second ...; count: how many each has.
+    values: of the first setting, then of the second, ...; count: number of values of each setting.
     """
     start = np.cumsum(count) - count
     for size in np.unique(count[count > 0]):
@@ -157,12 +167,16 @@ def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def bootstrap_means(samples: np.ndarray, n_resamples: int, confidence: float) -> np.ndarray:
-    """Return (k, 2) percentile intervals of the means of k samples (Efron & Tibshirani 1993, ch. 13).
+    """Percentile intervals (k, 2) of the means of k samples (k, n) (Efron & Tibshirani 1993, ch. 13).
 
-    samples: (k, n). A resample of n values is a multinomial count, how often each of them is drawn, so the
-    means of all resamples of all samples are one matrix product. The samples share their draws.
+    A resample of n values is a multinomial count of how often each is drawn, so that the means of all resamples
+    of all samples are one matrix product. The samples share their draws.
+
+    >>> bootstrap_means(np.ones((2, 5)), 100, 0.9).round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
     """
     size = samples.shape[1]
+    # Seeded by the size alone, so that gathering twice gives the same bytes.
     rng = np.random.default_rng(size)
     weights = rng.multinomial(size, np.full(size, 1 / size), n_resamples) / size
     tail, step = (1 - confidence) / 2, max(1, DRAWN // n_resamples)

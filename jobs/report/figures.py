@@ -1,4 +1,4 @@
-"""The kernel's figure of a gathered group, drawn, and as a PNG."""
+"""Draw the figures of a store, of a group by its kernel or of the whole sweep, and save them as PNG."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 def figure_of(store: Store, group: int) -> Canvas | None:
-    """The kernel's picture of a group; None if it has none, or nothing to show, or the group was not gathered.
+    """Draw the kernel's figure of a group; None if the kernel has none, nothing to show, or the group was not gathered.
 
-    Raises JobError if the kernel's figure is not one of `ctd.plots`.
+    Raises JobError if the kernel's `figure` returns something else than a `ctd.plots.Figure`.
     """
     kernel = store.kernel
     if kernel.figure is None or f"gathered/{group}" not in store.root:
@@ -54,8 +54,8 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         )
         if not isinstance(figure, Figure):
             raise JobError(
-                f"kernel {kernel.name}: figure: is a {type(figure).__module__}.{type(figure).__name__}, "
-                "ctd.plots.Figure expected; the results are stored"
+                f"kernel {kernel.name}: figure returned a {type(figure).__module__}.{type(figure).__name__}, "
+                "expected a ctd.plots.Figure; the results are stored"
             )
         if not figure.plots:
             return None
@@ -63,7 +63,7 @@ def figure_of(store: Store, group: int) -> Canvas | None:
 
 
 def save_figure(store: Store, group: int, path: Path) -> bool:
-    """Draw a group to `path`; return False if there is nothing to draw, see `figure_of`."""
+    """Save the figure of a group as `path`; return False if there is nothing to draw, see `figure_of`."""
     figure = figure_of(store, group)
     if figure is not None:
         _save(figure, path)
@@ -78,7 +78,7 @@ def _save(figure: Canvas, path: Path) -> None:
 def _by_swept(
     store: Store, figure: Figure, columns: Columns, results: Mapping[str, np.ndarray]
 ) -> Figure:
-    """The figure, the lines of items grouped by the swept parameter that matters most for the kernel's metric."""
+    """Group the lines of items in a figure by the swept parameter that explains most of the metric."""
     swept = {
         name: column
         for name in columns
@@ -97,13 +97,13 @@ def _by_swept(
 
 
 def metric_of(store: Store) -> str:
-    """The result that tells best how well an item did: what the search compares, else the kernel's; or ""."""
+    """The result that items are judged by: that of the search, else the kernel's metric, else ""."""
     search = store.job.spec.search
     return search.metric if search else store.description.metric
 
 
 def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
-    """The reduced values of a group, codes turned into texts; empty if it was not gathered."""
+    """The reduced values of a group, with texts in place of codes; {} if it was not gathered."""
     name = f"gathered/{group}"
     if name not in store.root:
         return {}
@@ -113,7 +113,7 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
 
 
 def whole_figure(store: Store) -> Canvas | None:
-    """The picture of all items: of one group the kernel's, else, or where it has none, of the metric over the sweep."""
+    """Draw all items: of a single group the kernel's figure, otherwise the metric over the sweep."""
     one = len(store.job.plan.group_sizes) == 1
     if one and store.kernel.figure is not None:
         return figure_of(store, 0)
@@ -122,7 +122,7 @@ def whole_figure(store: Store) -> Canvas | None:
 
 
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
-    """Save stem.png of all items and, of several groups, stem-0.png ... of the first `limit`; return the paths."""
+    """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths."""
     paths, n = [], len(store.job.plan.group_sizes)
     if (whole := whole_figure(store)) is not None:
         paths.append(stem.with_name(f"{stem.name}.png"))
@@ -135,7 +135,7 @@ def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
 
 
 def saved_figures(address: str) -> list[Path]:
-    """The PNGs that `save_figures` has left beside a store: of the whole, then in the order of their groups."""
+    """The PNGs that `save_figures` left beside a store: of the whole, then in the order of groups."""
     local = local_path(address)
     if local is None:
         return []

@@ -1,4 +1,4 @@
-"""What happened in the runs of a store, in order of time, as `ctd logs` shows it."""
+"""The history of a store's runs, in order of time, as `ctd logs` shows it."""
 
 import math
 import time
@@ -14,10 +14,14 @@ from jobs.store.store import Store
 
 
 def history(store: Store, shard: int | None = None, item: int | None = None) -> list[Event]:
-    """The events of all runs, or of one shard, or of one item's shard and of the item itself, by time.
+    """The events of all runs in order of time; or those of one shard, or of one item and its shard.
 
     Raises:
         JobError: the store has no such shard or item.
+
+    >>> from jobs.store.store import Store
+    >>> history(Store.open("points.zarr"), shard=0)[-1].kind in ("done", "committed", "end")
+    True
     """
     plan = store.job.plan
     if item is not None:
@@ -25,7 +29,9 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     if shard is None:
         return _with_killed(store)
     if shard >= plan.n_shards:
-        raise JobError(f"--shard {shard}: the store has the shards 0 to {plan.n_shards - 1}")
+        raise JobError(
+            f"--shard {shard}: there is no such shard; the store has the shards 0 to {plan.n_shards - 1}"
+        )
     failed = {
         shard: [f for f in store.failed.items().get(shard, []) if item is None or f.item == item]
     }
@@ -35,7 +41,7 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
 def by_shard(
     markers: Iterable[Marker], events: Iterable[Event], failed: Mapping[int, Sequence[FailedItem]]
 ) -> dict[int, list[Event]]:
-    """What happened to each shard, by time: its attempts, its items that fail by themselves, its commit."""
+    """The events of each shard in order of time: its attempts, its items that fail by themselves, its commit."""
     found: dict[int, list[Event]] = {}
     for event in events:
         if event.shard is not None:
@@ -51,7 +57,7 @@ def by_shard(
 
 
 def _committed(marker: Marker) -> Event:
-    """A "committed" event, made from the marker of a shard."""
+    """The event "committed" of a shard, from its marker."""
     kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
     said = {name: getattr(marker, name) for name in kept}
     about = {name: value for name, value in said.items() if value is not None}
@@ -59,8 +65,8 @@ def _committed(marker: Marker) -> Event:
 
 
 def _with_killed(store: Store) -> list[Event]:
-    """All events, with two kinds added: "committed" for shards without a "done" event (their driver died, or has
-    not written it yet), and "killed" at the last sign of life of a driver that died."""
+    """All events and two further kinds: "committed" for shards without a "done" event, whose driver died or has not
+    written it yet, and "killed" at the last sign of life of a driver that died."""
     events = read_events(store)
     told = {event.shard for event in events if event.kind == "done"}
     events += [
@@ -83,7 +89,7 @@ def _with_killed(store: Store) -> list[Event]:
 def history_lines(
     events: Iterable[Event], clock: Callable[[float], time.struct_time] = time.localtime
 ) -> list[str]:
-    """Events as lines of text, one for each event, followed by its traceback if it has one."""
+    """Write events as lines of text, one for each event, followed by its traceback if there is one."""
     lines = []
     for event in events:
         content = event.to_json()
@@ -99,10 +105,11 @@ def history_lines(
 
 
 def shard_of(store: Store, item: int) -> int:
-    """Number of the shard that computes an item; JobError if the store has no such item."""
+    """The number of the shard that computes an item. Raises JobError if the store has no such item."""
     for shard in store.job.plan.shards():
         ids = store.rows(shard.group, "item", shard.start, shard.stop)
-        if ids[0] <= item <= ids[-1] and item in ids:  # ids ascend within a group
+        # Ids ascend within a group.
+        if ids[0] <= item <= ids[-1] and item in ids:
             return shard.number
     n = sum(store.job.plan.group_sizes)
-    raise JobError(f"--item {item}: the store has the items 0 to {n - 1}")
+    raise JobError(f"--item {item}: there is no such item; the store has the items 0 to {n - 1}")

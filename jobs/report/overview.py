@@ -1,6 +1,6 @@
-"""A picture of a whole sweep: the metric of every item against the swept parameter that matters most.
+"""A figure of a whole sweep: the metric of every item against the swept parameter that explains most of it.
 
-The pictures of a kernel show one group each, so a sweep over a static field has none that holds its values side by side.
+A kernel's figure shows one group, so that a sweep over a static field needs this one to compare its values.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from jobs.report.importance import effects
 from jobs.store.store import Store
 
 MAX_ITEMS = 100_000
-"""Of more, the table alone would take longer than a run's end should."""
+"""Most items: reading the table of more would delay the end of a run."""
 MAX_KINDS = 10
-"""With more values of the second parameter all items are one series."""
+"""Most values of the second parameter that are drawn as series of their own."""
 MAX_MEDIANS = 40
-"""With more values of the first parameter, as of random draws, there are no medians."""
+"""Most values of the first parameter with medians; random draws have more."""
 
 
 def overview(store: Store, metric: str) -> Plot | None:
-    """The items that are done, by the two swept parameters that matter most.
+    """Plot the done items by the two swept parameters that explain most of the metric.
 
-    None without a swept parameter or a metric, and of more than MAX_ITEMS items.
+    None without a swept parameter or a metric, or with more than MAX_ITEMS items.
     """
     if not metric or sum(store.job.plan.group_sizes) > MAX_ITEMS:
         return None
@@ -50,7 +50,7 @@ def overview(store: Store, metric: str) -> Plot | None:
             layers.append(Lines(at, middle, name or "median", hue=hue))
     var = store.description.dims[metric]
     unit = f" ({var.units})" if var.units not in ("", "1") else ""
-    note = "A mark is an item, a line the median of those that share its values."
+    note = "Each mark is an item; lines are medians over items with equal values."
     return Plot(
         f"{metric} against {first}",
         layers,
@@ -73,7 +73,7 @@ def _by_importance(store: Store, fine: pd.DataFrame, metric: str) -> list[str]:
 
 
 def _places(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """(where the values of a column lie on an axis, its ticks if they are no numbers)."""
+    """Place the values of a column on an axis: (positions, the ticks' texts if the values are no numbers)."""
     if column.dtype.kind in "iuf":
         return column.to_numpy(float), []
     kinds, codes = np.unique(column.to_numpy().astype(str), return_inverse=True)
@@ -81,7 +81,7 @@ def _places(column: pd.Series) -> tuple[np.ndarray, list[str]]:
 
 
 def _series(fine: pd.DataFrame, others: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """(name in the legend, which rows) for each value of the second parameter; one for all if there are too many."""
+    """One series (legend, rows) for each value of the second parameter, or one of all rows if the values are too many."""
     if others:
         column = fine[others[0]].to_numpy()
         values = column if column.dtype.kind in "iufb" else column.astype(str)
@@ -95,7 +95,7 @@ def _series(fine: pd.DataFrame, others: list[str]) -> Iterator[tuple[str, np.nda
 
 
 def is_replicate(column: pd.Series) -> bool:
-    """Whether a swept field has a single value, or only numbers the items, so that nothing depends on it."""
+    """Whether a swept field has a single value or only numbers the items, so that no result can depend on it."""
     values = column.to_numpy()
     if values.dtype.kind not in "iufb":
         values = values.astype(str)

@@ -1,4 +1,4 @@
-"""Plots of a search for the report: metrics by rung; or descent and parameters by generation."""
+"""Plots of a search for the page: of halving, metrics by rung; of a population, lineages and parameters by generation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from jobs.spec.search import Halving, Population
 from jobs.spec.sweep import Loguniform
 
 N_ITEMS = 100
-"""Most items that are drawn."""
+"""Most items drawn."""
 N_PARAMS = 8
-"""Most searched parameters that are drawn."""
+"""Most searched parameters drawn."""
 
 
 def search_plots(
     search: Halving | Population, items: np.ndarray, results: Mapping[str, Any]
 ) -> list[Plot]:
-    """Plots of the search in one group. items: (n,) ids; results: name -> n rows, as stored."""
+    """Plot the search in one group. items: (n,) ids; results: name -> n rows, as stored."""
     metric = np.asarray(results["search_metric"][:], float)
     if isinstance(search, Halving):
         return [_rungs(search, items, metric, results)]
@@ -98,9 +98,12 @@ def rows_of_items(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def descent(parents: np.ndarray, row: int) -> np.ndarray:
-    """(generation,) the row of a member's ancestor in each generation; -1 if there is none.
+    """The row of a member's ancestor in each generation, (generation,); -1 if there is none.
 
-    parents: (row, generation) the row of each member's parent, -1 if unknown or the generation was not made.
+    parents: (row, generation), the row of each member's parent; -1 if it is unknown or the generation was not made.
+
+    >>> descent(np.array([[0, 0, 1], [1, 1, 1]]), row=0).tolist()  # member 0 became a copy of 1
+    [1, 1, 0]
     """
     found = np.full(parents.shape[1], -1)
     for generation in reversed(range(len(found))):
@@ -113,7 +116,7 @@ def descent(parents: np.ndarray, row: int) -> np.ndarray:
 def _segments(
     parents: np.ndarray, values: np.ndarray, items: np.ndarray, some: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(x, y, texts) of a line from parent to member, for every generation but the first."""
+    """Lines from each parent to its member, for every generation but the first: (x, y, texts)."""
     row, generation = np.nonzero(parents[some, 1:] >= 0)
     row, generation = some[row], generation + 1
     parent = parents[row, generation]

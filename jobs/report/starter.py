@@ -1,4 +1,4 @@
-"""Describe a kernel: a first job file for it, and what its store will hold."""
+"""Describe a kernel: a first job file, and the contents of its stores."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ type Columns = dict[str, list[Any]]
 
 
 def contents(kernel: Kernel) -> dict[str, Columns]:
-    """Title -> table: the results and reduced values in a store of this kernel, its outcomes and presets."""
+    """Tables by title: the results and reduced values in a store of this kernel, its outcomes and presets."""
     found = {"results/G": _variables(kernel.dims, ["item"])}
     if kernel.reduced:
         found["gathered/G"] = _variables(kernel.reduced, [])
@@ -41,7 +41,12 @@ def _variables(named: Mapping[str, Var], lead: list[str]) -> Columns:
 
 
 def starter(name: str, kernel: Kernel) -> str:
-    """A job file for a kernel, with every field commented: its default, kind and meaning."""
+    """Write a job file for a kernel, with every field commented: its default, kind and meaning.
+
+    >>> from ctd.esn import kernel
+    >>> starter("esn", kernel).splitlines()[1]
+    'kernel: esn'
+    """
     lines = [
         f"# A job for kernel {name}. Run it: ctd run FILE.yaml",
         f"kernel: {name}",
@@ -75,7 +80,7 @@ def starter(name: str, kernel: Kernel) -> str:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The values that a field may have, if its type is a Literal; else an empty list."""
+    """The values of a field whose type is a Literal; [] for other types."""
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]
     return list(dict.fromkeys(c for part in get_args(annotation) for c in _choices(part)))

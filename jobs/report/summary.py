@@ -1,4 +1,4 @@
-"""A job in numbers: its plan, and its progress."""
+"""The plan and the progress of a job, as numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +20,9 @@ from jobs.store.store import Store
 def plan_rows(
     ready: Prepared, address: str, workers: int
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """(columns over the groups, totals of the plan).
+    """Summarise a plan: (columns over the groups, totals).
 
-    The estimated time comes from the committed shards of the store at `address`; without any it is None.
+    The estimated time comes from the committed shards of the store at `address`, and is None without any.
     """
     rows: list[dict[str, Any]] = []
     for group, layout, sizes in zip(
@@ -62,7 +62,7 @@ def plan_rows(
 
 
 def _search_planned(ready: Prepared, search: Search, workers: int) -> str:
-    """What is compared with what, where, and how often."""
+    """Describe the comparisons of a search: which items, in which shards, how often."""
     together = [search.together(n) for n in ready.plan.group_sizes]
     text = "; ".join(search.describe(n) for n in sorted(set(together)))
     layouts = zip(together, ready.plan.layouts, strict=True)
@@ -78,13 +78,19 @@ def _search_planned(ready: Prepared, search: Search, workers: int) -> str:
 
 
 def seconds_per_item(markers: Sequence[Marker]) -> float | None:
-    """Worker seconds per item, over committed shards; None if there are none."""
+    """Worker seconds per item over the committed shards; None without any."""
     items = sum(m.shard.n_items for m in markers)
     return sum(m.seconds for m in markers) / items if items else None
 
 
 def state(store: Store) -> dict[str, Any]:
-    """The progress of a job: counts, outcomes, hosts, times, and the latest errors that still matter."""
+    """The progress of a job: counts, outcomes, hosts, times, and the latest unresolved errors.
+
+    >>> from jobs.store.store import Store
+    >>> found = state(Store.open("points.zarr"))
+    >>> found["complete"], found["items_done"] == found["items"]
+    (True, True)
+    """
     failing = [item for items in store.failed.items().values() for item in items]
     return state_of(store, store.committed.markers(), read_events(store), failing)
 
@@ -95,7 +101,7 @@ def state_of(
     events: Sequence[Event],
     culprits: Sequence[FailedItem],
 ) -> dict[str, Any]:
-    """`state`, of what was read before."""
+    """`state`, from markers, events and failing items that were read before."""
     plan = store.job.plan
     outcomes: dict[str, int] = {}
     for marker in markers:
@@ -137,7 +143,7 @@ def state_of(
 
 
 def _why_stopped(events: Sequence[Event]) -> str | None:
-    """Why the last run ended early, or None; call it only while no driver is at work."""
+    """Why the last run ended early, or None. Call it only while no driver runs."""
     runs = [e for e in events if e.kind == "run"]
     if (lost := unended(events)) and lost[-1] == runs[-1]:
         return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"

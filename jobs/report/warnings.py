@@ -1,4 +1,4 @@
-"""What should make a user look again: results that are NaN for many items, and declared ones that no item returns."""
+"""Warnings about a store: results that are NaN for many items, and declared results that no item returns."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +9,13 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 MANY = 0.1
-"""A result is told that is NaN for a larger share of the items that are done."""
+"""Share of the done items with NaN above which a result gets a warning."""
 MAX_GROUPS = 64
-"""Of a store with more groups, what each returns is not read."""
+"""Most groups whose metadata are read for results that are not returned."""
 
 
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
-    """Return the warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
+    """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
     found = nan_results(markers)
     returned = _returned(store)
     if returned is not None:
@@ -24,7 +24,7 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
 
 
 def nan_results(markers: Iterable[Marker]) -> list[str]:
-    """Return which results are NaN in many items that are done."""
+    """One warning for each result that is NaN in many done items."""
     done, nan = 0, dict[str, int]()
     for marker in markers:
         done += marker.shard.n_items - marker.n_failed
@@ -36,7 +36,7 @@ def nan_results(markers: Iterable[Marker]) -> list[str]:
 
 
 def unreturned(kernel: str, dims: Mapping[str, object], returned: Iterable[str]) -> list[str]:
-    """Return which results of a user's own kernel are declared and not returned; ctd's own depend on the params."""
+    """A warning if a user's own kernel declares results that it does not return; ctd's own kernels do so by their params."""
     missing = sorted(dims.keys() - set(returned))
     if is_ctds_kernel(kernel) or not missing:
         return []
@@ -46,7 +46,7 @@ def unreturned(kernel: str, dims: Mapping[str, object], returned: Iterable[str])
 
 
 def _returned(store: Store) -> set[str] | None:
-    """Return the results of all groups; None if they are many or cannot be read."""
+    """The names of the results of all groups; None if the groups are too many or cannot be read."""
     found: set[str] = set()
     groups = [f"results/{group}/zarr.json" for group in range(len(store.job.plan.group_sizes))]
     if len(groups) > MAX_GROUPS or is_ctds_kernel(store.job.spec.kernel):

@@ -1,19 +1,19 @@
-"""Compare a store with what it should be, bit for bit, and repair what is damaged.
+"""Check every object of a store against its checksum, and repair damaged ones.
 
-    run/job.json, its copy      carry their own checksums; each is the other's backup              created.py
-    what is kept of the kernel  carries its own checksum; made again from the kernel              created.py
+    run/job.json, its copy      their own checksums; each is the other's backup                    created.py
+    the kernel's description    its own checksum; made again from the kernel                       created.py
     metadata, sweep columns     checksums taken at creation; made again from the job               created.py
-    segments of records         every line carries its own checksum; written again without those lost segments.py
-    commit markers              carry their own checksums; without one its shard is computed again shards.py
-    rows of committed shards    every storage object there, checksums as in the marker             shards.py
-    notes                       carry their own checksums; taken from the markers, or learned again notes.py
-    what should be gone         removed                                                            leftovers.py
+    segments of records         a checksum in every line; written again without the lost lines     segments.py
+    commit markers              their own checksums; a shard without marker is computed again      shards.py
+    rows of committed shards    all storage objects, by the checksums in the marker                shards.py
+    notes                       their own checksums; taken from the markers, or learned again      notes.py
+    leftovers                   removed                                                            leftovers.py
     events of runs that ended   checksums taken at the end; nothing makes them again               leftovers.py
-    what others have written    counted, and passed over                                           leftovers.py
+    other programs' objects     counted, and left alone                                            leftovers.py
     reductions                  checksums taken by gather; reduced again                           gathered.py
 
 A repair removes the markers of damaged shards, so that `resume` computes them. Leases, requests and submissions
-are not checked: they change as runs come and go, and nothing is made from them.
+are not checked: they come and go with runs, and nothing is made from them.
 """
 
 import itertools
@@ -36,16 +36,19 @@ from jobs.store.store import Store
 
 
 def check(address: str, repair: bool = False) -> list[Finding]:
-    """Return everything that is wrong with a store; with `repair`, make right what can be.
+    """List everything that is wrong with a store; with `repair`, repair it as far as possible.
 
-    After a repair, `resume` computes what is missing. Raises JobError if there is no store, if both copies of
-    run/job.json are damaged, or, for a repair, if the store is being run, or names code that the user has not said
-    to trust.
+    After a repair, `resume` computes what is missing. Raises JobError if there is no store or both copies of
+    run/job.json are damaged; for a repair also if the store is being run, or names code that the user has not trusted.
+
+    >>> check("points.zarr")
+    []
     """
     store = Store.open(address)
     if not repair:
         return list(_everything(Mending(store, False)))
-    refuse_strange(store.job.base, store.job.spec.modules(), address)  # it makes things again
+    # A repair imports the kernel, to make metadata and reductions again.
+    refuse_strange(store.job.base, store.job.spec.modules(), address)
     store.refuse_links()
     lease = Lease.acquire(store.objects, address)
     try:
@@ -55,9 +58,10 @@ def check(address: str, repair: bool = False) -> list[Finding]:
 
 
 def damage(error: BaseException) -> str | None:
-    """Return what is damaged in a store at work on which `error` was raised; None if nothing is.
+    """Find the damage behind an error: one line with the object and the cure, or None if the store is whole.
 
-    It reads few objects: what creation and gather wrote beside the rows. Rows are damaged where Zarr says so.
+    The stores are those in the error's traceback. Few objects are read: those that creation and gather wrote beside
+    the rows. Rows count as damaged if Zarr raised the error.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     locals_ = (value for frame in reversed(frames) for value in frame.f_locals.values())

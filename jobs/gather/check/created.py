@@ -1,4 +1,4 @@
-"""What creation wrote: the job, and the metadata and columns that can be made again from it."""
+"""Check what creation wrote: the job, and the metadata and columns that can be made again from it."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ from jobs.store.manifest import is_job
 from jobs.store.store import Store, known_kernel
 
 OTHER = (
-    "not made again: these versions of ctd and its libraries would make another object; run/job.json has, under "
-    "provenance, those that made the store"
+    "not made again, since these versions of ctd and its libraries would make another object; install the versions "
+    "that run/job.json names under provenance"
 )
 
 
 def check_job(mending: Mending) -> Iterator[Finding]:
-    """Check both copies of the job, each against its own checksum, and what is kept of its kernel."""
+    """Check both copies of the job against their checksums, and the description of its kernel."""
     for key, other in ((keys.JOB, keys.JOB_COPY), (keys.JOB_COPY, keys.JOB)):
         if not is_job(objects.read(mending.objects, key)):
             right = objects.read(mending.objects, other) or b""
@@ -31,12 +31,11 @@ def check_job(mending: Mending) -> Iterator[Finding]:
 
 
 def check_created(mending: Mending) -> Iterator[Finding]:
-    """Check metadata and columns; note the groups whose rows cannot be read."""
+    """Check metadata and columns; record the groups whose rows cannot be read."""
     sums = read_sums(mending.objects, "created")
+    # Making these checksums again would run a kernel that the user has not trusted.
     if sums is None and not mending.repair and known_kernel(mending.store) is None:
-        key = keys.sums(
-            "created"
-        )  # to know what it should say takes code that looking does not run
+        key = keys.sums("created")
         yield Finding(key, mending.state(key), "made again")
         return
     if sums is None:
@@ -45,14 +44,15 @@ def check_created(mending: Mending) -> Iterator[Finding]:
         sums = read_sums(made.objects, "created") or {}
         yield mending.mend(key, "made again", objects.read(made.objects, key) or b"")
     bad = mending.altered(sums)
-    # gather adds to the root's metadata and keeps its own checksum of it.
+    # A gather changes the root's metadata, and keeps its own checksum of it.
     if "zarr.json" in bad and _root_is_as_gathered(mending):
         bad.remove("zarr.json")
     found = [Finding(key, mending.state(key), "made again from the job") for key in bad]
     if bad and mending.repair:
         lost = _write_again(mending, {key: sums[key] for key in bad})
         found = [f._replace(cure=OTHER) if f.key in lost else f for f in found]
-        mending.store = Store.open(mending.store.address)  # the old one keeps what it has read
+        # The old Store has cached the damaged metadata.
+        mending.store = Store.open(mending.store.address)
     elif bad:
         groups = range(len(mending.store.job.plan.group_sizes))
         hit = lambda g: any(key.startswith(f"results/{g}/") for key in bad)
@@ -62,7 +62,7 @@ def check_created(mending: Mending) -> Iterator[Finding]:
 
 
 def _write_again(mending: Mending, sums: dict[str, str]) -> set[str]:
-    """Write the objects of these checksums again; return those that would not be the same."""
+    """Write objects (key -> checksum) again; return the keys of those that would get another checksum."""
     made, lost = _made_again(mending.store), set()
     for key, sha in sums.items():
         data = objects.read(made.objects, key) or b""
@@ -74,7 +74,7 @@ def _write_again(mending: Mending, sums: dict[str, str]) -> set[str]:
 
 
 def _made_again(store: Store) -> Store:
-    """Return the store as it was created, in memory."""
+    """Create the store again, in memory."""
     job = store.job
     items = expand(job.spec, store.kernel, store.address)
     return laid_out(

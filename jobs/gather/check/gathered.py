@@ -1,4 +1,4 @@
-"""What gather made: reductions and tables, which it makes again."""
+"""Check what a gather wrote, reductions and tables; a repair gathers again."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,12 +11,13 @@ from jobs.store.store import Store
 
 
 def check_gathered(mending: Mending) -> Iterator[Finding]:
-    """Check everything that gather made; a repair removes what is damaged and gathers."""
+    """Check all objects of the last gather; a repair removes damaged ones and gathers again."""
     if not mending.has_gathered():
         return
     made = read_verified(mending.objects, keys.sums("gathered")) or {}
     groups = {f"gathered/{g}" for g in made.get("groups", ())} | mending.summed("gathered")
-    bad: dict[str, list[str]] = {}  # what is to be gathered again -> the objects that are wrong
+    # Name of the checksums -> its damaged objects.
+    bad: dict[str, list[str]] = {}
     for name in ["gathered", *sorted(groups)]:
         sums = read_sums(mending.objects, name)
         if wrong := [keys.sums(name)] if sums is None else mending.altered(sums):
@@ -24,7 +25,7 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
     found = [
         Finding(key, mending.state(key), "gathered again")
         for key in dict.fromkeys(key for wrong in bad.values() for key in wrong)
-        if key != "zarr.json"  # reported with what creation wrote
+        if key != "zarr.json"  # check_created reports it
     ]
     if bad and mending.repair:
         _gather_again(mending.store, bad)

@@ -1,4 +1,4 @@
-"""What should be gone by now, and the events, which nothing can make again."""
+"""Check objects that should be gone by now, objects of other programs, and the events, which nothing can make again."""
 
 import os
 from collections.abc import Callable, Iterator, Set
@@ -11,13 +11,13 @@ from jobs.storage import objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
 from jobs.store.checkpoint import decode, folder
 
-OTHERS = "not written by ctd: passed over"
+OTHERS = "not written by ctd: left alone"
 
 
 def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
-    """Check what shards under way, creation and killed processes have left, and the pictures.
+    """Check what running shards, creation and killed processes left behind, and the pictures.
 
-    done: the shards that are committed as they should be.
+    done: the numbers of the shards whose commit is intact.
     """
     stale = {folder(shard) for shard in mending.shards if shard.number in done}
     is_stale = lambda key: key.rpartition("/")[0] in stale
@@ -48,7 +48,7 @@ def _left(
     is_stale: Callable[[str], bool],
     is_whole: Callable[[str], bool],
 ) -> Iterator[Finding]:
-    """Check what shards under way have left below `prefix`; a repair removes what is stale or damaged."""
+    """Check the objects that running shards left below `prefix`; a repair removes stale and damaged ones."""
     for key in sorted(objects.list_keys(mending.objects, prefix)):
         if is_stale(key):
             yield mending.mend(key, "removed", what="left over: its shard is committed")
@@ -57,7 +57,7 @@ def _left(
 
 
 def _half_written(address: str) -> Iterator[Path]:
-    """Yield what a killed process left on a file system: `NAME#N`, which no listing of objects shows."""
+    """Iterate over files `NAME#N`, which a killed process leaves on a file system and no listing of objects shows."""
     root = objects.local_path(address)
     for place, _, names in os.walk(root) if root else ():
         for name in names:
@@ -67,7 +67,7 @@ def _half_written(address: str) -> Iterator[Path]:
 
 
 def check_others(mending: Mending) -> Iterator[Finding]:
-    """Name the objects below run/ that this program has not written, which it passes over."""
+    """Name the objects below run/ that ctd has not written; a repair leaves them alone."""
     for key in sorted(objects.list_all(mending.objects, "run")):
         if not keys.is_ours(key):
             yield Finding(key, OTHERS, "")
@@ -83,12 +83,13 @@ def check_events(mending: Mending) -> Iterator[Finding]:
         sums, own = read_sums(mending.objects, name), logs.get(name, [])
         if sums is not None:
             bad = mending.altered(sums)
-        else:  # a driver that was killed has summed nothing
+        else:
+            # A driver that was killed wrote no checksums; one that ended did.
             ended = any(
                 b'"event": "end"' in (objects.read(mending.objects, key) or b"") for key in own
             )
             bad = [keys.sums(name)] if ended or name in summed else []
-        found = [Finding(key, mending.state(key), "what can still be read is kept") for key in bad]
+        found = [Finding(key, mending.state(key), "its readable lines are kept") for key in bad]
         if bad and mending.repair:
             write_sums(mending.objects, name, own)
         yield from found

@@ -1,4 +1,4 @@
-"""What every part of the check needs: the store, whether to repair it, and how an object is mended."""
+"""What all parts of the check share: findings, and the store that is checked or repaired."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,23 +16,24 @@ from jobs.store.store import Store
 
 
 class Finding(NamedTuple):
-    """One thing that is not as it should be."""
+    """One finding of a check."""
 
     key: str
     """The object's key."""
     what: str
+    """What is wrong with the object."""
     cure: str
-    """What a repair does about it; empty if nothing is wrong: a shard not computed yet, an object of others."""
+    """What a repair does; empty if nothing is wrong, as with a shard not computed yet or an object of others."""
 
 
 @dataclass
 class Mending:
-    """A store that is checked and, with `repair`, made right; without it nothing is written."""
+    """A store that is checked, and with `repair` repaired; without it nothing is written."""
 
     store: Store
     repair: bool
     broken_groups: set[int] = field(default_factory=set)
-    """Groups whose rows cannot be read because their metadata are damaged."""
+    """Groups whose rows cannot be read, since their metadata are damaged."""
 
     @property
     def objects(self) -> ObjectStore:
@@ -53,9 +54,9 @@ class Mending:
         return True
 
     def mend(self, key: str, cure: str, right: bytes | None = None, what: str = "") -> Finding:
-        """Return the finding about an object; a repair writes what is right, or without it deletes the object.
+        """Report an object as wrong; a repair writes `right` to it, or without `right` deletes it.
 
-        what: what is wrong, if not that the object is damaged or missing.
+        what: what is wrong; by default that the object is damaged or missing.
         """
         finding = Finding(key, what or self.state(key), cure)
         if self.repair and right is not None:
@@ -65,20 +66,20 @@ class Mending:
         return finding
 
     def state(self, key: str) -> str:
-        """Return what is wrong with an object that does not hold what it should."""
+        """Tell whether an object that is not intact is damaged or missing."""
         return "damaged" if self.exists(key) else "missing"
 
     def altered(self, sums: Mapping[str, str]) -> list[str]:
-        """Return the objects that are not as their checksums say."""
+        """The objects that differ from their checksums (key -> checksum)."""
         return [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
 
     def summed(self, folder: str) -> set[str]:
-        """Return the names of the checksums below a folder of run/sums."""
+        """The names of the checksums below a folder of run/sums."""
         found = objects.list_keys(self.objects, f"{keys.SUMS}/{folder}")
         return {keys.sums_name(key) for key in found}
 
     def has_gathered(self) -> bool:
-        """Whether there is anything that a gather made."""
+        """Whether the store holds anything that a gather wrote."""
         return self.exists(keys.sums("gathered")) or any(
             True for part in GATHERED for _ in objects.list_keys(self.objects, part)
         )

@@ -1,4 +1,4 @@
-"""The notes that shards depend on: failing items, halved slots, chosen microbatches."""
+"""Check the notes that shards depend on: failing items, halved slots, chosen microbatches."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from jobs.store.records import newest
 
 
 def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
-    """Check the notes, of which every marker holds what its shard ran with."""
+    """Check the notes; each marker repeats what its shard ran with, so that most notes can be restored."""
     layouts, slots = _layouts(mending, markers), _slots(mending, markers)
     yield from _of(mending, keys.LAYOUT, layouts, "taken from the markers, or measured again")
     yield from _of(mending, keys.SLOTS, slots, "taken from the markers, or learned again")
@@ -22,7 +22,7 @@ def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Fin
 
 
 def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
-    """Check the records of failing items: every marker tells of which its shard needs one."""
+    """Check the records of failing items; a marker names the items of its shard that need one."""
     failed, again = mending.store.failed, []
     read = failed.singles()
     found = yield from check_segments(mending, failed)
@@ -43,14 +43,14 @@ def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[F
 def _of(
     mending: Mending, folder: str, wanted: Mapping[str, dict[str, Any]], cure: str
 ) -> Iterator[Finding]:
-    """Check the notes in a folder, and those that must be there: key -> content."""
+    """Check the notes in a folder, and the notes that it must hold. wanted: key -> content."""
     for key in sorted({*objects.list_keys(mending.objects, folder), *wanted}):
         if read_verified(mending.objects, key) is None:
             yield mending.mend(key, cure, checksummed(wanted[key]) if key in wanted else None)
 
 
 def _slots(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[str, Any]]:
-    """Return the notes of halved slots that the markers tell of."""
+    """The notes of halved slots that follow from the markers."""
     wanted: dict[str, dict[str, Any]] = {}
     for marker in markers.values():
         group, slots = marker.shard.group, marker.narrowed_to
@@ -62,7 +62,7 @@ def _slots(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[st
 
 
 def _layouts(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[str, Any]]:
-    """Return the notes of chosen microbatches that the markers tell of."""
+    """The notes of chosen microbatches that follow from the markers."""
     widest: dict[str, int] = {}
     for marker in markers.values():
         group = marker.shard.group

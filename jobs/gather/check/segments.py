@@ -1,4 +1,4 @@
-"""The segments, which hold the records of many shards: their markers, or their failing items."""
+"""Check the segments, which hold the records (markers or failing items) of many shards."""
 
 from collections.abc import Collection, Generator
 
@@ -8,15 +8,15 @@ from jobs.store.records import Record, Records
 from jobs.store.segments import Log, Segment, live, lost_from, resolved
 
 MOST_NAMED = 10
-"""Shards that a finding names."""
+"""Most shards that a finding names."""
 
 
 def check_segments[T: Record](
     mending: Mending, records: Records[T]
 ) -> Generator[Finding, None, dict[int, T]]:
-    """Yield findings; return shard -> whole record, as the segments have them.
+    """Yield findings; return shard -> intact record, as the segments hold them.
 
-    A repair writes one segment of all whole records in the place of all; the shards of the others are computed again.
+    A repair replaces all segments by one of the intact records; the shards of lost records are computed again.
     """
     seen = records.log.read()
     bad = list(_damaged(mending, records, seen)) or list(_missing(records.log, seen))
@@ -34,7 +34,8 @@ def _damaged[T: Record](
 ) -> Generator[Finding]:
     for segment in seen:
         key = records.log.key(segment.number)
-        data = objects.read(mending.objects, key)  # None: another has taken its place meanwhile
+        data = objects.read(mending.objects, key)
+        # None: a writer has replaced the segment meanwhile.
         lost = None if data is None else lost_from(segment.number, data)
         strange = segment.lines.keys() - records.in_log(segment.lines).keys()
         if lost is not None or strange:
@@ -42,7 +43,7 @@ def _damaged[T: Record](
 
 
 def _missing(log: Log, seen: list[Segment]) -> Generator[Finding]:
-    """Yield a finding for every gap in the log; what was in it is told shard by shard."""
+    """Yield a finding for every gap in the log; check_markers reports the shards that were in it."""
     last = -1
     for segment in live(seen):
         if segment.since > last + 1:

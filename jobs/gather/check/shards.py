@@ -1,4 +1,4 @@
-"""The markers, and the rows of the shards that they commit."""
+"""Check the markers, and the rows of the shards that they commit."""
 
 from collections.abc import Generator, Iterable, Iterator
 
@@ -18,7 +18,7 @@ LOST = "not there, though the shard's results are: the marker is lost, or they a
 
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
-    """Yield findings; return shard -> marker of those that are as they should be."""
+    """Yield findings; return shard -> marker for the intact markers."""
     committed = mending.store.committed
     read = committed.singles()
     found = yield from check_segments(mending, committed)
@@ -35,15 +35,16 @@ def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker
 
 
 def _has_results(mending: Mending, shard: Shard) -> bool:
-    """Whether a shard's results are there; its `status` is among the last that are written."""
+    """Whether a shard's results are stored; its `status` is among the last arrays that a worker writes."""
     try:
         return bool(mending.store.rows(shard.group, "status", shard.start, shard.stop).any())
-    except Exception:  # metadata or objects are damaged, which other parts of the check tell
+    except Exception:
+        # Metadata or objects are damaged; other parts of the check report them.
         return False
 
 
 def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Finding]:
-    """Check every object of the committed shards; take the damaged shards out of `markers`."""
+    """Check every object of the committed shards; remove damaged shards from `markers`."""
     damaged = []
     for shard in mending.shards:
         if shard.number not in markers or shard.group in mending.broken_groups:
@@ -63,6 +64,6 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
 
 
 def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
-    """Have `resume` compute these shards, if this is a repair."""
+    """If this is a repair, remove the markers of these shards, so that `resume` computes them."""
     if mending.repair:
         mending.store.committed.forget(shards)

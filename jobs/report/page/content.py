@@ -34,13 +34,13 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel
 
 MAX_BYTES = 3_500_000
-"""Once the plots are larger than this together, further groups are left out, and the page says so."""
+"""Total size of the plots above which further groups are left out; the page says so."""
 MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_GENERIC = 6
-"""Most results that are drawn as lines if the kernel has no plots."""
+"""Most results drawn as lines if the kernel has no plots."""
 AT_FIRST = 20
-"""Of their lines, a page shows so many until more are asked for."""
+"""Lines shown initially."""
 
 
 EMPTY: dict[str, Any] = {"groups": [], "groups_left_out": 0, "tables": [], "sweep": None}
@@ -48,9 +48,9 @@ EMPTY: dict[str, Any] = {"groups": [], "groups_left_out": 0, "tables": [], "swee
 
 
 class Content:
-    """Makes the content of a store's page; can be asked again while a run goes on.
+    """The content of a store's page, which can be collected again while a run goes on.
 
-    It keeps the groups' input data between calls, and reads the store anew each time.
+    Each call reads the store anew; the groups' input data are kept between calls.
     """
 
     def __init__(self, store: Store) -> None:
@@ -58,7 +58,7 @@ class Content:
         self._shared: dict[int, tuple[Params, Any]] = {}
 
     def facts(self) -> dict[str, Any]:
-        """What ran and how, without results; quick."""
+        """The facts about the run, without results; fast."""
         made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         found = facts(self._store)
         found["live"] = (
@@ -69,7 +69,7 @@ class Content:
         return redact(found | {"made": made, "trouble": left_out(self._store)})
 
     def results(self) -> dict[str, Any]:
-        """Plots, tables, and which parameters matter; gathers newly committed shards first."""
+        """Plots, tables, and the importance of parameters; gathers newly committed shards first."""
         store = self._store
         if not store.committed.numbers():
             return dict(EMPTY)
@@ -91,7 +91,7 @@ class Content:
         return self.facts() | self.results()
 
     def _titles(self, name: str) -> dict[str, str]:
-        """Column -> its description, with its unit, for the table `name`."""
+        """Column -> its description with its unit, for the table `name`."""
         described = self._store.description
         variables = described.dims if name in ("items", "shards") else described.reduced
         titles = {
@@ -127,7 +127,7 @@ class Content:
         return made, 0
 
     def keep_pictures(self) -> None:
-        """Keep the kernel's pictures of the first groups in the store, for readers who do not run its code."""
+        """Store the kernel's plots of the first groups, for readers who do not run its code."""
         store, kernel = self._store, known_kernel(self._store)
         if kernel is None or not (kernel.plots or kernel.figure):
             return
@@ -138,7 +138,7 @@ class Content:
                 write_pictures(store, group, found["plots"])
 
     def _rows(self, group: int, markers: list[Marker]) -> np.ndarray:
-        """The numbers of the rows that have results: not those of items that failed with an error."""
+        """The numbers of the rows that have results; items that failed with an error have none."""
         rows = rows_of(self._store.job.plan.group_sizes[group], markers)
         rows[[row for marker in markers for row in marker.without]] = False
         return np.flatnonzero(rows)
@@ -149,7 +149,7 @@ class Content:
         return f"group {group}: {described}" if described else f"group {group}"
 
     def _pictures(self, group: int, rows: np.ndarray) -> dict[str, Any]:
-        """The answer of `_of_kernel`, plus the plots of the search if the job has one."""
+        """The plots of `_of_kernel`, and those of the search if the job has one."""
         store = self._store
         if not len(rows):
             return {"plots": [], "error": "every item of this group failed with an error"}
@@ -161,7 +161,7 @@ class Content:
         return found
 
     def _read(self, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Rows]]:
-        """(columns, results) of these rows, none of them read yet."""
+        """The (columns, results) of these rows, which are read when they are used."""
         store = self._store
         lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
         shared_params = attributes(store.results(group))["params"]
@@ -171,9 +171,9 @@ class Content:
     def _of_kernel(
         self, group: int, columns: Columns, results: Mapping[str, Rows]
     ) -> dict[str, Any]:
-        """The kernel's `plots`; else those of its `figure`; else its results as lines. If that fails: `error`.
+        """The kernel's `plots`, else those of its `figure`, else its results as lines; `error` if that fails.
 
-        Where looking may not run the kernel's code: the pictures that the store keeps; else its results as lines.
+        If the kernel's code is not trusted: the plots that the store keeps, else its results as lines.
         """
         store, kernel = self._store, known_kernel(self._store)
         if kernel is None and (kept := read_pictures(store, group)):
@@ -191,7 +191,7 @@ class Content:
                 plots = made.plots if isinstance(made, Figure) else made
                 return {"plots": [plot_json(plot) for plot in plots]}
         except Exception as error:
-            # A kernel's plots may fail on unforeseen results, or its data be gone; the rest is still useful.
+            # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
             return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
 
     def _data(self, group: int, kernel: Kernel) -> tuple[Params, Any]:
@@ -206,12 +206,13 @@ class Content:
 def generic_plots(
     dims: Mapping[str, Var], results: Mapping[str, Rows], columns: Columns
 ) -> list[Plot]:
-    """Plots for a kernel that has none: each real result with one axis, as one line per item."""
+    """Plots for a kernel that has none: each real result with one axis, one line per item."""
     made: list[Plot] = []
     items = columns["item"][:]
     for name in results:
         rows, var = results[name], dims.get(name, Var())
-        drawn = name.startswith(("weights.", "search_"))  # drawn elsewhere, or not worth it
+        # Weights tell nothing as lines; search_plots draws the search.
+        drawn = name.startswith(("weights.", "search_"))
         if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
             continue
         some = spread(len(rows), 100)
@@ -243,7 +244,7 @@ def generic_plots(
 
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The groups; before them, of several, the curves of all, so that they can be coloured by what tells groups apart."""
+    """Put the curves of all groups before several groups, so that the page can colour them by what differs between groups."""
     shared = together([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
     if not shared:
         return groups
@@ -252,7 +253,7 @@ def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _ordered(items: pd.DataFrame, swept: Iterable[str], metric: str) -> pd.DataFrame:
-    """The table with what tells first: item, what was swept, the metric, other results; then where an item lies."""
+    """Order the columns: item, swept parameters, metric, outcome, other results, then status, group and row."""
     last = [name for name in ("status", "group", "row") if name in items]
     first = [name for name in ("item", *swept, metric, "outcome") if name in items]
     rest = [name for name in items if name not in (*first, *last)]
@@ -301,7 +302,7 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def effects_json(found: Iterable[Effect]) -> list[dict[str, Any]]:
-    """Effects in the form that the page's script shows."""
+    """Effects as JSON for the page's script."""
     return [
         {
             **e._asdict(),
@@ -327,6 +328,6 @@ def require_content(store: Store) -> None:
         event.kind == "error" for event in read_events(store)
     ):
         raise JobError(
-            f"{store.address}: no item has been computed yet, so there is nothing to report; "
-            f"`ctd resume {store.address}` goes on, `ctd watch` shows it while it does"
+            f"{store.address}: no item has been computed yet, so that there is nothing to report; "
+            f"`ctd resume {store.address}` continues the job, `ctd watch` shows its progress"
         )

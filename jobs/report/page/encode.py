@@ -1,4 +1,4 @@
-"""Encode plots and tables as JSON of bounded size; a note says what was left out."""
+"""Encode plots and tables as JSON of bounded size; notes tell what was left out."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ import pandas as pd
 from ctd.plots import Image, Layer, Lines, Plot, spread
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
-"""Most lines in a layer, and vertices of all its lines together."""
+"""Most lines in a layer, and most vertices of all its lines together."""
 MAX_MARKS = 5_000
 """Most points, bars or spans in a layer."""
 MAX_CELLS = 256
@@ -24,7 +24,11 @@ EXTREMES = 25
 
 
 def numbers(values: Any, digits: int = 5) -> Any:
-    """Nested lists of numbers, rounded to `digits` significant digits; NaN and infinity become None."""
+    """Numbers as nested lists, rounded to `digits` significant digits; NaN and infinity become None.
+
+    >>> numbers(np.array([[1 / 3, np.nan]]))
+    [[0.33333, None]]
+    """
     values = np.asarray(values)
     if values.ndim == 0:
         return numbers(values[None], digits)[0]
@@ -36,7 +40,7 @@ def numbers(values: Any, digits: int = 5) -> Any:
 
 
 def plot_json(plot: Plot) -> dict[str, Any]:
-    """A plot in the form that the page's script draws."""
+    """A plot as JSON for the page's script."""
     notes: list[str] = []
     layers = [_layer(layer, notes) for layer in plot.layers]
     out = {
@@ -123,12 +127,12 @@ def _image(layer: Image, notes: list[str]) -> dict[str, Any]:
 
 
 def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
-    """A table, column by column: all rows, or the selection of `some_rows`. titles: column -> tooltip."""
+    """A table as JSON, column by column, with all rows or those of `some_rows`. titles: column -> tooltip."""
     kept, notes = some_rows(frame), []
     if len(kept) < len(frame):
         notes.append(
             f"{len(kept):,} of {len(frame):,} rows: evenly spaced, and the {EXTREMES} lowest and "
-            "highest of every column. ctd query answers from all."
+            "highest of every column. ctd query reads all."
         )
     names = list(frame.columns)[:MAX_COLUMNS]
     if len(names) < frame.shape[1]:
@@ -146,7 +150,11 @@ def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[s
 
 
 def some_rows(frame: pd.DataFrame) -> np.ndarray:
-    """Ascending numbers of the rows to show: all; or evenly spaced ones and the extremes of float columns."""
+    """The numbers of the rows to show, ascending: all, or evenly spaced ones and the extremes of float columns.
+
+    >>> len(some_rows(pd.DataFrame({"x": np.arange(20_000.0)})))
+    10000
+    """
     n, width = len(frame), min(max(1, frame.shape[1]), MAX_COLUMNS)
     most = min(MAX_ROWS, max(MIN_ROWS, MAX_VALUES // width))
     if n <= most:
@@ -165,7 +173,7 @@ def some_rows(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _column(values: pd.Series) -> dict[str, Any]:
-    """A column as JSON: `values` are numbers, or codes into `labels` if the column is shown as text."""
+    """A column as JSON: `values` are numbers, or codes into `labels` for a column of texts."""
     array = values.to_numpy()
     kind = array.dtype.kind
     if kind in "iuf":

@@ -1,14 +1,15 @@
-"""What ran and how, without its results: state, times, hosts, outcomes, failures, the job itself."""
+"""The facts of a page, without results: state, times, hosts, outcomes, failures, logs, the job itself."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import yaml
 
-from ctd.plots import Axis, Lines, Plot, Spans
+from ctd.plots import Axis, Lines, Plot, Spans, spread
+from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
-from jobs.report.page.logs import shard_logs
 from jobs.report.summary import state_of
 from jobs.store.events import Event, read_events
 from jobs.store.failed import FailedItem
@@ -16,17 +17,21 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 MAX_FAILURES = 50
-"""Most distinct errors that are shown."""
+"""Most distinct errors shown."""
 MAX_TRACE = 6000
 """Characters kept from the end of a traceback."""
 MAX_WORKERS = 60
-"""With more workers the timeline is left out."""
+"""Most workers on the timeline; with more it is left out."""
 MAX_HOSTS = 200
 """Most workers in the table of hosts."""
+MAX_LOGS = 300
+"""Most committed shards whose log is on the page, evenly spaced. Errors have a section of their own."""
+MAX_LINES = 30
+"""Lines kept from the end of a shard's log."""
 
 
 def facts(store: Store) -> dict[str, Any]:
-    """Everything on the page that needs no results."""
+    """Collect everything on the page that needs no results."""
     markers, events = store.committed.markers(), read_events(store)
     failed = store.failed.items()
     failing = [item for items in failed.values() for item in items]
@@ -58,9 +63,9 @@ def facts(store: Store) -> dict[str, Any]:
 
 
 def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, str]:
-    """The job's state: a word, its mood (running, good, warning or bad: the colour), and an explanation.
+    """The job's state: a word, its mood (running, good, warning or bad, which sets the colour), and an explanation.
 
-    found: `state(store)`. failures: of `failures_of`.
+    found: from `state`. failures: from `failures_of`.
     """
     open_failures = [f for f in failures if f["open"]]
     if found["running"]:
@@ -72,7 +77,7 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
         return {
             "word": "incomplete",
             "mood": mood,
-            "text": f"{left:,} of {found['shards']:,} shards are not computed{why}; ctd resume goes on",
+            "text": f"{left:,} of {found['shards']:,} shards are not computed{why}; ctd resume continues",
         }
     if found["items_failed"]:
         return {
@@ -105,7 +110,7 @@ def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) 
 def _listed(
     store: Store, found: dict[str, Any], markers: list[Marker], made: dict[str, Any]
 ) -> list[list[str]]:
-    """[label, value] pairs for the page's list of facts."""
+    """The page's list of facts, as [label, value] pairs."""
     out = [
         ["kernel", store.job.spec.kernel],
         ["groups", f"{len(store.job.plan.group_sizes):,}"],
@@ -129,7 +134,7 @@ def _listed(
 
 
 def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """How many items ended with each of the kernel's outcomes."""
+    """The number of items with each of the kernel's outcomes."""
     return [
         {
             "name": outcome.name,
@@ -146,8 +151,8 @@ def failures_of(
 ) -> list[dict[str, Any]]:
     """Errors of single items and of shards, grouped by text, unresolved ones first.
 
-    failing: items that fail by themselves. done: numbers of the committed shards. `open` of an entry: whether items, or shards that are not yet
-    committed, have this error.
+    failing: items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or shards
+    that are not yet committed, have its error.
     """
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
     entries: list[tuple[str, int | None, FailedItem | Event]] = [
@@ -180,7 +185,7 @@ def failures_of(
 
 
 def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
-    """Shards, items and seconds of each worker."""
+    """The shards, items and seconds of each worker."""
     rows: dict[tuple[str, int, str], dict[str, Any]] = {}
     for m in markers:
         row = rows.setdefault(
@@ -193,8 +198,28 @@ def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
     return list(rows.values())[:MAX_HOSTS]
 
 
+def shard_logs(
+    markers: Sequence[Marker], events: Sequence[Event], failed: Mapping[int, Sequence[FailedItem]]
+) -> list[dict[str, Any]]:
+    """The logs of shards: `group`, `start`, `stop` (rows), and the `lines` of `ctd logs` (UTC)."""
+    some = [markers[k] for k in spread(len(markers), MAX_LOGS)]
+    numbers = {m.shard.number for m in some}
+    # `ctd watch` asks every second: skip the events of other shards before lines are made of them.
+    told = [event for event in events if event.shard in numbers]
+    found = by_shard(some, told, {n: failed[n] for n in numbers & failed.keys()})
+    return [
+        {
+            "group": m.shard.group,
+            "start": m.shard.start,
+            "stop": m.shard.stop,
+            "lines": history_lines(found[m.shard.number], time.gmtime)[-MAX_LINES:],
+        }
+        for m in some
+    ]
+
+
 def run_plots(markers: list[Marker]) -> list[Plot]:
-    """Plots of items over time, and of shards by worker; empty without a committed shard."""
+    """Plots of items over time and of shards by worker; [] without a committed shard."""
     if not markers:
         return []
     start = np.array([m.started for m in markers])
@@ -251,7 +276,11 @@ def _unit(seconds: float) -> tuple[float, str]:
 
 
 def duration(seconds: float) -> str:
-    """A duration as text: 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h."""
+    """A duration (s) as text: 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h.
+
+    >>> duration(12_000)
+    '3 h 20 min'
+    """
     if seconds < 60:
         return f"{seconds:.3g} s"
     for size, name, below, small in (

@@ -1,4 +1,4 @@
-"""Curves of shards that are being computed, as the page shows them: they grow from look to look."""
+"""Curves of running shards for the page; they grow from one request to the next."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from jobs.store.live import Growing, read_live
 from jobs.store.store import Store
 
 MAX_PLOTS = 6
-"""Most pictures: one for each curve of a group."""
+"""Most plots; there is one for each curve of a group."""
 
 
 def live(store: Store) -> dict[str, Any] | None:
-    """Return the plots of growing curves, what was swept of their items, and how far these are; None without any."""
+    """The plots of growing curves, their items' swept parameters, and their advances; None if no shard runs."""
     by_group: dict[int, list[Growing]] = {}
     for group, _, growing in read_live(store):
         by_group.setdefault(group, []).append(growing)
@@ -43,7 +43,7 @@ def live(store: Store) -> dict[str, Any] | None:
 
 
 def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
-    """What was swept of some rows of a group: `item`, traced columns, and the group's own values."""
+    """The swept parameters of some rows of a group: `item`, traced columns, and the group's own values."""
     at = np.asarray(rows)
     columns: dict[str, Any] = {}
     for name in column_names(store, group):
@@ -54,7 +54,7 @@ def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
 
 
 def _plot(store: Store, group: int, name: str, found: list[Growing], frame: pd.DataFrame) -> Plot:
-    """One curve of the items of a group, one line each."""
+    """Plot one curve of the items of a group, one line per item."""
     var = store.description.dims.get(name, Var(("point",)))
     places = np.unique(np.concatenate([growing.places[name] for growing in found]))
     y = np.full((sum(len(growing.rows) for growing in found), len(places)), np.nan)
@@ -73,12 +73,12 @@ def _plot(store: Store, group: int, name: str, found: list[Growing], frame: pd.D
         [Lines(x, y, text=[f"item {item}" for item in items], item=items)],
         Axis(var.axes[0]),
         Axis(f"{var.long_name or name}{units}", log=is_wide(y)),
-        note="Items that are being computed; a new look every few seconds.",
+        note="Running items, updated every few seconds.",
     )
 
 
 def _coordinate(store: Store, group: int, axis: str, places: np.ndarray) -> np.ndarray:
-    """The coordinate of an axis at these places, if the store has one of numbers; else the places."""
+    """The coordinate of an axis at these places if the store has a numeric one; else the places."""
     results = store.results(group)
     if axis not in results:
         return places

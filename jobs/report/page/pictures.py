@@ -1,4 +1,4 @@
-"""Pictures that a store keeps for readers who do not run its kernel; a stranger's, so that each number is checked."""
+"""Plots that a store keeps for readers who do not run its kernel. They may be a stranger's: every field is validated."""
 
 import json
 from typing import Annotated, Any, Literal, Self
@@ -11,9 +11,9 @@ from jobs.storage.checksums import checksummed, verified
 from jobs.store.store import Store
 
 MAX_GROUPS = 16
-"""Most groups whose pictures are kept."""
+"""Most groups whose plots are kept."""
 MAX_BYTES = 1_000_000
-"""Largest size of the pictures of one group."""
+"""Largest size of the plots of one group."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)] | None
 Numbers = list[Number]
@@ -25,7 +25,7 @@ class _Model(BaseModel):
 
 
 class _Marks(_Model):
-    """A layer whose lists have one entry a mark; those that may be empty are empty or whole."""
+    """A layer whose lists have one entry per mark; texts may be missing altogether."""
 
     name: str = ""
     text: list[str] = []
@@ -35,7 +35,7 @@ class _Marks(_Model):
     def _equally_long(self) -> Self:
         lengths = {len(value) for name, value in self if isinstance(value, list) and name != "text"}
         if len(lengths | ({len(self.text)} if self.text else set())) > 1:
-            raise ValueError("lists of one length expected")
+            raise ValueError("lists of different lengths; expected one length")
         return self
 
 
@@ -98,7 +98,7 @@ class _Lines(_Model):
             self.item is None or len(self.item) == lines,
         ]
         if not all(fits):
-            raise ValueError("as many numbers in each line expected")
+            raise ValueError("lines of different lengths; expected one length")
         return self
 
 
@@ -129,7 +129,7 @@ class _Scale(_Model):
 
 
 class _Plot(_Model):
-    """What `plot_json` makes."""
+    """A plot in the form of `plot_json`."""
 
     title: str
     layers: list[
@@ -161,7 +161,7 @@ def _shape(values: list[Any]) -> tuple[int, ...]:
 
 
 def write_pictures(store: Store, group: int, plots: list[dict[str, Any]]) -> None:
-    """Keep the first plots of a group, as `plot_json` made them, that together are not too large."""
+    """Store the first plots of a group, from `plot_json`, up to MAX_BYTES in total."""
     kept: list[dict[str, Any]] = []
     size = 0
     for plot in plots:
@@ -173,7 +173,7 @@ def write_pictures(store: Store, group: int, plots: list[dict[str, Any]]) -> Non
 
 
 def read_pictures(store: Store, group: int) -> list[dict[str, Any]]:
-    """Return the plots that a store keeps of a group; none of them if anything is wrong with one."""
+    """The plots that a store keeps of a group; [] if any of them is not valid."""
     data = objects.read(store.objects, keys.pictures(group))
     if data is None or len(data) > 2 * MAX_BYTES:
         return []

@@ -1,4 +1,4 @@
-"""Render the content as one HTML file, which loads nothing and sends nothing."""
+"""Render the content of a page as one HTML file, which loads nothing and sends nothing."""
 
 import base64
 import hashlib
@@ -14,7 +14,8 @@ SCRIPTS = (
 
 
 def render(content: dict[str, Any], live: str = "") -> str:
-    """The page as HTML. live: path on the page's own server that answers with newer content, if any."""
+    """The page as HTML. live: path on the page's own server that returns newer content; "" without a server."""
+    # The policy allows this script and this style by their digests, and nothing that the data could inject.
     style = _asset("page.css")
     script = "\n".join(_asset(name) for name in SCRIPTS)
     policy = "; ".join(
@@ -46,7 +47,11 @@ def render(content: dict[str, Any], live: str = "") -> str:
 
 
 def embed(value: Any) -> str:
-    """JSON that is safe inside a script element: <, > and & are escaped, and so is every non-ASCII character."""
+    """Write JSON that is safe inside a script element: <, >, & and all non-ASCII characters are escaped.
+
+    >>> embed({"name": "</script>"})
+    '{"name":"\\\\u003c/script\\\\u003e"}'
+    """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

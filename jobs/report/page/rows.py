@@ -1,4 +1,4 @@
-"""The results of a group's computed items, read lazily: indexing reads just the rows it needs."""
+"""The results of a group's computed items, read lazily: indexing reads only the rows that it needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from jobs.plan.packing import Part
 
 
 class Rows:
-    """Some rows of an array in a store. `rows[3]`, `rows[:200]`, `rows[[1, 5]]` read just those."""
+    """Selected rows of an array in a store. `rows[3]`, `rows[:200]` and `rows[[1, 5]]` read only those.
+
+    >>> Rows(np.arange(10) ** 2, np.array([2, 3, 7]))[1:]
+    array([ 9, 49])
+    """
 
     def __init__(self, array: zarr.Array[Any] | Part, rows: np.ndarray) -> None:
         self._array, self._rows = array, rows
@@ -33,10 +37,12 @@ class Rows:
         if len(wanted) == 0:
             return np.zeros((0, *self._array.shape[1:]), self._array.dtype)
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        if high - low <= 2 * len(wanted):  # dense: one contiguous read, then select in memory
+        # Dense rows: one contiguous read and a selection in memory are faster than single rows.
+        if high - low <= 2 * len(wanted):
             return np.asarray(self._array[low:high])[wanted - low]
         return np.asarray(self._array.oindex[wanted])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # what is read is always a new array
+        # Reading always makes a new array.
+        del copy
         return np.asarray(self[:], dtype)

@@ -1,6 +1,6 @@
-"""Several stores on one page: their contents as one, in which `store` is one more parameter that was swept.
+"""Several stores on one page: join their contents, with `store` as one more swept parameter.
 
-An item's number on the page is its id + OFFSET * (number of its store), so that no two items have one.
+An item's number on the page is its id + OFFSET * (number of its store), so that all numbers differ.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from jobs.report.page.content import effects_json
 from jobs.report.page.together import has_items, together
 
 OFFSET = 2**32
-"""Ids of items are below this."""
+"""Larger than every item id."""
 MOODS = ("running", "bad", "warning", "good")
-"""What the page says of all stores is what is worst of one."""
+"""The page shows the first of these that one of the stores has."""
 
 
 def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the contents of stores, as `Content.all` gives them, as one content."""
+    """Join the contents of several stores, from `Content.all`, into one."""
     names = _names([content["store"] for content in contents])
     worst = min(contents, key=lambda content: MOODS.index(content["status"]["mood"]))
     joined = lambda field: [entry for content in contents for entry in content[field]]
@@ -63,7 +63,7 @@ def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _names(addresses: Sequence[str]) -> list[str]:
-    """A short name of each store: the last part of its address, or the whole where that is not one store's alone."""
+    """A short name of each store: the last part of its address, or the whole address if those parts are not unique."""
     stems = [PurePosixPath(address.rstrip("/")).stem for address in addresses]
     alone = len(set(stems)) == len(stems)
     return stems if alone else list(addresses)
@@ -78,7 +78,7 @@ def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The groups of all stores; before them the pictures of items that their first groups have in common."""
+    """The groups of all stores, and before them the joined plots of items that all first groups have."""
     own = [
         {
             **group,
@@ -96,12 +96,12 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
     shared = together(firsts, has_items) if len(firsts) == len(contents) else []
     if not shared:
         return own
-    note = "the first pictures of every store"
+    note = "plots of every store's first group"
     return [{"label": "together", "items": note, "plots": shared, "shared": True}, *own]
 
 
 def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
-    """A plot whose items are those of store k."""
+    """A plot with its items numbered as those of store k."""
 
     def moved(layer: dict[str, Any]) -> dict[str, Any]:
         if not layer.get("item"):
@@ -117,7 +117,7 @@ def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
 
 
 def _tables(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The tables of all stores; those of one name are one, with the column `store`."""
+    """The tables of all stores; tables of one name are joined, with a column `store`."""
     by_name: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for k, content in enumerate(contents):
         for table in content["tables"]:

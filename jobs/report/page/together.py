@@ -1,4 +1,4 @@
-"""One picture of what several groups, or stores, draw one by one."""
+"""Join the plots of several groups or stores into one plot."""
 
 import json
 from collections import Counter
@@ -9,26 +9,26 @@ from ctd.plots import spread
 from jobs.report.page.encode import MAX_LINES, MAX_VERTICES
 
 OF_ITEMS = ("y", "item", "text", "colour")
-"""What a layer of lines has for each of its lines."""
+"""Fields of a layer of lines with one entry per line."""
 
 
 def has_items(layer: dict[str, Any]) -> bool:
-    """Whether the layer's marks are those of items."""
+    """Whether the layer's marks belong to items."""
     return bool(layer.get("item"))
 
 
 def is_curves(layer: dict[str, Any]) -> bool:
-    """Whether the layer has a line for each item, all over the same x: loss curves, not paths in a plane of each group's own."""
+    """Whether the layer has a line per item over one common x: loss curves, not paths in a group's own plane."""
     return layer["kind"] == "lines" and has_items(layer) and not _per_line(layer["x"])
 
 
 def together(
     pictures: Sequence[Sequence[dict[str, Any]]], wanted: Callable[[dict[str, Any]], bool]
 ) -> list[dict[str, Any]]:
-    """The plots that all members have, each with the wanted layers of all of them.
+    """Join the plots that all members have; each joined plot has the wanted layers of all members.
 
-    pictures: the plots of each member, as `plot_json` gives them. Plots belong together by the labels of their axes; of
-    several with the same labels, the first with the first.
+    pictures: the plots of each member, from `plot_json`. Plots with equal axis labels are joined; of several with equal
+    labels, the k-th with the k-th.
     """
     keyed = [dict(zip(_keys(plots), plots, strict=True)) for plots in pictures]
     made: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ def together(
 
 
 def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
-    """(label of x, label of y, how many earlier plots have the same labels) of each plot."""
+    """The key of each plot: (label of x, label of y, number of earlier plots with the same labels)."""
     seen: Counter[tuple[str, str]] = Counter()
     keys = []
     for plot in plots:
@@ -56,7 +56,7 @@ def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
 
 
 def _merged(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Layers of lines that differ in nothing but their lines are one layer, of as many lines as one layer may have."""
+    """Join layers of lines that differ only in their lines, up to the most lines of a layer."""
     made: dict[str, dict[str, Any]] = {}
     for k, layer in enumerate(layers):
         rest = {name: value for name, value in layer.items() if name not in OF_ITEMS}

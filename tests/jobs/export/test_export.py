@@ -115,7 +115,7 @@ def test_values_are_flattened_and_nan_is_left_out():
 def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
     address = store.address
     for words, said in (
-        (("--to", "tensorboard", "--folder", tmp_path / "there"), "there/train_rnn: is there already; remove it"),
+        (("--to", "tensorboard", "--folder", tmp_path / "there"), "there/train_rnn: exists already; remove it"),
         (("--to", "tensorboard", "--where", "nothing > 1"), "unknown column 'nothing'"),
         (("0", "--to", "tensorboard"), "--where 'item == 0' chooses one"),
         (("--where", "item == 0"), "--where: goes with --to"),

@@ -144,7 +144,7 @@ def test_what_other_versions_would_make_otherwise_is_not_written(tmp_path, finis
     with monkeypatch.context() as other:
         other.setattr("jobs.plan.packing.MOST_OBJECTS", 0)  # as another version may have it
         findings = {finding.key: finding.cure for finding in check(str(path), repair=True)}
-    assert findings[key].startswith("not made again: these versions")
+    assert findings[key].startswith("not made again, since these versions")
     assert (path / key).read_bytes() == before
     check(str(path), repair=True)
     assert tree_bytes(path) == tree_bytes(finished.address)
@@ -354,7 +354,7 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     assert {f.key for f in check(str(path)) if f.what == OTHERS} == set(own)
     code, out, _ = ctd("check", path)
     assert (code, "1 shards are not computed" in out) == (0, True), out
-    assert f"{len(own)} objects are not ctd's own, and are passed over: run/.nfs0" in out
+    assert f"{len(own)} objects are not ctd's own, and are left alone: run/.nfs0" in out
     assert (
         f"1 of them have results, and no marker: {keys.place(keys.DONE, shard.group, shard.number)}"
         in out

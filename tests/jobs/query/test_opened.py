@@ -113,7 +113,7 @@ def test_sql_is_answered_by_duckdb(tree):
         ("copy items to '/tmp/x.csv'", "Permission Error"),
         ("select * from frame", "does not exist"),  # nor variables of the caller
         ("set enable_external_access = true", "SQL"),
-        ("-- nothing", "a select expected"),
+        ("-- nothing", "give a select"),
         ("select cast(outcome as int) from items", "Could not convert"),
     ],
 )

@@ -77,7 +77,7 @@ def test_query_takes_names_as_a_list_or_with_commas(store):
 
 
 def test_query_tells_arrays_from_unknown_columns(store):
-    said = r"unknown column 'x': it is an array \(item, component\) and no column; jobs.open_store"
+    said = r"unknown column 'x': it is an array \(item, component\), not a column; read it as jobs.open_store"
     with pytest.raises(JobError, match=said):
         query(store, where="x > 0")
 
@@ -235,29 +235,32 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
         ({"sort": "-nrm"}, "unknown column 'nrm'; did you mean 'norm'?"),
         ({"columns": ["nrm"]}, "unknown column 'nrm'; did you mean 'norm'?"),
         ({"where": "push[2] > 1"}, "unknown column 'push[2]'; did you mean 'push["),
-        ({"table": "itms"}, "table 'itms' unknown; did you mean 'items'?"),
+        ({"table": "itms"}, "unknown table 'itms'; did you mean 'items'?"),
         ({"where": "norm >"}, "not an expression at column 7"),
         ({"where": "norm"}, "a condition"),
         ({"where": "norm > 'a'"}, "text compared with a number at column 8"),
         ({"where": "__import__('os').system('x')"}, "a call of that kind is not allowed"),
-        ({"group_by": ["n"]}, "go together"),
+        ({"group_by": ["n"]}, "--group-by needs --agg"),
         ({"group_by": ["nn"], "agg": "count"}, "unknown column 'nn'"),
         ({"group_by": ["n"], "agg": "count", "sort": "norm"}, "unknown column 'norm'"),
-        ({"group_by": ["n"], "agg": "median(outcome)"}, "median(outcome): text; only count works"),
+        (
+            {"group_by": ["n"], "agg": "median(outcome)"},
+            "median(outcome): its values are texts; only count works",
+        ),
         (
             {"group_by": ["n"], "agg": "medan(norm)"},
             "unknown function 'medan'; did you mean 'median'?",
         ),
         (
             {"group_by": ["n"], "agg": "norm"},
-            "function(column) expected, as in median(q) at column 1",
+            "expected function(column), such as median(q) at column 1",
         ),
         ({"group_by": ["n"], "agg": "count, q5(norm)"}, "unknown function 'q5'"),
-        ({"group_by": ["n"], "agg": "quantile(norm)"}, "quantile(column, share) expected"),
-        ({"group_by": ["n"], "agg": "quantile(norm, 90)"}, "from 0 to 1 expected"),
+        ({"group_by": ["n"], "agg": "quantile(norm)"}, "expected quantile(column, share)"),
+        ({"group_by": ["n"], "agg": "quantile(norm, 90)"}, "expected a number from 0 to 1"),
         ({"group_by": ["n"], "agg": "median(norm"}, "'(' was never closed) at column 7"),
         ({"group_by": ["n"], "agg": "mean(__import__('os'))"}, "function '__import__'"),
-        ({"group_by": ["n"], "agg": "().__class__()"}, "function(column) expected"),
+        ({"group_by": ["n"], "agg": "().__class__()"}, "expected function(column)"),
     ],
 )
 def test_query_refuses(store, asked, said):
@@ -273,7 +276,7 @@ def test_query_refuses(store, asked, said):
         ("zzz", "; known:\n  items: item, "),
         ("norm desc", "; --sort=-norm sorts by it"),
         ("norm asc", "; --sort=norm sorts by it"),
-        ("arrived", "; a text is written in quotes, 'arrived'"),
+        ("arrived", "; write a text in quotes, 'arrived'"),
     ],
 )
 def test_hints_at_what_an_unknown_column_may_mean(store, name, said):

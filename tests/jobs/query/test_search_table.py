@@ -99,5 +99,5 @@ def test_the_name_is_taken_where_there_is_a_search(tmp_path):
         make(tmp_path / "r.zarr", job)
     plain, _ = run(tmp_path / "n.zarr", changed(POPULATION, "search", None))
     assert "search" not in tables(plain)
-    with pytest.raises(JobError, match="table 'search': this job has no search"):
+    with pytest.raises(JobError, match="table 'search': only a job with a search has it"):
         query(plain, table="search")

@@ -49,7 +49,9 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
     assert jobs.figure(opened, 1).axes[0].get_title() == "norms"
     assert jobs.figure(opened).axes[0].get_title().startswith("norm against ")
     monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=elsewhere))
-    with pytest.raises(JobError, match=r"figure: is a matplotlib.figure.Figure, ctd.plots.Figure"):
+    with pytest.raises(
+        JobError, match=r"figure returned a matplotlib.figure.Figure, expected a ctd.plots.Figure"
+    ):
         save_figures(store, tmp_path / "u")
 
 
