@@ -1,12 +1,12 @@
-"""Fetching data: whatever a `File` field names becomes a file on this machine, which kernels read.
+"""Fetch data: make a local file of whatever a `File` field names, for kernels to read.
 
     weights.h5                          a local file: used as it is
     s3://lab/weights.h5, https://...    a remote file: downloaded
     trials.zarr, s3://lab/trials.zarr   a Zarr group or array, version 2 or 3: its numeric arrays, as HDF5
 
-Copies lie in $CTD_CACHE/files. Their names are a hash of the address, and of the size and ETag (or else the
-time of change) of every object there. The processes of a host share a copy, and changed data are fetched
-again. A copy that is unused for a week is removed.
+Copies lie in $CTD_CACHE/files. Their names are a hash of the address and of the size and ETag (or else the
+modification time) of every object there. The processes of a host share a copy, changed data are fetched again,
+and a copy that is unused for a week is removed.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ BLOCK = 64 << 20
 """Bytes of an array copied at a time; at least one row of chunks."""
 
 UNUSED_S = 7 * 86400.0
-"""Age since its last use at which a copy is removed."""
+"""Time since its last use after which a copy is removed (s)."""
 
 
 def local_file(address: str) -> str:
-    """Return the path of a local file with the data at `address`; a local path is returned as it is, even if
-    nothing is there, unless it is a Zarr array or group.
+    """The path of a local file with the data at `address`. A local path is returned as it is, even if nothing is there,
+    unless it is a Zarr array or group.
 
     Raises:
-        JobError: nothing is at a remote address, nothing there that kernels can read, it cannot be read, or
-            the cache cannot be written.
+        JobError: a remote address is empty, cannot be read or holds nothing that kernels can read, or the cache cannot
+            be written.
+
+    >>> local_file("weights.h5")
+    'weights.h5'
     """
     path = local_path(address)
     if path is not None and not (path.is_dir() and any((path / name).exists() for name in ZARR)):
@@ -60,7 +63,9 @@ def local_file(address: str) -> str:
         if set(found) == {""}:
             return _kept(key + Path(address).suffix, lambda to: _download(address, to))
         if not ZARR & found.keys():
-            raise JobError(f"{address}: there is no such file, nor a Zarr array or group")
+            raise JobError(
+                f"{address}: there is no such file, nor a Zarr array or group; give the address of one"
+            )
         return _kept(f"{key}.h5", lambda to: _convert(address, to))
     except Exception as error:
         if not objects.is_storage_error(error):
@@ -72,7 +77,7 @@ def local_file(address: str) -> str:
 
 
 def _versions(address: str) -> dict[str, str]:
-    """Return object below the address -> text that changes with its content; "" is the address itself."""
+    """Object below the address -> a text that changes with its content; "" is the address itself."""
     if local_path(address) is not None:
         return _listed(objects.open_objects(address))
     store = objects.remote(address, objects.FIRST)
@@ -108,7 +113,7 @@ def _store(address: str) -> ObjectStore:
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> str:
-    """Return the path of the cache's file `name`; the first process that asks for it calls `make`."""
+    """The path of the cache's file `name`; the first process that needs it calls `make`."""
     folder = Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser() / "files"
     path = folder / name
     try:
@@ -121,14 +126,14 @@ def _kept(name: str, make: Callable[[Path], None]) -> str:
             os.utime(path)
     except OSError as error:
         raise JobError(
-            f"{folder}: cannot be written ({error.strerror or error}); set CTD_CACHE"
+            f"{folder}: cannot be written ({error.strerror or error}); set CTD_CACHE to another folder"
         ) from None
     return str(path)
 
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Let one process of this host run at a time. Without file locks, several may do the same work."""
+    """Let one process of this host run at a time. On a file system without locks, several may do the same work."""
     with lock.open("w") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -137,7 +142,8 @@ def _alone(lock: Path) -> Iterator[None]:
 
 def _remove_unused(folder: Path) -> None:
     for path in folder.iterdir():
-        with suppress(OSError):  # another process may be removing the same files
+        # Another process may remove the same files.
+        with suppress(OSError):
             if path.is_file() and time.time() - path.stat().st_mtime > UNUSED_S:
                 path.unlink()
 
@@ -160,11 +166,11 @@ def _convert(address: str, to: Path) -> None:
                 _copy(array, file.create_dataset(name, array.shape, array.dtype, track_times=False))
     except JobError:
         raise
-    # zarr and its codecs raise these for metadata and bytes that they cannot read.
+    # Zarr and its codecs raise these for metadata and bytes that they cannot read.
     except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
-        raise JobError(f"{address}: is no Zarr that can be read: {objects.reason(error)}") from None
+        raise JobError(f"{address}: cannot be read as Zarr: {objects.reason(error)}") from None
     if not arrays:
-        raise JobError(f"{address}: holds no array of numbers")
+        raise JobError(f"{address}: holds no array of numbers; give a group that has some")
 
 
 def _copy(array: zarr.Array[Any], to: h5py.Dataset) -> None:
@@ -189,5 +195,5 @@ def _check(array: zarr.Array[Any], where: str) -> None:
     packed = {"scale_factor", "add_offset"} & attributes(array).keys()
     if packed:
         raise JobError(
-            f"{where}: is packed ({', '.join(sorted(packed))}); unpack it, and write the numbers themselves"
+            f"{where}: is packed ({', '.join(sorted(packed))}); write the unpacked numbers"
         )

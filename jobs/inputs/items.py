@@ -1,4 +1,4 @@
-"""Items of a store as files: to export a trained network, or to use it as the input of another job."""
+"""Items of a store as files, to export a trained network or to use it as the input of another job."""
 
 import tempfile
 from functools import cache
@@ -16,11 +16,11 @@ from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
 WEIGHTS = "weights."
-"""Prefix of the results that together are an item's trained model."""
+"""Prefix of the results that make up an item's trained model."""
 
 
 class ItemPart(NamedTuple):
-    """A reference to one part of an item, see `item_arrays`."""
+    """A reference to a part of an item, see `item_arrays`."""
 
     store: str
     item: int
@@ -28,7 +28,13 @@ class ItemPart(NamedTuple):
 
 
 def parse_item(text: str, base: str) -> ItemPart | None:
-    """Parse `STORE::ITEM[::PART]`; a relative STORE starts from `base`. Returns None if `text` names a file."""
+    """Parse `STORE::ITEM[::PART]`, or return None if `text` names a file. A relative STORE starts from `base`.
+
+    >>> parse_item("train.zarr::7", "/lab")
+    ItemPart(store='/lab/train.zarr', item=7, part='weights')
+    >>> parse_item("net.h5", "/lab") is None
+    True
+    """
     pieces = text.split("::")
     if len(pieces) not in (2, 3) or not pieces[1].isdigit():
         return None
@@ -38,23 +44,26 @@ def parse_item(text: str, base: str) -> ItemPart | None:
 
 
 def item_params(store: Store, item: int) -> dict[str, Any]:
-    """Return field -> value of the parameters that an item's results were made with.
+    """The parameters that an item's results were made with: field -> value.
 
-    Of an item of a population, that is the last value of each parameter that the search changed.
+    For an item of a population, a searched parameter has its last value.
 
     Raises:
         JobError: the item does not exist or is not computed.
+
+    >>> item_params(Store.open("points.zarr"), 0)["n_trials"]
+    4
     """
     group, row = _find(store, item)
     return row_params(store, group, row, row + 1)[0]
 
 
 def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str, Any]]:
-    """Return `item_params` of the rows start <= r < stop of a group, whether or not they are computed."""
+    """The `item_params` of the rows start <= r < stop of a group, computed or not."""
     shared = dict(attributes(store.results(group))["params"])
     swept = str(attributes(store.results(group)).get("coordinates", ""))
     columns = {name: name for name in swept.split()}
-    # What a population changes: see jobs.plan.search_results.
+    # A population changes parameters as it runs: final_NAME has the last values (jobs.plan.search_results).
     final = {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
     read = {
         name: store.rows(group, stored, start, stop).tolist()
@@ -68,25 +77,31 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
 
 
 def _find(store: Store, item: int) -> tuple[int, int]:
-    """Return (group, row) of an item that has been computed."""
+    """The (group, row) of a computed item. Raises JobError if there is no such item, or it is not computed."""
     for group, n in enumerate(store.job.plan.group_sizes):
         rows = np.flatnonzero(store.rows(group, "item", 0, n) == item)
         if len(rows):
             row = int(rows[0])
             if store.rows(group, "status", row, row + 1)[0] == 0:
-                raise JobError(f"{store.address}: item {item} has not been computed")
+                raise JobError(
+                    f"{store.address}: item {item} has not been computed; `ctd resume` continues the job"
+                )
             return group, row
-    raise JobError(f"{store.address}: has no item {item}; it has {sum(store.job.plan.group_sizes)}")
+    n = sum(store.job.plan.group_sizes)
+    raise JobError(f"{store.address}: has no item {item}; it has the items 0 to {n - 1}")
 
 
 def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:
-    """Return name -> array of a part of an item's results.
+    """A part of an item's results: name -> array.
 
-    part: "results" for all but the trained model; otherwise a family, such as "weights" for the trained model: the
-    results `PART.NAME`, without `PART.`.
+    part: "results" for everything except the trained model; else a family of results `PART.NAME`, such as "weights"
+    for the trained model, whose arrays get the names NAME.
 
     Raises:
         JobError: the item does not exist or is not computed, or the job stores no such results.
+
+    >>> "q" in item_arrays(Store.open("points.zarr"), 0, "results")
+    True
     """
     group, row = _find(store, item)
     names = [n for n in store.names(group) if _is_in(part, n)]
@@ -106,7 +121,7 @@ def _is_in(part: str, name: str) -> bool:
 
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Return a temporary folder that is deleted when this process ends."""
+    """A temporary folder, which is deleted when this process ends."""
     return tempfile.TemporaryDirectory(prefix="ctd-")
 
 
@@ -122,7 +137,7 @@ def materialise(reference: ItemPart) -> str:
 
 
 def _about(store: Store, item: int) -> dict[str, Any]:
-    """Return what a file tells of its item: the parameters that are numbers and words, and where it is from."""
+    """The attributes of an item's file: its parameters that are numbers or texts, and its origin."""
     plain = {k: v for k, v in item_params(store, item).items() if isinstance(v, str | int | float)}
     return {**plain, "store": store.address, "item": item, "kernel": store.job.spec.kernel}
 

@@ -1,4 +1,4 @@
-"""Loading a group's data and measuring one of its items, which the plan needs before anything is computed."""
+"""Load a group's data and measure one of its items; the plan needs both before anything is computed."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from jobs.store.creation import Outputs
 
 
 def with_files(params: Params, base: str) -> Params:
-    """Return the parameters with every `File` field as the path of a local file.
+    """The parameters with the path of a local file in every `File` field.
 
     Relative names start from the folder or address `base`. Items of other stores, Zarr arrays or groups
     and remote files become local files.
 
     Raises:
-        JobError: a file, item or array cannot be had; the text names the field.
+        JobError: a file, item or array cannot be read; the text names the field.
     """
     found: dict[str, Any] = {}
     for name, value in _files(params).items():
@@ -63,13 +63,13 @@ def with_files(params: Params, base: str) -> Params:
 
 
 def _here(value: str, base: str) -> str:
-    """Return the path of a local file with what `value` names."""
+    """The path of a local file with the data that `value` names."""
     item = parse_item(value, base)
     return local_file(join(base, value)) if item is None else materialise(item)
 
 
 def _files(params: Params) -> dict[str, str | tuple[str, ...]]:
-    """Return the `File` fields that are not None: one path, or several."""
+    """The `File` fields that are not None, each with one path or several."""
     kinds = field_kinds(type(params))
     return {
         name: value
@@ -83,14 +83,14 @@ def _each(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 KEPT_BYTES = 256 << 20
-"""The data that were loaded last are kept up to this size: planning, computing, reducing and drawing load the same."""
+"""Largest size of loaded data that are kept in memory (bytes): planning, computing, reducing and drawing load the same data."""
 
 _last: list[tuple[Any, Any]] = []
-"""What those data were loaded from, and they; empty: nothing is kept."""
+"""The data that were loaded last, as [(key of `_identity`, data)]; empty if none are kept."""
 
 
 def load_group(kernel: Kernel, params: Params, base: str) -> Any:
-    """Return the group's shared data, from the kernel's `load`; nobody changes them.
+    """Load the group's shared data with the kernel's `load`. They are shared, so that no caller may change them.
 
     Raises:
         JobError: a file does not exist, or `load` raises ValueError, OSError or KeyError.
@@ -100,7 +100,7 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     files = _paths(params)
     for name, path in files:
         if not Path(path).exists():
-            raise JobError(f"params: {name}: {path}: no such file")
+            raise JobError(f"params: {name}: {path}: there is no such file")
     key = _identity(kernel, params, [path for _, path in files])
     for known, shared in tuple(_last):
         if known == key:
@@ -117,49 +117,51 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     except (ValueError, OSError, KeyError) as error:
         text = str(error)
         for (_, path), (_, name) in zip(files, given, strict=True):
-            if not path.endswith(name):  # the path of a copy, which the user does not know
+            # The user does not know the path of a copy: name what the job names.
+            if not path.endswith(name):
                 text = text.replace(path, name)
         raise JobError(f"params: {text}") from None
 
 
 def _paths(params: Params) -> list[tuple[str, str]]:
-    """Return (field, path) of each file."""
+    """The files as (field, path)."""
     return [(name, one) for name, value in _files(params).items() for one in _each(value)]
 
 
 def _identity(kernel: Kernel, params: Params, files: Sequence[str]) -> Any:
-    """Return what tells the data of a group from all others; None if nothing does."""
+    """A key that tells the data of a group from all others; None if there is none."""
     inputs = inputs_of(params)
     try:
         hash(inputs)
         found = [(path, os.stat(path)) for path in files if Path(path).is_file()]
     except (TypeError, OSError):
         return None
-    if len(found) < len(files):  # a folder, whose files may have changed
+    # A folder's own status does not tell whether its files have changed.
+    if len(found) < len(files):
         return None
-    # 1, 1.0 and True are equal, but not in what they load.
+    # repr tells 1, 1.0 and True apart, which are equal but may load different data.
     return kernel, repr(inputs), inputs, [(p, s.st_ino, s.st_mtime_ns, s.st_size) for p, s in found]
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A group with its data, and what abstract evaluation tells of its items."""
+    """A group with its data, and the sizes and shapes of its items from abstract evaluation."""
 
     kernel: Kernel
     static: Any
     shared: Any
     traced: Any
     sizes: Sizes
-    """Those of its items, but `work` is 0: only the compiler knows it."""
+    """The sizes of its items; `work` is 0, since only the compiler knows it."""
     outputs: Outputs
 
     def measured(self, layout: GroupLayout, devices: int) -> Sizes:
-        """Return the sizes with the work of an item, by the compiler's memory analysis.
+        """The sizes with the work of an item, from the compiler's memory analysis.
 
         A run with this layout uses the program that is compiled here. The work depends on the microbatch alone, so that
-        groups which share it are measured once in a process.
+        groups with equal microbatches and shapes are measured once in a process.
 
-        devices: those of a worker; fewer where this process has fewer.
+        devices: number of devices of a worker; this process may have fewer.
         """
         devices = min(devices, jax.local_device_count())
         slots = layout.of_device(devices)
@@ -174,17 +176,17 @@ class Evaluated:
 
 @lru_cache(maxsize=64)
 def _works(kernel: Kernel, static: Any) -> dict[Any, int]:
-    """Return what has been measured: (microbatch, shapes of data and traced values) -> work of an item."""
+    """The measurements so far: (microbatch, shapes of data and traced values) -> work of an item."""
     return {}
 
 
 def outputs_of(kernel: Kernel, params: Params, base: str) -> Outputs:
-    """Return what the items of one group give; raises as `evaluate_group`."""
+    """The results and coordinates of one group's items. Raises as `evaluate_group`."""
     return evaluate_group(kernel, params, base).outputs
 
 
 def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
-    """Return one group with its data loaded and its items evaluated abstractly.
+    """Load one group's data and evaluate its items abstractly.
 
     Raises:
         JobError: the data cannot be loaded, or the kernel breaks its contract.
@@ -219,8 +221,10 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
 def _check_names(
     kernel: Kernel, params: Params, shapes: Mapping[str, Any], coords: Mapping[str, Coordinate]
 ) -> None:
-    """Raise JobError if two arrays of the store would share a name, a name is not allowed, or an axis has two
-    lengths: every result and every axis with coordinates becomes an array of its name."""
+    """Raise JobError if two arrays of the store would share a name, a name is not allowed, or an axis has two lengths.
+
+    Every result and every axis with coordinates becomes an array of its name.
+    """
     where = f"kernel {kernel.name}"
     kinds = field_kinds(type(params))
     own = {"item", "status", "group", "row"}
@@ -234,15 +238,15 @@ def _check_names(
         if taken:
             raise JobError(
                 f"{where}: {what} {min(taken)!r} has the name of a parameter, or of a column that every store "
-                "has; call it something else"
+                "has; give it another name"
             )
     if clash := sorted(shapes.keys() & coords.keys()):
         raise JobError(f"{where}: {clash[0]!r} is a result and has coordinates; rename one of them")
     for name in sorted({*shapes, *coords, *(axis for n in shapes for axis in kernel.dims[n].axes)}):
         if name.startswith(RESERVED) or "/" in name or not name.partition(".")[0]:
             raise JobError(
-                f"{where}: {name!r}: a name without / expected, which begins neither with a dot nor with "
-                f"{' or '.join(RESERVED)}, as the store's own arrays do"
+                f"{where}: {name!r} is not allowed as a name; expected one without / that begins neither with a dot "
+                f"nor with {' or '.join(RESERVED)}, which are the store's own"
             )
     _check_lengths(kernel, shapes, coords)
 

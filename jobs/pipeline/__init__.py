@@ -1,1 +1,1 @@
-"""Jobs in stages, which use each other's results."""
+"""Pipelines: jobs in stages that use the results of earlier stages."""

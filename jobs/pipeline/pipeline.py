@@ -23,27 +23,27 @@ from jobs.spec.trust import modules_of, tell
 
 @dataclass(frozen=True)
 class Stage:
-    """One job of a file, its references not yet resolved: earlier stages may not have run.
+    """One job of a file. Its references are resolved later, since earlier stages may not have run.
 
-    Raises JobError where `params` or `run` is no mapping.
+    Raises JobError if `params` or `run` is not a mapping.
     """
 
     name: str
     content: dict[str, Any]
     """The job as written in the file."""
     where: str
-    """File and field, for error messages."""
+    """File and field, for errors."""
     base: str
-    """The folder that relative file names start at."""
+    """The folder that relative file names start from."""
     address: str
-    """The stage's store."""
+    """The address of the stage's store."""
 
     def __post_init__(self) -> None:
         for name in ("params", "run"):
             given = self.content.get(name)
             if given is not None and not isinstance(given, dict):
                 raise JobError(
-                    f"{self.where}: {name}: a mapping of fields to values expected, got {given!r:.60}"
+                    f"{self.where}: {name}: {given!r:.60} given; expected a mapping of fields to values"
                 )
 
     def spec(self, stages: dict[str, str]) -> JobSpec:
@@ -58,13 +58,13 @@ class Stage:
         return checked_job({"name": self.name, **content}, kernel, self.where)
 
     def needs(self) -> list[str]:
-        """Names of the stages that this one refers to."""
+        """The names of the stages that this one refers to."""
         params = self.content.get("params") or {}
         named = [v["stage"] for v in params.values() if isinstance(v, dict) and "stage" in v]
         return list(dict.fromkeys(named))
 
     def kernel(self) -> Kernel:
-        """The stage's kernel; JobError if none is given or it is unknown."""
+        """The stage's kernel. Raises JobError if none is given or it is unknown."""
         name = self.content.get("kernel")
         if not isinstance(name, str):
             raise JobError(f"{self.where}: kernel: required, but not given")
@@ -81,14 +81,18 @@ def read_stages(
     store: str | None = None,
     base: str | None = None,
 ) -> list[Stage]:
-    """The jobs of a file, in order.
+    """Read the jobs of a file, in order; a file without stages has one.
 
     Args:
-        store: where results go; in a file with stages, the part of the stores' names before .STAGE.zarr.
-        base: the folder that relative file names start at; by default the file's.
+        store: address of the store; in a file with stages, the part of the stores' names before .STAGE.zarr.
+        base: the folder that relative file names start from; by default the file's.
 
     Raises:
         JobError: it is not a job file, or a stage has a bad name.
+
+    >>> _ = Path("job.yaml").write_text("{stages: {train: {kernel: esn}, test: {kernel: esn}}}")
+    >>> [(stage.name, Path(stage.address).name) for stage in read_stages("job.yaml")]
+    [('train', 'job.train.zarr'), ('test', 'job.test.zarr')]
     """
     path = Path(path)
     content = read_content(path, overrides)
@@ -99,16 +103,20 @@ def read_stages(
     extra = sorted(content.keys() - {"stages", "cluster"})
     if extra:
         raise JobError(
-            f"{path}: {', '.join(extra)}: beside `stages` a file may have only the field `cluster`"
+            f"{path}: {', '.join(extra)}: beside `stages` a file has only the field `cluster`; move it into a stage"
         )
     if not isinstance(content["stages"], dict) or not content["stages"]:
-        raise JobError(f"{path}: stages: a mapping of names to jobs expected")
+        raise JobError(f"{path}: stages: expected a mapping of names to jobs")
     stages = []
     for name, job in content["stages"].items():
         if not str(name).replace("_", "").replace("-", "").isalnum():
-            raise JobError(f"{path}: stages: {name!r}: letters, digits, - and _ expected in a name")
+            raise JobError(
+                f"{path}: stages: {name!r}: a name may have letters, digits, - and _ only"
+            )
         if not isinstance(job, dict):
-            raise JobError(f"{path}: stages.{name}: a job (kernel: ...) expected, got {job!r:.60}")
+            raise JobError(
+                f"{path}: stages.{name}: {job!r:.60} given; expected a job (kernel: ...)"
+            )
         address = f"{stem.removesuffix('.zarr')}.{name}.zarr"
         stages.append(Stage(str(name), job, f"{path}: stages.{name}", base, address))
     return stages

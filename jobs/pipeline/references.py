@@ -1,21 +1,21 @@
-"""References: a job can use items of another store as input files, selected by their results.
+"""References: a job's input files can be items of another store, selected by their results.
 
     weights: {stage: train, where: "eval_loss < 0.05", sort: eval_loss, limit: 8}
     weights: {store: runs/train.zarr, where: "outcome == 'trained'"}
     candidates: {stage: train, where: "...", part: results}
 
-Before planning, each is replaced by a sweep over item references `STORE::ITEM` (or `STORE::ITEM::results`).
-The new store keeps these in its spec, so the selection does not change when the other store does.
-`part: weights` (the default) is the trained model: the results called `weights.NAME`, as an HDF5 file of
-NAMEs; `part: model` is the results called `model.NAME` in the same way, as is any other family. `part: results` is all
-that is stored for the item but the trained model.
+Before planning, `resolve` replaces each reference by a sweep over `STORE::ITEM` (or `STORE::ITEM::results`). The new
+store keeps these in its spec, so that the selection does not change when the other store does.
+`part: weights` (the default) is the trained model: the results called `weights.NAME`, as an HDF5 file of NAMEs.
+`part: model` is the results called `model.NAME` in the same way; so is any other family. `part: results` is everything
+that is stored for the item except the trained model.
 
-Two parts are of groups: what was reduced of the selected items' groups, and what the groups were made from:
+Two parts select groups, those of the selected items: the tables of the kernel's reduction, and the groups' parameters:
 
     points: {stage: points, part: table}       STORE/gathered/GROUP
-    weights: {stage: points, part: params}     the value that this field has there
+    weights: {stage: points, part: params}     the value of this field in the group
 
-A field that holds a list of files (`tuple[str, ...]`) gets all that is selected, and is not swept.
+A field that holds a list of files (`tuple[str, ...]`) gets all selected files, and is not swept.
 """
 
 import os
@@ -31,15 +31,15 @@ from jobs.storage.addresses import join, scheme
 from jobs.store.store import Store
 
 OF_GROUPS = ("table", "params")
-"""Parts that are of groups, not of items."""
+"""Parts that belong to groups, not to items."""
 
 
 class Selected(NamedTuple):
-    """What a reference selects."""
+    """The items and groups that a reference selects."""
 
     items: list[int]
     groups: list[int]
-    """Of these items, each once."""
+    """The groups of these items, each once."""
 
 
 class Reference(BaseModel):
@@ -57,7 +57,7 @@ class Reference(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> "Reference":
         if (self.store is None) == (self.stage is None):
-            raise ValueError("either `store: PATH` or `stage: NAME` expected")
+            raise ValueError("expected either `store: PATH` or `stage: NAME`")
         return self
 
     def selection(self) -> tuple[Any, ...]:
@@ -68,13 +68,13 @@ class Reference(BaseModel):
 def resolve(
     content: dict[str, Any], kernel: Kernel, base: str, stages: dict[str, str], where: str
 ) -> dict[str, Any]:
-    """The job with its references replaced by swept `STORE::ITEM` texts.
+    """Replace the references in a job by swept `STORE::ITEM` texts.
 
     Args:
         content: the job as written in the file.
-        base: the folder that relative addresses start at.
+        base: the folder that relative addresses start from.
         stages: name -> store of each earlier stage.
-        where: file and field, for error messages.
+        where: file and field, for errors.
 
     Raises:
         JobError: a store is missing, a selection is empty, or the field takes no file.
@@ -115,8 +115,8 @@ def resolve(
 
 
 def _cross(axes: dict[str, list[str]], selections: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the axes, side by side: fields with the same selection take files of the same item, and different selections
-    are crossed, the first one slowest. Axes that are all of selections of their own are returned as they are, for a grid."""
+    """Arrange the axes side by side: fields with the same selection take files of the same item, and different selections
+    are crossed, the first one slowest. If each axis has its own selection, they are returned unchanged, for a grid."""
     rows = {selections[name]: range(len(files)) for name, files in axes.items()}
     if len(rows) == len(axes):
         return axes
@@ -129,26 +129,30 @@ def _cross(axes: dict[str, list[str]], selections: dict[str, Any]) -> dict[str, 
 
 
 def _refuse_swept(part: Any, names: list[str], block: str, where: str) -> None:
-    """Raise JobError where a sweep has a place of a reference already."""
+    """Raise JobError if a sweep already uses the place of a reference."""
     if not isinstance(part, dict):
-        raise JobError(f"{where}: sweep: a mapping such as {{seeds: 3}} expected, got {part!r:.60}")
+        raise JobError(
+            f"{where}: sweep: {part!r:.60} given; expected a mapping such as {{seeds: 3}}"
+        )
     given = part.get(block) or {}
     if not isinstance(given, dict):
-        raise JobError(f"{where}: sweep.{block}: a mapping expected, got {given!r:.60}")
+        raise JobError(f"{where}: sweep.{block}: {given!r:.60} given; expected a mapping")
     if twice := sorted(given.keys() & set(names)):
         raise JobError(
-            f"{where}: sweep.{block}.{twice[0]}: params.{twice[0]} names items of a store, which are swept; keep one of both"
+            f"{where}: sweep.{block}.{twice[0]}: params.{twice[0]} names items of a store and is swept already; keep one of them"
         )
     if block == "zip" and given:
         raise JobError(
-            f"{where}: sweep.zip: stands where {', '.join(names)} of params go side by side, item by item; sweep "
+            f"{where}: sweep.zip: {', '.join(names)} of params take this place, side by side, item by item; sweep "
             f"{', '.join(map(str, given))} by `grid`, or as a list of sweeps"
         )
 
 
 def _parse(value: dict[str, Any], where: str, kernel: Kernel, name: str) -> Reference:
     if field_kinds(kernel.Params).get(name) is not Kind.FILE:
-        raise JobError(f"{where}: takes no file, so it cannot name the items of a store")
+        raise JobError(
+            f"{where}: takes no file, so that it cannot name items of a store; give a value"
+        )
     try:
         return Reference.model_validate(value)
     except ValidationError as error:
@@ -174,7 +178,7 @@ def _relative(address: str, base: str) -> str:
 def _files(
     address: str, reference: Reference, chosen: Selected, base: str, where: str
 ) -> list[str]:
-    """The value of a field for each item, or each group, that is selected."""
+    """The value of a field for each selected item or group."""
     if reference.part in OF_GROUPS:
         return _of_groups(address, reference, chosen.groups, base, where)
     suffix = "" if reference.part == "weights" else f"::{reference.part}"
@@ -199,7 +203,9 @@ def _of_groups(
 
 def _select(address: str, reference: Reference, where: str) -> Selected:
     if not Store.exists(address):
-        raise JobError(f"{where}: {address}: no such store; run the job that makes it first")
+        raise JobError(
+            f"{where}: {address}: there is no such store; run the job that makes it first"
+        )
     try:
         frame = query(
             Store.open(address), table="items",

@@ -1,4 +1,4 @@
-"""Report all faults of a job's fields at once; only the job itself is read."""
+"""Check a job and report all faults of its fields at once; no data file is opened."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from jobs.spec.reductions import reductions_of
 
 
 def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
-    """Return all items of a job; JobError with a line for each fault of `params`, `sweep` and `gather`."""
+    """All items of a job. Raises JobError, with a line for each fault of `params`, `sweep` and `gather`."""
     faults = Faults()
     for settings_of in (options_of, reductions_of):
         with faults:
@@ -28,10 +28,10 @@ def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
 
 
 def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSpec:
-    """Return the job of a mapping, whose `params`, `sweep` and `gather` are not looked into where its form is right.
+    """Validate the form of a job. If it is right, `params`, `sweep` and `gather` are left to `checked_items`.
 
     Raises:
-        JobError: the form is not right; beside its faults those of the fields whose form is.
+        JobError: the form is not right; the text also lists the faults inside fields whose form is right.
     """
     faults = Faults()
     with faults:
@@ -41,7 +41,7 @@ def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSp
         try:
             checked_items(JobSpec.model_validate({**sound, "kernel": kernel.name}), kernel, where)
         except JobError as error:
-            # What a field with a fault might have given, or what the fields come to together, nobody knows.
+            # Leave out faults that only a faulty field may cause: a missing value, or the item as a whole.
             known = [
                 line
                 for line in str(error).splitlines()
@@ -54,7 +54,7 @@ def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSp
 
 
 def _is_sound(name: str, value: Any) -> bool:
-    """Whether a field of a job is known, and its value has the right form."""
+    """Whether a field of a job is known and its value has the right form."""
     if name not in JobSpec.model_fields:
         return False
     try:

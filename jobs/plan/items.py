@@ -1,4 +1,4 @@
-"""Items and groups of a job, as columns over the items. Pure arithmetic: no file is opened."""
+"""Expand a job into items and groups, as columns over the items. Pure arithmetic: no file is opened."""
 
 import copy
 import zlib
@@ -17,7 +17,7 @@ from jobs.spec.search import Population
 from jobs.spec.sweep import MAX_ITEMS, Column, join
 
 CHECKED = 10_000
-"""How many of a field's listed values are validated; of generated values only the extremes are."""
+"""Most listed values of a field that are validated; of generated values only the extremes are."""
 
 
 class Group(NamedTuple):
@@ -34,7 +34,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Lookup:
-    """The rows `values[codes[items]]`, made as they are asked for: of ten million items a column is 80 MB."""
+    """The rows `table[codes[items]]`, made when they are read: a column of ten million items takes 80 MB."""
 
     table: np.ndarray
     codes: np.ndarray
@@ -63,11 +63,11 @@ class Items:
     groups: list[Group]
 
     def values(self, name: str, items: np.ndarray) -> np.ndarray:
-        """Return a column's values at these items, as an array; lists of texts or of several lengths, mappings and others as text."""
+        """A column's values at these items, as an array. Mappings, lists of texts and lists of several lengths become texts."""
         return self.lookup(name, items)[:]
 
     def lookup(self, name: str, items: np.ndarray) -> Lookup:
-        """Return what `values` does, to be made in parts."""
+        """The array of `values`, to be read in parts."""
         column = self.columns[name]
         values = column.values
         if isinstance(values, list):
@@ -87,17 +87,25 @@ def _text(value: Any) -> str:
 
 
 def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
-    """Return all items of the job and their groups.
+    """Expand a job into all its items and groups.
 
     Raises:
-        JobError: there are no items or too many, or fields are unknown, given twice or not valid; a line for each
-            starts with `where` and names the field.
+        JobError: there are no items or too many, or fields are unknown, given twice or not valid. Each fault has a
+            line, which begins with `where` and names the field.
+
+    >>> from ctd.esn import kernel
+    >>> spec = JobSpec(kernel="esn", sweep={"grid": {"n": [50, 100], "g": [0.9, 1.1, 1.3]}})
+    >>> items = expand(spec, kernel)
+    >>> items.n, [group.labels for group in items.groups]
+    (6, [{'n': 50}, {'n': 100}])
     """
     parts = spec.sweeps()
     total = sum(part.count() for part in parts)
     if total > MAX_ITEMS:
         shapes = " + ".join(" x ".join(str(k) for k in part.shape()) for part in parts)
-        raise JobError(f"{where}: sweep: {total:,} items ({shapes}), more than {MAX_ITEMS:,}")
+        raise JobError(
+            f"{where}: sweep: {total:,} items ({shapes}) given; a job has at most {MAX_ITEMS:,}"
+        )
     if total == 0:
         raise JobError(f"{where}: sweep: 0 items; give every axis at least one value")
     kinds = field_kinds(kernel.Params)
@@ -125,7 +133,7 @@ def _defaults(kernel: Kernel) -> dict[str, Any]:
 def _check_names(
     spec: JobSpec, kinds: Mapping[str, Kind], kernel: Kernel, where: str, faults: Faults
 ) -> set[str]:
-    """Return the swept names that are no field, or an inner field of a traced one, or in `params` too."""
+    """The swept names that are not fields, or inner fields of a traced field, or also in `params`; each adds a fault."""
     bad = set()
     for name in sorted({name for part in spec.sweeps() for name in part.names()}):
         with faults:
@@ -137,7 +145,9 @@ def _check_names(
                 told = f"; {home} has it, swept as {home}.{name}" if home else listed
                 raise JobError(f"{where}: sweep: unknown field {name!r}{told}")
             if rest and kinds[top] is Kind.TRACED:
-                raise JobError(f"{where}: sweep: {top!r} is a number, it has no field {rest!r}")
+                raise JobError(
+                    f"{where}: sweep: {name!r}: {top!r} is a number and has no field {rest!r}"
+                )
             if name in spec.params:
                 raise JobError(
                     f"{where}: {name!r} is given in params and in sweep; keep one of them"
@@ -154,10 +164,10 @@ def _first_value(spec: JobSpec, name: str) -> Any:
 def _starts(
     spec: JobSpec, base: dict[str, Any], n: int, where: str
 ) -> tuple[dict[str, Column], dict[str, Any]]:
-    """Return (columns of the searched fields that start anywhere in their ranges, `params` with the other starts).
+    """The starts of searched fields: (columns of those that start anywhere in their ranges, `params` with the others).
 
-    A start does not depend on how many items there are. Raises JobError where a field has a start and is given
-    in `params` or swept, too.
+    A start does not depend on the number of items. Raises JobError if a field has a start and is also given in
+    `params` or swept.
     """
     columns, fixed = {}, {}
     laws = spec.search.params if isinstance(spec.search, Population) else {}
@@ -182,9 +192,9 @@ def _starts(
 def _validate(
     columns: dict[str, Column], base: dict[str, Any], kernel: Kernel, where: str, faults: Faults
 ) -> dict[str, Column]:
-    """Return the columns as `Params` reads them; each value is validated with the first value of the others.
+    """The columns as `Params` reads them. Each value is validated with the first value of the other columns.
 
-    Of a column with a fault, no further value is looked at.
+    A column with a fault is left after its first one.
     """
     first = copy.deepcopy(base)
     for name, column in columns.items():
@@ -204,9 +214,10 @@ def _validate(
 def _valid(
     name: str, column: Column, check: Callable[[str, Any], Params], kernel: Kernel, where: str
 ) -> Column:
-    """Return one column as `Params` reads it. check: (field, value) -> the item that has it."""
+    """One column as `Params` reads it. check: (field, value) -> the item with this value."""
+    # The number of a replicate is no field.
     if name == "seed" and name not in kernel.Params.model_fields:
-        return column  # the number of a replicate
+        return column
     if column.generated:
         check(name, np.min(column.values).item())
         check(name, np.max(column.values).item())
@@ -222,7 +233,7 @@ def _check_lengths(name: str, values: list[Any], kernel: Kernel, where: str) -> 
     lengths = sorted({len(v) for v in values})
     if field_kinds(kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
         raise JobError(
-            f"{where}: sweep: {name}: tuples of one length expected, got lengths {lengths}; "
+            f"{where}: sweep: {name}: tuples of the lengths {lengths} given, expected one length; "
             "run a job for each length"
         )
 
@@ -315,9 +326,10 @@ def _groups(
 
 
 def _labels(columns: list[Column]) -> np.ndarray:
-    """Return the number of each item's combination of values, (n,), counted from 0 in the order of the values.
+    """The number of each item's combination of values, (n,), from 0 on in the order of the values.
 
-    In the smallest integers that hold them: of ten million items every column of int64 is 80 MB, and 16 bits sort by radix.
+    It has the smallest integer type that holds it: a column of int64 takes 80 MB for ten million items, and NumPy sorts
+    16 bits by radix.
     """
     label, n = np.zeros(len(columns[0].codes), np.int32), 1
     for column in columns:

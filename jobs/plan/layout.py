@@ -1,7 +1,7 @@
-"""The layout: how many slots a device holds, and which rows of a group make a shard. Pure arithmetic.
+"""The layout: the slots of a device, and the rows of a group that make a shard. Pure arithmetic.
 
-Between `jobs.plan.items.expand` and `lay_out` the driver measures the `Sizes` of each group
-(jobs.inputs.measure), for which it reads the group's data and compiles the program of a first layout, which asks for no memory.
+Between `jobs.plan.items.expand` and `lay_out` the driver measures the `Sizes` of each group (jobs.inputs.measure). For
+that it reads the group's data and compiles the program of a first layout, which assumes unlimited memory.
 """
 
 import math
@@ -17,10 +17,10 @@ from jobs.errors import JobError
 from jobs.spec.job import RunSettings
 
 SHARD_BYTES = 4 << 20
-"""Target size of one shard's results: objects of a megabyte or more, in a bounded time."""
+"""Target size of one shard's results (bytes): objects of a megabyte or more, in a bounded time."""
 
 CHUNK_BYTES = 1 << 20, 16 << 20
-"""Smallest and largest chunk, which is read and decompressed as one, before compression; targets that the
+"""Smallest and largest size of a chunk before compression (bytes); readers decompress a chunk as a whole. Targets, which the
 data may not allow."""
 
 
@@ -38,17 +38,17 @@ class Sizes(NamedTuple):
 
 
 class GroupLayout(NamedTuple):
-    """How the items of one group are divided into shards, slots and microbatches."""
+    """The division of a group's items into shards, slots and microbatches."""
 
     slots: int
     """Items that a device holds at a time."""
     microbatch: int
-    """Vmapped width; 0: the first worker measures which is fastest, and the store keeps it."""
+    """Vmapped width; 0: the first worker measures the fastest one, and the store keeps it."""
     shard_items: int
     """Rows of one shard; the last shard of a group may have fewer."""
 
     def of_device(self, devices: int, narrowed: int | None = None) -> int:
-        """Return how many items each of a worker's devices holds: no more than its share of a shard.
+        """The number of items that each of a worker's devices holds, at most its share of a shard.
 
         narrowed: a number of slots in place of the planned one.
         """
@@ -65,7 +65,7 @@ class Shard(NamedTuple):
 
     @property
     def n_items(self) -> int:
-        """How many rows it has."""
+        """Number of its rows."""
         return self.stop - self.start
 
 
@@ -95,11 +95,11 @@ class Plan:
         return [*accumulate(self.counts, initial=0)]
 
     def numbers(self, group: int) -> range:
-        """Return the numbers of a group's shards."""
+        """The numbers of a group's shards."""
         return range(self._firsts[group], self._firsts[group + 1])
 
     def shard(self, number: int) -> Shard | None:
-        """Return the shard with this number; None if there is none."""
+        """The shard with this number; None if there is none."""
         if not 0 <= number < self.n_shards:
             return None
         group = bisect_right(self._firsts, number) - 1
@@ -108,16 +108,16 @@ class Plan:
         return Shard(number, group, start, min(start + items, self.group_sizes[group]))
 
     def shards(self) -> Iterator[Shard]:
-        """Yield all shards, in order of dispatch."""
+        """All shards, in order of dispatch."""
         return (shard for k in range(self.n_shards) if (shard := self.shard(k)))
 
 
 @dataclass(frozen=True)
 class Machines:
-    """What the shards run on."""
+    """The machines that shards run on."""
 
     workers: int
-    """Shards that can run at a time."""
+    """Shards that can run at the same time."""
     memory: int
     """Bytes that one device may use."""
     devices: int = 1
@@ -126,12 +126,12 @@ class Machines:
 
 @dataclass(frozen=True)
 class Together:
-    """What a search keeps together."""
+    """The items that a search compares."""
 
     sizes: Sequence[int]
-    """For each group, how many neighbouring items are compared."""
+    """For each group, the number of neighbouring items that are compared with one another."""
     spread: bool = False
-    """Whether compared items may lie in several shards, or must lie in one."""
+    """True: compared items may lie in several shards; False: they lie in one."""
 
 
 def lay_out(
@@ -142,14 +142,20 @@ def lay_out(
     together: Together | None = None,
     where: str = "job",
 ) -> Plan:
-    """Return the plan that divides groups into shards.
+    """Divide groups into shards.
 
     Args:
         sizes: (number of items, sizes) of each group.
-        where: heads the text of errors.
+        where: begins the text of errors.
 
     Raises:
-        JobError: not even one item fits, or fewer than `settings.slots`.
+        JobError: the memory holds not even one item, or fewer than `settings.slots`.
+
+    >>> from ctd.esn import kernel
+    >>> small = Sizes(state=1000, work=1000, result=100, shared=0)
+    >>> plan = lay_out([(130, small)], kernel, RunSettings(slots=8, shard_items=64), Machines(2, 10**9))
+    >>> plan.n_shards, plan.shard(2)
+    (3, Shard(number=2, group=0, start=128, stop=130))
     """
     units = together.sizes if together else [1] * len(sizes)
     spread = together is not None and together.spread
@@ -162,21 +168,21 @@ def lay_out(
 
 @dataclass(frozen=True)
 class _Group:
-    """A group to be laid out."""
+    """One group, to be laid out."""
 
     where: str
     number: int
     n: int
     size: Sizes
     unit: int
-    """How many of its items are compared; 1: none."""
+    """Number of items that are compared with one another; 1: no search."""
     spread: bool
     width: int
     settings: RunSettings
     machines: Machines
 
     def layout(self) -> GroupLayout:
-        """Return the group's layout; raise JobError if memory does not hold it."""
+        """The group's layout. Raises JobError if the memory does not hold it."""
         asked, size, per_item = self.settings, self.size, self._per_item
         room = self.machines.memory - size.shared - self._waiting
         if per_item > room:
@@ -196,33 +202,33 @@ class _Group:
 
     @property
     def _share(self) -> int:
-        """Items of one worker, if all get the same number."""
+        """Items of one worker if all workers get the same number."""
         return -(-self.n // self.machines.workers)
 
     @property
     def _meets(self) -> bool:
-        """Whether items that are compared lie in several shards, which meet."""
+        """Whether compared items lie in several shards, which exchange states."""
         even = min(self.settings.slots or self.width, self._share)
         return self.spread and _is_cut(self.settings.shard_items or even, self.unit)
 
     @property
     def _per_item(self) -> int:
-        """Bytes of one item in a slot, those of its state between two laps included."""
+        """Bytes of one item in a slot, including the copies of its state that a search holds between two laps."""
         return self.size.state * (1 + (self.unit > 1) + self._meets) + self.size.work
 
     @property
     def _waiting(self) -> int:
-        """Bytes of a device's memory for items that wait: those of a search do, between its laps, in the host's
-        memory, beside the slots."""
+        """Bytes, per device, for items of a search that wait between laps in the host's memory, beside the slots."""
         asked = self.settings.shard_items or 0
         if self._meets:
-            waiting = asked  # items beyond the slots; those in the slots are in `_per_item`
+            # Items beyond the slots; `_per_item` counts those in the slots.
+            waiting = asked
         else:
             waiting = max(self.unit, asked) if self.unit > 1 else 0
         return -(-self.size.state * waiting // self.machines.devices)
 
     def _shard_items(self, slots: int) -> int:
-        """Return the rows of a shard if the job does not say."""
+        """The rows of a shard if the job does not set them."""
         if self.unit == 1:
             by_default = _shard_items(self.n, slots, self.size.result, self.machines.workers)
             return _divisible(by_default, self.size.result)
@@ -242,8 +248,8 @@ class _Group:
 
 
 def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
-    """Return the default rows of a shard: one shard per worker if it fits the slots; else at most SHARD_BYTES
-    and a quarter of a worker's share, so that none waits long, but no fewer rows than slots."""
+    """The default rows of a shard: one shard per worker if it fits the slots; else at most SHARD_BYTES and a quarter of
+    a worker's share, so that no worker waits long at the end, but no fewer rows than slots."""
     even = -(-n // workers)
     if even <= slots:
         return even
@@ -252,8 +258,8 @@ def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
 
 
 def _is_cut(items: int, unit: int) -> bool:
-    """Whether to cut brackets or populations of `unit` items into shards of at most `items`; they stay whole
-    if `unit` has no divisor between items / 2 and `items`."""
+    """Whether to cut brackets or populations of `unit` items into shards of at most `items` rows. They stay whole if
+    `unit` has no divisor between items / 2 and `items`, since the shards would be too small."""
     return items < unit and 2 * _divisor(items, unit) >= items
 
 
@@ -262,7 +268,7 @@ def _divisor(items: int, unit: int) -> int:
 
 
 def _divisible(items: int, result: int) -> int:
-    """Return `items`, or up to 1/16 more if the shard needs inner chunks: a number with small divisors."""
+    """`items`, or up to 1/16 more if the shard needs inner chunks: then a number with small divisors."""
     if items * result <= CHUNK_BYTES[1]:
         return items
     step = 1 << max(0, (items // 16).bit_length() - 1)
@@ -270,7 +276,7 @@ def _divisible(items: int, result: int) -> int:
 
 
 def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return the shape of the chunks of one result in a shard; the whole shape if that is small enough.
+    """The shape of the chunks of one result in a shard; the whole shape if that is small enough.
 
     The chunk's lengths divide the shard's. The first axes are cut first, so that a chunk holds whole items
     unless a single item is too large.
@@ -278,6 +284,11 @@ def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     Args:
         shard: the shape of the values, items first.
         itemsize: bytes of one value.
+
+    >>> chunk_shape((1024, 1000), 8), chunk_shape((8, 1000), 8)
+    ((1024, 1000), (8, 1000))
+    >>> chunk_shape((1024, 10_000), 8)
+    (128, 10000)
     """
     chunk = [max(1, k) for k in shard]
     least, most = CHUNK_BYTES
@@ -285,7 +296,7 @@ def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         inner = math.prod(chunk[axis + 1 :]) * itemsize
         if length * inner <= most:
             break
-        # Least violation of the bounds, as a ratio; among those inside, the largest chunk.
+        # The least violation of the bounds, as a ratio; among lengths inside the bounds, the largest.
         excess = lambda k, inner=inner: (max(1.0, least / (k * inner), k * inner / most), -k)
         chunk[axis] = min(_divisors(length), key=excess)
     return tuple(chunk)

@@ -19,15 +19,15 @@ import numpy as np
 from jobs.late import zarr
 
 MOST_OBJECTS = 10
-"""Objects of a shard, with its marker, above which small results are packed: each object costs some
-milliseconds, and counts against a lab's quota of files."""
+"""Most objects of a shard, with its marker, before small results are packed: each object costs some milliseconds
+and counts against a lab's quota of files."""
 
 SMALL = 32
 """Most numbers per item of a result that is packed to save objects."""
 
 
 RESERVED = ("packed.", "numbers.")
-"""Prefixes of the names of packs; no other name may begin so."""
+"""Prefixes of the names of packs; no result may begin with them."""
 
 
 class Place(NamedTuple):
@@ -46,9 +46,14 @@ class Place(NamedTuple):
 
 
 def place(shapes: Mapping[str, Any]) -> dict[str, Place]:
-    """Return packed result -> its place; results that are not packed are absent.
+    """Choose which results are packed: packed result -> its place; other results are absent.
 
     shapes: result -> shape and dtype of one item.
+
+    >>> one = np.zeros((2, 3)), np.zeros(4)
+    >>> places = place({"weights.wR": one[0], "weights.bR": one[1], "loss": np.zeros(())})
+    >>> places["weights.bR"], places["weights.wR"].at
+    (Place(pack='packed.weights', at=0, shape=(4,)), 4)
     """
     family = lambda name: f"packed.{name.partition('.')[0]}" if "." in name else ""
     found = _side_by_side(shapes, family)
@@ -60,9 +65,9 @@ def place(shapes: Mapping[str, Any]) -> dict[str, Place]:
 
 
 def _side_by_side(shapes: Mapping[str, Any], pack: Callable[[str], str]) -> dict[str, Place]:
-    """Return the places of all results whose pack has several results of one dtype.
+    """The places of all results whose pack has several results of one dtype.
 
-    `pack` gives the pack of a result, "" for none. A pack's further dtypes have packs PACK.DTYPE.
+    pack: result -> its pack, "" for none. Further dtypes of a pack get packs of their own, PACK.DTYPE.
     """
     packs: dict[str, dict[Any, list[str]]] = {}
     for name in sorted(shapes):
@@ -81,7 +86,7 @@ def _side_by_side(shapes: Mapping[str, Any], pack: Callable[[str], str]) -> dict
 
 
 def by_pack(places: Mapping[str, Place]) -> dict[str, list[str]]:
-    """Return pack -> names of its results, in the order of their entries."""
+    """The names of each pack's results, in the order of their entries."""
     found: dict[str, list[str]] = {}
     for name in sorted(places, key=lambda name: (places[name].at, name)):
         found.setdefault(places[name].pack, []).append(name)
@@ -91,7 +96,7 @@ def by_pack(places: Mapping[str, Place]) -> dict[str, list[str]]:
 def as_attribute(
     places: Mapping[str, Place], describe: Callable[[str], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the places as the group's attribute `packed`; `describe` gives further fields for each result."""
+    """The places in the form of the group's attribute `packed`. describe: result -> further fields of its entry."""
     entry = lambda name: {
         "at": places[name].at,
         "shape": list(places[name].shape),
@@ -101,7 +106,7 @@ def as_attribute(
 
 
 def places_of(attributes: Mapping[str, Any]) -> dict[str, Place]:
-    """Return the places that a group's attributes record: the inverse of `as_attribute`."""
+    """The places that a group's attributes record, the inverse of `as_attribute`."""
     return {
         name: Place(pack, about["at"], tuple(about["shape"]))
         for pack, members in attributes.get("packed", {}).items()
@@ -110,9 +115,9 @@ def places_of(attributes: Mapping[str, Any]) -> dict[str, Place]:
 
 
 class Part:
-    """A packed result, indexed as an array of its own.
+    """A packed result that is indexed like an array of its own.
 
-    A read fetches the result's entries in the chosen rows, and applies the other indices afterwards.
+    Reading fetches the result's entries in the chosen rows, then applies the other indices.
     """
 
     def __init__(self, array: zarr.Array[Any], where: Place) -> None:
@@ -122,7 +127,7 @@ class Part:
         self.chunks = (array.chunks[0], *where.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Return the values at `key`: for each axis an index, a slice, or an array of indices along it."""
+        """The values at `key`: for each axis an index, a slice, or an array of indices along it."""
         rows, *inner = key if isinstance(key, tuple) else (key,)
         where = self._where
         entries = slice(where.at, where.at + where.size)
@@ -137,11 +142,11 @@ class Part:
 
     @property
     def oindex(self) -> Part:
-        """Orthogonal indexing, as of a Zarr array; indices along different axes are always independent here."""
+        """Orthogonal indexing like that of a Zarr array; here indices along different axes are always independent."""
         return self
 
 
 def beside(parts: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
-    """Return the values of a pack, (item, entry), from those of its results, each (item, ...)."""
+    """Join the values of a pack's results, each (item, ...), to those of the pack, (item, entry)."""
     flat = [np.asarray(part, dtype).reshape(len(part), -1) for part in parts]
     return np.concatenate(flat, axis=1)

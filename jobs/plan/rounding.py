@@ -1,4 +1,4 @@
-"""Rounding of results to fewer bits of mantissa, so that they compress (Klöwer et al. 2021, Nat Comput Sci 1:713).
+"""Round results to fewer bits of mantissa, so that they compress (Klöwer et al. 2021, Nat Comput Sci 1:713).
 
     float32     sign | exponent (8) | b b b b b b b b b b 0 0 0 0 0 0 0 0 0 0 0 0 0         keep_bits = 10
 
@@ -17,9 +17,12 @@ MANTISSA = {2: 10, 4: 23, 8: 52}
 
 
 def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
-    """Return real `values` rounded to `bits` bits of mantissa, ties to even.
+    """Round real `values`, of any shape, to `bits` bits of mantissa, ties to even.
 
-    Values that are not finite, or would round to infinity, are unchanged.
+    Values that are not finite, or would round to infinity, stay as they are.
+
+    >>> keep_bits(np.array([1.0, 1.1, np.inf], np.float32), 2).tolist()
+    [1.0, 1.0, inf]
     """
     drop = MANTISSA[values.dtype.itemsize] - bits
     if drop <= 0:
@@ -28,6 +31,7 @@ def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
     raw = np.ascontiguousarray(values).view(integer)
     one = integer.type(1)
     last = (raw >> integer.type(drop)) & one
+    # Adding half of the last kept bit, less one unless that bit is odd, rounds ties to even.
     up = raw + ((one << integer.type(drop - 1)) - one) + last
     rounded = (up & ~((one << integer.type(drop)) - one)).view(values.dtype)
     return np.where(np.isfinite(values) & np.isfinite(rounded), rounded, values)
@@ -50,5 +54,5 @@ def check_keep_bits(
             )
         if known[name].kind != "f":
             raise JobError(
-                f"{where}: keep_bits: {name} holds {known[name]}, and only reals can be rounded"
+                f"{where}: keep_bits: {name} holds {known[name]}, but only reals can be rounded; leave it out"
             )

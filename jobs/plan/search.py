@@ -1,4 +1,4 @@
-"""Checking that a search fits the job: its metric, its parameters, and the items that it compares."""
+"""Check that a search fits its job: the metric, the searched parameters, and the items that it compares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from jobs.spec.search import Halving, Population, bounds
 def check_search(
     spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
 ) -> list[int]:
-    """Return, for each group, how many items the search compares with one another; 1 if there is no search.
+    """Check the search of a job; for each group, return how many items it compares with one another, 1 without a search.
 
     Args:
         shapes: for each group, result -> shape and dtype of one item.
@@ -50,30 +50,31 @@ def _check_metric(
                 f"{at}: kernel {name} has no such result with these params and data (`ctd kernels {name}`)"
             )
         raise JobError(
-            f"{at} is no scalar result of kernel {name}{nearest(search.metric, scalars)}"
+            f"{at} is not a scalar result of kernel {name}{nearest(search.metric, scalars)}"
         )
+    # The default, min, would silently keep the worst items.
     if kernel.dims[search.metric].more_is_better and "mode" not in search.model_fields_set:
         raise JobError(
-            f"{where}: search.mode: more of {search.metric} is better: write `mode: max`"
+            f"{where}: search.mode: missing, but a larger {search.metric} is better; give `mode: max`"
         )
 
 
 def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, where: str) -> None:
-    """Raise JobError if items finish before the first comparison, if the kernel says when they finish."""
+    """Raise JobError if items finish before the first comparison. Only a kernel with `advances` tells when they finish."""
     if kernel.advances is None:
         return
     most = kernel.advances(inputs_of(group.params))
     if most == 1:
         raise JobError(
-            f"{where}: search: an item of kernel {kernel.name} makes one advance here: there is nothing to "
-            "compare before its end; leave the section out"
+            f"{where}: search: an item of kernel {kernel.name} makes a single advance here, so that nothing can be "
+            "compared before its end; leave the section out"
         )
     if not search.n_comparisons(len(group.items), most) and len(group.items) > 1:
         hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
         field = search.length_field
         raise JobError(
-            f"{where}: search.{field}: {getattr(search, field)} advances, but items finish after {most}, "
-            f"before they would be compared; lower it, or have an item make more and shorter advances{hint}"
+            f"{where}: search.{field}: {getattr(search, field)} advances given, but items finish after {most}, "
+            f"before their first comparison; lower it, or let items make more and shorter advances{hint}"
         )
 
 
@@ -83,8 +84,8 @@ def _check_names(search: Halving | Population, kernel: Kernel, where: str) -> No
     twice = sorted(own | (new & set(kernel.Params.model_fields)))
     if twice:
         raise JobError(
-            f"{where}: search: kernel {kernel.name} has its own {twice[0]!r}, a name that the "
-            "search needs for its results; rename that"
+            f"{where}: search: kernel {kernel.name} has its own {twice[0]!r}, but the search uses this name "
+            "for its results; rename the kernel's"
         )
 
 
@@ -117,7 +118,7 @@ def _check_parameter(
     if len(outside):
         raise JobError(
             f"{at}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen the "
-            f"range, or start inside of it: search.params.{name}.start"
+            f"range, or give a start inside of it as search.params.{name}.start"
         )
 
 
@@ -131,17 +132,17 @@ def _size(
     which = f"group {group.number}" + (f" ({labels})" if labels else "")
     if size < least:
         raise JobError(
-            f"{where}: search.size: {size} items cannot be compared with one another, at least {least} are "
-            f"needed; {which} has {n}: sweep more (`samples`, `seeds`)"
+            f"{where}: search.size: {size} items given, but a comparison needs at least {least}; "
+            f"{which} has {n} items, sweep more (`samples`, `seeds`)"
         )
     if n % size:
         raise JobError(
-            f"{where}: search.size: {which} has {n} items, which is no multiple of {size}; only items "
+            f"{where}: search.size: {which} has {n} items, which is not a multiple of {size}; only items "
             "that share all static and data fields are compared"
         )
     if (k := spec.run.shard_items) and k % size and not (search.spread and size % k == 0):
         raise JobError(
-            f"{where}: run.shard_items: {k} is no multiple {'and no divisor ' if search.spread else ''}"
+            f"{where}: run.shard_items: {k} is not a multiple {'or divisor ' if search.spread else ''}"
             f"of the {size} items that the search compares; leave it out"
             + (
                 ""
@@ -168,7 +169,6 @@ def _check_members(search: Population, group: Group, items: Items, size: int, wh
             first, last = group.items[differ[0] * size], group.items[differ[0] * size + size - 1]
             raise JobError(
                 f"{where}: search: {name} differs inside the population of items {first}-{last}, but is "
-                f"not searched; give it a range in search.params, or set search.size so that {name} is "
-                "constant among so many neighbours (the axes of a sweep: grid, zip, samples, seeds; the "
-                "last varies fastest)"
+                f"not searched; give it a range in search.params, or a search.size within which {name} is "
+                "constant (the axes of a sweep are grid, zip, samples, seeds; the last varies fastest)"
             )

@@ -1,15 +1,15 @@
 """The results that a search adds to the kernel's own.
 
-search_advances             (item)              advances that the item made
-search_metric               (item, rung)        halving: the metric at every rung; NaN: not reached
+search_advances             (item)              advances of the item
+search_metric               (item, rung)        halving: the metric at each rung; NaN: not reached
 search_rung                 (item)              halving: rungs that the item survived
-search_metric               (item, generation)  population: the metric at the end of every generation
+search_metric               (item, generation)  population: the metric at the end of each generation
 search_parent               (item, generation)  the item whose state began the generation; -1: none
-search_NAME                 (item, generation)  the value of a searched parameter in every generation
-final_NAME                  (item)              its last value, which the results were made with
+search_NAME                 (item, generation)  the value of a searched parameter in each generation
+final_NAME                  (item)              the last value of the parameter, which the results belong to
 
-An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. One whose
-population ended early (`patience`) has the outcome *settled*, and its results as of then.
+An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. An item whose
+population ended early (`patience`) has the outcome *settled*, and its results at that time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jobs.spec.search import Halving, Population
 
 
 def searched(kernel: Kernel, search: Halving | Population | None) -> Kernel:
-    """Return the kernel with the results and outcomes that a search adds; the kernel itself without a search."""
+    """The kernel with the results and outcomes that a search adds; the kernel itself without a search."""
     return kernel if search is None else _searched(kernel, search.model_dump_json(), type(search))
 
 
@@ -37,16 +37,13 @@ def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
     if outcomes and isinstance(search, Halving):
         outcomes = (*outcomes, Outcome("dropped", "left at a rung of successive halving"))
     if outcomes and isinstance(search, Population) and search.patience:
-        outcomes = (*outcomes, Outcome("settled", "its population no longer got better"))
+        outcomes = (*outcomes, Outcome("settled", "its population no longer improved"))
     dims = {**kernel.dims, **{name: var for name, (var, _) in _records(search, 1).items()}}
     return replace(kernel, dims=dims, outcomes=outcomes)
 
 
 def shapes(search: Halving | Population | None, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return result -> shape and dtype of one item, for the results that a search adds.
-
-    n_items: number of items in the group.
-    """
+    """The results that a search adds -> shape and dtype of one item. n_items: number of items in the group."""
     if search is None:
         return {}
     return {name: shape for name, (_, shape) in _records(search, search.together(n_items)).items()}

@@ -102,7 +102,7 @@ def pipeline(tmp_path_factory):
         ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
         ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
         ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
-        ("kernel=toy", "kernel: beside `stages` a file may have only the field `cluster`"),
+        ("kernel=toy", "kernel: beside `stages` a file has only the field `cluster`"),
         ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
         ("stages.points=3", "stages.points: a job"),
     ],

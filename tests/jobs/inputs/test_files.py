@@ -115,7 +115,7 @@ def test_zarr_that_kernels_cannot_read(tmp_path, cache, change, said):
 def test_damaged_zarr(tmp_path, what, data):
     address = write_zarr(tmp_path / "d.zarr")
     (tmp_path / "d.zarr" / what).write_bytes(data)
-    with pytest.raises(JobError, match="is no Zarr that can be read"):
+    with pytest.raises(JobError, match="cannot be read as Zarr"):
         local_file(address)
 
 

@@ -100,7 +100,7 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
             "1,000,000,000 items",
         ),
         ({"grid": {"rate": {"range": 0}}}, {}, "0 items"),
-        ({"grid": {"push": [[0, 1], [1, 2, 3]]}}, {}, "push: tuples of one length expected"),
+        ({"grid": {"push": [[0, 1], [1, 2, 3]]}}, {}, "push: tuples of the lengths"),
     ],
 )
 def test_expand_refuses(sweep, params, said):

@@ -20,15 +20,15 @@ from jobs.spec.search import Population
 @pytest.mark.parametrize(
     ("job", "path", "value", "said"),
     [
-        (HALVING, "search.metric", "los", "search.metric: 'los' is no scalar result of kernel hill; did you mean 'loss'?"),
-        (HALVING, "search.metric", "x", "search.metric: 'x' is no scalar"),
-        (HALVING, "search.metric", "outcome", "search.metric: 'outcome' is no scalar"),
+        (HALVING, "search.metric", "los", "search.metric: 'los' is not a scalar result of kernel hill; did you mean 'loss'?"),
+        (HALVING, "search.metric", "x", "search.metric: 'x' is not a scalar"),
+        (HALVING, "search.metric", "outcome", "search.metric: 'outcome' is not a scalar"),
         (HALVING, "search.eta", 1, "search.eta: Input should be greater than or equal to 2"),
         (HALVING, "search.min_advance", 3, "search.min_advance: unknown field; did you mean 'min_advances'?"),
         (HALVING, "search.method", "asha", "`method: halving` or `method: population` expected"),
-        (HALVING, "search.size", 2, "search.size: 2 items cannot be compared with one another, at least 3 are needed"),
-        (HALVING, "search.size", 10, "search.size: group 0 has 27 items, which is no multiple of 10"),
-        (HALVING, "run.shard_items", 6, "run.shard_items: 6 is no multiple of the 27 items"),
+        (HALVING, "search.size", 2, "search.size: 2 items given, but a comparison needs at least 3"),
+        (HALVING, "search.size", 10, "search.size: group 0 has 27 items, which is not a multiple of 10"),
+        (HALVING, "run.shard_items", 6, "run.shard_items: 6 is not a multiple of the 27 items"),
         (HALVING, "search.min_advances", 60, "search.min_advances: the items finish after 60 advances"),
         (POPULATION, "search.every", 100, "search.every: the items finish after 60 advances"),
         (POPULATION, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
@@ -45,9 +45,9 @@ from jobs.spec.search import Population
         (POPULATION, "search.params", {}, "search.params: Dictionary should have at least 1 item"),
         (POPULATION, "search.generations", 1, "search.generations: Input should be greater than or equal to 2"),
         (POPULATION, "search.fraction", 0.6, "search.fraction: Input should be less than or equal to 0.5"),
-        (POPULATION, "sweep.samples", 1, "search.size: 1 items cannot be compared"),
+        (POPULATION, "sweep.samples", 1, "search.size: 1 items given"),
         (POPULATION, "sweep.grid", {"n": [2, 3]}, None),
-        (POPULATION, "sweep.random.n", {"integers": [2, 5]}, "search.size: 1 items cannot be compared with one another, at least 2 are needed; group 0 (n = "),
+        (POPULATION, "sweep.random.n", {"integers": [2, 5]}, "search.size: 1 items given, but a comparison needs at least 2; group 0 (n = "),
         (POPULATION, "sweep.grid", {"noise": [0.0, 0.1]}, "'noise' is given in params and in sweep"),
         (POPULATION, "sweep.grid", {"limit": [50, 60]}, "search: limit differs inside the population of items 0-15"),
     ],
@@ -86,10 +86,10 @@ ONE_SHOT["search"] = RNN["search"] | {"metric": "order"}
 @pytest.mark.parametrize(
     ("job", "path", "value", "said"),
     [
-        (RNN, "search.min_advances", 6, "search.min_advances: 6 advances, but items finish after 6, before they would be compared; lower it, or have an item make more and shorter advances (lower report_every)"),
-        (RNN, "search", {"method": "population", "metric": "eval_loss", "every": 7, "generations": 2, "params": {"learning_rate": {"uniform": [0, 1]}}}, "search.every: 7 advances, but items finish after 6"),
-        (ONE_SHOT, "search.eta", 2, "search: an item of kernel kuramoto makes one advance here: there is nothing to compare before its end; leave the section out"),
-        (HALVING, "search.metric", "gain", "search.mode: more of gain is better: write `mode: max`"),
+        (RNN, "search.min_advances", 6, "search.min_advances: 6 advances given, but items finish after 6, before their first comparison; lower it, or let items make more and shorter advances (lower report_every)"),
+        (RNN, "search", {"method": "population", "metric": "eval_loss", "every": 7, "generations": 2, "params": {"learning_rate": {"uniform": [0, 1]}}}, "search.every: 7 advances given, but items finish after 6"),
+        (ONE_SHOT, "search.eta", 2, "search: an item of kernel kuramoto makes a single advance here, so that nothing can be compared before its end; leave the section out"),
+        (HALVING, "search.metric", "gain", "search.mode: missing, but a larger gain is better; give `mode: max`"),
         (HALVING, "search.metric", "never", "search.metric: 'never': kernel hill has no such result with these params and data (`ctd kernels hill`)"),
     ],
 )  # fmt: skip
@@ -211,7 +211,7 @@ def test_layout_of_populations_in_several_shards(settings, unit, workers, memory
 @pytest.mark.parametrize(
     ("size", "shard_items", "said"),
     [
-        (9, 6, "run.shard_items: 6 is no multiple and no divisor of the 9 items"),
+        (9, 6, "run.shard_items: 6 is not a multiple or divisor of the 9 items"),
         (9, 3, None),
         (9, 18, None),
         (None, 9, None),
