@@ -1,1 +1,1 @@
-"""Jobs from Python: build one, run it here or on a Ray, send it to a cluster."""
+"""Jobs from Python: build a job, run it here or on a Ray, or submit it to a cluster."""

@@ -1,4 +1,4 @@
-"""A job's fields, as Python has them, in the notation of a job file."""
+"""Convert a job's fields from Python values to the notation of a job file."""
 
 import sys
 import types
@@ -15,14 +15,17 @@ from jobs.storage.addresses import join
 
 
 def plain(value: Any, where: str, module: str) -> Any:
-    """Return a value as YAML has it: arrays and ranges as lists, paths as text, a class or function as `module.name`.
+    """Convert a value for YAML: arrays and ranges to lists, paths to texts, a class or function to `module.name`.
 
     Args:
-        where: the field, for error messages.
-        module: what the module of the notebook is called.
+        where: the field, for errors.
+        module: the name of the notebook's module.
 
     Raises:
         JobError: a job file cannot hold such a value.
+
+    >>> plain({"candidate": range(3), "g": np.float32(1.5)}, "sweep", "")
+    {'candidate': [0, 1, 2], 'g': 1.5}
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -41,12 +44,12 @@ def plain(value: Any, where: str, module: str) -> Any:
     if hasattr(value, "__array__"):  # of JAX, pandas, xarray
         return np.asarray(value).tolist()
     raise JobError(
-        f"{where}: numbers, texts, lists, arrays, mappings, classes or functions expected, got {value!r:.60}"
+        f"{where}: {value!r:.60} given; expected numbers, texts, lists, arrays, mappings, classes or functions"
     )
 
 
 def _home(value: Any) -> str:
-    """Return the module that a class or function is imported from: the package that shows it, if one does."""
+    """The module that a class or function is imported from: the outermost package that exports it, else its own module."""
     parts = value.__module__.split(".")
     for k in range(1, len(parts)):
         package = ".".join(parts[:k])
@@ -56,7 +59,7 @@ def _home(value: Any) -> str:
 
 
 def typed_names(value: Any) -> set[str]:
-    """Return the names of the classes and functions in a value that were defined in the notebook."""
+    """The names of the classes and functions in a value that were defined in the notebook."""
     if isinstance(value, Mapping):
         return {name for inner in value.values() for name in typed_names(inner)}
     if isinstance(value, list | tuple):
@@ -67,7 +70,12 @@ def typed_names(value: Any) -> set[str]:
 
 
 def kernel_name(kernel: Any) -> str:
-    """Return what a job file calls a kernel, given as its name, its module, or itself; JobError if it has no module."""
+    """The name of a kernel in a job file, given as its name, its module, or the Kernel. Raises JobError without a module.
+
+    >>> import ctd.esn
+    >>> kernel_name(ctd.esn), kernel_name(ctd.esn.kernel)
+    ('esn', 'esn')
+    """
     if isinstance(kernel, str):
         return kernel
     if isinstance(kernel, types.ModuleType):
@@ -78,13 +86,13 @@ def kernel_name(kernel: Any) -> str:
             if getattr(sys.modules.get(name), "kernel", None) is kernel:
                 return name.removeprefix("ctd.")
         raise JobError(
-            f"kernel: {kernel.name}: no module holds it as `kernel`; name the module, or define it here"
+            f"kernel: {kernel.name}: no module has it as `kernel`; give the module's name, or define it here"
         )
-    raise JobError(f"kernel: a name, a module or a Kernel expected, got {kernel!r:.60}")
+    raise JobError(f"kernel: {kernel!r:.60} given; expected a name, a module or a Kernel")
 
 
 def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> dict[str, Any]:
-    """Return the job with the names of its files made absolute, relative ones starting at `base`."""
+    """Make the file names in a job absolute; relative ones start from `base`."""
     kinds = field_kinds(kernel.Params)
     files = {name for name, kind in kinds.items() if kind is Kind.FILE}
 

@@ -1,9 +1,9 @@
-"""A job as a Python object: what a job file says, run or submitted from a notebook or a script.
+"""A job as a Python object, with the fields of a job file, to run or submit from a notebook or a script.
 
 job = Job("fixed_points", params={"weights": "decision_gru.h5"}, sweep={"grid": {"candidate": range(10_000)}})
-job.plan()                        what a run would do
-store = job.run("points.zarr")    runs what is left; the store, opened
-sent = job.submit("lab")          to a cluster; see cluster.api.submitted
+job.plan()                        shows what a run would do
+store = job.run("points.zarr")    runs what is left, and returns the opened store
+sent = job.submit("lab")          sends it to a cluster; see cluster.api.submitted
 """
 
 import tempfile
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class Fields(TypedDict, total=False):
-    """The fields of a job file but `kernel`, as `ctd schema` describes them; arrays and ranges count as lists."""
+    """The fields of a job file except `kernel`, as `ctd schema` describes them; arrays and ranges count as lists."""
 
     name: str
     seed: int
@@ -62,7 +62,7 @@ class Fields(TypedDict, total=False):
 
 
 class Stopped(JobError):
-    """Raised where a run was stopped before its end; the same call goes on."""
+    """Raised if a run was stopped before its end; the same call continues it."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ class Planned:
     """What a run would do."""
 
     groups: "pd.DataFrame"
-    """One row a group: swept static fields, items, shards, slots, memory."""
+    """One row per group: swept static fields, items, shards, slots, memory."""
     total: dict[str, Any]
+    """Numbers of items, groups and shards, memory, and the estimated time."""
 
     def __repr__(self) -> str:
         lines = [f"{name:16} {value}" for name, value in self.total.items() if value is not None]
@@ -82,9 +83,9 @@ class Job:
     """One sweep, as a job file describes it.
 
     Args:
-        kernel: a kernel's name, as in a job file; its module; or the `Kernel` itself, which may be defined in this
-            notebook or script. So may a class or function in `params`, as a task.
-        base: the folder that relative file names start at.
+        kernel: a kernel's name, as in a job file; its module; or the `Kernel` itself. The kernel, and classes and
+            functions in `params` such as a task, may be defined in this notebook or script.
+        base: the folder that relative file names start from.
         fields: the other fields of a job file.
 
     Raises:
@@ -128,16 +129,21 @@ class Job:
 
     @classmethod
     def read(cls, path: str | Path) -> "Job":
-        """Return the job in a file, which holds one."""
+        """Read the job of a file. Raises JobError if the file holds several.
+
+        >>> _ = Path("sweep.yaml").write_text("{kernel: esn, sweep: {seeds: 3}}")
+        >>> Job.read("sweep.yaml").name
+        'sweep'
+        """
         content = read_content(path)
         if "stages" in content:
-            raise JobError(f"{path}: holds several jobs; `ctd run {path}` runs them")
+            raise JobError(f"{path}: holds several jobs; run them with `ctd run {path}`")
         content.pop("cluster", None)
         fields = {"name": Path(path).stem, **content}
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
 
     def _unresolved(self) -> dict[str, Any]:
-        """The content without what the kernel or another store's items are to give."""
+        """The content without fields that the kernel (presets) or another store's items (references) will give."""
         content = dict(self.content)
         params, search = content.get("params"), content.get("search")
         if isinstance(params, dict):
@@ -148,11 +154,11 @@ class Job:
         return content
 
     def to_yaml(self) -> str:
-        """Return the job file."""
+        """The text of the job file."""
         return yaml.safe_dump({"name": self.name, **self.content}, sort_keys=False)
 
     def save(self, path: str | Path) -> None:
-        """Write the job file and, beside it, the module of what was defined in the notebook."""
+        """Write the job file and, beside it, the module with the notebook's definitions."""
         texts = {Path(path): self.to_yaml()}
         if self._source:
             texts[Path(path).parent / f"{self._module}.py"] = self._source
@@ -161,18 +167,18 @@ class Job:
                 new.write_text(text)
 
     def digest(self) -> str:
-        """Return the digest of what determines the results: that of the same job as a file."""
+        """The sha256 of the fields that determine the results, equal to that of the same job as a file."""
         with tempfile.TemporaryDirectory() as scratch:
             return self._stage(self._address(None), Path(scratch)).spec({}).digest()
 
     def plan(self, workers: int = 1) -> Planned:
-        """Return what a run on so many workers would do; nothing is written.
+        """Plan a run on this number of workers; nothing is written.
 
         Raises:
-            JobError: the job is not valid, or `workers` is no number of workers.
+            JobError: the job is not valid, or `workers` is below 1.
         """
         if workers < 1:
-            raise JobError(f"workers: a whole number of at least 1 expected, got {workers!r}")
+            raise JobError(f"workers: {workers!r} given; expected a whole number of at least 1")
         import pandas as pd
 
         from jobs.report.summary import plan_rows
@@ -195,17 +201,17 @@ class Job:
         """Run what is left of the job, gather it, and return the store, opened.
 
         Args:
-            store: where the results are; by default NAME.zarr in `base`. If it is there already, the run goes on.
-            executor: "ray", "serial" for this process, or "auto", which says what it takes and why.
-            address: host:port of a Ray cluster that exists; by default one starts on this machine.
-            failed: compute items again that failed by themselves.
-            accept_changes: go on with the kernel's source as it is now, and keep what is done.
+            store: address of the store; by default NAME.zarr in `base`. The run continues an existing store.
+            executor: "ray", "serial" for this process, or "auto", which chooses and prints the reason.
+            address: host:port of an existing Ray cluster; by default a Ray starts on this machine.
+            failed: compute again the items that failed by themselves.
+            accept_changes: continue with the kernel's source as it is now, and keep the results so far.
 
         Raises:
-            JobError: the job is not valid, or `store` holds another one.
+            JobError: the job is not valid, or `store` holds another job.
             Stopped: the run was stopped before its end, by Ctrl-C (the notebook's stop button), SIGTERM, SIGUSR1, SIGHUP or
-                `ctd cancel`, at whatever moment; the same call goes on.
-            KeyboardInterrupt: Ctrl-C came a second time, and the workers' time to leave checkpoints was cut short.
+                `ctd cancel`; the same call continues it.
+            KeyboardInterrupt: Ctrl-C came a second time, and cut the workers' time for checkpoints short.
         """
         where = self._address(store)
         with signals(stop := Stop()):
@@ -213,7 +219,7 @@ class Job:
                 return self._run(where, executor, address, failed, accept_changes, stop)
             except (Interrupted, ExecutorLost) as early:
                 why = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
-            raise Stopped(f"{why}; the same call, or `ctd resume {where}`, goes on")
+            raise Stopped(f"{why}; the same call, or `ctd resume {where}`, continues it")
 
     def _run(
         self, where: str, executor: str, address: str | None, failed: bool, accept_changes: bool, stop: Stop
@@ -250,7 +256,7 @@ class Job:
         failed: bool = False,
         accept_changes: bool = False,
     ) -> Submitted:
-        """Send the job to a cluster and return what follows it.
+        """Send the job to a cluster, and return an object to follow it with.
 
         Args:
             cluster: the name or file of a profile, or a profile's fields (docs/clusters.md).

@@ -1,7 +1,7 @@
-"""What a user typed into a notebook or a script, as a module that workers can import.
+"""Make a module that workers can import of definitions in a notebook or a script.
 
-Objects of `__main__` cannot be imported elsewhere. Their source is cut out (`slice`) and written to one module,
-which lies with the store: STORE/run/code, or $CTD_CACHE/code for a store that is not a folder.
+Workers cannot import objects of `__main__`. `slice` cuts out their source, which is written to one module with the store:
+in STORE/run/code, or in $CTD_CACHE/code for a store that is not a folder.
 """
 
 import hashlib
@@ -30,20 +30,21 @@ AT_TOP = (
     "numbers anew, for each array), or write the kernel into a module of its own"
 )
 _folders: set[str] = set()
-"""Where this process has written modules."""
+"""The folders in which this process has written modules."""
 
 
 def is_typed(thing: Any) -> bool:
-    """Whether a kernel, class or function was defined in this notebook or script, and in no module."""
+    """Whether a kernel, class or function was defined in this notebook or script, not in a module."""
     if isinstance(thing, Kernel):
         return any(value is thing for value in vars(sys.modules["__main__"]).values())
     return getattr(thing, "__module__", None) == "__main__"
 
 
 def name_of(thing: Any) -> str:
-    """Return the name that a thing has in this notebook or script; JobError if it has none."""
+    """The name of an object in this notebook or script. Raises JobError if it has none."""
     names = [name for name, value in vars(sys.modules["__main__"]).items() if value is thing]
-    names = [name for name in names if not name.startswith("_")] or names  # IPython's _1, _
+    # IPython binds results to _1, _ and the like.
+    names = [name for name in names if not name.startswith("_")] or names
     if not names:
         raise JobError(
             f"{thing!r:.60}: give it a name first, `x = ...`, so that its source can be found"
@@ -52,9 +53,9 @@ def name_of(thing: Any) -> str:
 
 
 def cells() -> list[str]:
-    """Return what was executed so far: the cells of a notebook, or the text of a script.
+    """The source that was executed so far: the cells of a notebook, or the text of a script.
 
-    Raises JobError where Python keeps no source, as in its own prompt.
+    Raises JobError if Python keeps no source, as in its own prompt.
     """
     main = sys.modules["__main__"]
     if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
@@ -68,7 +69,7 @@ def cells() -> list[str]:
 
 
 def line_now() -> int | None:
-    """Return the line of the cell or script that is being executed; None in a thread of its own."""
+    """The line of the cell or script that is being executed; None in another thread."""
     space = vars(sys.modules["__main__"])
     frame: types.FrameType | None = sys._getframe()
     while frame is not None and frame.f_locals is not space:
@@ -77,10 +78,10 @@ def line_now() -> int | None:
 
 
 def text_of(kernel: str | None, names: Sequence[str]) -> str:
-    """Return the source of a module with these names of the notebook; kernel: the name of the one that is its kernel.
+    """The source of a module with these names of the notebook. kernel: the name that becomes the module's `kernel`.
 
     Raises:
-        JobError: executed by itself, it gives a name that functions read another value than it has in the notebook.
+        JobError: a name that functions read has another value in the module than in the notebook.
     """
     wanted = [*names, *([kernel] if kernel else [])]
     text = module_text(wanted, cells(), line_now())
@@ -92,9 +93,10 @@ def text_of(kernel: str | None, names: Sequence[str]) -> str:
 
 
 def _refuse_other_values(text: str, wanted: str) -> None:
-    """Raise JobError where a module's functions would compute with other values than those of the notebook do now."""
+    """Raise JobError if a module's functions would compute with other values than those of the notebook do now."""
     module = types.ModuleType("notebook_alone")
-    sys.modules[module.__name__] = module  # where classes look up names of their annotations
+    # Classes look up the names in their annotations in their module.
+    sys.modules[module.__name__] = module
     try:
         exec(compile(text, module.__name__, "exec"), vars(module))  # noqa: S102  what the user has executed
     except Exception as error:
@@ -108,15 +110,16 @@ def _refuse_other_values(text: str, wanted: str) -> None:
     for name in sorted(names_at_call(text) & there.keys() & here.keys()):
         if not _same(here[name], there[name]):
             raise JobError(
-                f"{name}: {wanted} reads it, and it is {here[name]!r:.60} here, but {there[name]!r:.60} where only the "
-                f"statements that define it are executed, as workers do; {AT_TOP}"
+                f"{name}: {wanted} reads it; it is {here[name]!r:.60} here, but {there[name]!r:.60} on a worker, which "
+                f"executes only the statements that define it; {AT_TOP}"
             )
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two values are equal, as far as they are numbers, texts, arrays and collections of these."""
+    """Whether two values are equal, as far as they are numbers, texts, arrays and collections of these; others count as equal."""
+    # A class of the notebook is defined twice, here and in the module.
     if a is b or (type(a) is not type(b) and type(a).__module__ == "__main__"):
-        return True  # of a class that was defined twice
+        return True
     if type(a) is not type(b):
         return False
     if isinstance(a, Mapping):
@@ -132,23 +135,27 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def module_name(title: str) -> str:
-    """Return what the module of a job with this title is called."""
+    """The name of the module of a job with this title.
+
+    >>> module_name("my sweep")
+    'notebook_my_sweep'
+    """
     return "notebook_" + re.sub(r"\W", "_", title)
 
 
 def code_folder(store: str, text: str) -> Path:
-    """Return where the module of a store lies."""
+    """The folder of a store's module with this text."""
     if (path := objects.local_path(store)) is not None:
         return path.expanduser().absolute() / keys.CODE
     return cache_home() / "code" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_module(folder: Path, name: str, text: str) -> None:
-    """Write the module where it is not there yet, and have this process import it anew, from there."""
+    """Write a module, unless it is there already, and let this process import it again from there."""
     path = folder / f"{name}.py"
     if not path.exists() or path.read_text() != text:
         folder.mkdir(parents=True, exist_ok=True)
-        # Python takes a compiled file for the module's as long as size and second of change agree.
+        # Python would use the old compiled file as long as size and modification second agree.
         Path(cache_from_source(str(path))).unlink(missing_ok=True)
         with replacing(path) as new:
             new.write_text(text)

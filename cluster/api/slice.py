@@ -1,8 +1,8 @@
-"""The part of a notebook or script that defines some names, as the text of a module.
+"""Cut the part of a notebook or script that defines some names, as the text of a module.
 
-A worker cannot import what was typed into a notebook. The statements that it takes to define a name are
-those that bind it, and in turn those that bind what these refer to: a backward slice (Weiser 1981) over
-top-level statements. What only plots, prints or runs is left out.
+A worker cannot import definitions of a notebook. The statements that a name needs are those that bind it, and in turn
+those that bind the names that these refer to: a backward slice (Weiser 1981) over top-level statements. Statements that
+only plot, print or run are left out.
 """
 
 import ast
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from jobs.errors import JobError
 
 NOWHERE = (
-    "is not defined at the top level of this notebook or script (`from x import *` does not say what it defines, and "
+    "is not defined at the top level of this notebook or script (`from x import *` does not tell what it defines, and "
     "the block in which a Job is made is left out); define it in a cell, or in a module of its own"
 )
 
@@ -24,9 +24,9 @@ class References(NamedTuple):
     """The global names that a statement reads."""
 
     now: frozenset[str]
-    """While it is executed."""
+    """Names read while the statement is executed."""
     later: frozenset[str]
-    """When a function that it defines is called."""
+    """Names read when a function that it defines is called."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,27 @@ class Statement:
 
     text: str
     binds: frozenset[str]
-    """Names that it gives a value."""
+    """Names that it binds."""
     changes: frozenset[str]
     """Names whose values it changes: `d` in `d["a"] = 1` and in `d += 1`."""
     calls: frozenset[str]
-    """Names whose methods it calls for what they do: `d` in `d.update(a=1)`. That changes `d`, unless it is a module."""
+    """Names whose methods it calls as a statement: `d` in `d.update(a=1)`. That changes `d`, unless it is a module."""
     imports: bool
     reads: References
 
 
 def statements(cells: Sequence[str], line: int | None = None) -> list[Statement]:
-    """Return the top-level statements of cells in the order of their execution; those that are not Python are passed over.
+    """The top-level statements of cells in the order of execution; cells that are not Python are skipped.
 
-    line: of the last cell, which is being executed; None if the whole cell was. Statements that have not ended are left out.
+    line: the line of the last cell that is being executed; statements that end there or later are left out. None if the
+    whole cell was executed.
     """
     found = []
     for number, cell in enumerate(cells, start=1):
         try:
             body = ast.parse(cell).body
-        except SyntaxError:  # a magic, or a cell that failed
+        except SyntaxError:
+            # IPython's magic, or a cell that failed.
             continue
         if line is not None and number == len(cells):
             body = [node for node in body if (node.end_lineno or 0) < line]
@@ -62,10 +64,18 @@ def statements(cells: Sequence[str], line: int | None = None) -> list[Statement]
 
 
 def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = None) -> str:
-    """Return the source of a module that defines `names` as the cells did, executed in this order up to `line` of the last.
+    """The source of a module that defines `names` as the cells did, executed in this order up to `line` of the last.
 
     Raises:
         JobError: nothing in the cells defines one of the names.
+
+    >>> print(module_text(["f"], ["import math", "a = 2", "print(a)", "def f(): return math.pi * a"]))
+    import math
+    <BLANKLINE>
+    a = 2
+    <BLANKLINE>
+    def f(): return math.pi * a
+    <BLANKLINE>
     """
     found = statements(cells, line)
     missing = next((name for name in names if not _sources(found, name, len(found))), None)
@@ -86,12 +96,12 @@ def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = N
 
 
 def names_at_call(text: str) -> frozenset[str]:
-    """Return the global names that functions of a module read when they are called."""
+    """The global names that functions of a module read when they are called."""
     return _reads(text, set()).later
 
 
 def _refuse_unknown(kept: Sequence[Statement]) -> None:
-    """Raise JobError for a name that a statement reads and none defines."""
+    """Raise JobError for a name that a statement reads and no statement defines."""
     known = {"__file__", *dir(builtins)}.union(*(statement.binds for statement in kept))
     for statement in kept:
         if unknown := sorted((statement.reads.now | statement.reads.later) - known):
@@ -100,7 +110,7 @@ def _refuse_unknown(kept: Sequence[Statement]) -> None:
 
 
 def _sources(found: Sequence[Statement], name: str, before: int) -> Iterator[int] | list[int]:
-    """Return the statement before number `before` that gives `name` its value last, and those that change the value since."""
+    """The last statement before number `before` that binds `name`, and the later ones that change its value."""
     bound = [k for k in range(before) if name in found[k].binds]
     if not bound:
         return []
@@ -114,7 +124,8 @@ def _sources(found: Sequence[Statement], name: str, before: int) -> Iterator[int
 def _statement(node: ast.stmt, cell: str) -> Statement:
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
     lines = cell.splitlines()[first - 1 : node.end_lineno]
-    if not getattr(node, "decorator_list", []):  # `a = 1; b = 2` are two
+    # ast's segment tells `a = 1; b = 2` apart, but leaves decorators out.
+    if not getattr(node, "decorator_list", []):
         text = ast.get_source_segment(cell, node) or ""
     else:
         text = "\n".join(lines)
@@ -141,7 +152,7 @@ def _statement(node: ast.stmt, cell: str) -> Statement:
 
 
 def _at_top(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the parts of a statement that are executed in the module's own scope."""
+    """The parts of a statement that are executed in the module's own scope."""
     yield node
     scopes = (
         ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda,
@@ -153,7 +164,7 @@ def _at_top(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _root(node: ast.AST) -> str:
-    """Return `d` of `d.a["b"]`; "" if it begins with no name."""
+    """The name `d` of `d.a["b"]`; "" if it begins with no name."""
     while isinstance(node, ast.Subscript | ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""

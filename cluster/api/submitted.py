@@ -1,4 +1,4 @@
-"""A job that was sent to a cluster, as Python sees it."""
+"""A submitted job as a Python object: follow it, wait for it, cancel it."""
 
 import time
 from dataclasses import dataclass
@@ -15,35 +15,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What `Job.submit` returns. Another process gets the same by `Submitted.of(store)`."""
+    """A submitted job, from `Job.submit`; another process gets it by `Submitted.of(store)`."""
 
     store: str
     submission: Submission
 
     @staticmethod
     def of(store: str) -> "Submitted":
-        """Return the latest submission of a store; JobError if there is none."""
+        """The latest submission of a store. Raises JobError if there is none."""
         if not (found := look(store)):
-            raise JobError(f"{store}: nothing was submitted for it")
+            raise JobError(f"{store}: nothing was submitted for it; give a store that was")
         return Submitted(store, found[-1][0])
 
     def allocations(self) -> dict[str, str]:
-        """Return the state, in words, of each allocation, or of the job on a Ray: number -> state."""
+        """The state, in words, of each allocation or of the job on a Ray: number -> state."""
         return {number: said(state) for number, state in self._states().items()}
 
     def status(self) -> dict[str, Any]:
-        """Return what `ctd status --json` prints: submissions, and counts of items, shards, outcomes and errors."""
+        """The content of `ctd status --json`: submissions, and counts of items, shards, outcomes and errors."""
         from jobs.report.summary import state
 
         found: dict[str, Any] = {"store": self.store, "submissions": self.allocations()}
         return found | (state(Store.open(self.store)) if Store.exists(self.store) else {})
 
     def wait(self, timeout_s: float | None = None, every_s: float = 5.0) -> "StoreTree":
-        """Wait until nothing runs or waits any more, and return the store, opened.
+        """Wait until nothing runs or is queued any more, and return the opened store.
+
+        Args:
+            timeout_s: longest wait (s); by default no limit.
+            every_s: poll interval (s).
 
         Raises:
-            TimeoutError: after `timeout_s` seconds; the job goes on.
-            JobError: it ended before all shards were done; the text says what it printed last.
+            TimeoutError: after `timeout_s`; the job continues.
+            JobError: the job ended before all shards were done; the text has the last lines that it printed.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not all(is_over(state) for state in self._states().values()):
@@ -64,11 +68,11 @@ class Submitted:
         )
 
     def cancel(self) -> list[str]:
-        """Stop the job in order, and return what was done, a line each; `Job.submit` or `ctd resume` goes on."""
+        """Stop the job in order, and return what was done, in lines; `Job.submit` or `ctd resume` continues it."""
         return cancel(self.store)
 
     def logs(self, n_lines: int = 40) -> str:
-        """Return the last lines that the driver printed."""
+        """The last lines that the driver printed."""
         return log_tail(self.store, n_lines)
 
     def _states(self) -> dict[str, Any]:

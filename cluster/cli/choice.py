@@ -1,4 +1,4 @@
-"""Which executor runs a job that does not say: a Ray of its own only where that costs less than it saves."""
+"""Choose the executor of `--executor auto`: a Ray of its own only if that saves more time than it costs."""
 
 import os
 from pathlib import Path
@@ -10,20 +10,20 @@ from jobs.store.events import read_events, unended
 from jobs.store.store import Store
 
 RAY_S = 10.0
-"""Seconds that a Ray on this machine takes to start and to stop, its workers' imports included, about."""
+"""Time that a Ray on this machine takes to start and stop, including its workers' imports (s); rounded."""
 
 
 class Choice(NamedTuple):
-    """An executor, and why it is the one."""
+    """An executor, and the reason for it."""
 
     name: str
     why: str
 
 
 def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool = False) -> Choice:
-    """The executor of `--executor auto` for a job with its store at `store`, which need not be there yet.
+    """The executor of `--executor auto` for a job whose store, at `store`, may not exist yet.
 
-    address: that of a running Ray, if one was given. failed: whether shards with items that failed run again.
+    address: of a running Ray, if one was given. failed: whether shards with failed items run again.
     """
     cores = len(os.sched_getaffinity(0))
     if asked := _asks_for_more(spec.run, address):
@@ -36,9 +36,9 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
         what += f" of about {max(0.1, pace * n):.2g} s"
     small = n == 1 or (pace is not None and pace * n < RAY_S)
     if small and Store.exists(store) and _was_hurt(Store.open(store)):
-        return Choice("ray", "a worker that dies is replaced, and something failed before")
+        return Choice("ray", "something failed before, and Ray replaces a worker that dies")
     if small:
-        return Choice("serial", f"{what}, less than starting Ray takes")
+        return Choice("serial", f"{what}, less than the start of Ray takes")
     if cores == 1:
         return Choice("serial", f"{what}, one CPU core")
     return Choice(
@@ -47,16 +47,16 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
 
 
 def _asks_for_more(run: RunSettings, address: str | None) -> str:
-    """What was asked for, or is there, that only Ray gives; empty: nothing."""
+    """The reason why only Ray can run the job; "" if there is none."""
     if address:
         return "--address was given"
     if (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker:
-        return "the job says what its workers have"
+        return "the job sets its workers' number, cores or GPUs"
     return "this machine has GPUs" if any(Path("/dev").glob("nvidia[0-9]*")) else ""
 
 
 def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]:
-    """(items to compute, seconds of a worker for one of them; None if that is not known)."""
+    """The work left: (items to compute, worker seconds per item or None if unknown)."""
     n, remembered = sum(part.count() for part in spec.sweeps()), remembered_pace(spec)
     if not Store.exists(address):
         return n, remembered
@@ -66,6 +66,6 @@ def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]
 
 
 def _was_hurt(store: Store) -> bool:
-    """Whether attempts at the store's shards failed, or a driver was killed: what a kernel does may end its process."""
+    """Whether attempts at the store's shards failed or a driver was killed, so that the kernel may end its process."""
     events = read_events(store)
     return any(event.kind == "error" for event in events) or bool(unended(events))

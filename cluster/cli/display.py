@@ -1,4 +1,4 @@
-"""Terminal output: progress while a job runs, tables and JSON after it."""
+"""Print to the terminal: progress while a job runs, tables and JSON afterwards."""
 
 import json
 import math
@@ -27,35 +27,40 @@ if TYPE_CHECKING:
 
 
 def shown(text: str, keep: str = "\n\t") -> str:
-    """Return the text with its control characters written out, so that none of them reaches the terminal."""
+    """Write out the control characters of a text, so that none reaches the terminal.
+
+    >>> shown("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
 class Plain(Console):
-    """A console for which text is text: what a store says is neither markup nor commands to the terminal."""
+    """A console that prints text as it is: texts of a store are neither markup nor commands to the terminal."""
 
     def print(self, *things: Any, **options: Any) -> None:
-        """Print as `Console` does, text with its control characters written out."""
+        """Print as `Console` does, but with control characters written out."""
         super().print(*(shown(x) if isinstance(x, str) else x for x in things), **options)
 
 
 as_text: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
-# A file or a pipe has no width, so tables are written in full.
+# A file or a pipe has no width: tables are written in full.
 out = Plain(**as_text, width=None if sys.stdout.isatty() else 250)
 err = Plain(**as_text, stderr=True)
 
 SLOW_S = 1.0
-"""What takes longer than this is told while it lasts."""
+"""Time after which a slow step is announced (s)."""
 PLAIN_EVERY_S = 5.0
-"""Least seconds between two progress lines if the output is not a terminal."""
+"""Least time between two progress lines if the output is not a terminal (s)."""
 PLAIN_SHARE = 0.01
-"""The same as a share of the time so far, so that a night's run prints some hundred lines."""
+"""Least time between two such lines as a share of the time so far: a night's run prints some hundred lines."""
 
 
 def describe(p: RunProgress) -> str:
-    """The progress in one line: outcomes, rate, time left, trouble."""
+    """Describe the progress in one line: outcomes, rate, time left, trouble."""
     parts = [f"{n:,} {name}" for name, n in p.outcomes.items() if n]
-    if p.advances and max(p.advances) > 1:  # else it adds nothing to the number of items
+    # Items of a single advance are counted already.
+    if p.advances and max(p.advances) > 1:
         few, many = min(p.advances), max(p.advances)
         of = f" of at most {p.most_advances}" if p.most_advances >= many else ""
         parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
@@ -84,7 +89,7 @@ def describe(p: RunProgress) -> str:
 
 @contextmanager
 def live_progress(quiet: bool = False) -> Iterator[Listener]:
-    """A listener that draws a bar on a terminal, or else prints a line now and then; nothing if `quiet`."""
+    """A listener that draws a progress bar on a terminal, or prints a line now and then elsewhere; nothing if `quiet`."""
     if quiet:
         yield lambda p: None
     elif err.is_terminal:
@@ -110,7 +115,8 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
             nonlocal last, was_compiling
             now = time.monotonic()
             due = last + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
-            begins = p.compiling and not was_compiling  # for a minute nothing else may be said
+            # Compilation may take a minute without any other line.
+            begins = p.compiling and not was_compiling
             if now >= due or begins or p.items_done == p.n_items:
                 last, was_compiling = now, p.compiling
                 items = f"{p.items_done + p.running_items:,}/{p.n_items:,} items"
@@ -122,7 +128,7 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
 
 @contextmanager
 def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
-    """Say `what` is going on once it has taken a second; nothing if `quiet`."""
+    """Print `what` if the block takes longer than a second; nothing if `quiet`."""
     timer = threading.Timer(SLOW_S, err.print, [what])
     timer.daemon = True
     if not quiet:
@@ -134,7 +140,11 @@ def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
 
 
 def cell(value: Any) -> str:
-    """One value of a table as short text."""
+    """A value of a table as short text.
+
+    >>> cell(0.123456), cell(True), cell(1 - 2j)
+    ('0.1235', 'yes', '1-2i')
+    """
     if isinstance(value, float | np.floating):
         return f"{value:.4g}"
     if isinstance(value, complex | np.complexfloating):
@@ -147,10 +157,10 @@ def cell(value: Any) -> str:
 def show_table(
     table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True
 ) -> None:
-    """Print the first `limit` rows of a table (None: all), in which no value is cut; long text goes on in a second line.
+    """Print the first `limit` rows of a table (None: all). No value is cut; long texts continue on the next line.
 
-    all_columns: print what is too wide as further tables below, each beginning with the first column; else leave out
-    the last columns that do not fit, and name them.
+    all_columns: print columns that do not fit as further tables below, each with the first column; else leave them out
+    and name them.
     """
     texts = {name: _texts(table[name][:limit], str(name)) for name in table}
     numbers = {name for name in table if np.asarray(table[name][:limit]).dtype.kind in "iufc"}
@@ -186,12 +196,16 @@ def show_table(
 
 
 def n_rows(table: "Columns") -> int:
-    """Return the number of rows of a table."""
+    """The number of rows of a table."""
     return next((len(table[name]) for name in table), 0)
 
 
 def records(table: "Columns") -> list[dict[str, Any]]:
-    """Return the rows of a table as dictionaries of plain values."""
+    """The rows of a table as dictionaries of plain values.
+
+    >>> records({"item": np.arange(2), "q": [0.5, 1.5]})
+    [{'item': 0, 'q': 0.5}, {'item': 1, 'q': 1.5}]
+    """
     columns = [np.asarray(table[name]).tolist() for name in table]
     return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -205,11 +219,11 @@ GAP = 2
 """Spaces between two columns of a table."""
 
 TEXT_WIDTH = 20
-"""Text in a table that is longer than this goes on in the next line, where there is no room."""
+"""Least width to which a column of texts is narrowed; longer texts continue on the next line."""
 
 
 def narrow(widths: dict[str, int], texts: set[str], room: int) -> None:
-    """Make the widest columns of text narrower, in place, until the table fits or they are `TEXT_WIDTH` wide."""
+    """Narrow the widest columns of texts, in place, until the table fits or they are `TEXT_WIDTH` wide."""
     while texts and sum(widths.values()) + GAP * (len(widths) - 1) > room:
         widest = max(texts, key=widths.__getitem__)
         if widths[widest] <= TEXT_WIDTH:
@@ -218,7 +232,11 @@ def narrow(widths: dict[str, int], texts: set[str], room: int) -> None:
 
 
 def side_by_side(widths: Mapping[str, int], room: int) -> list[list[str]]:
-    """Return the columns of as many tables as it takes for none to be wider than `room`; each begins with the first column."""
+    """Divide columns into tables that are at most `room` wide; each table begins with the first column.
+
+    >>> side_by_side({"item": 4, "q": 10, "text": 12}, room=20)
+    [['item', 'q'], ['item', 'text']]
+    """
     first, *rest = widths
     parts = [[first]]
     used = widths[first]
@@ -232,7 +250,7 @@ def side_by_side(widths: Mapping[str, int], room: int) -> list[list[str]]:
 
 
 def show_error(text: str) -> None:
-    """Print why a command fails to standard error."""
+    """Print an error to standard error."""
     err.print("error:", style="red", end=" ")
     err.print(text)
 

@@ -1,4 +1,4 @@
-"""`ctd export`: one item as a file, or all of them as runs of an experiment tracker."""
+"""`ctd export`: write one item as a file, or all items as runs of an experiment tracker."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,9 +78,9 @@ def _one(
     store: str, item: int | None, path: str | None, results: bool, **of_trackers: object
 ) -> None:
     if given := [name for name, value in of_trackers.items() if value is not None]:
-        raise JobError(f"--{given[0]}: goes with --to, for runs of a tracker")
+        raise JobError(f"--{given[0]}: needs --to, the tracker to write runs for; give it too")
     if item is None or path is None:
-        raise JobError("an item and a file expected, or --to mlflow, tensorboard or wandb")
+        raise JobError("give an item and a file, or --to mlflow, tensorboard or wandb")
     from jobs.inputs.items import export as write
 
     write(Store.open(store), item, path, "results" if results else "weights")
@@ -88,7 +88,7 @@ def _one(
 
 
 def _beside(store: str, to: str) -> Path:
-    """The folder beside the store; of a store that is not on this machine, here."""
+    """The folder for runs beside the store; for a store elsewhere, in the working directory."""
     local = local_path(store)
     if local is not None:
         return local.with_name(f"{local.stem}-{to}")

@@ -1,4 +1,4 @@
-"""The commands that describe what a job may say: schema, kernels, new."""
+"""The commands schema, kernels and new, which describe job files and kernels."""
 
 import sys
 from pathlib import Path

@@ -23,9 +23,9 @@ class Entry(NamedTuple):
     """One command."""
 
     module: str
-    """of cluster.cli, with a function of the command's name"""
+    """Module of cluster.cli with a function of the command's name."""
     help: str
-    """the first paragraph of that function's docstring"""
+    """The first paragraph of that function's docstring."""
 
 
 COMMANDS = {
@@ -100,17 +100,18 @@ COMMANDS = {
 
 
 class LateCommand(TyperCommand):
-    """A command as `ctd --help` needs it: name and help; called or completed, it is the function with its options."""
+    """A command of which `ctd --help` knows name and help alone; its module is imported when it is called or completed."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
-        """Return the context of the whole command."""
+        """The context of the whole command."""
         entry = COMMANDS[str(self.name)]
         function: Callable[..., None] = getattr(
             import_module(f"cluster.cli.{entry.module}"), str(self.name)
         )
         alone = typer.Typer(add_completion=False)
         alone.command(self.name)(function)
-        words = [str(word) for word in args[1]] if len(args) > 1 else []  # parsing empties it
+        # Copy the words: parsing empties the list.
+        words = [str(word) for word in args[1]] if len(args) > 1 else []
         try:
             return typer.main.get_command(alone).make_context(*args, **options)
         except TyperException as error:
@@ -120,7 +121,7 @@ class LateCommand(TyperCommand):
 
 
 def _value_of(option: str, words: list[str]) -> str:
-    """What is given for an option on the command line; VALUE if nothing is."""
+    """The value of an option on the command line; "VALUE" without one."""
     for k, word in enumerate(words):
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
@@ -130,7 +131,7 @@ def _value_of(option: str, words: list[str]) -> str:
 
 
 def _in_job_file(option: str, value: str) -> str:
-    """What to write for an option that there is not, but a field of the job file."""
+    """A hint for an unknown option that is a field of the job file; "" for others."""
     from jobs.spec.job import JobSpec, RunSettings
 
     field = option.lstrip("-").replace("-", "_")
@@ -144,7 +145,7 @@ def _in_job_file(option: str, value: str) -> str:
 
 
 class Commands(TyperGroup):
-    """All commands, none of them imported."""
+    """All commands, before any is imported."""
 
     def __init__(self, **options: Any) -> None:
         commands = [LateCommand(name, help=entry.help) for name, entry in COMMANDS.items()]
@@ -171,7 +172,7 @@ def _options(
 
 
 def main() -> None:
-    """Entry point: JobErrors become one screen of text and exit code 2."""
+    """The entry point: a JobError becomes one screen of text and exit code 2."""
     use_compilation_cache()
     try:
         app()
@@ -182,8 +183,8 @@ def main() -> None:
 
 
 def _explain(error: BaseException) -> int:
-    """Say why a command failed; return its exit code."""
-    # Here: `ctd --help` does without them.
+    """Print why a command failed, and return its exit code."""
+    # Imported here: `ctd --help` does without them.
     from cluster.cli.display import err, show_error
     from jobs.errors import JobError
     from jobs.run.executor import ExecutorLost
@@ -197,7 +198,7 @@ def _explain(error: BaseException) -> int:
         show_error(f"Ray is gone: {error}")
         return EXIT_STOPPED
     if isinstance(error, Interrupted):
-        err.print(f"stopped ({error}); the same command goes on")
+        err.print(f"stopped ({error}); the same command continues")
         return EXIT_STOPPED
     if isinstance(error, KeyboardInterrupt):
         err.print("stopped; the store keeps what was done")
@@ -212,11 +213,12 @@ def _explain(error: BaseException) -> int:
         return 74  # EX_IOERR of sysexits.h
     from jobs.gather.check import damage
 
-    with suppress(Exception):  # what is damaged may be more than that can tell
+    # A damaged store may be beyond what `damage` can read.
+    with suppress(Exception):
         if found := damage(error):
             show_error(found)
             return EXIT_FAULT
-    # A fault of ours, not of the user's input: show it whole.
+    # A fault of ctd, not of the user's input: show all of it.
     traceback.print_exception(error)
     return 1
 

@@ -1,4 +1,4 @@
-"""`ctd posterior`: what trained models of `lfads` infer of all trials, as an HDF5 file or a store."""
+"""`ctd posterior`: infer rates, factors and inputs of all trials with trained lfads models, as an HDF5 file or a store."""
 
 import glob
 import os
@@ -38,11 +38,11 @@ KERNEL = "lfads.posterior"
 ALL = (
     "rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior",
 )  # fmt: skip
-"""What an HDF5 file has, unless --set says otherwise."""
+"""Results that an HDF5 file has unless --set says otherwise."""
 
 
 class Ready(NamedTuple):
-    """A job of the posterior, ready to run."""
+    """A posterior job, ready to run."""
 
     spec: JobSpec
     base: str
@@ -51,7 +51,7 @@ class Ready(NamedTuple):
     n: list[int]
     """Trials for training and for evaluation, of the last model."""
     windows: Any
-    """Where these lie in recordings that were chopped, as `ctd.lfads.chop.Windows`; None if they were not."""
+    """Their places in chopped recordings, `ctd.lfads.chop.Windows`; None for data that were not chopped."""
 
 
 def posterior(
@@ -85,7 +85,7 @@ def posterior(
 ) -> None:
     """Infer rates, factors and inputs of all trials with the best models of a store of lfads."""
     if results is not None and to is not None:
-        raise JobError("--to, --store: both given; give one of them")
+        raise JobError(f"--to {to}, --store {results}: both given; give one of them")
     target = _target(store, to, limit) if results is None else None
     trained = _trained(store, trust)
     items = _chosen(trained, all_of(where), sort, limit)
@@ -113,10 +113,10 @@ def posterior(
 
 
 def _trained(store: str, trust: bool) -> Store:
-    """The store, whose models are lfads."""
+    """Open the store, whose kernel must be lfads."""
     trained = open_to_compute(store, trust)
     if trained.job.spec.kernel != "lfads":
-        raise JobError(f"{store}: holds {trained.job.spec.kernel}; a store of lfads expected")
+        raise JobError(f"{store}: is a store of {trained.job.spec.kernel}; give a store of lfads")
     return trained
 
 
@@ -169,18 +169,20 @@ def _of_sessions(target: Path, models: list[dict[str, Any]], to: Path | None) ->
 
 
 def _target(store: str, to: Path | None, limit: int) -> Path:
-    """The HDF5 file to write; refused before anything is computed if it cannot be."""
+    """The HDF5 file to write. Raises JobError before anything is computed if it cannot be written."""
     if limit > 1:
         raise JobError(f"--limit {limit}: an HDF5 file holds one model; give --store OUT.zarr")
     if to is None:
         path = local_path(store)
         if path is None:
-            raise JobError(f"--to: which file to write? {store} is not on this machine")
+            raise JobError(
+                f"--to: missing, but {store} is not on this machine; give the file to write"
+            )
         return path.parent / f"{path.stem}-posterior.h5"
     if to.suffix not in (".h5", ".hdf5"):
         raise JobError(f"--to {to}: is written as HDF5; give it the ending .h5")
     if not to.parent.is_dir():
-        raise JobError(f"--to {to}: no such folder")
+        raise JobError(f"--to {to}: there is no folder {to.parent}")
     return to
 
 
@@ -188,7 +190,7 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
 
 
 def _chosen(store: Store, where: str | None, sort: str | None, limit: int) -> list[int]:
-    """The ids of the chosen models, the best one first."""
+    """The ids of the selected models, the best first."""
     from ctd.lfads.summary import RANKED
     from jobs.query.query import query
 
@@ -205,7 +207,7 @@ def _chosen(store: Store, where: str | None, sort: str | None, limit: int) -> li
 def _job(
     models: list[dict[str, Any]], base: str, keep: tuple[str, ...], overrides: Overrides
 ) -> Ready:
-    """The job that infers all trials by these models: what all have in common, and a sweep for each."""
+    """The job that infers all trials with these models: their common parameters, and a sweep for each model."""
     where = "ctd posterior"
     given: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
     for override in overrides or []:
@@ -249,7 +251,7 @@ def _fields(store: Store, item: int, data: str | None) -> list[dict[str, Any]]:
 
 
 def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int], Any]:
-    """(chunks, (trials for training, for evaluation), windows); the data are read, and refused if they do not fit."""
+    """Read the data: (chunks, [trials for training, for evaluation], windows). Raises JobError if they do not fit."""
     from ctd.kernel import inputs_of
     from ctd.lfads.posterior import n_chunks
     from jobs.inputs.measure import load_group
@@ -274,7 +276,7 @@ def _open(ready: Ready, address: str, runner: Executor) -> Store:
 
 @contextmanager
 def _computed(ready: Ready, request: Request, to: Path) -> Iterator[Store]:
-    """A store with the results, beside the file that is to be written; it is deleted at the end."""
+    """A temporary store beside the file to write, which is deleted at the end."""
     _remove_left(to)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.stem}-") as scratch:
         create = partial(_open, ready, f"{scratch}/posterior.zarr")

@@ -1,4 +1,4 @@
-"""`ctd query`: answers of one store, or of two side by side."""
+"""`ctd query`: ask one store, or compare two."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.query.compare import Comparison
 
 EVERY = "all"
-"""What --columns takes for all that a table shows, in the table's order."""
+"""The value of --columns for all columns that a table shows, in the table's order."""
 
 
 def query(
@@ -70,19 +70,19 @@ def query(
         "table": table, "sort": ",".join(sort or ()), "limit": limit,
         "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
     }  # fmt: skip
-    _reply(store, all_of(where), question, to, as_json, telling=not (columns or as_json))
+    _reply(store, all_of(where), question, to, as_json, default=not (columns or as_json))
     say_how_much(store)
 
 
 def _reply(
-    store: Store, where: str | None, question: Asked, to: Path | None, as_json: bool, telling: bool
+    store: Store, where: str | None, question: Asked, to: Path | None, as_json: bool, default: bool
 ) -> None:
-    """Answer on the terminal, or to a file; `telling`: with the columns that people look for."""
+    """Print the answer or write it to a file. default: print the default columns of a terminal."""
     if question["agg"] is None and to is None:
         name, found = rows(store, where, **question)
-        if telling:
+        if default:
             found = _default_columns(name, found, store, (question["sort"] or "").split(","))
-        _answer(name, found, as_json, all_columns=not telling)
+        _answer(name, found, as_json, all_columns=not default)
         return
     frame = ask(store, where, **question)
     if to is None:
@@ -94,9 +94,8 @@ def _reply(
 def _default_columns(
     table: str, found: dict[str, np.ndarray], store: Store, sort: list[str]
 ) -> dict[str, np.ndarray]:
-    """The columns with what people look for first, and without what only says where an item lies or is the same in all rows.
-
-    First comes what a row is, then what was swept, what the rows are sorted by, and results in the kernel's order.
+    """The columns that a terminal shows by default, in this order: the row's number, swept fields, columns that the rows are
+    sorted by, results in the kernel's order. Left out are an item's place, and columns that are the same in all rows.
     """
     swept = set(store.job.spec.swept())
     sorted_by = [name.strip().lstrip("-") for name in sort]
@@ -125,34 +124,38 @@ def _default_columns(
 
 
 def _answer(table: str, found: "Columns", as_json: bool, all_columns: bool) -> None:
-    """Print the rows; say so if there are none."""
+    """Print the rows, or that there are none."""
     if as_json:
         show_json(records(found))
     elif n_rows(found):
         show_table(found, table, limit=100, all_columns=all_columns)
     if not n_rows(found):
-        err.print(f"no row of table {table} is as asked for")
+        err.print(f"no row of table {table} meets the conditions")
 
 
 def _write(store: Store, frame: "pd.DataFrame", to: Path) -> None:
-    """Write the rows to a file; say so if there are none."""
+    """Write the rows to a file, and print how many they are."""
     from jobs.query.files import save_frame
 
     save_frame(frame, to, described(store))
     err.print(f"wrote {len(frame):,} rows to {to}")
     if not len(frame):
-        err.print(f"no row of table {frame.attrs['table']} is as asked for")
+        err.print(f"no row of table {frame.attrs['table']} meets the conditions")
 
 
 def all_of(conditions: list[str] | None) -> str | None:
-    """One condition that says all of them; a single one as it is, so that errors point into it."""
+    """Join conditions by `and`. A single condition stays as it is, so that errors point into it.
+
+    >>> all_of(["q < 1", "stable"])
+    '(q < 1) and (stable)'
+    """
     if not conditions or len(conditions) == 1:
         return conditions[0] if conditions else None
     return " and ".join(f"({condition})" for condition in conditions)
 
 
 def say_how_much(store: Store) -> None:
-    """Of a store that is not complete, how much of it the answer is about."""
+    """Print how many items the answer covers, if the store is not complete."""
     from jobs.gather.gather import left_out
     from jobs.query.tables import ask
 
@@ -160,16 +163,18 @@ def say_how_much(store: Store) -> None:
     if why := left_out(store):
         err.print(why)
     if done < total:
-        err.print(f"{done:,} of {total:,} items so far; ctd status {store.address} tells more")
+        err.print(f"{done:,} of {total:,} items so far; ctd status {store.address} shows more")
 
 
 def _compare(stores: list[str], words: list[str], as_json: bool) -> None:
     from jobs.query.compare import compare
 
     if len(stores) > 2:
-        raise JobError(f"one store expected, or two to compare; got {len(stores)}")
+        raise JobError(f"{len(stores)} stores given; give one, or two to compare")
     if words:
-        raise JobError(f"--{words[0]}: goes with one store; two are compared as a whole")
+        raise JobError(
+            f"--{words[0]}: works with one store, and two are compared as a whole; leave it out"
+        )
     a, b = (Store.open(address) for address in stores)
     found = compare(a, b)
     if as_json:

@@ -1,4 +1,4 @@
-"""The commands that look after a store: status, resume, cancel, check, logs."""
+"""The commands status, resume, cancel, check and logs, which look after a store."""
 
 from functools import partial
 from typing import Annotated
@@ -29,7 +29,8 @@ from jobs.store.store import Store
 def status(store: StorePath, as_json: AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
     sent = submission_lines(store)
-    if sent and not Store.exists(store):  # submitted, and nothing has run yet
+    # The job was submitted and has not run yet.
+    if sent and not Store.exists(store):
         if as_json:
             show_json({"store": store, "submissions": sent})
         for line in [] if as_json else sent:
@@ -87,14 +88,16 @@ def cancel(store: StorePath) -> None:
     try:
         stopped = ask_to_stop(opened.objects)
     except TimeoutError:
-        err.print("asked, but it has not stopped yet: a long advance may have to end first")
+        err.print(
+            "the run was asked to stop, and has not stopped yet; a long advance may have to end first"
+        )
         raise typer.Exit(1) from None
     if stopped is None and sent:
         return
     if stopped is None:
         out.print(f"{store}: nothing runs")
     else:
-        out.print(f"stopped {describe(stopped)}; `ctd resume {store}` goes on")
+        out.print(f"stopped {describe(stopped)}; `ctd resume {store}` continues it")
 
 
 def check(
@@ -126,7 +129,7 @@ def check(
         if wrong:
             out.print(f"{len(wrong)} {'repaired' if repair else 'found'}")
         if wrong and not repair:
-            out.print(f"`ctd check {store} --repair` makes it right")
+            out.print(f"`ctd check {store} --repair` repairs it")
         others = [finding.key for finding in findings if finding.what == OTHERS]
         if others:
             out.print(
@@ -137,9 +140,9 @@ def check(
         if missing:
             out.print(f"{missing} shards are not computed; `ctd resume {store}` computes them")
         if lost := [finding.key for finding in findings if finding.what == LOST]:
-            out.print(f"{len(lost)} of them have results, and no marker: {lost[0]}")
+            out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")
         if not findings:
-            out.print("all is as it should be")
+            out.print("the store is complete and undamaged")
     if wrong and not repair:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""The commands that show a store in a browser: report, watch."""
+"""The commands report and watch, which show a store in a browser."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ from jobs.storage import objects
 from jobs.store.store import Store
 
 LOOK_S = 1.0
-"""Time between two looks for a store that is not there yet."""
+"""Poll interval for a store that does not exist yet (s)."""
 
 
 def report(
@@ -35,7 +35,7 @@ def report(
         require_content(store)
     path = to or _beside(stores)
     if path.suffix.lower() not in (".html", ".htm"):
-        raise JobError(f"--to {path}: the report is a page; a name that ends in .html expected")
+        raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
     _on_the_cpu()
     contents = [Content(store).all() for store in opened]
     text = render(contents[0] if len(contents) == 1 else several(contents))
@@ -80,16 +80,16 @@ def watch(
 
 
 def _once_there(store: str) -> Store:
-    """The store, as soon as somebody has made it."""
+    """Wait until a store exists, and open it."""
     if not Store.exists(store):
-        err.print(f"{store} is not there yet: waiting for the run that makes it; Ctrl-C ends this")
+        err.print(f"{store} does not exist yet; waiting for its run, Ctrl-C ends this")
         while not Store.exists(store):
             time.sleep(LOOK_S)
     return Store.open(store)
 
 
 def _beside(stores: list[str]) -> Path:
-    """a.zarr -> a.html, a.zarr and b.zarr -> a+b.html, beside the first; of a store elsewhere, in this folder."""
+    """The page's path beside the first store: a.zarr -> a.html, a.zarr and b.zarr -> a+b.html; for a store elsewhere, here."""
     places = [objects.local_path(store) for store in stores]
     names = [
         Path(store.rstrip("/")).stem if place is None else place.absolute().stem
@@ -100,5 +100,5 @@ def _beside(stores: list[str]) -> Path:
 
 
 def _on_the_cpu() -> None:
-    """Whoever looks on must not take a GPU's memory from the workers."""
+    """Keep JAX off the GPUs: a page must not take memory from the workers."""
     jax.config.update("jax_platforms", "cpu")

@@ -1,12 +1,12 @@
-"""Go on after the Ray of a run is lost: the command restarts, a few times.
+"""Restart a command after its Ray is lost, a few times.
 
-What Ray leaves in a process that has lost it would end that process after a minute. So the process becomes a fresh one
+Threads that Ray leaves in a process without its cluster end that process after a minute. So the process replaces itself
 (`exec`): its id, its terminal and its command line stay, the store holds what was computed, and `RestartState` the rest.
 
     a Ray of our own     is started again after WAITS_S seconds, each time longer
-    an existing cluster  is waited for, `run.cluster_wait_s` seconds at most
+    an existing cluster  is waited for, at most `run.cluster_wait_s` seconds
 
-Once shards are committed or checkpoints are left, the count of losses begins again.
+Progress, committed shards or checkpoints, resets the count of losses.
 """
 
 import json
@@ -24,16 +24,16 @@ from jobs.run.stop import held_back
 from jobs.spec.job import RunSettings
 
 WAITS_S = (5.0, 20.0, 60.0)
-"""Seconds before each start of a Ray of our own."""
+"""Wait before each start of a Ray of our own (s)."""
 
 HANDED = "CTD_RESTART"
-"""Variable that names the open file with what is handed to the fresh process."""
+"""Environment variable with the number of the open file that holds the state for the restarted process."""
 
 PROGRESS = "CTD_PROGRESS"
-"""Variable that names the file to which a stopped run writes how far its store came; an allocation compares it."""
+"""Environment variable with the file to which a stopped run writes its progress, which the next allocation compares."""
 
 ENVIRONMENT = dict(os.environ)
-"""What this process was started with; later a Ray adds its own."""
+"""The environment that this process was started with, before a Ray adds its own variables."""
 ENVIRONMENT.pop(HANDED, None)
 
 
@@ -42,13 +42,13 @@ class Cluster:
     """The Ray that a command computes on."""
 
     address: str | None
-    """host:port; None: it is started by the command."""
+    """host:port; None: the command starts its own."""
     wait_s: float
-    """How long it is waited for."""
+    """Longest wait for it after it is lost (s)."""
 
     @classmethod
     def of(cls, address: str | None, settings: RunSettings) -> "Cluster":
-        """Return the Ray of a job; that of an allocation is not waited for: Slurm begins another allocation sooner."""
+        """The Ray of a job. Inside an allocation a lost Ray is not waited for: Slurm starts another allocation sooner."""
         in_allocation = PROGRESS in os.environ
         return cls(address, 0 if in_allocation else settings.cluster_wait_s)
 
@@ -58,31 +58,31 @@ class Cluster:
 
 @dataclass(frozen=True)
 class RestartState:
-    """State that is passed to the restarted process; by default that of a first start. Times are those of time.monotonic, which every
-    process of this machine shares."""
+    """State passed to the restarted process; the defaults are those of a first start. Times are of time.monotonic, which
+    all processes of a machine share."""
 
     store: str = ""
     """Address of the store that was being run."""
     why: str = ""
     """How its Ray was lost."""
     progress: str = ""
-    """How far the store was, `jobs.run.shards.progress_digest`."""
+    """The store's progress, from `jobs.run.shards.progress_digest`."""
     tries: int = 0
-    """How many starts in a row came no further, this one included."""
+    """Starts in a row without progress, including this one."""
     lost_at: float = 0.0
-    """When the Ray before the first of them was lost."""
+    """When the Ray before the first of these starts was lost."""
     begin_at: float = 0.0
     """When to start the Ray."""
     stages: tuple[Stage, ...] = ()
-    """What the job files said; empty of `ctd resume`."""
+    """The stages of the job files; empty for `ctd resume`."""
     finished: int = 0
-    """How many of the stages were finished."""
+    """Number of finished stages."""
     asked_to_stop: str | None = None
-    """The signal that came while the process restarted."""
+    """The signal that came during the restart."""
 
     @classmethod
     def received(cls) -> "RestartState":
-        """Return the state that the process before this one has passed on."""
+        """Receive the state of the process before this one; the defaults if there was none."""
         handed = os.environ.pop(HANDED, None)
         if handed is None:
             return cls()
@@ -92,7 +92,7 @@ class RestartState:
         return cls(**content, asked_to_stop=held_back(come))
 
     def after_loss(self, store: str, why: str, progress: str, now: float) -> "RestartState":
-        """Return what the next start is to know, once the Ray of the run of `store` is lost."""
+        """The state for the next start, after the Ray of the run of `store` was lost."""
         first = progress != self.progress or store != self.store
         tries = 1 if first else self.tries + 1
         wait_s = WAITS_S[min(tries, len(WAITS_S)) - 1]
@@ -102,7 +102,7 @@ class RestartState:
         )  # fmt: skip
 
     def over(self, cluster: Cluster, now: float) -> str | None:
-        """Return why to give up; None: another start is worth it."""
+        """The reason to give up, or None to start again."""
         gone = f"{cluster} is gone ({self.why})"
         if cluster.address is None and self.tries > len(WAITS_S):
             return f"{gone}; it was started again {len(WAITS_S)} times"
@@ -111,7 +111,7 @@ class RestartState:
         return None
 
     def said(self, cluster: Cluster, now: float) -> str:
-        """Return what happened and what is done about it, in one line."""
+        """One line for the user: what happened, and what the command does next."""
         gone = f"{cluster} is gone ({self.why})"
         if cluster.address is None:
             in_s = self.begin_at - now
@@ -120,7 +120,7 @@ class RestartState:
         return f"{gone}; waiting for it, {left_s:.3g} s at most (run.cluster_wait_s)"
 
     def wait(self, cluster: Cluster) -> str | None:
-        """Wait until the Ray may be started, or answers; return why to give up, None: go on."""
+        """Wait until the Ray may be started or answers; return the reason to give up, or None to continue."""
         while True:
             now = time.monotonic()
             if why := self.over(cluster, now):
@@ -130,7 +130,7 @@ class RestartState:
             time.sleep(0.2)
 
     def begin(self, come: int) -> NoReturn:
-        """Become a fresh process with the same command line, which knows this. come: what `hold_back` returned."""
+        """Replace this process by a new one with the same command line, and pass it this state. come: from `hold_back`."""
         sys.stdout.flush()
         sys.stderr.flush()
         with tempfile.TemporaryFile("w+") as file:
@@ -139,11 +139,11 @@ class RestartState:
             json.dump((come, content), file, default=str)
             file.flush()
             file.seek(0)
-            # Ray must see this process go: its connections would stay.
+            # Close Ray's connections with the process, or Ray would take it for alive.
             for handle in map(int, os.listdir("/proc/self/fd")):
                 with suppress(OSError):
                     os.set_inheritable(handle, handle <= 2 or handle in (file.fileno(), come))
-            os.execve(  # noqa: S606  this very command
+            os.execve(  # noqa: S606  the user's own command
                 sys.executable,
                 [sys.executable, *sys.orig_argv[1:]],
                 {**ENVIRONMENT, HANDED: str(file.fileno())},

@@ -1,4 +1,4 @@
-"""The commands that compute: run, plan, gather; `resume` is with those that look after a store."""
+"""The commands run, plan and gather; `resume` is in `recovery`."""
 
 import re
 from collections.abc import Callable
@@ -102,33 +102,35 @@ def run(
 def _stages(
     words: list[str], overrides: list[str], store: str | None, base: str | None
 ) -> list[Stage]:
-    """The jobs of the files among `words`; its other words are overrides, too."""
+    """The jobs of the files among `words`; the other words are overrides too."""
     files, among = split(words)
     if store and len(files) > 1:
-        raise JobError("--store: goes with one job file; several write beside their files")
+        raise JobError(
+            f"--store {store}: {len(files)} job files given; give one, or leave --store out: results then lie beside each file"
+        )
     if base is not None and local_path(base) is not None and not Path(base).is_dir():
-        raise JobError(f"--base {base}: no such folder")
+        raise JobError(f"--base {base}: there is no such folder")
     overrides = [*overrides, *among]
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 
 
 def _before(fork: str, n_stages: int) -> Store:
     if n_stages > 1:
-        raise JobError("--fork: goes with one job; this is several")
+        raise JobError(f"--fork {fork}: {n_stages} jobs given; give one")
     return Store.open(fork)
 
 
 def _parts(text: str, n_stages: int) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or int(match[1]) >= int(match[2]):
-        raise JobError(f"--parts {text}: I/N expected, with I below N, for example 0/8")
+        raise JobError(f"--parts {text}: expected I/N with I below N, such as 0/8")
     if n_stages > 1:
-        raise JobError("--parts: goes with one job; this is several")
+        raise JobError(f"--parts {text}: {n_stages} jobs given; give one")
     return int(match[1]), int(match[2])
 
 
 def _opener(stage: Stage, spec: JobSpec, before: Store | None) -> Callable[[Executor], Store]:
-    """What makes or opens the stage's store, once there is an executor to plan for."""
+    """The function that makes or opens the stage's store, for the executor that it is planned for."""
     from jobs.run.fork import fork
     from jobs.run.prepare import open_or_create
 

@@ -37,12 +37,12 @@ from jobs.store.store import Store
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
-    """The executor called `name`, "serial" or "ray"; JobError if it is neither, or if `serial` is given an address."""
+    """Make the executor "serial" or "ray". Raises JobError for another name, or for `serial` with an address."""
     if name not in ("serial", "ray"):
-        raise JobError(f"executor: 'auto', 'ray' or 'serial' expected, got {name!r}")
+        raise JobError(f"executor: {name!r} given; expected 'auto', 'ray' or 'serial'")
     if name == "serial":
         if address:
-            raise JobError("--address: goes with --executor ray")
+            raise JobError(f"--address {address}: needs --executor ray; give that, or leave it out")
         return SerialExecutor(spec.run.memory_gb)
     from cluster.ray.executor import RayExecutor
 
@@ -52,7 +52,7 @@ def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
 def executor_for(
     asked: str, spec: JobSpec, store: str, address: str | None, failed: bool, quiet: bool
 ) -> Executor:
-    """The executor that was asked for, or that `auto` comes to, which is said unless `quiet`.
+    """Make the executor that was asked for, or that `auto` chooses; prints the choice unless `quiet`.
 
     store, failed: see `choose_executor`.
     """
@@ -67,17 +67,17 @@ def executor_for(
 
 @dataclass(frozen=True)
 class Request:
-    """What `ctd run` or `ctd resume` is to do with a store."""
+    """What `ctd run` or `ctd resume` does with a store."""
 
     store: str
     """Its address."""
     make: Callable[[], Executor]
-    """Makes what runs its shards."""
+    """Makes the executor of its shards."""
     cluster: Cluster
-    """The Ray that those run on, if they do."""
+    """The Ray of that executor, if it is a Ray executor."""
     as_json: bool
     parts: tuple[int, int] | None = None
-    """(i, n): share the store with other drivers, beginning with part i of n; the last driver gathers."""
+    """(i, n): share the store with other drivers, starting with part i of n; the last driver gathers."""
     failed: bool = False
     accept_changes: bool = False
     """For both, see `jobs.run.shards.reconsider`."""
@@ -86,16 +86,16 @@ class Request:
 def run_store(
     open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
 ) -> None:
-    """Run what is left of a store, gather it, and print the outcome; restart if Ray is lost meanwhile.
+    """Run what is left of a store, gather it, and print the outcome; restart the process if Ray is lost meanwhile.
 
     Args:
-        open_store: makes or opens the store, while the executor starts up.
-        state: what earlier processes of this command have left.
-        stop: what the signals of this command ask for.
+        open_store: makes or opens the store, while the executor starts.
+        state: passed on by the process before this one.
+        stop: set by the signals of this command.
 
     Raises:
         typer.Exit: code 75 if the run was stopped early, 1 if a shard or an item failed.
-        NoRay: there is no Ray from the beginning.
+        NoRay: there was no Ray from the start.
     """
     with calls_on_end(request.store) as ending:
         try:
@@ -122,7 +122,7 @@ def run_store(
 
 
 class Ran(NamedTuple):
-    """A store and how far a run of it came."""
+    """A store and the progress of its run."""
 
     store: Store
     progress: Progress
@@ -131,7 +131,7 @@ class Ran(NamedTuple):
 def _run_store(
     open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
 ) -> Ran:
-    """Open a store, run what is left of it and gather, once its Ray, if it was lost, may be started again."""
+    """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
     if again and (why := state.wait(request.cluster)):
         _leave(request.store, why)
@@ -144,8 +144,10 @@ def _run_store(
             raise
         _go_on(lost, request, state)
     except JobError as fault:
-        stop.check()  # of a kernel, whose callback was interrupted
-        show_error(str(fault))  # here: a Ray that has begun to start takes its time to end
+        # A signal may have interrupted a kernel's callback and appear as its fault.
+        stop.check()
+        # Show the error before closing: a Ray that has begun to start takes seconds to end.
+        show_error(str(fault))
         raise typer.Exit(EXIT_FAULT) from None
     finally:
         executor.close()
@@ -160,7 +162,7 @@ def open_and_compute(
 ) -> Ran:
     """Open a store, run what is left of it and gather; raises ExecutorLost if Ray is lost, Interrupted as `signals` does.
 
-    again: what was to be reconsidered has been, before Ray was lost.
+    again: this is a restart, before which failed shards were already reconsidered.
     """
     from jobs.run.shards import reconsider, run_parts, run_shards
 
@@ -186,8 +188,7 @@ def _is_complete(progress: Progress, request: Request) -> bool:
 
 
 def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
-    """Restart this process after Ray is lost; the fresh one may then give up. What that Ray has left in this process could
-    keep it from ending in order."""
+    """Restart the process; it may then give up. Threads of the lost Ray could keep this process from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
     then = state.after_loss(request.store, why, _progress_digest(request.store), now)
     if not then.over(request.cluster, now):
@@ -202,7 +203,7 @@ def _progress_digest(address: str) -> str:
 
 
 def note_progress(ending: Ending, progress: Progress) -> None:
-    """Note how far a run came."""
+    """Record the progress of a run for the user's `on_end`."""
     failed = bool(progress.failed or progress.failed_items)
     ending.ended = "stopped" if progress.stopped is not None else "failed" if failed else "done"
     ending.items, ending.items_done = progress.n_items, progress.items_done
@@ -212,8 +213,8 @@ def note_progress(ending: Ending, progress: Progress) -> None:
 
 @contextmanager
 def calls_on_end(address: str) -> Iterator[Ending]:
-    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If the command
-    fails, a line here and in the store's log says so, and nothing else changes."""
+    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If that command fails,
+    a line is printed and logged in the store, and nothing else changes."""
     settings, ending = read_settings(), Ending(address)
     try:
         yield ending
@@ -222,7 +223,8 @@ def calls_on_end(address: str) -> Iterator[Ending]:
         ending.told = f"{address}: {ending.ended}{counts}"
         if fault := call_on_end(settings, ending):
             err.print(fault)
-            with suppress(Exception):  # there may be no store; the line above has told
+            # There may be no store to log it in; the user has seen the line above.
+            with suppress(Exception):
                 _note(Store.open(address), fault)
 
 
@@ -235,32 +237,32 @@ def _note(store: Store, fault: str) -> None:
 
 
 def _leave(address: str, why: str) -> NoReturn:
-    """Say that the run is stopped, and how far its store is; exit with 75."""
+    """Print that the run is stopped, write its progress for the next allocation, and exit with 75."""
     if told := os.environ.get(PROGRESS):
         Path(told).write_text(_progress_digest(address))
     begun = Store.exists(address)
     err.print(
-        f"stopped ({why}); {f'`ctd resume {address}`' if begun else 'the same command'} goes on"
+        f"stopped ({why}); {f'`ctd resume {address}`' if begun else 'the same command'} continues it"
     )
     raise typer.Exit(EXIT_STOPPED)
 
 
 def say_what_failed(store: Store, progress: Progress) -> None:
-    """Print the first errors of shards and of items, and what can be done."""
+    """Print the first errors of shards and of items, and what the user can do."""
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
             err.print(f"{what} {number} failed: {error}", style="red")
         if found:
             some = next(iter(found))
             err.print(
-                f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` tells more, "
+                f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` shows more, "
                 f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
             )
 
 
 @contextmanager
 def _storage_explained(store: Store) -> Iterator[None]:
-    """Turn a storage error after the run into a JobError that says what is left to do."""
+    """Turn a storage error after the run into a JobError that tells what is left to do."""
     try:
         yield
     except Exception as fault:
@@ -271,7 +273,7 @@ def _storage_explained(store: Store) -> Iterator[None]:
 
 
 def _reduce(store: Store, executor: Executor) -> None:
-    """Gather on the run's executor, which can be closed afterwards; in this process if that is gone."""
+    """Gather on the run's executor; in this process if that executor is lost."""
     from jobs.gather.gather import gather
 
     with _storage_explained(store):
@@ -282,7 +284,7 @@ def _reduce(store: Store, executor: Executor) -> None:
 
 
 def finish(store: Store, as_json: bool) -> None:
-    """Save the kernel's pictures; print its summary and where the results are, or the state as JSON."""
+    """Save the figures; print the kernel's summary and the paths of store and figures, or the state as JSON."""
     from jobs.report.figures import save_figures
     from jobs.report.summary import state
 
@@ -301,17 +303,18 @@ def finish(store: Store, as_json: bool) -> None:
 
 
 def keep_pictures(store: Store) -> None:
-    """Keep the pictures that take code other than ctd's in the store, for readers who do not run that."""
+    """Store the figures of a user's own kernel, for readers who do not run its code."""
     if own_code(store.job.base, store.job.spec.modules()):
-        from jobs.report.page import Content  # here: pandas takes a second to import
+        # Imported here, since pandas takes a second to import.
+        from jobs.report.page import Content
 
         Content(store).keep_pictures()
 
 
 def open_to_compute(address: str, trusted: bool) -> Store:
-    """Open a store to compute for it, and say whose code that runs, if it is not ctd's alone.
+    """Open a store to compute for it, and print which code other than ctd's that runs.
 
-    trusted: whether --trust was given. Raises Untrusted without it, for code that takes it.
+    trusted: whether --trust was given. Raises Untrusted for code that needs it.
     """
     store = Store.open(address)
     base, modules = store.job.base, store.job.spec.modules()
@@ -336,5 +339,6 @@ def summary(store: Store) -> None:
     labels = [name for name in frame.columns if name not in reduced and name != axis]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
-    if columns := [*labels, *(n for n in shown if n in frame)]:  # none where nothing was gathered
+    # There are none if nothing was gathered.
+    if columns := [*labels, *(n for n in shown if n in frame)]:
         show_table(frame[columns], title=axis)

@@ -1,4 +1,4 @@
-"""The commands that concern clusters: submit, clusters."""
+"""The commands submit and clusters."""
 
 import sys
 from typing import Annotated
@@ -13,7 +13,7 @@ from jobs.errors import JobError
 
 
 def submission_lines(store: str) -> list[str]:
-    """What was submitted for a store and what became of it, one line an allocation."""
+    """The submissions of a store and their states, one line per allocation."""
     from cluster.tracking import look, objects_exist, said
 
     if not objects_exist(store):
@@ -30,7 +30,7 @@ def submission_lines(store: str) -> list[str]:
 
 
 def cancel_submissions(store: str) -> list[str]:
-    """End what is submitted for a store; what was done, printed and returned."""
+    """Cancel the submissions of a store; print and return what was done."""
     from cluster.tracking import cancel, objects_exist
 
     lines = cancel(store) if objects_exist(store) else []
@@ -40,7 +40,7 @@ def cancel_submissions(store: str) -> list[str]:
 
 
 def submission_log(store: str) -> str:
-    """The end of what the latest submission of a store printed, or ""."""
+    """The last lines that the latest submission of a store printed, or ""."""
     from cluster.tracking import log_tail, objects_exist
 
     return log_tail(store) if objects_exist(store) else ""

@@ -1,4 +1,4 @@
-"""`ctd weights`: what a file of weights holds, and the same network in another kind of file."""
+"""`ctd weights`: show the network that a file holds, or convert it to another format."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,7 +63,7 @@ def weights(
 
 
 def _local(file: str) -> str:
-    """The path of a file of this machine with what is at an address, or with an item of a store."""
+    """The path of a local file with the data at an address, or with an item of a store."""
     from jobs.inputs.fetch import local_file
     from jobs.inputs.items import materialise, parse_item
 

@@ -152,8 +152,9 @@ def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[s
 def some_rows(frame: pd.DataFrame) -> np.ndarray:
     """The numbers of the rows to show, ascending: all, or evenly spaced ones and the extremes of float columns.
 
-    >>> len(some_rows(pd.DataFrame({"x": np.arange(20_000.0)})))
-    10000
+    >>> rows = some_rows(pd.DataFrame({"x": np.arange(20_000.0)}))
+    >>> len(rows) <= MAX_ROWS, int(rows[0]), int(rows[-1])
+    (True, 0, 19999)
     """
     n, width = len(frame), min(max(1, frame.shape[1]), MAX_COLUMNS)
     most = min(MAX_ROWS, max(MIN_ROWS, MAX_VALUES // width))

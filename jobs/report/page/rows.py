@@ -13,8 +13,8 @@ from jobs.plan.packing import Part
 class Rows:
     """Selected rows of an array in a store. `rows[3]`, `rows[:200]` and `rows[[1, 5]]` read only those.
 
-    >>> Rows(np.arange(10) ** 2, np.array([2, 3, 7]))[1:]
-    array([ 9, 49])
+    >>> Rows(np.arange(10) ** 2, np.array([2, 3, 4, 7]))[:3]
+    array([ 4,  9, 16])
     """
 
     def __init__(self, array: zarr.Array[Any] | Part, rows: np.ndarray) -> None:

@@ -43,13 +43,25 @@ def remember(spec, seconds_per_item):
     ("changes", "pace", "address", "name", "why"),
     [
         ({}, None, None, "ray", "44 items; how long one takes is not known yet"),
-        ({}, 0.1, None, "serial", "44 items of about 4.4 s, less than starting Ray takes"),
+        ({}, 0.1, None, "serial", "44 items of about 4.4 s, less than the start of Ray takes"),
         ({}, 2 * RAY_S / N, None, "ray", "44 items of about 20 s"),
         ({}, 0.1, "127.0.0.1:1", "ray", "--address was given"),
-        ({"run": {"workers": 2}}, 0.1, None, "ray", "the job says what its workers have"),
-        ({"run": {"cpus_per_worker": 2}}, 0.1, None, "ray", "the job says what its workers have"),
+        (
+            {"run": {"workers": 2}},
+            0.1,
+            None,
+            "ray",
+            "the job sets its workers' number, cores or GPUs",
+        ),
+        (
+            {"run": {"cpus_per_worker": 2}},
+            0.1,
+            None,
+            "ray",
+            "the job sets its workers' number, cores or GPUs",
+        ),
         ({"run": {"workers": 1}}, 0.1, None, "serial", "44 items of about 4.4 s"),
-        ({"sweep": {}}, None, None, "serial", "1 item, less than starting Ray takes"),
+        ({"sweep": {}}, None, None, "serial", "1 item, less than the start of Ray takes"),
     ],
 )
 def test_choose_executor_of_a_new_job(tmp_path, changes, pace, address, name, why):
@@ -100,6 +112,6 @@ def test_run_says_what_was_chosen(ctd, tmp_path):
     job.write_text(spec.model_dump_json(exclude_defaults=True))
     code, _, err = ctd("run", job, "--base", BASE)
     assert code == 0, err
-    assert err.startswith("serial: 44 items of about 0.1 s, less than starting Ray takes\n")
+    assert err.startswith("serial: 44 items of about 0.1 s, less than the start of Ray takes\n")
     code, _, err = ctd("resume", tmp_path / "job.zarr")
     assert (code, "serial: nothing is left to compute" in err) == (0, True), err

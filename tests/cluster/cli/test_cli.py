@@ -326,11 +326,11 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["run", "job.yaml", "--workers", "4"], "run.workers=4"),
         (["run", "job.yaml", "--seed=4"], "seed=4"),
         (["run", "job.yaml", "--seed"], "seed=VALUE"),
-        (["plan", "a.yaml", "b.yaml"], "one job file expected, got a.yaml, b.yaml"),
-        (["submit", "seed=4"], "seed=4: overrides fields of a job file; give the file, too"),
+        (["plan", "a.yaml", "b.yaml"], "a.yaml, b.yaml: 2 job files given"),
+        (["submit", "seed=4"], "seed=4: overrides fields of a job file; give the file too"),
         (["plan", f"sweep.grid.n={list(range(99))}"], "overrides fields of a job file; give"),
         (["status", "a" * 300], "the name is too long; file systems take 255 bytes"),
-        (["run", "seed=4"], "seed=4: overrides fields of a job file; give the file, too"),
+        (["run", "seed=4"], "seed=4: overrides fields of a job file; give the file too"),
     ],
 )
 def test_commands_refuse(ctd, args, said):

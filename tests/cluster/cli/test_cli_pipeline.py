@@ -124,4 +124,4 @@ def test_several_job_files_run_in_order(ctd, job_file):
     assert code == 0, err
     assert first.with_suffix(".zarr").exists()
     assert second.with_suffix(".zarr").exists()
-    refused(ctd("run", first, second, "--store", "x.zarr"), "--store: goes with one job file")
+    refused(ctd("run", first, second, "--store", "x.zarr"), "--store")

@@ -197,4 +197,4 @@ def test_posterior_refuses_stores_of_other_kernels(ctd, job_file):
     path = job_file("kernel: toy\nparams: {n_steps: 5}\n")
     assert ctd("run", path, "--executor", "serial")[0] == 0
     answer = ctd("posterior", path.with_suffix(".zarr"))
-    refused(answer, "holds toy; a store of lfads expected")
+    refused(answer, "is a store of toy; give a store of lfads")

@@ -160,8 +160,8 @@ BAD = [
     (["none.zarr"], ["none.zarr: no such store"]),
     (["whole.zarr", "empty.zarr"], ["empty.zarr: no item has been computed yet"]),
     (["whole.zarr", "none.zarr"], ["none.zarr: no such store"]),
-    (["whole.zarr", "other.zarr", "--where", "n == 3"], ["--where: goes with one store"]),
-    (["whole.zarr", "other.zarr", "part.zarr"], ["one store expected, or two to compare; got 3"]),
+    (["whole.zarr", "other.zarr", "--where", "n == 3"], ["--where: works with one store"]),
+    (["whole.zarr", "other.zarr", "part.zarr"], ["3 stores given; give one, or two to compare"]),
 ]  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_resume_needs_the_store_alone(ctd, made, job_file):
 def test_resume_refuses(ctd, made):
     refused(ctd("resume", "none.zarr"), "no such store")
     refused(
-        ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address: goes"
+        ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address "
     )
     lease = Lease.acquire(made.objects, made.address)
     refused(
@@ -98,7 +98,7 @@ def test_resume_refuses(ctd, made):
 
 def test_check_finds_repairs_and_resume_ends_it(ctd, made):
     assert ctd("resume", made.address, "--executor", "serial")[0] == 0
-    assert ctd("check", made.address)[:2] == (0, "all is as it should be\n")
+    assert ctd("check", made.address)[:2] == (0, "the store is complete and undamaged\n")
     chunk = Path(made.address) / "results/0/norm/c/1"
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[:-1])
@@ -164,7 +164,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     store = path.with_suffix(".zarr")
     assert code == 1
     assert "item 2 failed" in err
-    assert f"`ctd logs {store} --item 2` tells more" in err
+    assert f"`ctd logs {store} --item 2` shows more" in err
     out = ctd("status", store)[1]
     assert "items_with_errors 1" in out
     assert "item 2, attempt" in out
@@ -192,7 +192,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     opened = Store.open(str(store))
     assert opened.rows(0, "value", 0, 4).tolist() == [7, 7, 7, 7]
     assert opened.committed.markers()[0].without == ()
-    assert ctd("check", store)[1] == "all is as it should be\n"
+    assert ctd("check", store)[1] == "the store is complete and undamaged\n"
     assert "items_with_errors 0" in ctd("status", store)[1]
     assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
     refused(ctd("logs", store, "--item", "4"), "--item 4: the store has the items 0 to 3")

@@ -254,7 +254,7 @@ def test_watch_command_waits_for_a_store_and_serves_until_interrupted(store, tmp
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
-    assert "is not there yet: waiting" in process.stderr.readline()
+    assert "does not exist yet; waiting" in process.stderr.readline()
     shutil.copytree(store.address, tmp_path / "copy.zarr")
     (tmp_path / "copy.zarr").rename(later)
     url = process.stdout.readline().rpartition(" ")[2].strip()

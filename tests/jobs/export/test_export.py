@@ -118,8 +118,8 @@ def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
         (("--to", "tensorboard", "--folder", tmp_path / "there"), "there/train_rnn: exists already; remove it"),
         (("--to", "tensorboard", "--where", "nothing > 1"), "unknown column 'nothing'"),
         (("0", "--to", "tensorboard"), "--where 'item == 0' chooses one"),
-        (("--where", "item == 0"), "--where: goes with --to"),
-        (("0",), "an item and a file expected, or --to mlflow, tensorboard or wandb"),
+        (("--where", "item == 0"), "--where: needs --to"),
+        (("0",), "give an item and a file, or --to mlflow, tensorboard or wandb"),
     ):  # fmt: skip
         (tmp_path / "there" / "train_rnn").mkdir(parents=True, exist_ok=True)
         code, _, err = ctd("export", address, *words)

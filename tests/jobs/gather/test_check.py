@@ -356,7 +356,7 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     assert (code, "1 shards are not computed" in out) == (0, True), out
     assert f"{len(own)} objects are not ctd's own, and are left alone: run/.nfs0" in out
     assert (
-        f"1 of them have results, and no marker: {keys.place(keys.DONE, shard.group, shard.number)}"
+        f"1 of them have results but no marker: {keys.place(keys.DONE, shard.group, shard.number)}"
         in out
     )
     for command in (

@@ -185,7 +185,7 @@ def test_report_refuses(ctd, store, tmp_path):
         ([store.address, "--to", tmp_path / "folder.html"], "cannot be written"),
         (
             [store.address, "--to", "page.pdf"],
-            "page.pdf: the report is a page; a name that ends in .html",
+            "page.pdf: the report is a page; give a name that ends in .html",
         ),
     ):
         code, _, err = ctd("report", *args)
