@@ -49,7 +49,7 @@ def make(asked: object, items: Items) -> Table:
     Raises JobError if a column does not hold one number per item.
 
     >>> columns = {"item": np.arange(3), "loss": np.array([0.3, 0.1, 0.2]), "status": np.full(3, DONE)}
-    >>> best = make(Best(by="loss", k=2), Items(columns, {}, []))
+    >>> best = make(Best(name="best", by="loss", k=2), Items(columns, {}, []))
     >>> best["item"].values.tolist()
     [1, 2]
     """

@@ -1,4 +1,4 @@
-"""What readers need of a kernel, as data: a store keeps it, so that looking at the store needs no code."""
+"""The description of a kernel as data, which a store keeps, so that readers of the store need none of its code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from ctd.kernel import Kernel, Outcome, Var
 
 @dataclass(frozen=True)
 class Description:
-    """The names, axes, units and words of a kernel, with what a search adds to them."""
+    """The names, axes, units and texts of a kernel, with those that a search adds."""
 
     dims: Mapping[str, Var]
     """As `Kernel.dims`."""
@@ -31,7 +31,12 @@ class Description:
 
     @staticmethod
     def of(kernel: Kernel) -> "Description":
-        """Return the description of a kernel."""
+        """Describe a kernel.
+
+        >>> from ctd.esn import kernel
+        >>> Description.of(kernel).metric
+        'replay_nrmse'
+        """
         fields = kernel.Params.model_fields
         return Description(
             dict(kernel.dims),
@@ -45,7 +50,7 @@ class Description:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of run/kernel.json."""
+        """The content of run/kernel.json."""
         variables = lambda found: {name: var._asdict() for name, var in found.items()}
         return {
             "dims": variables(self.dims),
@@ -60,7 +65,7 @@ class Description:
 
     @staticmethod
     def from_json(content: Any) -> "Description | None":
-        """Return the description that `to_json` gave; None for anything else."""
+        """Read the content that `to_json` made; None for anything else."""
         try:
             return _PARSER.validate_python(content)
         except ValidationError:

@@ -1,13 +1,13 @@
-"""JobSpec: a job file, validated.
+"""JobSpec: a validated job file.
 
 kernel: fixed_points
 params: {weights: decision_gru.h5, cell: gru}      fields that all items share
 sweep:  {grid: {candidate: {range: 10000}}}        fields that differ: see jobs.spec.sweep
 gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`, and
                                                    `reductions`: see jobs.spec.reductions
-search: {method: halving, ...}                     how items are compared: see jobs.spec.search
+search: {method: halving, ...}                     comparison of items: see jobs.spec.search
 keep_bits: {states: 10}                            results to round: see jobs.plan.rounding
-run:    {retries: 2}                               how the job is run
+run:    {retries: 2}                               settings of the run
 """
 
 import hashlib
@@ -42,12 +42,12 @@ from jobs.spec.trust import modules_of, put_on_path
 
 
 class RunSettings(BaseModel):
-    """How a job is run. Only `slots`, `microbatch` and `shard_items` lay items out."""
+    """Settings of a job's run. Only `slots`, `microbatch` and `shard_items` affect the layout."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     slots: PositiveInt | None = Field(
-        None, description="items that a device holds at a time; by default what the kernel names"
+        None, description="items that a device holds at a time; by default the kernel's `width`"
     )
     microbatch: PositiveInt | None = Field(
         None,
@@ -100,7 +100,7 @@ class RunSettings(BaseModel):
     @classmethod
     def _whole_or_part(cls, value: float | None) -> float | None:
         if value is not None and value > 1 and value != int(value):
-            raise ValueError("a whole number, or a share of one GPU such as 0.5, expected")
+            raise ValueError("expected a whole number, or a share of one GPU such as 0.5")
         return value
 
     @property
@@ -114,7 +114,12 @@ class RunSettings(BaseModel):
 
 
 class JobSpec(BaseModel):
-    """One submitted sweep."""
+    """One sweep, as its job file describes it.
+
+    >>> spec = JobSpec(kernel="esn", sweep={"grid": {"g": [0.9, 1.1]}, "seeds": 3})
+    >>> spec.swept(), len(spec.digest())
+    (['g', 'seed'], 64)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -122,16 +127,16 @@ class JobSpec(BaseModel):
     name: str | None = Field(None, description="shown in listings; by default the file's name")
     seed: int = Field(0, ge=0, lt=2**32, description="item i has the key fold_in(key(seed), i)")
     params: dict[str, Any] = Field({}, description="the fields that all items share")
-    sweep: Sweeps = Field(Sweep(), description="the fields that differ")
+    sweep: Sweeps = Field(Sweep(), description="the fields that differ between items")
     search: Search | None = Field(
         None,
-        description="compare items while they run: stop those that do badly, or let them copy those that do well",
+        description="compare items while they run: stop the bad ones, or let them copy good ones",
     )
     gather: dict[str, Any] = Field(
         {}, description="settings of the kernel's reduction, and a list of further `reductions`"
     )
     keep_bits: dict[str, PositiveInt] = Field(
-        {}, description="result -> bits of its mantissa to store, so that it takes less room"
+        {}, description="result -> bits of its mantissa to store, so that it takes less space"
     )
     run: RunSettings = RunSettings()
     cluster: str | dict[str, Any] | None = Field(
@@ -143,42 +148,42 @@ class JobSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nothing_is_default(cls, content: Any) -> Any:
-        """Drop null fields: `params:` with nothing under it is YAML's null, and means the default."""
+        """Drop null fields: `params:` with nothing below it is null in YAML, and means the default."""
         if isinstance(content, dict):
             return {name: value for name, value in content.items() if value is not None}
         return content
 
     def sweeps(self) -> list[Sweep]:
-        """Return the sweeps in order, also where the job has only one."""
+        """The sweeps in order, as a list also for a single one."""
         return self.sweep if isinstance(self.sweep, list) else [self.sweep]
 
     def swept(self) -> list[str]:
-        """Return the names of the swept fields, each once, in the order of the job."""
+        """The names of the swept fields, each once, in the order of the job."""
         return list(dict.fromkeys(name for part in self.sweeps() for name in part.names()))
 
     def modules(self) -> set[str]:
-        """Return the modules that the job names: its kernel, and those in texts of its parameters."""
+        """The modules that the job names: its kernel's, and those in texts of its parameters."""
         sweeps = [part.model_dump(mode="json") for part in self.sweeps()]
         swept = [part[block] for part in sweeps for block in ("grid", "zip", "random")]
         return modules_of(self.kernel, self.params, *swept)
 
     def science(self) -> dict[str, Any]:
-        """Return the fields that determine the results: all but `name`, `gather`, `run` and `cluster`."""
+        """The fields that determine the results: all except `name`, `gather`, `run` and `cluster`."""
         return self.model_dump(
             mode="json", exclude={"name", "gather", "run"}, exclude_defaults=True
         )
 
     def digest(self) -> str:
-        """Return the sha256 of `science()`: two jobs with equal digests compute the same."""
+        """The sha256 of `science()`: two jobs with equal digests compute the same."""
         text = json.dumps(self.science(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """Return the mapping in a job file (YAML or JSON), with `key.path=value` overrides applied.
+    """Read the mapping in a job file (YAML or JSON) and apply `key.path=value` overrides.
 
     Raises:
-        JobError: the file cannot be read or is no YAML mapping, or an override does not fit; the text
+        JobError: the file cannot be read or is not a YAML mapping, or an override does not fit; the text
             names the file, and the line of a syntax error.
     """
     path = Path(path)
@@ -190,7 +195,7 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
         raise JobError(f"{path}: cannot be read ({error.strerror}); give a job file") from None
     if not isinstance(content, dict):
         raise JobError(
-            f"{path}: a mapping (kernel: ..., params: ...) expected, got {content!r:.60}"
+            f"{path}: {content!r:.60} given; expected a mapping (kernel: ..., params: ...)"
         )
     for override in overrides or []:
         set_field(content, override)
@@ -198,13 +203,18 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
 
 
 def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
-    """Return the validated job in a file. Raises JobError, naming file and field, if it is not valid."""
+    """Read and validate the job in a file. Raises JobError, naming file and field, if it is not valid.
+
+    >>> _ = Path("job.yaml").write_text("{kernel: esn, sweep: {seeds: 8}}")
+    >>> read_job("job.yaml", ["params.n=50"]).params
+    {'n': 50}
+    """
     path = Path(path)
     return parse_job({"name": path.stem, **read_content(path, overrides)}, str(path))
 
 
 def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
-    """Validate a mapping as a JobSpec. Raises JobError, each line headed by `where`, if it is not valid."""
+    """Validate a mapping as a JobSpec. Raises JobError, whose lines begin with `where`, if it is not valid."""
     try:
         return JobSpec.model_validate(content)
     except ValidationError as error:
@@ -230,7 +240,7 @@ def set_field(content: dict[str, Any], override: str) -> None:
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise JobError(f"--set {override}: key.path=value expected, for example --set seed=1")
+        raise JobError(f"--set {override}: expected key.path=value, such as --set seed=1")
     *parents, last = key.split(".")
     here = content
     for name in parents:
@@ -241,14 +251,14 @@ def set_field(content: dict[str, Any], override: str) -> None:
 
 
 OURS = ("jobs", "cluster")
-"""Packages that ctd consists of beside `ctd`, in which its kernels are."""
+"""Packages of ctd without kernels; a kernel's module cannot have their names."""
 
 
 def find_kernel(name: str, base: str | None) -> Kernel:
-    """Return the kernel called `name`, which runs its module's code; see jobs.spec.trust for who may.
+    """Import the kernel called `name`, which runs its module's code; jobs.spec.trust decides who may.
 
     Args:
-        base: the folder where a user's own module is looked for first; None: on the import path alone.
+        base: the folder that is searched first for a user's own module; None: only the import path is searched.
 
     Raises:
         JobError: there is no such kernel, its module cannot be imported, or this process has already
@@ -273,7 +283,7 @@ def find_kernel(name: str, base: str | None) -> Kernel:
 
 
 def _refuse_namesake(name: str, base: str) -> None:
-    """Raise JobError if this process has imported a different module than the one beside the job."""
+    """Raise JobError if this process has imported another module than the one beside the job."""
     top = sys.modules[find_module(name).partition(".")[0]]
     here = PathFinder.find_spec(name.partition(".")[0], [base])
     beside, used = here.origin if here else None, top.__file__
@@ -281,13 +291,13 @@ def _refuse_namesake(name: str, base: str) -> None:
         return
     if not os.path.samefile(beside, used) and Path(beside).read_bytes() != Path(used).read_bytes():
         raise JobError(
-            f"kernel: {name}: this process has another module of that name, {used}, than the one beside "
-            f"the job, {beside}; run the jobs one by one, or name the modules apart"
+            f"kernel: {name}: this process has imported {used}, but the job's module of that name is {beside}; "
+            "run the jobs one by one, or give the modules different names"
         )
 
 
 def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
-    """Return the validated settings of the kernel's own reduction, `gather` without `reductions`.
+    """The validated settings of the kernel's own reduction: `gather` without `reductions`.
 
     Raises:
         JobError: a setting is unknown or not valid.

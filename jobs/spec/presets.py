@@ -1,13 +1,13 @@
-"""Searches that a kernel declares under a name: `search: {preset: NAME}` stands for fields of the job file.
+"""Presets: searches that a kernel declares by name. `search: {preset: NAME}` stands for fields of the job file.
 
-    search: {preset: autolfads}                                      all of it as the kernel has it
+    search: {preset: autolfads}                                      all fields as the kernel declares them
     search: {preset: autolfads, generations: 10}                     another number of generations
-    search: {preset: autolfads, params: {dropout: {start: 0.1}}}     the range is kept
+    search: {preset: autolfads, params: {dropout: {start: 0.1}}}     another start; the range is kept
     search: {preset: autolfads, params: {dropout: {uniform: [0, 0.3]}, kl_ic: null}}
                                                                      another range; one parameter less
 
-What the job gives counts; of `params` and `sweep`, too. A searched field that the job gives in `params` or sweeps
-starts there. The store keeps the fields, not the name.
+Fields that the job gives replace those of the preset, also in `params` and `sweep`. A searched field that the job gives
+in `params` or sweeps starts there. The store keeps the fields, not the name.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from ctd.kernel import Kernel
 from jobs.errors import JobError, nearest
 
 FORMS = ("uniform", "loguniform")
-"""How a range is given."""
+"""The forms of a range."""
 
 
 def expand_preset(content: dict[str, Any], kernel: Kernel, where: str) -> dict[str, Any]:
-    """Return the content of a job file with the fields that its preset stands for; as it is without one.
+    """Replace the preset in a job file's content by the fields that it stands for; content without a preset stays as it is.
 
-    Raises JobError, headed by `where`, if the kernel has no such preset.
+    Raises JobError, which begins with `where`, if the kernel has no such preset.
     """
     search = content.get("search")
     if not isinstance(search, Mapping) or "preset" not in search:
@@ -34,8 +34,9 @@ def expand_preset(content: dict[str, Any], kernel: Kernel, where: str) -> dict[s
         raise JobError(f"{where}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}")
     preset = kernel.presets[name]
     given = content.get("params") or {}
+    # Validation of the job refuses params that are no mapping.
     if not isinstance(given, Mapping):
-        return content  # refused when the job is validated
+        return content
     sweep = content.get("sweep") or {}
     if isinstance(sweep, Mapping):
         sweep = {**preset.sweep, **sweep}
@@ -49,7 +50,7 @@ def expand_preset(content: dict[str, Any], kernel: Kernel, where: str) -> dict[s
 
 
 def meaning(content: dict[str, Any], kernel: Kernel, where: str) -> dict[str, Any]:
-    """Return what a job's preset adds to what the job itself gives, as a job file has it; {} without a preset."""
+    """The fields that a job's preset adds to those of the job itself, as in a job file; {} without a preset."""
     whole = expand_preset(content, kernel, where)
     if whole is content:
         return {}
@@ -62,12 +63,13 @@ def meaning(content: dict[str, Any], kernel: Kernel, where: str) -> dict[str, An
 
 
 def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
-    """Return the section: the preset's fields, over them the given ones; without starts of the fields `own`."""
+    """The section `search`: the preset's fields, replaced by the given ones, and without starts of the fields `own`."""
     found = {**preset, **{k: v for k, v in given.items() if k not in ("preset", "params")}}
     laws = {name: dict(law) for name, law in preset.get("params", {}).items()}
     changes = given.get("params")
+    # Validation of the job refuses params that are no mapping.
     if changes is not None and not isinstance(changes, Mapping):
-        return found | {"params": changes}  # refused when the job is validated
+        return found | {"params": changes}
     for name in own & laws.keys():
         laws[name].pop("start", None)
     for name, law in (changes or {}).items():
@@ -81,7 +83,7 @@ def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) 
 
 
 def _swept(sweep: Any) -> set[str]:
-    """Return the fields that a sweep names, as far as it is well formed; `a` for an inner field `a.b`."""
+    """The fields that a sweep names, as far as it is well formed; `a` for an inner field `a.b`."""
     parts = sweep if isinstance(sweep, list | tuple) else [sweep]
     blocks = [
         part.get(block) for part in parts if isinstance(part, Mapping) for block in ("grid", "zip", "random")

@@ -1,13 +1,13 @@
-"""Reductions that any job can ask for by name: tables over the scalar results of all items.
+"""Reductions that a job file lists by name: tables over the scalar results of all items.
 
 gather:
   reductions:
     - {name: best, by: eval_loss, k: 5}                                   the items with the lowest value
     - {name: seeds, of: eval_loss, quantiles: [0.05, 0.95], bootstrap: 1000}   statistics over the seeds
     - {name: counts, by: [n]}                                             number of items by outcome
-    - {name: histogram, of: q, bins: 50, log: true}                       how a value is distributed
+    - {name: histogram, of: q, bins: 50, log: true}                       the distribution of a value
 
-Each makes one table of the store, reduced/TABLE, where TABLE is `table` or else the reduction's name.
+Each makes one table of the store, reduced/TABLE, where TABLE is `table`, by default the reduction's name.
 `best`, `seeds` and `histogram` use the items whose status is *done* and whose value is finite.
 """
 
@@ -27,7 +27,7 @@ class _Reduction(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     numbers: ClassVar[tuple[str, ...]] = ()
-    """The fields of the reduction that name a numeric column."""
+    """The fields of the reduction that name numeric columns."""
 
     name: str
     table: str | None = Field(
@@ -36,11 +36,11 @@ class _Reduction(BaseModel):
 
     @property
     def label(self) -> str:
-        """The name of the table that the reduction makes."""
+        """The name of the reduction's table."""
         return self.table or self.name
 
     def named(self) -> list[tuple[str, str]]:
-        """Return (field, column) for every column that the reduction names."""
+        """The columns that the reduction names, as (field, column)."""
         return [(field, getattr(self, field)) for field in self.numbers]
 
 
@@ -49,9 +49,9 @@ class Best(_Reduction):
 
     numbers: ClassVar[tuple[str, ...]] = ("by",)
     name: Literal["best"]
-    by: str = Field(description="the column that is compared")
-    k: int = Field(10, gt=0, description="how many")
-    largest: bool = Field(False, description="true: the highest values instead of the lowest")
+    by: str = Field(description="the column that items are ranked by")
+    k: int = Field(10, gt=0, description="number of items")
+    largest: bool = Field(False, description="true: the highest values, not the lowest")
 
 
 class Seeds(_Reduction):
@@ -65,47 +65,47 @@ class Seeds(_Reduction):
         description="swept columns in which replicates of one setting differ; all others make the setting",
     )
     quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.05, 0.5, 0.95), description="which"
+        (0.05, 0.5, 0.95), description="probabilities of the quantiles"
     )
     bootstrap: int = Field(
         0, ge=0, description="resamples for an interval of the mean; 0: no interval"
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="of that interval")
+    confidence: float = Field(0.95, gt=0, lt=1, description="confidence of that interval")
 
     def named(self) -> list[tuple[str, str]]:
-        """Return (field, column) pairs, including those of `over`."""
+        """The columns that the reduction names, including those of `over`."""
         return [*super().named(), *(("over", name) for name in self.over)]
 
 
 class Counts(_Reduction):
-    """The number of items by how they ended."""
+    """The number of items by status and outcome."""
 
     name: Literal["counts"]
     by: tuple[str, ...] = Field((), description="further columns whose values separate items")
 
     def named(self) -> list[tuple[str, str]]:
-        """Return (field, column) pairs, which are those of `by`."""
+        """The columns that the reduction names, those of `by`."""
         return [("by", name) for name in self.by]
 
 
 class Histogram(_Reduction):
-    """How the values of a column are distributed."""
+    """The histogram of a column."""
 
     numbers: ClassVar[tuple[str, ...]] = ("of",)
     name: Literal["histogram"]
     of: str = Field(description="the column")
-    bins: int = Field(50, gt=0, le=100_000, description="how many, of equal width")
+    bins: int = Field(50, gt=0, le=100_000, description="number of bins, of equal width")
     range: tuple[float, float] | None = Field(
-        None, description="least and largest value; by default those that occur"
+        None, description="least and largest value; by default those of the column"
     )
     log: bool = Field(False, description="bins of equal ratio; only positive values are counted")
 
     @model_validator(mode="after")
     def _rising(self) -> "Histogram":
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError("range: two rising numbers expected")
+            raise ValueError(f"range: {list(self.range)} given; expected two rising numbers")
         if self.range is not None and self.log and self.range[0] <= 0:
-            raise ValueError("range: positive numbers expected with log")
+            raise ValueError(f"range: {list(self.range)} given; expected positive numbers with log")
         return self
 
 
@@ -122,7 +122,7 @@ KINDS: dict[str, type[BaseModel]] = {
 
 
 def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction]:
-    """Return the validated reductions of a job.
+    """The validated reductions of a job.
 
     Raises:
         JobError: a reduction or a field is unknown or not valid, a column does not exist or is not
@@ -132,13 +132,13 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
     asked = spec.gather.get("reductions") or []
     if not isinstance(asked, list):
         raise JobError(
-            f"{where}: a list expected, as in [{{name: best, by: RESULT}}], with the names "
-            f"{', '.join(KINDS)} (given: {asked!r:.80})"
+            f"{where}: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the names "
+            f"{', '.join(KINDS)}"
         )
     for k, one in enumerate(asked):
         name = one.get("name") if isinstance(one, dict) else None
         if isinstance(one, dict) and name is None:
-            raise JobError(f"{where}.{k}: `name` is missing; one of {', '.join(KINDS)}")
+            raise JobError(f"{where}.{k}: `name` is missing; give one of {', '.join(KINDS)}")
         if isinstance(name, str) and name not in KINDS:
             raise JobError(f"{where}.{k}: unknown reduction {name!r}{nearest(name, KINDS)}")
     try:
@@ -172,7 +172,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
 
 
 def _column_names(spec: JobSpec, kernel: Kernel | Description) -> tuple[list[str], list[str]]:
-    """Return (all columns of the item table, those that a reduction may use as numbers)."""
+    """The columns of the item table: (all, those that a reduction may use as numbers)."""
     swept = spec.swept()
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
     numbers = [name for name in (*scalars, *swept) if name != "outcome"]

@@ -12,7 +12,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
-    """Return the JSON Schema of a job file; with a kernel, it covers that kernel's `params` and `gather` too."""
+    """The JSON Schema of a job file; with a kernel it also covers that kernel's `params` and `gather`.
+
+    >>> sorted(job_schema()["properties"])[:3]
+    ['cluster', 'gather', 'keep_bits']
+    """
     schema = {"$schema": DIALECT, **JobSpec.model_json_schema()}
     if kernel is not None:
         for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
@@ -29,7 +33,7 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
 
 
 def _preset_schema(kernel: Kernel) -> dict[str, Any]:
-    """Return the schema of a search by a preset of the kernel, whose other fields it may leave out."""
+    """The schema of a search by one of the kernel's presets, whose other fields may be left out."""
     names = [{"const": name, "description": p.reason} for name, p in kernel.presets.items()]
     fields = (
         Population.model_json_schema()["properties"] | Halving.model_json_schema()["properties"]

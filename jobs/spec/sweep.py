@@ -1,4 +1,4 @@
-"""Sweeps: which values the fields of `Params` take, as columns over the items.
+"""Sweeps: the values that fields of `Params` take, as columns over the items.
 
 A sweep is a product of blocks::
 
@@ -9,7 +9,7 @@ A sweep is a product of blocks::
     seeds:   8                                              replicates
 
 or a list of such sweeps, one after another. Item ids count through the list, the last axis fastest.
-Appending a sweep to the list therefore keeps the ids, and so the random keys, of the older items.
+Appending a sweep to the list therefore keeps the ids and the random keys of the older items.
 """
 
 import builtins
@@ -31,7 +31,7 @@ from pydantic import (
 )
 
 MAX_ITEMS = 10**8
-"""A larger sweep is refused as a likely mistake (ids must stay below 2**32)."""
+"""Most items of a sweep: a larger one is a likely mistake, and ids must stay below 2**32."""
 
 
 class _Form(BaseModel):
@@ -39,8 +39,10 @@ class _Form(BaseModel):
 
 
 def one_of(message: str, *forms: str) -> Discriminator:
-    """Return a discriminator that finds the form a value is meant to have: a list, or a mapping with one of
-    the keys `forms`. Without it, an error would list the faults of the value under every form."""
+    """A discriminator that finds the intended form of a value: a list, or a mapping with one of the keys `forms`.
+
+    Without it, an error would list the faults of the value under every form.
+    """
 
     def tag(value: Any) -> str | None:
         # A job made in Python may give an axis as a tuple, a range or an array.
@@ -100,8 +102,8 @@ Axis = Annotated[
     | Annotated[Linspace, Tag("[linspace]")]
     | Annotated[Geomspace, Tag("[geomspace]")],
     one_of(
-        "a list, or one of {range: n}, {linspace: [first, last, count]} and "
-        "{geomspace: [first, last, count]} expected",
+        "expected a list, or one of {range: n}, {linspace: [first, last, count]} and "
+        "{geomspace: [first, last, count]}",
         "list",
         "range",
         "linspace",
@@ -138,7 +140,7 @@ class Integers(_Form):
     @model_validator(mode="after")
     def _ordered(self) -> "Integers":
         if self.integers[0] >= self.integers[1]:
-            raise ValueError(f"integers: low < high expected, got {list(self.integers)}")
+            raise ValueError(f"integers: {list(self.integers)} given; expected low < high")
         return self
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -157,8 +159,8 @@ Distribution = Annotated[
     | Annotated[Integers, Tag("[integers]")]
     | Annotated[Choice, Tag("[choice]")],
     one_of(
-        "one of {uniform: [low, high]}, {loguniform: [low, high]}, {integers: [low, high]} and "
-        "{choice: [a, b]} expected",
+        "expected one of {uniform: [low, high]}, {loguniform: [low, high]}, {integers: [low, high]} and "
+        "{choice: [a, b]}",
         "uniform",
         "loguniform",
         "integers",
@@ -182,7 +184,12 @@ class Column(NamedTuple):
 
 
 class Sweep(BaseModel):
-    """One product of axes; see the module's docstring."""
+    """One product of axes; see the module's docstring.
+
+    >>> sweep = Sweep(grid={"n": [50, 100], "g": {"linspace": [0.5, 1.5, 3]}}, seeds=4)
+    >>> sweep.count(), sweep.names()
+    (24, ['n', 'g', 'seed'])
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -197,12 +204,12 @@ class Sweep(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "Sweep":
         if self.random and self.samples is None:
-            raise ValueError("random fields are given but no `samples: N`")
+            raise ValueError("random fields are given without their number; give `samples: N`")
         if self.samples is not None and not self.random:
-            raise ValueError("`samples` is given but no random fields")
+            raise ValueError("`samples` is given without random fields; leave it out")
         lengths = {name: len(axis) for name, axis in self.zip.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"zip: fields of equal length expected, got {lengths}")
+            raise ValueError(f"zip: fields of the lengths {lengths} given; expected equal lengths")
         names = self.names()
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -210,29 +217,29 @@ class Sweep(BaseModel):
         return self
 
     def names(self) -> list[str]:
-        """Return the names of the swept fields; `seed` is one if there are several seeds."""
+        """The names of the swept fields, with `seed` if there are several seeds."""
         return [*self.grid, *self.zip, *self.random, *(["seed"] if self.seeds > 1 else [])]
 
     def shape(self) -> tuple[int, ...]:
-        """Return the lengths of the axes: grid..., zip (if any), samples, seeds."""
+        """The lengths of the axes: grid..., zip (if any), samples, seeds."""
         grid = tuple(len(axis) for axis in self.grid.values())
         zipped = tuple({len(axis) for axis in self.zip.values()})
         return (*grid, *zipped, self.samples or 1, self.seeds)
 
     def count(self) -> int:
-        """Return the number of items, without making them."""
+        """The number of items, without making them."""
         return math.prod(self.shape())
 
     def columns(self, seed: int) -> dict[str, Column]:
-        """Return field -> column over the `count()` items, the last axis fastest.
+        """The swept fields as columns over the `count()` items, the last axis fastest.
 
-        seed: the job's; it determines the random draws.
+        seed: the job's seed, which determines the random draws.
         """
         shape = self.shape()
 
         @cache
         def codes(axis: int) -> np.ndarray:
-            # In the smallest integers: of ten million items a column of int32 is 40 MB.
+            # The smallest integers: a column of int32 takes 40 MB for ten million items.
             once = np.arange(shape[axis], dtype=np.min_scalar_type(-shape[axis]))
             return np.tile(np.repeat(once, math.prod(shape[axis + 1 :])), math.prod(shape[:axis]))
 
@@ -259,7 +266,7 @@ class Sweep(BaseModel):
 
 
 def _tidy(values: list[Any]) -> Any:
-    """Return a list of numbers (no booleans) as an array, any other as a list."""
+    """A list of numbers (not booleans) as an array, any other list as it is."""
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return np.asarray(values) if numbers else list(values)
 
@@ -271,7 +278,7 @@ def _values(axis: Axis) -> Any:
 def join(
     parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, Any]
 ) -> dict[str, Column]:
-    """Return the columns of several sweeps end to end. A sweep that lacks a field gets its base value.
+    """Join the columns of several sweeps end to end. A sweep without a field gets the field's base value.
 
     Args:
         parts: (number of items, columns) of each sweep.

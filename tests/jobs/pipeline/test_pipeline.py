@@ -10,7 +10,9 @@ from jobs.pipeline.pipeline import read_stages
 @pytest.mark.parametrize("given", ["abc", "[1, 2]", "3", "[]"])
 @pytest.mark.parametrize("form", ["kernel: toy\n{}", "stages: {{a: {{kernel: toy, {}}}}}"])
 def test_fields_that_are_no_mappings_are_refused(job_file, field, given, form):
-    with pytest.raises(JobError, match=rf"job.yaml.*: {field}: a mapping of fields to values"):
+    with pytest.raises(
+        JobError, match=rf"job.yaml.*: {field}: .* given; expected a mapping of fields to values"
+    ):
         read_stages(job_file(form.format(f"{field}: {given}")))
 
 

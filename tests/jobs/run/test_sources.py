@@ -217,7 +217,7 @@ def test_another_module_of_the_same_name_is_refused(own, tmp_path):
     copy.write_text((tmp_path / f"{own}.py").read_text())
     sources_of(job(own), str(other))
     copy.write_text(copy.read_text() + "# another\n")
-    with pytest.raises(JobError, match="this process has another module of that name"):
+    with pytest.raises(JobError, match="this process has imported"):
         sources_of(job(own), str(other))
 
 

@@ -83,5 +83,5 @@ def test_an_unknown_preset_is_told_in_one_line(kernel):
 
 
 def test_what_fits_no_form_is_refused_as_in_any_search():
-    with pytest.raises(JobError, match=r"job.yaml: search.params.rate: one of \{uniform"):
+    with pytest.raises(JobError, match=r"job.yaml: search.params.rate: expected one of \{uniform"):
         expanded({"params": {"rate": 3}})

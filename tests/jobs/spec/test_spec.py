@@ -62,7 +62,7 @@ def test_read_job_overrides(job_file, override, where, expected):
         ("params: {}", None, "kernel: required, but not given"),
         ("kernel: toy\nseed: -1", None, "seed: Input should be greater than or equal to 0"),
         ("kernel: toy\nsweep: {grid: {a: {rnge: 3}}}", None, "sweep.grid.a"),
-        ("kernel: toy", "seed", "key.path=value expected"),
+        ("kernel: toy", "seed", "expected key.path=value"),
         ("kernel: toy", "kernel.a=1", "'kernel' is 'toy', not a mapping"),
     ],
 )

@@ -85,8 +85,8 @@ def test_random_draws_lie_in_range_and_do_not_move():
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"random": {"a": {"uniform": [0, 1]}}}, "no `samples: N`"),
-        ({"samples": 3}, "no random fields"),
+        ({"random": {"a": {"uniform": [0, 1]}}}, "give `samples: N`"),
+        ({"samples": 3}, "without random fields"),
         ({"zip": {"a": [1], "b": [1, 2]}}, "equal length"),
         ({"grid": {"a": [1]}, "zip": {"a": [1]}}, "swept twice: a"),
         ({"grid": {"a": []}}, "at least 1 item"),
