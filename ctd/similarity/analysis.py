@@ -47,8 +47,10 @@ def classical_mds(distances: np.ndarray, k: int) -> Embedding:
     # The sign of an eigenvector is arbitrary: make its largest entry positive.
     largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
     points = vectors * np.sign(largest) * np.sqrt(np.maximum(values, 0))
+    # All eigenvalues, negative ones too, which distances that are not Euclidean have.
     total = np.abs(np.linalg.eigvalsh(products)).sum()
     share = np.maximum(values, 0) / (total or 1)
+    # Fewer networks than components: fill with zeros, so that tables have one width.
     missing = k - len(share)
     return Embedding(np.pad(points, ((0, 0), (0, missing))), np.pad(share, (0, missing)))
 
@@ -79,6 +81,7 @@ def clusters(distances: np.ndarray, method: str, n_clusters: int | None) -> Clus
     merges = hierarchy.linkage(condensed, method, optimal_ordering=n <= BEST_ORDER)
     order = hierarchy.leaves_list(merges)
     cut = lambda k: hierarchy.fcluster(merges, k, "maxclust")
+    # The silhouette is not defined for one cluster, nor for n clusters of one network.
     some = range(2, min(MOST_CLUSTERS, n - 1) + 1)
     if n_clusters is None:
         n_clusters = max(some, key=lambda k: silhouette(distances, cut(k)), default=1)
@@ -99,10 +102,12 @@ def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
     size = member.sum(axis=0)
     if len(size) < 2:
         return 0.0
+    # (n, cluster) sums of distances to each cluster's members, by one product.
     sums = distances @ member
     at = np.arange(len(which)), which
     own = sums[at] / np.maximum(size[which] - 1, 1)
     means = sums / size
+    # The own cluster must not be the nearest other.
     means[at] = np.inf
     other = means.min(axis=1)
     larger = np.maximum(own, other)
@@ -139,6 +144,7 @@ def explained(
     r2, r2_p = _permuted(projection(values), products, orders)
     scale = np.trace(products)
     apart = differences(values)
+    # Mantel: the correlation over pairs of different networks; the zeros of the diagonal do not count.
     off = ~np.eye(len(values), dtype=bool)
     a = np.where(off, apart - apart[off].mean(), 0)
     b = np.where(off, distances - distances[off].mean(), 0)

@@ -57,9 +57,11 @@ def linear_dynamics(states: np.ndarray, n_delays: int, interval: int, rank: int)
             f"rank: {rank} given, but a network's states span {usable} dimensions with {n_delays} delays; lower the "
             "rank, or give more delays"
         )
+    # V of H = V S U', trial by trial: no step leads from the end of one trial to the start of the next.
     v = (h @ u[:, ::-1][:, :rank]) / s[:rank]
     before, after = v[:, :-1].reshape(-1, rank), v[:, 1:].reshape(-1, rank)
     a = np.linalg.lstsq(before, after, rcond=None)[0].T
+    # Norm 1 turns the inner product of two dynamics into the cosine of their angle.
     return a / np.linalg.norm(a)
 
 
@@ -75,6 +77,7 @@ def alignment(a: jax.Array, b: jax.Array, starts: int, max_iterations: int, key:
     """
     drawn = jax.random.orthogonal(key, a.shape[0], (starts,), a.dtype)
     first = drawn.at[0].set(_matched(a, b))
+    # One start after the other: under vmap all would climb as long as the slowest.
     return jnp.max(lax.map(lambda c: _ascend(a, b, c, max_iterations), first))
 
 
@@ -104,10 +107,12 @@ def _ascend(a: jax.Array, b: jax.Array, start: jax.Array, max_iterations: int) -
 
     def step(carry: Any) -> Any:
         c, value, shift, k, _ = carry
+        # G = A C B' + A' C B; the orthogonal factor of its polar decomposition is U V'.
         u, _, vt = jnp.linalg.svd(a @ c @ b.T + a.T @ c @ b + shift * c)
         new = u @ vt
         reached = _value(a, b, new)
         better = reached > value
+        # A step back goes on with a larger shift; at the bound no step can go down, so that a top is reached.
         gain = jnp.where(better, reached - value, jnp.where(shift < bound, jnp.inf, 0))
         shift = jnp.where(better, shift / 2, jnp.minimum(2 * shift + bound / 64, bound))
         keep = lambda x, y: jnp.where(better, x, y)

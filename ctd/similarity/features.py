@@ -75,11 +75,13 @@ def centred(states: np.ndarray, n_samples: int) -> np.ndarray:
 
 
 def _of_samples(inputs: Any, x: np.ndarray) -> np.ndarray:
+    # Shapes are compared at size 1: the distance is the angle between them (Williams et al. 2021).
     if inputs.method == "procrustes":
         return x / np.linalg.norm(x)
     if inputs.method == "cka":
         # |X'X|_F is the norm of the centred Gram matrix X X', so that the CKA of two features is |X'Y|_F^2.
         return x / np.sqrt(np.linalg.norm(x.T @ x))
+    # The median distance scales the kernel, so that it does not depend on the units' scale (Kornblith et al. 2019).
     if inputs.method == "rbf_cka":
         return x / (inputs.bandwidth * np.median(scipy.spatial.distance.pdist(x)))
     # SVCCA is canonical correlation after a cut of the principal components; plain CCA keeps all of them.
@@ -98,6 +100,7 @@ def principal_directions(x: np.ndarray, variance: float) -> np.ndarray:
     u, s, _ = np.linalg.svd(x, full_matrices=False)
     rank = int((s > s[0] * max(x.shape) * np.finfo(x.dtype).eps).sum())
     share = np.cumsum(s**2) / np.sum(s**2)
+    # cumsum may end below 1 by rounding, which searchsorted would not find.
     k = rank if variance == 1 else int(np.searchsorted(share, variance)) + 1
     return u[:, : min(k, rank)]
 

@@ -140,6 +140,7 @@ def _network(path: str, inputs: Any) -> tuple[str, dict[str, np.ndarray]]:
 def _simulate(
     networks: Sequence[tuple[str, dict[str, np.ndarray]]], inputs: Any
 ) -> Iterator[np.ndarray]:
+    # All networks run the same trials: differences between trials would count as differences between networks.
     key = jax.random.key(inputs.trial_seed)
     x = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
     for cell, weights in networks:
@@ -214,6 +215,7 @@ def read_known(inputs: Any) -> Known:
 
 
 def _attributes(path: str) -> dict[str, Any]:
+    # Files of frameworks tell nothing about a sweep.
     if not h5py.is_hdf5(path):
         return {}
     with opened_hdf5(path) as file:

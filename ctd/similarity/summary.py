@@ -86,11 +86,13 @@ def joined(rows: np.ndarray, results: Mapping[str, np.ndarray], n: int) -> np.nd
     >>> joined(np.arange(3), {"distance": row}, 3).tolist()
     [[0.0, 0.5, 0.9], [0.5, 0.0, 0.2], [0.9, 0.2, 0.0]]
     """
+    # NaN until a row fills it: 0 would be a distance.
     matrix = np.full((n, n), np.nan)
     start = 0
     for block in blocks(results, ("distance",)):
         found = np.asarray(block["distance"], float)
         for row, distance in zip(rows[start : start + len(found)], found, strict=True):
+            # A sweep may have more rows than there are networks.
             if row < n:
                 known = np.flatnonzero(np.isfinite(distance))
                 matrix[row, known] = matrix[known, row] = distance[known]

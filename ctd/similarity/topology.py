@@ -66,6 +66,7 @@ def _stability(table: Mapping[str, Any]) -> np.ndarray:
 
 
 def _neighbours(table: Mapping[str, Any], rows: np.ndarray) -> Neighbours:
+    # Departures of a point with several growing modes depend on their sampled directions.
     one_mode = np.asarray(table["n_unstable"])[rows] == 1
     among = (np.asarray(table["leads"])[np.ix_(rows, rows)] > 0) & one_mode[:, None]
     return [(np.flatnonzero(to), np.flatnonzero(by)) for to, by in zip(among, among.T, strict=True)]
@@ -79,6 +80,7 @@ def _seen(labels: Sequence[int], graph: Neighbours) -> list[Hashable]:
 
 def _numbered(seen: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     """Number what points see by 0, 1, ..., equal sights alike over all networks."""
+    # One numbering for all networks: equal neighbourhoods get equal labels wherever they occur.
     number: dict[Hashable, int] = {}
     return [[number.setdefault(one, len(number)) for one in graph] for graph in seen]
 

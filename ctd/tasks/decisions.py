@@ -114,6 +114,7 @@ class RandomDots(Choice):
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_noise, key_choice = jax.random.split(key)
         values = self.conditions.values
+        # Draw the condition's number, which the trial then reports.
         which = jax.random.randint(key_choice, (), 0, len(values))
         coherence = jnp.asarray(values, dtype)[which]
         start = self.steps(self.fixation)
@@ -180,6 +181,7 @@ class Romo(TwoStimuli):
             for first in range(max(10 - d, 10), min(34, 34 - d) + 1)
         ]
         first, less = jnp.asarray(pairs)[jax.random.randint(key_pair, (), 0, len(pairs))]
+        # Whole steps, both ends included.
         shortest, longest = map(self.steps, self.delay)
         delay = jax.random.randint(key_delay, (), shortest, longest + 1)
         shown, end = self.both(delay, dtype)
@@ -238,6 +240,7 @@ class Mante(Choice):
         onset = start + self.steps(self.context_only)
         offset = onset + self.steps(self.stimulus)
         at = offset + self.steps(self.delay)
+        # Both stimuli are always shown: the network must ignore the one that the context does not name.
         stimuli = self.during(onset, offset, dtype) * coherence * self.scale
         cue = jax.nn.one_hot(context, 2, dtype=dtype) * self.context_scale
         inputs = jnp.concatenate(
@@ -273,6 +276,7 @@ class MatchToSample(TwoStimuli):
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_noise, key_which, key_delay = jax.random.split(key, 3)
+        # 0 ... 3 stand for A-A, A-B, B-A, B-B.
         which = jax.random.randint(key_which, (), 0, 4)
         samples = jnp.asarray([which // 2, which % 2])
         span = jax.random.uniform(key_delay, (), minval=self.delay[0], maxval=self.delay[1])

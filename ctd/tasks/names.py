@@ -100,6 +100,7 @@ def _explain(error: ValidationError, cls: type[Task]) -> str:
 
 def _schema() -> dict[str, Any]:
     """JSON Schema of the argument of `get_task`."""
+    # A name alone, one of ctd's tasks with its parameters, or a class of the user's with any parameters.
     options: list[dict[str, Any]] = [{"type": "string"}]
     for name, cls in TASKS.items():
         fields = cls.model_json_schema(mode="validation")

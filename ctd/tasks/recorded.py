@@ -73,6 +73,7 @@ class Recorded(Task):
             )
         found = read_hdf5(path)
         _check(path, found)
+        # Without conditions all trials are of one kind.
         numbers = found.get("conditions", np.zeros(len(found["inputs"])))
         values, condition = np.unique(numbers, return_inverse=True)
         mask: Any = found.get("mask", np.ones(found["inputs"].shape[:2])).astype(dtype)
@@ -92,6 +93,7 @@ def _check(path: str, found: dict[str, np.ndarray]) -> None:
                 f"{path}: {name} is missing; a file of trials has inputs and targets, optionally mask and "
                 f"conditions; this one has {', '.join(sorted(found))}"
             )
+    # Inputs with too few axes are refused below; 0 keeps the comparison of shapes from failing before.
     trials, steps = found["inputs"].shape[:2] if found["inputs"].ndim > 1 else (0, 0)
     for name, axes in AXES.items():
         if name not in found:

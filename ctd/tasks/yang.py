@@ -106,6 +106,7 @@ class Yang(Experiment):
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_plan, key_rule, key_noise = jax.random.split(key, 3)
+        # The plan's key does not depend on the rule: rules share their uniform numbers.
         draws = Draws.of(key_plan, dtype)
         which, plan = jnp.zeros((), int), RULES[self.rule[0]](self, draws)
         if len(self.rule) > 1:
@@ -121,6 +122,7 @@ class Yang(Experiment):
         sd = self.noise * (2 * self.tau / self.dt) ** 0.5
         inputs += sd * jax.random.normal(key_noise, inputs.shape, dtype)
         condition = which
+        # A single rule is split by its answers: fixation, then eight directions.
         if len(self.rule) == 1:
             bin_ = jnp.round(plan.answer / (2 * pi) * N_DIRECTIONS).astype(int) % N_DIRECTIONS
             condition = jnp.where(plan.responds, 1 + bin_, 0)
@@ -131,6 +133,7 @@ class Yang(Experiment):
         last = last_step(trial)
         wanted, given = trial.targets[last], output[last]
         fixates, must = given[0] > 0.5, wanted[0] > 0.5
+        # The target's own bump gives the wanted direction, so that both are read in the same way.
         apart = jnp.abs(self._population(wanted[1:]) - self._population(given[1:]))
         near = jnp.minimum(apart, 2 * pi - apart) < NEAR
         return jnp.where(must, fixates, ~fixates & near)
@@ -163,6 +166,7 @@ class Yang(Experiment):
         return jnp.concatenate([cue, rings.reshape(self.length, -1), rule], axis=1)
 
     def _targets(self, plan: Plan, dtype: Any) -> jax.Array:
+        # A trial without a response fixates to its end.
         answering = (jnp.arange(self.length)[:, None] >= plan.go) & plan.responds
         if self.code == "one_hot":
             nearest = jnp.argmin(self._distance(plan.answer))

@@ -164,6 +164,7 @@ def _strengths(draws: Draws, coherences: tuple[float, ...], attended: Any) -> ja
     mean = 0.8 + 0.4 * draws.mean
     coherence = among(draws.coherence, coherences, dtype) * jnp.where(draws.sign < 0.5, 1, -1)
     both = jnp.stack([mean + coherence, mean - coherence])
+    # dm1, dm2 and the contexts compare the stimuli in one modality at a time.
     if attended != "multi":
         return both
     # The sum over the modalities is 2 of_stimulus, whatever their difference: neither alone tells the answer.
@@ -194,6 +195,7 @@ def _decide(exp: Experiment, draws: Draws, delayed: bool, shown: Any, attended: 
         go = start + exp.one_of(t[1], exp.decision)
         on, off = jnp.stack([start, start]), jnp.stack([go, go])
     strength = _strengths(draws, exp.delayed_coherences if delayed else exp.coherences, attended)
+    # dm1 and dm2 show one modality; the other one is silent.
     if shown != "both":
         strength = strength * jnp.eye(2, dtype=strength.dtype)[shown]
     value = strength.sum(axis=1) if attended == "multi" else strength[:, attended]

@@ -98,6 +98,7 @@ def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
     """Draw a network and start its optimiser."""
     cell, trials = get_cell(static.cell), shared.evaluation
     key_weights, _ = item_keys(key, traced)
+    # Masks and signs come first: the spread of the initial weights depends on each unit's number of connections.
     links = connections(static, shared.masks, traced, key_weights)
     sizes = trials.inputs.shape[-1], trials.targets.shape[-1]
     parameters = initial(static, cell, sizes, links, traced, key_weights)
@@ -145,9 +146,11 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
     parameters, optimizer, step, diverged = end
     # Steps that were not taken are NaN.
     mean = jnp.nanmean(errors)
+    # Relative to the first loss, since losses of tasks differ by orders of magnitude.
     first = jnp.where(state.step == 0, errors[0], state.first)
     diverged |= mean > DIVERGED * first
     accuracy, done = state.accuracy, diverged | (step >= static.n_batches)
+    # Evaluation runs n_eval trials: only stop_at needs it at every block.
     if static.stop_at:
         weights = weights_of(static, state.links, traced, parameters)
         cell, noisy_trials = with_noise(static, shared, traced, key)
@@ -177,6 +180,7 @@ def result(
     if static.n_saved:
         some = shared.evaluation.inputs[: static.n_saved]
         values["states"], values["outputs"] = jax.vmap(lambda x: run(cell, weights, x))(some)
+    # Blocks that were not reached are NaN; a network that diverged in the first block has none that counts.
     last = jnp.maximum(jnp.sum(~jnp.isnan(state.curve)) - 1, 0)
     scores = evaluate(static, shared, cell, weights)
     return (

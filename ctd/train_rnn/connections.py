@@ -31,12 +31,14 @@ class Connections(NamedTuple):
 def connections(static: Any, given: Mapping[str, Any], traced: Any, key: jax.Array) -> Connections:
     """The connections of one network. given: masks of `read_masks`; key: of the network's weights."""
     masks = dict(given)
+    # Each item draws its own mask, so that replicates differ in their connections too.
     if static.mask == "random":
         area = area_of(static.n, static.areas)
         within = jnp.asarray(area[:, None] == area[None, :])
         p = jnp.where(within, traced.density, traced.density_between)
         drawn = jax.random.uniform(jax.random.fold_in(key, MASK), p.shape, p.dtype)
         masks["wR"] = drawn < p
+    # The diagonal may be left out with any mask, or without one.
     if not static.self_connections:
         others = ~np.eye(static.n, dtype=bool)
         masks["wR"] = masks["wR"] & others if "wR" in masks else jnp.asarray(others)
@@ -57,6 +59,7 @@ def _signs(static: Any, traced: Any) -> jax.Array:
     # Areas are sorted: this is the first unit of each unit's area.
     first = np.searchsorted(area, area)
     size = np.bincount(area)[area]
+    # The share is traced, so that items of one program may differ in it; the counts are then arrays too.
     bound = jnp.round(traced.excitatory * size)
     return jnp.where(np.arange(static.n) - first < bound, 1, -1).astype(traced.excitatory.dtype)
 
@@ -82,6 +85,7 @@ def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
         return {}
     where = inputs.mask_file
     shapes = get_cell(inputs.cell).shapes(inputs.n, n_in)
+    # A readout of fixed ones has no weights to mask.
     if inputs.readout != "identity":
         shapes |= {"wO": (n_out, inputs.n)}
     shapes = {name: shape for name, shape in shapes.items() if len(shape) == 2}

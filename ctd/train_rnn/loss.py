@@ -55,6 +55,7 @@ class Scores(NamedTuple):
         """
         mask = trials.mask if trials.mask.ndim == 3 else trials.mask[..., None]
         weight = jnp.broadcast_to(mask, trials.targets.shape)
+        # An output whose mask is 0 everywhere has no mean; its errors count nothing either.
         total = jnp.maximum(jnp.sum(weight, axis=(0, 1)), jnp.finfo(weight.dtype).tiny)
         mean = jnp.sum(weight * trials.targets, axis=(0, 1)) / total
         spread = jnp.sum(weight * (trials.targets - mean) ** 2)
@@ -75,6 +76,7 @@ def _score(static: Any, n: int, cell: Cell, weights: Any, trials: tasks.Trial) -
     total, weight = weighted_loss(static.loss, outputs, trials)
     if not task.scored:
         return Scores(total, weight, jnp.zeros(0), jnp.zeros(0))
+    # Rules of success compare outputs with targets, which are probabilities here.
     if static.loss == "cross_entropy":
         outputs = jax.nn.softmax(outputs)
     right = jax.vmap(task.success)(trials, outputs)
@@ -91,6 +93,7 @@ def evaluate(static: Any, shared: Shared, cell: Cell, weights: Any) -> Scores:
     parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), trials)
     scores = lax.map(lambda part: _score(static, n, cell, weights, part), parts)
     scores = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), scores)
+    # lax.map needs parts of one size; the rest is a second, smaller call.
     if whole < count:
         rest = jax.tree.map(lambda leaf: leaf[whole:], trials)
         more = _score(static, n, cell, weights, rest)
@@ -152,6 +155,7 @@ def _check_probabilities(task: tasks.Task, trials: tasks.Trial) -> None:
 
 def minibatch(static: Any, training: Any, key: jax.Array, step: jax.Array) -> tasks.Trial:
     """The trials of one training step. training: of `Shared`; key: of the network's minibatches; step: its number."""
+    # The step alone chooses the trials, so that a resumed network sees the same ones.
     key = jax.random.fold_in(key, step)
     if isinstance(static.task, tasks.Recorded):
         some = jax.random.randint(key, (static.batch_size,), 0, training.inputs.shape[0])

@@ -30,6 +30,7 @@ UNPENALISED = ("alphas",)
 
 def constants(static: Any, cell: Cell) -> set[str]:
     """The names of the parameters that training does not change."""
+    # The cell names its own constants, such as fixed time constants.
     kept = set(cell.constants)
     if static.train_alphas:
         kept -= {"alphas"}
@@ -44,6 +45,7 @@ def initial(
     """Draw the initial parameters. sizes: (n_in, n_out); key: of the item's weights."""
     scales = Scales(traced.recurrent_scale, traced.input_scale)
     drawn = cell.init(key, static.n, *sizes, scales, static.dtype)
+    # A leaky cell draws a default alpha; the sweep sets it.
     if "alpha" in drawn:
         drawn["alpha"] = traced.alpha
     if "alphas" in drawn:
@@ -58,6 +60,7 @@ def initial(
         del drawn["wO"]
     for name, mask in links.masks.items():
         drawn[name] = _spread(drawn[name], mask)
+    # A key of its own: the weights above stay the same whichever recurrent matrix is chosen.
     key = jax.random.fold_in(key, RECURRENT)
     if static.rank is not None:
         del drawn["wR"]
@@ -129,6 +132,7 @@ def _balanced(w: jax.Array, signs: jax.Array, radius: jax.Array) -> jax.Array:
     the network saturates before it is trained (Rajan & Abbott 2006).
     """
     size = jnp.abs(w)
+    # Row sums: what a unit receives from excitatory and from inhibitory units.
     excites = jnp.sum(jnp.where(signs > 0, size, 0), axis=1, keepdims=True)
     inhibits = jnp.sum(jnp.where(signs < 0, size, 0), axis=1, keepdims=True)
     # A unit that a mask leaves without one of both cannot be balanced.

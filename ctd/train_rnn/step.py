@@ -30,6 +30,7 @@ SCALED: Mapping[str, Callable[[Any], Any]] = {
     "nadam": lambda traced: optax.scale_by_adam(eps=traced.adam_eps, nesterov=True),
     "radam": lambda traced: optax.scale_by_radam(eps=traced.adam_eps),
     "amsgrad": lambda traced: optax.scale_by_amsgrad(eps=traced.adam_eps),
+    # Lion steps by the sign of a momentum: no epsilon divides anything.
     "lion": lambda traced: optax.scale_by_lion(),
     "rmsprop": lambda traced: optax.scale_by_rms(eps=traced.adam_eps),
     "adagrad": lambda traced: optax.scale_by_rss(eps=traced.adam_eps),
@@ -43,6 +44,8 @@ def optimizer(static: Any, traced: Any) -> optax.GradientTransformation:
     def decayed(parameters: Mapping[str, Any]) -> dict[str, bool]:
         return {name: name not in UNPENALISED for name in parameters}
 
+    # The order matters: clipping first bounds what the optimiser's moments remember of an exploding gradient, and decay
+    # after the scaling is decoupled from it.
     return optax.chain(
         optax.clip_by_global_norm(traced.clip_norm),
         SCALED[static.optimizer](traced),
@@ -98,6 +101,7 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
         )
         total, weight = weighted_loss(static.loss, outputs, trials)
         error = total / weight
+        # `hidden` gives the rates of a state; the penalty sees them with their noise.
         rates = jax.vmap(jax.vmap(plain.hidden))(states)
         return error + _of_weights(traced, trained) + _of_rates(traced, rates), error
 

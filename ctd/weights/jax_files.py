@@ -27,7 +27,8 @@ def _unpack(code: int, data: bytes) -> Any:
     if code not in (ARRAY, SCALAR):
         return None
     shape, dtype, numbers = msgpack.unpackb(data, raw=True)
-    if dtype == b"bfloat16":  # the upper half of a float32
+    # NumPy has no bfloat16: it is the upper half of a float32.
+    if dtype == b"bfloat16":
         half = np.frombuffer(numbers, "<u2").reshape(shape)
         return (half.astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(numbers, np.dtype(dtype.decode())).reshape(shape)
@@ -77,6 +78,7 @@ def read_equinox(path: Path) -> Tensors:
     and bias (n_out,). Raises ValueError, naming the file, if there is not exactly one cell.
     """
     leaves = _leaves(path)
+    # Two neighbouring matrices with equal rows, 3 n or 4 n of them, are a cell's; a linear layer has no such pair.
     starts = [k for k in range(len(leaves) - 1) if _is_cell(leaves[k], leaves[k + 1])]
     if len(starts) != 1:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)

@@ -44,6 +44,7 @@ def is_keras(file: h5py.File) -> bool:
     """Whether Keras wrote an HDF5 file."""
     if KERAS & (set(file) | set(file.attrs)):
         return True
+    # Weights alone, of Keras 3, have none of these marks, but numbered variables.
     found: list[str] = []
     file.visit(lambda name: found.append(name) if VARIABLES.search(name) else None)
     return bool(found)
@@ -72,6 +73,7 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
     file.visititems(visit)
     arrays: dict[str, Any] = {}
     for name, value in found.items():
+        # Two layers with one short name would overwrite each other without a word.
         if (short := _named(name, found)) in arrays:
             raise ValueError(
                 f"{where}: {name} is a second {short}, but a network of ctd has one cell"

@@ -45,6 +45,7 @@ def read(tensors: Tensors, place: str) -> Found:
     where, arrays = tensors.where, tensors.arrays
     used = frozenset(name for name in arrays if _parent(name) == place and _layer(name))
     layers = {_layer(name) for name in used}
+    # Its layers would pass for an incomplete GRU.
     if layers == MGU:
         raise ValueError(
             f"{where}: {place or 'the top'} is an MGUCell, which ctd does not have; it has GRU, LSTM and simple cells"
@@ -73,6 +74,7 @@ def read(tensors: Tensors, place: str) -> Found:
             check_shape(where, full(layer, "kernel"), kernel, (fan_in, width), f"{n} units")
             bias = arrays.get(full(layer, "bias"), np.zeros(width, kernel.dtype))
             check_shape(where, full(layer, "bias"), bias, (width,), f"{n} units")
+            # Flax multiplies x @ kernel, PyTorch weight @ x.
             kernels.append(kernel.T)
             biases.append(bias)
         return np.concatenate(kernels), np.concatenate(biases)

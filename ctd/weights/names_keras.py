@@ -30,6 +30,7 @@ def read(tensors: Tensors, place: str) -> Found:
         raise ValueError(f"{where}: lacks {names['kernel']}; it holds {tensors.names()}")
     recurrent, into = arrays[names["recurrent_kernel"]], arrays[names["kernel"]]
     n = recurrent.shape[0] if recurrent.ndim else 0
+    # The number of gates tells the kind of cell.
     blocks = recurrent.size // max(1, n * n)
     if blocks not in KINDS:
         raise ValueError(
@@ -86,6 +87,7 @@ def _biases(
             )
         dtype = tensors.arrays[name.replace(".bias", RECURRENT)].dtype
         bias = np.zeros((2, 3 * n) if after else (blocks * n,), dtype)
+    # One row of biases means reset_after=False: the reset gate acts before the product.
     two = kind == "gru" and bias.ndim == 2
     check_shape(tensors.where, name, bias, (2, 3 * n) if two else (blocks * n,), f"{n} units")
     rows = [_ordered(row, n, kind) for row in (bias if two else [bias, np.zeros_like(bias)])]

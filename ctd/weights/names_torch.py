@@ -76,6 +76,7 @@ def _biases(
     kind = KINDS[blocks]
     zeros = np.zeros(BLOCKS[kind] * n, arrays[f"{at}weight_hh{layer}"].dtype)
     pair = [f"{at}bias_ih{layer}", f"{at}bias_hh{layer}"]
+    # Equinox's cells have `bias`, and a GRU `bias_n`, in place of PyTorch's pair.
     if not layer and f"{at}bias" in arrays and not arrays.keys() & set(pair):
         pair = [f"{at}bias", f"{at}bias_n"] if kind == "gru" else [f"{at}bias"]
     given = [name for name in pair if name in arrays]

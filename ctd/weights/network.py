@@ -87,6 +87,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
 
 def find_cell(tensors: Tensors) -> Found:
     """Find the one recurrent cell of a file, by the names of each framework. Raises ValueError if there is none or several."""
+    # Each framework's names are its own, so that the order does not matter.
     for layout in (names_torch, names_keras, names_flax):
         places = layout.places(tensors)
         if places:
@@ -114,6 +115,7 @@ def _only(tensors: Tensors, places: Iterable[str]) -> str:
 def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     """Read a file with ctd's own names; fits: the cells with these names, of which file or `cell` may choose one."""
     where, params = tensors.where, dict(tensors.arrays)
+    # If no cell has exactly these names, the error is about the one with the most of them.
     likely = max(
         CELLS, key=lambda name: len(set(CELLS[name].axes) - set(READOUT_AXES) & set(params))
     )

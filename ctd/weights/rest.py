@@ -32,6 +32,7 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
     """
     left = {name: value for name, value in tensors.arrays.items() if name not in found.used}
     n, n_in = found.gates.weight_hh.shape[1], found.gates.weight_ih.shape[1]
+    # An LSTM's state is h and c.
     state = 2 * n if found.gates.kind == "lstm" else n
     params: dict[str, Array] = {}
     told: list[str] = []
@@ -72,6 +73,7 @@ def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Ar
         if n_out == n:
             shape = (n, width) if layer.flipped else (width, n)
         check_shape(where, layer.weight, weight, shape, f"a readout of {n} units")
+    # A square matrix of as many inputs as units could also be an input layer: its shape does not tell.
     if n_out == n_in == n:
         raise ValueError(
             f"{where}: {layer.weight} {weight.shape} may come before or after the cell, since that has {n} inputs and "

@@ -188,6 +188,7 @@ def write(path: Path, arrays: Mapping[str, Array], cell: str | None) -> None:
             for k, (name, value) in enumerate(arrays.items())
         ]
         entries += [_text("cell") + _text(cell) + b"s"] if cell else []
+        # Protocol 2, an empty dict, one SETITEM for each entry, STOP.
         add("data.pkl", b"\x80\x02}" + b"".join(entries) + b".")
         add("byteorder", b"little")
         for k, value in enumerate(arrays.values()):

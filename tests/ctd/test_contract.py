@@ -131,8 +131,8 @@ def test_located_of_an_exception_without_text_or_frames():
 NAMES = {
     "result with a slash": (('"x": Var', '"a/x": Var'), ('return {"x": s["x"]}', 'return {"a/x": s["x"]}'), "'a/x' is not allowed as a name"),
     "result with a dot first": (('"x": Var', '".x": Var'), ('return {"x": s["x"]}', 'return {".x": s["x"]}'), "'.x' is not allowed as a name"),
-    "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}'), "'numbers.x': .*with packed. or numbers."),
-    "axis like a pack": (('Var(("unit",))', 'Var(("packed.x.entry",))'), "'packed.x.entry': .*with packed. or numbers."),
+    "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}'), "'numbers.x' .*with packed. or numbers."),
+    "axis like a pack": (('Var(("unit",))', 'Var(("packed.x.entry",))'), "'packed.x.entry' .*with packed. or numbers."),
     "result like a parameter": (('"x": Var', '"rate": Var'), ('return {"x": s["x"]}', 'return {"rate": s["x"]}'), "result 'rate' has the name of a parameter"),
     "result like a column of items": (('"x": Var', '"row": Var'), ('return {"x": s["x"]}', 'return {"row": s["x"]}'), "result 'row' has the name"),
     "parameter like a column of items": (("n: Static[int] = 3", "n: Static[int] = 3\n    group: Static[int] = 3"), "parameter 'group' has the name"),
