@@ -96,8 +96,8 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     >>> from ctd.esn import kernel
     >>> spec = JobSpec(kernel="esn", sweep={"grid": {"n": [50, 100], "g": [0.9, 1.1, 1.3]}})
     >>> items = expand(spec, kernel)
-    >>> items.n, [group.labels for group in items.groups]
-    (6, [{'n': 50}, {'n': 100}])
+    >>> items.n, [int(group.labels["n"]) for group in items.groups]
+    (6, [50, 100])
     """
     parts = spec.sweeps()
     total = sum(part.count() for part in parts)
