@@ -212,6 +212,7 @@ def result(
     if static.memory_delays:
         values["memory"] = memory_capacity(static, traced, jax.random.fold_in(key, 2), w)
         values["memory_capacity"] = values["memory"].sum()
+    # From the start of the replayed range on, where the network has settled; per unit of time.
     if "lyapunov" in static.record:
         values["lyapunov"] = or_nan(largest_exponent(static, w, readout, now, x) / dt)
     if "readout" in static.record:
@@ -234,6 +235,7 @@ def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
     """
     n, m = static.n, static.m
     readout = readout.astype(static.state_dtype)
+    # The constant of an intercept is the last feature.
     wO, bO = readout[:, :n], readout[:, n] if static.intercept else jnp.zeros(m, readout.dtype)
     feedback = w.drive[:, -m:] if static.feedback else jnp.zeros((n, m), readout.dtype)
     return {

@@ -128,6 +128,7 @@ def update(
     u = (times(rls.P, h) - (K @ h) @ K) / power
     s = h @ u
     z = rls.readout @ h
+    # u / (l + s) is P_{j+1} h, the gain; one outer product with the error serves all outputs.
     readout = rls.readout - jnp.outer(z - f, u / (forgetting + s))
     K = lax.dynamic_update_index_in_dim(K, jnp.sqrt(power / (forgetting + s)) * u, j, 0)
     return Updated(readout, K, z, s)
@@ -168,6 +169,7 @@ def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights
     start, stop = static.washout, static.washout + static.train
     x = shared.inputs.astype(static.state_dtype)
     now = begin(static, w, rls.readout)
+    # The washout runs with the readout of the pass before, and updates nothing.
     now, _ = lax.scan(lambda c, x: free_step(static, w, rls.readout, c, x), now, x[:start])
 
     def block(carry: Pass, index: Any, rows: Any) -> Pass:

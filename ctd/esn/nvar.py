@@ -159,6 +159,7 @@ def _samples(shared: Series) -> Any:
 def factors(static: Any, k: int) -> np.ndarray:
     """The monomials of k numbers per sample, as `weights.monomials`: int32 (feature, factor)."""
     lags = 1 + np.add.outer(np.arange(static.delays) * static.spacing * k, np.arange(k)).ravel()
+    # Monomials of lower degree are filled up with factors 0, which stand for 1.
     most = max(static.degrees)
     rows = [
         (*some, *[0] * (most - degree))
@@ -248,6 +249,7 @@ def _replay(static: Any, shared: Series, weights: Any, at: jax.Array, length: in
         h = step(weights, h)
         return h, h[: static.m]
 
+    # With inputs, features are known at once; without, each step needs the outputs before it.
     if shared.inputs.shape[1]:
         z = features(weights["monomials"], _state(static, x, window)) @ weights["coefficients"].T
     else:

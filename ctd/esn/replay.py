@@ -72,6 +72,7 @@ def replay(
     x, y, variance = stretch
     length = len(x)
     horizon = static.horizon or length
+    # The last replay ends where the stretch ends.
     stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
     forced = y.astype(static.state_dtype)
     silent = jnp.zeros((length, static.n), static.state_dtype)
@@ -106,6 +107,7 @@ def largest_exponent(
         norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tangent)))
         return (now, jax.tree.map(lambda leaf: leaf / norm, tangent)), jnp.log(norm)
 
+    # The tangent of the whole state: activations, rates, and the output that is fed back.
     ones = jax.tree.map(lambda leaf: jnp.ones_like(leaf) / leaf.size**0.5, now)
     _, growth = lax.scan(sample, (now, ones), x)
     return jnp.mean(growth[len(x) // 10 :])

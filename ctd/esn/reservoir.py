@@ -77,6 +77,7 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
     weights = Weights(
         drive=jnp.concatenate(parts, axis=1),
         bias=at(traced.bias) * bias[:, 0],
+        # Small initial activations, in the linear range of tanh.
         start=0.25 * start[:, 0],
         rate=at(shared.dt / traced.tau if static.dynamics == "continuous" else traced.leak),
     )

@@ -61,6 +61,7 @@ def init(static: Any, shared: Features, traced: Any, key: jax.Array) -> Row:
 def advance(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -> Row:
     """Compute the distance of the next pair."""
     values, size = jnp.asarray(shared.values), jnp.asarray(shared.size)
+    # A row beyond the last network has no pairs, but its index must be valid.
     row = traced.matrix_row % len(values)
     other = (row + 1 + s.done) % len(values)
     sizes = jnp.stack([size[row], size[other]])

@@ -1,4 +1,4 @@
-"""The distance of two networks by what `features` keeps of them."""
+"""The distance of two networks, from their features."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ UNITS = {
     "topology": "Bray-Curtis dissimilarity",
     "connections": "Bray-Curtis dissimilarity",
 }
-"""What a distance is, by method."""
+"""The unit of a distance, by method."""
 
 ANGLES = {"procrustes", "cka", "rbf_cka", "dsa"}
 
 
 def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
-    """The distance of two networks. a, b: their features; sizes: (2,) their components."""
+    """The distance () of two networks. a, b: their features; sizes: (2,) their numbers of components; key: for dsa."""
     if static.method in OF_POINTS:
         total = jnp.sum(a + b)
         return jnp.where(total > 0, jnp.sum(jnp.abs(a - b)) / jnp.where(total > 0, total, 1), 0)
@@ -34,7 +34,7 @@ def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any
 
 
 def similarity(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
-    """A cosine, or the mean correlation: 1 for equal networks.
+    """The similarity () of two networks, a cosine or the mean canonical correlation: 1 for equal networks.
 
     procrustes: |X'Y|_* of states of unit norm (Williams et al. 2021). cka, rbf_cka: the cosine of centred Gram
     matrices (Kornblith et al. 2019). svcca, cca: canonical correlations (Raghu et al. 2017). dsa: see `dynamics`.
@@ -47,13 +47,15 @@ def similarity(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: A
     product = a.T @ b
     if static.method == "cka":
         return jnp.sum(product**2)
+    # The nuclear norm: Procrustes' best rotation, or the sum of canonical correlations of orthonormal bases.
     total = jnp.sum(jnp.linalg.svd(product, compute_uv=False))
     return total if static.method == "procrustes" else total / jnp.min(sizes)
 
 
 def _centred_gram(x: jax.Array) -> jax.Array:
-    """(sample, sample) exp(-|x_i - x_j|^2 / 2), the means of rows and columns taken away."""
+    """The Gram matrix exp(-|x_i - x_j|^2 / 2), (sample, sample), without the means of rows and columns."""
     squares = jnp.sum(x**2, axis=1)
+    # |x|^2 + |y|^2 - 2 x y may fall below 0 by rounding.
     gram = jnp.exp(-jnp.maximum(squares[:, None] + squares[None] - 2 * x @ x.T, 0) / 2)
     mean = gram.mean(axis=0)
     return gram - mean[:, None] - mean[None] + mean.mean()

@@ -34,6 +34,7 @@ def figure(group: Group) -> Figure:
 
 def pictures(reduced: Mapping[str, np.ndarray], known: Known, method: str) -> list[Plot]:
     """The figures of the tables that `summary.tables` returns."""
+    # Rows and columns in the order of the dendrogram's leaves put similar networks side by side.
     order = np.argsort(np.asarray(reduced["leaf"]))
     few = len(order) <= MOST_TICKS
     names = Axis(ticks=[str(reduced["network"][k]) for k in order] if few else ())

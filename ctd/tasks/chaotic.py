@@ -53,6 +53,7 @@ class ChaoticGenerator(Task):
 
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         del key
+        # A pulse tells the network when to start; nothing else comes in.
         inputs = jnp.zeros((self.n_steps, 1), dtype).at[0].set(1)
         return Trial(inputs, self.target(dtype), jnp.ones(self.n_steps, dtype))
 

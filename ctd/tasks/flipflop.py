@@ -45,6 +45,7 @@ class FlipFlop(Bits):
         key_time, key_sign = jax.random.split(key)
         shape = (self.n_steps, self.n_bits)
         pulse = jax.random.bernoulli(key_time, self.p_pulse, shape).at[0].set(True)
+        # A sign for every step, used or not: signs stay the same when p_pulse changes.
         sign = jax.random.rademacher(key_sign, shape, dtype)
         steps = jnp.arange(self.n_steps)[:, None]
         # The running maximum of pulse times is the time of the latest pulse.

@@ -23,6 +23,7 @@ def last_step(trial: Trial) -> jax.Array:
 
 def same_sign(trial: Trial, output: jax.Array) -> jax.Array:
     """Whether the mean of the first output over the steps that count has the sign of the mean of its target."""
+    # Steps count alike, whatever their weight in the loss.
     counts = _weights(trial)[:, 0] > 0
     mean = lambda values: jnp.sum(jnp.where(counts, values[:, 0], 0))
     found: jax.Array = jnp.sign(mean(output)) == jnp.sign(mean(trial.targets))
@@ -56,6 +57,7 @@ def weighted_loss(kind: str, outputs: jax.Array, trials: Trial) -> tuple[jax.Arr
     Returns:
         (() sum of mask * error over trials, steps and outputs, () sum of the mask over the same).
     """
+    # A mask without an axis of outputs holds for all of them.
     whole = trials.mask.ndim == outputs.ndim
     mask = trials.mask if whole else trials.mask[:, :, None]
     weight = jnp.sum(trials.mask) if whole else jnp.sum(trials.mask) * outputs.shape[-1]

@@ -100,6 +100,7 @@ def lorenz_spikes(
     settle = int(10 / dt)
     raw = jax.vmap(lambda s: lorenz(s, settle + n_steps, dt)[settle:])(start)
     states = (raw - raw.mean((0, 1))) / raw.std((0, 1))
+    # Uniform on the sphere: no coordinate of the system is seen better than another.
     weights = jax.random.normal(key_weights, (3, n_neurons))
     weights /= jnp.linalg.norm(weights, axis=0)
     rates = base_rate * jnp.exp(states @ weights)

@@ -86,6 +86,7 @@ class Decision(WhiteNoise):
     def trial(self, key: jax.Array, dtype: Any) -> Trial:
         key_bias, key_noise = jax.random.split(key)
         x = self.mean_input(key_bias, (), dtype) + self.noise(key_noise, (self.n_steps,), dtype)
+        # The mask is 1 at the last step alone: the network may do as it likes before.
         last = jnp.zeros(self.n_steps, dtype).at[-1].set(1)
         choice = jnp.where(jnp.sum(x) > 0, 1, -1).astype(dtype)
         return Trial(x[:, None], (choice * last)[:, None], last)
@@ -115,5 +116,6 @@ class ContextualIntegrator(WhiteNoise):
         x = self.mean_input(key_bias, (2,), dtype) + self.noise(key_noise, (self.n_steps, 2), dtype)
         context = jax.nn.one_hot(jax.random.bernoulli(key_context).astype(int), 2, dtype=dtype)
         inputs = jnp.concatenate([x, jnp.tile(context, (self.n_steps, 1))], axis=1)
+        # A one-hot context picks the stream by a product.
         targets = jnp.cumsum(x @ context)[:, None]
         return Trial(inputs, targets, jnp.ones(self.n_steps, dtype))

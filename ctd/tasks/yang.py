@@ -183,5 +183,6 @@ class Yang(Experiment):
         after = (step >= plan.go + self.steps(100)) & (step < plan.end)
         if self.code == "one_hot":
             return (before + 5 * after).astype(dtype)
+        # Twice the cost mask for fixation, squared.
         of_output = jnp.ones(self.n_out, dtype).at[0].set(4)
         return (before + 25 * after).astype(dtype)[:, None] * of_output

@@ -189,6 +189,7 @@ def _decide(exp: Experiment, draws: Draws, delayed: bool, shown: Any, attended: 
         second_on = first_off + exp.one_of(t[2], exp.delay)
         second_off = second_on + exp.one_of(t[3], exp.stimulus)
         on, off = jnp.stack([first_on, second_on]), jnp.stack([first_off, second_off])
+        # After both stimuli there is a short wait of random length: the network cannot anticipate go.
         go = second_off + exp.between(t[4], 100, 300)
     else:
         start = exp.between(t[0], 100, 400)

@@ -87,6 +87,7 @@ def _check_signs(p: Any) -> None:
         raise ValueError(
             f"dale, recurrent_init: {p.recurrent_init} weights have both signs in a column; leave recurrent_init out"
         )
+    # _check_mask refuses such areas, in words that fit better.
     if p.areas > p.n:
         return
     excites, size = excitatory_counts(p.n, p.areas, p.excitatory)
@@ -136,6 +137,7 @@ def _check_start(p: Any) -> None:
             f"first_weights: pytorch, {clashing[0]}: PyTorch's first weights have one scale and no structure; leave one of "
             "them out"
         )
+    # A rotation with zeros is no rotation, and an identity without its diagonal is 0.
     masked = p.mask != "none" or not p.self_connections
     if masked and p.recurrent_init in ("orthogonal", "identity"):
         raise ValueError(

@@ -56,6 +56,7 @@ def rnn_plots(group: Group) -> list[Plot]:
         made.append(_curves(group, "accuracy_curve"))
     if "condition_accuracy" in results:
         made.append(_accuracies(group, trained))
+    # One network is shown whole: the one of smallest evaluation loss.
     best = int(trained[np.argmin(loss[trained])])
     if "outputs" in results:
         made.append(_outputs(group.shared, results["outputs"][best], int(items[best])))
@@ -92,6 +93,7 @@ def _curves(group: Group, name: str = "curve") -> Plot:
 
 def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:
     """Evaluation loss against training loss for up to 2,000 networks; for more, a histogram of evaluation losses."""
+    # Both axes are logarithmic.
     fine = (outcome != DIVERGED) & np.isfinite(final) & (final > 0)
     if fine.sum() <= 2000:
         text = [
@@ -126,6 +128,7 @@ def _accuracies(group: Group, trained: np.ndarray) -> Plot:
     choice, name = (given.choice, given.name) if given else (False, "condition")
     total = np.asarray(group.results["accuracy"][:], float)
     rank = trained[np.argsort(-total[trained], kind="stable")]
+    # Evenly spaced in their accuracy, so that good and bad networks are among them.
     some = np.sort(rank[spread(len(rank), N_NETWORKS)])
     share = np.asarray(group.results["condition_accuracy"][some], float)
     items = np.asarray(group.columns["item"][:])

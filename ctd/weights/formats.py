@@ -53,6 +53,7 @@ def read_tensors(path: str | Path) -> Tensors:
     ('vanilla', 'wR (2, 2)')
     """
     path = Path(path)
+    # Orbax writes a folder with one of these names in it.
     if path.is_dir():
         if any(
             (path / name).exists() for name in ("_METADATA", "default", "params", "manifest.ocdbt")

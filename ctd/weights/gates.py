@@ -79,6 +79,7 @@ def to_cell(gates: Gates) -> tuple[str, dict[str, Array]]:
             "wCHX": both[2 * n :],
             "bC": bias[2 * n :],
         }
+    # ctd has PyTorch's GRU and LSTM under its names and in its order.
     cell = "gru_torch" if kind == "gru" else "lstm"
     return cell, {"weight_ih": w_ih, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
 

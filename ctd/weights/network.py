@@ -69,6 +69,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
         return _own(tensors, cell, fits)
     found = find_cell(tensors)
     name, params = to_cell(found.gates)
+    # Before the cell is compared: tensors that nothing understands are the more basic fault.
     rest, told = read_rest(tensors, found)
     if CELLS[name] in UNGATED and found.units is not None:
         name = get_cell(f"{name}:{found.units}").name

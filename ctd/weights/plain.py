@@ -79,4 +79,5 @@ def write_safetensors(
 ) -> None:
     """Write one tensor for each name; the cell and `about` become metadata."""
     told = {name: str(value) for name, value in about.items()} | ({"cell": cell} if cell else {})
+    # safetensors writes the memory as it lies: a transposed view would be stored transposed.
     save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=told)

@@ -111,6 +111,7 @@ def as_real(value: Array) -> Array:
 
 def of_cell(names: Mapping[str, Any]) -> list[str]:
     """The cells of ctd whose weights have these names and numbers of gates; readout and h0 are ignored."""
+    # Every cell may have a readout and an initial state; they tell nothing.
     own = set(names) - {"wO", "bO", "h0"}
     found = [cell for cell in CELLS.values() if own == set(cell.shapes(1, 1))]
     return [cell.name for cell in found if _gates_fit(cell.shapes(1, 1), names)]
