@@ -216,7 +216,7 @@ def test_version_and_starter_choices(ctd):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("run", "job.yaml", "--base", "nowhere"), "--base nowhere: no such folder"),
+        (("run", "job.yaml", "--base", "nowhere"), "--base nowhere: there is no such folder"),
         (("run", "job.yaml", "--store", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
@@ -242,7 +242,7 @@ BAD_JOBS = [
     ("params.q_tol=-1e-3", ["params: q_tol", "greater than 0"]),
     ("params.cell=gruu", ["params: cell", "'gru'"]),
     ("params.method=newton", ["params: method", "'lm' or 'adam'"]),
-    ("params.weights=none.h5", ["params: weights", "none.h5: no such file"]),
+    ("params.weights=none.h5", ["params: weights", "none.h5: there is no such file"]),
     ("params.weights=job.yaml", ["job.yaml", "expected .h5"]),
     ("params.x=[1.0, 2.0]", ["job.yaml: params: x: 2 numbers given, but the network has 1 inputs"]),
     ("kernel=fixed_point", ["kernel: 'fixed_point' is unknown; did you mean 'fixed_points'?"]),

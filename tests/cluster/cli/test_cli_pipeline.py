@@ -98,13 +98,13 @@ def pipeline(tmp_path_factory):
         ("stages.points.params.weights.stage=tran", "stage 'tran' does not come before this one"),
         ("stages.points.params.weights.where=eval_loss < 0", "has no item with 'eval_loss < 0'"),
         ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
-        ("stages.points.params.weights={store: none.zarr}", "none.zarr: no such store"),
+        ("stages.points.params.weights={store: none.zarr}", "none.zarr: there is no such store"),
         ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
         ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
         ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
         ("kernel=toy", "kernel: beside `stages` a file has only the field `cluster`"),
         ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
-        ("stages.points=3", "stages.points: a job"),
+        ("stages.points=3", "expected a job"),
     ],
 )
 def test_pipeline_refuses(ctd, pipeline, override, said):

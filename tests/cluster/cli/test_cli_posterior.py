@@ -178,7 +178,7 @@ def test_job_that_chooses_a_model(ctd, trained, job_file):
         (("--data", "none.h5"), "none.h5"),
         (("--where", "eval_loss < 0"), "no model with eval_loss < 0"),
         (("--to", "out.csv"), "give it the ending .h5"),
-        (("--to", "no/out.h5"), "no such folder"),
+        (("--to", "no/out.h5"), "there is no folder"),
         (("--to", "out.h5", "--limit", "2"), "an HDF5 file holds one model; give --store"),
         (("--to", "out.h5", "--store", "out.zarr"), "give one of them"),
         (("--set", "params.keep=[rate]"), "keep"),

@@ -151,7 +151,7 @@ BAD = [
     (["whole.zarr", "--agg", "mean(open('x'))", "--group-by", "n"], ["function 'open'"]),
     (["whole.zarr", "--agg", "mean(outcome)", "--group-by", "n"], ["only count works"]),
     (["whole.zarr", "--group-by", "n"], ["--group-by needs --agg"]),
-    (["whole.zarr", "--table", "itms"], ["table 'itms' unknown; did you mean 'items'?"]),
+    (["whole.zarr", "--table", "itms"], ["unknown table 'itms'; did you mean 'items'?"]),
     (["whole.zarr", "--to", "out.xlsx"], ["out.xlsx: a name that ends in .csv, .json, .parquet, .nc"]),
     (["whole.zarr", "--to", "nowhere/out.csv"], ["cannot be written: there is no folder nowhere"]),
     (["whole.zarr", "--to", "/dev/full"], ["ends in"]),

@@ -85,9 +85,7 @@ def test_resume_needs_the_store_alone(ctd, made, job_file):
 
 def test_resume_refuses(ctd, made):
     refused(ctd("resume", "none.zarr"), "no such store")
-    refused(
-        ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address "
-    )
+    refused(ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address ")
     lease = Lease.acquire(made.objects, made.address)
     refused(
         ctd("resume", made.address, "--executor", "serial"), f"is being run by process {os.getpid()}",
@@ -195,8 +193,14 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert ctd("check", store)[1] == "the store is complete and undamaged\n"
     assert "items_with_errors 0" in ctd("status", store)[1]
     assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
-    refused(ctd("logs", store, "--item", "4"), "--item 4: the store has the items 0 to 3")
-    refused(ctd("logs", store, "--shard", "1"), "--shard 1: the store has the shards 0 to 0")
+    refused(
+        ctd("logs", store, "--item", "4"),
+        "--item 4: there is no such item; the store has the items 0 to 3",
+    )
+    refused(
+        ctd("logs", store, "--shard", "1"),
+        "--shard 1: there is no such shard; the store has the shards 0 to 0",
+    )
 
 
 def test_fork_from_the_command_line(ctd, made, job_file):

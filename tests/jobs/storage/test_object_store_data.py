@@ -96,4 +96,4 @@ def test_data_from_the_bucket(kernels, s3, ctd, job_file, address, tmp_path):
         np.testing.assert_allclose(found, values.mean(0, float)[None], atol=1e-6)
     code, _, err = ctd("plan", path)
     assert code == 2
-    assert f"params: path: {tmp_path}/{net}: no such file" in " ".join(err.split())
+    assert f"params: path: {tmp_path}/{net}: there is no such file" in " ".join(err.split())
