@@ -75,10 +75,10 @@ class _LateType:
 
 
 class _IsArray(type):
-    """Makes NumPy's and JAX's arrays, traced ones included, instances of a class."""
+    """Makes the arrays and scalars of NumPy, and JAX's arrays, traced ones included, instances of a class."""
 
     def __instancecheck__(cls, value: object) -> bool:
-        return isinstance(value, (np.ndarray, jax.Array))
+        return isinstance(value, (np.ndarray, np.generic, jax.Array))
 
 
 if TYPE_CHECKING:
