@@ -1,4 +1,4 @@
-"""The numbers of one attempt at a shard: its rows, the kernel's advances, checkpoints on the way, results."""
+"""One attempt at a shard: read its rows, advance the kernel, keep checkpoints on the way, return the results."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ MANY = 100
 
 
 class Stopped(Exception):
-    """Raised if a stop was asked for: before the shard began, or between two advances."""
+    """Raised if a stop was asked for before the shard began, or between two advances."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """What all items of a group share.
+    """The kernel, fixed fields and data that all items of a group share.
 
-    kernel: with the results that a search adds. science: without these, so that the compiled program is the same with
-    and without a search.
+    kernel: with the results that a search adds. science: without them, so that a search compiles the same program.
     """
 
     kernel: Kernel
@@ -56,7 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Computed:
-    """The results of an attempt, and how they came about; see `jobs.store.marker.Marker`."""
+    """The results of an attempt and how they were computed; see `jobs.store.marker.Marker`."""
 
     layout: Layout
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -71,11 +70,11 @@ class Computed:
 
 
 class Attempt:
-    """One attempt at the items of a shard that it does not leave out, of which there must be at least one.
+    """One attempt at a shard; at least one of its items must not be left out.
 
     Args:
-        workers: shards that can run at a time, which says how many advances a measured microbatch will serve.
-        stop: set to leave the shard at a checkpoint.
+        workers: shards that can run at a time. The fewer, the more advances a measured microbatch serves here.
+        stop: set it to leave the shard at a checkpoint.
         on_progress: called after every advance.
     """
 
@@ -93,7 +92,7 @@ class Attempt:
         self._job = store.job
         self.rows = rows_of(task)
         self.computing = False
-        """Whether the kernel's functions run: an exception then is the items' own."""
+        """Whether the kernel's functions run: an exception is then the fault of the items."""
 
     def compute(self, began: Began) -> Computed:
         """Return the results of the rows.
@@ -109,7 +108,7 @@ class Attempt:
         prog = program(group.science, group.static, layout)
         run: Run | SearchRun
         if self._job.spec.search is None or self._task.probe:
-            # An item that fails by itself fails without a search too.
+            # A probe needs no search: an item that fails by itself fails without one.
             run = Run(prog, group.shared, seed, ids, traced)
         else:
             run = self._search(Laps(prog, group.shared, seed, ids, traced), ids, columns)
@@ -119,7 +118,7 @@ class Attempt:
         return Computed(layout, dict(run.results), advances=advances, **found)
 
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return (ids of the items, traced field -> value of each): what was swept lies in the store."""
+        """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
         shard, params = self._task.shard, self._group.params
         read = lambda name: self._store.rows(shard.group, name, shard.start, shard.stop)[
             self.rows - shard.start
@@ -156,7 +155,7 @@ class Attempt:
             live = LiveCurves(self._store, task.shard, self.rows, self._group.kernel.curves)
         most = self._most(len(ids), layout)
         if not run.rounds:
-            # Tells that the shard has begun: its first advance is compiled first, which takes long.
+            # Report that the shard has begun: compiling its first advance takes long.
             self._on_progress(ShardProgress(most=most))
         longest, kept = 0.0, 0
         while not run.finished:
@@ -164,7 +163,7 @@ class Attempt:
                 if saved:
                     saved.keep(run)
                 raise Stopped(f"stopped after {run.rounds} advances")
-            before = time.monotonic()
+            before = time.monotonic()  # no correction of the clock may change a duration
             run.advance()
             longest = max(longest, time.monotonic() - before)
             stage = run.stage if isinstance(run, SearchRun) else ""
@@ -172,6 +171,7 @@ class Attempt:
             if meetings and isinstance(run, SearchRun) and run.arrived:
                 meetings.arrive(run, began, longest)
                 raise Waits(run.lap, run.stage)
+            # Not after the last advance, when the results themselves are written.
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
                 kept += 1
@@ -188,7 +188,7 @@ class Attempt:
     ) -> tuple[Checkpoints | None, int | None]:
         """Restore the run if the attempt may go on from an earlier one.
 
-        Returns (where it keeps checkpoints; None: it keeps none, advances already made; None: it starts anew).
+        Returns (its checkpoints, or None if it keeps none; advances already made, or None if it starts from the beginning).
         """
         task = self._task
         if task.probe:
@@ -201,14 +201,15 @@ class Attempt:
         return keeps, run.rounds if goes_on else None
 
     def _most(self, n: int, layout: Layout) -> int:
-        """Return how many advances the devices make at most; 0: the kernel does not say."""
+        """Return the most advances that the devices may make; 0 if the kernel does not say."""
         of_item, at_once = self._group.science.advances, layout.slots * layout.devices
+        # -(-n // k) rounds up: the last items fill their slots only in part.
         return of_item(inputs_of(self._group.params)) * -(-n // at_once) if of_item else 0
 
     # --- how the items lie on the devices -------------------------------------------------------------
 
     def _layout(self, ids: np.ndarray, traced: Any) -> Layout:
-        """Return the planned layout; a microbatch that the plan leaves open is chosen once per group and kind of device."""
+        """Return the planned layout. If the plan leaves the microbatch open, it is measured once per group and kind of device."""
         task, devices = self._task, jax.local_device_count()
         planned = self._job.plan.layouts[task.shard.group]
         slots = planned.of_device(devices, task.slots)
@@ -235,7 +236,7 @@ class Attempt:
         return found
 
     def _advances_to_come(self) -> float:
-        """Return how many advances of an item one of the workers makes in the group: what measuring may cost."""
+        """Return how many item advances one worker makes in the group, which bounds what measuring may cost."""
         plan, kernel, group = self._job.plan, self._group.science, self._task.shard.group
         of_item = kernel.advances(inputs_of(self._group.params)) if kernel.advances else MANY
         return of_item * plan.group_sizes[group] / min(self._workers, plan.counts[group])
@@ -249,7 +250,7 @@ def rows_of(task: Task) -> np.ndarray:
 def chosen_microbatch(
     store: Store, group: int, measured: Callable[[], tuple[int, dict[int, float]]]
 ) -> int:
-    """Return the microbatch that the store keeps for this process's kind of device; the first that asks measures it.
+    """Return the microbatch that the store keeps for this process's kind of device; the first worker to ask measures it.
 
     measured: returns (the fastest, microbatch -> seconds of one advance of one item).
     """
@@ -258,6 +259,7 @@ def chosen_microbatch(
     if chosen is None:
         best, seconds = measured()
         timed = {str(m): s for m, s in seconds.items()}
+        # Workers may measure at the same time and differ; the microbatch decides the rounding, so all take the first.
         chosen = agree(store.objects, key, {"microbatch": best, "seconds_per_item": timed})
     return int(chosen["microbatch"])
 
@@ -268,6 +270,7 @@ def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) 
     Raises Waits if that is a meeting to which others have not come.
     """
     before, left = saved.latest(), meetings and meetings.latest()
+    # The later state wins: a checkpoint of a later lap is ahead of what the shard left at the meeting before.
     if left and not (before and before.arrays["search.lap"] > left.arrays["search.lap"]):
         assert meetings is not None
         assert isinstance(run, SearchRun)

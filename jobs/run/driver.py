@@ -1,4 +1,4 @@
-"""One run over a store: hand out shards, book their reports, try again, stop in order.
+"""One run over a store: hand out shards, record their reports, retry, stop in order.
 
 The executor decides where a shard runs. Everything else about a run is here, once for all executors.
 """
@@ -19,11 +19,11 @@ from jobs.run.task import Heartbeat, Key, Report
 from jobs.store.events import Event
 
 IDLE_S = 60.0
-"""Seconds without a ready worker before the listener is told; workers that import JAX together take 30 s to start."""
+"""Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
 
 
 class Driver:
-    """Hands out the shards of one run, and books their reports."""
+    """Hands out the shards of one run, and records their reports in the ledger."""
 
     def __init__(self, ledger: Ledger, executor: Executor, listener: Listener, stop: Stop) -> None:
         self.ledger, self.executor, self.listener, self.stop = ledger, executor, listener, stop
@@ -42,6 +42,7 @@ class Driver:
         with self._noted():
             self.listener(ledger.progress)
             self.populations.tidy(ledger.barrier.left())
+            # From here on the loop reads `stop.reason`; an exception from a signal would leave shards without checkpoints.
             with stop.deferred():
                 if stop.reason is None:
                     executor.start(ledger.store.address, stop, self._tick)
@@ -59,8 +60,11 @@ class Driver:
                 if stop.is_over:
                     break
             try:
+                # `wait` returns at the first report. The timeout bounds the delay of a stop; it is short while nothing runs,
+                # because then a retry waits for its time.
                 reports = self.executor.wait(timeout=0.5 if self.attempts else 0.05)
             except ExecutorLost:
+                # A run that is stopping anyway ends as stopped: its Ray may have got the same signal.
                 if stop.reason is None:
                     raise
                 break
@@ -70,7 +74,7 @@ class Driver:
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
-        """Note the beginning and the end of the run in the events."""
+        """Log the beginning and the end of the run as events."""
         events, progress = self.ledger.events, self.ledger.progress
         host, pid = socket.gethostname(), os.getpid()
         begun = Event(
@@ -93,13 +97,14 @@ class Driver:
             events.note(ended)
             events.close()
 
-    # --- several times a second -----------------------------------------------------------------------
+    # --- called by the executor at each tick -----------------------------------------------------------
 
     def _tick(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
-        """End what hangs, show where the run stands, and try elsewhere what takes too long."""
+        """End hung attempts, report progress, and try slow shards a second time on another node."""
         if self.many:
             self._end_hung(heartbeats, self.many)
         self._show(heartbeats)
+        # Workers are to spare only once no shard waits.
         spare = self.stop.reason is None and not self.ledger.is_open
         if self.stragglers and spare and self.executor.capacity() > 0:
             self.stragglers.try_elsewhere()
@@ -112,7 +117,7 @@ class Driver:
                 many.end(attempt, why)
 
     def _show(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
-        """Tell the listener where the run stands, and the events what was remarked."""
+        """Report the progress to the listener, and log remarks as events."""
         for text in self.stop.remarks():
             self.ledger.events.note(Event(kind="decision", text=text))
         progress = self.ledger.progress
@@ -139,7 +144,7 @@ class Driver:
             f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
         )
 
-    # --- for what has ended ---------------------------------------------------------------------------
+    # --- once a turn of the loop ------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
         ledger = self.ledger
@@ -151,9 +156,9 @@ class Driver:
             self.executor.submit(task)
 
     def _take(self, report: Report) -> None:
-        """Book one report: the shard is done, waits for others, is tried again, or is given up."""
+        """Record one report: the shard is done, waits for others, is retried, or is given up."""
         task = self.attempts.end(report.key)
-        if task is None:  # dropped
+        if task is None:  # the other attempt was committed first
             return
         other = self.attempts.other(task)
         if report.waiting:
@@ -165,6 +170,7 @@ class Driver:
                 self.stragglers.drop(other)
         else:
             self.ledger.fail(task, report)
+            # While the other attempt runs, the shard has not failed.
             if not other:
                 self.ledger.decide(task, report)
         self.populations.meet(report.shard)

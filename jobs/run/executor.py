@@ -1,4 +1,4 @@
-"""Where shards run: what the driver and gather ask of an executor."""
+"""The interface of executors: run shards, and reduce groups, for the driver and gather."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,23 +12,23 @@ TICK_S = 0.25
 """Least seconds between two ticks."""
 
 OnTick = Callable[[Mapping[Key, Heartbeat]], None]
-"""Is given attempt -> its last heartbeat, of those now running."""
+"""Called with attempt -> its last heartbeat, for the running attempts."""
 
 
 class ExecutorLost(Exception):
-    """Raised by `wait` where the executor can compute no more: what runs is lost, and what is committed stays."""
+    """Raised by `wait` if the executor can compute no more. Running attempts are lost; committed shards stay."""
 
 
 class Executor(Protocol):
-    """Where shards run: `submit` at most `capacity()` pieces of work, then `wait` for their reports."""
+    """Runs shards: `submit` at most `capacity()` pieces of work, then `wait` for their reports."""
 
     name: str
 
     def machines(self) -> Machines:
-        """Return its workers, and the memory and devices of each; a cluster may take seconds to answer."""
+        """Return the number of workers, and the memory and devices of each; a cluster may take seconds to answer."""
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
-        """Get ready for the store at `address`.
+        """Prepare for the store at `address`.
 
         stop: once it is asked for, the workers leave their shards at a checkpoint, and `wait` returns the reports.
         on_tick: called from within `wait`, every `TICK_S` seconds or later.
@@ -47,32 +47,32 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """Give everything back at once; what still runs is lost."""
+        """Release all workers at once; running attempts are lost."""
 
 
 @runtime_checkable
 class ManyWorkers(Protocol):
-    """What an executor can do besides if it has workers to spare, each a process that can be killed."""
+    """An executor with several workers, each a process that can be killed."""
 
     def try_elsewhere(self, task: Task) -> bool:
-        """Take a second attempt at a running shard if a worker like the one that runs it, but on another node, has
-        nothing to do; return whether it was taken."""
+        """Begin a second attempt at a running shard, if another node has an idle worker of the same kind; return whether it began."""
 
     def end(self, attempt: Key, why: str | None = None) -> None:
         """End an attempt, and the worker that runs it.
 
-        why: what `wait` reports as the error of a death; None: nobody needs the attempt, and it is not reported.
+        why: the error that `wait` reports, as a death of the worker; None: the attempt is superseded and not reported.
         """
 
 
 class Ticker:
-    """Calls a function with the heartbeats of what runs, no more often than every `TICK_S` seconds."""
+    """Calls a function with the heartbeats of running attempts, at most every `TICK_S` seconds."""
 
     def __init__(self, on_tick: OnTick | None) -> None:
         self._on_tick, self._at = on_tick, time.monotonic()
 
     def tick(self, heartbeats: Callable[[], Mapping[Key, Heartbeat]]) -> None:
-        """Call the function if it is time."""
+        """Call the function if `TICK_S` has passed."""
+        # `heartbeats` is a function, so that nobody collects them before it is time.
         if self._on_tick is not None and time.monotonic() - self._at >= TICK_S:
             self._on_tick(heartbeats())
             self._at = time.monotonic()

@@ -1,8 +1,8 @@
-"""Go on from the store of a job whose sweep has grown: copy the old items, compute the new ones.
+"""Extend the store of a job whose sweep has grown: copy the old items, compute the new ones.
 
-A sweep grows by further sweeps at the end of its list. The older items keep their ids, and so their random
-numbers. The old groups keep their layout, so their shards have the same rows, and the rows computed now the
-same bits as in one run of the whole job.
+A sweep grows by further sweeps at the end of its list. The old items keep their ids, and so their random
+numbers. The old groups keep their layout, so their shards have the same rows, and new rows get the same bits as
+in one run of the whole job.
 """
 
 from dataclasses import replace
@@ -26,8 +26,8 @@ def fork(
 ) -> Store:
     """Return the store of `spec` at `address`, with every shard that it shares with `old` copied from there.
 
-    Raises JobError if more has changed than that further sweeps were added, if the kernel's source has changed,
-    or if the search compares all items of a group.
+    Raises JobError if anything but the added sweeps differs, if the kernel's source has changed, or if the search
+    compares all items of a group.
     """
     kernel = find_kernel(spec.kernel, base)
     if not has_grown(old.job.spec, spec, kernel):
@@ -51,18 +51,20 @@ def fork(
 
 
 def _as_before(ready: Prepared, old: Store) -> Prepared:
-    """Return the plan, with the old groups' layouts."""
+    """Return the planned job with the layouts of the old groups: a new layout could change their bits."""
     layouts = [*old.job.plan.layouts, *ready.plan.layouts[len(old.job.plan.layouts) :]]
     return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts)))
 
 
 def _copy(old: Store, new: Store) -> None:
-    """Copy what the two have in common and `new` lacks; it may be interrupted and repeated."""
+    """Copy the shards that both stores have and `new` lacks; it may be interrupted and repeated."""
     groups = range(len(old.job.plan.group_sizes))
+    # Microbatches and slots come first: the old ones hold for the new rows of a group, too.
     for prefix in (keys.LAYOUT, keys.SLOTS):
         for key in list(objects.list_keys(old.objects, prefix)):
             objects.create(new.objects, key, objects.read(old.objects, key) or b"")
     done, writer = new.committed.numbers(), ShardWriter(new)
+    # By group and rows, because shards may be numbered differently.
     target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
     failed = old.failed.items()
     for marker in old.committed.markers():
@@ -71,6 +73,7 @@ def _copy(old: Store, new: Store) -> None:
         if shard is None or shard.number in done:
             continue
         _check_items(old, new, shard)
+        # Before the marker: it lacks the rows that these records explain.
         if entries := failed.get(source.number):
             new.failed.add(shard, entries)
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without)

@@ -1,5 +1,7 @@
-"""What a run knows of its shards: which are committed, wait, have failed or are given up, and what follows from each
-report. jobs.run.retry decides what to do about a failure; this books it."""
+"""The ledger of a run: which shards are committed, waiting, failed or given up, and what follows from each report.
+
+jobs.run.retry decides what to do about a failure; the ledger carries it out and records it.
+"""
 
 import heapq
 import time
@@ -20,11 +22,11 @@ from jobs.store.provenance import said
 from jobs.store.store import Store
 
 COMPACT_EVERY = 64
-"""New records until they are moved into a segment; before that a reader fetches each by itself."""
+"""Compact after this many new records; until then a reader fetches each of them with a request of its own."""
 
 
 class Queue:
-    """Tasks that wait to be handed out, each not before its time."""
+    """Tasks that wait to be handed out, each no earlier than its time."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, int, Task]] = []
@@ -32,12 +34,13 @@ class Queue:
 
     def push(self, task: Task, wait_s: float = 0.0) -> None:
         """Add a task, which `pop` returns no earlier than `wait_s` seconds from now."""
+        # Ties go to the lowest shard, then to the first pushed: a heap never compares two tasks.
         self._pushed += 1
         at = time.monotonic() + wait_s if wait_s else 0.0
         heapq.heappush(self._heap, (at, task.shard.number, self._pushed, task))
 
     def pop(self) -> Task | None:
-        """Return a task whose time has come; None if there is none."""
+        """Return a task whose time has come, or None."""
         if self._heap and self._heap[0][0] <= time.monotonic():
             return heapq.heappop(self._heap)[-1]
         return None
@@ -54,9 +57,9 @@ class Queue:
 
 
 class Ledger:
-    """What a run knows of its shards. The driver books every report here, and takes the next tasks from here.
+    """The state of every shard in one run. The driver records each report here, and takes the next task from here.
 
-    markers: of the shards that are committed before the run.
+    markers: the markers of shards that are committed before the run.
     """
 
     def __init__(self, store: Store, failures: Failures, markers: Sequence[Marker]) -> None:
@@ -64,9 +67,9 @@ class Ledger:
         self.shards = list(store.job.plan.shards())
         self.queue, self.barrier = Queue(), Barrier(store, failures)
         self.unmet: set[int] = set()
-        """Shards whose population must be looked at again."""
+        """Shards whose population may have become able to meet."""
         self.postponed: list[tuple[Task, Report]] = []
-        """Reports whose decision waits for a storage that failed."""
+        """Reports that wait to be decided until the storage works again."""
         self.done = {marker.shard.number: marker.meeting for marker in markers}
         """Committed shard -> the folder of the meetings it took part in."""
         self.progress = progress_of(store, markers, failures.failed)
@@ -87,7 +90,7 @@ class Ledger:
         return bool(self.queue or self.unmet or self.postponed)
 
     def next_task(self) -> Task | None:
-        """Return the next task whose time has come, as it is to be computed now; None: there is none, or the storage fails."""
+        """Return the next task whose time has come, brought up to date; None if there is none, or while the storage fails."""
         if self.storage.lasts or (task := self.queue.pop()) is None:
             return None
         try:
@@ -99,11 +102,12 @@ class Ledger:
         # Slots may have been halved since the task was queued.
         return task._replace(slots=self.failures.slots(task.shard.group), meeting=meeting)
 
-    # --- what has come of an attempt ------------------------------------------------------------------
+    # --- one report ------------------------------------------------------------------------------------
 
     def commit(self, number: int, attempt: int, marker: Marker) -> None:
-        """Book a shard that was committed."""
+        """Record a committed shard."""
         shard = self.shards[number]
+        # A commit wrote to the storage, so the storage works again.
         self.storage.end()
         self.done[number] = marker.meeting
         self.progress.add(shard, marker.outcomes)
@@ -117,7 +121,7 @@ class Ledger:
         self.compact(COMPACT_EVERY)
 
     def wait_for_others(self, task: Task, report: Report) -> None:
-        """Book a shard that waits for the others of its population."""
+        """Record a shard that waits for the others of its population."""
         assert report.waiting is not None
         self.storage.end()
         self._breaker.done(task.shard.group, task.shard.n_items)
@@ -125,7 +129,7 @@ class Ledger:
         self.barrier.wait(task, report.waiting.lap)
 
     def fail(self, task: Task, report: Report) -> None:
-        """Book a failed attempt: its error and event. Pause if the storage has failed."""
+        """Record a failed attempt: its error and event. Pause if the storage has failed."""
         if report.error is None:
             return
         if report.fault == "storage":
@@ -141,7 +145,7 @@ class Ledger:
         self.events.note(failure)
 
     def decide(self, task: Task, report: Report) -> None:
-        """Decide what follows from a failure or a probe, and book it; postpone it if the storage fails."""
+        """Decide what follows from a failure or a probe, and record it; postpone the decision if the storage fails."""
         shard = self.shards[report.shard]
         try:
             if report.error is None:
@@ -150,6 +154,7 @@ class Ledger:
             else:
                 verdict = self.failures.decide(task, report, shard)
         except Exception as error:
+            # Deciding reads the store first and changes nothing before it has, so it can be repeated.
             self.wait_for_storage(error)
             self.postponed.append((task, report))
             return
@@ -164,6 +169,7 @@ class Ledger:
             again = report.error is not None and not task.probe and not verdict.task.probe
             self.progress.retried += again and report.fault != "stopped"
             self.queue.push(verdict.task, verdict.wait_s)
+        # Too many shards or items of a group fail and none was fine: the kernel or the data is at fault.
         broken = verdict.task is None and self._breaker.given_up(shard.group)
         if self._breaker.blamed(shard.group, found) or broken:
             self.give_up_group(shard.group)
@@ -180,15 +186,16 @@ class Ledger:
     # --- several shards at once -----------------------------------------------------------------------
 
     def uncommit(self, taken: Mapping[Shard, Mapping[str, int]]) -> None:
-        """Take back committed shards, which are to be computed again. taken: shard -> its outcomes."""
+        """Take back committed shards, so that they are computed again. taken: shard -> its outcomes."""
+        # The store first: if it fails, the ledger still says what the store says.
         self.store.committed.forget(taken)
         for shard, outcomes in taken.items():
             del self.done[shard.number]
             self.progress.add(shard, outcomes, -1)
 
     def compact(self, least: int = 1) -> None:
-        """Move the last markers, and the last records of failing items, into segments if there are at least so many."""
-        with objects.may_fail():  # they are moved with the next ones
+        """Compact the new markers, and the new records of failing items, if there are at least `least` of them."""
+        with objects.may_fail():  # if it fails, they are compacted with the next ones
             if self._loose >= least:
                 self.store.committed.compact()
                 self._loose = 0
@@ -203,7 +210,7 @@ class Ledger:
         self.events.note(Event(kind="decision", group=group, text=f"{n} shards {text}"))
 
     def abandon(self, which: Callable[[Shard], bool], text: str) -> int:
-        """Give up those of the shards that `which` selects that are not running; return how many there were."""
+        """Give up the shards that `which` selects and that are not running; return how many there were."""
         postponed = [task for task, _ in self.postponed if which(task.shard)]
         self.postponed = [pair for pair in self.postponed if not which(pair[0].shard)]
         dropped = [*self.queue.drop(which), *self.barrier.drop(which), *postponed]
@@ -217,7 +224,7 @@ class Ledger:
         self.storage.begin(storage_trouble(self.store.address, said(error)))
 
     def _learn(self, marker: Marker, n_blamed: int) -> None:
-        """Learn from a committed shard how long its group's shards take, and that its items can be computed."""
+        """Learn from a committed shard how long shards of its group take, and that its items can be computed."""
         group = marker.shard.group
         self.limits.note(group, marker.longest_s)
         self.patience.note(group, marker.seconds)
@@ -225,7 +232,7 @@ class Ledger:
 
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
-    """Read from the store what a run must know, and queue the shards of a part (None: all) to compute."""
+    """Return the ledger of a store, with the uncommitted shards of a part (None: of the whole store) queued."""
     ledger = Ledger(store, Failures(store), store.committed.markers())
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     kept |= ledger.barrier.left()

@@ -1,5 +1,5 @@
-"""How long an advance may take before it counts as hung, how long a shard before it is tried a second time, and how
-long to wait for a failing storage."""
+"""Three time limits: when an advance counts as hung, when a shard gets a second attempt, how long to wait for a failing
+storage."""
 
 import shutil
 import statistics
@@ -9,22 +9,24 @@ from collections import deque
 from jobs.storage import objects
 
 LEAST_LIMIT_S = 60.0
+"""Seconds that every advance may take, however short the others were: a busy machine delays short ones by any factor."""
 LIMIT_FACTOR = 20.0
 """An advance hangs if it takes this many times the longest one of a committed shard of its group."""
 
 LEAST_PATIENCE_S = 30.0
-"""No shard is tried a second time before this: the other worker may have to load its data and to compile first."""
+"""Seconds before any second attempt: the other worker may have to load data and to compile first."""
 PEERS = 100
-"""How many committed shards of a group tell how long one takes: the last ones."""
+"""The median duration is that of so many of the last committed shards of a group."""
 
 LONGEST_PAUSE_S = 60.0
+"""Longest wait between two attempts at a failing storage, in seconds."""
 
 
 class TimeLimits:
-    """The longest that an advance may take, by group.
+    """The time limit of an advance, by group.
 
-    fixed_s: the job's own limit. Without it, there is no limit until a shard of the group is committed: a first
-    advance includes compilation, and nobody knows how long that may take.
+    fixed_s: the job's own limit. Without it, there is no limit until a shard of the group is committed: the first
+    advance includes compilation, whose duration nobody knows.
     """
 
     def __init__(self, fixed_s: float | None) -> None:
@@ -33,6 +35,7 @@ class TimeLimits:
 
     def note(self, group: int, longest_s: float | None) -> None:
         """Note a committed shard's longest advance in seconds, compilation included."""
+        # The longest, because it includes the compilation that the next worker has to do as well.
         self._longest[group] = max(self._longest.get(group, 0.0), longest_s or 0.0)
 
     def of(self, group: int) -> float:
@@ -45,10 +48,10 @@ class TimeLimits:
 
 
 class Patience:
-    """How long a shard may run before a second attempt is made elsewhere, by group.
+    """The time that a shard may run before a second attempt begins on another node, by group.
 
-    factor: this many times the median of its peers, the committed shards of its group; 0: for ever. A second attempt
-    takes about the median, so that one worth `factor` of them ends sooner than a shard that is on a slow node.
+    factor: a multiple of the median of its peers, the committed shards of its group; 0: no second attempts. A second
+    attempt takes about one median, so it likely ends sooner than a shard that has taken `factor` of them already.
     """
 
     def __init__(self, factor: float) -> None:
@@ -63,11 +66,12 @@ class Patience:
         """Return the patience with the shards of a group in seconds."""
         if not self._factor or group not in self._seconds:
             return float("inf")
+        # The median: one other slow shard among the peers must not raise it.
         return max(LEAST_PATIENCE_S, self._factor * statistics.median(self._seconds[group]))
 
 
 class Pause:
-    """A time in which no shard is handed out; it doubles while the trouble lasts."""
+    """A pause in which no shard is handed out; each further pause is twice as long, while the trouble lasts."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -75,8 +79,9 @@ class Pause:
         self._wait_s = 0.5
 
     def begin(self, reason: str) -> None:
-        """Begin a pause; one that lasts is not made longer, since other running shards report the same trouble."""
+        """Begin a pause, unless one lasts."""
         self.reason = reason
+        # All running shards report the same trouble: only the first report may double the wait.
         if not self.lasts:
             self._wait_s = min(2 * self._wait_s, LONGEST_PAUSE_S)
             self._until = time.monotonic() + self._wait_s
@@ -87,7 +92,7 @@ class Pause:
 
     @property
     def lasts(self) -> bool:
-        """Whether to wait still."""
+        """Whether the pause is not over."""
         return time.monotonic() < self._until
 
 

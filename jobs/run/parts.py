@@ -1,9 +1,9 @@
 """Several drivers on one store: its shards in parts, each part under its own lease.
 
 Shard s is in part s mod n; if shards meet (jobs.run.rendezvous), whole populations are dealt out instead. A
-driver goes through the parts, starting at its own, and takes every one that no driver holds, so that others do
-the parts of a driver that never came or died. The lease of a part is that of `jobs.storage.lease`, in the
-folder run/parts/PPPP instead of the store's own.
+driver goes through the parts, starting at its own, and runs every part that no other driver holds. So the parts
+of a driver that died or never started are run as well. The lease of a part is a `jobs.storage.lease` in the
+folder run/parts/PPPP.
 """
 
 from collections.abc import Iterator, Set
@@ -40,8 +40,9 @@ def _place(store: Store, name: str) -> ObjectStore:
 
 def refuse_mixture(store: Store, part: Part | None) -> None:
     """Raise Held if a driver of the whole store would run beside drivers of its parts, or the reverse."""
+    # Their leases lie in different folders, so neither would exclude the other.
     places = [store.objects] if part is not None else _places(store)
-    # Side by side: it takes some seconds to tell a dead driver's lease from a living one's.
+    # In parallel, because it takes seconds to tell the lease of a dead driver on another machine from a living one's.
     with ThreadPoolExecutor(16) as threads:
         others = [held for held in threads.map(running, places) if held]
     if others:
@@ -52,7 +53,7 @@ def refuse_mixture(store: Store, part: Part | None) -> None:
 
 
 def drivers(store: Store) -> list[LeaseRecord]:
-    """Return the leases of the store and its parts that were not given up, without waiting for signs of life."""
+    """Return the leases of the store and its parts that are not released, without waiting for renewals."""
     found = [last_seen(place) for place in (store.objects, *_places(store))]
     return [held for held in found if held is not None]
 
@@ -66,6 +67,7 @@ def open_parts(store: Store, first: int, n: int) -> Iterator[Part]:
     """Yield the parts that have uncommitted shards when their turn comes, from part `first` on."""
     for k in range(n):
         part = Part((first + k) % n, n)
+        # Read again for each part: other drivers have committed shards meanwhile.
         if open_shards(store, store.committed.numbers(), part):
             yield part
 
@@ -76,6 +78,7 @@ def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
     done: the committed shards.
     """
     shards, together = range(store.job.plan.n_shards), populations(store.job)
+    # A population goes to one driver: its first shard stands for all, and populations take turns, not shards.
     first = [together.get(s, (s,))[0] for s in shards]
     turn = {lead: k for k, lead in enumerate(dict.fromkeys(first))}
     return {s for s in shards if s not in done and (part is None or turn[first[s]] in part)}

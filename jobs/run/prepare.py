@@ -1,4 +1,4 @@
-"""Before a run: plan a job, create or reopen its store."""
+"""Prepare a run: plan the job, create or reopen its store."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ from jobs.store.store import Store
 
 @dataclass(frozen=True)
 class Prepared:
-    """A planned job: all that is known before the first item is computed."""
+    """A planned job: everything that is known before the first item is computed."""
 
     spec: JobSpec
     base: str
@@ -47,14 +47,15 @@ class Prepared:
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
     """Validate and plan a job; reads the groups' data and writes nothing.
 
-    where: names the job in errors. machines: called once the job is known to be valid; `run.workers` comes before its workers. Raises
-    JobError if the job is not valid.
+    where: names the job in errors. machines: called once the job is known to be valid, since a cluster may take seconds to
+    answer; `run.workers` overrides its number of workers. Raises JobError if the job is not valid.
     """
     tell(base, spec.modules())
     kernel = find_kernel(spec.kernel, base)
     items = checked_items(spec, kernel, where)
     shared = [group.params.model_dump(mode="json") for group in items.groups]
-    tell(base, modules_of(spec.kernel, *shared))  # those that defaults name, too
+    # Validation has filled in the defaults, which may name further modules.
+    tell(base, modules_of(spec.kernel, *shared))
     evaluated, faults = [], Faults()
     for group in items.groups:
         try:
@@ -63,6 +64,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
             raise JobError(f"{where}: {error}") from error
     outputs = [group.outputs for group in evaluated]
     shapes = [one.shapes for one in outputs]
+    # Collected: a user hears of all faults at once.
     with faults:
         check_keep_bits(spec.keep_bits, shapes, where)
     with faults:
@@ -76,7 +78,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
         return lay_out(given, kernel, spec.run, machines, together, where)
 
-    # Where memory does not decide, the workers run the programs of this first plan: they are compiled once.
+    # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
+    # same one, unless memory forces a smaller layout.
     first = laid_out([group.sizes for group in evaluated], replace(found, memory=sys.maxsize))
     sizes = [
         group.measured(layout, found.devices)
@@ -110,6 +113,7 @@ def create(ready: Prepared, address: str) -> Store:
     """
     sources = sources_of(ready.spec, ready.base)
     job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
+    # Two processes that start together: one creates the store, the other gets Held or reopens it.
     lease = Lease.acquire(objects.open_objects(address, create=True), address)
     try:
         if Store.exists(address):
@@ -122,8 +126,8 @@ def create(ready: Prepared, address: str) -> Store:
 def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None) -> Store:
     """Return the store at `address`.
 
-    kernel: the one that `spec` names; by default the store's. Raises JobError, with the differences, if it holds
-    another job.
+    kernel: the kernel that `spec` names; by default the store's. Raises JobError, with the differences, if the store
+    holds another job.
     """
     store = Store.open(address)
     kernel = kernel or store.kernel
@@ -148,8 +152,10 @@ def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
 
 
 def _science(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
-    """Return what decides the results, in one notation: `task: decision` is `task: {name: decision}`, and a
-    field given as its default is one left out."""
+    """Return the part of a spec that decides the results, in one notation.
+
+    `task: decision` equals `task: {name: decision}`, and a field that is given its default equals one left out.
+    """
     return {**spec.science(), "params": _normal(spec.params, kernel)}
 
 
@@ -171,6 +177,7 @@ def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
 def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
     """Return whether `new` is `old` with further sweeps at the end of its list."""
     before, after = old.sweeps(), new.sweeps()
+    # At the end alone: then every old item keeps its id, and with it its random numbers.
     grown = len(after) > len(before) and after[: len(before)] == before
     return grown and _alike(old, new, kernel)
 
@@ -197,7 +204,7 @@ def difference(old: JobSpec, new: JobSpec) -> str:
 
 
 class Difference(NamedTuple):
-    """A field that two specs do not have in common."""
+    """A field in which two specs differ."""
 
     path: str
     old: Any

@@ -1,4 +1,4 @@
-"""What to do about a shard that was not committed.
+"""Decide what to do about a shard that was not committed.
 
     bad input                       given up: another attempt would end the same way
     stop, storage, a lost node      tried again, uncharged
@@ -8,9 +8,8 @@
                                     until the items that fail by themselves are found. They are marked
                                     as failed, and the shard is computed without them.
 
-Uncharged attempts do not count against `run.retries`. A lost node is uncharged `FREE_NODE_DEATHS` times; with
-one slot left, memory that runs out is treated as an exception. What is learned is kept in the store and holds
-for the next run too:
+Uncharged attempts do not count against `run.retries`. A lost node is uncharged `FREE_NODE_DEATHS` times. With one
+slot left, running out of memory counts as an exception. The store keeps two lessons for the next run:
 
     run/slots/G.json            items that a device holds at a time in group G
     run/failed/G/...            the failing items of a shard, each with its error and trace
@@ -34,15 +33,15 @@ from jobs.store.failed import FailedItem
 from jobs.store.store import Store
 
 MAX_FOUND = 32
-"""A shard in which this many items fail, and more may, is given up as a whole."""
+"""A shard in which this many items fail while the search still goes on is given up as a whole."""
 
 
 LEAST_CONFIRM = 2
-"""Deaths before a row is blamed: a worker may die of what it computed earlier."""
+"""Deaths of a worker before a row is blamed: the cause may lie in what the worker computed earlier."""
 
 
 FREE_NODE_DEATHS = 3
-"""Lost nodes that a shard is not charged for; later ones count as its own failures."""
+"""Lost nodes that a shard is not charged for; later ones count as failures of the shard, which may bring nodes down."""
 
 
 class GroupBreaker:
@@ -60,6 +59,7 @@ class GroupBreaker:
 
     def done(self, group: int, n_fine: int) -> None:
         """Note that `n_fine` items of a shard did not fail with an error."""
+        # One fine item is enough: then the kernel works, and failures are the items' own.
         if n_fine:
             self._fine.add(group)
 
@@ -75,17 +75,17 @@ class GroupBreaker:
 
 
 class Verdict(NamedTuple):
-    """What to do next about a shard."""
+    """The decision about a shard: its next attempt, or none."""
 
     task: Task | None
     """The next attempt; None: give the shard up."""
     wait_s: float = 0.0
     note: str = ""
-    """What was learned, for the events."""
+    """The reason, for the events."""
 
 
 class Bisection:
-    """Binary search for the rows of a shard that fail by themselves; each is seen to fail alone.
+    """Binary search for the rows of a shard that fail by themselves; every row found has failed alone.
 
     A range that fails is cut in two. If the first half passes, the second is taken to fail and is cut without a
     probe, so one failing row among n takes about log2(n) probes. A single row must fail `confirm` times in a
@@ -112,6 +112,8 @@ class Bisection:
     def passed(self) -> None:
         """Note that the probe was computed."""
         self._misses = 0
+        # The range failed and its first half passed: the second half must hold the failing row, so cut it without a probe.
+        # A single row is probed all the same, because a row is blamed only after it has failed alone.
         if self._is_first_half and self._waiting[-1][1] - self._waiting[-1][0] > 1:
             self._halve(*self._waiting.pop())
         else:
@@ -124,6 +126,7 @@ class Bisection:
         if stop - start > 1:
             self._halve(start, stop)
             return False
+        # A single row: ask again, until it has failed `confirm` times without passing.
         self._misses += 1
         if self._misses < self._confirm:
             return False
@@ -144,19 +147,19 @@ class Bisection:
 
 @dataclass
 class ShardHistory:
-    """What this run has seen of a shard that fails."""
+    """The failures of one shard in this run."""
 
     charged: int = 0
     """Failed attempts that count against `run.retries`."""
     lost_nodes: int = 0
     last_fault: Fault = "error"
-    """Of the attempts that were charged."""
+    """Fault of the last charged attempt."""
     search: Bisection | None = None
-    """The search for the items that fail, while it lasts."""
+    """The search for failing items, while it runs."""
     searched: bool = False
-    """Whether they were searched for, with the rows that are left."""
+    """Whether the rows that are left have been searched."""
     ids: np.ndarray | None = None
-    """(n,) the items of the shard, once a row of it may be blamed."""
+    """(n,) the items of the shard; read before a row may be blamed."""
     widest: int = 1
     """The widest microbatch that its group runs with, as last read with `ids`."""
 
@@ -176,7 +179,7 @@ class Failures:
         self.failed = store.failed.items()
         """Shard -> its failing items."""
         self.loose = 0
-        """Records of failing items since they were last moved into a segment."""
+        """Records of failing items written since the last compaction."""
 
     def task(self, shard: Shard, attempt: int, begin: Begin) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
@@ -188,7 +191,7 @@ class Failures:
         return tuple(sorted(entry.row for entry in self.failed.get(number, ())))
 
     def slots(self, group: int) -> int | None:
-        """Return how many items a device holds at a time in this group; None: as planned."""
+        """Return how many items a device holds at a time in this group, or None if as planned."""
         return self._slots.get(group)
 
     def narrowed(self, group: int) -> int | None:
@@ -197,7 +200,7 @@ class Failures:
         return slots if slots and slots < self._microbatch(group) else None
 
     def passed(self, task: Task, shard: Shard) -> Verdict:
-        """Return what to do after a probe of `shard` was computed: its rows are not at fault. Raises as `decide`."""
+        """Return the decision after a probe of `shard` that was computed: its rows are not at fault. Raises as `decide`."""
         self._look_up(shard)
         search = self._histories[shard.number].search
         assert search is not None
@@ -205,10 +208,11 @@ class Failures:
         return self._probe(task, shard, search)
 
     def decide(self, task: Task, report: Report, shard: Shard) -> Verdict:
-        """Return what to do about `shard` after an attempt that failed with this report.
+        """Return the decision about `shard` after an attempt that failed with this report.
 
-        Raises what the storage raises; then it may be called again.
+        Raises the errors of the storage; then it may be called again.
         """
+        # The order of the questions is the order of the table at the top: from faults of others to faults of the items.
         again = task._replace(attempt=task.attempt + 1, begin="resume")
         if report.fault == "input":
             return Verdict(None)
@@ -226,6 +230,7 @@ class Failures:
             return narrower
         if history.search:
             return self._probe_failed(task, report, shard, history.search)
+        # From here on the attempt is charged.
         history.last_fault = report.fault
         history.charged += 1
         if history.charged <= self._settings.retries:
@@ -233,6 +238,7 @@ class Failures:
         if report.fault == "outside" or history.searched or not rows:
             return Verdict(None)
         if len(rows) == 1:
+            # With `retries: 0` a single death would blame the row.
             if report.fault == "death" and history.charged < LEAST_CONFIRM:
                 return Verdict(again)
             self._blame(report, shard, rows[0])
@@ -243,7 +249,7 @@ class Failures:
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
 
     def _look_up(self, shard: Shard) -> None:
-        """Read what blaming a row or halving the slots needs, so that the storage fails before anything is decided."""
+        """Read from the store what blaming a row or halving the slots needs: if the storage fails, nothing is decided yet."""
         history = self._histories[shard.number]
         if history.ids is None:
             history.ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
@@ -260,6 +266,7 @@ class Failures:
         group = again.shard.group
         planned = self._store.job.plan.layouts[group].slots
         now = self._slots.get(group, planned)
+        # Many shards of the group run out of memory together: the first report halves, the others only try again.
         if (had or planned) > now:
             note = "the slots of its group have been halved meanwhile"
             return Verdict(again._replace(slots=now), note=note)
@@ -267,13 +274,15 @@ class Failures:
             return None
         self._slots[group] = now // 2
         record = checksummed({"slots": now // 2, "planned": planned})
-        with objects.may_fail():  # this run knows it; the next one would have to find it out again
+        with (
+            objects.may_fail()
+        ):  # this run knows the number; only the next one would have to find it again
             objects.write(self._store.objects, keys.slots(group), record)
         note = f"group {group}: {now // 2} slots in place of {now}"
         return Verdict(again._replace(slots=now // 2), note=note)
 
     def _microbatch(self, group: int) -> int:
-        """Return the widest microbatch that the group's shards run with: more slots than that change no bit."""
+        """Return the widest microbatch of the group's shards. The microbatch decides the bits; more slots change none."""
         planned = self._store.job.plan.layouts[group].microbatch
         chosen = [
             int((read_verified(self._store.objects, key) or {}).get("microbatch", 1))
@@ -297,6 +306,7 @@ class Failures:
                 None, note=f"{MAX_FOUND} of its items fail; the shard is at fault as a whole"
             )
         if search.found:
+            # Without these rows the shard has all its retries again.
             history.searched, history.charged = False, 0
             return Verdict(whole, note=f"going on without {len(whole.without)} items that fail")
         # No part fails alone: the whole may take too much memory, which kills a worker without a message.
@@ -313,7 +323,7 @@ class Failures:
         return self._probe(task, shard, search)
 
     def _blame(self, report: Report, shard: Shard, row: int) -> None:
-        """Remember that the item in a row fails by itself."""
+        """Record that the item in a row fails by itself."""
         ids = self._histories[shard.number].ids
         assert ids is not None
         failed = FailedItem(

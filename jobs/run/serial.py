@@ -1,4 +1,4 @@
-"""An executor that needs no other process: shards run one after another in this one."""
+"""The serial executor: shards run one after another in this process."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Work
 from jobs.run.worker import Worker
 
 IDLE_S = 0.05
-"""Longest sleep, in seconds, of a `wait` with nothing to run: retries wait for their time, or the storage fails."""
+"""Longest sleep (s) of a `wait` with nothing to run, while retries wait for their time or the storage fails."""
 
 
 class SerialExecutor:
@@ -30,7 +30,7 @@ class SerialExecutor:
         self._ticker = Ticker(None)
 
     def machines(self) -> Machines:
-        """Return one worker, with the memory that was asked for, or that was free when this executor was made."""
+        """Return one worker, with the given memory, or else that which was free when this executor was made."""
         return Machines(1, self._memory, 1)
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
@@ -40,7 +40,7 @@ class SerialExecutor:
             stop.tell(self._worker.interrupt)
 
     def capacity(self) -> int:
-        """Return 1 if nothing waits: one shard runs at a time."""
+        """Return 1 if no work waits, else 0: one shard runs at a time."""
         return 1 - len(self._waiting)
 
     def submit(self, work: Work) -> None:
@@ -54,6 +54,7 @@ class SerialExecutor:
         if not self._waiting:
             time.sleep(min(timeout, IDLE_S))
         reports = []
+        # Blocks until the shard ends; the kernel's advances call `_note`, which ticks on the way.
         while self._waiting:
             work = self._waiting.pop(0)
             note = lambda now, attempt=work.key: self._note(attempt, now)
@@ -62,6 +63,7 @@ class SerialExecutor:
         return reports
 
     def _note(self, attempt: Key, now: ShardProgress) -> None:
+        # Never silent: the shard runs in this process, so nobody could end it as hung.
         self._running[attempt] = Heartbeat(now, 0.0)
         self._ticker.tick(self.heartbeats)
 

@@ -1,4 +1,4 @@
-"""Run the shards of a store, all or one part, under a lease; jobs.run.driver does one run."""
+"""Run the shards of a store, all or one part, under a lease. jobs.run.driver has the loop of a run."""
 
 from dataclasses import replace
 
@@ -29,19 +29,21 @@ def run_shards(
 
     part: run the shards of this part only, beside other drivers that have other parts.
 
-    stop: once it is asked for, no shard is begun, and the workers have `run.grace_s` to leave theirs at a
-    checkpoint; `stopped` then says why.
+    stop: after a request, no further shard begins, and the workers have `run.grace_s` seconds to leave theirs at a
+    checkpoint; `stopped` then has the reason.
 
     Raises Held if another driver runs the store or the part; JobError if the kernel's source has changed since
-    the store was made; ExecutorLost if the executor is lost: what is committed stays, and another one goes on.
+    the store was made; ExecutorLost if the executor is lost: committed shards stay, and another executor can go on.
     """
     stop = stop or Stop()
     refuse_changed(store)
+    # Nothing to do needs no lease, and so no right to write.
     if len(store.committed.numbers()) == store.job.plan.n_shards:
         return _without_a_run(store)
     refuse_mixture(store, part)
     place = store.objects if part is None else part.place(store)
     with Lease.acquire(place, store.address).held(stop):
+        # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
         if ledger.queue:
             Driver(ledger, executor, listener, stop).run()
@@ -60,7 +62,7 @@ def run_parts(
         try:
             progress = run_shards(store, executor, listener, stop, part)
         except Held:
-            continue
+            continue  # another driver came first: it runs this part
         failed |= progress.failed
         failed_items |= progress.failed_items
         if stopped := progress.stopped:
@@ -74,7 +76,7 @@ def _without_a_run(store: Store) -> Progress:
 
 
 def progress_digest(store: Store) -> str:
-    """Return a digest that changes with every shard that is committed, item that fails and checkpoint that is left."""
+    """Return a digest that changes with every committed shard, failing item and checkpoint."""
     records = (store.committed.latest(), store.failed.latest())
     known = [[(number, one.version) for number, one in found.items()] for found in records]
     left = objects.digest_of(store.objects, (keys.CHECKPOINTS, keys.MEETINGS))
@@ -82,7 +84,7 @@ def progress_digest(store: Store) -> str:
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
-    """Before a run: have items that failed by themselves computed again, accept changed source.
+    """Prepare a store for another run: take back items that failed by themselves, accept changed source.
 
     Raises Held if a driver runs the store; JobError, with nothing changed, if the source has changed and
     `changes` is False.

@@ -1,6 +1,6 @@
-"""The source code behind a job's results: its kernel, and what that imports of the user's own code and of ctd.
+"""The source code behind a job's results: its kernel, and the modules of the user and of ctd that the kernel imports.
 
-A store is made with one state of it; if it was edited since, a run is refused.
+A store keeps their checksums. If a module was edited since, a run is refused.
 
 Import statements are followed, without executing any, from the kernel's module, from the modules that a field
 names as a dotted path (a task, a map), and from ctd.batch. They are followed into the kernel's own package,
@@ -33,7 +33,7 @@ _imported: dict[str, tuple[ModuleSpec, str]] = {}
 
 
 class SourceDiffers(JobError):
-    """Raised if a worker has other source than the store."""
+    """Raised if the source on a worker differs from the store's."""
 
 
 def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[str, str]:
@@ -56,7 +56,7 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     seen: set[str] = set()
     while waiting:
         module = waiting.pop()
-        if module in seen:
+        if module in seen:  # modules may import each other in a ring
             continue
         seen.add(module)
         if own(module.partition(".")[0]) and (path := _file(module)):
@@ -68,7 +68,7 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
 
 
 def combined(sources: Mapping[str, str]) -> str:
-    """Return one short digest of all of them, as commit markers have it."""
+    """Return one short digest of all sources, for commit markers."""
     text = "".join(f"{module} {sha256}\n" for module, sha256 in sources.items())
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -76,14 +76,14 @@ def combined(sources: Mapping[str, str]) -> str:
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return the modules that were edited: those on both sides whose checksums differ.
 
-    A module that only one side has lies elsewhere on the other, installed or not; one that a kernel newly
-    imports shows in the module that imports it.
+    A module that only one side has lies elsewhere on the other side, installed or not. A new import shows up in the module
+    that imports it.
     """
     return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
 def refuse_changed(store: Store) -> None:
-    """Raise JobError if the source of a job is not what its store was made with."""
+    """Raise JobError if the source of a job has changed since its store was made."""
     job = store.job
     if edited := changed(job.sources, sources_of(job.spec, job.base, store.science)):
         raise JobError(
@@ -95,9 +95,9 @@ def refuse_changed(store: Store) -> None:
 
 
 def source_here(store: Store, host: str) -> str:
-    """Return the digest of the source that a worker is about to compute with.
+    """Return the digest of the source with which a worker is about to compute.
 
-    host: the worker's, for the error. Raises SourceDiffers if its source is not the store's.
+    host: the worker's host, for the error. Raises SourceDiffers if its source is not the store's.
     """
     job = store.job
     here = sources_of(job.spec, job.base, store.science)
@@ -118,6 +118,7 @@ def accept_changes(store: Store) -> list[str]:
     now = sources_of(job.spec, job.base, store.science)
     edited = changed(job.sources, now)
     if edited:
+        # States of the old source must not go on under the new one. First these: a kill in between loses only work.
         for folder in (keys.CHECKPOINTS, keys.MEETINGS):
             objects.delete_all(store.objects, folder)
     if edited or not job.sources:
@@ -133,7 +134,7 @@ def _shortened(names: list[str]) -> str:
 def _refuse_stale(module: str, path: Path, sha256: str) -> None:
     """Raise JobError if a file was edited after this process imported it."""
     spec = getattr(sys.modules.get(module), "__spec__", None)
-    if spec is None:
+    if spec is None:  # not imported here yet
         return
     known, before = _imported.get(module, (None, ""))
     if known is not spec:  # a reload makes a new one

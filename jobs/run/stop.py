@@ -1,8 +1,8 @@
-"""A request to stop a run in order: no shard is begun, running ones are left at a checkpoint.
+"""A request to stop a run in order: no further shard begins, and running shards are left at a checkpoint.
 
 while shards run      the driver sees `Stop.reason` and gives the workers their grace time
-at any other moment   (planning, a Ray that starts, gather, drawing) the signal raises `Interrupted`: these steps may be
-                      killed and repeated, so nothing has to be left in order
+at any other moment   (planning, starting Ray, gather, drawing) the signal raises `Interrupted`: these steps can be killed
+                      and repeated, so they need no grace time
 """
 
 import errno
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_FAULT = 2
-"""Exit code of a command whose input is at fault, or that cannot go on for a reason it tells."""
+"""Exit code of a command with bad input, or that cannot go on; it has printed the reason."""
 
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
@@ -26,19 +26,20 @@ CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 """The signals that ask for a stop."""
 
 AT_ONCE = (signal.SIGTERM, signal.SIGINT)
-"""Those that, sent again, do not wait for the workers. A terminal that closes sends SIGHUP twice: its shell does, too."""
+"""Signals whose repetition ends the grace time. Not SIGHUP: when a terminal closes, both it and its shell send one."""
 
 
 class Interrupted(BaseException):
-    """Raised in the main thread by a signal that asks for a stop, where no driver looks at `Stop.reason`."""
+    """Raised in the main thread by a signal that asks for a stop, while no driver looks at `Stop.reason`."""
 
 
 def hold_back() -> int:
-    """Let the signals that ask for a stop wait, through `exec` too, until `signals` hears them.
+    """Block the signals that ask for a stop, also across `exec`, until `signals` handles them.
 
-    Other threads of this process may still take one, whose handler Python would call later than it becomes another. Returns a
-    descriptor from which `held_back` reads these.
+    Returns a descriptor for `held_back`.
     """
+    # Blocking holds for this thread alone. Another thread may still receive a signal, and `exec` would come before Python
+    # calls its handler. The pipe, to which Python writes the number at once, survives the `exec`.
     come, go = os.pipe()
     os.set_blocking(go, False)
     signal.set_wakeup_fd(go, warn_on_full_buffer=False)
@@ -47,7 +48,7 @@ def hold_back() -> int:
 
 
 def held_back(come: int) -> str | None:
-    """Return the first signal that came between `hold_back` and `exec`, as `Stop.reason` has it; None: there was none."""
+    """Return the first signal between `hold_back` and `exec`, in the words of `Stop.reason`; None if there was none."""
     with open(come, "rb") as pipe:
         numbers = [number for number in pipe.read() if number in CAUGHT]
     return _reason(numbers[0]) if numbers else None
@@ -58,12 +59,12 @@ def _reason(number: int) -> str:
 
 
 class Stop:
-    """Whether to stop, why, and until when; safe to use from signal handlers and threads."""
+    """A request to stop, its reason and its deadline; safe to use from signal handlers and threads."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.is_deferred = False
-        """Whether whoever runs looks at `reason`, so that a signal need not raise."""
+        """Whether a loop looks at `reason`, so that a signal need not raise."""
         self._deadline = float("inf")
         self._grace_s: float | None = None
         self._told: list[Callable[[], None]] = []
@@ -75,6 +76,7 @@ class Stop:
         grace_s: seconds for the workers, if fewer than the job gives.
         """
         if self.reason is None:
+            # The reason last: another thread that sees it must find the grace time.
             self._grace_s, self.reason = grace_s, reason
             for tell in self._told:
                 tell()
@@ -87,7 +89,7 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let signals only set `reason` within this block, which looks at it."""
+        """Within this block, which looks at `reason` itself, signals set it and do not raise."""
         self.is_deferred = True
         try:
             yield
@@ -100,22 +102,22 @@ class Stop:
             raise Interrupted(self.reason)
 
     def remark(self, text: str) -> None:
-        """Keep what is worth telling, and no reason to stop, for `remarks`."""
+        """Keep a text for `remarks` that is worth a line in the log, and no reason to stop."""
         self._remarks.append(text)
 
     def remarks(self) -> list[str]:
-        """Return what was remarked since the last call."""
+        """Return the texts since the last call."""
         found, self._remarks = self._remarks, []
         return found
 
     def begin_grace(self, grace_s: float) -> None:
-        """Start the workers' time, `grace_s` seconds or less if the request says so; later calls change nothing."""
+        """Start the workers' grace time: `grace_s` seconds, or fewer if the request says so. Later calls change nothing."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + min(grace_s, self._grace_s or grace_s)
 
     @property
     def is_over(self) -> bool:
-        """Whether the time that the workers had has run out."""
+        """Whether the grace time is over."""
         return time.monotonic() >= self._deadline
 
 
@@ -123,8 +125,8 @@ class Stop:
 def signals(stop: Stop) -> Iterator[None]:
     """Make SIGTERM, SIGUSR1, SIGHUP and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
 
-    A SIGHUP that is ignored, as under `nohup`, stays ignored. Signals reach the main thread alone: in another one nothing
-    changes. Those that came while they were held back (`hold_back`) ask now, and do not raise.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. Python handles signals in the main thread alone: in
+    another thread this changes nothing. Signals that `hold_back` blocked ask for a stop now, and do not raise.
 
     Raises:
         Interrupted: a stop is asked for outside `stop.deferred()`.
@@ -137,7 +139,7 @@ def signals(stop: Stop) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
         if number == signal.SIGHUP:
-            _let_go_of_the_terminal()
+            _let_go_of_the_terminal()  # before anything is printed about the stop
         if number in AT_ONCE and not sent.isdisjoint(AT_ONCE):
             raise KeyboardInterrupt
         sent.add(number)
@@ -159,7 +161,7 @@ def signals(stop: Stop) -> Iterator[None]:
 
 
 def _let_go_of_the_terminal() -> None:
-    """Send output to /dev/null where its terminal is gone: every further write would raise OSError."""
+    """Send output to /dev/null if its terminal is gone, because every further write would raise OSError."""
     for handle in (1, 2):
         try:
             termios.tcgetattr(handle)

@@ -1,7 +1,7 @@
-"""The attempts under way: one at each running shard, or two at one that takes far longer than its peers.
+"""The running attempts: one at each shard, or two at a shard that takes far longer than its peers.
 
-Of two attempts, the one that is committed first counts, and the other is dropped. If one fails, this does not count as a
-failure of the shard: the other attempt goes on.
+The attempt that is committed first counts; the other one is dropped. If one of them fails, the shard has not failed: the
+other attempt goes on.
 """
 
 import time
@@ -16,7 +16,7 @@ from jobs.store.events import Event
 
 
 class Attempts:
-    """The attempts that a driver has handed out and waits for."""
+    """The attempts that a driver has handed out and not heard of yet."""
 
     def __init__(self) -> None:
         self._tasks: dict[Key, Task] = {}
@@ -28,16 +28,16 @@ class Attempts:
         return len(self._tasks)
 
     def begin(self, task: Task) -> None:
-        """Note an attempt that is handed out."""
+        """Add an attempt that is handed out."""
         self._tasks[task.key], self._began[task.key] = task, time.monotonic()
 
     def end(self, attempt: Key) -> Task | None:
-        """Return the task of an attempt that has ended; None if it had been dropped."""
+        """Remove an attempt that has ended, and return its task; None if it was dropped before."""
         self._began.pop(attempt, None)
         return self._tasks.pop(attempt, None)
 
     def add_second(self, first: Task, second: Task) -> None:
-        """Note the second attempt at a running shard."""
+        """Add the second attempt at a running shard."""
         self.begin(second)
         self._both[first.shard.number] = first, second
 
@@ -47,7 +47,7 @@ class Attempts:
         return next((t for t in both if t.key != task.key and t.key in self._tasks), None)
 
     def counts(self, attempt: Key) -> bool:
-        """Whether what an attempt has done counts in the progress: of two at a shard, the first does."""
+        """Whether the progress counts an attempt: of two attempts at a shard, only the first."""
         task = self._tasks.get(attempt)
         return task is not None and not (task.begin == "beside" and self.other(task))
 
@@ -56,10 +56,9 @@ class Attempts:
         return sorted({number for number, _ in self._tasks})
 
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:
-        """Return the attempts that have lasted far longer than their peers, and for how many seconds; longest first.
+        """Return (attempt, seconds) of attempts that have lasted far longer than their peers, longest first.
 
-        Left out: shards that were tried a second time before, probes, and shards that meet others, of which all wait for
-        the slowest whatever is done.
+        Left out: shards with a second attempt already, probes, and shards that meet others.
         """
         now = time.monotonic()
         found = [
@@ -81,7 +80,7 @@ class Stragglers:
         """Begin a second attempt at the shards that take far longer than their peers; call it while no shard waits."""
         for task, seconds in self._attempts.slow(self._ledger.patience):
             second = task._replace(attempt=task.attempt + 1, begin="beside")
-            # With other slots than the first attempt it might have other bits.
+            # With other slots the second attempt might give other bits than the first, and both write the same objects.
             same = task.slots == self._ledger.failures.slots(task.shard.group)
             if same and self._executor.try_elsewhere(second):
                 self._attempts.add_second(task, second)

@@ -1,4 +1,4 @@
-"""What a driver hands to a worker, and what it learns of it."""
+"""Tasks that a driver hands to workers, and the reports that it gets back."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -24,11 +24,11 @@ Begin = Literal["fresh", "resume", "beside"]
 
     fresh     from the start
     resume    from a checkpoint or an arrival, if an earlier attempt left one
-    beside    as `resume`, while another attempt at the shard is running, which alone keeps checkpoints
+    beside    as `resume`, while another attempt at the shard is running; only that one keeps checkpoints
 """
 
 Key = tuple[int, int]
-"""Names an attempt: (number of its shard, number of the attempt)."""
+"""Identifies an attempt: (number of its shard, number of the attempt)."""
 
 
 class Task(NamedTuple):
@@ -37,13 +37,13 @@ class Task(NamedTuple):
     shard: Shard
     attempt: int = 1
     slots: int | None = None
-    """Items that a device holds, if fewer than planned because memory ran out; None: as planned."""
+    """Items on a device at a time, if memory allows fewer than planned; None: as planned."""
     without: tuple[int, ...] = ()
     """Rows of the group that are not computed and are marked as failed."""
     probe: bool = False
-    """Compute without writing: `shard` is part of a planned one, to find the items that fail."""
+    """Compute without writing. `shard` is then part of a planned one, to find the items that fail."""
     meeting: Meeting | None = None
-    """Where the shard meets the others of its population; None: it has no others."""
+    """The meeting of the shard with the others of its population; None: it has no others."""
     begin: Begin = "fresh"
 
     @property
@@ -69,28 +69,28 @@ Work = Task | Reduction
 
 
 class Waiting(NamedTuple):
-    """Where a shard waits for the others of its population."""
+    """The lap at whose end a shard waits for the others of its population."""
 
     lap: int
     stage: str
-    """The same, for people."""
+    """The lap, in words for the terminal."""
 
 
 class Report(NamedTuple):
-    """What the driver learns of one attempt; it holds no results."""
+    """The outcome of one attempt, as the driver gets it; it holds no results."""
 
     shard: int
     """Number of the shard, or of the group that was reduced."""
     attempt: int
     marker: Marker | None = None
-    """Of a shard that was committed, without checksums; None of a probe, a reduction, and a shard that was not committed."""
+    """Marker of the committed shard, without checksums; None after a probe, a reduction, or if nothing was committed."""
     error: str | None = None
-    """The last line of what went wrong; None: nothing did."""
+    """Last line of the error; None if nothing went wrong."""
     trace: str = ""
     fault: Fault = "error"
     """Kind of error; meaningless if there is none."""
     about: Mapping[str, Any] = {}
-    """Where and how an attempt failed, for the events: host, devices, what its worker died of."""
+    """For the events: host, devices, cause of the worker's death."""
     waiting: Waiting | None = None
     """Set if nothing went wrong and the shard waits for others."""
 
@@ -106,16 +106,16 @@ class Report(NamedTuple):
 
 
 class ShardProgress(NamedTuple):
-    """How far a running shard has come."""
+    """Progress of a running shard."""
 
     finished: int = 0
     """Items that make no further advances."""
     advances: int = 0
-    """Advances of the devices, those before a checkpoint that it went on from included."""
+    """Advances of the devices, including those before the checkpoint from which it went on."""
     most: int = 0
-    """As many at most, if all of its items need every one that they may make; 0: nobody knows."""
+    """Upper bound of `advances`, reached if every item makes all that it may; 0 if unknown."""
     stage: str = ""
-    """Where its search stands; empty without one."""
+    """Progress of its search, as text; empty without one."""
     tuning: bool = False
     """Whether the microbatch is being measured."""
 
@@ -124,6 +124,6 @@ class Heartbeat(NamedTuple):
     """The last sign of life of a running attempt."""
 
     progress: ShardProgress | None
-    """How far its shard has come; None if it has not told."""
+    """Progress of its shard; None if it has not reported yet."""
     silent_s: float
-    """Seconds without a sign; 0 where nobody could end the attempt."""
+    """Seconds since then; always 0 where nobody could end the attempt."""

@@ -1,4 +1,4 @@
-"""One process at work on the shards of a store: it reads a shard's items, computes, writes the results, commits."""
+"""A worker: read a shard's items, compute, write the results, commit."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from jobs.store.writer import ShardWriter
 
 
 class Worker:
-    """One process at work on the shards of one store; it keeps what it has read and compiled.
+    """Computes shards of one store in this process; it caches the data of a group and the compiled programs.
 
-    workers: shards that can run at a time, here and elsewhere.
+    workers: number of shards that can run at a time, here and elsewhere.
     """
 
     def __init__(self, address: str, workers: int = 1) -> None:
         self.store = Store.open(address)
         self.job = self.store.job
-        # Whoever hands out the shards admitted them, or would not have begun.
+        # The driver has checked that the user trusts this code, or it would not have begun.
         admit(self.job.base, self.job.spec.modules())
         self.kernel = self.store.kernel
         self._workers, self._writer = workers, ShardWriter(self.store)
@@ -46,7 +46,7 @@ class Worker:
         self._stop = threading.Event()
 
     def interrupt(self) -> None:
-        """Leave the running shard after its present advance, and every later one at once; callable from any thread."""
+        """Leave the running shard after its current advance, and every later shard at once; callable from any thread."""
         self._stop.set()
 
     def do(
@@ -75,12 +75,13 @@ class Worker:
             return Report(*work.key, None, str(stop), fault="stopped", about=host())
         except Exception as error:
             fault = fault_of(error)
+            # Outside of the kernel's functions no item is to blame: the shard is not searched for one.
             if fault == "error" and not (attempt and attempt.computing):
                 fault = "outside"
             return Report(*work.key, None, said(error), trace_of(error), fault, host())
 
     def _group(self, index: int) -> Group:
-        """Return a group with its data; the last one is kept."""
+        """Return a group with its data; only the last group is cached."""
         if index not in self._groups:
             self._groups.clear()  # before the next one is read: its data may fill the memory
             params = self.kernel.Params.model_validate(self.store.params(index))
@@ -91,7 +92,7 @@ class Worker:
     def _commit(self, task: Task, began: Began, found: Computed | None) -> Marker:
         """Write the results, then the marker; return it without its checksums. found: None if no row is computed."""
         rows = rows_of(task)
-        if found is None:
+        if found is None:  # every item fails by itself: commit the fill values
             planned = self.job.plan.layouts[task.shard.group]
             found = Computed(Layout(planned.slots, planned.microbatch, jax.local_device_count()))
         values = {**found.values, "status": self._status(found.values, len(rows))}
@@ -105,9 +106,11 @@ class Worker:
             started=min(began.at, found.before.started),
             seconds=found.before.seconds + began.seconds(), **host(),
         )  # fmt: skip
+        # Checkpoints and curves go after the marker: a kill before it needs them, and after it they harm nothing.
         self._writer.write(marker, values, rows)
         if task.begin != "fresh" or marker.checkpoints:
             clear(self.store, task.shard)
+        # Short first attempts have written no curves: that saves a request for each shard.
         again = task.attempt > 1 or task.begin != "fresh" or task.meeting
         if self.kernel.curves and (again or marker.seconds >= EVERY_S):
             clear_live(self.store, task.shard)
@@ -132,9 +135,9 @@ class Worker:
 
 
 def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return result -> number of done items all of whose numbers are NaN, where there are any. values: with `status`.
+    """Return result -> number of done items whose values are all NaN, if there are any. values: with `status`.
 
-    The marker has them, so that readers of a store learn of them without reading the results.
+    The marker keeps the counts, so that readers need not read the results.
     """
     done = values["status"] == DONE
     floats = {k: v for k, v in values.items() if v.dtype.kind in "fc" and v[0:1].size}
