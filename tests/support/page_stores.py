@@ -74,7 +74,7 @@ class Unlucky(SerialExecutor):
                 self._waiting.remove(task)
                 trace = f"Traceback\n  {HOSTILE}\n  password={SECRET}"
                 error = f"ValueError: {HOSTILE}"
-                reports.append(Report(shard.number, task.attempt, error, trace, "error", {}))
+                reports.append(Report(*task.key, error=error, trace=trace))
         return reports + super().wait(timeout)
 
 
