@@ -24,11 +24,10 @@ from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
 from jobs.report.page.live import live
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
-from jobs.report.page.rows import Rows
 from jobs.report.page.together import is_curves, together
 from jobs.report.search_plots import search_plots
 from jobs.spec.search import Population
-from jobs.store.arrays import Lazy, attributes
+from jobs.store.arrays import Lazy, Rows, attributes
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel

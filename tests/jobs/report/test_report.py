@@ -12,10 +12,10 @@ from jobs.query.query import table
 from jobs.redact import redact
 from jobs.report.history import history, history_lines
 from jobs.report.page import Content, render
-from jobs.report.page.rows import Rows
 from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.storage.lease import Lease
+from jobs.store.arrays import Rows
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from ctd.catalogue import load_kernel
-from jobs.report.warnings import nan_results, unreturned
+from jobs.report.summary import nan_results, unreturned
 from jobs.run.worker import nan_counts
 from jobs.store.store import Store
 
