@@ -24,8 +24,9 @@ from cluster.cli.options import (
     ResultsPath,
     StorePath,
     Trust,
+    one_file,
+    split_words,
 )
-from cluster.cli.overrides import one_file, split
 from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import (
     Request,
@@ -103,7 +104,7 @@ def _stages(
     words: list[str], overrides: list[str], store: str | None, base: str | None
 ) -> list[Stage]:
     """The jobs of the files among `words`; the other words are overrides too."""
-    files, among = split(words)
+    files, among = split_words(words)
     if store and len(files) > 1:
         raise JobError(
             f"--store {store}: {len(files)} job files given; give one, or leave --store out: results then lie beside each file"
@@ -186,7 +187,7 @@ def gather(
 ) -> None:
     """Reduce what was committed since the last time, or everything if you give settings of the reduction."""
     from jobs.gather.gather import gather as reduce_store
-    from jobs.gather.settings import set_gather
+    from jobs.gather.gather import set_gather
     from jobs.report.figures import save_figures
 
     opened = open_to_compute(store, trust)

@@ -6,8 +6,15 @@ from typing import Annotated
 import typer
 
 from cluster.cli.display import err, out, show_json, show_table
-from cluster.cli.options import AcceptChanges, AsJson, Failed, JobWords, Overrides, ResultsPath
-from cluster.cli.overrides import one_file
+from cluster.cli.options import (
+    AcceptChanges,
+    AsJson,
+    Failed,
+    JobWords,
+    Overrides,
+    ResultsPath,
+    one_file,
+)
 from cluster.profiles import load_profile, profile_names, profiles_folder
 from jobs.errors import JobError
 

@@ -1,15 +1,21 @@
-"""The class that runs inside an actor of the Ray executor."""
+"""The class that runs inside an actor of the Ray executor, and how it learns that the kernel kills for memory.
+
+Ray reports such a death like any other, and the worker can report nothing. But the kernel counts the processes that it
+kills: a worker sends this count with its heartbeats, and the worker that takes its place sends the count again. If it has
+grown, the kernel killed the first one.
+"""
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import ray
 
 from cluster.cache import prune_compilation_cache, use_compilation_cache
-from cluster.ray.oom import kernel_kills
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
@@ -17,6 +23,40 @@ from jobs.run.task import Heartbeat, Report, ShardProgress, Work
 from jobs.run.worker import Worker
 from jobs.storage.objects import Unreachable
 from jobs.store.provenance import said
+
+NAME = "oom_kill"
+"""The count's name in the files of the kernel."""
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+def kernel_kills(proc: Path = PROC, mount: Path = CGROUPS) -> int:
+    """How many processes of this process' memory cgroup the kernel has killed because memory ran out.
+
+    If the cgroup has no such count: how many of this machine; 0 if the machine has none either.
+    """
+    for file in _counters(proc, mount):
+        with suppress(OSError, ValueError):
+            counts = dict(line.split() for line in file.read_text().splitlines())
+            if NAME in counts:
+                return int(counts[NAME])
+    return 0
+
+
+def _counters(proc: Path, mount: Path) -> Iterator[Path]:
+    """The files that may have the count, the best first."""
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        below = path.lstrip("/")
+        if "memory" in controllers.split(","):
+            # A container may see its own cgroup as the root, and the path to it from outside.
+            yield mount / "memory" / below / "memory.oom_control"
+            yield mount / "memory" / "memory.oom_control"
+        elif not controllers:
+            yield mount / below / "memory.events"
+            yield mount / "memory.events"
+    yield proc / "vmstat"
 
 
 class Place(NamedTuple):
@@ -27,7 +67,7 @@ class Place(NamedTuple):
     device: str
     """Kind of its devices."""
     kernel_kills: int
-    """See `cluster.ray.oom`."""
+    """See `kernel_kills`."""
 
 
 class ShardWorker:
@@ -78,7 +118,7 @@ class ShardWorker:
             self._worker.interrupt()
 
     def heartbeat(self) -> tuple[int, Heartbeat, int]:
-        """Number of the running shard, -1 before the first one; how far it is; see `cluster.ray.oom`."""
+        """Number of the running shard, -1 before the first one; how far it is; see `cluster.ray.actor`."""
         silent_s = time.monotonic() - self._advanced
         return self._shard, Heartbeat(self._progress, silent_s), kernel_kills()
 

@@ -22,6 +22,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 from obstore.store import ObjectStore
@@ -35,10 +36,12 @@ from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop
 from jobs.run.task import Reduction
+from jobs.spec.job import options_of, set_field
 from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
+from jobs.store.manifest import write_job
 from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel
 
@@ -295,3 +298,18 @@ def require_rows(store: Store) -> zarr.Group:
     table = store.root["items"]
     assert isinstance(table, zarr.Group)
     return table
+
+
+def set_gather(store: Store, overrides: list[str]) -> None:
+    """Change settings of a store's reductions, given as `key=value`.
+
+    Raises JobError if they are not valid, and then changes nothing.
+    """
+    settings = dict(store.job.spec.gather)
+    for override in overrides:
+        set_field(settings, override)
+    spec = store.job.spec.model_copy(update={"gather": settings})
+    options_of(spec, store.kernel)
+    reductions_of(spec, store.description)
+    store.job = replace(store.job, spec=spec)
+    write_job(store.objects, store.job)

@@ -2,9 +2,8 @@
 
 This folder has the decisions; they are functions of the job and of what shards report.
 
-    jobs.search.halving         successive halving: which items leave at a rung
     jobs.search.population      population-based training: which member copies which, where its parameters move
-    jobs.search.rules           what each kind of search decides between two laps, and what it keeps of it
+    jobs.search.rules           what each kind of search decides between two laps, and what it keeps of it; successive halving
     jobs.search.laps            one shard's search: laps of advances, decisions in between
 
 What belongs to a search elsewhere:
@@ -16,6 +15,6 @@ What belongs to a search elsewhere:
     ctd.batch.laps              items on the devices, lap by lap; jobs.run.worker builds a search on it
     jobs.run.rendezvous         where shards meet: what each leaves for the others at the end of a lap
     jobs.run.coordinator        which shards wait at a meeting, and what follows once all do
-    jobs.query.search_table     the table `search` of a query
+    jobs.query.tables           the table `search` of a query
     jobs.report.search_plots    what a report shows of it, beside jobs.report.page.content
 """

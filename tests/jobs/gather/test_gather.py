@@ -16,8 +16,7 @@ from ctd.rows import blocks
 from jobs import Store, keys, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
-from jobs.gather.gather import GATHERED, gather, require_rows
-from jobs.gather.settings import set_gather
+from jobs.gather.gather import GATHERED, gather, require_rows, set_gather
 from jobs.reduce.group import Columns, GroupResults, reduce_group
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from stores import JOB, make, run
 
 from jobs.errors import JobError
-from jobs.gather.gather import gather
-from jobs.gather.settings import set_gather
+from jobs.gather.gather import gather, set_gather
 from jobs.query import readers
 from jobs.query import tables as module
 from jobs.query.aggregate import parse_aggregates

@@ -10,8 +10,7 @@ from stores import JOB, run
 from ctd.rows import combinations
 from jobs import Store, open_store
 from jobs.errors import JobError
-from jobs.gather.gather import gather
-from jobs.gather.settings import set_gather
+from jobs.gather.gather import gather, set_gather
 from jobs.gather.tables import reduction_tables
 from jobs.reduce.tables import bootstrap_means
 from jobs.spec.job import options_of, parse_job

@@ -15,8 +15,7 @@ from ctd.batch import Layout, Placed
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
-from jobs.gather.gather import gather
-from jobs.gather.settings import set_gather
+from jobs.gather.gather import gather, set_gather
 from jobs.run.prepare import difference, open_or_create, reopen
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards

@@ -1,4 +1,4 @@
-"""cluster.ray.oom: a worker that the kernel kills for memory, really; its shard is narrowed."""
+"""cluster.ray.actor: a worker that the kernel kills for memory, really; its shard is narrowed."""
 
 import os
 import time
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster.ray.actor import kernel_kills
 from cluster.ray.executor import RayExecutor
 from cluster.ray.local import LocalRay
-from cluster.ray.oom import kernel_kills
 from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
