@@ -6,39 +6,34 @@ q with q > 0. An item is one candidate: a search that minimises q from one start
 the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 for one on q.
 Where `time` is continuous, F is dh/dt, and a point is where it is 0: q = |F|^2 / 2.
 
-    candidates   the network, the states that searches start from
-    search       the searches: Levenberg-Marquardt, Adam
-    approach     the first part of those by Levenberg-Marquardt: L-BFGS in float32
-    kernel       parameters, and the searches behind the kernel contract
-    unique       which ends of the searches are the same point
-    settled      stable points at which no search ended, by running the network
-    between      Newton from halfway between points, for saddles that no search ended at
-    linear       the network linearised around a point
-    summary      the table of a network's points              portrait   its states, projected and coloured
-    phase        nullclines and flow of two state variables
-    notebook     `find`, the same for a user's function       plots      its pictures
+    candidates     the network, the states that searches start from
+    linear         the network linearised around a state, and what its modes carry
+    notebook       `find`, the same for a user's function;  `follow`: continuation, cycles, exponents of one
+    line           lines and rings: slow points ordered to a chain
 
-Points that move with a parameter:
+    search/        the searches, and the table of a network's points
+        kernel       parameters, and the searches behind the kernel contract
+        methods      Levenberg-Marquardt, Adam          approach   the first part of the former: L-BFGS in float32
+        unique       which ends are the same point      missed     points at which no search ended
+        summary      the table                          plots, portrait, phase: its pictures
 
-    curve         the curve of points, corrected by Newton    branch     one branch of it, step by step
-    bifurcation   those within a step, located, classified    branches   tables and pictures
-    continuation  the kernel `fixed_points.continuation`      exponents  the kernel of Lyapunov exponents
-    connections   the kernel of departures from points
+Each other folder or file is a kernel:
 
-Cycles: `limit_cycles` is the kernel, `cycle` the hunt for one of them, `cycles_table` their table and pictures.
-Trials: `trials` is the kernel of networks linearised along them, `transfer` what a mode carries from the input to the readout.
-Lesions: `ablation` is the kernel of networks without one unit or mode.
-Lines and rings: `line` orders slow points to a chain.
-`follow` does continuation, cycles and exponents of a user's function.
+    continuation/  points that move with a parameter: curve, branch, bifurcation, branches (tables and pictures)
+    limit_cycles/  cycle (the hunt for one of them), table (of them, and pictures)
+    connections    departures from points: which leads to which
+    exponents      Lyapunov exponents
+    trials         the network linearised along trials
+    ablation       the network without one unit or mode
 
 `reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
 """
 
 from ctd.fixed_points.candidates import load, map_of, n_in_of
 from ctd.fixed_points.follow import Cycles, Followed, cycles, follow, lyapunov
-from ctd.fixed_points.kernel import Searches, make_kernel
 from ctd.fixed_points.line import Line, line
 from ctd.fixed_points.notebook import Found, find, linearise
+from ctd.fixed_points.search.kernel import Searches, make_kernel
 
 kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
 

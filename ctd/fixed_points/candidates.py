@@ -174,11 +174,15 @@ def _squares(f: Map) -> Any:
     return jax.jit(squares)
 
 
+PRECONDITIONED = frozenset({"lm"})
+"""Methods of search that use the inverse of J^T J at one state, which is made once for all candidates."""
+
+
 def load(inputs: Any) -> Network:
-    """The network of `read_network`, with what `lm` knows about it beforehand. Raises ValueError."""
+    """The network of `read_network`, with the inverse that some methods use. Raises ValueError."""
     network = read_network(inputs)
     found = cell_of(network)
-    if inputs.method == "adam" or not isinstance(found, Cell):
+    if inputs.method not in PRECONDITIONED or not isinstance(found, Cell):
         return network
     f = euler(map_of(network, inputs.time), inputs.time)
     return with_inverse(network, f, np.zeros(found.infer(network.weights)[1]))

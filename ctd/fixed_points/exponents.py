@@ -36,7 +36,7 @@ from ctd.fixed_points.candidates import (
     stored_cell,
     stored_states,
 )
-from ctd.fixed_points.kernel import constant_input
+from ctd.fixed_points.search.kernel import constant_input
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp, lax
 from ctd.plots import Axis, Figure, Lines, Plot

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from ctd.batch import precision, run_items
-from ctd.fixed_points.branches import SUMMARY, figure, reduce
 from ctd.fixed_points.candidates import Network, make_network
 from ctd.fixed_points.continuation import Continuation, Followers, make_kernel
-from ctd.fixed_points.cycles_table import SUMMARY as CYCLES
-from ctd.fixed_points.cycles_table import Options
+from ctd.fixed_points.continuation.branches import SUMMARY, figure, reduce
 from ctd.fixed_points.exponents import Trajectories, Trajectory
 from ctd.fixed_points.exponents import make_kernel as trajectories
 from ctd.fixed_points.limit_cycles import Hunts, LimitCycle
 from ctd.fixed_points.limit_cycles import make_kernel as hunting
+from ctd.fixed_points.limit_cycles.table import SUMMARY as CYCLES
+from ctd.fixed_points.limit_cycles.table import Options
 from ctd.fixed_points.shown import lines_of
 from ctd.kernel import Kernel, inputs_of
 from ctd.late import jax

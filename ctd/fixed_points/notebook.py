@@ -10,12 +10,12 @@ import numpy as np
 
 from ctd.batch import precision, run_items
 from ctd.fixed_points.candidates import Network, euler, make_network
-from ctd.fixed_points.kernel import FixedPoint, Searches, make_kernel
-from ctd.fixed_points.phase import phase
-from ctd.fixed_points.plots import figure
+from ctd.fixed_points.linear import carried
+from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
+from ctd.fixed_points.search.phase import phase
+from ctd.fixed_points.search.plots import figure
+from ctd.fixed_points.search.summary import SUMMARY, Options
 from ctd.fixed_points.shown import lines_of
-from ctd.fixed_points.summary import SUMMARY, Options
-from ctd.fixed_points.transfer import carried
 from ctd.kernel import inputs_of
 from ctd.late import jax, jnp, lax
 from ctd.plots.png import draw
@@ -143,7 +143,7 @@ def linearise(
 
     Returns:
         eigenvalue (k, mode) and transfer (k, mode, n_out, n_in), complex; input_jacobian (k, n, n_in). A mode's transfer is
-        C r_m l_m^H B (ctd.fixed_points.transfer): what it carries from the input to the readout.
+        C r_m l_m^H B (ctd.fixed_points.linear): what it carries from the input to the readout.
 
     >>> linearise(lambda h: jnp.array([0.9 * h[0] + h[1], 0.5 * h[1]]), [[1.0, 2.0]])["eigenvalue"]
     array([[0.9+0.j, 0.5+0.j]])

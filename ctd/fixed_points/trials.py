@@ -1,7 +1,7 @@
 """Kernel: a network linearised along trials: eigenvalues at every state, and what each mode carries to the readout.
 
 An item is one trial of the task. The linearisation at step t is that of h_t = F(h_{t-1}, x_t), at the state before the step
-and with the input of the step (ctd.fixed_points.transfer).
+and with the input of the step (ctd.fixed_points.linear).
 
     kernel: fixed_points.trials
     params: {cell: gru, weights: net.h5, task: flipflop}
@@ -18,8 +18,7 @@ from pydantic import AfterValidator, Field
 from ctd import tasks
 from ctd.cells import Cell, initial_state, readout, run
 from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, find_cell, known_cell, stored_cell
-from ctd.fixed_points.linear import MARGINAL
-from ctd.fixed_points.transfer import carried
+from ctd.fixed_points.linear import MARGINAL, carried
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp, lax
 from ctd.plots import Axis, Figure, Lines, Plot

@@ -13,10 +13,10 @@ from places import EXAMPLES, ROOT
 from pydantic import ValidationError
 
 from ctd.batch import run_items
-from ctd.fixed_points.bifurcation import KINDS
-from ctd.fixed_points.branches import reduce
 from ctd.fixed_points.candidates import make_network
 from ctd.fixed_points.continuation import OUTCOMES, Continuation, Followers, load, make_kernel
+from ctd.fixed_points.continuation.bifurcation import KINDS
+from ctd.fixed_points.continuation.branches import reduce
 from ctd.kernel import inputs_of
 
 FLOWS = {

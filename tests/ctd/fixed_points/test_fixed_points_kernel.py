@@ -12,7 +12,7 @@ from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.candidates import draw_start, make_network, with_inverse
-from ctd.fixed_points.kernel import FixedPoint
+from ctd.fixed_points.search.kernel import FixedPoint
 from ctd.kernel import inputs_of
 from ctd.plots import Points
 from ctd.plots.png import draw

@@ -9,7 +9,6 @@ from searches import spiral, starts
 
 from ctd.batch import precision
 from ctd.cells import get_cell
-from ctd.fixed_points.kernel import FixedPoint
 from ctd.fixed_points.linear import (
     derivatives,
     frequencies,
@@ -18,6 +17,7 @@ from ctd.fixed_points.linear import (
     stability,
     time_constants,
 )
+from ctd.fixed_points.search.kernel import FixedPoint
 
 
 def test_jacobians_finite_differences():

@@ -6,7 +6,7 @@ import numpy as np
 from ctd.batch import precision
 from ctd.fixed_points import find
 from ctd.fixed_points.connections import graph
-from ctd.fixed_points.phase import GRID, phase, zero_line
+from ctd.fixed_points.search.phase import GRID, phase, zero_line
 from ctd.plots import Figure
 from ctd.plots.png import draw
 

@@ -8,9 +8,8 @@ import pytest
 from searches import DIVERGED, FIXED, SLOW, cube, spiral, starts
 
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.between import Known, between, newton_of
-from ctd.fixed_points.settled import settled
-from ctd.fixed_points.summary import Options, reduce
+from ctd.fixed_points.search.missed import Known, between, newton_of, settled
+from ctd.fixed_points.search.summary import Options, reduce
 
 
 def test_linear_map_closed_form():

@@ -11,8 +11,8 @@ from searches import starts
 
 from ctd.batch import precision
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.kernel import Searches, make_kernel
-from ctd.fixed_points.unique import N_CROWDS, Basins, cover, nearest_distance
+from ctd.fixed_points.search.kernel import Searches, make_kernel
+from ctd.fixed_points.search.unique import N_CROWDS, Basins, cover, nearest_distance
 
 
 def cover_by_brute_force(points, tol):

@@ -25,7 +25,7 @@ ADAM_BLOCK = 32
 """Ticks of one `advance`. A search takes some hundreds; a lane whose search has finished idles half a block."""
 
 LM_BLOCK = 4
-"""The same for lm, whose approach (`ctd.fixed_points.approach`) has a block of its own: what it leaves takes some ten
+"""The same for lm, whose approach (`ctd.fixed_points.search.approach`) has a block of its own: what it leaves takes some ten
 ticks, each of which computes several products."""
 
 POINT_TOL = 1e-5

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.fixed_points.bifurcation import KINDS
-from ctd.fixed_points.branch import END
+from ctd.fixed_points.continuation.bifurcation import KINDS
+from ctd.fixed_points.continuation.branch import END
 from ctd.kernel import Var
 from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
 from ctd.plots.group import Group, of_group

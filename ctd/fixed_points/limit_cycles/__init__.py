@@ -1,7 +1,7 @@
 """Kernel: limit cycles of a network, a map or a flow: period, points, Floquet multipliers, stability.
 
 An item is one trajectory, from a state of a file or the network's own. It settles for `transient` steps; then its first
-return is made exact by Newton (ctd.fixed_points.cycle). `reduce` lists each cycle once.
+return is made exact by Newton (ctd.fixed_points.limit_cycles.cycle). `reduce` lists each cycle once.
 
     kernel: fixed_points.limit_cycles
     params: {cell: gru, weights: net.h5, states: states.h5}
@@ -19,11 +19,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ctd.fixed_points import cycle
 from ctd.fixed_points.candidates import Map, Network, map_of, n_in_of, outputs_of
-from ctd.fixed_points.cycles_table import REDUCED, SUMMARY, Options, figure, plots, reduce
 from ctd.fixed_points.exponents import FromState, load
-from ctd.fixed_points.kernel import constant_input
+from ctd.fixed_points.limit_cycles import cycle
+from ctd.fixed_points.limit_cycles.table import REDUCED, SUMMARY, Options, figure, plots, reduce
+from ctd.fixed_points.search.kernel import constant_input
 from ctd.kernel import Kernel, Outcome, Static, Traced, Var
 from ctd.late import jax, jnp
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ctd.fixed_points.bifurcation import Bifurcations, locate, none
-from ctd.fixed_points.curve import Point, System, along_parameter, correct
+from ctd.fixed_points.continuation.bifurcation import Bifurcations, locate, none
+from ctd.fixed_points.continuation.curve import Point, System, along_parameter, correct
 from ctd.late import jax, jnp, lax
 
 GOING = -1

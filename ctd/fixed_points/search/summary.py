@@ -12,11 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
-from ctd.fixed_points.between import Known, between, newton_of
 from ctd.fixed_points.candidates import Map, Network, cell_of, euler
-from ctd.fixed_points.search import FIXED, SLOW
-from ctd.fixed_points.settled import settled
-from ctd.fixed_points.unique import Basins, nearest_distance
+from ctd.fixed_points.search.methods import FIXED, SLOW
+from ctd.fixed_points.search.missed import Known, between, newton_of, settled
+from ctd.fixed_points.search.unique import Basins, nearest_distance
 from ctd.kernel import Var
 from ctd.late import jax, jnp
 from ctd.rows import blocks

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.fixed_points import linear
-from ctd.fixed_points.cycle import CYCLE
+from ctd.fixed_points.limit_cycles.cycle import CYCLE
 from ctd.kernel import Var
 from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
 from ctd.plots.group import Group, of_group

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ctd.fixed_points.curve import NEWTON, TOLERANCE, Point, System, correct
+from ctd.fixed_points.continuation.curve import NEWTON, TOLERANCE, Point, System, correct
 from ctd.late import jax, jnp, lax
 
 KINDS = ("fold", "pitchfork", "transcritical", "flip", "hopf")

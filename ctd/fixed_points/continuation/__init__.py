@@ -1,7 +1,7 @@
 """Kernel: how fixed points move with an input or a weight, where they meet, and where they lose stability.
 
 An item starts at one point of a table (of `fixed_points`, or any file of states) and follows it over the parameter p,
-from `low` to `high`, through folds, to both sides (ctd.fixed_points.branch). Bifurcations on the way are located and
+from `low` to `high`, through folds, to both sides (ctd.fixed_points.continuation.branch). Bifurcations on the way are located and
 classified. `reduce` tells which items followed one branch, and lists each bifurcation once.
 
     kernel: fixed_points.continuation
@@ -25,9 +25,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ctd.cells import READOUT_AXES, Cell
-from ctd.fixed_points import branch
-from ctd.fixed_points.bifurcation import KINDS
-from ctd.fixed_points.branches import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
     TIME_TEXT,
@@ -44,7 +41,10 @@ from ctd.fixed_points.candidates import (
     stored_cell,
     stored_states,
 )
-from ctd.fixed_points.curve import Frame, System
+from ctd.fixed_points.continuation import branch
+from ctd.fixed_points.continuation.bifurcation import KINDS
+from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, figure, plots, reduce
+from ctd.fixed_points.continuation.curve import Frame, System
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp, lax
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from ctd.fixed_points.search import (
+from ctd.fixed_points.search.methods import (
     LM_BLOCK,
     NEAR,
     RUNNING,

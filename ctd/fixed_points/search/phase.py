@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.fixed_points.portrait import sorts
+from ctd.fixed_points.search.portrait import sorts
 from ctd.late import jax, jnp
 from ctd.plots import Axis, Layer, Lines, Plot, Points
 

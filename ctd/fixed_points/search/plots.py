@@ -6,9 +6,9 @@ import numpy as np
 
 from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import euler, map_of
-from ctd.fixed_points.phase import phase
-from ctd.fixed_points.portrait import Portrait, portrait, sorts
-from ctd.fixed_points.search import FIXED, SLOW
+from ctd.fixed_points.search.methods import FIXED, SLOW
+from ctd.fixed_points.search.phase import phase
+from ctd.fixed_points.search.portrait import Portrait, portrait, sorts
 from ctd.plots import Axis, Bars, Figure, Layer, Lines, Plot, Points, histogram, tick
 from ctd.plots.group import Group, of_group
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ctd import tasks
 from ctd.cells import Cell
-from ctd.fixed_points import approach, search
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
     TIME_TEXT,
@@ -24,8 +23,9 @@ from ctd.fixed_points.candidates import (
     euler,
     known_cell,
 )
-from ctd.fixed_points.plots import figure, plots
-from ctd.fixed_points.summary import REDUCED, SUMMARY, Options, reduce
+from ctd.fixed_points.search import approach, methods
+from ctd.fixed_points.search.plots import figure, plots
+from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp
 
@@ -163,20 +163,14 @@ class Searches:
     def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
         """The search of a candidate at its start."""
         start = draw_start(static, shared, traced, key).h
-        if static.method == "adam":
-            problem = self._problem(static, shared, traced, static.dtype)
-            return search.adam_init(problem.step, start, _adam(traced), problem.limits)
-        return approach.start(self._coarse(static, shared, traced), start)
+        problems = Problems(self, static, shared, traced)
+        return METHODS[static.method].init(problems, start)
 
     def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
         """A block of ticks."""
         del key
-        problem = self._problem(static, shared, traced, static.dtype)
-        if static.method == "adam":
-            adam_tick = partial(search.adam_tick, problem.step, _adam(traced), problem.limits)
-            going = lambda state: state.outcome == search.RUNNING
-            return search.run_block(adam_tick, search.ADAM_BLOCK, going, state)
-        return approach.advance(self._coarse(static, shared, traced), problem, state)
+        problems = Problems(self, static, shared, traced)
+        return METHODS[static.method].advance(problems, state)
 
     def result(
         self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
@@ -198,12 +192,7 @@ class Searches:
             found["anywhere_start"] = start.anywhere.astype(jnp.int32)
         return found
 
-    def _coarse(self, static: Any, shared: Network, traced: Any) -> approach.Problem:
-        """The problem in the precision of the approach; a user's F may bring arrays of its own, and keeps its own."""
-        cell = isinstance(cell_of(shared), Cell)
-        return self._problem(static, shared, traced, "float32" if cell else static.dtype)
-
-    def _problem(self, static: Any, shared: Network, traced: Any, dtype: str) -> approach.Problem:
+    def problem(self, static: Any, shared: Network, traced: Any, dtype: str) -> approach.Problem:
         """The map h -> F(h) of one candidate, and what ends its search."""
         n_in = self.n_in_of(shared)
         x = constant_input(shared, traced, n_in)
@@ -214,7 +203,7 @@ class Searches:
         if shared.states.dtype != dtype:
             x, weights = jax.tree.map(lambda w: jnp.asarray(w, dtype), (x, weights))
         spread, inverse = (jnp.asarray(v, dtype) for v in (shared.spread, shared.inverse))
-        limits = search.Settings(
+        limits = methods.Settings(
             jnp.asarray(traced.q_tol, dtype),
             traced.max_iterations,
             spread,
@@ -222,6 +211,59 @@ class Searches:
         )
         longest = jnp.asarray(traced.max_step, dtype) * spread
         return approach.Problem(lambda h: f(weights, h, x), inverse, longest, limits)
+
+
+class Problems(NamedTuple):
+    """The problem of one candidate, in each precision that a method asks for."""
+
+    searches: Searches
+    static: Any
+    shared: Network
+    traced: Any
+
+    def fine(self) -> approach.Problem:
+        """The problem in the precision of the job."""
+        return self.searches.problem(self.static, self.shared, self.traced, self.static.dtype)
+
+    def coarse(self) -> approach.Problem:
+        """The problem in the precision of the approach; a user's F may bring arrays of its own, and keeps its own."""
+        cell = isinstance(cell_of(self.shared), Cell)
+        dtype = "float32" if cell else self.static.dtype
+        return self.searches.problem(self.static, self.shared, self.traced, dtype)
+
+    def adam(self) -> methods.AdamSettings:
+        """The settings of Adam."""
+        traced = self.traced
+        return methods.AdamSettings(traced.learning_rate, traced.decay, traced.adam_eps)
+
+
+class Method(NamedTuple):
+    """How a search goes on: its state at a start (state,), and the state after a block of ticks."""
+
+    init: Callable[[Problems, jax.Array], Any]
+    advance: Callable[[Problems, Any], Any]
+
+
+def _adam_init(of: Problems, start: jax.Array) -> methods.Adam:
+    problem = of.fine()
+    return methods.adam_init(problem.step, start, of.adam(), problem.limits)
+
+
+def _adam_advance(of: Problems, state: methods.Adam) -> Any:
+    problem = of.fine()
+    tick = partial(methods.adam_tick, problem.step, of.adam(), problem.limits)
+    going = lambda state: state.outcome == methods.RUNNING
+    return methods.run_block(tick, methods.ADAM_BLOCK, going, state)
+
+
+METHODS = {
+    "lm": Method(
+        lambda of, start: approach.start(of.coarse(), start),
+        lambda of, state: approach.advance(of.coarse(), of.fine(), state),
+    ),
+    "adam": Method(_adam_init, _adam_advance),
+}
+"""`method` of a job. One that wants `Network.inverse` is listed in `ctd.fixed_points.candidates.PRECONDITIONED`."""
 
 
 def _minimiser(state: Any) -> Any:
@@ -248,10 +290,6 @@ def _check_without_input(f: Map, shared: Network) -> None:
             raise ValueError(f"x: the map needs an input, of {n_in} numbers ({text}); give `x`")
 
 
-def _adam(traced: Any) -> search.AdamSettings:
-    return search.AdamSettings(traced.learning_rate, traced.decay, traced.adam_eps)
-
-
 def make_kernel(name: str, searches: Searches, load: Callable[[Any], Network]) -> Kernel:
     """The kernel of these searches, on the network that `load` returns."""
     return Kernel(
@@ -261,7 +299,7 @@ def make_kernel(name: str, searches: Searches, load: Callable[[Any], Network]) -
         load=load,
         init=searches.init,
         advance=searches.advance,
-        finished=lambda state: _minimiser(state).outcome != search.RUNNING,
+        finished=lambda state: _minimiser(state).outcome != methods.RUNNING,
         result=searches.result,
         outcomes=OUTCOMES,
         reduce=lambda *args: reduce(searches.map_of, *args),
