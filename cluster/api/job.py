@@ -67,7 +67,7 @@ class Stopped(JobError):
 
 @dataclass(frozen=True)
 class Planned:
-    """What a run would do."""
+    """The plan of a run."""
 
     groups: "pd.DataFrame"
     """One row per group: swept static fields, items, shards, slots, memory."""

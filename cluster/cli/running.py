@@ -67,7 +67,7 @@ def executor_for(
 
 @dataclass(frozen=True)
 class Request:
-    """What `ctd run` or `ctd resume` does with a store."""
+    """One store to run, and the settings of its run."""
 
     store: str
     """Its address."""

@@ -1,4 +1,4 @@
-"""What a task is: `Task`, one `Trial` of it, and `Timed`, the base of tasks whose epochs are given in ms."""
+"""The definition of a task: `Task`, one `Trial` of it, and `Timed`, the base of tasks whose epochs are given in ms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all parts of the check share: findings, and the store that is checked or repaired."""
+"""The shared parts of a check: findings, and the store that is checked or repaired."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
