@@ -1,8 +1,8 @@
 """Keep compiled programs on disk, so that the next process or run need not compile them again.
 
-JAX reads and writes them, whole files named by what they were compiled from. A file that another process deletes or has
-not finished is compiled anew. JAX's own bound on the folder needs a lock at every read, which a shared home folder may
-not have; so a run that begins deletes the files that were used longest ago.
+JAX reads and writes whole files, named by a digest of the program. If another process has deleted a file or not finished
+it, JAX compiles the program again. JAX's own limit on the folder takes a lock at every read, which a shared home folder
+may not support; so a run deletes the least recently used files when it begins.
 """
 
 import os
@@ -13,20 +13,20 @@ from contextlib import suppress
 from pathlib import Path
 
 LIMIT = 2**30
-"""Bytes that the folder may hold; what is over it goes when a run begins."""
+"""Bytes that the folder may hold; a run that begins deletes the excess."""
 KEPT = 0.75
-"""Share of `LIMIT` that is left then, so that the next run need not delete again."""
+"""Share of `LIMIT` that is kept then, so that the next run need not delete again."""
 EVERY_S = 3600.0
-"""The folder is looked through at most so often: on a network file system that takes seconds."""
+"""Least seconds between two scans of the folder: on a network file system a scan takes seconds."""
 
 
 def cache_home() -> Path:
-    """$CTD_CACHE, by default ~/.cache/ctd."""
+    """Return $CTD_CACHE, by default ~/.cache/ctd."""
     return Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser()
 
 
 def cache_folder() -> Path:
-    """The folder of compiled programs, `xla` in the cache."""
+    """Return the folder of compiled programs, `xla` in the cache."""
     return cache_home() / "xla"
 
 
@@ -44,14 +44,14 @@ def use_compilation_cache() -> None:
         os.environ[name.upper()] = str(value)  # which JAX reads when it is imported
         if "jax" in sys.modules:
             sys.modules["jax"].config.update(name, value)
-    # Of a folder that cannot be written, or a file that is gone: the program is compiled, and nothing is to be done.
+    # JAX warns of a folder that cannot be written, or of a file that is gone; it compiles the program all the same.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
 
 
 def prune_compilation_cache(limit: int = LIMIT) -> None:
-    """Delete the programs that were used longest ago if all of them are larger than `limit` bytes.
+    """Delete the least recently used programs if the folder holds more than `limit` bytes.
 
-    Several processes may do so at a time. A folder that cannot be read or written is left as it is.
+    Several processes may do so at once. A folder that cannot be read or written stays as it is.
     """
     folder = cache_folder()
     looked = folder / ".looked-through"

@@ -80,7 +80,7 @@ def _slurm(profile: SlurmProfile) -> str:
 
 
 class _Node(NamedTuple):
-    """What Slurm says of a node."""
+    """A node, as Slurm describes it."""
 
     name: str
     state: str
@@ -89,7 +89,7 @@ class _Node(NamedTuple):
 
 
 def _nodes(profile: SlurmProfile) -> list[_Node]:
-    """The nodes in the partition."""
+    """Return the nodes of the partition."""
     where = [f"--partition={profile.partition}"] if profile.partition else []
     text = slurm.command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G", *where)
     lines = {line.split("|")[0]: line.split("|") for line in text.splitlines()}

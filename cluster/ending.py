@@ -1,8 +1,8 @@
-"""A user's own command that is called when a run ends: a mail, a message, the next step.
+"""Call the user's own command when a run ends: to send a mail or a message, or to start the next step.
 
     ~/.config/ctd/settings.yaml          on_end: 'curl -d "$CTD_STORE: $CTD_ENDED" https://ntfy.sh/my-topic'
 
-It stands in the user's settings and not in the job file: whoever sends a job file sends no command with it.
+The command is in the user's settings, not in the job file: a job file from somebody else brings no command.
 """
 
 import json
@@ -24,11 +24,11 @@ from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
 
 PATIENCE_S = 60
-"""How long the command may take: a run that has ended should not hang at a mail server."""
+"""Seconds that the command may take: a run that has ended must not hang at a mail server."""
 
 
 class Settings(BaseModel):
-    """What a user has chosen for all jobs."""
+    """A user's settings for all jobs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class Settings(BaseModel):
 
 
 def settings_file() -> Path:
-    """Return where this user's settings are, whether or not there are any."""
+    """Return the path of this user's settings, which need not exist."""
     return profiles_folder().parent / "settings.yaml"
 
 
@@ -53,12 +53,12 @@ def read_settings() -> Settings:
 
 @dataclass
 class Ending:
-    """How a run ended; the command has it as JSON on standard input, and all but `outcomes` as $CTD_STORE, ..."""
+    """The end of a run. The command gets it as JSON on standard input, and all but `outcomes` as $CTD_STORE, ..."""
 
     store: str
     """Address of the store."""
     ended: Literal["done", "failed", "stopped", "error"] = "error"
-    """failed: a shard or an item failed; error: the run broke off."""
+    """failed: a shard or an item failed; error: an error ended the run early."""
     told: str = ""
     """One line for people."""
     items: int = 0
@@ -77,7 +77,7 @@ class Ending:
 
 
 def call_on_end(settings: Settings, ending: Ending) -> str | None:
-    """Call the user's command; return what went wrong with it, or None. Raises nothing."""
+    """Call the user's command; return its error, or None. Raises nothing."""
     if settings.on_end is None:
         return None
     try:
@@ -110,7 +110,7 @@ def _call(command: str, ending: Ending) -> str | None:
 
 
 def _last_line(said: IO[bytes]) -> str:
-    """The last line of what the command said, after a colon; empty if it said nothing."""
+    """Return the last line of the command's output, after a colon; "" if there is no output."""
     said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
     lines = said.read().decode(errors="replace").strip().splitlines()
     return f": {lines[-1]}" if lines else ""

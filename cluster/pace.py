@@ -1,4 +1,4 @@
-"""Remember on this machine how long an item took, to know beforehand whether a job takes seconds or hours."""
+"""Remember on this machine how long items took, to estimate whether a job takes seconds or hours."""
 
 import hashlib
 import json
@@ -16,15 +16,17 @@ from jobs.store.marker import Marker
 
 
 def remembered_pace(spec: JobSpec) -> float | None:
-    """Seconds of one worker for one item of a job with this kernel and these `params`; None: not known here."""
+    """Return the seconds that a worker needs for an item of a job with this kernel and `params`; None if unknown here."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         return float(json.loads(_file(spec).read_text())["seconds_per_item"])
     return None
 
 
 def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
-    """Remember how long the items of shards that were computed here took, if less than before: other work on the machine
-    only makes it longer. A folder that cannot be written is let be."""
+    """Remember the seconds per item of shards that this machine computed, if fewer than before.
+
+    The least counts, because other work on the machine only adds to it. A folder that cannot be written is ignored.
+    """
     here = [m for m in markers if m.host == socket.gethostname() and not m.copied_from]
     pace, before = pace_of(here), remembered_pace(spec)
     if pace is None or (before is not None and before <= pace):
@@ -37,16 +39,16 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
 
 
 def pace_of(markers: Sequence[Marker]) -> float | None:
-    """Seconds of one worker for one item, the median over these shards: a worker's first one holds its compilation.
+    """Return the median over shards of a worker's seconds per item; None without shards.
 
-    None: there are none.
+    The median, because a worker's first shard includes the compilation.
     """
     paces = [m.seconds / m.shard.n_items for m in markers]
     return median(paces) if paces else None
 
 
 def _file(spec: JobSpec) -> Path:
-    """One file for each kernel, its fixed parameters, and versions: other ones take another time."""
+    """Return the file for a kernel, its fixed parameters and the versions, on all of which the time depends."""
     about = json.dumps([spec.kernel, spec.params, versions()], sort_keys=True, default=str)
     name = hashlib.sha256(about.encode()).hexdigest()[:32]
     return cache_home() / "pace" / f"{name}.json"

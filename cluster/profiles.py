@@ -64,21 +64,21 @@ class RayProfile(_Profile):
         return value
 
     def dashboard_url(self) -> str:
-        """URL of the Jobs API."""
+        """Return the URL of the Jobs API."""
         return self.dashboard or f"http://{self.address.rpartition(':')[0]}:8265"
 
     def jobs_api(self) -> "JobsApi":
-        """The Jobs API that this profile's calls go to."""
+        """Return the Jobs API to which this profile's calls go."""
         return JobsApi("ray", self.dashboard_url(), self.token or "")
 
 
 class JobsApi(NamedTuple):
-    """What a call of a Jobs API shows to whom; two that are equal are trusted alike."""
+    """A Jobs API and the token that its calls send there; equal ones are trusted alike."""
 
     kind: str
     url: str
     token: str
-    """The file of the token that is sent there; empty without one."""
+    """File of the token that calls send; "" without one."""
 
 
 class SlurmProfile(_Profile):
@@ -151,15 +151,15 @@ class SlurmProfile(_Profile):
         return self
 
     def time_s(self) -> int:
-        """The time limit in seconds."""
+        """Return the time limit in seconds."""
         return slurm_seconds(self.time)
 
     def n_gpus(self) -> int:
-        """Number of GPUs per node."""
+        """Return the number of GPUs per node."""
         return int(str(self.gpus).rpartition(":")[2])
 
     def folder(self) -> Path:
-        """`work_dir` as an absolute path."""
+        """Return `work_dir` as an absolute path."""
         return Path(self.work_dir).expanduser().absolute()
 
 
@@ -193,10 +193,11 @@ def _refuse_secrets(content: dict[str, Any], where: str) -> None:
 
 
 def slurm_seconds(text: str | int) -> int:
-    """A Slurm time limit in seconds: "D-H[:M[:S]]", "H:M:S", "M:S", or "M" minutes; else ValueError."""
+    """Return a Slurm time limit in seconds: "D-H[:M[:S]]", "H:M:S", "M:S", or "M" minutes; else raise ValueError."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text))
     if match is None:
         raise ValueError(f"time: D-HH:MM:SS, HH:MM:SS or minutes expected, got {text!r}")
+    # As in sbatch(1): after days the first number is hours; without days, two numbers are minutes and seconds.
     days, *fields = (None if part is None else int(part) for part in match.groups())
     given = [part for part in fields if part is not None]
     if days is not None or len(given) == 3:
@@ -207,18 +208,18 @@ def slurm_seconds(text: str | int) -> int:
 
 
 def profiles_folder() -> Path:
-    """The folder of this user's profiles."""
+    """Return the folder of this user's profiles."""
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(config).expanduser() / "ctd" / "clusters"
 
 
 def profile_names() -> list[str]:
-    """Names of this user's profiles, and `local`, which needs no file."""
+    """Return the names of this user's profiles, and `local`, which needs no file."""
     return sorted({"local", *(path.stem for path in profiles_folder().glob("*.yaml"))})
 
 
 def load_profile(name: str) -> Profile:
-    """The profile of that name, or in that file if the name ends in .yaml or .yml.
+    """Return the profile of that name, or in that file if the name ends in .yaml or .yml.
 
     Raises:
         JobError: there is no such profile, or it is not valid.
@@ -237,7 +238,7 @@ def load_profile(name: str) -> Profile:
 
 
 def parse_profile(content: Any, where: str) -> Profile:
-    """The validated profile. content: its fields, or the name of another profile to load.
+    """Return the validated profile. content: its fields, or the name of another profile to load.
 
     Raises:
         JobError: it is not valid; the message names `where` and the field.

@@ -19,7 +19,7 @@ GIVEN_UP = {
 
 @dataclass(frozen=True)
 class Submission:
-    """What one `ctd submit` sent, as recorded in the stores of its stages."""
+    """A submission: one call of `ctd submit`, as the stores of its stages record it."""
 
     id: str
     kind: str
@@ -36,7 +36,7 @@ class Submission:
     """When it was sent (time.time)."""
 
     def history(self) -> list[list[str]]:
-        """Lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none."""
+        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none."""
         try:
             text = (Path(self.home) / "allocations.tsv").read_text()
         except OSError:
@@ -44,12 +44,12 @@ class Submission:
         return [line.split("\t") for line in text.splitlines()]
 
     def given_up(self) -> str:
-        """Why no further allocation comes though the job is not done; "" if that is not so."""
+        """Return why no further allocation follows although the job is not done; "" if one may follow."""
         history = self.history()
         return GIVEN_UP.get(history[-1][2], "") if history else ""
 
     def all_numbers(self) -> list[str]:
-        """The ids submitted, and those of the allocations that they chained."""
+        """Return the submitted ids, and those of the allocations that they chained."""
         return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
 
 
@@ -72,7 +72,7 @@ class Request:
 
 
 def store_argument(request: Request) -> str:
-    """The value of --store for the whole file; with stages, the stores' common part before .STAGE.zarr."""
+    """Return the value of --store for the whole file; with stages, the stores' common part before .STAGE.zarr."""
     stage = request.stages[0]
     if len(request.stages) == 1 and "stages" not in request.content:
         return stage.address
@@ -80,7 +80,7 @@ def store_argument(request: Request) -> str:
 
 
 def submissions(address: str) -> list[Submission]:
-    """All submissions recorded in a store, the latest last."""
+    """Return all submissions that a store records, the latest last."""
     store = objects.open_objects(address)
     found = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
     records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]

@@ -1,4 +1,4 @@
-"""Send a job file to a cluster, and keep a record of where it went.
+"""Send a job file to a cluster, and record the submission in the store.
 
     STORE/run/submit/ID/record.json          profile, ids, command: read by status, logs and cancel
     STORE/run/submit/ID/NAME.yaml            the job file as submitted; the original may be edited (Slurm)
@@ -48,7 +48,7 @@ from jobs.store.store import Store
 
 @dataclass(frozen=True)
 class Again:
-    """What of a store that is there already is computed again; see `jobs.run.shards.reconsider`."""
+    """The parts of an existing store to compute again; see `jobs.run.shards.reconsider`."""
 
     failed: bool = False
     accept_changes: bool = False
@@ -56,12 +56,12 @@ class Again:
 
 @dataclass(frozen=True)
 class Order:
-    """A valid job file, and the cluster that it is to be sent to."""
+    """A valid job file and the cluster to send it to."""
 
     request: Request
     profile: SlurmProfile | RayProfile
     where: str
-    """What errors call the profile."""
+    """Name of the profile in errors."""
     array: int
     """Number of one-node allocations that share the store; 0: one allocation."""
 
@@ -73,7 +73,7 @@ def read_order(
     store: str | None = None,
     array: int | None = None,
 ) -> Order:
-    """Read a job file and the profile that it goes to.
+    """Read a job file and the profile of its cluster.
 
     Args:
         cluster: name or file of a profile; None: the job file's `cluster`.
@@ -110,7 +110,7 @@ def order_of(stage: Stage, profile: SlurmProfile | RayProfile, where: str, array
 
 
 def read_profile(given: Any, where: str, here: str) -> SlurmProfile | RayProfile:
-    """Return the profile of a cluster, given by name, file or fields; `here` is what runs jobs on this machine.
+    """Return the profile of a cluster, given by name, file or fields; `here`: the command that runs the job on this machine.
 
     Raises:
         JobError: it is not valid, or is this machine; `where` begins the text.
@@ -122,7 +122,7 @@ def read_profile(given: Any, where: str, here: str) -> SlurmProfile | RayProfile
 
 
 def default_store(profile: Profile, name: str) -> str | None:
-    """Return the store of the job called `name` where the profile says where stores go, else None."""
+    """Return the address of the job's store in the profile's folder for stores; None if the profile names none."""
     stores = profile.stores if isinstance(profile, RayProfile) else None
     return f"{stores.rstrip('/')}/{name}.zarr" if stores else None
 
@@ -138,7 +138,7 @@ def _order(request: Request, profile: SlurmProfile | RayProfile, where: str, arr
 
 
 def text_of(order: Order) -> str:
-    """The batch script or, for an existing Ray, the driver's command."""
+    """Return the batch script or, for an existing Ray, the driver's command."""
     request, profile = order.request, order.profile
     if isinstance(profile, RayProfile):
         from cluster.ray import jobs as rayjobs
@@ -171,7 +171,7 @@ def submit(order: Order, again: Again = Again()) -> Submission:
 
 
 def home_of(request: Request, profile: SlurmProfile) -> Path:
-    """The folder of the submission: in the first stage's store, or below the profile's work_dir."""
+    """Return the folder of the submission: in the first stage's store, or below the profile's work_dir."""
     first = objects.local_path(request.stages[0].address)
     if first is not None:
         return first.absolute() / "run" / "submit" / request.id
@@ -179,7 +179,7 @@ def home_of(request: Request, profile: SlurmProfile) -> Path:
 
 
 def driver_command(request: Request, home: Path) -> list[str]:
-    """The driver's command. Each later allocation runs it again, which computes what is left."""
+    """Return the driver's command. Each later allocation runs it again, and computes what is left."""
     return [
         "ctd", "run", str(home / f"{request.path.stem}.yaml"),
         "--store", store_argument(request), "--base", request.base,
@@ -197,6 +197,7 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
     ready = check_job(request, workers, None if profile.n_gpus() else per_core, profile.grace_s)
     _refuse_second(request)
     check_folder(home, "store")
+    # One plan for all: the allocations of an array start together, and each of them sees one node only.
     for stage, plan in ready if array else []:
         create(plan, stage.address)
     (home / "allocation.sbatch").write_text(text)

@@ -1,4 +1,4 @@
-"""Follow what was submitted for a store: how it is, what it printed, and how to end it."""
+"""Follow the submissions of a store: their states, their output, and how to cancel them."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def objects_exist(address: str) -> bool:
 
 
 def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
-    """Each submission of a store with {id: state}, the latest last. A state is a `slurm.Allocation` or text.
+    """Return each submission of a store with {id: state}, the latest last. A state is a `slurm.Allocation` or text.
 
     Slurm is asked once for all allocations. If it has forgotten one, or cannot be asked from here, the state
     is the last line that the allocation wrote to allocations.tsv.
@@ -67,7 +67,7 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
 def is_own(submission: Submission) -> bool:
     """Whether this user has sent a job to the Ray of a submission, or has a profile of it.
 
-    Any other is not asked: it lies where a store says, and the token in the file that the store names would go there.
+    No other Ray is asked: a stranger's store may name any address, and the file of a token that would be sent there.
     """
     try:
         asked = RayProfile.model_validate(submission.profile).jobs_api()
@@ -84,7 +84,7 @@ def _own_rays() -> Iterator[RayProfile]:
 
 
 def said(state: Any) -> str:
-    """A state from `look` as text."""
+    """Return a state from `look` as text."""
     return state.text if isinstance(state, slurm.Allocation) else str(state)
 
 
@@ -129,7 +129,7 @@ def cancel(address: str) -> list[str]:
 
 
 def log_tail(address: str, n_lines: int = 40) -> str:
-    """The last `n_lines` lines that the latest submission printed; "" if there are none."""
+    """Return the last `n_lines` lines of the latest submission's output; "" if there are none."""
     found = submissions(address)
     if not found:
         return ""

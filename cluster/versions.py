@@ -14,7 +14,7 @@ PACKAGES = ("ray", "jax", "jaxlib", "ctd")
 
 
 def versions() -> dict[str, str]:
-    """Versions of python, ray, jax, jaxlib and ctd in this process; "absent" if not installed."""
+    """Return the versions of python, ray, jax, jaxlib and ctd in this process; "absent" if not installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -25,9 +25,9 @@ def versions() -> dict[str, str]:
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str], place: str) -> str:
-    """A sentence on how versions differ, or "". place: words for where `there` is, such as "on the cluster".
+    """Return a sentence on how versions differ, or "". place: names the location of `there`, such as "on the cluster".
 
-    Python must agree to the last digit: Ray demands it, since it sends pickled code between processes.
+    Python must agree to the last digit, because Ray sends pickled code between processes.
     """
     words = [
         f"{name} is {there.get(name, 'absent')} {place} and {value} here"

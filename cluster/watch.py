@@ -27,7 +27,7 @@ from jobs.report.page import EMPTY, Content, render
 from jobs.store.store import Store
 
 LOOK_S = 1.0
-"""Least time between two looks at the store."""
+"""Least seconds between two looks at the store."""
 SHARE = 0.1
 """Largest share of a core spent on rebuilding the page."""
 
@@ -99,8 +99,7 @@ class Watch:
 
 
 class Maker:
-    """Keeps the page's content: each look renews the facts, but results only if a shard was committed or the
-    job's state changed."""
+    """Keeps the page's content. Each look renews the facts; it renews results only after a commit or a new state of the job."""
 
     def __init__(self, store: Store) -> None:
         self._page, self._store = Content(store), store
