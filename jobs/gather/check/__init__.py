@@ -1,16 +1,16 @@
 """Check every object of a store against its checksum, and repair damaged ones.
 
-    run/job.json, its copy      their own checksums; each is the other's backup                    created.py
-    the kernel's description    its own checksum; made again from the kernel                       created.py
-    metadata, sweep columns     checksums taken at creation; made again from the job               created.py
-    segments of records         a checksum in every line; written again without the lost lines     segments.py
-    commit markers              their own checksums; a shard without marker is computed again      shards.py
-    rows of committed shards    all storage objects, by the checksums in the marker                shards.py
-    notes                       their own checksums; taken from the markers, or learned again      notes.py
+    run/job.json, its copy      their own checksums; each is the other's backup                    made.py
+    the kernel's description    its own checksum; made again from the kernel                       made.py
+    metadata, sweep columns     checksums taken at creation; made again from the job               made.py
+    segments of records         a checksum in every line; written again without the lost lines     records.py
+    commit markers              their own checksums; a shard without marker is computed again      records.py
+    rows of committed shards    all storage objects, by the checksums in the marker                records.py
+    notes                       their own checksums; taken from the markers, or learned again      records.py
     leftovers                   removed                                                            leftovers.py
     events of runs that ended   checksums taken at the end; nothing makes them again               leftovers.py
     other programs' objects     counted, and left alone                                            leftovers.py
-    reductions                  checksums taken by gather; reduced again                           gathered.py
+    reductions                  checksums taken by gather; reduced again                           made.py
 
 A repair removes the markers of damaged shards, so that `resume` computes them. Leases, requests and submissions
 are not checked: they come and go with runs, and nothing is made from them.
@@ -21,15 +21,13 @@ import re
 import traceback
 from collections.abc import Iterator
 
-from jobs.gather.check.created import check_created, check_job
-from jobs.gather.check.gathered import check_gathered
 from jobs.gather.check.leftovers import OTHERS as OTHERS
 from jobs.gather.check.leftovers import check_events, check_leftovers, check_others
+from jobs.gather.check.made import check_created, check_gathered, check_job
 from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending
-from jobs.gather.check.notes import check_notes
-from jobs.gather.check.shards import LOST as LOST
-from jobs.gather.check.shards import check_markers, check_results
+from jobs.gather.check.records import LOST as LOST
+from jobs.gather.check.records import check_markers, check_notes, check_results
 from jobs.spec.trust import refuse_strange
 from jobs.storage.lease import Lease
 from jobs.store.store import Store
