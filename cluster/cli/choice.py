@@ -1,12 +1,21 @@
 """Choose the executor of `--executor auto`: a Ray of its own only if that saves more time than it costs."""
 
+import hashlib
+import json
 import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
-from cluster.pace import pace_of, remembered_pace
+from cluster.cache import cache_home
+from cluster.versions import versions
+from ctd.replacing import replacing
 from jobs.spec.job import JobSpec, RunSettings
 from jobs.store.events import read_events, unended
+from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 RAY_S = 10.0
@@ -69,3 +78,42 @@ def _was_hurt(store: Store) -> bool:
     """Whether attempts at the store's shards failed or a driver was killed, so that the kernel may end its process."""
     events = read_events(store)
     return any(event.kind == "error" for event in events) or bool(unended(events))
+
+
+def remembered_pace(spec: JobSpec) -> float | None:
+    """Return the seconds that a worker needs for an item of a job with this kernel and `params`; None if unknown here."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return float(json.loads(_file(spec).read_text())["seconds_per_item"])
+    return None
+
+
+def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
+    """Remember the seconds per item of shards that this machine computed, if fewer than before.
+
+    The least counts, because other work on the machine only adds to it. A folder that cannot be written is ignored.
+    """
+    here = [m for m in markers if m.host == socket.gethostname() and not m.copied_from]
+    pace, before = pace_of(here), remembered_pace(spec)
+    if pace is None or (before is not None and before <= pace):
+        return
+    with suppress(OSError):
+        file = _file(spec)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as new:
+            new.write_text(json.dumps({"kernel": spec.kernel, "seconds_per_item": pace}))
+
+
+def pace_of(markers: Sequence[Marker]) -> float | None:
+    """Return the median over shards of a worker's seconds per item; None without shards.
+
+    The median, because a worker's first shard includes the compilation.
+    """
+    paces = [m.seconds / m.shard.n_items for m in markers]
+    return median(paces) if paces else None
+
+
+def _file(spec: JobSpec) -> Path:
+    """Return the file for a kernel, its fixed parameters and the versions, on all of which the time depends."""
+    about = json.dumps([spec.kernel, spec.params, versions()], sort_keys=True, default=str)
+    name = hashlib.sha256(about.encode()).hexdigest()[:32]
+    return cache_home() / "pace" / f"{name}.json"

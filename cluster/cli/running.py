@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 import typer
 
-from cluster.cli.choice import choose_executor
+from cluster.cli.choice import choose_executor, remember_pace
 from cluster.cli.display import (
     err,
     live_progress,
@@ -22,7 +22,6 @@ from cluster.cli.display import (
 )
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ending import Ending, call_on_end, read_settings
-from cluster.pace import remember_pace
 from cluster.ray.reach import NoRay
 from jobs.errors import JobError
 from jobs.run.executor import Executor, ExecutorLost

@@ -6,18 +6,26 @@
     on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
     a stop                   ---->  interrupt: the same thread; the report says where the shard was left
 
-Who does what: `startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
-that has opened the store in every slot; `places` knows which have room; `dispatch` gives them shards; `heartbeats` asks how
+Who does what: `Startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
+that has opened the store in every slot; `dispatch` gives them shards; `heartbeats` asks how
 far those are; `reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
 """
 
+import logging
+import math
+import os
+import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import jax
 
-from cluster.ray.startup import Startup
+from cluster.ray.local import LocalRay
+from cluster.ray.private import set_environment
+from cluster.ray.reach import NoRay
 from jobs.plan.layout import Machines
 from jobs.run.executor import OnTick, Ticker
 from jobs.run.stop import Stop
@@ -25,11 +33,66 @@ from jobs.run.task import Heartbeat, Key, Report, Task, Work
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 
-if TYPE_CHECKING:  # Ray is imported once its environment is set, in `startup`
+if TYPE_CHECKING:  # Ray is imported once its environment is set, in `Startup`
     from cluster.ray.crew import Crew
     from cluster.ray.dispatch import Dispatch
     from cluster.ray.heartbeats import Heartbeats
     from cluster.ray.pool import Pool
+
+log = logging.getLogger("ctd")
+
+
+class Startup:
+    """A pool of actors that comes up while the caller goes on.
+
+    Args:
+        settings: the job's `run:` settings.
+        address: see `RayExecutor`.
+    """
+
+    def __init__(self, settings: RunSettings, address: str | None) -> None:
+        self._environment: dict[str, str | None] = {}
+        self.local: LocalRay | None = None
+        """The Ray that was started here, if one was."""
+        if address is None and not _is_connected():
+            cpus = len(os.sched_getaffinity(0))
+            self.local = LocalRay(
+                max(cpus, math.ceil((settings.workers or 0) * settings.cpus_per_worker))
+            )
+            self._environment = set_environment(self.local.environment)
+        starter = ThreadPoolExecutor(1, "ray-start")
+        self._starting = starter.submit(_pool, settings, address, self.local)
+        starter.shutdown(wait=False)
+
+    def pool(self) -> "Pool":
+        """Return the pool once it is up; raise what kept it from coming up."""
+        return self._starting.result()
+
+    def close(self) -> None:
+        """Kill the actors, and stop the Ray if it was started here."""
+        if self.local is not None and not self.local.is_up:
+            self.local.stop()  # else the next line would wait for it to come up
+        try:
+            pool = self._starting.result()
+        except Exception as error:
+            log.debug("closing a Ray that never came up: %s", error)
+        else:
+            pool.close()
+        if self.local is not None:
+            self.local.stop()
+            with suppress(NoRay):  # it stays as it was for this Ray
+                set_environment(self._environment)
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def _pool(settings: RunSettings, address: str | None, local: LocalRay | None) -> "Pool":
+    from cluster.ray.pool import Pool  # here: Ray reads the token's variables as it is imported
+
+    return Pool(settings, address, local)
 
 
 class RayExecutor:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from stores import BASE, JOB, make
 
-from cluster.cli.choice import RAY_S, choose_executor
-from cluster.pace import remember_pace, remembered_pace
+from cluster.cli.choice import RAY_S, choose_executor, remember_pace, remembered_pace
 from jobs.plan.layout import Shard
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
