@@ -25,6 +25,7 @@ from jobs.query.columns import (
     literal,
     rows_as_text,
 )
+from jobs.spec.job import leaves
 from jobs.store.arrays import attributes
 
 Rows = slice | np.ndarray
@@ -101,7 +102,7 @@ def _add(
     reads[name] = read
     parts = [literal(label) for label in labels]
     if parts and all(isinstance(part, dict) for part in parts):
-        fields = _fields([_leaves(part) for part in parts])
+        fields = _fields([{f".{path}": v for path, v in leaves(part).items()} for part in parts])
     elif parts and all(isinstance(part, list) for part in parts):
         fields = _elements(parts)
     else:
@@ -112,16 +113,6 @@ def _add(
     differing = [f for f, values in fields.items() if len({repr(v) for v in values}) > 1]
     named = [f for f in fields if f == ".name" or f in differing]
     shown += [f"{name}{f}" for f in named] if named and isinstance(parts[0], dict) else [name]
-
-
-def _leaves(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The innermost values of nested mappings, by path, such as '.a.b'."""
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= (
-            _leaves(inner, f"{path}.{key}") if isinstance(inner, dict) else {f"{path}.{key}": inner}
-        )
-    return found
 
 
 def _fields(parts: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -20,7 +20,7 @@ from jobs.plan.search import check_search
 from jobs.run.executor import Executor
 from jobs.run.serial import SerialExecutor
 from jobs.run.sources import sources_of
-from jobs.spec.job import JobSpec, find_kernel
+from jobs.spec.job import JobSpec, find_kernel, leaves
 from jobs.spec.trust import modules_of, tell
 from jobs.storage import objects
 from jobs.storage.lease import Lease
@@ -213,15 +213,6 @@ class Difference(NamedTuple):
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     """Return the innermost fields that differ, by path."""
-
-    def leaves(value: Any, path: str = "") -> dict[str, Any]:
-        if isinstance(value, dict):
-            found: dict[str, Any] = {}
-            for key, inner in value.items():
-                found |= leaves(inner, f"{path}.{key}" if path else key)
-            return found
-        return {path: value}
-
     a, b = leaves(old), leaves(new)
     absent = "(not given)"
     return [

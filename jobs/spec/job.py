@@ -250,6 +250,20 @@ def set_field(content: dict[str, Any], override: str) -> None:
     here[last] = parse_text(text, f"--set {override}")
 
 
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the innermost values of nested mappings, by dotted path.
+
+    >>> leaves({"a": {"b": 1, "c": 2}, "d": 3})
+    {'a.b': 1, 'a.c': 2, 'd': 3}
+    """
+    if not isinstance(value, Mapping):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= leaves(inner, f"{path}.{key}" if path else key)
+    return found
+
+
 OURS = ("jobs", "cluster")
 """Packages of ctd without kernels; a kernel's module cannot have their names."""
 
