@@ -1,4 +1,4 @@
-"""What a job is: spec, plan, one shard's work, store, gather, query. Runs in one process, without a cluster."""
+"""Jobs: spec, plan, the work on one shard, store, gather, query. All of it runs in one process, without a cluster."""
 
 from typing import TYPE_CHECKING
 

@@ -44,7 +44,7 @@ def check_target(path: Path) -> None:
 
 
 FORMULA = r"^([=+\-@\t\r])"
-"""What a spreadsheet takes for the beginning of a formula, which could run a program."""
+"""First characters that make a spreadsheet read a cell as a formula, which could run a program."""
 
 
 def _csv(frame: pd.DataFrame, path: Path) -> None:

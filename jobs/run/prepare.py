@@ -40,7 +40,7 @@ class Prepared:
     items: Items
     plan: Plan
     sizes: list[Sizes]
-    """Of each group."""
+    """Sizes of each group."""
     outputs: list[Outputs]
 
 

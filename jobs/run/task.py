@@ -20,7 +20,7 @@ Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stop
 """
 
 Begin = Literal["fresh", "resume", "beside"]
-"""How an attempt begins.
+"""The beginning of an attempt.
 
     fresh     from the start
     resume    from a checkpoint or an arrival, if an earlier attempt left one
@@ -65,7 +65,7 @@ class Reduction(NamedTuple):
 
 
 Work = Task | Reduction
-"""What an executor hands to a worker."""
+"""A piece of work for a worker."""
 
 
 class Waiting(NamedTuple):

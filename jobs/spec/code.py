@@ -1,4 +1,4 @@
-"""Where the code of a module lies, what it imports, and a digest of all of it; nothing is imported to tell.
+"""Find the code of a module, the modules that it imports, and a digest of all of them, without importing any.
 
 Import statements are read, not executed: what a module imports by a computed name is not seen.
 """
@@ -23,14 +23,14 @@ _resolutions: dict[str, str] = {}
 
 
 class Code(NamedTuple):
-    """Where a module would be imported from."""
+    """The files that an import of a module would execute."""
 
     file: Path
     """Its file; where there is only a package that it would lie in, that package's."""
     folder: str
-    """The entry of the import path that it is found by; "" for a module built into Python."""
+    """The entry of the import path at which it is found; "" for a module built into Python."""
     files: tuple[Path, ...]
-    """What is executed on the way: its packages', outermost first, and its own."""
+    """Every file that the import executes: those of its packages, outermost first, and its own."""
 
 
 def find(module: str, base: str) -> Code | None:

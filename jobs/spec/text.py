@@ -20,7 +20,7 @@ MOST_DEEP = 100
 """Levels of lists and mappings: PyYAML, pydantic and json recurse, and Python allows for 1,000 calls."""
 
 KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
-"""What values may be; a date is a text, as in YAML 1.2."""
+"""The types of values; a date is a text, as in YAML 1.2."""
 
 
 class _Yaml(yaml.SafeLoader):

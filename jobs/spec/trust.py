@@ -31,7 +31,7 @@ _told: set[tuple[str, str, Path]] = set()
 _trusted: set[str] = set()
 """The bases that --trust was given for, in which this process may import everything."""
 _added: set[str] = set()
-"""What this process has put on the import path itself."""
+"""Entries that this process itself has added to the import path."""
 
 
 class Untrusted(JobError):

@@ -17,7 +17,7 @@ from jobs.errors import JobError
 from jobs.storage.addresses import LINKS
 
 REREAD = timedelta(minutes=5)
-"""How often the keys of a profile are read again, so that renewing them needs no restart of a run."""
+"""Interval at which the keys of a profile are read again, so that renewed keys need no restart of a run."""
 
 OF_THE_MACHINE = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",

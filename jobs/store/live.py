@@ -47,7 +47,7 @@ class Growing(BaseModel):
     rows: list[int]
     """Rows of the group."""
     advances: int
-    """How many the devices have made."""
+    """Advances that the devices have made."""
     places: dict[str, list[int]]
     """Curve -> indices of the points that are written."""
     curves: dict[str, list[list[Number]]]
