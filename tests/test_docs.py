@@ -12,7 +12,7 @@ from ctd.lfads.data import NAMES
 from ctd.lfads.names import SCORES
 from ctd.tasks import TASKS
 from jobs.plan.layout import Machines
-from jobs.plan.search_results import searched
+from jobs.plan.search import searched
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import typer.main
 
+from cluster.cli.kernels import contents, starter
 from cluster.cli.main import app
 from ctd.catalogue import kernel_names, load_kernel
 from ctd.kernel import field_kinds
-from jobs.report.starter import contents, starter
 
 ROOT = Path(__file__).parents[2]
 _there = [""]

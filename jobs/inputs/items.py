@@ -63,7 +63,7 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
     shared = dict(attributes(store.results(group))["params"])
     swept = str(attributes(store.results(group)).get("coordinates", ""))
     columns = {name: name for name in swept.split()}
-    # A population changes parameters as it runs: final_NAME has the last values (jobs.plan.search_results).
+    # A population changes parameters as it runs: final_NAME has the last values (jobs.plan.search).
     final = {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
     read = {
         name: store.rows(group, stored, start, stop).tolist()

@@ -10,8 +10,7 @@ What belongs to a search elsewhere:
 
     jobs.spec.search            the `search:` section of a job file
     jobs.spec.presets           searches that a kernel declares under a name
-    jobs.plan.search            does the section fit the job's kernel and sweep
-    jobs.plan.search_results    what the store keeps of it: the lineage of every item
+    jobs.plan.search            does the section fit the job; what the store keeps of it: the lineage of every item
     ctd.batch.laps              items on the devices, lap by lap; jobs.run.worker builds a search on it
     jobs.run.rendezvous         where shards meet: what each leaves for the others at the end of a lap
     jobs.run.coordinator        which shards wait at a meeting, and what follows once all do

@@ -166,7 +166,7 @@ class SearchRun:
         results = self.laps.values(np.arange(self.laps.n)) | self._rule.records(self.metric)
         if outcomes := self.laps.program.kernel.outcomes:
             left = self.dropped | ~self.laps.done  # at a rung, or with their population
-            results["outcome"][left] = len(outcomes)  # see jobs.plan.search_results
+            results["outcome"][left] = len(outcomes)  # see jobs.plan.search
         results["search_advances"] = self.laps.ages.astype(np.int32)
         self.results = results | {"search_dropped": self.dropped}
         self.finished = True

@@ -60,7 +60,7 @@ class Rule(ABC):
 
     @abstractmethod
     def records(self, metric: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what the store keeps of the search: see jobs.plan.search_results.
+        """Return what the store keeps of the search: see jobs.plan.search.
 
         metric: (n, laps).
         """

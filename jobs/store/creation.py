@@ -19,7 +19,7 @@ from jobs.late import zarr
 from jobs.plan.items import Group, Items
 from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place
-from jobs.plan.search_results import shapes as search_shapes
+from jobs.plan.search import shapes as search_shapes
 from jobs.spec.job import JobSpec
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums

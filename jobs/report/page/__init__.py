@@ -1,9 +1,9 @@
 """The page of a store: one HTML file with its run, failures, plots and tables, which needs no network and no server.
 
     content    everything on the page, as JSON           facts    counts, times, hosts, failures, logs
-    encode     plots and tables as JSON of bounded size  live     curves of running shards
+    encode     plots and tables as JSON of bounded size; plots of several groups or stores as one
     pictures   plots that a store keeps for readers who do not run its kernel
-    together   plots of several groups or stores as one  several  the contents of several stores as one
+    live       curves of running shards                  several  the contents of several stores as one
     render     (here) the HTML around the JSON           assets/  its HTML, CSS and JavaScript
 
 The page's script inserts the JSON as text, never as markup, so that names and traces cannot inject any.

@@ -20,11 +20,10 @@ from jobs.reduce.group import Columns, column_names, group_params, rows_of
 from jobs.report.figures import metric_of, reduced_values
 from jobs.report.importance import Effect, effects
 from jobs.report.overview import is_replicate
-from jobs.report.page.encode import plot_json, table_json
+from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.facts import facts
 from jobs.report.page.live import live
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
-from jobs.report.page.together import is_curves, together
 from jobs.report.search_plots import search_plots
 from jobs.spec.search import Population
 from jobs.store.arrays import Lazy, Rows, attributes

@@ -11,7 +11,7 @@ import numpy as np
 
 from jobs.report.importance import effects
 from jobs.report.page.content import effects_json
-from jobs.report.page.together import has_items, together
+from jobs.report.page.encode import has_items, together
 
 OFFSET = 2**32
 """Larger than every item id."""

@@ -9,7 +9,7 @@ from ctd.kernel import static_of
 from ctd.lfads import kernel
 from jobs.pipeline.pipeline import read_stages
 from jobs.plan.items import expand
-from jobs.plan.search_results import searched
+from jobs.plan.search import searched
 from jobs.spec.presets import expand_preset
 from jobs.spec.search import Population, bounds
 

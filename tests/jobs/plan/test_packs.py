@@ -29,7 +29,7 @@ from jobs.plan.packing import (
     place,
     places_of,
 )
-from jobs.plan.search_results import shapes as search_shapes
+from jobs.plan.search import shapes as search_shapes
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards

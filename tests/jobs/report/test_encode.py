@@ -12,12 +12,13 @@ from jobs.report.page.encode import (
     MAX_MARKS,
     MAX_ROWS,
     MAX_VERTICES,
+    is_curves,
     numbers,
     plot_json,
     spread,
     table_json,
+    together,
 )
-from jobs.report.page.together import is_curves, together
 
 
 def test_numbers_are_json_with_five_digits():
