@@ -76,6 +76,7 @@ def _copy(old: Store, new: Store) -> None:
         # Before the marker: it lacks the rows that these records explain.
         if entries := failed.get(source.number):
             new.failed.add(shard, entries)
+        # Rows of failing items hold fill values, which the writer puts there again.
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without)
         read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
         values = {name: read(name) for name in [*old.names(shard.group), "status"]}

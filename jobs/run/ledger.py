@@ -234,6 +234,7 @@ class Ledger:
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     """Return the ledger of a store, with the uncommitted shards of a part (None: of the whole store) queued."""
     ledger = Ledger(store, Failures(store), store.committed.markers())
+    # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     kept |= ledger.barrier.left()
     mine = open_shards(store, ledger.done.keys(), part)

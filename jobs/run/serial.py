@@ -37,6 +37,7 @@ class SerialExecutor:
         """Open the store."""
         self._worker, self._ticker = Worker(address), Ticker(on_tick)
         if stop is not None:
+            # Safe in a signal handler, which may run in the middle of an advance: it only sets an event.
             stop.tell(self._worker.interrupt)
 
     def capacity(self) -> int:
