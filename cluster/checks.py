@@ -158,8 +158,8 @@ def _ask(profile: RayProfile) -> dict[str, Any]:
     import ray
 
     from cluster import versions as module
-    from cluster.ray.connection import connect
     from cluster.ray.jobs import environment
+    from cluster.ray.pool import connect
     from cluster.ray.private import set_environment
 
     # Send the module by value, since the cluster need not have ctd installed.

@@ -1,24 +1,79 @@
 """The pool of the Ray executor: the connection to a Ray, and the slots that hold an actor each."""
 
+import ctypes
 import os
+import signal
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.ray.actor import ShardWorker
-from cluster.ray.connection import connect, disconnect
 from cluster.ray.local import LocalRay
-from cluster.ray.reach import NoRay, Reach
+from cluster.ray.private import loopback_kept
+from cluster.ray.reach import ANSWER_S, NoRay, Reach
 from jobs.errors import JobError
 from jobs.run.executor import ExecutorLost
 from jobs.run.serial import available_memory
 from jobs.run.task import ShardProgress, Work
 from jobs.spec.job import RunSettings
+
+SIGACTION_BYTES = 512
+"""More than a `struct sigaction` has on any system."""
+
+
+def connect(address: str) -> None:
+    """Connect to the Ray at host:port.
+
+    Raises:
+        NoRay: nothing answers there, or that Ray cannot be used (other versions, wrong token).
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit() and "/" not in host:
+            # Ray itself would keep trying for a minute.
+            socket.create_connection((host, int(port)), ANSWER_S).close()
+        with loopback_kept(), _sigterm_kept():
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (OSError, ValueError) as error:
+        raise NoRay(
+            f"--address {address}: no Ray answers there ({error}); start one with `ray start --head`, or "
+            "leave --address out to have one started on this machine"
+        ) from None
+    except (RuntimeError, RayError) as error:  # other versions, a token that is missing or wrong
+        raise NoRay(
+            f"--address {address}: the Ray there cannot be used: {error}\nPython and ray must be equal to "
+            "the last digit; a token is given by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=file"
+        ) from None
+
+
+def disconnect() -> None:
+    """Disconnect this process from its Ray."""
+    with _sigterm_kept():
+        ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep this process' handler of SIGTERM while Ray connects or disconnects, in whichever thread.
+
+    Connecting, Ray installs a handler of its own in C, which aborts the process 3 s after the signal, in the midst of an
+    orderly stop. Disconnecting, it sets the system's default, which ends the process at once. Python changes handlers in
+    the main thread alone, hence the C library's own function.
+    """
+    library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+    library.sigaction(signal.SIGTERM, None, kept)
+    try:
+        yield
+    finally:
+        library.sigaction(signal.SIGTERM, kept, None)
+
 
 LOOK_S = 5.0
 """Least time between two checks for nodes that joined the cluster."""

@@ -52,15 +52,10 @@ class Description:
     def to_json(self) -> dict[str, Any]:
         """The content of run/kernel.json."""
         variables = lambda found: {name: var._asdict() for name, var in found.items()}
-        return {
+        return vars(self) | {
             "dims": variables(self.dims),
             "reduced": variables(self.reduced),
             "outcomes": [outcome._asdict() for outcome in self.outcomes],
-            "summary": list(self.summary),
-            "metric": self.metric,
-            "curves": list(self.curves),
-            "fields": dict(self.fields),
-            "reduces": self.reduces,
         }
 
     @staticmethod
