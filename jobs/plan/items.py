@@ -10,8 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
-from jobs.errors import Faults, JobError, explain, nearest
-from jobs.plan.misplaced import home_of
+from jobs.errors import Faults, JobError, explain, home_of, nearest
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Population
 from jobs.spec.sweep import MAX_ITEMS, Column, join
