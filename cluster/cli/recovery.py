@@ -69,7 +69,7 @@ def resume(
     """Go on with the job of a store; this needs nothing but the store and its kernel's code."""
     prune_compilation_cache()
     with signals(stop := Stop()):
-        opened = open_to_compute(store, trust)
+        opened = open_to_compute(store, trust, accept_changes)
         spec = opened.job.spec
         request = Request(
             store, partial(executor_for, executor, spec, store, address, failed, as_json),

@@ -30,7 +30,7 @@ from jobs.run.progress import Progress
 from jobs.run.serial import SerialExecutor
 from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, hold_back
 from jobs.spec.job import JobSpec
-from jobs.spec.trust import own_code, refuse_strange, trust
+from jobs.spec.trust import own_code, refuse_strange, tell_edited, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store
 
@@ -310,15 +310,17 @@ def keep_pictures(store: Store) -> None:
         Content(store).keep_pictures()
 
 
-def open_to_compute(address: str, trusted: bool) -> Store:
+def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
     """Open a store to compute for it, and print which code other than ctd's that runs.
 
-    trusted: whether --trust was given. Raises Untrusted for code that needs it.
+    trusted: whether --trust was given. edited: whether --accept-changes was. Raises Untrusted for code that needs either.
     """
     store = Store.open(address)
     base, modules = store.job.base, store.job.spec.modules()
     if trusted:
         trust(base)
+    if edited:
+        tell_edited(base, modules)
     refuse_strange(base, modules, address)
     store.refuse_links()
     if found := own_code(base, modules):

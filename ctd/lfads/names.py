@@ -110,13 +110,11 @@ SCORES = {
     ),
     "cycle_consistency_states": (
         "1",
-        "R2 of the generator's states recovered from log rates by the readout's pseudo-inverse, 99 % of its squared singular values "
-        "(CtDBenchmark)",
+        "R2 of the generator's states recovered from log rates by the readout's pseudo-inverse (CtDBenchmark)",
     ),
     "cycle_consistency_refitted": (
         "1",
-        "the same by the readout that scikit-learn 1.6 to 1.8 refits to float32 states, without directions of small variance "
-        "(CtDBenchmark, as computed there)",
+        "the same, by the readout that scikit-learn 1.6 to 1.8 refits without directions of small variance",
     ),
 }
 """Metrics over all evaluation trials, computed by `ctd.lfads.scores`: name -> (unit, definition)."""
@@ -159,8 +157,7 @@ DIMS = {
     "smoothed_nll": Var(
         (),
         "nat",
-        "negative log likelihood a trial, smoothed over evaluations: 0.3 of the last value, 0.7 of the new one; "
-        "the weights as they are, not the best ones",
+        "negative log likelihood a trial of the weights as they are, smoothed: 0.3 of the last value, 0.7 of the new one",
     ),
     "bits_per_spike": Var(
         (), "bit", "of the posterior mean, over seen units and bins, first n_metric trials", True

@@ -113,7 +113,9 @@ class Stop:
     def begin_grace(self, grace_s: float) -> None:
         """Start the workers' grace time: `grace_s` seconds, or fewer if the request says so. Later calls change nothing."""
         if self._deadline == float("inf"):
-            self._deadline = time.monotonic() + min(grace_s, self._grace_s or grace_s)
+            self._deadline = time.monotonic() + min(
+                grace_s, grace_s if self._grace_s is None else self._grace_s
+            )
 
     @property
     def is_over(self) -> bool:

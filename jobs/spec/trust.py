@@ -4,6 +4,7 @@
     ctd's own, or a module that this process was told of        whoever asks
     run before by this user, from a job file in the same base,  whoever asks
       and still the same (jobs.spec.code.digest)
+    the same, edited since                                      what computes, with --accept-changes
     elsewhere on the user's import path                         what computes: resume, gather, a repair
     anywhere else, and whatever lies inside of a store          nobody, before --trust
 
@@ -58,6 +59,15 @@ def tell(base: str, modules: Iterable[str]) -> None:
         # A relative base is the working directory of a cluster's job, which goes with it.
         if os.path.isabs(base) and not _in_store(code.file):
             remember(*_as_run(module, code, base))
+            remember(resolved(base), module)
+
+
+def tell_edited(base: str, modules: Iterable[str]) -> None:
+    """Do as `tell` with those of these modules that this user has run before from this base, in whatever version.
+
+    --accept-changes asks for it: the user says that the edit is theirs.
+    """
+    tell(base, [module for module in modules if is_remembered(resolved(base), module)])
 
 
 def admit(base: str, modules: Iterable[str]) -> dict[str, Code]:

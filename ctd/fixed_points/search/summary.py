@@ -65,8 +65,7 @@ REDUCED = {
     "origin": Var(
         _P,
         "1",
-        "the first of these that led here: states, searches from these; box or sphere, searches from this region; settled, "
-        "the network itself came to rest here; between points, Newton from halfway between two fixed points",
+        "what led here first: searches from states, a box or a sphere; settled: the network itself; between points: Newton",
     ),
     "kind": Var(_P, "1", "fixed: q below q_tol; slow: a local minimum of q"),
     "point": Var((*_P, "state"), "1", "the state h"),
@@ -76,8 +75,7 @@ REDUCED = {
     "error": Var(
         _P,
         "1",
-        "length of Newton's step to F(h) = h: how far off a fixed point is, to first order. Above unique_tol, several points "
-        "may be one that the searches ended beside; NaN for slow points",
+        "how far off a fixed point is, to first order: the length of Newton's step; NaN for slow points",
     ),
     "count": Var(_P, "1", "candidates that ended here"),
     "basin_share": Var(_P, "1", "their share of all candidates with this input"),

@@ -49,3 +49,12 @@ def test_ignored_hangup_stays_ignored():
         assert stop.reason is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("asked", "over"), [(None, False), (0.0, True), (1e9, False)])
+def test_grace_is_the_shorter_of_the_jobs_and_the_requests(asked, over):
+    """A driver that has lost its lease asks for none: another one runs the store."""
+    stop = Stop()
+    stop.ask("taken over", asked)
+    stop.begin_grace(60.0)
+    assert stop.is_over == over
