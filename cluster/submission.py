@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import keys
-from jobs.pipeline.pipeline import Stage
+from jobs.pipeline import Stage
 from jobs.storage import objects
 
 GIVEN_UP = {

@@ -35,7 +35,7 @@ from cluster.tracking import look, objects_exist
 from cluster.versions import differences, versions
 from jobs import keys
 from jobs.errors import JobError
-from jobs.pipeline.pipeline import Stage, read_stages
+from jobs.pipeline import Stage, read_stages
 from jobs.plan.layout import Machines
 from jobs.run.prepare import Prepared, create, prepare, reopen
 from jobs.run.shards import reconsider

@@ -13,11 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ctd.dotted import INSTALLED
 from ctd.kernel import Kernel
 from ctd.late import jax
-
-INSTALLED = {"site-packages", "dist-packages"}
-"""Folders of installed packages, on any machine."""
 
 LINES = 4
 """Lines of the kernel's own source that an error shows, the innermost last."""

@@ -8,6 +8,9 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of installed packages, on any machine."""
+
 
 class NoModule(ValueError):
     """Raised where a text is no dotted path, or there is no such module."""

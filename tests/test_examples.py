@@ -11,7 +11,7 @@ from places import EXAMPLES, ROOT
 from ctd.batch import run_items
 from ctd.catalogue import load_kernel
 from jobs import open_store
-from jobs.pipeline.pipeline import read_stages
+from jobs.pipeline import read_stages
 from jobs.plan.items import expand
 from jobs.spec.job import parse_job
 

@@ -35,7 +35,7 @@ from cluster.submit import submit as send
 from ctd.kernel import Kernel
 from ctd.replacing import replacing
 from jobs.errors import JobError
-from jobs.pipeline.pipeline import Stage
+from jobs.pipeline import Stage
 from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.stop import Interrupted, Stop, signals

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
 from cluster.ray.reach import accepts
-from jobs.pipeline.pipeline import Stage
+from jobs.pipeline import Stage
 from jobs.run.stop import held_back
 from jobs.spec.job import RunSettings
 

@@ -38,7 +38,7 @@ from cluster.cli.running import (
     summary,
 )
 from jobs.errors import JobError
-from jobs.pipeline.pipeline import Stage, read_stages
+from jobs.pipeline import Stage, read_stages
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop, signals
 from jobs.spec.job import JobSpec

@@ -14,7 +14,6 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.storage.lease import Held, Lease
 from jobs.store.events import Event, Events
-from jobs.store.failed import forget_failed
 from jobs.store.store import Store
 
 
@@ -100,6 +99,23 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
             events.note(
                 Event(kind="decision", text=f"changed source accepted: {', '.join(edited)}")
             )
-        if failed and (n := forget_failed(store.committed, store.failed)):
+        if failed and (n := _forget_failed(store)):
             events.note(Event(kind="decision", text=f"{n} items that failed are computed again"))
         events.close()
+
+
+def _forget_failed(store: Store) -> int:
+    """Take back the shards of all items that failed by themselves, so that they are computed again; return the number of items.
+
+    The caller must hold the store's lease.
+    """
+    rows = {
+        marker.shard: {*marker.without} for marker in store.committed.markers() if marker.without
+    }
+    for record in store.failed.latest().values():
+        rows.setdefault(record.shard, set()).update(item.row for item in record.items)
+    # The markers first: a kill in between leaves records without markers, and the next run computes these shards without
+    # the failing items. The reverse would leave markers that lack rows for no visible reason.
+    store.committed.forget(rows)
+    store.failed.forget(rows)
+    return sum(map(len, rows.values()))

@@ -17,8 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from ctd.catalogue import find_module
-from ctd.contract import INSTALLED
-from ctd.dotted import modules_in
+from ctd.dotted import INSTALLED, modules_in
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs import keys
 from jobs.errors import JobError

@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import NamedTuple
 
-from ctd.contract import INSTALLED
+from ctd.dotted import INSTALLED
 
 _resolutions: dict[str, str] = {}
 """Folder -> its absolute path when it was last asked for."""

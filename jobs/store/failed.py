@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
 from jobs.storage.checksums import checksummed, verified
-from jobs.store.marker import Committed
 from jobs.store.records import Records
 
 
@@ -97,18 +96,3 @@ class Failed(Records[FailedItems]):
         if content is None or "shard" in content or shard is None:
             return data
         return checksummed({"shard": shard._asdict(), **content})
-
-
-def forget_failed(committed: Committed, failed: Failed) -> int:
-    """Take back the shards of all items that failed by themselves, so that they are computed again; return the number of items.
-
-    The caller must hold the store's lease.
-    """
-    rows = {marker.shard: {*marker.without} for marker in committed.markers() if marker.without}
-    for record in failed.latest().values():
-        rows.setdefault(record.shard, set()).update(item.row for item in record.items)
-    # The markers first: a kill in between leaves records without markers, and the next run computes these shards without
-    # the failing items. The reverse would leave markers that lack rows for no visible reason.
-    committed.forget(rows)
-    failed.forget(rows)
-    return sum(map(len, rows.values()))

@@ -22,7 +22,7 @@ from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
 from jobs import open_store
 from jobs.errors import JobError
-from jobs.pipeline.pipeline import read_stages
+from jobs.pipeline import read_stages
 from jobs.spec.job import parse_job
 
 FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]

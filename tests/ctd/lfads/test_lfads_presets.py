@@ -7,7 +7,7 @@ from places import ROOT
 
 from ctd.kernel import static_of
 from ctd.lfads import kernel
-from jobs.pipeline.pipeline import read_stages
+from jobs.pipeline import read_stages
 from jobs.plan.items import expand
 from jobs.plan.search import searched
 from jobs.spec.presets import expand_preset

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.errors import JobError
-from jobs.pipeline.pipeline import read_stages
+from jobs.pipeline import read_stages
 
 
 @pytest.mark.parametrize("field", ["params", "run"])

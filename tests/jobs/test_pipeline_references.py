@@ -5,7 +5,7 @@ from stores import FOUR_SLOTS, run
 
 from ctd.lfads import kernel
 from jobs.errors import JobError
-from jobs.pipeline.references import resolve
+from jobs.pipeline import resolve
 
 TWO = {"stage": "old", "limit": 2}
 THREE = {"stage": "old", "limit": 3}

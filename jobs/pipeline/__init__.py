@@ -1,1 +1,0 @@
-"""Pipelines: jobs in stages that use the results of earlier stages."""
