@@ -150,7 +150,7 @@ class Driver:
         ledger = self.ledger
         if not ledger.storage.lasts:
             ledger.retry_postponed()
-            self.populations.settle()
+            self.populations.retry_postponed()
         while self.executor.capacity() > 0 and (task := ledger.next_task()) is not None:
             self.attempts.begin(task)
             self.executor.submit(task)

@@ -34,7 +34,7 @@ class Populations:
             ledger.wait_for_storage(error)
             ledger.unmet.add(number)
 
-    def settle(self) -> None:
+    def retry_postponed(self) -> None:
         """Look again at the populations that must be looked at."""
         unmet, self._ledger.unmet = self._ledger.unmet, set()
         for number in sorted(unmet):

@@ -225,7 +225,7 @@ def create(objects: ObjectStore, key: str, data: bytes) -> bool:
     return True
 
 
-def settle(objects: ObjectStore, key: str) -> None:
+def fsync(objects: ObjectStore, key: str) -> None:
     """Flush a written object to the disk, so that it survives a loss of power; an object store has done so already."""
     if not isinstance(objects, LocalStore) or objects.prefix is None:
         return

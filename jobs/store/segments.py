@@ -196,4 +196,4 @@ class Log:
         key = self.key(new.number)
         if objects.create(self._objects, key, new.encode()):
             # Before the caller deletes what the segment holds: a loss of power must not take both.
-            objects.settle(self._objects, key)
+            objects.fsync(self._objects, key)
