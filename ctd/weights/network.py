@@ -14,7 +14,7 @@ from ctd.weights import names_flax, names_keras, names_torch
 from ctd.weights.formats import read_tensors, write_tensors
 from ctd.weights.gates import TORCH_LAYERS, Found, to_cell, to_torch
 from ctd.weights.rest import read_rest
-from ctd.weights.tensors import Array, Tensors, of_cell
+from ctd.weights.tensors import Array, Tensors
 
 OWN = {name for cell in CELLS.values() for name in cell.axes} - {
     "weight_ih", "weight_hh", "bias_ih", "bias_hh", "h0"
@@ -64,7 +64,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
         # Whole numbers are refused later, as tensors that are no weights.
         if value.dtype.kind not in "biu":
             check_real(value, f"{tensors.where}: {name}")
-    fits = of_cell(tensors.arrays)
+    fits = _of_cell(tensors.arrays)
     if fits or OWN & set(tensors.arrays):
         return _own(tensors, cell, fits)
     found = find_cell(tensors)
@@ -168,8 +168,22 @@ def write_named(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str,
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
     given = about.get("cell")
-    cell = given if str(given).partition(":")[0] in of_cell(values) else None
+    cell = given if str(given).partition(":")[0] in _of_cell(values) else None
     if cell in TORCH_LAYERS and Path(path).suffix in TORCH_ENDINGS:
         # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
         values, cell = to_torch(cell, values), None
     write_tensors(path, values, cell, told)
+
+
+def _of_cell(names: Mapping[str, Any]) -> list[str]:
+    """The cells of ctd whose weights have these names and numbers of gates; readout and h0 are ignored."""
+    # Every cell may have a readout and an initial state; they tell nothing.
+    own = set(names) - {"wO", "bO", "h0"}
+    found = [cell for cell in CELLS.values() if own == set(cell.shapes(1, 1))]
+    return [cell.name for cell in found if _gates_fit(cell.shapes(1, 1), names)]
+
+
+def _gates_fit(one: Mapping[str, tuple[int, ...]], names: Mapping[str, Any]) -> bool:
+    """Whether weight_hh has as many gates as the cell's, given the shapes of `one` unit; other names identify the cell alone."""
+    shape = np.shape(names.get("weight_hh", ()))
+    return len(shape) != 2 or "weight_hh" not in one or shape[0] == one["weight_hh"][0] * shape[1]

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ctd.cells import CELLS
-
 type Array = np.ndarray[Any, Any]
 
 TRAINING = ("opt_state", "optimizer", "lr_scheduler", "step")
@@ -107,17 +105,3 @@ def as_real(value: Array) -> Array:
     if value.dtype.name.startswith(("bfloat", "float8")):
         return value.astype(np.float32)
     return value
-
-
-def of_cell(names: Mapping[str, Any]) -> list[str]:
-    """The cells of ctd whose weights have these names and numbers of gates; readout and h0 are ignored."""
-    # Every cell may have a readout and an initial state; they tell nothing.
-    own = set(names) - {"wO", "bO", "h0"}
-    found = [cell for cell in CELLS.values() if own == set(cell.shapes(1, 1))]
-    return [cell.name for cell in found if _gates_fit(cell.shapes(1, 1), names)]
-
-
-def _gates_fit(one: Mapping[str, tuple[int, ...]], names: Mapping[str, Any]) -> bool:
-    """Whether weight_hh has as many gates as the cell's, given the shapes of `one` unit; other names identify the cell alone."""
-    shape = np.shape(names.get("weight_hh", ()))
-    return len(shape) != 2 or "weight_hh" not in one or shape[0] == one["weight_hh"][0] * shape[1]

@@ -31,6 +31,12 @@ class Effect(NamedTuple):
     rho: float | None
     n: int
 
+    def to_json(self) -> dict[str, Any]:
+        """The effect for the page's script."""
+        share = None if np.isnan(self.share) else round(self.share, 3)
+        rho = None if self.rho is None else round(self.rho, 3)
+        return {**self._asdict(), "share": share, "rho": rho}
+
 
 def effects(columns: Mapping[str, Any], parameters: list[str], results: list[str]) -> list[Effect]:
     """Measure the effect of every parameter on every result, over the items whose result is finite.

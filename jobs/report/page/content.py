@@ -18,7 +18,7 @@ from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
 from jobs.report.figures import metric_of, reduced_values
-from jobs.report.importance import Effect, effects
+from jobs.report.importance import effects
 from jobs.report.overview import is_replicate
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.facts import facts
@@ -295,20 +295,8 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     return {
         "parameters": parameters,
         "results": results,
-        "effects": effects_json(found),
+        "effects": [effect.to_json() for effect in found],
     }
-
-
-def effects_json(found: Iterable[Effect]) -> list[dict[str, Any]]:
-    """Effects as JSON for the page's script."""
-    return [
-        {
-            **e._asdict(),
-            "share": None if np.isnan(e.share) else round(e.share, 3),
-            "rho": None if e.rho is None else round(e.rho, 3),
-        }
-        for e in found
-    ]
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:

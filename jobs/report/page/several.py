@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from jobs.report.importance import effects
-from jobs.report.page.content import effects_json
 from jobs.report.page.encode import has_items, together
 
 OFFSET = 2**32
@@ -184,4 +183,8 @@ def _sweep(
     }  # fmt: skip
     numbers = [name for name in results if columns[name].dtype.kind == "f"]
     found = effects(columns, parameters, numbers)
-    return {"parameters": parameters, "results": results, "effects": effects_json(found)}
+    return {
+        "parameters": parameters,
+        "results": results,
+        "effects": [effect.to_json() for effect in found],
+    }
