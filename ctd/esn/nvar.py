@@ -29,8 +29,7 @@ from ctd.esn.series import Series, load_series
 from ctd.esn.summary import REDUCED, Options, reduce
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp, lax
-from ctd.plots import Figure, Plot
-from ctd.plots.group import Group, of_group
+from ctd.plots import Figure, Group, Plot, of_group
 
 
 class Polynomial(OfSeries):

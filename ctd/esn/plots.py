@@ -9,6 +9,7 @@ from ctd.esn.summary import REDUCED, SWEPT
 from ctd.plots import (
     Axis,
     Figure,
+    Group,
     Image,
     Layer,
     Lines,
@@ -17,11 +18,11 @@ from ctd.plots import (
     Scale,
     histogram,
     is_wide,
+    of_group,
     spread,
     stacked,
     tick,
 )
-from ctd.plots.group import Group, of_group
 
 N_OUTPUTS = 5
 """Most outputs drawn of a replay."""

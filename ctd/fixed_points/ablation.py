@@ -30,8 +30,7 @@ from ctd.fixed_points.candidates import (
 )
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp, lax
-from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
-from ctd.plots.group import Group, of_group
+from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.tasks.scores import weighted_loss
 
 

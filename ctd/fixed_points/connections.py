@@ -31,8 +31,7 @@ from ctd.fixed_points.candidates import (
 )
 from ctd.kernel import File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp, lax
-from ctd.plots import Axis, Figure, Image, Layer, Lines, Plot, Points
-from ctd.plots.group import Group, of_group
+from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
 BLOCK = 100

@@ -39,8 +39,7 @@ from ctd.fixed_points.candidates import (
 from ctd.fixed_points.search.kernel import constant_input
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
 from ctd.late import jax, jnp, lax
-from ctd.plots import Axis, Figure, Lines, Plot
-from ctd.plots.group import Group, of_group
+from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
 
 FRAMES = 50
 """Frames that are made orthogonal in one advance."""

@@ -21,8 +21,7 @@ from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, find_cell, know
 from ctd.fixed_points.linear import MARGINAL, carried
 from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
 from ctd.late import jax, jnp, lax
-from ctd.plots import Axis, Figure, Lines, Plot
-from ctd.plots.group import Group, of_group
+from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
 
 MOST = 5
 """Trials that a picture shows."""

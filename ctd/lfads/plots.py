@@ -7,9 +7,20 @@ import numpy as np
 
 from ctd.lfads.summary import DIVERGED
 from ctd.lfads.trial_plots import N_TRIALS, by_condition, single_trials, trial_layers
-from ctd.plots import Axis, Image, Layer, Lines, Plot, Points, Scale, spread, stacked
+from ctd.plots import (
+    Axis,
+    Group,
+    Image,
+    Layer,
+    Lines,
+    Plot,
+    Points,
+    Scale,
+    of_group,
+    spread,
+    stacked,
+)
 from ctd.plots.curves import Curves, block_ends, loss_curves
-from ctd.plots.group import Group, of_group
 from ctd.principal import principal
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}

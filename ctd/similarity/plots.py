@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ctd.plots import Axis, Figure, Image, Layer, Lines, Plot, Points, Scale, tick
-from ctd.plots.group import Group, of_group
+from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
 from ctd.similarity.networks import Known, read_known
 from ctd.similarity.pairs import UNITS
 

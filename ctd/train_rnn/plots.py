@@ -10,6 +10,7 @@ from ctd.plots import (
     Axis,
     Bars,
     Figure,
+    Group,
     Image,
     Layer,
     Lines,
@@ -17,11 +18,11 @@ from ctd.plots import (
     Points,
     Scale,
     histogram,
+    of_group,
     spread,
     stacked,
 )
 from ctd.plots.curves import Curves, block_ends, loss_curves
-from ctd.plots.group import Group, of_group
 from ctd.principal import principal
 from ctd.train_rnn.connections import area_of
 from ctd.train_rnn.loss import condition_values

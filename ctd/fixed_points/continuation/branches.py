@@ -10,8 +10,7 @@ import numpy as np
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.branch import END
 from ctd.kernel import Var
-from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
-from ctd.plots.group import Group, of_group
+from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
 SAME = 1e-5

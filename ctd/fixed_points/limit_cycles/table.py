@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ctd.fixed_points import linear
 from ctd.fixed_points.limit_cycles.cycle import CYCLE
 from ctd.kernel import Var
-from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points
-from ctd.plots.group import Group, of_group
+from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
 SAME_PERIOD = 1e-5

@@ -9,8 +9,19 @@ from ctd.fixed_points.candidates import euler, map_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
 from ctd.fixed_points.search.portrait import Portrait, portrait, sorts
-from ctd.plots import Axis, Bars, Figure, Layer, Lines, Plot, Points, histogram, tick
-from ctd.plots.group import Group, of_group
+from ctd.plots import (
+    Axis,
+    Bars,
+    Figure,
+    Group,
+    Layer,
+    Lines,
+    Plot,
+    Points,
+    histogram,
+    of_group,
+    tick,
+)
 
 N_TRIALS = 60
 """Largest number of trials that are drawn."""

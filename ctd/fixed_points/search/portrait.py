@@ -11,8 +11,7 @@ import numpy as np
 from ctd.cells import Cell, readout
 from ctd.fixed_points.candidates import Network, cell_of
 from ctd.late import jax, jnp
-from ctd.plots import Scale
-from ctd.plots.group import Group
+from ctd.plots import Group, Scale
 from ctd.principal import principal
 
 
