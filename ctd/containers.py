@@ -42,6 +42,8 @@ def explained(path: str | Path, kind: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
+        if isinstance(error, FileNotFoundError):
+            raise ValueError(f"{path}: does not exist") from error
         said = str(error).strip() or type(error).__name__
         raise ValueError(
             f"{path}: not {kind}, or a damaged one: {' '.join(said.split())[:300]}"

@@ -140,7 +140,7 @@ def test_read_array_rows(file):
         ("missing", 5, None, "'missing' is missing; the file has cube, folder, line, nan"),
         ("folder", 5, None, "'folder' is missing"),
         ("cube", 2, None, r"'cube' has shape \(2, 2, 2\); expected \(time, column\)"),
-        ("words", 2, None, "'words' has the type object; expected real numbers"),
+        ("words", 2, None, "dataset words has the type object, which is no number"),
         ("table", 5, 3, "'table' has 2 columns; expected 3"),
         (
             "table",
@@ -157,10 +157,12 @@ def test_read_array_bad_input(file, dataset, length, columns, message):
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, b"no HDF5"])
-def test_read_array_bad_file(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "text"), [(None, "does not exist"), (b"no HDF5", "not an HDF5 file, or a damaged")]
+)
+def test_read_array_bad_file(tmp_path, content, text):
     path = tmp_path / "x.h5"
     if content:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.h5: not a readable HDF5 file"):
+    with pytest.raises(ValueError, match=rf"x\.h5: {text}"):
         series.read_array(path, "line", 1)
