@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -93,14 +93,7 @@ def posterior(
     base = str(trained.job.base)
     request = partial(_request, executor, address, as_json)
     if results is not None:
-        ready = _job(models, base, (), overrides)
-        with signals(stop := Stop()):
-            run_store(
-                partial(_open, ready, results),
-                request(ready, results),
-                RestartState.received(),
-                stop,
-            )
+        _run(_job(models, base, (), overrides), results, request)
         return
     assert target is not None
     files = _of_sessions(target, models, to)
@@ -110,6 +103,13 @@ def posterior(
         with _computed(ready, request(ready, str(file)), file) as made:
             _write(made, file, ready, {"store": trained.address, "item": items[0]})
     _tell(files, items[0], [ready.n for ready in readies], as_json)
+
+
+def _run(ready: Ready, address: str, request: Callable[[Ready, str], Request]) -> None:
+    """Compute the posteriors of several models into a store."""
+    with signals(stop := Stop()):
+        state = RestartState.received()
+        run_store(partial(_open, ready, address), request(ready, address), state, stop)
 
 
 def _trained(store: str, trust: bool) -> Store:

@@ -32,7 +32,7 @@ from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, hold_back
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import own_code, refuse_strange, tell_edited, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
-from jobs.store.store import Store
+from jobs.store.store import Store, refuse_links
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
@@ -322,7 +322,7 @@ def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
     if edited:
         tell_edited(base, modules)
     refuse_strange(base, modules, address)
-    store.refuse_links()
+    refuse_links(store)
     if found := own_code(base, modules):
         err.print(f"{address}: runs the code of {', '.join(map(str, found))}")
     return store

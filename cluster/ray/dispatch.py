@@ -114,7 +114,8 @@ class Dispatch:
             JobError: no actor could start.
         """
         if not self.stopping:
-            self._hand_out_returned()
+            while self._returned and self._crew.places.free(self._depth):
+                self.submit(self._returned.pop(0))
             self._crew.grow()
         elif waiting := self._stop():
             return waiting
@@ -125,10 +126,6 @@ class Dispatch:
             elif slot.opening.done():
                 self._crew.opened(slot)
         return reports + self._explained()
-
-    def _hand_out_returned(self) -> None:
-        while self._returned and self._crew.places.free(self._depth):
-            self.submit(self._returned.pop(0))
 
     def _stop(self) -> list[Report]:
         """Tell every actor to stop, once; return "stopped" reports for the returned tasks."""

@@ -45,10 +45,9 @@ def run_items(
     if len(sizes) > 1:
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
     n = sizes.pop()
-    # Fields without a column have one value, repeated: a program has an item axis on all traced fields.
-    for name in traced_type(type(params))._fields:
-        if name not in given:
-            given[name] = np.repeat(np.asarray(getattr(params, name))[None], n, axis=0)
+    # A program has an item axis on all traced fields: those without a column repeat their one value.
+    names = set(traced_type(type(params))._fields) - given.keys()
+    given |= {name: np.repeat(np.asarray(getattr(params, name))[None], n, axis=0) for name in names}
     static = static_of(params)
     if shared is None:
         # Data are read under the items' precision, or float64 data would become float32.

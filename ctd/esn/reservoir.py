@@ -47,16 +47,7 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
     w, inputs, feedback, bias, start = jnp.split(
         drawn, [n, n + k, n + k + static.m, n + k + static.m + 1], axis=1
     )
-    if static.topology == "orthogonal":
-        q, r = jnp.linalg.qr(w)
-        # With the signs of r's diagonal taken out, q is uniform over orthogonal matrices (Mezzadri 2007).
-        w = q * jnp.sign(jnp.diagonal(r))
-    elif static.topology == "ring":
-        w = jnp.roll(jnp.eye(n, dtype=dtype), 1, axis=0)
-    else:
-        # Dividing by sqrt(n sparsity) keeps the spectral radius near 1 whatever the sparsity (circular law).
-        kept = jax.random.bernoulli(key_kept, at(traced.sparsity), (n, n))
-        w = jnp.where(kept, w, 0) / jnp.sqrt(n * at(traced.sparsity))
+    w = _recurrent(static.topology, w, at(traced.sparsity), key_kept)
     scalable = jnp.ones((), bool)
     if static.layers > 1:
         w, between, scalable = _layered(static, at(traced.layer_scale), w)
@@ -82,6 +73,20 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
         rate=at(shared.dt / traced.tau if static.dynamics == "continuous" else traced.leak),
     )
     return weights, scalable
+
+
+def _recurrent(topology: str, w: jax.Array, sparsity: jax.Array, key: jax.Array) -> jax.Array:
+    """Return recurrent weights (n, n) of a topology from standard normal ones; of a gaussian one, each is kept by chance."""
+    n = len(w)
+    if topology == "orthogonal":
+        q, r = jnp.linalg.qr(w)
+        # With the signs of r's diagonal taken out, q is uniform over orthogonal matrices (Mezzadri 2007).
+        return q * jnp.sign(jnp.diagonal(r))
+    if topology == "ring":
+        return jnp.roll(jnp.eye(n, dtype=w.dtype), 1, axis=0)
+    # Dividing by sqrt(n sparsity) keeps the spectral radius near 1 whatever the sparsity (circular law).
+    kept = jax.random.bernoulli(key, sparsity, (n, n))
+    return jnp.where(kept, w, 0) / jnp.sqrt(n * sparsity)
 
 
 def _layered(

@@ -46,12 +46,7 @@ def align(
         )
     data = [session.train.data for session in sessions]
     labels = [_labels(f, a[CONDITION], len(d)) for f, a, d in zip(files, arrays, data, strict=True)]
-    shared = sorted(set.intersection(*(set(one.tolist()) for one in labels)))
-    if not shared:
-        raise ValueError(
-            f"{files[0]}: {CONDITION}: no condition is in all sessions; give a condition the same number in all of them, or leave "
-            f"{CONDITION} out"
-        )
+    shared = _shared_conditions(files[0], labels)
     averages = [_averages(d, one, shared) for d, one in zip(data, labels, strict=True)]
     for file, average, session in zip(files, averages, sessions, strict=True):
         if not np.ptp(average[:, session.seen_units], axis=0).any():
@@ -77,6 +72,17 @@ def align(
     )
     scale = 1 / max(float(spread.max()), 1e-6)
     return Alignment(*(a.astype(inputs.dtype) for a in (scale * read_in, scale * bias, readout)))
+
+
+def _shared_conditions(file: str, labels: Sequence[np.ndarray]) -> list[int]:
+    """Return the conditions that all sessions have. Raises ValueError, naming the first file, if there is none."""
+    shared = sorted(set.intersection(*(set(one.tolist()) for one in labels)))
+    if not shared:
+        raise ValueError(
+            f"{file}: {CONDITION}: no condition is in all sessions; give a condition the same number in all of them, or leave "
+            f"{CONDITION} out"
+        )
+    return shared
 
 
 def _labels(file: str, labels: Any, n: int) -> np.ndarray:

@@ -110,20 +110,7 @@ def init_weights(
     """
     dtype, n = static.dtype, static.generator
     n_inferred = static.n_inputs if static.controller else 0
-    shapes = {
-        **_gru_shapes("encoder_forward", static.encoder, n_encoded),
-        **_gru_shapes("encoder_backward", static.encoder, n_encoded),
-        # Mean and log variance of g_0, from the last states of both encoders.
-        ("ic", "w"): [(2 * n, 2 * static.encoder)],
-        **_generator_shapes(static, n_inferred + n_external),
-        ("generator", "wO"): [(static.n_factors, n)],
-        ("output", "w"): [(len(bias), static.n_factors)],
-    }
-    if static.controller:
-        n_in = 2 * static.encoder + static.n_factors
-        shapes |= _gru_shapes("controller", static.controller, n_in)
-        # Mean and log variance of each inferred input.
-        shapes |= {("inputs", "w"): [(2 * n_inferred, static.controller)]}
+    shapes = _drawn_shapes(static, n_encoded, n_inferred, n_external, len(bias))
     weights: dict[str, dict[str, jax.Array]] = {}
     for (part, name), value in _draw(shapes, key, dtype).items():
         weights.setdefault(part, {})[name] = value
@@ -155,6 +142,28 @@ def init_weights(
 
 Blocks = dict[tuple[str, str], list[tuple[int, int]]]
 """(part, name) -> shapes of the blocks that stand side by side in this matrix; each has its own fan-in."""
+
+
+def _drawn_shapes(
+    static: View[Model], n_encoded: int, n_inferred: int, n_external: int, n_output: int
+) -> Blocks:
+    """Return the shapes of all matrices that are drawn."""
+    n = static.generator
+    shapes = {
+        **_gru_shapes("encoder_forward", static.encoder, n_encoded),
+        **_gru_shapes("encoder_backward", static.encoder, n_encoded),
+        # Mean and log variance of g_0, from the last states of both encoders.
+        ("ic", "w"): [(2 * n, 2 * static.encoder)],
+        **_generator_shapes(static, n_inferred + n_external),
+        ("generator", "wO"): [(static.n_factors, n)],
+        ("output", "w"): [(n_output, static.n_factors)],
+    }
+    if static.controller:
+        n_in = 2 * static.encoder + static.n_factors
+        shapes |= _gru_shapes("controller", static.controller, n_in)
+        # Mean and log variance of each inferred input.
+        shapes |= {("inputs", "w"): [(2 * n_inferred, static.controller)]}
+    return shapes
 
 
 def _gru_shapes(name: str, n: int, n_in: int) -> Blocks:

@@ -43,7 +43,7 @@ from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.manifest import write_job
 from jobs.store.marker import Marker
-from jobs.store.store import Store, known_kernel
+from jobs.store.store import Store, known_kernel, refuse_links
 
 GATHERED = ("gathered", "items", "reduced", "shards")
 """The groups at a store's root that gather makes."""
@@ -72,7 +72,7 @@ def gather(store: Store, executor: Executor | None = None) -> int:
     raised after all other groups are done. Raises OSError if the store cannot be written, Untrusted if the user has
     not trusted the code of `reduce`.
 
-    >>> from jobs.store.store import Store
+    >>> from jobs.store.store import Store, refuse_links
     >>> gather(Store.open("points.zarr")) > 0
     True
     """
@@ -112,7 +112,7 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
             if before.get("stamp") != now.stamp:
                 _restamp(store, before, now.stamp)
             break
-        store.refuse_links()
+        refuse_links(store)
         with _alone(store):
             # Another process gathered between the first look and the lease: look again.
             if _gathered(store) != before:

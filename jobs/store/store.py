@@ -148,42 +148,13 @@ class Store:
         """
         spec, base = self.job.spec, self.job.base
         content = attributes(self.results(group))["params"]
-        further = trust.modules_of(spec.kernel, content) - spec.modules() - self._defaults
+        further = (
+            trust.modules_of(spec.kernel, content) - spec.modules() - _modules_of_defaults(self)
+        )
         # The defaults of a kernel of one's own may name modules; those of ctd's kernels do not.
         only_known = trust.is_ctds_kernel(spec.kernel)
         trust.refuse_strange(base, further, self.address, only_known)
         return dict(content)
-
-    @property
-    def _defaults(self) -> set[str]:
-        """The modules that defaults of the job's kernel name, once its own code runs here."""
-        if "science" not in vars(self):
-            return set()
-        defaults = self.science.Params.model_construct().model_dump(mode="json", warnings=False)
-        return trust.modules_of(self.job.spec.kernel, defaults)
-
-    def refuse_links(self) -> None:
-        """Raise JobError if a folder of the store is a link: writes and deletions below it would happen elsewhere.
-
-        The store itself may be a link, and so may folders in results/, which only a run writes to.
-        """
-        path = objects.local_path(self.address)
-        top = os.path.realpath(path) if path else None
-        waiting = [top] if top else []
-        while waiting:
-            with (
-                suppress(FileNotFoundError),
-                os.scandir(waiting.pop()) as entries,
-            ):  # a run removes some
-                for entry in entries:
-                    if not entry.is_dir() or entry.path == os.path.join(top or "", "results"):
-                        continue
-                    if entry.is_symlink():
-                        raise JobError(
-                            f"{self.address}: {entry.path} is a link to {os.path.realpath(entry.path)}, where ctd writes and "
-                            "deletes nothing; make it a folder of the store"
-                        )
-                    waiting.append(entry.path)
 
     def names(self, group: int) -> list[str]:
         """Return the names of the group's results."""
@@ -205,3 +176,33 @@ def known_kernel(store: Store) -> Kernel | None:
         return store.kernel
     except JobError:
         return None
+
+
+def _modules_of_defaults(store: Store) -> set[str]:
+    """Return the modules that defaults of the job's kernel name, once its own code runs here."""
+    if "science" not in vars(store):
+        return set()
+    defaults = store.science.Params.model_construct().model_dump(mode="json", warnings=False)
+    return trust.modules_of(store.job.spec.kernel, defaults)
+
+
+def refuse_links(store: Store) -> None:
+    """Raise JobError if a folder of the store is a link: writes and deletions below it would happen elsewhere.
+
+    The store itself may be a link, and so may folders in results/, which only a run writes to.
+    """
+    path = objects.local_path(store.address)
+    top = os.path.realpath(path) if path else None
+    waiting = [top] if top else []
+    while waiting:
+        # A run beside this one may have removed a folder that was listed.
+        with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if not entry.is_dir() or entry.path == os.path.join(top or "", "results"):
+                    continue
+                if entry.is_symlink():
+                    raise JobError(
+                        f"{store.address}: {entry.path} is a link to {os.path.realpath(entry.path)}, where ctd writes and "
+                        "deletes nothing; make it a folder of the store"
+                    )
+                waiting.append(entry.path)

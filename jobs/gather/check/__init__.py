@@ -30,7 +30,7 @@ from jobs.gather.check.records import LOST as LOST
 from jobs.gather.check.records import check_markers, check_notes, check_results
 from jobs.spec.trust import refuse_strange
 from jobs.storage.lease import Lease
-from jobs.store.store import Store
+from jobs.store.store import Store, refuse_links
 
 
 def check(address: str, repair: bool = False) -> list[Finding]:
@@ -47,7 +47,7 @@ def check(address: str, repair: bool = False) -> list[Finding]:
         return list(_everything(Mending(store, False)))
     # A repair imports the kernel, to make metadata and reductions again.
     refuse_strange(store.job.base, store.job.spec.modules(), address)
-    store.refuse_links()
+    refuse_links(store)
     lease = Lease.acquire(store.objects, address)
     try:
         return list(_everything(Mending(store, True)))
