@@ -67,6 +67,8 @@ def command_line(capsys, monkeypatch):
     from cluster.cli.main import main
 
     monkeypatch.setattr("sys.path", [*sys.path])
+    # What a command adds to that path goes with it.
+    monkeypatch.setattr("jobs.spec.trust._added", set())
 
     def call(*args):
         monkeypatch.setattr("sys.argv", ["ctd", *map(str, args)])

@@ -3,7 +3,10 @@
 Bad input prints one screen and exits with 2.
 """
 
+import atexit
 import errno
+import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -223,5 +226,28 @@ def _explain(error: BaseException) -> int:
     return 1
 
 
+def command() -> None:
+    """`main` as a process of its own, which ends as soon as it has said everything."""
+    code = [1]
+
+    def leave() -> None:
+        logging.shutdown()
+        with suppress(OSError):  # a reader that is gone, as of `ctd query ... | head`
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code[0])
+
+    # A thread of obstore may still be telling Zarr's loop that a read has ended. Python, as it is torn down, would end that
+    # thread in the midst of Rust's frames, which aborts the process: one command of a hundred on a busy machine.
+    # The handler that is registered first is called last.
+    atexit.register(leave)
+    try:
+        main()
+        code[0] = 0
+    except SystemExit as stop:
+        code[0] = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        raise
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -122,7 +122,7 @@ def load(inputs: Any) -> Table:
     name, weights = stored_cell(inputs)
     if inputs.points is None:
         raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
-    columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable", "n_marginal")
+    columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
     table = read_points(inputs.points, columns)
     real = lambda values: np.asarray(values, inputs.dtype)
     points = real(table["point"])
@@ -142,7 +142,9 @@ def load(inputs: Any) -> Table:
         directions = np.zeros((1, points.shape[1]), inputs.dtype)
     whole = lambda values: np.asarray(values, np.int32)
     weights = {name: real(value) for name, value in weights.items()}
-    counts = whole(table["n_unstable"]), whole(table["n_marginal"])
+    # A table of the user's own may do without marginal modes.
+    marginal = table.get("n_marginal", np.zeros(len(points)))
+    counts = whole(table["n_unstable"]), whole(marginal)
     return Table({name: None}, weights, points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), directions, *counts)  # fmt: skip
 
 

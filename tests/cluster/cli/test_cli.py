@@ -1,6 +1,8 @@
 """The command line, with the serial executor: what it prints, writes and refuses."""
 
 import json
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from cli_jobs import TOY, refused
+from places import ROOT
 
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
@@ -337,3 +340,33 @@ def test_commands_refuse(ctd, args, said):
     code, _, err = ctd(*args)
     assert code == 2
     assert said in err
+
+
+LEAVES = """
+import atexit, sys
+from cluster.cli import main
+
+class Torn:
+    def __del__(self):
+        print("torn down")
+
+kept = Torn()
+
+def ends():
+    atexit.register(print, "handled")
+    {end}
+
+main.main = ends
+main.command()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("sys.exit(75)", 75), ("pass", 0), ("sys.exit('no')", 1), ("1 / 0", 1)]
+)
+def test_process_ends_with_its_code_before_python_is_torn_down(end, code):
+    """Exit handlers run. A thread of obstore would not survive the rest, and take the process with it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES.format(end=end)], cwd=ROOT, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, "handled\n"), done.stderr

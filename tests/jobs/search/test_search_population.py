@@ -168,8 +168,8 @@ def test_starts_lie_apart_from_ranges(tmp_path):
     ("change", "told"),
     [
         ({"start": 2.0}, "rate: starts at 2.0, outside of its range"),
-        ({"start": "middle"}, "start: a number, or `range`"),
-        ({"start": True}, "start: a number, or `range`"),
+        ({"start": "middle"}, "start: expected a number, or `range`"),
+        ({"start": True}, "start: expected a number, or `range`"),
         ({"start": 0.1}, "'rate' is given in sweep and as search.params.rate.start"),
     ],
 )
