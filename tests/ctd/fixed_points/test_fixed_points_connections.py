@@ -73,9 +73,7 @@ def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
 def test_load_refuses_what_is_no_table(tmp_path):
     write_hdf5(tmp_path / "states.h5", {"point": np.zeros((2, 3))})
     given = {"cell": "searches.cube", "points": str(tmp_path / "states.h5")}
-    with pytest.raises(
-        ValueError, match="lacks constant_input, eigenvalue, n_marginal, n_unstable, right"
-    ):
+    with pytest.raises(ValueError, match="lacks constant_input, eigenvalue, n_unstable, right"):
         kernel.load(inputs_of(Departure(**given)))
     with pytest.raises(ValueError, match="points: STORE/gathered/GROUP"):
         kernel.load(inputs_of(Departure(cell=given["cell"])))
