@@ -121,9 +121,29 @@ def two_submissions(lab):
 
 
 def array(lab):
-    """Three heads of one node each deal eight shards out. That of the array's own id is stopped, and ends, before the others."""
+    """Three heads of one node each deal eight shards out. That of the array's own id is cancelled before the others end."""
     elsewhere = {"sbatch": ["--exclude=n[4-6]"]}  # those are taken whole, or lose their power
     with Sent(lab, job(lab, "array", items=16), array=3, **elsewhere) as sent:
+        sent.await_checkpoints(3)
+        states = look(sent.address)[0][1]
+        told = lab.run("scontrol", "show", "job", "-o", sent.number)
+        ids = dict(re.findall(r"\bJobId=(\d+) .*?\bArrayTaskId=(\d+)", told))
+        base = f"{sent.number}_{ids[sent.number]}"
+        slurm.command("scancel", base)
+        sent.until(lambda: "ended" in sent.history(), "the cancelled one ends", PATIENCE_S)
+        sent.gate.unlink()
+        over = lambda: all(state.is_over for state in look(sent.address)[0][1].values())
+        sent.until(over, "all allocations end", PATIENCE_S)
+        return SimpleNamespace(
+            sent=sent, running=states, ids=ids, base=base, states=look(sent.address)[0][1],
+            events=submissions(sent.address)[-1].history(),
+        )  # fmt: skip
+
+
+def array_stopped(lab):
+    """Three heads of one node each deal eight shards out. That of the array's own id is stopped, and ends, before the others."""
+    elsewhere = {"sbatch": ["--exclude=n[4-6]"]}  # those are taken whole, or lose their power
+    with Sent(lab, job(lab, "array-stopped", items=16), array=3, **elsewhere) as sent:
         sent.await_checkpoints(3)
         states = look(sent.address)[0][1]
         told = lab.run("scontrol", "show", "job", "-o", sent.number)
@@ -215,6 +235,7 @@ STORIES = {
     "test_time_limit[chain]": partial(time_limit, "chain"),
     "test_two_submissions_on_the_same_node": two_submissions,
     "test_array_shares_the_store": array,
+    "test_array_whose_own_task_is_stopped_first": array_stopped,
     "test_cancel": two_submissions,
     "test_part_of_it_ends[head]": head_ended,
     "test_part_of_it_ends[step]": step_killed,
@@ -266,6 +287,26 @@ def test_array_shares_the_store(end):
     sent = end.sent
     assert "#SBATCH --array=0-2\n" in sent.text
     assert all(label.startswith(f"{sent.number}_") for label in end.running)
+    ended = {f"{sent.number}_{k}": "COMPLETED" for k in range(3)} | {end.base: "CANCELLED"}
+    assert {label: state.state for label, state in end.states.items()} == ended, sent.log()
+    assert sorted(line[2] for line in end.events) == ["ended"] * 3 + ["started"] * 3, sent.log()
+    sent.assert_same_as_here()
+    store = Store.open(sent.address)
+    assert len({(m.host, m.pid) for m in store.committed.markers()}) == 2
+    events = [e.shard for e in read_events(store) if e.kind == "done"]
+    assert sorted(events) == list(range(store.job.plan.n_shards))
+    assert open_store(sent.address)["gathered/0"].best_norm.size == 3
+    assert len(end.ids) == 3
+    for number in end.ids:
+        sent.assert_nothing_left(number)
+
+
+@pytest.mark.endurance
+def test_array_whose_own_task_is_stopped_first(end):
+    """What the array's own task ends is its own: asked for its id, Slurm tells of the steps of all."""
+    sent = end.sent
+    assert "#SBATCH --array=0-2\n" in sent.text
+    assert all(label.startswith(f"{sent.number}_") for label in end.running)
     labels = [f"{sent.number}_{k}" for k in range(3)]
     states = {label: state.state for label, state in end.states.items()}
     assert states == dict.fromkeys(labels, "COMPLETED"), sent.log()
@@ -273,7 +314,6 @@ def test_array_shares_the_store(end):
     assert again == [end.base], sent.log()
     sent.assert_same_as_here()
     store = Store.open(sent.address)
-    assert len({(m.host, m.pid) for m in store.committed.markers()}) >= 2
     events = [e.shard for e in read_events(store) if e.kind == "done"]
     assert sorted(events) == list(range(store.job.plan.n_shards))
     assert open_store(sent.address)["gathered/0"].best_norm.size == 3
