@@ -120,37 +120,17 @@ def two_submissions(lab):
         )  # fmt: skip
 
 
-def array(lab):
-    """Three heads of one node each deal eight shards out. That of the array's own id is cancelled before the others end."""
+def array(lab, name, signal, told_of):
+    """Three heads of one node each deal eight shards out. That of the array's own id gets a signal, and ends, before the others."""
     elsewhere = {"sbatch": ["--exclude=n[4-6]"]}  # those are taken whole, or lose their power
-    with Sent(lab, job(lab, "array", items=16), array=3, **elsewhere) as sent:
+    with Sent(lab, job(lab, name, items=16), array=3, **elsewhere) as sent:
         sent.await_checkpoints(3)
         states = look(sent.address)[0][1]
         told = lab.run("scontrol", "show", "job", "-o", sent.number)
         ids = dict(re.findall(r"\bJobId=(\d+) .*?\bArrayTaskId=(\d+)", told))
         base = f"{sent.number}_{ids[sent.number]}"
-        slurm.command("scancel", base)
-        sent.until(lambda: "ended" in sent.history(), "the cancelled one ends", PATIENCE_S)
-        sent.gate.unlink()
-        over = lambda: all(state.is_over for state in look(sent.address)[0][1].values())
-        sent.until(over, "all allocations end", PATIENCE_S)
-        return SimpleNamespace(
-            sent=sent, running=states, ids=ids, base=base, states=look(sent.address)[0][1],
-            events=submissions(sent.address)[-1].history(),
-        )  # fmt: skip
-
-
-def array_stopped(lab):
-    """Three heads of one node each deal eight shards out. That of the array's own id is stopped, and ends, before the others."""
-    elsewhere = {"sbatch": ["--exclude=n[4-6]"]}  # those are taken whole, or lose their power
-    with Sent(lab, job(lab, "array-stopped", items=16), array=3, **elsewhere) as sent:
-        sent.await_checkpoints(3)
-        states = look(sent.address)[0][1]
-        told = lab.run("scontrol", "show", "job", "-o", sent.number)
-        ids = dict(re.findall(r"\bJobId=(\d+) .*?\bArrayTaskId=(\d+)", told))
-        base = f"{sent.number}_{ids[sent.number]}"
-        slurm.command("scancel", "--signal=USR1", "--batch", base)
-        sent.until(lambda: "requeued" in sent.history(), "it is requeued", PATIENCE_S)
+        slurm.command("scancel", *signal, base)
+        sent.until(lambda: told_of in sent.history(), f"it is {told_of}", PATIENCE_S)
         sent.gate.unlink()
         over = lambda: all(state.is_over for state in look(sent.address)[0][1].values())
         sent.until(over, "all allocations end", PATIENCE_S)
@@ -234,8 +214,10 @@ STORIES = {
     "test_time_limit[unheard]": partial(time_limit, "chain", unheard=True),
     "test_time_limit[chain]": partial(time_limit, "chain"),
     "test_two_submissions_on_the_same_node": two_submissions,
-    "test_array_shares_the_store": array,
-    "test_array_whose_own_task_is_stopped_first": array_stopped,
+    "test_array_shares_the_store": partial(array, name="array", signal=(), told_of="ended"),
+    "test_array_whose_own_task_is_stopped_first": partial(
+        array, name="array-stopped", signal=("--signal=USR1", "--batch"), told_of="requeued"
+    ),
     "test_cancel": two_submissions,
     "test_part_of_it_ends[head]": head_ended,
     "test_part_of_it_ends[step]": step_killed,
@@ -282,44 +264,42 @@ def test_cancel(end):
     assert end.ended == ([f"allocation {end.waiting}: cancelled"], "CANCELLED")
 
 
-def test_array_shares_the_store(end):
-    """Single-node heads deal the shards out among themselves; each shard is computed once."""
+def _array_is_whole(end):
+    """Each shard of an array was computed once, to the bits of a run here, and nothing is left behind. Returns the store."""
     sent = end.sent
     assert "#SBATCH --array=0-2\n" in sent.text
     assert all(label.startswith(f"{sent.number}_") for label in end.running)
-    ended = {f"{sent.number}_{k}": "COMPLETED" for k in range(3)} | {end.base: "CANCELLED"}
-    assert {label: state.state for label, state in end.states.items()} == ended, sent.log()
-    assert sorted(line[2] for line in end.events) == ["ended"] * 3 + ["started"] * 3, sent.log()
     sent.assert_same_as_here()
     store = Store.open(sent.address)
-    assert len({(m.host, m.pid) for m in store.committed.markers()}) == 2
     events = [e.shard for e in read_events(store) if e.kind == "done"]
     assert sorted(events) == list(range(store.job.plan.n_shards))
     assert open_store(sent.address)["gathered/0"].best_norm.size == 3
     assert len(end.ids) == 3
     for number in end.ids:
         sent.assert_nothing_left(number)
+    return store
+
+
+def test_array_shares_the_store(end):
+    """Single-node heads deal the shards out among themselves; each shard is computed once."""
+    sent = end.sent
+    ended = {f"{sent.number}_{k}": "COMPLETED" for k in range(3)} | {end.base: "CANCELLED"}
+    assert {label: state.state for label, state in end.states.items()} == ended, sent.log()
+    assert sorted(line[2] for line in end.events) == ["ended"] * 3 + ["started"] * 3, sent.log()
+    store = _array_is_whole(end)
+    assert len({(m.host, m.pid) for m in store.committed.markers()}) == 2
 
 
 @pytest.mark.endurance
 def test_array_whose_own_task_is_stopped_first(end):
     """What the array's own task ends is its own: asked for its id, Slurm tells of the steps of all."""
     sent = end.sent
-    assert "#SBATCH --array=0-2\n" in sent.text
-    assert all(label.startswith(f"{sent.number}_") for label in end.running)
     labels = [f"{sent.number}_{k}" for k in range(3)]
     states = {label: state.state for label, state in end.states.items()}
     assert states == dict.fromkeys(labels, "COMPLETED"), sent.log()
     again = [line[1] for line in end.events if line[2] == "requeued"]
     assert again == [end.base], sent.log()
-    sent.assert_same_as_here()
-    store = Store.open(sent.address)
-    events = [e.shard for e in read_events(store) if e.kind == "done"]
-    assert sorted(events) == list(range(store.job.plan.n_shards))
-    assert open_store(sent.address)["gathered/0"].best_norm.size == 3
-    assert len(end.ids) == 3
-    for number in end.ids:
-        sent.assert_nothing_left(number)
+    _array_is_whole(end)
 
 
 def test_two_submissions_on_the_same_node(end):
