@@ -102,6 +102,12 @@ def metric_of(store: Store) -> str:
     return search.metric if search else store.description.metric
 
 
+def more_is_better(store: Store) -> bool:
+    """Whether items with more of `metric_of` are better: as the search says, else as the kernel does."""
+    search, dims = store.job.spec.search, store.description.dims
+    return search.mode == "max" if search else dims[metric_of(store)].more_is_better
+
+
 def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
     """The reduced values of a group, with texts in place of codes; {} if it was not gathered."""
     name = f"gathered/{group}"

@@ -1,4 +1,7 @@
-"""Plots of a search for the page: of halving, metrics by rung; of a population, lineages and parameters by generation."""
+"""Plots of a search for the page: the best item so far; by rung, metrics; by generation, lineages and parameters.
+
+Which plots a search has depends on the results that it stores (see jobs.plan.search), not on its method.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,36 +9,84 @@ from typing import Any
 import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_wide, spread
-from jobs.spec.search import Halving, Population
-from jobs.spec.sweep import Loguniform
+from jobs.spec.search import Search
+from jobs.store.store import Store
 
 N_ITEMS = 100
-"""Most items drawn."""
+"""Most items drawn at rungs and in lineages."""
+N_POINTS = 5000
+"""Most points of the plot of the best so far."""
 N_PARAMS = 8
 """Most searched parameters drawn."""
 
 
-def search_plots(
-    search: Halving | Population, items: np.ndarray, results: Mapping[str, Any]
-) -> list[Plot]:
+def ends(store: Store, group: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """When the shard of each item was committed (seconds since 1970), (n,). group, row: (n,) the item's group and row there."""
+    first = np.cumsum([0, *store.job.plan.group_sizes])
+    found = np.zeros(first[-1])
+    for marker in store.committed.markers():
+        shard = marker.shard
+        found[first[shard.group] + shard.start : first[shard.group] + shard.stop] = marker.ended
+    return found[first[group] + row]
+
+
+def best_so_far(
+    name: str, more_is_better: bool, columns: Mapping[str, Any], ended: np.ndarray
+) -> Plot | None:
+    """Plot the metric `name` of items in the order of their end, and the best until then.
+
+    Items that failed or whose metric is not finite count but are not drawn. None if no item has a finite metric.
+
+    columns: (n,) item, status and the metric. ended: (n,) when each item ended; equal ones are in the order of their ids.
+    """
+    order = np.lexsort((columns["item"], ended))
+    items, status, values = (np.asarray(columns[key])[order] for key in ("item", "status", name))
+    values = np.where((status != "failed") & np.isfinite(values), values, np.nan)
+    best = (np.fmax if more_is_better else np.fmin).accumulate(values)  # both pass over NaN
+    fine = np.flatnonzero(~np.isnan(values))
+    if not len(fine):
+        return None
+    better = fine[np.diff(best[fine], prepend=np.nan) != 0]
+    rows = fine[spread(len(fine), N_POINTS)]
+    text = [f"item {items[k]}" + " (dropped)" * (status[k] == "dropped") for k in rows]
+    steps = np.repeat([*better, len(values) - 1], 2)
+    layers: list[Layer] = [
+        Points(rows + 1, values[rows], "items", text=text, item=items[rows]),
+        Lines(steps[1:] + 1, best[steps[:-1]], "best so far", strong=True),
+    ]
+    return Plot(
+        f"Best {name} so far",
+        layers,
+        Axis("items that have ended"),
+        Axis(name, log=is_wide(values)),
+        note=f"The best is item {items[better[-1]]}: {best[-1]:.5g}. {_left_out(rows, fine, 'order')}".strip(),
+    )
+
+
+def search_plots(search: Search, items: np.ndarray, results: Mapping[str, Any]) -> list[Plot]:
     """Plot the search in one group. items: (n,) ids; results: name -> n rows, as stored."""
+    if "search_metric" not in results:
+        return []
     metric = np.asarray(results["search_metric"][:], float)
-    if isinstance(search, Halving):
-        return [_rungs(search, items, metric, results)]
-    return _lineages(search, items, metric, results)
+    if "search_parent" in results:
+        return _lineages(search, items, metric, results)
+    return [_rungs(search, items, metric, results)]
 
 
 def _rungs(
-    search: Halving, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
+    search: Search, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
 ) -> Plot:
     """Plot the metric of items at each rung that they reached, and at their end."""
     take = lambda name: np.asarray(results[name][:], float)
-    survived = take("search_rung")
+    # Proposals are pruned by rungs of their own section.
+    rule: Any = getattr(search, "prune", None) or search
+    ages = rule.min_advances * rule.eta ** np.arange(metric.shape[1])
+    advances = take("search_advances")
+    survived = (advances[:, None] > ages).sum(axis=1)
     some = _evenly(np.argsort(-survived, kind="stable"))
-    ages = search.min_advances * search.eta ** np.arange(metric.shape[1])
-    x = np.column_stack([np.tile(ages, (len(some), 1)), take("search_advances")[some]])
+    x = np.column_stack([np.tile(ages, (len(some), 1)), advances[some]])
     y = np.column_stack([metric[some], take(search.metric)[some]])
-    text = [f"item {items[k]}: survived {survived[k]:.0f} of {len(ages)} rungs" for k in some]
+    text = [f"item {items[k]}: survived {survived[k]} of {len(ages)} rungs" for k in some]
     row, column = np.nonzero(np.isfinite(y))
     said, dots = [text[k] for k in row], (x[row, column], y[row, column])
     layers: list[Layer] = [
@@ -59,7 +110,7 @@ def _rungs(
 
 
 def _lineages(
-    search: Population, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
+    search: Search, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
 ) -> list[Plot]:
     """Plot the metric and the searched parameters by generation; a line joins each member to its parent."""
     parents = rows_of_items(np.asarray(results["search_parent"][:]), items)
@@ -67,10 +118,10 @@ def _lineages(
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
     some, best = _evenly(rank), descent(parents, int(rank[0]))
     made = []
-    for name in [search.metric, *list(search.params)[:N_PARAMS]]:
+    searched = [name.removeprefix("final_") for name in results if name.startswith("final_")]
+    for name in [search.metric, *searched[:N_PARAMS]]:
         is_metric = name == search.metric
         values = metric if is_metric else np.asarray(results[f"search_{name}"][:], float)
-        law = search.params.get(name)
         generation = np.arange(values.shape[1])
         line = np.array([values[row, g] if row >= 0 else np.nan for g, row in enumerate(best)])
         x, y, text = _segments(parents, values, items, some)
@@ -83,7 +134,7 @@ def _lineages(
                 f"{name} by generation",
                 layers,
                 Axis("generation"),
-                Axis(name, log=is_wide(values) if is_metric else isinstance(law, Loguniform)),
+                Axis(name, log=is_wide(values)),
                 note=_left_out(some, items, "metric at the end"),
             )
         )

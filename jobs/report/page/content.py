@@ -17,15 +17,14 @@ from jobs.inputs.measure import load_group
 from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
-from jobs.report.figures import metric_of, reduced_values
+from jobs.report.figures import metric_of, more_is_better, reduced_values
 from jobs.report.importance import effects
 from jobs.report.overview import is_replicate
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.facts import facts
 from jobs.report.page.live import live
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
-from jobs.report.search_plots import search_plots
-from jobs.spec.search import Population
+from jobs.report.search_plots import best_so_far, ends, search_plots
 from jobs.store.arrays import Lazy, Rows, attributes
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
@@ -262,20 +261,20 @@ def _ordered(items: pd.DataFrame, swept: Iterable[str], metric: str) -> pd.DataF
 
 
 def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
-    """The swept parameters, the results, and how strongly each result depends on each parameter.
+    """The swept parameters, the results, how strongly each result depends on each parameter, and the best item so far.
 
     frame: the table `items`.
     """
+    dims, metric = store.description.dims, metric_of(store)
     parameters = [
         name for name in store.job.spec.swept() if name in frame and not is_replicate(frame[name])
     ]
-    search = store.job.spec.search
-    if isinstance(search, Population):  # searched parameters count by their final values
-        searched = [f"final_{name}" for name in search.params]
-        parameters = [*searched, *(name for name in parameters if name not in search.params)]
+    if store.job.spec.search:  # searched parameters count by their final values
+        searched = [name for name in dims if name.startswith("final_")]
+        parameters = [*searched, *(n for n in parameters if f"final_{n}" not in searched)]
     results = [
         name
-        for name, var in _first(store.description.dims, metric_of(store)).items()
+        for name, var in _first(dims, metric).items()
         if var.axes == ()
         and name in frame
         and name not in ("outcome", *parameters)
@@ -292,10 +291,16 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
         e.parameter: np.nan_to_num(e.share) for e in found if e.result == (results or [""])[0]
     }
     parameters.sort(key=lambda name: -shares.get(name, 0.0))
+    metric = metric if metric in results else ""
+    columns = _columns(frame)
+    ended = ends(store, columns["group"], columns["row"])
+    best = best_so_far(metric, more_is_better(store), columns, ended) if metric else None
     return {
         "parameters": parameters,
         "results": results,
+        "metric": metric,
         "effects": [effect.to_json() for effect in found],
+        "plots": [plot_json(best)] if best else [],
     }
 
 

@@ -50,14 +50,11 @@ def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "live": None,
         "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in zip(names, contents, strict=True)),
         "command": "\n".join(content["command"] for content in contents),
-        "plots": [
-            {**plot, "title": f"{n}: {plot['title']}"}
-            for n, content in zip(names, contents, strict=True) for plot in content["plots"]
-        ],
+        "plots": _titled(contents, names),
         "groups": _groups(contents, names),
         "groups_left_out": sum(content["groups_left_out"] for content in contents),
         "tables": tables,
-        "sweep": _sweep(contents, tables),
+        "sweep": _sweep(contents, names, tables),
     }  # fmt: skip
 
 
@@ -97,6 +94,15 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
         return own
     note = "plots of every store's first group"
     return [{"label": "together", "items": note, "plots": shared, "shared": True}, *own]
+
+
+def _titled(owners: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The `plots` of each store's content or sweep, with the store's name in their titles."""
+    return [
+        {**_moved(plot, k), "title": f"{name}: {plot['title']}"}
+        for k, (name, owner) in enumerate(zip(names, owners, strict=True))
+        for plot in owner["plots"]
+    ]
 
 
 def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
@@ -169,7 +175,7 @@ def _text(values: Sequence[str]) -> dict[str, Any]:
 
 
 def _sweep(
-    contents: Sequence[dict[str, Any]], tables: Sequence[dict[str, Any]]
+    contents: Sequence[dict[str, Any]], names: Sequence[str], tables: Sequence[dict[str, Any]]
 ) -> dict[str, Any] | None:
     sweeps = [content["sweep"] for content in contents if content["sweep"]]
     items = next((table for table in tables if table["name"] == "items"), None)
@@ -183,8 +189,11 @@ def _sweep(
     }  # fmt: skip
     numbers = [name for name in results if columns[name].dtype.kind == "f"]
     found = effects(columns, parameters, numbers)
+    metrics = {sweep["metric"] for sweep in sweeps}
     return {
         "parameters": parameters,
         "results": results,
+        "metric": metrics.pop() if len(metrics) == 1 else "",
         "effects": [effect.to_json() for effect in found],
+        "plots": _titled([content["sweep"] or {"plots": []} for content in contents], names),
     }

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from hostile import Hostile
 from page_stores import CHROMIUM, HOSTILE, JOBS, browser, finished, until
+from search_jobs import HALVING, RATE
+from stores import run
 
 from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys
@@ -398,6 +400,9 @@ def test_map_over_two_parameters_has_the_medians(visit, pages):
     frame = table(pages["esn"][0], "items")
     value = page.evaluate("GIVEN.content.sweep.results[0]")
     assert value == "replay_nrmse"  # the kernel's own metric
+    titles = page.evaluate("[...FIGURES].map((f) => f.plot.title)")
+    assert {f"{value} against g", f"{value} against alpha"} <= set(titles)
+    assert not {"g against alpha", "alpha against g"} & set(titles)  # the map shows a grid
     figure = page.locator(".figure", has=page.get_by_role("heading", name=f"{value} over"))
     figure.get_by_label("x", exact=True).select_option("g")
     figure.get_by_label("y", exact=True).select_option("alpha")
@@ -407,6 +412,37 @@ def test_map_over_two_parameters_has_the_medians(visit, pages):
         medians = np.log10(medians)
     assert np.array(plot["layers"][0]["z"], float) == pytest.approx(medians, rel=1e-4)
     assert plot["x"]["ticks"] == ["0.5", "1.5", "2.5"]
+
+
+def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(chromium, tmp_path):
+    """Draws, each with a value of its own; the grid of `esn` has a map alone."""
+    draws = {"random": {"rate": RATE, "noise": {"uniform": [0.0, 0.2]}}, "samples": 9}
+    params = {"dtype": "float64", "steps": 60}
+    store, _ = run(tmp_path / "h.zarr", HALVING | {"sweep": draws, "params": params})
+    path = tmp_path / "page.html"
+    path.write_text(render(Content(store).all()), encoding="utf-8")
+    page = chromium.new_page()
+    page.goto(path.as_uri())
+    until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
+    frame = table(store, "items")
+    x, y = page.evaluate("GIVEN.content.sweep.parameters")
+    assert {x, y} == {"rate", "noise"}
+    for title, names in {
+        f"loss against {x}": (x, "loss", "item"),
+        f"loss against {y}": (y, "loss", "item"),
+        f"{y} against {x}": (x, y, "loss"),
+    }.items():
+        plot = page.evaluate(f"(t) => ({FIGURE})(t).plot", title)
+        assert plot["scale"]["label"].split()[-1] == names[2]
+        values = {name: frame[name].to_numpy(float) for name in names}
+        if plot["scale"]["label"].startswith("log10"):
+            values[names[2]] = np.log10(values[names[2]])
+        for name, key in zip(names, ("x", "y", "colour"), strict=True):
+            found = np.array(plot["layers"][0][key], float)
+            np.testing.assert_allclose(found, values[name], rtol=1e-4, err_msg=f"{title}: {key}")
+    last = page.evaluate(f"(t) => ({FIGURE})(t).plot.layers.at(-1)", "Best loss so far")
+    assert (last["name"], last["strong"]) == ("best so far", True)
+    page.close()
 
 
 def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):

@@ -1,15 +1,28 @@
-"""Pictures of a search: lineages against a walk by hand, and the page of a searched store."""
+"""Pictures of a search: lineages against a walk by hand, the best so far against NumPy, and the page of a searched store."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from search_jobs import HALVING, POPULATION, results
-from stores import run
+from search_jobs import HALVING, POPULATION, changed, results
+from stores import make, run
 
+from jobs.query.query import query, table
 from jobs.report.page.content import Content
-from jobs.report.search_plots import N_ITEMS, descent, rows_of_items, search_plots
+from jobs.report.page.several import OFFSET, several
+from jobs.report.search_plots import (
+    N_ITEMS,
+    best_so_far,
+    descent,
+    ends,
+    rows_of_items,
+    search_plots,
+)
+from jobs.run.task import Task
+from jobs.run.worker import Worker
 from jobs.spec.search import Halving, Population
+from jobs.storage.lease import Lease
 
 PARENTS = [[10, 10, 20, 10], [20, 10, 20, 20], [30, 30, 30, -1]]
 """Items 10, 20 and 30 in four generations; the last one's population ended before."""
@@ -30,6 +43,7 @@ def stored(metric):
         "loss": last,
         "search_parent": np.array(PARENTS),
         "search_rate": rates,
+        "final_rate": rates[:, -1],
     }
 
 
@@ -74,7 +88,7 @@ def test_halving_draws_every_item_at_its_rungs_and_its_end():
     rung = (np.arange(n) < n // 3).astype(int) + 2 * (np.arange(n) == 0)
     metric = np.where(rung[:, None] >= [0, 1, 2], 2.0, np.nan)
     found = {
-        "search_metric": metric, "search_rung": rung, "loss": np.where(rung == 3, 1.0, 2.0),
+        "search_metric": metric, "loss": np.where(rung == 3, 1.0, 2.0),
         "search_advances": np.array([4, 12, 36, 50])[rung],
     }  # fmt: skip
     search = Halving(method="halving", metric="loss", min_advances=4, eta=3)
@@ -85,6 +99,93 @@ def test_halving_draws_every_item_at_its_rungs_and_its_end():
     assert set(zip(points.x, points.y, strict=True)) == {(4, 2), (12, 2), (36, 2), (50, 1)}
     assert (lines.colour == 3).sum() == 1, "the winner is among those that are drawn"
     assert plot.note == f"{N_ITEMS} of {n} items, evenly spaced in their last rung."
+
+
+def test_plots_follow_what_is_stored_whatever_the_method():
+    """Items that are pruned at rungs have the plot of halving; those that are not compared on the way have none."""
+    advances = np.array([2, 6, 20])
+    found = {
+        "search_metric": np.array([[3, np.nan], [2, 1.5], [2, 1]]), "loss": np.array([3, 1.5, 0.5]),
+        "search_advances": advances, "final_rate": np.array([0.1, 0.2, 0.3]),
+    }  # fmt: skip
+    prune = SimpleNamespace(min_advances=2, eta=3)
+    search = SimpleNamespace(method="other", metric="loss", mode="min", best="least", prune=prune)
+    (plot,) = search_plots(search, ITEMS, found)
+    np.testing.assert_array_equal(plot.layers[0].x, [[2, 6, a] for a in advances])
+    np.testing.assert_array_equal(plot.layers[0].colour, [0, 1, 2])
+    del found["search_metric"]
+    assert search_plots(search, ITEMS, found) == []
+
+
+def stairs(plot):
+    """The line of a plot of the best so far, at every whole number of items from its first on."""
+    line = plot["layers"][1] if isinstance(plot, dict) else vars(plot.layers[1])
+    x, y = (np.asarray(line[name]).ravel() for name in ("x", "y"))
+    at = np.arange(x[0], x[-1] + 1)
+    # Of the two corners at a step, the later is the new best.
+    return y[np.searchsorted(x, at, side="right") - 1]
+
+
+@pytest.mark.parametrize(("more", "accumulate"), [(False, np.minimum), (True, np.maximum)])
+def test_best_so_far_passes_over_items_that_failed(more, accumulate):
+    rng = np.random.default_rng(0)
+    n = 60
+    values, ended = rng.permutation(1.0 + np.arange(n)), rng.integers(0, 5, n).astype(float)
+    items, status = rng.permutation(n), np.array(["done", "dropped", "failed"])[np.arange(n) % 3]
+    values[::7] = np.nan
+    values[[1, 4]] = [np.inf, -np.inf]
+    plot = best_so_far("loss", more, {"item": items, "status": status, "loss": values}, ended)
+    order = sorted(range(n), key=lambda k: (ended[k], items[k]))
+    fine = [k for k in order if status[k] != "failed" and np.isfinite(values[k])]
+    places = [order.index(k) for k in fine]
+    points = plot.layers[0]
+    np.testing.assert_array_equal(points.item, items[fine])
+    np.testing.assert_array_equal(points.x, np.array(places) + 1)
+    expected = accumulate.accumulate(values[fine])
+    np.testing.assert_array_equal(stairs(plot)[np.array(places) - places[0]], expected)
+    best = fine[int(np.argmax(values[fine]) if more else np.argmin(values[fine]))]
+    assert plot.note == f"The best is item {items[best]}: {values[best]:.5g}."
+
+
+def test_best_so_far_of_items_that_all_failed():
+    columns = {"item": np.arange(2), "status": np.array(["done", "failed"]), "r2": [np.nan, 1.0]}
+    assert best_so_far("r2", True, columns, np.zeros(2)) is None
+
+
+def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
+    """Of two populations of four, the second ends first."""
+    job = changed(changed(POPULATION, "search.size", 4), "run.shard_items", 4)
+    store = make(tmp_path / "p.zarr", job)
+    worker, lease = Worker(store.address), Lease.acquire(store.objects, store.address)
+    for shard in reversed(list(store.job.plan.shards())):
+        assert worker.do(Task(shard, 1)).error is None
+    lease.release()
+    frame = table(store, "items")
+    ended = ends(store, frame["group"].to_numpy(), frame["row"].to_numpy())
+    assert (ended[:4] > ended[4:]).all()
+    (plot,) = Content(store).results()["sweep"]["plots"]
+    failed = set(frame["item"][frame["status"] == "failed"])
+    order = [item for item in (4, 5, 6, 7, 0, 1, 2, 3) if item not in failed]
+    assert plot["layers"][0]["item"] == order
+
+
+@pytest.mark.parametrize("job", [HALVING, POPULATION])
+def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
+    store, _ = run(tmp_path / "p.zarr", changed(job, "search.mode", "max"))
+    content = Content(store).all()
+    sweep, frame = content["sweep"], query(store)
+    (plot,) = sweep["plots"]
+    assert (plot["title"], sweep["metric"]) == ("Best loss so far", "loss")
+    searched = ["final_rate"] if job is POPULATION else ["rate"]
+    assert sweep["parameters"] == searched
+    fine = np.flatnonzero((frame["status"] != "failed") & np.isfinite(frame["loss"]))
+    expected = np.maximum.accumulate(frame["loss"].to_numpy()[fine])
+    # The page has five digits.
+    np.testing.assert_allclose(stairs(plot)[fine - fine[0]], expected, rtol=1e-4)
+    joined = several([content, content | {"store": "other.zarr"}])["sweep"]
+    assert [one["title"] for one in joined["plots"]] == [f"{n}: {plot['title']}" for n in ("p", "other")]  # fmt: skip
+    assert joined["metric"] == "loss"
+    assert min(joined["plots"][1]["layers"][0]["item"]) == OFFSET + int(frame["item"][fine[0]])
 
 
 @pytest.mark.parametrize(
@@ -100,4 +201,8 @@ def test_page_of_a_searched_store(tmp_path, job, titles):
     assert [plot["title"] for plot in group["plots"]][-len(titles) :] == titles
     assert "error" not in group
     assert not any(plot["title"].startswith("search_") for plot in group["plots"])
-    assert len(results(store)["search_metric"]) > 0
+    found = results(store)
+    assert len(found["search_metric"]) > 0
+    if job is HALVING:
+        lines = group["plots"][-1]["layers"][0]
+        assert lines["colour"] == found["search_rung"][lines["item"]].tolist()

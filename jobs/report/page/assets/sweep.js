@@ -1,4 +1,6 @@
-// The sweep: which parameters matter, parallel coordinates, a scatter plot, a map over two parameters.
+// The sweep: which parameters matter, the best item so far, scatter plots, a map over two parameters, parallel coordinates.
+
+const MAX_SLICES = 8; // Most parameters with a scatter plot of their own.
 
 function showSweep(content) {
   const s = section("sweep", "Sweep"), items = content.tables.find((t) => t.name === "items"), sweep = content.sweep;
@@ -12,7 +14,8 @@ function showSweep(content) {
   });
   showImportance(box.importance, sweep);
   showParallel(box.parallel, sweep, items);
-  showScatter(box.scatter, sweep, items);
+  showFigures(box.scatter, "sweep", sweep.plots);
+  if (isNew("scatter", items)) showScatters(box.scatter, sweep, items);
   showMap(box.scatter, sweep, items);
 }
 
@@ -76,12 +79,22 @@ function showParallel(node, sweep, items) {
   if (isNew("parallel", items)) box.draw();
 }
 
-function showScatter(node, sweep, items) {
+// The metric against each parameter, in colours of the items' order, and two parameters in colours of the metric if their
+// values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
+function showScatters(node, sweep, items) {
+  const [first, second] = sweep.parameters, result = sweep.results[0], slices = sweep.metric ? sweep.parameters.slice(0, MAX_SLICES) : [];
+  const drawn = (name) => { const { values } = items.columns.find((c) => c.name === name); return new Set(values).size > values.length / 2; };
+  for (const name of slices) showScatter(node, items, name, result, "item");
+  if (slices.length > 1 && drawn(first) && drawn(second)) showScatter(node, items, first, second, result);
+  if (!slices.length) showScatter(node, items, first || sweep.results[1] || "item", result, second || "none");
+}
+
+// first, second, shade: the columns of x, y and colour, until the reader chooses others.
+function showScatter(node, items, first, second, shade) {
   const usable = items.columns.filter((c) => c.kind === "number" || c.labels.length <= 40).map((c) => c.name);
-  const box = part("scatter", () => {
-    const [first, second] = [sweep.parameters[0] || sweep.results[1] || "item", sweep.results[0]];
+  const box = part(`scatter ${first} ${second}`, () => {
     const x = select("x", usable, first, () => draw()), y = select("y", usable, second, () => draw());
-    const colour = select("colour", ["none", ...usable], sweep.parameters[1] || "none", () => draw());
+    const colour = select("colour", ["none", ...usable], shade, () => draw());
     ITEMS.listeners.add(() => draw());
     const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
     let figure = null;
@@ -94,7 +107,7 @@ function showScatter(node, sweep, items) {
     return { draw, set(names) { x.set(names); y.set(names); colour.set(["none", ...names]); } };
   });
   box.set(usable);
-  if (isNew("scatter", items)) box.draw();
+  box.draw();
 }
 
 function scatter(table, xName, yName, colourName) {
@@ -102,7 +115,7 @@ function scatter(table, xName, yName, colourName) {
   const axis = (c) => ({ label: c.name, log: isWide(c), ticks: c.kind === "text" ? c.labels : [] });
   const at = (c) => c.values.map((v) => (Number.isFinite(v) ? v : null));
   const logColour = colour && isWide(colour), value = (c, row) => (c.kind === "text" ? c.labels[c.values[row]] : fmt(c.values[row]));
-  const told = [...new Set([...ITEMS.names, xName, yName, ...(colour ? [colourName] : [])])].map(find).filter(Boolean), [X, Y, C] = [at(x), at(y), colour && at(colour)];
+  const told = [...new Set([...ITEMS.names, xName, yName, ...(colour ? [colourName] : [])])].map(find).filter((c) => c && c !== item), [X, Y, C] = [at(x), at(y), colour && at(colour)];
   const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${value(c, row)}`)].filter(Boolean).join("\n"));
   const kept = x.values.map((_, k) => k).filter((k) => !ids || ITEMS.isKept(ids[k])), base = { kind: "points", marker: "circle" };
   const part = (rows) => ({ ...base, x: rows.map((k) => X[k]), y: rows.map((k) => Y[k]), text: text(rows), key: ids ? rows.map((k) => ids[k]) : undefined });
