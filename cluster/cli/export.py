@@ -1,4 +1,4 @@
-"""`ctd export`: write one item as a file, or all items as runs of an experiment tracker."""
+"""`ctd export`: write one item as a file, or all items as runs of an experiment tracker or trials of an Optuna study."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,34 +9,56 @@ from cluster.cli.display import err, out
 from cluster.cli.options import StorePath
 from cluster.cli.query import all_of, say_how_much
 from jobs.errors import JobError
+from jobs.redact import masked
 from jobs.storage.addresses import local_path
 from jobs.store.store import Store
+
+What = Annotated[
+    str | None,
+    typer.Argument(
+        help="item id; with --to optuna the study's storage: sqlite:///study.db, or the path of a journal",
+        show_default=False,
+    ),
+]
+File = Annotated[
+    str | None,
+    typer.Argument(
+        help="file to write, here or on an object store: .h5, .npz, .pt, .safetensors",
+        show_default=False,
+    ),
+]
+To = Annotated[
+    Literal["mlflow", "tensorboard", "wandb", "optuna"] | None,
+    typer.Option(
+        help="tracker to write runs for, one for each item: parameters, curves, metrics, its file; nothing is sent; "
+        "or optuna, for trials of a study"
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="with --to optuna: the result that the study optimises; by default that of the search or the kernel"
+    ),
+]
+Mode = Annotated[
+    Literal["min", "max"] | None,
+    typer.Option(help="with --to optuna: max if larger values of the metric are better"),
+]
 
 
 def export(
     store: StorePath,
-    item: Annotated[
-        int | None, typer.Argument(help="item id; not with --to", show_default=False)
-    ] = None,
-    path: Annotated[
-        str | None,
-        typer.Argument(
-            help="file to write, here or on an object store: .h5, .npz, .pt, .safetensors",
-            show_default=False,
-        ),
-    ] = None,
+    item: What = None,
+    path: File = None,
     results: Annotated[
         bool, typer.Option("--results", help="everything but the trained model")
     ] = False,
-    to: Annotated[
-        Literal["mlflow", "tensorboard", "wandb"] | None,
-        typer.Option(
-            help="tracker to write runs for, one for each item: parameters, curves, metrics, its file; nothing is sent"
-        ),
-    ] = None,
+    to: To = None,
     folder: Annotated[
         Path | None, typer.Option(help="where runs go; by default STORE-TRACKER beside the store")
     ] = None,
+    metric: Metric = None,
+    mode: Mode = None,
     where: Annotated[
         list[str] | None, typer.Option(help="which items become runs, as in ctd query")
     ] = None,
@@ -46,18 +68,53 @@ def export(
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many runs")] = None,
 ) -> None:
     """Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the
-    format), or write all items as runs of a tracker."""
+    format), or write all items as runs of a tracker or trials of an Optuna study."""
+    asked = {"where": where, "sort": sort, "limit": limit}
+    study = {"metric": metric, "mode": mode}
     if to is None:
-        _one(store, item, path, results, folder=folder, where=where, sort=sort, limit=limit)
-        return
-    if item is not None:
+        _refuse("needs --to, what to write items for; give it too", folder=folder, **asked, **study)
+        _one(store, item, path, results)
+    elif to == "optuna":
+        _refuse("not with --to optuna", folder=folder, results=results or None)
+        if item is None or path is not None:
+            raise JobError(
+                "--to optuna: give one storage after it: sqlite:///study.db, or the path of a journal"
+            )
+        _study(store, item, metric, mode, **asked)
+    elif item is not None:
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
-    _runs(store, to, folder or _beside(store, to), results, where, sort=sort, limit=limit)
+    else:
+        _refuse(f"not with --to {to}, only with --to optuna", **study)
+        _runs(store, to, folder or _beside(store, to), "all" if results else "model", **asked)
 
 
-def _runs(
-    store: str, to: str, folder: Path, results: bool, where: list[str] | None, **first: Any
+def _refuse(why: str, **given: object) -> None:
+    """Raise JobError if an option is given."""
+    if found := [name for name, value in given.items() if value is not None]:
+        raise JobError(f"--{found[0]}: {why}")
+
+
+def _study(
+    store: str, storage: str, metric: str | None, mode: Any, where: Any, **first: Any
 ) -> None:
+    """first: `sort` and `limit`."""
+    from jobs.export.runs import read_runs
+    from jobs.export.trackers import require
+
+    require("optuna")
+    from jobs.export.studies import objective, write_study
+
+    opened, name = Store.open(store), Path(store).stem
+    goal = objective(opened, metric, mode)
+    n, runs = read_runs(opened, all_of(where), "none", **first)
+    say_how_much(opened)
+    err.print(f"writing {n:,} trials to study {name}: {goal.direction} {goal.metric}")
+    new, there = write_study(storage, name, opened, runs, goal)
+    told = f" ({there:,} were there already)" if there else ""
+    out.print(f"wrote {new:,} trials{told}; optuna-dashboard {masked(storage)}")
+
+
+def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **first: Any) -> None:
     """first: `sort` and `limit`."""
     from jobs.export.runs import read_runs
     from jobs.export.trackers import require, write_runs
@@ -65,7 +122,7 @@ def _runs(
 
     require(to)
     opened = Store.open(store)
-    n, runs = read_runs(opened, all_of(where), results, **first)
+    n, runs = read_runs(opened, all_of(where), arrays, **first)
     say_how_much(opened)
     err.print(f"writing {n:,} runs to {folder}")
     pictures, name = saved_figures(store), opened.job.spec.name or opened.job.spec.kernel
@@ -74,16 +131,16 @@ def _runs(
     out.print(f"wrote {n:,} runs{told}; {look}")
 
 
-def _one(
-    store: str, item: int | None, path: str | None, results: bool, **of_trackers: object
-) -> None:
-    if given := [name for name, value in of_trackers.items() if value is not None]:
-        raise JobError(f"--{given[0]}: needs --to, the tracker to write runs for; give it too")
+def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
     if item is None or path is None:
-        raise JobError("give an item and a file, or --to mlflow, tensorboard or wandb")
+        raise JobError("give an item and a file, or --to mlflow, tensorboard, wandb or optuna")
+    if not item.isdecimal():
+        raise JobError(
+            f"{item}: expected an item id, a whole number; `ctd query {store}` lists them"
+        )
     from jobs.inputs.items import export as write
 
-    write(Store.open(store), item, path, "results" if results else "weights")
+    write(Store.open(store), int(item), path, "results" if results else "weights")
     out.print(f"wrote {path}")
 
 

@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "export": Entry(
         "export",
-        "Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the format), or write all items as runs of a tracker.",
+        "Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the format), or write all items as runs of a tracker or trials of an Optuna study.",
     ),
     "weights": Entry(
         "weights", "Show the network that a file holds: its cell, sizes and tensors; or convert it."

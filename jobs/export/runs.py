@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,15 @@ from jobs.store.store import Store
 BESIDE = ("item", "group", "row", "status")
 """Columns of `items` that locate an item; they are no metrics."""
 
+ABOUT = ("group", "status", "outcome", "seed")
+"""Columns of `items` that say which item it is and how it ended."""
+
+SEARCH_METRIC = "search_metric"
+"""What a search compared an item by, at the end of each rung or generation (jobs.plan.search)."""
+
 type Plain = str | bool | int | float
+
+type Arrays = Literal["model", "all", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,10 @@ class Run:
     metrics: Mapping[str, float]
     """Scalar results that are not NaN, the kernel's metric first."""
     curves: Mapping[str, list[tuple[int, float]]]
-    """Learning curve -> (step, value) where it is not NaN. The step is the axis' coordinate, or a count from 0."""
+    """Learning curve, or `search_metric` -> (step, value) where it is not NaN. The step is the axis' coordinate, or a
+    count from 0, for `search_metric` that of rungs or generations."""
     about: Mapping[str, str]
-    """The item's origin and outcome."""
+    """The item's origin and outcome, and the seed of a replicate."""
     failed: bool
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     """The arrays of the run's file."""
@@ -45,14 +54,18 @@ class Run:
 
 
 def read_runs(
-    store: Store, where: str | None = None, whole: bool = False, **asked: Any
+    store: Store,
+    where: str | None = None,
+    arrays: Arrays = "model",
+    **asked: Any,
 ) -> tuple[int, Iterator[Run]]:
     """Read the computed items that satisfy `where`: (their number, an iterator over them in the order of the store).
 
     One shard of a group is in memory at a time. No kernel is imported.
 
     Args:
-        whole: take all results except the trained model as arrays; by default the model, if there is one.
+        arrays: which arrays a run holds: model: the trained model, or all if there is none; all: all results except
+            the model.
         asked: sort and limit, as in `jobs.query.query.Question`.
 
     >>> from jobs.store.store import Store
@@ -65,10 +78,10 @@ def read_runs(
     """
     question: Asked = {"table": "items", "sort": asked.get("sort"), "limit": asked.get("limit")}
     _, found = rows(store, where, **question)
-    return len(found["item"]), _runs(store, found, whole)
+    return len(found["item"]), _runs(store, found, arrays)
 
 
-def _runs(store: Store, found: Mapping[str, np.ndarray], whole: bool) -> Iterator[Run]:
+def _runs(store: Store, found: Mapping[str, np.ndarray], arrays: Arrays) -> Iterator[Run]:
     without = {
         (marker.shard.group, row) for marker in store.committed.markers() for row in marker.without
     }
@@ -81,7 +94,7 @@ def _runs(store: Store, found: Mapping[str, np.ndarray], whole: bool) -> Iterato
     for (group, shard), members in groupby(zip(shards, order, strict=True), itemgetter(0)):
         width = layouts[group].shard_items
         start = shard * width
-        block = _Block(store, group, start, min(start + width, sizes[group]), whole)
+        block = _Block(store, group, start, min(start + width, sizes[group]), arrays)
         for _, k in members:
             row = int(found["row"][k])
             one = {name: column[k] for name, column in found.items()}
@@ -91,14 +104,16 @@ def _runs(store: Store, found: Mapping[str, np.ndarray], whole: bool) -> Iterato
 class _Block:
     """The rows of one shard, which are read once."""
 
-    def __init__(self, store: Store, group: int, start: int, stop: int, whole: bool) -> None:
+    def __init__(self, store: Store, group: int, start: int, stop: int, arrays: Arrays) -> None:
         self._store, self._group = store, group
         self._params = row_params(store, group, start, stop)
         names = store.names(group)
         read = lambda name: store.rows(group, name, start, stop)
-        self._curves = {name: read(name) for name in store.description.curves if name in names}
+        curves = (*store.description.curves, SEARCH_METRIC)
+        self._curves = {name: read(name) for name in curves if name in names}
         trained = [name for name in names if name.startswith(WEIGHTS)]
-        kept = [name for name in names if name not in trained] if whole or not trained else trained
+        others = [name for name in names if name not in trained]
+        kept = {"model": trained or others, "all": others, "none": []}[arrays]
         self._arrays = {name.removeprefix(WEIGHTS): read(name) for name in kept}
 
     def run(self, row: Mapping[str, Any], place: int, lost: bool) -> Run:
@@ -111,7 +126,7 @@ class _Block:
             "job": job.spec.digest(),
             "kernel": job.spec.kernel,
             "item": str(int(row["item"])),
-            **{name: str(row[name]) for name in ("status", "outcome") if name in row},
+            **{name: str(row[name]) for name in ABOUT if name in row},
         }
         return Run(
             int(row["item"]),

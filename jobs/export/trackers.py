@@ -188,12 +188,11 @@ TRACKERS = {
 }  # fmt: skip
 
 
-def require(name: str) -> Tracker:
-    """A tracker by name. Raises JobError if its library is not installed."""
-    tracker = TRACKERS[name]
-    if missing := [module for module in tracker.needs if find_spec(module) is None]:
+def require(name: str) -> None:
+    """Raise JobError if a library is not installed that writing for `name`, a tracker or `optuna`, needs."""
+    needs = TRACKERS[name].needs if name in TRACKERS else (name,)
+    if missing := [module for module in needs if find_spec(module) is None]:
         raise JobError(f"--to {name}: needs {missing[0]}; pip install 'ctd[{name}]'")
-    return tracker
 
 
 def write_runs(
@@ -206,7 +205,8 @@ def write_runs(
     Raises:
         JobError: the tracker's library is not installed, the folder has runs of this job, or it cannot be written.
     """
-    tracker = require(name)
+    require(name)
+    tracker = TRACKERS[name]
     called = _allowed(job).replace("/", "_")
     with _explained(folder):
         writer = tracker.writer(folder, called)

@@ -75,7 +75,7 @@ def test_tensorboard_reads_every_number_that_the_store_has(store, tmp_path):
 
 
 def test_runs_are_chosen_and_may_hold_all_results(store):
-    n, runs = read_runs(store, whole=True, sort="-learning_rate", limit=1)
+    n, runs = read_runs(store, arrays="all", sort="-learning_rate", limit=1)
     (run,) = runs
     best = int(np.argmax(store.rows(0, "learning_rate", 0, 10)))
     assert (n, run.item, run.failed, run.about["status"]) == (1, best, False, "done")
@@ -119,7 +119,10 @@ def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
         (("--to", "tensorboard", "--where", "nothing > 1"), "unknown column 'nothing'"),
         (("0", "--to", "tensorboard"), "--where 'item == 0' chooses one"),
         (("--where", "item == 0"), "--where: needs --to"),
-        (("0",), "give an item and a file, or --to mlflow, tensorboard or wandb"),
+        (("0",), "give an item and a file, or --to mlflow, tensorboard, wandb or optuna"),
+        (("best", "net.h5"), "best: expected an item id, a whole number"),
+        (("0", "net.h5", "--mode", "max"), "--mode: needs --to"),
+        (("--to", "tensorboard", "--metric", "eval_loss"), "--metric: not with --to tensorboard, only with --to optuna"),
     ):  # fmt: skip
         (tmp_path / "there" / "train_rnn").mkdir(parents=True, exist_ok=True)
         code, _, err = ctd("export", address, *words)

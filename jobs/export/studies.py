@@ -1,0 +1,245 @@
+"""Write the items of a store as trials of an Optuna study, which `optuna.load_study` and optuna-dashboard open.
+
+Importing this module imports Optuna, of the extra `optuna`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobs.errors import JobError, nearest
+from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
+from jobs.inputs.items import row_params
+from jobs.redact import masked
+from jobs.report.figures import metric_of
+from jobs.spec.sweep import Geomspace, Integers, Linspace, Loguniform, Range, Uniform
+from jobs.store.store import Store
+
+
+class Objective(NamedTuple):
+    """What a study optimises."""
+
+    metric: str
+    direction: Literal["minimize", "maximize"]
+
+
+def objective(
+    store: Store, metric: str | None = None, mode: Literal["min", "max"] | None = None
+) -> Objective:
+    """What a study of the store optimises, by default the metric of the job's search, or else of its kernel.
+
+    Raises:
+        JobError: the store has no such result, it is not one real number, or there is no default.
+
+    >>> objective(Store.open("points.zarr"), "q")
+    Objective(metric='q', direction='minimize')
+    """
+    dims, search, stored = store.description.dims, store.job.spec.search, store.names(0)
+    real = lambda name: dims[name].axes == () and store.array(0, name).dtype.kind in "iuf"
+    known = [name for name in stored if name != "outcome" and real(name)]
+    name = metric or metric_of(store)
+    if name not in known:
+        what = (
+            "is not one real number an item" if name in stored else "the store has no such result"
+        )
+        told = f"--metric {name}: {what}" if name else "--metric: the kernel names none; give one"
+        raise JobError(told + nearest(name, known))
+    own = search.mode if search and search.metric == name else None
+    best = mode or own or ("max" if dims[name].more_is_better else "min")
+    return Objective(name, "maximize" if best == "max" else "minimize")
+
+
+def write_study(
+    storage: str, name: str, store: Store, runs: Iterable[Run], goal: Objective
+) -> tuple[int, int]:
+    """Write runs as trials of the study `name`; return how many were written, and how many were there already.
+
+    An item that had failed and is computed now becomes one more trial: Optuna changes no trial that has ended.
+
+    storage: as Optuna takes it, such as sqlite:///study.db; without a scheme, the path of a journal.
+
+    Raises:
+        JobError: none of the items is done, the storage cannot be opened or written, or its study has other trials.
+    """
+    found, fixed = _trials(store, runs, goal)
+    job = {"job": store.job.spec.digest(), "metric": goal.metric}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _explained(masked(storage)):
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage if "://" in storage else _journal(Path(storage)),
+            direction=goal.direction,
+            load_if_exists=True,
+        )
+        new = _new(study, found, job, goal)
+        about: dict[str, Any] = {**job, "kernel": store.job.spec.kernel, "params": fixed}
+        for key, value in about.items():
+            study.set_user_attr(key, value)
+        study.add_trials(new)
+    return len(new), len(found) - len(new)
+
+
+def _journal(path: Path) -> JournalStorage:
+    # Optuna appends to whatever file it is given, also to a database.
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(1) not in (b"", b"{"):
+                raise JobError(f"is no journal of Optuna; for a database give sqlite:///{path}")
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+@contextmanager
+def _explained(storage: str) -> Iterator[None]:
+    try:
+        yield
+    except JobError as error:
+        raise JobError(f"{storage}: {error}") from None
+    except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
+        reason = masked(str(error).partition("\n")[0])
+        raise JobError(f"{storage}: Optuna cannot write a study there: {reason}") from None
+
+
+def _new(
+    study: optuna.Study, found: Sequence[FrozenTrial], job: Mapping[str, str], goal: Objective
+) -> list[FrozenTrial]:
+    """The trials that the study lacks. Raises JobError if it has others than these."""
+    there = {t.user_attrs.get("item"): t for t in study.get_trials(deepcopy=False)}
+    has = {"direction": study.direction.name.lower(), **study.user_attrs}
+    wanted = {"direction": goal.direction, **(job if there else {})}
+    other = [f"its {k} is {has.get(k)}, not {v}" for k, v in wanted.items() if has.get(k) != v]
+    if None in there:
+        other.append(f"its trial {there[None].number} is no item of a store")
+    new = []
+    for trial in found:
+        item = trial.user_attrs["item"]
+        old = there.get(item)
+        same = old and (old.state, old.value) == (trial.state, trial.value)
+        if old is None or (old.state == TrialState.FAIL and not same):
+            new.append(trial)
+        elif not same:
+            other.append(f"its trial {old.number} has another result of item {item}")
+    if other:
+        raise JobError(
+            f"has a study {study.study_name!r}, and {other[0]}; give another storage, or delete the study"
+        )
+    return new
+
+
+def _trials(
+    store: Store, runs: Iterable[Run], goal: Objective
+) -> tuple[list[FrozenTrial], dict[str, Plain]]:
+    """The trials, by item, and the parameters that all items share. Raises JobError if no item is done."""
+    space, search = _space(store), store.job.spec.search
+    compared = search is not None and search.metric == goal.metric
+    made: dict[int, FrozenTrial] = {}
+    fixed: dict[str, Plain] = {}
+    for run in runs:
+        points = run.curves.get(SEARCH_METRIC, []) if compared else []
+        made[run.item] = _trial(run, space, goal.metric, _stepped(store, points))
+        fixed |= {k: v for k, v in run.params.items() if k not in space and k not in run.about}
+    if not any(trial.state == TrialState.COMPLETE for trial in made.values()):
+        raise JobError(
+            f"{store.address}: none of {len(made)} items is done and has a {goal.metric}; `ctd status` says why"
+        )
+    return [made[item] for item in sorted(made)], fixed
+
+
+def _trial(
+    run: Run, space: Mapping[str, BaseDistribution], metric: str, steps: dict[int, float]
+) -> FrozenTrial:
+    value, state = run.metrics.get(metric), TrialState.COMPLETE
+    if run.about["status"] == "dropped":
+        state = TrialState.PRUNED
+    elif run.failed or value is None:  # Optuna, too, lets a trial fail whose value is NaN
+        value, state = None, TrialState.FAIL
+    # What a search moves is NaN for an item without results, which is in no range.
+    params = {name: given for name in space if (given := run.params.get(name)) == given}
+    about: dict[str, Any] = {name: run.about[name] for name in ABOUT if name in run.about}
+    about |= {name: int(about[name]) for name in ("group", "seed") if name in about}
+    return optuna.create_trial(
+        state=state,
+        value=value,
+        params=params,
+        distributions={name: space[name] for name in params},
+        intermediate_values=steps,
+        user_attrs={"item": run.item, **about},
+    )
+
+
+def _stepped(store: Store, points: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """The values of a search by advances if it has rungs, else by generation."""
+    if not points or store.description.dims[SEARCH_METRIC].axes != ("rung",):
+        return dict(points)
+    search: Any = store.job.spec.search
+    return {search.min_advances * search.eta**rung: value for rung, value in points}
+
+
+def _space(store: Store) -> dict[str, BaseDistribution]:
+    """Swept or searched parameter -> its distribution, over all items of the job, computed or not.
+
+    A field of a swept mapping is a parameter by its path. A parameter of a single value is left out.
+    """
+    spec = store.job.spec
+    laws: dict[str, list[Any]] = defaultdict(list)
+    for part in spec.sweeps():
+        for name, law in {**part.grid, **part.zip, **part.random}.items():
+            laws[name].append(law)
+    # A search moves what the sweep starts, within the range of the search.
+    laws |= {name: [law] for name, law in getattr(spec.search, "params", {}).items()}
+    swept = lambda path: any(f"{path}.".startswith(f"{name}.") for name in laws)
+    rows = [
+        {path: value for path, value in flat(params).items() if swept(path)}
+        for group, n in enumerate(store.job.plan.group_sizes)
+        for params in row_params(store, group, 0, n)
+    ]
+    paths = dict.fromkeys(path for row in rows for path in row)
+    # What a search moves is NaN where nothing is computed, which equals nothing.
+    values = {
+        path: list(dict.fromkeys(v for row in rows if (v := row.get(path)) == v)) for path in paths
+    }
+    found = {path: _distribution(laws.get(path, ()), values[path]) for path in paths}
+    return {path: distribution for path, distribution in found.items() if not distribution.single()}
+
+
+def _distribution(laws: Sequence[Any], values: Sequence[Plain | None]) -> BaseDistribution:
+    """A range if a law draws or spaces values in one, else categories.
+
+    laws: how the sweeps give the field. values: those of all items; None where an item has no such field.
+    """
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    ends = numbers + [end for law in laws for end in _ends(law)]
+    is_a = lambda *forms: any(isinstance(law, forms) for law in laws)
+    if len(numbers) == len(values):
+        low, high = min(ends), max(ends)
+        if is_a(Uniform, Linspace):
+            return FloatDistribution(low, high)
+        if is_a(Loguniform, Geomspace):
+            return FloatDistribution(low, high, log=low > 0)
+        if is_a(Integers, Range) and all(isinstance(end, int) for end in ends):
+            return IntDistribution(int(low), int(high))
+    return CategoricalDistribution(values)
+
+
+def _ends(law: Any) -> tuple[float, ...]:
+    match law:
+        case Uniform(uniform=ends) | Loguniform(loguniform=ends):
+            return ends
+        case Integers(integers=(low, high)):
+            return low, high - 1
+    return ()  # the ends of other forms are values of items
