@@ -95,13 +95,15 @@ def resolve(
         JobError: a store is missing, a selection is empty, or the field takes no file.
     """
     params = dict(content.get("params") or {})
-    found = {
-        name: _parse(value, f"{where}: params.{name}", kernel, name)
-        for name, value in params.items()
-        if isinstance(value, dict) and ({"store", "stage"} & value.keys())
-    }
+    found = _references(params, where)
     if not found:
         return content
+    kinds = field_kinds(kernel.Params)
+    for name in found:
+        if kinds.get(name) is not Kind.FILE:
+            raise JobError(
+                f"{where}: params.{name}: takes no file, so that it cannot name items of a store; give a value"
+            )
     chosen: dict[tuple[Any, ...], Selected] = {}
     axes: dict[str, list[str]] = {}
     for name, reference in found.items():
@@ -163,15 +165,17 @@ def _refuse_swept(part: Any, names: list[str], block: str, where: str) -> None:
         )
 
 
-def _parse(value: dict[str, Any], where: str, kernel: Kernel, name: str) -> Reference:
-    if field_kinds(kernel.Params).get(name) is not Kind.FILE:
-        raise JobError(
-            f"{where}: takes no file, so that it cannot name items of a store; give a value"
-        )
-    try:
-        return Reference.model_validate(value)
-    except ValidationError as error:
-        raise JobError(explain(error, where, {(): Reference.model_fields})) from None
+def _references(params: dict[str, Any], where: str) -> dict[str, Reference]:
+    """The references among the fields of `params`. Raises JobError for one that is not valid."""
+    found = {}
+    for name, value in params.items():
+        if isinstance(value, dict) and {"store", "stage"} & value.keys():
+            try:
+                found[name] = Reference.model_validate(value)
+            except ValidationError as error:
+                field = f"{where}: params.{name}"
+                raise JobError(explain(error, field, {(): Reference.model_fields})) from None
+    return found
 
 
 def _address(reference: Reference, base: str, stages: dict[str, str], where: str) -> str:
@@ -272,10 +276,9 @@ class Stage:
         return checked_job({"name": self.name, **content}, kernel, self.where)
 
     def needs(self) -> list[str]:
-        """The names of the stages that this one refers to."""
-        params = self.content.get("params") or {}
-        named = [v["stage"] for v in params.values() if isinstance(v, dict) and "stage" in v]
-        return list(dict.fromkeys(named))
+        """The names of the stages that this one refers to. Raises JobError for a reference that is not valid."""
+        found = _references(self.content.get("params") or {}, self.where).values()
+        return list(dict.fromkeys(one.stage for one in found if one.stage is not None))
 
     def kernel(self) -> Kernel:
         """The stage's kernel. Raises JobError if none is given or it is unknown."""

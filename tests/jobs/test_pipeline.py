@@ -19,3 +19,23 @@ def test_fields_that_are_no_mappings_are_refused(job_file, field, given, form):
 def test_fields_may_be_left_empty(job_file):
     (stage,) = read_stages(job_file("kernel: toy\nparams:\nrun:"))
     assert stage.needs() == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("{stage: {a: 1}}", r"stage: .*string \(given: {'a': 1}\)"),
+        ("{stage: [a]}", r"stage: .*string \(given: \['a'\]\)"),
+        ("{stage: a, limit: 0}", r"limit: .* \(given: 0\)"),
+        ("{stage: a, store: b}", "expected either `store: PATH` or `stage: NAME`"),
+    ],
+)
+def test_references_that_are_not_valid_are_refused(job_file, reference, said):
+    """Also before anything looks whether the stage that they name has run."""
+    _, stage = read_stages(
+        job_file(
+            f"stages: {{a: {{kernel: toy}}, b: {{kernel: toy, params: {{file: {reference}}}}}}}"
+        )
+    )
+    with pytest.raises(JobError, match=f"stages.b: params.file.*{said}"):
+        stage.needs()
