@@ -5,7 +5,6 @@ actor, at no cost. What it died of is known once the next actor in its slot tell
 """
 
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -201,9 +200,14 @@ class Dispatch:
         self._crew.replace(slot)
 
 
-def _arrived(answered: SimpleQueue[Slot], timeout: float) -> Iterator[Slot]:
-    """Yield the slots whose actors have answered; wait for the first at most `timeout` seconds."""
+def _arrived(answered: SimpleQueue[Slot], timeout: float) -> list[Slot]:
+    """Return the slots whose actors have answered; wait for the first at most `timeout` seconds.
+
+    All at once: one that is put back, because its Ray does not answer, comes again at the next call.
+    """
+    slots: list[Slot] = []
     with suppress(Empty):
-        yield answered.get(timeout=timeout)
+        slots.append(answered.get(timeout=timeout))
         while True:
-            yield answered.get_nowait()
+            slots.append(answered.get_nowait())
+    return slots

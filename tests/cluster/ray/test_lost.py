@@ -9,20 +9,28 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import lean_ray
 import pytest
 from processes import mentioning
+from ray.exceptions import ActorDiedError
 from waiting import until
 
+from cluster.ray.crew import Crew
+from cluster.ray.dispatch import Dispatch
+from cluster.ray.pool import Slot
 from cluster.ray.reach import Reach, accepts
 from jobs import Store
+from jobs.plan.layout import Shard
 from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.task import Task
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
 
@@ -282,3 +290,19 @@ def test_call_that_never_returns_is_given_up_with_its_ray(port, monkeypatch):
         reach.ask(forever.wait)
     forever.set()
     reach.close()
+
+
+def test_death_that_cannot_be_looked_into_is_left_until_the_ray_counts_as_lost(port):
+    """Looked into without end, it would keep the driver from noticing that the Ray is lost, and Ray would end the driver."""
+    slot, answer = Slot(actor=None, ready=True), Future()
+    crew = Crew(SimpleNamespace(slots=[slot], reach=Reach(patience_s=0.0), joined=list), "store")
+    crew.reach.watch({"GCS": f"127.0.0.1:{port}"})
+    ref = SimpleNamespace(future=lambda: answer)
+    slot.held.append((crew.expect(slot, ref), Task(Shard(0, 0, 0, 1))))
+    answer.set_exception(ActorDiedError())
+    dispatch, waited = Dispatch(crew), Future()
+    threading.Thread(target=lambda: waited.set_result(dispatch.wait(0.1)), daemon=True).start()
+    assert waited.result(timeout=60) == []
+    with pytest.raises(ExecutorLost, match="its GCS does not answer"):
+        crew.reach.refuse_lost()
+    crew.reach.close()
