@@ -63,8 +63,10 @@ def opened_hdf5(path: str | Path, inside: IO[bytes] | None = None) -> Iterator[h
         yield file
 
 
-def checked_dataset(where: str | Path, file: h5py.File, name: str) -> h5py.Dataset:
+def checked_dataset(where: str | Path, file: h5py.File, name: str | bytes) -> h5py.Dataset:
     """A dataset of numbers that lie in this very file, not yet read. Raises ValueError, beginning with `where`."""
+    if isinstance(name, bytes):  # as h5py gives it
+        raise ValueError(f"{where}: dataset {name!r} has a name that is no UTF-8 text")
     node = file[name]
     what = f"{where}: dataset {name}"
     if node.dtype.kind not in NUMBERS:

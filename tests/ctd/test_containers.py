@@ -63,6 +63,15 @@ def test_dataset_that_claims_more_than_the_file_holds_is_refused(tmp_path, optio
             read(tmp_path / "x.h5")
 
 
+@pytest.mark.parametrize("read", [read_hdf5, check_hdf5])
+def test_name_that_is_no_text_is_refused(tmp_path, read):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file[b"w\xff"] = SECRET
+    said = r"x.h5: dataset b'w\\xff' has a name that is no UTF-8 text$"
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path / "x.h5")
+
+
 def test_honest_files_are_read_however_well_they_pack(tmp_path):
     value = np.zeros((3000, 1000))  # 24 MB in 23 kB
     with h5py.File(tmp_path / "x.h5", "w") as file:
