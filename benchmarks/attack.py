@@ -163,7 +163,7 @@ def specified(name: str, folder: Path) -> JobSpec:
     """The job called `name`, whose files lie in `folder`."""
     if name == "lfads.posterior":
         trained = Store.open(str(folder / "lfads.zarr"))
-        models = _fields(trained, *_chosen(trained, None, None, 1), None)
+        models = _fields(trained, _chosen(trained, None, None, 1)[0], None)
         overrides = ["params.chunk_batches=16", "run.shard_items=1"]
         return _job(models, str(folder), (), overrides).spec
     return parse_job({"kernel": name, "run": TWO, **JOBS[name]}, name)
@@ -423,7 +423,7 @@ def main() -> None:
     if left := sorted({*kernel_names()} - JOBS.keys()):
         print(f"not attacked: {', '.join(left)}\n")
     use_compilation_cache()
-    objects.settle = lambda *args: None  # no test of the disk
+    objects.fsync = lambda *args: None  # no test of the disk
     lost = []
     print("| job | writes | objects | stops | kills | damage | notes | s |")
     print("|---|---|---|---|---|---|---|---|")

@@ -164,7 +164,7 @@ def main() -> None:
         real = RayExecutor(settings)
         executed(folder, "first", 4 * args.workers, real)
         ready = time.perf_counter() - started
-        cluster.ray.pool.ShardWorker = EmptyWorker
+        cluster.ray.pool.ShardWorker = EmptyWorker  # type: ignore[attr-defined]  # in its place
         empty = RayExecutor(settings)
         make = ray.remote(num_cpus=0.01, runtime_env={"env_vars": {"NPROC": "1"}})(Bare)
         actors = [make.remote(str(folder / f"bare{k}"), n) for k in range(args.workers)]

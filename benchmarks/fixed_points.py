@@ -40,6 +40,7 @@ from scipy.spatial.distance import pdist, squareform
 import ctd.fixed_points as fp
 from ctd.batch import Layout, layout_for, precision, run_items
 from ctd.cells import Scales, get_cell
+from ctd.fixed_points.search import unique
 from ctd.fixed_points.search.kernel import FixedPoint
 from ctd.kernel import inputs_of
 from ctd.tasks import Decision
@@ -98,7 +99,7 @@ def per_candidate(
     settled = outcome <= 1
     ordered = np.lexsort((results["q"], outcome))
     ordered = ordered[settled[ordered]]
-    leaders = fp.unique.cover(results["point"][ordered], UNIQUE_TOL)
+    leaders = unique.cover(results["point"][ordered], UNIQUE_TOL)
     clock.stop()
     return clock, {
         "converged": settled.mean(),
@@ -169,7 +170,7 @@ def tell_apart(n: int) -> str:
     took = []
     for name, points in clouds.items():
         clock = Clock()
-        basins = fp.unique.Basins(1e-3, points.shape[1])
+        basins = unique.Basins(1e-3, points.shape[1])
         basins.add(points, np.zeros(n, int), np.arange(n, dtype=float))
         basins.points()
         clock.stop()

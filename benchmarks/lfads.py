@@ -20,6 +20,7 @@ Memory is the compiler's own count of temporaries, a model.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -110,7 +111,9 @@ class Ours:
         from ctd.batch.tune import fastest_microbatch
         from ctd.lfads import kernel
 
-        return fastest_microbatch(kernel, lambda at, k: self.run(k, at.microbatch), n, n, 1)[0]
+        return fastest_microbatch(
+            kernel, lambda at, k: self.run(k, at.microbatch), n, n, 1, math.inf
+        )[0]
 
 
 # --- the seed's formulation -----------------------------------------------------------------------

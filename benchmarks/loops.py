@@ -7,13 +7,14 @@ unless told otherwise. PyTorch is of the group `frameworks`; without it there ar
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ctd.cells import get_cell
-from ctd.tasks import batch
+from ctd.tasks import Decision, batch
 from ctd.train_rnn import Network
 
 type Advance = Callable[[int], None]
@@ -97,11 +98,12 @@ def jax_vmap(network: Network, k: int) -> Advance:
 # --- PyTorch --------------------------------------------------------------------------------------
 
 
-def _torch_trials(network: Network, *shape: int) -> tuple:
+def _torch_trials(network: Network, *shape: int) -> tuple[Any, Any]:
     """(inputs (..., trial, time, 1), targets of the last step (..., trial, 1)) of the decision task."""
     import torch
 
     task, steps = network.task, network.task.n_steps
+    assert isinstance(task, Decision)
     mean = 2 * task.bias * (torch.randn(*shape, 1, 1) - 0.5)
     x = mean + task.sd * (task.duration / steps) ** -0.5 * torch.randn(*shape, steps, 1)
     return x, torch.where(x.sum(dim=-2) > 0, 1.0, -1.0)

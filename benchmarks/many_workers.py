@@ -267,7 +267,7 @@ class Sleeper:
     def do(self, task):
         self.shard, self.at = task.shard.number, time.monotonic()
         time.sleep(self.SECONDS)
-        return report(*task.key, self.SECONDS)
+        return report(*task.key, seconds=self.SECONDS)
 
     def heartbeat(self):
         return self.shard, Heartbeat(ShardProgress(), time.monotonic() - self.at), 0
@@ -288,7 +288,7 @@ def on_ray(workers: int, shards: int) -> dict[str, float]:
     import cluster.ray.pool
     from cluster.ray.executor import RayExecutor
 
-    cluster.ray.pool.ShardWorker = Sleeper
+    cluster.ray.pool.ShardWorker = Sleeper  # type: ignore[attr-defined]  # in its place
     node = {"num_cpus": -(-workers // 3), "object_store_memory": 80 << 20}
     three = Cluster(initialize_head=True, head_node_args=node)
     for _ in range(2):
@@ -321,7 +321,7 @@ def main() -> None:
     options = parse(parser, workers=[10, 100], shards=300)
     items = options.items or 10 * options.shards
     if options.one:
-        print(json.dumps(simulate(*options.workers, options.shards, items)))
+        print(json.dumps(simulate(options.workers[0], options.shards, items)))
         return
     packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "jax", "zarr"))
     print(f"{platform.machine()}, Python {platform.python_version()}, {packages}")

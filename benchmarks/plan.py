@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def peak() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-STEPS = {"plan": plan, "create": create, "start": start}
+STEPS: dict[str, Callable[..., dict[str, float]]] = {"plan": plan, "create": create, "start": start}
 
 
 def main() -> None:

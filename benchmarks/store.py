@@ -33,6 +33,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from options import parse
 
@@ -190,7 +191,13 @@ class Duckdb(Pandas):
         return self.database.sql(GROUP_SQL).df()
 
 
-KINDS = {"ctd": Ctd, "sql": Sql, "xarray": Xarray, "pandas": Pandas, "duckdb": Duckdb}
+KINDS: dict[str, Any] = {
+    "ctd": Ctd,
+    "sql": Sql,
+    "xarray": Xarray,
+    "pandas": Pandas,
+    "duckdb": Duckdb,
+}
 
 
 def measure(method: str, address: str) -> dict[str, object]:
