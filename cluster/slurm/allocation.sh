@@ -95,8 +95,8 @@ address=$(scontrol getaddrs "$SLURMD_NODENAME" 2>/dev/null | sed 's/^[^:]*: *//;
 address=$(getent ahostsv4 "${address:-$SLURMD_NODENAME}" | sed -n '1s/ .*//p')
 
 # A node's share: its files go with it, whichever way the step ends. --block keeps Ray's processes
-# inside the step; `ray stop` would end other jobs' Ray too. Ray gives its processes a fixed 30 s to start,
-# which a busy node exceeds now and then: it is started again then. While it starts it may not hear a TERM.
+# inside the step; `ray stop` would end other jobs' Ray too. Ray gives its processes a while to start, which a
+# busy node exceeds now and then: it is started again then. While it starts it may not hear a TERM.
 on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   for attempt in 1 2 3; do
     rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit
@@ -114,7 +114,7 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   bash -c "$on_node" - ray start --block --head --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
 steps=($!) rc=75
-for ((i = 0; i < 900 && !stop; i++)); do
+for ((i = 0; i < 2000 && !stop; i++)); do  # three tries
   [ -s "$ray_tmp/ray_current_cluster" ] && break  # what ray start writes last
   kill -0 "${steps[0]}" 2>/dev/null || { rc=1; break; }
   sleep 0.2
