@@ -117,27 +117,30 @@ main()
 @pytest.mark.ray
 @pytest.mark.endurance  # much the same
 def test_ports_of_ray_start_answer_nobody(tmp_path):
-    """With the variables and options of an allocation's script."""
+    """With the variables and options of an allocation's script, as it starts a node: again if that takes Ray too long."""
     text = (ROOT / "cluster" / "slurm" / "allocation.sh").read_text()
     assert "ray start --block --head" in text
+    (on_node,) = re.findall(r"^on_node='(.+?)'$", text, re.MULTILINE | re.DOTALL)
     given = dict(re.findall(r"\b((?:RAY|DASHBOARD|AUTOSCALER)_\w+)=([\w.]+)", text))
     with tempfile.TemporaryDirectory(prefix="ctd-", dir="/tmp") as folder:  # Ray takes no long path
         (token := Path(folder) / "token").write_text(secrets.token_hex(32))
-        environment = os.environ | given | {"RAY_AUTH_TOKEN_PATH": str(token)}
-        assert environment["RAY_AUTH_MODE"] == "token"
+        given |= {"RAY_AUTH_TOKEN_PATH": str(token), "own_tmp": f"{folder}/own"}
+        assert given["RAY_AUTH_MODE"] == "token"
         options = re.findall(r"--[\w-]+-port(?==\$)", text)
         ports = [f"{name}={36000 + k}" for k, name in enumerate(options) if "worker" not in name]
         log = Path(folder) / "log"
         with log.open("w") as said:
             head = subprocess.Popen(
-                [str(Path(sys.executable).parent / "ray"), "start", "--block", "--head", "--include-dashboard=false",
-                 "--num-cpus=1", f"--temp-dir={folder}/ray", *ports], env=environment, stdout=said, stderr=said,
+                ["bash", "-c", on_node, "-", str(Path(sys.executable).parent / "ray"), "start", "--block", "--head",
+                 "--include-dashboard=false", "--num-cpus=1", f"--temp-dir={folder}/own/ray", *ports],
+                env=os.environ | given, stdout=said, stderr=said,
             )  # fmt: skip
         try:
-            until(lambda: "Ray runtime started" in log.read_text() or head.poll() is not None, "up")
-            assert head.poll() is None, log.read_text()
+            up = lambda: "Ray runtime started" in log.read_text()
             agents = lambda: mentioning(folder, "ray::DashboardAgent")
-            until(lambda: agents() and listening(agents()), "its agents listen")
+            listen = lambda: up() and agents() and listening(agents())
+            until(lambda: listen() or head.poll() is not None, "its agents listen", 500)
+            assert head.poll() is None, log.read_text()
             assert answered(mentioning(folder)) == set()
         finally:
             head.terminate()
