@@ -92,7 +92,7 @@ def _under_another_name(rng, file):
         + dot
         + rest
     )
-    if file.exists():
+    if file.exists() and name != file.name:
         (shutil.move if rng.random() < 0.5 else shutil.copy)(file, file.with_name(name))
 
 
