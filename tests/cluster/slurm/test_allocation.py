@@ -171,11 +171,13 @@ def _step(lab, sent, name):
     return next(line.split()[0] for line in told.splitlines() if line.endswith(f" {name}"))
 
 
-def head_ended(lab):
-    """The head of the Ray gets a TERM in mid-run: what runs there ends first, the GCS a moment later."""
-    with Sent(lab, job(lab, "head-ended", items=8), cpus=2, **on(2)) as sent:
+def head_ended(lab, times):
+    """The head of the Ray gets a TERM in mid-run, or several: what runs there ends first, the GCS a moment later."""
+    with Sent(lab, job(lab, f"head-ended-{times}", items=8), cpus=2, **on(2)) as sent:
         sent.await_checkpoints(2)
-        lab.run("scancel", "--signal=TERM", _step(lab, sent, "ray-head"))
+        head = _step(lab, sent, "ray-head")
+        for _ in range(times):
+            lab.run("scancel", "--signal=TERM", head)
         sent.until(lambda: sent.history().count("started") == 2, "the run starts again", PATIENCE_S)
         sent.gate.unlink()
         sent.await_end()
@@ -219,7 +221,8 @@ STORIES = {
         array, name="array-stopped", signal=("--signal=USR1", "--batch"), told_of="requeued"
     ),
     "test_cancel": two_submissions,
-    "test_part_of_it_ends[head]": head_ended,
+    "test_part_of_it_ends[head]": partial(head_ended, times=1),
+    "test_part_of_it_ends[head told often]": partial(head_ended, times=5),
     "test_part_of_it_ends[step]": step_killed,
     "test_part_of_it_ends[slurmd]": slurmd_killed,
     "test_scancel_leaves_nothing": scancelled,
@@ -326,11 +329,15 @@ def test_node_killed(end):
     end.assert_nothing_left()
 
 
+AGAIN = [["started"], ["ended", "75"], ["requeued"], ["started"], ["ended", "0"]]
+
+
 @pytest.mark.endurance  # a lost node is much the same
 @pytest.mark.parametrize(
     "noted",
     [
-        pytest.param([["started"], ["ended", "75"], ["requeued"], ["started"], ["ended", "0"]], id="head"),
+        pytest.param(AGAIN, id="head"),
+        pytest.param(AGAIN, id="head told often"),
         pytest.param([["started"], ["ended", "0"]], id="step"),
         pytest.param([["started"], ["started"], ["ended", "0"]], id="slurmd"),
     ],
