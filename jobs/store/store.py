@@ -192,17 +192,19 @@ def refuse_links(store: Store) -> None:
     The store itself may be a link, and so may folders in results/, which only a run writes to.
     """
     path = objects.local_path(store.address)
-    top = os.path.realpath(path) if path else None
-    waiting = [top] if top else []
+    waiting = [os.path.realpath(path)] if path else []
+    results = {os.path.join(top, "results") for top in waiting}
     while waiting:
         # A run beside this one may have removed a folder that was listed.
         with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                if not entry.is_dir() or entry.path == os.path.join(top or "", "results"):
+                if entry.path in results:
                     continue
-                if entry.is_symlink():
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                # (The entry itself raises OSError of a link that leads to itself.)
+                elif entry.is_symlink() and os.path.isdir(entry.path):
                     raise JobError(
                         f"{store.address}: {entry.path} is a link to {os.path.realpath(entry.path)}, where ctd writes and "
                         "deletes nothing; make it a folder of the store"
                     )
-                waiting.append(entry.path)

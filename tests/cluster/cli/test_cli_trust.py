@@ -227,6 +227,14 @@ def test_nothing_is_written_or_deleted_where_a_folder_of_a_store_links_to(
         assert files(mine) == before, command
 
 
+def test_link_that_leads_to_itself_is_told_in_a_line(ctd, hostile):
+    (hostile.path / "gathered" / "0" / "loop").symlink_to("loop")
+    for command, *rest in WRITERS:
+        code, _, err = ctd(command, hostile.path, *rest)
+        assert "Traceback" not in err, command
+        assert code in (0, 2, 74), (command, err)
+
+
 def test_a_store_may_be_a_link_itself_and_have_its_results_elsewhere(ctd, hostile, tmp_path):
     (hostile.path / "results").rename(tmp_path / "disk")
     (hostile.path / "results").symlink_to(tmp_path / "disk")
