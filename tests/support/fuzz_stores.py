@@ -117,14 +117,14 @@ def _resealed(rng, files):
             if files[0].suffix == ".jsonl"
             else [json.loads(files[0].read_bytes())]
         )
-    except (ValueError, RecursionError):  # damaged before
+    except (OSError, ValueError, RecursionError):  # damaged or moved before
         return
     at = rng.randrange(max(1, len(lines)))
     for k, line in enumerate(lines):
         if k == at or (line == lines[at] and rng.random() < 0.5):
             lines[k] = of_tree(rng, line)
     data = b"\n".join(_sealed(line) for line in lines)
-    for file in files:
+    for file in filter(Path.is_file, files):
         file.write_bytes(data + (b"\n" if files[0].suffix == ".jsonl" else b""))
 
 

@@ -100,7 +100,7 @@ class Fork:
         """End it."""
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(LIMIT_S)
+        self._process.wait(PATIENCE_S)
 
 
 def broken(fork: Fork, table: Table, folder: Path, seeds: Iterable[int]) -> dict[int, str]:
