@@ -135,8 +135,13 @@ JOBS: dict[str, dict[str, Any]] = {
     "train_rnn": {"params": RNN, "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}}},
     "population": {
         "kernel": "train_rnn", "params": RNN | {"n_batches": 8}, "sweep": {"seeds": 4},
-        "search": {"method": "population", "metric": "eval_loss", "every": 1, "generations": 3, "spread": True,
+        "search": {"method": "population", "metric": "eval_loss", "every": 1, "generations": 3,
                    "params": {"learning_rate": LEARNING_RATE}},
+    },
+    "halving": {
+        "kernel": "train_rnn", "params": RNN | {"n_batches": 8},
+        "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}},
+        "search": {"method": "halving", "metric": "eval_loss", "min_advances": 1, "eta": 2},
     },
     "spikes": {
         "params": {"weights": "decision_gru.h5", "n_train": 3, "n_eval": 2},
@@ -150,7 +155,7 @@ JOBS: dict[str, dict[str, Any]] = {
     },
     "lfads.posterior": {},  # of the store of `lfads`
 }  # fmt: skip
-"""Each kernel once, and a search. `kernel` is the name unless given."""
+"""Each kernel once, and two searches. `kernel` is the name unless given."""
 
 KILLED = 10
 """Every so many writes a process is killed for real."""

@@ -16,7 +16,8 @@ CREATING = "run/creating.json"
 DONE, SEGMENTS = "run/done", "run/segments"
 FAILED, FAILED_SEGMENTS = "run/failed", "run/failed-segments"
 SLOTS, LAYOUT = "run/slots", "run/layout"
-CHECKPOINTS, MEETINGS, EVENTS = "run/checkpoints", "run/meetings", "run/events"
+CHECKPOINTS, EVENTS = "run/checkpoints", "run/events"
+ROUNDS, DECISIONS = "run/rounds", "run/decisions"
 LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/gathering"
 SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
 LIVE = "run/live"
@@ -64,6 +65,16 @@ def checkpoints(group: int, shard: int) -> str:
     return f"{CHECKPOINTS}/{group}/{shard:06d}"
 
 
+def round_states(group: int, number: int) -> str:
+    """Return the key of the states that a round of a group's search kept."""
+    return f"{ROUNDS}/{group}/{number:06d}"
+
+
+def decision(group: int, number: int) -> str:
+    """Return the key of the decision of a group's search from which the round with this number follows."""
+    return f"{DECISIONS}/{group}/{number:06d}.json"
+
+
 def lease(generation: int) -> str:
     """Return the key of one generation of the lease."""
     return f"{LEASE}/{generation:08d}.json"
@@ -96,7 +107,8 @@ OURS = re.compile(
     r"|(?:slots|lease|cancel|pictures)/\d+\.json"
     r"|layout/\d+-[^/]+\.json"
     r"|checkpoints/\d+/\d{6,}/\d+"
-    r"|meetings/\d+/.+/\d+"
+    r"|rounds/\d+/\d{6,}"
+    r"|decisions/\d+/\d{6,}\.json"
     r"|events/[^/]+-\d{5,}\.jsonl"
     r"|(?:parts/\d+|gathering|submit|sums|code)/.+"
     r"|[a-z.]+\.json)"

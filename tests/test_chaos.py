@@ -1,8 +1,8 @@
 """Kill whatever runs, again and again, under sweeps on a Ray of several nodes.
 
 With a fixed seed, workers, raylets, nodes, the driver and the whole cluster get SIGKILL while the stores
-are computed. At the end every result array has the bytes of an undisturbed run. Two kernels see four kinds
-of kill in every run of the tests; all kernels see twenty kills with `-m endurance`.
+are computed. At the end every result array has the bytes of an undisturbed run. Two kernels and a search see four
+kinds of kill in every run of the tests; all kernels see twenty kills with `-m endurance`.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job
+from jobs.storage import objects
 from jobs.store.events import read_events
 
 MARK = "CTD_CHAOS"
@@ -86,14 +87,21 @@ JOBS = {
     ),
 }  # fmt: skip
 
+SEARCH = "population"
+"""A search of train_rnn: eight members in rounds of two."""
+
 FEW = {
-    "toy": (JOBS["toy"][0] | {"n_steps": 600}, {"rate": {"linspace": [-0.5, 0.5, 100]}}),
+    "toy": (JOBS["toy"][0] | {"n_steps": 600}, {"rate": {"linspace": [-0.5, 0.5, 70]}}),
     "train_rnn": (
         JOBS["train_rnn"][0] | {"n_batches": 60, "report_every": 30},
-        {"learning_rate": {"geomspace": [1e-3, 1e-2, 100]}},
+        {"learning_rate": {"geomspace": [1e-3, 1e-2, 70]}},
+    ),
+    SEARCH: (
+        JOBS["train_rnn"][0] | {"n_batches": 60, "report_every": 5},
+        {"learning_rate": {"geomspace": [1e-3, 1e-2, 8]}},
     ),
 }  # fmt: skip
-"""The jobs of two kernels, of as many shards each, in which the kills are few and the work is little."""
+"""Jobs of two kernels and a search, in which the kills are few and the work is little."""
 
 BRIEF = RUN | {"shard_items": 2, "slots": 2, "checkpoint_s": 0.1}
 
@@ -242,7 +250,17 @@ def make(folder, jobs, name, address):
     params, grid = jobs[name]
     run = BRIEF if jobs is FEW else RUN
     content = {"kernel": name, "params": params, "sweep": {"grid": grid}, "run": run}
+    if name == SEARCH:
+        search = {"method": "population", "metric": "eval_loss", "every": 1, "generations": 10}
+        search["params"] = {"learning_rate": {"loguniform": [1e-3, 1e-2]}}
+        content |= {"kernel": "train_rnn", "search": search}
     return open_or_create(parse_job(content, name), str(folder), name, address, SerialExecutor(1))
+
+
+def pieces(store):
+    """Committed shards, and decisions of a search, each of which has begun a round."""
+    decisions = objects.list_keys(store.objects, "run/decisions")
+    return len(store.committed.numbers()) + sum(1 for _ in decisions)
 
 
 @pytest.mark.ray
@@ -250,7 +268,7 @@ def make(folder, jobs, name, address):
 @pytest.mark.parametrize(
     ("jobs", "plan"),
     [
-        pytest.param(FEW, SHORT, id="two kernels"),
+        pytest.param(FEW, SHORT, id="two kernels and a search"),
         pytest.param(JOBS, LONG, id="all kernels", marks=pytest.mark.endurance),
     ],
 )
@@ -264,8 +282,8 @@ def test_chaos_ends_in_the_bytes_of_an_undisturbed_run(folder, jobs, plan):
     stores = {name: make(folder, jobs, name, str(folder / f"{name}.zarr")) for name in jobs}
     rng, n_kills = random.Random(5), len(plan)
     plan = rng.sample(plan, n_kills)
-    done = lambda: sum(len(store.committed.numbers()) for store in stores.values())
-    total = sum(store.job.plan.n_shards for store in stores.values())
+    done = lambda: sum(map(pieces, stores.values()))
+    total = sum(map(pieces, whole.values()))
     killed, lost_drivers = [], 0
     began = time.monotonic()
     with (folder / "drivers.log").open("w") as log:

@@ -63,7 +63,7 @@ def test_search_page_has_jobs_that_fit_and_names_what_is_stored(tmp_path):
     page = (ROOT / "docs" / "search.md").read_text()
     jobs = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     tables = re.findall(r"\| stored \|.*?\n\|---.*?\n((?:\|.*\n)+)", page)
-    assert len(jobs) == len(tables) == 2
+    assert len(jobs) == len(tables) == 3
     for job, table in zip(jobs, tables, strict=True):
         spec = parse_job(yaml.safe_load(job), "job")
         ready = prepare(spec, str(tmp_path), "job", lambda: Machines(1, 10**9))

@@ -127,7 +127,9 @@ def starter(name: str, kernel: Kernel) -> str:
     ]
     lines += [
         "# search:          # compare items as they go on",
-        "#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}",
+        "#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}    # asha: nobody waits",
+        "#   {method: optuna, metric: NAME, mode: min, trials: 200, together: 16,",
+        "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
         "#   {method: population, metric: NAME, mode: min, every: 5, generations: 8,",
         "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
         *(f"#   {{preset: {name}}}   # {preset.reason}" for name, preset in kernel.presets.items()),

@@ -28,7 +28,7 @@ from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.inputs.items import row_params
 from jobs.redact import masked
 from jobs.report.figures import metric_of
-from jobs.spec.sweep import Geomspace, Integers, Linspace, Loguniform, Range, Uniform
+from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
 from jobs.store.store import Store
 
 
@@ -184,10 +184,11 @@ def _trial(
 
 def _stepped(store: Store, points: Sequence[tuple[int, float]]) -> dict[int, float]:
     """The values of a search by advances if it has rungs, else by generation."""
-    if not points or store.description.dims[SEARCH_METRIC].axes != ("rung",):
+    search = store.job.spec.search
+    if search is None or search.rungs is None:
         return dict(points)
-    search: Any = store.job.spec.search
-    return {search.min_advances * search.eta**rung: value for rung, value in points}
+    rungs = search.rungs
+    return {rungs.min_advances * rungs.eta**rung: value for rung, value in points}
 
 
 def _space(store: Store) -> dict[str, BaseDistribution]:
@@ -233,7 +234,8 @@ def _distribution(laws: Sequence[Any], values: Sequence[Plain | None]) -> BaseDi
             return FloatDistribution(low, high, log=low > 0)
         if is_a(Integers, Range) and all(isinstance(end, int) for end in ends):
             return IntDistribution(int(low), int(high))
-    return CategoricalDistribution(values)
+    listed = [value for law in laws if isinstance(law, Choice) for value in law.choice]
+    return CategoricalDistribution(list(dict.fromkeys([*listed, *values])))
 
 
 def _ends(law: Any) -> tuple[float, ...]:

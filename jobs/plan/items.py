@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import Faults, JobError, explain, home_of, nearest
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Population
+from jobs.spec.search import Optuna, Population, extremes
 from jobs.spec.sweep import MAX_ITEMS, Column, join
 
 CHECKED = 10_000
@@ -116,7 +116,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
         join(drawn, {**_defaults(kernel), **base, "seed": 0}) if len(drawn) > 1 else drawn[0][1]
     )
     with faults:
-        drawn_starts, base = _starts(spec, base, total, where)
+        drawn_starts, base = _starts(spec, base, total, kernel, where)
         columns = columns | drawn_starts
     columns = {name: column for name, column in columns.items() if name not in bad}
     columns = _validate(columns, base, kernel, where, faults)
@@ -161,14 +161,20 @@ def _first_value(spec: JobSpec, name: str) -> Any:
 
 
 def _starts(
-    spec: JobSpec, base: dict[str, Any], n: int, where: str
+    spec: JobSpec, base: dict[str, Any], n: int, kernel: Kernel, where: str
 ) -> tuple[dict[str, Column], dict[str, Any]]:
     """The starts of searched fields: (columns of those that start anywhere in their ranges, `params` with the others).
 
-    A start does not depend on the number of items. Raises JobError if a field has a start and is also given in
+    What Optuna proposes replaces the field's value in `params` or its default; a field without one starts at an end of its
+    range, so that the item is valid. A start does not depend on the number of items. Raises JobError if a field has a start and is also given in
     `params` or swept.
     """
     columns, fixed = {}, {}
+    if isinstance(spec.search, Optuna):
+        fields = kernel.Params.model_fields
+        for name, law in spec.search.params.items():
+            if name in fields and fields[name].is_required() and name not in base:
+                fixed[name] = extremes(law)[0]
     laws = spec.search.params if isinstance(spec.search, Population) else {}
     for name, law in laws.items():
         if law.start is None:

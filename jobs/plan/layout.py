@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ctd.kernel import Kernel
 from jobs.errors import JobError
 from jobs.spec.job import RunSettings
+from jobs.spec.search import Search
 
 SHARD_BYTES = 4 << 20
 """Target size of one shard's results (bytes): objects of a megabyte or more, in a bounded time."""
@@ -107,6 +108,11 @@ class Plan:
         start = (number - self._firsts[group]) * items
         return Shard(number, group, start, min(start + items, self.group_sizes[group]))
 
+    def overlapping(self, shard: Shard) -> range:
+        """The numbers of the planned shards that hold the rows from a shard's start to its stop."""
+        first, items = self._firsts[shard.group], self.layouts[shard.group].shard_items
+        return range(first + shard.start // items, first + (shard.stop - 1) // items + 1)
+
     def shards(self) -> Iterator[Shard]:
         """All shards, in order of dispatch."""
         return (shard for k in range(self.n_shards) if (shard := self.shard(k)))
@@ -124,28 +130,19 @@ class Machines:
     """Devices of a worker that share its host's memory."""
 
 
-@dataclass(frozen=True)
-class Together:
-    """The items that a search compares."""
-
-    sizes: Sequence[int]
-    """For each group, the number of neighbouring items that are compared with one another."""
-    spread: bool = False
-    """True: compared items may lie in several shards; False: they lie in one."""
-
-
 def lay_out(
     sizes: Sequence[tuple[int, Sizes]],
     kernel: Kernel,
     settings: RunSettings,
     machines: Machines,
-    together: Together | None = None,
+    search: Search | None = None,
     where: str = "job",
 ) -> Plan:
     """Divide groups into shards.
 
     Args:
         sizes: (number of items, sizes) of each group.
+        search: the job's search, whose rounds hold states in memory.
         where: begins the text of errors.
 
     Raises:
@@ -157,11 +154,9 @@ def lay_out(
     >>> plan.n_shards, plan.shard(2)
     (3, Shard(number=2, group=0, start=128, stop=130))
     """
-    units = together.sizes if together else [1] * len(sizes)
-    spread = together is not None and together.spread
     groups = [
-        _Group(where, number, n, size, unit, spread, kernel.width, settings, machines)
-        for number, ((n, size), unit) in enumerate(zip(sizes, units, strict=True))
+        _Group(where, number, n, size, search, kernel.width, settings, machines)
+        for number, (n, size) in enumerate(sizes)
     ]
     return Plan(tuple(n for n, _ in sizes), tuple(group.layout() for group in groups))
 
@@ -174,9 +169,7 @@ class _Group:
     number: int
     n: int
     size: Sizes
-    unit: int
-    """Number of items that are compared with one another; 1: no search."""
-    spread: bool
+    search: Search | None
     width: int
     settings: RunSettings
     machines: Machines
@@ -206,39 +199,27 @@ class _Group:
         return -(-self.n // self.machines.workers)
 
     @property
-    def _meets(self) -> bool:
-        """Whether compared items lie in several shards, which exchange states."""
-        even = min(self.settings.slots or self.width, self._share)
-        return self.spread and _is_cut(self.settings.shard_items or even, self.unit)
-
-    @property
     def _per_item(self) -> int:
-        """Bytes of one item in a slot, including the copies of its state that a search holds between two laps."""
-        return self.size.state * (1 + (self.unit > 1) + self._meets) + self.size.work
+        """Bytes of one item in a slot; a search also holds its state before and after the round."""
+        return self.size.state * (3 if self.search else 1) + self.size.work
 
     @property
     def _waiting(self) -> int:
-        """Bytes, per device, for items of a search that wait between laps in the host's memory, beside the slots."""
-        asked = self.settings.shard_items or 0
-        if self._meets:
-            # Items beyond the slots; `_per_item` counts those in the slots.
-            waiting = asked
-        else:
-            waiting = max(self.unit, asked) if self.unit > 1 else 0
-        return -(-self.size.state * waiting // self.machines.devices)
+        """Bytes, per device, for items of a round that wait for a slot in the host's memory."""
+        asked = self.settings.shard_items or 0 if self.search else 0
+        return -(-2 * self.size.state * asked // self.machines.devices)
 
     def _shard_items(self, slots: int) -> int:
         """The rows of a shard if the job does not set them."""
-        if self.unit == 1:
-            by_default = _shard_items(self.n, slots, self.size.result, self.machines.workers)
-            return _divisible(by_default, self.size.result)
-        few = min(slots, self._share)
-        return _divisor(few, self.unit) if self._meets else -(-few // self.unit) * self.unit
+        if self.search:  # the most items of a round, so that all of them have a slot
+            return min(slots * self.machines.devices, self.search.in_round(self._share))
+        by_default = _shard_items(self.n, slots, self.size.result, self.machines.workers)
+        return _divisible(by_default, self.size.result)
 
     def _too_large(self, missing: int) -> str:
         waiting, devices = self._waiting, self.machines.devices
         beside = f"{_bytes(self.size.shared)} of shared data"
-        beside += f" and {_bytes(waiting)} of items that the search compares" if waiting else ""
+        beside += f" and {_bytes(waiting)} of items that wait for a slot" if waiting else ""
         whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
         return (
             f"{self.where}: group {self.number}: one item takes {_bytes(self._per_item)} beside {beside}, "
@@ -255,16 +236,6 @@ def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
         return even
     by_bytes = max(1, SHARD_BYTES // max(1, result))
     return max(1, min(max(slots, -(-n // (4 * workers))), max(by_bytes, slots), n))
-
-
-def _is_cut(items: int, unit: int) -> bool:
-    """Whether to cut brackets or populations of `unit` items into shards of at most `items` rows. They stay whole if
-    `unit` has no divisor between items / 2 and `items`, since the shards would be too small."""
-    return items < unit and 2 * _divisor(items, unit) >= items
-
-
-def _divisor(items: int, unit: int) -> int:
-    return max(k for k in _divisors(unit) if k <= items)
 
 
 def _divisible(items: int, result: int) -> int:

@@ -1,20 +1,20 @@
 """Search in the plan: the results that it adds to the kernel's own, and whether it fits its job.
 
 search_advances             (item)              advances of the item
-search_metric               (item, rung)        halving: the metric at each rung; NaN: not reached
-search_rung                 (item)              halving: rungs that the item survived
+search_metric               (item, rung)        on rungs: the metric at each rung; NaN: not reached
+search_rung                 (item)              on rungs: rungs from which the item went on
 search_metric               (item, generation)  population: the metric at the end of each generation
 search_parent               (item, generation)  the item whose state began the generation; -1: none
 search_NAME                 (item, generation)  the value of a searched parameter in each generation
-final_NAME                  (item)              the last value of the parameter, which the results belong to
+final_NAME                  (item)              the last value of the parameter, which the results belong to; Optuna: the proposal
 
-An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. An item whose
+Halving, asynchronous halving and Optuna with `prune` are on rungs. An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. An item whose
 population ended early (`patience`) has the outcome *settled*, and its results at that time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -26,11 +26,13 @@ from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
 from ctd.late import jax
 from jobs.errors import JobError, explain, nearest
 from jobs.plan.items import Group, Items
+from jobs.search.optuna import check_installed
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Halving, Population, bounds
+from jobs.spec.search import Optuna, Population, Search, bounds, dtype_of, extremes
+from jobs.spec.sweep import Distribution, Loguniform, Uniform
 
 
-def searched(kernel: Kernel, search: Halving | Population | None) -> Kernel:
+def searched(kernel: Kernel, search: Search | None) -> Kernel:
     """The kernel with the results and outcomes that a search adds; the kernel itself without a search."""
     return kernel if search is None else _searched(kernel, search.model_dump_json(), type(search))
 
@@ -39,31 +41,36 @@ def searched(kernel: Kernel, search: Halving | Population | None) -> Kernel:
 def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
     search = kind.model_validate_json(text)
     outcomes = kernel.outcomes
-    if outcomes and isinstance(search, Halving):
-        outcomes = (*outcomes, Outcome("dropped", "left at a rung of successive halving"))
+    if outcomes and search.rungs:
+        outcomes = (*outcomes, Outcome("dropped", "left at a rung of the search"))
     if outcomes and isinstance(search, Population) and search.patience:
         outcomes = (*outcomes, Outcome("settled", "its population no longer improved"))
     dims = {**kernel.dims, **{name: var for name, (var, _) in _records(search, 1).items()}}
     return replace(kernel, dims=dims, outcomes=outcomes)
 
 
-def shapes(search: Halving | Population | None, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
+def shapes(search: Search | None, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The results that a search adds -> shape and dtype of one item. n_items: number of items in the group."""
     if search is None:
         return {}
-    return {name: shape for name, (_, shape) in _records(search, search.together(n_items)).items()}
+    return {
+        name: shape for name, (_, shape) in _records(search, search.n_compared(n_items)).items()
+    }
 
 
-def _records(
-    search: Halving | Population, size: int
-) -> dict[str, tuple[Var, jax.ShapeDtypeStruct]]:
+def _records(search: Search, size: int) -> dict[str, tuple[Var, jax.ShapeDtypeStruct]]:
     real, whole = np.dtype(np.float64), np.dtype(np.int32)
     found = {"search_advances": (Var((), "1", "advances made"), _shape((), whole))}
-    if isinstance(search, Halving):
-        n = search.n_rungs(size)
+    if search.rungs:
+        n = (search.rungs.n_rungs(size),)
         found["search_rung"] = (Var((), "1", "rungs survived"), _shape((), whole))
         text = f"{search.metric} at every rung"
-        return found | {"search_metric": (Var(("rung",), "1", text), _shape((n,), real))}
+        found["search_metric"] = (Var(("rung",), "1", text), _shape(n, real))
+    if isinstance(search, Optuna):
+        for name, law in search.params.items():
+            found[f"final_{name}"] = (Var((), "1", f"{name} proposed"), _shape((), dtype_of(law)))
+    if not isinstance(search, Population):
+        return found
     g = (search.generations,)
     along = lambda text: Var(("generation",), "1", text)
     found["search_metric"] = (along(f"{search.metric} at its end"), _shape(g, real))
@@ -81,8 +88,8 @@ def _shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.ShapeDtypeStruct
 
 def check_search(
     spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
-) -> list[int]:
-    """Check the search of a job; for each group, return how many items it compares with one another, 1 without a search.
+) -> None:
+    """Check the search of a job.
 
     Args:
         shapes: for each group, result -> shape and dtype of one item.
@@ -92,20 +99,34 @@ def check_search(
     """
     search = spec.search
     if search is None:
-        return [1] * len(items.groups)
+        return
+    if isinstance(search, Optuna):
+        _check_replicates(spec, where)
+        check_installed(search, where)
     for group, found in zip(items.groups, shapes, strict=True):
         _check_metric(search, kernel, found, where)
         _check_advances(search, kernel, group, where)
+        if isinstance(search, Optuna):
+            for name, law in search.params.items():
+                _check_searched(law, name, kernel, group, items, where)
         if isinstance(search, Population):
             for name in search.params:
                 _check_parameter(search, name, kernel, group, items, where)
     _check_names(search, kernel, where)
-    return [_size(spec, search, group, items, where) for group in items.groups]
+    for group in items.groups:
+        _check_size(search, group, items, where)
 
 
-def _check_metric(
-    search: Halving | Population, kernel: Kernel, shapes: Mapping[str, Any], where: str
-) -> None:
+def _check_replicates(spec: JobSpec, where: str) -> None:
+    """Raise JobError if the sweep has replicates of its own: the trials of a study are replicates of one point."""
+    for part in spec.sweep if isinstance(spec.sweep, list) else [spec.sweep]:
+        if "seed" in part.names():
+            raise JobError(
+                f"{where}: sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"
+            )
+
+
+def _check_metric(search: Search, kernel: Kernel, shapes: Mapping[str, Any], where: str) -> None:
     scalars = [k for k, s in shapes.items() if s.shape == () and s.dtype.kind in "fiu"]
     scalars = [name for name in scalars if name != "outcome"]
     at, name = f"{where}: search.metric: {search.metric!r}", kernel.name
@@ -124,9 +145,9 @@ def _check_metric(
         )
 
 
-def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, where: str) -> None:
+def _check_advances(search: Search, kernel: Kernel, group: Group, where: str) -> None:
     """Raise JobError if items finish before the first comparison. Only a kernel with `advances` tells when they finish."""
-    if kernel.advances is None:
+    if kernel.advances is None or search.n_laps(len(group.items)) == 1:
         return
     most = kernel.advances(inputs_of(group.params))
     if most == 1:
@@ -138,12 +159,12 @@ def _check_advances(search: Halving | Population, kernel: Kernel, group: Group, 
         hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
         field = search.length_field
         raise JobError(
-            f"{where}: search.{field}: {getattr(search, field)} advances given, but items finish after {most}, "
+            f"{where}: search.{field}: {search.lap(0)} advances given, but items finish after {most}, "
             f"before their first comparison; lower it, or let items make more and shorter advances{hint}"
         )
 
 
-def _check_names(search: Halving | Population, kernel: Kernel, where: str) -> None:
+def _check_names(search: Search, kernel: Kernel, where: str) -> None:
     new = set(searched(kernel, search).dims) - set(kernel.dims)
     own = {name for name in kernel.dims if name.startswith(("search_", "final_"))}
     twice = sorted(own | (new & set(kernel.Params.model_fields)))
@@ -157,42 +178,75 @@ def _check_names(search: Halving | Population, kernel: Kernel, where: str) -> No
 def _check_parameter(
     search: Population, name: str, kernel: Kernel, group: Group, items: Items, where: str
 ) -> None:
-    kinds = field_kinds(kernel.Params)
-    traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
-    at = f"{where}: search.params: {name}"
-    if name not in kinds:
-        raise JobError(f"{at}: unknown field{nearest(name, traced)}")
-    value = getattr(group.params, name)
-    if kinds[name] is not Kind.TRACED or not isinstance(value, float):
-        what = (
-            f"a {kinds[name].value} field" if kinds[name] is not Kind.TRACED else "no real number"
-        )
-        raise JobError(
-            f"{at}: is {what}; a population moves traced real numbers: "
-            f"{', '.join(f for f in traced if isinstance(getattr(group.params, f), float))}"
-        )
+    value = _searched_field(
+        name, kernel, group, float, "a population moves traced real numbers", where
+    )
     low, high = bounds(search.params[name])
-    content = group.params.model_dump(mode="json")
-    for end in (low, high):
-        try:
-            kernel.Params.model_validate({**content, name: end})
-        except ValidationError as error:
-            raise JobError(explain(error, f"{where}: search.params", {})) from None
+    _check_values(name, (low, high), kernel, group, where)
     starts = items.values(name, group.items) if name in items.columns else np.asarray([value])
     outside = starts[(starts < low) | (starts > high)]
     if len(outside):
         raise JobError(
-            f"{at}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen the "
-            f"range, or give a start inside of it as search.params.{name}.start"
+            f"{where}: search.params: {name}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen "
+            f"the range, or give a start inside of it as search.params.{name}.start"
         )
 
 
-def _size(
-    spec: JobSpec, search: Halving | Population, group: Group, items: Items, where: str
-) -> int:
+def _check_searched(
+    law: Distribution, name: str, kernel: Kernel, group: Group, items: Items, where: str
+) -> None:
+    """Raise JobError if Optuna cannot propose a field: it does not exist, is swept, is no number, or not in this range."""
+    kinds = field_kinds(kernel.Params)
+    at = f"{where}: search.params: {name}"
+    if name in items.columns:
+        raise JobError(f"{at}: is swept as well; leave it out of the sweep, or of search.params")
+    if kinds.get(name, Kind.TRACED) is not Kind.TRACED:
+        raise JobError(
+            f"{at}: is a {kinds[name].value} field, which is compiled in or read before; sweep it, "
+            f"`sweep: {{grid: {{{name}: [...]}}}}`: each value gets a study of its own"
+        )
+    real = isinstance(law, Uniform | Loguniform)
+    who = "Optuna proposes traced numbers, whole ones where the field is whole"
+    _searched_field(name, kernel, group, float if real else (float, int), who, where)
+    _check_values(name, extremes(law), kernel, group, where)
+
+
+def _searched_field(
+    name: str, kernel: Kernel, group: Group, kind: Any, who: str, where: str
+) -> Any:
+    """The field's value in the group's first item. Raises JobError if it is no traced number of this kind."""
+    kinds = field_kinds(kernel.Params)
+    traced = [field for field, k in kinds.items() if k is Kind.TRACED]
+    at = f"{where}: search.params: {name}"
+    if name not in kinds:
+        raise JobError(f"{at}: unknown field{nearest(name, traced)}")
+    value = getattr(group.params, name)
+    if kinds[name] is not Kind.TRACED or not isinstance(value, kind):
+        what = (
+            f"a {kinds[name].value} field" if kinds[name] is not Kind.TRACED else "no real number"
+        )
+        can = ", ".join(f for f in traced if isinstance(getattr(group.params, f), kind))
+        raise JobError(f"{at}: is {what}; {who}: {can}")
+    return value
+
+
+def _check_values(
+    name: str, values: Iterable[Any], kernel: Kernel, group: Group, where: str
+) -> None:
+    """Raise JobError if the kernel does not take one of these values of a field."""
+    content = group.params.model_dump(mode="json")
+    for value in values:
+        try:
+            kernel.Params.model_validate({**content, name: value})
+        except ValidationError as error:
+            raise JobError(explain(error, f"{where}: search.params", {})) from None
+
+
+def _check_size(search: Search, group: Group, items: Items, where: str) -> None:
+    """Raise JobError if a group cannot be cut into as many items as are compared, or they are too few."""
     n = len(group.items)
-    size = search.together(n)
-    least = search.eta if isinstance(search, Halving) else 2
+    size = search.n_compared(n)
+    least = 1 if isinstance(search, Optuna) else search.rungs.eta if search.rungs else 2
     labels = ", ".join(f"{k} = {v}" for k, v in group.labels.items())
     which = f"group {group.number}" + (f" ({labels})" if labels else "")
     if size < least:
@@ -205,19 +259,8 @@ def _size(
             f"{where}: search.size: {which} has {n} items, which is not a multiple of {size}; only items "
             "that share all static and data fields are compared"
         )
-    if (k := spec.run.shard_items) and k % size and not (search.spread and size % k == 0):
-        raise JobError(
-            f"{where}: run.shard_items: {k} is not a multiple {'or divisor ' if search.spread else ''}"
-            f"of the {size} items that the search compares; leave it out"
-            + (
-                ""
-                if search.spread
-                else ", or let the shards exchange states: `search: {spread: true}`"
-            )
-        )
     if isinstance(search, Population):
         _check_members(search, group, items, size, where)
-    return size
 
 
 def _check_members(search: Population, group: Group, items: Items, size: int, where: str) -> None:

@@ -36,7 +36,7 @@ from jobs.query.readers import (
     vectors,
     with_swept,
 )
-from jobs.spec.search import SEARCH_TABLE, Halving, Population
+from jobs.spec.search import SEARCH_TABLE, Optuna, Population, Search
 from jobs.storage.objects import is_storage_error
 from jobs.store.arrays import Lazy, attributes
 from jobs.store.store import Store
@@ -284,7 +284,7 @@ def ask[T](store: Store, question: Callable[[Tables], T]) -> T:
 
 def search_columns(
     store: Store,
-    search: Halving | Population,
+    search: Search,
     ids: np.ndarray,
     groups: np.ndarray,
     rows: np.ndarray,
@@ -292,7 +292,7 @@ def search_columns(
     """The columns of the table `search`: a row for each item and each generation (or rung) that it took part in, group after group.
 
     item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and PARAM as it began
-    item  rung        METRIC                         (halving)
+    item  rung        METRIC  PARAM ...              (on rungs) PARAM of Optuna; without `prune` it has one rung, the end
 
     ids, groups, rows: (n,) the id, group and row in its group of every computed item.
     """
@@ -305,15 +305,20 @@ def search_columns(
 
 
 def _of_group(
-    store: Store, search: Halving | Population, group: int, ids: np.ndarray, rows: np.ndarray
+    store: Store, search: Search, group: int, ids: np.ndarray, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
     read = lambda name: np.asarray(store.array(group, name).oindex[rows])
     # An item that failed keeps the fill values.
     computed = (read("search_advances") > 0)[:, None]
-    metric = read("search_metric")
+    at_end = isinstance(search, Optuna) and search.rungs is None
+    metric = read(search.metric)[:, None] if at_end else read("search_metric")
     found: dict[str, Any] = {search.metric: metric}
-    if isinstance(search, Halving):
-        kept = computed & (np.arange(metric.shape[1]) <= read("search_rung")[:, None])
+    if isinstance(search, Optuna):
+        final = lambda name: np.broadcast_to(read(f"final_{name}")[:, None], metric.shape)
+        found |= {name: final(name) for name in search.params}
+    if not isinstance(search, Population):
+        rung = 0 if at_end else read("search_rung")[:, None]
+        kept = computed & (np.arange(metric.shape[1]) <= rung)
     else:
         parent = read("search_parent")
         kept = computed & (parent >= 0)

@@ -78,9 +78,8 @@ def _rungs(
 ) -> Plot:
     """Plot the metric of items at each rung that they reached, and at their end."""
     take = lambda name: np.asarray(results[name][:], float)
-    # Proposals are pruned by rungs of their own section.
-    rule: Any = getattr(search, "prune", None) or search
-    ages = rule.min_advances * rule.eta ** np.arange(metric.shape[1])
+    assert search.rungs is not None
+    ages = search.rungs.min_advances * search.rungs.eta ** np.arange(metric.shape[1])
     advances = take("search_advances")
     survived = (advances[:, None] > ages).sum(axis=1)
     some = _evenly(np.argsort(-survived, kind="stable"))

@@ -55,7 +55,7 @@ def plan_rows(
         "estimated_s": estimate,
     }
     if ready.spec.search:
-        total["search"] = _search_planned(ready, ready.spec.search, workers)
+        total["search"] = _search_planned(ready, ready.spec.search)
     returned = {name for one in ready.outputs for name in one.shapes}
     told = unreturned(ready.spec.kernel, ready.kernel.dims, returned) + nan_results(markers)
     if told:
@@ -63,18 +63,15 @@ def plan_rows(
     return columns, total
 
 
-def _search_planned(ready: Prepared, search: Search, workers: int) -> str:
-    """Describe the comparisons of a search: which items, in which shards, how often."""
-    together = [search.together(n) for n in ready.plan.group_sizes]
-    text = "; ".join(search.describe(n) for n in sorted(set(together)))
-    layouts = zip(together, ready.plan.layouts, strict=True)
-    if any(layout.shard_items < n for n, layout in layouts):
-        text += ", in shards that meet"
-    elif search.spread:
-        text += f", each whole in one shard (workers: {workers})"
-    if ready.kernel.advances:
+def _search_planned(ready: Prepared, search: Search) -> str:
+    """Describe the comparisons of a search: which items, how often."""
+    compared = [search.n_compared(n) for n in ready.plan.group_sizes]
+    text = "; ".join(search.describe(n) for n in sorted(set(compared)))
+    rounds = {layout.shard_items for layout in ready.plan.layouts}
+    text += f", up to {max(rounds)} of them in a round of one worker"
+    if ready.kernel.advances and search.n_laps(max(compared)) > 1:
         most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
-        n = max(search.n_comparisons(size, most) for size in together)
+        n = max(search.n_comparisons(size, most) for size in compared)
         text += f"; items make {most} advances at most and are compared {n} times"
     return text
 

@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 
 from ctd.batch import Layout, Run, program, traced_columns
-from ctd.batch.laps import Laps
+from ctd.batch.round import RoundRun
 from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import Kernel, Params, inputs_of, static_of, traced_type
 from ctd.late import jax
 from jobs import keys
-from jobs.run.rendezvous import Began, Earlier, Meetings, Waits
-from jobs.run.task import ShardProgress, Task
-from jobs.search.laps import SearchRun
-from jobs.search.rules import HalvingRule, PopulationRule, Rule
-from jobs.spec.search import Halving
+from jobs.run import rounds
+from jobs.run.task import ShardProgress, Task, rows_of
 from jobs.storage.checksums import agree, read_verified
 from jobs.store.checkpoint import Checkpoints
 from jobs.store.live import LiveCurves
+from jobs.store.rounds import round_digest
 from jobs.store.store import Store
 
 MANY = 100
@@ -46,6 +44,8 @@ class Group:
     params: Params
     shared: Any
     """The data that `Kernel.load` read."""
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+    """Stored columns of all rows, read for the rounds of a search."""
 
     @property
     def static(self) -> Any:
@@ -64,15 +64,15 @@ class Computed:
     longest_s: float | None = None
     checkpoints: int | None = None
     resumed_at: int | None = None
-    advances: int | None = None
-    meeting: str | None = None
-    before: Earlier = field(default_factory=Earlier)
+    run: RoundRun | None = None
+    """The round, if the attempt was one."""
 
 
 class Attempt:
     """One attempt at a shard; at least one of its items must not be left out.
 
     Args:
+        states: where the items of a search go on from.
         workers: shards that can run at a time. The fewer, the more advances a measured microbatch serves here.
         stop: set it to leave the shard at a checkpoint.
         on_progress: called after every advance.
@@ -83,76 +83,82 @@ class Attempt:
         store: Store,
         group: Group,
         task: Task,
+        states: rounds.States,
         workers: int,
         stop: threading.Event,
         on_progress: Callable[[ShardProgress], None],
     ) -> None:
-        self._store, self._group, self._task = store, group, task
+        self._store, self._group, self._task, self._states = store, group, task, states
         self._workers, self._stop, self._on_progress = workers, stop, on_progress
         self._job = store.job
         self.rows = rows_of(task)
         self.computing = False
         """Whether the kernel's functions run: an exception is then the fault of the items."""
 
-    def compute(self, began: Began) -> Computed:
+    def compute(self) -> Computed:
         """Return the results of the rows.
 
-        Raises Stopped if a stop was asked for, Waits at the end of a lap if other shards must come first, and whatever
-        the kernel raises.
+        Raises Stopped if a stop was asked for, Damaged if the state of an item is lost, and whatever the kernel raises.
         """
-        group, seed = self._group, self._job.spec.seed
+        group, seed, step = self._group, self._job.spec.seed, self._task.step
         ids, columns = self._read()
+        kept = self._states.of(self._task.shard.group, step, self.rows) if step else None
         traced = traced_columns(type(group.params), columns, group.static.dtype)
         self.computing = True
         layout = self._layout(ids, traced)
         prog = program(group.science, group.static, layout)
-        run: Run | SearchRun
-        if self._job.spec.search is None or self._task.probe:
-            # A probe needs no search: an item that fails by itself fails without one.
+        run: Run | RoundRun
+        if step is None:
             run = Run(prog, group.shared, seed, ids, traced)
         else:
-            run = self._search(Laps(prog, group.shared, seed, ids, traced), ids, columns)
-        found = self._advance(run, ids, layout, began)
+            run = RoundRun(prog, group.shared, seed, ids, traced, step.round.length, kept)
+        found = self._advance(run, ids, layout)
+        if not isinstance(run, RoundRun):
+            found["values"] = dict(run.results)
+        elif step and step.added is not None:
+            found["values"] = rounds.results(run, group.science, self._added())
         self.computing = False
-        advances = int(run.laps.ages.sum()) if isinstance(run, SearchRun) else None
-        return Computed(layout, dict(run.results), advances=advances, **found)
+        return Computed(layout, run=run if isinstance(run, RoundRun) else None, **found)
 
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
-        shard, params = self._task.shard, self._group.params
-        read = lambda name: self._store.rows(shard.group, name, shard.start, shard.stop)[
-            self.rows - shard.start
-        ]
-        ids = read("item")
+        shard, params, step = self._task.shard, self._group.params, self._task.step
+        read, ids = self._column, self._column("item")
         stored = str(self._store.results(shard.group).attrs["coordinates"]).split()
         same = lambda name: np.repeat(np.asarray(getattr(params, name))[None], len(ids), axis=0)
         names = traced_type(type(params))._fields
-        return ids, {name: read(name) if name in stored else same(name) for name in names}
+        columns = {name: read(name) if name in stored else same(name) for name in names}
+        if step:
+            at = np.searchsorted(step.round.rows, self.rows)
+            columns |= {name: values[at] for name, values in step.round.values.items()}
+        return ids, columns
 
-    def _search(self, laps: Laps, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> SearchRun:
-        """Return the job's search over the items, at its start."""
-        search, plan = self._job.spec.search, self._job.plan
-        assert search is not None
-        size = search.together(plan.group_sizes[self._task.shard.group])
-        rule: Rule
-        if isinstance(search, Halving):
-            rule = HalvingRule(search, laps.n)
-        else:
-            starts = {name: columns[name].astype(float) for name in search.params}
-            rule = PopulationRule(search, self._job.spec.seed, ids, starts)
-        return SearchRun(laps, search, rule, self.rows, size, self._task.meeting is not None)
+    def _column(self, name: str) -> np.ndarray:
+        """Return a stored column of the rows that are computed."""
+        shard, held = self._task.shard, self._group.columns
+        if self._task.step is None:
+            return self._store.rows(shard.group, name, shard.start, shard.stop)[
+                self.rows - shard.start
+            ]
+        # Rounds are many, of any rows: the whole column is read once.
+        if name not in held:
+            n = self._job.plan.group_sizes[shard.group]
+            held[name] = self._store.rows(shard.group, name, 0, n)
+        return held[name][self.rows]
 
-    def _advance(
-        self, run: Run | SearchRun, ids: np.ndarray, layout: Layout, began: Began
-    ) -> dict[str, Any]:
+    def _added(self) -> dict[str, np.ndarray]:
+        """Return the results that the search adds for the rows that are computed."""
+        step, shard = self._task.step, self._task.shard
+        assert step is not None
+        assert step.added is not None
+        return {name: values[self.rows - shard.start] for name, values in step.added.items()}
+
+    def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> dict[str, Any]:
         """Advance to the end, from where an earlier attempt stood; return fields of `Computed`."""
-        task, meetings = self._task, None
-        if task.meeting:
-            meetings = Meetings(self._store, task.shard, task.meeting, ids)
-        saved, resumed = self._resume(run, ids, layout, meetings)
+        saved, resumed = self._resume(run, ids, layout)
         live = None
         if saved:
-            live = LiveCurves(self._store, task.shard, self.rows, self._group.kernel.curves)
+            live = LiveCurves(self._store, self._task.shard, self.rows, self._group.kernel.curves)
         most = self._most(len(ids), layout)
         if not run.rounds:
             # Report that the shard has begun: compiling its first advance takes long.
@@ -166,45 +172,45 @@ class Attempt:
             before = time.monotonic()  # no correction of the clock may change a duration
             run.advance()
             longest = max(longest, time.monotonic() - before)
-            stage = run.stage if isinstance(run, SearchRun) else ""
-            self._on_progress(ShardProgress(run.n_finished, run.rounds, most, stage))
-            if meetings and isinstance(run, SearchRun) and run.arrived:
-                meetings.arrive(run, began, longest)
-                raise Waits(run.lap, run.stage)
+            # The items of a round go on later.
+            finished = 0 if self._task.step else run.n_finished
+            self._on_progress(ShardProgress(finished, run.rounds, most))
             # Not after the last advance, when the results themselves are written.
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
                 kept += 1
             if live and not run.finished:
                 live.show(run)
-        found = {"rounds": run.rounds, "checkpoints": kept, "resumed_at": resumed}
-        if not meetings or not task.meeting:
-            return found | {"longest_s": longest}
-        met = {"meeting": task.meeting.folder, "before": meetings.before}
-        return found | met | {"longest_s": max(longest, meetings.before.longest_s)}
+        return {
+            "rounds": run.rounds, "checkpoints": kept, "resumed_at": resumed, "longest_s": longest
+        }  # fmt: skip
 
     def _resume(
-        self, run: Run | SearchRun, ids: np.ndarray, layout: Layout, meetings: Meetings | None
+        self, run: Run | RoundRun, ids: np.ndarray, layout: Layout
     ) -> tuple[Checkpoints | None, int | None]:
         """Restore the run if the attempt may go on from an earlier one.
 
         Returns (its checkpoints, or None if it keeps none; advances already made, or None if it starts from the beginning).
         """
-        task = self._task
+        task, resumed = self._task, None
         if task.probe:
             return None, None
-        meets = task.meeting.folder if task.meeting else None
-        saved = Checkpoints(self._store, task.shard, ids, layout, meets)
-        goes_on = task.begin != "fresh" and _go_on(run, saved, meetings)
+        said = round_digest(task.step.round) if task.step else None
+        saved = Checkpoints(self._store, task.shard, ids, layout, said)
+        if task.begin != "fresh" and (before := saved.latest()):
+            run.restore(before)
+            resumed = run.rounds
         # Both attempts share one checkpoint folder, in which the first one goes on writing.
-        keeps = None if task.begin == "beside" else saved
-        return keeps, run.rounds if goes_on else None
+        return None if task.begin == "beside" else saved, resumed
 
     def _most(self, n: int, layout: Layout) -> int:
         """Return the most advances that the devices may make; 0 if the kernel does not say."""
         of_item, at_once = self._group.science.advances, layout.slots * layout.devices
+        most = of_item(inputs_of(self._group.params)) if of_item else 0
+        if step := self._task.step:
+            most = min(most or step.round.length, step.round.length)
         # -(-n // k) rounds up: the last items fill their slots only in part.
-        return of_item(inputs_of(self._group.params)) * -(-n // at_once) if of_item else 0
+        return most * -(-n // at_once)
 
     # --- how the items lie on the devices -------------------------------------------------------------
 
@@ -242,11 +248,6 @@ class Attempt:
         return of_item * plan.group_sizes[group] / min(self._workers, plan.counts[group])
 
 
-def rows_of(task: Task) -> np.ndarray:
-    """Return the rows of the group that the attempt computes."""
-    return np.setdiff1d(np.arange(task.shard.start, task.shard.stop), task.without)
-
-
 def chosen_microbatch(
     store: Store, group: int, measured: Callable[[], tuple[int, dict[int, float]]]
 ) -> int:
@@ -262,20 +263,3 @@ def chosen_microbatch(
         # Workers may measure at the same time and differ; the microbatch decides the rounding, so all take the first.
         chosen = agree(store.objects, key, {"microbatch": best, "seconds_per_item": timed})
     return int(chosen["microbatch"])
-
-
-def _go_on(run: Run | SearchRun, saved: Checkpoints, meetings: Meetings | None) -> bool:
-    """Restore the run to where an earlier attempt stood; return whether there was one.
-
-    Raises Waits if that is a meeting to which others have not come.
-    """
-    before, left = saved.latest(), meetings and meetings.latest()
-    # The later state wins: a checkpoint of a later lap is ahead of what the shard left at the meeting before.
-    if left and not (before and before.arrays["search.lap"] > left.arrays["search.lap"]):
-        assert meetings is not None
-        assert isinstance(run, SearchRun)
-        run.restore(left)
-        meetings.meet(run)
-    elif before:
-        run.restore(before)
-    return bool(left or before)

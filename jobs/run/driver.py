@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 from jobs.run.executor import Executor, ExecutorLost, ManyWorkers
 from jobs.run.ledger import Ledger
-from jobs.run.populations import Populations
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.stragglers import Attempts, Stragglers
@@ -27,7 +26,7 @@ class Driver:
 
     def __init__(self, ledger: Ledger, executor: Executor, listener: Listener, stop: Stop) -> None:
         self.ledger, self.executor, self.listener, self.stop = ledger, executor, listener, stop
-        self.populations, self.attempts = Populations(ledger), Attempts()
+        self.attempts = Attempts()
         self.many = executor if isinstance(executor, ManyWorkers) else None
         self.stragglers = Stragglers(ledger, self.many, self.attempts) if self.many else None
         self.idle_since = time.monotonic()
@@ -41,7 +40,6 @@ class Driver:
         ledger, executor, stop = self.ledger, self.executor, self.stop
         with self._noted():
             self.listener(ledger.progress)
-            self.populations.tidy(ledger.barrier.left())
             # From here on the loop reads `stop.reason`; an exception from a signal would leave shards without checkpoints.
             with stop.deferred():
                 if stop.reason is None:
@@ -78,7 +76,7 @@ class Driver:
         events, progress = self.ledger.events, self.ledger.progress
         host, pid = socket.gethostname(), os.getpid()
         begun = Event(
-            kind="run", executor=self.executor.name, pending=len(self.ledger.queue),
+            kind="run", executor=self.executor.name, pending=self.ledger.n_open,
             workers=self.executor.machines().workers, host=host, pid=pid,
         )  # fmt: skip
         events.note(begun)
@@ -105,7 +103,7 @@ class Driver:
             self._end_hung(heartbeats, self.many)
         self._show(heartbeats)
         # Workers are to spare only once no shard waits.
-        spare = self.stop.reason is None and not self.ledger.is_open
+        spare = self.stop.reason is None and not self.ledger.has_task
         if self.stragglers and spare and self.executor.capacity() > 0:
             self.stragglers.try_elsewhere()
 
@@ -123,10 +121,10 @@ class Driver:
         progress = self.ledger.progress
         counted = [beat.progress for key, beat in heartbeats.items() if self.attempts.counts(key)]
         running = [now for now in counted if now is not None]
-        progress.running_items = sum(now.finished for now in running)
+        ended = sum(search.n_ended for search in self.ledger.searches.values())
+        progress.running_items = sum(now.finished for now in running) + ended
         progress.advances = tuple(now.advances for now in running)
         progress.most_advances = max((now.most for now in running), default=0)
-        progress.stage = next((now.stage for now in running if now.stage), progress.stage)
         progress.tuning = any(now.tuning for now in running)
         self.has_advanced |= any(progress.advances) or progress.items_done > progress.items_before
         progress.compiling = bool(running) and not progress.tuning and not self.has_advanced
@@ -135,7 +133,7 @@ class Driver:
 
     def _idle(self) -> str | None:
         """Return a message if shards wait for the first worker, or none has been ready for `IDLE_S` seconds; None otherwise."""
-        if self.attempts or not self.ledger.queue or self.executor.capacity() > 0:
+        if self.attempts or not self.ledger.has_task or self.executor.capacity() > 0:
             self.idle_since, self.has_begun = time.monotonic(), True
         idle_s = time.monotonic() - self.idle_since
         if idle_s < IDLE_S:
@@ -150,22 +148,24 @@ class Driver:
         ledger = self.ledger
         if not ledger.storage.lasts:
             ledger.retry_postponed()
-            self.populations.retry_postponed()
         while self.executor.capacity() > 0 and (task := ledger.next_task()) is not None:
             self.attempts.begin(task)
             self.executor.submit(task)
 
     def _take(self, report: Report) -> None:
-        """Record one report: the shard is done, waits for others, is retried, or is given up."""
+        """Record one report: the shard is done, its round has ended, it is retried, or it is given up."""
         task = self.attempts.end(report.key)
         if task is None:  # the other attempt was committed first
             return
         other = self.attempts.other(task)
-        if report.waiting:
-            self.ledger.wait_for_others(task, report)
-        elif report.marker:
-            self.ledger.commit(report.shard, report.attempt, report.marker)
-            self.populations.tidy([report.shard])
+        if report.lost is not None:
+            if not other:
+                self.ledger.lose(task, report.lost)
+        elif report.told or report.marker:
+            if report.told:
+                self.ledger.tell(task, *report.told)
+            elif report.marker:
+                self.ledger.commit(report.shard, report.attempt, report.marker)
             if other and self.stragglers:
                 self.stragglers.drop(other)
         else:
@@ -173,4 +173,3 @@ class Driver:
             # While the other attempt runs, the shard has not failed.
             if not other:
                 self.ledger.decide(task, report)
-        self.populations.meet(report.shard)

@@ -5,20 +5,24 @@ jobs.run.retry decides what to do about a failure; the ledger carries it out and
 
 import heapq
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from jobs import keys
+from jobs.errors import JobError
 from jobs.plan.layout import Shard
-from jobs.run.coordinator import Barrier
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.parts import Part, open_shards
 from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, GroupBreaker
+from jobs.run.search import GroupSearch
 from jobs.run.task import Begin, Report, Task
+from jobs.search import Told
 from jobs.storage import objects
 from jobs.store.events import Event, Events
 from jobs.store.marker import Marker
 from jobs.store.provenance import said
+from jobs.store.rounds import Cost
 from jobs.store.store import Store
 
 COMPACT_EVERY = 64
@@ -64,14 +68,15 @@ class Ledger:
 
     def __init__(self, store: Store, failures: Failures, markers: Sequence[Marker]) -> None:
         self.store, self.failures = store, failures
-        self.shards = list(store.job.plan.shards())
-        self.queue, self.barrier = Queue(), Barrier(store, failures)
-        self.unmet: set[int] = set()
-        """Shards whose population may have become able to meet."""
+        self.shards = {shard.number: shard for shard in store.job.plan.shards()}
+        """Number -> the shard: the planned ones, and the rounds of this run."""
+        self.queue = Queue()
+        self.searches: dict[int, GroupSearch] = {}
+        """Group -> its search, while that goes on."""
         self.postponed: list[tuple[Task, Report]] = []
         """Reports that wait to be decided until the storage works again."""
-        self.done = {marker.shard.number: marker.meeting for marker in markers}
-        """Committed shard -> the folder of the meetings it took part in."""
+        self.done = {marker.shard.number for marker in markers}
+        """The numbers of the committed shards."""
         self.progress = progress_of(store, markers, failures.failed)
         self._last_errors: dict[int, str] = {}
         """Shard -> the last error of an attempt at all of it."""
@@ -87,20 +92,40 @@ class Ledger:
     @property
     def is_open(self) -> bool:
         """Whether there is anything to hand out or to decide."""
-        return bool(self.queue or self.unmet or self.postponed)
+        return bool(self.queue or self.searches or self.postponed)
+
+    @property
+    def n_open(self) -> int:
+        """The number of shards that wait to be handed out, those of searches included."""
+        searched = sum(len(search.open_shards) for search in self.searches.values())
+        return len(self.queue) + searched
+
+    @property
+    def has_task(self) -> bool:
+        """Whether something could be handed out now, or when its time has come."""
+        searching = any(search.has_task for search in self.searches.values())
+        return bool(self.queue or self.postponed or searching)
 
     def next_task(self) -> Task | None:
         """Return the next task whose time has come, brought up to date; None if there is none, or while the storage fails."""
-        if self.storage.lasts or (task := self.queue.pop()) is None:
+        if self.storage.lasts:
             return None
-        try:
-            meeting = None if task.probe else self.barrier.meeting(task.shard)
-        except Exception as error:
-            self.wait_for_storage(error)
-            self.queue.push(task)
+        if (task := self.queue.pop()) is None and (task := self._of_searches()) is None:
             return None
         # Slots may have been halved since the task was queued.
-        return task._replace(slots=self.failures.slots(task.shard.group), meeting=meeting)
+        return task._replace(slots=self.failures.slots(task.shard.group))
+
+    def _of_searches(self) -> Task | None:
+        for search in self.searches.values():
+            try:
+                task = search.next_task()
+            except Exception as error:
+                self.wait_for_storage(error)
+                return None
+            if task is not None:
+                self.shards[task.shard.number] = task.shard
+                return task
+        return None
 
     # --- one report ------------------------------------------------------------------------------------
 
@@ -109,9 +134,12 @@ class Ledger:
         shard = self.shards[number]
         # A commit wrote to the storage, so the storage works again.
         self.storage.end()
-        self.done[number] = marker.meeting
+        self.done.add(number)
         self.progress.add(shard, marker.outcomes)
-        self._learn(marker, len(self.failures.failing_rows(number)))
+        self._learn(marker, len(self.failures.failing(shard)))
+        if (search := self.searches.get(shard.group)) and not search.open_shards:
+            search.tidy()
+            del self.searches[shard.group]
         done = Event(
             kind="done", shard=number, attempt=attempt, host=marker.host,
             pid=marker.pid, seconds=marker.seconds, n_failed=marker.n_failed,
@@ -120,13 +148,48 @@ class Ledger:
         self._loose += 1
         self.compact(COMPACT_EVERY)
 
-    def wait_for_others(self, task: Task, report: Report) -> None:
-        """Record a shard that waits for the others of its population."""
-        assert report.waiting is not None
+    def begin_search(self, group: int) -> None:
+        """Begin the search of a group, or go on with it."""
+        search = GroupSearch(self.store, group, self.failures, self.done)
+        self.searches[group] = search
+        with self._may_end(search, group):
+            search.open()
+
+    def tell(self, task: Task, told: Told, cost: Cost) -> None:
+        """Record the end of a round of a search."""
+        group = task.shard.group
         self.storage.end()
-        self._breaker.done(task.shard.group, task.shard.n_items)
-        self.progress.stage = report.waiting.stage
-        self.barrier.wait(task, report.waiting.lap)
+        self._breaker.done(group, len(told.rows))
+        self.limits.note(group, cost.longest_s)
+        self.patience.note(peers(task), cost.seconds)
+        if search := self.searches.get(group):
+            assert task.step is not None
+            with self._may_end(search, group):
+                search.tell(task.step.number, told, cost)
+            self.progress.stage = search.stage
+
+    def lose(self, task: Task, number: int) -> None:
+        """Record that an attempt needs the states of a round that are missing or damaged."""
+        if search := self.searches.get(task.shard.group):
+            text = f"the states of round {number} of group {task.shard.group} are damaged; they are computed again"
+            self.events.note(Event(kind="decision", shard=task.shard.number, text=text))
+            with self._may_end(search, task.shard.group):
+                search.lose(number, task)
+
+    @contextmanager
+    def _may_end(self, search: GroupSearch, group: int) -> Iterator[None]:
+        """Give up the shards of a group if its search cannot go on."""
+        try:
+            yield
+        except JobError as error:
+            self.end_search(group, str(error))
+
+    def end_search(self, group: int, text: str) -> None:
+        """Give up the shards of a group whose search cannot go on."""
+        if search := self.searches.pop(group, None):
+            self.queue.drop(lambda shard: shard.group == group)
+            self.progress.failed |= dict.fromkeys(search.open_shards, text)
+            self.events.note(Event(kind="decision", group=group, text=f"its search ends: {text}"))
 
     def fail(self, task: Task, report: Report) -> None:
         """Record a failed attempt: its error and event. Pause if the storage has failed."""
@@ -147,6 +210,8 @@ class Ledger:
     def decide(self, task: Task, report: Report) -> None:
         """Decide what follows from a failure or a probe, and record it; postpone the decision if the storage fails."""
         shard = self.shards[report.shard]
+        if task.step and shard.group not in self.searches:
+            return  # its search has ended meanwhile
         try:
             if report.error is None:
                 verdict = self.failures.passed(task, shard)
@@ -160,11 +225,14 @@ class Ledger:
             return
         if verdict.note:
             self.events.note(Event(kind="decision", shard=report.shard, text=verdict.note))
-        found = self.progress.blame(self.failures.failed.get(shard.number, ()))
+        found = self.progress.blame(self.failures.failing(shard))
         if verdict.task is None:
             last = self._last_errors[report.shard]
             text = f"{last} ({verdict.note})" if verdict.note else last
-            self.progress.failed[report.shard] = text
+            if task.step:
+                self.end_search(shard.group, text)
+            else:
+                self.progress.failed[report.shard] = text
         else:
             again = report.error is not None and not task.probe and not verdict.task.probe
             self.progress.retried += again and report.fault != "stopped"
@@ -181,17 +249,8 @@ class Ledger:
         while self.postponed and not self.storage.lasts:
             task, report = self.postponed.pop(0)
             self.decide(task, report)
-            self.unmet.add(report.shard)
 
     # --- several shards at once -----------------------------------------------------------------------
-
-    def uncommit(self, taken: Mapping[Shard, Mapping[str, int]]) -> None:
-        """Take back committed shards, so that they are computed again. taken: shard -> its outcomes."""
-        # The store first: if it fails, the ledger still says what the store says.
-        self.store.committed.forget(taken)
-        for shard, outcomes in taken.items():
-            del self.done[shard.number]
-            self.progress.add(shard, outcomes, -1)
 
     def compact(self, least: int = 1) -> None:
         """Compact the new markers, and the new records of failing items, if there are at least `least` of them."""
@@ -206,6 +265,7 @@ class Ledger:
     def give_up_group(self, group: int) -> None:
         """Give up the shards of a group that are not running."""
         text = f"not tried: nothing of group {group} could be computed before"
+        self.end_search(group, text)
         n = self.abandon(lambda shard: shard.group == group, text)
         self.events.note(Event(kind="decision", group=group, text=f"{n} shards {text}"))
 
@@ -213,8 +273,8 @@ class Ledger:
         """Give up the shards that `which` selects and that are not running; return how many there were."""
         postponed = [task for task, _ in self.postponed if which(task.shard)]
         self.postponed = [pair for pair in self.postponed if not which(pair[0].shard)]
-        dropped = [*self.queue.drop(which), *self.barrier.drop(which), *postponed]
-        self.progress.failed |= {task.shard.number: text for task in dropped}
+        dropped = {task.shard.number for task in [*self.queue.drop(which), *postponed]}
+        self.progress.failed |= dict.fromkeys(dropped, text)
         return len(dropped)
 
     def wait_for_storage(self, error: Exception) -> None:
@@ -227,20 +287,26 @@ class Ledger:
         """Learn from a committed shard how long shards of its group take, and that its items can be computed."""
         group = marker.shard.group
         self.limits.note(group, marker.longest_s)
-        self.patience.note(group, marker.seconds)
+        self.patience.note((group, None), marker.seconds)
         self._breaker.done(group, marker.shard.n_items - n_blamed)
+
+
+def peers(task: Task) -> tuple[int, int | None]:
+    """Return what a task has in common with those that should take as long: its group and the length of its round."""
+    return task.shard.group, task.step.round.length if task.step else None
 
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     """Return the ledger of a store, with the uncommitted shards of a part (None: of the whole store) queued."""
     ledger = Ledger(store, Failures(store), store.committed.markers())
+    mine = sorted(open_shards(store, ledger.done, part))
+    if store.job.spec.search is not None:
+        for group in sorted({ledger.shards[number].group for number in mine}):
+            ledger.begin_search(group)
+        return ledger
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
-    kept |= ledger.barrier.left()
-    mine = open_shards(store, ledger.done.keys(), part)
-    ledger.unmet |= {first for k in mine for first in ledger.barrier.population(k)[:1]}
-    for shard in ledger.shards:
-        if shard.number in mine:
-            begin: Begin = "resume" if shard.number in kept else "fresh"
-            ledger.queue.push(ledger.failures.task(shard, 1, begin))
+    for number in mine:
+        begin: Begin = "resume" if number in kept else "fresh"
+        ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))
     return ledger

@@ -5,6 +5,7 @@ import shutil
 import statistics
 import time
 from collections import deque
+from collections.abc import Hashable
 
 from jobs.storage import objects
 
@@ -48,26 +49,27 @@ class TimeLimits:
 
 
 class Patience:
-    """The time that a shard may run before a second attempt begins on another node, by group.
+    """The time that a shard may run before a second attempt begins on another node.
 
-    factor: a multiple of the median of its peers, the committed shards of its group; 0: no second attempts. A second
+    factor: a multiple of the median of its peers, the committed shards of its group, or the rounds of its group's search
+    that are as long; 0: no second attempts. A second
     attempt takes about one median, so it likely ends sooner than a shard that has taken `factor` of them already.
     """
 
     def __init__(self, factor: float) -> None:
         self._factor = factor
-        self._seconds: dict[int, deque[float]] = {}
+        self._seconds: dict[Hashable, deque[float]] = {}
 
-    def note(self, group: int, seconds: float) -> None:
-        """Note how long a committed shard took."""
-        self._seconds.setdefault(group, deque(maxlen=PEERS)).append(seconds)
+    def note(self, peers: Hashable, seconds: float) -> None:
+        """Note how long one of some peers took."""
+        self._seconds.setdefault(peers, deque(maxlen=PEERS)).append(seconds)
 
-    def of(self, group: int) -> float:
-        """Return the patience with the shards of a group in seconds."""
-        if not self._factor or group not in self._seconds:
+    def of(self, peers: Hashable) -> float:
+        """Return the patience with one of some peers in seconds."""
+        if not self._factor or peers not in self._seconds:
             return float("inf")
         # The median: one other slow shard among the peers must not raise it.
-        return max(LEAST_PATIENCE_S, self._factor * statistics.median(self._seconds[group]))
+        return max(LEAST_PATIENCE_S, self._factor * statistics.median(self._seconds[peers]))
 
 
 class Pause:

@@ -1,7 +1,7 @@
 """Several drivers on one store: its shards in parts, each part under its own lease.
 
-Shard s is in part s mod n; if shards meet (jobs.run.rendezvous), whole populations are dealt out instead. A
-driver goes through the parts, starting at its own, and runs every part that no other driver holds. So the parts
+Shard s is in part s mod n; if the job has a search, group g is in part g mod n, because one driver decides for all of
+its items. A driver goes through the parts, starting at its own, and runs every part that no other driver holds. So the parts
 of a driver that died or never started are run as well. The lease of a part is a `jobs.storage.lease` in the
 folder run/parts/PPPP.
 """
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.run.rendezvous import populations
 from jobs.storage import objects
 from jobs.storage.lease import Held, LeaseRecord, describe, last_seen, running
 from jobs.store.store import Store
@@ -77,8 +76,10 @@ def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
 
     done: the committed shards.
     """
-    shards, together = range(store.job.plan.n_shards), populations(store.job)
-    # A population goes to one driver: its first shard stands for all, and populations take turns, not shards.
-    first = [together.get(s, (s,))[0] for s in shards]
-    turn = {lead: k for k, lead in enumerate(dict.fromkeys(first))}
-    return {s for s in shards if s not in done and (part is None or turn[first[s]] in part)}
+    by_group = store.job.spec.search is not None
+    return {
+        shard.number
+        for shard in store.job.plan.shards()
+        if shard.number not in done
+        and (part is None or (shard.group if by_group else shard.number) in part)
+    }

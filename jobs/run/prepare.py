@@ -14,7 +14,7 @@ from jobs.errors import Faults, JobError
 from jobs.inputs.measure import evaluate_group
 from jobs.plan.checked import checked_items
 from jobs.plan.items import Items
-from jobs.plan.layout import Machines, Plan, Sizes, Together, lay_out
+from jobs.plan.layout import Machines, Plan, Sizes, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
 from jobs.run.executor import Executor
@@ -68,15 +68,14 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     with faults:
         check_keep_bits(spec.keep_bits, shapes, where)
     with faults:
-        compared = check_search(spec, kernel, items, shapes, where)
+        check_search(spec, kernel, items, shapes, where)
     faults.tell()
-    together = Together(compared, spread=spec.search is not None and spec.search.spread)
     found = machines()
     found = replace(found, workers=spec.run.workers or found.workers)
 
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
         given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
-        return lay_out(given, kernel, spec.run, machines, together, where)
+        return lay_out(given, kernel, spec.run, machines, spec.search, where)
 
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.

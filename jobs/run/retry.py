@@ -25,7 +25,7 @@ import numpy as np
 
 from jobs import keys
 from jobs.plan.layout import Shard
-from jobs.run.task import Begin, Fault, Report, Task
+from jobs.run.task import Begin, Fault, Report, Task, rows_of
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
@@ -183,21 +183,18 @@ class Failures:
 
     def task(self, shard: Shard, attempt: int, begin: Begin) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
-        rows = self.failing_rows(shard.number)
+        rows = tuple(sorted(entry.row for entry in self.failing(shard)))
         return Task(shard, attempt, self._slots.get(shard.group), rows, begin=begin)
 
-    def failing_rows(self, number: int) -> tuple[int, ...]:
-        """Return the rows of a shard that are known to fail, rising."""
-        return tuple(sorted(entry.row for entry in self.failed.get(number, ())))
+    def failing(self, shard: Shard) -> list[FailedItem]:
+        """Return the items known to fail between the start and the stop of a shard."""
+        homes = self._store.job.plan.overlapping(shard)
+        entries = [entry for k in homes for entry in self.failed.get(k, ())]
+        return [entry for entry in entries if shard.start <= entry.row < shard.stop]
 
     def slots(self, group: int) -> int | None:
         """Return how many items a device holds at a time in this group, or None if as planned."""
         return self._slots.get(group)
-
-    def narrowed(self, group: int) -> int | None:
-        """Return the microbatch that memory forced on a group; None if it runs with the chosen one."""
-        slots = self._slots.get(group)
-        return slots if slots and slots < self._microbatch(group) else None
 
     def passed(self, task: Task, shard: Shard) -> Verdict:
         """Return the decision after a probe of `shard` that was computed: its rows are not at fault. Raises as `decide`."""
@@ -219,7 +216,7 @@ class Failures:
         if report.fault in ("stopped", "storage"):
             return Verdict(again)
         history = self._histories[shard.number]
-        rows = sorted(set(range(shard.start, shard.stop)) - set(task.without))
+        rows = rows_of(task._replace(shard=shard)).tolist()
         if history.search or (len(rows) == 1 and report.fault != "outside"):
             self._look_up(shard)
         if report.node_was_lost:
@@ -242,7 +239,7 @@ class Failures:
             if report.fault == "death" and history.charged < LEAST_CONFIRM:
                 return Verdict(again)
             self._blame(report, shard, rows[0])
-            return Verdict(self.task(shard, task.attempt + 1, "fresh"))
+            return Verdict(self._anew(task, shard, "fresh"))
         history.searched = True
         confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
         history.search = search = Bisection(rows, confirm)
@@ -295,12 +292,12 @@ class Failures:
 
     def _probe(self, task: Task, shard: Shard, search: Bisection) -> Verdict:
         """Return the next probe; after the last one, the whole shard without the rows found."""
-        attempt, history = task.attempt + 1, self._histories[shard.number]
+        history = self._histories[shard.number]
         if search.probe is not None and len(search.found) < MAX_FOUND:
             part = shard._replace(start=search.probe[0], stop=search.probe[1])
-            return Verdict(self.task(part, attempt, "fresh")._replace(probe=True))
+            return Verdict(self._anew(task, part, "fresh")._replace(probe=True))
         history.search = None
-        whole = self.task(shard, attempt, "resume")
+        whole = self._anew(task, shard, "resume")
         if search.probe is not None:
             return Verdict(
                 None, note=f"{MAX_FOUND} of its items fail; the shard is at fault as a whole"
@@ -317,6 +314,10 @@ class Failures:
             return narrower
         return Verdict(None)
 
+    def _anew(self, task: Task, shard: Shard, begin: Begin) -> Task:
+        """Return the next attempt after `task`, at all of a shard or a part of it."""
+        return self.task(shard, task.attempt + 1, begin)._replace(step=task.step)
+
     def _probe_failed(self, task: Task, report: Report, shard: Shard, search: Bisection) -> Verdict:
         if search.failed():
             self._blame(report, shard, search.found[-1])
@@ -331,8 +332,12 @@ class Failures:
             error=str(report.error), trace=report.trace, fault=report.fault,
             attempt=report.attempt, time=time.time(), about=dict(report.about),
         )  # fmt: skip
-        entries = self.failed.setdefault(shard.number, [])
+        # A round of a search has rows of several planned shards; the record belongs to the planned one.
+        (home,) = self._store.job.plan.overlapping(shard._replace(start=row, stop=row + 1))
+        entries = self.failed.setdefault(home, [])
         entries.append(failed)
+        planned = self._store.job.plan.shard(home)
+        assert planned is not None
         with objects.may_fail():  # as in `_narrowed`
-            self._store.failed.add(shard, entries)
+            self._store.failed.add(planned, entries)
             self.loose += 1

@@ -3,13 +3,16 @@
 from dataclasses import replace
 
 from jobs import keys
+from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
 from jobs.run.ledger import open_ledger
 from jobs.run.parts import Part, open_parts, refuse_mixture
 from jobs.run.progress import Listener, Progress, progress_of
+from jobs.run.search import forget_search
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
+from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.storage.lease import Held, Lease
@@ -44,7 +47,7 @@ def run_shards(
     with Lease.acquire(place, store.address).held(stop):
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
-        if ledger.queue:
+        if ledger.is_open:
             Driver(ledger, executor, listener, stop).run()
             ledger.compact()
     return ledger.progress
@@ -78,7 +81,7 @@ def progress_digest(store: Store) -> str:
     """Return a digest that changes with every committed shard, failing item and checkpoint."""
     records = (store.committed.latest(), store.failed.latest())
     known = [[(number, one.version) for number, one in found.items()] for found in records]
-    left = objects.digest_of(store.objects, (keys.CHECKPOINTS, keys.MEETINGS))
+    left = objects.digest_of(store.objects, (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS))
     return digest(repr((known, left)).encode())
 
 
@@ -114,8 +117,24 @@ def _forget_failed(store: Store) -> int:
     }
     for record in store.failed.latest().values():
         rows.setdefault(record.shard, set()).update(item.row for item in record.items)
+    if search := store.job.spec.search:
+        _with_peers(store, rows, search)
     # The markers first: a kill in between leaves records without markers, and the next run computes these shards without
     # the failing items. The reverse would leave markers that lack rows for no visible reason.
     store.committed.forget(rows)
     store.failed.forget(rows)
     return sum(map(len, rows.values()))
+
+
+def _with_peers(store: Store, rows: dict[Shard, set[int]], search: Search) -> None:
+    """Add to `rows` the shards whose items were compared with theirs, and have the searches of these groups begin anew."""
+    plan = store.job.plan
+    for shard, some in list(rows.items()):
+        size = search.n_compared(plan.group_sizes[shard.group])
+        for block in {row // size for row in some}:
+            peers = shard._replace(start=block * size, stop=(block + 1) * size)
+            for number in plan.overlapping(peers):
+                if home := plan.shard(number):
+                    rows.setdefault(home, set())
+    for group in {shard.group for shard in rows}:
+        forget_search(store, group)

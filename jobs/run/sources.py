@@ -118,7 +118,7 @@ def accept_changes(store: Store) -> list[str]:
     edited = changed(job.sources, now)
     if edited:
         # States of the old source must not go on under the new one. First these: a kill in between loses only work.
-        for folder in (keys.CHECKPOINTS, keys.MEETINGS):
+        for folder in (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS):
             objects.delete_all(store.objects, folder)
     if edited or not job.sources:
         store.job = replace(job, sources=now)

@@ -7,7 +7,7 @@ other attempt goes on.
 import time
 
 from jobs.run.executor import ManyWorkers
-from jobs.run.ledger import Ledger
+from jobs.run.ledger import Ledger, peers
 from jobs.run.limits import Patience
 from jobs.run.task import Key, Task
 from jobs.storage import objects
@@ -58,15 +58,15 @@ class Attempts:
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:
         """Return (attempt, seconds) of attempts that have lasted far longer than their peers, longest first.
 
-        Left out: shards with a second attempt already, probes, and shards that meet others.
+        Left out: shards with a second attempt already, and probes.
         """
         now = time.monotonic()
         found = [
             (task, now - self._began[key])
             for key, task in self._tasks.items()
-            if not (task.probe or task.meeting or task.shard.number in self._both)
+            if not (task.probe or task.shard.number in self._both)
         ]
-        slow = [(t, s) for t, s in found if s > patience.of(t.shard.group)]
+        slow = [(t, s) for t, s in found if s > patience.of(peers(t))]
         return sorted(slow, key=lambda pair: -pair[1])
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from jobs.plan.layout import Shard
-from jobs.run.rendezvous import Meeting
+from jobs.search import Round, Told
 from jobs.store.marker import Marker
+from jobs.store.rounds import Cost
 
 Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped"]
 """Why a shard was not committed.
@@ -23,12 +26,28 @@ Begin = Literal["fresh", "resume", "beside"]
 """The beginning of an attempt.
 
     fresh     from the start
-    resume    from a checkpoint or an arrival, if an earlier attempt left one
+    resume    from a checkpoint, if an earlier attempt left one
     beside    as `resume`, while another attempt at the shard is running; only that one keeps checkpoints
 """
 
 Key = tuple[int, int]
 """Identifies an attempt: (number of its shard, number of the attempt)."""
+
+
+class Step(NamedTuple):
+    """What a search has an attempt do with its items.
+
+    A round advances them, and keeps their states. Once all items of a planned shard have ended, a last step of no
+    advances writes their results.
+    """
+
+    number: int
+    """Number of the round in its group; -1: the last step."""
+    round: Round
+    added: Mapping[str, Any] | None = None
+    """In the last step: the results that the search adds, name -> (rows of the shard, ...)."""
+    before: Cost = Cost()
+    """In the last step: what the rounds of its items cost."""
 
 
 class Task(NamedTuple):
@@ -42,14 +61,23 @@ class Task(NamedTuple):
     """Rows of the group that are not computed and are marked as failed."""
     probe: bool = False
     """Compute without writing. `shard` is then part of a planned one, to find the items that fail."""
-    meeting: Meeting | None = None
-    """The meeting of the shard with the others of its population; None: it has no others."""
+    step: Step | None = None
+    """What the job's search has it do; None without a search. `shard` is then a planned one, or has the number of a round,
+    and the rows of the round that lie between its start and its stop."""
     begin: Begin = "fresh"
 
     @property
     def key(self) -> Key:
         """The attempt's name."""
         return self.shard.number, self.attempt
+
+
+def rows_of(task: Task) -> np.ndarray:
+    """Return the rows of the group that the attempt computes."""
+    rows = np.arange(task.shard.start, task.shard.stop)
+    if task.step:
+        rows = np.intersect1d(rows, task.step.round.rows)
+    return np.setdiff1d(rows, task.without)
 
 
 class Reduction(NamedTuple):
@@ -68,14 +96,6 @@ Work = Task | Reduction
 """A piece of work for a worker."""
 
 
-class Waiting(NamedTuple):
-    """The lap at whose end a shard waits for the others of its population."""
-
-    lap: int
-    stage: str
-    """The lap, in words for the terminal."""
-
-
 class Report(NamedTuple):
     """The outcome of one attempt, as the driver gets it; it holds no results."""
 
@@ -91,8 +111,10 @@ class Report(NamedTuple):
     """Kind of error; meaningless if there is none."""
     about: Mapping[str, Any] = {}
     """For the events: host, devices, cause of the worker's death."""
-    waiting: Waiting | None = None
-    """Set if nothing went wrong and the shard waits for others."""
+    told: tuple[Told, Cost] | None = None
+    """The report of a round of a search, and its cost."""
+    lost: int | None = None
+    """The round whose states are missing or damaged, if the attempt needed them."""
 
     @property
     def key(self) -> Key:
@@ -114,8 +136,6 @@ class ShardProgress(NamedTuple):
     """Advances of the devices, including those before the checkpoint from which it went on."""
     most: int = 0
     """Upper bound of `advances`, reached if every item makes all that it may; 0 if unknown."""
-    stage: str = ""
-    """Progress of its search, as text; empty without one."""
     tuning: bool = False
     """Whether the microbatch is being measured."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,10 +15,11 @@ from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.reduce.group import reduce_group
-from jobs.run.attempt import Attempt, Computed, Group, Stopped, rows_of
-from jobs.run.rendezvous import Began, Waits
+from jobs.run.attempt import Attempt, Computed, Group, Stopped
+from jobs.run.rounds import States, told
 from jobs.run.sources import source_here
-from jobs.run.task import Fault, Reduction, Report, ShardProgress, Task, Waiting, Work
+from jobs.run.task import Fault, Reduction, Report, ShardProgress, Task, Work, rows_of
+from jobs.search import Told
 from jobs.spec.trust import admit
 from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
@@ -24,8 +27,22 @@ from jobs.store.checkpoint import clear
 from jobs.store.live import EVERY_S, clear_live
 from jobs.store.marker import Marker
 from jobs.store.provenance import host, said, trace_of
+from jobs.store.rounds import Cost, Damaged
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Began:
+    """When an attempt began: for people, and for durations, which no correction of the clock may change."""
+
+    at: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+    clock: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.clock
 
 
 class Worker:
@@ -43,6 +60,7 @@ class Worker:
         self._workers, self._writer = workers, ShardWriter(self.store)
         self._source = source_here(self.store, socket.gethostname())
         self._groups: dict[int, Group] = {}
+        self._states = States(self.store)
         self._stop = threading.Event()
 
     def interrupt(self) -> None:
@@ -66,11 +84,17 @@ class Worker:
             began, found = Began(), None
             if len(rows_of(work)):
                 group = self._group(work.shard.group)
-                attempt = Attempt(self.store, group, work, self._workers, self._stop, on_progress)
-                found = attempt.compute(began)
-            return Report(*work.key, None if work.probe else self._commit(work, began, found))
-        except Waits as wait:
-            return Report(*work.key, waiting=Waiting(wait.lap, wait.stage))
+                attempt = Attempt(
+                    self.store, group, work, self._states, self._workers, self._stop, on_progress
+                )
+                found = attempt.compute()
+            if work.probe:
+                return Report(*work.key)
+            if work.step and work.step.added is None:
+                return Report(*work.key, told=self._keep(work, began, found))
+            return Report(*work.key, self._commit(work, began, found))
+        except Damaged as gone:
+            return Report(*work.key, lost=gone.number)
         except Stopped as stop:
             return Report(*work.key, None, str(stop), fault="stopped", about=host())
         except Exception as error:
@@ -89,31 +113,54 @@ class Worker:
             self._groups[index] = Group(self.kernel, self.store.science, params, shared)
         return self._groups[index]
 
+    def _keep(self, task: Task, began: Began, found: Computed | None) -> tuple[Told, Cost]:
+        """Write the end of a round; return its report and its cost. found: None if all of its items fail by themselves."""
+        step, search, none = task.step, self.job.spec.search, np.zeros(0)
+        assert step is not None
+        assert search is not None
+        if found is None:
+            rows = tuple(step.round.rows.tolist())
+            report = Told(none.astype(int), none, none.astype(int), none > 0, none > 0, rows)
+            return report, Cost(started=began.at)
+        assert found.run is not None
+        report = told(found.run, self.store.science, search, rows_of(task), step)
+        cost = Cost(began.seconds(), began.at, found.longest_s or 0.0, found.rounds)
+        self._states.keep(task, found.run, report, cost)
+        self._tidy(task, found.checkpoints or 0, cost.seconds)
+        return report, cost
+
+    def _tidy(self, task: Task, checkpoints: int, seconds: float) -> None:
+        """Remove the checkpoints and curves of a shard or a round that has been written."""
+        if task.begin != "fresh" or checkpoints:
+            clear(self.store, task.shard)
+        # Short first attempts have written no curves: that saves a request for each shard.
+        again = task.attempt > 1 or task.begin != "fresh"
+        if self.kernel.curves and (again or seconds >= EVERY_S):
+            clear_live(self.store, task.shard)
+
     def _commit(self, task: Task, began: Began, found: Computed | None) -> Marker:
         """Write the results, then the marker; return it without its checksums. found: None if no row is computed."""
         rows = rows_of(task)
         if found is None:  # every item fails by itself: commit the fill values
             planned = self.job.plan.layouts[task.shard.group]
             found = Computed(Layout(planned.slots, planned.microbatch, jax.local_device_count()))
+        before = task.step.before if task.step else Cost()
+        ages = found.values.get("search_advances")
         values = {**found.values, "status": self._status(found.values, len(rows))}
         marker = Marker(
             shard=task.shard, attempt=task.attempt, without=task.without,
             outcomes=self._outcomes(values), nan=nan_counts(values) or None,
             n_failed=int((values["status"] == FAILED).sum()) + len(task.without),
-            layout=found.layout, rounds=found.rounds, narrowed_to=task.slots,
-            longest_s=found.longest_s, checkpoints=found.checkpoints, resumed_at=found.resumed_at,
-            advances=found.advances, meeting=found.meeting, source=self._source,
-            started=min(began.at, found.before.started),
-            seconds=found.before.seconds + began.seconds(), **host(),
+            layout=found.layout, rounds=found.rounds + before.rounds, narrowed_to=task.slots,
+            longest_s=max(found.longest_s or 0.0, before.longest_s) or None,
+            checkpoints=found.checkpoints, resumed_at=found.resumed_at,
+            advances=None if ages is None else int(ages.sum()), source=self._source,
+            started=min(began.at, before.started),
+            seconds=before.seconds + began.seconds(), **host(),
         )  # fmt: skip
         # Checkpoints and curves go after the marker: a kill before it needs them, and after it they harm nothing.
         self._writer.write(marker, values, rows)
-        if task.begin != "fresh" or marker.checkpoints:
-            clear(self.store, task.shard)
-        # Short first attempts have written no curves: that saves a request for each shard.
-        again = task.attempt > 1 or task.begin != "fresh" or task.meeting
-        if self.kernel.curves and (again or marker.seconds >= EVERY_S):
-            clear_live(self.store, task.shard)
+        self._tidy(task, marker.checkpoints or 0, marker.seconds)
         return marker
 
     def _status(self, values: Mapping[str, np.ndarray], n: int) -> np.ndarray:

@@ -1,19 +1,50 @@
 """Search: how the items of a sweep act on one another between their advances.
 
-This folder has the decisions; they are functions of the job and of what shards report.
+This folder has the decisions. They are functions of the job and of what is reported; nothing here knows a store.
 
+    jobs.search.searcher        what a search is: rounds out, reports in; blocks of items that are compared in step
+    jobs.search.halving         successive halving
+    jobs.search.asha            asynchronous successive halving
+    jobs.search.optuna          Optuna's proposals, and pruning
     jobs.search.population      population-based training: which member copies which, where its parameters move
-    jobs.search.rules           what each kind of search decides between two laps, and what it keeps of it; successive halving
-    jobs.search.laps            one shard's search: laps of advances, decisions in between
 
 What belongs to a search elsewhere:
 
-    jobs.spec.search            the `search:` section of a job file
+    jobs.spec.search            the `search:` section of a job file; jobs.spec.halving: of halving
     jobs.spec.presets           searches that a kernel declares under a name
     jobs.plan.search            does the section fit the job; what the store keeps of it: the lineage of every item
-    ctd.batch.laps              items on the devices, lap by lap; jobs.run.worker builds a search on it
-    jobs.run.rendezvous         where shards meet: what each leaves for the others at the end of a lap
-    jobs.run.coordinator        which shards wait at a meeting, and what follows once all do
+    ctd.batch.round             items on the devices for one round
+    jobs.run.search             the driver's side: asks, writes down, hands out, tells
+    jobs.store.rounds           the states that a round leaves, and the log of decisions
     jobs.query.tables           the table `search` of a query
     jobs.report.search_plots    what a report shows of it, beside jobs.report.page.content
 """
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jobs.search.asha import AshaSearcher
+from jobs.search.halving import HalvingSearcher
+from jobs.search.optuna import OptunaSearcher
+from jobs.search.population import PopulationSearcher
+from jobs.search.searcher import Round, Searcher, Told
+from jobs.spec.search import Asha, Halving, Optuna, Search
+
+__all__ = ["Round", "Searcher", "Told", "searcher_of"]
+
+
+def searcher_of(
+    search: Search, seed: int, items: np.ndarray, starts: Mapping[str, np.ndarray]
+) -> Searcher:
+    """Return the searcher of one group, at its start.
+
+    seed: the job's. items: (n,) ids. starts: searched field -> (n,) its first values.
+    """
+    if isinstance(search, Halving):
+        return HalvingSearcher(search, items)
+    if isinstance(search, Asha):
+        return AshaSearcher(search, items)
+    if isinstance(search, Optuna):
+        return OptunaSearcher(search, seed, items)
+    return PopulationSearcher(search, seed, items, starts)

@@ -4,8 +4,8 @@ A parameter has a position x in [0, 1] in its range: linear for `uniform`, in th
 moves by u ~ U(-perturb, perturb), with its own `perturb` or else the search's, reflected at the ends: as likely up as down, so without selection it drifts
 nowhere. (A factor 1 + u would drift down: the mean of its logarithm is negative.)
 
-In generation g, member i draws from the generator [seed, SALT, g, i]: nothing depends on which device has which
-members.
+After generation g, member k of a population whose first item is i has row k of a table of uniform numbers, drawn from
+the generator [seed, SALT, g, i]: what it draws depends on no other member.
 """
 
 import math
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jobs.search.searcher import InStep
 from jobs.spec.search import Moved, Population, bounds
 from jobs.spec.sweep import Loguniform
 
@@ -21,56 +22,107 @@ SALT = zlib.crc32(b"search")
 """Keeps these draws apart from those of the sweep."""
 
 
-def generator(seed: int, generation: int, item: int) -> np.random.Generator:
-    """Return the random generator of one member after one generation."""
-    return np.random.default_rng([seed, SALT, generation, item])
+def draws(seed: int, generation: int, first: int, size: int, n_params: int) -> np.ndarray:
+    """Return (size, 1 + 2 n_params) uniform numbers of the members of one population after a generation.
 
-
-def parents(
-    search: Population,
-    rngs: list[np.random.Generator],
-    loss: np.ndarray,
-    done: np.ndarray,
-    blocks: np.ndarray,
-) -> np.ndarray:
-    """Return (n,) the row whose state each member goes on from; its own if it copies nobody.
-
-    rngs: one per member. loss: (n,) less is better, NaN where a member is broken. done: (n,) which have
-    finished: nobody can go on from them. blocks: (n,) which population each belongs to.
+    Column 0 draws whom a member is compared with; then, for each parameter, whether it is drawn anew and where it moves.
+    first: the id of the population's first item.
     """
-    found = np.arange(len(loss))
-    choose = tournament if search.exploit == "tournament" else truncation
-    for block in np.unique(blocks):
-        members = np.flatnonzero(blocks == block)
-        here = choose([rngs[k] for k in members], loss[members], done[members], search.fraction)
-        found[members] = members[here]
-    return found
+    rng = np.random.default_rng([seed, SALT, generation, first])
+    return rng.random((size, 1 + 2 * n_params))
 
 
-def tournament(
-    rngs: list[np.random.Generator], loss: np.ndarray, done: np.ndarray, fraction: float
-) -> np.ndarray:
-    """Return (n,) rows, as `parents` does, for one population.
+class PopulationSearcher(InStep):
+    """Population-based training (Jaderberg et al. 2017) of every `size` neighbours.
+
+    starts: searched field -> (n,) float64, its value in the first generation.
+    """
+
+    search: Population
+
+    def __init__(
+        self, search: Population, seed: int, items: np.ndarray, starts: Mapping[str, np.ndarray]
+    ) -> None:
+        super().__init__(search, items)
+        self._seed, shape = seed, self.metric.shape
+        self._lineage = np.full(shape, -1, np.int32)
+        self._lineage[:, 0] = items
+        self._params = {name: np.full(shape, np.nan) for name in search.params}
+        for name, values in starts.items():
+            self._params[name][:, 0] = values
+        self._best = np.full((self.n // self._size, shape[1]), np.nan)
+
+    def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the searched parameters in the present generation."""
+        return {name: found[rows, self.lap[rows]] for name, found in self._params.items()}
+
+    def select(self, rows: np.ndarray, lap: int) -> np.ndarray:
+        """Let members copy others, and move the parameters of those that do; all go on."""
+        block = rows[0] // self._size * self._size
+        u = draws(self._seed, lap, int(self.items[block]), self._size, len(self._params))
+        u = u[rows - block]
+        choose = tournament if self.search.exploit == "tournament" else truncation
+        chosen = choose(u[:, 0], self.loss[rows], self.done[rows], self.search.fraction)
+        parents = rows[chosen]
+        self._lineage[rows, lap + 1] = self.items[parents]
+        self._from[rows], self._parent[rows] = self.kept[parents], parents
+        self.done[rows] = self.done[parents]
+        copies = parents != rows
+        for k, (name, found) in enumerate(self._params.items()):
+            found[rows, lap + 1] = found[parents, lap]
+            found[rows[copies], lap + 1] = moved(
+                self.search, name, found[parents[copies], lap], u[copies, 1 + 2 * k : 3 + 2 * k]
+            )
+        return np.ones(len(rows), bool)
+
+    def is_settled(self, rows: np.ndarray, lap: int) -> bool:
+        """Note the best loss; return whether it has stopped falling.
+
+        Over the last `patience` generations: best of the first - best of all <= min_improvement * mean |best|.
+        """
+        if (patience := self.search.patience) is None:
+            return False
+        best = self._best[rows[0] // self._size]
+        if np.isfinite(losses := self.loss[rows]).any():
+            best[lap] = np.nanmin(losses)
+        last = best[max(0, lap + 1 - patience) : lap + 1]
+        least = self.search.min_improvement * np.abs(last).mean()
+        return len(last) == patience and bool(last[0] - last.min() <= least)
+
+    def records(self) -> dict[str, np.ndarray]:
+        """Return the metric, the parent and the parameters of every generation, and the last parameters."""
+        found = {"search_metric": self.metric, "search_parent": self._lineage}
+        begun = (self._lineage >= 0).sum(axis=1) - 1
+        for name, values in self._params.items():
+            found[f"search_{name}"] = values
+            found[f"final_{name}"] = values[np.arange(self.n), begun]
+        return found
+
+
+def tournament(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: float) -> np.ndarray:
+    """Return (n,) the member from whose state each of the n goes on; its own if it copies nobody.
+
+    u: (n,) uniform draws. loss: (n,) less is better, NaN where a member is broken. done: (n,) which have
+    finished: nobody can go on from them.
 
     Each member draws one of the others that can be copied. It copies that one if it is better, or if it is
     broken itself.
     """
     del fraction
-    found = np.arange(len(loss))
-    for i, rng in enumerate(rngs):
-        draw = rng.random()
-        others = np.flatnonzero(~np.isnan(loss) & ~done & (np.arange(len(loss)) != i))
-        if len(others):
-            j = others[int(draw * len(others))]
-            if np.isnan(loss[i]) or loss[j] < loss[i]:
-                found[i] = j
-    return found
+    own = np.arange(len(loss))
+    can = ~np.isnan(loss) & ~done
+    whom = np.flatnonzero(can)
+    place = np.cumsum(can) - 1
+    n_others = len(whom) - can
+    drawn = (u * n_others).astype(np.int64)
+    drawn += can & (drawn >= place)  # the others are those before and those behind itself
+    there = n_others > 0
+    other = np.where(there, np.append(whom, 0)[np.where(there, drawn, -1)], own)
+    return np.where(np.isnan(loss) | (loss[other] < loss), other, own)
 
 
-def truncation(
-    rngs: list[np.random.Generator], loss: np.ndarray, done: np.ndarray, fraction: float
-) -> np.ndarray:
-    """Return (n,) rows, as `parents` does, for one population.
+def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: float) -> np.ndarray:
+    """Return (n,) members, as `tournament` does.
 
     The worst `fraction` and all broken members copy members drawn from the best `fraction`.
     """
@@ -78,44 +130,38 @@ def truncation(
     n = max(1, int(fraction * len(loss)))
     order = np.argsort(loss, kind="stable")  # NaN, the broken ones, last
     best = order[:n][~np.isnan(loss[order[:n]]) & ~done[order[:n]]]
-    worst = {*order[max(n, len(loss) - n) :], *np.flatnonzero(np.isnan(loss))}
-    for i, rng in enumerate(rngs):
-        draw = rng.random()
-        if i in worst and len(best):
-            found[i] = best[int(draw * len(best))]
+    worst = np.isnan(loss)
+    worst[order[max(n, len(loss) - n) :]] = True
+    if len(best):
+        found[worst] = best[(u[worst] * len(best)).astype(np.int64)]
     return found
 
 
-def moved(
-    search: Population, rng: np.random.Generator, values: Mapping[str, float]
-) -> dict[str, float]:
-    """Return the parameters of a member that has just copied `values`: moved, or drawn anew."""
-    found = {}
-    for name, law in search.params.items():
-        again, u = rng.random(2)
-        if again < search.resample:
-            x = u
-        else:
-            most = search.perturb if law.perturb is None else law.perturb
-            x = abs(position(law, values[name]) + most * (2 * u - 1))
-            x = 2 - x if x > 1 else x
-        found[name] = value_at(law, x)
-    return found
+def moved(search: Population, name: str, values: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Return the values of a parameter in members that have just copied them: moved, or drawn anew.
+
+    values: (n,) as copied. u: (n, 2) uniform draws.
+    """
+    law = search.params[name]
+    most = search.perturb if law.perturb is None else law.perturb
+    x = np.abs(position(law, values) + most * (2 * u[:, 1] - 1))
+    x = np.where(x > 1, 2 - x, x)
+    return value_at(law, np.where(u[:, 0] < search.resample, u[:, 1], x))
 
 
-def position(law: Moved, value: float) -> float:
-    """Return where a value lies in its range: 0 at the low end, 1 at the high end."""
+def position(law: Moved, values: np.ndarray) -> np.ndarray:
+    """Return where values lie in their range: 0 at the low end, 1 at the high end."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):
-        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
-    return (value - low) / (high - low)
+        return (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
+    return (values - low) / (high - low)
 
 
-def value_at(law: Moved, x: float) -> float:
-    """Return the value at position `x`, never outside the range; the inverse of `position`."""
+def value_at(law: Moved, x: np.ndarray) -> np.ndarray:
+    """Return the values at positions `x`, never outside the range; the inverse of `position`."""
     low, high = bounds(law)
     if isinstance(law, Loguniform):
-        value = math.exp(math.log(low) + x * (math.log(high) - math.log(low)))
+        values = np.exp(math.log(low) + x * (math.log(high) - math.log(low)))
     else:
-        value = low + x * (high - low)
-    return min(max(value, low), high)
+        values = low + x * (high - low)
+    return np.clip(values, low, high)

@@ -35,7 +35,7 @@ from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
 from jobs.errors import JobError, explain
-from jobs.spec.search import Halving, Population, Search
+from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
 from jobs.spec.trust import modules_of, put_on_path
@@ -130,7 +130,8 @@ class JobSpec(BaseModel):
     sweep: Sweeps = Field(Sweep(), description="the fields that differ between items")
     search: Search | None = Field(
         None,
-        description="compare items while they run: stop the bad ones, or let them copy good ones",
+        description="compare items while they run: stop the bad ones, or let them copy good ones; or let Optuna propose "
+        "their parameters",
     )
     gather: dict[str, Any] = Field(
         {}, description="settings of the kernel's reduction, and a list of further `reductions`"
@@ -154,8 +155,11 @@ class JobSpec(BaseModel):
         return content
 
     def sweeps(self) -> list[Sweep]:
-        """The sweeps in order, as a list also for a single one."""
-        return self.sweep if isinstance(self.sweep, list) else [self.sweep]
+        """The sweeps in order, as a list also for a single one; with Optuna each point has as many replicates as trials."""
+        parts = self.sweep if isinstance(self.sweep, list) else [self.sweep]
+        if isinstance(self.search, Optuna):
+            return [part.model_copy(update={"seeds": self.search.trials}) for part in parts]
+        return parts
 
     def swept(self) -> list[str]:
         """The names of the swept fields, each once, in the order of the job."""
@@ -223,13 +227,14 @@ def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
             ("run",): RunSettings.model_fields,
             ("sweep",): Sweep.model_fields,
             ("search",): _search_fields(content.get("search")),
+            ("search", "prune"): Rungs.model_fields,
         }
         raise JobError(explain(error, where, known)) from None
 
 
 def _search_fields(content: Any) -> Mapping[str, Any]:
-    halving = isinstance(content, dict) and content.get("method") == "halving"
-    return Halving.model_fields if halving else Population.model_fields
+    name = content.get("method") if isinstance(content, dict) else None
+    return METHODS.get(str(name), Population).model_fields
 
 
 def set_field(content: dict[str, Any], override: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ctd.kernel import Kernel
 from jobs.errors import JobError, nearest
 
-FORMS = ("uniform", "loguniform")
+FORMS = ("uniform", "loguniform", "integers", "choice")
 """The forms of a range."""
 
 

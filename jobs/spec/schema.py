@@ -5,7 +5,7 @@ from typing import Any
 from ctd.kernel import Kernel
 from jobs.spec.job import JobSpec
 from jobs.spec.reductions import LIST
-from jobs.spec.search import Halving, Population
+from jobs.spec.search import METHODS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The version of JSON Schema that pydantic writes."""
@@ -35,9 +35,9 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
 def _preset_schema(kernel: Kernel) -> dict[str, Any]:
     """The schema of a search by one of the kernel's presets, whose other fields may be left out."""
     names = [{"const": name, "description": p.reason} for name, p in kernel.presets.items()]
-    fields = (
-        Population.model_json_schema()["properties"] | Halving.model_json_schema()["properties"]
-    )
+    fields = {
+        k: v for m in METHODS.values() for k, v in m.model_json_schema()["properties"].items()
+    }
     given = {name: {"description": entry.get("description", "")} for name, entry in fields.items()}
     return {
         "type": "object",

@@ -9,113 +9,43 @@ search:
   generations: 8
   params: {learning_rate: {loguniform: [1e-4, 1e-1], start: 4e-3}}
 
+search: {method: asha, metric: eval_loss, min_advances: 4}
+
+search:
+  method: optuna
+  sampler: tpe
+  trials: 200
+  together: 16
+  metric: eval_loss
+  params: {learning_rate: {loguniform: [1e-4, 1e-1]}}
+  prune: {min_advances: 4}
+
 search: {preset: NAME}         a search that the kernel declares: see jobs.spec.presets
 """
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     FiniteFloat,
     PositiveInt,
     Tag,
     field_validator,
+    model_validator,
 )
 
-from jobs.spec.sweep import Loguniform, Uniform, one_of
+from jobs.spec.halving import Asha as Asha
+from jobs.spec.halving import Compared, Sized
+from jobs.spec.halving import Halving as Halving
+from jobs.spec.halving import Rungs as Rungs
+from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform, Uniform, one_of
 
 SEARCH_TABLE = "search"
 """The name of the table of a search in queries."""
-
-
-class _Search(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lap_name: ClassVar[str]
-    """The word for a lap: the advances between two comparisons."""
-
-    metric: str = Field(description="the scalar result that items are compared by")
-    mode: Literal["min", "max"] = Field(
-        "min",
-        description="min if a smaller value is better, max if a larger one is, as for an r2",
-    )
-    size: PositiveInt | None = Field(
-        None,
-        description="number of neighbouring items of the sweep that are compared with one another; by default "
-        "all that share one compiled program",
-    )
-    spread: bool = Field(
-        False,
-        description="cut the compared items into several equal shards, which exchange states "
-        "at each comparison; by default they are in one shard",
-    )
-
-    def together(self, n: int) -> int:
-        """The number of a group's n items that are compared with one another."""
-        return self.size or n
-
-    @property
-    def length_field(self) -> str:
-        """The field that sets the length of the first lap."""
-        raise NotImplementedError
-
-    @property
-    def best(self) -> str:
-        """The best value of the metric as a word: "least" or "largest"."""
-        return "least" if self.mode == "min" else "largest"
-
-
-class Halving(_Search):
-    """Successive halving (Jamieson & Talwalkar 2016): of every `size` items, the best size / eta^k continue
-    after min_advances * eta^(k-1) advances, k = 1, 2, ...; the others keep their results so far.
-
-    >>> search = Halving(method="halving", metric="loss", min_advances=4)
-    >>> search.n_rungs(27), [search.lap(rung) for rung in range(3)]
-    (3, [4, 8, 24])
-    """
-
-    lap_name: ClassVar[str] = "rung"
-
-    method: Literal["halving"]
-    eta: int = Field(3, ge=2, description="one item in eta survives a rung")
-    min_advances: PositiveInt = Field(description="least number of advances of every item")
-
-    @property
-    def length_field(self) -> str:
-        """The field that sets the length of the first lap."""
-        return "min_advances"
-
-    def describe(self, size: int) -> str:
-        """Describe the search over `size` items, on one line."""
-        rungs = range(self.n_rungs(size))
-        left = ", ".join(str(size // self.eta**k) for k in [*rungs, len(rungs)])
-        ends = ", ".join(str(self.min_advances * self.eta**k) for k in rungs)
-        return (
-            f"halving by {self.best} {self.metric}: {left} items, up to {ends} advances and the end"
-        )
-
-    def n_comparisons(self, size: int, advances: int) -> int:
-        """The number of comparisons of `size` items that make `advances` advances each."""
-        return sum(self.min_advances * self.eta**k < advances for k in range(self.n_rungs(size)))
-
-    def n_rungs(self, size: int) -> int:
-        """The number of rungs: how often `size` can be divided by `eta` and stay at least 1."""
-        n = 0
-        while size >= self.eta ** (n + 1):
-            n += 1
-        return n
-
-    def n_laps(self, size: int) -> int:
-        """The number of laps of `size` items, including the last one, to their end."""
-        return self.n_rungs(size) + 1
-
-    def lap(self, rung: int) -> int:
-        """The advances from the previous rung (for rung 0: from the start) to this one."""
-        before = self.eta ** (rung - 1) if rung else 0
-        return self.min_advances * (self.eta**rung - before)
 
 
 class _Moves(BaseModel):
@@ -155,7 +85,7 @@ Moved = Annotated[
 ]
 
 
-class Population(_Search):
+class Population(Sized):
     """Population-based training (Jaderberg et al. 2017): every `every` advances, members with bad metrics copy the state
     and the parameters of members with good ones, and perturb the parameters."""
 
@@ -248,27 +178,150 @@ class Population(_Search):
     @classmethod
     def _ordered(cls, params: dict[str, Any]) -> dict[str, Any]:
         for name, law in params.items():
-            low, high = bounds(law)
-            if low >= high:
-                raise ValueError(f"{name}: {[low, high]} given; expected low < high")
+            _check_order(name, bounds(law))
         return params
 
 
-def bounds(law: Moved) -> tuple[float, float]:
+class Optuna(Compared):
+    """Trials whose searched fields Optuna proposes (Akiba et al. 2019), `together` at a time, from the metrics so far.
+
+    A point of the sweep, if there is one, is a study of its own, with `trials` items.
+    """
+
+    lap_name: ClassVar[str] = "rung"
+
+    method: Literal["optuna"]
+    sampler: Literal["tpe", "gp", "cmaes", "random", "qmc"] = Field(
+        "tpe",
+        description="tpe: tree-structured Parzen estimators; gp: Gaussian processes, of Optuna (needs PyTorch); cmaes: "
+        "CMA-ES; random; qmc: scrambled Sobol points",
+    )
+    trials: PositiveInt = Field(description="items of a study")
+    together: PositiveInt = Field(
+        1, description="most trials that are proposed at once, so that they fill a device"
+    )
+    params: dict[str, Distribution] = Field(
+        min_length=1, description="the searched traced fields, each with its range or choices"
+    )
+    prune: Rungs | None = Field(
+        None,
+        description="stop a trial that is not among the best 1 / eta of those that have come to its rung",
+    )
+
+    @property
+    def size(self) -> int:
+        """The number of neighbouring items of the sweep that are compared: the trials of a study."""
+        return self.trials
+
+    @property
+    def length_field(self) -> str:
+        """The field that sets the length of the first lap."""
+        return "prune.min_advances"
+
+    @property
+    def rungs(self) -> Rungs | None:
+        """The rungs at which trials leave."""
+        return self.prune
+
+    def n_compared(self, n: int) -> int:
+        """The number of a group's n items that are compared with one another: the trials of a study."""
+        del n
+        return self.trials
+
+    def in_round(self, share: int) -> int:
+        """A quarter of a worker's share, so that results can be read on the way, but no fewer than are asked at once."""
+        return max(self.together, -(-share // 4))
+
+    def describe(self, size: int) -> str:
+        """Describe a study of `size` trials, on one line."""
+        pruned = (
+            f"; the best 1 / {self.prune.eta} of those that have come to {self.prune.ends(size)} advances go on"
+            if self.prune
+            else ""
+        )
+        return (
+            f"{size} trials of Optuna's {self.sampler} by {self.best} {self.metric}, {self.together} together, "
+            f"{', '.join(self.params)} searched{pruned}"
+        )
+
+    def n_comparisons(self, size: int, advances: int) -> int:
+        """The number of rungs that `size` trials pass which make `advances` advances each."""
+        return self.prune.n_comparisons(size, advances) if self.prune else 0
+
+    def n_laps(self, size: int) -> int:
+        """The number of laps of `size` trials, including the last one, to their end."""
+        return self.prune.n_rungs(size) + 1 if self.prune else 1
+
+    def lap(self, rung: int) -> int:
+        """The advances from the previous rung to this one; only with `prune`."""
+        assert self.prune is not None
+        return self.prune.lap(rung)
+
+    @field_validator("params")
+    @classmethod
+    def _proposable(cls, params: dict[str, Any]) -> dict[str, Any]:
+        for name, law in params.items():
+            if isinstance(law, Choice):
+                if not all(isinstance(v, int | float) and math.isfinite(v) for v in law.choice):
+                    raise ValueError(f"{name}: {law.choice} given; expected a list of numbers")
+            elif isinstance(law, Uniform | Loguniform):
+                _check_order(name, bounds(law))
+        return params
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Optuna":
+        if self.trials < self.together:
+            raise ValueError(
+                f"together: {self.together} given, but there are {self.trials} trials; lower it, or give more trials"
+            )
+        return self
+
+
+def bounds(law: Uniform | Loguniform) -> tuple[float, float]:
     """The ends (low, high) of a range."""
     return law.uniform if isinstance(law, Uniform) else law.loguniform
 
 
+def extremes(law: Distribution) -> list[float]:
+    """The values of a searched field that are at its ends: all of a choice."""
+    if isinstance(law, Choice):
+        return law.choice
+    if isinstance(law, Integers):
+        return [law.integers[0], law.integers[1] - 1]
+    return list(bounds(law))
+
+
+def dtype_of(law: Distribution) -> np.dtype[Any]:
+    """The type of a searched field's values: float64, int64 or bool."""
+    return np.asarray(extremes(law)).dtype
+
+
+def _check_order(name: str, ends: tuple[float, float]) -> None:
+    if ends[0] >= ends[1]:
+        raise ValueError(f"{name}: {list(ends)} given; expected low < high")
+
+
+METHODS: dict[Any, type[BaseModel]] = {
+    "halving": Halving,
+    "asha": Asha,
+    "population": Population,
+    "optuna": Optuna,
+}
+
+
 def _method(content: Any) -> str | None:
     name = content.get("method") if isinstance(content, dict) else getattr(content, "method", "")
-    return {"halving": "Halving", "population": "Population"}.get(str(name))
+    return METHODS[name].__name__ if name in METHODS else None
 
 
 Search = Annotated[
-    Annotated[Halving, Tag("Halving")] | Annotated[Population, Tag("Population")],
+    Annotated[Halving, Tag("Halving")]
+    | Annotated[Asha, Tag("Asha")]
+    | Annotated[Population, Tag("Population")]
+    | Annotated[Optuna, Tag("Optuna")],
     Discriminator(
         _method,
         custom_error_type="search_method",
-        custom_error_message="expected a mapping with `method: halving` or `method: population`",
+        custom_error_message="expected a mapping with `method:` halving, asha, population or optuna",
     ),
 ]

@@ -42,11 +42,11 @@ class Checkpoints:
     Args:
         ids: (n,) the items that the attempt computes.
         layout: how the items lie on the devices.
-        meets: folder of the meetings that the shard takes part in, if any (jobs.run.rendezvous).
+        said: digest of the round, if the attempt is one of a search.
     """
 
     def __init__(
-        self, store: Store, shard: Shard, ids: np.ndarray, layout: Layout, meets: str | None = None
+        self, store: Store, shard: Shard, ids: np.ndarray, layout: Layout, said: str | None = None
     ) -> None:
         self._objects, self._folder = store.objects, folder(shard)
         self._every_s = store.job.spec.run.checkpoint_s
@@ -59,7 +59,7 @@ class Checkpoints:
             "layout": list(layout),
             "device": [here["platform"], here["device_kind"]],
             "jax": jax.__version__,
-            **({"meets": meets} if meets else {}),
+            **({"round": said} if said else {}),
         }
         self._next = 0
         self._due = time.monotonic() + self._every_s

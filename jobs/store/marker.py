@@ -48,13 +48,11 @@ class Marker:
     """Advances already made in the checkpoint that this attempt continued from."""
     advances: int | None = None
     """Advances that the shard's items made in a search."""
-    meeting: str | None = None
-    """Folder of the meetings that the shard took part in."""
 
     started: float = 0.0
-    """When the attempt began (seconds since 1970); for a shard with meetings, its first attempt."""
+    """When the attempt began (seconds since 1970); in a search, the first round of its items."""
     seconds: float = 0.0
-    """Duration of the attempt (s); for a shard with meetings, plus earlier attempts up to their last arrival."""
+    """Duration of the attempt (s); in a search, plus its items' share of their rounds."""
     host: str = ""
     pid: int = 0
     platform: str = ""

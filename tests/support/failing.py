@@ -3,7 +3,7 @@
 import errno
 
 from jobs.run.serial import SerialExecutor
-from jobs.run.task import Report
+from jobs.run.task import Report, rows_of
 
 
 class Interrupted(SerialExecutor):
@@ -54,8 +54,22 @@ class Failing(SerialExecutor):
 
 def holds(task, rows):
     """Whether a task computes one of these rows of its group."""
-    computed = set(range(task.shard.start, task.shard.stop)) - set(task.without)
-    return bool(computed & rows)
+    return bool(rows & {*rows_of(task).tolist()})
+
+
+class Meddling(SerialExecutor):
+    """Does something to the store when the nth report has come; again with the next one, if that returned a function."""
+
+    def __init__(self, nth, what):
+        super().__init__(1)
+        self.left, self.what = nth, what
+
+    def wait(self, timeout):
+        reports = super().wait(timeout)
+        self.left -= len(reports)
+        if self.what and self.left <= 0:
+            self.what = self.what()
+        return reports
 
 
 class Flaky:

@@ -7,15 +7,17 @@ of a core, and here dozens are killed.
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from stores import make, run
 
 from jobs.gather.gather import gather
-from jobs.run import rendezvous
+from jobs.run import search
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects
@@ -106,17 +108,17 @@ def _dies_at_a_write(path, job, when, what, nth, often):
     gather(store)
 
 
-def dies_at_a_meeting(address, job, nth):
-    """Make and run a store, killed after the nth arrival of a shard."""
-    arrive, left = rendezvous.Meetings.arrive, [nth]
+def dies_after_a_decision(address, job, nth):
+    """Make and run a store, killed after the nth decision of its search."""
+    write, left = search.write_decision, [nth]
 
-    def dying(self, *rest):
-        arrive(self, *rest)
+    def dying(*args):
+        write(*args)
         left[0] -= 1
         if not left[0]:
             die()
 
-    rendezvous.Meetings.arrive = dying
+    search.write_decision = dying
     run(address, job)
 
 
@@ -153,3 +155,45 @@ def killed_at_random(store, seen):
         process.join()
         kills += process.exitcode == -signal.SIGKILL
     return kills
+
+
+# --- the same without a process each ----------------------------------------------------------------
+
+
+LEFT_OUT = shutil.ignore_patterns("*#*", "lease")
+
+
+def stopped_at_writes(store, folder, monkeypatch, every=1):
+    """Run and gather a store; (what was to be written or deleted, copy of what a kill leaves), one for each.
+
+    every: of each kind the first, and from there on one of so many. Leases are left out: they would be those of a process that lives.
+    """
+    import obstore
+
+    found, seen = [], Counter()
+
+    def watching(name):
+        call = getattr(obstore, name)
+
+        def wrapped(where, key, *rest, **options):
+            if str(key).startswith("run/lease"):  # at times of its own, in a thread
+                return call(where, key, *rest, **options)
+            kind = name, *str(key).split("/")[:2]
+            seen[kind] += 1
+            if (seen[kind] - 1) % every:
+                return call(where, key, *rest, **options)
+            copy = Path(folder) / f"{len(found)}.zarr"
+            # Links: an object is written beside its place and renamed, never changed where it lies.
+            shutil.copytree(store.address, copy, ignore=LEFT_OUT, copy_function=os.link)
+            found.append((f"{name.partition('_')[0]} {key}", copy))
+            return call(where, key, *rest, **options)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "COST", 1e9)
+        for name in ("put", "put_async", "delete", "delete_async"):
+            patch.setattr(obstore, name, watching(name))
+        run_shards(store, SerialExecutor(1))
+        gather(store)
+    return found

@@ -40,10 +40,19 @@ class Member:
         return float(np.sum(np.array([1, 2, 3]) * self.x**2))
 
 
-def halve(members, first, eta, n_rungs):
-    """Successive halving by sorted lists: who left, and at which rung (counted from 0)."""
+def still(members, fails, lap):
+    return [m for m in members if (fails or {}).get(m.item, lap + 1) > lap]
+
+
+def halve(members, first, eta, n_rungs, fails=None):
+    """Successive halving by sorted lists: who left, and at which rung (counted from 0).
+
+    fails: item -> the lap in which it fails with an error. From then on the others are compared as if it had never
+    been there; what it has outdone before that stays so.
+    """
     left, here, age = {}, list(members), 0
     for rung in range(n_rungs):
+        here, members = still(here, fails, rung), still(members, fails, rung)
         for member in here:
             member.advance(first * eta**rung - age)
             member.metrics.append(member.loss)
@@ -68,15 +77,18 @@ def train_population(
     fraction=0.2,
     burn_in=None,
     patience=None,
+    fails=None,
 ):
     """Population-based training as a loop over members, one generation after another.
 
-    patience: (generations, least improvement) after which it ends early.
+    patience: (generations, least improvement) after which it ends early. fails: item -> the generation in which it
+    fails with an error; it is neither compared nor copied from then on.
     """
     low, high = (math.log(end) for end in RATE["loguniform"])
     bests = []
     for g in range(generations):
         last = g == generations - 1
+        members = still(members, fails, g)
         for m in members:
             m.advance(10**6 if last else burn_in if burn_in and g == 0 else every)
             m.metrics.append(m.loss)
@@ -90,9 +102,11 @@ def train_population(
         before = [(m.x, m.step, m.rate, m.item, m.loss, m.diverged, m.finished) for m in members]
         ranked = sorted(range(len(members)), key=lambda k: (before[k][5], before[k][4]))
         n = max(1, int(fraction * len(members)))
+        rng = np.random.default_rng([5, zlib.crc32(b"search"), g, members[0].item])
+        # A row for each item, also for those that failed: a member's draws depend on no other's fate.
+        table = rng.random((members[-1].item - members[0].item + 1, 3))
         for k, m in enumerate(members):
-            rng = np.random.default_rng([5, zlib.crc32(b"search"), g, m.item])
-            u = rng.random()
+            u, again, v = table[m.item - members[0].item]
             if exploit == "tournament":
                 others = [j for j in range(len(members)) if j != k and not before[j][6]]
                 j = others[int(u * len(others))]
@@ -103,7 +117,6 @@ def train_population(
                 wins = before[k][5] or k in ranked[-n:]
             if wins:
                 m.x, m.step, m.rate = before[j][:3]
-                again, v = rng.random(2)
                 place = v
                 if again >= resample:
                     place = (math.log(m.rate) - low) / (high - low) + perturb * (2 * v - 1)

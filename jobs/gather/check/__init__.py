@@ -8,7 +8,7 @@
     rows of committed shards    all storage objects, by the checksums in the marker                records.py
     notes                       their own checksums; taken from the markers, or learned again      records.py
     leftovers                   removed                                                            leftovers.py
-    events of runs that ended   checksums taken at the end; nothing makes them again               leftovers.py
+    events, decisions           checksums taken at the end; nothing makes them again               leftovers.py
     other programs' objects     counted, and left alone                                            leftovers.py
     reductions                  checksums taken by gather; reduced again                           made.py
 
@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Iterator
 
 from jobs.gather.check.leftovers import OTHERS as OTHERS
-from jobs.gather.check.leftovers import check_events, check_leftovers, check_others
+from jobs.gather.check.leftovers import check_leftovers, check_logs, check_others
 from jobs.gather.check.made import check_created, check_gathered, check_job
 from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending
@@ -83,6 +83,6 @@ def _everything(mending: Mending) -> Iterator[Finding]:
     yield from check_results(mending, markers)
     yield from check_notes(mending, markers)
     yield from check_leftovers(mending, set(markers))
-    yield from check_events(mending)
+    yield from check_logs(mending)
     yield from check_others(mending)
     yield from check_gathered(mending)

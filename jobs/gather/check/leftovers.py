@@ -1,4 +1,4 @@
-"""Check objects that should be gone by now, objects of other programs, and the events, which nothing can make again."""
+"""Check objects that should be gone by now, objects of other programs, and the logs, which nothing can make again."""
 
 import os
 from collections.abc import Callable, Iterator, Set
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from jobs import keys
 from jobs.gather.check.mending import Finding, Mending
-from jobs.run.rendezvous import populations, whole_arrival
 from jobs.storage import objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
 from jobs.store.checkpoint import decode, folder
+from jobs.store.rounds import is_whole_round
 
 OTHERS = "not written by ctd: left alone"
 
@@ -19,19 +19,24 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
 
     done: the numbers of the shards whose commit is intact.
     """
+    plan = mending.store.job.plan
+    # Rounds of a search have numbers of their own; they are over once all shards of their group are committed.
+    over = {str(g) for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
+    is_over = lambda key: key.split("/")[2] in over
     stale = {folder(shard) for shard in mending.shards if shard.number in done}
-    is_stale = lambda key: key.rpartition("/")[0] in stale
+    is_stale = lambda key: key.rpartition("/")[0] in stale or is_over(key)
     is_whole = lambda key: decode(objects.read(mending.objects, key) or b"") is not None
     yield from _left(mending, keys.CHECKPOINTS, is_stale, is_whole)
     named = {
         keys.live(shard.group, shard.number) for shard in mending.shards if shard.number in done
     }
     is_sealed = lambda key: read_verified(mending.objects, key) is not None
-    yield from _left(mending, keys.LIVE, named.__contains__, is_sealed)
-    shards = populations(mending.store.job)
-    is_over = lambda key: done >= {*shards.get(keys.number_of(key), ())}
-    is_arrival = lambda key: whole_arrival(mending.objects, key)
-    yield from _left(mending, keys.MEETINGS, is_over, is_arrival)
+    yield from _left(mending, keys.LIVE, lambda key: key in named or is_over(key), is_sealed)
+    yield from _left(mending, keys.ROUNDS, is_over, lambda key: is_whole_round(mending.store, key))
+    # Those of a search that is over have checksums: check_logs.
+    logged = mending.summed("decisions")
+    is_known = lambda key: _log(key) in logged or is_sealed(key)
+    yield from _left(mending, keys.DECISIONS, lambda key: False, is_known)
     yield from _left(mending, keys.PICTURES, lambda key: False, is_sealed)
     if mending.exists(keys.CREATING):
         yield mending.mend(keys.CREATING, "removed", what="left over: the store is complete")
@@ -73,12 +78,18 @@ def check_others(mending: Mending) -> Iterator[Finding]:
             yield Finding(key, OTHERS, "")
 
 
-def check_events(mending: Mending) -> Iterator[Finding]:
-    """Check the events, which a driver seals when its run ends."""
+def _log(key: str) -> str:
+    """The name of the log that an event or a decision belongs to, as run/sums has it."""
+    return key.removeprefix("run/").rpartition("-" if key.startswith(keys.EVENTS) else "/")[0]
+
+
+def check_logs(mending: Mending) -> Iterator[Finding]:
+    """Check the events, which a driver seals when its run ends, and the decisions of searches that are over."""
     logs: dict[str, list[str]] = {}
-    for key in sorted(objects.list_keys(mending.objects, keys.EVENTS)):
-        logs.setdefault(key.removeprefix("run/").rpartition("-")[0], []).append(key)
-    summed = mending.summed("events")
+    for place in (keys.EVENTS, keys.DECISIONS):
+        for key in sorted(objects.list_keys(mending.objects, place)):
+            logs.setdefault(_log(key), []).append(key)
+    summed = mending.summed("events") | mending.summed("decisions")
     for name in sorted(logs.keys() | summed):
         sums, own = read_sums(mending.objects, name), logs.get(name, [])
         if sums is not None:
@@ -89,7 +100,7 @@ def check_events(mending: Mending) -> Iterator[Finding]:
                 b'"event": "end"' in (objects.read(mending.objects, key) or b"") for key in own
             )
             bad = [keys.sums(name)] if ended or name in summed else []
-        found = [Finding(key, mending.state(key), "its readable lines are kept") for key in bad]
+        found = [Finding(key, mending.state(key), "what is readable is kept") for key in bad]
         if bad and mending.repair:
             write_sums(mending.objects, name, own)
         yield from found

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,6 +19,7 @@ from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
 from ctd.batch import Layout, run_items
 from jobs.errors import JobError
+from jobs.keys import number_of
 from jobs.run.limits import Patience
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
@@ -286,12 +286,8 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(
         assert store.rows(0, name, 0, 8).tobytes() == values.tobytes(), name
 
 
-AT_A_LAP = re.compile("/000[2-9]/")
-"""In the key of what shards of a population leave for each other after its second lap."""
-
-
-def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder, monkeypatch):
-    """A population of 16 in 8 shards on two workers, or one; the bits are those of one shard."""
+def test_a_worker_dies_in_a_round_of_a_search(executor, folder, monkeypatch):
+    """A population of 16 in rounds of 2 on two workers, or one; the bits are those of rounds of 16."""
     law = {"loguniform": [1e-3, 0.9]}
     content = {
         "kernel": "hill", "seed": 5, "params": {"dtype": "float64", "noise": 0.05, "steps": 60},
@@ -301,21 +297,21 @@ def test_items_compared_across_shards_meet_and_a_worker_dies(executor, folder, m
         "run": {"microbatch": 2, "slots": 4, "checkpoint_s": 0, "backoff_s": 0},
     }  # fmt: skip
 
-    def planned(name, job):
+    def planned(name, shard_items):
+        job = content | {"run": content["run"] | {"shard_items": shard_items}}
         address = str(folder / f"{name}-{executor.name}.zarr")
         return open_or_create(parse_job(job, name), str(folder), name, address, executor)
 
-    whole = planned("whole", content | {"run": content["run"] | {"shard_items": 16}})
+    whole, store = planned("whole", 16), planned("apart", 2)
     run_shards(whole, SerialExecutor())
-    content["search"]["spread"] = True
-    store = planned("apart", content | {"run": content["run"] | {"shard_items": 2}})
     killed = []
     monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
 
     def kill(_):
         if executor.name == "serial" or killed:
             return
-        if any(AT_A_LAP.search(key) for key in objects.list_keys(store.objects, "run/meetings")):
+        # Beyond the second generation of eight rounds.
+        if any(number_of(key) >= 20 for key in objects.list_keys(store.objects, "run/decisions")):
             killed.extend(list(executor.heartbeats())[:1])
             for attempt in killed:
                 executor.end(attempt, "ended by the test")

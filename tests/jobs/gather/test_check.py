@@ -324,7 +324,7 @@ def test_unreadable_metadata_is_named_with_the_cure(
 OTHERS_FILES = [
     "run/.nfs000000000001", "run/done/0/.nfs000000000001", "run/lease/.nfs0001", "run/failed/0/._000001.json",
     "run/done/1/000003.json~", "run/events/.DS_Store", "run/slots/note.txt", "run/layout/.x.json",
-    "run/checkpoints/0/.nfs02", "run/segments/.nfs05", "run/meetings/0/.nfs02", "run/cancel/desktop.ini", "run/parts/.nfs03",
+    "run/checkpoints/0/.nfs02", "run/segments/.nfs05", "run/rounds/0/.nfs02", "run/decisions/0/.nfs02", "run/cancel/desktop.ini", "run/parts/.nfs03",
     "results/0/.nfs04", "gathered/.DS_Store",
 ]  # fmt: skip
 """What NFS, macOS, editors and people leave in a folder."""

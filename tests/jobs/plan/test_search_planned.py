@@ -1,20 +1,36 @@
 """Searches that fit their job or do not, and how their items are laid out."""
 
+import importlib.util
+from dataclasses import replace
+
 import jsonschema
 import pytest
-from hill import kernel
-from search_jobs import HALVING, POPULATION, RATE, changed, spread
-from stores import BASE, FOUR_SLOTS, make, run
+from hill import Descent, kernel
+from pydantic import Field
+from search_jobs import HALVING, POPULATION, RATE, changed
+from stores import BASE, FOUR_SLOTS, run
 
+from ctd.kernel import Traced
 from jobs.errors import JobError
-from jobs.plan.layout import Machines, Sizes, Together, lay_out
+from jobs.inputs.measure import evaluate_group
+from jobs.plan.checked import checked_items
+from jobs.plan.layout import Machines
+from jobs.plan.search import check_search, searched, shapes
 from jobs.report.summary import plan_rows
 from jobs.run.prepare import prepare
-from jobs.run.task import Task
-from jobs.run.worker import Worker
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import find_kernel, parse_job
 from jobs.spec.schema import job_schema
 from jobs.spec.search import Population
+
+
+def planned(job):
+    """(spec, items) of a job whose search is checked; nothing is laid out or written."""
+    spec = parse_job(job, "job")
+    used = find_kernel(spec.kernel, BASE)
+    items = checked_items(spec, used, "job")
+    found = [evaluate_group(used, group.params, BASE).outputs.shapes for group in items.groups]
+    check_search(spec, used, items, found, "job")
+    return spec, items
 
 
 @pytest.mark.parametrize(
@@ -25,10 +41,13 @@ from jobs.spec.search import Population
         (HALVING, "search.metric", "outcome", "search.metric: 'outcome' is not a scalar"),
         (HALVING, "search.eta", 1, "search.eta: Input should be greater than or equal to 2"),
         (HALVING, "search.min_advance", 3, "search.min_advance: unknown field; did you mean 'min_advances'?"),
-        (HALVING, "search.method", "asha", "expected a mapping with `method: halving` or `method: population`"),
+        (HALVING, "search.method", "hyperband", "search: expected a mapping with `method:` halving, asha, population or optuna"),
+        (HALVING, "search.spread", True, "search: spread: every search is spread over the workers; leave it out"),
+        (POPULATION, "search.spread", False, "search: spread: every search is spread over the workers; leave it out"),
         (HALVING, "search.size", 2, "search.size: 2 items given, but a comparison needs at least 3"),
         (HALVING, "search.size", 10, "search.size: group 0 has 27 items, which is not a multiple of 10"),
-        (HALVING, "run.shard_items", 6, "run.shard_items: 6 is not a multiple of the 27 items"),
+        (HALVING, "run.shard_items", 6, None),
+        (POPULATION, "run.shard_items", 3, None),
         (HALVING, "search.min_advances", 60, "search.min_advances: the items finish after 60 advances"),
         (POPULATION, "search.every", 100, "search.every: the items finish after 60 advances"),
         (POPULATION, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
@@ -57,16 +76,137 @@ def test_searches_that_do_not_fit_are_refused_before_anything_is_written(
 ):
     job, where = changed(job, path, value), tmp_path / "s.zarr"
     if said is None:
-        assert len(make(where, job).job.plan.group_sizes) == 2
+        planned(job)
         return
     if "items finish" in said:  # how long items live is known once they have
         _, progress = run(where, job)
         assert said in progress.failed[0]
         return
     with pytest.raises(JobError) as caught:
-        make(where, job)
+        planned(job)
     assert said in str(caught.value)
-    assert not where.exists()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+ASHA = changed(HALVING, "search.method", "asha")
+OPTUNA = HALVING | {
+    "params": {"dtype": "float64", "steps": 60, "rate": 0.5},
+    "sweep": {},
+    "search": {
+        "method": "optuna", "metric": "loss", "trials": 12, "together": 4,
+        "params": {"rate": RATE, "limit": {"integers": [1, 60]}, "noise": {"choice": [0.0, 0.1]}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("job", "path", "value", "said"),
+    [
+        (ASHA, "search.size", 9, "search.size: unknown field"),
+        (ASHA, "search.metric", "los", "search.metric: 'los' is not a scalar result of kernel hill; did you mean 'loss'?"),
+        (ASHA, "sweep.samples", 2, "search.size: 2 items given, but a comparison needs at least 3; group 0 has 2 items"),
+        (ASHA, "search.spread", True, "search: spread: every search is spread"),
+        (OPTUNA, "search.sampler", "tp", "search.sampler: Input should be 'tpe', 'gp', 'cmaes', 'random' or 'qmc' (given: 'tp')"),
+        (OPTUNA, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
+        (OPTUNA, "search.params", {"n": {"choice": [3, 4]}}, "search.params: n: is a static field, which is compiled in or read before; sweep it, `sweep: {grid: {n: [...]}}`: each value gets a study of its own"),
+        (OPTUNA, "search.params", {"steps": {"integers": [3, 4]}}, "search.params: steps: is a data field"),
+        (OPTUNA, "search.params", {"push": {"uniform": [0, 1]}}, "search.params: push: is no real number; Optuna proposes traced numbers, whole ones where the field is whole: rate, noise"),
+        (OPTUNA, "search.params", {"limit": {"uniform": [1, 9]}}, "search.params: limit: is no real number; Optuna proposes"),
+        (OPTUNA, "search.params", {"rate": {"uniform": [1, 0.5]}}, "search.params: rate: [1.0, 0.5] given; expected low < high"),
+        (OPTUNA, "search.params", {"rate": {"loguniform": [0, 1]}}, "search.params.rate.loguniform.0: Input should be greater than 0"),
+        (OPTUNA, "search.params", {"limit": {"integers": [4, 4]}}, "search.params.limit: integers: [4, 4] given; expected low < high"),
+        (OPTUNA, "search.params", {"rate": {"choice": ["a", 1]}}, "search.params: rate: ['a', 1] given; expected a list of numbers"),
+        (OPTUNA, "search.params", {"rate": {"choice": [0.1, 11]}}, "search.params: rate: Input should be less than or equal to 10 (given: 11)"),
+        (OPTUNA, "search.params", {"rate": {"uniform": [0.1, 11]}}, "search.params: rate: Input should be less than or equal to 10 (given: 11.0)"),
+        (OPTUNA, "search.params", {}, "search.params: Dictionary should have at least 1 item"),
+        (OPTUNA, "sweep.grid", {"limit": [3, 4]}, "search.params: limit: is swept as well; leave it out of the sweep, or of search.params"),
+        (OPTUNA, "sweep.seeds", 3, "sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"),
+        (OPTUNA, "search.trials", 3, "search: together: 4 given, but there are 3 trials; lower it, or give more trials"),
+        (OPTUNA, "search.metric", "los", "search.metric: 'los' is not a scalar result of kernel hill; did you mean 'loss'?"),
+        (OPTUNA, "search.metric", "gain", "search.mode: missing, but a larger gain is better; give `mode: max`"),
+        (OPTUNA, "search.prune", {"min_advance": 3}, "search.prune.min_advance: unknown field; did you mean 'min_advances'?"),
+        (OPTUNA, "search.size", 3, "search.size: unknown field"),
+    ],
+)  # fmt: skip
+def test_asha_and_optuna_that_do_not_fit_are_refused(job, path, value, said):
+    with pytest.raises(JobError) as caught:
+        planned(changed(job, path, value))
+    assert said in str(caught.value)
+    # A misspelt field is unknown, and the right one is missing.
+    assert len(str(caught.value).splitlines()) == (
+        2 if "did you mean 'min_advances'" in said else 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampler", "lacks", "said"),
+    [
+        ("tpe", "optuna", "job: search.sampler: tpe needs Optuna; pip install 'ctd[optuna]'"),
+        ("gp", "torch", "job: search.sampler: gp needs PyTorch; pip install torch, or take another sampler"),
+    ],
+)  # fmt: skip
+def test_what_a_sampler_needs_is_told_before_anything_is_written(monkeypatch, sampler, lacks, said):
+    there = importlib.util.find_spec("math")
+    monkeypatch.setattr(
+        "jobs.search.optuna.find_spec", lambda name: None if name == lacks else there
+    )
+    with pytest.raises(JobError) as caught:
+        planned(changed(OPTUNA, "search.sampler", sampler))
+    assert str(caught.value) == said
+
+
+def test_items_of_optuna_are_trials_at_the_base_value():
+    """The point of no sweep, or each of a sweep, as often as there are trials; static fields split the studies."""
+    spec, items = planned(OPTUNA)
+    assert (items.n, list(items.columns), [len(g.items) for g in items.groups]) == (
+        12,
+        ["seed"],
+        [12],
+    )
+    assert items.groups[0].params.rate == 0.5
+    assert spec.swept() == ["seed"]
+    assert parse_job(spec.science(), "again").digest() == spec.digest()
+    job = changed(OPTUNA, "sweep.grid", {"n": [2, 3], "push": [[0.0], [1.0]]})
+    spec, items = planned(job)
+    assert [len(g.items) for g in items.groups] == [24, 24]
+    for name in ("n", "push"):
+        (same,) = {len(set(block)) for block in items.columns[name].codes.reshape(-1, 12).tolist()}
+        assert same == 1
+
+
+def test_a_required_field_that_is_searched_needs_no_value():
+    class Needs(Descent):
+        rate: Traced[float] = Field(gt=0, le=10)
+
+    needs, job = replace(kernel, Params=Needs), changed(OPTUNA, "params", {"steps": 60})
+    (group,) = checked_items(parse_job(job, "job"), needs, "job").groups
+    assert group.params.rate == RATE["loguniform"][0]
+
+
+def test_results_that_searches_add():
+    """What the store keeps of each, with its axes and dtypes."""
+    named = lambda job: {
+        name: (searched(kernel, spec).dims[name].axes, shape.shape, shape.dtype.name)
+        for spec in [parse_job(job, "job").search]
+        for name, shape in shapes(spec, 27).items()
+    }
+    rungs = {
+        "search_advances": ((), (), "int32"),
+        "search_rung": ((), (), "int32"),
+        "search_metric": (("rung",), (3,), "float64"),
+    }
+    finals = {
+        "final_rate": ((), (), "float64"),
+        "final_limit": ((), (), "int64"),
+        "final_noise": ((), (), "float64"),
+    }
+    assert named(HALVING) == named(ASHA) == rungs
+    assert named(OPTUNA) == finals | {"search_advances": ((), (), "int32")}
+    pruned = changed(OPTUNA, "search.prune", {"min_advances": 2})
+    assert named(pruned) == finals | rungs | {"search_metric": (("rung",), (2,), "float64")}
+    outcomes = lambda job: [o.name for o in searched(kernel, parse_job(job, "job").search).outcomes]
+    assert outcomes(ASHA)[-1] == outcomes(pruned)[-1] == "dropped"
+    assert "dropped" not in outcomes(OPTUNA)
 
 
 RNN = {
@@ -93,28 +233,21 @@ ONE_SHOT["search"] = RNN["search"] | {"metric": "order"}
         (HALVING, "search.metric", "never", "search.metric: 'never': kernel hill has no such result with these params and data (`ctd kernels hill`)"),
     ],
 )  # fmt: skip
-def test_searches_that_would_compare_nothing_or_the_wrong_way(tmp_path, job, path, value, said):
-    job = changed(job, path, value)
+def test_searches_that_would_compare_nothing_or_the_wrong_way(job, path, value, said):
     with pytest.raises(JobError) as caught:
-        make(tmp_path / "n.zarr", job)
+        planned(changed(job, path, value))
     assert said in str(caught.value)
-    assert not (tmp_path / "n.zarr").exists()
 
 
 def test_items_make_the_advances_that_their_kernel_tells(tmp_path):
-    # Of the worker itself: a driver hears of it now and then.
-    store, stages = make(tmp_path / "r.zarr", RNN), []
-    (shard,) = store.job.plan.shards()
-    Worker(store.address).do(Task(shard), lambda now: stages.append(now.stage))
+    store, _ = run(tmp_path / "r.zarr", RNN)
     params = RNN["params"]
     assert store.rows(0, "search_advances", 0, 4).max() == -(-params["n_batches"] // 4) == 6
-    assert stages[-1].startswith("rung 3 of 3, best eval_loss ")
     ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none"), 1)
-    assert total["search"] == (
-        "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end; items make 6 "
-        "advances at most and are compared 2 times"
-    )
+    said = "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end"
+    assert total["search"].startswith(said)
+    assert total["search"].endswith("; items make 6 advances at most and are compared 2 times")
 
 
 @pytest.mark.parametrize(
@@ -132,113 +265,21 @@ def test_how_often_a_population_is_compared(every, generations, advances, n):
 
 
 @pytest.mark.parametrize(
-    ("settings", "workers", "memory", "expected"),
+    ("job", "said"),
     [
-        ({}, 1, 10**9, (8, 8)),  # as many of four as fill the kernel's 8 slots
-        ({}, 6, 10**9, (4, 4)),
-        ({"slots": 3}, 1, 10**9, (3, 4)),
-        ({"shard_items": 16}, 1, 10**9, (8, 16)),
-        ({}, 1, 1000 + 4 * 100 + 2 * 300, (2, 4)),
+        (HALVING, "halving by least loss: 27, 9, 3, 1 items, up to 2, 6, 18 advances and the end"),
+        (POPULATION, "population of 8 by least loss: 9 generations of 3 advances, rate searched"),
+        (ASHA, "asynchronous halving of 27 by least loss: the best 1 / 3 of those that have come to 2, 6, 18 advances go on, the last to the end"),
+        (OPTUNA, "12 trials of Optuna's tpe by least loss, 4 together, rate, limit, noise searched"),
+        (changed(OPTUNA, "search.prune", {"min_advances": 4}), "noise searched; the best 1 / 3 of those that have come to 4, 12 advances go on"),
     ],
-)
-def test_a_shard_holds_whole_populations(settings, workers, memory, expected):
-    sizes = Sizes(state=100, work=100, result=100, shared=1000)
-    plan = lay_out(
-        [(24, sizes)], kernel, RunSettings(**settings), Machines(workers, memory), Together([4])
-    )
-    (layout,) = plan.layouts
-    assert (layout.slots, layout.shard_items) == expected
-
-
-def test_members_that_wait_are_in_the_memory_of_the_worker_once():
-    """On four cores each has a quarter of the memory, and of the 24 members."""
-    sizes = Sizes(state=100, work=100, result=100, shared=1000)
-    least = 1000 + 24 * 100 // 4 + 2 * 100 + 100
-    lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, least, 4), Together([24]))
-    with pytest.raises(
-        JobError, match=r"1 B more than the 1\.9 kB of each of a worker's 4 devices"
-    ):
-        lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, least - 1, 4), Together([24]))
-
-
-def test_a_population_that_does_not_fit_is_refused():
-    sizes = Sizes(state=100, work=100, result=100, shared=1000)
-    said = "1 kB of shared data and 2.4 kB of items that the search compares, 100 B more"
-    with pytest.raises(JobError, match=said):
-        lay_out([(24, sizes)], kernel, RunSettings(), Machines(1, 3600), Together([24]))
-
-
-@pytest.mark.parametrize("job", [HALVING, POPULATION], ids=["halving", "population"])
-def test_schema_and_plan_show_the_search(tmp_path, job):
+    ids=["halving", "population", "asha", "optuna", "optuna pruned"],
+)  # fmt: skip
+def test_schema_and_plan_show_the_search(tmp_path, job, said):
     jsonschema.validate(job, job_schema(kernel))
-    bad = changed(job, "search.method", "asha")
+    bad = changed(job, "search.method", "hyperband")
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, job_schema(kernel))
     ready = prepare(parse_job(job, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none.zarr"), 1)
-    assert (
-        total["search"]
-        == {
-            "halving": "halving by least loss: 27, 9, 3, 1 items, up to 2, 6, 18 advances and the end",
-            "population": "population of 8 by least loss: 9 generations of 3 advances, rate searched",
-        }[job["search"]["method"]]
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings", "unit", "workers", "memory", "expected"),
-    [
-        ({}, 24, 1, 10**9, (8, 8)),  # the kernel's 8 slots
-        ({}, 24, 4, 10**9, (6, 6)),  # one for each worker
-        ({}, 12, 5, 10**9, (4, 4)),  # 5 divides no population of 12
-        ({}, 6, 5, 10**9, (3, 3)),
-        ({}, 22, 5, 10**9, (8, 22)),  # divided by 1, 2, 11 alone: whole
-        ({}, 4, 1, 10**9, (8, 8)),  # two whole ones
-        ({"shard_items": 3}, 12, 1, 10**9, (3, 3)),
-        ({}, 24, 1, 1000 + 4 * 400, (4, 4)),
-    ],
-)
-def test_layout_of_populations_in_several_shards(settings, unit, workers, memory, expected):
-    sizes = Sizes(state=100, work=100, result=100, shared=1000)
-    n = 24 if 24 % unit == 0 else unit
-    plan = lay_out(
-        [(n, sizes)], kernel, RunSettings(**settings), Machines(workers, memory), Together([unit], spread=True)
-    )  # fmt: skip
-    (layout,) = plan.layouts
-    assert (layout.slots, layout.shard_items) == expected
-
-
-@pytest.mark.parametrize(
-    ("size", "shard_items", "said"),
-    [
-        (9, 6, "run.shard_items: 6 is not a multiple or divisor of the 9 items"),
-        (9, 3, None),
-        (9, 18, None),
-        (None, 9, None),
-        (None, 6, "not a multiple or divisor of the 27 items"),
-    ],
-)
-def test_shards_that_do_not_fit_the_search(tmp_path, size, shard_items, said):
-    job = spread(changed(HALVING, "search.size", size), shard_items)
-    if said is None:
-        assert make(tmp_path / "s.zarr", job).job.plan.layouts[0].shard_items == shard_items
-        return
-    with pytest.raises(JobError, match=said):
-        make(tmp_path / "s.zarr", job)
-    with pytest.raises(
-        JobError, match=r"or let the shards exchange states: `search: \{spread: true\}`"
-    ):
-        make(tmp_path / "n.zarr", changed(job, "search.spread", False))
-
-
-def test_plan_tells_of_it(tmp_path):
-    spec = parse_job(spread(POPULATION, 2), "job")
-    _, total = plan_rows(
-        prepare(spec, BASE, "job", lambda: Machines(1, 10**9)), str(tmp_path / "n"), 1
-    )
-    assert total["shards"] == 4
-    assert total["search"].endswith("rate searched, in shards that meet")
-    whole = changed(changed(POPULATION, "search.spread", True), "run.slots", 8)
-    ready = prepare(parse_job(whole, "job"), BASE, "job", lambda: Machines(1, 10**9))
-    _, total = plan_rows(ready, str(tmp_path / "n"), 1)
-    assert total["search"].endswith("rate searched, each whole in one shard (workers: 1)")
+    assert said in total["search"]

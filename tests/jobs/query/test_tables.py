@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from failing import Failing
-from search_jobs import HALVING, POPULATION, changed, results, spread
+from search_jobs import HALVING, POPULATION, changed, cut, results
 from stores import make, run
 
 import jobs
@@ -62,7 +62,7 @@ def test_table_has_a_row_for_every_comparison(tmp_path, kind, fails):
 
 def test_a_member_is_followed_to_its_ancestors(tmp_path):
     """Over several shards; what docs/search.md does, against the walk that reports draw."""
-    store, _ = run(tmp_path / "p.zarr", spread(POPULATION, 4))
+    store, _ = run(tmp_path / "p.zarr", cut(POPULATION, 4))
     tree = jobs.open_store(store.address)
     members = tree.table("search").set_index(["item", "generation"])
     best = item = int(tree.query(sort="loss", limit=1).item[0])

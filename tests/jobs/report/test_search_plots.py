@@ -1,12 +1,13 @@
 """Pictures of a search: lineages against a walk by hand, the best so far against NumPy, and the page of a searched store."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from search_jobs import HALVING, POPULATION, changed, results
-from stores import make, run
+from stores import run
 
 from jobs.query.query import query, table
 from jobs.report.page.content import Content
@@ -19,10 +20,7 @@ from jobs.report.search_plots import (
     rows_of_items,
     search_plots,
 )
-from jobs.run.task import Task
-from jobs.run.worker import Worker
 from jobs.spec.search import Halving, Population
-from jobs.storage.lease import Lease
 
 PARENTS = [[10, 10, 20, 10], [20, 10, 20, 20], [30, 30, 30, -1]]
 """Items 10, 20 and 30 in four generations; the last one's population ended before."""
@@ -109,7 +107,7 @@ def test_plots_follow_what_is_stored_whatever_the_method():
         "search_advances": advances, "final_rate": np.array([0.1, 0.2, 0.3]),
     }  # fmt: skip
     prune = SimpleNamespace(min_advances=2, eta=3)
-    search = SimpleNamespace(method="other", metric="loss", mode="min", best="least", prune=prune)
+    search = SimpleNamespace(method="other", metric="loss", mode="min", best="least", rungs=prune)
     (plot,) = search_plots(search, ITEMS, found)
     np.testing.assert_array_equal(plot.layers[0].x, [[2, 6, a] for a in advances])
     np.testing.assert_array_equal(plot.layers[0].colour, [0, 1, 2])
@@ -155,11 +153,9 @@ def test_best_so_far_of_items_that_all_failed():
 def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
     """Of two populations of four, the second ends first."""
     job = changed(changed(POPULATION, "search.size", 4), "run.shard_items", 4)
-    store = make(tmp_path / "p.zarr", job)
-    worker, lease = Worker(store.address), Lease.acquire(store.objects, store.address)
-    for shard in reversed(list(store.job.plan.shards())):
-        assert worker.do(Task(shard, 1)).error is None
-    lease.release()
+    store, _ = run(tmp_path / "p.zarr", job)
+    first = store.committed.markers()[0]
+    store.committed.write(replace(first, started=first.started + 1000).to_json())
     frame = table(store, "items")
     ended = ends(store, frame["group"].to_numpy(), frame["row"].to_numpy())
     assert (ended[:4] > ended[4:]).all()
@@ -171,12 +167,13 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
 
 @pytest.mark.parametrize("job", [HALVING, POPULATION])
 def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
+    job = changed(job, "run.slots", 32)  # one shard: its items end at the same time
     store, _ = run(tmp_path / "p.zarr", changed(job, "search.mode", "max"))
     content = Content(store).all()
     sweep, frame = content["sweep"], query(store)
     (plot,) = sweep["plots"]
     assert (plot["title"], sweep["metric"]) == ("Best loss so far", "loss")
-    searched = ["final_rate"] if job is POPULATION else ["rate"]
+    searched = ["final_rate"] if job["search"]["method"] == "population" else ["rate"]
     assert sweep["parameters"] == searched
     fine = np.flatnonzero((frame["status"] != "failed") & np.isfinite(frame["loss"]))
     expected = np.maximum.accumulate(frame["loss"].to_numpy()[fine])

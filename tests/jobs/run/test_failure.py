@@ -324,7 +324,7 @@ def test_a_group_that_is_given_up_is_not_tried_for_what_was_postponed(tmp_path):
     """Of three failures, the first two wait for the storage when the third has the group given up."""
     store = make(tmp_path / "u.zarr", {**JOB, "run": RUN})
     ledger = open_ledger(store)
-    for shard in ledger.shards[:2]:
+    for shard in (ledger.shards[0], ledger.shards[1]):
         ledger.postponed.append((Task(shard), Report(shard.number, 1, None, "text", "trace")))
     ledger.give_up_group(0)
     assert ledger.postponed == []

@@ -1,75 +1,18 @@
 """A shard that runs far longer than its peers is tried a second time: jobs.run.stragglers."""
 
-import heapq
-from dataclasses import replace
-
 import pytest
+from nodes import Nodes
+from search_jobs import in_rounds, same, whole_store
 from stores import JOB, make, run, tree_bytes
 
 from jobs.report.history import history, history_lines
 from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Patience
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.task import Report, Task
+from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.storage import objects
 from jobs.store.events import read_events
-
-
-class Nodes(SerialExecutor):
-    """Workers on nodes of their own that take their time by a clock of the test's, and compute when it is over.
-
-    seconds: what a task takes; (seconds, fault) if it fails.
-    """
-
-    name = "nodes"
-
-    def __init__(self, n, seconds, nodes=None):
-        super().__init__(1)
-        self.now, self.seconds = 0.0, seconds
-        self.free, self.nodes = list(range(n)), nodes or range(n)
-        self.running, self.dropped = [], []
-
-    def machines(self):
-        return replace(super().machines(), workers=len(self.nodes))
-
-    def capacity(self):
-        return len(self.free)
-
-    def submit(self, task, place=0):
-        worker, took = self.free.pop(place), self.seconds(task)
-        took, fault = took if isinstance(took, tuple) else (took, None)
-        heapq.heappush(self.running, (self.now + took, worker, task, took, fault))
-
-    def try_elsewhere(self, task):
-        (here,) = (r[1] for r in self.running if r[2].shard == task.shard)
-        for place, worker in enumerate(self.free):
-            if self.nodes[worker] != self.nodes[here]:
-                self.submit(task, place)
-                return True
-        return False
-
-    def end(self, attempt, why=None):
-        assert why is None
-        (gone,) = (r for r in self.running if r[2].key == attempt)
-        self.running.remove(gone)
-        heapq.heapify(self.running)
-        self.free.append(gone[1])
-        self.dropped.append(attempt)
-
-    def wait(self, timeout):
-        self._ticker.tick(self.heartbeats)
-        if not self.running or self.running[0][0] > self.now + timeout:
-            self.now += timeout
-            return []
-        self.now, worker, task, took, fault = heapq.heappop(self.running)
-        self.free.append(worker)
-        if fault:
-            return [Report(*task.key, None, f"{fault} of {task.shard.number}", "trace", fault)]
-        report = self._worker.do(task)
-        return [report._replace(marker=replace(report.marker, seconds=took))]
-
 
 SLOW = 3
 """The shard that is slow."""
@@ -101,6 +44,22 @@ def told(store, *kinds):
 
 def attempts(store):
     return {marker.shard.number: marker.attempt for marker in store.committed.markers()}
+
+
+def test_a_round_of_a_search_that_is_slow_is_tried_a_second_time(tmp_path, monkeypatch):
+    """Its peers are the rounds as long as it; the others of its generation wait for it no longer than for a shard."""
+    slow = 9  # the second of the four rounds of the second generation: see jobs.run.search
+    executor = Nodes(4, lambda task: 1000 if task.key == (slow, 1) else 10)
+    store = make(tmp_path / "s.zarr", in_rounds("tournament"))
+    with monkeypatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: executor.now)
+        progress = run_shards(store, executor)
+    assert progress.failed == {}
+    assert executor.dropped == [(slow, 1)]
+    assert told(store, "second", "superseded") == [("second", slow, 2), ("superseded", slow, 1)]
+    # Nine generations and the last step of 10 s each, and until it is outrun 4 x 10 s.
+    assert 140 <= executor.now <= 145
+    same(store, whole_store("tournament"))
 
 
 def test_straggler_is_tried_a_second_time_where_workers_idle(tmp_path, monkeypatch):

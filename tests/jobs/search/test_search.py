@@ -1,10 +1,11 @@
 """Searched jobs: the same bytes whatever happens, what a user sees, fork."""
 
+import json
+
 import numpy as np
 import pytest
-from failing import Failing, Interrupted
-from search_jobs import HALVING, POPULATION, changed, results
-from search_reference import halve, members_of, train_population
+from failing import Interrupted
+from search_jobs import HALVING, JOBS, POPULATION, changed, cut, left, results, same, whole_store
 from stores import make, run, tree_bytes
 
 from jobs import Store, open_store
@@ -15,11 +16,9 @@ from jobs.run.fork import fork
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.task import Task
-from jobs.run.worker import Worker
 from jobs.spec.job import parse_job
-from jobs.storage import objects
 from jobs.store.events import read_events
+from jobs.store.manifest import Job
 
 # --- the same bits, whatever happens --------------------------------------------------------------
 
@@ -33,52 +32,44 @@ def whole(request, tmp_path_factory):
 
 
 def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, whole):
+    """And no advance is made twice."""
     undisturbed, job = whole
-    store, stops = make(tmp_path / "s.zarr", job), 0
+    store, stops, made = make(tmp_path / "s.zarr", job), 0, 0
     for after in [1, 2, 3, 5, 8, 13, 21]:
         stop = Stop()
-        progress = run_shards(Store.open(store.address), Interrupted(stop, after), stop=stop)
-        stops += progress.stopped == "test"
+        executor = Interrupted(stop, after)
+        stops += run_shards(Store.open(store.address), executor, stop=stop).stopped == "test"
+        made += after - executor.after
     assert stops == 7
-    assert run_shards(store, SerialExecutor(1)).shards_done == 1
-    gather(store)
-    assert store.committed.markers()[0].resumed_at == sum([1, 2, 3, 5, 8, 13, 21])
-    assert tree_bytes(store.address) == tree_bytes(undisturbed.address)
-    assert list(objects.list_keys(store.objects, "run/checkpoints")) == []
-
-
-@pytest.mark.parametrize("slots", [2, 8, 32])
-def test_decisions_do_not_depend_on_the_slots(tmp_path, whole, slots):
-    """Also where the slots are halved because memory ran out: all items are compared all the same."""
-    undisturbed, job = whole
-    store = make(tmp_path / "s.zarr", job)
-    (shard,) = store.job.plan.shards()
-    report = Worker(store.address).do(Task(shard, slots=slots))
-    assert report.error is None
+    executor = Interrupted(Stop(), 10**6)
+    assert run_shards(store, executor).shards_done == store.job.plan.n_shards
+    assert made + 10**6 - executor.after == sum(m.rounds for m in undisturbed.committed.markers())
     gather(store)
     assert tree_bytes(store.address) == tree_bytes(undisturbed.address)
+    assert left(store) + left(store, "run/checkpoints") == []
 
 
-@pytest.mark.parametrize("job", [HALVING, POPULATION], ids=["halving", "population"])
-def test_an_item_that_fails_is_found_and_the_others_are_searched_without_it(tmp_path, job):
-    job = job | {"run": job["run"] | {"retries": 0, "backoff_s": 0.0}}
-    store = make(tmp_path / "f.zarr", job)
-    fails = lambda task: (
-        "error" if task.shard.start <= 4 < task.shard.stop and 4 not in task.without else None
-    )
-    progress = run_shards(store, Failing(fails))
-    assert list(progress.failed_items) == [4]
-    assert progress.shards_done == 1
-    found, others = results(store), np.delete(np.arange(len(results(store)["status"])), 4)
-    assert found["status"][4] == 2
-    members = [m for m in members_of(store) if m.item != 4]
-    if job["search"]["method"] == "halving":
-        left = halve(members, 2, 3, 3)  # 8, 2 and 1 of 26 items are left after the rungs
-        rungs = [left.get(m.item, 3) for m in members]
-        np.testing.assert_array_equal(found["search_rung"][others], rungs)
-    else:
-        train_population(members, 3, 9, "tournament", 0.1, 0.0)
-        np.testing.assert_array_equal(found["search_parent"][others], [m.parents for m in members])
+@pytest.mark.parametrize(
+    ("name", "slots", "shard_items"),
+    [
+        ("halving", 2, 27),
+        ("halving", 32, 9),
+        ("halving", None, None),  # as planned: as many as there are slots
+        ("tournament", 2, 8),
+        ("tournament", 4, 1),
+        ("tournament", 2, 4),
+        ("truncation", None, 3),
+    ],
+)
+def test_bits_do_not_depend_on_slots_and_rounds(tmp_path, name, slots, shard_items):
+    """Nor do shards end where populations do."""
+    job = cut(JOBS[name], shard_items) if shard_items else JOBS[name]
+    store, progress = run(tmp_path / "s.zarr", changed(job, "run.slots", slots) if slots else job)
+    n, each = len(results(store)["status"]), shard_items or 4
+    assert progress.shards_done == store.job.plan.n_shards == -(-n // each)
+    assert ", best loss " in progress.stage
+    assert progress.outcomes == run_shards(whole_store(name), SerialExecutor(1)).outcomes
+    same(store, whole_store(name))
 
 
 # --- what a user sees -----------------------------------------------------------------------------
@@ -108,6 +99,17 @@ def test_an_old_store_without_a_search_keeps_its_digest():
     assert parse_job(job, "job").digest() != parse_job(HALVING, "job").digest()
 
 
+def test_an_old_store_whose_search_was_spread_opens(whole):
+    """`search.spread` of an older head: every search is spread now, and a job that gives it is refused."""
+    content = json.loads(json.dumps(whole[0].job.to_json()))
+    content["spec"]["search"]["spread"] = True
+    assert Job.from_json(content, "store") == whole[0].job
+    with pytest.raises(
+        JobError, match="spread: every search is spread over the workers; leave it out"
+    ):
+        parse_job(content["spec"], "job")
+
+
 def test_fork_goes_on_with_a_search_of_fixed_size_only(tmp_path):
     bare = changed(POPULATION, "search.size", 8) | {"sweep": [POPULATION["sweep"]]}
     grown = bare | {"sweep": [*bare["sweep"], {"grid": {"rate": [0.01] * 8}}]}
@@ -131,6 +133,6 @@ def test_fork_goes_on_with_a_search_of_fixed_size_only(tmp_path):
 
 def test_events_and_markers_tell_of_the_search(whole):
     store, _ = whole
-    (marker,) = store.committed.markers()
-    assert marker.advances == results(store)["search_advances"].sum()
-    assert [e.kind for e in read_events(store)] == ["run", "done", "end"]
+    markers = store.committed.markers()
+    assert sum(m.advances for m in markers) == results(store)["search_advances"].sum()
+    assert [e.kind for e in read_events(store)] == ["run", *["done"] * len(markers), "end"]

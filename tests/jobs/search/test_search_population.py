@@ -4,12 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from search_driver import play
 from search_jobs import POPULATION, RATE, changed, results
-from search_reference import members_of, train_population
+from search_reference import Member, members_of, train_population
 from stores import make, run
 
 from jobs.errors import JobError
-from jobs.search.population import moved, position, value_at
+from jobs.search import Told, searcher_of
+from jobs.search.population import moved, position, tournament, truncation, value_at
 from jobs.spec.search import Population, bounds
 
 # --- decisions ------------------------------------------------------------------------------------
@@ -35,18 +37,13 @@ def test_population_decides_as_numpy_does(tmp_path, exploit, perturb, resample):
     np.testing.assert_array_equal(found["search_advances"], [m.advances for m in members])
 
 
-@pytest.mark.parametrize("shard_items", [None, 4])
-def test_population_burns_in_and_ends_early_as_numpy_does(tmp_path, shard_items):
-    """In one shard, and in two that meet: both see that the population got no better."""
+def test_population_burns_in_and_ends_early_as_numpy_does(tmp_path):
     job = changed(POPULATION, "search.burn_in", 7)
     job["search"] |= {
         "patience": 2,
         "min_improvement": 0.5,
         "params": {"rate": {**RATE, "perturb": 0.3}},
     }
-    if shard_items:
-        job["search"]["spread"] = True
-        job["run"] = job["run"] | {"shard_items": shard_items}
     store, progress = run(tmp_path / "p.zarr", job)
     found, members = results(store), members_of(store)
     train_population(members, 3, 9, "tournament", 0.3, 0.0, burn_in=7, patience=(2, 0.5))
@@ -141,6 +138,87 @@ def test_populations_side_by_side_do_not_meet(tmp_path):
     assert (found[0]["loss"][8:] != found[1]["loss"][8:]).all()
 
 
+# --- without a store ------------------------------------------------------------------------------
+
+
+def steps_of(n):
+    """Items of `hill.py` in NumPy, from the states of rounds: (number, Round) -> (seconds, Told)."""
+    rates = np.random.default_rng(1).uniform(1e-3, 0.9, n)
+    states, rng = {}, np.random.default_rng(2)
+
+    def work(number, asked):
+        reports = []
+        for k, row in enumerate(asked.rows.tolist()):
+            member = Member(row, asked.values["rate"][k])
+            if asked.rounds[k] >= 0:
+                member.x, member.step = states[int(asked.rounds[k]), int(asked.parents[k])]
+            member.advance(asked.length)
+            states[number, row] = member.x, member.step
+            reports.append((member.loss, member.advances, member.finished, member.diverged))
+        return rng.random(), Told(asked.rows, *map(np.array, zip(*reports, strict=True)))
+
+    return rates, work
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 8), (3, 3)])
+@pytest.mark.parametrize(
+    ("exploit", "resample", "more"),
+    [
+        ("tournament", 0.0, {}),
+        ("truncation", 0.5, {}),
+        ("tournament", 0.2, {"patience": 2, "burn_in": 7}),
+    ],
+)
+def test_population_in_rounds_decides_as_numpy_does(workers, most, exploit, resample, more):
+    """In rounds of any size, told in any order."""
+    n = 8
+    search = Population(
+        method="population", metric="loss", every=3, generations=9, params={"rate": RATE}, exploit=exploit,
+        fraction=0.3, perturb=0.3, resample=resample, min_improvement=0.5, **more,
+    )  # fmt: skip
+    rates, work = steps_of(n)
+    searcher = searcher_of(search, 5, np.arange(n), {"rate": rates})
+    play(searcher, work, workers, most)
+    members = [Member(k, rate) for k, rate in enumerate(rates)]
+    end = (2, 0.5) if more else None
+    train_population(members, 3, 9, exploit, 0.3, resample, 0.3, more.get("burn_in"), end)
+    found, g = searcher.records(), len(members[0].metrics)
+    assert g < 9 if more else g == 9
+    np.testing.assert_array_equal(found["search_parent"][:, :g], [m.parents for m in members])
+    assert (found["search_parent"][:, :g] != np.arange(n)[:, None]).any()
+    # The same few operations in float64, and math's functions beside NumPy's.
+    np.testing.assert_allclose(found["final_rate"], [m.rate for m in members], rtol=1e-12)
+    np.testing.assert_allclose(
+        found["search_metric"][:, :g], [m.metrics for m in members], rtol=1e-9
+    )
+    np.testing.assert_array_equal(searcher.ages, [m.advances for m in members])
+
+
+@pytest.mark.parametrize("choose", [tournament, truncation])
+def test_who_copies_whom_is_as_in_a_loop_over_members(choose):
+    """Broken and finished members, ties, nobody left to copy; one member after the other, in plain Python."""
+    rng = np.random.default_rng(0)
+    for n in [1, 2, 3, 9] * 30:
+        u, loss, done = rng.random(n), rng.integers(0, 4, n).astype(float), rng.random(n) < 0.3
+        loss[rng.random(n) < 0.3] = np.nan
+        expected = []
+        for i in range(n):
+            broken, other = math.isnan(loss[i]), i
+            if choose is tournament:
+                others = [j for j in range(n) if j != i and not math.isnan(loss[j]) and not done[j]]
+                if others:
+                    j = others[int(u[i] * len(others))]
+                    other = j if broken or loss[j] < loss[i] else i
+            else:
+                ranked = sorted(range(n), key=lambda k: (math.isnan(loss[k]), loss[k], k))
+                k = max(1, int(0.4 * n))
+                best = [j for j in ranked[:k] if not math.isnan(loss[j]) and not done[j]]
+                if best and (broken or i in ranked[max(k, n - k) :]):
+                    other = best[int(u[i] * len(best))]
+            expected.append(other)
+        np.testing.assert_array_equal(choose(u, loss, done, 0.4), expected)
+
+
 # --- where members start --------------------------------------------------------------------------
 
 
@@ -195,16 +273,12 @@ def walkers(law, weight, moves, n=4000):
         perturb=weight,
     )
     law = search.params["a"]
-    found = np.full(n, 0.5)
-    for k in range(n):
-        rng = np.random.default_rng(k)
-        value = value_at(law, 0.5)
-        for _ in range(moves):
-            value = moved(search, rng, {"a": value})["a"]
-        found[k] = position(law, value)
-        low, high = bounds(law)
-        assert low <= value <= high
-    return found
+    rng, low, high = np.random.default_rng(0), *bounds(law)
+    values = value_at(law, np.full(n, 0.5))
+    for _ in range(moves):
+        values = moved(search, "a", values, rng.random((n, 2)))
+        assert ((values >= low) & (values <= high)).all()
+    return position(law, values)
 
 
 @pytest.mark.parametrize("law", [{"loguniform": [1e-5, 5e-3]}, {"uniform": [0, 0.6]}])

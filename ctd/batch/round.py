@@ -1,26 +1,24 @@
-"""Advance the items of a group in laps; between two laps a search compares, drops or exchanges them.
+"""Advance the items of a group for one round of a search.
 
-    lap      `begin(rows, length)`: these items make `length` advances each, or fewer if they finish
-    between  every item's state is a host array: `values` reads results, `copy` moves states
+    begin    each item goes on from the state of its first advance, or from a state that is given
+    round    each makes `length` advances, or fewer if it finishes
+    end      the states are host arrays, which another round, here or elsewhere, goes on from
 
-A lap may have more items than there are slots: they take turns, as many at a time as there are slots. As in a `Run`,
-only the microbatch enters the arithmetic of an item, so its state after a lap depends neither on the number of slots
+A round may have more items than there are slots: they take turns, as many at a time as there are slots. As in a `Run`,
+only the microbatch enters the arithmetic of an item, so its state after a round depends neither on the number of slots
 nor on its neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
 from ctd.batch.run import Placed, Snapshot, from_host, to_host
 from ctd.late import jax
-
-TO_THE_END = 2**62
-"""The length of a lap that ends when all of its items have finished."""
 
 
 class HostStates:
@@ -36,16 +34,11 @@ class HostStates:
         # A stand-in of one key says which kind of key its words belong to.
         self._likes = [jax.random.key(0) if is_key(leaf) else leaf for leaf in leaves]
         self._leaves: list[np.ndarray] = []
-        """(n, ...) each; empty until `keep` is first called."""
+        """(n, ...) each; empty until the first states come, which tell the shapes."""
 
     def keep(self, rows: np.ndarray, state: Any, places: np.ndarray) -> None:
         """Copy states from the devices: that at places[k] becomes the state of item rows[k]."""
-        values = [to_host(leaf)[places[: len(rows)]] for leaf in jax.tree.leaves(state)]
-        # Shapes are known from the first states that come; before that no memory is taken.
-        if not self._leaves:
-            self._leaves = [np.zeros((self._n, *v.shape[1:]), v.dtype) for v in values]
-        for leaf, value in zip(self._leaves, values, strict=True):
-            leaf[rows] = value
+        self.put(rows, [to_host(leaf)[places[: len(rows)]] for leaf in jax.tree.leaves(state)])
 
     def take(self, rows: np.ndarray) -> Any:
         """The states of the items `rows`, ready for the devices."""
@@ -55,60 +48,88 @@ class HostStates:
         ]
         return jax.tree.unflatten(self._tree, leaves)
 
-    def copy(self, parents: np.ndarray) -> None:
-        """Give item r the state of item parents[r]."""
-        # Indexing copies, so a parent may be overwritten by another parent's state.
-        self._leaves = [leaf[parents] for leaf in self._leaves]
-
-    def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
-        """Give item `row` a state, as leaves in the order of `arrays`."""
+    def put(self, rows: np.ndarray, leaves: Sequence[np.ndarray]) -> None:
+        """Give the items `rows` states, leaf by leaf, (len(rows), ...) each."""
+        if not self._leaves:
+            self._leaves = [np.zeros((self._n, *v.shape[1:]), v.dtype) for v in leaves]
         for leaf, value in zip(self._leaves, leaves, strict=True):
-            leaf[row] = value
+            leaf[rows] = value
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Copies of the leaves, by the names that checkpoints give them."""
-        return {f"state.{k}": leaf.copy() for k, leaf in enumerate(self._leaves)}
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take the states that `arrays` returned, in this process or another."""
-        self._leaves = [arrays[f"state.{k}"].copy() for k in range(len(self._leaves))]
+    def leaves(self) -> list[np.ndarray]:
+        """Copies of all states, leaf by leaf, (n, ...) each."""
+        return [leaf.copy() for leaf in self._leaves]
 
 
-class Laps(Placed):
-    """The items `ids` of one group, advanced lap by lap. The arguments are those of `ctd.batch.Run`.
+class Kept(NamedTuple):
+    """States from which items go on."""
 
-    done: (n,) bool, whether each item has finished. ages: (n,) int64, the number of advances that each has made.
+    rows: np.ndarray
+    """(k,) which of the n items have one; the others start from their first state."""
+    leaves: Sequence[np.ndarray]
+    """Leaf by leaf, (k, ...) each, as `RoundRun.states` returned them."""
+    done: np.ndarray
+    """(k,) bool: whether the item has finished."""
+
+
+class RoundRun(Placed):
+    """The items `ids` of one group in one round.
+
+    Args:
+        program, shared, seed, ids, traced: as those of `ctd.batch.Run`.
+        length: advances that each item makes, or fewer if it finishes.
+        kept: the states from which items go on.
+
+    done: (n,) bool, whether each item has finished. advances: (n,) int64, those that each has made in this round.
     """
 
     def __init__(
-        self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
+        self,
+        program: Program,
+        shared: Any,
+        seed: int,
+        ids: np.ndarray,
+        traced: Any,
+        length: int,
+        kept: Kept | None = None,
     ) -> None:
         super().__init__(program, shared, seed, ids, traced)
         self.done = np.zeros(self.n, bool)
-        self.ages = np.zeros(self.n, np.int64)
-        self._left = np.zeros(self.n, np.int64)
+        self.advances = np.zeros(self.n, np.int64)
+        self._left = np.full(self.n, length, np.int64)
         self._states = HostStates(self.n, self._state)
         self._wave = np.zeros(0, int)
         """The items on the devices, in the order of their slots."""
-        # All items get their first states now, so that a search can compare them before the first lap.
-        for rows in turns(self.n, self.total):
-            self._init(rows)
-
-    def begin(self, rows: np.ndarray, length: int) -> None:
-        """Start a lap: each item in `rows` makes `length` advances, or fewer if it finishes."""
-        self._left[:] = 0
-        self._left[rows] = length
+        fresh = np.setdiff1d(np.arange(self.n), () if kept is None else kept.rows)
+        for turn in turns(len(fresh), self.total):
+            self._init(fresh[turn])
+        if kept is not None:
+            self._states.put(kept.rows, kept.leaves)
+            self.done[kept.rows] = kept.done
 
     @property
-    def over(self) -> bool:
-        """Whether all items of the lap have made their advances."""
+    def finished(self) -> bool:
+        """Whether all items have made their advances."""
         return not (self._ready.any() or len(self._wave))
+
+    @property
+    def n_finished(self) -> int:
+        """The number of items that make no further advance in this round."""
+        return int((self.done | (self._left <= 0)).sum())
+
+    @property
+    def results(self) -> dict[str, np.ndarray]:
+        """The present results of all items: name -> (n, ...)."""
+        return self.values(np.arange(self.n))
+
+    def states(self) -> list[np.ndarray]:
+        """Copies of the states of all items, leaf by leaf, (n, ...) each; call it once the round is over."""
+        return self._states.leaves()
 
     def advance(self) -> None:
         """Advance every item on the devices once; if the devices are empty, load the next items first."""
         if not len(self._wave):
             ready = np.flatnonzero(self._ready)
-            # Items that a checkpoint caught in the middle of their lap come first.
+            # Items that a checkpoint caught in the middle of the round come first.
             first = ready[np.argsort(self._left[ready], kind="stable")][: self.total]
             self._wave, self._slots = first, self._load(first)
         wave = self._wave
@@ -124,7 +145,7 @@ class Laps(Placed):
         self.rounds += 1
         self._left[wave] -= 1
         # Before `done` is read anew: an item that finishes in this advance made it.
-        self.ages[wave] += ~self.done[wave]
+        self.advances[wave] += ~self.done[wave]
         self.done[wave] = np.asarray(self._slots.done)[self._physical[: len(wave)]]
         self._lay_down_if_due()
 
@@ -138,7 +159,7 @@ class Laps(Placed):
             self._wave, self._slots = np.zeros(0, int), None
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(rows of `ids`, their results by name) of the items on the devices; no rows between two laps."""
+        """(rows of `ids`, their results by name) of the items on the devices; no rows while they change."""
         if not len(self._wave):
             return self._wave, {}
         return self._wave, self._values_of(self._slots, len(self._wave), names)
@@ -148,7 +169,7 @@ class Laps(Placed):
         ready: np.ndarray = (self._left > 0) & ~self.done
         return ready
 
-    # --- between laps -----------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------
 
     def values(self, rows: np.ndarray, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """The present results of the items `rows`, name -> (len(rows), ...). No names means all names."""
@@ -159,21 +180,6 @@ class Laps(Placed):
             for name, value in self._values_of(self._load(rows[turn]), len(turn), names).items():
                 found[name][turn] = value
         return found
-
-    def copy(self, parents: np.ndarray) -> None:
-        """Let item r go on from the state of item parents[r], with its own key and traced values."""
-        self._states.copy(parents)
-        self.done = self.done[parents]
-
-    def put(self, row: int, leaves: Sequence[np.ndarray]) -> None:
-        """Let item `row` go on from a state of another worker, given as leaves in the order of `Snapshot`."""
-        self._states.put(row, leaves)
-        self.done[row] = False
-
-    def set_traced(self, name: str, values: np.ndarray) -> None:
-        """Give a traced field new values (n, ...), one for each item."""
-        dtype = getattr(self._traced, name).dtype
-        self._traced = self._traced._replace(**{name: values.astype(dtype)})
 
     # --- devices ----------------------------------------------------------------------------------
 
@@ -206,21 +212,20 @@ class Laps(Placed):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Copy the laps to host arrays, from which `restore` goes on with the same bits."""
+        """Copy the round to host arrays, from which `restore` goes on with the same bits."""
         if len(self._wave):
             self._states.keep(self._wave, self._slots.state, self._physical)
-        # Traced values are saved, too: a search has changed them since the plan.
-        arrays = self._states.arrays()
-        arrays |= {f"traced.{name}": v.copy() for name, v in self._traced._asdict().items()}
-        arrays |= {"done": self.done.copy(), "ages": self.ages.copy(), "left": self._left.copy()}
-        return Snapshot(self.rounds, arrays)
+        arrays = {f"state.{k}": leaf for k, leaf in enumerate(self._states.leaves())}
+        counts = {"done": self.done, "advances": self.advances, "left": self._left}
+        return Snapshot(self.rounds, arrays | {name: v.copy() for name, v in counts.items()})
 
     def restore(self, saved: Snapshot) -> None:
-        """Go on from `saved`, a snapshot of laps over the same items with the same layout."""
+        """Go on from `saved`, a snapshot of a round with the same items and layout."""
+        names = [name for name in saved.arrays if name.startswith("state.")]
+        leaves = [saved.arrays[f"state.{k}"] for k in range(len(names))]
+        self._states.put(np.arange(self.n), leaves)
         take = lambda name: saved.arrays[name].copy()
-        self._states.restore(saved.arrays)
-        self._traced = type(self._traced)(*(take(f"traced.{k}") for k in self._traced._fields))
-        self.done, self.ages, self._left = take("done"), take("ages"), take("left")
+        self.done, self.advances, self._left = take("done"), take("advances"), take("left")
         self._wave, self._slots = np.zeros(0, int), None
         self.rounds = saved.rounds
 

@@ -1,0 +1,214 @@
+"""Optuna proposes the searched fields of items, and hears what came of them.
+
+Without `prune` an item makes one lap, to its end. With it an item goes on from a rung if it is among the best
+max(1, floor(m / eta)) of the m that have come there so far, and is dropped at once if not: the stopping variant of
+asynchronous halving, the rule of `optuna.pruners.SuccessiveHalvingPruner(min_advances, eta)`. Items of one round
+come to their rung at the same time.
+
+What Optuna is told of an item:
+
+    complete    it finished; its metric
+    pruned      it left at a rung, or its metric is NaN or its outcome a failure of the kernel; the metrics at its rungs.
+                (Of trials that are told as failed Optuna's samplers learn nothing; TPE takes a pruned one without a metric for
+                the worst, and so avoids parameters with which items diverge.)
+    failed      it failed with an error
+
+Searched fields that depend on one another (define-by-run) cannot be expressed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jobs.errors import JobError
+from jobs.search.asha import Rung
+from jobs.search.searcher import TO_THE_END, Searcher, Told
+from jobs.spec.search import Optuna, bounds, dtype_of
+from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform
+
+if TYPE_CHECKING:
+    import optuna
+
+NEEDED = {
+    "optuna": "needs Optuna; pip install 'ctd[optuna]'",
+    "cmaes": "needs the package cmaes; pip install 'ctd[optuna]'",
+    "torch": "needs PyTorch; pip install torch, or take another sampler",
+}
+"""Package -> what a user is told who lacks it."""
+
+
+def check_installed(search: Optuna, where: str) -> None:
+    """Raise JobError, which begins with `where`, if a package that the sampler needs is not installed."""
+    further = {"gp": ["torch"], "cmaes": ["cmaes"]}.get(search.sampler, [])
+    for package in ["optuna", *further]:
+        if find_spec(package) is None:
+            raise JobError(f"{where}: search.sampler: {search.sampler} {NEEDED[package]}")
+
+
+class OptunaSearcher(Searcher):
+    """Every `trials` neighbours are a study of Optuna's; its sampler has the job's seed.
+
+    A study by itself makes the proposals that Optuna makes by ask and tell in the same order.
+    """
+
+    search: Optuna
+
+    def __init__(self, search: Optuna, seed: int, items: np.ndarray) -> None:
+        check_installed(search, "search")
+        super().__init__(search, items, search.n_laps(search.trials))
+        self._laws = {name: distribution(law) for name, law in search.params.items()}
+        self._studies = [study_of(search, seed) for _ in range(self.n // search.trials)]
+        self._rungs = [[Rung() for _ in range(self.metric.shape[1] - 1)] for _ in self._studies]
+        self._trials: dict[int, optuna.Trial] = {}
+        """Row -> its trial, until Optuna has been told its end."""
+        self._values = {
+            name: np.zeros(self.n, dtype_of(law)) for name, law in search.params.items()
+        }
+
+    def length(self, lap: int) -> int:
+        """Return the advances of a lap; the last one goes to the end."""
+        return TO_THE_END if lap == self.metric.shape[1] - 1 else self.search.lap(lap)
+
+    def choose(self, most: int) -> np.ndarray:
+        """Return items that go on from the highest rung at which there are any, else new ones.
+
+        Of each study at most `together` are new; studies of which fewer have been asked come first.
+        """
+        rows = np.flatnonzero(self.ready)
+        if len(going := rows[self.lap[rows] > 0]):
+            return going[self.lap[going] == self.lap[going].max()][:most]
+        trials = self.search.trials
+        left = np.bincount(rows // trials, minlength=len(self._studies))
+        rows = rows[rows % trials < trials - left[rows // trials] + self.search.together]
+        first = np.argsort(-left[rows // trials], kind="stable")[:most]
+        return np.sort(rows[first])
+
+    def take(self, rows: np.ndarray) -> None:
+        """Let the rows begin their lap; Optuna proposes the values of new ones."""
+        super().take(rows)
+        for row in rows[self.lap[rows] == 0].tolist():
+            trial = self._studies[row // self.search.trials].ask(self._laws)
+            self._trials[row] = trial
+            for name, values in self._values.items():
+                values[row] = trial.params[name]
+
+    def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the proposals."""
+        return {name: values[rows] for name, values in self._values.items()}
+
+    def tell(self, number: int, told: Told) -> None:
+        """Note the report of a round, and tell Optuna of the items that end with it."""
+        super().tell(number, told)
+        for row in told.failed:
+            self._tell(row, "FAIL")
+        if not len(rows := told.rows):
+            return
+        lap, good = int(self.lap[rows[0]]), ~np.isnan(self.loss[rows])
+        over = self.done[rows] | (lap == self.metric.shape[1] - 1)
+        goes = ~over & good
+        if lap < self.metric.shape[1] - 1:
+            goes &= self._best(rows, lap)
+        for k, row in enumerate(rows.tolist()):
+            value = float(told.metric[k])
+            if good[k] and not over[k]:
+                self._trials[row].report(value, int(self.ages[row]))
+            if good[k] and over[k]:
+                self._tell(row, "COMPLETE", value)
+            elif not goes[k]:
+                self._tell(row, "PRUNED")
+        self.lap[rows[goes]] += 1
+        self.ready[rows[goes]] = True
+        self.ended[rows[~goes]] = True
+        self.dropped[rows[~goes & ~over]] = True
+
+    def decide(self) -> None:
+        """Do nothing: `tell` judges each report as it comes."""
+
+    def records(self) -> dict[str, np.ndarray]:
+        """Return the proposals, and the metric at every rung."""
+        found = {f"final_{name}": values for name, values in self._values.items()}
+        if self.search.prune:
+            found["search_metric"] = self.metric[:, :-1]
+            found["search_rung"] = self.lap.astype(np.int32)
+        return found
+
+    @property
+    def stage(self) -> str:
+        """The progress of the search, as text."""
+        text = f"{int(self.ended.sum())} of {self.n} trials"
+        whole = self.loss[self.done & ~np.isnan(self.loss)]
+        if not len(whole):
+            return text
+        return f"{text}, best {self.search.metric} {self._sign * whole.min():.4g}"
+
+    def _best(self, rows: np.ndarray, rung: int) -> np.ndarray:
+        """Note that rows have come to a rung; return which are among the best of their study, (n,) bool."""
+        found, studies = np.zeros(len(rows), bool), rows // self.search.trials
+        for study in np.unique(studies):
+            here = self._rungs[study][rung]
+            mine = studies == study
+            here.add(rows[mine], self.loss[rows[mine]])
+            assert self.search.prune is not None
+            quota = max(1, len(here.rows) // self.search.prune.eta)
+            found[mine] = self.loss[rows[mine]] <= here.loss[quota - 1]
+        return found
+
+    def _tell(self, row: int, state: str, value: float | None = None) -> None:
+        """Tell Optuna how an item ended."""
+        from optuna.trial import TrialState
+
+        study = self._studies[row // self.search.trials]
+        study.tell(self._trials.pop(row), value, TrialState[state])
+
+
+def distribution(law: Distribution) -> optuna.distributions.BaseDistribution:
+    """Return a range or a choice as Optuna's distribution."""
+    from optuna import distributions
+
+    if isinstance(law, Choice):
+        return distributions.CategoricalDistribution(law.choice)
+    if isinstance(law, Integers):
+        return distributions.IntDistribution(law.integers[0], law.integers[1] - 1)
+    return distributions.FloatDistribution(*bounds(law), log=isinstance(law, Loguniform))
+
+
+def study_of(search: Optuna, seed: int) -> optuna.Study:
+    """Return a study in memory, without trials."""
+    import optuna
+
+    told = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(
+        optuna.logging.WARNING
+    )  # that it was made in memory tells nobody anything
+    try:
+        return optuna.create_study(
+            sampler=sampler_of(search, seed),
+            direction="minimize" if search.mode == "min" else "maximize",
+        )
+    finally:
+        optuna.logging.set_verbosity(told)
+
+
+def sampler_of(search: Optuna, seed: int) -> optuna.samplers.BaseSampler:
+    """Return Optuna's sampler of a search, with its defaults but for the seed and what asking for several at once needs."""
+    from optuna import samplers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that some of them are experimental
+        match search.sampler:
+            case "tpe":
+                return samplers.TPESampler(seed=seed, constant_liar=search.together > 1)
+            case "gp":
+                return samplers.GPSampler(seed=seed)
+            case "cmaes":
+                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            case "random":
+                return samplers.RandomSampler(seed=seed)
+            case "qmc":
+                return samplers.QMCSampler(
+                    seed=seed, scramble=True, warn_independent_sampling=False
+                )

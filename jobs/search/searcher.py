@@ -1,0 +1,255 @@
+"""A searcher: from the reports of items it decides which items go on, and from whose state.
+
+    ask     the next items that make their advances together: a `Round`
+    tell    the report of a round: metric, advances, whether each item has finished
+    decide  what follows from the reports so far
+
+A searcher knows no store, no device and no process. The driver (jobs.run.search) asks, writes what it was given to the
+store, hands it out, and tells. Calling the same three methods in the same order again gives the same decisions, so a
+driver that starts anew repeats what is written.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jobs.errors import JobError
+from jobs.spec.search import Search
+
+TO_THE_END = 2**31 - 1
+"""The length of a round that ends once all of its items have finished."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Items of a group that make their next advances together."""
+
+    rows: np.ndarray
+    """(n,) int64, rising: the items' rows in the group."""
+    rounds: np.ndarray
+    """(n,) int64: the round that kept the state from which each goes on; -1: it starts."""
+    parents: np.ndarray
+    """(n,) int64: the row whose state that was."""
+    length: int
+    """Advances that each makes, or fewer if it finishes."""
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Searched field -> (n,) its values in this round."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """The report of a round: arrays over its rows, without those that failed with an error."""
+
+    rows: np.ndarray
+    """(n,) int64, rising."""
+    metric: np.ndarray
+    """(n,) float64: the metric at the end of the round."""
+    advances: np.ndarray
+    """(n,) int64: the advances that each item made in the round."""
+    done: np.ndarray
+    """(n,) bool: whether it has finished."""
+    broken: np.ndarray
+    """(n,) bool: whether its outcome is a failure of the kernel."""
+    failed: tuple[int, ...] = ()
+    """Rows of the round that failed with an error: they have no state and leave the search."""
+
+
+class Searcher(ABC):
+    """The state of a search over the n items of one group.
+
+    items: (n,) their ids. n_laps: the most laps of an item; a lap is what it does between two decisions.
+    """
+
+    def __init__(self, search: Search, items: np.ndarray, n_laps: int) -> None:
+        n = len(items)
+        self.search, self.items, self.n = search, items, n
+        self._sign = 1 if search.mode == "min" else -1
+        self.lap = np.zeros(n, np.int64)
+        """(n,) the lap that each item is in."""
+        self.ready = np.ones(n, bool)
+        """(n,) which wait for their next round."""
+        self.running = np.zeros(n, bool)
+        """(n,) which are in a round that has not been told."""
+        self.ended = np.zeros(n, bool)
+        """(n,) which make no further advance: their last state holds their results."""
+        self.failed = np.zeros(n, bool)
+        """(n,) which failed with an error."""
+        self.dropped = np.zeros(n, bool)
+        """(n,) which left before they had finished, because others were better."""
+        self.done = np.zeros(n, bool)
+        """(n,) which have finished: the kernel has no further advance for them."""
+        self.ages = np.zeros(n, np.int64)
+        """(n,) advances that each has made."""
+        self.kept = np.full(n, -1, np.int64)
+        """(n,) the round that kept each item's last state; -1: none."""
+        self.metric = np.full((n, n_laps), np.nan)
+        """(n, laps) the metric at the end of each lap; NaN where an item did not come to it."""
+        self.loss = np.full(n, np.nan)
+        """(n,) the metric at the end of the last lap, signed so that less is better; NaN: broken."""
+        # The state from which each goes on: that of row _parent at the end of round _from.
+        self._from = np.full(n, -1, np.int64)
+        self._parent = np.arange(n)
+
+    # --- what each kind of search decides -------------------------------------------------------------
+
+    @abstractmethod
+    def decide(self) -> None:
+        """Mark the items that are ready for a further round, and those that have ended."""
+
+    @abstractmethod
+    def records(self) -> dict[str, np.ndarray]:
+        """Return what the store keeps of the search, name -> (n, ...); see jobs.plan.search."""
+
+    @abstractmethod
+    def length(self, lap: int) -> int:
+        """Return the advances of a lap."""
+
+    def choose(self, most: int) -> np.ndarray:
+        """Return the rows of the next round, at most `most`; they are in one lap. None are ready: no rows."""
+        rows = np.flatnonzero(self.ready)
+        return rows[self.lap[rows] == self.lap[rows[:1]]][:most]
+
+    def take(self, rows: np.ndarray) -> None:
+        """Note that these rows begin their next round."""
+        self.ready[rows], self.running[rows] = False, True
+
+    def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the searched fields of these rows in their present lap."""
+        del rows
+        return {}
+
+    # --- rounds ---------------------------------------------------------------------------------------
+
+    def ask(self, most: int) -> Round | None:
+        """Return the next round, of at most `most` items; None if no item is ready."""
+        rows = self.choose(most)
+        if not len(rows):
+            return None
+        self.take(rows)
+        length = self.length(int(self.lap[rows[0]]))
+        return Round(rows, self._from[rows], self._parent[rows], length, self.values(rows))
+
+    def tell(self, number: int, told: Told) -> None:
+        """Note the report of the round with this number: the first that was asked for has number 0."""
+        rows = told.rows
+        self.running[rows] = False
+        self.ages[rows] += told.advances
+        self.done[rows] = told.done
+        self.kept[rows] = self._from[rows] = number
+        self._parent[rows] = rows
+        self.metric[rows, self.lap[rows]] = told.metric
+        loss = self._sign * told.metric
+        self.loss[rows] = np.where(np.isfinite(loss) & ~told.broken, loss, np.nan)
+        if lost := np.array(told.failed, np.int64).tolist():
+            self.running[lost] = False
+            self.failed[lost] = self.ended[lost] = True
+            self.loss[lost] = np.nan
+
+    def sources(self, rows: np.ndarray) -> np.ndarray:
+        """Return (n,) the round that kept the state from which each row goes on, or that its results come from; -1: none."""
+        found = np.where(self.ended[rows], self.kept[rows], self._from[rows])
+        return np.where(self.failed[rows], -1, found)
+
+    def skip(self, rows: np.ndarray) -> np.ndarray:
+        """Leave out rows whose results are there before the search begins; return those that are left out.
+
+        Items that are compared with others stay, because the others need them.
+        """
+        del rows
+        return np.zeros(0, np.int64)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing is ready: only a report can bring the search on."""
+        return not len(self.choose(1))
+
+    @property
+    def stage(self) -> str:
+        """The progress of the search, as text."""
+        over = np.flatnonzero(np.isfinite(self.metric).any(axis=0))
+        text = (
+            f"{self.search.lap_name} {int(self.lap.max(initial=0)) + 1} of {self.metric.shape[1]}"
+        )
+        if not len(over):
+            return text
+        values = self.metric[:, over[-1]]
+        best = np.nanmin(values) if self._sign > 0 else np.nanmax(values)
+        return f"{text}, best {self.search.metric} {best:.4g}"
+
+
+class InStep(Searcher):
+    """A search in which `size` neighbouring items, a block, make their laps in step and are then compared."""
+
+    def __init__(self, search: Search, items: np.ndarray) -> None:
+        self._size = search.n_compared(len(items))
+        super().__init__(search, items, search.n_laps(self._size))
+        self._touched: set[int] = set()
+
+    def length(self, lap: int) -> int:
+        """Return the advances of a lap; the last one goes to the end."""
+        return TO_THE_END if lap == self.metric.shape[1] - 1 else self.search.lap(lap)
+
+    def tell(self, number: int, told: Told) -> None:
+        """Note the report of a round; see Searcher."""
+        super().tell(number, told)
+        self._touched |= {
+            *(told.rows // self._size).tolist(),
+            *(k // self._size for k in told.failed),
+        }
+
+    def skip(self, rows: np.ndarray) -> np.ndarray:
+        """Leave out the blocks of which all rows are there; see Searcher."""
+        blocks, n = np.unique(rows // self._size, return_counts=True)
+        out = rows[np.isin(rows // self._size, blocks[n == self._size])]
+        self.ended[out], self.ready[out] = True, False
+        return out
+
+    def decide(self) -> None:
+        """Compare the blocks whose items have all made their lap."""
+        touched, self._touched = self._touched, set()
+        for block in sorted(touched):
+            rows = np.arange(block * self._size, (block + 1) * self._size)
+            while not (self.ended[rows].all() or (self.ready | self.running)[rows].any()):
+                self._compare(rows[~self.ended[rows]])
+
+    @abstractmethod
+    def select(self, rows: np.ndarray, lap: int) -> np.ndarray:
+        """Return which of a block's rows make the next lap, (n,) bool, and set whose states they go on from.
+
+        rows: those that have come this far and have not failed. lap: the lap that is over.
+        """
+
+    def is_settled(self, rows: np.ndarray, lap: int) -> bool:
+        """Return whether a block has stopped getting better."""
+        del rows, lap
+        return False
+
+    def _compare(self, rows: np.ndarray) -> None:
+        """End a block, or begin its next lap."""
+        lap = int(self.lap[rows[0]])
+        if lap == 0 and self.done[rows].all() and not np.isnan(self.loss[rows]).all():
+            raise too_late(self.search, int(self.ages[rows].max()))
+        settled = self.is_settled(rows, lap)
+        if lap == self.metric.shape[1] - 1 or settled or self.done[rows].all():
+            self.ended[rows] = True
+            return
+        going = self.select(rows, lap)
+        out = rows[~going]
+        self.dropped[out] = ~self.done[out]
+        self.ended[out] = True
+        rows = rows[going]
+        self.lap[rows] = lap + 1
+        self.ready[rows] = ~self.done[rows]
+        # Those that have finished wait: the next lap changes nothing of theirs.
+        rows = rows[self.done[rows]]
+        self.metric[rows, lap + 1] = self.metric[rows, lap]
+
+
+def too_late(search: Search, advances: int) -> JobError:
+    return JobError(
+        f"search.{search.length_field}: the items finish after {advances} "
+        "advances, before the search has compared them; lower it, or have an item make more "
+        "and shorter advances"
+    )

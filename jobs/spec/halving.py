@@ -1,0 +1,148 @@
+"""Successive halving in a job file, in step and asynchronous, and the fields that all searches share."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+
+class Compared(BaseModel):
+    """What every search has: the metric, and which values of it are better."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lap_name: ClassVar[str]
+    """The word for a lap: the advances between two comparisons."""
+
+    metric: str = Field(description="the scalar result that items are compared by")
+    mode: Literal["min", "max"] = Field(
+        "min",
+        description="min if a smaller value is better, max if a larger one is, as for an r2",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_spread(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "spread" in content:
+            raise ValueError("spread: every search is spread over the workers; leave it out")
+        return content
+
+    @property
+    def length_field(self) -> str:
+        """The field that sets the length of the first lap."""
+        raise NotImplementedError
+
+    @property
+    def rungs(self) -> "Rungs | None":
+        """The rungs at which items leave; None: they leave at none."""
+        return None
+
+    def in_round(self, share: int) -> int:
+        """The most items of a round, if each worker has `share` of a group's items."""
+        return share
+
+    @property
+    def best(self) -> str:
+        """The best value of the metric as a word: "least" or "largest"."""
+        return "least" if self.mode == "min" else "largest"
+
+
+class Sized(Compared):
+    """A search that compares neighbours of the sweep with one another."""
+
+    size: PositiveInt | None = Field(
+        None,
+        description="number of neighbouring items of the sweep that are compared with one another; by default "
+        "all that share one compiled program",
+    )
+
+    def n_compared(self, n: int) -> int:
+        """The number of a group's n items that are compared with one another."""
+        return self.size or n
+
+
+class Rungs(BaseModel):
+    """The rungs of successive halving: min_advances * eta^k advances, k = 0, 1, ...
+
+    >>> rungs = Rungs(min_advances=4)
+    >>> rungs.n_rungs(27), [rungs.lap(k) for k in range(3)]
+    (3, [4, 8, 24])
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    eta: int = Field(3, ge=2, description="one item in eta goes on from a rung")
+    min_advances: PositiveInt = Field(description="least number of advances of every item")
+
+    def n_rungs(self, size: int) -> int:
+        """The number of rungs: how often `size` can be divided by `eta` and stay at least 1."""
+        n = 0
+        while size >= self.eta ** (n + 1):
+            n += 1
+        return n
+
+    def lap(self, rung: int) -> int:
+        """The advances from the previous rung (for rung 0: from the start) to this one."""
+        before = self.eta ** (rung - 1) if rung else 0
+        return self.min_advances * (self.eta**rung - before)
+
+    def n_comparisons(self, size: int, advances: int) -> int:
+        """The number of rungs that `size` items pass which make `advances` advances each."""
+        return sum(self.min_advances * self.eta**k < advances for k in range(self.n_rungs(size)))
+
+    def ends(self, size: int) -> str:
+        """The advances at the rungs, as text."""
+        return ", ".join(str(self.min_advances * self.eta**k) for k in range(self.n_rungs(size)))
+
+
+class _OnRungs(Compared, Rungs):
+    lap_name: ClassVar[str] = "rung"
+
+    @property
+    def rungs(self) -> Rungs:
+        """The rungs at which items leave."""
+        return self
+
+    @property
+    def length_field(self) -> str:
+        """The field that sets the length of the first lap."""
+        return "min_advances"
+
+    def n_laps(self, size: int) -> int:
+        """The number of laps of `size` items, including the last one, to their end."""
+        return self.n_rungs(size) + 1
+
+
+class Halving(_OnRungs, Sized):
+    """Successive halving (Jamieson & Talwalkar 2016): of every `size` items, the best size / eta^k continue
+    after min_advances * eta^(k-1) advances, k = 1, 2, ...; the others keep their results so far."""
+
+    method: Literal["halving"]
+
+    def describe(self, size: int) -> str:
+        """Describe the search over `size` items, on one line."""
+        left = ", ".join(str(size // self.eta**k) for k in range(self.n_rungs(size) + 1))
+        return f"halving by {self.best} {self.metric}: {left} items, up to {self.ends(size)} advances and the end"
+
+
+class Asha(_OnRungs):
+    """Asynchronous successive halving (Li et al. 2020): an item goes on as soon as it is among the best 1 / eta of those
+    that have come to its rung. All items of a group are compared, and have as many rungs as under halving: as often as their
+    number can be divided by `eta`."""
+
+    method: Literal["asha"]
+    size: ClassVar[None] = None
+
+    def n_compared(self, n: int) -> int:
+        """The number of a group's n items that are compared with one another: all."""
+        return n
+
+    def in_round(self, share: int) -> int:
+        """A quarter of a worker's share: with few large rounds, workers would wait for the last ones."""
+        return -(-share // 4)
+
+    def describe(self, size: int) -> str:
+        """Describe the search over `size` items, on one line."""
+        return (
+            f"asynchronous halving of {size} by {self.best} {self.metric}: the best 1 / {self.eta} of those that "
+            f"have come to {self.ends(size)} advances go on, the last to the end"
+        )

@@ -1,0 +1,228 @@
+"""What a search keeps in the store: the states at the end of each round, and the decisions of the driver.
+
+    run/rounds/G/NNNNNN             the report and the states of round N of group G
+    run/decisions/G/NNNNNN.json     decision N: what was told since the one before, and the round that follows
+
+The states of a round are one object, written whole or not at all:
+
+    12 digits     the length of the head, in bytes
+    head          encoded as a checkpoint (jobs.store.checkpoint): the report, a checksum of every state
+    states        one item after another, so that one can be read without the rest
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctd.batch import Snapshot
+from jobs import keys
+from jobs.search.searcher import Round, Told
+from jobs.storage import objects
+from jobs.storage.checksums import checksummed, digest, read_verified
+from jobs.storage.lease import Held
+from jobs.store.checkpoint import decode, encode
+from jobs.store.store import Store
+
+DIGITS = 12
+"""How many digits give the length of the head."""
+
+
+class Damaged(Exception):
+    """Raised if the states of a round are missing or not as they were written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the states of round {number} are missing or damaged")
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a round cost, for the markers of its items."""
+
+    seconds: float = 0.0
+    started: float = math.inf
+    """When it began (seconds since 1970)."""
+    longest_s: float = 0.0
+    """Its longest advance."""
+    rounds: int = 0
+    """Advances of the devices."""
+
+
+class KeptRound(NamedTuple):
+    """The object of a round, its states unread."""
+
+    key: str
+    number: int
+    told: Told
+    cost: Cost
+    leaves: Sequence[tuple[str, Sequence[int]]]
+    """dtype and shape of each leaf of an item's state."""
+    sha256: Sequence[str]
+    """Checksum of each item's state."""
+    start: int
+    """Offset of the states, in bytes."""
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one item's state."""
+        return sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in self.leaves)
+
+    def states(self, store: Store, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the states of some of its rows: leaf after leaf, each (n, ...). Raises Damaged if they are not intact."""
+        at = np.searchsorted(self.told.rows, rows).clip(0, len(self.told.rows) - 1)
+        if not np.array_equal(self.told.rows[at], rows):
+            raise Damaged(self.number)
+        first, n, size = int(at.min()), int(np.ptp(at)) + 1, self.item_bytes
+        place = self.start + first * size
+        data = objects.read_range(store.objects, self.key, place, n * size) if size else b""
+        if data is None or len(data) != n * size:
+            raise Damaged(self.number)
+        table = np.frombuffer(data, np.uint8).reshape(n, size)[at - first]
+        if [digest(row.tobytes()) for row in table] != [self.sha256[k] for k in at]:
+            raise Damaged(self.number)
+        found, begin = [], 0
+        for kind, shape in self.leaves:
+            end = begin + np.dtype(kind).itemsize * math.prod(shape)
+            part = np.ascontiguousarray(table[:, begin:end])
+            found.append(part.view(np.dtype(kind)).reshape(len(at), *shape))
+            begin = end
+        return found
+
+
+def round_digest(round_: Round) -> str:
+    """Return a digest of what a round computes."""
+    return hashlib.sha256(repr(_of_round(round_)).encode()).hexdigest()
+
+
+def write_round(
+    store: Store,
+    group: int,
+    number: int,
+    said: str,
+    told: Told,
+    cost: Cost,
+    leaves: Sequence[np.ndarray],
+) -> None:
+    """Write a round's report and states. said: the round's digest. leaves: (n, ...) each, for the rows of `told`."""
+    n = len(told.rows)
+    cells = [leaf.reshape(n, math.prod(leaf.shape[1:])).view(np.uint8) for leaf in leaves]
+    table = np.concatenate(cells, axis=1) if n else np.zeros((0, 0), np.uint8)
+    identity = {
+        "job": store.job.spec.digest(),
+        "round": said,
+        "cost": asdict(cost),
+        "failed": told.failed,
+        "leaves": [[str(leaf.dtype), leaf.shape[1:]] for leaf in leaves],
+        "sha256": [digest(row.tobytes()) for row in table],
+    }
+    arrays = {name: np.asarray(getattr(told, name)) for name in _ARRAYS}
+    head = encode(Snapshot(cost.rounds, arrays), identity)
+    data = b"".join([f"{len(head):0{DIGITS}d}".encode(), head, table.tobytes()])
+    objects.write(store.objects, keys.round_states(group, number), data)
+
+
+def read_round(store: Store, group: int, number: int, said: str | None = None) -> KeptRound | None:
+    """Return the object of a round; None if it is missing, damaged, or of another round.
+
+    said: the digest of the round that is meant; None: any.
+    """
+    key = keys.round_states(group, number)
+    length = objects.read_range(store.objects, key, 0, DIGITS)
+    if length is None or not length.isdigit():
+        return None
+    head = objects.read_range(store.objects, key, DIGITS, int(length))
+    found = head and decode(head)
+    if not found:
+        return None
+    identity, saved = found
+    if identity["job"] != store.job.spec.digest() or said not in (None, identity["round"]):
+        return None
+    told = Told(**saved.arrays, failed=tuple(identity["failed"]))
+    cost, start = Cost(**identity["cost"]), DIGITS + int(length)
+    return KeptRound(key, number, told, cost, identity["leaves"], identity["sha256"], start)
+
+
+def is_whole_round(store: Store, key: str) -> bool:
+    """Return whether the object of a round, states included, is as it was written."""
+    found = read_round(store, int(key.split("/")[-2]), keys.number_of(key))
+    try:
+        return found is not None and bool(found.states(store, found.told.rows) or True)
+    except Damaged:
+        return False
+
+
+# --- decisions ------------------------------------------------------------------------------------
+
+
+class Decision(NamedTuple):
+    """What was told before a round was asked for, and the round."""
+
+    told: Sequence[tuple[int, Told, Cost]]
+    """(number of the round, its report, its cost), in the order in which the driver heard of them."""
+    asked: Round | None
+    """None: the items have ended."""
+    skipped: Sequence[int] = ()
+    """Rows that were committed before the search began."""
+
+
+def write_decision(store: Store, group: int, number: int, decision: Decision) -> None:
+    """Write a decision; raises Held if another driver has written this one."""
+    content = {
+        "told": [[k, _of_told(told), asdict(cost)] for k, told, cost in decision.told],
+        "asked": None if decision.asked is None else _of_round(decision.asked),
+        "skipped": list(decision.skipped),
+    }
+    key, data = keys.decision(group, number), checksummed(content)
+    if not objects.create(store.objects, key, data) and not objects.holds(store.objects, key, data):
+        raise Held(f"{store.address}: {key} exists: another driver decides this search")
+
+
+def read_decisions(store: Store, group: int) -> Iterator[Decision]:
+    """Yield the decisions of a group's search in their order, up to the first that is missing or damaged."""
+    n = sum(1 for _ in objects.list_keys(store.objects, f"{keys.DECISIONS}/{group}"))
+    wanted = [keys.decision(group, k) for k in range(n)]
+    for found in objects.each(store.objects, lambda key: read_verified(store.objects, key), wanted):
+        if found is None:
+            return
+        told = [(k, _told_from(report), Cost(**cost)) for k, report, cost in found["told"]]
+        asked = None if found["asked"] is None else _round_from(found["asked"])
+        yield Decision(told, asked, found["skipped"])
+
+
+_ARRAYS = {
+    "rows": np.int64,
+    "metric": np.float64,
+    "advances": np.int64,
+    "done": np.bool_,
+    "broken": np.bool_,
+}
+"""The arrays of a report."""
+
+
+def _of_told(told: Told) -> dict[str, Any]:
+    return {name: getattr(told, name).tolist() for name in _ARRAYS} | {"failed": told.failed}
+
+
+def _told_from(found: Mapping[str, Any]) -> Told:
+    arrays: dict[str, Any] = {k: np.array(found[k], kind) for k, kind in _ARRAYS.items()}
+    return Told(**arrays, failed=tuple(found["failed"]))
+
+
+def _of_round(round_: Round) -> dict[str, Any]:
+    return {
+        "rows": round_.rows.tolist(),
+        "rounds": round_.rounds.tolist(),
+        "parents": round_.parents.tolist(),
+        "length": round_.length,
+        "values": {name: values.tolist() for name, values in round_.values.items()},
+    }
+
+
+def _round_from(found: Mapping[str, Any]) -> Round:
+    whole = lambda name: np.array(found[name], np.int64)
+    values = {name: np.asarray(values) for name, values in found["values"].items()}
+    return Round(whole("rows"), whole("rounds"), whole("parents"), found["length"], values)
