@@ -13,7 +13,7 @@ from jobs import open_store
 
 LONG = {
     "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "lint", "recovery",
-    "startup", "train_rnn",
+    "search_methods", "startup", "train_rnn",
 }  # fmt: skip
 """They take half a minute or more whatever the sizes: a Ray, children, programs to compile."""
 PARTS = {
