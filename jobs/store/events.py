@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from jobs import keys
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
@@ -82,11 +84,13 @@ class Event:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "Event":
-        """Return the event that `to_json` described."""
+        """Return the event that `to_json` described. Raises ValueError if `content` describes none."""
         rest = dict(content)
-        time, kind = rest.pop("time"), rest.pop("event")
-        known = {name: rest.pop(name) for name in content if name in _defaults()}
-        return Event(time=time, kind=kind, about=rest, **known)
+        known = {name: rest.pop(name) for name in content if name in {"time", *_defaults()}}
+        return _PARSER.validate_python({"kind": rest.pop("event"), "about": rest, **known})
+
+
+_PARSER = TypeAdapter(Event)
 
 
 @cache

@@ -1,0 +1,34 @@
+"""jobs.store.events: lines that anybody may have written."""
+
+import json
+
+import pytest
+from stores import run
+
+from jobs import keys
+from jobs.report.history import history
+from jobs.storage import objects
+from jobs.store.events import Event, read_events
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("events") / "toy.zarr")[0]
+
+
+def test_events_are_read_as_they_were_written(store):
+    events = read_events(store)
+    assert {event.kind for event in events} == {"run", "done", "end"}
+    assert [Event.from_json(event.to_json()) for event in events] == events
+
+
+@pytest.mark.parametrize(
+    "field", [{"time": "abc"}, {"time": None}, {"event": [[]]}, {"shard": "x"}, {"rows": 7}]
+)
+def test_line_whose_fields_have_other_types_is_left_out(store, field):
+    before = read_events(store)
+    key = f"{keys.EVENTS}/{'9' * 20}-1-00000.jsonl"
+    line = json.dumps({"time": 1.0, "event": "done", "shard": 0, **field})
+    objects.write(store.objects, key, line.encode())
+    assert read_events(store) == before
+    assert [event.kind for event in history(store)] == [event.kind for event in before]
