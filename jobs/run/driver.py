@@ -75,8 +75,9 @@ class Driver:
         """Log the beginning and the end of the run as events."""
         events, progress = self.ledger.events, self.ledger.progress
         host, pid = socket.gethostname(), os.getpid()
+        pending = len(self.ledger.queue) + self.ledger.searches.n_open
         begun = Event(
-            kind="run", executor=self.executor.name, pending=self.ledger.n_open,
+            kind="run", executor=self.executor.name, pending=pending,
             workers=self.executor.machines().workers, host=host, pid=pid,
         )  # fmt: skip
         events.note(begun)
@@ -121,7 +122,7 @@ class Driver:
         progress = self.ledger.progress
         counted = [beat.progress for key, beat in heartbeats.items() if self.attempts.counts(key)]
         running = [now for now in counted if now is not None]
-        ended = sum(search.n_ended for search in self.ledger.searches.values())
+        ended = self.ledger.searches.n_ended
         progress.running_items = sum(now.finished for now in running) + ended
         progress.advances = tuple(now.advances for now in running)
         progress.most_advances = max((now.most for now in running), default=0)
@@ -160,7 +161,7 @@ class Driver:
         other = self.attempts.other(task)
         if report.lost is not None:
             if not other:
-                self.ledger.lose(task, report.lost)
+                self.ledger.searches.lose(task, report.lost)
         elif report.told or report.marker:
             if report.told:
                 self.ledger.tell(task, *report.told)

@@ -5,17 +5,15 @@ jobs.run.retry decides what to do about a failure; the ledger carries it out and
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from jobs import keys
-from jobs.errors import JobError
 from jobs.plan.layout import Shard
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.parts import Part, open_shards
 from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, GroupBreaker
-from jobs.run.search import GroupSearch
+from jobs.run.searches import Searches
 from jobs.run.task import Begin, Report, Task
 from jobs.search import Told
 from jobs.storage import objects
@@ -71,8 +69,6 @@ class Ledger:
         self.shards = {shard.number: shard for shard in store.job.plan.shards()}
         """Number -> the shard: the planned ones, and the rounds of this run."""
         self.queue = Queue()
-        self.searches: dict[int, GroupSearch] = {}
-        """Group -> its search, while that goes on."""
         self.postponed: list[tuple[Task, Report]] = []
         """Reports that wait to be decided until the storage works again."""
         self.done = {marker.shard.number for marker in markers}
@@ -83,6 +79,7 @@ class Ledger:
         self._loose = 0
         """Shards committed since markers were last moved into a segment."""
         self.events, self.storage = Events(store), Pause()
+        self.searches = Searches(store, failures, self.done, self.progress, self.events)
         run = store.job.spec.run
         self.limits, self.patience = TimeLimits(run.time_limit_s), Patience(run.straggler_factor)
         self._breaker = GroupBreaker()
@@ -95,37 +92,27 @@ class Ledger:
         return bool(self.queue or self.searches or self.postponed)
 
     @property
-    def n_open(self) -> int:
-        """The number of shards that wait to be handed out, those of searches included."""
-        searched = sum(len(search.open_shards) for search in self.searches.values())
-        return len(self.queue) + searched
-
-    @property
     def has_task(self) -> bool:
         """Whether something could be handed out now, or when its time has come."""
-        searching = any(search.has_task for search in self.searches.values())
-        return bool(self.queue or self.postponed or searching)
+        return bool(self.queue or self.postponed or self.searches.has_task)
 
     def next_task(self) -> Task | None:
         """Return the next task whose time has come, brought up to date; None if there is none, or while the storage fails."""
         if self.storage.lasts:
             return None
-        if (task := self.queue.pop()) is None and (task := self._of_searches()) is None:
-            return None
-        # Slots may have been halved since the task was queued.
-        return task._replace(slots=self.failures.slots(task.shard.group))
-
-    def _of_searches(self) -> Task | None:
-        for search in self.searches.values():
+        # Those of a search that has ended meanwhile are dropped.
+        while (task := self.queue.pop()) and task.step and task.shard.group not in self.searches:
+            pass
+        if task is None:
             try:
-                task = search.next_task()
+                task = self.searches.next_task()
             except Exception as error:
                 self.wait_for_storage(error)
+            if task is None:
                 return None
-            if task is not None:
-                self.shards[task.shard.number] = task.shard
-                return task
-        return None
+            self.shards[task.shard.number] = task.shard
+        # Slots may have been halved since the task was queued.
+        return task._replace(slots=self.failures.slots(task.shard.group))
 
     # --- one report ------------------------------------------------------------------------------------
 
@@ -137,9 +124,7 @@ class Ledger:
         self.done.add(number)
         self.progress.add(shard, marker.outcomes)
         self._learn(marker, len(self.failures.failing(shard)))
-        if (search := self.searches.get(shard.group)) and not search.open_shards:
-            search.tidy()
-            del self.searches[shard.group]
+        self.searches.committed(shard)
         done = Event(
             kind="done", shard=number, attempt=attempt, host=marker.host,
             pid=marker.pid, seconds=marker.seconds, n_failed=marker.n_failed,
@@ -148,48 +133,13 @@ class Ledger:
         self._loose += 1
         self.compact(COMPACT_EVERY)
 
-    def begin_search(self, group: int) -> None:
-        """Begin the search of a group, or go on with it."""
-        search = GroupSearch(self.store, group, self.failures, self.done)
-        self.searches[group] = search
-        with self._may_end(search, group):
-            search.open()
-
     def tell(self, task: Task, told: Told, cost: Cost) -> None:
         """Record the end of a round of a search."""
-        group = task.shard.group
         self.storage.end()
-        self._breaker.done(group, len(told.rows))
-        self.limits.note(group, cost.longest_s)
+        self._breaker.done(task.shard.group, len(told.rows))
+        self.limits.note(task.shard.group, cost.longest_s)
         self.patience.note(peers(task), cost.seconds)
-        if search := self.searches.get(group):
-            assert task.step is not None
-            with self._may_end(search, group):
-                search.tell(task.step.number, told, cost)
-            self.progress.stage = search.stage
-
-    def lose(self, task: Task, number: int) -> None:
-        """Record that an attempt needs the states of a round that are missing or damaged."""
-        if search := self.searches.get(task.shard.group):
-            text = f"the states of round {number} of group {task.shard.group} are damaged; they are computed again"
-            self.events.note(Event(kind="decision", shard=task.shard.number, text=text))
-            with self._may_end(search, task.shard.group):
-                search.lose(number, task)
-
-    @contextmanager
-    def _may_end(self, search: GroupSearch, group: int) -> Iterator[None]:
-        """Give up the shards of a group if its search cannot go on."""
-        try:
-            yield
-        except JobError as error:
-            self.end_search(group, str(error))
-
-    def end_search(self, group: int, text: str) -> None:
-        """Give up the shards of a group whose search cannot go on."""
-        if search := self.searches.pop(group, None):
-            self.queue.drop(lambda shard: shard.group == group)
-            self.progress.failed |= dict.fromkeys(search.open_shards, text)
-            self.events.note(Event(kind="decision", group=group, text=f"its search ends: {text}"))
+        self.searches.tell(task, told, cost)
 
     def fail(self, task: Task, report: Report) -> None:
         """Record a failed attempt: its error and event. Pause if the storage has failed."""
@@ -230,7 +180,7 @@ class Ledger:
             last = self._last_errors[report.shard]
             text = f"{last} ({verdict.note})" if verdict.note else last
             if task.step:
-                self.end_search(shard.group, text)
+                self.searches.end(shard.group, text)
             else:
                 self.progress.failed[report.shard] = text
         else:
@@ -265,7 +215,7 @@ class Ledger:
     def give_up_group(self, group: int) -> None:
         """Give up the shards of a group that are not running."""
         text = f"not tried: nothing of group {group} could be computed before"
-        self.end_search(group, text)
+        self.searches.end(group, text)
         n = self.abandon(lambda shard: shard.group == group, text)
         self.events.note(Event(kind="decision", group=group, text=f"{n} shards {text}"))
 
@@ -302,7 +252,7 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     mine = sorted(open_shards(store, ledger.done, part))
     if store.job.spec.search is not None:
         for group in sorted({ledger.shards[number].group for number in mine}):
-            ledger.begin_search(group)
+            ledger.searches.begin(group)
         return ledger
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}

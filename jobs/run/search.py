@@ -5,13 +5,12 @@
     items have ended   once this holds for all items of a planned shard, its last step writes their results
 
 A driver that starts anew repeats the decisions that are written. The states of a round that is needed and missing
-(they are deleted once nobody goes on from them, or are damaged) are computed again, from the rounds before it.
+(they are deleted once nobody goes on from them, or are damaged) are computed again: jobs.run.states.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Set
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
 from jobs.run.retry import Failures
+from jobs.run.states import KeptStates
 from jobs.run.task import Begin, Step, Task
 from jobs.search import Round, Searcher, Told, searcher_of
 from jobs.spec.search import Population
@@ -34,9 +34,6 @@ from jobs.store.rounds import (
 )
 from jobs.store.store import Store
 
-LOSSES = 3
-"""How often the states of a round may be found missing."""
-
 
 class GroupSearch:
     """The search of one group in one run.
@@ -48,9 +45,9 @@ class GroupSearch:
         self._store, self._group, self._failures, self._done = store, group, failures, done
         plan = store.job.plan
         self._shards = [s for k in plan.numbers(group) if (s := plan.shard(k))]
-        self._sizes = [shard.n_items for shard in self._shards]
         self._n, self._most = plan.group_sizes[group], plan.layouts[group].shard_items
-        self._searcher = _searcher(store, group, self._n)
+        self.searcher = _searcher(store, group, self._n)
+        self.states = KeptStates(store, group, self._again)
         self._rounds: list[Round] = []
         """All that were asked for, by number."""
         self._told: dict[int, Told] = {}
@@ -64,14 +61,6 @@ class GroupSearch:
         self._costs = np.zeros((self._n, 2))
         """(n, 2) each item's share of seconds and advances of the devices."""
         self._longest_s, self._started = 0.0, np.inf
-        self._kept = {keys.number_of(key) for key in self._keys()}
-        """The rounds whose states are in the store."""
-        self._waiting: list[Task] = []
-        """Tasks that were not handed out yet, because states that they need are missing."""
-        self._missing: Counter[int] = Counter()
-        """Rounds that are computed again, because their states are missing -> how often."""
-        self._again: set[int] = set()
-        """Those that are under way."""
         self._writing: set[int] = set()
         """Shards whose last step has been handed out."""
         self._is_changed = True
@@ -80,137 +69,89 @@ class GroupSearch:
 
     def open(self) -> None:
         """Repeat what is written, and take up what was handed out. Raises JobError if the search decides otherwise now."""
-        skipped: list[int] = []
         decisions = list(read_decisions(self._store, self._group))
-        if not decisions:
-            skipped = [
-                r for s in self._shards if s.number in self._done for r in range(s.start, s.stop)
-            ]
         for decision in decisions:
             self._repeat(decision)
-        if skipped and (rows := self._searcher.skip(np.array(skipped, np.int64)).tolist()):
-            self._unwritten = Decision((), None, rows)
+        is_there = np.flatnonzero(~self._is_open())
+        if not decisions and (skipped := self.searcher.skip(is_there).tolist()):
+            self._unwritten = Decision((), None, skipped)
             self._write()
         # Written anew if they follow a gap: nothing that is known rests on them.
         for key in list(objects.list_keys(self._store.objects, f"{keys.DECISIONS}/{self._group}")):
             if keys.number_of(key) >= self._n_decisions:
                 objects.delete(self._store.objects, key)
         for number in sorted(self._unheard):
-            self._take_up(number, self._rounds[number])
+            there = read_round(self._store, self._group, number, round_digest(self._rounds[number]))
+            if there is not None:
+                self.tell(number, there.told, there.cost)
+            else:
+                self.states.kept.discard(number)
+                self.states.waiting.append(self._task(number, "resume"))
 
     def _repeat(self, decision: Decision) -> None:
         self._n_decisions += 1
         if decision.skipped:
-            self._searcher.skip(np.array(decision.skipped, np.int64))
+            self.searcher.skip(np.array(decision.skipped, np.int64))
         for number, told, cost in decision.told:
             self._note(number, told, cost)
         if decision.asked is None:
             return
-        asked = self._searcher.ask(len(decision.asked.rows))
+        asked = self.searcher.ask(len(decision.asked.rows))
         if asked is None or round_digest(asked) != round_digest(decision.asked):
             raise JobError(
                 f"{self._store.address}: group {self._group}: the search decided otherwise when round {len(self._rounds)} "
                 "was written (another version of Optuna?); go on with that version, or begin a new store"
             )
-        self._append(asked)
-
-    def _append(self, asked: Round) -> int:
-        number = len(self._rounds)
+        self._unheard.add(len(self._rounds))
         self._rounds.append(asked)
-        self._unheard.add(number)
-        return number
-
-    def _take_up(self, number: int, found: Round) -> None:
-        """Tell a round that ended unheard, or hand it out again."""
-        there = read_round(self._store, self._group, number, round_digest(found))
-        if there is not None:
-            self.tell(number, there.told, there.cost)
-        else:
-            self._kept.discard(number)
-            self._waiting.append(self._task(number, "resume"))
 
     # --- reports --------------------------------------------------------------------------------------
 
     def tell(self, number: int, told: Told, cost: Cost) -> None:
         """Note the end of a round, and decide what follows. Raises JobError if the search cannot go on."""
-        self._kept.add(number)
-        self._again.discard(number)
-        if number in self._told:  # its states were needed again
-            return
-        self._news.append((number, told, cost))
-        self._note(number, told, cost)
+        self.states.came(number)
+        if number not in self._told:  # otherwise its states were needed again
+            self._news.append((number, told, cost))
+            self._note(number, told, cost)
 
     def _note(self, number: int, told: Told, cost: Cost) -> None:
-        self._searcher.tell(number, told)
+        self.searcher.tell(number, told)
         self._told[number], self._is_changed = told, True
         self._unheard.discard(number)
         self._costs[told.rows] += np.array([cost.seconds, cost.rounds]) / max(1, len(told.rows))
         self._longest_s = max(self._longest_s, cost.longest_s)
         self._started = min(self._started, cost.started)
-        self._searcher.decide()  # after each report, so that a repetition decides the same
-
-    def lose(self, number: int, task: Task) -> None:
-        """Note that the states of a round are gone; the task that needs them waits until they are computed again.
-
-        Raises JobError if they were lost too often.
-        """
-        if self._missing[number] >= LOSSES:
-            raise JobError(
-                f"the states of round {number} are damaged again and again; check the storage"
-            )
-        self._kept.discard(number)
-        self._waiting.append(task._replace(attempt=task.attempt + 1, begin="resume"))
+        self.searcher.decide()  # after each report, so that a repetition decides the same
 
     # --- tasks ----------------------------------------------------------------------------------------
 
     def next_task(self) -> Task | None:
         """Return the next task; None if there is none now. Raises the errors of the storage; then nothing is lost."""
-        return self._that_waited() or self._last_step() or self._new_round()
+        if task := self.states.next_task():
+            return task
+        if not self._add_last_step():
+            if self._unwritten is None and (asked := self.searcher.ask(self._most)) is not None:
+                self._unwritten, self._news = Decision(tuple(self._news), asked), []
+            self._write()
+        return self.states.next_task()
 
-    def _that_waited(self) -> Task | None:
-        """Return a task whose states have come, or a round that is computed again because its states are missing."""
-        for k, task in enumerate(self._waiting):
-            assert task.step is not None
-            missing = self._not_kept(task.step.round)
-            if not missing:
-                return self._waiting.pop(k)
-            under_way = {t.step.number for t in self._waiting if t.step} | self._again
-            if new := missing - under_way:
-                number = min(new)
-                self._missing[number] += 1
-                self._again.add(number)
-                without = self._told[number].failed
-                self._waiting.append(self._task(number, "resume")._replace(without=without))
-                return self._that_waited()
-        return None
-
-    def _last_step(self) -> Task | None:
-        """Return the last step of a planned shard whose items have all ended."""
+    def _add_last_step(self) -> bool:
+        """Add the last step of a planned shard whose items have all ended; return whether there is one."""
         if not self._is_changed:
-            return None
-        ended = self._searcher.ended
+            return False
         for shard in self._shards:
             if shard.number in self._done or shard.number in self._writing:
                 continue
-            if ended[shard.start : shard.stop].all():
+            if self.searcher.ended[shard.start : shard.stop].all():
                 self._write()
                 if self._news:
                     self._unwritten, self._news = Decision(tuple(self._news), None), []
                     self._write()
                 self._writing.add(shard.number)
-                self._waiting.append(self._writes(shard))
-                return self._that_waited()
+                self.states.waiting.append(self._last_step(shard))
+                return True
         self._is_changed = False
-        return None
-
-    def _new_round(self) -> Task | None:
-        if self._unwritten is None:
-            asked = self._searcher.ask(self._most)
-            if asked is None:
-                return None
-            self._unwritten, self._news = Decision(tuple(self._news), asked), []
-        self._write()
-        return self._that_waited()
+        return False
 
     def _write(self) -> None:
         """Write the last decision; the round that follows from it is handed out from then on."""
@@ -220,8 +161,12 @@ class GroupSearch:
         asked, self._unwritten = self._unwritten.asked, None
         self._n_decisions += 1
         if asked is not None:
-            self._waiting.append(self._task(self._append(asked), "fresh"))
-            self._forget()
+            self._unheard.add(number := len(self._rounds))
+            self._rounds.append(asked)
+            self.states.waiting.append(self._task(number, "fresh"))
+            needed = {*self.searcher.sources(np.flatnonzero(self._is_open())).tolist()}
+            running = [self._rounds[number] for number in self._unheard | self.states.repeated]
+            self.states.forget(self._told.keys(), needed, running)
 
     def _task(self, number: int, begin: Begin) -> Task:
         plan, asked = self._store.job.plan, self._rounds[number]
@@ -230,9 +175,13 @@ class GroupSearch:
         task = self._failures.task(Shard(as_shard, self._group, *rows), 1, begin)
         return task._replace(step=Step(number, asked))
 
-    def _writes(self, shard: Shard) -> Task:
+    def _again(self, number: int) -> Task:
+        """Return the task that computes a round again, without the items that failed in it, and with those that failed later."""
+        return self._task(number, "resume")._replace(without=self._told[number].failed)
+
+    def _last_step(self, shard: Shard) -> Task:
         """Return the task that writes the results of a planned shard."""
-        found, rows = self._searcher, np.arange(shard.start, shard.stop)
+        found, rows = self.searcher, np.arange(shard.start, shard.stop)
         added = found.records() | {
             "search_advances": found.ages.astype(np.int32), "search_dropped": found.dropped
         }  # fmt: skip
@@ -244,35 +193,13 @@ class GroupSearch:
         failed = {*task.without, *rows[found.failed[rows]].tolist()}
         return task._replace(step=step, without=tuple(sorted(failed)))
 
-    # --- states ---------------------------------------------------------------------------------------
-
-    def _not_kept(self, found: Round) -> set[int]:
-        return {int(k) for k in np.unique(found.rounds) if k >= 0} - self._kept
-
-    def _forget(self) -> None:
-        """Delete the states that nobody goes on from any more."""
-        is_open = np.repeat([s.number not in self._done for s in self._shards], self._sizes)
-        needed = {*self._searcher.sources(np.flatnonzero(is_open)).tolist()} | self._again
-        rounds = [self._rounds[number] for number in self._unheard | self._again]
-        for found in [*rounds, *(task.step.round for task in self._waiting if task.step)]:
-            needed |= {*found.rounds.tolist()}
-        for number in self._kept & self._told.keys() - needed:
-            with objects.may_fail():  # `ctd check` finds what stays
-                objects.delete(self._store.objects, keys.round_states(self._group, number))
-                self._kept.discard(number)
-
-    def tidy(self) -> None:
-        """Once all shards are committed, seal the decisions, and delete the states of all rounds and what killed workers left."""
-        store, name = self._store.objects, f"decisions/{self._group}"
-        with objects.may_fail():
-            write_sums(store, name, objects.list_keys(store, f"run/{name}"))
-            for folder in (keys.ROUNDS, keys.CHECKPOINTS, keys.LIVE):
-                objects.delete_all(store, f"{folder}/{self._group}")
-
-    def _keys(self) -> Iterator[str]:
-        return objects.list_keys(self._store.objects, f"{keys.ROUNDS}/{self._group}")
-
     # --- progress -------------------------------------------------------------------------------------
+
+    def _is_open(self) -> np.ndarray:
+        """Return (n,) bool: whether the item's shard is not committed."""
+        numbers = [shard.number for shard in self._shards]
+        sizes = [shard.n_items for shard in self._shards]
+        return np.repeat([number not in self._done for number in numbers], sizes)
 
     @property
     def open_shards(self) -> list[int]:
@@ -282,20 +209,12 @@ class GroupSearch:
     @property
     def has_task(self) -> bool:
         """Whether a task could be handed out now."""
-        return bool(self._waiting) or self._is_changed or not self._searcher.is_waiting
-
-    @property
-    def stage(self) -> str:
-        """The progress of the search, as text."""
-        return self._searcher.stage
+        return bool(self.states.waiting) or self._is_changed or not self.searcher.is_waiting
 
     @property
     def n_ended(self) -> int:
         """The number of items that have ended, and whose shards are not committed."""
-        ended = self._searcher.ended
-        return sum(
-            int(ended[s.start : s.stop].sum()) for s in self._shards if s.number not in self._done
-        )
+        return int((self.searcher.ended & self._is_open()).sum())
 
 
 def _searcher(store: Store, group: int, n: int) -> Searcher:
@@ -310,6 +229,15 @@ def _searcher(store: Store, group: int, n: int) -> Searcher:
         for name in (search.params if isinstance(search, Population) else ())
     }
     return searcher_of(search, store.job.spec.seed, read("item"), starts)
+
+
+def seal_search(store: Store, group: int) -> None:
+    """Once all shards of a group are committed: seal the decisions, delete the states of all rounds and what killed workers left."""
+    name = f"decisions/{group}"
+    with objects.may_fail():
+        write_sums(store.objects, name, objects.list_keys(store.objects, f"run/{name}"))
+        for folder in (keys.ROUNDS, keys.CHECKPOINTS, keys.LIVE):
+            objects.delete_all(store.objects, f"{folder}/{group}")
 
 
 def forget_search(store: Store, group: int) -> None:
