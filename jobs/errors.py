@@ -22,9 +22,6 @@ class JobError(ValueError):
 class Faults:
     """Gathers what is wrong with a job, so that its user reads all of it at once: the JobErrors of each `with faults:`."""
 
-    MOST = 20
-    """Most lines that are shown: one screen."""
-
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
 
@@ -39,11 +36,18 @@ class Faults:
 
     def tell(self) -> None:
         """Raise JobError with all lines, each once, if there are any."""
-        lines = list(self._lines)
-        if len(lines) > self.MOST:
-            lines[self.MOST - 1 :] = [f"... and {len(lines) - self.MOST + 1} further faults"]
-        if lines:
-            raise JobError("\n".join(lines))
+        if self._lines:
+            raise JobError("\n".join(_a_screen(list(self._lines))))
+
+
+MOST = 20
+"""Most lines of faults that are shown: one screen."""
+
+
+def _a_screen(lines: list[str]) -> list[str]:
+    if len(lines) <= MOST:
+        return lines
+    return [*lines[: MOST - 1], f"... and {len(lines) - MOST + 1} further faults"]
 
 
 MANY = 20
@@ -71,7 +75,7 @@ def explain(
     meant: Mapping[str, str] | None = None,
     command: str = "",
 ) -> str:
-    """Return pydantic's errors as text, one line for each.
+    """Return pydantic's errors as text, one line for each of the first `MOST`.
 
     Args:
         source: what was read, such as a file's name; or a function that gives it for a top-level field.
@@ -103,7 +107,7 @@ def explain(
             text = fault["msg"].removeprefix("Value error, ")
             text = re.sub(r" or instance of \w+$", "", text)  # no file can hold an instance
             lines.append(f"{where}: {path}: {text}{shown}")
-    return "\n".join(dict.fromkeys(lines))
+    return "\n".join(_a_screen(list(dict.fromkeys(lines))))
 
 
 def _is_branch(part: str) -> bool:

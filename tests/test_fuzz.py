@@ -12,9 +12,8 @@ from fuzzing import FAULT_LINES, Fork, Table, broken
 
 TABLES = {
     "job files": Table(job_file, FAULT_LINES),
-    # `check` exits with 1; a link to itself, with 74, as other storage that fails. Above the error `query` may tell what is
-    # not gathered, and what it leaves out.
-    "stores": Table(damaged_store, 3, (0, 1, 2, 74)),
+    # `check` exits with 1; a link to itself, with 74, as other storage that fails. The job in a store may have many faults.
+    "stores": Table(damaged_store, FAULT_LINES, (0, 1, 2, 74)),
     "weights": Table(weights_file),
     "spikes": Table(spikes_file),
 }

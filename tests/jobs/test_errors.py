@@ -5,7 +5,7 @@ import pytest
 from ctd.train_rnn import kernel
 from jobs.errors import JobError
 from jobs.plan.items import expand
-from jobs.spec.job import JobSpec
+from jobs.spec.job import JobSpec, parse_job
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,12 @@ def test_a_parameter_of_an_inner_field(params, sweep, said):
     with pytest.raises(JobError) as caught:
         expand(spec, kernel, "job.yaml")
     assert said in str(caught.value)
+
+
+def test_many_faults_fill_a_screen_at_most():
+    with pytest.raises(JobError) as raised:
+        parse_job({"kernel": "esn", **{f"field{k}": k for k in range(30)}}, "job.yaml")
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 20
+    assert lines[0].startswith("job.yaml: field0: unknown field")
+    assert lines[-1] == "... and 11 further faults"
