@@ -157,7 +157,7 @@ WAIT = (
 APART = 15
 """How many files that compute are begun between two of them: at any time one of three processes or two wait, and both
 cores have work."""
-LONG = ("test_search_spread_faults.py", "test_kernel.py")
+LONG = ("test_search_faults.py", "test_kernel.py")
 """Files that compute for longest: begun last, they would leave a core without work."""
 
 
