@@ -171,7 +171,7 @@ def test_memory_that_forces_a_smaller_microbatch_midway(tmp_path):
 def spoil(store, key, harm):
     """Flip a bit of an object's end or of its head, cut it, or remove it."""
     data = bytearray(objects.read(store.objects, key))
-    at = 200 if harm == "head" else len(data) - 3
+    at = min(200, len(data) // 2) if harm == "head" else len(data) - 3
     data[at] ^= 1
     if harm == "removed":
         objects.delete(store.objects, key)
