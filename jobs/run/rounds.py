@@ -27,20 +27,12 @@ class States:
         """Return the states that some rows of a round go on from; None if all start. Raises Damaged."""
         at = np.searchsorted(step.round.rows, rows)
         numbers, parents = step.round.rounds[at], step.round.parents[at]
-        found = None
-        for number in np.unique(numbers[numbers >= 0]):
-            here = np.flatnonzero(numbers == number)
-            done, leaves = self._read(group, int(number), parents[here])
-            if found is None:
-                shape = lambda leaf: np.zeros((len(rows), *leaf.shape[1:]), leaf.dtype)
-                found = [shape(leaf) for leaf in leaves], np.zeros(len(rows), bool)
-            for whole, leaf in zip(found[0], leaves, strict=True):
-                whole[here] = leaf
-            found[1][here] = done
-        if found is None:
+        there = [np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0])]
+        if not there:
             return None
-        some = np.flatnonzero(numbers >= 0)
-        return Kept(some, [leaf[some] for leaf in found[0]], found[1][some])
+        found = [self._read(group, int(numbers[here[0]]), parents[here]) for here in there]
+        leaves = [np.concatenate(parts) for parts in zip(*(kept for _, kept in found), strict=True)]
+        return Kept(np.concatenate(there), leaves, np.concatenate([done for done, _ in found]))
 
     def _read(
         self, group: int, number: int, rows: np.ndarray
