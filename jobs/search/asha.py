@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jobs.search.searcher import TO_THE_END, Searcher, Told, too_late
+from jobs.search.searcher import Searcher, Told, too_late
 from jobs.spec.search import Asha
 
 
@@ -41,10 +41,6 @@ class AshaSearcher(Searcher):
     def __init__(self, search: Asha, items: np.ndarray) -> None:
         super().__init__(search, items, search.n_laps(len(items)))
         self._rungs = [Rung() for _ in range(self.metric.shape[1] - 1)]
-
-    def length(self, lap: int) -> int:
-        """Return the advances of a lap; the last one goes to the end."""
-        return TO_THE_END if lap == len(self._rungs) else self.search.lap(lap)
 
     def choose(self, most: int) -> np.ndarray:
         """Return the rows of the next round; see the class."""
@@ -95,7 +91,7 @@ class AshaSearcher(Searcher):
 
     def records(self) -> dict[str, np.ndarray]:
         """Return the metric at every rung, and the rungs from which items went on."""
-        return {"search_metric": self.metric[:, :-1], "search_rung": self.lap.astype(np.int32)}
+        return self.on_rungs()
 
     def _best(self, rung: int) -> np.ndarray:
         """Return the rows among the best 1 / eta of a rung that have not gone on, best first."""

@@ -15,10 +15,6 @@ class HalvingSearcher(InStep):
 
     search: Halving
 
-    def __init__(self, search: Halving, items: np.ndarray) -> None:
-        super().__init__(search, items)
-        self._rung = np.zeros(self.n, np.int32)
-
     def select(self, rows: np.ndarray, lap: int) -> np.ndarray:
         """Return which rows survive the rung."""
         block = int(rows[0]) // self._size * self._size
@@ -27,9 +23,8 @@ class HalvingSearcher(InStep):
         best = np.argsort(self.loss[rows], kind="stable")[:quota]  # NaN sorts last
         kept = np.zeros(len(rows), bool)
         kept[best] = True
-        self._rung[rows[best]] += 1
         return kept
 
     def records(self) -> dict[str, np.ndarray]:
         """Return the metric at every rung, and the rungs survived."""
-        return {"search_metric": self.metric[:, :-1], "search_rung": self._rung}
+        return self.on_rungs()

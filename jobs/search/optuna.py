@@ -26,7 +26,7 @@ import numpy as np
 
 from jobs.errors import JobError
 from jobs.search.asha import Rung
-from jobs.search.searcher import TO_THE_END, Searcher, Told
+from jobs.search.searcher import Searcher, Told
 from jobs.spec.search import Optuna, bounds, dtype_of
 from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform
 
@@ -68,10 +68,6 @@ class OptunaSearcher(Searcher):
         self._values = {
             name: np.zeros(self.n, dtype_of(law)) for name, law in search.params.items()
         }
-
-    def length(self, lap: int) -> int:
-        """Return the advances of a lap; the last one goes to the end."""
-        return TO_THE_END if lap == self.metric.shape[1] - 1 else self.search.lap(lap)
 
     def choose(self, most: int) -> np.ndarray:
         """Return items that go on from the highest rung at which there are any, else new ones.
@@ -131,10 +127,7 @@ class OptunaSearcher(Searcher):
     def records(self) -> dict[str, np.ndarray]:
         """Return the proposals, and the metric at every rung."""
         found = {f"final_{name}": values for name, values in self._values.items()}
-        if self.search.prune:
-            found["search_metric"] = self.metric[:, :-1]
-            found["search_rung"] = self.lap.astype(np.int32)
-        return found
+        return {**found, **self.on_rungs()} if self.search.prune else found
 
     @property
     def stage(self) -> str:

@@ -102,9 +102,13 @@ class Searcher(ABC):
     def records(self) -> dict[str, np.ndarray]:
         """Return what the store keeps of the search, name -> (n, ...); see jobs.plan.search."""
 
-    @abstractmethod
     def length(self, lap: int) -> int:
-        """Return the advances of a lap."""
+        """Return the advances of a lap; the last one goes to the end."""
+        return TO_THE_END if lap == self.metric.shape[1] - 1 else self.search.lap(lap)
+
+    def on_rungs(self) -> dict[str, np.ndarray]:
+        """Return what the store keeps of a search on rungs: the metric at every rung, and the rungs from which items went on."""
+        return {"search_metric": self.metric[:, :-1], "search_rung": self.lap.astype(np.int32)}
 
     def choose(self, most: int) -> np.ndarray:
         """Return the rows of the next round, at most `most`; they are in one lap. None are ready: no rows."""
@@ -186,10 +190,6 @@ class InStep(Searcher):
         self._size = search.n_compared(len(items))
         super().__init__(search, items, search.n_laps(self._size))
         self._touched: set[int] = set()
-
-    def length(self, lap: int) -> int:
-        """Return the advances of a lap; the last one goes to the end."""
-        return TO_THE_END if lap == self.metric.shape[1] - 1 else self.search.lap(lap)
 
     def tell(self, number: int, told: Told) -> None:
         """Note the report of a round; see Searcher."""

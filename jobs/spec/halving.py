@@ -27,11 +27,6 @@ class Compared(BaseModel):
         return content
 
     @property
-    def length_field(self) -> str:
-        """The field that sets the length of the first lap."""
-        raise NotImplementedError
-
-    @property
     def rungs(self) -> "Rungs | None":
         """The rungs at which items leave; None: they leave at none."""
         return None
