@@ -24,6 +24,7 @@ from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows,
 from jobs.report.importance import Effect, effects
 from jobs.report.overview import overview
 from jobs.storage.addresses import local_path
+from jobs.store import metric
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -84,28 +85,28 @@ def _by_swept(
         for name in columns
         if name != "item" and (column := np.asarray(columns[name])).ndim == 1
     }
-    metric = metric_of(store)
+    name = metric_of(store)
     found: list[Effect] = []
-    if metric in results:
-        found = effects(swept | {metric: np.asarray(results[metric], float)}, list(swept), [metric])
+    if name in results:
+        found = effects(swept | {name: np.asarray(results[name], float)}, list(swept), [name])
     first = sorted(found, key=lambda effect: -np.nan_to_num(effect.share))
-    name = first[0].parameter if first else next(iter(swept), None)
-    if name is None:
+    field = first[0].parameter if first else next(iter(swept), None)
+    if field is None:
         return figure
-    values = dict(zip(np.asarray(columns["item"]).tolist(), swept[name].tolist(), strict=True))
-    return replace(figure, plots=[by_swept(plot, name, values) for plot in figure.plots])
+    values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))
+    return replace(figure, plots=[by_swept(plot, field, values) for plot in figure.plots])
 
 
 def metric_of(store: Store) -> str:
-    """The result that items are judged by: that of the search, else the kernel's metric, else ""."""
-    search = store.job.spec.search
-    return search.metric if search else store.description.metric
+    """The name of the store's metric (jobs.store.metric); "" without one."""
+    found = metric.metric_of(store)
+    return found.name if found else ""
 
 
 def more_is_better(store: Store) -> bool:
-    """Whether items with more of `metric_of` are better: as the search says, else as the kernel does."""
-    search, dims = store.job.spec.search, store.description.dims
-    return search.mode == "max" if search else dims[metric_of(store)].more_is_better
+    """Whether items with more of `metric_of` are better."""
+    found = metric.metric_of(store)
+    return found is not None and found.more_is_better
 
 
 def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
