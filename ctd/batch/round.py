@@ -12,12 +12,12 @@ nor on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
-from ctd.batch.run import Placed, Snapshot, from_host, to_host
+from ctd.batch.run import Kept, Placed, Snapshot, from_host, to_host
 from ctd.late import jax
 
 
@@ -60,24 +60,13 @@ class HostStates:
         return [leaf.copy() for leaf in self._leaves]
 
 
-class Kept(NamedTuple):
-    """States from which items go on."""
-
-    rows: np.ndarray
-    """(k,) which of the n items have one; the others start from their first state."""
-    leaves: Sequence[np.ndarray]
-    """Leaf by leaf, (k, ...) each, as `RoundRun.states` returned them."""
-    done: np.ndarray
-    """(k,) bool: whether the item has finished."""
-
-
 class RoundRun(Placed):
     """The items `ids` of one group in one round.
 
     Args:
         program, shared, seed, ids, traced: as those of `ctd.batch.Run`.
         length: advances that each item makes, or fewer if it finishes.
-        kept: the states from which items go on.
+        kept: the states from which items go on, as `states` returns them; the others start from their first state.
 
     done: (n,) bool, whether each item has finished. advances: (n,) int64, those that each has made in this round.
     """
@@ -220,10 +209,8 @@ class RoundRun(Placed):
         return Snapshot(self.rounds, arrays | {name: v.copy() for name, v in counts.items()})
 
     def restore(self, saved: Snapshot) -> None:
-        """Go on from `saved`, a snapshot of a round with the same items and layout."""
-        names = [name for name in saved.arrays if name.startswith("state.")]
-        leaves = [saved.arrays[f"state.{k}"] for k in range(len(names))]
-        self._states.put(np.arange(self.n), leaves)
+        """Go on from `saved`, a snapshot of a round with the same items and microbatch."""
+        self._states.put(np.arange(self.n), saved.states())
         take = lambda name: saved.arrays[name].copy()
         self.done, self.advances, self._left = take("done"), take("advances"), take("left")
         self._wave, self._slots = np.zeros(0, int), None

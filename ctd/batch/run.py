@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,22 @@ class Snapshot:
 
     rounds: int
     arrays: dict[str, np.ndarray]
+
+    def states(self) -> list[np.ndarray]:
+        """The arrays called state.0, state.1, ...: the states of items, leaf by leaf."""
+        n_leaves = sum(name.startswith("state.") for name in self.arrays)
+        return [self.arrays[f"state.{k}"] for k in range(n_leaves)]
+
+
+class Kept(NamedTuple):
+    """States from which items go on: host arrays, as `to_host` copies them."""
+
+    rows: np.ndarray
+    """(k,) which of the n items have one."""
+    leaves: Sequence[np.ndarray]
+    """Leaf by leaf, (k, ...) each."""
+    done: np.ndarray
+    """(k,) bool: whether the item has finished."""
 
 
 class Placed:
@@ -127,28 +144,51 @@ class Run(Placed):
         # _rows[p]: the row of `ids` in logical slot p; -1 where the slot is empty.
         self._rows = np.full(self.total, -1)
         self._next = 0
+        self._kept = Kept(np.zeros(0, int), (), np.zeros(0, bool))
+        """Items that have begun and wait for a slot."""
         self._fill(live=0)
 
     def _fill(self, live: int) -> None:
-        """Start the next items of the queue in the empty logical slots, those from `live` on."""
-        count = min(self.total - live, self.n - self._next)
-        if count == 0:
+        """Fill the empty logical slots, those from `live` on: with the items that a snapshot left begun, then with the
+        next items of the queue."""
+        going = min(self.total - live, len(self._kept.rows))
+        count = min(self.total - live - going, self.n - self._next)
+        if going + count == 0:
             return
-        rows = np.arange(self._next, self._next + count)
-        self._rows[live : live + count] = rows
+        start, stop = live + going, live + going + count
+        self._rows[live:start] = self._kept.rows[:going]
+        self._rows[start:stop] = np.arange(self._next, self._next + count)
         self._next += count
         with precision(self.program.static):
-            fresh = np.zeros(self.total, bool)
-            fresh[self._physical[live : live + count]] = True
             held = self._held(np.maximum(self._rows, 0))
             traced = jax.tree.map(lambda leaf: leaf[held], self._traced)
-            ids, traced, fresh = self._put((self._ids[held], traced, fresh))
+            ids, traced = self._put((self._ids[held], traced))
             if self._slots is None:
                 state = jax.tree.map(self._blank, self._state)
                 self._slots = Slots(ids, traced, state, self._put(np.ones(self.total, bool)))
-            slots = self._slots._replace(ids=ids, traced=traced)
-            bounds = self._bounds(live, live + count)
-            self._slots = self.program.init(self._shared, self._root, bounds, fresh, None, slots)
+            self._slots = self._slots._replace(ids=ids, traced=traced)
+            if going:
+                self._go_on(live, going)
+            if count:
+                fresh = np.zeros(self.total, bool)
+                fresh[self._physical[start:stop]] = True
+                args = (self._shared, self._root, self._bounds(start, stop), self._put(fresh))
+                self._slots = self.program.init(*args, None, self._slots)
+
+    def _go_on(self, live: int, count: int) -> None:
+        """Put the first `count` kept states into the logical slots from `live` on."""
+        places, kept = self._physical[live : live + count], self._kept
+        leaves, tree = jax.tree.flatten(self._slots.state)
+        held = [to_host(leaf).copy() for leaf in leaves]
+        for leaf, states in zip(held, kept.leaves, strict=True):
+            leaf[places] = states[:count]
+        done = np.asarray(self._slots.done).copy()
+        done[places] = kept.done[:count]
+        leaves = [from_host(leaf, like) for leaf, like in zip(held, leaves, strict=True)]
+        state, done = self._put((jax.tree.unflatten(tree, leaves), done))
+        self._slots = self._slots._replace(state=state, done=done)
+        left = [states[count:] for states in kept.leaves]
+        self._kept = Kept(kept.rows[count:], left, kept.done[count:])
 
     def _done(self) -> np.ndarray:
         return np.asarray(self._slots.done)[self._physical] & (self._rows >= 0)
@@ -160,7 +200,7 @@ class Run(Placed):
     @property
     def n_finished(self) -> int:
         """How many items have their results."""
-        return self._next - int((self._rows >= 0).sum())
+        return self._next - int((self._rows >= 0).sum()) - len(self._kept.rows)
 
     def advance(self) -> None:
         """Advance every live item once; finished items leave and the next ones take their slots."""
@@ -172,11 +212,11 @@ class Run(Placed):
             self._harvest(done, live)
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Between two advances: (rows of `ids`, their results by name) of all items that have begun, finished or not."""
+        """Between two advances: (rows of `ids`, their results by name) of the items that have finished or are in a slot."""
         live = int((self._rows >= 0).sum())
-        # Live items lie in the first slots; the others that have begun have finished.
+        # Live items lie in the first slots.
         going = self._rows[:live]
-        ended = np.setdiff1d(np.arange(self._next), going)
+        ended = np.setdiff1d(np.arange(self._next), np.concatenate([going, self._kept.rows]))
         now = self._values_of(self._slots, live, names) if live else {}
         rows = np.concatenate([ended, going]).astype(int)
         values = {
@@ -224,21 +264,28 @@ class Run(Placed):
 
     def snapshot(self) -> Snapshot:
         """Copy the run to host arrays, from which `restore` goes on with the same bits."""
-        leaves = jax.tree.leaves(self._slots)
-        arrays = {f"slots.{k}": to_host(leaf) for k, leaf in enumerate(leaves)}
+        live = int((self._rows >= 0).sum())
+        places, kept = self._physical[:live], self._kept
+        held = [to_host(x)[places] for x in (*jax.tree.leaves(self._slots.state), self._slots.done)]
+        if len(kept.rows):
+            waiting = (*kept.leaves, kept.done)
+            held = [np.concatenate(pair) for pair in zip(held, waiting, strict=True)]
+        *leaves, done = held
+        arrays = {f"state.{k}": leaf for k, leaf in enumerate(leaves)}
         arrays |= {f"results.{name}": value.copy() for name, value in self.results.items()}
-        arrays |= {"rows": self._rows.copy(), "next": np.asarray(self._next)}
+        rows = np.concatenate([self._rows[:live], kept.rows])
+        arrays |= {"rows": rows, "done": done, "next": np.asarray(self._next)}
         return Snapshot(self.rounds, arrays)
 
     def restore(self, saved: Snapshot) -> None:
-        """Go on from `saved`, a snapshot of a run over the same items with the same layout."""
-        with precision(self.program.static):
-            leaves, tree = jax.tree.flatten(self._slots)
-            held = [from_host(saved.arrays[f"slots.{k}"], like) for k, like in enumerate(leaves)]
-            self._slots = jax.tree.unflatten(tree, self._put(held))
-        self._rows, self._next = saved.arrays["rows"].copy(), int(saved.arrays["next"])
-        self.results = {name: saved.arrays[f"results.{name}"].copy() for name in self.results}
+        """Go on from `saved`, a snapshot of a run over the same items with the same microbatch; its slots and devices may be others."""
+        take = lambda name: saved.arrays[name]
+        self._kept = Kept(take("rows"), saved.states(), take("done"))
+        self._next = int(take("next"))
+        self.results = {name: take(f"results.{name}").copy() for name in self.results}
         self.rounds = saved.rounds
+        self._rows[:], self._slots = -1, None
+        self._fill(live=0)
 
 
 def to_host(leaf: jax.Array) -> np.ndarray:

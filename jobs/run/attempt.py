@@ -196,7 +196,7 @@ class Attempt:
         if task.probe:
             return None, None
         said = round_digest(task.step.round) if task.step else None
-        saved = Checkpoints(self._store, task.shard, ids, layout, said)
+        saved = Checkpoints(self._store, task.shard, ids, layout.microbatch, said)
         if task.begin != "fresh" and (before := saved.latest()):
             run.restore(before)
             resumed = run.rounds

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ctd.batch.round import Kept, RoundRun
+from ctd.batch.round import RoundRun
+from ctd.batch.run import Kept
 from ctd.kernel import Kernel
 from jobs.run.task import Step, Task
 from jobs.search import Told

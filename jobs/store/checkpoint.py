@@ -4,7 +4,8 @@
     run/checkpoints/G/SSSSSS/1     the other; each write replaces the older of the two
 
 A generation is written whole or not at all. A generation that is damaged, or that comes from another
-device kind, layout, set of items or version of JAX, is ignored: continuing from it could give other bits.
+device kind, microbatch, set of items or version of JAX, is ignored: continuing from it could give other bits. The
+number of devices and of slots changes no bit, so a shard that was stopped on two cores goes on on one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ctd.batch import Layout, Snapshot
+from ctd.batch import Snapshot
 from ctd.late import jax
 from jobs import keys
 from jobs.plan.layout import Shard
@@ -41,12 +42,12 @@ class Checkpoints:
 
     Args:
         ids: (n,) the items that the attempt computes.
-        layout: how the items lie on the devices.
+        microbatch: items that are vmapped together.
         said: digest of the round, if the attempt is one of a search.
     """
 
     def __init__(
-        self, store: Store, shard: Shard, ids: np.ndarray, layout: Layout, said: str | None = None
+        self, store: Store, shard: Shard, ids: np.ndarray, microbatch: int, said: str | None = None
     ) -> None:
         self._objects, self._folder = store.objects, folder(shard)
         self._every_s = store.job.spec.run.checkpoint_s
@@ -56,7 +57,7 @@ class Checkpoints:
             "job": store.job.spec.digest(),
             "shard": list(shard),
             "items": hashlib.sha256(np.asarray(ids, np.uint32).tobytes()).hexdigest(),
-            "layout": list(layout),
+            "microbatch": microbatch,
             "device": [here["platform"], here["device_kind"]],
             "jax": jax.__version__,
             **({"round": said} if said else {}),

@@ -56,26 +56,58 @@ def test_run_neighbour_nan_changes_nothing():
         assert good[name][others].tobytes() == bad[name][others].tobytes()
 
 
-@pytest.mark.parametrize("rounds", [1, 3, 6])
-def test_run_snapshot_goes_on_with_same_bits(rounds):
+def toy_run(layout):
     params = toy.Walk()
-    static = static_of(params)
+    prog = program(toy.kernel, static_of(params), layout)
     traced = traced_columns(toy.Walk, COLUMNS, "float32")
-    prog = program(toy.kernel, static, Layout(8, 4))
-    shared = toy.kernel.load(inputs_of(params))
-    make = lambda: Run(prog, shared, 3, np.arange(N), traced)
-    whole, first, second = make(), make(), make()
+    return Run(prog, toy.kernel.load(inputs_of(params)), 3, np.arange(N), traced)
+
+
+def assert_goes_on(before, after, rounds, twice=None):
+    """A run in `before`, stopped after so many advances, ends in `after` with the bits of an undisturbed run.
+
+    twice: a layout in which it is stopped again, after one more advance.
+    """
+    whole, first = toy_run(before), toy_run(before)
     while not whole.finished:
         whole.advance()
     for _ in range(rounds):
         first.advance()
-    second.restore(first.snapshot())
-    assert second.n_finished == first.n_finished
-    while not second.finished:
+    if twice:
+        second = toy_run(twice)
+        second.restore(first.snapshot())
         second.advance()
-    assert second.rounds == whole.rounds
+        first = second
+    last = toy_run(after)
+    last.restore(first.snapshot())
+    assert last.n_finished == first.n_finished
+    rows, shown = last.peek(("steps",))
+    np.testing.assert_array_less(shown["steps"], COLUMNS["n_steps"][rows] + 1)
+    while not last.finished:
+        last.advance()
     for name in whole.results:
-        assert second.results[name].tobytes() == whole.results[name].tobytes()
+        assert last.results[name].tobytes() == whole.results[name].tobytes()
+    return last.rounds, whole.rounds
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 3, 6])
+def test_run_snapshot_goes_on_with_same_bits(rounds):
+    last, whole = assert_goes_on(Layout(8, 4), Layout(8, 4), rounds)
+    assert last == whole
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("before", "after", "twice"),
+    [
+        (Layout(4, 4), Layout(24, 4), None),
+        (Layout(24, 4), Layout(8, 4), None),
+        (Layout(24, 4), Layout(4, 4), Layout(8, 4)),  # items that wait for a slot are stopped again
+        (Layout(5, 1), Layout(2, 1), Layout(1, 1)),
+    ],
+)
+def test_run_snapshot_goes_on_in_other_slots(before, after, twice, rounds):
+    assert_goes_on(before, after, rounds, twice)
 
 
 def test_run_does_not_start_more_than_needed():
@@ -124,12 +156,14 @@ for name in one:
 one, eight = t.run_toy(Layout(24, 2)), t.run_toy(Layout(2, 2, devices=8))
 for name in one:
     assert one[name].tobytes() == eight[name].tobytes(), name
+t.assert_goes_on(Layout(24, 2), Layout(2, 2, devices=8), 2)
+t.assert_goes_on(Layout(4, 2, devices=8), Layout(8, 2), 2, twice=Layout(4, 2))
 print("same")
 """
 
 
 def test_run_eight_devices_same_bits():
-    """23 items on 8 devices, all at once and refilled: one device's bits."""
+    """23 items on 8 devices, all at once, refilled, or stopped on 8 and continued on one: one device's bits."""
     assert_same_on_eight_devices(DEVICES)
 
 

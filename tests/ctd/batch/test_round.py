@@ -7,7 +7,8 @@ from devices import assert_same_on_eight_devices
 from small import small
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
-from ctd.batch.round import Kept, RoundRun
+from ctd.batch.round import RoundRun
+from ctd.batch.run import Kept
 from ctd.kernel import inputs_of, static_of, traced_of
 
 N = 7

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from failing import Interrupted
 from places import ROOT
-from small import FOUR, runs
+from small import runs
 from stores import JOB, make, run, tree_bytes
 from waiting import until
 
@@ -122,7 +122,7 @@ def test_damaged_checkpoint_falls_back(tmp_path, finished, damaged):
     assert tree_bytes(store.address) == tree_bytes(finished.address)
 
 
-@pytest.mark.parametrize("what", ["device_kind", "jax", "slots"])
+@pytest.mark.parametrize("what", ["device_kind", "jax", "microbatch"])
 def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, what):
     store, shard = stopped_shard(tmp_path)
     task = Task(shard, begin="resume")
@@ -132,17 +132,29 @@ def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, w
     elif what == "jax":
         monkeypatch.setattr(checkpoint.jax, "__version__", "9.9")
     else:
-        task = task._replace(slots=2)
+        task = task._replace(slots=1)  # memory that does not hold a microbatch
     report = Worker(store.address).do(task)
     assert report.error is None
     assert report.marker.resumed_at is None
+
+
+def test_shard_that_was_too_large_goes_on_in_fewer_slots(tmp_path, finished):
+    """A device that runs out of memory costs no advance that a checkpoint holds."""
+    store, shard = stopped_shard(tmp_path)
+    report = Worker(store.address).do(Task(shard, begin="resume", slots=2))
+    assert (report.marker.resumed_at, report.marker.layout.slots) == (7, 2)
+    run_shards(store, SerialExecutor(1))
+    gather(store)
+    found, wanted = store.results(0), finished.results(0)
+    for name in wanted.array_keys():
+        np.testing.assert_array_equal(found[name][:], wanted[name][:])
 
 
 def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path, monkeypatch):
     """A slow storage gets fewer checkpoints than one after each advance."""
     store = make(tmp_path / "d.zarr", SLOW)
     shard = next(store.job.plan.shards())
-    saved = Checkpoints(store, shard, np.arange(6), FOUR)
+    saved = Checkpoints(store, shard, np.arange(6), 2)
     write = objects.write
     monkeypatch.setattr(objects, "write", lambda *args: (time.sleep(0.05), write(*args)))
     began = time.monotonic()
