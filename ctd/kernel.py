@@ -164,6 +164,15 @@ def traced_type(params: type[Params]) -> Any:
     return _view(params, frozenset({Kind.TRACED}))
 
 
+def changed(params: Params, **changes: Any) -> dict[str, Any]:
+    """The fields that differ from their defaults, and `changes`, as a job file has them.
+
+    >>> changed(Params(dtype="float64"), more=1)
+    {'dtype': 'float64', 'more': 1}
+    """
+    return params.model_dump(mode="json", exclude_defaults=True) | changes
+
+
 class Var(NamedTuple):
     """A named result: its axes, units and long name. The item axis comes before its own axes, and is not named here."""
 
@@ -252,6 +261,9 @@ class Kernel:
     """Name -> the search that `search: {preset: NAME}` stands for."""
     metric: str = ""
     """The scalar result that says best how well an item did; tables and reports show it by default."""
+    next_jobs: Callable[[Any, str], Mapping[str, Mapping[str, Any]]] | None = None
+    """(params of an item, "STORE::ITEM") -> what may be done next with the best item, in a word or two -> the content of
+    the job file that does it; `ctd best` shows the commands."""
     curves: tuple[str, ...] = ()
     """Results of one axis that fill up while an item advances, NaN beyond; a live page shows them grow, so `result` must
     work after every advance."""

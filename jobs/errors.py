@@ -54,6 +54,15 @@ MANY = 20
 """Words of which a line of an error does not name each, where a command lists them."""
 
 
+def count(n: int, what: str) -> str:
+    """A number of things as text.
+
+    >>> count(1, "item"), count(2000, "item")
+    ('1 item', '2,000 items')
+    """
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def nearest(word: str, known: Iterable[str], command: str = "") -> str:
     """Return "; did you mean 'X'?" if a known word is close to `word`, else "; known: ...".
 

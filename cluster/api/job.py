@@ -28,6 +28,7 @@ from cluster.cli.running import (
     keep_pictures,
     note_progress,
     open_and_compute,
+    say_warnings,
     say_what_failed,
 )
 from cluster.submit import Again, default_store, order_of, read_profile
@@ -246,6 +247,7 @@ class Job:
             raise Interrupted(progress.stopped)
         keep_pictures(opened)
         say_what_failed(opened, progress)
+        say_warnings(opened)
         return StoreTree.of(opened)
 
     def submit(

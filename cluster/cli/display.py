@@ -109,16 +109,17 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
         with Live(Group(bar, words), console=err, refresh_per_second=4):
             yield draw
     else:
-        last, was_compiling = -math.inf, False
+        last, was_compiling, is_over = -math.inf, False, False
 
         def line(p: RunProgress) -> None:
-            nonlocal last, was_compiling
+            nonlocal last, was_compiling, is_over
             now = time.monotonic()
             due = last + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
             # Compilation may take a minute without any other line.
             begins = p.compiling and not was_compiling
-            if now >= due or begins or p.items_done == p.n_items:
-                last, was_compiling = now, p.compiling
+            ends = p.items_done == p.n_items
+            if (now >= due or begins or ends) and not is_over:
+                last, was_compiling, is_over = now, p.compiling, ends
                 items = f"{p.items_done + p.running_items:,}/{p.n_items:,} items"
                 shards = f"{p.shards_done}/{p.n_shards} shards"
                 err.print(", ".join(filter(None, [items, shards, describe(p)])))
@@ -193,6 +194,18 @@ def show_table(
         out.print(
             f"+{len(left_out)} columns, --columns all shows them: {', '.join(map(str, left_out))}"
         )
+
+
+def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) -> None:
+    """Print named texts, aligned; empty ones are left out.
+
+    mood: name -> the style of its text on a terminal.
+    """
+    said = {name: text for name, text in facts.items() if text}
+    width = max(map(len, said), default=0) + GAP
+    for name, text in said.items():
+        out.print(name.ljust(width), style="dim", end="")
+        out.print(text, style=(mood or {}).get(name))
 
 
 def n_rows(table: "Columns") -> int:

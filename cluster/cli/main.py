@@ -63,6 +63,10 @@ COMMANDS = {
         "query",
         "Answer a question from a store, or show how the jobs and results of two stores differ.",
     ),
+    "best": Entry(
+        "best",
+        "Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.",
+    ),
     "posterior": Entry(
         "posterior",
         "Infer rates, factors and inputs of all trials with the best models of a store of lfads.",

@@ -1,12 +1,13 @@
 """The commands status, resume, cancel, check and logs, which look after a store."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.display import err, out, show_json
+from cluster.cli.display import err, out, show_facts, show_json
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
@@ -19,7 +20,8 @@ from cluster.cli.options import (
 from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import Request, executor_for, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
-from jobs.report.summary import state
+from jobs.errors import count
+from jobs.report.summary import counted, state
 from jobs.run.stop import Stop, signals
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
@@ -40,21 +42,38 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    for line in found.pop("submissions", []):
-        out.print(f"{'submitted':15} {line}")
-    errors = found.pop("errors")
-    for name, value in found.items():
-        if value is None or value in ([], {}):
-            continue
-        if isinstance(value, list):
-            value = ", ".join(map(str, value))
-        if isinstance(value, dict):
-            value = ", ".join(f"{n:,} {key}" for key, n in value.items())
-        out.print(f"{name:15} {value}")
-    for line in errors:
+    show_facts(*status_lines(found))
+    for line in found["errors"]:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
         text = f"{which}, attempt {line['attempt']}: {line['error']}"
         out.print(text, style="red")
+
+
+def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """What a terminal shows of `state`: (name -> text, name -> style)."""
+    joined = "; ".join
+    outcomes = [f"{n:,} {name}" for name, n in found["outcomes"].items() if n]
+    shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
+    took = f", {found['shard_s']:.3g} s each" if found["shard_s"] is not None else ""
+    fails = found["attempts_failed"]
+    facts = {
+        "store": found["store"],
+        "kernel": found["kernel"],
+        "submitted": joined(found.get("submissions", ())),
+        "items": counted(found),
+        "shards": shards + took,
+        "outcomes": ", ".join(outcomes),
+        "running": found["running"] or "",
+        "stopped": found["stopped"] or "",
+        "warnings": joined(found["warnings"]),
+        "computed on": ", ".join([*found["hosts"], *found["devices"]]),
+        "runs": count(found["runs"], "run")
+        + (f", {count(fails, 'attempt')} failed" if fails else ""),
+        "decided": joined(found["learned"]),
+    }
+    failed = found["items_failed"] or found["errors"]
+    items = "red" if failed else "green" if found["complete"] else "yellow"
+    return facts, {"items": items, "warnings": "yellow", "stopped": "yellow", "running": "blue"}
 
 
 def resume(

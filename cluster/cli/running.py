@@ -23,7 +23,7 @@ from cluster.cli.display import (
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ending import Ending, call_on_end, read_settings
 from cluster.ray.reach import NoRay
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
@@ -116,6 +116,7 @@ def run_store(
             ending.ended = "stopped"
             _leave(request.store, str(interrupted))
     say_what_failed(store, progress)
+    say_warnings(store)
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)
 
@@ -246,6 +247,14 @@ def _leave(address: str, why: str) -> NoReturn:
     raise typer.Exit(EXIT_STOPPED)
 
 
+def say_warnings(store: Store) -> None:
+    """Print the warnings of a store, such as results that are NaN."""
+    from jobs.report.summary import warnings_of
+
+    for text in warnings_of(store, store.committed.markers()):
+        err.print(f"warning: {text}", style="yellow")
+
+
 def say_what_failed(store: Store, progress: Progress) -> None:
     """Print the first errors of shards and of items, and what the user can do."""
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
@@ -254,7 +263,7 @@ def say_what_failed(store: Store, progress: Progress) -> None:
         if found:
             some = next(iter(found))
             err.print(
-                f"{len(found)} {what}s failed; `ctd logs {store.address} --{what} {some}` shows more, "
+                f"{count(len(found), what)} failed; `ctd logs {store.address} --{what} {some}` shows more, "
                 f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
             )
 

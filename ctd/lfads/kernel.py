@@ -20,7 +20,7 @@ from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
 from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
 from ctd.lfads.sessions import load as load_data
-from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, reduce
+from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
@@ -249,6 +249,7 @@ kernel = Kernel(
     Options=Best,
     summary=("model", "eval_loss", *METRICS),
     metric="eval_loss",
+    next_jobs=next_jobs,
     curves=("curve.eval.loss", "curve.train.loss"),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=plots,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Var, View
+from ctd.kernel import Var, View, changed
 from ctd.lfads.params import Model
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best
@@ -72,3 +72,20 @@ def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray
     trained = np.flatnonzero(np.asarray(results["outcome"][:]) != DIVERGED)
     value = np.asarray(results[RANKED[inputs.criterion]][:])
     return trained[np.argsort(value[trained], kind="stable")]
+
+
+def next_jobs(model: Model, item: str) -> dict[str, dict[str, Any]]:
+    """Find the fixed points of its generator; train it for twice as many steps."""
+    points = {
+        "cell": "gru", "weights": item, "candidates": f"{item}::results", "dataset": "states",
+        "q_tol": 1e-10,
+    }  # fmt: skip
+    longer = changed(model, n_batches=2 * model.n_batches)
+    return {
+        "its fixed points": {
+            "kernel": "fixed_points",
+            "params": points,
+            "sweep": {"grid": {"candidate": {"range": 1000}}},
+        },
+        "train it longer": {"kernel": "lfads", "params": longer},
+    }

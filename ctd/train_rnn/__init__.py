@@ -47,7 +47,7 @@ from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_figure, rnn_plots
 from ctd.train_rnn.step import divided, optimizer, train_step
-from ctd.train_rnn.summary import REDUCED, reduce
+from ctd.train_rnn.summary import REDUCED, next_jobs, reduce
 
 __all__ = ["Network", "kernel"]
 
@@ -299,6 +299,7 @@ kernel = Kernel(
     summary=("network", "eval_loss", "train_loss"),
     figure=rnn_figure,
     metric="eval_loss",
+    next_jobs=next_jobs,
     curves=("curve",),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=rnn_plots,

@@ -1,13 +1,14 @@
-"""The reduction of trained networks: the best of a group, and quantiles of its loss curves."""
+"""The reduction of trained networks: the best of a group, and quantiles of its loss curves; what to do with the best one."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Var
+from ctd.kernel import Var, changed
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best
+from ctd.train_rnn.params import Network
 
 REDUCED = {
     "network": Var(("rank",), "item", "item id, by increasing evaluation loss"),
@@ -38,4 +39,18 @@ def reduce(
         "train_loss": results["train_loss"][best],
         "curve_quantile": curve_quantiles(np.asarray(results["curve"])[trained]),
         "quantile": QUANTILES,
+    }
+
+
+def next_jobs(network: Network, item: str) -> dict[str, dict[str, Any]]:
+    """Find its fixed points; train it for twice as many steps."""
+    points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}
+    longer = changed(network, n_batches=2 * network.n_batches)
+    return {
+        "its fixed points": {
+            "kernel": "fixed_points",
+            "params": points,
+            "sweep": {"grid": {"candidate": {"range": 1000}}},
+        },
+        "train it longer": {"kernel": "train_rnn", "params": longer},
     }

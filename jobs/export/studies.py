@@ -23,12 +23,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.errors import JobError, nearest
+from jobs.errors import JobError
 from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.inputs.items import row_params
+from jobs.query.best import require_metric
 from jobs.redact import masked
-from jobs.report.figures import metric_of
 from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
+from jobs.store.metric import Mode
 from jobs.store.store import Store
 
 
@@ -39,9 +40,7 @@ class Objective(NamedTuple):
     direction: Literal["minimize", "maximize"]
 
 
-def objective(
-    store: Store, metric: str | None = None, mode: Literal["min", "max"] | None = None
-) -> Objective:
+def objective(store: Store, metric: str | None = None, mode: Mode | None = None) -> Objective:
     """What a study of the store optimises, by default the metric of the job's search, or else of its kernel.
 
     Raises:
@@ -50,19 +49,8 @@ def objective(
     >>> objective(Store.open("points.zarr"), "q")
     Objective(metric='q', direction='minimize')
     """
-    dims, search, stored = store.description.dims, store.job.spec.search, store.names(0)
-    real = lambda name: dims[name].axes == () and store.array(0, name).dtype.kind in "iuf"
-    known = [name for name in stored if name != "outcome" and real(name)]
-    name = metric or metric_of(store)
-    if name not in known:
-        what = (
-            "is not one real number an item" if name in stored else "the store has no such result"
-        )
-        told = f"--metric {name}: {what}" if name else "--metric: the kernel names none; give one"
-        raise JobError(told + nearest(name, known))
-    own = search.mode if search and search.metric == name else None
-    best = mode or own or ("max" if dims[name].more_is_better else "min")
-    return Objective(name, "maximize" if best == "max" else "minimize")
+    found = require_metric(store, "--metric", metric, mode)
+    return Objective(found.name, "maximize" if found.more_is_better else "minimize")
 
 
 def write_study(

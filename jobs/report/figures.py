@@ -24,8 +24,8 @@ from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows,
 from jobs.report.importance import Effect, effects
 from jobs.report.overview import overview
 from jobs.storage.addresses import local_path
-from jobs.store import metric
 from jobs.store.arrays import attributes
+from jobs.store.metric import metric_of
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -85,28 +85,17 @@ def _by_swept(
         for name in columns
         if name != "item" and (column := np.asarray(columns[name])).ndim == 1
     }
-    name = metric_of(store)
+    metric = metric_of(store)
     found: list[Effect] = []
-    if name in results:
-        found = effects(swept | {name: np.asarray(results[name], float)}, list(swept), [name])
+    if metric and metric.name in results:
+        judged = np.asarray(results[metric.name], float)
+        found = effects(swept | {metric.name: judged}, list(swept), [metric.name])
     first = sorted(found, key=lambda effect: -np.nan_to_num(effect.share))
     field = first[0].parameter if first else next(iter(swept), None)
     if field is None:
         return figure
     values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))
     return replace(figure, plots=[by_swept(plot, field, values) for plot in figure.plots])
-
-
-def metric_of(store: Store) -> str:
-    """The name of the store's metric (jobs.store.metric); "" without one."""
-    found = metric.metric_of(store)
-    return found.name if found else ""
-
-
-def more_is_better(store: Store) -> bool:
-    """Whether items with more of `metric_of` are better."""
-    found = metric.metric_of(store)
-    return found is not None and found.more_is_better
 
 
 def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
@@ -124,7 +113,8 @@ def whole_figure(store: Store) -> Canvas | None:
     one = len(store.job.plan.group_sizes) == 1
     if one and store.kernel.figure is not None:
         return figure_of(store, 0)
-    plot = overview(store, metric_of(store))
+    metric = metric_of(store)
+    plot = overview(store, metric.name) if metric else None
     return None if plot is None else draw(Figure([plot]))
 
 

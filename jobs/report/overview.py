@@ -26,9 +26,9 @@ MAX_MEDIANS = 40
 def overview(store: Store, metric: str) -> Plot | None:
     """Plot the done items by the two swept parameters that explain most of the metric.
 
-    None without a swept parameter or a metric, or with more than MAX_ITEMS items.
+    None without a swept parameter, or with more than MAX_ITEMS items.
     """
-    if not metric or sum(store.job.plan.group_sizes) > MAX_ITEMS:
+    if sum(store.job.plan.group_sizes) > MAX_ITEMS:
         return None
     frame = table(store, "items")
     fine = frame[frame["status"] == "done"]

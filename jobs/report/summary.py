@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import inputs_of
+from jobs.errors import count
 from jobs.run.parts import drivers
 from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
@@ -16,6 +17,7 @@ from jobs.storage.lease import describe
 from jobs.store.events import Event, read_events, unended
 from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
+from jobs.store.metric import metric_of
 from jobs.store.store import Store
 
 
@@ -57,7 +59,9 @@ def plan_rows(
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
     returned = {name for one in ready.outputs for name in one.shapes}
-    told = unreturned(ready.spec.kernel, ready.kernel.dims, returned) + nan_results(markers)
+    told = unreturned(ready.spec.kernel, ready.kernel.dims, returned)
+    metric = ready.spec.search.metric if ready.spec.search else ready.kernel.metric
+    told += nan_results(markers, ready.spec.kernel, metric)
     if told:
         total["warnings"] = "; ".join(told)
     return columns, total
@@ -85,6 +89,8 @@ def seconds_per_item(markers: Sequence[Marker]) -> float | None:
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest unresolved errors.
 
+    `items_done` were computed, `items_failed` were tried and failed; the others are left.
+
     >>> from jobs.store.store import Store
     >>> found = state(Store.open("points.zarr"))
     >>> found["complete"], found["items_done"] == found["items"]
@@ -106,7 +112,7 @@ def state_of(
     for marker in markers:
         for name, n in marker.outcomes.items():
             outcomes[name] = outcomes.get(name, 0) + n
-    items = sum(m.shard.n_items for m in markers)
+    failed = sum(m.n_failed for m in markers)
     done = {m.shard.number for m in markers}
     failures = [e for e in events if e.kind == "error"]
     errors = [
@@ -121,8 +127,8 @@ def state_of(
         "store": store.address,
         "kernel": store.job.spec.kernel,
         "items": sum(plan.group_sizes),
-        "items_done": items,
-        "items_failed": sum(m.n_failed for m in markers),
+        "items_done": sum(m.shard.n_items for m in markers) - failed,
+        "items_failed": failed,
         "shards": plan.n_shards,
         "shards_done": len(markers),
         "complete": len(markers) == plan.n_shards,
@@ -141,6 +147,18 @@ def state_of(
     }
 
 
+def counted(found: Mapping[str, Any]) -> str:
+    """How many items are done, failed and left, as text. found: from `state`.
+
+    >>> counted({"items": 20, "items_done": 19, "items_failed": 1})
+    'done 19, failed 1'
+    """
+    n, done, failed = found["items"], found["items_done"], found["items_failed"]
+    left = n - done - failed
+    said = [f"done {done:,}"] + [f"failed {failed:,}"] * bool(failed)
+    return ", ".join(said) + (f", {left:,} of {count(n, 'item')} left" if left else "")
+
+
 def _why_stopped(events: Sequence[Event]) -> str | None:
     """Why the last run ended early, or None. Call it only while no driver runs."""
     runs = [e for e in events if e.kind == "run"]
@@ -151,29 +169,35 @@ def _why_stopped(events: Sequence[Event]) -> str | None:
 
 
 MANY = 0.1
-"""Share of the done items with NaN above which a result gets a warning."""
+"""Share of the done items with NaN above which a further result of ctd's own kernels gets a warning: some results have no value
+for some items, such as a limit cycle's period where there is none."""
 MAX_GROUPS = 64
 """Most groups whose metadata are read for results that are not returned."""
 
 
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
-    found = nan_results(markers)
+    metric = metric_of(store)
+    found = nan_results(markers, store.job.spec.kernel, metric.name if metric else "")
     returned = _returned(store)
     if returned is not None:
         found += unreturned(store.job.spec.kernel, store.description.dims, returned)
     return found
 
 
-def nan_results(markers: Iterable[Marker]) -> list[str]:
-    """One warning for each result that is NaN in many done items."""
+def nan_results(markers: Iterable[Marker], kernel: str, metric: str) -> list[str]:
+    """One warning for each result that is NaN in done items: for the metric and the results of a user's own kernel in any of
+    them, for further results of ctd's kernels in many."""
     done, nan = 0, dict[str, int]()
     for marker in markers:
         done += marker.shard.n_items - marker.n_failed
         for name, n in (marker.nan or {}).items():
             nan[name] = nan.get(name, 0) + n
+    least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0
     return [
-        f"{name} is NaN in {n:,} of {done:,} items" for name, n in nan.items() if n > MANY * done
+        f"{name} is NaN in {n:,} of {count(done, 'item')} that are done"
+        for name, n in nan.items()
+        if n > least(name)
     ]
 
 

@@ -17,7 +17,7 @@ from jobs.inputs.measure import load_group
 from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
-from jobs.report.figures import metric_of, more_is_better, reduced_values
+from jobs.report.figures import reduced_values
 from jobs.report.importance import effects
 from jobs.report.overview import is_replicate
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
@@ -28,6 +28,7 @@ from jobs.report.search_plots import best_so_far, ends, search_plots
 from jobs.store.arrays import Lazy, Rows, attributes
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
+from jobs.store.metric import metric_of
 from jobs.store.store import Store, known_kernel
 
 MAX_BYTES = 3_500_000
@@ -71,7 +72,9 @@ class Content:
         if not store.committed.numbers():
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
-        frames["items"] = _ordered(frames["items"], store.job.spec.swept(), metric_of(store))
+        metric = metric_of(store)
+        name = metric.name if metric else ""
+        frames["items"] = _ordered(frames["items"], store.job.spec.swept(), name)
         groups, left_out = self._groups()
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(
@@ -265,7 +268,8 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
 
     frame: the table `items`.
     """
-    dims, metric = store.description.dims, metric_of(store)
+    dims, judged = store.description.dims, metric_of(store)
+    metric = judged.name if judged else ""
     parameters = [
         name for name in store.job.spec.swept() if name in frame and not is_replicate(frame[name])
     ]
@@ -294,7 +298,7 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     metric = metric if metric in results else ""
     columns = _columns(frame)
     ended = ends(store, columns["group"], columns["row"])
-    best = best_so_far(metric, more_is_better(store), columns, ended) if metric else None
+    best = best_so_far(metric, judged.more_is_better, columns, ended) if metric and judged else None
     return {
         "parameters": parameters,
         "results": results,

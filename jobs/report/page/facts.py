@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from ctd.plots import Axis, Lines, Plot, Spans, spread
+from jobs.errors import count
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import state_of
@@ -52,6 +53,7 @@ def facts(store: Store) -> dict[str, Any]:
         "hosts": _hosts(markers),
         "logs": shard_logs(markers, events, failed),
         "learned": found["learned"],
+        "warnings": found["warnings"],
         "spec": yaml.safe_dump(
             store.job.spec.model_dump(mode="json", exclude_defaults=True),
             sort_keys=False, allow_unicode=True,
@@ -79,12 +81,10 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
             "mood": mood,
             "text": f"{left:,} of {found['shards']:,} shards are not computed{why}; ctd resume continues",
         }
-    if found["items_failed"]:
-        return {
-            "word": "complete",
-            "mood": "warning",
-            "text": f"{found['items_failed']:,} of {found['items']:,} items failed",
-        }
+    if found["items_failed"] or found["warnings"]:
+        failed = [f"{found['items_failed']:,} of {count(found['items'], 'item')} failed"]
+        told = failed * bool(found["items_failed"]) + found["warnings"]
+        return {"word": "complete", "mood": "warning", "text": "; ".join(told)}
     return {"word": "complete", "mood": "good", "text": "every item was computed"}
 
 
@@ -94,16 +94,18 @@ def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) 
         name: found[name]
         for name in ("items", "items_done", "items_failed", "shards", "shards_done")
     }
-    if markers:
-        out["worker_time"] = duration(sum(m.seconds for m in markers))
-    begun = [e.time for e in events if e.kind == "run"]
-    if found["running"] and begun:
-        since = begun[-1]
-        fresh = sum(m.shard.n_items for m in markers if m.ended > since)
+    # A store that was resumed has markers of earlier runs, too.
+    since = max((e.time for e in events if e.kind == "run"), default=0.0)
+    mine = [m for m in markers if m.ended > since and m.copied_from is None]
+    if mine:
+        out["worker_time"] = duration(sum(m.seconds for m in mine))
+    if found["running"] and since:
+        fresh = sum(m.shard.n_items for m in mine)
         elapsed = time.time() - since
+        left = found["items"] - found["items_done"] - found["items_failed"]
         if fresh and elapsed > 0:
             out["rate"] = float(f"{fresh / elapsed:.3g}")
-            out["left_s"] = round((found["items"] - found["items_done"]) * elapsed / fresh)
+            out["left_s"] = round(left * elapsed / fresh)
     return out
 
 

@@ -47,6 +47,7 @@ def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "hosts": joined("hosts"),
         "logs": [{**log, "store": k} for k, content in enumerate(contents) for log in content["logs"]],
         "learned": joined("learned"),
+        "warnings": joined("warnings"),
         "live": None,
         "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in zip(names, contents, strict=True)),
         "command": "\n".join(content["command"] for content in contents),

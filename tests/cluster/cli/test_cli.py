@@ -47,7 +47,7 @@ def test_run_status_query_gather(ctd, job_file):
     store = path.with_suffix(".zarr")
     state = json.loads(ctd("status", store, "--json")[1])
     assert (state["items_done"], state["complete"]) == (6, True)
-    assert "items_done      6" in ctd("status", store)[1]
+    assert "items        done 6\n" in ctd("status", store)[1]
     rows = json.loads(ctd("query", store, "--where", "rate > 0.25", "--sort", "-rate", "--json")[1])
     assert [row["rate"] for row in rows] == [0.5, 0.4, pytest.approx(0.3)]
     code, out, err = ctd("gather", store, "--set", "top=1")

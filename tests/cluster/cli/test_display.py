@@ -63,7 +63,8 @@ def test_plain_lines_get_rarer(capsys, monkeypatch):
                 times.append(now[0] - began)
             now[0] += 1
         progress.items_done, progress.shards_done = 8, 1
-        tell(progress)
+        for _ in range(2):  # after the last shard, and at the end of the run
+            tell(progress)
     assert capsys.readouterr().err == "8/8 items, 1/1 shards, advance 7, 0.00111 items/s\n"
     gaps = np.diff(times).tolist()
     assert times[0] == 0

@@ -3,9 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 
 from ctd.catalogue import load_kernel
-from jobs.report.summary import nan_results, unreturned
+from jobs.report.summary import counted, nan_results, unreturned
 from jobs.run.worker import nan_counts
 from jobs.store.store import Store
 
@@ -29,12 +30,14 @@ def test_plan_and_status_warn(ctd, job_file):
     (path.parent / "holed.py").write_text(HOLED)
     declared = "norm2, nrm: declared in `dims` of kernel holed, but returned for no item"
     assert json.loads(ctd("plan", path, "--json")[1])["warnings"] == declared
-    assert ctd("run", path, "--executor", "serial")[0] == 0
+    code, _, err = ctd("run", path, "--executor", "serial")
+    assert code == 0
+    assert "warning: norm is NaN in 3 of 6 items that are done" in err
     store = path.with_suffix(".zarr")
-    both = ["norm is NaN in 3 of 6 items", declared]
+    both = ["norm is NaN in 3 of 6 items that are done", declared]
     assert json.loads(ctd("status", store, "--json")[1])["warnings"] == both
-    assert f"warnings        {', '.join(both)}" in ctd("status", store)[1]
-    assert "norm is NaN in 3 of 6 items" in ctd("plan", path)[1]
+    assert f"warnings     {'; '.join(both)}" in ctd("status", store)[1]
+    assert both[0] in ctd("plan", path)[1]
     assert [m.nan for m in Store.open(str(store)).committed.markers()] == [{"norm": 3}]
 
 
@@ -54,14 +57,32 @@ def test_nan_of_done_items_alone_is_counted():
     assert nan_counts({"status": np.array([2], np.int8), "loss": np.array([nan])}) == {}
 
 
-def test_a_few_nan_and_ctds_own_kernels_are_no_warning():
-    class Marked:
-        n_failed = 0
+class Marked:
+    n_failed = 0
 
-        def __init__(self, n, nan):
-            self.shard, self.nan = type("Shard", (), {"n_items": n}), nan
+    def __init__(self, n, nan):
+        self.shard, self.nan = type("Shard", (), {"n_items": n}), nan
 
-    assert nan_results([Marked(10, {"a": 1}), Marked(10, {"a": 1, "b": 3}), Marked(0, None)]) == [
-        "b is NaN in 3 of 20 items"
-    ]
+
+@pytest.mark.parametrize(
+    ("kernel", "metric", "told"),
+    [("esn", "", ["b"]), ("esn", "a", ["a", "b"]), ("mine", "", ["a", "b"])],
+)
+def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric, told):
+    """Further results of ctd's kernels may have no value for some items."""
+    markers = [Marked(10, {"a": 1}), Marked(10, {"b": 3}), Marked(0, None)]
+    found = nan_results(markers, kernel, metric)
+    of = {
+        "a": "a is NaN in 1 of 20 items that are done",
+        "b": "b is NaN in 3 of 20 items that are done",
+    }
+    assert found == [of[name] for name in told]
+
+
+def test_ctds_own_kernels_declare_more_than_they_return():
     assert unreturned("train_rnn", load_kernel("train_rnn").dims, ["eval_loss"]) == []
+
+
+def test_status_counts_failed_items_apart():
+    assert counted({"items": 20, "items_done": 19, "items_failed": 1}) == "done 19, failed 1"
+    assert counted({"items": 1, "items_done": 0, "items_failed": 0}) == "done 0, 1 of 1 item left"

@@ -12,7 +12,7 @@ function showOverview(content) {
   const tiles = [tile(count(p.items_done), `of ${count(p.items)} items`), tile(count(p.shards_done), `of ${count(p.shards)} shards`), tile(count(p.items_failed), "items failed")];
   if (p.rate !== undefined) tiles.push(tile(fmt(p.rate), "items a second"), tile(time(p.left_s), "to go, at this rate"));
   if (content.live) tiles.push(tile(content.live.advances, "advances of the items that are being computed"));
-  if (p.worker_time) tiles.push(tile(p.worker_time, "worker time"));
+  if (p.worker_time) tiles.push(tile(p.worker_time, "worker time of the last run"));
   if (content.hosts.length) tiles.push(tile(count(content.hosts.length), content.hosts.length === 1 ? "worker" : "workers"));
   box.tiles.replaceChildren(...tiles);
   showBar(box.bar, content);
@@ -45,10 +45,12 @@ function showBar(node, content) {
   const p = content.progress, percent = (n) => `${(100 * n) / Math.max(1, p.items)}%`;
   const known = content.outcomes.reduce((sum, o) => sum + o.n, 0);
   const kinds = content.outcomes.map((o, k) => ({ ...o, colour: o.failed ? "var(--bad)" : `var(--c${[0, 2, 5, 3, 6, 7][k % 6]})` }));
-  if (known < p.items_done) kinds.push({ name: kinds.length ? "failed with an error" : "done", reason: kinds.length ? "an exception; see failures" : "computed", n: p.items_done - known, colour: kinds.length ? "var(--warning)" : "var(--c0)" });
-  if (p.items_done < p.items) kinds.push({ name: "not computed", reason: "waiting, running, or given up", n: p.items - p.items_done, colour: "var(--line)" });
+  const tried = p.items_done + p.items_failed, errors = kinds.length ? tried - known : p.items_failed;
+  if (!kinds.length) kinds.push({ name: "done", reason: "computed", n: p.items_done, colour: "var(--c0)" });
+  if (errors > 0) kinds.push({ name: "failed with an error", reason: "an exception; see failures", n: errors, colour: "var(--warning)" });
+  if (tried < p.items) kinds.push({ name: "not computed", reason: "waiting, running, or given up", n: p.items - tried, colour: "var(--line)" });
   node.replaceChildren(
-    el("div", { className: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": String(p.items), "aria-valuenow": String(p.items_done), "aria-label": "items" },
+    el("div", { className: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": String(p.items), "aria-valuenow": String(tried), "aria-label": "items" },
       ...kinds.filter((o) => o.n).map((o) => el("i", { style: { width: percent(o.n), background: o.colour }, title: `${o.name}: ${o.n}` }))),
     el("table", {}, el("tbody", {}, ...kinds.map((o) => el("tr", {}, el("td", {}, el("span", { className: "swatch", style: { background: o.colour } }), o.name), el("td", { className: "number" }, o.n.toLocaleString("en")), el("td", { className: "wrap" }, o.reason))))));
 }

@@ -1,0 +1,156 @@
+"""The best item of a store: its parameters, its metric and the spread over seeds, and what to do with it next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from ctd.kernel import Kind, field_kinds
+from jobs.errors import JobError, nearest
+from jobs.inputs.items import WEIGHTS, item_params
+from jobs.query.query import rows
+from jobs.query.tables import ask
+from jobs.storage.addresses import join
+from jobs.store.metric import Metric, Mode, metric_of
+from jobs.store.store import Store, known_kernel
+
+
+def require_metric(
+    store: Store, option: str, by: str | None = None, mode: Mode | None = None
+) -> Metric:
+    """The metric of a store (`metric_of`), which must be a stored result of one real number an item. option: what the user gives `by` with.
+
+    Raises JobError otherwise; the text lists the results that can be taken.
+    """
+    dims, stored = store.description.dims, store.names(0)
+    real = lambda name: dims[name].axes == () and store.array(0, name).dtype.kind in "iuf"
+    known = [name for name in stored if name != "outcome" and real(name)]
+    found = metric_of(store, by, mode)
+    if found is None:
+        raise JobError(f"{option}: the kernel names none; give one{nearest('', known)}")
+    if found.name not in known:
+        what = (
+            "is not one real number an item"
+            if found.name in stored
+            else "the store has no such result"
+        )
+        raise JobError(f"{option} {found.name}: {what}{nearest(found.name, known)}")
+    return found
+
+
+class Spread(NamedTuple):
+    """Values of several items."""
+
+    n: int
+    mean: float
+    sd: float
+    """With n - 1 in the denominator."""
+    lowest: float
+    median: float
+    highest: float
+
+    @staticmethod
+    def of(values: np.ndarray) -> Spread:
+        """The spread of finite values (n,), at least one."""
+        sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        numbers = values.mean(), sd, values.min(), np.median(values), values.max()
+        return Spread(len(values), *(float(number) for number in numbers))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best item of a store."""
+
+    item: int
+    metric: str
+    more_is_better: bool
+    value: float
+    params: Mapping[str, Any]
+    """Its values of what was swept or searched."""
+    seeds: Spread | None
+    """Over the items that differ from it in their seed alone, itself included; None if there is no other."""
+    items: Spread
+    """Over all done items with a finite metric."""
+    next: Mapping[str, str] = field(default_factory=dict)
+    """What to do with it -> the command."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        spread = lambda of: of and of._asdict()
+        return asdict(self) | {"seeds": spread(self.seeds), "items": spread(self.items)}
+
+
+REPLICATES = ("seed",)
+"""Swept fields that only repeat an item."""
+
+
+def best(store: Store, metric: Metric) -> Best | None:
+    """The best item by a metric; None if no done item has a finite value.
+
+    >>> store = Store.open("points.zarr")
+    >>> best(store, Metric("q")).value == query(store, agg="min(q)").iloc[0, 0]
+    True
+    """
+    names = ask(store, lambda tables: tables["items"].names)
+    wanted = [n for n in ("item", "status", metric.name, *varied(store)) if n in names]
+    return best_of(store, rows(store, table="items", columns=wanted)[1], metric)
+
+
+def varied(store: Store) -> list[str]:
+    """The columns of what was swept or searched: of a parameter that a population changes, its final values."""
+    swept = store.job.spec.swept()
+    if not store.job.spec.search:
+        return swept
+    final = [name for name in store.description.dims if name.startswith("final_")]
+    return [*final, *(name for name in swept if f"final_{name}" not in final)]
+
+
+def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> Best | None:
+    """`best`, from columns (n,) of the table `items`: item, status, the metric, and what was swept."""
+    values = np.asarray(columns[metric.name], float)
+    fine = np.flatnonzero((np.asarray(columns["status"]) == "done") & np.isfinite(values))
+    if not len(fine):
+        return None
+    first = fine[metric.rank(values[fine])[0]]
+    names = [name for name in varied(store) if name in columns]
+    alike = np.ones(len(fine), bool)
+    for name in names:
+        column = np.asarray(columns[name])
+        if name not in REPLICATES:
+            alike &= column[fine] == column[first]
+    plain = lambda value: value.item() if isinstance(value, np.generic) else value
+    params = {name.removeprefix("final_"): plain(columns[name][first]) for name in names}
+    item = int(columns["item"][first])
+    return Best(
+        item, metric.name, metric.more_is_better, float(values[first]), params,
+        Spread.of(values[fine[alike]]) if alike.sum() > 1 else None,
+        Spread.of(values[fine]), commands(store, item),
+    )  # fmt: skip
+
+
+def commands(store: Store, item: int) -> dict[str, str]:
+    """What to do with an item -> the command: write its files, and run the jobs that its kernel proposes."""
+    where = shlex.quote(store.address)
+    found = {"its results as a file": f"ctd export {where} {item} best.h5 --results"}
+    if any(name.startswith(WEIGHTS) for name in store.names(0)):
+        found = {"its trained model as a file": f"ctd export {where} {item} best.h5"}
+    kernel = known_kernel(store)
+    if kernel is None or kernel.next_jobs is None:
+        return found
+    given = item_params(store, item)
+    for name, kind in field_kinds(kernel.Params).items():
+        if kind is Kind.FILE and isinstance(given[name], str):
+            given[name] = join(store.job.base, given[name])
+    jobs = kernel.next_jobs(kernel.Params.model_validate(given), f"{store.address}::{item}")
+    for what, content in jobs.items():
+        name = what.replace(" ", "_") + ".yaml"
+        text = yaml.safe_dump(
+            content, default_flow_style=True, width=10**6, sort_keys=False
+        ).strip()
+        found[what] = f"echo {shlex.quote(text)} > {name} && ctd run {name}"
+    return found

@@ -1,0 +1,84 @@
+"""The best item of a store, its spread over seeds, and the commands that follow; against NumPy over the items."""
+
+import json
+import shlex
+import subprocess
+
+import numpy as np
+import pytest
+import stores
+import yaml
+from page_stores import finished
+
+from ctd.catalogue import load_kernel
+from jobs.errors import JobError
+from jobs.query.best import best, require_metric
+from jobs.query.query import query
+from jobs.spec.job import parse_job
+from jobs.store.metric import Metric
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Six small networks: two learning rates, three seeds each."""
+    sweep = {"grid": {"learning_rate": [1e-3, 0.1]}, "seeds": 3}
+    job = {"kernel": "train_rnn", "params": stores.SMALL_RNN, "sweep": sweep, "run": {"slots": 6}}
+    return stores.run(tmp_path_factory.mktemp("best") / "nets.zarr", job)[0]
+
+
+def test_best_item_and_its_seeds(trained):
+    frame = query(trained, table="items")
+    found = best(trained, require_metric(trained, "--by"))
+    row = frame.loc[frame["eval_loss"].idxmin()]
+    assert (found.item, found.metric, found.value) == (row["item"], "eval_loss", row["eval_loss"])
+    assert found.params == {"learning_rate": row["learning_rate"], "seed": row["seed"]}
+    seeds = frame["eval_loss"][frame["learning_rate"] == row["learning_rate"]].astype(float)
+    assert found.seeds.n == 3
+    assert np.allclose([found.seeds.mean, found.seeds.sd], [seeds.mean(), seeds.std()], rtol=1e-12)
+    assert found.items.n == 6
+    assert found.items.median == frame["eval_loss"].median()
+
+
+def test_failed_items_are_never_best():
+    """An item of this store has failed, and the kernel names no metric."""
+    store = finished("toy")
+    frame = query(store, "status == 'done'", table="items")
+    found = best(store, Metric("norm", more_is_better=True))
+    assert found.value == frame["norm"].max()
+    assert found.seeds is None
+    with pytest.raises(JobError, match="--by: the kernel names none; give one; known: norm, steps"):
+        require_metric(store, "--by")
+    with pytest.raises(JobError, match="--by x: is not one real number an item"):
+        require_metric(store, "--by", "x")
+
+
+def test_commands_write_jobs_that_are_valid(trained, tmp_path):
+    """What is shown is typed into a shell: each job file that it writes is one of the named kernel, about the best item."""
+    found = best(trained, Metric("eval_loss"))
+    assert list(found.next) == [
+        "its trained model as a file",
+        "its fixed points",
+        "train it longer",
+    ]
+    for what in list(found.next)[1:]:
+        write = found.next[what].partition(" && ")[0]
+        subprocess.run(["bash", "-c", write], cwd=tmp_path, check=True)
+        content = yaml.safe_load((tmp_path / shlex.split(write)[-1]).read_text())
+        spec = parse_job(content, what)
+        load_kernel(spec.kernel).Params.model_validate(spec.params)
+    assert content["params"]["n_batches"] == 2 * stores.SMALL_RNN["n_batches"]
+    assert content["params"]["learning_rate"] == found.params["learning_rate"]
+
+
+def test_ctd_best(trained, ctd):
+    code, out, err = ctd("best", trained.address)
+    assert (code, err) == (0, "")
+    found = json.loads(ctd("best", trained.address, "--json")[1])
+    assert out.startswith(
+        f"item           {found['item']}, the best of 6 by eval_loss (less is better)"
+    )
+    assert "3 seeds        mean" in out
+    assert f"ctd export {trained.address} {found['item']} best.h5" in out
+    assert ctd("best", trained.address, "--by", "eval_los") == (
+        2, "", "error: --by eval_los: the store has no such result; did you mean 'eval_loss'?\n"
+    )  # fmt: skip
