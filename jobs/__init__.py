@@ -9,8 +9,11 @@ from jobs.query.query import query as query
 from jobs.store.store import Store as Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matplotlib.figure import Figure
 
+    from jobs.query.shelf import Shelf
     from jobs.query.tree import StoreTree
 
 
@@ -19,6 +22,17 @@ def open_store(address: str) -> "StoreTree":
     from jobs.query.tree import StoreTree  # here: xarray takes a second to import
 
     return StoreTree.of(Store.open(str(address)))
+
+
+def open_stores(addresses: "Iterable[str]") -> "Shelf":
+    """Several stores that answer as one: .query, .table, .sql, with a column `store` and every parameter that differs.
+
+    addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store.
+    """
+    from jobs.query.shelf import Shelf
+    from jobs.store.finding import find_stores
+
+    return Shelf([Store.open(address) for address in find_stores(map(str, addresses))])
 
 
 def figure(store: "StoreTree | str", group: int | None = None) -> "Figure | None":

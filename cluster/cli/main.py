@@ -61,7 +61,11 @@ COMMANDS = {
     "new": Entry("kernels", "Print a commented starter job for a kernel."),
     "query": Entry(
         "query",
-        "Answer a question from a store, or show how the jobs and results of two stores differ.",
+        "Answer a question from the tables of a store; of several stores as from one, with a column for the store and for every parameter that differs.",
+    ),
+    "compare": Entry(
+        "compare",
+        "Show how the jobs of two stores differ, and how far the results of the items that both have lie apart.",
     ),
     "best": Entry(
         "best",

@@ -1,23 +1,25 @@
-"""`ctd query`: ask one store, or compare two."""
+"""`ctd query`: ask one store, or several as one."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
-from cluster.cli.display import err, n_rows, out, records, show_json, show_table
+from cluster.cli.display import err, n_rows, records, show_json, show_table
 from cluster.cli.options import AsJson, ColumnNames
 from jobs.errors import JobError
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
+from jobs.query.shelf import Shelf, open_all
+from jobs.query.tables import tables_of
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cluster.cli.display import Columns
-    from jobs.query.compare import Comparison
 
 EVERY = "all"
 """The value of --columns for all columns that a table shows, in the table's order."""
@@ -25,7 +27,11 @@ EVERY = "all"
 
 def query(
     stores: Annotated[
-        list[str], typer.Argument(help="a store, or two to compare", show_default=False)
+        list[str],
+        typer.Argument(
+            help="stores, folders of stores, patterns such as 's3://lab/gru*.zarr'",
+            show_default=False,
+        ),
     ],
     where: Annotated[
         list[str] | None,
@@ -47,24 +53,34 @@ def query(
     table: Annotated[
         str | None, typer.Option(help="items, shards, search, or an axis of the reduction")
     ] = None,
+    sql: Annotated[
+        str | None,
+        typer.Option(
+            help='a query in SQL over the tables: "select max(q) from items"; needs duckdb'
+        ),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question from a store, or show how the jobs and results of two stores differ."""
-    asked = {
-        "where": where, "sort": sort, "limit": limit, "columns": columns,
-        "group-by": group_by, "agg": agg, "table": table, "to": to,
-    }  # fmt: skip
-    if len(stores) > 1:
-        _compare(stores, [word for word, value in asked.items() if value is not None], as_json)
-        return
+    """Answer a question from the tables of a store; of several stores as from one, with a column for
+    the store and for every parameter that differs."""
     if to is not None:
         from jobs.query.files import check_target
 
         check_target(to)
-    store = Store.open(stores[0])
+    asked = {
+        "where": where, "sort": sort, "limit": limit, "columns": columns,
+        "group-by": group_by, "agg": agg, "table": table,
+    }  # fmt: skip
+    store = open_all(stores)
+    if sql is not None:
+        if given := [word for word, value in asked.items() if value is not None]:
+            raise JobError(f"--{given[0]}: not with --sql, which says it in SQL; leave one out")
+        _reply_sql(store, sql, to, as_json)
+        say_how_much(store)
+        return
     named = [] if columns == [EVERY] else columns or []
     question: Asked = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit,
@@ -74,8 +90,25 @@ def query(
     say_how_much(store)
 
 
+def _reply_sql(store: Store | Shelf, text: str, to: Path | None, as_json: bool) -> None:
+    """Print the answer to a SQL query or write it to a file."""
+    from jobs.query.sql import sql
+
+    frame = sql(store, text)
+    frame.attrs["table"] = "of the query"
+    if to is None:
+        _answer("sql", frame, as_json, all_columns=True)
+    else:
+        _write(store, frame, to)
+
+
 def _reply(
-    store: Store, where: str | None, question: Asked, to: Path | None, as_json: bool, default: bool
+    store: Store | Shelf,
+    where: str | None,
+    question: Asked,
+    to: Path | None,
+    as_json: bool,
+    default: bool,
 ) -> None:
     """Print the answer or write it to a file. default: print the default columns of a terminal."""
     if question["agg"] is None and to is None:
@@ -92,22 +125,26 @@ def _reply(
 
 
 def _default_columns(
-    table: str, found: dict[str, np.ndarray], store: Store, sort: list[str]
+    table: str, found: dict[str, np.ndarray], store: Store | Shelf, sort: list[str]
 ) -> dict[str, np.ndarray]:
-    """The columns that a terminal shows by default, in this order: the row's number, swept fields, columns that the rows are
-    sorted by, results in the kernel's order. Left out are an item's place, and columns that are the same in all rows.
+    """The columns that a terminal shows by default, in this order: the store and the row's number, what was swept or differs between
+    stores, columns that the rows are sorted by, results in the kernel's order. Left out are an item's place, and columns that
+    are the same in all rows.
     """
-    swept = set(store.job.spec.swept())
+    stores, differing = stores_of(store), store.differing if isinstance(store, Shelf) else {}
+    swept = {name for one in stores for name in one.job.spec.swept()} | set(differing)
     sorted_by = [name.strip().lstrip("-") for name in sort]
-    results = [*store.description.dims, *store.description.reduced]
-    if table != "items":
-        results = [*store.description.reduced]
+    described = [one.description for one in stores]
+    results = [name for one in described for name in one.reduced]
+    if table == "items":
+        results = [*(name for one in described for name in one.dims), *results]
     known = list(found)
+    n_first = 2 if isinstance(store, Shelf) else 1
 
     def place(name: str) -> tuple[int, int]:
         kind = name.partition(".")[0].partition("[")[0]
-        if name == known[0]:
-            return 0, 0
+        if name in known[:n_first]:
+            return 0, known.index(name)
         if name in sorted_by:
             return 2, sorted_by.index(name)
         if name in swept or kind in swept:
@@ -115,7 +152,7 @@ def _default_columns(
         return (3, results.index(name)) if name in results else (4, 0)
 
     plumbing = {"row"}
-    if len(store.job.plan.group_sizes) == 1:
+    if all(len(one.job.plan.group_sizes) == 1 for one in stores):
         plumbing.add("group")
     if "status" in found and set(found["status"]) <= {"done"}:
         plumbing.add("status")
@@ -133,11 +170,11 @@ def _answer(table: str, found: "Columns", as_json: bool, all_columns: bool) -> N
         err.print(f"no row of table {table} meets the conditions")
 
 
-def _write(store: Store, frame: "pd.DataFrame", to: Path) -> None:
+def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
     """Write the rows to a file, and print how many they are."""
     from jobs.query.files import save_frame
 
-    save_frame(frame, to, described(store))
+    save_frame(frame, to, described(stores_of(store)))
     err.print(f"wrote {len(frame):,} rows to {to}")
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} meets the conditions")
@@ -154,57 +191,22 @@ def all_of(conditions: list[str] | None) -> str | None:
     return " and ".join(f"({condition})" for condition in conditions)
 
 
-def say_how_much(store: Store) -> None:
-    """Print how many items the answer covers, if the store is not complete."""
+def stores_of(store: Store | Shelf) -> Sequence[Store]:
+    """The stores that were asked."""
+    return store.stores if isinstance(store, Shelf) else [store]
+
+
+def say_how_much(store: Store | Shelf) -> None:
+    """Print how many items the answer covers, if a store is not complete."""
     from jobs.gather.gather import left_out
-    from jobs.query.tables import ask
 
-    done, total = ask(store, lambda tables: tables["items"].n), sum(store.job.plan.group_sizes)
-    if why := left_out(store):
+    stores = stores_of(store)
+    done = [tables_of(one)["items"].n for one in stores]
+    total = [sum(one.job.plan.group_sizes) for one in stores]
+    for why in dict.fromkeys(filter(None, map(left_out, stores))):
         err.print(why)
-    if done < total:
-        err.print(f"{done:,} of {total:,} items so far; ctd status {store.address} shows more")
-
-
-def _compare(stores: list[str], words: list[str], as_json: bool) -> None:
-    from jobs.query.compare import compare
-
-    if len(stores) > 2:
-        raise JobError(f"{len(stores)} stores given; give one, or two to compare")
-    if words:
-        raise JobError(
-            f"--{words[0]}: works with one store, and two are compared as a whole; leave it out"
+    if behind := [one.address for one, n, of in zip(stores, done, total, strict=True) if n < of]:
+        err.print(
+            f"{sum(done):,} of {sum(total):,} items so far; ctd status {behind[0]} shows more"
+            + (f", and so for {len(behind) - 1} others" if behind[1:] else "")
         )
-    a, b = (Store.open(address) for address in stores)
-    found = compare(a, b)
-    if as_json:
-        show_json(_as_json(found))
-    else:
-        _show(found, stores)
-    for store in (a, b):
-        say_how_much(store)
-
-
-def _as_json(found: "Comparison") -> dict[str, Any]:
-    return {
-        "spec": found.spec.to_dict("records"),
-        "matched_by": found.matched_by,
-        "items": found.items,
-        "results": found.results.to_dict("records"),
-        "changed": found.changed.to_dict("records"),
-    }
-
-
-def _show(found: "Comparison", stores: list[str]) -> None:
-    out.print(f"a  {stores[0]}\nb  {stores[1]}")
-    if len(found.spec):
-        show_table(found.spec, title="the jobs differ in")
-    else:
-        out.print("the jobs are the same")
-    n = found.items
-    by = f", matched by {', '.join(found.matched_by)}" if found.matched_by else ""
-    out.print(f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone")
-    if len(found.results):
-        show_table(found.results, title="results of the items that both have computed")
-    if len(found.changed):
-        show_table(found.changed, title=f"{len(found.changed):,} items differ in how they ended")

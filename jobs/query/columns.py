@@ -93,7 +93,7 @@ def joined(columns: Sequence[Column]) -> Column:
     union = dict.fromkeys(label for text in texts for label in text.labels if label)
     place = {label: code for code, label in enumerate(union)}
     codes = [np.asarray([place.get(label, -1) for label in t.labels])[t.codes] for t in texts]
-    return labelled(np.concatenate(codes), list(union))
+    return labelled(np.concatenate(codes), list(union), all(text.is_complete for text in texts))
 
 
 def _spelt(values: np.ndarray) -> Text:

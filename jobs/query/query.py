@@ -5,7 +5,7 @@ jobs.query.expression for conditions, and jobs.query.aggregate for aggregates.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -16,7 +16,7 @@ from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import as_column, order, rank
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM, Rows
-from jobs.query.tables import Table, Tables, ask
+from jobs.query.tables import Source, Table, ask
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def tables(store: Store) -> list[str]:
+def tables(store: Store | Source) -> list[str]:
     """The names of a store's tables, `items` first.
 
     >>> from jobs.store.store import Store
     >>> tables(Store.open("points.zarr"))[0]
     'items'
     """
-    return ask(store, Tables.names)
+    return ask(store, lambda tables: tables.names())
 
 
-def table(store: Store, name: str) -> "pd.DataFrame":
+def table(store: Store | Source, name: str) -> "pd.DataFrame":
     """All rows of one table as a pandas frame, with the columns that are shown by default."""
     return ask(store, lambda tables: tables[name].frame())
 
@@ -75,11 +75,13 @@ class Question:
         return Expression(self.where) if self.where else None
 
 
-def query(store: Store, where: str | None = None, **asked: Unpack[Asked]) -> "pd.DataFrame":
+def query(
+    store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
+) -> "pd.DataFrame":
     """The rows of one table that satisfy `where`, or aggregates over them, as a pandas frame.
 
     Args:
-        store: an opened store; it is gathered first if shards were committed since the last gather.
+        store: an opened store, or several (jobs.query.shelf); gathered first if shards were committed since the last gather.
         asked: table, sort, limit, columns, group_by and agg, see `Question`.
 
     Returns:
@@ -108,7 +110,7 @@ def query(store: Store, where: str | None = None, **asked: Unpack[Asked]) -> "pd
 
 
 def rows(
-    store: Store, where: str | None = None, **asked: Unpack[Asked]
+    store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Answer a question without `agg` as `query` does, but without pandas: (the table's name, its columns)."""
     question = Question(where, **asked)
@@ -118,32 +120,34 @@ def rows(
         )
     test, columns = question.test, _names(question.columns)
 
-    def found(tables: Tables) -> tuple[str, dict[str, np.ndarray]]:
+    def found(tables: Source) -> tuple[str, dict[str, np.ndarray]]:
         table, rows = find(tables, question.table, test, question.sort, question.limit, columns)
         return table.name, table.columns(columns, rows)
 
     return ask(store, found)
 
 
-def described(store: Store) -> dict[str, dict[str, str]]:
-    """The `units` and `long_name` of each column of results, reduced values and swept fields."""
-    kernel = store.description
-    found = {
-        name: {"units": "1", "long_name": text or name} for name, text in kernel.fields.items()
-    }
-    found |= {
-        name: {"units": "1" if var.units == ITEM else var.units, "long_name": var.long_name or name}
-        for name, var in {**kernel.reduced, **kernel.dims}.items()
-    }
+def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
+    """The `units` and `long_name` of each column of results, reduced values and swept fields; the first store's count."""
+    found: dict[str, dict[str, str]] = {}
+    for kernel in (store.description for store in stores):
+        own = {
+            name: {"units": "1", "long_name": text or name} for name, text in kernel.fields.items()
+        }
+        own |= {
+            name: {"units": "1" if v.units == ITEM else v.units, "long_name": v.long_name or name}
+            for name, v in {**kernel.reduced, **kernel.dims}.items()
+        }
+        found = own | found
     return found
 
 
-def _aggregates(store: Store, question: Question, agg: str) -> "pd.DataFrame":
+def _aggregates(store: Store | Source, question: Question, agg: str) -> "pd.DataFrame":
     columns, group_by, sort = _names(question.columns), _names(question.group_by), question.sort
     test, wanted = question.test, parse_aggregates(agg)
     named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
 
-    def groups(tables: Tables) -> "pd.DataFrame":
+    def groups(tables: Source) -> "pd.DataFrame":
         table, rows = find(tables, question.table, test, named=named)
         table.prefetch(named)
         return _named(aggregate(table, rows, group_by, wanted), table)
@@ -178,7 +182,7 @@ def _named(frame: "pd.DataFrame", table: Table) -> "pd.DataFrame":
 
 
 def find(
-    tables: Tables,
+    tables: Source,
     source: str | None = None,
     test: Expression | None = None,
     sort: str | None = None,
@@ -208,14 +212,15 @@ def _keys(sort: str | None) -> dict[str, bool]:
     return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
 
 
-def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
+def _resolve(tables: Source, source: str | None, named: set[str]) -> Table:
     """The table `source`, or the first one that has all named columns; JobError if a column is missing."""
     known: dict[str, list[str]] = {}
     for name in [source] if source else _candidates(tables):
         table = tables[name]
         if name == "items" and table.n == 0:
+            where = ", ".join(store.address for store in tables.stores)
             raise JobError(
-                f"{tables.store.address}: no item has been computed yet; `ctd status` shows its progress, "
+                f"{where}: no item has been computed yet; `ctd status` shows its progress, "
                 "`ctd resume` continues it"
             )
         if named <= set(table.names):
@@ -227,7 +232,7 @@ def _resolve(tables: Tables, source: str | None, named: set[str]) -> Table:
             f"no table has all of the columns {', '.join(sorted(named))}; name one by --table: "
             f"{', '.join(tables.names())}"
         )
-    raise JobError(f"unknown column {missing[0]!r}{_hint(tables.store, missing[0], known)}")
+    raise JobError(f"unknown column {missing[0]!r}{_hint(tables.stores[0], missing[0], known)}")
 
 
 def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
@@ -263,7 +268,7 @@ def _axes(store: Store, name: str) -> tuple[str, ...]:
     return dims[name].axes if name in dims else ()
 
 
-def _candidates(tables: Tables) -> Iterator[str]:
+def _candidates(tables: Source) -> Iterator[str]:
     yield "items"
     yield from tables.names()[1:]
 

@@ -168,8 +168,10 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
         _add_swept(reads, shown, key, [swept.get(key) for *_, swept in parts], which)
     names = {name for _, _, arrays, _ in parts for name in arrays}
     for name in sorted(names, key=lambda name: (name != axis, name)):
-        pieces = [(n, arrays.get(name)) for _, n, arrays, _ in parts]
-        _add(reads, shown, name, _end_to_end(pieces), [])
+        pieces = [
+            (n, _reader(arrays[name]) if name in arrays else None) for _, n, arrays, _ in parts
+        ]
+        _add(reads, shown, name, end_to_end(pieces), [])
     units = {
         name: attributes(a).get("units") for *_, found, _ in parts for name, a in found.items()
     }
@@ -213,13 +215,31 @@ def _add_swept(
     _add(reads, shown, key, lambda rows: column[which[rows]], labels)
 
 
-def _end_to_end(pieces: list[tuple[int, zarr.Array[Any] | None]]) -> Read:
-    """The reader of several groups' arrays, concatenated; a group without the array has NaN, or no text."""
+def end_to_end(pieces: Sequence[tuple[int, Read | None]]) -> Read:
+    """The reader of several columns, one after another. pieces: (number of rows, reader; None: a piece without the column).
+
+    A piece without the column has NaN, or no text. Of each piece only the rows that are asked for are read.
+    """
+    starts = np.cumsum([0, *(n for n, _ in pieces)])
+
+    @cache
+    def is_text() -> bool:
+        return any(read and isinstance(read(slice(0, 0)), Text) for _, read in pieces)
+
+    def part(k: int, rows: Rows, n: int) -> Column:
+        read = pieces[k][1]
+        if read is None:
+            return labelled(np.full(n, -1), []) if is_text() else np.full(n, np.nan)
+        return read(rows)
 
     def at(rows: Rows) -> Column:
-        found = [(n, None if array is None else _reader(array)(ALL)) for n, array in pieces]
-        text = any(isinstance(column, Text) for _, column in found)
-        none = lambda n: labelled(np.full(n, -1), []) if text else np.full(n, np.nan)
-        return joined([none(n) if column is None else column for n, column in found])[rows]
+        if isinstance(rows, slice) and rows == ALL:
+            return joined([part(k, ALL, n) for k, (n, _) in enumerate(pieces)])
+        wanted = np.arange(starts[-1])[rows] if isinstance(rows, slice) else rows
+        which = np.searchsorted(starts, wanted, side="right") - 1
+        order = np.argsort(which, kind="stable")
+        cut = [wanted[which == k] - starts[k] for k in range(len(pieces))]
+        found = [part(k, own, len(own)) for k, own in enumerate(cut) if len(own) or not len(wanted)]
+        return joined(found)[np.argsort(order)]
 
     return at

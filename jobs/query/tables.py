@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -148,17 +148,39 @@ class Table:
         return pd.DataFrame(self.columns(names, rows))
 
 
+class Source(Protocol):
+    """What questions are put to: the tables of one store (`Tables`), or of several (jobs.query.shelf)."""
+
+    @property
+    def stores(self) -> Sequence[Store]:
+        """The stores that are asked."""
+
+    def refresh(self) -> Any:
+        """Gather newly committed shards; return a stamp that changes with the tables, None while they change."""
+
+    def is_current(self) -> bool:
+        """Whether the tables are still those of the last `refresh`."""
+
+    def names(self) -> list[str]:
+        """Names of the tables, `items` first and `shards` last."""
+
+    def __getitem__(self, name: str) -> Table:
+        """One table by name. Raises JobError, with the nearest name, if there is none."""
+
+
 class Tables:
     """The tables of one store, as they were at the last `refresh`."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.stores = store, (store,)
         self._stamp: Any = None
         self._tables: dict[str, Table] = {}
         self._root: zarr.Group | None = None
 
-    def refresh(self) -> None:
+    def refresh(self) -> Any:
         """Gather shards committed since the last gather; if the tables changed, forget what was read.
+
+        Returns a stamp of the tables, None while another process gathers.
 
         Raises:
             JobError: the store was never gathered, and this process may not write to it.
@@ -182,6 +204,7 @@ class Tables:
                 zarr.storage.ObjectStore(self.store.objects), mode="r", zarr_format=3
             )
             self._stamp = stamp
+        return stamp
 
     def is_current(self) -> bool:
         """Whether the tables are still those of the last `refresh`."""
@@ -257,8 +280,13 @@ _OPENED: WeakKeyDictionary[Store, Tables] = WeakKeyDictionary()
 ATTEMPTS, WAIT_S = 20, 0.25
 
 
-def ask[T](store: Store, question: Callable[[Tables], T]) -> T:
-    """Refresh the store's tables and return question(tables).
+def tables_of(store: Store) -> Tables:
+    """The tables of an opened store, which keep the columns that were read as long as it is open."""
+    return _OPENED.setdefault(store, Tables(store))
+
+
+def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
+    """Refresh the tables of a store, or of several, and return question(tables).
 
     Columns that were read are kept as long as the store is open. While another process gathers, a chunk that
     it has just deleted reads as fill values. An answer therefore counts only if the tables are the same
@@ -267,7 +295,7 @@ def ask[T](store: Store, question: Callable[[Tables], T]) -> T:
     Raises:
         JobError: the tables kept changing.
     """
-    tables = _OPENED.setdefault(store, Tables(store))
+    tables: Source = tables_of(asked) if isinstance(asked, Store) else asked
     for _ in range(ATTEMPTS):
         tables.refresh()
         try:
@@ -279,7 +307,8 @@ def ask[T](store: Store, question: Callable[[Tables], T]) -> T:
             if tables.is_current():
                 return answer
         time.sleep(WAIT_S)
-    raise JobError(f"{store.address}: another process is gathering it; try again in a moment")
+    where = ", ".join(store.address for store in tables.stores)
+    raise JobError(f"{where}: another process is gathering it; try again in a moment")
 
 
 def search_columns(

@@ -190,7 +190,7 @@ def read_all(objects: ObjectStore, wanted: Iterable[str]) -> Iterator[tuple[str,
     return each(objects, lambda key: (key, read(objects, key)), wanted)
 
 
-def each[T](objects: ObjectStore, call: Callable[[str], T], wanted: Iterable[str]) -> Iterator[T]:
+def each[S, T](objects: ObjectStore, call: Callable[[S], T], wanted: Iterable[S]) -> Iterator[T]:
     """Yield `call(key)` in the order of the keys; on an object store many run at a time, in threads."""
     if isinstance(objects, LocalStore):
         yield from map(call, wanted)

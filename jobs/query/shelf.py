@@ -1,0 +1,214 @@
+"""Several stores that answer questions as one.
+
+A table has the rows of all stores, one store after another, a column `store`, and a column for every parameter that
+differs between the stores, whether it was swept or not: the `kernel`, the job's seed (`job_seed`), and all fields of
+its params, defaults included. A store that lacks a column has NaN there, or no text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from jobs.errors import JobError, nearest
+from jobs.query.columns import Column, as_array, from_values, labelled, short
+from jobs.query.query import Asked, query, table
+from jobs.query.readers import Columns, Read, end_to_end
+from jobs.query.sql import sql
+from jobs.query.tables import Table, Tables, tables_of
+from jobs.spec.job import leaves
+from jobs.storage import objects
+from jobs.store.arrays import attributes
+from jobs.store.finding import find_stores
+from jobs.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEW = 4
+"""Most values of a swept field that are listed; of more, their number and range are told."""
+
+
+def open_all(given: Iterable[str]) -> Store | Shelf:
+    """Open the stores that addresses stand for (jobs.store.finding): one as it is, several as a shelf."""
+    stores = [Store.open(address) for address in find_stores(given)]
+    return stores[0] if len(stores) == 1 else Shelf(stores)
+
+
+class Shelf:
+    """Several opened stores. `query`, `table` and `sql` are those of one store, over the rows of all.
+
+    >>> shelf = Shelf([Store.open("points.zarr"), Store.open("train.zarr")])
+    >>> shelf.query(group_by="store", agg="count").store.tolist()
+    ['points', 'train']
+    """
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self.stores = stores
+        self.labels = short_names([store.address for store in stores])
+        """The value of the column `store` for each."""
+        self._parts = [tables_of(store) for store in stores]
+        self._stamps: list[Any] = []
+        self._tables: dict[str, Table] = {}
+
+    def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
+        """The rows of a table that satisfy `where`, or aggregates over them (see jobs.query.query)."""
+        return query(self, where, **asked)
+
+    def table(self, name: str = "items") -> pd.DataFrame:
+        """All rows of one table, with the columns that are shown by default."""
+        return table(self, name)
+
+    def sql(self, text: str) -> pd.DataFrame:
+        """The answer to a SQL query over the tables (see jobs.query.sql)."""
+        return sql(self, text)
+
+    @cached_property
+    def differing(self) -> dict[str, list[Any]]:
+        """Parameter -> its value in each store, of those that differ; None where a store sweeps it or has no such field."""
+        given = [fixed(store) for store in self.stores]
+        swept = {name for store in self.stores for name in store.job.spec.swept()}
+        found = {}
+        for name in dict.fromkeys(name for one in given for name in one):
+            values = [one[name] for one in given if name in one]
+            if name in swept or any(value != values[0] for value in values):
+                found[name] = [one.get(name) for one in given]
+        return found
+
+    def overview(self) -> dict[str, list[Any]]:
+        """A table of the stores: `store`, every parameter that differs, and what each store swept, in words."""
+        swept = dict.fromkeys(name for store in self.stores for name in store.job.spec.swept())
+        found: dict[str, list[Any]] = {"store": list(self.labels)}
+        for name in dict.fromkeys([*self.differing, *swept]):
+            told = self.differing.get(name) or [None] * len(self.stores)
+            found[name] = [
+                _in_words(part, name) if value is None else _spelt(value)
+                for part, value in zip(self._parts, told, strict=True)
+            ]
+        return found
+
+    # --- what questions ask for: jobs.query.tables.Source ---------------------------------------------
+
+    def refresh(self) -> Any:
+        """Refresh the tables of every store; return their stamps, None while one changes."""
+        stamps = list(objects.each(self.stores[0].objects, Tables.refresh, self._parts))
+        if None in stamps or stamps != self._stamps:
+            self._tables.clear()
+            self._stamps = stamps
+        return None if None in stamps else stamps
+
+    def is_current(self) -> bool:
+        """Whether the tables of every store are still those of the last `refresh`."""
+        return all(objects.each(self.stores[0].objects, Tables.is_current, self._parts))
+
+    def names(self) -> list[str]:
+        """Names of the tables that a store has, `items` first and `shards` last."""
+        named = dict.fromkeys(name for part in self._parts for name in part.names())
+        return [*(name for name in named if name != "shards"), "shards"]
+
+    def __getitem__(self, name: str) -> Table:
+        """One table of all stores that have it. Raises JobError, with the nearest name, if none has it."""
+        if name not in self._tables:
+            if name not in self.names():
+                raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
+            self._tables[name] = Table(name, self._joined(name))
+        return self._tables[name]
+
+    def _joined(self, name: str) -> Columns:
+        own = [part[name] if name in part.names() else None for part in self._parts]
+        sizes = [one.n if one else 0 for one in own]
+        which = np.repeat(np.arange(len(own)), sizes)
+        reads: dict[str, Read] = {"store": lambda rows: labelled(which[rows], self.labels)}
+        tables = [one for one in own if one]
+        for column in dict.fromkeys(c for one in tables for c in (*one.names, *self.differing)):
+            told = self.differing.get(column)
+            pieces = [
+                (n, self._piece(k, one, n, column, told))
+                for k, (one, n) in enumerate(zip(own, sizes, strict=True))
+            ]
+            reads[column] = end_to_end(pieces)
+        first = list(dict.fromkeys(one.shown[0] for one in tables))
+        rest = [column for one in tables for column in one.shown]
+        swept = {name for store in self.stores for name in store.job.spec.swept()}
+        # What no store sweeps, what one does, results.
+        set_ones = [name for name in self.differing if name not in swept]
+        varied = [c for c in rest if c.partition(".")[0].partition("[")[0] in swept or c in swept]
+        shown = dict.fromkeys(["store", *first, *set_ones, *varied, *self.differing, *rest])
+        return Columns(tables[0].axis, len(which), reads, list(shown))
+
+    def _piece(
+        self, k: int, own: Table | None, n: int, column: str, told: Sequence[Any] | None
+    ) -> Read | None:
+        """The reader of a column in store k: its table's, else its fixed parameter; None if it has neither."""
+        if own and column in own.names:
+            return lambda rows: own.read(column, rows)
+        value = told[k] if told else _element(fixed(self.stores[k]), column)
+        if value is None:
+            return None
+        constant = from_values([value if isinstance(value, int | float) else _spelt(value)])
+        return lambda rows: _repeated(constant, np.zeros(n, np.int64)[rows])
+
+
+def fixed(store: Store) -> dict[str, Any]:
+    """The parameters that all items of a store share, by dotted path, defaults included; `kernel` and `job_seed`."""
+    spec = store.job.spec
+    varied = [*spec.swept(), *getattr(spec.search, "params", ())]
+    is_varied = lambda path: any(path == name or path.startswith(f"{name}.") for name in varied)
+    params = leaves(attributes(store.results(0))["params"])
+    found = {path: value for path, value in params.items() if not is_varied(path)}
+    return {"kernel": spec.kernel, "job_seed": spec.seed, **found}
+
+
+def short_names(addresses: Sequence[str]) -> list[str]:
+    """A short name of each store: the last parts of its address, as many as make the names differ, without its ending.
+
+    >>> short_names(["lab/a/gru.zarr", "lab/b/gru.zarr"]), short_names(["a.zarr", "s3://lab/b.zarr"])
+    (['a/gru', 'b/gru'], ['a', 'b'])
+    """
+    parts = [PurePosixPath(address.rstrip("/")).with_suffix("").parts for address in addresses]
+    for k in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-k:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(addresses)
+
+
+def _repeated(constant: Column, rows: np.ndarray) -> Column:
+    return constant[rows]
+
+
+def _element(params: Mapping[str, Any], column: str) -> Any:
+    """The value of a column such as push[0], of which another store sweeps the list; None without one."""
+    found = re.fullmatch(r"(.+)\[(\d+)\]", column)
+    value = params.get(found[1]) if found else params.get(column)
+    if not found:
+        return value
+    return value[int(found[2])] if isinstance(value, list) and int(found[2]) < len(value) else None
+
+
+def _spelt(value: Any) -> str:
+    """A parameter as the text that a column of it has."""
+    if not isinstance(value, list):
+        return str(value)
+    if any(isinstance(one, str) for one in value):
+        return ", ".join(map(str, value))
+    return str([short(one) for one in value])
+
+
+def _in_words(tables: Tables, name: str) -> str:
+    """What a store swept a field over: its values, or their number and range; "" if it has no such column."""
+    items = tables["items"]
+    if name not in items.names:
+        return ""
+    values = as_array(items.read(name))
+    kinds = sorted(set(values.tolist()), key=lambda v: (isinstance(v, str), v))
+    spelt = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in kinds]
+    if len(kinds) <= FEW:
+        return ", ".join(spelt)
+    numbers = values.dtype.kind in "iuf"
+    return f"{len(kinds):,} values" + (f" from {spelt[0]} to {spelt[-1]}" if numbers else "")

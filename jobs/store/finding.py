@@ -1,0 +1,113 @@
+"""Find stores: those that are named, those below a folder or a prefix of a bucket, those that match a pattern."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import obstore
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.storage import addresses, objects
+
+DEEP = 3
+"""Levels of folders that are looked into; a whole disk is not."""
+
+
+def find_stores(given: Iterable[str]) -> list[str]:
+    """Return the addresses of stores, each once, in the order in which they are named.
+
+    given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
+    patterns. So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr.
+
+    Raises:
+        JobError: a pattern matches no store, or a folder has none. An address where nothing is, is returned as it is.
+    """
+    found: dict[str, None] = {}
+    for address in given:
+        below = [where for where, _ in walk(address, lambda at: is_store(at) or None)]
+        if not below and (_is_pattern(address) or _is_folder(address)):
+            what = "no store matches" if _is_pattern(address) else "no store lies in this folder"
+            raise JobError(f"{address}: {what}; `ctd ls` lists stores")
+        found |= dict.fromkeys(below or [address])
+    return list(found)
+
+
+def walk[T](address: str, look: Callable[[str], T | None]) -> Iterator[tuple[str, T]]:
+    """Yield (address, look(address)) of the stores that an address stands for, see `find_stores`.
+
+    look: what the caller wants to know of a store; None if there is none at the address. Of a bucket many are looked at
+    at a time.
+    """
+    level = _matching(address)
+    for _ in range(DEEP + 1):
+        seen = list(zip(level, _each(level, look), strict=True))
+        yield from ((where, found) for where, found in seen if found is not None)
+        level = [inner for where, found in seen if found is None for inner in _folders(where)]
+
+
+def is_store(address: str) -> bool:
+    """Whether a store lies at an address; a damaged one is one, too."""
+    return any(small(address, key) is not None for key in (keys.JOB, keys.JOB_COPY))
+
+
+def small(address: str, key: str) -> bytes | None:
+    """Return a small object of a store that may not be there, in one request; None if there is no such object.
+
+    Raises JobError, within seconds, if the bucket cannot be read.
+    """
+    path = objects.local_path(address)
+    if path is None:
+        place = objects.remote(address, objects.FIRST)
+        return objects.first_request(address, lambda: objects.read(place, key))
+    try:
+        return (path / key).read_bytes()
+    except OSError:  # not there, or of somebody else
+        return None
+
+
+def _is_pattern(address: str) -> bool:
+    return re.search(r"[*?[]", address) is not None and not Path(address).exists()
+
+
+def _is_folder(address: str) -> bool:
+    """Whether an address is that of a folder that cannot be a store: it has no metadata of Zarr."""
+    path = objects.local_path(address)
+    return path is not None and path.is_dir() and not (path / "zarr.json").exists()
+
+
+def _matching(address: str) -> list[str]:
+    """The addresses that match a pattern, sorted; of anything else the address itself, without slashes at its end."""
+    address = address.rstrip("/") or "/"
+    if addresses.scheme(address) in addresses.BUCKETS and address.count("/") == 2:
+        return _folders(address)
+    if not _is_pattern(address):
+        return [objects.plain(address)]
+    at = re.search(r"[^/]*[*?[][^/]*", address)
+    assert at is not None
+    head = address[: at.start()].rstrip("/") or ("/" if at.start() else ".")
+    part, rest = at[0], address[at.end() :]
+    near = [f for f in _folders(head) if fnmatchcase(f.rpartition("/")[2], part)]
+    return [found for folder in near for found in _matching(folder + rest)]
+
+
+def _folders(address: str) -> list[str]:
+    """The addresses of the folders in a folder, sorted; hidden ones are left out."""
+    if addresses.scheme(address) in addresses.BUCKETS:
+        place = objects.remote(address, objects.FIRST)
+        found = objects.first_request(address, lambda: obstore.list_with_delimiter(place))
+        names = [name.rstrip("/") for name in found["common_prefixes"]]
+    else:
+        path = objects.local_path(address)
+        try:
+            names = [p.name for p in path.iterdir() if p.is_dir()] if path else []
+        except OSError:  # of somebody else, or gone meanwhile
+            return []
+    head = "" if address == "." else f"{address.rstrip('/')}/"
+    return [head + name for name in sorted(names) if not name.startswith(".")]
+
+
+def _each[T](level: list[str], look: Callable[[str], T | None]) -> Iterator[T | None]:
+    place = objects.remote(level[0]) if level and objects.local_path(level[0]) is None else None
+    return map(look, level) if place is None else objects.each(place, look, level)

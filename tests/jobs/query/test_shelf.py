@@ -1,0 +1,125 @@
+"""jobs.query.shelf: several stores asked as one, against the tables of each by pandas."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from stores import JOB, make, run
+
+import jobs
+from jobs.errors import JobError
+from jobs.query.shelf import short_names
+
+GRID = JOB["sweep"]["grid"]
+SETS_N = {
+    **JOB,
+    "seed": 6,
+    "params": {"n_steps": 5, "n": 5},
+    "sweep": {"grid": {"rate": [0.5, 0.7], "push": GRID["push"]}},
+}
+"""A job that sets what JOB sweeps (n), and has other steps and another seed."""
+STARTS = {**SETS_N, "params": {"n_steps": 7, "n": 3, "push": [1, -1]}, "sweep": {"seeds": 3}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shelf")
+    run(folder / "a.zarr", JOB)
+    run(folder / "b.zarr", SETS_N)
+    run(folder / "deep" / "c.zarr", STARTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shelf(folder):
+    return jobs.open_stores([folder])
+
+
+@pytest.fixture(scope="module")
+def frames(shelf):
+    """The items of each store by its label, as one store alone answers."""
+    return {
+        label: jobs.open_store(store.address).table()
+        for label, store in zip(shelf.labels, shelf.stores, strict=True)
+    }
+
+
+def test_shelf_has_the_rows_of_all_and_what_differs(shelf, frames):
+    found = shelf.table()
+    assert found.columns[:2].tolist() == ["store", "item"]
+    assert found.store.tolist() == [label for label, frame in frames.items() for _ in frame.item]
+    for label, frame in frames.items():
+        own = found[found.store == label]
+        for name in frame:
+            np.testing.assert_array_equal(own[name], frame[name], err_msg=f"{name} of {label}")
+    set_ones = found.drop_duplicates("store").set_index("store")
+    assert set_ones.n_steps.tolist() == [7, 5, 7], "swept in none of them"
+    assert set_ones.job_seed.tolist() == [5, 6, 6]
+    assert found[found.store == "b"].n.unique().tolist() == [5], "a sweeps it, b sets it"
+    assert found[found.store == "c"].push.unique().tolist() == ["[1, -1]"]
+    assert set_ones.seed.isna().tolist() == [True, True, False], "only c has replicates"
+    assert "offset" not in found, "it is the same everywhere"
+
+
+def test_shelf_reads_any_rows_of_any_column(shelf, frames):
+    whole = pd.concat(frames.values(), keys=frames, names=["store"]).reset_index("store")
+    best = shelf.query(sort="-norm, store, item", limit=9, columns="store, item, norm, push[1]")
+    expected = whole.sort_values(["norm", "store", "item"], ascending=[False, True, True])[:9]
+    np.testing.assert_array_equal(best[["store", "item"]], expected[["store", "item"]])
+    assert best["push[1]"].tolist() == [
+        float(text.strip("[]").split(",")[1]) for text in expected.push.fillna("[1, -1]")
+    ]
+    assert len(shelf.query("store == 'a' and push[0] == 0")) == 22
+    assert len(shelf.query("n_steps == 5")) == len(frames["b"])
+
+
+def test_shelf_aggregates_and_answers_sql(shelf, frames):
+    found = shelf.query(group_by="store, n", agg="median(norm), count", sort="store,n")
+    assert found.store.tolist() == ["a", "a", "b", "c"]
+    assert found["count"].tolist() == [22, 22, 4, 3]
+    halves = [frames["a"].query("n == 3"), frames["a"].query("n == 5"), frames["b"], frames["c"]]
+    assert found["median(norm)"].to_numpy() == pytest.approx([f.norm.median() for f in halves])
+    answer = shelf.sql(
+        "select store, max(norm) as most, count(*) as n from items group by all order by store"
+    )
+    assert answer.n.tolist() == [44, 4, 3]
+    assert answer.most.to_numpy() == pytest.approx([f.norm.max() for f in frames.values()])
+    shards = shelf.query(table="shards", group_by="store", agg="count")
+    assert shards["count"].tolist() == [Store.job.plan.n_shards for Store in shelf.stores]
+
+
+def test_shelf_says_in_words_what_differs(shelf):
+    told = pd.DataFrame(shelf.overview()).set_index("store")
+    assert told.n.to_dict() == {"a": "3, 5", "b": "5", "c": "3"}
+    assert told.n_steps.to_dict() == {"a": "7", "b": "5", "c": "7"}
+    assert told.rate["a"] == "11 values from -0.5 to 0.5"
+    assert told.rate["b"] == "0.5, 0.7"
+
+
+def test_shelf_with_a_store_that_has_no_item_yet(folder, tmp_path):
+    empty = make(tmp_path / "empty.zarr", SETS_N)
+    both = jobs.open_stores([folder / "b.zarr", tmp_path / "*.zarr"])
+    assert len(both.table()) == 4
+    with pytest.raises(JobError, match="no item has been computed yet"):
+        jobs.open_stores([empty.address]).query()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"where": "nrm > 1"}, "unknown column 'nrm'; did you mean 'norm'?"),
+        ({"where": "outcome == 'stoped'"}, "no row can have 'stoped'; did you mean 'stopped'?"),
+        ({"table": "itms"}, "unknown table 'itms'; did you mean 'items'?"),
+        ({"where": "offset > 0"}, "the job does not sweep it, and all its items have 0.0"),
+    ],
+)
+def test_shelf_refuses(shelf, asked, said):
+    with pytest.raises(JobError) as caught:
+        shelf.query(**asked)
+    assert said in str(caught.value)
+
+
+def test_short_names_are_as_short_as_they_differ():
+    assert short_names(["x/a/r.zarr", "y/a/r.zarr"]) == ["x/a/r", "y/a/r"]
+    assert short_names(["x/r.zarr", "x/s.zarr"]) == ["r", "s"]
+    assert short_names(["r.zarr"]) == ["r"]
+    assert short_names(["r.zarr", "r.zarr"]) == ["r.zarr", "r.zarr"]
