@@ -72,14 +72,17 @@ class GroupSearch:
         decisions = list(read_decisions(self._store, self._group))
         for decision in decisions:
             self._repeat(decision)
-        is_there = np.flatnonzero(~self._is_open())
-        if not decisions and (skipped := self.searcher.skip(is_there).tolist()):
-            self._unwritten = Decision((), None, skipped)
-            self._write()
         # Written anew if they follow a gap: nothing that is known rests on them.
         for key in list(objects.list_keys(self._store.objects, f"{keys.DECISIONS}/{self._group}")):
             if keys.number_of(key) >= self._n_decisions:
                 objects.delete(self._store.objects, key)
+        is_there = np.flatnonzero(~self._is_open())
+        skipped = [] if decisions else self.searcher.skip(is_there).tolist()
+        again = self._taken_back()
+        if skipped or again:
+            self._unwritten = Decision((), None, skipped, again)
+            self.searcher.again(np.array(again, np.int64))
+            self._write()
         for number in sorted(self._unheard):
             there = read_round(self._store, self._group, number, round_digest(self._rounds[number]))
             if there is not None:
@@ -88,10 +91,21 @@ class GroupSearch:
                 self.states.kept.discard(number)
                 self.states.waiting.append(self._task(number, "resume"))
 
+    def _taken_back(self) -> list[int]:
+        """Return the rows that failed and are no longer recorded as failing: `resume --failed` has taken them back."""
+        if self.searcher.search.in_step:
+            return []
+        whole = Shard(-1, self._group, 0, self._n)
+        recorded = [entry.row for entry in self._failures.failing(whole)]
+        lost = np.flatnonzero(self.searcher.failed & self._is_open())
+        return np.setdiff1d(lost, recorded).tolist()
+
     def _repeat(self, decision: Decision) -> None:
         self._n_decisions += 1
         if decision.skipped:
             self.searcher.skip(np.array(decision.skipped, np.int64))
+        if decision.again:
+            self.searcher.again(np.array(decision.again, np.int64))
         for number, told, cost in decision.told:
             self._note(number, told, cost)
         if decision.asked is None:
@@ -164,9 +178,17 @@ class GroupSearch:
             self._unheard.add(number := len(self._rounds))
             self._rounds.append(asked)
             self.states.waiting.append(self._task(number, "fresh"))
-            needed = {*self.searcher.sources(np.flatnonzero(self._is_open())).tolist()}
             running = [self._rounds[number] for number in self._unheard | self.states.repeated]
-            self.states.forget(self._told.keys(), needed, running)
+            self.states.forget(self._told.keys(), self._needed(), running)
+
+    def _needed(self) -> set[int]:
+        """Return the rounds whose states open shards still need, or, out of step, shards that `resume --failed` may take back."""
+        found, rows = self.searcher, self._is_open()
+        if found.search.in_step:
+            return {*found.sources(np.flatnonzero(rows)).tolist()}
+        for shard in self._shards:
+            rows[shard.start : shard.stop] |= found.failed[shard.start : shard.stop].any()
+        return {*found.kept[rows].tolist()} - {-1}
 
     def _task(self, number: int, begin: Begin) -> Task:
         plan, asked = self._store.job.plan, self._rounds[number]
@@ -192,6 +214,17 @@ class GroupSearch:
         task = self._failures.task(shard, 1, "fresh")
         failed = {*task.without, *rows[found.failed[rows]].tolist()}
         return task._replace(step=step, without=tuple(sorted(failed)))
+
+    def seal(self) -> None:
+        """Once all shards are committed: seal the decisions; delete the states that nobody needs and what killed workers left."""
+        name, needed = f"decisions/{self._group}", self._needed()
+        with objects.may_fail():
+            write_sums(
+                self._store.objects, name, objects.list_keys(self._store.objects, f"run/{name}")
+            )
+            self.states.forget(self._told.keys(), needed, ())
+            for folder in (keys.CHECKPOINTS, keys.LIVE, *(() if needed else (keys.ROUNDS,))):
+                objects.delete_all(self._store.objects, f"{folder}/{self._group}")
 
     # --- progress -------------------------------------------------------------------------------------
 
@@ -229,15 +262,6 @@ def _searcher(store: Store, group: int, n: int) -> Searcher:
         for name in (search.params if isinstance(search, Population) else ())
     }
     return searcher_of(search, store.job.spec.seed, read("item"), starts)
-
-
-def seal_search(store: Store, group: int) -> None:
-    """Once all shards of a group are committed: seal the decisions, delete the states of all rounds and what killed workers left."""
-    name = f"decisions/{group}"
-    with objects.may_fail():
-        write_sums(store.objects, name, objects.list_keys(store.objects, f"run/{name}"))
-        for folder in (keys.ROUNDS, keys.CHECKPOINTS, keys.LIVE):
-            objects.delete_all(store.objects, f"{folder}/{group}")
 
 
 def forget_search(store: Store, group: int) -> None:

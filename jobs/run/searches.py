@@ -7,7 +7,7 @@ from jobs.errors import JobError
 from jobs.plan.layout import Shard
 from jobs.run.progress import Progress
 from jobs.run.retry import Failures
-from jobs.run.search import GroupSearch, seal_search
+from jobs.run.search import GroupSearch
 from jobs.run.task import Task
 from jobs.search import Told
 from jobs.store.events import Event, Events
@@ -82,7 +82,7 @@ class Searches:
         """Note a committed shard: the search of its group is over once it was the last one."""
         if (search := self._found.get(shard.group)) and not search.open_shards:
             del self._found[shard.group]
-            seal_search(self._store, shard.group)
+            search.seal()
 
     def end(self, group: int, text: str) -> None:
         """Give up the shards of a group whose search cannot go on. text: why."""

@@ -117,7 +117,8 @@ def _forget_failed(store: Store) -> int:
     }
     for record in store.failed.latest().values():
         rows.setdefault(record.shard, set()).update(item.row for item in record.items)
-    if search := store.job.spec.search:
+    # In a search out of step the driver has the failed items tried again: GroupSearch.open.
+    if (search := store.job.spec.search) and search.in_step:
         _with_peers(store, rows, search)
     # The markers first: a kill in between leaves records without markers, and the next run computes these shards without
     # the failing items. The reverse would leave markers that lack rows for no visible reason.

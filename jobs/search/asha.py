@@ -33,7 +33,8 @@ class AshaSearcher(Searcher):
     free it gets, from the highest rung at which there are any, items that are among the best floor(m / eta) of the m that have
     come there and have not gone on; if there are none at any rung, items that have not begun. So what is decided depends on
     the order of the reports. An item whose metric is NaN never goes on. An item that finishes before its last rung
-    keeps its place and takes no worker. The others are dropped once nothing runs and nothing can go on.
+    keeps its place and takes no worker. The others are dropped once nothing runs and nothing can go on; they stay dropped
+    if items that failed are tried again later.
     """
 
     search: Asha
@@ -46,10 +47,10 @@ class AshaSearcher(Searcher):
         """Return the rows of the next round; see the class."""
         for rung in reversed(range(len(self._rungs))):
             rows = self._best(rung)
-            rows = rows[~self.done[rows]][:most]
+            rows = rows[~self.ended[rows]][:most]
             if len(rows):
                 return np.sort(rows)
-        return np.flatnonzero(self.ready)[:most]
+        return super().choose(most)
 
     def take(self, rows: np.ndarray) -> None:
         """Let the rows begin, or go on from their rung."""
@@ -86,7 +87,7 @@ class AshaSearcher(Searcher):
             and not np.isnan(self.loss).all()
         ):
             raise too_late(self.search, age)
-        self.dropped = ~self.ended
+        self.dropped |= ~self.ended
         self.ended[:] = True
 
     def records(self) -> dict[str, np.ndarray]:

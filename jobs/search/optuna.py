@@ -11,7 +11,7 @@ What Optuna is told of an item:
     pruned      it left at a rung, or its metric is NaN or its outcome a failure of the kernel; the metrics at its rungs.
                 (Of trials that are told as failed Optuna's samplers learn nothing; TPE takes a pruned one without a metric for
                 the worst, and so avoids parameters with which items diverge.)
-    failed      it failed with an error
+    failed      it failed with an error; tried again, it is a new trial with the same values
 
 Searched fields that depend on one another (define-by-run) cannot be expressed.
 """
@@ -86,11 +86,23 @@ class OptunaSearcher(Searcher):
     def take(self, rows: np.ndarray) -> None:
         """Let the rows begin their lap; Optuna proposes the values of new ones."""
         super().take(rows)
-        for row in rows[self.lap[rows] == 0].tolist():
-            trial = self._studies[row // self.search.trials].ask(self._laws)
-            self._trials[row] = trial
-            for name, values in self._values.items():
-                values[row] = trial.params[name]
+        for row in rows.tolist():
+            if row not in self._trials:
+                self._ask(row)
+
+    def again(self, rows: np.ndarray) -> None:
+        """Have rows that failed go on with the values that they had, each as a new trial; see Searcher."""
+        super().again(rows)
+        for row in rows.tolist():
+            known = {name: values[row].item() for name, values in self._values.items()}
+            self._studies[row // self.search.trials].enqueue_trial(known)
+            self._ask(row)
+
+    def _ask(self, row: int) -> None:
+        """Ask Optuna for the trial of an item."""
+        trial = self._trials[row] = self._studies[row // self.search.trials].ask(self._laws)
+        for name, values in self._values.items():
+            values[row] = trial.params[name]
 
     def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the proposals."""

@@ -164,6 +164,11 @@ class Searcher(ABC):
         del rows
         return np.zeros(0, np.int64)
 
+    def again(self, rows: np.ndarray) -> None:
+        """Have rows that failed go on from their last state, in the lap in which they failed; not in a search in step."""
+        self.failed[rows] = self.ended[rows] = False
+        self.ready[rows] = True
+
     @property
     def is_waiting(self) -> bool:
         """Whether nothing is ready: only a report can bring the search on."""

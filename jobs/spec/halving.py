@@ -12,6 +12,8 @@ class Compared(BaseModel):
 
     lap_name: ClassVar[str]
     """The word for a lap: the advances between two comparisons."""
+    in_step: ClassVar[bool] = False
+    """Whether the compared items make their laps together, so that what one does changes what becomes of the others."""
 
     metric: str = Field(description="the scalar result that items are compared by")
     mode: Literal["min", "max"] = Field(
@@ -42,7 +44,9 @@ class Compared(BaseModel):
 
 
 class Sized(Compared):
-    """A search that compares neighbours of the sweep with one another."""
+    """A search that compares neighbours of the sweep with one another, in step."""
+
+    in_step: ClassVar[bool] = True
 
     size: PositiveInt | None = Field(
         None,

@@ -167,6 +167,8 @@ class Decision(NamedTuple):
     """None: the items have ended."""
     skipped: Sequence[int] = ()
     """Rows that were committed before the search began."""
+    again: Sequence[int] = ()
+    """Rows that failed with an error and are tried again."""
 
 
 def write_decision(store: Store, group: int, number: int, decision: Decision) -> None:
@@ -175,6 +177,7 @@ def write_decision(store: Store, group: int, number: int, decision: Decision) ->
         "told": [[k, _of_told(told), asdict(cost)] for k, told, cost in decision.told],
         "asked": None if decision.asked is None else _of_round(decision.asked),
         "skipped": list(decision.skipped),
+        "again": list(decision.again),
     }
     key, data = keys.decision(group, number), checksummed(content)
     if not objects.create(store.objects, key, data) and not objects.holds(store.objects, key, data):
@@ -190,7 +193,8 @@ def read_decisions(store: Store, group: int) -> Iterator[Decision]:
             return
         told = [(k, _told_from(report), Cost(**cost)) for k, report, cost in found["told"]]
         asked = None if found["asked"] is None else _round_from(found["asked"])
-        yield Decision(told, asked, found["skipped"])
+        # Programs of before `again` did not write it.
+        yield Decision(told, asked, found["skipped"], found.get("again", ()))
 
 
 _ARRAYS = {

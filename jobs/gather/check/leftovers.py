@@ -32,7 +32,11 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     }
     is_sealed = lambda key: read_verified(mending.objects, key) is not None
     yield from _left(mending, keys.LIVE, lambda key: key in named or is_over(key), is_sealed)
-    yield from _left(mending, keys.ROUNDS, is_over, lambda key: is_whole_round(mending.store, key))
+    # `resume --failed` goes on from the states beside items that failed.
+    failed = {str(record.shard.group) for record in mending.store.failed.latest().values()}
+    is_unused = lambda key: is_over(key) and key.split("/")[2] not in failed
+    is_whole_states = lambda key: is_whole_round(mending.store, key)
+    yield from _left(mending, keys.ROUNDS, is_unused, is_whole_states)
     # Those of a search that is over have checksums: check_logs.
     logged = mending.summed("decisions")
     is_known = lambda key: _log(key) in logged or is_sealed(key)

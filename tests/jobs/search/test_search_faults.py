@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from failing import Failing, Flaky, Meddling, holds
+from failing import Failing, Flaky, Meddling, holds, in_lap
 from nodes import Nodes
 from search_jobs import (
     DECISIONS,
@@ -57,20 +57,6 @@ def ends_as(store, whole):
 # --- items that fail ------------------------------------------------------------------------------
 
 ONCE = {"retries": 0}
-
-
-def in_lap(lap, row):
-    """Fails the tasks that compute this row in this lap or a later one."""
-    rounds = []
-
-    def fault(task):
-        if not holds(task, {row}) or task.step.added is not None:
-            return None
-        if task.step.number not in rounds:
-            rounds.append(task.step.number)
-        return "error" if rounds.index(task.step.number) >= lap else None
-
-    return fault
 
 
 @pytest.mark.parametrize("n", [2, 27])

@@ -221,6 +221,28 @@ def test_points_of_a_sweep_are_studies_of_their_own():
         np.testing.assert_array_equal(both.records()[name], np.tile(values, 2))
 
 
+def test_an_item_tried_again_is_a_new_trial_with_the_same_values():
+    """As Optuna's own `RetryFailedTrialCallback` enqueues it; the proposals of the others stay."""
+    searcher = made(search(together=6))
+    items = Proposed(searcher, failing={5: 0})
+    play(searcher, lambda k, asked: (1, items.report(k, asked)), most=6)
+    before = {name: values.copy() for name, values in searcher.records().items()}
+    items.failing = {}
+    searcher.again(np.array([5]))
+    number = 30
+    while (asked := searcher.ask(6)) is not None:
+        assert asked.rows.tolist() == [5]
+        searcher.tell(number, items.report(number, asked))
+        searcher.decide()
+    assert searcher.ended.all()
+    assert not searcher.failed.any()
+    np.testing.assert_equal(searcher.records(), before)
+    trials = searcher._studies[0].trials
+    assert len(trials) == 31
+    assert (trials[5].state.name, trials[30].params) == ("FAIL", trials[5].params)
+    assert (trials[30].state.name, trials[30].value) == ("COMPLETE", searcher.metric[5, 0])
+
+
 @pytest.mark.parametrize(
     ("sampler", "lacks", "said"),
     [

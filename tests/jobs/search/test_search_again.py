@@ -1,0 +1,122 @@
+"""`resume --failed` of searches out of step: the items that failed are tried again, the others stay as they are."""
+
+import shutil
+
+import numpy as np
+import pytest
+from failing import Failing, in_lap
+from killing import stopped_at_writes
+from search_jobs import DECISIONS, HALVING, RATE, ROUNDS, changed, cut, left, results
+from stores import make, run, tree_bytes
+
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.run.serial import SerialExecutor
+from jobs.run.shards import reconsider, run_shards
+from jobs.storage import objects
+from jobs.store.store import Store
+
+ASHA = changed(HALVING, "search.method", "asha")
+OPTUNA = HALVING | {
+    "sweep": {},
+    "search": {
+        "method": "optuna", "metric": "loss", "trials": 18, "together": 4, "params": {"rate": RATE},
+    },
+}  # fmt: skip
+PRUNED = changed(OPTUNA, "search.prune", {"min_advances": 2, "eta": 3})
+JOBS = {
+    name: cut(changed(job, "run.retries", 0), 4)
+    for name, job in {"asha": ASHA, "optuna": OPTUNA, "prune": PRUNED}.items()
+}
+
+
+def far(job, path):
+    """The undisturbed store, and the row of its last item that made most laps."""
+    whole, _ = run(path, job)
+    return whole, int(np.flatnonzero(results(whole)["status"] == 1)[-1])
+
+
+def with_a_failure(path, job, lap, row):
+    """A store whose search is over, with an item that failed in this lap."""
+    store = make(path, job)
+    progress = run_shards(store, Failing(in_lap(lap, row)))
+    assert (list(progress.failed_items), progress.failed) == ([row], {})
+    return store
+
+
+@pytest.mark.parametrize(("name", "lap"), [("asha", 0), ("asha", 2), ("optuna", 0), ("prune", 1)])
+def test_only_the_items_that_failed_are_tried_again(tmp_path, name, lap):
+    """From the lap in which they failed; what they come to is what they would have come to."""
+    whole, row = far(JOBS[name], tmp_path / "w.zarr")
+    store = with_a_failure(tmp_path / "f.zarr", JOBS[name], lap, row)
+    before = results(store)
+    assert before["status"][row] == 2
+    assert check(store.address) == []
+    reconsider(store, failed=True)
+    again = Failing(lambda task: None)
+    progress = run_shards(store, again)
+    assert (progress.failed_items, progress.failed) == ({}, {})
+    made = [task.step for task in again.seen if task.step.added is None]
+    assert {tuple(step.round.rows) for step in made} == {(row,)}
+    assert (
+        made[0].round.length
+        == {"asha": [2, 4, 12], "prune": [2, 4], "optuna": [2**31 - 1]}[name][lap]
+    )
+    after, first = results(store), results(whole)
+    others = np.arange(len(after["status"])) != row
+    for column, values in before.items():
+        assert values[others].tobytes() == after[column][others].tobytes(), column
+    assert after["status"][row] == first["status"][row] == 1
+    for column, values in first.items():
+        assert after[column][row].tobytes() == values[row].tobytes(), column
+    assert check(store.address) == []
+    assert left(store) + left(store, "run/checkpoints") == []
+
+
+@pytest.mark.parametrize("harm", ["states", "decision"])
+def test_states_or_the_decision_that_are_lost_are_made_again(tmp_path, harm):
+    """States are computed again; without the decision the driver decides the same once more."""
+    job = JOBS["asha"]
+    _, row = far(job, tmp_path / "w.zarr")
+    stores = []
+    for name in ("a.zarr", "b.zarr"):
+        store = with_a_failure(tmp_path / name, job, 2, row)
+        reconsider(store, failed=True)
+        stores.append(store)
+    run_shards(stores[0], SerialExecutor(1))
+    if harm == "states":
+        objects.delete_all(stores[1].objects, ROUNDS)
+    else:
+        n = len(left(stores[1], DECISIONS))
+        copy = tmp_path / "c.zarr"
+        shutil.copytree(stores[1].address, copy)
+        run_shards(Store.open(str(copy)), SerialExecutor(1))
+        key = sorted(left(Store.open(str(copy)), DECISIONS))[n]
+        objects.write(stores[1].objects, key, b"damaged")
+    run_shards(stores[1], SerialExecutor(1))
+    np.testing.assert_equal(results(stores[1]), results(stores[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [("asha", 5), *(pytest.param(k, 1, marks=pytest.mark.endurance) for k in ("asha", "prune"))],
+)
+def test_stopped_at_writes_while_items_are_tried_again(monkeypatch, tmp_path, name, every):
+    """From some writes of each kind on, it comes to the same bytes."""
+    _, row = far(JOBS[name], tmp_path / "w.zarr")
+    store = with_a_failure(tmp_path / "f.zarr", JOBS[name], 1, row)
+    reconsider(store, failed=True)
+    states = stopped_at_writes(store, tmp_path, monkeypatch, every)
+    assert any(what.startswith(f"put {DECISIONS}") for what, _ in states)
+    whole = results(store)
+    for what, copy in states:
+        try:
+            again = Store.open(str(copy))
+            progress = run_shards(again, SerialExecutor(1))
+            gather(again)
+            assert (progress.failed, progress.failed_items) == ({}, {})
+            np.testing.assert_equal(results(again), whole)
+            assert tree_bytes(again.address) == tree_bytes(store.address)
+        except Exception as error:
+            error.add_note(f"stopped before {what}")
+            raise
