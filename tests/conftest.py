@@ -148,6 +148,7 @@ def pytest_configure(config):
     for name, value in kept.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+    jax.devices()  # one CPU device, made before a command in a test's process asks for one a core
 
 
 WAIT = (

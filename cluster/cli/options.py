@@ -30,7 +30,7 @@ ExecutorName = Annotated[
     Literal["auto", "ray", "serial"],
     typer.Option(
         "--executor",
-        help="ray: shards side by side; serial: in this process alone; auto: serial if the job takes less time "
+        help="ray: shards side by side; serial: in this process, on all cores; auto: serial if the job takes less time "
         "than Ray needs to start; ray where the job or --address asks for it, or there are GPUs",
     ),
 ]

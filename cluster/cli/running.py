@@ -1,6 +1,7 @@
 """The common part of `ctd run` and `ctd resume`: make the executor, run shards, gather, print the outcome."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from cluster.cli.display import (
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ending import Ending, call_on_end, read_settings
 from cluster.ray.reach import NoRay
+from ctd.late import jax
 from jobs.errors import JobError, count
 from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
@@ -42,10 +44,29 @@ def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
     if name == "serial":
         if address:
             raise JobError(f"--address {address}: needs --executor ray; give that, or leave it out")
+        take_cores()
         return SerialExecutor(spec.run.memory_gb)
     from cluster.ray.executor import RayExecutor
 
     return RayExecutor(spec.run, address)
+
+
+def take_cores() -> None:
+    """Let JAX make one CPU device of each core, so that a shard runs on all cores of this process.
+
+    Changes nothing if the user has set the number of devices, or if JAX has made its devices already, as in a notebook
+    in which arrays were computed before.
+    """
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if asked or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0))
+    if "jax" not in sys.modules:
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(cores)
+        return
+    # JAX makes its devices when somebody first asks for them; later it refuses.
+    with suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def executor_for(

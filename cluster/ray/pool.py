@@ -20,7 +20,7 @@ from cluster.ray.private import loopback_kept
 from cluster.ray.reach import ANSWER_S, NoRay, Reach
 from jobs.errors import JobError
 from jobs.run.executor import ExecutorLost
-from jobs.run.serial import available_memory
+from jobs.run.serial import usable_memory
 from jobs.run.task import ShardProgress, Work
 from jobs.spec.job import RunSettings
 
@@ -198,7 +198,7 @@ class Pool:
         self._looked_at = time.monotonic()
         held = [min(k, self.n) for k in counts]
         shares = [node.get("memory", 0) / k for node, k in zip(nodes, held, strict=True) if k]
-        self.node_share = int(min(shares, default=available_memory()))
+        self.node_share = int(min(shares, default=usable_memory(None)))
         self.slots += [Slot(self.actor()) for _ in range(self.n)]
 
     def joined(self) -> list[Slot]:

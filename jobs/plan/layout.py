@@ -221,10 +221,11 @@ class _Group:
         beside = f"{_bytes(self.size.shared)} of shared data"
         beside += f" and {_bytes(waiting)} of items that wait for a slot" if waiting else ""
         whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
+        fewer = ", take fewer devices (JAX_NUM_CPU_DEVICES)" if devices > 1 else ""
         return (
             f"{self.where}: group {self.number}: one item takes {_bytes(self._per_item)} beside {beside}, "
             f"{_bytes(missing)} more than the {_bytes(self.machines.memory)} of {whose}; make the "
-            "item smaller or give the worker more (run.memory_gb, or a larger device)"
+            f"item smaller{fewer} or give the worker more (run.memory_gb, or a larger device)"
         )
 
 

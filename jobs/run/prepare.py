@@ -18,7 +18,7 @@ from jobs.plan.layout import Machines, Plan, Sizes, lay_out
 from jobs.plan.rounding import check_keep_bits
 from jobs.plan.search import check_search
 from jobs.run.executor import Executor
-from jobs.run.serial import SerialExecutor
+from jobs.run.serial import usable_memory
 from jobs.run.sources import sources_of
 from jobs.spec.job import JobSpec, find_kernel, leaves
 from jobs.spec.trust import modules_of, tell
@@ -90,7 +90,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:
     """Plan the job for so many workers with the memory of this machine; see `prepare`."""
     devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
-    memory = SerialExecutor(spec.run.memory_gb).machines().memory // devices
+    memory = usable_memory(spec.run.memory_gb) // devices
     return prepare(spec, base, where, partial(Machines, workers, memory, devices))
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 
+from ctd.late import jax
 from jobs.plan.layout import Machines
 from jobs.run.executor import OnTick, Ticker
 from jobs.run.stop import Stop
@@ -23,15 +24,16 @@ class SerialExecutor:
     name = "serial"
 
     def __init__(self, memory_gb: float | None = None) -> None:
-        self._memory = int((memory_gb or 0) * 1e9) or available_memory()
+        self._memory = usable_memory(memory_gb)
         self._waiting: list[Work] = []
         self._worker: Worker | None = None
         self._running: dict[Key, Heartbeat] = {}
         self._ticker = Ticker(None)
 
     def machines(self) -> Machines:
-        """Return one worker, with the given memory, or else that which was free when this executor was made."""
-        return Machines(1, self._memory, 1)
+        """Return one worker, whose CPU devices share the given memory, or else that which was free when this executor was made."""
+        devices = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+        return Machines(1, self._memory // devices, devices)
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
         """Open the store."""
@@ -77,6 +79,6 @@ class SerialExecutor:
         self._worker = None
 
 
-def available_memory() -> int:
-    """Return the bytes of memory that are free on this host."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def usable_memory(memory_gb: float | None) -> int:
+    """Return the given memory in bytes; without one, the memory that is free on this host."""
+    return int((memory_gb or 0) * 1e9) or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

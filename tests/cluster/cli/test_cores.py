@@ -1,0 +1,62 @@
+"""The serial executor runs on all cores: one CPU device each, unless the user or JAX has decided before."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from processes import run_ctd
+
+from jobs.store.store import Store
+
+CORES = len(os.sched_getaffinity(0))
+JOB = """
+kernel: esn
+params: {n: 20, washout: 10, train: 40}
+sweep: {grid: {g: {linspace: [0.5, 1.5, 6]}}}
+"""
+
+
+@pytest.mark.parametrize(("asked", "devices"), [({}, CORES), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)])
+def test_run_serial_takes_cores_and_keeps_bits(tmp_path, asked, devices):
+    (tmp_path / "job.yaml").write_text(JOB)
+    found = {}
+    for name, environment in (("one", {"JAX_NUM_CPU_DEVICES": "1"}), ("all", asked)):
+        address = str(tmp_path / f"{name}.zarr")
+        done = run_ctd(
+            "run", str(tmp_path / "job.yaml"), "--store", address, "--executor", "serial", **environment
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        store = Store.open(address)
+        layouts = {marker.layout.devices for marker in store.committed.markers()}
+        assert layouts == {1 if name == "one" else devices}
+        found[name] = {key: array[:] for key, array in store.results(0).arrays()}
+    for key, values in found["one"].items():
+        np.testing.assert_array_equal(found["all"][key], values)
+
+
+PYTHON = """
+import json, sys
+{before}
+from cluster import Job
+job = Job("esn", params=dict(n=20, washout=10, train=40), sweep=dict(grid=dict(g=[0.5, 0.9, 1.3])))
+job.run({store!r}, executor="serial")
+import jax
+print(json.dumps(jax.local_device_count()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "devices"),
+    [("", CORES), ("import jax", CORES), ("import jax; jax.numpy.zeros(3)", 1)],
+    ids=["first", "imported", "in use"],
+)
+def test_python_takes_cores_if_jax_made_no_devices(tmp_path, before, devices):
+    code = PYTHON.format(before=before, store=str(tmp_path / "a.zarr"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == devices
