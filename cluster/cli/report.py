@@ -12,6 +12,7 @@ from ctd.late import jax
 from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.storage import objects
+from jobs.store.finding import find_stores
 from jobs.store.store import Store
 
 LOOK_S = 1.0
@@ -20,7 +21,10 @@ LOOK_S = 1.0
 
 def report(
     stores: Annotated[
-        list[str], typer.Argument(help="a store, or several on one page", show_default=False)
+        list[str],
+        typer.Argument(
+            help="a store, or several on one page: also folders and patterns", show_default=False
+        ),
     ],
     to: Annotated[
         Path | None, typer.Option(help="file to write; by default beside the (first) store")
@@ -28,17 +32,18 @@ def report(
 ) -> None:
     """Write one HTML page that shows what ran, what failed and what the results are; it needs no network."""
     from jobs.gather.gather import left_out
+    from jobs.query.shelf import Shelf
     from jobs.report.page import Content, render, require_content, several
 
-    opened = [Store.open(address) for address in dict.fromkeys(stores)]
+    opened = [Store.open(address) for address in find_stores(stores)]
     for store in opened:
         require_content(store)
-    path = to or _beside(stores)
+    path = to or _beside([store.address for store in opened])
     if path.suffix.lower() not in (".html", ".htm"):
         raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
     _on_the_cpu()
     contents = [Content(store).all() for store in opened]
-    text = render(contents[0] if len(contents) == 1 else several(contents))
+    text = render(contents[0] if len(contents) == 1 else several(contents, Shelf(opened)))
     for store in opened:
         if why := left_out(store):
             err.print(why)

@@ -87,7 +87,7 @@ class Shelf:
         for name in dict.fromkeys([*self.differing, *swept]):
             told = self.differing.get(name) or [None] * len(self.stores)
             found[name] = [
-                _in_words(part, name) if value is None else _spelt(value)
+                _in_words(part, name) if value is None else spelt(value)
                 for part, value in zip(self._parts, told, strict=True)
             ]
         return found
@@ -150,7 +150,7 @@ class Shelf:
         value = told[k] if told else _element(fixed(self.stores[k]), column)
         if value is None:
             return None
-        constant = from_values([value if isinstance(value, int | float) else _spelt(value)])
+        constant = from_values([value if isinstance(value, int | float) else spelt(value)])
         return lambda rows: _repeated(constant, np.zeros(n, np.int64)[rows])
 
 
@@ -191,8 +191,12 @@ def _element(params: Mapping[str, Any], column: str) -> Any:
     return value[int(found[2])] if isinstance(value, list) and int(found[2]) < len(value) else None
 
 
-def _spelt(value: Any) -> str:
-    """A parameter as the text that a column of it has."""
+def spelt(value: Any) -> str:
+    """A parameter as the text that a column of it has.
+
+    >>> spelt([1.0, -0.5]), spelt(["a", "b"]), spelt(None)
+    ('[1, -0.5]', 'a, b', 'None')
+    """
     if not isinstance(value, list):
         return str(value)
     if any(isinstance(one, str) for one in value):

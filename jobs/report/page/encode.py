@@ -228,7 +228,10 @@ def together(
             if wanted(layer)
         ]
         if layers and all(key in plots for plots in keyed):
-            made.append({**plot, "layers": _merged(layers)})
+            titles = {plots[key]["title"] for plots in keyed}
+            # The title of one of them would speak of its cell and its sizes alone.
+            title = plot["title"] if len(titles) == 1 else f"{key[1]} against {key[0]}"
+            made.append({**plot, "title": title, "layers": _merged(layers)})
     return made
 
 

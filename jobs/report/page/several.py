@@ -1,37 +1,40 @@
-"""Several stores on one page: join their contents, with `store` as one more swept parameter.
+"""Several stores on one page: join their contents, with `store` and what differs between them as further swept parameters.
 
 An item's number on the page is its id + OFFSET * (number of its store), so that all numbers differ.
 """
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from jobs.query.shelf import Shelf, spelt
 from jobs.report.importance import effects
 from jobs.report.page.encode import has_items, together
 
 OFFSET = 2**32
 """Larger than every item id."""
+SHOWN = 3
+"""Most stores that the title names."""
 MOODS = ("running", "bad", "warning", "good")
 """The page shows the first of these that one of the stores has."""
 
 
-def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Join the contents of several stores, from `Content.all`, into one."""
-    names = _names([content["store"] for content in contents])
+def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
+    """Join the contents of the stores of a shelf, from `Content.all`, into one."""
+    names = shelf.labels
     worst = min(contents, key=lambda content: MOODS.index(content["status"]["mood"]))
     joined = lambda field: [entry for content in contents for entry in content[field]]
     progress = [content["progress"] for content in contents]
-    tables = _tables(contents, names)
+    tables = _tables([_with_fixed(c["tables"], shelf, k) for k, c in enumerate(contents)], names)
     return {
         **contents[0],
-        "title": " and ".join(names),
+        "title": ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""),
         "kernel": ", ".join(dict.fromkeys(content["kernel"] for content in contents)),
         "store": ", ".join(content["store"] for content in contents),
         "stores": [content["store"] for content in contents],
-        "swept": list(dict.fromkeys(["store", *joined("swept")])),
+        "differing": [{"name": name, "values": values} for name, values in shelf.overview().items()],
+        "swept": list(dict.fromkeys(["store", *shelf.differing, *joined("swept")])),
         "status": worst["status"],
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
         "progress": {
@@ -55,15 +58,8 @@ def several(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "groups": _groups(contents, names),
         "groups_left_out": sum(content["groups_left_out"] for content in contents),
         "tables": tables,
-        "sweep": _sweep(contents, names, tables),
+        "sweep": _sweep(contents, shelf, tables),
     }  # fmt: skip
-
-
-def _names(addresses: Sequence[str]) -> list[str]:
-    """A short name of each store: the last part of its address, or the whole address if those parts are not unique."""
-    stems = [PurePosixPath(address.rstrip("/")).stem for address in addresses]
-    alone = len(set(stems)) == len(stems)
-    return stems if alone else list(addresses)
 
 
 def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -122,11 +118,36 @@ def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
     return {**plot, "layers": [moved(layer) for layer in plot["layers"]]}
 
 
-def _tables(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _with_fixed(tables: Sequence[dict[str, Any]], shelf: Shelf, k: int) -> list[dict[str, Any]]:
+    """The tables of store k; that of its items also has the parameters that it sets and in which the stores differ."""
+
+    def extended(table: dict[str, Any]) -> dict[str, Any]:
+        n = len(table["columns"][0]["values"])
+        own = {column["name"] for column in table["columns"]}
+        new = [
+            {"name": name, "title": "", **_constant(told[k], n)}
+            for name, told in shelf.differing.items()
+            if told[k] is not None and name not in own
+        ]
+        first, *rest = table["columns"]
+        return {**table, "columns": [first, *new, *rest]}
+
+    return [extended(table) if table["name"] == "items" else table for table in tables]
+
+
+def _constant(value: Any, n: int) -> dict[str, Any]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"kind": "number", "values": [value] * n}
+    return _text([spelt(value)] * n)
+
+
+def _tables(
+    contents: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]
+) -> list[dict[str, Any]]:
     """The tables of all stores; tables of one name are joined, with a column `store`."""
     by_name: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for k, content in enumerate(contents):
-        for table in content["tables"]:
+        for table in content:
             by_name.setdefault(table["name"], []).append((k, table))
     return [_table(name, found, names) for name, found in by_name.items()]
 
@@ -176,14 +197,15 @@ def _text(values: Sequence[str]) -> dict[str, Any]:
 
 
 def _sweep(
-    contents: Sequence[dict[str, Any]], names: Sequence[str], tables: Sequence[dict[str, Any]]
+    contents: Sequence[dict[str, Any]], shelf: Shelf, tables: Sequence[dict[str, Any]]
 ) -> dict[str, Any] | None:
     sweeps = [content["sweep"] for content in contents if content["sweep"]]
     items = next((table for table in tables if table["name"] == "items"), None)
     if not sweeps or items is None:
         return None
     union = lambda field: list(dict.fromkeys(name for sweep in sweeps for name in sweep[field]))
-    parameters, results = ["store", *union("parameters")], union("results")
+    parameters = list(dict.fromkeys(["store", *shelf.differing, *union("parameters")]))
+    results = [name for name in union("results") if name not in parameters]
     columns = {
         c["name"]: np.array(_texts(c) if c["kind"] == "text" else c["values"], str if c["kind"] == "text" else float)
         for c in items["columns"] if c["name"] in (*parameters, *results)
@@ -196,5 +218,5 @@ def _sweep(
         "results": results,
         "metric": metrics.pop() if len(metrics) == 1 else "",
         "effects": [effect.to_json() for effect in found],
-        "plots": _titled([content["sweep"] or {"plots": []} for content in contents], names),
+        "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
     }

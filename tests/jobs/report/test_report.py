@@ -179,7 +179,7 @@ def test_report_refuses(ctd, store, tmp_path):
     empty = create(tmp_path / "empty", "toy").address
     for args, said in (
         (["none.zarr"], "none.zarr: no such store"),
-        ([tmp_path / "nothing"], "not a complete ctd store"),
+        ([tmp_path / "nothing"], "nothing: no store lies in this folder"),
         ([empty], "no item has been computed yet"),
         ([store.address, "--to", "/proc/none/x.html"], "/proc/none/x.html: cannot be written"),
         ([store.address, "--to", tmp_path / "folder.html"], "cannot be written"),

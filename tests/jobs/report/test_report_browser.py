@@ -18,6 +18,7 @@ from stores import run
 from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys
 from jobs.query.query import query, table
+from jobs.query.shelf import Shelf
 from jobs.report.page import Content, render, several
 from jobs.report.page.encode import plot_json
 from jobs.report.page.pictures import write_pictures
@@ -497,11 +498,13 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
     assert frame[frame.item == 4].iloc[:, 3].to_numpy() == pytest.approx(curve, rel=1e-4)
 
 
-def test_two_stores_stand_on_one_page_with_the_store_as_a_parameter(chromium, pages, tmp_path):
-    contents = [Content(pages["train_rnn"][0]).all() for _ in range(2)]
-    contents[1]["store"] = contents[1]["store"].replace("train_rnn", "another")
+def test_several_stores_stand_on_one_page_with_what_differs(chromium, pages, tmp_path):
+    store = pages["train_rnn"][0]
+    job = JOBS["train_rnn"]
+    other, _ = run(tmp_path / "another.zarr", {**job, "params": {**job["params"], "n": 5}})
     path = tmp_path / "two.html"
-    path.write_text(render(several(contents)), encoding="utf-8")
+    contents = [Content(one).all() for one in (store, other)]
+    path.write_text(render(several(contents, Shelf([store, other]))), encoding="utf-8")
     page = chromium.new_page()
     trouble = []
     page.on("console", lambda message: trouble.append(message.text))
@@ -509,11 +512,19 @@ def test_two_stores_stand_on_one_page_with_the_store_as_a_parameter(chromium, pa
     page.goto(path.as_uri())
     until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
     assert page.locator(".tile b").first.inner_text() == "20"
-    figure = page.locator(".figure", has=page.get_by_role("heading", name="Training vanilla"))
-    figure.get_by_label("colour by").select_option("store")
-    names = page.evaluate(f"({FIGURE})('Training').layers.map((l) => l.name)")
-    assert {"store = another", "store = train_rnn"} <= set(names)
-    page.get_by_role("searchbox").fill("store == another and item == 4")
+    rows = page.locator("#stores tr").all_inner_texts()
+    assert [row.split("\t")[:2] for row in rows] == [
+        ["store", "n"], ["train_rnn", "6"], ["another", "5"],
+    ]  # fmt: skip
+    title = "mean squared error against training step"
+    assert page.get_by_role("heading", name="Training vanilla").count() == 0, (
+        "no curve is of one n alone"
+    )
+    figure = page.locator(".figure", has=page.get_by_role("heading", name=title))
+    for field, shown in (("n", {"n = 5", "n = 6"}), ("store", {"store = another", "store = train_rnn"})):  # fmt: skip
+        figure.get_by_label("colour by").select_option(field)
+        assert shown <= set(page.evaluate(f"({FIGURE})('{title}').layers.map((l) => l.name)"))
+    page.get_by_role("searchbox").fill("store == another and n == 5 and item == 4")
     page.locator("#tables tbody a").click()
     dialog = page.get_by_role("dialog")
     assert "Item 4 of another" in dialog.inner_text()

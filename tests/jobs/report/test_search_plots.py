@@ -1,6 +1,7 @@
 """Pictures of a search: lineages against a walk by hand, the best so far against NumPy, and the page of a searched store."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from search_jobs import HALVING, POPULATION, changed, results
 from stores import run
 
 from jobs.query.query import query, table
+from jobs.query.shelf import Shelf
 from jobs.report.page.content import Content
 from jobs.report.page.several import OFFSET, several
 from jobs.report.search_plots import (
@@ -21,6 +23,7 @@ from jobs.report.search_plots import (
     search_plots,
 )
 from jobs.spec.search import Halving, Population
+from jobs.store.store import Store
 
 PARENTS = [[10, 10, 20, 10], [20, 10, 20, 20], [30, 30, 30, -1]]
 """Items 10, 20 and 30 in four generations; the last one's population ended before."""
@@ -179,7 +182,8 @@ def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
     expected = np.maximum.accumulate(frame["loss"].to_numpy()[fine])
     # The page has five digits.
     np.testing.assert_allclose(stairs(plot)[fine - fine[0]], expected, rtol=1e-4)
-    joined = several([content, content | {"store": "other.zarr"}])["sweep"]
+    other = Store.open(str(shutil.copytree(store.address, tmp_path / "other.zarr")))
+    joined = several([content, Content(other).all()], Shelf([store, other]))["sweep"]
     assert [one["title"] for one in joined["plots"]] == [f"{n}: {plot['title']}" for n in ("p", "other")]  # fmt: skip
     assert joined["metric"] == "loss"
     assert min(joined["plots"][1]["layers"][0]["item"]) == OFFSET + int(frame["item"][fine[0]])

@@ -125,6 +125,18 @@ function showTables(content) {
   show();
 }
 
+// --- several stores -------------------------------------------------------------------------------
+
+// What differs between the stores of a page.
+function showStores(content) {
+  const s = section("stores", "Stores"), columns = content.differing || [];
+  s.show(columns.length > 0);
+  if (!columns.length || !isNew("stores", columns)) return;
+  const rows = columns[0].values.map((_, k) => el("tr", {}, ...columns.map((c) => el("td", {}, c.values[k]))));
+  s.body.replaceChildren(card(el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "stores" }, el("table", {},
+    el("thead", {}, el("tr", {}, ...columns.map((c) => el("th", { className: "plain", scope: "col" }, c.name)))), el("tbody", {}, ...rows)))));
+}
+
 // --- the job --------------------------------------------------------------------------------------
 
 function showJob(content) {
@@ -141,6 +153,7 @@ function show(content) {
   STATE.content = content;
   ITEMS.update(content);
   showTop(content);
+  showStores(content);
   showOverview(content);
   showLive(content);
   showFailures(content);
