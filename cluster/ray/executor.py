@@ -145,11 +145,7 @@ class RayExecutor:
         if self._settings.memory_gb:
             return int(self._settings.memory_gb * 1e9) // self._pool.devices
         if self._pool.gpus:
-            import ray
-
-            answers = [slot.actor.device_memory.remote() for slot in self._pool.slots]
-            first, _ = ray.wait(answers)
-            return ray.get(first[0]) or self._pool.node_share
+            return self._pool.gpu_memory() or self._pool.node_share
         return self._pool.node_share // self._pool.devices
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:

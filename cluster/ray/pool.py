@@ -177,12 +177,15 @@ class Pool:
     def _settle(self) -> None:
         """Decide how many actors there are and what each one gets; start them."""
         settings = self._settings
-        context, alive = ray.get_runtime_context(), [node for node in ray.nodes() if node["Alive"]]
+        context = ray.get_runtime_context()
+        gcs = {"GCS": context.gcs_address}
+        self.reach.watch(gcs)
+        alive = [node for node in self.reach.ask(ray.nodes) if node["Alive"]]
         here = next((node for node in alive if node["NodeID"] == context.get_node_id()), None)
         if here is None:
             raise NoRay(f"the Ray at {context.gcs_address} has given up the node of this process")
         raylet = f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}"
-        self.reach.watch({"GCS": context.gcs_address, "raylet": raylet})
+        self.reach.watch(gcs | {"raylet": raylet})
         nodes = [node["Resources"] for node in alive]
         self.gpus = settings.gpus_per_worker
         if self.gpus is None:
@@ -225,6 +228,16 @@ class Pool:
     def devices(self) -> int:
         """JAX devices that share a worker's memory: its CPU cores, or 1 if it has GPUs."""
         return self._settings.devices(on_gpus=bool(self.gpus))
+
+    def gpu_memory(self) -> int | None:
+        """Return the bytes that XLA may use of the GPU of the actor that answers first; None if it has no limit."""
+
+        def first() -> int | None:
+            answered, _ = ray.wait([slot.actor.device_memory.remote() for slot in self.slots])
+            found: int | None = ray.get(answered[0])
+            return found
+
+        return self.reach.ask(first)
 
     def actor(self) -> Any:
         """Start a new actor; its environment fixes devices and threads before it imports anything."""

@@ -52,9 +52,14 @@ class Reach:
         self._closing = threading.Event()
 
     def watch(self, ends: Mapping[str, str]) -> None:
-        """Look every `LOOK_S` seconds, in a thread, whether the ends, name -> host:port, accept connections."""
-        self._ends, self._heard_at = ends, time.monotonic()
-        threading.Thread(target=self._watch, name="ray-reach", daemon=True).start()
+        """Look every `LOOK_S` seconds, in a thread, whether the ends, name -> host:port, accept connections.
+
+        Called again, it looks at other ends.
+        """
+        began, self._ends = bool(self._ends), ends
+        if not began:
+            self._heard_at = time.monotonic()
+            threading.Thread(target=self._watch, name="ray-reach", daemon=True).start()
 
     @property
     def holds(self) -> bool:

@@ -22,7 +22,7 @@ from waiting import until
 
 from cluster.ray.crew import Crew
 from cluster.ray.dispatch import Dispatch
-from cluster.ray.pool import Slot
+from cluster.ray.pool import Pool, Slot
 from cluster.ray.reach import Reach, accepts
 from jobs import Store
 from jobs.plan.layout import Shard
@@ -31,7 +31,7 @@ from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
-from jobs.spec.job import parse_job
+from jobs.spec.job import RunSettings, parse_job
 from jobs.store.events import read_events
 
 KERNEL = """
@@ -290,6 +290,29 @@ def test_call_that_never_returns_is_given_up_with_its_ray(port, monkeypatch):
         reach.ask(forever.wait)
     forever.set()
     reach.close()
+
+
+def test_ray_lost_while_the_driver_connects_is_given_up(port, monkeypatch):
+    """Its head ends as the driver asks for the nodes, and the question is never answered."""
+    monkeypatch.setattr("cluster.ray.reach.LOOK_S", 0.05)
+    monkeypatch.setattr("cluster.ray.pool.PATIENCE_S", 0.3)
+    forever, address = threading.Event(), f"127.0.0.1:{port}"
+    context = SimpleNamespace(gcs_address=address, get_node_id=lambda: "node")
+    fake = SimpleNamespace(
+        is_initialized=lambda: True, get_runtime_context=lambda: context, nodes=forever.wait
+    )
+    monkeypatch.setattr("cluster.ray.pool.ray", fake)
+    found = Future()
+
+    def connect():
+        try:
+            Pool(RunSettings(), address, None)
+        except BaseException as error:
+            found.set_result(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    assert isinstance(found.result(timeout=60), ExecutorLost)
+    forever.set()
 
 
 def test_death_that_cannot_be_looked_into_is_left_until_the_ray_counts_as_lost(port):
