@@ -363,7 +363,7 @@ def main() -> None:
     parser.add_argument(
         "--device", default="cpu", help="of torch alone, with --only-torch: cpu, cuda"
     )
-    options = parse(parser, models=[1], steps=1, rounds=1, long=4)
+    options = parse(parser, models=[1, 2], steps=1, rounds=1, long=4)
     if options.device == "cpu":
         pin()
     if options.only_torch:

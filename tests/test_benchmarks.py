@@ -1,12 +1,17 @@
-"""Every benchmark runs, at sizes that prove nothing."""
+"""Every benchmark runs: at sizes that prove nothing, and for a minute as it is without options."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from places import ROOT
+from processes import mentioning
 from quick import QUICK
 
 from jobs import open_store
@@ -23,17 +28,50 @@ PARTS = {
     "lfads_torch_modules",
 }
 """Of other benchmarks."""
-NAMES = [
-    pytest.param(p.stem, marks=[pytest.mark.endurance] * (p.stem in LONG))
-    for p in sorted((ROOT / "benchmarks").glob("*.py"))
-    if p.stem not in PARTS
-]
+NAMES = sorted({p.stem for p in (ROOT / "benchmarks").glob("*.py")} - PARTS)
+SMOKE = [pytest.param(name, marks=[pytest.mark.endurance] * (name in LONG)) for name in NAMES]
+MINUTE = 60.0
+"""Seconds that a benchmark runs with its defaults, which take some of them hours."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SMOKE)
 def test_benchmark_runs(name, tmp_path):
     runs(name, tmp_path, "--smoke", XLA_FLAGS=QUICK)
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("name", NAMES)
+def test_benchmark_without_options_runs_for_a_minute(name):
+    # A short name, since the sockets of a Ray lie there.
+    with tempfile.TemporaryDirectory(prefix="ctd-") as folder:
+        said = Path(folder) / "said.txt"
+        with said.open("w") as file:
+            child = subprocess.Popen(
+                [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")], cwd=folder, stdout=file, stderr=file,
+                env=os.environ | {"TMPDIR": folder},
+            )  # fmt: skip
+        try:
+            code = child.wait(MINUTE)
+        except subprocess.TimeoutExpired:
+            code = 0
+        finally:
+            end(child, folder)
+        text = said.read_text()
+        # `gpu` ends where there is none.
+        assert code == 0 or "JAX sees no cuda device" in text, text[-3000:]
+
+
+def end(child, folder):
+    """Interrupt a process, then kill what is left of it and of its children: the folder is in the environment of all."""
+    child.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(20)
+    while left := mentioning(folder):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        child.wait()
 
 
 @pytest.mark.endurance
