@@ -5,6 +5,7 @@ Bad input prints one screen and exits with 2.
 
 import atexit
 import errno
+import gc
 import logging
 import os
 import sys
@@ -108,6 +109,10 @@ COMMANDS = {
         "List the cluster profiles and check them: reachable, versions, GPUs, shared folder.",
     ),
 }
+
+
+GARBAGE_AFTER = 50_000
+"""New objects after which Python looks for rubbish among them; by default 2,000."""
 
 
 class LateCommand(TyperCommand):
@@ -245,6 +250,9 @@ def command() -> None:
             sys.stderr.flush()
         os._exit(code[0])
 
+    # Imports and JAX's tracing make a million objects that stay: to look through them for rubbish 500 times took a tenth
+    # of `ctd plan`.
+    gc.set_threshold(GARBAGE_AFTER)
     # A thread of obstore may still be telling Zarr's loop that a read has ended. Python, as it is torn down, would end that
     # thread in the midst of Rust's frames, which aborts the process: one command of a hundred on a busy machine.
     # The handler that is registered first is called last.

@@ -5,13 +5,12 @@ A kernel's figure shows one group, so that a sweep over a static field needs thi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, is_wide, tick
-from jobs.query.query import table
+from jobs.query.tables import ask
 from jobs.report.importance import effects
 from jobs.store.store import Store
 
@@ -30,23 +29,24 @@ def overview(store: Store, metric: str) -> Plot | None:
     """
     if sum(store.job.plan.group_sizes) > MAX_ITEMS:
         return None
-    frame = table(store, "items")
-    fine = frame[frame["status"] == "done"]
-    if metric not in fine or fine[metric].dtype.kind not in "iuf":
+    columns = ask(store, lambda tables: tables["items"].columns())
+    values = columns.get(metric, np.zeros(0, object))
+    if values.dtype.kind not in "iuf":
         return None
-    fine = fine[np.isfinite(fine[metric].to_numpy(float))]
+    drawn = (columns["status"] == "done") & np.isfinite(values.astype(float))
+    fine = {name: column[drawn] for name, column in columns.items()}
     names = _by_importance(store, fine, metric)
     if not names:
         return None
     first, *others = names
     x, ticks = _places(fine[first])
-    y = fine[metric].to_numpy(float)
+    y = fine[metric].astype(float)
     layers: list[Layer] = []
-    for hue, (name, rows) in enumerate(_series(fine, others)):
-        layers.append(Points(x[rows], y[rows], hue=hue))
-        at = np.unique(x[rows])
+    for hue, (name, here) in enumerate(_series(fine, others)):
+        layers.append(Points(x[here], y[here], hue=hue))
+        at = np.unique(x[here])
         if 1 < len(at) <= MAX_MEDIANS:
-            middle = [np.median(y[rows][x[rows] == place]) for place in at]
+            middle = [np.median(y[here][x[here] == place]) for place in at]
             layers.append(Lines(at, middle, name or "median", hue=hue))
     var = store.description.dims[metric]
     unit = f" ({var.units})" if var.units not in ("", "1") else ""
@@ -60,30 +60,29 @@ def overview(store: Store, metric: str) -> Plot | None:
     )
 
 
-def _by_importance(store: Store, fine: pd.DataFrame, metric: str) -> list[str]:
+def _by_importance(store: Store, fine: Mapping[str, np.ndarray], metric: str) -> list[str]:
     """The swept parameters, replicates left out, in the order of how much of the metric they explain."""
     names = [
         name
         for name in store.job.spec.swept()
         if name in fine and name != "seed" and not is_replicate(fine[name])
     ]
-    columns = {name: fine[name].to_numpy() for name in (*names, metric)}
-    share = {e.parameter: np.nan_to_num(e.share) for e in effects(columns, names, [metric])}
+    share = {e.parameter: np.nan_to_num(e.share) for e in effects(fine, names, [metric])}
     return sorted(names, key=lambda name: -share.get(name, 0.0))
 
 
-def _places(column: pd.Series) -> tuple[np.ndarray, list[str]]:
+def _places(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Place the values of a column on an axis: (positions, the ticks' texts if the values are no numbers)."""
     if column.dtype.kind in "iuf":
-        return column.to_numpy(float), []
-    kinds, codes = np.unique(column.to_numpy().astype(str), return_inverse=True)
+        return column.astype(float), []
+    kinds, codes = np.unique(column.astype(str), return_inverse=True)
     return codes.astype(float), kinds.tolist()
 
 
-def _series(fine: pd.DataFrame, others: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _series(fine: Mapping[str, np.ndarray], others: list[str]) -> Iterator[tuple[str, np.ndarray]]:
     """One series (legend, rows) for each value of the second parameter, or one of all rows if the values are too many."""
     if others:
-        column = fine[others[0]].to_numpy()
+        column = fine[others[0]]
         values = column if column.dtype.kind in "iufb" else column.astype(str)
         kinds = np.unique(values)
         if len(kinds) <= MAX_KINDS:
@@ -91,12 +90,11 @@ def _series(fine: pd.DataFrame, others: list[str]) -> Iterator[tuple[str, np.nda
                 told = tick(float(kind)) if kinds.dtype.kind in "iuf" else str(kind)
                 yield f"{others[0]} = {told}", values == kind
             return
-    yield "", np.ones(len(fine), bool)
+    yield "", np.ones(len(fine["item"]), bool)
 
 
-def is_replicate(column: pd.Series) -> bool:
+def is_replicate(values: np.ndarray) -> bool:
     """Whether a swept field has a single value or only numbers the items, so that no result can depend on it."""
-    values = column.to_numpy()
     if values.dtype.kind not in "iufb":
         values = values.astype(str)
     kinds = np.unique(values)

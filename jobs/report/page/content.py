@@ -271,7 +271,9 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     dims, judged = store.description.dims, metric_of(store)
     metric = judged.name if judged else ""
     parameters = [
-        name for name in store.job.spec.swept() if name in frame and not is_replicate(frame[name])
+        name
+        for name in store.job.spec.swept()
+        if name in frame and not is_replicate(frame[name].to_numpy())
     ]
     if store.job.spec.search:  # searched parameters count by their final values
         searched = [name for name in dims if name.startswith("final_")]

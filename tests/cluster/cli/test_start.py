@@ -33,6 +33,7 @@ LINES = {
     "status STORE": (READS, 850),
     "logs STORE": (READS, 850),
     "cancel STORE": (READS, 850),
+    "report STORE": ({"scipy", "matplotlib", "xarray", "duckdb"}, 2500),
     "query STORE": (TABLES, 1000),
     "query STORE --where rate>0.2 --sort -norm --columns item,norm --json": (TABLES, 1000),
 }

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import f_oneway, spearmanr
+from scipy.stats import f_oneway, rankdata, spearmanr
 
-from jobs.report.importance import bins_of, effects, variance_share
+from jobs.report.importance import bins_of, effects, ranks_of, variance_share
 
 
 def test_effects_agree_with_scipy():
@@ -25,6 +25,11 @@ def test_effects_agree_with_scipy():
         eta2 = f * (k - 1) / (f * (k - 1) + n - k)
         expected = 1 - (1 - eta2) * (n - 1) / (n - k)
         assert found[name].share == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("values", [[], [3], [2, 2, 1], [0.5, np.inf, -np.inf, 0.5], [1.0, np.nan]])
+def test_ranks_are_those_of_scipy(values):
+    np.testing.assert_array_equal(ranks_of(np.array(values)), rankdata(values))
 
 
 def test_effects_of_a_small_random_sweep():
