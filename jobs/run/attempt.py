@@ -44,8 +44,8 @@ class Group:
     params: Params
     shared: Any
     """The data that `Kernel.load` read."""
-    columns: dict[str, np.ndarray] = field(default_factory=dict)
-    """Stored columns of all rows, read for the rounds of a search."""
+    columns: dict[str, tuple[int, np.ndarray]] = field(default_factory=dict)
+    """Stored column -> the number of its first row that is in memory, and the rows from that on."""
 
     @property
     def static(self) -> Any:
@@ -136,15 +136,17 @@ class Attempt:
     def _column(self, name: str) -> np.ndarray:
         """Return a stored column of the rows that are computed."""
         shard, held = self._task.shard, self._group.columns
-        if self._task.step is None:
-            return self._store.rows(shard.group, name, shard.start, shard.stop)[
-                self.rows - shard.start
-            ]
-        # Rounds are many, of any rows: the whole column is read once.
-        if name not in held:
-            n = self._job.plan.group_sizes[shard.group]
-            held[name] = self._store.rows(shard.group, name, 0, n)
-        return held[name][self.rows]
+        n = self._job.plan.group_sizes[shard.group]
+        # Of a search any rows are computed. Otherwise neighbouring shards share a chunk of the column, megabytes of it:
+        # it is decoded once.
+        first, last = (0, n) if self._task.step else (shard.start, shard.stop)
+        start, values = held.get(name, (0, np.zeros(0)))
+        if not start <= first <= last <= start + len(values):
+            chunk = self._store.array(shard.group, name).chunks[0]
+            start, stop = first // chunk * chunk, min(-(-last // chunk) * chunk, n)
+            values = self._store.rows(shard.group, name, start, stop)
+            held[name] = start, values
+        return values[self.rows - start]
 
     def _added(self) -> dict[str, np.ndarray]:
         """Return the results that the search adds for the rows that are computed."""

@@ -17,7 +17,7 @@ from jobs.plan.packing import beside, by_pack
 from jobs.plan.rounding import keep_bits
 from jobs.storage import objects
 from jobs.storage.checksums import digest
-from jobs.store.arrays import FAILED, fill_value
+from jobs.store.arrays import FAILED, encode_chunk, fill_value, has_plain_chunks
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -27,6 +27,7 @@ class ShardWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._metadata: dict[str, dict[str, Any]] = {}
         self._mirrors: dict[tuple[str, int], tuple[dict[str, Any], zarr.Array[Any]]] = {}
 
     def write(
@@ -97,19 +98,29 @@ class ShardWriter:
         return whole
 
     def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:
-        """Return key -> bytes of the storage objects that hold these values of a shard.
-
-        Zarr encodes them in memory. On the store itself it would first read an object that the rows do not fill, such
-        as the last one of a group, and merge with it.
-        """
+        """Return key -> bytes of the storage objects that hold these values of a shard."""
         path = f"results/{shard.group}/{name}"
+        if path not in self._metadata:
+            data = objects.read(self._store.objects, f"{path}/zarr.json")
+            self._metadata[path] = json.loads(data or b"{}")
+        metadata = self._metadata[path]
+        if whole.size and has_plain_chunks(metadata):
+            rows, encoded = encode_chunk(metadata, whole)
+            place = "/".join([str(shard.start // rows), *"0" * (whole.ndim - 1)])
+            return {f"{path}/c/{place}": encoded}
+        return self._encode_by_zarr(shard.start, path, whole)
+
+    def _encode_by_zarr(self, start: int, path: str, whole: np.ndarray) -> dict[str, Bytes]:
+        """The same for any codecs, by Zarr in memory.
+
+        On the store itself Zarr would first read an object that the rows do not fill, such as the last one of a group, and
+        merge with it.
+        """
         if (path, len(whole)) not in self._mirrors:
-            metadata = json.loads(objects.read(self._store.objects, f"{path}/zarr.json") or b"{}")
             # The same array, as long as this shard: its codecs and fill value make the same bytes.
-            metadata["shape"][0] = len(whole)
-            made: dict[str, Any] = {
-                "zarr.json": zarr_buffer.Buffer.from_bytes(json.dumps(metadata).encode())
-            }
+            shape = [len(whole), *self._metadata[path]["shape"][1:]]
+            metadata = json.dumps({**self._metadata[path], "shape": shape}).encode()
+            made: dict[str, Any] = {"zarr.json": zarr_buffer.Buffer.from_bytes(metadata)}
             mirror = zarr.open_array(
                 zarr.storage.MemoryStore(made), mode="r+", config={"write_empty_chunks": True}
             )
@@ -120,7 +131,7 @@ class ShardWriter:
         encoded = {}
         for key in [key for key in made if key != "zarr.json"]:
             _, first, *inner = key.split("/")
-            place = "/".join([str(shard.start // size + int(first)), *inner])
+            place = "/".join([str(start // size + int(first)), *inner])
             # `pop`, so that the mirror is empty for the next shard.
             encoded[f"{path}/c/{place}"] = made.pop(key).as_buffer_like()
         return encoded
