@@ -63,6 +63,24 @@ def count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A duration (s) as text: 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h.
+
+    >>> duration(12_000)
+    '3 h 20 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    for size, name, below, small in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {name} {seconds % size // below:.0f} {small}"
+    raise AssertionError(seconds)
+
+
 def nearest(word: str, known: Iterable[str], command: str = "") -> str:
     """Return "; did you mean 'X'?" if a known word is close to `word`, else "; known: ...".
 

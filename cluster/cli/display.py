@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from jobs.errors import count
 from jobs.run.progress import Listener
 from jobs.run.progress import Progress as RunProgress
 
@@ -52,84 +53,99 @@ SLOW_S = 1.0
 """Time after which a slow step is announced (s)."""
 PLAIN_EVERY_S = 5.0
 """Least time between two progress lines if the output is not a terminal (s)."""
+NOTEBOOK_EVERY_S = 0.5
+"""Least time between two states of a notebook's line (s)."""
 PLAIN_SHARE = 0.01
 """Least time between two such lines as a share of the time so far: a night's run prints some hundred lines."""
 
 
-def describe(p: RunProgress) -> str:
-    """Describe the progress in one line: outcomes, rate, time left, trouble."""
-    parts = [f"{n:,} {name}" for name, n in p.outcomes.items() if n]
-    # Items of a single advance are counted already.
-    if p.advances and max(p.advances) > 1:
-        few, many = min(p.advances), max(p.advances)
-        of = f" of at most {p.most_advances}" if p.most_advances >= many else ""
-        parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
-    if p.stage and p.shards_done < p.n_shards:
-        parts.append(p.stage)
-    if p.tuning or p.compiling:
-        parts.append("tuning" if p.tuning else "compiling")
-    fresh = p.items_done - p.items_before + p.running_items
-    elapsed = time.monotonic() - p.started
-    if fresh and elapsed > 0:
-        rate = fresh / elapsed
-        parts.append(f"{rate:,.3g} items/s")
-        left = p.n_items - p.items_before - fresh
-        if left > 0:
-            parts.append(f"ETA {left / rate:,.0f} s")
-    if p.retried:
-        parts.append(f"{p.retried} retried")
-    if p.failed_items:
-        parts.append(f"{len(p.failed_items)} items failed with an error")
-    if p.trouble:
-        parts.append(f"waiting: {p.trouble}")
-    if p.failed:
-        parts.append(f"{len(p.failed)} shards failed")
-    return ", ".join(parts)
-
-
 @contextmanager
 def live_progress(quiet: bool = False) -> Iterator[Listener]:
-    """A listener that draws a progress bar on a terminal, or prints a line now and then elsewhere; nothing if `quiet`."""
+    """A listener that shows the progress: a bar on a terminal, a line that changes in a notebook, elsewhere a line now and
+    then; nothing if `quiet`."""
     if quiet:
         yield lambda p: None
     elif err.is_terminal:
-        bar = Progress(
-            TextColumn("items"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[shards]}", markup=False), TimeElapsedColumn(),
-        )  # fmt: skip
-        task, words = bar.add_task("items", total=None, shards=""), Text()
-
-        def draw(p: RunProgress) -> None:
-            done = p.items_done + p.running_items
-            bar.update(
-                task, total=p.n_items, completed=done, shards=f"shards {p.shards_done}/{p.n_shards}"
-            )
-            words.plain = shown(describe(p))
-
-        with Live(Group(bar, words), console=err, refresh_per_second=4):
+        with _bar() as draw:
             yield draw
+    elif err.is_jupyter:
+        yield _line_of_notebook()
     else:
-        last, was_compiling, is_over = -math.inf, False, False
+        yield _plain_lines()
 
-        def line(p: RunProgress) -> None:
-            nonlocal last, was_compiling, is_over
-            now = time.monotonic()
-            due = last + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
-            # Compilation may take a minute without any other line.
-            begins = p.compiling and not was_compiling
-            ends = p.items_done == p.n_items
-            if (now >= due or begins or ends) and not is_over:
-                last, was_compiling, is_over = now, p.compiling, ends
-                items = f"{p.items_done + p.running_items:,}/{p.n_items:,} items"
-                shards = f"{p.shards_done}/{p.n_shards} shards"
-                err.print(", ".join(filter(None, [items, shards, describe(p)])))
 
-        yield line
+@contextmanager
+def _bar() -> Iterator[Listener]:
+    bar = Progress(
+        TextColumn("{task.fields[items]}", markup=False), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[shards]}", markup=False), TimeElapsedColumn(),
+    )  # fmt: skip
+    task, now = bar.add_task("", total=1.0, items="", shards=""), list[RunProgress]()
+
+    def draw(p: RunProgress) -> None:
+        now[:] = [p]
+        items, shards, _ = progress_words(p)
+        bar.update(task, completed=p.share, items=items, shards=shards)
+
+    # Made anew by the thread that draws: the seconds of a wait move while nothing else does.
+    words = lambda: Group(bar, *(Text(shown(p.text())) for p in now))
+    with Live(get_renderable=words, console=err, refresh_per_second=4):
+        yield draw
+
+
+def progress_words(p: RunProgress) -> list[str]:
+    """Items, shards and all else of a progress, as texts."""
+    items = f"{p.items_done + p.running_items:,}/{count(p.n_items, 'item')}"
+    return [items, f"{p.shards_done:,}/{count(p.n_shards, 'shard')}", p.text()]
+
+
+def _line_of_notebook() -> Listener:
+    from IPython.display import display
+
+    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+    bar, last = 30, [-math.inf]
+
+    def draw(p: RunProgress) -> None:
+        ends = p.items_done == p.n_items
+        if ends or time.monotonic() - last[0] >= NOTEBOOK_EVERY_S:
+            last[0] = time.monotonic()
+            full = int(bar * p.share)
+            items, shards, rest = progress_words(p)
+            drawn = f"{'━' * full}{'─' * (bar - full)} {p.share:.0%}"
+            text = ", ".join(filter(None, [f"{drawn} {items}", shards, rest]))
+            handle.update({"text/plain": shown(text)}, raw=True)
+
+    return draw
+
+
+def _plain_lines() -> Listener:
+    last, waited, is_over = -math.inf, "", False
+
+    def line(p: RunProgress) -> None:
+        nonlocal last, waited, is_over
+        now = time.monotonic()
+        due = last + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
+        # Compilation may take a minute without any other line.
+        begins, ends = p.waiting not in ("", waited), p.items_done == p.n_items
+        if (now >= due or begins or ends) and not is_over:
+            last, waited, is_over = now, p.waiting, ends
+            items, shards, rest = progress_words(p)
+            share = f"{p.share:.0%}" if p.work else ""
+            err.print(", ".join(filter(None, [items, shards, share, rest])))
+
+    return line
 
 
 @contextmanager
 def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
-    """Print `what` if the block takes longer than a second; nothing if `quiet`."""
+    """Print `what` if the block takes longer than a second; nothing if `quiet`. On a terminal, with the seconds that it takes."""
+    if not quiet and err.is_terminal:
+        began = time.monotonic()
+        seconds = lambda: time.monotonic() - began
+        words = lambda: Text(f"{what}, {seconds():.0f} s" if seconds() > SLOW_S else "")
+        with Live(get_renderable=words, console=err, refresh_per_second=4, transient=True):
+            yield
+        return
     timer = threading.Timer(SLOW_S, err.print, [what])
     timer.daemon = True
     if not quiet:

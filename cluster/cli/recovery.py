@@ -54,7 +54,8 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
     joined = "; ".join
     outcomes = [f"{n:,} {name}" for name, n in found["outcomes"].items() if n]
     shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
-    took = f", {found['shard_s']:.3g} s each" if found["shard_s"] is not None else ""
+    took = "" if found["shard_s"] is None else f", {found['shard_s']:.3g} s"
+    took += " each" * (found["shards_done"] > 1)
     fails = found["attempts_failed"]
     facts = {
         "store": found["store"],
@@ -64,6 +65,7 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
         "shards": shards + took,
         "outcomes": ", ".join(outcomes),
         "running": found["running"] or "",
+        "progress": _progress(found["progress"]),
         "stopped": found["stopped"] or "",
         "warnings": joined(found["warnings"]),
         "computed on": ", ".join([*found["hosts"], *found["devices"]]),
@@ -73,7 +75,20 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
     }
     failed = found["items_failed"] or found["errors"]
     items = "red" if failed else "green" if found["complete"] else "yellow"
-    return facts, {"items": items, "warnings": "yellow", "stopped": "yellow", "running": "blue"}
+    return facts, {
+        "items": items,
+        "warnings": "yellow",
+        "stopped": "yellow",
+        "running": "blue",
+        "progress": "blue",
+    }
+
+
+def _progress(told: dict[str, Any] | None) -> str:
+    """How far the running shards are, as their drivers last told."""
+    if told is None:
+        return ""
+    return f"{told['share']:.0%}, {'; '.join(told['texts'])} (told {told['age_s']:.0f} s ago)"
 
 
 def resume(

@@ -187,7 +187,8 @@ def open_and_compute(
     """
     from jobs.run.shards import reconsider, run_parts, run_shards
 
-    with told_if_slow("planning", request.as_json):
+    planning = "starting Ray, planning" if executor.name == "ray" else "planning"
+    with told_if_slow(planning, request.as_json):
         store = open_store(executor)
     if not again:
         reconsider(store, request.failed, request.accept_changes)

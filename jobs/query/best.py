@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from ctd.kernel import Kind, field_kinds
 from jobs.errors import JobError, nearest
@@ -93,7 +93,8 @@ def best(store: Store, metric: Metric) -> Best | None:
     """The best item by a metric; None if no done item has a finite value.
 
     >>> store = Store.open("points.zarr")
-    >>> best(store, Metric("q")).value == query(store, agg="min(q)").iloc[0, 0]
+    >>> _, smallest = rows(store, columns="item, q", sort="q", limit=1)
+    >>> best(store, Metric("q")).value == smallest["q"][0]
     True
     """
     names = ask(store, lambda tables: tables["items"].names)
@@ -149,8 +150,8 @@ def commands(store: Store, item: int) -> dict[str, str]:
     jobs = kernel.next_jobs(kernel.Params.model_validate(given), f"{store.address}::{item}")
     for what, content in jobs.items():
         name = what.replace(" ", "_") + ".yaml"
-        text = yaml.safe_dump(
-            content, default_flow_style=True, width=10**6, sort_keys=False
-        ).strip()
+        text = json.dumps(
+            content
+        )  # which is YAML on one line, with quotes that a shell leaves alone
         found[what] = f"echo {shlex.quote(text)} > {name} && ctd run {name}"
     return found

@@ -1,6 +1,7 @@
 """The plan and the progress of a job, as numbers."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
 from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
-from jobs.storage.lease import describe
+from jobs.storage.lease import LeaseRecord, describe
 from jobs.store.events import Event, read_events, unended
 from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
@@ -137,6 +138,7 @@ def state_of(
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
         "running": "; ".join(map(describe, living[:3])) or None,
+        "progress": _told(living, sum(plan.group_sizes), sum(m.shard.n_items for m in markers)),
         "runs": len([e for e in events if e.kind == "run"]),
         "stopped": None if living else _why_stopped(events),
         "attempts_failed": len(failures),
@@ -144,6 +146,29 @@ def state_of(
         "warnings": warnings_of(store, markers),
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
         "errors": errors[-10:],
+    }
+
+
+def _told(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:
+    """What the drivers last told of their progress: the share of all work, items a second, seconds left, texts; None if
+    none of them has told any.
+
+    committed: items of the committed shards.
+    """
+    said = [held.said for held in living if isinstance(held.said.get("text"), str)]
+    if not said:
+        return None
+    number = lambda value: float(value) if isinstance(value, int | float) else 0.0
+    # Each driver of a part knows of its own work alone.
+    work = sum(number(one.get("work")) for one in said)
+    rate = sum(number(one.get("rate")) for one in said)
+    left = max(0.0, items - committed - work)
+    return {
+        "share": min(1.0, (committed + work) / items),
+        "rate": float(f"{rate:.3g}") if rate else None,
+        "left_s": round(left / rate) if rate and left else None,
+        "texts": [str(one["text"])[:MAX_TEXT] for one in said],
+        "age_s": round(max(0.0, time.time() - min(held.renewed for held in living)), 1),
     }
 
 
@@ -171,6 +196,8 @@ def _why_stopped(events: Sequence[Event]) -> str | None:
 MANY = 0.1
 """Share of the done items with NaN above which a further result of ctd's own kernels gets a warning: some results have no value
 for some items, such as a limit cycle's period where there is none."""
+MAX_TEXT = 500
+"""Characters of a driver's text that are shown."""
 MAX_GROUPS = 64
 """Most groups whose metadata are read for results that are not returned."""
 

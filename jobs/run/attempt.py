@@ -161,7 +161,7 @@ class Attempt:
         live = None
         if saved:
             live = LiveCurves(self._store, self._task.shard, self.rows, self._group.kernel.curves)
-        most = self._most(len(ids), layout)
+        most, whole = self._most(len(ids), layout)
         if not run.rounds:
             # Report that the shard has begun: compiling its first advance takes long.
             self._on_progress(ShardProgress(most=most))
@@ -176,7 +176,9 @@ class Attempt:
             longest = max(longest, time.monotonic() - before)
             # The items of a round go on later.
             finished = 0 if self._task.step else run.n_finished
-            self._on_progress(ShardProgress(finished, run.rounds, most))
+            done = len(ids) * run.rounds / whole if whole else 0.0
+            work, value = min(len(ids), max(finished, done)), live.value if live else None
+            self._on_progress(ShardProgress(finished, run.rounds, most, work=work, value=value))
             # Not after the last advance, when the results themselves are written.
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
@@ -205,14 +207,16 @@ class Attempt:
         # Both attempts share one checkpoint folder, in which the first one goes on writing.
         return None if task.begin == "beside" else saved, resumed
 
-    def _most(self, n: int, layout: Layout) -> int:
-        """Return the most advances that the devices may make; 0 if the kernel does not say."""
+    def _most(self, n: int, layout: Layout) -> tuple[int, int]:
+        """Return the most advances that the devices may make here, and for the whole of each item; 0 if the kernel does not
+        say. Both are equal without a search, whose rounds are parts of an item's work."""
         of_item, at_once = self._group.science.advances, layout.slots * layout.devices
-        most = of_item(inputs_of(self._group.params)) if of_item else 0
+        most = whole = of_item(inputs_of(self._group.params)) if of_item else 0
         if step := self._task.step:
             most = min(most or step.round.length, step.round.length)
         # -(-n // k) rounds up: the last items fill their slots only in part.
-        return most * -(-n // at_once)
+        turns = -(-n // at_once)
+        return most * turns, whole * turns
 
     # --- how the items lie on the devices -------------------------------------------------------------
 

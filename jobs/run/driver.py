@@ -6,7 +6,7 @@ The executor decides where a shard runs. Everything else about a run is here, on
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from jobs.run.executor import Executor, ExecutorLost, ManyWorkers
@@ -14,7 +14,7 @@ from jobs.run.ledger import Ledger
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.stragglers import Attempts, Stragglers
-from jobs.run.task import Heartbeat, Key, Report
+from jobs.run.task import Heartbeat, Key, Report, ShardProgress
 from jobs.store.events import Event
 
 IDLE_S = 60.0
@@ -30,7 +30,7 @@ class Driver:
         self.many = executor if isinstance(executor, ManyWorkers) else None
         self.stragglers = Stragglers(ledger, self.many, self.attempts) if self.many else None
         self.idle_since = time.monotonic()
-        self.has_begun = self.has_advanced = False
+        self.has_advanced = False
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped.
@@ -124,21 +124,31 @@ class Driver:
         running = [now for now in counted if now is not None]
         ended = self.ledger.searches.n_ended
         progress.running_items = sum(now.finished for now in running) + ended
+        progress.look([now.value for now in running if now.value])
         progress.advances = tuple(now.advances for now in running)
         progress.most_advances = max((now.most for now in running), default=0)
-        progress.tuning = any(now.tuning for now in running)
         self.has_advanced |= any(progress.advances) or progress.items_done > progress.items_before
-        progress.compiling = bool(running) and not progress.tuning and not self.has_advanced
+        work = sum(now.work for now in running) + self.ledger.searches.work
+        progress.move(work, self.has_advanced)
         progress.trouble = self.ledger.storage.reason or self._idle()
+        progress.wait_for(self._waiting(running))
         self.listener(progress)
 
+    def _waiting(self, running: Sequence[ShardProgress]) -> str:
+        """Return what the run waits for before its first advance; "" afterwards."""
+        if any(now.tuning for now in running):
+            return "tuning"
+        if self.has_advanced or self.ledger.progress.trouble:
+            return ""
+        return "compiling for the first advance" if self.attempts else "starting the first worker"
+
     def _idle(self) -> str | None:
-        """Return a message if shards wait for the first worker, or none has been ready for `IDLE_S` seconds; None otherwise."""
+        """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""
         if self.attempts or not self.ledger.has_task or self.executor.capacity() > 0:
-            self.idle_since, self.has_begun = time.monotonic(), True
+            self.idle_since = time.monotonic()
         idle_s = time.monotonic() - self.idle_since
         if idle_s < IDLE_S:
-            return None if self.has_begun else "the first worker starts"
+            return None
         return (
             f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
         )

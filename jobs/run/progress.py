@@ -3,9 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+
+from jobs.errors import count, duration
 from jobs.plan.layout import Shard
 from jobs.store.failed import FailedItem
+from jobs.store.live import Value
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -28,22 +33,29 @@ class Progress:
     retried: int = 0
     running_items: int = 0
     """Finished items of the shards that are running."""
+    work: float = 0.0
+    """Work done in the shards that are not committed, in items: half of an item's advances are half an item."""
+    work_before: float = 0.0
+    """`items_done` and `work` when the first advance of this run ended; a checkpoint counts."""
+    moving_since: float | None = None
+    """When that was (time.monotonic)."""
+    value: Value | None = None
+    """How well the running items do, where the kernel has curves."""
     advances: tuple[int, ...] = ()
     """Advances of each running shard."""
     most_advances: int = 0
     """The most advances that one of them may make; 0 if unknown."""
     stage: str = ""
     """Progress of the search in one of them, as text."""
-    tuning: bool = False
-    """Whether one of them is measuring its microbatch."""
-    compiling: bool = False
-    """Whether all of them still compile their first advance, and no advance has ended in this run."""
+    waiting: str = ""
+    """What the run waits for, if no advance has ended yet or no worker is ready."""
+    waiting_since: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
     """When the run began (time.monotonic): no correction of the clock changes the duration shown."""
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None
-    """Why the run waits: the storage fails, or no worker starts."""
+    """Why the run cannot go on for now: the storage fails, or no worker is ready."""
 
     def add(self, shard: Shard, outcomes: Mapping[str, int], sign: int = 1) -> None:
         """Count a committed shard; with `sign` -1, one that is no longer committed."""
@@ -53,6 +65,85 @@ class Progress:
         self.items_before = min(self.items_before, self.items_done)
         for name, n in outcomes.items():
             self.outcomes[name] = self.outcomes.get(name, 0) + sign * n
+
+    def wait_for(self, what: str) -> None:
+        """Note what the run waits for; "" for nothing."""
+        if what != self.waiting:
+            self.waiting, self.waiting_since = what, time.monotonic()
+
+    def move(self, work: float, has_advanced: bool) -> None:
+        """Note the work that is done in shards that are not committed, and whether an advance of this run has ended."""
+        self.work = work
+        if self.moving_since is None and has_advanced:
+            self.work_before, self.moving_since = self.items_done + work, time.monotonic()
+
+    def look(self, values: Sequence[Value]) -> None:
+        """Note how well the items of each running shard do."""
+        if not values:
+            return
+        now = values[0]._replace(now=float(np.median([value.now for value in values])))
+        best = [value.best for value in values] + ([self.value.best] if self.value else [])
+        self.value = now._replace(best=now.better(*best))
+
+    @property
+    def share(self) -> float:
+        """The share of all work that is done, 0 to 1."""
+        return min(1.0, (self.items_done + self.work) / self.n_items) if self.n_items else 1.0
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second since the first advance of this run, which compiled; None before there is one to go by."""
+        moved = self.items_done + self.work - self.work_before
+        since = self.moving_since
+        if since is None or moved <= 0:  # all was done in one advance
+            moved, since = self.items_done - self.items_before, self.started
+        elapsed = time.monotonic() - since
+        return moved / elapsed if moved > 0 and elapsed > 0 else None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left at this rate; None if there is none, or nothing is left."""
+        left, rate = self.n_items - self.items_done - self.work, self.rate
+        return left / rate if rate and left > 0 else None
+
+    def text(self) -> str:
+        """Describe the progress in one line: outcomes, advances, metric, rate, time left, trouble."""
+        # Threads that draw and that renew the lease call this while the driver writes: each field is read once.
+        outcomes, advances, value, rate = (
+            list(self.outcomes.items()),
+            self.advances,
+            self.value,
+            self.rate,
+        )
+        parts = [f"{n:,} {name}" for name, n in outcomes if n]
+        # Items of a single advance are counted already.
+        if advances and max(advances) > 1:
+            few, many = min(advances), max(advances)
+            of = f" of at most {self.most_advances}" if self.most_advances >= many else ""
+            parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
+        if self.stage and self.shards_done < self.n_shards:
+            parts.append(self.stage)
+        elif value:
+            parts.append(f"{value.name} {value.now:.4g}, best {value.best:.4g}")
+        if self.waiting:
+            parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
+        if rate:
+            parts.append(f"{rate:,.3g} items/s")
+        if left_s := self.left_s:
+            parts.append(f"{duration(round(left_s))} left")
+        if self.retried:
+            parts.append(f"{self.retried} retried")
+        if self.failed_items:
+            parts.append(f"{count(len(self.failed_items), 'item')} failed with an error")
+        if self.trouble:
+            parts.append(f"waiting: {self.trouble}")
+        if self.failed:
+            parts.append(f"{count(len(self.failed), 'shard')} failed")
+        return ", ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the lease tells other processes of it."""
+        return {"work": self.work, "rate": self.rate, "text": self.text()}
 
     def blame(self, items: Iterable[FailedItem]) -> int:
         """Note items that fail by themselves; return how many are new."""

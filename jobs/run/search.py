@@ -14,6 +14,7 @@ from collections.abc import Set
 
 import numpy as np
 
+from ctd.kernel import inputs_of
 from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
@@ -64,6 +65,10 @@ class GroupSearch:
         self._writing: set[int] = set()
         """Shards whose last step has been handed out."""
         self._is_changed = True
+        advances, kernel = store.science.advances, store.science
+        params = kernel.Params.model_validate(store.params(group))
+        self._whole = advances(inputs_of(params)) if advances else 0
+        """The most advances of an item; 0 if the kernel does not say."""
 
     # --- a driver begins ------------------------------------------------------------------------------
 
@@ -243,6 +248,13 @@ class GroupSearch:
     def has_task(self) -> bool:
         """Whether a task could be handed out now."""
         return bool(self.states.waiting) or self._is_changed or not self.searcher.is_waiting
+
+    @property
+    def work(self) -> float:
+        """The work of its items in past rounds, in items, of shards that are not committed."""
+        found = self.searcher
+        part = np.minimum(1.0, found.ages / self._whole) if self._whole else np.zeros(self._n)
+        return float(np.where(found.ended, 1.0, part)[self._is_open()].sum())
 
     @property
     def n_ended(self) -> int:

@@ -50,6 +50,11 @@ class Searches:
         """The number of items that have ended, and whose shards are not committed."""
         return sum(search.n_ended for search in self._found.values())
 
+    @property
+    def work(self) -> float:
+        """The work of their items in past rounds, in items, of shards that are not committed."""
+        return sum(search.work for search in self._found.values())
+
     def begin(self, group: int) -> None:
         """Begin the search of a group, or go on with it."""
         search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)

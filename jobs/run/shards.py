@@ -44,10 +44,12 @@ def run_shards(
         return _without_a_run(store)
     refuse_mixture(store, part)
     place = store.objects if part is None else part.place(store)
-    with Lease.acquire(place, store.address).held(stop):
+    lease = Lease.acquire(place, store.address)
+    with lease.held(stop):
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
         if ledger.is_open:
+            lease.tell = ledger.progress.to_json
             Driver(ledger, executor, listener, stop).run()
             ledger.compact()
     return ledger.progress

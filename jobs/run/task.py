@@ -7,6 +7,7 @@ import numpy as np
 
 from jobs.plan.layout import Shard
 from jobs.search import Round, Told
+from jobs.store.live import Value
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost
 
@@ -138,6 +139,10 @@ class ShardProgress(NamedTuple):
     """Upper bound of `advances`, reached if every item makes all that it may; 0 if unknown."""
     tuning: bool = False
     """Whether the microbatch is being measured."""
+    work: float = 0.0
+    """Work done, in items: an item that has made half of its advances counts as half an item."""
+    value: Value | None = None
+    """How well its items do, where the kernel has curves."""
 
 
 class Heartbeat(NamedTuple):

@@ -13,9 +13,9 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from obstore.store import ObjectStore
@@ -64,15 +64,15 @@ class LeaseRecord(Process):
     """When it was acquired (seconds since 1970)."""
     renewed: float = 0.0
     """When the holder last renewed it (seconds since 1970)."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """What the holder told of its progress at that time."""
     released: bool = False
     """Whether the holder has given it up; written only then."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of run/lease/NNNNNNNN.json."""
         content = asdict(self)
-        if not self.released:
-            del content["released"]
-        return content
+        return {k: v for k, v in content.items() if v or k not in ("released", "said")}
 
     @classmethod
     def of(cls, content: Mapping[str, Any], generation: int) -> "LeaseRecord":
@@ -86,6 +86,8 @@ class Lease:
     def __init__(self, store: ObjectStore, record: LeaseRecord) -> None:
         self._objects, self._record = store, record
         self.generation = record.generation
+        self.tell: Callable[[], Mapping[str, Any]] = dict
+        """What to tell of the holder's progress, called at each renewal from the thread that renews."""
         self._passed_over: str | None = None
 
     @staticmethod
@@ -197,7 +199,7 @@ class Lease:
             listener.remark(f"{what}: passed over")
 
     def _stamped(self) -> bytes:
-        self._record = replace(self._record, renewed=time.time())
+        self._record = replace(self._record, renewed=time.time(), said=self.tell())
         return json.dumps(self._record.to_json()).encode()
 
     def _prune(self) -> None:

@@ -5,7 +5,7 @@ No result depends on them, and no run reads them.
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,7 +19,8 @@ from jobs.store.store import Store
 
 EVERY_S, SHARE, COST = 5.0, 0.01, 0.01
 """The wait between two writes is the longest of: EVERY_S seconds; SHARE of the time that the shard has taken; the cost of
-the last write divided by COST, so that curves take at most that share of a worker's time."""
+the last write divided by COST, so that curves take at most that share of a worker's time. The first write compiles; its
+cost does not count, or the second would come after most of a minute."""
 MAX_ITEMS, MAX_POINTS = 48, 200
 """Most items of a shard, and most points of a curve, that are written; both evenly spaced."""
 MAX_SHARDS = 32
@@ -37,6 +38,21 @@ class Peeked(Protocol):
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (rows, results of theirs by name) of items that have begun."""
+
+
+class Value(NamedTuple):
+    """A result that grows as items advance, as it was last looked at."""
+
+    name: str
+    now: float
+    """The median over the items."""
+    best: float
+    """The best that any item has had."""
+    more_is_better: bool = False
+
+    def better(self, *others: float) -> float:
+        """Return the best of `best` and other values."""
+        return (max if self.more_is_better else min)(self.best, *others)
 
 
 class Growing(BaseModel):
@@ -65,25 +81,53 @@ class LiveCurves:
     ) -> None:
         self._curves = curves
         self._store, self._shard, self._rows = store, shard, rows
-        self._began = time.monotonic()
+        self._began = self._called = time.monotonic()
         self._due = self._began + EVERY_S
+        self._is_first = True
+        self.value: Value | None = None
+        """The last points of the first curve, as of the last write."""
 
     def show(self, run: Peeked) -> None:
-        """Write the curves if that is due; call it between two advances. A storage failure is ignored."""
+        """Write the curves if that is due before the next advance ends; call it between two advances. A storage failure
+        is ignored."""
         began = time.monotonic()
-        if not self._curves or began < self._due:
+        advance_s, self._called = began - self._called, began
+        # A long advance would else put off the first curves to the end of the next one.
+        if not self._curves or began + advance_s * self._is_first < self._due:
             return
         # A group need not store every curve that the kernel names.
         held = self._store.names(self._shard.group)
         rows, values = run.peek(tuple(name for name in self._curves if name in held))
+        self._look(values)
         with objects.may_fail():
             if len(rows):
                 key = keys.live(self._shard.group, self._shard.number)
                 found = _some(self._rows[rows], values, run.rounds)
                 objects.write(self._store.objects, key, checksummed(found.model_dump(mode="json")))
         ended = time.monotonic()
-        wait = max(EVERY_S, SHARE * (ended - self._began), (ended - began) / COST)
-        self._due = ended + wait
+        cost = 0.0 if self._is_first else ended - began
+        self._due = ended + max(EVERY_S, SHARE * (ended - self._began), cost / COST)
+        self._called, self._is_first = ended, self._is_first and not len(rows)
+
+    def _look(self, values: dict[str, np.ndarray]) -> None:
+        """Note the last finite point of each item's first curve."""
+        name = next(iter(values), None)
+        if name is None or not np.isfinite(values[name]).any(axis=-1).any():
+            return
+        var = self._store.description.dims[name]
+        found = values[name][np.isfinite(values[name]).any(axis=-1)]
+        last = found.shape[1] - 1 - np.argmax(np.isfinite(found[:, ::-1]), axis=1)
+        points = found[np.arange(len(found)), last].astype(float)
+        best = float(
+            (np.nanmax if var.more_is_better else np.nanmin)(
+                np.where(np.isfinite(found), found, np.nan)
+            )
+        )
+        # curve.eval.loss is the evaluation's loss on its way: its name as a metric is eval_loss.
+        called = name.removeprefix("curve").strip(".").replace(".", "_")
+        called = called or var.long_name.partition(",")[0] or name
+        now = Value(called, float(np.median(points)), best, var.more_is_better)
+        self.value = now if self.value is None else now._replace(best=now.better(self.value.best))
 
 
 def clear_live(store: Store, shard: Shard) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from ctd.plots import Axis, Lines, Plot, Spans, spread
-from jobs.errors import count
+from jobs.errors import count, duration
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import state_of
@@ -99,13 +99,8 @@ def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) 
     mine = [m for m in markers if m.ended > since and m.copied_from is None]
     if mine:
         out["worker_time"] = duration(sum(m.seconds for m in mine))
-    if found["running"] and since:
-        fresh = sum(m.shard.n_items for m in mine)
-        elapsed = time.time() - since
-        left = found["items"] - found["items_done"] - found["items_failed"]
-        if fresh and elapsed > 0:
-            out["rate"] = float(f"{fresh / elapsed:.3g}")
-            out["left_s"] = round(left * elapsed / fresh)
+    if told := found["progress"]:
+        out |= {name: told[name] for name in ("share", "rate", "left_s", "texts")}
     return out
 
 
@@ -275,24 +270,6 @@ def _unit(seconds: float) -> tuple[float, str]:
     if seconds > 2 * 3600:
         return 3600.0, "h"
     return (60.0, "min") if seconds > 300 else (1.0, "s")
-
-
-def duration(seconds: float) -> str:
-    """A duration (s) as text: 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h.
-
-    >>> duration(12_000)
-    '3 h 20 min'
-    """
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    for size, name, below, small in (
-        (86_400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {name} {seconds % size // below:.0f} {small}"
-    raise AssertionError(seconds)
 
 
 def _date(at: float) -> str:

@@ -1,6 +1,8 @@
 """What is said while a job runs."""
 
+import io
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,30 +13,42 @@ from cluster.cli import display
 from jobs.run.progress import Progress
 
 
-@pytest.mark.parametrize(
-    ("advances", "most", "said"),
-    [
-        ((), 0, ""),
-        ((1, 0), 50, ""),
-        ((37,), 0, "advance 37"),
-        ((37,), 50, "advance 37 of at most 50"),
-        ((12, 40, 12), 40, "advances 12-40 of at most 40"),
-    ],
-)
-def test_describe_advances(advances, most, said):
-    assert display.describe(Progress(8, 1, advances=advances, most_advances=most)) == said
-
-
-@pytest.mark.parametrize("what", ["tuning", "compiling"])
-def test_describe_says_what_takes_long(what):
-    assert display.describe(Progress(8, 1, **{what: True})) == what
-
-
 def test_plain_lines_say_at_once_that_a_program_is_compiled(capsys):
     with display.live_progress() as tell:
-        for compiling in (False, True, True):
-            tell(Progress(8, 1, compiling=compiling))
-    assert capsys.readouterr().err == "0/8 items, 0/1 shards\n0/8 items, 0/1 shards, compiling\n"
+        for waiting in ("", "compiling", "compiling"):
+            tell(Progress(8, 1, waiting=waiting))
+    assert capsys.readouterr().err == "0/8 items, 0/1 shard\n0/8 items, 0/1 shard, compiling, 0 s\n"
+
+
+def test_bar_moves_by_advances_and_its_seconds_by_themselves(monkeypatch):
+    """A terminal: half of one item's advances are half an item; while nothing is told, the wait is drawn anew."""
+    told = io.StringIO()
+    terminal = display.Plain(**display.as_text, file=told, force_terminal=True, width=100)
+    monkeypatch.setattr(display, "err", terminal)
+    with display.live_progress() as tell:
+        tell(Progress(4, 2, work=1.0, waiting="compiling"))
+        until(lambda: "compiling, 1 s" in told.getvalue(), "its seconds move")
+        tell(Progress(4, 2, items_done=1, shards_done=1, running_items=1, work=2.0))
+    last = told.getvalue()
+    assert "25%" in last
+    assert "2/4 items" in last
+    assert "75%" in last
+
+
+def test_notebook_has_one_line_that_changes(monkeypatch):
+    """IPython's display gets one output, which is updated."""
+    shown = []
+    handle = SimpleNamespace(update=lambda content, raw: shown.append(content["text/plain"]))
+    monkeypatch.setattr("IPython.display.display", lambda *a, **b: handle)
+    monkeypatch.setattr(display.err, "is_jupyter", True)
+    with display.live_progress() as tell:
+        tell(Progress(4, 2, work=2.0))
+        tell(Progress(4, 2, work=2.5))
+        tell(Progress(4, 2, items_done=4, shards_done=2))
+    assert [line.partition(",")[0] for line in shown] == [
+        "━" * 15 + "─" * 15 + " 50% 0/4 items",
+        "━" * 30 + " 100% 4/4 items",
+    ]
 
 
 def test_what_is_slow_is_told_while_it_lasts(capsys, monkeypatch):
@@ -65,7 +79,7 @@ def test_plain_lines_get_rarer(capsys, monkeypatch):
         progress.items_done, progress.shards_done = 8, 1
         for _ in range(2):  # after the last shard, and at the end of the run
             tell(progress)
-    assert capsys.readouterr().err == "8/8 items, 1/1 shards, advance 7, 0.00111 items/s\n"
+    assert capsys.readouterr().err == "8/8 items, 1/1 shard, advance 7, 0.00111 items/s\n"
     gaps = np.diff(times).tolist()
     assert times[0] == 0
     assert gaps[0] == 5

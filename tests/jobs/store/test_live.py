@@ -73,6 +73,40 @@ def test_nothing_is_left_once_the_shard_is_committed(watched):
     assert live(store) is None
 
 
+class Slow:
+    """A run whose advances take `advance_s` and whose first look compiles for 0.4 s, by a clock of its own."""
+
+    def __init__(self, advance_s):
+        self.clock, self.advance_s, self.rounds, self.looks = 0.0, advance_s, 0, []
+
+    def advance(self):
+        self.clock, self.rounds = self.clock + self.advance_s, self.rounds + 1
+
+    def peek(self, names):
+        self.looks.append(self.clock)
+        self.clock += 0.004 if len(self.looks) > 1 else 0.4
+        curve = np.where(np.arange(4) < self.rounds, 5.0 - np.arange(4) + self.clock, np.nan)
+        return np.arange(2), {names[0]: np.stack([curve, curve + 2])}
+
+
+@pytest.mark.parametrize(("advance_s", "first"), [(0.5, 4.5), (4.0, 4.0), (60.0, 60.0)])
+def test_first_look_comes_early_and_its_compilation_puts_off_no_second_one(
+    tmp_path, monkeypatch, advance_s, first
+):
+    """Charged to 1 % of the time, 0.4 s put off the second look by 40 s."""
+    store, run = create(tmp_path, "train_rnn"), Slow(advance_s)
+    monkeypatch.setattr(live_module.time, "monotonic", lambda: run.clock)
+    curves = LiveCurves(store, store.job.plan.shard(0), np.arange(10), ("curve",))
+    while len(run.looks) < 2:
+        run.advance()
+        curves.show(run)
+    assert run.looks[0] == first
+    assert run.looks[1] - run.looks[0] <= 0.4 + max(5.0 + advance_s, advance_s)
+    name, now, best, more = curves.value
+    assert (name, more) == ("loss in training", False)
+    assert best <= now
+
+
 HURT = {
     "no such row": {"rows": [99]},
     "no such group": None,

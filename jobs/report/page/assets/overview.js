@@ -10,7 +10,9 @@ function showOverview(content) {
   });
   const tile = (value, name) => el("div", { className: "card tile" }, el("b", {}, value), el("span", {}, name));
   const tiles = [tile(count(p.items_done), `of ${count(p.items)} items`), tile(count(p.shards_done), `of ${count(p.shards)} shards`), tile(count(p.items_failed), "items failed")];
-  if (p.rate !== undefined) tiles.push(tile(fmt(p.rate), "items a second"), tile(time(p.left_s), "to go, at this rate"));
+  if (p.share !== undefined) tiles.push(tile(`${Math.round(100 * p.share)} %`, "of the work"));
+  if (p.rate) tiles.push(tile(fmt(p.rate), "items a second"));
+  if (p.left_s) tiles.push(tile(time(p.left_s), "to go, at this rate"));
   if (content.live) tiles.push(tile(content.live.advances, "advances of the items that are being computed"));
   if (p.worker_time) tiles.push(tile(p.worker_time, "worker time of the last run"));
   if (content.hosts.length) tiles.push(tile(count(content.hosts.length), content.hosts.length === 1 ? "worker" : "workers"));

@@ -1,0 +1,68 @@
+"""Progress moves with the advances of running shards, is described in a line, and is told to other processes."""
+
+import time
+
+import pytest
+from page_stores import create
+from waiting import until
+
+from cluster.cli.recovery import status_lines
+from jobs.errors import duration
+from jobs.report.summary import state
+from jobs.run.progress import Progress
+from jobs.run.serial import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.storage import lease
+from jobs.store.live import Value
+from jobs.store.store import Store
+
+
+@pytest.mark.parametrize(
+    ("advances", "most", "said"),
+    [
+        ((), 0, ""),
+        ((1, 0), 50, ""),
+        ((37,), 0, "advance 37"),
+        ((37,), 50, "advance 37 of at most 50"),
+        ((12, 40, 12), 40, "advances 12-40 of at most 40"),
+    ],
+)
+def test_text_of_advances(advances, most, said):
+    assert Progress(8, 1, advances=advances, most_advances=most).text() == said
+
+
+def test_text_of_waits_metric_and_time_left():
+    now = time.monotonic()
+    assert Progress(8, 1, waiting="tuning", waiting_since=now - 7).text() == "tuning, 7 s"
+    value = Value("eval_loss", 0.312345, 0.24)
+    going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 100, value=value)
+    assert going.text() == f"eval_loss 0.3123, best 0.24, 0.02 items/s, {duration(250)} left"
+
+
+def test_best_of_a_run_never_gets_worse():
+    progress = Progress(8, 2)
+    for values in ([3.0, 5.0], [4.0], [2.5]):
+        progress.look([Value("r2", one, one, more_is_better=True) for one in values])
+    assert progress.value == Value("r2", 2.5, 5.0, True)
+
+
+def test_work_moves_with_advances_and_is_told_to_other_processes(tmp_path, monkeypatch):
+    """Ten networks in one shard make 4 advances each: after one of them a quarter of the work is done, and the lease says so."""
+    monkeypatch.setattr("jobs.run.executor.TICK_S", -1.0)
+    monkeypatch.setattr(lease, "POLL_S", 0.01)
+    monkeypatch.setattr(lease, "RENEW_S", 0.0)
+    store, works, told = create(tmp_path, "train_rnn"), [], []
+
+    def listen(p):
+        works.append(p.work)
+        if p.advances == (1,):
+            reader = lambda: state(Store.open(store.address))["progress"]
+            until(lambda: (found := reader()) and found["share"] == 0.25, "the lease says it")
+            told.append(reader())
+
+    progress = run_shards(store, SerialExecutor(1), listen)
+    assert [work for k, work in enumerate(works) if work not in works[:k]] == [0, 2.5, 5, 7.5, 10]
+    assert progress.share == 1
+    assert state(store)["progress"] is None
+    facts, _ = status_lines(state(store) | {"progress": told[0]})
+    assert facts["progress"].startswith("25%, ")
