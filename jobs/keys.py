@@ -21,6 +21,8 @@ ROUNDS, DECISIONS = "run/rounds", "run/decisions"
 LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/gathering"
 SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
 LIVE = "run/live"
+CARD, NOTE = "run/card.json", "run/note.json"
+"""What a list of stores says of a finished store; what the user wrote about it."""
 CODE = "run/code"
 """Source of a kernel that was typed into a notebook."""
 

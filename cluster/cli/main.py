@@ -72,6 +72,14 @@ COMMANDS = {
         "best",
         "Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.",
     ),
+    "ls": Entry(
+        "shelf",
+        "List stores, newest first: what was swept, how far each is, its best metric, size, time and versions.",
+    ),
+    "note": Entry(
+        "shelf",
+        "Keep a note and tags with a store, which ls, status and the page show; without either, print them.",
+    ),
     "posterior": Entry(
         "posterior",
         "Infer rates, factors and inputs of all trials with the best models of a store of lfads.",

@@ -60,6 +60,8 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
     facts = {
         "store": found["store"],
         "kernel": found["kernel"],
+        "note": found["note"],
+        "tags": ", ".join(found["tags"]),
         "submitted": joined(found.get("submissions", ())),
         "items": counted(found),
         "shards": shards + took,

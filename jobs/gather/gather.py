@@ -41,6 +41,7 @@ from jobs.spec.reductions import reductions_of
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
+from jobs.store.card import write_card
 from jobs.store.manifest import write_job
 from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel, refuse_links
@@ -118,6 +119,7 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
             if _gathered(store) != before:
                 continue
             errors = _make(store, now, before, executor)
+            write_card(store, now.markers)
         if errors:
             lines = [f"group {group}: {error}" for group, error in sorted(errors.items())]
             raise JobError(f"kernel {store.job.spec.kernel}: reduce failed\n" + "\n".join(lines))
@@ -163,6 +165,7 @@ def _make(
     # Delete the checksums first and write them last: tables of a killed gather then do not count, and readers
     # notice that tables change.
     objects.delete(store.objects, keys.sums("gathered"))
+    objects.delete(store.objects, keys.CARD)
     errors = _reduce_groups(store, now.behind, executor)
     about = now.about | {
         "groups": {g: d for g, d in now.about["groups"].items() if int(g) not in errors}

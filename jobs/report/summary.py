@@ -15,6 +15,7 @@ from jobs.spec.search import Search
 from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe
+from jobs.store.card import read_note
 from jobs.store.events import Event, read_events, unended
 from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
@@ -127,6 +128,7 @@ def state_of(
     return {
         "store": store.address,
         "kernel": store.job.spec.kernel,
+        **read_note(store.objects).model_dump(mode="json"),
         "items": sum(plan.group_sizes),
         "items_done": sum(m.shard.n_items for m in markers) - failed,
         "items_failed": failed,

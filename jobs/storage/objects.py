@@ -309,6 +309,11 @@ def looks(folder: str) -> Iterator[int]:
     )
 
 
+def size_of(objects: ObjectStore) -> int:
+    """Return the bytes of all objects."""
+    return sum(meta["size"] for meta in _metas(objects, ""))
+
+
 def digest_of(objects: ObjectStore, folders: Iterable[str]) -> str:
     """Return a digest of the objects below some folders: their keys, sizes and times; "" if there are none."""
     found = [

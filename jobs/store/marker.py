@@ -4,7 +4,7 @@ run/done/G/SSSSSS-XXXXXXXX.json     as a worker writes it; XXXXXXXX: the first d
 run/segments/NNNNNNNN.jsonl         later, with many others (jobs.store.segments)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from ctd.batch import Layout
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
+from jobs.storage import objects
 from jobs.store.records import Records
 
 
@@ -92,6 +93,12 @@ class Committed(Records[Marker]):
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
         super().__init__(store, plan, (keys.DONE, keys.SEGMENTS), Marker.from_json)
+
+    def forget(self, shards: Iterable[Shard]) -> None:
+        """Take back the markers of some shards; the caller must hold the store's lease."""
+        if named := list(shards):
+            objects.delete(self.objects, keys.CARD)  # it says that all items are computed
+            super().forget(named)
 
     def markers(self, group: int | None = None) -> list[Marker]:
         """Return the markers of all committed shards (of one group, if given), in the order of the plan.

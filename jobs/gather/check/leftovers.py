@@ -42,6 +42,9 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     is_known = lambda key: _log(key) in logged or is_sealed(key)
     yield from _left(mending, keys.DECISIONS, lambda key: False, is_known)
     yield from _left(mending, keys.PICTURES, lambda key: False, is_sealed)
+    for key, cure in ((keys.CARD, "removed"), (keys.NOTE, "removed; `ctd note` writes another")):
+        if mending.exists(key) and not is_sealed(key):
+            yield mending.mend(key, cure, what="damaged")
     if mending.exists(keys.CREATING):
         yield mending.mend(keys.CREATING, "removed", what="left over: the store is complete")
     for path in _half_written(mending.store.address):

@@ -108,7 +108,9 @@ def _listed(
     store: Store, found: dict[str, Any], markers: list[Marker], made: dict[str, Any]
 ) -> list[list[str]]:
     """The page's list of facts, as [label, value] pairs."""
+    said = [["note", found["note"]], ["tags", ", ".join(found["tags"])]]
     out = [
+        *(entry for entry in said if entry[1]),
         ["kernel", store.job.spec.kernel],
         ["groups", f"{len(store.job.plan.group_sizes):,}"],
         ["created", f"{made.get('created', '?')} on {made.get('host', '?')}"],

@@ -34,6 +34,7 @@ LINES = {
     "logs STORE": (READS, 850),
     "cancel STORE": (READS, 850),
     "report STORE": ({"scipy", "matplotlib", "xarray", "duckdb"}, 2500),
+    "ls STORE": (READS, 850),
     "query STORE": (TABLES, 1000),
     "query STORE --where rate>0.2 --sort -norm --columns item,norm --json": (TABLES, 1000),
 }

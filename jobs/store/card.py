@@ -1,0 +1,149 @@
+"""The card of a store: what a list of stores says of it, in one small object, run/card.json.
+
+A gather writes the card of a store whose items are all computed; until then, and again once items are taken back, there
+is none, and a reader makes it from the markers. So a list of finished stores reads one object of each.
+
+run/note.json holds what the user wrote about the store; the card repeats it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from obstore.store import ObjectStore
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.storage import objects
+from jobs.storage.checksums import checksummed, read_verified, verified
+from jobs.store.arrays import DONE
+from jobs.store.finding import is_store, small
+from jobs.store.marker import Marker
+from jobs.store.metric import metric_of
+from jobs.store.store import Store
+
+
+class Note(BaseModel):
+    """What a user wrote about a store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    note: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Card(Note):
+    """What a list of stores says of one store."""
+
+    kernel: str
+    name: str
+    swept: tuple[str, ...]
+    items: int
+    done: int
+    failed: int
+    metric: str
+    """The result that items are judged by; "" without one."""
+    best: float | None
+    """Its best value over the done items that were gathered; None without one."""
+    best_item: int | None
+    size: int
+    """Bytes of all objects."""
+    created: str
+    """When the store was created, as 2026-11-28T14:30:00Z."""
+    ended: float
+    """When its last shard was committed (seconds since 1970); 0 without one."""
+    versions: dict[str, str]
+
+    @property
+    def left(self) -> int:
+        """The number of items that are not computed."""
+        return self.items - self.done - self.failed
+
+
+def read_card(address: str) -> Card | None:
+    """Return the card of the store at an address, None if there is no store; one request for a finished store.
+
+    Raises JobError if the store is damaged or out of reach.
+    """
+    if (found := _parsed(verified(small(address, keys.CARD)))) is not None:
+        return found
+    if not is_store(address):
+        return None
+    return write_card(store := Store.open(address), store.committed.markers())
+
+
+def write_card(store: Store, markers: list[Marker]) -> Card:
+    """Make the card of a store, and write it if all its items are computed and the process may write to it."""
+    spec, about = store.job.spec, dict(store.job.provenance)
+    failed = sum(marker.n_failed for marker in markers)
+    metric = metric_of(store)
+    best, item = _best(store)
+    card = Card(
+        kernel=spec.kernel,
+        name=spec.name or "",
+        swept=tuple(spec.swept()),
+        items=sum(store.job.plan.group_sizes),
+        done=sum(marker.shard.n_items for marker in markers) - failed,
+        failed=failed,
+        metric=metric.name if metric else "",
+        best=best,
+        best_item=item,
+        size=objects.size_of(store.objects),
+        created=str(about.get("created", "")),
+        ended=max((marker.ended for marker in markers), default=0.0),
+        versions={name: str(text) for name, text in dict(about.get("versions", {})).items()},
+        **read_note(store.objects).model_dump(),
+    )
+    if not card.left:
+        with objects.may_fail():
+            _write(store.objects, card)
+    return card
+
+
+def read_note(store: ObjectStore) -> Note:
+    """Return what the user wrote about a store; an empty note if there is none, or it is damaged."""
+    try:
+        return Note.model_validate(read_verified(store, keys.NOTE) or {})
+    except ValidationError:
+        return Note()
+
+
+def write_note(store: Store, note: Note) -> None:
+    """Keep what the user wrote about a store. Raises JobError if it cannot be written."""
+    try:
+        objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))
+        if card := _parsed(read_verified(store.objects, keys.CARD)):
+            _write(store.objects, card.model_copy(update=note.model_dump()))
+    except Exception as error:
+        if not (isinstance(error, OSError) or objects.is_storage_error(error)):
+            raise
+        raise JobError(f"{store.address}: cannot be written: {objects.reason(error)}") from None
+
+
+def _best(store: Store) -> tuple[float | None, int | None]:
+    """The best value of the metric, and its item, as of the last gather."""
+    metric = metric_of(store)
+    if metric is None or "items" not in store.root:
+        return None, None
+    table: Any = store.root["items"]
+    if metric.name not in table:
+        return None, None
+    rows = np.flatnonzero(table["status"][...] == DONE)
+    values = np.asarray(table[metric.name][...], float)[rows]
+    if not np.isfinite(values).any():
+        return None, None
+    first = int(metric.rank(values)[0])
+    return float(values[first]), int(table["item"][int(rows[first])])
+
+
+def _write(store: ObjectStore, card: Card) -> None:
+    objects.write(store, keys.CARD, checksummed(card.model_dump(mode="json")))
+
+
+def _parsed(content: dict[str, Any] | None) -> Card | None:
+    try:
+        return Card.model_validate(content)
+    except ValidationError:
+        return None

@@ -1,0 +1,153 @@
+"""jobs.query.listing and jobs.store.card: a list of stores says what the stores say, of finished ones by one object each."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from search_jobs import HALVING
+from stores import JOB, make, run
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.query.listing import list_stores
+from jobs.query.query import query
+from jobs.run.serial import SerialExecutor
+from jobs.run.task import Task
+from jobs.storage import objects
+from jobs.storage.checksums import checksummed, read_verified
+from jobs.store.card import Note, read_card, read_note, write_note
+from jobs.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """whole.zarr (44 items), searched.zarr (halving by the least loss), part.zarr (one shard of 8), empty.zarr."""
+    lab = tmp_path_factory.mktemp("lab")
+    for name, job in (("whole.zarr", JOB), ("searched.zarr", HALVING)):
+        gather(run(lab / name, job)[0])
+    part = make(lab / "part.zarr")
+    executor = SerialExecutor(1)
+    executor.start(part.address)
+    executor.submit(Task(next(iter(part.job.plan.shards()))))
+    assert executor.wait(0)[0].error is None
+    make(lab / "empty.zarr")
+    return lab
+
+
+def size(path):
+    return sum(
+        os.path.getsize(os.path.join(folder, name))
+        for folder, _, names in os.walk(path)
+        for name in names
+    )
+
+
+def test_list_says_what_each_store_says(lab):
+    found, wrong = list_stores([str(lab)])
+    assert wrong == []
+    rows = {name: k for k, name in enumerate(found["store"])}
+    assert sorted(rows) == ["empty", "part", "searched", "whole"]
+    of = lambda name: {column: values[rows[name]] for column, values in found.items()}
+    counts = lambda name: [of(name)[c] for c in ("items", "done", "failed", "left")]
+    assert counts("whole") == [44, 44, 0, 0]
+    assert counts("part") == [44, 6, 0, 38]
+    assert counts("empty") == [44, 0, 0, 44]
+    assert of("whole")["swept"] == "n, rate, push"
+    assert of("whole")["kernel"] == "toy"
+    assert (of("whole")["metric"], np.isnan(of("whole")["best"])) == ("", True)
+    searched = query(
+        Store.open(str(lab / "searched.zarr")), "status == 'done'", sort="loss", limit=1
+    )
+    assert (of("searched")["metric"], of("searched")["best_item"]) == ("loss", searched.item[0])
+    assert of("searched")["best"] == pytest.approx(searched.loss[0])
+    # The card itself, and the end of the lease of the gather that wrote it, came later.
+    later = os.path.getsize(lab / "whole.zarr" / keys.CARD) + 200
+    assert of("whole")["size_mb"] * 1e6 == pytest.approx(size(lab / "whole.zarr"), abs=later)
+    assert (
+        of("whole")["jax"] == Store.open(str(lab / "whole.zarr")).job.provenance["versions"]["jax"]
+    )
+
+
+def test_list_is_sorted_by_time_and_filtered(lab, tmp_path):
+    for k, name in enumerate(("b.zarr", "c.zarr", "a.zarr")):
+        store = make(tmp_path / name)
+        card = read_card(store.address)
+        whole = card.model_copy(update={"ended": 100.0 - k, "done": 44, "best": float(k)})
+        objects.write(store.objects, keys.CARD, checksummed(whole.model_dump(mode="json")))
+    assert list_stores([str(tmp_path)])[0]["store"].tolist() == ["b", "c", "a"]
+    found = lambda where: list_stores([str(tmp_path)], where)[0]["store"].tolist()
+    assert found("kernel == 'toy' and best >= 1") == ["c", "a"]
+    assert found("kernel == 'lfads'") == []
+    with pytest.raises(JobError, match="unknown column 'bets'; did you mean 'best'"):
+        found("bets < 1")
+    with pytest.raises(JobError, match="no store lies there"):
+        list_stores([str(tmp_path / "none")])
+
+
+def test_card_is_there_only_while_all_items_are(tmp_path):
+    """It goes when shards are taken back, and comes with the gather after they are computed again."""
+    store, _ = run(tmp_path / "a.zarr", JOB)
+    there = lambda: objects.read(store.objects, keys.CARD) is not None
+    assert not there(), "nothing has been gathered"
+    gather(store)
+    assert there()
+    store.committed.forget([next(iter(store.job.plan.shards()))])
+    assert not there()
+    assert read_card(store.address).left == 6
+    assert not there()
+    run(tmp_path / "a.zarr", JOB)
+    gather(Store.open(store.address))
+    assert read_card(store.address).left == 0
+
+
+def test_note_is_kept_over_a_gather_and_damage_is_found(tmp_path):
+    store, _ = run(tmp_path / "a.zarr", JOB)
+    note = Note(note="for figure 2", tags=("paper", "gru"))
+    write_note(store, note)
+    gather(store)
+    card = read_card(store.address)
+    assert (card.note, card.tags) == (note.note, note.tags)
+    write_note(store, Note(tags=("paper",)))
+    assert read_note(store.objects) == Note(tags=("paper",))
+    assert read_card(store.address).tags == ("paper",)
+    assert list_stores([str(tmp_path)], tags=["paper"])[0]["store"].tolist() == ["a"]
+    assert not len(list_stores([str(tmp_path)], tags=["gru"])[0]["store"])
+    assert check(store.address) == []
+    for key in (keys.CARD, keys.NOTE):
+        whole = objects.read(store.objects, key)
+        objects.write(store.objects, key, whole.replace(b"paper", b"pager"))
+        assert [finding.key for finding in check(store.address)] == [key]
+        assert read_card(store.address).left == 0, "made from the markers"
+        objects.write(store.objects, key, whole)
+
+
+def test_list_names_a_store_that_cannot_be_read(lab, tmp_path):
+    store = make(tmp_path / "newer.zarr")
+    content = read_verified(store.objects, keys.JOB) | {"format": 99}
+    for key in (keys.JOB, keys.JOB_COPY):
+        objects.write(store.objects, key, json.dumps(content).encode())
+    found, wrong = list_stores([str(tmp_path), str(lab / "whole.zarr")])
+    assert found["store"].tolist() == ["whole"]
+    assert len(wrong) == 1
+    assert "store format 99" in wrong[0]
+
+
+def test_list_of_a_bucket_reads_one_object_a_finished_store(s3, lab, monkeypatch):
+    from s3 import Proxy
+
+    for k in range(5):
+        place = objects.open_objects(f"s3://lab/many/{k}.zarr")
+        for key in (keys.JOB, keys.CARD):
+            objects.write(place, key, (lab / "whole.zarr" / key).read_bytes())
+    seen = []
+    with Proxy(s3.url, lambda method, path: seen.append((method, path))) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        found, wrong = list_stores(["s3://lab/many/"])
+    assert (found["store"].tolist(), wrong) == ([str(k) for k in range(5)], [])
+    gets = [path for method, path in seen if method == "GET" and "list-type" not in path]
+    asked = [path for path in gets if ".zarr" in path]
+    assert len(asked) == 5, asked
+    assert len(seen) <= 5 + 5, seen
