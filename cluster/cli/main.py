@@ -80,6 +80,10 @@ COMMANDS = {
         "shelf",
         "Keep a note and tags with a store, which ls, status and the page show; without either, print them.",
     ),
+    "merge": Entry(
+        "merge",
+        "Copy the items of several finished stores of one kernel into one, renumbered, and check it. Where each item comes from is kept.",
+    ),
     "posterior": Entry(
         "posterior",
         "Infer rates, factors and inputs of all trials with the best models of a store of lfads.",

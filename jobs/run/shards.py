@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from jobs import keys
+from jobs.errors import JobError
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
@@ -42,6 +43,11 @@ def run_shards(
     # Nothing to do needs no lease, and so no right to write.
     if len(store.committed.numbers()) == store.job.plan.n_shards:
         return _without_a_run(store)
+    if store.job.provenance.get("merged"):
+        raise JobError(
+            f"{store.address}: was merged, and the random numbers of its items are those of the stores that it came from, "
+            "so that they cannot be computed again here; repair those stores, and merge them again"
+        )
     refuse_mixture(store, part)
     place = store.objects if part is None else part.place(store)
     lease = Lease.acquire(place, store.address)

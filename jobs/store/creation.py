@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,13 @@ def create_store(
     job: Job,
     items: Items,
     outputs: Sequence[Outputs],
+    fill: Callable[[Store], None] = lambda store: None,
 ) -> Store:
     """Create an empty store at `address`, which must hold none, and return it.
 
     Args:
         outputs: the results of each group's items.
+        fill: writes shards before the store counts as complete; a merged store is never there without its rows.
 
     Raises:
         JobError: the store cannot be written. What was written to a local folder is removed again.
@@ -65,6 +67,7 @@ def create_store(
         _lay_out(store, items, outputs)
         write_sums(store.objects, "created", keys_outside_run(store))
         objects.write(store.objects, keys.KERNEL, description_of(store.kernel))
+        fill(store)
         write_job(store.objects, store.job)
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:

@@ -1,0 +1,292 @@
+"""Merge finished stores of one kernel into one: the items of the first, then those of the second, and so on, renumbered.
+
+The merged job sweeps what the jobs swept and what differs between them. It is an ordinary store, but for one thing: an
+item's random numbers came from its old id and its old job's seed, so no item of it can be computed again. Where each
+comes from stands in run/job.json (`provenance: merged`) and in the markers (`copied_from`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.errors import JobError, count
+from jobs.inputs.measure import outputs_of
+from jobs.plan.items import Items, expand
+from jobs.plan.layout import Plan, Shard
+from jobs.run.sources import combined
+from jobs.run.worker import nan_counts
+from jobs.spec.job import JobSpec
+from jobs.spec.sweep import Sweep
+from jobs.storage.addresses import join
+from jobs.store.arrays import FAILED
+from jobs.store.creation import Outputs, create_store
+from jobs.store.manifest import Job
+from jobs.store.marker import Marker
+from jobs.store.provenance import provenance
+from jobs.store.store import Store
+from jobs.store.writer import ShardWriter
+
+MOST_LISTED = 100_000
+"""Most values that are listed in the merged job in place of a random sweep of another seed."""
+
+
+def merge(stores: Sequence[Store], address: str) -> Store:
+    """Write the items of several stores as one store at `address`, which must hold none, and return it; not yet gathered.
+
+    Raises:
+        JobError: the stores do not fit together, one of them is not complete, or `address` holds something already or
+            cannot be written. Nothing is left there.
+    """
+    if Store.exists(address):
+        raise JobError(f"{address}: holds something already; give another path")
+    for store in stores:
+        _refuse(store, stores[0])
+    first, kernel = stores[0], stores[0].kernel
+    spec = _merged(stores, kernel)
+    items = expand(spec, kernel, "the merged job")
+    starts = np.cumsum([0, *(sum(store.job.plan.group_sizes) for store in stores)])
+    origins = [_origins(group.items, stores, starts) for group in items.groups]
+    layouts = tuple(parts[0].store.job.plan.layouts[parts[0].group] for parts in origins)
+    plan = Plan(tuple(len(group.items) for group in items.groups), layouts)
+    outputs = [outputs_of(kernel, group.params, first.job.base) for group in items.groups]
+    for group, (parts, made) in enumerate(zip(origins, outputs, strict=True)):
+        for part in parts:
+            _check_part(part, items, group, made)
+    about = provenance() | {"merged": [_about(*pair) for pair in zip(stores, starts, strict=False)]}
+    job = Job(spec, plan, first.job.base, about, first.job.sources)
+    # Rows and markers come before run/job.json: until the last row is there, there is no store.
+    return create_store(address, job, items, outputs, lambda store: _fill(store, origins))
+
+
+def _refuse(store: Store, first: Store) -> None:
+    """Raise JobError if a store cannot be merged into one with the first."""
+    spec, of = store.job.spec, first.job.spec
+    missing = store.job.plan.n_shards - len(store.committed.numbers())
+    why = ""
+    if spec.kernel != of.kernel:
+        why = f"is of kernel {spec.kernel}, and {first.address} of {of.kernel}"
+    elif spec.search is not None:
+        why = "has a search, which compares the items of one store"
+    elif spec.keep_bits != of.keep_bits:
+        why = f"rounds other results (keep_bits) than {first.address}"
+    elif missing:
+        why = f"lacks {count(missing, 'shard')}; `ctd resume {store.address}` computes what is left"
+    elif store is not first and spec.digest() == of.digest():
+        why = f"has the same job as {first.address}, and so the same items"
+    if why:
+        raise JobError(f"{store.address}: cannot be merged: {why}")
+
+
+# --- the merged job -------------------------------------------------------------------------------
+
+
+def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
+    """The job whose items are those of the stores, in order."""
+    first = stores[0].job.spec
+    given = [_params(store, stores[0].job.base, kernel) for store in stores]
+    swept = [set(store.job.spec.swept()) for store in stores]
+    anywhere = set().union(*swept)
+    for name in sorted(name for name in anywhere if "." in name):
+        if not all(name in own for own in swept):
+            raise JobError(f"cannot be merged: {name} is swept in some stores, and set in others")
+    same = {
+        name: value
+        for name, value in given[0].items()
+        if name not in anywhere and all(name in one and one[name] == value for one in given)
+    }
+    parts = []
+    for store, own in zip(stores, given, strict=True):
+        fixed = {name: [value] for name, value in own.items() if name not in same}
+        for part in store.job.spec.sweeps():
+            if part.random and store.job.spec.seed != first.seed:
+                part = _listed(part, store)
+            parts.append(part.model_copy(update={"grid": {**fixed, **part.grid}}))
+    dumped = [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
+    update = {"params": same, "sweep": dumped, "name": None}
+    return JobSpec.model_validate(first.model_dump(mode="json", exclude_defaults=True) | update)
+
+
+def _params(store: Store, base: str, kernel: Kernel) -> dict[str, Any]:
+    """The parameters that a job sets. Relative paths of files start at another folder than `base`? Then they become absolute."""
+    spec, own = store.job.spec, store.job.base
+    files = {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.FILE}
+    if own == base:
+        return dict(spec.params)
+    if swept := sorted(files & set(spec.swept())):
+        raise JobError(
+            f"{store.address}: cannot be merged: it sweeps files ({swept[0]}) of another folder, {own}"
+        )
+    return {
+        name: join(own, value) if name in files and isinstance(value, str) else value
+        for name, value in spec.params.items()
+    }
+
+
+def _listed(part: Sweep, store: Store) -> Sweep:
+    """A sweep with what was drawn listed: drawn again with another seed, it would have other values."""
+    columns = part.columns(store.job.spec.seed)
+    n = part.count() * len(columns)
+    if n > MOST_LISTED:
+        raise JobError(
+            f"{store.address}: cannot be merged: its {n:,} random values were drawn with another seed, and a job lists at "
+            f"most {MOST_LISTED:,}"
+        )
+    plain = lambda value: value.item() if isinstance(value, np.generic) else value
+    values = lambda column: [plain(column.values[code]) for code in column.codes]
+    return Sweep.model_validate({"zip": {name: values(column) for name, column in columns.items()}})
+
+
+def _about(store: Store, start: np.integer[Any]) -> dict[str, Any]:
+    """What the merged job says of a store."""
+    job = store.job
+    return {
+        "store": store.address,
+        "first_item": int(start),
+        "items": sum(job.plan.group_sizes),
+        "spec": job.spec.model_dump(mode="json", exclude_defaults=True),
+        "spec_sha256": job.spec.digest(),
+        "base": job.base,
+        "source": combined(job.sources),
+        "provenance": dict(job.provenance),
+    }
+
+
+# --- its rows -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a merged group that come from one group of one store; there may be fewer than that group has."""
+
+    store: Store
+    group: int
+    first_item: int
+    """The merged id of the store's item 0."""
+    start: int
+    """Its first merged row."""
+    row: int
+    """The row of the old group that it is."""
+    n: int
+
+    def merged(self, row: int) -> int:
+        """The merged row of a row of the old group."""
+        return row - self.row + self.start
+
+    @property
+    def stop(self) -> int:
+        """The merged row after its last."""
+        return self.start + self.n
+
+
+def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> list[Part]:
+    """Where the rows of a merged group come from, in order. ids: its items. Raises JobError if it mixes groups of one store."""
+    parts, row = [], 0
+    for store, first, last in zip(stores, starts, starts[1:], strict=False):
+        own = ids[(ids >= first) & (ids < last)].astype(np.int64) - int(first)
+        if not len(own):
+            continue
+        for group, n in enumerate(store.job.plan.group_sizes):
+            there = store.rows(group, "item", 0, n)
+            at = int(np.searchsorted(there, own[0]))
+            if np.array_equal(there[at : at + len(own)], own):
+                parts.append(Part(store, group, int(first), row, at, len(own)))
+                break
+        else:
+            raise JobError(f"{store.address}: cannot be merged: the merged job groups it otherwise")
+        row += len(own)
+    return parts
+
+
+def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
+    """Raise JobError unless a part has the results of the merged group, and its swept values to the bit."""
+    store, ids = part.store, items.groups[group].items[part.start : part.stop]
+    own = {name: store.array(part.group, name) for name in store.names(part.group)}
+    shapes = {name: (array.shape[1:], array.dtype) for name, array in own.items()}
+    if shapes != {name: (one.shape, one.dtype) for name, one in made.shapes.items()}:
+        differing = [name for name in made.shapes if name not in shapes] or list(shapes)
+        raise JobError(
+            f"{store.address}: cannot be merged: results/{part.group} has other results, or of other shapes, than this "
+            f"ctd makes ({', '.join(differing[:3])})"
+        )
+    for name in items.columns:
+        if name not in store.results(part.group):
+            continue
+        found = store.rows(part.group, name, part.row, part.row + part.n)
+        expected = items.values(name, ids)
+        numbers = found.dtype.kind in "iuf" and expected.dtype.kind in "iuf"
+        if numbers and not np.array_equal(found, expected):
+            raise JobError(f"{store.address}: cannot be merged: its {name} cannot be drawn again")
+
+
+def _fill(store: Store, origins: Sequence[Sequence[Part]]) -> None:
+    """Copy all rows, a shard at a time."""
+    writer = ShardWriter(store)
+    markers = {part.store: part.store.committed.markers() for parts in origins for part in parts}
+    failed = {one: one.failed.items() for one in markers}
+    for shard in store.job.plan.shards():
+        here = [p for p in origins[shard.group] if p.start < shard.stop and shard.start < p.stop]
+        values = {
+            name: np.concatenate([_rows(part, name, shard) for part in here])
+            for name in (*store.names(shard.group), "status")
+        }
+        old = [(part, m) for part in here for m in markers[part.store] if _overlap(part, m, shard)]
+        entries = [
+            replace(entry, row=part.merged(entry.row), item=entry.item + part.first_item)
+            for part, marker in old
+            for entry in failed[part.store].get(marker.shard.number, ())
+            if shard.start <= part.merged(entry.row) < shard.stop
+        ]
+        # Before the marker: it lacks the rows that these records explain.
+        if entries:
+            store.failed.add(shard, entries)
+        writer.write(_marker(store, shard, values, old), values, np.arange(shard.start, shard.stop))
+
+
+def _rows(part: Part, name: str, shard: Shard) -> np.ndarray:
+    """A result in the rows of a part that lie in a shard."""
+    start, stop = max(part.start, shard.start), min(part.stop, shard.stop)
+    old = start - part.merged(0), stop - part.merged(0)
+    return part.store.rows(part.group, name, *old)
+
+
+def _overlap(part: Part, marker: Marker, shard: Shard) -> int:
+    """The number of rows of a shard that an old marker committed."""
+    old = marker.shard
+    if old.group != part.group:
+        return 0
+    start = max(part.merged(old.start), part.start, shard.start)
+    return max(0, min(part.merged(old.stop), part.stop, shard.stop) - start)
+
+
+def _marker(
+    store: Store,
+    shard: Shard,
+    values: Mapping[str, np.ndarray],
+    old: Sequence[tuple[Part, Marker]],
+) -> Marker:
+    """The marker of a merged shard: counts from its rows, and where and when as the old markers say."""
+    first = old[0][1]
+    share = [_overlap(part, m, shard) / m.shard.n_items for part, m in old]
+    without = [part.merged(row) for part, m in old for row in m.without]
+    outcomes = {
+        outcome.name: int((values["outcome"] == code).sum())
+        for code, outcome in enumerate(store.kernel.outcomes)
+        if "outcome" in values
+    }
+    return replace(
+        first,
+        shard=shard,
+        without=tuple(row for row in without if shard.start <= row < shard.stop),
+        outcomes=outcomes,
+        nan=nan_counts(values) or None,
+        n_failed=int((values["status"] == FAILED).sum()),
+        started=min(m.started for _, m in old),
+        seconds=sum(m.seconds * part for part, (_, m) in zip(share, old, strict=True)),
+        narrowed_to=None,
+        copied_from=", ".join(dict.fromkeys(part.store.address for part, _ in old)),
+    )

@@ -1,0 +1,146 @@
+"""jobs.gather.merge: the merged store has the rows of its parts, to the bit, and is an ordinary store."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from failing import Failing, holds
+from search_jobs import HALVING
+from stores import JOB, make, run
+
+import jobs
+from jobs.errors import JobError
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.gather.merge import merge
+from jobs.query.query import query
+from jobs.run.serial import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.store.store import Store
+
+RUN = {"shard_items": 6, "slots": 4, "microbatch": 2, "retries": 0, "backoff_s": 0}
+OTHER = {
+    "kernel": "toy",
+    "seed": 6,
+    "params": {"n_steps": 5, "n": 5},
+    "sweep": [
+        {"random": {"rate": {"uniform": [-0.5, 0.5]}}, "samples": 7},
+        {"grid": {"push": [[0, 0], [1, -1]]}, "seeds": 2},
+    ],
+    "run": RUN,
+}
+"""It sets what JOB sweeps, has other steps, draws with another seed, and replicates."""
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """JOB's store, of which an item fails with an error; that of OTHER."""
+    folder = tmp_path_factory.mktemp("parts")
+    a = make(folder / "a.zarr", {**JOB, "run": RUN})
+    run_shards(a, Failing(lambda task: task.shard.group == 1 and holds(task, {3}) and "error"))
+    return a, run(folder / "b.zarr", OTHER)[0]
+
+
+@pytest.fixture(scope="module")
+def merged(parts, tmp_path_factory):
+    store = merge(parts, str(tmp_path_factory.mktemp("merged") / "m.zarr"))
+    gather(store)
+    return store
+
+
+def test_merged_store_has_the_rows_of_its_parts(parts, merged):
+    assert check(merged.address) == []
+    found = query(
+        merged, columns="item,n,rate,push,n_steps,seed,status,outcome,norm,steps", table="items"
+    )
+    assert found.item.tolist() == list(range(44 + 11))
+    frames = [query(store, table="items") for store in parts]
+    first = 0
+    for frame in frames:
+        own = found[first : first + len(frame)].reset_index(drop=True)
+        for name in ("n", "rate", "push", "seed", "status", "outcome", "norm", "steps"):
+            if name in frame:
+                np.testing.assert_array_equal(own[name], frame[name], err_msg=name)
+        first += len(frame)
+    assert found.n_steps.tolist() == [7] * 44 + [5] * 11
+    assert found.n[44:].unique().tolist() == [5]
+    assert (found.status == "failed").sum() == 1
+    a, m = (jobs.open_store(store.address) for store in (parts[0], merged))
+    where = "n == 3 and rate > 0"
+    for ours, theirs in zip(m.select(f"{where} and item < 44")["results"].values(), a.select(where)["results"].values(), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(ours.x, theirs.x)
+
+
+def test_merged_store_says_where_everything_comes_from(parts, merged):
+    about = merged.job.provenance["merged"]
+    assert [one["store"] for one in about] == [store.address for store in parts]
+    assert [one["first_item"] for one in about] == [0, 44]
+    assert [one["spec_sha256"] for one in about] == [store.job.spec.digest() for store in parts]
+    assert about[1]["spec"]["seed"] == 6
+    known = {store.address for store in parts}
+    assert all(set(m.copied_from.split(", ")) <= known for m in merged.committed.markers())
+    entries = [entry for some in merged.failed.items().values() for entry in some]
+    (old,) = [entry for some in parts[0].failed.items().values() for entry in some]
+    assert [(entry.item, entry.error) for entry in entries] == [(old.item, old.error)]
+    assert sum(m.n_failed for m in merged.committed.markers()) == 1
+    count = lambda store: pd.DataFrame([m.outcomes for m in store.committed.markers()]).sum()
+    assert (count(merged) == count(parts[0]) + count(parts[1])).all()
+
+
+def test_merged_store_computes_nothing_again(merged, tmp_path):
+    """With the merged ids, its items would draw other random numbers."""
+    import shutil
+
+    store = Store.open(str(shutil.copytree(merged.address, tmp_path / "m.zarr")))
+    run_shards(store, SerialExecutor(1))
+    store.committed.forget([next(iter(store.job.plan.shards()))])
+    with pytest.raises(JobError, match=r"m.zarr: was merged.* repair those stores, and merge"):
+        run_shards(store, SerialExecutor(1))
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (HALVING, "is of kernel hill, and .* of toy"),
+        (JOB, "has the same job as"),
+        ({**OTHER, "keep_bits": {"x": 8}}, "rounds other results"),
+    ],
+)
+def test_merge_refuses_what_does_not_fit(parts, tmp_path, job, said):
+    other = make(tmp_path / "c.zarr", job)
+    if job is JOB:
+        other = run(tmp_path / "c.zarr", job)[0]
+    with pytest.raises(JobError, match=f"c.zarr: cannot be merged: {said}"):
+        merge([parts[0], other], str(tmp_path / "m.zarr"))
+    assert not (tmp_path / "m.zarr").exists()
+
+
+def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):
+    empty = make(tmp_path / "empty.zarr", OTHER)
+    with pytest.raises(
+        JobError, match=r"empty.zarr: cannot be merged: lacks 2 shards; `ctd resume"
+    ):
+        merge([parts[0], empty], str(tmp_path / "m.zarr"))
+    with pytest.raises(JobError, match="holds something already"):
+        merge(parts, str(tmp_path / "empty.zarr"))
+    from jobs.store.writer import ShardWriter
+
+    write, calls = ShardWriter.write, []
+
+    def fails(self, *given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise OSError(5, "Input/output error")
+        write(self, *given)
+
+    monkeypatch.setattr(ShardWriter, "write", fails)
+    with pytest.raises(JobError, match=r"m.zarr: cannot be written: Input/output error"):
+        merge(parts, str(tmp_path / "m.zarr"))
+    assert not (tmp_path / "m.zarr").exists()
+
+
+def test_merge_on_the_command_line(ctd, parts, tmp_path):
+    code, out, err = ctd("merge", tmp_path / "m.zarr", *(store.address for store in parts))
+    assert code == 0, err
+    assert out == f"merged 55 items of 2 stores; ctd query {tmp_path / 'm.zarr'}\n"
+    code, out, err = ctd("merge", tmp_path / "n.zarr", parts[0].address)
+    assert (code, "1 store given; two or more expected" in err) == (2, True)
