@@ -114,6 +114,17 @@ class SlurmProfile(_Profile):
         None,
         description="Python interpreter with ctd on the nodes; by default the one that submits",
     )
+    container: str | None = Field(
+        None,
+        description="image in which Ray and the driver run, by Apptainer; its Python has ctd, ray and jax as the one that submits",
+    )
+    bind: list[str] = Field(
+        [], description="further folders that the container sees, as in apptainer exec --bind"
+    )
+    nv: Literal["auto"] | bool = Field(
+        "auto",
+        description="whether the container gets the NVIDIA libraries of the node (--nv); auto: if `gpus` asks for any",
+    )
     work_dir: str = Field(
         "~/.cache/ctd/slurm",
         description="folder on the shared file system: tokens, logs, compiled programs",
@@ -134,6 +145,15 @@ class SlurmProfile(_Profile):
                 raise ValueError(f"{line!r}: an option of sbatch such as --exclude=n13 expected")
         return value
 
+    @field_validator("python")
+    @classmethod
+    def _interpreter(cls, value: str | None) -> str | None:
+        if value is not None and len(value.split()) != 1:
+            raise ValueError(
+                f"the path of an interpreter expected, got {value!r}; in a container: give its image in `container`"
+            )
+        return value
+
     @field_validator("environment")
     @classmethod
     def _names(cls, value: dict[str, str]) -> dict[str, str]:
@@ -150,6 +170,14 @@ class SlurmProfile(_Profile):
             )
         return self
 
+    @model_validator(mode="after")
+    def _container(self) -> "SlurmProfile":
+        if self.container is None and (self.bind or self.nv != "auto"):
+            raise ValueError("bind, nv: of a container; give its image in `container`")
+        if self.container is not None and self.python is not None:
+            raise ValueError("python: the container has its own; leave it out")
+        return self
+
     def time_s(self) -> int:
         """Return the time limit in seconds."""
         return slurm_seconds(self.time)
@@ -157,6 +185,10 @@ class SlurmProfile(_Profile):
     def n_gpus(self) -> int:
         """Return the number of GPUs per node."""
         return int(str(self.gpus).rpartition(":")[2])
+
+    def image(self) -> Path | None:
+        """Return `container` as an absolute path."""
+        return Path(self.container).expanduser().absolute() if self.container else None
 
     def folder(self) -> Path:
         """Return `work_dir` as an absolute path."""
@@ -250,6 +282,11 @@ def parse_profile(content: Any, where: str) -> Profile:
         raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}")
     model = _kinds[kind]
     _refuse_secrets(content, where)
+    if mail := {"email", "mail", "mail_user"} & content.keys():
+        raise JobError(
+            f"{where}: {mail.pop()}: unknown field; Slurm writes to you by sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL], "
+            "and ctd calls a command of yours at the end of a run: `on_end`, docs/workflows.md"
+        )
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -16,7 +16,6 @@ import secrets
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -145,7 +144,11 @@ def text_of(order: Order) -> str:
 
         return rayjobs.entrypoint(request, profile)
     home = home_of(request, profile)
-    return script(profile, request.name, home, driver_command(request, home), order.array)
+    stores = [
+        path.absolute().parent for s in request.stages if (path := objects.local_path(s.address))
+    ]
+    folders = [Path(request.base), *stores]
+    return script(profile, request.name, home, driver_command(request, home), order.array, folders)
 
 
 def submit(order: Order, again: Again = Again()) -> Submission:
@@ -162,7 +165,7 @@ def submit(order: Order, again: Again = Again()) -> Submission:
         return _submit_to_slurm(order, profile, text)
     from cluster.ray import jobs as rayjobs
 
-    check_job(request, workers=1, memory=None)
+    check_job(request, *workers_of(order))
     number = rayjobs.submit(request, profile, text, order.where)
     return _record(request, profile, number, "", text)
 
@@ -192,9 +195,7 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
     check_folder(profile.folder(), f"{where}: work_dir")
     slurm.check_partition(profile, where)
     check_python(profile, where)
-    per_core = int(profile.memory_gb * 0.8e9 / max(1, profile.cpus))
-    workers = (array or profile.nodes) * (profile.n_gpus() or profile.cpus)
-    ready = check_job(request, workers, None if profile.n_gpus() else per_core, profile.grace_s)
+    ready = check_job(request, *workers_of(order), profile.grace_s)
     _refuse_second(request)
     check_folder(home, "store")
     # One plan for all: the allocations of an array start together, and each of them sees one node only.
@@ -215,6 +216,15 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
     return _record(request, profile, number, str(home), command)
 
 
+def workers_of(order: Order) -> tuple[int, int | None]:
+    """Return (workers with one GPU or one CPU core each, bytes per CPU core or None if only the node knows, as for GPUs)."""
+    profile = order.profile
+    if isinstance(profile, RayProfile):
+        return 1, None
+    workers = (order.array or profile.nodes) * (profile.n_gpus() or profile.cpus)
+    return workers, None if profile.n_gpus() else int(profile.memory_gb * 0.8e9 / profile.cpus)
+
+
 def check_folder(folder: Path, where: str) -> None:
     """Make the folder and try to write to it; JobError, which begins with `where`, if that fails."""
     try:
@@ -230,15 +240,14 @@ def check_folder(folder: Path, where: str) -> None:
 def check_python(profile: SlurmProfile, where: str) -> None:
     """Raise JobError if the profile's interpreter and setup lines lead to versions other than ours.
 
-    Runs them in a login shell on this machine; does nothing if the profile has none.
+    Runs them in a login shell on this machine, in the profile's container; does nothing if the profile has none.
     """
-    if not (profile.python or profile.setup or profile.modules):
+    image = profile.image()
+    if not (profile.python or profile.setup or profile.modules or image):
         return
-    lines = [
-        "set -e",
-        *prologue(profile, Path(profile.python or sys.executable)),
-        "exec python -m cluster.versions",
-    ]
+    if image is not None and not image.exists():
+        raise JobError(f"{where}: container: {image} does not exist; build one: docs/clusters.md")
+    lines = ["set -e", *prologue(profile), 'exec "${inside[@]}" python -m cluster.versions']
     done = subprocess.run(
         ["bash", "-l", "-c", "\n".join(lines)], capture_output=True, text=True, check=False,
         cwd="/", timeout=120,

@@ -70,7 +70,10 @@ def submit(
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print what would be submitted, and submit nothing")
+        bool,
+        typer.Option(
+            "--dry-run", help="print a summary and what would be submitted, and submit nothing"
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -81,6 +84,11 @@ def submit(
     path, changes = one_file(job, overrides)
     order = read_order(path, cluster, changes, store, array)
     if dry_run:
+        from cluster.cli.preview import preview
+
+        # To standard error: what is redirected to a file is the script alone.
+        for name, said in preview(order).items():
+            err.print(f"{name:16} {said}")
         text = text_of(order)
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return

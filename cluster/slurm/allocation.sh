@@ -111,7 +111,7 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   done
   rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
 "${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
-  bash -c "$on_node" - ray start --block --head --node-ip-address="$address" \
+  bash -c "$on_node" - "${inside[@]}" ray start --block --head --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
 steps=($!) rc=75
 for ((i = 0; i < 2000 && !stop; i++)); do  # three tries
@@ -125,7 +125,7 @@ if ((rc == 1)); then
 elif ((nodes > 1)) && [ -z "$stop" ]; then
   "${step[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
     --output="$home/worker-%j.$try-%n.log" \
-    bash -c "$on_node" - ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
+    bash -c "$on_node" - "${inside[@]}" ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
   steps+=($!)
   # The plan of a new store counts the workers that are there.
   for ((i = 0; i < 600 && !stop; i++)); do

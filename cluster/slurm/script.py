@@ -44,7 +44,14 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
     return lines + profile.sbatch
 
 
-def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str], array: int = 0) -> str:
+def script(
+    profile: SlurmProfile,
+    name: str,
+    home: Path,
+    run: Sequence[str],
+    array: int = 0,
+    folders: Sequence[Path] = (),
+) -> str:
     """The whole batch script.
 
     Args:
@@ -52,15 +59,15 @@ def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str], arr
         home: folder of the submission, on the shared file system.
         run: the driver's command; the script adds `--address HOST:PORT`.
         array: number of one-node allocations that share the store; 0 for a single allocation.
+        folders: those of the job and of its stores, which a container must see beside `home` and `work_dir`.
     """
-    python = Path(profile.python or sys.executable)
     folder = profile.folder()
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in options(profile, name, home, array)),
         "",
     ]
-    lines += prologue(profile, python)
+    lines += prologue(profile, [folder, home, *folders])
     for key, value in {
         "home": home,
         "work_dir": folder,
@@ -70,7 +77,7 @@ def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str], arr
     }.items():
         lines.append(f"{key}={shlex.quote(str(value))}")
     lines.append(f"export CTD_CACHE={shlex.quote(str(folder / 'cache'))}")
-    lines.append(f"run=({shlex.join(run)})")
+    lines.append(f'run=("${{inside[@]}}" {shlex.join(run)})')
     if array:
         first = f"$((SLURM_ARRAY_TASK_ID * {PARTS_EACH}))"
         lines.append(f'run+=(--parts "{first}/{array * PARTS_EACH}")')
@@ -78,20 +85,37 @@ def script(profile: SlurmProfile, name: str, home: Path, run: Sequence[str], arr
     return "\n".join(lines) + BODY.read_text()
 
 
-def prologue(profile: SlurmProfile, python: Path) -> list[str]:
-    """The shell lines that make ctd and ray runnable: modules, PATH, setup lines, environment."""
+def prologue(profile: SlurmProfile, folders: Sequence[Path] = ()) -> list[str]:
+    """The shell lines that make ctd and ray runnable: modules, PATH, setup lines, environment, container.
+
+    folders: those that a container must see. What the script runs of ctd and ray begins with "${inside[@]}".
+    """
+    python = Path(profile.python or sys.executable)
+    path = f'export PATH={shlex.quote(str(python.parent))}:"$PATH"'
     return [
         'unset "${!RAY_@}"  # of the shell that submitted: it may point to another Ray',
         *(f"module load {shlex.quote(module)}" for module in profile.modules),
-        f'export PATH={shlex.quote(str(python.parent))}:"$PATH"',
+        *([] if profile.container else [path]),
         *profile.setup,
         *(f"export {key}={shlex.quote(text)}" for key, text in profile.environment.items()),
+        f"inside=({shlex.join(in_container(profile, folders))})",
     ]
 
 
+def in_container(profile: SlurmProfile, folders: Sequence[Path]) -> list[str]:
+    """The words that go before a command that runs in the profile's container; none without one."""
+    if profile.container is None:
+        return []
+    nv = bool(profile.n_gpus()) if profile.nv == "auto" else profile.nv
+    # Ray's own folder lies in /tmp, which an administrator may have taken from what every container sees.
+    seen = dict.fromkeys(["/tmp", *map(str, folders), *profile.bind])  # noqa: S108
+    bind = (f"--bind={folder}" for folder in seen)
+    return ["apptainer", "exec", *["--nv"] * nv, *bind, str(profile.image())]
+
+
 def memory_mb(profile: SlurmProfile) -> int:
-    """Memory of a node in Slurm's megabytes (2^20 bytes)."""
-    return int(profile.memory_gb * 1e9 / 2**20)
+    """Memory of a node in Slurm's megabytes, of which its gigabyte has 1,024."""
+    return int(profile.memory_gb * 1024)
 
 
 def clock(seconds: int) -> str:

@@ -1,6 +1,7 @@
 """cluster.profiles and cluster.slurm.script: what a profile may say, and the script that comes of it."""
 
 import json
+import shlex
 import subprocess
 
 import jsonschema
@@ -63,6 +64,16 @@ def test_time_without_quotes(folder):
         ({**SLURM, "gpus": "two"}, "x: gpus: a number, or type:number such as a100:2, expected"),
         ({**SLURM, "sbatch": ["exclude=n13"]}, "x: sbatch: 'exclude=n13': an option of sbatch"),
         ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),
+        (
+            {**SLURM, "python": "apptainer exec --nv ctd.sif python"},
+            r"x: python: the path of an interpreter expected, .*; in a container: give its image in `container`",
+        ),
+        (
+            {**SLURM, "container": "a.sif", "python": "/bin/python"},
+            "x: .*python: the container has",
+        ),
+        ({**SLURM, "bind": ["/data"]}, "x: .*bind, nv: of a container; give its image"),
+        ({**SLURM, "email": "me@lab"}, r"x: email: .*sbatch: \[--mail-user=YOU@LAB, .*on_end"),
         ({"kind": "ray", "address": "head"}, "x: address: host:port expected, for example"),
         ({"kind": "ray"}, "x: address: required, but not given"),
     ],
@@ -126,7 +137,7 @@ def test_script_is_shell_and_says_what_was_asked(tmp_path):
     assert options == [
         "--job-name=ctd-job", "--partition=gpu", "--account=neuro", "--qos=long", "--constraint=a100",
         "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=8", "--gpus-per-node=a100:4",
-        "--mem=61035M", "--time=1-12:00:00", "--signal=B:USR1@120", "--open-mode=append",
+        "--mem=65536M", "--time=1-12:00:00", "--signal=B:USR1@120", "--open-mode=append",
         f"--output={tmp_path}/home/slurm-%j.out", "--no-requeue", "--exclude=n13",
     ]  # fmt: skip
     lines = text.splitlines()
@@ -138,7 +149,7 @@ def test_script_is_shell_and_says_what_was_asked(tmp_path):
         lines.index("max_allocations=7"),
         lines.index("go_on=chain"),
         lines.index(f"export CTD_CACHE={tmp_path}/cache"),
-        lines.index("run=(ctd run 'my job.yaml')"),
+        lines.index("run=(\"${inside[@]}\" ctd run 'my job.yaml')"),
     ]
     assert order == sorted(order)
     # By step, and never by what ends other jobs' Ray as well.
@@ -153,6 +164,24 @@ def test_script_of_a_small_profile_asks_for_little(tmp_path):
     assert "partition" not in text.split("\n\n")[0]
     assert f'#SBATCH --output="{tmp_path}/a b/home/slurm-%j.out"' in text
     assert "#SBATCH --requeue" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "nv"), [({"gpus": 2}, True), ({}, False), ({"nv": True}, True), ({"gpus": 2, "nv": False}, False)]
+)  # fmt: skip
+def test_script_of_a_container_runs_ray_and_the_driver_in_it(tmp_path, changes, nv):
+    content = {**SLURM, "container": "/images/my ctd.sif", "bind": ["/data:/data:ro"], **changes}
+    profile = parse_profile({**content, "work_dir": str(tmp_path)}, "x")
+    home, job = tmp_path / "a.zarr" / "run", tmp_path / "jobs"
+    lines = script(profile, "ctd-job", home, ["ctd", "run", "a.yaml"], folders=[job]).splitlines()
+    bind = [f"--bind={folder}" for folder in ("/tmp", tmp_path, home, job, "/data:/data:ro")]
+    words = ["apptainer", "exec", *["--nv"] * nv, *bind, "/images/my ctd.sif"]
+    assert f"inside=({shlex.join(words)})" in lines
+    assert 'run=("${inside[@]}" ctd run a.yaml)' in lines
+    assert not any(line.startswith("export PATH=") for line in lines)
+    started = [line for line in lines if " ray start --block" in line]
+    assert len(started) == 2
+    assert all('"${inside[@]}" ray start' in line for line in started)
 
 
 @pytest.mark.parametrize("name", ["lab_slurm", "department_ray"])

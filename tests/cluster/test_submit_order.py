@@ -1,13 +1,17 @@
 """What is submitted, without a cluster: the script or command, what is refused before anything is sent, its record."""
 
 import json
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 from processes import run_ctd
 
 from cluster import versions
-from cluster.submit import read_order, submit, text_of
+from cluster.cli.preview import file_system
+from cluster.submit import check_python, read_order, submit, text_of
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
@@ -40,16 +44,35 @@ def test_bad_clusters(tmp_path, cluster, said):
 
 
 def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
-    path = write(tmp_path, cluster=SLURM)
+    path = write(tmp_path, cluster=SLURM, kernel="esn", sweep={"grid": {"g": [0.5, 1.0]}})
     done = run_ctd("submit", str(path), "--dry-run", "--set", "seed=4")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=ctd-job\n")
     home = next(line for line in done.stdout.splitlines() if line.startswith("home="))[5:]
     assert (
-        f"run=(ctd run {home}/job.yaml --store {tmp_path}/job.zarr --base {tmp_path})"
+        f'run=("${{inside[@]}}" ctd run {home}/job.yaml --store {tmp_path}/job.zarr --base {tmp_path})'
         in done.stdout
     )
     assert [p.name for p in tmp_path.iterdir()] == ["job.yaml"]
+    said = dict(line.split(maxsplit=1) for line in done.stderr.splitlines())
+    assert said["store"] == f"{tmp_path}/job.zarr"
+    assert re.fullmatch("2 items, 1 group, 1 shard", said["work"])
+    assert re.fullmatch(r"1 of \d nodes? for .*, started at most 20 times", said["allocations"])
+
+
+def test_file_system_is_that_of_the_nearest_mount(tmp_path):
+    assert file_system(Path("/proc/self/not there")) == "proc"
+    here = subprocess.run(
+        ["df", "--output=fstype", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert file_system(tmp_path / "a" / "b") == here.stdout.split()[-1]
+
+
+def test_container_that_is_not_there_is_refused(tmp_path):
+    path = write(tmp_path, cluster={**SLURM, "container": str(tmp_path / "ctd.sif")})
+    order = read_order(path, None)
+    with pytest.raises(JobError, match=r"cluster: container: .*ctd.sif does not exist; build one"):
+        check_python(order.profile, order.where)
 
 
 def test_dry_run_of_a_ray_prints_the_command(tmp_path):

@@ -5,11 +5,14 @@ the tests look at how they ended.
 """
 
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from places import SUPPORT
 from slurm_jobs import Sent, ctd, job, profile
 
 from cluster.slurm import client as slurm
@@ -38,9 +41,11 @@ def on(*nodes):
 def time_limit(go_on, lab, unheard=False):
     """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint.
 
-    unheard: Slurm's signal before the limit is one that nobody waits for.
+    unheard: Slurm's signal before the limit is one that nobody waits for. What is requeued runs in a container.
     """
     where = on(8 if unheard else 3)
+    if go_on == "requeue":
+        where |= container(lab)
     where["sbatch"] += ["--signal=B:URG@30"] * unheard
     name = f"limit-{go_on}{'-unheard' * unheard}"
     with Sent(lab, job(lab, name), time=3, grace_s=30, go_on=go_on, **where) as sent:
@@ -60,7 +65,19 @@ def time_limit(go_on, lab, unheard=False):
 
         sent.until(over, "the last allocation ends", PATIENCE_S)
         last = newest()
-        return SimpleNamespace(sent=sent, last=last, state=sent.state(last), history=sent.history())
+        return SimpleNamespace(
+            sent=sent, last=last, state=sent.state(last), history=sent.history(),
+            inside=said.read_text() if (said := lab.shared / "ctd.sif.log").exists() else "",
+        )  # fmt: skip
+
+
+def container(lab):
+    """Options of a profile: an image with this Python, run by the stand-in for apptainer."""
+    (lab.shared / "bin").mkdir()
+    (lab.shared / "bin" / "apptainer").symlink_to(SUPPORT / "apptainer.sh")
+    image = lab.shared / "ctd.sif"
+    image.write_text(f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    return {"container": str(image), "setup": [f"export PATH={lab.shared}/bin:/usr/bin:/bin"]}
 
 
 def preemption(lab):
@@ -377,3 +394,7 @@ def test_time_limit(end, again):
     assert end.state == "COMPLETED", sent.log()
     sent.assert_same_as_here()
     sent.assert_nothing_left(end.last)
+    if again == "requeued":
+        ran = [line.split()[:2] for line in end.inside.splitlines()]
+        # The versions are asked for as it is submitted; then two allocations, each with a head and a driver.
+        assert ran == [["python", "-m"], *[["ray", "start"], ["ctd", "run"]] * 2], sent.log()
