@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -49,7 +50,7 @@ LOOKS = [
     ["status"], ["query"], ["query", "--table", "place"], ["query", "--table", "nothing"],
     ["query", "--columns", "nothing"], ["query", "--where", "x > 0"], ["report"], ["logs"], ["check"],
     ["export", "0", "item.h5", "--results"], ["export", "--to", "tensorboard"], ["cancel"],
-    ["best", "--by", "norm"], ["ls"], ["note", "of a stranger"],
+    ["best", "--by", "norm"], ["compare", "evil.zarr"], ["note", "seen"], ["ls"],
 ]  # fmt: skip
 
 
@@ -61,8 +62,9 @@ ASKS = [
 
 WITH_A_JOB = {"run", "plan", "submit"}
 """They take the user's own job file, which may name a stranger's store."""
-BESIDES = {"watch", "weights", "compare"}
-"""compare takes two stores. watch serves until Ctrl-C: its pages are made in a test of the API, and looked at in Chromium. weights takes STORE::ITEM."""
+BESIDES = {"watch", "weights", "merge"}
+"""watch serves until Ctrl-C: its pages are made in a test of the API, and looked at in Chromium. weights takes STORE::ITEM, merge
+the new store first."""
 WITHOUT_A_STORE = {"schema", "kernels", "new", "clusters"}
 
 
@@ -130,6 +132,13 @@ def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
     place = str(hostile.code / "payload.py")
     refused(ctd(first, hostile.path, *rest), place, "inside of a store", "--trust")
     assert not hostile.ran
+
+
+def test_merging_asks_for_trust(ctd, hostile):
+    other = shutil.copytree(hostile.path, hostile.path.with_name("other.zarr"))
+    refused(ctd("merge", "new.zarr", hostile.path, other), "inside of a store", "--trust")
+    assert not hostile.ran
+    assert not hostile.path.with_name("new.zarr").exists()
 
 
 def test_computing_by_the_api_asks_for_trust(hostile):
