@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,11 +76,25 @@ class Program:
         self.init = self._over_slots(self._init)
         self.step = self._over_slots(self._step)
         self.result = self._over_slots(self._result)
+        self._root: tuple[int | None, Any] = None, None
         self._some_results: dict[tuple[str, ...], Any] = {}
         self.permute = jax.jit(
             lambda slots, order: jax.tree.map(lambda leaf: leaf[order], slots),
             out_shardings=self.by_item,
         )
+
+    @cached_property
+    def no_one(self) -> jax.Array:
+        """False for each slot, on its device."""
+        n = self.layout.slots * self.layout.devices
+        return jax.device_put(np.zeros(n, bool), self.by_item)
+
+    def root(self, seed: int) -> jax.Array:
+        """The key of a job's seed, on all devices."""
+        # Of the last seed alone: all shards of a job have one.
+        if self._root[0] != seed:
+            self._root = seed, jax.device_put(jax.random.key(seed), self.whole)
+        return self._root[1]
 
     # --- one item ---------------------------------------------------------------------------------
 

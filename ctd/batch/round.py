@@ -194,9 +194,8 @@ class RoundRun(Placed):
         done[self._physical[: len(rows)]] = self.done[rows]
         with precision(self.program.static):
             traced = jax.tree.map(lambda leaf: leaf[held], self._traced)
-            state = None if blank else self._states.take(held)
-            slots = self._put(Slots(self._ids[held], traced, state, done))  # type: ignore[arg-type]
-            return slots._replace(state=jax.tree.map(self._blank, self._state)) if blank else slots
+            state = self._blank() if blank else self._states.take(held)
+            return self._put(Slots(self._ids[held], traced, state, done))  # type: ignore[arg-type]
 
     # --- checkpoints ------------------------------------------------------------------------------
 

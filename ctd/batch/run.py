@@ -53,11 +53,9 @@ class Placed:
         self._slots: Any = None
         # fold_in takes 32 bits.
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
+        self._root, self._no_one = program.root(seed), program.no_one
         with precision(program.static):
-            whole = program.whole
-            self._root = jax.device_put(jax.random.key(seed), whole)
-            self._shared = jax.device_put(shared, whole)
-            self._no_one = self._put(np.zeros(self.total, bool))
+            self._shared = jax.device_put(shared, program.whole)
         # The state of one item, as shapes: slots are made from it.
         first = jax.tree.map(lambda leaf: leaf[0], traced)
         self._state, self._values = program.abstract(shared, first)
@@ -84,12 +82,17 @@ class Placed:
         """Send arrays with a slot axis to the devices; one call for a tree takes half the time of one for each leaf."""
         return jax.device_put(host, self.program.by_item)
 
-    def _blank(self, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
-            return self._put(jax.random.split(jax.random.key(0), (self.total, *shape.shape)))
-        # To compile a program that makes zeros takes longer than to send a few.
-        zeros = np.zeros if self.total * shape.size <= SENT else jnp.zeros
-        return self._put(zeros((self.total, *shape.shape), shape.dtype))
+    def _blank(self) -> Any:
+        """States to be overwritten, for `_put`."""
+
+        def blank(shape: jax.ShapeDtypeStruct) -> Any:
+            if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+                return jax.random.split(jax.random.key(0), (self.total, *shape.shape))
+            # To compile a program that makes zeros takes longer than to send a few.
+            zeros = np.zeros if self.total * shape.size <= SENT else jnp.zeros
+            return zeros((self.total, *shape.shape), shape.dtype)
+
+        return jax.tree.map(blank, self._state)
 
     def _values_of(self, slots: Any, n: int, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         """The present results of the items in the first n logical slots: name -> (n, ...). No names means all names."""
@@ -164,8 +167,9 @@ class Run(Placed):
             traced = jax.tree.map(lambda leaf: leaf[held], self._traced)
             ids, traced = self._put((self._ids[held], traced))
             if self._slots is None:
-                state = jax.tree.map(self._blank, self._state)
-                self._slots = Slots(ids, traced, state, self._put(np.ones(self.total, bool)))
+                self._slots = Slots(
+                    ids, traced, *self._put((self._blank(), np.ones(self.total, bool)))
+                )
             self._slots = self._slots._replace(ids=ids, traced=traced)
             if going:
                 self._go_on(live, going)

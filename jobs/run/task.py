@@ -78,7 +78,7 @@ def rows_of(task: Task) -> np.ndarray:
     rows = np.arange(task.shard.start, task.shard.stop)
     if task.step:
         rows = np.intersect1d(rows, task.step.round.rows)
-    return np.setdiff1d(rows, task.without)
+    return np.setdiff1d(rows, task.without) if task.without else rows
 
 
 class Reduction(NamedTuple):
