@@ -43,9 +43,9 @@ def open_all(given: Iterable[str]) -> Store | Shelf:
 class Shelf:
     """Several opened stores. `query`, `table` and `sql` are those of one store, over the rows of all.
 
-    >>> shelf = Shelf([Store.open("points.zarr"), Store.open("train.zarr")])
+    >>> shelf = Shelf([Store.open("points.zarr")])
     >>> shelf.query(group_by="store", agg="count").store.tolist()
-    ['points', 'train']
+    ['points']
     """
 
     def __init__(self, stores: Sequence[Store]) -> None:
