@@ -84,6 +84,10 @@ COMMANDS = {
         "merge",
         "Copy the items of several finished stores of one kernel into one, renumbered, and check it. Where each item comes from is kept.",
     ),
+    "archive": Entry(
+        "archive",
+        "Write a store as one zip file, which query, report and open_store read as it is, with a description of it by RO-Crate.",
+    ),
     "posterior": Entry(
         "posterior",
         "Infer rates, factors and inputs of all trials with the best models of a store of lfads.",

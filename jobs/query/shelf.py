@@ -165,16 +165,17 @@ def fixed(store: Store) -> dict[str, Any]:
 
 
 def short_names(addresses: Sequence[str]) -> list[str]:
-    """A short name of each store: the last parts of its address, as many as make the names differ, without its ending.
+    """A short name of each store: the last parts of its address, as many as make the names differ, without its ending if it can go.
 
-    >>> short_names(["lab/a/gru.zarr", "lab/b/gru.zarr"]), short_names(["a.zarr", "s3://lab/b.zarr"])
-    (['a/gru', 'b/gru'], ['a', 'b'])
+    >>> short_names(["lab/a/gru.zarr", "lab/b/gru.zarr"]), short_names(["a.zarr", "a.zip"])
+    (['a/gru', 'b/gru'], ['a.zarr', 'a.zip'])
     """
-    parts = [PurePosixPath(address.rstrip("/")).with_suffix("").parts for address in addresses]
-    for k in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-k:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
+    paths = [PurePosixPath(address.rstrip("/")) for address in addresses]
+    for parts in ([path.with_suffix("").parts for path in paths], [path.parts for path in paths]):
+        for k in range(1, max(map(len, parts)) + 1):
+            names = ["/".join(part[-k:]) for part in parts]
+            if len(set(names)) == len(names):
+                return names
     return list(addresses)
 
 

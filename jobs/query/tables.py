@@ -37,7 +37,8 @@ from jobs.query.readers import (
     with_swept,
 )
 from jobs.spec.search import SEARCH_TABLE, Optuna, Population, Search
-from jobs.storage.objects import is_storage_error
+from jobs.storage.objects import is_storage_error, local_path
+from jobs.storage.zipped import is_zip
 from jobs.store.arrays import Lazy, attributes
 from jobs.store.store import Store
 
@@ -188,7 +189,8 @@ class Tables:
         try:
             require_rows(self.store)
         except Exception as error:
-            if not (is_storage_error(error) or isinstance(error, PermissionError)):
+            closed = isinstance(error, PermissionError) or is_zip(local_path(self.store.address))
+            if not (closed or is_storage_error(error)):
                 raise
             # This process may not write to the store: use what its owner gathered.
             if "items" not in self.store.root:

@@ -25,6 +25,7 @@ from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.storage.checksums import parsed
 from jobs.storage.process import Process, this_process
+from jobs.storage.zipped import refuse_zip
 
 TTL_S = 30.0
 """Seconds of silence after which a holder on another machine may be dead; whoever asks then watches for a renewal."""
@@ -98,6 +99,7 @@ class Lease:
             Held: another driver holds it; the text names holder and age.
             JobError: the store cannot be written.
         """
+        refuse_zip(objects.local_path(address))
         for _ in objects.looks(keys.LEASE):
             held = holder(store)
             if held is not None and _is_alive(store, held):

@@ -24,6 +24,7 @@ from jobs.errors import JobError
 from jobs.storage import addresses, credentials
 from jobs.storage.addresses import local_path as local_path
 from jobs.storage.addresses import plain as plain
+from jobs.storage.zipped import is_zip, read_zip
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -113,6 +114,8 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
     try:
         if create:
             path.mkdir(parents=True, exist_ok=True)
+        elif is_zip(path):
+            return read_zip(path)
         elif path.exists() and not path.is_dir():
             raise JobError(f"{path}: is a file; a store is a folder, beside JOB.yaml JOB.zarr")
         elif not path.is_dir():

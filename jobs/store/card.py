@@ -18,6 +18,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified, verified
+from jobs.storage.zipped import refuse_zip
 from jobs.store.arrays import DONE
 from jobs.store.finding import is_store, small
 from jobs.store.marker import Marker
@@ -112,6 +113,7 @@ def read_note(store: ObjectStore) -> Note:
 
 def write_note(store: Store, note: Note) -> None:
     """Keep what the user wrote about a store. Raises JobError if it cannot be written."""
+    refuse_zip(objects.local_path(store.address))
     try:
         objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))
         if card := _parsed(read_verified(store.objects, keys.CARD)):

@@ -10,6 +10,7 @@ import obstore
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import addresses, objects
+from jobs.storage.zipped import is_zip, read_member
 
 DEEP = 3
 """Levels of folders that are looked into; a whole disk is not."""
@@ -61,6 +62,8 @@ def small(address: str, key: str) -> bytes | None:
     if path is None:
         place = objects.remote(address, objects.FIRST)
         return objects.first_request(address, lambda: objects.read(place, key))
+    if is_zip(path):
+        return read_member(path, key)
     try:
         return (path / key).read_bytes()
     except OSError:  # not there, or of somebody else
@@ -93,7 +96,7 @@ def _matching(address: str) -> list[str]:
 
 
 def _folders(address: str) -> list[str]:
-    """The addresses of the folders in a folder, sorted; hidden ones are left out."""
+    """The addresses of the folders and archives in a folder, sorted; hidden ones are left out."""
     if addresses.scheme(address) in addresses.BUCKETS:
         place = objects.remote(address, objects.FIRST)
         found = objects.first_request(address, lambda: obstore.list_with_delimiter(place))
@@ -101,7 +104,7 @@ def _folders(address: str) -> list[str]:
     else:
         path = objects.local_path(address)
         try:
-            names = [p.name for p in path.iterdir() if p.is_dir()] if path else []
+            names = [p.name for p in path.iterdir() if p.is_dir() or is_zip(p)] if path else []
         except OSError:  # of somebody else, or gone meanwhile
             return []
     head = "" if address == "." else f"{address.rstrip('/')}/"

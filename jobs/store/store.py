@@ -26,6 +26,7 @@ from jobs.spec import trust
 from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
 from jobs.storage import objects
+from jobs.storage.zipped import refuse_zip
 from jobs.store.arrays import attributes
 from jobs.store.described import described_by_arrays, read_description
 from jobs.store.failed import Failed
@@ -187,11 +188,12 @@ def _modules_of_defaults(store: Store) -> set[str]:
 
 
 def refuse_links(store: Store) -> None:
-    """Raise JobError if a folder of the store is a link: writes and deletions below it would happen elsewhere.
+    """Raise JobError if a folder of the store is a link: writes and deletions below it would happen elsewhere; or if it is an archive.
 
     The store itself may be a link, and so may folders in results/, which only a run writes to.
     """
     path = objects.local_path(store.address)
+    refuse_zip(path)
     waiting = [os.path.realpath(path)] if path else []
     results = {os.path.join(top, "results") for top in waiting}
     while waiting:

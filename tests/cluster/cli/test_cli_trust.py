@@ -50,7 +50,7 @@ LOOKS = [
     ["status"], ["query"], ["query", "--table", "place"], ["query", "--table", "nothing"],
     ["query", "--columns", "nothing"], ["query", "--where", "x > 0"], ["report"], ["logs"], ["check"],
     ["export", "0", "item.h5", "--results"], ["export", "--to", "tensorboard"], ["cancel"],
-    ["best", "--by", "norm"], ["compare", "evil.zarr"], ["note", "seen"], ["ls"],
+    ["best", "--by", "norm"], ["compare", "evil.zarr"], ["archive", "evil.zip"], ["note", "seen"], ["ls"],
 ]  # fmt: skip
 
 
@@ -79,8 +79,8 @@ def test_looking_runs_nothing_of_the_stores_code(ctd, described):
     path = described.path
     for command, *rest in LOOKS:
         code, _, err = ctd(command, path, *rest)
-        lacks = command == "check" and not (path / keys.KERNEL).exists()
-        assert code == (2 if "nothing" in rest or "x > 0" in rest else int(lacks)), err
+        lacks = 0 if (path / keys.KERNEL).exists() else {"check": 1, "archive": 2}.get(command, 0)
+        assert code == (2 if "nothing" in rest or "x > 0" in rest else lacks), err
         assert "Traceback" not in err
         assert not described.ran, command
     code, out, _ = ctd("query", path, "--json")

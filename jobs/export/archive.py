@@ -1,0 +1,232 @@
+"""A store as one zip file with a description of what is in it, for the supplement of a paper.
+
+The archive holds the store's objects below its root, so that Zarr's own ZipStore reads it and unpacking it gives the
+store again, and ro-crate-metadata.json, a description by RO-Crate 1.1 (https://w3id.org/ro/crate/1.1): the job, digests
+of the code, versions, license, authors and dates. What only concerns runs (leases, checkpoints, submissions) is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctd.replacing import replacing
+from jobs import keys
+from jobs.errors import JobError, count
+from jobs.gather.check import check
+from jobs.gather.gather import gather_to_look
+from jobs.run.parts import drivers
+from jobs.storage import objects
+from jobs.storage.checksums import digest
+from jobs.storage.lease import describe
+from jobs.storage.zipped import SUFFIX
+from jobs.store.card import Card, write_card
+from jobs.store.store import Store
+
+CRATE = "ro-crate-metadata.json"
+
+LEFT_OUT = tuple(
+    f"{folder}/"
+    for folder in (
+        *(keys.LEASE, keys.CANCEL, keys.PARTS, keys.GATHERING, keys.SUBMIT),
+        *(keys.CHECKPOINTS, keys.ROUNDS, keys.LIVE),
+    )
+)
+"""Prefixes of the keys that stay behind."""
+
+ORCID = re.compile(r"\s*<?(?:https://orcid\.org/)?((?:\d{4}-){3}\d{3}[\dX])>?\s*$")
+"""The identifier at the end of an author's name."""
+
+FOLDERS = {
+    "results": "the results of every item, as Zarr arrays",
+    "gathered": "what the kernel's reduction made of each group",
+    "items": "one row for each item: what was swept, status, single numbers",
+    "shards": "where and when each part of the results was computed",
+    "reduced": "further reductions over all items",
+}
+FILES = {
+    keys.JOB: "the job: parameters, sweep, seed, versions, digests of the source code",
+    keys.KERNEL: "the kernel's results: axes, units, meaning",
+    "zarr.json": "the metadata of all arrays (Zarr, version 3)",
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What the description cannot take from the store."""
+
+    license: str = ""
+    """An SPDX identifier such as CC-BY-4.0, or the address of a text."""
+    authors: Sequence[str] = ()
+    """Names, each with an ORCID after it or without."""
+    date: str = ""
+    """When it is published, as 2026-11-28; by default today."""
+
+
+def write_archive(store: Store, path: Path, about: About = About()) -> int:
+    """Write a store as an archive and return the number of its objects; a file at `path` is replaced as a whole.
+
+    Raises:
+        JobError: a run of the store goes on, the store is damaged, the file cannot be written, or `about` is not valid.
+    """
+    _refuse(store, path, about)
+    with objects.may_fail():
+        gather_to_look(store)
+    if wrong := [finding for finding in check(store.address) if finding.cure]:
+        raise JobError(
+            f"{store.address}: {wrong[0].key} is {wrong[0].what}; `ctd check {store.address} --repair`, then archive it"
+        )
+    card = write_card(store, store.committed.markers())
+    named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))
+    try:
+        with replacing(path) as new, zipfile.ZipFile(new, "w") as archive:
+            described = describe_store(store, card, about)
+            _add(archive, CRATE, json.dumps(described, indent=1).encode())
+            # Readers of RO-Crate look for the folders themselves.
+            for entity in described["@graph"]:
+                if entity["@id"].endswith("/") and entity["@id"] != "./":
+                    _add(archive, entity["@id"], b"")
+            for key, data in objects.read_all(store.objects, named):
+                if data is not None and key != CRATE:
+                    _add(archive, key, data)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return len(named)
+
+
+def _refuse(store: Store, path: Path, about: About) -> None:
+    if path.suffix != SUFFIX:
+        raise JobError(f"{path}: a name that ends in {SUFFIX} expected")
+    if running := drivers(store):
+        raise JobError(
+            f"{store.address}: is being run by {describe(running[0])}; archive it when the run has ended"
+        )
+    if about.date and not re.fullmatch(r"\d{4}-\d\d-\d\d", about.date):
+        raise JobError(f"--date {about.date}: a date such as 2026-11-28 expected")
+
+
+def _add(archive: zipfile.ZipFile, key: str, data: bytes) -> None:
+    # Arrays are compressed already. Without times, so that the same store gives the same bytes.
+    member = zipfile.ZipInfo(key)
+    is_text = key.endswith((".json", ".jsonl"))
+    member.compress_type = zipfile.ZIP_DEFLATED if is_text else zipfile.ZIP_STORED
+    member.external_attr = (0o755 if member.is_dir() else 0o644) << 16
+    archive.writestr(member, data)
+
+
+# --- the description ------------------------------------------------------------------------------
+
+
+def describe_store(store: Store, card: Card, about: About) -> dict[str, Any]:
+    """Describe a store by RO-Crate 1.1: the content of ro-crate-metadata.json."""
+    people = [_person(name, k) for k, name in enumerate(about.authors)]
+    programs, code = list(_programs(card)), list(_code(store))
+    files = list(_files(store))
+    license_, licensed = _license(about.license)
+    name = card.name or card.kernel
+    done = f"{card.done:,} of {count(card.items, 'item')}"
+    root = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": name,
+        "description": card.note or f"Results of ctd, kernel {card.kernel}: {done} computed",
+        "datePublished": about.date or time.strftime("%Y-%m-%d"),
+        "license": license_,
+        "hasPart": _refer(files),
+        "mentions": {"@id": "#run"},
+        **({"author": _refer(people)} if people else {}),
+        **({"keywords": ", ".join(card.tags)} if card.tags else {}),
+    }
+    command = " ".join(map(str, dict(store.job.provenance).get("command", ())))
+    run = {
+        "@id": "#run",
+        "@type": "CreateAction",
+        "name": f"ctd computed {done}",
+        "description": command or "ctd run",
+        "object": {"@id": keys.JOB},
+        "result": {"@id": "./"},
+        "instrument": _refer([*programs, *code]),
+        **({"startTime": card.created} if card.created else {}),
+        **({"endTime": _time(card.ended)} if card.ended else {}),
+        **({"agent": _refer(people)} if people else {}),
+    }
+    descriptor = {
+        "@id": CRATE,
+        "@type": "CreativeWork",
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+        "about": {"@id": "./"},
+    }
+    return {
+        "@context": "https://w3id.org/ro/crate/1.1/context",
+        "@graph": [descriptor, root, *licensed, *people, *files, run, *programs, *code],
+    }
+
+
+def _refer(entities: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    return [{"@id": entity["@id"]} for entity in entities]
+
+
+def _person(text: str, k: int) -> dict[str, Any]:
+    found = ORCID.search(text)
+    name = text[: found.start()].strip() if found else text.strip()
+    where = f"https://orcid.org/{found[1]}" if found else f"#author-{k + 1}"
+    return {"@id": where, "@type": "Person", "name": name or where}
+
+
+def _license(text: str) -> tuple[Any, list[dict[str, Any]]]:
+    """The license of the data as the root names it, and its entity."""
+    if not text:
+        return "No license is given: ask the authors before you use the data.", []
+    where = text if "://" in text else f"https://spdx.org/licenses/{text}"
+    return {"@id": where}, [{"@id": where, "@type": "CreativeWork", "name": text}]
+
+
+def _files(store: Store) -> Iterator[dict[str, Any]]:
+    for key, text in FILES.items():
+        data = objects.read(store.objects, key)
+        if data is not None:
+            yield {
+                "@id": key,
+                "@type": "File",
+                "name": text,
+                "encodingFormat": "application/json",
+                "contentSize": str(len(data)),
+                "identifier": f"sha256:{digest(data)}",
+            }
+    for folder, text in FOLDERS.items():
+        if objects.read(store.objects, f"{folder}/zarr.json") is not None or folder == "results":
+            yield {"@id": f"{folder}/", "@type": "Dataset", "name": text}
+
+
+def _programs(card: Card) -> Iterator[dict[str, Any]]:
+    for name, version in card.versions.items():
+        yield {
+            "@id": f"#{name}",
+            "@type": "SoftwareApplication",
+            "name": name,
+            "softwareVersion": version,
+        }
+
+
+def _code(store: Store) -> Iterator[dict[str, Any]]:
+    """The modules that the results come from, by the digests of their files."""
+    commit = dict(store.job.provenance).get("git_commit")
+    for module, sha256 in store.job.sources.items():
+        yield {
+            "@id": f"#source-{module}",
+            "@type": "SoftwareSourceCode",
+            "name": module,
+            "programmingLanguage": "Python",
+            "identifier": f"sha256:{sha256}",
+            **({"version": str(commit)} if commit and module.startswith("ctd") else {}),
+        }
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,183 @@
+"""jobs.export.archive: one file that is read as the store is, unpacks to it, and is described by RO-Crate."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import zarr
+from stores import JOB, make, run, tree_bytes
+
+import jobs
+from jobs import keys
+from jobs.errors import JobError
+from jobs.export.archive import CRATE, LEFT_OUT, About, write_archive
+from jobs.gather.check import check
+from jobs.gather.gather import gather
+from jobs.query.listing import list_stores
+from jobs.query.query import query, table, tables
+from jobs.run.serial import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.storage import objects
+from jobs.storage.lease import Lease
+from jobs.store.card import Note, write_note
+from jobs.store.store import Store
+
+ABOUT = About("CC-BY-4.0", ("Ada Lovelace 0000-0002-1825-0097", "Charles Babbage"), "2026-11-28")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store, _ = run(tmp_path_factory.mktemp("archive") / "a.zarr", {**JOB, "name": "walks"})
+    gather(store)
+    write_note(store, Note(note="for figure 2", tags=("paper", "toy")))
+    return store
+
+
+@pytest.fixture(scope="module")
+def archive(store):
+    path = objects.local_path(store.address).with_suffix(".zip")
+    write_archive(store, path, ABOUT)
+    return path
+
+
+def test_archive_answers_as_its_store(store, archive):
+    packed = Store.open(str(archive))
+    for name in tables(store):
+        assert table(packed, name).equals(table(store, name)), name
+    assert query(packed, "n == 3 and norm > 1", agg="count, median(norm)").equals(
+        query(store, "n == 3 and norm > 1", agg="count, median(norm)")
+    )
+    ours, theirs = (jobs.open_store(str(where)) for where in (archive, store.address))
+    np.testing.assert_array_equal(ours["results/1"].x, theirs["results/1"].x)
+    assert check(str(archive)) == []
+    found, _ = list_stores([str(archive.parent)])
+    assert found["store"].tolist() == ["a.zarr", "a.zip"]
+    assert found["note"].tolist() == ["for figure 2"] * 2
+
+
+def test_archive_is_read_by_zarr_and_unpacks_to_the_store(store, archive, tmp_path):
+    with zarr.storage.ZipStore(archive, mode="r") as opened:
+        root = zarr.open_group(opened, mode="r")
+        np.testing.assert_array_equal(root["items/norm"][...], store.root["items/norm"][...])
+    shutil.unpack_archive(archive, tmp_path / "b.zarr")
+    assert check(str(tmp_path / "b.zarr")) == []
+    expected = tree_bytes(store.address)
+    assert {k: v for k, v in tree_bytes(tmp_path / "b.zarr").items() if k != CRATE} == expected
+    names = zipfile.ZipFile(archive).namelist()
+    assert not [name for name in names if name.startswith(LEFT_OUT)]
+    assert run_shards(Store.open(str(tmp_path / "b.zarr")), SerialExecutor(1)).items_done == 44
+
+
+def test_archive_is_described(store, archive):
+    """Each entity that is referred to is there; the root has what RO-Crate 1.1 demands of it."""
+    found = json.loads(zipfile.ZipFile(archive).read(CRATE))
+    graph = {entity["@id"]: entity for entity in found["@graph"]}
+    assert len(graph) == len(found["@graph"])
+    refers = [value for entity in graph.values() for value in entity.values()]
+    refers = [one for value in refers for one in (value if isinstance(value, list) else [value])]
+    named = {one["@id"] for one in refers if isinstance(one, dict)}
+    assert named - graph.keys() == {"https://w3id.org/ro/crate/1.1"}
+    root = graph["./"]
+    assert (root["name"], root["description"]) == ("walks", "for figure 2")
+    assert (root["datePublished"], root["keywords"]) == ("2026-11-28", "paper, toy")
+    assert root["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}
+    people = [graph[one["@id"]] for one in root["author"]]
+    assert [(one["@id"], one["name"]) for one in people] == [
+        ("https://orcid.org/0000-0002-1825-0097", "Ada Lovelace"), ("#author-2", "Charles Babbage"),
+    ]  # fmt: skip
+    names = set(zipfile.ZipFile(archive).namelist())
+    for entity in graph.values():
+        if entity["@type"] == "File":
+            assert entity["@id"] in names
+        if entity["@type"] == "Dataset" and entity["@id"] != "./":
+            assert any(name.startswith(entity["@id"]) for name in names)
+    code = {
+        e["name"]: e["identifier"] for e in graph.values() if e["@type"] == "SoftwareSourceCode"
+    }
+    assert code == {name: f"sha256:{digest}" for name, digest in store.job.sources.items()}
+    versions = {e["name"]: e["softwareVersion"] for e in graph.values() if e["@type"] == "SoftwareApplication"}  # fmt: skip
+    assert versions == store.job.provenance["versions"]
+
+
+def test_archive_of_the_same_store_has_the_same_bytes(store, archive, tmp_path):
+    write_archive(store, tmp_path / "a.zip", ABOUT)
+    assert (tmp_path / "a.zip").read_bytes() == archive.read_bytes()
+
+
+def test_nothing_is_written_to_an_archive(archive):
+    packed = Store.open(str(archive))
+    before = archive.read_bytes()
+    packed.committed.forget([next(iter(packed.job.plan.shards()))])
+    for write in (
+        lambda: run_shards(packed, SerialExecutor(1)),
+        lambda: write_note(packed, Note(note="x")),
+        lambda: check(str(archive), repair=True),
+    ):
+        with pytest.raises(JobError, match=r"a.zip: an archive is only read; unpack it to go on"):
+            write()
+    assert archive.read_bytes() == before
+
+
+def test_archive_of_a_part_holds_what_is_there(tmp_path):
+    make(tmp_path / "part.zarr")
+    write_archive(Store.open(str(tmp_path / "part.zarr")), tmp_path / "part.zip")
+    assert list_stores([str(tmp_path / "part.zip")])[0]["left"].tolist() == [44]
+
+
+def test_archive_refuses(store, tmp_path):
+    path = shutil.copytree(store.address, tmp_path / "b.zarr")
+    damaged = Store.open(str(path))
+    target = tmp_path / "out.zip"
+    target.write_bytes(b"old")
+    with pytest.raises(JobError, match=r"out.tar: a name that ends in .zip expected"):
+        write_archive(store, tmp_path / "out.tar")
+    with pytest.raises(JobError, match="--date yesterday: a date such as"):
+        write_archive(store, target, About(date="yesterday"))
+    lease = Lease.acquire(damaged.objects, damaged.address)
+    with pytest.raises(
+        JobError, match=r"b.zarr: is being run by .*archive it when the run has ended"
+    ):
+        write_archive(damaged, target)
+    lease.release()
+    objects.delete(damaged.objects, keys.KERNEL)
+    with pytest.raises(JobError, match=r"run/kernel.json is missing; `ctd check .*--repair`"):
+        write_archive(damaged, target)
+    with pytest.raises(JobError, match=r"none/out.zip: cannot be written: No such file"):
+        write_archive(store, tmp_path / "none" / "out.zip")
+    assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is not an archive"), (b"PK\x03\x04broken", "not an archive")],
+)
+def test_what_is_no_archive_is_refused_in_a_line(tmp_path, content, said):
+    path = tmp_path / "x.zip"
+    path.write_bytes(content)
+    with pytest.raises(JobError) as caught:
+        Store.open(str(path))
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_archive_on_the_command_line(ctd, store, tmp_path):
+    code, out, err = ctd("archive", store.address, tmp_path / "o.zip", "--author", "Ada", "--license", "CC-BY-4.0")  # fmt: skip
+    assert (code, err) == (0, "")
+    assert out.startswith("wrote ")
+    for command in (
+        ["status"],
+        ["query"],
+        ["report"],
+        ["logs"],
+        ["check"],
+        ["best", "--by", "norm"],
+    ):
+        code, _, err = ctd(command[0], tmp_path / "o.zip", *command[1:])
+        assert code == 0, (command, err)
+    assert (tmp_path / "o.html").exists()
+    code, _, err = ctd("resume", tmp_path / "o.zip", "--executor", "serial")
+    assert (code, "an archive is only read" in err) == (2, True), err
+    code, _, err = ctd("note", tmp_path / "o.zip", "x")
+    assert (code, "an archive is only read" in err) == (2, True)
