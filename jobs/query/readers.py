@@ -26,7 +26,7 @@ from jobs.query.columns import (
     rows_as_text,
 )
 from jobs.spec.job import leaves
-from jobs.store.arrays import attributes
+from jobs.store.arrays import attributes, read_rows
 
 Rows = slice | np.ndarray
 Read = Callable[[Rows], Column]
@@ -73,7 +73,7 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
 def _reader(array: zarr.Array[Any]) -> Read:
     attrs = attributes(array)
     return lambda rows: decode(
-        np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[rows]), attrs
+        np.asarray(array[rows]) if isinstance(rows, slice) else read_rows(array, rows), attrs
     )
 
 

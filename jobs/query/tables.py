@@ -52,6 +52,9 @@ and not kept."""
 FEW = 1000
 """If a question needs less than one row in this many, only those rows are read, which takes half the time."""
 
+PICKS = 4
+"""Most such reads of a column before it is read whole."""
+
 READERS = 8
 """Columns read in parallel: enough to decode on two cores, or to wait for an object store."""
 
@@ -74,7 +77,7 @@ class Table:
         self.name = name
         self.axis, self.n, self._reads, self.shown, _ = columns
         self._kept: dict[str, Column] = {}
-        self._picked: dict[str, tuple[np.ndarray, Column]] = {}
+        self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
         self._coded: dict[str, Codes] = {}
 
     @property
@@ -85,8 +88,8 @@ class Table:
     def read(self, name: str, rows: Rows = ALL) -> Column:
         """Some rows of a column. rows: a slice, or an array of row numbers.
 
-        A column of a short table is read whole and kept. The exception is a first request for few rows,
-        which reads just those: most columns are only shown, and most stores are asked one question.
+        A column of a short table is read whole and kept. The exception are the first requests for few rows,
+        which read just those: most columns are only shown, and most stores are asked few questions.
 
         Raises:
             JobError: there is no such column.
@@ -97,11 +100,13 @@ class Table:
             return self._reads[name](rows)
         if name not in self._kept:
             if isinstance(rows, np.ndarray) and len(rows) * FEW < self.n:
-                first, found = self._picked.get(name, (rows, None))
-                if found is None:
+                picked = self._picked.get(name, [])
+                for before, found in picked:
+                    if np.array_equal(before, rows):
+                        return found
+                if len(picked) < PICKS:
                     found = self._reads[name](rows)
-                    self._picked[name] = rows, found
-                if np.array_equal(first, rows):
+                    self._picked[name] = [*picked, (rows, found)]
                     return found
             self._kept[name] = self._reads[name](ALL)
         kept = self._kept[name]

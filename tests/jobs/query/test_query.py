@@ -140,6 +140,7 @@ def test_query_reads_few_rows_alone_and_then_the_column(store, monkeypatch):
     )
     monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
     monkeypatch.setattr(module, "FEW", 2)
+    monkeypatch.setattr(module, "PICKS", 1)
     frame = table(store, "items").sort_values("norm", kind="stable").reset_index(drop=True)
     monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
     seen.clear()

@@ -5,11 +5,19 @@ import json
 import numpy as np
 import pytest
 import zarr
+from obstore.store import LocalStore
 
 from ctd.kernel import Var
 from jobs.plan.items import Lookup
 from jobs.store import arrays
-from jobs.store.arrays import compressor, encode_chunk, fill_value, has_plain_chunks, put_array
+from jobs.store.arrays import (
+    compressor,
+    encode_chunk,
+    fill_value,
+    has_plain_chunks,
+    put_array,
+    read_rows,
+)
 
 
 def stored(values):
@@ -51,3 +59,30 @@ def test_chunks_have_the_bytes_of_zarr(dtype, shape):
     assert encode_chunk(metadata, values) == (5, expected)
     # Values as JAX returns them need not lie row by row.
     assert encode_chunk(metadata, np.asfortranarray(values)) == (5, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+@pytest.mark.parametrize("shape", [(25,), (25, 3)])
+def test_few_rows_are_those_of_zarr(tmp_path, dtype, shape):
+    """Of three chunks, the last one not full; one is missing, as while another process gathers; one is damaged."""
+    root = zarr.create_group(zarr.storage.ObjectStore(LocalStore(tmp_path)))
+    array = root.create_array(
+        "a",
+        shape=shape,
+        chunks=(10, *shape[1:]),
+        dtype=dtype,
+        compressors=compressor(),
+        fill_value=0,
+    )
+    array[...] = np.random.default_rng(0).integers(0, 9, shape).astype(dtype)
+    rows = np.array([24, 3, 3, 17])
+    chunk = tmp_path / "a" / "c" / "1" / "/".join("0" * (len(shape) - 1))
+    for damage in (lambda: None, chunk.unlink):
+        damage()
+        np.testing.assert_array_equal(read_rows(array, rows), np.asarray(array[...])[rows])
+    chunk.write_bytes(b"damaged")
+    with pytest.raises(Exception) as expected:
+        array[...]
+    with pytest.raises(type(expected.value)):
+        read_rows(array, rows)
+    np.testing.assert_array_equal(read_rows(array, np.array([3])), array[3:4])
