@@ -131,6 +131,16 @@ GARBAGE_AFTER = 50_000
 """New objects after which Python looks for rubbish among them; by default 2,000."""
 
 
+PANELS = {
+    "Run": "run plan status resume cancel check logs gather",
+    "Ask and show": "query best report watch compare export posterior",
+    "Keep stores": "ls note merge archive",
+    "Write jobs": "kernels new schema weights",
+    "Clusters": "submit clusters",
+}
+"""The commands in the order and under the headings of `ctd --help`."""
+
+
 class LateCommand(TyperCommand):
     """A command of which `ctd --help` knows name and help alone; its module is imported when it is called or completed."""
 
@@ -180,7 +190,11 @@ class Commands(TyperGroup):
     """All commands, before any is imported."""
 
     def __init__(self, **options: Any) -> None:
-        commands = [LateCommand(name, help=entry.help) for name, entry in COMMANDS.items()]
+        commands = [
+            LateCommand(name, help=COMMANDS[name].help, rich_help_panel=panel)
+            for panel, names in PANELS.items()
+            for name in names.split()
+        ]
         super().__init__(**options | {"commands": commands})
 
 

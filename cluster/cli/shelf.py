@@ -1,5 +1,6 @@
 """The commands ls and note: a list of stores, and what a user writes about one."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,9 @@ import typer
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
 from cluster.cli.options import AsJson, StorePath
 from cluster.cli.query import all_of
-from jobs.query.listing import list_stores
+from jobs.query.listing import VERSIONS, list_stores
 from jobs.store.card import Note, read_note, write_note
 from jobs.store.store import Store
-
-PLUMBING = {"items", "best_item", "address", "name", "python"}
-"""Columns that a terminal leaves out: they fill --to and --json, and --where knows them."""
 
 
 def ls(
@@ -52,24 +50,37 @@ def ls(
         save_frame(pd.DataFrame(found), to)
         err.print(f"wrote {n_rows(found):,} rows to {to}")
     elif n_rows(found):
-        show_table(_shown(found), limit=None)
+        _show(found)
     for line in wrong:
         err.print(f"not listed: {line}")
     if not n_rows(found) and not wrong:
         err.print("no store meets the conditions")
 
 
-def _shown(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns of a terminal: empty ones and rows of zeros are left out, a metric stands beside its best value."""
+def _show(found: dict[str, np.ndarray]) -> None:
+    """Print a line a store, then the notes, and versions that all share; --to and --json have all columns."""
+    metrics, this_year = set(found["metric"]) - {""}, time.strftime("%Y-")
+    texts = lambda values: np.asarray(list(values), object)
     best = [
-        f"{metric} {value:.4g}" if np.isfinite(value) else ""
+        f"{value:.4g}" if len(metrics) == 1 else f"{metric} {value:.4g}"
         for metric, value in zip(found["metric"], found["best"], strict=True)
     ]
-    columns = {**found, "best": np.asarray(best, object)}
-    del columns["metric"]
-    optional = {"failed", "left", "best", "swept", "tags", "note"}
-    empty = {name for name in optional if not any(columns[name])}
-    return {name: v for name, v in columns.items() if name not in PLUMBING | empty}
+    shared = [name for name in VERSIONS if len(set(found[name])) == 1]
+    columns = {
+        **{name: found[name] for name in ("store", "kernel", "swept", "done", "failed", "left")},
+        metrics.pop() if len(metrics) == 1 else "best": texts(best) * np.isfinite(found["best"]),
+        "size": texts(f"{size:,.3g} MB" for size in found["size_mb"]),
+        "when": texts(when.removeprefix(this_year) for when in found["when"]),
+        **{name: found[name] for name in ("ctd", "jax") if name not in shared},
+    }
+    optional = [*columns][2:7]
+    empty = {name for name in optional if not any(columns[name])} - {"done"}
+    show_table({name: v for name, v in columns.items() if name not in empty}, limit=None)
+    for name, note, tags in zip(found["store"], found["note"], found["tags"], strict=True):
+        if note or tags:
+            out.print(f"{name}: {' '.join(filter(None, [note, tags and f'[{tags}]']))}")
+    if shared:
+        out.print(f"made with {', '.join(f'{name} {found[name][0]}' for name in shared)}")
 
 
 def note(

@@ -27,8 +27,9 @@ def ctd(command_line, monkeypatch, folder):
 def test_ls_shows_a_line_a_store(ctd, tmp_path):
     code, out, err = ctd("ls")
     assert (code, err) == (0, "")
-    head, *lines = (line.split() for line in out.splitlines())
-    assert head[:6] == ["store", "kernel", "swept", "done", "left", "size_mb"]
+    head, *lines, versions = (line.split() for line in out.splitlines())
+    assert head == ["store", "kernel", "swept", "done", "left", "size", "when"]
+    assert versions[:3] == ["made", "with", "ctd"]
     assert {line[0] for line in lines} == {"whole", "empty"}
     assert json.loads(ctd("ls", "--where", "left == 0", "--json")[1])[0]["store"] == "whole"
     assert ctd("ls", "deep", "--to", tmp_path / "list.csv")[0] == 0

@@ -10,7 +10,7 @@ import pytest
 from cli_jobs import TOY
 from places import EXAMPLES
 
-from cluster.cli.main import COMMANDS
+from cluster.cli.main import COMMANDS, PANELS
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
@@ -116,7 +116,10 @@ def test_the_list_of_commands_says_what_each_says(name):
 
 
 def test_help_lists_every_command_and_each_has_its_own(ctd):
+    listed = [name for names in PANELS.values() for name in names.split()]
+    assert sorted(listed) == sorted(COMMANDS), "each under one heading"
     out = ctd("--help")[1]
+    assert all(f"─ {panel} ─" in out for panel in PANELS)
     assert all(f" {name} " in out for name in COMMANDS)
     assert "--install-completion" in out
     out = ctd("status", "--help")[1]
