@@ -1,11 +1,13 @@
 """The pages of docs/ say what the code reads and writes."""
 
 import re
+import subprocess
+import sys
 
 import jax
 import pytest
 import yaml
-from places import ROOT
+from places import EXAMPLES, ROOT
 
 from ctd.cells import CELLS
 from ctd.lfads.data import NAMES
@@ -94,3 +96,46 @@ def test_data_page_has_every_metric_over_all_trials():
     section = DATA.partition("## Metrics of `lfads`")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(SCORES)
+
+
+# --- code that a reader copies ----------------------------------------------------------------------
+
+
+def what_readers_see(page):
+    """Session -> the code of a page that is shown, in order."""
+    sessions = {}
+    text = (ROOT / "docs" / page).read_text()
+    for options, code in re.findall(r"```python (exec=.*)\n((?:.*\n)*?)```", text):
+        if 'source="above"' in options:
+            shown = [line for line in code.splitlines() if "markdown-exec: hide" not in line]
+            session = re.search(r'session="(\w+)"', options)
+            sessions.setdefault(session and session[1], []).extend(shown)
+    return {name: "\n".join([*lines, ""]) for name, lines in sessions.items()}
+
+
+SHOWN = [
+    (path.relative_to(ROOT / "docs"), session)
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    for session in what_readers_see(path.relative_to(ROOT / "docs"))
+]
+
+
+@pytest.mark.parametrize(("page", "session"), SHOWN, ids=str)
+def test_shown_code_is_whole(page, session):
+    """It is Python, and defines or imports every name that it uses."""
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=E9,F821", "-"]
+    code = what_readers_see(page)[session]
+    found = subprocess.run(ruff, input=code, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize(("page", "session"), SHOWN, ids=str)
+def test_shown_code_runs_in_the_folder_of_the_examples(page, session, tmp_path):
+    for file in EXAMPLES.glob("*.h5"):
+        (tmp_path / file.name).symlink_to(file)
+    code = what_readers_see(page)[session]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -53,13 +53,21 @@ class Fields(TypedDict, total=False):
     """The fields of a job file except `kernel`, as `ctd schema` describes them; arrays and ranges count as lists."""
 
     name: str
+    """What the job is called; by default as the kernel."""
     seed: int
+    """Item i has the key fold_in(key(seed), i)."""
     params: dict[str, Any]
+    """The kernel's fields that all items share."""
     sweep: dict[str, Any] | list[dict[str, Any]]
+    """The fields that differ between items: `grid`, `zip`, `random`, `samples`, `seeds`."""
     search: dict[str, Any]
+    """How items are compared on the way: `method`, `metric`, ... (docs/search.md)."""
     gather: dict[str, Any]
+    """Options of the kernel's reduction."""
     keep_bits: dict[str, int]
+    """Result -> bits of its mantissa that are stored."""
     run: dict[str, Any]
+    """Workers, memory, checkpoints: how the job is run."""
 
 
 class Stopped(JobError):
@@ -87,7 +95,6 @@ class Job:
         kernel: a kernel's name, as in a job file; its module; or the `Kernel` itself. The kernel, and classes and
             functions in `params` such as a task, may be defined in this notebook or script.
         base: the folder that relative file names start from.
-        fields: the other fields of a job file.
 
     Raises:
         JobError: a field is unknown or not valid; the text names it.
@@ -262,8 +269,10 @@ class Job:
 
         Args:
             cluster: the name or file of a profile, or a profile's fields (docs/clusters.md).
-            store, failed, accept_changes: see `run`.
+            store: see `run`.
             array: number of one-node allocations that share the store, instead of one allocation.
+            failed: see `run`.
+            accept_changes: see `run`.
 
         Raises:
             JobError: the job cannot run there, or the cluster refuses it.

@@ -64,7 +64,8 @@ def follow(
     Args:
         step: (h (n,), p ()) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
         points: (k, n) or (n,) points at p = start; Newton corrects them.
-        low, high: the range of p.
+        low: the lower end of the range of p.
+        high: its upper end.
         start: p of the points, within the range.
         time: "steps" or "continuous".
         **settings: fields of `Continuation` (n_steps, max_step, n_bifurcations, stray).

@@ -4,12 +4,37 @@ import re
 import sys
 from pathlib import Path
 
+from mkdocs.structure.files import File
+
 HERE = Path(__file__).parent
 
 
 def on_startup(command: str, dirty: bool) -> None:
     """Let blocks of code in the pages import the module beside this one."""
     sys.path.insert(0, str(HERE))
+
+
+def on_config(config):
+    """List a page for each kernel beside the job file's, under Reference."""
+    from ctd.catalogue import kernel_names
+
+    (reference,) = [part["Reference"] for part in config.nav if "Reference" in part]
+    after = 1 + next(k for k, part in enumerate(reference) if "Job files" in part)
+    pages = [{name: f"reference/kernels/{name}.md"} for name in kernel_names()]
+    reference.insert(after, {"Kernels": pages})
+    return config
+
+
+def on_files(files, config):
+    """Make those pages."""
+    from pages import kernel_page
+
+    from ctd.catalogue import kernel_names
+
+    for name in kernel_names():
+        path = f"reference/kernels/{name}.md"
+        files.append(File.generated(config, path, content=kernel_page(name)))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:

@@ -5,11 +5,12 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import typer.main
 
+from cluster.cli import display
 from cluster.cli.kernels import contents, starter
 from cluster.cli.main import app
 from ctd.catalogue import kernel_names, load_kernel
@@ -20,7 +21,11 @@ _there = [""]
 
 
 def begin() -> None:
-    """Go to a new folder with the examples' data files, where a tutorial leaves its stores."""
+    """Go to a new folder with the examples' data files, where a tutorial leaves its stores.
+
+    The progress of its runs stays off the page, whose builder shows what they print.
+    """
+    display.err.quiet = True
     _there[0] = os.getcwd()
     folder = Path(tempfile.mkdtemp(prefix="ctd-docs-"))
     for path in (ROOT / "examples").glob("*.h5"):
@@ -30,12 +35,8 @@ def begin() -> None:
 
 def end() -> None:
     """Go back."""
+    display.err.quiet = False
     os.chdir(_there[0])
-
-
-def picture(path: str, text: str) -> str:
-    """Return the HTML of a PNG, its bytes inside."""
-    return f'<img alt="{text}" src="data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}">'
 
 
 def drawn(figure: object, text: str) -> str:
@@ -64,34 +65,30 @@ def commands() -> Iterator[str]:
 
 
 def kernels() -> Iterator[str]:
-    """Yield the Markdown of every kernel: its fields, and what its store holds."""
+    """Yield the rows of a table of all kernels, each with a link to its page."""
+    yield "| kernel | computes |\n|---|---|"
     for name in kernel_names():
-        kernel = load_kernel(name)
-        yield f"## {name}\n\n| field | kind | default | |\n|---|---|---|---|"
-        kinds = field_kinds(kernel.Params)
-        for field, info in kernel.Params.model_fields.items():
-            default = "" if info.is_required() else info.get_default(call_default_factory=True)
-            yield f"| `{field}` | {kinds[field].value} | {_cell(str(default))} | {_cell(info.description or '')} |"
-        for title, table in contents(kernel).items():
-            yield f"\n**{title}**\n\n| {' | '.join(table)} |\n|{'---|' * len(table)}"
-            for row in zip(*table.values(), strict=True):
-                yield "| " + " | ".join(_cell(str(value)) for value in row) + " |"
-        yield f'\n??? note "A starter: ctd new {name}"\n\n    ```yaml'
-        yield "\n".join(f"    {line}" for line in starter(name, kernel).splitlines())
-        yield "    ```\n"
+        doc = _cell(import_module(load_kernel(name).Params.__module__).__doc__ or "")
+        yield f"| [`{name}`](kernels/{name}.md) | {doc.partition('. ')[0].removeprefix('Kernel: ').rstrip('.')} |"
+
+
+def kernel_page(name: str) -> str:
+    """Return the Markdown of a kernel's page: its fields, what its store holds, and a starter."""
+    kernel = load_kernel(name)
+    lines = [f"# {name}\n\n| field | kind | default | |\n|---|---|---|---|"]
+    kinds = field_kinds(kernel.Params)
+    for field, info in kernel.Params.model_fields.items():
+        default = "" if info.is_required() else info.get_default(call_default_factory=True)
+        lines.append(
+            f"| `{field}` | {kinds[field].value} | {_cell(str(default))} | {_cell(info.description or '')} |"
+        )
+    for title, table in contents(kernel).items():
+        lines.append(f"\n## {title}\n\n| {' | '.join(table)} |\n|{'---|' * len(table)}")
+        for row in zip(*table.values(), strict=True):
+            lines.append("| " + " | ".join(_cell(str(value)) for value in row) + " |")
+    lines.append(f"\n## A starter: ctd new {name}\n\n```yaml\n{starter(name, kernel)}\n```\n")
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the progress of a run off the page, whose builder shows what it prints."""
-    from cluster.cli import display
-
-    before, display.err.quiet = display.err.quiet, True
-    try:
-        yield
-    finally:
-        display.err.quiet = before
