@@ -8,11 +8,11 @@ run/note.json holds what the user wrote about the store; the card repeats it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from obstore.store import ObjectStore
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs import keys
 from jobs.errors import JobError
@@ -24,6 +24,9 @@ from jobs.store.finding import is_store, small
 from jobs.store.marker import Marker
 from jobs.store.metric import metric_of
 from jobs.store.store import Store
+
+Whole = Annotated[int, Field(ge=0, lt=2**53)]
+"""A count: a card may be a stranger's."""
 
 
 class Note(BaseModel):
@@ -41,19 +44,19 @@ class Card(Note):
     kernel: str
     name: str
     swept: tuple[str, ...]
-    items: int
-    done: int
-    failed: int
+    items: Whole
+    done: Whole
+    failed: Whole
     metric: str
     """The result that items are judged by; "" without one."""
     best: float | None
     """Its best value over the done items that were gathered; None without one."""
-    best_item: int | None
-    size: int
+    best_item: Whole | None
+    size: Whole
     """Bytes of all objects."""
     created: str
     """When the store was created, as 2026-11-28T14:30:00Z."""
-    ended: float
+    ended: Annotated[float, Field(ge=0, lt=1e11)]
     """When its last shard was committed (seconds since 1970); 0 without one."""
     versions: dict[str, str]
 
@@ -81,22 +84,28 @@ def write_card(store: Store, markers: list[Marker]) -> Card:
     failed = sum(marker.n_failed for marker in markers)
     metric = metric_of(store)
     best, item = _best(store)
-    card = Card(
-        kernel=spec.kernel,
-        name=spec.name or "",
-        swept=tuple(spec.swept()),
-        items=sum(store.job.plan.group_sizes),
-        done=sum(marker.shard.n_items for marker in markers) - failed,
-        failed=failed,
-        metric=metric.name if metric else "",
-        best=best,
-        best_item=item,
-        size=objects.size_of(store.objects),
-        created=str(about.get("created", "")),
-        ended=max((marker.ended for marker in markers), default=0.0),
-        versions={name: str(text) for name, text in dict(about.get("versions", {})).items()},
+    content = {
+        "kernel": spec.kernel,
+        "name": spec.name or "",
+        "swept": tuple(spec.swept()),
+        "items": sum(store.job.plan.group_sizes),
+        "done": sum(marker.shard.n_items for marker in markers) - failed,
+        "failed": failed,
+        "metric": metric.name if metric else "",
+        "best": best,
+        "best_item": item,
+        "size": objects.size_of(store.objects),
+        "created": str(about.get("created", "")),
+        "ended": max((marker.ended for marker in markers), default=0.0),
+        "versions": {name: str(text) for name, text in dict(about.get("versions", {})).items()},
         **read_note(store.objects).model_dump(),
-    )
+    }
+    try:
+        card = Card.model_validate(content)
+    except ValidationError:
+        raise JobError(
+            f"{store.address}: its markers are damaged; `ctd check {store.address}` names them"
+        ) from None
     if not card.left:
         with objects.may_fail():
             _write(store.objects, card)

@@ -29,8 +29,11 @@ JOB = {
 
 LOOKS = (
     ["status"], ["status", "--json"], ["logs"], ["check"], ["check", "--repair"], ["query"], ["query", "--table", "shards"],
-    ["query", "--to", "answer.nc"], ["report"], ["gather"], ["export", "0", "net.h5", "--results"], ["resume", "--executor", "serial", "--json"], ["cancel"],
+    ["query", "--to", "answer.nc"], ["report"], ["gather"], ["ls"], ["best", "--by", "replay_nrmse"], ["note", "seen"], ["export", "0", "net.h5", "--results"], ["resume", "--executor", "serial", "--json"], ["cancel"],
 )  # fmt: skip
+
+CHANGES = ("gather", "resume", "note", "cancel")
+"""Commands that write to a store, which an archive does not let them."""
 
 
 @cache
@@ -72,6 +75,11 @@ def damaged_store(rng, folder):
             kind = rng.choice(sorted({_kind(name) for name in names}))
             _damage(rng, path / rng.choice([name for name in names if _kind(name) == kind]))
     look = rng.choice(LOOKS)
+    if look[0] not in CHANGES and rng.random() < 0.3:
+        archive = Path(shutil.make_archive(folder / "store", "zip", path))
+        if rng.random() < 0.7:
+            archive.write_bytes(of_bytes(rng, archive.read_bytes()))
+        return [look[0], archive.name, *look[1:]]
     return [look[0], "store.zarr", *look[1:]]
 
 
