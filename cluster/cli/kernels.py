@@ -2,6 +2,8 @@
 
 import json
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -35,21 +37,73 @@ def kernels(
     kernel: Annotated[
         str | None, typer.Argument(help="the kernel whose results to list; by default all kernels")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="with the meaning, units and axes of each result")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the kernels that come with ctd, or say what one of them computes."""
+    """List the kernels that come with ctd, or say what one of them computes: its fields and results."""
     if kernel is None:
         _list_kernels(as_json)
         return
 
-    found = contents(_kernel(kernel))
+    known = _kernel(kernel)
+    found = contents(known)
     if as_json:
         show_json({title: records(table) for title, table in found.items()})
         return
     own = (sys.modules[kernel].__doc__ or "").strip() if kernel in sys.modules else ""
-    out.print(summaries().get(kernel, own.removeprefix("Kernel: ")))
-    for title, table in found.items():
-        show_table(table, title, limit=None)
+    about = summaries().get(kernel, own.removeprefix("Kernel: "))
+    if everything:
+        out.print(about)
+        for title, table in found.items():
+            show_table(table, title, limit=None)
+        return
+    # Examples and lists of modules are for those who read the source.
+    paragraphs = [p for p in about.split("\n\n") if not p.startswith((">>>", " "))]
+    for paragraph in paragraphs[:2]:
+        out.print(_hanging("", " ".join(paragraph.split()), 0) + "\n")
+    for title, text in overview(known).items():
+        out.print(_hanging(title, text, 18))
+    out.print(
+        f"\nctd new {kernel} writes a job file that explains each field; ctd kernels {kernel} --all explains each result"
+    )
+
+
+def overview(kernel: Kernel) -> dict[str, str]:
+    """The names of a kernel's fields and results, by what they are.
+
+    >>> from ctd.esn import kernel
+    >>> overview(kernel)["outcome"]
+    'fixed, diverged'
+    """
+    kinds = field_kinds(kernel.Params)
+    of_kind = lambda *wanted: [name for name, kind in kinds.items() if kind in wanted]
+    scalars = [name for name, var in kernel.dims.items() if not var.axes]
+    arrays = {name: var.axes for name, var in kernel.dims.items() if var.axes}
+    families = Counter(name.partition(".")[0] for name in arrays if "." in name)
+    alone = [f"{name} ({', '.join(axes)})" for name, axes in arrays.items() if "." not in name]
+    required = [name for name, info in kernel.Params.model_fields.items() if info.is_required()]
+    found = {
+        "must be given": required,
+        "compiled in": of_kind(Kind.STATIC),
+        "free to sweep": of_kind(Kind.TRACED),
+        "of data": of_kind(Kind.DATA, Kind.FILE),
+        "of an item": scalars,
+        "arrays": [*alone, *(f"{family}.* ({n})" for family, n in families.items())],
+        "tables": list(dict.fromkeys(var.axes[0] for var in kernel.reduced.values() if var.axes)),
+        "outcome": [end.name for end in kernel.outcomes],
+        "search.preset": list(kernel.presets),
+    }
+    return {title: ", ".join(names) for title, names in found.items() if names}
+
+
+def _hanging(title: str, text: str, indent: int) -> str:
+    """A title and text that stays right of it, in lines as wide as the terminal; a word longer than that is not broken."""
+    lines = textwrap.wrap(
+        text, max(40, min(out.width, 120) - indent), break_long_words=False, break_on_hyphens=False
+    )
+    return f"{title:{indent}}" + f"\n{'':{indent}}".join(lines)
 
 
 def _list_kernels(as_json: bool) -> None:
@@ -58,7 +112,7 @@ def _list_kernels(as_json: bool) -> None:
         show_json(about)
         return
     for name, text in about.items():
-        out.print(f"{name:26} {text}")
+        out.print(_hanging(name, text, 27))
 
 
 def new(
