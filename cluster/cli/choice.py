@@ -70,7 +70,7 @@ def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]
     if not Store.exists(address):
         return n, remembered
     markers = Store.open(address).committed.markers()
-    done = sum(m.shard.n_items for m in markers if not (failed and m.n_failed))
+    done = sum(m.n_items for m in markers if not (failed and m.n_failed))
     return max(0, n - done), pace_of(markers) or remembered
 
 
@@ -108,7 +108,7 @@ def pace_of(markers: Sequence[Marker]) -> float | None:
 
     The median, because a worker's first shard includes the compilation.
     """
-    paces = [m.seconds / m.shard.n_items for m in markers]
+    paces = [m.seconds / m.n_items for m in markers if m.n_items]
     return median(paces) if paces else None
 
 

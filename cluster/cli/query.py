@@ -132,7 +132,7 @@ def _default_columns(
     are the same in all rows.
     """
     stores, differing = stores_of(store), store.differing if isinstance(store, Shelf) else {}
-    swept = {name for one in stores for name in one.job.spec.swept()} | set(differing)
+    swept = {name for one in stores for name in one.swept} | set(differing)
     sorted_by = [name.strip().lstrip("-") for name in sort]
     described = [one.description for one in stores]
     results = [name for one in described for name in one.reduced]
@@ -202,7 +202,7 @@ def say_how_much(store: Store | Shelf) -> None:
 
     stores = stores_of(store)
     done = [tables_of(one)["items"].n for one in stores]
-    total = [sum(one.job.plan.group_sizes) for one in stores]
+    total = [one.job.plan.n_items for one in stores]
     for why in dict.fromkeys(filter(None, map(left_out, stores))):
         err.print(why)
     if behind := [one.address for one, n, of in zip(stores, done, total, strict=True) if n < of]:

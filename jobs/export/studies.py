@@ -28,6 +28,8 @@ from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.inputs.items import row_params
 from jobs.query.best import require_metric
 from jobs.redact import masked
+from jobs.reduce.group import committed_rows
+from jobs.spec.search import Optuna
 from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
 from jobs.store.metric import Mode
 from jobs.store.store import Store
@@ -192,10 +194,13 @@ def _space(store: Store) -> dict[str, BaseDistribution]:
     # A search moves what the sweep starts, within the range of the search.
     laws |= {name: [law] for name, law in getattr(spec.search, "params", {}).items()}
     swept = lambda path: any(f"{path}.".startswith(f"{name}.") for name in laws)
+    # What Optuna proposes is unknown where nothing is computed.
+    there = committed_rows(store) if isinstance(spec.search, Optuna) else None
     rows = [
         {path: value for path, value in flat(params).items() if swept(path)}
         for group, n in enumerate(store.job.plan.group_sizes)
-        for params in row_params(store, group, 0, n)
+        for row, params in enumerate(row_params(store, group, 0, n))
+        if there is None or there[group][row]
     ]
     paths = dict.fromkeys(path for row in rows for path in row)
     # What a search moves is NaN where nothing is computed, which equals nothing.

@@ -34,7 +34,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     put("group", lambda g, r: np.full(r.sum(), g, np.int32), Var(("item",), "1", "group"))
     row = Var(("item",), "1", "row in the group's results")
     put("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
-    for name in store.job.spec.swept():
+    for name in store.swept:
         first = _column(store, 0, name, rows[0])
         axes = ("item", f"{name}_index")[: first.ndim]
         put(name, lambda g, r, name=name: _column(store, g, name, r), Var(axes, "1", name))  # type: ignore[misc]
@@ -46,7 +46,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
             read = lambda g, r, name=name, has=has: _scalar(store, g, name, r, g in has)
             put(name, read, var._replace(axes=("item",)))
             out[name].attrs.update(describe(var) | flags(described, name))
-    out.attrs.put({"coordinates": " ".join(store.job.spec.swept())})
+    out.attrs.put({"coordinates": " ".join(store.swept)})
 
 
 def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) -> np.ndarray:
@@ -99,7 +99,7 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
     known = {name: texts for name, texts in labels.items() if texts}
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
-    items = Items(columns, known, store.job.spec.swept())
+    items = Items(columns, known, store.swept)
     for one in reductions:
         here = out.require_group(one.label)
         made = make(one, items)

@@ -76,19 +76,33 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
     ]
 
 
+def place_of(store: Store, item: int) -> tuple[int, int]:
+    """The (group, row) of an item. Raises JobError if there is no such item."""
+    found = None
+    for group, n in enumerate(store.job.plan.group_sizes):
+        for row in np.flatnonzero(store.rows(group, "item", 0, n) == item).tolist():
+            found = group, row
+            # Groups that are searched together all have a row for it, and one of them has the item.
+            if store.job.plan.ways == 1 or _is_computed(store, group, row):
+                return found
+    if found is None:
+        n = store.job.plan.n_items
+        raise JobError(f"{store.address}: has no item {item}; it has the items 0 to {n - 1}")
+    return found
+
+
+def _is_computed(store: Store, group: int, row: int) -> bool:
+    return bool(store.rows(group, "status", row, row + 1)[0] != 0)
+
+
 def _find(store: Store, item: int) -> tuple[int, int]:
     """The (group, row) of a computed item. Raises JobError if there is no such item, or it is not computed."""
-    for group, n in enumerate(store.job.plan.group_sizes):
-        rows = np.flatnonzero(store.rows(group, "item", 0, n) == item)
-        if len(rows):
-            row = int(rows[0])
-            if store.rows(group, "status", row, row + 1)[0] == 0:
-                raise JobError(
-                    f"{store.address}: item {item} has not been computed; `ctd resume` continues the job"
-                )
-            return group, row
-    n = sum(store.job.plan.group_sizes)
-    raise JobError(f"{store.address}: has no item {item}; it has the items 0 to {n - 1}")
+    group, row = place_of(store, item)
+    if not _is_computed(store, group, row):
+        raise JobError(
+            f"{store.address}: item {item} has not been computed; `ctd resume` continues the job"
+        )
+    return group, row
 
 
 def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:

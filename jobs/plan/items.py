@@ -2,8 +2,9 @@
 
 import copy
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import Faults, JobError, explain, home_of, nearest
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Optuna, Population, extremes
-from jobs.spec.sweep import MAX_ITEMS, Column, join
+from jobs.spec.search import Optuna, Population, Search, extremes
+from jobs.spec.sweep import MAX_ITEMS, Choice, Column, join
 
 CHECKED = 10_000
 """Most listed values of a field that are validated; of generated values only the extremes are."""
@@ -28,7 +29,7 @@ class Group(NamedTuple):
     items: np.ndarray
     """(n,) uint32, item ids in ascending order: row r of the group's results belongs to item items[r]."""
     labels: dict[str, Any]
-    """Swept static or data field -> its value in this group."""
+    """Swept or chosen static or data field -> its value in this group."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Items:
     n: int
     columns: dict[str, Column]
     groups: list[Group]
+    ways: int = 1
+    """How many neighbouring groups have the same items, because a search chooses the group of each (`chosen`)."""
 
     def values(self, name: str, items: np.ndarray) -> np.ndarray:
         """A column's values at these items, as an array. Mappings, lists of texts and lists of several lengths become texts."""
@@ -121,7 +124,21 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     columns = {name: column for name, column in columns.items() if name not in bad}
     columns = _validate(columns, base, kernel, where, faults)
     faults.tell()
-    return Items(total, columns, _groups(total, columns, base, kernel, kinds, where))
+    ways = chosen(spec.search, kernel)
+    groups = _groups(total, columns, base, kernel, kinds, where, ways)
+    return Items(total, columns, groups, len(ways))
+
+
+def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
+    """The combinations of compiled-in fields that a search chooses from, field -> value; one without fields if there are none."""
+    laws = search.params if isinstance(search, Optuna) else {}
+    kinds = field_kinds(kernel.Params)
+    listed = {
+        name: law.choice
+        for name, law in laws.items()
+        if isinstance(law, Choice) and kinds.get(name) not in (None, Kind.TRACED)
+    }
+    return [dict(zip(listed, values, strict=True)) for values in product(*listed.values())]
 
 
 def _defaults(kernel: Kernel) -> dict[str, Any]:
@@ -279,11 +296,20 @@ def _place(content: dict[str, Any], name: str, value: Any, kernel: Kernel) -> No
     content[last] = value.item() if isinstance(value, np.generic) else value
 
 
-def _model(content: dict[str, Any], kernel: Kernel, where: str, swept: set[str]) -> Params:
+def _model(
+    content: dict[str, Any],
+    kernel: Kernel,
+    where: str,
+    swept: Set[str],
+    searched: Set[str] = frozenset(),
+) -> Params:
     try:
         return kernel.Params.model_validate(content)
     except ValidationError as error:
-        source = lambda field: f"{where}: {'sweep' if field in swept else 'params'}"
+        place = lambda field: (
+            "search.params" if field in searched else "sweep" if field in swept else "params"
+        )
+        source = lambda field: f"{where}: {place(field)}"
         homes = {name: home_of(name, v, content, kernel.Params) for name, v in content.items()}
         inner = {
             name: f"{home}: {{name: {_name(content[home])}, {name}: {content[name]}}}"
@@ -305,8 +331,12 @@ def _groups(
     kernel: Kernel,
     kinds: Mapping[str, Kind],
     where: str,
+    ways: list[dict[str, Any]],
 ) -> list[Group]:
-    """Return the items grouped by their values of the static and data fields, in order of first item."""
+    """Return the items grouped by their values of the static and data fields, in order of first item.
+
+    ways: what a search chooses from; each has a group of its own with the same items.
+    """
     splitting = [
         name
         for name in columns
@@ -318,15 +348,16 @@ def _groups(
         bounds = np.append(0, np.cumsum(np.bincount(label)))
     else:
         order, bounds = np.arange(n, dtype=np.uint32), np.array([0, n])
-    groups = []
-    for index, which in enumerate(np.argsort(order[bounds[:-1]])):
+    groups: list[Group] = []
+    for which in np.argsort(order[bounds[:-1]]):
         items = order[bounds[which] : bounds[which + 1]]
         content = copy.deepcopy(base)
         for name, column in columns.items():
             _place(content, name, column.values[column.codes[items[0]]], kernel)
-        params = _model(content, kernel, where, set())
         labels = {name: columns[name].values[columns[name].codes[items[0]]] for name in splitting}
-        groups.append(Group(index, params, items, labels))
+        for way in ways:
+            params = _model({**content, **way}, kernel, where, set(), way.keys())
+            groups.append(Group(len(groups), params, items, {**labels, **way}))
     return groups
 
 

@@ -72,10 +72,25 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The shards of a job: for each group, its number of items and its layout."""
+    """The shards of a job: for each group, its number of rows and its layout.
+
+    With a search that chooses compiled-in fields, `ways` neighbouring groups are searched together: each has a row for every
+    item, of which the item takes one.
+    """
 
     group_sizes: tuple[int, ...]
     layouts: tuple[GroupLayout, ...]
+    ways: int = 1
+
+    @property
+    def n_items(self) -> int:
+        """Number of items in all groups."""
+        return sum(self.group_sizes) // self.ways
+
+    def together(self, group: int) -> range:
+        """The groups that are searched together with a group."""
+        first = group - group % self.ways
+        return range(first, first + self.ways)
 
     @cached_property
     def counts(self) -> list[int]:
@@ -137,12 +152,14 @@ def lay_out(
     machines: Machines,
     search: Search | None = None,
     where: str = "job",
+    ways: int = 1,
 ) -> Plan:
     """Divide groups into shards.
 
     Args:
         sizes: (number of items, sizes) of each group.
         search: the job's search, whose rounds hold states in memory.
+        ways: how many neighbouring groups are searched together.
         where: begins the text of errors.
 
     Raises:
@@ -154,11 +171,21 @@ def lay_out(
     >>> plan.n_shards, plan.shard(2)
     (3, Shard(number=2, group=0, start=128, stop=130))
     """
+    # A worker holds the data of all groups that are searched together.
     groups = [
-        _Group(where, number, n, size, search, kernel.width, settings, machines)
+        _Group(
+            where,
+            number,
+            n,
+            size._replace(shared=size.shared * ways),
+            search,
+            kernel.width,
+            settings,
+            machines,
+        )
         for number, (n, size) in enumerate(sizes)
     ]
-    return Plan(tuple(n for n, _ in sizes), tuple(group.layout() for group in groups))
+    return Plan(tuple(n for n, _ in sizes), tuple(group.layout() for group in groups), ways)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
 from ctd.late import jax
 from jobs.errors import JobError, explain, nearest
-from jobs.plan.items import Group, Items
+from jobs.plan.items import Group, Items, chosen
 from jobs.search.optuna import check_installed
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Optuna, Population, Search, bounds, dtype_of, extremes
-from jobs.spec.sweep import Distribution, Loguniform, Uniform
+from jobs.spec.sweep import Choice, Distribution, Loguniform, Uniform
 
 
 def searched(kernel: Kernel, search: Search | None) -> Kernel:
@@ -45,20 +45,21 @@ def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
         outcomes = (*outcomes, Outcome("dropped", "left at a rung of the search"))
     if outcomes and isinstance(search, Population) and search.patience:
         outcomes = (*outcomes, Outcome("settled", "its population no longer improved"))
-    dims = {**kernel.dims, **{name: var for name, (var, _) in _records(search, 1).items()}}
+    dims = {**kernel.dims, **{name: var for name, (var, _) in _records(search, kernel, 1).items()}}
     return replace(kernel, dims=dims, outcomes=outcomes)
 
 
-def shapes(search: Search | None, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
+def shapes(search: Search | None, kernel: Kernel, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The results that a search adds -> shape and dtype of one item. n_items: number of items in the group."""
     if search is None:
         return {}
-    return {
-        name: shape for name, (_, shape) in _records(search, search.n_compared(n_items)).items()
-    }
+    found = _records(search, kernel, search.n_compared(n_items))
+    return {name: shape for name, (_, shape) in found.items()}
 
 
-def _records(search: Search, size: int) -> dict[str, tuple[Var, jax.ShapeDtypeStruct]]:
+def _records(
+    search: Search, kernel: Kernel, size: int
+) -> dict[str, tuple[Var, jax.ShapeDtypeStruct]]:
     real, whole = np.dtype(np.float64), np.dtype(np.int32)
     found = {"search_advances": (Var((), "1", "advances made"), _shape((), whole))}
     if search.rungs:
@@ -67,8 +68,11 @@ def _records(search: Search, size: int) -> dict[str, tuple[Var, jax.ShapeDtypeSt
         text = f"{search.metric} at every rung"
         found["search_metric"] = (Var(("rung",), "1", text), _shape(n, real))
     if isinstance(search, Optuna):
+        of_group = chosen(search, kernel)[0]  # they are in the labels of the group
         for name, law in search.params.items():
-            found[f"final_{name}"] = (Var((), "1", f"{name} proposed"), _shape((), dtype_of(law)))
+            if name not in of_group:
+                var = Var((), "1", f"{name} proposed")
+                found[f"final_{name}"] = var, _shape((), dtype_of(law))
     if not isinstance(search, Population):
         return found
     g = (search.generations,)
@@ -201,9 +205,11 @@ def _check_searched(
     if name in items.columns:
         raise JobError(f"{at}: is swept as well; leave it out of the sweep, or of search.params")
     if kinds.get(name, Kind.TRACED) is not Kind.TRACED:
+        if isinstance(law, Choice):
+            return
         raise JobError(
-            f"{at}: is a {kinds[name].value} field, which is compiled in or read before; sweep it, "
-            f"`sweep: {{grid: {{{name}: [...]}}}}`: each value gets a study of its own"
+            f"{at}: is a {kinds[name].value} field, which is compiled in or read before; list its values, "
+            f"`{name}: {{choice: [...]}}`"
         )
     real = isinstance(law, Uniform | Loguniform)
     who = "Optuna proposes traced numbers, whole ones where the field is whole"

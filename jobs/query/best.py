@@ -104,7 +104,7 @@ def best(store: Store, metric: Metric) -> Best | None:
 
 def varied(store: Store) -> list[str]:
     """The columns of what was swept or searched: of a parameter that a population changes, its final values."""
-    swept = store.job.spec.swept()
+    swept = store.swept
     if not store.job.spec.search:
         return swept
     final = [name for name in store.description.dims if name.startswith("final_")]

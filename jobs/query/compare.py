@@ -80,7 +80,7 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
                 f"{store.address}: no item has been computed yet; `ctd resume` continues it"
             )
     keys: dict[str, list[Column]] = {}
-    for name in dict.fromkeys(name for store in stores for name in store.job.spec.swept()):
+    for name in dict.fromkeys(name for store in stores for name in store.swept):
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
         found = [value for value in values if value is not None]
         if len(found) == len(stores):

@@ -72,7 +72,7 @@ class Shelf:
     def differing(self) -> dict[str, list[Any]]:
         """Parameter -> its value in each store, of those that differ; None where a store sweeps it or has no such field."""
         given = [fixed(store) for store in self.stores]
-        swept = {name for store in self.stores for name in store.job.spec.swept()}
+        swept = {name for store in self.stores for name in store.swept}
         found = {}
         for name in dict.fromkeys(name for one in given for name in one):
             values = [one[name] for one in given if name in one]
@@ -82,7 +82,7 @@ class Shelf:
 
     def overview(self) -> dict[str, list[Any]]:
         """A table of the stores: `store`, every parameter that differs, and what each store swept, in words."""
-        swept = dict.fromkeys(name for store in self.stores for name in store.job.spec.swept())
+        swept = dict.fromkeys(name for store in self.stores for name in store.swept)
         found: dict[str, list[Any]] = {"store": list(self.labels)}
         for name in dict.fromkeys([*self.differing, *swept]):
             told = self.differing.get(name) or [None] * len(self.stores)
@@ -134,7 +134,7 @@ class Shelf:
             reads[column] = end_to_end(pieces)
         first = list(dict.fromkeys(one.shown[0] for one in tables))
         rest = [column for one in tables for column in one.shown]
-        swept = {name for store in self.stores for name in store.job.spec.swept()}
+        swept = {name for store in self.stores for name in store.swept}
         # What no store sweeps, what one does, results.
         set_ones = [name for name in self.differing if name not in swept]
         varied = [c for c in rest if c.partition(".")[0].partition("[")[0] in swept or c in swept]

@@ -350,8 +350,9 @@ def _of_group(
     metric = read(search.metric)[:, None] if at_end else read("search_metric")
     found: dict[str, Any] = {search.metric: metric}
     if isinstance(search, Optuna):
-        final = lambda name: np.broadcast_to(read(f"final_{name}")[:, None], metric.shape)
-        found |= {name: final(name) for name in search.params}
+        chosen = attributes(store.results(group))["swept"]
+        given = lambda name: chosen[name] if name in chosen else read(f"final_{name}")[:, None]
+        found |= {name: np.broadcast_to(given(name), metric.shape) for name in search.params}
     if not isinstance(search, Population):
         rung = 0 if at_end else read("search_rung")[:, None]
         kept = computed & (np.arange(metric.shape[1]) <= rung)

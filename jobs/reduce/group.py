@@ -86,21 +86,18 @@ class GroupResults(Lazy[np.ndarray]):
 
 
 def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
-    """Which of a group's n rows lie in the shards of these markers: (n,) bool."""
+    """Which of a group's n rows have items in the shards of these markers: (n,) bool."""
     rows = np.zeros(n, bool)
     for marker in markers:
         rows[marker.shard.start : marker.shard.stop] = True
+        rows[[*marker.others]] = False
     return rows
 
 
 def committed_rows(store: Store) -> list[np.ndarray]:
-    """Which rows lie in committed shards: for every group (rows,) bool."""
-    rows = [np.zeros(n, bool) for n in store.job.plan.group_sizes]
-    done = store.committed.numbers()
-    for shard in store.job.plan.shards():
-        if shard.number in done:
-            rows[shard.group][shard.start : shard.stop] = True
-    return rows
+    """Which rows have items in committed shards: for every group (rows,) bool."""
+    sizes = enumerate(store.job.plan.group_sizes)
+    return [rows_of(n, store.committed.markers(group)) for group, n in sizes]
 
 
 def group_params(store: Store, group: int) -> Params:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jobs.errors import JobError
+from jobs.inputs.items import place_of
+from jobs.plan.layout import Shard
 from jobs.run.parts import drivers
 from jobs.storage.lease import holder
 from jobs.store.events import Event, read_events, unended
@@ -106,10 +108,5 @@ def history_lines(
 
 def shard_of(store: Store, item: int) -> int:
     """The number of the shard that computes an item. Raises JobError if the store has no such item."""
-    for shard in store.job.plan.shards():
-        ids = store.rows(shard.group, "item", shard.start, shard.stop)
-        # Ids ascend within a group.
-        if ids[0] <= item <= ids[-1] and item in ids:
-            return shard.number
-    n = sum(store.job.plan.group_sizes)
-    raise JobError(f"--item {item}: there is no such item; the store has the items 0 to {n - 1}")
+    group, row = place_of(store, item)
+    return store.job.plan.overlapping(Shard(-1, group, row, row + 1))[0]

@@ -27,7 +27,7 @@ def overview(store: Store, metric: str) -> Plot | None:
 
     None without a swept parameter, or with more than MAX_ITEMS items.
     """
-    if sum(store.job.plan.group_sizes) > MAX_ITEMS:
+    if store.job.plan.n_items > MAX_ITEMS:
         return None
     columns = ask(store, lambda tables: tables["items"].columns())
     values = columns.get(metric, np.zeros(0, object))
@@ -64,7 +64,7 @@ def _by_importance(store: Store, fine: Mapping[str, np.ndarray], metric: str) ->
     """The swept parameters, replicates left out, in the order of how much of the metric they explain."""
     names = [
         name
-        for name in store.job.spec.swept()
+        for name in store.swept
         if name in fine and name != "seed" and not is_replicate(fine[name])
     ]
     share = {e.parameter: np.nan_to_num(e.share) for e in effects(fine, names, [metric])}

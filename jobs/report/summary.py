@@ -84,7 +84,7 @@ def _search_planned(ready: Prepared, search: Search) -> str:
 
 def seconds_per_item(markers: Sequence[Marker]) -> float | None:
     """Worker seconds per item over the committed shards; None without any."""
-    items = sum(m.shard.n_items for m in markers)
+    items = sum(m.n_items for m in markers)
     return sum(m.seconds for m in markers) / items if items else None
 
 
@@ -129,8 +129,8 @@ def state_of(
         "store": store.address,
         "kernel": store.job.spec.kernel,
         **read_note(store.objects).model_dump(mode="json"),
-        "items": sum(plan.group_sizes),
-        "items_done": sum(m.shard.n_items for m in markers) - failed,
+        "items": plan.n_items,
+        "items_done": sum(m.n_items for m in markers) - failed,
         "items_failed": failed,
         "shards": plan.n_shards,
         "shards_done": len(markers),
@@ -140,7 +140,7 @@ def state_of(
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
         "running": "; ".join(map(describe, living[:3])) or None,
-        "progress": _told(living, sum(plan.group_sizes), sum(m.shard.n_items for m in markers)),
+        "progress": _told(living, plan.n_items, sum(m.n_items for m in markers)),
         "runs": len([e for e in events if e.kind == "run"]),
         "stopped": None if living else _why_stopped(events),
         "attempts_failed": len(failures),
@@ -219,7 +219,7 @@ def nan_results(markers: Iterable[Marker], kernel: str, metric: str) -> list[str
     them, for further results of ctd's kernels in many."""
     done, nan = 0, dict[str, int]()
     for marker in markers:
-        done += marker.shard.n_items - marker.n_failed
+        done += marker.n_items - marker.n_failed
         for name, n in (marker.nan or {}).items():
             nan[name] = nan.get(name, 0) + n
     least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0

@@ -53,7 +53,7 @@ def fork(
 def _as_before(ready: Prepared, old: Store) -> Prepared:
     """Return the planned job with the layouts of the old groups: a new layout could change their bits."""
     layouts = [*old.job.plan.layouts, *ready.plan.layouts[len(old.job.plan.layouts) :]]
-    return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts)))
+    return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts), ready.plan.ways))
 
 
 def _copy(old: Store, new: Store) -> None:
@@ -76,8 +76,8 @@ def _copy(old: Store, new: Store) -> None:
         # Before the marker: it lacks the rows that these records explain.
         if entries := failed.get(source.number):
             new.failed.add(shard, entries)
-        # Rows of failing items hold fill values, which the writer puts there again.
-        rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without)
+        # Other rows hold fill values, which the writer puts there again.
+        rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without + marker.others)
         read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
         values = {name: read(name) for name in [*old.names(shard.group), "status"]}
         writer.write(replace(marker, shard=shard, copied_from=old.address), values, rows)

@@ -122,7 +122,7 @@ class Ledger:
         # A commit wrote to the storage, so the storage works again.
         self.storage.end()
         self.done.add(number)
-        self.progress.add(shard, marker.outcomes)
+        self.progress.add(marker)
         self._learn(marker, len(self.failures.failing(shard)))
         self.searches.committed(shard)
         done = Event(
@@ -238,7 +238,7 @@ class Ledger:
         group = marker.shard.group
         self.limits.note(group, marker.longest_s)
         self.patience.note((group, None), marker.seconds)
-        self._breaker.done(group, marker.shard.n_items - n_blamed)
+        self._breaker.done(group, marker.n_items - n_blamed)
 
 
 def peers(task: Task) -> tuple[int, int | None]:
@@ -251,9 +251,11 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     ledger = Ledger(store, Failures(store), store.committed.markers())
     mine = sorted(open_shards(store, ledger.done, part))
     if store.job.spec.search is not None:
-        for group in sorted({ledger.shards[number].group for number in mine}):
-            ledger.searches.begin(group)
-        return ledger
+        first = lambda number: store.job.plan.together(ledger.shards[number].group)[0]
+        groups = sorted({first(number) for number in mine})
+        unfounded = [shard for group in groups for shard in ledger.searches.begin(group)]
+        store.committed.forget(unfounded)
+        return open_ledger(store, part) if unfounded else ledger
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     for number in mine:

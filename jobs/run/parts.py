@@ -1,6 +1,6 @@
 """Several drivers on one store: its shards in parts, each part under its own lease.
 
-Shard s is in part s mod n; if the job has a search, group g is in part g mod n, because one driver decides for all of
+Shard s is in part s mod n; if the job has a search, search g is in part g mod n, because one driver decides for all of
 its items. A driver goes through the parts, starting at its own, and runs every part that no other driver holds. So the parts
 of a driver that died or never started are run as well. The lease of a part is a `jobs.storage.lease` in the
 folder run/parts/PPPP.
@@ -76,10 +76,10 @@ def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
 
     done: the committed shards.
     """
-    by_group = store.job.spec.search is not None
+    by_group, plan = store.job.spec.search is not None, store.job.plan
+    turn = lambda shard: shard.group // plan.ways if by_group else shard.number
     return {
         shard.number
-        for shard in store.job.plan.shards()
-        if shard.number not in done
-        and (part is None or (shard.group if by_group else shard.number) in part)
+        for shard in plan.shards()
+        if shard.number not in done and (part is None or turn(shard) in part)
     }

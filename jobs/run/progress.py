@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import count, duration
-from jobs.plan.layout import Shard
 from jobs.store.failed import FailedItem
 from jobs.store.live import Value
 from jobs.store.marker import Marker
@@ -57,14 +56,12 @@ class Progress:
     trouble: str | None = None
     """Why the run cannot go on for now: the storage fails, or no worker is ready."""
 
-    def add(self, shard: Shard, outcomes: Mapping[str, int], sign: int = 1) -> None:
-        """Count a committed shard; with `sign` -1, one that is no longer committed."""
-        self.shards_done += sign
-        self.items_done += sign * shard.n_items
-        # A shard that is taken back may have been in the store before the run: done now is never less than done before.
-        self.items_before = min(self.items_before, self.items_done)
-        for name, n in outcomes.items():
-            self.outcomes[name] = self.outcomes.get(name, 0) + sign * n
+    def add(self, marker: Marker) -> None:
+        """Count a committed shard."""
+        self.shards_done += 1
+        self.items_done += marker.n_items
+        for name, n in marker.outcomes.items():
+            self.outcomes[name] = self.outcomes.get(name, 0) + n
 
     def wait_for(self, what: str) -> None:
         """Note what the run waits for; "" for nothing."""
@@ -160,9 +157,9 @@ def progress_of(
 ) -> Progress:
     """Return the progress of a store before a run, from its markers and failing items."""
     plan = store.job.plan
-    progress = Progress(sum(plan.group_sizes), plan.n_shards)
+    progress = Progress(plan.n_items, plan.n_shards)
     for marker in markers:
-        progress.add(marker.shard, marker.outcomes)
+        progress.add(marker)
     for items in failed.values():
         progress.blame(items)
     progress.items_before = progress.items_done

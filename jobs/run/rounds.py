@@ -31,7 +31,8 @@ class States:
         there = [np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0])]
         if not there:
             return None
-        found = [self._read(group, int(numbers[here[0]]), parents[here]) for here in there]
+        first = self._store.job.plan.together(group)[0]
+        found = [self._read(first, int(numbers[here[0]]), parents[here]) for here in there]
         leaves = [np.concatenate(parts) for parts in zip(*(kept for _, kept in found), strict=True)]
         return Kept(np.concatenate(there), leaves, np.concatenate([done for done, _ in found]))
 
@@ -55,7 +56,8 @@ class States:
     def keep(self, task: Task, run: RoundRun, told: Told, cost: Cost) -> None:
         """Write the end of a round to the store, and keep it here."""
         assert task.step is not None
-        group, step, leaves = task.shard.group, task.step, run.states()
+        group = self._store.job.plan.together(task.shard.group)[0]
+        step, leaves = task.step, run.states()
         said = round_digest(step.round)
         write_round(self._store, group, step.number, said, told, cost, leaves)
         self._last = (group, step.number), told.rows, told.done, leaves

@@ -17,6 +17,7 @@ import numpy as np
 from ctd.kernel import inputs_of
 from jobs import keys
 from jobs.errors import JobError
+from jobs.plan.items import chosen
 from jobs.plan.layout import Shard
 from jobs.run.retry import Failures
 from jobs.run.states import KeptStates
@@ -37,16 +38,18 @@ from jobs.store.store import Store
 
 
 class GroupSearch:
-    """The search of one group in one run.
+    """The search of one group in one run, or of several that are searched together.
 
-    done: the numbers of the committed shards; the caller keeps it up to date.
+    group: the first of them. done: the numbers of the committed shards; the caller keeps it up to date.
     """
 
     def __init__(self, store: Store, group: int, failures: Failures, done: Set[int]) -> None:
         self._store, self._group, self._failures, self._done = store, group, failures, done
         plan = store.job.plan
-        self._shards = [s for k in plan.numbers(group) if (s := plan.shard(k))]
-        self._n, self._most = plan.group_sizes[group], plan.layouts[group].shard_items
+        self._groups = plan.together(group)
+        self._shards = [s for g in self._groups for k in plan.numbers(g) if (s := plan.shard(k))]
+        self._n = plan.group_sizes[group]
+        self._most = min(plan.layouts[g].shard_items for g in self._groups)
         self.searcher = _searcher(store, group, self._n)
         self.states = KeptStates(store, group, self._again)
         self._rounds: list[Round] = []
@@ -81,7 +84,7 @@ class GroupSearch:
         for key in list(objects.list_keys(self._store.objects, f"{keys.DECISIONS}/{self._group}")):
             if keys.number_of(key) >= self._n_decisions:
                 objects.delete(self._store.objects, key)
-        is_there = np.flatnonzero(~self._is_open())
+        is_there = np.flatnonzero(~self._open_rows().any(axis=0))
         skipped = [] if decisions else self.searcher.skip(is_there).tolist()
         again = self._taken_back()
         if skipped or again:
@@ -100,8 +103,8 @@ class GroupSearch:
         """Return the rows that failed and are no longer recorded as failing: `resume --failed` has taken them back."""
         if self.searcher.search.in_step:
             return []
-        whole = Shard(-1, self._group, 0, self._n)
-        recorded = [entry.row for entry in self._failures.failing(whole)]
+        whole = [Shard(-1, group, 0, self._n) for group in self._groups]
+        recorded = [entry.row for part in whole for entry in self._failures.failing(part)]
         lost = np.flatnonzero(self.searcher.failed & self._is_open())
         return np.setdiff1d(lost, recorded).tolist()
 
@@ -115,7 +118,7 @@ class GroupSearch:
             self._note(number, told, cost)
         if decision.asked is None:
             return
-        asked = self.searcher.ask(len(decision.asked.rows))
+        asked = self.searcher.ask(self._most)
         if asked is None or round_digest(asked) != round_digest(decision.asked):
             raise JobError(
                 f"{self._store.address}: group {self._group}: the search decided otherwise when round {len(self._rounds)} "
@@ -191,15 +194,17 @@ class GroupSearch:
         found, rows = self.searcher, self._is_open()
         if found.search.in_step:
             return {*found.sources(np.flatnonzero(rows)).tolist()}
-        for shard in self._shards:
-            rows[shard.start : shard.stop] |= found.failed[shard.start : shard.stop].any()
+        for shard in self._shards if found.failed.any() else ():
+            mine = self._rows(shard)
+            rows[mine] |= found.failed[mine].any()
         return {*found.kept[rows].tolist()} - {-1}
 
     def _task(self, number: int, begin: Begin) -> Task:
         plan, asked = self._store.job.plan, self._rounds[number]
-        as_shard = plan.n_shards + number * len(plan.group_sizes) + self._group
+        group = self._groups[asked.group]
+        as_shard = plan.n_shards + number * len(plan.group_sizes) + group
         rows = int(asked.rows[0]), int(asked.rows[-1]) + 1
-        task = self._failures.task(Shard(as_shard, self._group, *rows), 1, begin)
+        task = self._failures.task(Shard(as_shard, group, *rows), 1, begin)
         return task._replace(step=Step(number, asked))
 
     def _again(self, number: int) -> Task:
@@ -208,14 +213,15 @@ class GroupSearch:
 
     def _last_step(self, shard: Shard) -> Task:
         """Return the task that writes the results of a planned shard."""
-        found, rows = self.searcher, np.arange(shard.start, shard.stop)
+        found, rows = self.searcher, self._rows(shard)
         added = found.records() | {
             "search_advances": found.ages.astype(np.int32), "search_dropped": found.dropped
         }  # fmt: skip
         last = Round(rows, found.sources(rows), rows, 0, found.values(rows))
         seconds, advances = self._costs[rows].sum(axis=0)
         before = Cost(float(seconds), self._started, self._longest_s, round(advances))
-        step = Step(-1, last, {name: values[rows] for name, values in added.items()}, before)
+        whole = slice(shard.start, shard.stop)
+        step = Step(-1, last, {name: values[whole] for name, values in added.items()}, before)
         task = self._failures.task(shard, 1, "fresh")
         failed = {*task.without, *rows[found.failed[rows]].tolist()}
         return task._replace(step=step, without=tuple(sorted(failed)))
@@ -229,15 +235,40 @@ class GroupSearch:
             )
             self.states.forget(self._told.keys(), needed, ())
             for folder in (keys.CHECKPOINTS, keys.LIVE, *(() if needed else (keys.ROUNDS,))):
-                objects.delete_all(self._store.objects, f"{folder}/{self._group}")
+                for group in self._groups:
+                    objects.delete_all(self._store.objects, f"{folder}/{group}")
 
     # --- progress -------------------------------------------------------------------------------------
 
+    def _rows(self, shard: Shard) -> np.ndarray:
+        """Return the rows of a planned shard whose items are in its group."""
+        rows = np.arange(shard.start, shard.stop)
+        return rows[self.searcher.group[rows] == shard.group - self._group]
+
     def _is_open(self) -> np.ndarray:
         """Return (n,) bool: whether the item's shard is not committed."""
-        numbers = [shard.number for shard in self._shards]
-        sizes = [shard.n_items for shard in self._shards]
-        return np.repeat([number not in self._done for number in numbers], sizes)
+        found: np.ndarray = self._open_rows()[self.searcher.group, np.arange(self._n)]
+        return found
+
+    def _open_rows(self) -> np.ndarray:
+        """Return (groups, n) bool: whether the shard of the row is not committed."""
+        is_open = [shard.number not in self._done for shard in self._shards]
+        rows = np.repeat(is_open, [shard.n_items for shard in self._shards])
+        return rows.reshape(len(self._groups), self._n)
+
+    @property
+    def unfounded(self) -> list[Shard]:
+        """Committed shards of several groups, if the decisions do not say that all of their items have ended.
+
+        The decisions were lost or begin anew, and may have the items in other groups now.
+        """
+        found = []
+        for shard in self._shards if len(self._groups) > 1 else ():
+            rows, may_be_here = slice(shard.start, shard.stop), (-1, shard.group - self._group)
+            waits = np.isin(self.searcher.group[rows], may_be_here) & ~self.searcher.ended[rows]
+            if shard.number in self._done and waits.any():
+                found.append(shard)
+        return found
 
     @property
     def open_shards(self) -> list[int]:
@@ -273,7 +304,8 @@ def _searcher(store: Store, group: int, n: int) -> Searcher:
         else np.full(n, getattr(params, name), float)
         for name in (search.params if isinstance(search, Population) else ())
     }
-    return searcher_of(search, store.job.spec.seed, read("item"), starts)
+    ways = chosen(search, store.science)
+    return searcher_of(search, store.job.spec.seed, read("item"), starts, ways)
 
 
 def forget_search(store: Store, group: int) -> None:

@@ -18,7 +18,7 @@ from jobs.store.store import Store
 class Searches:
     """The searches that go on.
 
-    done: the numbers of the committed shards; the caller keeps it up to date.
+    A search is known by the first of its groups. done: the numbers of the committed shards; the caller keeps it up to date.
     """
 
     def __init__(
@@ -33,7 +33,10 @@ class Searches:
         return len(self._found)
 
     def __contains__(self, group: int) -> bool:
-        return group in self._found
+        return self._of(group) is not None
+
+    def _of(self, group: int) -> GroupSearch | None:
+        return self._found.get(self._store.job.plan.together(group)[0])
 
     @property
     def has_task(self) -> bool:
@@ -55,11 +58,12 @@ class Searches:
         """The work of their items in past rounds, in items, of shards that are not committed."""
         return sum(search.work for search in self._found.values())
 
-    def begin(self, group: int) -> None:
-        """Begin the search of a group, or go on with it."""
+    def begin(self, group: int) -> list[Shard]:
+        """Begin the search of a group, or go on with it; return committed shards that must be taken back first."""
         search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)
         with self._may_end(group):
             search.open()
+        return search.unfounded
 
     def next_task(self) -> Task | None:
         """Return the next task of any search; None if there is none now. Raises the errors of the storage."""
@@ -69,7 +73,7 @@ class Searches:
     def tell(self, task: Task, told: Told, cost: Cost) -> None:
         """Note the end of a round."""
         group = task.shard.group
-        if (search := self._found.get(group)) and task.step:
+        if (search := self._of(group)) and task.step:
             with self._may_end(group):
                 search.tell(task.step.number, told, cost)
             self._progress.stage = search.searcher.stage
@@ -77,7 +81,7 @@ class Searches:
     def lose(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""
         group = task.shard.group
-        if search := self._found.get(group):
+        if search := self._of(group):
             text = f"the states of round {number} of group {group} are damaged; they are computed again"
             self._events.note(Event(kind="decision", shard=task.shard.number, text=text))
             with self._may_end(group):
@@ -85,13 +89,13 @@ class Searches:
 
     def committed(self, shard: Shard) -> None:
         """Note a committed shard: the search of its group is over once it was the last one."""
-        if (search := self._found.get(shard.group)) and not search.open_shards:
-            del self._found[shard.group]
+        if (search := self._of(shard.group)) and not search.open_shards:
+            del self._found[self._store.job.plan.together(shard.group)[0]]
             search.seal()
 
     def end(self, group: int, text: str) -> None:
         """Give up the shards of a group whose search cannot go on. text: why."""
-        if search := self._found.pop(group, None):
+        if search := self._found.pop(self._store.job.plan.together(group)[0], None):
             self._progress.failed |= dict.fromkeys(search.open_shards, text)
             self._events.note(Event(kind="decision", group=group, text=f"its search ends: {text}"))
 

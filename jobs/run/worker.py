@@ -105,9 +105,11 @@ class Worker:
             return Report(*work.key, None, said(error), trace_of(error), fault, host())
 
     def _group(self, index: int) -> Group:
-        """Return a group with its data; only the last group is cached."""
+        """Return a group with its data; only groups that are searched together with the last one are cached."""
         if index not in self._groups:
-            self._groups.clear()  # before the next one is read: its data may fill the memory
+            # Before the next one is read: its data may fill the memory.
+            for other in self._groups.keys() - {*self.job.plan.together(index)}:
+                del self._groups[other]
             params = self.kernel.Params.model_validate(self.store.params(index))
             shared = load_group(self.kernel, params, self.job.base)
             self._groups[index] = Group(self.kernel, self.store.science, params, shared)
@@ -148,7 +150,7 @@ class Worker:
         ages = found.values.get("search_advances")
         values = {**found.values, "status": self._status(found.values, len(rows))}
         marker = Marker(
-            shard=task.shard, attempt=task.attempt, without=task.without,
+            shard=task.shard, attempt=task.attempt, without=task.without, unused=_unused(task),
             outcomes=self._outcomes(values), nan=nan_counts(values) or None,
             n_failed=int((values["status"] == FAILED).sum()) + len(task.without),
             layout=found.layout, rounds=found.rounds + before.rounds, narrowed_to=task.slots,
@@ -179,6 +181,12 @@ class Worker:
             outcome.name: int((values["outcome"] == k).sum())
             for k, outcome in enumerate(self.kernel.outcomes)
         }
+
+
+def _unused(task: Task) -> tuple[int, ...] | None:
+    """Return the rows of a shard that a search does not use; None if it uses all."""
+    used = task.step.round.rows if task.step else np.arange(task.shard.start, task.shard.stop)
+    return tuple(np.setdiff1d(np.arange(task.shard.start, task.shard.stop), used).tolist()) or None
 
 
 def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -20,7 +20,8 @@ What belongs to a search elsewhere:
     jobs.report.search_plots    what a report shows of it, beside jobs.report.page.content
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,16 +36,21 @@ __all__ = ["Round", "Searcher", "Told", "searcher_of"]
 
 
 def searcher_of(
-    search: Search, seed: int, items: np.ndarray, starts: Mapping[str, np.ndarray]
+    search: Search,
+    seed: int,
+    items: np.ndarray,
+    starts: Mapping[str, np.ndarray],
+    ways: Sequence[Mapping[str, Any]] = ({},),
 ) -> Searcher:
-    """Return the searcher of one group, at its start.
+    """Return the searcher of one group, or of those that are searched together, at its start.
 
-    seed: the job's. items: (n,) ids. starts: searched field -> (n,) its first values.
+    seed: the job's. items: (n,) ids. starts: searched field -> (n,) its first values. ways: of each group, what the search has
+    chosen there: compiled-in field -> value.
     """
     if isinstance(search, Halving):
         return HalvingSearcher(search, items)
     if isinstance(search, Asha):
         return AshaSearcher(search, items)
     if isinstance(search, Optuna):
-        return OptunaSearcher(search, seed, items)
+        return OptunaSearcher(search, seed, items, ways)
     return PopulationSearcher(search, seed, items, starts)

@@ -19,14 +19,15 @@ Searched fields that depend on one another (define-by-run) cannot be expressed.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.errors import JobError
 from jobs.search.asha import Rung
-from jobs.search.searcher import Searcher, Told
+from jobs.search.searcher import Round, Searcher, Told
 from jobs.spec.search import Optuna, bounds, dtype_of
 from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform
 
@@ -53,11 +54,19 @@ class OptunaSearcher(Searcher):
     """Every `trials` neighbours are a study of Optuna's; its sampler has the job's seed.
 
     A study by itself makes the proposals that Optuna makes by ask and tell in the same order.
+
+    ways: of each group, the compiled-in fields of its items. What Optuna proposes for them decides the group of an item.
     """
 
     search: Optuna
 
-    def __init__(self, search: Optuna, seed: int, items: np.ndarray) -> None:
+    def __init__(
+        self,
+        search: Optuna,
+        seed: int,
+        items: np.ndarray,
+        ways: Sequence[Mapping[str, Any]] = ({},),
+    ) -> None:
         check_installed(search, "search")
         super().__init__(search, items, search.n_laps(search.trials))
         self._laws = {name: distribution(law) for name, law in search.params.items()}
@@ -65,30 +74,33 @@ class OptunaSearcher(Searcher):
         self._rungs = [[Rung() for _ in range(self.metric.shape[1] - 1)] for _ in self._studies]
         self._trials: dict[int, optuna.Trial] = {}
         """Row -> its trial, until Optuna has been told its end."""
+        self._ways, self.group = ways, np.full(self.n, -1)
         self._values = {
             name: np.zeros(self.n, dtype_of(law)) for name, law in search.params.items()
         }
 
     def choose(self, most: int) -> np.ndarray:
-        """Return items that go on from the highest rung at which there are any, else new ones.
+        """Return items that have their values, of the highest rung at which there are any, else new ones.
 
         Of each study at most `together` are new; studies of which fewer have been asked come first.
         """
         rows = np.flatnonzero(self.ready)
-        if len(going := rows[self.lap[rows] > 0]):
-            return going[self.lap[going] == self.lap[going].max()][:most]
+        if len(asked := rows[self.group[rows] >= 0]):
+            first = asked[self.lap[asked].argmax()]
+            same = (self.lap[asked] == self.lap[first]) & (self.group[asked] == self.group[first])
+            return asked[same][:most]
         trials = self.search.trials
         left = np.bincount(rows // trials, minlength=len(self._studies))
         rows = rows[rows % trials < trials - left[rows // trials] + self.search.together]
         first = np.argsort(-left[rows // trials], kind="stable")[:most]
         return np.sort(rows[first])
 
-    def take(self, rows: np.ndarray) -> None:
-        """Let the rows begin their lap; Optuna proposes the values of new ones."""
-        super().take(rows)
-        for row in rows.tolist():
-            if row not in self._trials:
+    def ask(self, most: int) -> Round | None:
+        """Have Optuna propose the values of new items, and return the next round; see Searcher."""
+        for row in self.choose(most).tolist():
+            if self.group[row] < 0:
                 self._ask(row)
+        return super().ask(most)
 
     def again(self, rows: np.ndarray) -> None:
         """Have rows that failed go on with the values that they had, each as a new trial; see Searcher."""
@@ -103,10 +115,13 @@ class OptunaSearcher(Searcher):
         trial = self._trials[row] = self._studies[row // self.search.trials].ask(self._laws)
         for name, values in self._values.items():
             values[row] = trial.params[name]
+        is_of = lambda way: all(trial.params[name] == value for name, value in way.items())
+        self.group[row] = [is_of(way) for way in self._ways].index(True)
 
     def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the proposals."""
-        return {name: values[rows] for name, values in self._values.items()}
+        """Return the proposals of fields that are not compiled in."""
+        named = self._values.keys() - self._ways[0].keys()
+        return {name: values[rows] for name, values in self._values.items() if name in named}
 
     def tell(self, number: int, told: Told) -> None:
         """Note the report of a round, and tell Optuna of the items that end with it."""
@@ -138,7 +153,8 @@ class OptunaSearcher(Searcher):
 
     def records(self) -> dict[str, np.ndarray]:
         """Return the proposals, and the metric at every rung."""
-        found = {f"final_{name}": values for name, values in self._values.items()}
+        whole = self.values(np.arange(self.n))
+        found = {f"final_{name}": values for name, values in whole.items()}
         return {**found, **self.on_rungs()} if self.search.prune else found
 
     @property

@@ -36,6 +36,8 @@ class Round:
     """Advances that each makes, or fewer if it finishes."""
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Searched field -> (n,) its values in this round."""
+    group: int = 0
+    """The group of the items, among those that are searched together."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Searcher(ABC):
         n = len(items)
         self.search, self.items, self.n = search, items, n
         self._sign = 1 if search.mode == "min" else -1
+        self.group = np.zeros(n, np.int64)
+        """(n,) the group of each item, among those that are searched together; -1: not chosen yet."""
         self.lap = np.zeros(n, np.int64)
         """(n,) the lap that each item is in."""
         self.ready = np.ones(n, bool)
@@ -111,7 +115,7 @@ class Searcher(ABC):
         return {"search_metric": self.metric[:, :-1], "search_rung": self.lap.astype(np.int32)}
 
     def choose(self, most: int) -> np.ndarray:
-        """Return the rows of the next round, at most `most`; they are in one lap. None are ready: no rows."""
+        """Return the rows of the next round, at most `most`; they are in one lap and group. None are ready: no rows."""
         rows = np.flatnonzero(self.ready)
         return rows[self.lap[rows] == self.lap[rows[:1]]][:most]
 
@@ -132,8 +136,8 @@ class Searcher(ABC):
         if not len(rows):
             return None
         self.take(rows)
-        length = self.length(int(self.lap[rows[0]]))
-        return Round(rows, self._from[rows], self._parent[rows], length, self.values(rows))
+        length, group = self.length(int(self.lap[rows[0]])), int(self.group[rows[0]])
+        return Round(rows, self._from[rows], self._parent[rows], length, self.values(rows), group)
 
     def tell(self, number: int, told: Told) -> None:
         """Note the report of the round with this number: the first that was asked for has number 0."""
@@ -159,10 +163,13 @@ class Searcher(ABC):
     def skip(self, rows: np.ndarray) -> np.ndarray:
         """Leave out rows whose results are there before the search begins; return those that are left out.
 
-        Items that are compared with others stay, because the others need them.
+        An item stays if the results of one that it is compared with are not there: that one needs it.
         """
-        del rows
-        return np.zeros(0, np.int64)
+        size = self.search.n_compared(self.n)
+        blocks, n = np.unique(rows // size, return_counts=True)
+        out = rows[np.isin(rows // size, blocks[n == size])]
+        self.ended[out], self.ready[out] = True, False
+        return out
 
     def again(self, rows: np.ndarray) -> None:
         """Have rows that failed go on from their last state, in the lap in which they failed; not in a search in step."""
@@ -203,13 +210,6 @@ class InStep(Searcher):
             *(told.rows // self._size).tolist(),
             *(k // self._size for k in told.failed),
         }
-
-    def skip(self, rows: np.ndarray) -> np.ndarray:
-        """Leave out the blocks of which all rows are there; see Searcher."""
-        blocks, n = np.unique(rows // self._size, return_counts=True)
-        out = rows[np.isin(rows // self._size, blocks[n == self._size])]
-        self.ended[out], self.ready[out] = True, False
-        return out
 
     def decide(self) -> None:
         """Compare the blocks whose items have all made their lap."""

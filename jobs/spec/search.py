@@ -201,7 +201,8 @@ class Optuna(Compared):
         1, description="most trials that are proposed at once, so that they fill a device"
     )
     params: dict[str, Distribution] = Field(
-        min_length=1, description="the searched traced fields, each with its range or choices"
+        min_length=1,
+        description="the searched fields, each with its range or choices; compiled-in ones with choices",
     )
     prune: Rungs | None = Field(
         None,
@@ -262,8 +263,11 @@ class Optuna(Compared):
     def _proposable(cls, params: dict[str, Any]) -> dict[str, Any]:
         for name, law in params.items():
             if isinstance(law, Choice):
-                if not all(isinstance(v, int | float) and math.isfinite(v) for v in law.choice):
-                    raise ValueError(f"{name}: {law.choice} given; expected a list of numbers")
+                fine = lambda v: (
+                    isinstance(v, str) or (isinstance(v, int | float) and math.isfinite(v))
+                )
+                if not all(map(fine, law.choice)):
+                    raise ValueError(f"{name}: {law.choice} given; expected numbers or texts")
             elif isinstance(law, Uniform | Loguniform):
                 _check_order(name, bounds(law))
         return params
@@ -292,7 +296,7 @@ def extremes(law: Distribution) -> list[float]:
 
 
 def dtype_of(law: Distribution) -> np.dtype[Any]:
-    """The type of a searched field's values: float64, int64 or bool."""
+    """The type of a searched field's values: float64, int64, bool or text."""
     return np.asarray(extremes(law)).dtype
 
 

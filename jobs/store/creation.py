@@ -85,7 +85,7 @@ def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:
     spec = store.job.spec
     root = zarr.create_group(zarr.storage.ObjectStore(store.objects))
     for group, own in zip(items.groups, outputs, strict=True):
-        shapes = {**own.shapes, **search_shapes(spec.search, len(group.items))}
+        shapes = {**own.shapes, **search_shapes(spec.search, store.science, len(group.items))}
         _create_group(root, store.job, store.kernel, items, group, Outputs(shapes, own.coords))
     root.attrs.put(
         {

@@ -11,6 +11,7 @@ from jobs import keys
 from jobs.errors import JobError, explain
 from jobs.plan.layout import GroupLayout, Plan
 from jobs.spec.job import JobSpec, parse_job
+from jobs.spec.search import Optuna
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, parsed, verified
 
@@ -59,15 +60,17 @@ class Job:
             )
         found = _Content.model_validate(content)
         layouts = tuple(GroupLayout(**layout.model_dump()) for layout in found.layouts)
-        spec, plan = parse_job(_without_spread(found.spec), where), Plan(found.group_sizes, layouts)
+        spec, sizes = parse_job(_without_spread(found.spec), where), found.group_sizes
         # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
-        n, planned = sum(part.count() for part in spec.sweeps()), sum(plan.group_sizes)
-        if n != planned or len(layouts) != len(plan.group_sizes):
+        n, planned = sum(part.count() for part in spec.sweeps()), sum(sizes)
+        ways = max(1, planned // max(1, n)) if isinstance(spec.search, Optuna) else 1
+        alike = all(len(set(sizes[k : k + ways])) == 1 for k in range(0, len(sizes), ways))
+        if n * ways != planned or len(layouts) != len(sizes) or len(sizes) % ways or not alike:
             raise JobError(
                 f"{where}: run/job.json is damaged: its sweep has {n} items in {len(layouts)} groups, its plan "
-                f"{planned} in {len(plan.group_sizes)}; restore it from a backup"
+                f"{planned} in {len(sizes)}; restore it from a backup"
             )
-        return Job(spec, plan, found.base, found.provenance, found.sources)
+        return Job(spec, Plan(sizes, layouts, ways), found.base, found.provenance, found.sources)
 
 
 class _Layout(BaseModel):

@@ -28,6 +28,8 @@ class Marker:
     attempt: int = 1
     without: tuple[int, ...] = ()
     """Rows that were not computed, because their items fail even alone."""
+    unused: tuple[int, ...] | None = None
+    """Rows that stay empty, because the search has their items in another group."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """Outcome -> number of items."""
     n_failed: int = 0
@@ -60,6 +62,16 @@ class Marker:
     device_kind: str = ""
     copied_from: str | None = None
     """The store that `--fork` copied the shard from."""
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """The unused rows."""
+        return self.unused or ()
+
+    @property
+    def n_items(self) -> int:
+        """The number of items, failing ones included."""
+        return self.shard.n_items - len(self.others)
 
     @property
     def version(self) -> tuple[float, int]:

@@ -3,6 +3,8 @@
     run/rounds/G/NNNNNN             the report and the states of round N of group G
     run/decisions/G/NNNNNN.json     decision N: what was told since the one before, and the round that follows
 
+G is the first of the groups that are searched together.
+
 The states of a round are one object, written whole or not at all:
 
     12 digits     the length of the head, in bytes
@@ -223,10 +225,12 @@ def _of_round(round_: Round) -> dict[str, Any]:
         "parents": round_.parents.tolist(),
         "length": round_.length,
         "values": {name: values.tolist() for name, values in round_.values.items()},
+        **({"group": round_.group} if round_.group else {}),
     }
 
 
 def _round_from(found: Mapping[str, Any]) -> Round:
     whole = lambda name: np.array(found[name], np.int64)
     values = {name: np.asarray(values) for name, values in found["values"].items()}
-    return Round(whole("rows"), whole("rounds"), whole("parents"), found["length"], values)
+    rows, rounds, parents = whole("rows"), whole("rounds"), whole("parents")
+    return Round(rows, rounds, parents, found["length"], values, found.get("group", 0))

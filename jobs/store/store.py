@@ -157,6 +157,12 @@ class Store:
         trust.refuse_strange(base, further, self.address, only_known)
         return dict(content)
 
+    @cached_property
+    def swept(self) -> list[str]:
+        """The fields that differ between items: swept ones, and compiled-in ones that the search chooses."""
+        chosen = attributes(self.results(0))["swept"] if self.job.plan.ways > 1 else ()
+        return list(dict.fromkeys([*self.job.spec.swept(), *chosen]))
+
     def names(self, group: int) -> list[str]:
         """Return the names of the group's results."""
         return list(attributes(self.results(group))["results"])

@@ -41,14 +41,14 @@ class ShardWriter:
         Args:
             values: result -> (len(rows), ...).
             rows: rows of the group that were computed; the shard's other rows get fill values and the
-                status *failed*.
+                status *failed*, unused ones none.
 
         Raises:
             OSError: (EIO) an object does not read back as it was written.
             ValueError: a result is missing from `values`.
         """
         shard, sums = marker.shard, dict[str, str]()
-        for name, whole in self._stored(shard, values, rows):
+        for name, whole in self._stored(marker, values, rows):
             for key, data in self._encode(shard, name, whole).items():
                 objects.write(self._store.objects, key, data)
                 # Disks, network file systems and memory do flip bits: found now, the shard is computed again; found after
@@ -64,19 +64,20 @@ class ShardWriter:
         self._store.committed.write(replace(marker, sha256=sums).to_json())
 
     def _stored(
-        self, shard: Shard, values: Mapping[str, np.ndarray], rows: np.ndarray
+        self, marker: Marker, values: Mapping[str, np.ndarray], rows: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (stored array, its values in all rows of the shard)."""
+        shard = marker.shard
         packed = self._store.places(shard.group)
         for name in [*self._store.names(shard.group), "status"]:
             if name not in packed:
-                yield name, self._whole(shard, name, values, rows)
+                yield name, self._whole(marker, name, values, rows)
         for pack, names in by_pack(packed).items():
-            parts = [self._whole(shard, name, values, rows) for name in names]
+            parts = [self._whole(marker, name, values, rows) for name in names]
             yield pack, beside(parts, self._store.stored(shard.group, pack).dtype)
 
     def _whole(
-        self, shard: Shard, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray
+        self, marker: Marker, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray
     ) -> np.ndarray:
         """Return a result in all rows of the shard. Raises ValueError if the kernel did not return it."""
         if len(rows) and name not in values:
@@ -84,6 +85,7 @@ class ShardWriter:
                 f"kernel {self._store.job.spec.kernel} has not returned {name!r}, which it did when the store was "
                 "made: have its files or its source changed?"
             )
+        shard = marker.shard
         some, n = values.get(name), shard.n_items
         if some is not None and name in self._store.job.spec.keep_bits:
             some = keep_bits(some, self._store.job.spec.keep_bits[name])
@@ -95,6 +97,8 @@ class ShardWriter:
         whole = np.full((n, *array.shape[1:]), fill, array.dtype)
         if some is not None:
             whole[rows - shard.start] = some
+        if name == "status":
+            whole[np.array(marker.others, int) - shard.start] = 0
         return whole
 
     def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:

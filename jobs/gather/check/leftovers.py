@@ -21,7 +21,8 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     """
     plan = mending.store.job.plan
     # Rounds of a search have numbers of their own; they are over once all shards of their group are committed.
-    over = {str(g) for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
+    committed = {g for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
+    over = {str(g) for g in committed if committed >= {*plan.together(g)}}
     is_over = lambda key: key.split("/")[2] in over
     stale = {folder(shard) for shard in mending.shards if shard.number in done}
     is_stale = lambda key: key.rpartition("/")[0] in stale or is_over(key)
@@ -33,7 +34,8 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     is_sealed = lambda key: read_verified(mending.objects, key) is not None
     yield from _left(mending, keys.LIVE, lambda key: key in named or is_over(key), is_sealed)
     # `resume --failed` goes on from the states beside items that failed.
-    failed = {str(record.shard.group) for record in mending.store.failed.latest().values()}
+    records = mending.store.failed.latest().values()
+    failed = {str(plan.together(record.shard.group)[0]) for record in records}
     is_unused = lambda key: is_over(key) and key.split("/")[2] not in failed
     is_whole_states = lambda key: is_whole_round(mending.store, key)
     yield from _left(mending, keys.ROUNDS, is_unused, is_whole_states)

@@ -74,7 +74,7 @@ class Content:
         frames = {name: table(store, name) for name in tables(store)}
         metric = metric_of(store)
         name = metric.name if metric else ""
-        frames["items"] = _ordered(frames["items"], store.job.spec.swept(), name)
+        frames["items"] = _ordered(frames["items"], store.swept, name)
         groups, left_out = self._groups()
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(
@@ -116,7 +116,7 @@ class Content:
                 continue
             if size > MAX_BYTES:
                 return made, sum(bool(some) for some in by_group[group:])
-            n, done = store.job.plan.group_sizes[group], sum(m.shard.n_items for m in markers)
+            n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
             found = {
                 "label": self._label(group),
                 "items": f"{done:,} of {n:,} items",
@@ -271,9 +271,7 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     dims, judged = store.description.dims, metric_of(store)
     metric = judged.name if judged else ""
     parameters = [
-        name
-        for name in store.job.spec.swept()
-        if name in frame and not is_replicate(frame[name].to_numpy())
+        name for name in store.swept if name in frame and not is_replicate(frame[name].to_numpy())
     ]
     if store.job.spec.search:  # searched parameters count by their final values
         searched = [name for name in dims if name.startswith("final_")]

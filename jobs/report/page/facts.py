@@ -43,7 +43,7 @@ def facts(store: Store) -> dict[str, Any]:
         "title": store.job.spec.name or store.job.spec.kernel,
         "kernel": store.job.spec.kernel,
         "store": store.address,
-        "swept": list(store.job.spec.swept()),
+        "swept": store.swept,
         "status": status(found, failures),
         "progress": progress(found, markers, events),
         "facts": _listed(store, found, markers, made),
@@ -192,7 +192,7 @@ def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
             {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 0, "items": 0, "seconds": 0.0},
         )  # fmt: skip
         row["shards"] += 1
-        row["items"] += m.shard.n_items
+        row["items"] += m.n_items
         row["seconds"] = round(row["seconds"] + m.seconds, 3)
     return list(rows.values())[:MAX_HOSTS]
 
@@ -223,7 +223,7 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
         return []
     start = np.array([m.started for m in markers])
     seconds = np.array([m.seconds for m in markers])
-    items = np.array([m.shard.n_items for m in markers])
+    items = np.array([m.n_items for m in markers])
     zero = start.min()
     unit, name = _unit(float((start + seconds).max() - zero))
     order = np.argsort(start + seconds, kind="stable")

@@ -195,7 +195,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
     refused(
         ctd("logs", store, "--item", "4"),
-        "--item 4: there is no such item; the store has the items 0 to 3",
+        "has no item 4; it has the items 0 to 3",
     )
     refused(
         ctd("logs", store, "--shard", "1"),

@@ -316,7 +316,7 @@ def test_objects_of_a_shard_of_the_examples(example):
     kernel = find_kernel(spec.kernel, str(EXAMPLES))
     first = expand(spec, kernel).groups[0]
     shapes = outputs_of(kernel, first.params, str(EXAMPLES)).shapes
-    shapes |= search_shapes(spec.search, len(first.items))
+    shapes |= search_shapes(spec.search, kernel, len(first.items))
     places = place(shapes)
     arrays = {places[name].pack if name in places else name for name in shapes}
     assert len(arrays) + len(("status", "marker")) == n

@@ -108,14 +108,14 @@ OPTUNA = HALVING | {
         (ASHA, "search.spread", True, "search: spread: every search is spread"),
         (OPTUNA, "search.sampler", "tp", "search.sampler: Input should be 'tpe', 'gp', 'cmaes', 'random' or 'qmc' (given: 'tp')"),
         (OPTUNA, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
-        (OPTUNA, "search.params", {"n": {"choice": [3, 4]}}, "search.params: n: is a static field, which is compiled in or read before; sweep it, `sweep: {grid: {n: [...]}}`: each value gets a study of its own"),
+        (OPTUNA, "search.params", {"n": {"integers": [3, 5]}}, "search.params: n: is a static field, which is compiled in or read before; list its values, `n: {choice: [...]}`"),
         (OPTUNA, "search.params", {"steps": {"integers": [3, 4]}}, "search.params: steps: is a data field"),
         (OPTUNA, "search.params", {"push": {"uniform": [0, 1]}}, "search.params: push: is no real number; Optuna proposes traced numbers, whole ones where the field is whole: rate, noise"),
         (OPTUNA, "search.params", {"limit": {"uniform": [1, 9]}}, "search.params: limit: is no real number; Optuna proposes"),
         (OPTUNA, "search.params", {"rate": {"uniform": [1, 0.5]}}, "search.params: rate: [1.0, 0.5] given; expected low < high"),
         (OPTUNA, "search.params", {"rate": {"loguniform": [0, 1]}}, "search.params.rate.loguniform.0: Input should be greater than 0"),
         (OPTUNA, "search.params", {"limit": {"integers": [4, 4]}}, "search.params.limit: integers: [4, 4] given; expected low < high"),
-        (OPTUNA, "search.params", {"rate": {"choice": ["a", 1]}}, "search.params: rate: ['a', 1] given; expected a list of numbers"),
+        (OPTUNA, "search.params", {"rate": {"choice": [[1], 1]}}, "search.params: rate: [[1], 1] given; expected numbers or texts"),
         (OPTUNA, "search.params", {"rate": {"choice": [0.1, 11]}}, "search.params: rate: Input should be less than or equal to 10 (given: 11)"),
         (OPTUNA, "search.params", {"rate": {"uniform": [0.1, 11]}}, "search.params: rate: Input should be less than or equal to 10 (given: 11.0)"),
         (OPTUNA, "search.params", {}, "search.params: Dictionary should have at least 1 item"),
@@ -188,7 +188,7 @@ def test_results_that_searches_add():
     named = lambda job: {
         name: (searched(kernel, spec).dims[name].axes, shape.shape, shape.dtype.name)
         for spec in [parse_job(job, "job").search]
-        for name, shape in shapes(spec, 27).items()
+        for name, shape in shapes(spec, kernel, 27).items()
     }
     rungs = {
         "search_advances": ((), (), "int32"),

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from ctd.catalogue import load_kernel
+from jobs.plan.layout import Shard
 from jobs.report.summary import counted, nan_results, unreturned
 from jobs.run.worker import nan_counts
+from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 HOLED = """
@@ -57,20 +59,14 @@ def test_nan_of_done_items_alone_is_counted():
     assert nan_counts({"status": np.array([2], np.int8), "loss": np.array([nan])}) == {}
 
 
-class Marked:
-    n_failed = 0
-
-    def __init__(self, n, nan):
-        self.shard, self.nan = type("Shard", (), {"n_items": n}), nan
-
-
 @pytest.mark.parametrize(
     ("kernel", "metric", "told"),
     [("esn", "", ["b"]), ("esn", "a", ["a", "b"]), ("mine", "", ["a", "b"])],
 )
 def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric, told):
     """Further results of ctd's kernels may have no value for some items."""
-    markers = [Marked(10, {"a": 1}), Marked(10, {"b": 3}), Marked(0, None)]
+    marked = lambda n, nan: Marker(shard=Shard(0, 0, 0, n), nan=nan)
+    markers = [marked(10, {"a": 1}), marked(10, {"b": 3}), marked(0, None)]
     found = nan_results(markers, kernel, metric)
     of = {
         "a": "a is NaN in 1 of 20 items that are done",

@@ -1,5 +1,6 @@
 """What holds for every searcher: a driver that starts anew decides the same; every item ends, whatever fails."""
 
+import hill
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,7 +87,7 @@ def test_every_item_ends_and_a_new_driver_decides_the_same(name, fate):
 def _has_no_holes(name, searcher):
     """Records have the shapes and dtypes of the plan; what an item came to has a value."""
     records, search = searcher.records(), SEARCHES[name]
-    planned = shapes(search, N)
+    planned = shapes(search, hill.kernel, N)
     assert records.keys() | {"search_advances"} == planned.keys()
     for key, values in records.items():
         assert (values.shape, values.dtype) == ((N, *planned[key].shape), planned[key].dtype), key
