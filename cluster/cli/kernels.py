@@ -75,7 +75,7 @@ def overview(kernel: Kernel) -> dict[str, str]:
 
     >>> from ctd.esn import kernel
     >>> overview(kernel)["outcome"]
-    'fixed, diverged'
+    'done, diverged, ill_conditioned, no_spectrum'
     """
     kinds = field_kinds(kernel.Params)
     of_kind = lambda *wanted: [name for name, kind in kinds.items() if kind in wanted]
