@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from cluster.cli.display import cell, out, show_facts, show_json
+from cluster.cli.display import out, show_facts, show_json
 from cluster.cli.options import AsJson, StorePath
 from cluster.cli.running import say_warnings
 from jobs.errors import JobError
-from jobs.query.best import Best, require_metric
 from jobs.query.best import best as find_best
+from jobs.query.best import require_metric
 from jobs.store.metric import Mode
 from jobs.store.store import Store
 
@@ -35,28 +35,9 @@ def best(
     if as_json:
         show_json(found.to_json())
         return
-    show_facts(best_lines(found))
+    show_facts(found.facts())
     say_warnings(opened)
     out.print()
     for what, command in found.next.items():
         out.print(f"# {what}", style="dim")
         out.print(command)
-
-
-def best_lines(found: Best) -> dict[str, str]:
-    """The best item as named texts."""
-    better = "more" if found.more_is_better else "less"
-    everything = found.items
-    worst = everything.lowest if found.more_is_better else everything.highest
-    facts = {
-        "item": f"{found.item}, the best of {everything.n:,} by {found.metric} ({better} is better)",
-        found.metric: cell(found.value),
-        **{name: cell(value) for name, value in found.params.items()},
-    }
-    if found.seeds:
-        s = found.seeds
-        facts[f"{s.n} seeds"] = (
-            f"mean {s.mean:.4g}, sd {s.sd:.2g}, {s.lowest:.4g} to {s.highest:.4g}"
-        )
-    facts["all items"] = f"median {everything.median:.4g}, worst {worst:.4g}"
-    return facts

@@ -184,6 +184,19 @@ def is_wide(values: Any) -> bool:
     return len(values) > 0 and bool(values.min() > 0 and values.max() > 20 * values.min())
 
 
+def is_geometric(values: Any) -> bool:
+    """Whether different values, at least three, are positive and grow by about the same factor, as in a geometric sweep.
+
+    >>> is_geometric([50, 100, 200, 100]), is_geometric([50, 100, 150])
+    (True, False)
+    """
+    found = np.unique(np.asarray(values, float))
+    if len(found) < 3 or not np.isfinite(found).all() or found[0] <= 0:
+        return False
+    factors = found[1:] / found[:-1]
+    return bool(factors.min() > 1.3 and factors.max() < 1.25 * factors.min())
+
+
 def tick(value: float) -> str:
     """A number as a short text.
 

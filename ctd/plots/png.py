@@ -153,8 +153,9 @@ def _prepare(axis: Any, set_scale: Any, spec: Axis) -> None:
 
 def _shades(plot: Plot) -> Any:
     """The colour map of the plot's scale; None if no layer is coloured by a number."""
+    import matplotlib
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import ListedColormap, Normalize
 
     given = [layer.z if isinstance(layer, Image) else _colour_of(layer) for layer in plot.layers]
     if all(colour is None for colour in given):
@@ -165,7 +166,11 @@ def _shades(plot: Plot) -> Any:
     ends = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     scale = plot.scale
     low, high = (ends[k] if end is None else end for k, end in enumerate((scale.low, scale.high)))
-    return ScalarMappable(Normalize(low, high), "coolwarm" if scale.diverging else "viridis")
+    shades: Any = "coolwarm" if scale.diverging else "viridis"
+    if not scale.diverging and not any(isinstance(layer, Image) for layer in plot.layers):
+        # Lines and marks on white: the yellow end would have no contrast with it.
+        shades = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.75, 256)))
+    return ScalarMappable(Normalize(low, high), shades)
 
 
 def _colour_of(layer: Layer) -> Any:

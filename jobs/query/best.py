@@ -79,6 +79,21 @@ class Best:
     next: Mapping[str, str] = field(default_factory=dict)
     """What to do with it -> the command."""
 
+    def facts(self) -> dict[str, str]:
+        """The same as named texts."""
+        told = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+        better = "more" if self.more_is_better else "less"
+        of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
+        found = {
+            "item": f"{self.item}, the best of {of.n:,} by {self.metric} ({better} is better)",
+            self.metric: told(self.value),
+            **{name: told(value) for name, value in self.params.items()},
+        }
+        if s := self.seeds:
+            ends = f"{s.lowest:.4g} to {s.highest:.4g}"
+            found[f"{s.n} seeds"] = f"mean {s.mean:.4g}, sd {s.sd:.2g}, {ends}"
+        return found | {"all items": f"median {of.median:.4g}, worst {worst:.4g}"}
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
         spread = lambda of: of and of._asdict()

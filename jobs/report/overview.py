@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ctd.plots import Axis, Layer, Lines, Plot, Points, is_wide, tick
+from ctd.plots import Axis, Layer, Lines, Plot, Points, is_geometric, is_wide, tick
 from jobs.query.tables import ask
 from jobs.report.importance import effects
 from jobs.store.store import Store
@@ -40,10 +40,11 @@ def overview(store: Store, metric: str) -> Plot | None:
         return None
     first, *others = names
     x, ticks = _places(fine[first])
-    y = fine[metric].astype(float)
+    y, ids = fine[metric].astype(float), fine["item"]
     layers: list[Layer] = []
     for hue, (name, here) in enumerate(_series(fine, others)):
-        layers.append(Points(x[here], y[here], hue=hue))
+        text = [f"item {item}" for item in ids[here]]
+        layers.append(Points(x[here], y[here], hue=hue, text=text, key=ids[here]))
         at = np.unique(x[here])
         if 1 < len(at) <= MAX_MEDIANS:
             middle = [np.median(y[here][x[here] == place]) for place in at]
@@ -54,7 +55,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     return Plot(
         f"{metric} against {first}",
         layers,
-        Axis(first, log=not len(ticks) and is_wide(x), ticks=ticks),
+        Axis(first, log=not len(ticks) and (is_wide(x) or is_geometric(x)), ticks=ticks),
         Axis(f"{var.long_name or metric}{unit}", log=is_wide(y)),
         note=note + (f" Over all values of {', '.join(others[1:])}." if len(others) > 1 else ""),
     )

@@ -1,5 +1,6 @@
 """The page of a store: one HTML file with its run, failures, plots and tables, which needs no network and no server.
 
+    answer     the first screen: the best, a picture, what to type next
     content    everything on the page, as JSON           facts    counts, times, hosts, failures, logs
     encode     plots and tables as JSON of bounded size; plots of several groups or stores as one
     pictures   plots that a store keeps for readers who do not run its kernel

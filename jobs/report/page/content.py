@@ -10,16 +10,18 @@ import pandas as pd
 
 from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
-from ctd.plots import Axis, Figure, Lines, Plot, spread
+from ctd.plots import Axis, Figure, Lines, Plot, is_geometric, is_wide, spread
 from jobs.errors import JobError
 from jobs.gather.gather import left_out
 from jobs.inputs.measure import load_group
+from jobs.query.best import REPLICATES
 from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
 from jobs.report.figures import reduced_values
 from jobs.report.importance import effects
 from jobs.report.overview import is_replicate
+from jobs.report.page.answer import answer
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.facts import facts
 from jobs.report.page.live import live
@@ -41,7 +43,9 @@ AT_FIRST = 20
 """Lines shown initially."""
 
 
-EMPTY: dict[str, Any] = {"groups": [], "groups_left_out": 0, "tables": [], "sweep": None}
+EMPTY: dict[str, Any] = {
+    "answers": [], "groups": [], "groups_left_out": 0, "tables": [], "sweep": None
+}  # fmt: skip
 """`Content.results()` of a store without a committed shard."""
 
 
@@ -75,10 +79,16 @@ class Content:
         metric = metric_of(store)
         name = metric.name if metric else ""
         frames["items"] = _ordered(frames["items"], store.swept, name)
+        first = answer(store, frames, metric)
         groups, left_out = self._groups()
+        # Of one group, the first picture is a part of the answer.
+        if not first["plots"] and len(store.job.plan.group_sizes) == 1 and groups:
+            first |= {"plots": groups[0]["plots"][:1], "picture": True}
+            groups[0]["plots"] = groups[0]["plots"][1:]
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(
             {
+                "answers": [first],
                 "groups": _with_all(groups),
                 "groups_left_out": left_out,
                 "tables": listed,
@@ -298,14 +308,27 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     metric = metric if metric in results else ""
     columns = _columns(frame)
     ended = ends(store, columns["group"], columns["row"])
-    best = best_so_far(metric, judged.more_is_better, columns, ended) if metric and judged else None
+    # On a grid, the order in which items end says nothing.
+    drawn = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
+    best = None
+    if metric and judged and drawn:
+        best = best_so_far(metric, judged.more_is_better, columns, ended)
     return {
         "parameters": parameters,
+        "replicates": [name for name in parameters if name in REPLICATES],
+        "log": [name for name in parameters if is_log(frame[name])],
         "results": results,
         "metric": metric,
+        "falling": bool(judged and judged.more_is_better),
+        "searched": store.job.spec.search is not None,
         "effects": [effect.to_json() for effect in found],
         "plots": [plot_json(best)] if best else [],
     }
+
+
+def is_log(column: pd.Series) -> bool:
+    """Whether a parameter was swept geometrically, or over so much that it needs a logarithmic axis."""
+    return column.dtype.kind in "iuf" and (is_geometric(column) or is_wide(column))
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from ctd.plots import Axis, Lines, Plot, Spans, spread
 from jobs.errors import count, duration
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
-from jobs.report.summary import state_of
+from jobs.report.summary import counted, state_of
 from jobs.store.events import Event, read_events
 from jobs.store.failed import FailedItem
 from jobs.store.marker import Marker
@@ -94,6 +94,7 @@ def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) 
         name: found[name]
         for name in ("items", "items_done", "items_failed", "shards", "shards_done")
     }
+    out["counted"] = counted(found)
     # A store that was resumed has markers of earlier runs, too.
     since = max((e.time for e in events if e.kind == "run"), default=0.0)
     mine = [m for m in markers if m.ended > since and m.copied_from is None]

@@ -40,7 +40,8 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "progress": {
             name: sum(one[name] for one in progress)
             for name in ("items", "items_done", "items_failed", "shards", "shards_done")
-        },
+        }
+        | {"counted": "; ".join(f"{n}: {one['counted']}" for n, one in zip(names, progress, strict=True))},
         "facts": [[f"{n}: {k}", v] for n, c in zip(names, contents, strict=True) for k, v in c["facts"]],
         "outcomes": _outcomes(joined("outcomes")),
         "failures": [
@@ -55,11 +56,25 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in zip(names, contents, strict=True)),
         "command": "\n".join(content["command"] for content in contents),
         "plots": _titled(contents, names),
-        "groups": _groups(contents, names),
+        "answers": [
+            {**answer, "lead": f"{name}: {answer['lead']}", "plots": []}
+            for name, content in zip(names, contents, strict=True)
+            for answer in content["answers"]
+        ],
+        "groups": _groups([_whole(content) for content in contents], names),
         "groups_left_out": sum(content["groups_left_out"] for content in contents),
         "tables": tables,
         "sweep": _sweep(contents, shelf, tables),
     }  # fmt: skip
+
+
+def _whole(content: dict[str, Any]) -> dict[str, Any]:
+    """A content whose one group has the picture again that its answer took."""
+    groups = content["groups"]
+    if len(groups) != 1:
+        return content
+    taken = [p for answer in content["answers"] if answer["picture"] for p in answer["plots"]]
+    return {**content, "groups": [{**groups[0], "plots": [*taken, *groups[0]["plots"]]}]}
 
 
 def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -217,6 +232,10 @@ def _sweep(
         "parameters": parameters,
         "results": results,
         "metric": metrics.pop() if len(metrics) == 1 else "",
+        "falling": any(sweep["falling"] for sweep in sweeps),
+        "searched": any(sweep["searched"] for sweep in sweeps),
+        "replicates": union("replicates"),
+        "log": union("log"),
         "effects": [effect.to_json() for effect in found],
         "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
     }

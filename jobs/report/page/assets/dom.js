@@ -55,7 +55,8 @@ function shade(t, diverging, marks = true) {
   t = Math.min(1, Math.max(0, t));
   let stops = VIRIDIS;
   if (diverging) stops = THEME.dark ? DARK_ENDS : LIGHT_ENDS;
-  else if (marks) t = THEME.dark ? 0.22 + 0.78 * t : 0.9 * t;
+  // 3:1 against the card, as for any mark that says something: yellow on white and indigo on black do not have it.
+  else if (marks) t = THEME.dark ? 0.36 + 0.64 * t : 0.6 * t;
   const place = t * (stops.length - 1), k = Math.min(stops.length - 2, Math.floor(place)), f = place - k;
   const part = (i) => {
     const at = (s) => parseInt(s.slice(2 * i, 2 * i + 2), 16);

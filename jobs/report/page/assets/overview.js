@@ -1,33 +1,65 @@
-// How far it is, how it ran, and what failed.
+// The answer, how far a run is, how it ran, and what failed.
 
-function showOverview(content) {
-  const s = section("overview", "Overview"), p = content.progress, count = (k) => k.toLocaleString("en");
+// The best item, or how many of what were found, with a picture and what to type next.
+function showAnswer(content) {
+  const s = section("answer", "Answer"), p = content.progress, answers = content.answers;
   s.show(true);
-  const box = part("overview", () => {
-    const out = { tiles: el("div", { className: "tiles" }), bar: card() };
-    s.body.append(out.tiles, out.bar);
+  const box = part("answer", () => {
+    const out = { said: card(), plots: el("div", { className: "figures" }), node: el("div", { className: "grid" }) };
+    out.node.append(out.said, out.plots);
+    s.body.append(out.node);
     return out;
   });
+  box.plots.hidden = !answers.some((a) => a.plots.length);
+  if (isNew("answer", [answers, p.counted, content.warnings])) {
+    const listed = (pairs) => el("dl", {}, ...pairs.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+    const commands = (pairs) => pairs.flatMap(([what, command]) => [el("p", { className: "note" }, what), el("pre", { tabIndex: 0, className: "command" }, command)]);
+    const value = (c, k) => (c.kind === "text" ? c.labels[c.values[k]] : fmt(c.values[k])), kind = (c) => (c.kind === "number" ? "number" : "");
+    const rows = (t) => el("div", { className: "scroll rows", tabIndex: 0, role: "region", "aria-label": "the first of them" }, el("table", {}, el("thead", {}, el("tr", {}, ...t.columns.map((c) => el("th", { className: `plain ${kind(c)}`, scope: "col" }, c.name)))),
+      el("tbody", {}, ...t.columns[0].values.map((_, k) => el("tr", {}, ...t.columns.map((c) => el("td", { className: kind(c) }, value(c, k))))))));
+    const one = (a) => [el("h3", { className: "lead" }, a.lead), ...(a.facts.length ? [listed(a.facts)] : []), ...(a.table ? [rows(a.table)] : [])];
+    box.said.replaceChildren(
+      ...answers.flatMap(one), el("p", { className: "counted" }, `Items: ${p.counted}`),
+      ...content.warnings.map((text) => el("p", { className: "note mood-warning warned" }, text)),
+      ...(answers.length === 1 && answers[0].next.length ? [el("h3", {}, "Next"), ...commands(answers[0].next)] : []));
+  }
+  showFigures(box.plots, "answer", answers.flatMap((a) => a.plots));
+}
+
+// How far a run is that goes on, and the curves of the shards that are being computed.
+function showNow(content) {
+  const s = section("live", "Now"), p = content.progress, plots = content.live ? content.live.plots : [];
+  s.show(plots.length > 0 || p.share !== undefined);
+  const box = part("live", () => {
+    const out = { said: card(), grid: el("div", { className: "grid" }) };
+    s.body.append(out.said, out.grid);
+    return out;
+  });
+  box.said.hidden = p.share === undefined;
+  if (!box.said.hidden) {
+    const percent = `${Math.floor(100 * p.share)} %`;
+    box.said.replaceChildren(el("div", { className: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(Math.floor(100 * p.share)), "aria-label": "work" }, el("i", { style: { width: `${100 * p.share}%`, background: "var(--c0)" } })),
+      el("p", { className: "counted" }, [percent, p.left_s && `${time(p.left_s)} left`].filter(Boolean).join(", ")), ...p.texts.map((text) => el("p", { className: "note" }, text)));
+  }
+  showFigures(box.grid, "live", plots);
+}
+
+// How it ran: items, shards, workers, times.
+function showRun(content) {
+  const s = section("run", "Run"), p = content.progress, count = (k) => k.toLocaleString("en");
+  s.show(true);
+  const box = part("run", () => {
+    const out = { tiles: el("div", { className: "tiles" }), bar: card(), facts: card(), workers: card(), plots: el("div", { className: "grid" }) };
+    s.body.append(out.tiles, out.bar, out.plots, el("div", { className: "grid" }, out.facts, out.workers));
+    return out;
+  });
+  const plural = (n, what) => `${what}${n === 1 ? "" : "s"}`;
   const tile = (value, name) => el("div", { className: "card tile" }, el("b", {}, value), el("span", {}, name));
-  const tiles = [tile(count(p.items_done), `of ${count(p.items)} items`), tile(count(p.shards_done), `of ${count(p.shards)} shards`), tile(count(p.items_failed), "items failed")];
-  if (p.share !== undefined) tiles.push(tile(`${Math.round(100 * p.share)} %`, "of the work"));
-  if (p.rate) tiles.push(tile(fmt(p.rate), "items a second"));
-  if (p.left_s) tiles.push(tile(time(p.left_s), "to go, at this rate"));
-  if (content.live) tiles.push(tile(content.live.advances, "advances of the items that are being computed"));
+  const tiles = [tile(count(p.items_done), `of ${count(p.items)} ${plural(p.items, "item")} done`), tile(count(p.shards_done), `of ${count(p.shards)} ${plural(p.shards, "shard")}`), tile(count(p.items_failed), "items failed")];
   if (p.worker_time) tiles.push(tile(p.worker_time, "worker time of the last run"));
   if (content.hosts.length) tiles.push(tile(count(content.hosts.length), content.hosts.length === 1 ? "worker" : "workers"));
   box.tiles.replaceChildren(...tiles);
   showBar(box.bar, content);
-}
-
-function showRun(content) {
-  const s = section("run", "Run");
-  s.show(true);
-  const box = part("run", () => {
-    const out = { facts: card(), workers: card(), plots: el("div", { className: "grid" }) };
-    s.body.append(out.plots, el("div", { className: "grid" }, out.facts, out.workers));
-    return out;
-  });
   showFigures(box.plots, "run", content.plots);
   if (isNew("facts", content.facts)) box.facts.replaceChildren(el("dl", {}, ...content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
   box.workers.hidden = !content.hosts.length;

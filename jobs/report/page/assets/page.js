@@ -25,8 +25,8 @@ function section(id, title) {
   });
 }
 
-function infinities(tables) {
-  for (const table of tables) for (const column of table.columns) {
+function infinities({ tables, answers }) {
+  for (const table of [...tables, ...answers.map((a) => a.table).filter(Boolean)]) for (const column of table.columns) {
     if (column.kind === "number") column.values = column.values.map((v) => (v === "inf" ? Infinity : v === "-inf" ? -Infinity : v));
   }
 }
@@ -54,7 +54,7 @@ function showNav() {
 // --- pictures -------------------------------------------------------------------------------------
 
 function showFigures(node, name, plots) {
-  const group = part(`figures ${name}`, () => ({ figures: [], siblings: new Set() }));
+  const group = part(`figures ${name}`, () => ({ figures: [], siblings: ["answer", "pictures"].includes(name) ? part("siblings", () => new Set()) : new Set() }));
   if (group.node !== node) group.figures.forEach((figure) => node.append(figure.node));
   group.node = node;
   plots.forEach((plot, k) => {
@@ -66,17 +66,9 @@ function showFigures(node, name, plots) {
   for (const figure of group.figures.splice(plots.length)) figure.remove();
 }
 
-// Curves of the shards that are being computed.
-function showLive(content) {
-  const s = section("live", "Now"), plots = content.live ? content.live.plots : [];
-  s.show(plots.length > 0);
-  const grid = part("live", () => { const node = el("div", { className: "grid" }); s.body.append(node); return node; });
-  showFigures(grid, "live", plots);
-}
-
 function showPictures(content) {
   const s = section("pictures", "Pictures"), groups = content.groups;
-  s.show(groups.length > 0);
+  s.show(groups.some((g) => g.plots.length || g.error));
   if (!groups.length) return;
   const box = part("pictures", () => {
     const choose = el("select", { "aria-label": "group", onchange: () => show() }), plots = el("div", { className: "grid" });
@@ -111,10 +103,10 @@ function showTables(content) {
   const box = part("tables", () => {
     const tabs = el("div", { className: "controls", role: "tablist" }), place = el("div");
     s.body.append(card(tabs, place));
-    return { tabs, place, chosen: tables[0].name };
+    return { tabs, place, chosen: ((content.answers[0] || {}).opens) || tables[0].name };
   });
   for (const table of tables) {
-    const made = part(`table ${table.name}`, () => new Table(table.name));
+    const made = part(`table ${table.name}`, () => new Table(table.name, table.name === "items" && content.sweep && content.sweep.metric ? { name: content.sweep.metric, falling: content.sweep.falling } : null));
     if (isNew(`table ${table.name}`, table)) made.update(table);
   }
   const show = () => {
@@ -154,8 +146,8 @@ function show(content) {
   ITEMS.update(content);
   showTop(content);
   showStores(content);
-  showOverview(content);
-  showLive(content);
+  showAnswer(content);
+  showNow(content);
   showFailures(content);
   showPictures(content);
   showSweep(content);
@@ -187,7 +179,7 @@ async function follow(address) {
       if (answer.status === 200) {
         const { version, content } = await answer.json();
         have = version;
-        infinities(content.tables);
+        infinities(content);
         show(content);
       } else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
     } catch (error) {
@@ -200,7 +192,7 @@ async function follow(address) {
 }
 
 const GIVEN = JSON.parse(document.getElementById("content").textContent);
-infinities(GIVEN.content.tables);
+infinities(GIVEN.content);
 show(GIVEN.content);
 showItem();
 if (GIVEN.live) follow(GIVEN.live);

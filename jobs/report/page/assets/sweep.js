@@ -4,7 +4,7 @@ const MAX_SLICES = 8; // Most parameters with a scatter plot of their own.
 
 function showSweep(content) {
   const s = section("sweep", "Sweep"), items = content.tables.find((t) => t.name === "items"), sweep = content.sweep;
-  const useful = Boolean(sweep && items && sweep.results.length);
+  const useful = Boolean(sweep && items && sweep.results.length && (sweep.parameters.length || sweep.plots.length));
   s.show(useful);
   if (!useful) return;
   const box = part("sweep", () => {
@@ -79,14 +79,17 @@ function showParallel(node, sweep, items) {
   if (isNew("parallel", items)) box.draw();
 }
 
-// The metric against each parameter, in colours of the items' order, and two parameters in colours of the metric if their
-// values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
+// The parameters of a sweep without those that only repeat items.
+const varied = (sweep) => sweep.parameters.filter((name) => !sweep.replicates.includes(name));
+
+// The metric against each parameter (in a search, in colours of the items' order), and two parameters in colours of the metric
+// if their values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
 function showScatters(node, sweep, items) {
-  const [first, second] = sweep.parameters, result = sweep.results[0], slices = sweep.metric ? sweep.parameters.slice(0, MAX_SLICES) : [];
+  const [first, second] = varied(sweep), result = sweep.results[0], slices = sweep.metric ? varied(sweep).slice(0, MAX_SLICES) : [];
   const drawn = (name) => { const { values } = items.columns.find((c) => c.name === name); return new Set(values).size > values.length / 2; };
-  for (const name of slices) showScatter(node, items, name, result, "item");
+  for (const name of slices) showScatter(node, items, name, result, sweep.searched ? "item" : [first, second].find((other) => other && other !== name) || "none");
   if (slices.length > 1 && drawn(first) && drawn(second)) showScatter(node, items, first, second, result);
-  if (!slices.length) showScatter(node, items, first || sweep.results[1] || "item", result, second || "none");
+  if (!slices.length && first) showScatter(node, items, first, result, second || "none");
 }
 
 // first, second, shade: the columns of x, y and colour, until the reader chooses others.
@@ -110,11 +113,13 @@ function showScatter(node, items, first, second, shade) {
   box.draw();
 }
 
+const isLog = (column) => isWide(column) || STATE.content.sweep.log.includes(column.name);
+
 function scatter(table, xName, yName, colourName) {
   const find = (name) => table.columns.find((c) => c.name === name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item");
-  const axis = (c) => ({ label: c.name, log: isWide(c), ticks: c.kind === "text" ? c.labels : [] });
+  const axis = (c) => ({ label: c.name, log: isLog(c), ticks: c.kind === "text" ? c.labels : [] });
   const at = (c) => c.values.map((v) => (Number.isFinite(v) ? v : null));
-  const logColour = colour && isWide(colour), value = (c, row) => (c.kind === "text" ? c.labels[c.values[row]] : fmt(c.values[row]));
+  const logColour = colour && isLog(colour), value = (c, row) => (c.kind === "text" ? c.labels[c.values[row]] : fmt(c.values[row]));
   const told = [...new Set([...ITEMS.names, xName, yName, ...(colour ? [colourName] : [])])].map(find).filter((c) => c && c !== item), [X, Y, C] = [at(x), at(y), colour && at(colour)];
   const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${value(c, row)}`)].filter(Boolean).join("\n"));
   const kept = x.values.map((_, k) => k).filter((k) => !ids || ITEMS.isKept(ids[k])), base = { kind: "points", marker: "circle" };
@@ -129,7 +134,7 @@ function scatter(table, xName, yName, colourName) {
 // --- a map over two parameters ----------------------------------------------------------------------
 
 function showMap(node, sweep, items) {
-  const usable = sweep.parameters.filter((name) => new Set(items.columns.find((c) => c.name === name).values).size > 1);
+  const usable = varied(sweep).filter((name) => new Set(items.columns.find((c) => c.name === name).values).size > 1);
   const box = part("map", () => {
     if (usable.length < 2 || !sweep.results.length) return null;
     const x = select("x", usable, usable[0], () => draw()), y = select("y", usable, usable[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw());

@@ -4,8 +4,9 @@ const PAGE_ROWS = 25;
 const CONDITION = /^\s*([\w.]+)\s*(<=|>=|==|!=|=|<|>|~)\s*(.*?)\s*$/;
 
 class Table {
-  constructor(name) {
-    this.sort = null;
+  // sort: { name, falling } or null.
+  constructor(name, sort = null) {
+    this.sort = sort;
     this.page = 0;
     this.name = name;
     ITEMS.listeners.add(() => { if (this.table) { this.page = 0; this.show(); } });
@@ -26,8 +27,12 @@ class Table {
     this.table = table;
     this.columns = table.columns;
     this.n = this.columns.length ? this.columns[0].values.length : 0;
-    this.note.textContent = table.note;
-    this.note.hidden = !table.note;
+    // A column with one value says it once, below; the row of a group says nothing to a reader.
+    const same = (c) => this.n > 1 && c.name !== "item" && c.values.every((v) => v === c.values[0]);
+    this.shown = this.columns.filter((c) => !same(c) && !(this.name === "items" && c.name === "row"));
+    const constant = this.columns.filter(same).map((c) => `${c.name} = ${fmt(this.value(c, 0))}`);
+    this.note.textContent = [table.note, constant.length && `In all rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
+    this.note.hidden = !this.note.textContent;
     if (this.sort && !this.columns.some((c) => c.name === this.sort.name)) this.sort = null;
     this.show();
   }
@@ -88,13 +93,13 @@ class Table {
     const pages = Math.max(1, Math.ceil(rows.length / PAGE_ROWS));
     this.page = Math.max(0, Math.min(this.page, pages - 1));
     const from = this.page * PAGE_ROWS, some = rows.slice(from, from + PAGE_ROWS);
-    const heads = this.columns.map((column) => {
+    const heads = this.shown.map((column) => {
       const here = this.sort && this.sort.name === column.name;
-      const turn = () => { this.sort = { name: column.name, falling: here && !this.sort.falling }; this.page = 0; this.show(); this.head.querySelectorAll("button")[this.columns.indexOf(column)].focus(); };
+      const turn = () => { this.sort = { name: column.name, falling: here && !this.sort.falling }; this.page = 0; this.show(); this.head.querySelectorAll("button")[this.shown.indexOf(column)].focus(); };
       return el("th", { scope: "col", className: column.kind === "number" ? "number" : "", "aria-sort": here ? (this.sort.falling ? "descending" : "ascending") : null }, el("button", { type: "button", title: column.title, onclick: turn }, column.name));
     });
     this.head.replaceChildren(el("tr", {}, ...heads));
-    this.body.replaceChildren(...some.map((row) => el("tr", {}, ...this.columns.map((column) => {
+    this.body.replaceChildren(...some.map((row) => el("tr", {}, ...this.shown.map((column) => {
       const v = this.value(column, row);
       const id = column.name === "item" ? idsOf(this.table)[row] : null, isItem = id !== null && ITEMS.rows.has(id);
       return el("td", { className: column.kind === "number" ? "number" : "", title: column.kind === "text" && v.length > 40 ? v : null }, isItem ? el("a", { href: `#item=${id}`, title: "show this item" }, fmt(v)) : fmt(v));

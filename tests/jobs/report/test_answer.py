@@ -1,0 +1,77 @@
+"""The first screen of a page is an answer: the best item, or how many of what, with a picture; the table opens on it."""
+
+import numpy as np
+import pytest
+import stores
+from page_stores import finished
+
+from ctd.plots import is_geometric
+from jobs.query.best import best
+from jobs.query.query import query
+from jobs.report.page import Content
+from jobs.report.page.answer import kinds
+from jobs.store.metric import Metric
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The page of a geometric sweep of one parameter of train_rnn, with two seeds."""
+    sweep = {"grid": {"learning_rate": [1e-3, 2e-3, 4e-3]}, "seeds": 2}
+    job = {"kernel": "train_rnn", "params": stores.SMALL_RNN, "sweep": sweep, "run": {"slots": 6}}
+    store = stores.run(tmp_path_factory.mktemp("answer") / "nets.zarr", job)[0]
+    return store, Content(store).all()
+
+
+def test_a_sweep_of_one_parameter_opens_as_the_metric_against_it(swept):
+    store, content = swept
+    [answer] = content["answers"]
+    found = best(store, Metric("eval_loss"))
+    assert answer["lead"].startswith(f"Item {found.item}, the best of 6 by eval_loss")
+    assert dict(answer["facts"])["learning_rate"] == f"{found.params['learning_rate']:.4g}"
+    assert ["its trained model as a file", f"ctd export {store.address} {found.item} best.h5"] in answer["next"]  # fmt: skip
+    [plot] = answer["plots"]
+    assert plot["title"] == "eval_loss against learning_rate"
+    assert plot["x"]["log"], "it was swept geometrically"
+    assert content["progress"]["counted"] == "done 6"
+    sweep = content["sweep"]
+    assert (sweep["replicates"], sweep["log"], sweep["plots"]) == (["seed"], ["learning_rate"], [])
+    assert (sweep["metric"], sweep["falling"]) == ("eval_loss", False)
+
+
+def test_without_a_metric_what_was_found_is_counted(swept):
+    store = finished("toy")
+    content = Content(store).all()
+    [answer] = content["answers"]
+    assert answer["lead"] == f"{len(query(store, table='place'))} places"
+    assert answer["opens"] == "place"
+    assert [c["name"] for c in answer["table"]["columns"]] == ["best_norm", "best_item"]
+    assert content["progress"]["counted"] == "done 43, failed 1"
+    points = Content(finished("fixed_points")).all()
+    [answer] = points["answers"]
+    assert answer["opens"] == "fixed_point"
+    assert sum(int(n) for _, n in answer["facts"]) == int(answer["lead"].split()[0])
+    assert answer["plots"][0]["title"] == "State space, components 1 and 2"
+    assert answer["plots"][0] not in points["groups"][0]["plots"]
+
+
+def test_kinds_are_counted_by_texts():
+    frame = query(finished("toy"), table="items")
+    found = dict(kinds(frame, ["norm", "outcome", "push"]))
+    assert sum(map(int, found.values())) == len(frame)
+    assert all(name.startswith("stopped, ") for name, n in found.items() if int(n) > 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1e-4, 1e-3, 1e-2], True),
+        ([1, 2, 4, 8], True),
+        ([1, 2, 3], False),
+        ([100, 200, 300, 400], False),
+        ([1, 10], False),
+        ([0, 1, 2, 4], False),
+        ([1, 2, np.inf], False),
+    ],
+)
+def test_geometric_sweeps(values, expected):
+    assert is_geometric(values) is expected
