@@ -20,11 +20,11 @@ from cluster.api.content import kernel_name, plain, typed_names, with_files_from
 from cluster.api.notebook import code_folder, is_typed, module_name, name_of, text_of, write_module
 from cluster.api.submitted import Submitted
 from cluster.cache import prune_compilation_cache, use_compilation_cache
+from cluster.cli.choice import executor_for
 from cluster.cli.restart import Cluster
 from cluster.cli.running import (
     Request,
     calls_on_end,
-    executor_for,
     keep_pictures,
     note_progress,
     open_and_compute,

@@ -1,9 +1,10 @@
-"""Choose the executor of `--executor auto`: a Ray of its own only if that saves more time than it costs."""
+"""Make the executor of a run, and choose it for `--executor auto`: a Ray of its own only if that saves more time than it costs."""
 
 import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +12,13 @@ from statistics import median
 from typing import NamedTuple
 
 from cluster.cache import cache_home
+from cluster.cli.display import err
 from cluster.versions import versions
+from ctd.late import jax
 from ctd.replacing import replacing
+from jobs.errors import JobError
+from jobs.run.executor import Executor
+from jobs.run.serial import SerialExecutor
 from jobs.spec.job import JobSpec, RunSettings
 from jobs.store.events import read_events, unended
 from jobs.store.marker import Marker
@@ -117,3 +123,54 @@ def _file(spec: JobSpec) -> Path:
     about = json.dumps([spec.kernel, spec.params, versions()], sort_keys=True, default=str)
     name = hashlib.sha256(about.encode()).hexdigest()[:32]
     return cache_home() / "pace" / f"{name}.json"
+
+
+# --- making it -----------------------------------------------------------------------------------------
+
+
+def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
+    """Make the executor "serial" or "ray". Raises JobError for another name, or for `serial` with an address."""
+    if name not in ("serial", "ray"):
+        raise JobError(f"executor: {name!r} given; expected 'auto', 'ray' or 'serial'")
+    if name == "serial":
+        if address:
+            raise JobError(f"--address {address}: needs --executor ray; give that, or leave it out")
+        take_cores()
+        return SerialExecutor(spec.run.memory_gb)
+    from cluster.ray.executor import RayExecutor
+
+    return RayExecutor(spec.run, address)
+
+
+def take_cores() -> None:
+    """Let JAX make one CPU device of each core, so that a shard runs on all cores of this process.
+
+    Changes nothing if the user has set the number of devices, or if JAX has made its devices already, as in a notebook
+    in which arrays were computed before.
+    """
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if asked or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0))
+    if "jax" not in sys.modules:
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(cores)
+        return
+    # JAX makes its devices when somebody first asks for them; later it refuses.
+    with suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores)
+
+
+def executor_for(
+    asked: str, spec: JobSpec, store: str, address: str | None, failed: bool, quiet: bool
+) -> Executor:
+    """Make the executor that was asked for, or that `auto` chooses; prints the choice unless `quiet`.
+
+    store, failed: see `choose_executor`.
+    """
+    if asked == "auto":
+        asked, why = choose_executor(spec, store, address, failed)
+        if not quiet:
+            err.print(f"{asked}: {why}")
+    if asked == "ray" and not quiet:
+        err.print(f"connecting to the Ray at {address}" if address else "starting Ray")
+    return make_executor(asked, spec, address)

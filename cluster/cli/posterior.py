@@ -14,13 +14,13 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 
+from cluster.cli.choice import make_executor
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import AsJson, GatherExecutor, Overrides, RayAddress, StorePath, Trust
 from cluster.cli.query import all_of
 from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import (
     Request,
-    make_executor,
     open_and_compute,
     open_to_compute,
     run_store,

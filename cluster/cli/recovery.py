@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.cache import prune_compilation_cache
+from cluster.cli.choice import executor_for
 from cluster.cli.display import err, out, show_facts, show_json
 from cluster.cli.options import (
     AcceptChanges,
@@ -18,7 +19,7 @@ from cluster.cli.options import (
     Trust,
 )
 from cluster.cli.restart import Cluster, RestartState
-from cluster.cli.running import Request, executor_for, open_to_compute, run_store
+from cluster.cli.running import Request, open_to_compute, run_store
 from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
 from jobs.errors import count
 from jobs.report.summary import counted, state

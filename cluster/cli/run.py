@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from cluster.cache import prune_compilation_cache
+from cluster.cli.choice import executor_for, make_executor
 from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
 from cluster.cli.options import (
     AcceptChanges,
@@ -30,9 +31,7 @@ from cluster.cli.options import (
 from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import (
     Request,
-    executor_for,
     keep_pictures,
-    make_executor,
     open_to_compute,
     run_store,
     summary,

@@ -1,7 +1,6 @@
-"""The common part of `ctd run` and `ctd resume`: make the executor, run shards, gather, print the outcome."""
+"""The common part of `ctd run` and `ctd resume`: run shards, gather, print the outcome."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 import typer
 
-from cluster.cli.choice import choose_executor, remember_pace
+from cluster.cli.choice import remember_pace
 from cluster.cli.display import (
     err,
     live_progress,
@@ -24,65 +23,14 @@ from cluster.cli.display import (
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ending import Ending, call_on_end, read_settings
 from cluster.ray.reach import NoRay
-from ctd.late import jax
 from jobs.errors import JobError, count
 from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
-from jobs.run.serial import SerialExecutor
 from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, hold_back
-from jobs.spec.job import JobSpec
 from jobs.spec.trust import own_code, refuse_strange, tell_edited, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store, refuse_links
-
-
-def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
-    """Make the executor "serial" or "ray". Raises JobError for another name, or for `serial` with an address."""
-    if name not in ("serial", "ray"):
-        raise JobError(f"executor: {name!r} given; expected 'auto', 'ray' or 'serial'")
-    if name == "serial":
-        if address:
-            raise JobError(f"--address {address}: needs --executor ray; give that, or leave it out")
-        take_cores()
-        return SerialExecutor(spec.run.memory_gb)
-    from cluster.ray.executor import RayExecutor
-
-    return RayExecutor(spec.run, address)
-
-
-def take_cores() -> None:
-    """Let JAX make one CPU device of each core, so that a shard runs on all cores of this process.
-
-    Changes nothing if the user has set the number of devices, or if JAX has made its devices already, as in a notebook
-    in which arrays were computed before.
-    """
-    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if asked or "JAX_NUM_CPU_DEVICES" in os.environ:
-        return
-    cores = len(os.sched_getaffinity(0))
-    if "jax" not in sys.modules:
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(cores)
-        return
-    # JAX makes its devices when somebody first asks for them; later it refuses.
-    with suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", cores)
-
-
-def executor_for(
-    asked: str, spec: JobSpec, store: str, address: str | None, failed: bool, quiet: bool
-) -> Executor:
-    """Make the executor that was asked for, or that `auto` chooses; prints the choice unless `quiet`.
-
-    store, failed: see `choose_executor`.
-    """
-    if asked == "auto":
-        asked, why = choose_executor(spec, store, address, failed)
-        if not quiet:
-            err.print(f"{asked}: {why}")
-    if asked == "ray" and not quiet:
-        err.print(f"connecting to the Ray at {address}" if address else "starting Ray")
-    return make_executor(asked, spec, address)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from stores import FOUR_SLOTS, SMALL_RNN
 
 import ctd.fixed_points
 from cluster import Job, Submitted
-from cluster.cli.running import make_executor
+from cluster.cli.choice import make_executor
 from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
 from jobs import open_store

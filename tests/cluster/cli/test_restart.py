@@ -19,7 +19,7 @@ OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
 LOST = """
 import sys, time
 from pathlib import Path
-from cluster.cli import main, restart, run, running
+from cluster.cli import choice, main, restart, run
 from cluster.ray.reach import NoRay
 from jobs.run.executor import ExecutorLost
 from jobs.run.serial import SerialExecutor
@@ -39,7 +39,7 @@ class Lost(SerialExecutor):
             return super().wait(timeout)
         raise ExecutorLost("its GCS does not answer")
 
-running.make_executor = run.make_executor = lambda *given: Lost(1)
+choice.make_executor = run.make_executor = lambda *given: Lost(1)
 main.main()
 """
 """A command on an executor that is lost once it has committed so many shards."""
