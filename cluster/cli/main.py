@@ -57,7 +57,8 @@ COMMANDS = {
         "kernels", "Print the JSON Schema of a job file, for an editor to complete and check it."
     ),
     "kernels": Entry(
-        "kernels", "List the kernels that come with ctd, or say what one of them computes."
+        "kernels",
+        "List the kernels that come with ctd, or say what one of them computes: its fields and results.",
     ),
     "new": Entry("kernels", "Print a commented starter job for a kernel."),
     "query": Entry(
