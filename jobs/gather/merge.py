@@ -17,7 +17,7 @@ from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, count
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import Items, expand
-from jobs.plan.layout import Plan, Shard
+from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.run.sources import combined
 from jobs.run.worker import nan_counts
 from jobs.spec.job import JobSpec
@@ -51,7 +51,7 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     items = expand(spec, kernel, "the merged job")
     starts = np.cumsum([0, *(sum(store.job.plan.group_sizes) for store in stores)])
     origins = [_origins(group.items, stores, starts) for group in items.groups]
-    layouts = tuple(parts[0].store.job.plan.layouts[parts[0].group] for parts in origins)
+    layouts = tuple(_layout(parts[0]) for parts in origins)
     plan = Plan(tuple(len(group.items) for group in items.groups), layouts)
     outputs = [outputs_of(kernel, group.params, first.job.base) for group in items.groups]
     for group, (parts, made) in enumerate(zip(origins, outputs, strict=True)):
@@ -76,8 +76,6 @@ def _refuse(store: Store, first: Store) -> None:
         why = f"rounds other results (keep_bits) than {first.address}"
     elif missing:
         why = f"lacks {count(missing, 'shard')}; `ctd resume {store.address}` computes what is left"
-    elif store is not first and spec.digest() == of.digest():
-        why = f"has the same job as {first.address}, and so the same items"
     if why:
         raise JobError(f"{store.address}: cannot be merged: {why}")
 
@@ -89,6 +87,13 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
     """The job whose items are those of the stores, in order."""
     first = stores[0].job.spec
     given = [_params(store, stores[0].job.base, kernel) for store in stores]
+    seen: list[tuple[str, dict[str, Any]]] = []
+    for store, own in zip(stores, given, strict=True):
+        if (store.job.spec.digest(), own) in seen:
+            raise JobError(
+                f"{store.address}: cannot be merged: has the same job as another, and so the same items"
+            )
+        seen.append((store.job.spec.digest(), own))
     swept = [set(store.job.spec.swept()) for store in stores]
     anywhere = set().union(*swept)
     for name in sorted(name for name in anywhere if "." in name):
@@ -200,6 +205,13 @@ def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> li
             raise JobError(f"{store.address}: cannot be merged: the merged job groups it otherwise")
         row += len(own)
     return parts
+
+
+def _layout(part: Part) -> GroupLayout:
+    """The layout of a part's old group, with the microbatch that its first worker chose: nobody measures it again."""
+    planned = part.store.job.plan.layouts[part.group]
+    used = part.store.committed.markers(part.group)[0].layout.microbatch
+    return planned._replace(microbatch=planned.microbatch or used)
 
 
 def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:

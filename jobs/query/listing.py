@@ -13,7 +13,7 @@ from jobs.query.columns import Column, Text, as_array, labelled
 from jobs.query.expression import Expression, condition
 from jobs.query.shelf import short_names
 from jobs.store.card import Card, read_card
-from jobs.store.finding import walk
+from jobs.store.finding import Read, walk
 
 VERSIONS = ("ctd", "jax", "python")
 """Packages whose versions have a column."""
@@ -36,9 +36,9 @@ def list_stores(
     found: dict[str, Card] = {}
     wrong: list[str] = []
 
-    def look(address: str) -> Card | JobError | None:
+    def look(address: str, read: Read) -> Card | JobError | None:
         try:
-            return read_card(address)
+            return read_card(address, read)
         except JobError as error:
             return error
 

@@ -20,7 +20,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified, verified
 from jobs.storage.zipped import refuse_zip
 from jobs.store.arrays import DONE
-from jobs.store.finding import is_store, small
+from jobs.store.finding import Read, is_store
 from jobs.store.marker import Marker
 from jobs.store.metric import metric_of
 from jobs.store.store import Store
@@ -66,14 +66,16 @@ class Card(Note):
         return self.items - self.done - self.failed
 
 
-def read_card(address: str) -> Card | None:
+def read_card(address: str, read: Read) -> Card | None:
     """Return the card of the store at an address, None if there is no store; one request for a finished store.
+
+    read: reads an object of the store (jobs.store.finding.walk).
 
     Raises JobError if the store is damaged or out of reach.
     """
-    if (found := _parsed(verified(small(address, keys.CARD)))) is not None:
+    if (found := _parsed(verified(read(keys.CARD)))) is not None:
         return found
-    if not is_store(address):
+    if not is_store(read):
         return None
     return write_card(store := Store.open(address), store.committed.markers())
 

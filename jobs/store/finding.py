@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import obstore
@@ -11,6 +12,9 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import addresses, objects
 from jobs.storage.zipped import is_zip, read_member
+
+Read = Callable[[str], bytes | None]
+"""Key -> the object of a store there; None if there is none."""
 
 DEEP = 3
 """Levels of folders that are looked into; a whole disk is not."""
@@ -27,7 +31,7 @@ def find_stores(given: Iterable[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     for address in given:
-        below = [where for where, _ in walk(address, lambda at: is_store(at) or None)]
+        below = [where for where, _ in walk(address, lambda at, read: is_store(read) or None)]
         if not below and (_is_pattern(address) or _is_folder(address)):
             what = "no store matches" if _is_pattern(address) else "no store lies in this folder"
             raise JobError(f"{address}: {what}; `ctd ls` lists stores")
@@ -35,33 +39,44 @@ def find_stores(given: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def walk[T](address: str, look: Callable[[str], T | None]) -> Iterator[tuple[str, T]]:
-    """Yield (address, look(address)) of the stores that an address stands for, see `find_stores`.
+def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tuple[str, T]]:
+    """Yield (address, look(address, read)) of the stores that an address stands for, see `find_stores`.
 
-    look: what the caller wants to know of a store; None if there is none at the address. Of a bucket many are looked at
-    at a time.
+    look: what the caller wants to know of a store; None if there is none at the address. `read` returns a small object of the
+    store, None if there is no such object. Of a bucket many stores are looked at at a time.
+
+    Raises JobError, within seconds, if the bucket cannot be read.
     """
-    level = _matching(address)
+    level, reader = _matching(address), _reader(address)
     for _ in range(DEEP + 1):
-        seen = list(zip(level, _each(level, look), strict=True))
+        seen = list(zip(level, _each(level, lambda at: look(at, reader(at))), strict=True))
         yield from ((where, found) for where, found in seen if found is not None)
         level = [inner for where, found in seen if found is None for inner in _folders(where)]
 
 
-def is_store(address: str) -> bool:
-    """Whether a store lies at an address; a damaged one is one, too."""
-    return any(small(address, key) is not None for key in (keys.JOB, keys.JOB_COPY))
+def is_store(read: Read) -> bool:
+    """Whether there is a store where `read` reads; a damaged one is one, too."""
+    return any(read(key) is not None for key in (keys.JOB, keys.JOB_COPY))
 
 
-def small(address: str, key: str) -> bytes | None:
-    """Return a small object of a store that may not be there, in one request; None if there is no such object.
+def _reader(address: str) -> Callable[[str], Read]:
+    """Address of a store at or below `address` -> what reads its objects."""
+    if addresses.scheme(address) not in addresses.BUCKETS:
+        return lambda at: partial(_on_disk, objects.local_path(at))
+    # One client for all: making one takes as long as a request.
+    bucket = "/".join(address.split("/")[:3])
+    place = objects.remote(bucket, objects.FIRST)
 
-    Raises JobError, within seconds, if the bucket cannot be read.
-    """
-    path = objects.local_path(address)
+    def read(at: str, key: str) -> bytes | None:
+        whole = f"{at.removeprefix(bucket).strip('/')}/{key}"
+        return objects.first_request(at, lambda: objects.read(place, whole))
+
+    return lambda at: partial(read, at)
+
+
+def _on_disk(path: Path | None, key: str) -> bytes | None:
     if path is None:
-        place = objects.remote(address, objects.FIRST)
-        return objects.first_request(address, lambda: objects.read(place, key))
+        return None
     if is_zip(path):
         return read_member(path, key)
     try:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from failing import Failing, holds
+from page_stores import create
 from search_jobs import HALVING
 from stores import JOB, make, run
 
@@ -101,7 +102,7 @@ def test_merged_store_computes_nothing_again(merged, tmp_path):
     ("job", "said"),
     [
         (HALVING, "is of kernel hill, and .* of toy"),
-        (JOB, "has the same job as"),
+        (JOB, "has the same job as another"),
         ({**OTHER, "keep_bits": {"x": 8}}, "rounds other results"),
     ],
 )
@@ -112,6 +113,23 @@ def test_merge_refuses_what_does_not_fit(parts, tmp_path, job, said):
     with pytest.raises(JobError, match=f"c.zarr: cannot be merged: {said}"):
         merge([parts[0], other], str(tmp_path / "m.zarr"))
     assert not (tmp_path / "m.zarr").exists()
+
+
+def test_merged_files_are_found_from_another_folder(tmp_path):
+    """Both jobs name net.h5, each in its own folder; the merged one finds both."""
+    stores = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        stores.append(create(tmp_path / name, "fixed_points"))
+        run_shards(stores[-1], SerialExecutor(1))
+    merged = merge(stores, str(tmp_path / "m.zarr"))
+    gather(merged)
+    assert check(merged.address) == []
+    for k, store in enumerate(stores):
+        q = query(merged, f"item >= {24 * k} and item < {24 * (k + 1)}", columns="q", table="items")
+        np.testing.assert_array_equal(q.q, query(store, table="items").q)
+    weights = query(merged, columns="weights", table="items").weights.unique().tolist()
+    assert weights == ["net.h5", str(tmp_path / "b" / "net.h5")]
 
 
 def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):

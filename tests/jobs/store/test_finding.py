@@ -5,7 +5,7 @@ from stores import JOB, make
 
 from jobs.errors import JobError
 from jobs.storage import objects
-from jobs.store.finding import find_stores, is_store
+from jobs.store.finding import find_stores
 
 SMALL = {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}}
 
@@ -67,6 +67,8 @@ def test_find_stores_in_a_bucket(s3, lab):
     assert find_stores(["s3://lab/sh*/*/*.zarr"]) == at("deep/b.zarr")
     assert find_stores(at("a1.zarr")) == at("a1.zarr")
     assert set(at("a1.zarr", "deep/b.zarr")) <= set(find_stores(["s3://lab"]))
-    assert not is_store("s3://lab/shelf/none.zarr")
+    assert find_stores(at("none.zarr")) == at("none.zarr"), (
+        "whoever opens it says that it is not there"
+    )
     with pytest.raises(JobError, match="the bucket does not exist"):
         find_stores(["s3://none/shelf/*"])
