@@ -8,7 +8,9 @@ import json
 import platform
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
+
+from ctd.installed import version_of
 
 PACKAGES = ("ray", "jax", "jaxlib", "ctd")
 
@@ -18,7 +20,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            found[name] = version_of(name)
         except PackageNotFoundError:
             found[name] = "absent"
     return found

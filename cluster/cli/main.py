@@ -204,7 +204,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"ctd {version('ctd')}")
+        typer.echo(f"ctd {version('ctd-jobs')}")
         raise typer.Exit
 
 

@@ -22,6 +22,7 @@ import jobs
 from cluster.profiles import RayProfile
 from cluster.submission import Request, Submission, store_argument
 from cluster.versions import AGREE, versions
+from ctd.installed import DISTRIBUTION
 from jobs.errors import JobError
 
 EXCLUDED = ["*.zarr", ".git", ".venv", "__pycache__", "*.png"]
@@ -115,7 +116,7 @@ def submit(request: Request, profile: RayProfile, command: str, where: str) -> s
 def modules() -> list[str]:
     """Folders to ship: our three packages, and the metadata in which `versions` finds ctd's version."""
     packages = [str(Path(str(package.__file__)).parent) for package in (ctd, jobs, cluster)]
-    metadata = distribution("ctd")._path  # type: ignore[attr-defined]
+    metadata = distribution(DISTRIBUTION)._path  # type: ignore[attr-defined]
     return [*packages, str(metadata)]
 
 

@@ -9,7 +9,7 @@ A trial is the window around one event, a time in the file's table of trials. `r
 Without a `window` it counts the whole recording, which `ctd.lfads.chop` cuts into windows: of each interval in which
 every unit was observed, the first part is for training and the last for evaluation.
 
-The extra ctd[nwb] installs pynwb, which this needs.
+It needs pynwb, the extra `nwb`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ctd.containers import check_hdf5, explained
+from ctd.installed import how_to_install
 from ctd.kernel import View
 from ctd.lfads.params import Model
 
@@ -40,7 +41,7 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
         from pynwb import NWBHDF5IO
     except ImportError:
         raise ValueError(
-            f"data: {path}: reading NWB needs the package pynwb; install ctd[nwb]"
+            f"data: {path}: reading NWB needs the package pynwb; {how_to_install('nwb')}"
         ) from None
     if not Path(path).is_file():
         raise ValueError(f"data: {path}: no such file")

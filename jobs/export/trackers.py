@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ctd.installed import how_to_install
 from ctd.weights import write_named
 from jobs.errors import JobError
 from jobs.export.runs import Run
@@ -192,7 +193,7 @@ def require(name: str) -> None:
     """Raise JobError if a library is not installed that writing for `name`, a tracker or `optuna`, needs."""
     needs = TRACKERS[name].needs if name in TRACKERS else (name,)
     if missing := [module for module in needs if find_spec(module) is None]:
-        raise JobError(f"--to {name}: needs {missing[0]}; pip install 'ctd[{name}]'")
+        raise JobError(f"--to {name}: needs {missing[0]}; {how_to_install(name)}")
 
 
 def write_runs(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ctd.installed import how_to_install
 from ctd.replacing import replacing
 from jobs.errors import JobError
 
@@ -37,7 +38,7 @@ def check_target(path: Path) -> None:
     if path.suffix not in WRITERS:
         raise JobError(f"{path}: a name that ends in {', '.join(WRITERS)} expected")
     if path.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise JobError(f"{path}: needs pyarrow; pip install 'ctd[parquet]', or write .csv")
+        raise JobError(f"{path}: needs pyarrow; {how_to_install('parquet')}, or write .csv")
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise JobError(f"{path}: cannot be written: {what}")

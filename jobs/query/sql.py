@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ctd.installed import how_to_install
 from jobs.errors import JobError
 from jobs.query.columns import Column, Text
 from jobs.query.tables import Source, ask
@@ -27,13 +28,13 @@ def sql(store: Store | Source, text: str) -> pd.DataFrame:
     np.True_
 
     Raises:
-        JobError: DuckDB is not installed (`pip install 'ctd[sql]'`), or the query fails or returns
+        JobError: DuckDB is not installed (the extra `sql`), or the query fails or returns
             nothing.
     """
     try:
         import duckdb
     except ImportError:
-        raise JobError("SQL needs DuckDB; pip install 'ctd[sql]', or use .query()") from None
+        raise JobError(f"SQL needs DuckDB; {how_to_install('sql')}, or use .query()") from None
     frames = ask(store, lambda tables: _frames(tables, text))
     # A cursor has its own frames: two threads may ask at once.
     with _database().cursor() as connection:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ctd.installed import how_to_install
 from jobs.errors import JobError
 from jobs.search.asha import Rung
 from jobs.search.searcher import Round, Searcher, Told
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     import optuna
 
 NEEDED = {
-    "optuna": "needs Optuna; pip install 'ctd[optuna]'",
-    "cmaes": "needs the package cmaes; pip install 'ctd[optuna]'",
+    "optuna": f"needs Optuna; {how_to_install('optuna')}",
+    "cmaes": f"needs the package cmaes; {how_to_install('optuna')}",
     "torch": "needs PyTorch; pip install torch, or take another sampler",
 }
 """Package -> what a user is told who lacks it."""

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 import traceback
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ctd.installed import version_of
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.redact import masked
@@ -78,7 +78,7 @@ def provenance() -> dict[str, Any]:
             capture_output=True, text=True, check=False,
         ).stdout.strip()  # fmt: skip
     return {
-        "versions": {name: version(name) for name in PACKAGES}
+        "versions": {name: version_of(name) for name in PACKAGES}
         | {"python": platform.python_version()},
         "git_commit": commit,
         "host": socket.gethostname(),

@@ -227,7 +227,7 @@ def test_export_refuses_what_is_no_study(searches, tmp_path, ctd, monkeypatch):
     assert (tmp_path / "text").read_text() == "no journal\n"
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     code, _, err = ctd("export", searches["halving"], "--to", "optuna", "new.log")
-    assert (code, "--to optuna: needs optuna; pip install 'ctd[optuna]'" in err) == (2, True)
+    assert (code, "--to optuna: needs optuna; " in err) == (2, True)
 
 
 def test_export_refuses_a_study_that_went_on(searches, ctd, study):

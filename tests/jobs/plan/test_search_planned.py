@@ -10,6 +10,7 @@ from pydantic import Field
 from search_jobs import HALVING, POPULATION, RATE, changed
 from stores import BASE, FOUR_SLOTS, run
 
+from ctd.installed import how_to_install
 from ctd.kernel import Traced
 from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group
@@ -141,7 +142,7 @@ def test_asha_and_optuna_that_do_not_fit_are_refused(job, path, value, said):
 @pytest.mark.parametrize(
     ("sampler", "lacks", "said"),
     [
-        ("tpe", "optuna", "job: search.sampler: tpe needs Optuna; pip install 'ctd[optuna]'"),
+        ("tpe", "optuna", f"job: search.sampler: tpe needs Optuna; {how_to_install('optuna')}"),
         ("gp", "torch", "job: search.sampler: gp needs PyTorch; pip install torch, or take another sampler"),
     ],
 )  # fmt: skip

@@ -1,0 +1,30 @@
+"""What is installed: the version of ctd, and how to add the packages of an extra to this environment."""
+
+import re
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+
+DISTRIBUTION = "ctd-jobs"
+"""The name by which installers know ctd. On PyPI `ctd` is a package of oceanographers."""
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed distribution, or of `ctd`. Raises PackageNotFoundError."""
+    return version(DISTRIBUTION if package == "ctd" else package)
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that adds the packages of an extra of ctd to the Python that is running.
+
+    By their own names, since an installer that is asked for the extra would look for ctd in an index.
+    """
+    try:
+        lines = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:  # a source tree that was not installed
+        lines = []
+    wanted = [line.partition(";")[0].strip() for line in lines if re.search(rf"extra == .{extra}\b", line)]  # fmt: skip
+    python = shlex.quote(sys.executable)
+    pip = f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
+    return f"{pip} {shlex.join(wanted)}" if wanted else f"install the extra {extra!r} of ctd"
