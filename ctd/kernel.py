@@ -196,7 +196,7 @@ class Outcome(NamedTuple):
     """One way in which an item can end. The results of `failed` items are stored, and counted apart."""
 
     name: str
-    reason: str
+    reason: str = ""
     failed: bool = False
 
 
@@ -276,6 +276,19 @@ class Kernel:
     would cost more than it could save. A kernel whose best one is known names that one alone. Empty: ANYWHERE, ON_CPU."""
     cpu_microbatches: tuple[int, ...] = ()
     """Microbatches worth measuring on a CPU, if they differ; empty: `microbatches`."""
+
+    def __post_init__(self) -> None:
+        # A text is a sequence too, so that without this check the fault would show where an outcome is first counted.
+        for outcome in self.outcomes:
+            if not isinstance(outcome, Outcome):
+                raise TypeError(
+                    f'kernel {self.name}: outcomes: {outcome!r} given; expected Outcome("{outcome}", "what it means"), '
+                    "of ctd.kernel"
+                )
+        if self.outcomes and "outcome" not in self.dims:
+            raise TypeError(
+                f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
+            )
 
     def coordinates(self, inputs: Any, shared: Any) -> dict[str, Coordinate]:
         """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""

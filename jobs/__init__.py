@@ -35,14 +35,14 @@ def open_stores(addresses: "Iterable[str]") -> "Shelf":
     return Shelf([Store.open(address) for address in find_stores(map(str, addresses))])
 
 
-def figure(store: "StoreTree | str", group: int | None = None) -> "Figure | None":
-    """The picture that `ctd run` saves as a PNG, as a figure of matplotlib; None where there is none.
+def figure(store: "StoreTree | str", group: int | None = None) -> "Figure":
+    """The picture that `ctd run` saves as a PNG, as a figure of matplotlib: the kernel's, else its results as they are.
 
     store: an opened store, or its address. group: of items with one program (`group` in the table `items`); by default
     of all items. A notebook shows the figure after `%matplotlib inline`; `figure(store).savefig("points.pdf")` writes it.
     """
     from jobs.query.tree import StoreTree
-    from jobs.report.figures import figure_of, whole_figure
+    from jobs.report.figures import figure as draw
 
     opened = store.store if isinstance(store, StoreTree) else Store.open(str(store))
-    return whole_figure(opened) if group is None else figure_of(opened, group)
+    return draw(opened, group)

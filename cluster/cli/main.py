@@ -107,7 +107,7 @@ COMMANDS = {
     ),
     "logs": Entry(
         "recovery",
-        "Show what happened: attempts, reasons, hosts, times, and the tracebacks of what failed.",
+        "Show what happened: attempts, reasons, hosts, times, and where in your files it failed.",
     ),
     "report": Entry(
         "report",

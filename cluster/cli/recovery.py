@@ -8,7 +8,7 @@ import typer
 
 from cluster.cache import prune_compilation_cache
 from cluster.cli.choice import executor_for
-from cluster.cli.display import err, out, show_facts, show_json
+from cluster.cli.display import cell, err, out, show_facts, show_json
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
@@ -193,18 +193,26 @@ def logs(
     store: StorePath,
     shard: Annotated[int | None, typer.Option(min=0, help="only what concerns this shard")] = None,
     item: Annotated[int | None, typer.Option(min=0, help="only what concerns this item")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="whole tracebacks, not only the frames of your own files")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what happened: attempts, reasons, hosts, times, and the tracebacks of what failed."""
-    from jobs.report.history import history, history_lines
+    """Show what happened: attempts, reasons, hosts, times, and where in your files it failed."""
+    from jobs.report.history import history, history_lines, params_of
 
     printed = "" if as_json or shard is not None or item is not None else submission_log(store)
     if printed and not Store.exists(store):
         out.print(printed)
         return
-    found = history(Store.open(store), shard, item)
+    opened = Store.open(store)
+    found = history(opened, shard, item)
     if as_json:
         show_json([event.to_json() for event in found])
-    else:
-        for line in [*history_lines(found), *printed.splitlines()]:
-            out.print(line)
+        return
+    if item is not None:
+        show_facts({"item": str(item)} | {k: cell(v) for k, v in params_of(opened, item).items()})
+    for line in [*history_lines(found, full=full), *printed.splitlines()]:
+        out.print(line)
+    if not full and any(event.trace or event.about.get("trace") for event in found):
+        err.print("--full shows the whole tracebacks")

@@ -32,6 +32,9 @@ from jobs.spec.trust import own_code, refuse_strange, tell_edited, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store, refuse_links
 
+MOST_TRACES = 100
+"""Most failing items whose tracebacks are looked at for the last words of a run."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -227,15 +230,26 @@ def say_warnings(store: Store) -> None:
 
 def say_what_failed(store: Store, progress: Progress) -> None:
     """Print the first errors of shards and of items, and what the user can do."""
+    traces = _traces(store) if progress.failed_items else {}
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
             err.print(f"{what} {number} failed: {error}", style="red")
+            for line in traces.get(number, []) if what == "item" else []:
+                err.print(f"    {line}")
         if found:
             some = next(iter(found))
             err.print(
                 f"{count(len(found), what)} failed; `ctd logs {store.address} --{what} {some}` shows more, "
                 f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
             )
+
+
+def _traces(store: Store) -> dict[int, list[str]]:
+    """Item that fails by itself -> the frames of its traceback in the user's own files."""
+    from jobs.report.history import own_frames
+
+    failing = [item for items in store.failed.items().values() for item in items]
+    return {item.item: own_frames(item.trace) for item in failing[:MOST_TRACES]}
 
 
 @contextmanager

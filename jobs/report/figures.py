@@ -21,6 +21,7 @@ from jobs.inputs.measure import load_group
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows, group_params
+from jobs.report.generic import default_plots
 from jobs.report.importance import Effect, effects
 from jobs.report.overview import overview
 from jobs.storage.addresses import local_path
@@ -33,14 +34,15 @@ if TYPE_CHECKING:
 
 
 def figure_of(store: Store, group: int) -> Canvas | None:
-    """Draw the kernel's figure of a group; None if the kernel has none, nothing to show, or the group was not gathered.
+    """Draw the kernel's figure of a group; None if the kernel has none, nothing to show, or a reduction that was not made.
 
     Raises JobError if the kernel's `figure` returns something else than a `ctd.plots.Figure`.
     """
     kernel = store.kernel
-    if kernel.figure is None or f"gathered/{group}" not in store.root:
-        return None
     rows = committed_rows(store)[group]
+    reduced = kernel.reduce is None or f"gathered/{group}" in store.root
+    if kernel.figure is None or not reduced or not rows.any():
+        return None
     params = group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
     columns = columns_of(store, group, rows)
@@ -108,22 +110,27 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
     return {key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in node.arrays()}
 
 
-def whole_figure(store: Store) -> Canvas | None:
-    """Draw all items: of a single group the kernel's figure, otherwise the metric over the sweep."""
-    one = len(store.job.plan.group_sizes) == 1
-    if one and store.kernel.figure is not None:
-        return figure_of(store, 0)
-    metric = metric_of(store)
+def figure(store: Store, group: int | None = None) -> Canvas:
+    """Draw a group, or all items: of a single group the kernel's figure, otherwise the metric over the sweep; without either,
+    the results as they are (`default_plots`)."""
+    only = 0 if len(store.job.plan.group_sizes) == 1 else group
+    if only is not None and (made := figure_of(store, only)) is not None:
+        return made
+    metric = metric_of(store) if group is None else None
     plot = overview(store, metric.name) if metric else None
-    return None if plot is None else draw(Figure([plot]))
+    if plot:
+        return draw(Figure([plot]))
+    some = group or 0
+    rows = committed_rows(store)[some]
+    columns = columns_of(store, some, rows)
+    results = GroupResults(store, some, rows, store.names(some))
+    return draw(_by_swept(store, Figure(default_plots(store, group)), columns, results))
 
 
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
     """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths."""
-    paths, n = [], len(store.job.plan.group_sizes)
-    if (whole := whole_figure(store)) is not None:
-        paths.append(stem.with_name(f"{stem.name}.png"))
-        _save(whole, paths[0])
+    paths, n = [stem.with_name(f"{stem.name}.png")], len(store.job.plan.group_sizes)
+    _save(figure(store), paths[0])
     for group in range(min(n, limit) if n > 1 else 0):
         path = stem.with_name(f"{stem.name}-{group}.png")
         if save_figure(store, group, path):

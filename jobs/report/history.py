@@ -1,11 +1,17 @@
 """The history of a store's runs, in order of time, as `ctd logs` shows it."""
 
 import math
+import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+import ctd
 from jobs.errors import JobError
-from jobs.inputs.items import place_of
+from jobs.inputs.items import place_of, row_params
 from jobs.plan.layout import Shard
 from jobs.run.parts import drivers
 from jobs.storage.lease import holder
@@ -88,10 +94,53 @@ def _with_killed(store: Store) -> list[Event]:
     return sorted(events, key=lambda event: event.time)
 
 
+FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+), in (?P<name>.+)')
+"""The first line of a frame in a traceback."""
+LIBRARIES = re.compile(r"[\\/](site|dist)-packages[\\/]|[\\/]lib[\\/]python3|^<frozen")
+"""Paths of installed packages and of Python's own library."""
+OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(ctd.__file__)), name, "") for name in ("ctd", "jobs", "cluster"))  # fmt: skip
+"""Where this program's own source lies."""
+
+
+def own_frames(trace: str) -> list[str]:
+    """The frames of a traceback that lie in the user's own files, as lines `FILE:LINE in FUNCTION: CODE`; if there are none, the
+    last frame.
+
+    >>> own_frames('  File "/me/hill.py", line 3, in advance\\n    return 1 / 0\\nZeroDivisionError: division by zero')
+    ['/me/hill.py:3 in advance: return 1 / 0']
+    """
+    frames: dict[str, bool] = {}
+    lines = trace.splitlines()
+    for at, line in enumerate(lines):
+        if match := FRAME.match(line):
+            path = match["path"]
+            code = lines[at + 1].strip() if at + 1 < len(lines) else ""
+            # Without the source at hand, the next line is of another frame or the error itself.
+            said = f": {code}" if code and lines[at + 1].startswith("    ") else ""
+            text = f"{path}:{match['line']} in {match['name']}{said}"
+            frames[text] = not LIBRARIES.search(path) and not path.startswith(OURS)
+    return [text for text, own in frames.items() if own] or list(frames)[-1:]
+
+
+def params_of(store: Store, item: int) -> dict[str, Any]:
+    """What was swept of an item, computed or not. Raises JobError if the store has no such item."""
+    shard = store.job.plan.shard(shard_of(store, item))
+    assert shard is not None
+    ids = store.rows(shard.group, "item", shard.start, shard.stop)
+    row = shard.start + int(np.flatnonzero(ids == item)[0])
+    params = row_params(store, shard.group, row, row + 1)[0]
+    return {name: params[name] for name in store.swept if name in params}
+
+
 def history_lines(
-    events: Iterable[Event], clock: Callable[[float], time.struct_time] = time.localtime
+    events: Iterable[Event],
+    clock: Callable[[float], time.struct_time] = time.localtime,
+    full: bool = True,
 ) -> list[str]:
-    """Write events as lines of text, one for each event, followed by its traceback if there is one."""
+    """Write events as lines of text, one for each event, followed by its traceback if there is one.
+
+    full: all of the traceback; else its frames in the user's own files.
+    """
     lines = []
     for event in events:
         content = event.to_json()
@@ -102,7 +151,8 @@ def history_lines(
         }
         at = time.strftime("%Y-%m-%d %H:%M:%S", clock(event.time))
         lines.append(f"{at}  {event.kind}  " + "  ".join(f"{k}={v}" for k, v in rest.items()))
-        lines += ["    " + line for line in str(content.get("trace", "")).splitlines()]
+        trace = str(content.get("trace", ""))
+        lines += ["    " + line for line in (trace.splitlines() if full else own_frames(trace))]
     return lines
 
 

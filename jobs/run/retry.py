@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobs import keys
+from jobs.errors import count
 from jobs.plan.layout import Shard
 from jobs.run.task import Begin, Fault, Report, Task, rows_of
 from jobs.spec.job import RunSettings
@@ -305,7 +306,9 @@ class Failures:
         if search.found:
             # Without these rows the shard has all its retries again.
             history.searched, history.charged = False, 0
-            return Verdict(whole, note=f"going on without {len(whole.without)} items that fail")
+            return Verdict(
+                whole, note=f"going on without {count(len(whole.without), 'item')} that failed"
+            )
         # No part fails alone: the whole may take too much memory, which kills a worker without a message.
         if history.last_fault == "death" and (
             narrower := self._narrowed(whole, whole.slots, history.widest)

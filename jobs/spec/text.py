@@ -126,6 +126,13 @@ def parse_text(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "a character that is not text"
+        # Of a bracket that is left open, the fault shows lines later.
+        began = getattr(error, "context_mark", None)
+        if began and "flow" in str(getattr(error, "context", "")):
+            bracket = began.buffer[began.pointer] if began.buffer else "bracket"
+            problem += (
+                f"; {bracket} in line {began.line + 1}, column {began.column + 1} may lack its end"
+            )
         raise JobError(f"{where}{at}: not valid YAML or JSON: {problem}") from None
 
 

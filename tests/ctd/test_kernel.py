@@ -15,11 +15,14 @@ from ctd.catalogue import kernel_names, load_kernel
 from ctd.kernel import (
     Data,
     Kind,
+    Outcome,
     Params,
     Static,
     Traced,
+    Var,
     field_kinds,
     inputs_of,
+    one_shot,
     static_of,
     traced_of,
 )
@@ -181,3 +184,20 @@ def test_example_kernel_is_short():
     """The promise of the README: a kernel of one's own in under 40 lines."""
     source = EXAMPLES / "kuramoto.py"
     assert len(source.read_text().splitlines()) < 40
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "dims", "said"),
+    [
+        (
+            ("fixed", "cycle"),
+            {"outcome": Var()},
+            r"outcomes: 'fixed' given; expected Outcome\(\"fixed\",",
+        ),
+        ((Outcome("fixed"),), {"x": Var()}, 'outcomes: `dims` has no "outcome"; add'),
+    ],
+)
+def test_outcomes_that_are_none_are_refused_where_the_kernel_is_made(outcomes, dims, said):
+    with pytest.raises(TypeError, match=said) as caught:
+        one_shot("mine", Params, dims, lambda *a: {}, outcomes=outcomes)
+    assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
-from ctd.plots import Axis, Figure, Lines, Plot, is_geometric, is_wide, spread
+from ctd.plots import Figure, is_geometric, is_wide
 from jobs.errors import JobError
 from jobs.gather.gather import left_out
 from jobs.inputs.measure import load_group
@@ -19,6 +19,7 @@ from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
 from jobs.report.figures import reduced_values
+from jobs.report.generic import generic_plots
 from jobs.report.importance import effects
 from jobs.report.overview import is_replicate
 from jobs.report.page.answer import answer
@@ -37,10 +38,6 @@ MAX_BYTES = 3_500_000
 """Total size of the plots above which further groups are left out; the page says so."""
 MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
-MAX_GENERIC = 6
-"""Most results drawn as lines if the kernel has no plots."""
-AT_FIRST = 20
-"""Lines shown initially."""
 
 
 EMPTY: dict[str, Any] = {
@@ -211,46 +208,6 @@ class Content:
                 shared = load_group(kernel, params, self._store.job.base)
             self._shared[group] = params, shared
         return self._shared[group]
-
-
-def generic_plots(
-    dims: Mapping[str, Var], results: Mapping[str, Rows], columns: Columns
-) -> list[Plot]:
-    """Plots for a kernel that has none: each real result with one axis, one line per item."""
-    made: list[Plot] = []
-    items = columns["item"][:]
-    for name in results:
-        rows, var = results[name], dims.get(name, Var())
-        # Weights tell nothing as lines; search_plots draws the search.
-        drawn = name.startswith(("weights.", "search_"))
-        if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
-            continue
-        some = spread(len(rows), 100)
-        values = rows[some]
-        if values.dtype.kind not in "iufb" or values.ndim != 2 or values.shape[1] < 2:
-            continue
-        note = (
-            "" if len(some) == len(rows) else f"{len(some)} of {len(rows):,} items, evenly spaced."
-        )
-        units = "" if var.units == "1" else f" ({var.units})"
-        made.append(
-            Plot(
-                name,
-                [
-                    Lines(
-                        np.arange(values.shape[1]),
-                        values,
-                        text=[f"item {items[k]}" for k in some],
-                        item=items[some],
-                    )
-                ],
-                Axis(var.axes[0]),
-                Axis(f"{var.long_name or name}{units}"),
-                note=note,
-                at_first=AT_FIRST,
-            )
-        )
-    return made
 
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

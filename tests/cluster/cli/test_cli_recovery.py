@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
     command = [sys.executable, "-m", "cluster.cli.main", "run", str(path), "--executor", "serial"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
         until(lambda: list(Path(store).glob("run/checkpoints/0/000000/*")), "a checkpoint")
-        assert "\nrunning         process" in ctd("status", store)[1]
+        assert re.search("\nrunning +process", ctd("status", store)[1])
         assert "killed" not in ctd("logs", store)[1]
         process.kill()
     out = ctd("status", store)[1]
@@ -164,11 +165,18 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert "item 2 failed" in err
     assert f"`ctd logs {store} --item 2` shows more" in err
     out = ctd("status", store)[1]
-    assert "items_with_errors 1" in out
+    assert "done 3, failed 1" in out
     assert "item 2, attempt" in out
-    text = ctd("logs", store, "--item", "2")[1]
-    assert "this item says no" in text
-    assert "Traceback" in text
+    own = f"{tmp_path}/cli_faulty.py:13 in answer\n"
+    assert own in err
+    code, text, hint = ctd("logs", store, "--item", "2")
+    assert text.splitlines()[:2] == ["item   2", "fault  1"]
+    assert own in text
+    assert "jax" not in "".join(line for line in text.splitlines() if ".py:" in line)
+    assert (len(text.splitlines()) < 30, hint) == (True, "--full shows the whole tracebacks\n")
+    full = ctd("logs", store, "--item", "2", "--full")[1]
+    assert "Traceback" in full
+    assert len(full.splitlines()) > 3 * len(text.splitlines())
     events = json.loads(ctd("logs", store, "--shard", "0", "--json")[1])
     assert {"error", "decision", "item failed", "committed"} <= {e["event"] for e in events}
     assert json.loads(ctd("logs", store, "--json")[1])[0]["event"] == "run"
@@ -191,7 +199,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert opened.rows(0, "value", 0, 4).tolist() == [7, 7, 7, 7]
     assert opened.committed.markers()[0].without == ()
     assert ctd("check", store)[1] == "the store is complete and undamaged\n"
-    assert "items_with_errors 0" in ctd("status", store)[1]
+    assert "items        done 4\n" in ctd("status", store)[1]
     assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
     refused(
         ctd("logs", store, "--item", "4"),

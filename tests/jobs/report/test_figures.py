@@ -13,7 +13,7 @@ from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
 from jobs.query.tree import StoreTree
-from jobs.report.figures import save_figure, save_figures, saved_figures
+from jobs.report.figures import figure, save_figure, save_figures, saved_figures
 from jobs.report.overview import overview
 
 
@@ -39,7 +39,6 @@ def elsewhere(*given):
 
 
 def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkeypatch):
-    assert jobs.figure(store.address, 0) is None, "the toy has no figure of its own"
     monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=norms))
     paths = save_figures(store, tmp_path / "t")
     assert [path.name for path in paths] == ["t.png", "t-0.png", "t-1.png"]
@@ -53,6 +52,14 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
         JobError, match=r"figure returned a matplotlib.figure.Figure, expected a ctd.plots.Figure"
     ):
         save_figures(store, tmp_path / "u")
+
+
+def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
+    """A kernel of one's own often has none, and its stores no gathered group."""
+    made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})
+    monkeypatch.setattr(made, "kernel", replace(made.kernel, figure=norms, reduce=None, reduced={}))
+    assert "gathered/0" not in made.root
+    assert [axes.get_title() for axes in figure(made).axes] == ["norms"]
 
 
 def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
@@ -84,3 +91,16 @@ def test_all_items_are_drawn_by_what_was_swept(store):
     assert sum(len(some.y) for some in points) == 6
     assert overview(store, "") is None
     assert overview(store, "x") is None, "it is no number"
+
+
+def test_a_kernel_without_figure_has_a_default_one(store, tmp_path):
+    """Its numbers against what was swept; of a group, its results along an axis; of a job without a sweep, its numbers by item."""
+    titles = lambda canvas: [axes.get_title() for axes in canvas.axes if axes.get_title()]
+    plain = jobs.Store.open(store.address)
+    assert {title.partition(" against ")[0] for title in titles(figure(plain))} >= {"norm", "x"}
+    assert titles(jobs.figure(store.address, 0)) == ["x"]
+    single, _ = run(
+        tmp_path / "one.zarr", {**JOB, "params": {"n_steps": 7, "n": 1}, "sweep": {"seeds": 1}}
+    )
+    assert titles(jobs.figure(single.address)) == ["norm", "steps"]
+    assert [path.name for path in save_figures(single, tmp_path / "one")] == ["one.png"]

@@ -60,3 +60,9 @@ def test_file_beyond_the_bound_is_refused(tmp_path):
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(JobError, match="longer than 16 MB"):
         parse_file(tmp_path / "job.yaml")
+
+
+def test_a_bracket_that_is_left_open_is_told_where_it_is():
+    with pytest.raises(JobError) as caught:
+        parse_text("kernel: esn\nparams: {n: 5\nsweep: {seeds: 3}\n", "job.yaml")
+    assert str(caught.value).endswith("; { in line 2, column 9 may lack its end")
