@@ -315,7 +315,8 @@ METHODS: dict[Any, type[BaseModel]] = {
 
 def _method(content: Any) -> str | None:
     name = content.get("method") if isinstance(content, dict) else getattr(content, "method", "")
-    return METHODS[name].__name__ if name in METHODS else None
+    # A list or a mapping cannot be looked up.
+    return METHODS[name].__name__ if isinstance(name, str) and name in METHODS else None
 
 
 Search = Annotated[

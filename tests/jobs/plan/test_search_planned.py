@@ -43,6 +43,8 @@ def planned(job):
         (HALVING, "search.eta", 1, "search.eta: Input should be greater than or equal to 2"),
         (HALVING, "search.min_advance", 3, "search.min_advance: unknown field; did you mean 'min_advances'?"),
         (HALVING, "search.method", "hyperband", "search: expected a mapping with `method:` halving, asha, population or optuna"),
+        (HALVING, "search.method", ["halving"], "search: expected a mapping with `method:` halving, asha, population or optuna"),
+        (HALVING, "search.method", {"halving": 1}, "search: expected a mapping with `method:` halving, asha, population or optuna"),
         (HALVING, "search.spread", True, "search: spread: every search is spread over the workers; leave it out"),
         (POPULATION, "search.spread", False, "search: spread: every search is spread over the workers; leave it out"),
         (HALVING, "search.size", 2, "search.size: 2 items given, but a comparison needs at least 3"),
