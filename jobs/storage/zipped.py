@@ -11,8 +11,9 @@ from jobs.errors import JobError
 
 SUFFIX = ".zip"
 
-MOST_BYTES = 4 << 30
-"""Most bytes that are read into memory; what is larger is to be unpacked."""
+MOST_BYTES, MOST_PACKED = 4 << 30, 1 << 28
+"""Most bytes that are read into memory, and most that come of compressed members: those of ctd's archives are metadata, and a
+stranger's may grow a thousandfold. What is larger is to be unpacked."""
 
 
 def is_zip(path: Path | None) -> bool:
@@ -32,10 +33,11 @@ def read_zip(path: Path) -> MemoryStore:
     try:
         with opened_zip(path, "an archive of a store") as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
-            if sum(member.file_size for member in members) > MOST_BYTES:
+            packed = [m.file_size for m in members if m.compress_type != zipfile.ZIP_STORED]
+            if sum(m.file_size for m in members) > MOST_BYTES or sum(packed) > MOST_PACKED:
                 raise JobError(
-                    f"{path}: holds more than {MOST_BYTES >> 30} GiB, which are not read into memory; unpack it into a "
-                    f"folder, and open that: unzip {path} -d {path.with_suffix('.zarr')}"
+                    f"{path}: holds more than is read into memory ({MOST_BYTES >> 30} GiB, {MOST_PACKED >> 20} MiB of it "
+                    f"compressed); unpack it, and open the folder: unzip {path} -d {path.with_suffix('.zarr')}"
                 )
             for member in members:
                 obstore.put(found, member.filename, archive.read(member))
