@@ -1,12 +1,15 @@
-"""Searches without a store: how long workers wait under halving and ASHA, and what a decision of the driver costs.
+"""How long workers wait under halving and ASHA, and what a decision of the driver costs.
 
-    python benchmarks/search.py [--section simulated|decision] [--items 10000] [--repeats 10]
+    python benchmarks/search.py [--section simulated|decision|ray] [--items 10000] [--repeats 10]
 
 simulated   Four workers with a simulated clock compute items whose advances differ fourfold in time. A worker holds 1 or 8
             items at a time and is free once the slowest of them is there. The searchers are the real ones. Shown is
             the share of worker time without work until the last item goes on from a rung, which halving and ASHA decide.
 decision    CPU time of tell, decide and ask together, once the reports of a round of 64 items are there (of Optuna: of as many
             as were proposed together, 16). 10,000 items; of Optuna the last 64 of 10,000 trials, those before proposed at random.
+ray         27 items on four Ray workers of this machine, one at a time each. An advance sleeps 50 to 200 ms, by item, so that more
+            workers than cores are no matter. Read from the store's decisions: the share of worker time outside of rounds, from
+            when each worker has begun one until the last item goes on from a rung. So it has what dispatch and writing cost.
 
 Aim: ASHA idle at most 10 %; a decision under 20 ms.
 """
@@ -16,15 +19,22 @@ import heapq
 import os
 import platform
 import statistics
+import tempfile
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 from options import parse
 
+from cluster.ray.executor import RayExecutor
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
 from jobs.search import Told, searcher_of
 from jobs.search.optuna import OptunaSearcher, sampler_of
+from jobs.spec.job import parse_job
 from jobs.spec.search import Asha, Halving, Optuna, Population
+from jobs.store.rounds import read_decisions
 
 RUNGS = {"metric": "loss", "min_advances": 4, "eta": 3}
 RATE = {"rate": {"loguniform": [1e-4, 1e-1]}, "l2": {"loguniform": [1e-7, 1e-3]}}
@@ -161,11 +171,95 @@ def row(name, seconds):
     print(f"| {name} | " + " | ".join(f"{1e3 * v:.2f}" for v in found) + " |", flush=True)
 
 
+KERNEL = """
+import time
+
+import jax
+import jax.numpy as jnp
+from ctd.kernel import Kernel, Params, Traced, Var
+
+
+class Sleeps(Params):
+    step_s: Traced[float] = 0.05
+
+
+def wait(seconds):
+    time.sleep(float(seconds))
+    return jnp.int32(1)
+
+
+def init(static, shared, traced, key):
+    quality, noise = jax.random.normal(key, (2,))
+    return {"age": jnp.int32(0), "quality": quality, "noise": noise}
+
+
+def advance(static, shared, traced, key, state):
+    one = jax.pure_callback(wait, jax.ShapeDtypeStruct((), "int32"), traced.step_s, vmap_method="sequential")
+    return state | {"age": state["age"] + one}
+
+
+def result(static, shared, traced, key, state):
+    return {"loss": state["quality"] + state["noise"] / jnp.sqrt(1.0 + state["age"])}
+
+
+kernel = Kernel("sleeps", Sleeps, {"loss": Var()}, init, advance, lambda state: state["age"] >= 48, result)
+"""
+
+
+def on_ray(method, step_s, seed, base, executor, workers):
+    """(idle share of worker time until the last promotion, that time in s) of one search on Ray."""
+    job = {
+        "kernel": "sleeps", "seed": seed, "search": {"method": method, **RUNGS},
+        "sweep": {"random": {"step_s": {"loguniform": [step_s, 4 * step_s]}}, "samples": 27},
+        "run": {"shard_items": 1, "slots": 1, "microbatch": 1},
+    }  # fmt: skip
+    name = f"{method}-{seed}-{step_s}"
+    spec = parse_job(job, name)
+    store = open_or_create(spec, str(base), name, str(base / f"{name}.zarr"), executor)
+    progress = run_shards(store, executor)
+    assert progress.shards_done == 27, progress
+    decisions = list(read_decisions(store, 0))
+    promoted = [one.asked.rounds.max() >= 0 for one in decisions if one.asked]
+    spans = {k: (c.started, c.started + c.seconds) for one in decisions for k, _, c in one.told}
+    begin = sorted(a for a, _ in spans.values())[workers - 1]
+    last = max(spans[k][0] for k, is_promoted in enumerate(promoted) if is_promoted)
+    inside = lambda moment: min(max(moment, begin), last)
+    worked = sum(inside(b) - inside(a) for a, b in spans.values())
+    return 1 - worked / (workers * (last - begin)), last - begin
+
+
+def show_ray(repeats, step_s, workers=4):
+    print(
+        f"\n27 items, {workers} Ray workers, {repeats} seeds: median (least, most)\n\n"
+        "| search | idle until the last promotion | that is after |\n|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        (base / "sleeps.py").write_text(KERNEL)
+        settings = parse_job(
+            {"kernel": "sleeps", "run": {"workers": workers, "cpus_per_worker": 0.25}}, ""
+        )
+        executor = RayExecutor(settings.run)
+        try:
+            on_ray("asha", step_s / 10, 0, base, executor, workers)  # all workers have started
+            methods = ("halving", "asha")
+            found = [
+                [on_ray(method, step_s, seed, base, executor, workers) for method in methods]
+                for seed in range(repeats)
+            ]
+        finally:
+            executor.close()
+    for method, results in zip(methods, zip(*found, strict=True), strict=True):
+        idle, after = zip(*results, strict=True)
+        share = f"{statistics.median(idle):.1%} ({min(idle):.1%}, {max(idle):.1%})"
+        print(f"| {method} | {share} | {statistics.median(after):,.1f} s |")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--section", choices=["simulated", "decision"])
+    parser.add_argument("--section", choices=["simulated", "decision", "ray"])
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=10)
     args = parse(parser, items=300, repeats=2)
@@ -179,6 +273,8 @@ def main():
             show_simulated(n, args.repeats)
     if args.section in (None, "decision"):
         show_decision(args.items)
+    if args.section in (None, "ray"):
+        show_ray(min(args.repeats, 5), 0.05 if args.items >= 1000 else 0.005)
 
 
 if __name__ == "__main__":
