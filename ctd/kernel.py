@@ -290,6 +290,11 @@ class Kernel:
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
 
+    @property
+    def failing(self) -> list[int]:
+        """The codes of the outcomes that are failures."""
+        return [code for code, outcome in enumerate(self.outcomes) if outcome.failed]
+
     def coordinates(self, inputs: Any, shared: Any) -> dict[str, Coordinate]:
         """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""
         # Kernels give values alone where an axis needs no unit.

@@ -28,8 +28,8 @@ from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.inputs.items import row_params
 from jobs.query.best import require_metric
 from jobs.redact import masked
-from jobs.reduce.group import committed_rows
-from jobs.spec.search import Optuna
+from jobs.search.optuna import distribution
+from jobs.spec.search import Optuna, Population
 from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
 from jobs.store.metric import Mode
 from jobs.store.store import Store
@@ -191,24 +191,25 @@ def _space(store: Store) -> dict[str, BaseDistribution]:
     for part in spec.sweeps():
         for name, law in {**part.grid, **part.zip, **part.random}.items():
             laws[name].append(law)
-    # A search moves what the sweep starts, within the range of the search.
-    laws |= {name: [law] for name, law in getattr(spec.search, "params", {}).items()}
+    proposed: dict[str, BaseDistribution] = {}
+    if isinstance(spec.search, Optuna):
+        proposed = {name: distribution(law) for name, law in spec.search.params.items()}
+    elif isinstance(spec.search, Population):
+        # It moves what the sweep starts, within its own range.
+        laws |= {name: [law] for name, law in spec.search.params.items()}
     swept = lambda path: any(f"{path}.".startswith(f"{name}.") for name in laws)
-    # What Optuna proposes is unknown where nothing is computed.
-    there = committed_rows(store) if isinstance(spec.search, Optuna) else None
     rows = [
         {path: value for path, value in flat(params).items() if swept(path)}
         for group, n in enumerate(store.job.plan.group_sizes)
-        for row, params in enumerate(row_params(store, group, 0, n))
-        if there is None or there[group][row]
+        for params in row_params(store, group, 0, n)
     ]
     paths = dict.fromkeys(path for row in rows for path in row)
     # What a search moves is NaN where nothing is computed, which equals nothing.
     values = {
         path: list(dict.fromkeys(v for row in rows if (v := row.get(path)) == v)) for path in paths
     }
-    found = {path: _distribution(laws.get(path, ()), values[path]) for path in paths}
-    return {path: distribution for path, distribution in found.items() if not distribution.single()}
+    found = {path: _distribution(laws.get(path, ()), values[path]) for path in paths} | proposed
+    return {path: law for path, law in found.items() if not law.single()}
 
 
 def _distribution(laws: Sequence[Any], values: Sequence[Plain | None]) -> BaseDistribution:

@@ -12,7 +12,7 @@ from ctd.kernel import Kernel
 from jobs.run.task import Step, Task
 from jobs.search import Told
 from jobs.spec.search import Search
-from jobs.store.rounds import Cost, Damaged, read_round, round_digest, write_round
+from jobs.store.rounds import Cost, Damaged, read_round, write_round
 from jobs.store.store import Store
 
 
@@ -58,8 +58,7 @@ class States:
         assert task.step is not None
         group = self._store.job.plan.together(task.shard.group)[0]
         step, leaves = task.step, run.states()
-        said = round_digest(step.round)
-        write_round(self._store, group, step.number, said, told, cost, leaves)
+        write_round(self._store, group, step.number, step.round, told, cost, leaves)
         self._last = (group, step.number), told.rows, told.done, leaves
 
 
@@ -69,8 +68,7 @@ def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: 
     found = run.values(np.arange(run.n), names)
     broken = np.zeros(run.n, bool)
     if kernel.outcomes:
-        failing = [k for k, outcome in enumerate(kernel.outcomes) if outcome.failed]
-        broken = run.done & np.isin(found["outcome"], failing)
+        broken = run.done & np.isin(found["outcome"], kernel.failing)
     failed = tuple(np.setdiff1d(step.round.rows, rows).tolist())
     metric = np.asarray(found[search.metric], np.float64)
     return Told(rows, metric, run.advances, run.done, broken, failed)

@@ -92,7 +92,7 @@ class GroupSearch:
             self.searcher.again(np.array(again, np.int64))
             self._write()
         for number in sorted(self._unheard):
-            there = read_round(self._store, self._group, number, round_digest(self._rounds[number]))
+            there = read_round(self._store, self._group, number, self._rounds[number])
             if there is not None:
                 self.tell(number, there.told, there.cost)
             else:
@@ -278,7 +278,7 @@ class GroupSearch:
     @property
     def has_task(self) -> bool:
         """Whether a task could be handed out now."""
-        return bool(self.states.waiting) or self._is_changed or not self.searcher.is_waiting
+        return bool(self.states.waiting) or self._is_changed or bool(len(self.searcher.choose(1)))
 
     @property
     def work(self) -> float:

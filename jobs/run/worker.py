@@ -167,9 +167,8 @@ class Worker:
 
     def _status(self, values: Mapping[str, np.ndarray], n: int) -> np.ndarray:
         status = np.full(n, DONE, np.int8)
-        failing = [k for k, outcome in enumerate(self.kernel.outcomes) if outcome.failed]
-        if failing and n:
-            status[np.isin(values["outcome"], failing)] = FAILED
+        if self.kernel.failing and n:
+            status[np.isin(values["outcome"], self.kernel.failing)] = FAILED
         if n and "search_dropped" in values:
             status[values["search_dropped"]] = DROPPED
         return status

@@ -90,10 +90,6 @@ class AshaSearcher(Searcher):
         self.dropped |= ~self.ended
         self.ended[:] = True
 
-    def records(self) -> dict[str, np.ndarray]:
-        """Return the metric at every rung, and the rungs from which items went on."""
-        return self.on_rungs()
-
     def _best(self, rung: int) -> np.ndarray:
         """Return the rows among the best 1 / eta of a rung that have not gone on, best first."""
         n = len(self._rungs[rung].rows) // self.search.eta

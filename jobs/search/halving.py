@@ -24,7 +24,3 @@ class HalvingSearcher(InStep):
         kept = np.zeros(len(rows), bool)
         kept[best] = True
         return kept
-
-    def records(self) -> dict[str, np.ndarray]:
-        """Return the metric at every rung, and the rungs survived."""
-        return self.on_rungs()

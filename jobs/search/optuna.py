@@ -154,9 +154,9 @@ class OptunaSearcher(Searcher):
 
     def records(self) -> dict[str, np.ndarray]:
         """Return the proposals, and the metric at every rung."""
-        whole = self.values(np.arange(self.n))
-        found = {f"final_{name}": values for name, values in whole.items()}
-        return {**found, **self.on_rungs()} if self.search.prune else found
+        proposed = self.values(np.arange(self.n))
+        found = {f"final_{name}": values for name, values in proposed.items()}
+        return {**found, **super().records()} if self.search.prune else found
 
     @property
     def stage(self) -> str:

@@ -102,17 +102,14 @@ class Searcher(ABC):
     def decide(self) -> None:
         """Mark the items that are ready for a further round, and those that have ended."""
 
-    @abstractmethod
     def records(self) -> dict[str, np.ndarray]:
-        """Return what the store keeps of the search, name -> (n, ...); see jobs.plan.search."""
+        """Return what the store keeps of the search, name -> (n, ...): by default, the metric at every rung, and the rungs from
+        which items went on; see jobs.plan.search."""
+        return {"search_metric": self.metric[:, :-1], "search_rung": self.lap.astype(np.int32)}
 
     def length(self, lap: int) -> int:
         """Return the advances of a lap; the last one goes to the end."""
         return TO_THE_END if lap == self.metric.shape[1] - 1 else self.search.lap(lap)
-
-    def on_rungs(self) -> dict[str, np.ndarray]:
-        """Return what the store keeps of a search on rungs: the metric at every rung, and the rungs from which items went on."""
-        return {"search_metric": self.metric[:, :-1], "search_rung": self.lap.astype(np.int32)}
 
     def choose(self, most: int) -> np.ndarray:
         """Return the rows of the next round, at most `most`; they are in one lap and group. None are ready: no rows."""
@@ -177,11 +174,6 @@ class Searcher(ABC):
         self.ready[rows] = True
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether nothing is ready: only a report can bring the search on."""
-        return not len(self.choose(1))
-
-    @property
     def stage(self) -> str:
         """The progress of the search, as text."""
         over = np.flatnonzero(np.isfinite(self.metric).any(axis=0))
@@ -201,21 +193,12 @@ class InStep(Searcher):
     def __init__(self, search: Search, items: np.ndarray) -> None:
         self._size = search.n_compared(len(items))
         super().__init__(search, items, search.n_laps(self._size))
-        self._touched: set[int] = set()
-
-    def tell(self, number: int, told: Told) -> None:
-        """Note the report of a round; see Searcher."""
-        super().tell(number, told)
-        self._touched |= {
-            *(told.rows // self._size).tolist(),
-            *(k // self._size for k in told.failed),
-        }
 
     def decide(self) -> None:
         """Compare the blocks whose items have all made their lap."""
-        touched, self._touched = self._touched, set()
-        for block in sorted(touched):
-            rows = np.arange(block * self._size, (block + 1) * self._size)
+        blocks = np.arange(self.n).reshape(-1, self._size)
+        waits = (self.ready | self.running)[blocks].any(axis=1) | self.ended[blocks].all(axis=1)
+        for rows in blocks[~waits]:
             while not (self.ended[rows].all() or (self.ready | self.running)[rows].any()):
                 self._compare(rows[~self.ended[rows]])
 

@@ -10,7 +10,7 @@ class Compared(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lap_name: ClassVar[str]
+    lap_name: ClassVar[str] = "rung"
     """The word for a lap: the advances between two comparisons."""
     in_step: ClassVar[bool] = False
     """Whether the compared items make their laps together, so that what one does changes what becomes of the others."""
@@ -33,6 +33,23 @@ class Compared(BaseModel):
         """The rungs at which items leave; None: they leave at none."""
         return None
 
+    def n_compared(self, n: int) -> int:
+        """The number of a group's n items that are compared with one another: all, unless the search has a `size`."""
+        return getattr(self, "size", None) or n
+
+    def n_laps(self, size: int) -> int:
+        """The most laps of `size` compared items, including the last one, to their end."""
+        return self.rungs.n_rungs(size) + 1 if self.rungs else 1
+
+    def n_comparisons(self, size: int, advances: int) -> int:
+        """The number of comparisons of `size` items that make `advances` advances each."""
+        return self.rungs.n_passed(size, advances) if self.rungs else 0
+
+    def lap(self, number: int) -> int:
+        """The advances of a lap other than the last."""
+        assert self.rungs is not None
+        return self.rungs.advances(number)
+
     def in_round(self, share: int) -> int:
         """The most items of a round, if each worker has `share` of a group's items."""
         return share
@@ -54,16 +71,12 @@ class Sized(Compared):
         "all that share one compiled program",
     )
 
-    def n_compared(self, n: int) -> int:
-        """The number of a group's n items that are compared with one another."""
-        return self.size or n
-
 
 class Rungs(BaseModel):
     """The rungs of successive halving: min_advances * eta^k advances, k = 0, 1, ...
 
     >>> rungs = Rungs(min_advances=4)
-    >>> rungs.n_rungs(27), [rungs.lap(k) for k in range(3)]
+    >>> rungs.n_rungs(27), [rungs.advances(k) for k in range(3)]
     (3, [4, 8, 24])
     """
 
@@ -79,12 +92,12 @@ class Rungs(BaseModel):
             n += 1
         return n
 
-    def lap(self, rung: int) -> int:
+    def advances(self, rung: int) -> int:
         """The advances from the previous rung (for rung 0: from the start) to this one."""
         before = self.eta ** (rung - 1) if rung else 0
         return self.min_advances * (self.eta**rung - before)
 
-    def n_comparisons(self, size: int, advances: int) -> int:
+    def n_passed(self, size: int, advances: int) -> int:
         """The number of rungs that `size` items pass which make `advances` advances each."""
         return sum(self.min_advances * self.eta**k < advances for k in range(self.n_rungs(size)))
 
@@ -94,8 +107,6 @@ class Rungs(BaseModel):
 
 
 class _OnRungs(Compared, Rungs):
-    lap_name: ClassVar[str] = "rung"
-
     @property
     def rungs(self) -> Rungs:
         """The rungs at which items leave."""
@@ -105,10 +116,6 @@ class _OnRungs(Compared, Rungs):
     def length_field(self) -> str:
         """The field that sets the length of the first lap."""
         return "min_advances"
-
-    def n_laps(self, size: int) -> int:
-        """The number of laps of `size` items, including the last one, to their end."""
-        return self.n_rungs(size) + 1
 
 
 class Halving(_OnRungs, Sized):
@@ -130,10 +137,6 @@ class Asha(_OnRungs):
 
     method: Literal["asha"]
     size: ClassVar[None] = None
-
-    def n_compared(self, n: int) -> int:
-        """The number of a group's n items that are compared with one another: all."""
-        return n
 
     def in_round(self, share: int) -> int:
         """A quarter of a worker's share: with few large rounds, workers would wait for the last ones."""

@@ -170,9 +170,9 @@ class Population(Sized):
         del size
         return self.generations
 
-    def lap(self, generation: int) -> int:
+    def lap(self, number: int) -> int:
         """The advances of a generation other than the last."""
-        return self.burn_in if self.burn_in and generation == 0 else self.every
+        return self.burn_in if self.burn_in and number == 0 else self.every
 
     @field_validator("params")
     @classmethod
@@ -187,8 +187,6 @@ class Optuna(Compared):
 
     A point of the sweep, if there is one, is a study of its own, with `trials` items.
     """
-
-    lap_name: ClassVar[str] = "rung"
 
     method: Literal["optuna"]
     sampler: Literal["tpe", "gp", "cmaes", "random", "qmc"] = Field(
@@ -224,11 +222,6 @@ class Optuna(Compared):
         """The rungs at which trials leave."""
         return self.prune
 
-    def n_compared(self, n: int) -> int:
-        """The number of a group's n items that are compared with one another: the trials of a study."""
-        del n
-        return self.trials
-
     def in_round(self, share: int) -> int:
         """A quarter of a worker's share, so that results can be read on the way, but no fewer than are asked at once."""
         return max(self.together, -(-share // 4))
@@ -244,19 +237,6 @@ class Optuna(Compared):
             f"{size} trials of Optuna's {self.sampler} by {self.best} {self.metric}, {self.together} together, "
             f"{', '.join(self.params)} searched{pruned}"
         )
-
-    def n_comparisons(self, size: int, advances: int) -> int:
-        """The number of rungs that `size` trials pass which make `advances` advances each."""
-        return self.prune.n_comparisons(size, advances) if self.prune else 0
-
-    def n_laps(self, size: int) -> int:
-        """The number of laps of `size` trials, including the last one, to their end."""
-        return self.prune.n_rungs(size) + 1 if self.prune else 1
-
-    def lap(self, rung: int) -> int:
-        """The advances from the previous rung to this one; only with `prune`."""
-        assert self.prune is not None
-        return self.prune.lap(rung)
 
     @field_validator("params")
     @classmethod

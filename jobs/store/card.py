@@ -89,7 +89,7 @@ def write_card(store: Store, markers: list[Marker]) -> Card:
     content = {
         "kernel": spec.kernel,
         "name": spec.name or "",
-        "swept": tuple(spec.swept()),
+        "swept": tuple(store.swept),
         "items": store.job.plan.n_items,
         "done": sum(marker.n_items for marker in markers) - failed,
         "failed": failed,

@@ -104,18 +104,18 @@ def write_round(
     store: Store,
     group: int,
     number: int,
-    said: str,
+    round_: Round,
     told: Told,
     cost: Cost,
     leaves: Sequence[np.ndarray],
 ) -> None:
-    """Write a round's report and states. said: the round's digest. leaves: (n, ...) each, for the rows of `told`."""
+    """Write a round's report and states. leaves: (n, ...) each, for the rows of `told`."""
     n = len(told.rows)
     cells = [leaf.reshape(n, math.prod(leaf.shape[1:])).view(np.uint8) for leaf in leaves]
     table = np.concatenate(cells, axis=1) if n else np.zeros((0, 0), np.uint8)
     identity = {
         "job": store.job.spec.digest(),
-        "round": said,
+        "round": round_digest(round_),
         "cost": asdict(cost),
         "failed": told.failed,
         "leaves": [[str(leaf.dtype), leaf.shape[1:]] for leaf in leaves],
@@ -127,11 +127,10 @@ def write_round(
     objects.write(store.objects, keys.round_states(group, number), data)
 
 
-def read_round(store: Store, group: int, number: int, said: str | None = None) -> KeptRound | None:
-    """Return the object of a round; None if it is missing, damaged, or of another round.
-
-    said: the digest of the round that is meant; None: any.
-    """
+def read_round(
+    store: Store, group: int, number: int, round_: Round | None = None
+) -> KeptRound | None:
+    """Return the object of a round; None if it is missing, damaged, or of another round than `round_` (None: of any)."""
     key = keys.round_states(group, number)
     length = objects.read_range(store.objects, key, 0, DIGITS)
     if length is None or not length.isdigit():
@@ -141,7 +140,9 @@ def read_round(store: Store, group: int, number: int, said: str | None = None) -
     if not found:
         return None
     identity, saved = found
-    if identity["job"] != store.job.spec.digest() or said not in (None, identity["round"]):
+    if identity["job"] != store.job.spec.digest():
+        return None
+    if round_ is not None and identity["round"] != round_digest(round_):
         return None
     told = Told(**saved.arrays, failed=tuple(identity["failed"]))
     cost, start = Cost(**identity["cost"]), DIGITS + int(length)
