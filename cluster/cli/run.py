@@ -38,6 +38,7 @@ from cluster.cli.running import (
 )
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages
+from jobs.plan.checked import checked_items
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop, signals
 from jobs.spec.job import JobSpec
@@ -91,12 +92,24 @@ def run(
             if len(stages) > 1 and not as_json:
                 err.print(f"stage {stage.name}")
             spec = stage.spec({done.name: done.address for done in stages[:k]})
+            make = partial(executor_for, executor, spec, stage.address, address, failed, as_json)
             request = Request(
-                stage.address, partial(executor_for, executor, spec, stage.address, address, failed, as_json),
+                stage.address, partial(_checked, stage, spec, make),
                 Cluster.of(address, spec.run), as_json, shared, failed, accept_changes,
             )  # fmt: skip
             past = replace(state, stages=tuple(stages), finished=k)
             run_store(_opener(stage, spec, before), request, past, stop)
+
+
+FEW = 20_000
+"""Items up to which a job is expanded before Ray starts, and once more when it is planned; a second for more would be lost."""
+
+
+def _checked(stage: Stage, spec: JobSpec, make: Callable[[], Executor]) -> Executor:
+    """Make the executor of a job; raise JobError before it starts if the job's fields are not valid."""
+    if sum(part.count() for part in spec.sweeps()) <= FEW and not Store.exists(stage.address):
+        checked_items(spec, stage.kernel(), stage.where)
+    return make()
 
 
 def _stages(

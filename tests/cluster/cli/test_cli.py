@@ -374,3 +374,19 @@ def test_process_ends_with_its_code_before_python_is_torn_down(end, code):
         [sys.executable, "-c", LEAVES.format(end=end)], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (code, "handled\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ("n_stepz: 5", "params: n_stepz: unknown field; did you mean 'n_steps'?"),
+        ("n: 1001", "params: n: Input should be less than or equal to 1000"),
+    ],
+)
+def test_faults_of_fields_are_told_before_ray_starts(ctd, job_file, params, said):
+    """Ray takes 15 s to start on a laptop, and a misspelt field waited for it."""
+    path = job_file(f"kernel: toy\nparams: {{{params}}}\nsweep: {{seeds: 2}}\n")
+    code, out, err = ctd("run", path, "--executor", "ray")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "starting Ray" not in err
