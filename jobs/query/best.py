@@ -15,6 +15,7 @@ from jobs.errors import JobError, nearest
 from jobs.inputs.items import WEIGHTS, item_params
 from jobs.query.query import rows
 from jobs.query.tables import ask
+from jobs.spec.trust import modules_of
 from jobs.storage.addresses import join
 from jobs.store.metric import Metric, Mode, metric_of
 from jobs.store.store import Store, known_kernel
@@ -159,6 +160,9 @@ def commands(store: Store, item: int) -> dict[str, str]:
     if kernel is None or kernel.next_jobs is None:
         return found
     given = item_params(store, item)
+    # Validating fields imports the modules that they name, and the arrays may name others than the job, which is trusted.
+    if modules_of(store.job.spec.kernel, given) - store.job.spec.modules():
+        return found
     for name, kind in field_kinds(kernel.Params).items():
         if kind is Kind.FILE and isinstance(given[name], str):
             given[name] = join(store.job.base, given[name])
