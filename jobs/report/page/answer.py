@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.errors import count
-from jobs.query.best import best_of, commands
+from jobs.query.best import best_of
 from jobs.report.overview import overview
 from jobs.report.page.encode import plot_json, table_json
 from jobs.spec.description import Description
@@ -40,8 +40,16 @@ def answer(
     axis = summary_axis(store.description)
     opens = axis if axis in frames else "items"
     told = store.description.summary if axis in frames else ["outcome"]
-    further = commands(store, int(items["item"].iloc[0])) if opens == "items" else {}
-    listed = {"all of them as a table": f"ctd query {where} --table {opens}"} | further
+    dims = store.description.dims
+    # Which result says how well an item did is not known: any may be asked for.
+    further = {
+        f"the best by {name}": f"ctd best {where} --by {shlex.quote(name)}"
+        for name, var in dims.items()
+        if opens == "items" and var.axes == () and name != "outcome" and name in items
+    }
+    listed = {"all of them as a table": f"ctd query {where} --table {opens}"} | dict(
+        list(further.items())[:2]
+    )
     lead = count(len(frames[opens]), opens.removesuffix("s").replace("_", " "))
     rows = first_rows(frames[opens], [opens, *told]) if axis == opens else None
     return _answer(lead, kinds(frames[opens], told), listed, [], opens) | {"table": rows}
