@@ -208,7 +208,7 @@ def test_run_refuses_network(ctd, job_file, network, tmp_path, change, said):
 
 
 def test_version_and_starter_choices(ctd):
-    assert ctd("--version")[1] == f"ctd {version('ctd')}\n"
+    assert ctd("--version")[1] == f"ctd {version('ctd-jobs')}\n"
     text = ctd("new", "esn")[1]
     assert (
         "data: chaotic-feedback, chaotic, mackey-glass-17, mackey-glass-30, lorenz, narma10, sines, file: "
@@ -326,7 +326,7 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
     ("args", "said"),
     [
         (["status", "none.zarr"], "none.zarr: no such store"),
-        (["query", "."], "not a complete ctd store"),
+        (["query", "."], "no store lies in this folder; `ctd ls` lists stores"),
         (["run", "none.yaml"], "none.yaml: cannot be read"),
         (["schema", "nope"], "kernel: 'nope' is unknown"),
         (["run", "job.yaml", "--frobnicate"], "frobnicate"),

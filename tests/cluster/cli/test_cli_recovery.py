@@ -173,10 +173,11 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert text.splitlines()[:2] == ["item   2", "fault  1"]
     assert own in text
     assert "jax" not in "".join(line for line in text.splitlines() if ".py:" in line)
-    assert (len(text.splitlines()) < 30, hint) == (True, "--full shows the whole tracebacks\n")
+    # In a test's process, each error has up to four frames of the tests' own.
+    assert (len(text.splitlines()) < 40, hint) == (True, "--full shows the whole tracebacks\n")
     full = ctd("logs", store, "--item", "2", "--full")[1]
     assert "Traceback" in full
-    assert len(full.splitlines()) > 3 * len(text.splitlines())
+    assert len(full.splitlines()) > 2 * len(text.splitlines())
     events = json.loads(ctd("logs", store, "--shard", "0", "--json")[1])
     assert {"error", "decision", "item failed", "committed"} <= {e["event"] for e in events}
     assert json.loads(ctd("logs", store, "--json")[1])[0]["event"] == "run"
