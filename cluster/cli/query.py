@@ -25,6 +25,22 @@ EVERY = "all"
 """The value of --columns for all columns that a table shows, in the table's order."""
 
 
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option(help='condition, as in "q < 1e-10 and stable"; repeated, rows must meet all'),
+]
+SortedBy = Annotated[
+    list[str] | None,
+    typer.Option(help="column, -column for falling order; several separated by commas"),
+]
+Aggregates = Annotated[
+    str | None,
+    typer.Option(
+        help='"median(q), mean(stable), count"; also std, min, max, sum, quantile(q, 0.9), q90(q)'
+    ),
+]
+
+
 def query(
     stores: Annotated[
         list[str],
@@ -33,23 +49,12 @@ def query(
             show_default=False,
         ),
     ],
-    where: Annotated[
-        list[str] | None,
-        typer.Option(help='condition, as in "q < 1e-10 and stable"; repeated, rows must meet all'),
-    ] = None,
-    sort: Annotated[
-        list[str] | None,
-        typer.Option(help="column, -column for falling order; several separated by commas"),
-    ] = None,
+    where: Conditions = None,
+    sort: SortedBy = None,
     limit: Annotated[int | None, typer.Option(min=0, help="at most so many rows")] = None,
     columns: ColumnNames = None,
     group_by: ColumnNames = None,
-    agg: Annotated[
-        str | None,
-        typer.Option(
-            help='"median(q), mean(stable), count"; also std, min, max, sum, quantile(q, 0.9), q90(q)'
-        ),
-    ] = None,
+    agg: Aggregates = None,
     table: Annotated[
         str | None, typer.Option(help="items, shards, search, or an axis of the reduction")
     ] = None,

@@ -323,16 +323,16 @@ def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
 
 def summary(store: Store) -> None:
     """Print the table of reduced results that the kernel names in its `summary`, if any."""
-    from jobs.query.query import query
+    from jobs.query.query import rows
 
     reduced, shown = store.description.reduced, store.description.summary
     if not shown or shown[0] not in reduced or not reduced[shown[0]].axes:
         return
     axis = reduced[shown[0]].axes[0]
-    frame = query(store, table=axis)
-    labels = [name for name in frame.columns if name not in reduced and name != axis]
+    _, frame = rows(store, table=axis)
+    labels = [name for name in frame if name not in reduced and name != axis]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
     # There are none if nothing was gathered.
     if columns := [*labels, *(n for n in shown if n in frame)]:
-        show_table(frame[columns], title=axis)
+        show_table({name: frame[name] for name in columns}, title=axis)
