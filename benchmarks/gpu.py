@@ -22,11 +22,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from options import parse
+
+from ctd.installed import version_of
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = str(ROOT / "examples/decision_gru.h5")
@@ -296,7 +297,7 @@ def main() -> None:
     if options.child:
         child(options.child)
         return
-    packages = {name: version(name) for name in ("jax", "jaxlib", "numpy", "ctd")}
+    packages = {name: version_of(name) for name in ("jax", "jaxlib", "numpy", "ctd")}
     report: dict[str, Any] = {"versions": packages, "python": platform.python_version()}
     with tempfile.TemporaryDirectory(prefix="ctd-gpu-") as place:
         folder = Path(place)

@@ -169,8 +169,7 @@ def commands(store: Store, item: int) -> dict[str, str]:
     jobs = kernel.next_jobs(kernel.Params.model_validate(given), f"{store.address}::{item}")
     for what, content in jobs.items():
         name = what.replace(" ", "_") + ".yaml"
-        text = json.dumps(
-            content
-        )  # which is YAML on one line, with quotes that a shell leaves alone
+        # JSON is YAML on one line, with quotes that a shell leaves alone.
+        text = json.dumps(content)
         found[what] = f"echo {shlex.quote(text)} > {name} && ctd run {name}"
     return found

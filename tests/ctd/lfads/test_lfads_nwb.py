@@ -237,7 +237,7 @@ def test_no_nwb_at_all(tmp_path):
 def test_the_extra_is_named(session, monkeypatch):
     path = session()
     monkeypatch.setitem(sys.modules, "pynwb", None)
-    with pytest.raises(ValueError, match=r"needs the package pynwb; install ctd\[nwb\]"):
+    with pytest.raises(ValueError, match=r"needs the package pynwb; (uv|-m) pip install .*'pynwb"):
         read(path)
 
 

@@ -246,8 +246,8 @@ def test_an_item_tried_again_is_a_new_trial_with_the_same_values():
 @pytest.mark.parametrize(
     ("sampler", "lacks", "said"),
     [
-        ("tpe", "optuna", r"search\.sampler: tpe needs Optuna; pip install 'ctd\[optuna\]'"),
-        ("cmaes", "cmaes", r"cmaes needs the package cmaes; pip install 'ctd\[optuna\]'"),
+        ("tpe", "optuna", r"search\.sampler: tpe needs Optuna; .*pip install .*'cmaes.*'optuna"),
+        ("cmaes", "cmaes", r"cmaes needs the package cmaes; .*pip install .*'cmaes.*'optuna"),
         ("gp", "torch", "gp needs PyTorch; pip install torch, or take another sampler"),
     ],
 )
