@@ -14,7 +14,7 @@ from ctd.plots import Figure, is_geometric, is_wide
 from jobs.errors import JobError
 from jobs.gather.gather import left_out
 from jobs.inputs.measure import load_group
-from jobs.query.best import REPLICATES
+from jobs.query.best import REPLICATES, varied
 from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.reduce.group import Columns, column_names, group_params, rows_of
@@ -237,12 +237,10 @@ def sweep(store: Store, frame: pd.DataFrame) -> dict[str, Any] | None:
     """
     dims, judged = store.description.dims, metric_of(store)
     metric = judged.name if judged else ""
-    parameters = [
-        name for name in store.swept if name in frame and not is_replicate(frame[name].to_numpy())
-    ]
-    if store.job.spec.search:  # searched parameters count by their final values
-        searched = [name for name in dims if name.startswith("final_")]
-        parameters = [*searched, *(n for n in parameters if f"final_{n}" not in searched)]
+    swept = store.swept
+    differs = lambda name: name in frame and not is_replicate(frame[name].to_numpy())
+    # Searched parameters count by their final values.
+    parameters = [name for name in varied(store) if name not in swept or differs(name)]
     results = [
         name
         for name, var in _first(dims, metric).items()
