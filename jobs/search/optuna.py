@@ -35,12 +35,8 @@ from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform
 if TYPE_CHECKING:
     import optuna
 
-NEEDED = {
-    "optuna": f"needs Optuna; {how_to_install('optuna')}",
-    "cmaes": f"needs the package cmaes; {how_to_install('optuna')}",
-    "torch": "needs PyTorch; pip install torch, or take another sampler",
-}
-"""Package -> what a user is told who lacks it."""
+NEEDED = {"optuna": "Optuna", "cmaes": "the package cmaes", "torch": "PyTorch"}
+"""Package -> what a user is told to lack."""
 
 
 def check_installed(search: Optuna, where: str) -> None:
@@ -48,7 +44,10 @@ def check_installed(search: Optuna, where: str) -> None:
     further = {"gp": ["torch"], "cmaes": ["cmaes"]}.get(search.sampler, [])
     for package in ["optuna", *further]:
         if find_spec(package) is None:
-            raise JobError(f"{where}: search.sampler: {search.sampler} {NEEDED[package]}")
+            torch = "pip install torch, or take another sampler"
+            do = torch if package == "torch" else how_to_install("optuna")
+            what = f"{search.sampler} needs {NEEDED[package]}; {do}"
+            raise JobError(f"{where}: search.sampler: {what}")
 
 
 class OptunaSearcher(Searcher):
