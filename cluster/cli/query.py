@@ -40,6 +40,11 @@ Aggregates = Annotated[
     ),
 ]
 
+Sql = Annotated[
+    str | None,
+    typer.Option(help='a query in SQL over the tables: "select max(q) from items"; needs duckdb'),
+]
+
 
 def query(
     stores: Annotated[
@@ -58,12 +63,7 @@ def query(
     table: Annotated[
         str | None, typer.Option(help="items, shards, search, or an axis of the reduction")
     ] = None,
-    sql: Annotated[
-        str | None,
-        typer.Option(
-            help='a query in SQL over the tables: "select max(q) from items"; needs duckdb'
-        ),
-    ] = None,
+    sql: Sql = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
     ] = None,
