@@ -24,7 +24,7 @@ DATA = (ROOT / "docs" / "data.md").read_text()
 def test_data_page_has_every_cells_weights_with_their_shapes():
     n, n_in, n_out = 7, 3, 2
     rows = dict(re.findall(r"^\| `?(\w+)`? \| (`.*)\|$", DATA, re.MULTILINE))
-    value = {"n": n, "n_in": n_in, "n_out": n_out, "n + n_in": n + n_in, "128": 128} | {
+    value = {"n": n, "n_in": n_in, "n_out": n_out, "n + n_in": n + n_in, "100": 100, "128": 128} | {
         f"{k} n": k * n for k in (2, 3, 4)
     }
     for name, cell in CELLS.items():

@@ -13,6 +13,7 @@ the weights, float32 or float64.
     cell       Cell: what one is               ungated    vanilla, leaky, leaky_per_unit
     gated      the GRUs and the LSTM           units      nonlinearities by name
     flow       node, in continuous time        names      cells by name
+    piecewise  shplrnn, alrnn, linear by pieces
     network    states and outputs of a trial; checks that weights fit
     matrices   weights of low rank, a readout of single units, the spectral radius
 
@@ -24,18 +25,20 @@ the weights, float32 or float64.
 ((20, 8), (20, 2))
 """
 
-from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
+from ctd.cells.cell import READOUT_AXES, Cell, Pieces, Scales, Weights
 from ctd.cells.flow import node, runge_kutta
 from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.matrices import FirstUnits, LowRank, spectral_radius
-from ctd.cells.names import CELL_NAMES, CELLS, CellName, get_cell
+from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell
 from ctd.cells.network import Sizes, check_params, check_real, initial_state, readout, run, sizes
+from ctd.cells.piecewise import alrnn, shplrnn
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla
 from ctd.cells.units import UNITS
 
 __all__ = [
     "CELLS",
     "CELL_NAMES",
+    "FORMS",
     "READOUT_AXES",
     "UNGATED",
     "UNITS",
@@ -44,9 +47,11 @@ __all__ = [
     "CellName",
     "FirstUnits",
     "LowRank",
+    "Pieces",
     "Scales",
     "Sizes",
     "Weights",
+    "alrnn",
     "check_params",
     "check_real",
     "get_cell",
@@ -61,6 +66,7 @@ __all__ = [
     "readout",
     "run",
     "runge_kutta",
+    "shplrnn",
     "sizes",
     "spectral_radius",
     "vanilla",

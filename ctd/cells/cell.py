@@ -30,6 +30,17 @@ class Scales(NamedTuple):
 UNIT = Scales()
 
 
+class Pieces(NamedTuple):
+    """The linear regions of a piecewise linear cell, F(h) = J h + b in each, by what its kinks do there."""
+
+    base: int
+    """A kink has this many linear pieces, numbered by digits from 0."""
+    count: Callable[[Weights], int]
+    """Weights -> the number of kinks."""
+    affine: Callable[[Weights, Array, Array], tuple[Array, Array]]
+    """(weights, digits (kink,) int, input (n_in,)) -> (J (state, state), b (state,))."""
+
+
 class Cell(NamedTuple):
     """A recurrent cell: the map h -> F(h, x) of one network's state, and what its weights look like.
 
@@ -63,6 +74,8 @@ class Cell(NamedTuple):
     for a map."""
     further: Callable[[Weights], tuple[int, ...]] = lambda w: ()
     """Weights -> the sizes that `shapes` takes after n and n_in."""
+    pieces: Pieces | None = None
+    """The linear regions of a piecewise linear cell, whose fixed points are known exactly; None for others."""
 
     def state_size(self, n: int) -> int:
         """The length of the state of n units."""
@@ -110,5 +123,6 @@ def normal(
     >>> print(f"{w.std():.2f}")  # 2 / sqrt(400)
     0.10
     """
-    factor: jax.Array = jnp.asarray(scale, dtype) * shape[1] ** -0.5
+    # A network without inputs has a matrix without columns.
+    factor: jax.Array = jnp.asarray(scale, dtype) * max(shape[1], 1) ** -0.5
     return factor * jax.random.normal(key, shape, dtype)

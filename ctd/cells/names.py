@@ -9,19 +9,25 @@ from pydantic import AfterValidator, WithJsonSchema
 from ctd.cells.cell import Cell
 from ctd.cells.flow import node
 from ctd.cells.gated import gru, gru_candidate_bias, gru_torch, lstm
+from ctd.cells.piecewise import alrnn, clipped, shplrnn
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla, with_units
 from ctd.cells.units import UNITS
 
 CELLS = {
     cell.name: cell
-    for cell in (vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit, node)
-}
+    for cell in (
+        vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit, node, shplrnn, alrnn,
+    )
+}  # fmt: skip
 """Name -> cell. The weights of one belong to no other."""
+
+FORMS = {clipped.name: clipped}
+"""Name -> another form of the cell before the colon, with weights of the same shapes."""
 
 CELL_NAMES = (
     f"{', '.join(CELLS)}; {', '.join(cell.name for cell in UNGATED)} have tanh units, or those after a colon: "
     f"leaky:relu, {', '.join(name for name in UNITS if name not in ('tanh', 'relu'))}, or the dotted path of a "
-    "function, leaky:mylab.units.square"
+    f"function, leaky:mylab.units.square; and {', '.join(FORMS)}"
 )
 """What a job file may write as its `cell`, as one sentence for descriptions and errors."""
 
@@ -39,6 +45,8 @@ def get_cell(name: str) -> Cell:
     Traceback (most recent call last):
     ValueError: cell: 'lstn' is unknown; did you mean 'lstm'? the cells are ...
     """
+    if name in FORMS:
+        return FORMS[name]
     base, colon, units = name.partition(":")
     if base not in CELLS:
         # Most unknown names are typing errors.
@@ -67,7 +75,7 @@ CellName = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"enum": [*CELLS, *(f"{c.name}:{u}" for c in UNGATED for u in UNITS)]},
+                {"enum": [*CELLS, *FORMS, *(f"{c.name}:{u}" for c in UNGATED for u in UNITS)]},
                 {"type": "string", "pattern": rf"^({'|'.join(c.name for c in UNGATED)}):.*\."},
             ]
         }

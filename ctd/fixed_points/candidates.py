@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, CELLS, Cell, get_cell, readout, run
+from ctd.cells import CELL_NAMES, CELLS, FORMS, Cell, get_cell, readout, run
 from ctd.data import read_arrays, read_hdf5
 from ctd.dotted import load as load_dotted
 from ctd.late import jax, jnp, lax
@@ -182,6 +182,14 @@ def load(inputs: Any) -> Network:
     """The network of `read_network`, with the inverse that some methods use. Raises ValueError."""
     network = read_network(inputs)
     found = cell_of(network)
+    pieces = found.pieces if isinstance(found, Cell) else None
+    for field, value in (("method", "exact"), ("region", "linear")):
+        if pieces is None and getattr(inputs, field) == value:
+            fits = [name for name in (*CELLS, *FORMS) if get_cell(name).pieces is not None]
+            raise ValueError(
+                f"{field}: {value} given, but cell {next(iter(network.cell))} is not linear by pieces, as "
+                f"{', '.join(fits)} are; give another {field}"
+            )
     if inputs.method not in PRECONDITIONED or not isinstance(found, Cell):
         return network
     f = euler(map_of(network, inputs.time), inputs.time)
@@ -313,7 +321,9 @@ def draw_start(static: Any, network: Network, traced: Any, key: jax.Array) -> St
 
 
 def _anywhere(static: Any, network: Network, traced: Any, key: jax.Array) -> jax.Array:
-    """(state,) a place drawn uniformly: in a box around zero, or on a sphere around the states' mean."""
+    """(state,) a place drawn uniformly, in a box around zero or on a sphere around the states' mean; or `_of_piece`."""
+    if static.region == "linear":
+        return _of_piece(network, traced, key)
     states = network.states.reshape(-1, network.states.shape[-1])
     shape = (states.shape[-1],)
     if static.region == "box":
@@ -322,3 +332,19 @@ def _anywhere(static: Any, network: Network, traced: Any, key: jax.Array) -> jax
     direction = jax.random.normal(key, shape, states.dtype)
     radius = traced.reach * network.spread
     return states.mean(axis=0) + radius * direction / jnp.linalg.norm(direction)
+
+
+def _of_piece(network: Network, traced: Any, key: jax.Array) -> jax.Array:
+    """(state,) the fixed point of F(h) = J h + b of a linear region: number `candidate`, or where there are too many, a drawn one."""
+    cell, weights = cell_of(network), network.weights
+    assert isinstance(cell, Cell), "load refuses it"
+    assert cell.pieces is not None, "load refuses it"
+    base, n = cell.pieces.base, cell.pieces.count(weights)
+    if base**n < 2**31:
+        digits = traced.candidate // base ** jnp.arange(n) % base
+    else:
+        digits = jax.random.randint(key, (n,), 0, base)
+    n_in = cell.infer(weights)[1]
+    x = traced.x if len(traced.x) else jnp.zeros(n_in, network.states.dtype)
+    j, b = cell.pieces.affine(jax.tree.map(jnp.asarray, weights), digits, x)
+    return jnp.linalg.solve(jnp.eye(len(b), dtype=b.dtype) - j, b)

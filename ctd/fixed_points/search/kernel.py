@@ -23,7 +23,7 @@ from ctd.fixed_points.candidates import (
     euler,
     known_cell,
 )
-from ctd.fixed_points.search import approach, methods
+from ctd.fixed_points.search import approach, exact, methods
 from ctd.fixed_points.search.plots import figure, plots
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
@@ -38,15 +38,16 @@ class FixedPoint(Params):
         None, description=CELL_TEXT
     )
     time: Static[Time] = Field("steps", description=TIME_TEXT)
-    method: Static[Literal["lm", "adam"]] = Field(
+    method: Static[Literal["lm", "adam", "exact"]] = Field(
         "lm",
         description="lm: L-BFGS, then Levenberg-Marquardt; adam: gradient descent by Adam, which uses no curvature, "
-        "so that slow points end as `limit`, at max_iterations",
+        "so that slow points end as `limit`, at max_iterations; exact: of a piecewise linear cell, by solving linear regions",
     )
-    region: Static[Literal["none", "box", "sphere"]] = Field(
+    region: Static[Literal["none", "box", "sphere", "linear"]] = Field(
         "none",
         description="where else searches start, for points that no trial comes near. box: each |h_i| up to reach times the "
-        "candidates' largest; sphere: around their mean, its radius reach times their spread",
+        "candidates' largest; sphere: around their mean, its radius reach times their spread; linear: where the linear region "
+        "number `candidate` of a piecewise linear cell has its fixed point, so that a sweep over all numbers misses none",
     )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     candidates: File[str | None] = Field(
@@ -91,7 +92,7 @@ class FixedPoint(Params):
         10_000,
         gt=0,
         lt=2**31,
-        description="most gradients and Hessian products that a search may compute",
+        description="most gradients and Hessian products, or with exact regions, that a search may compute",
     )
     max_step: Traced[float] = Field(
         0.25, gt=0, description="lm: longest step, in units of the states' spread"
@@ -99,7 +100,7 @@ class FixedPoint(Params):
     stray: Traced[float] = Field(
         3.0,
         gt=0,
-        description="a search has diverged if an |h_i| exceeds this many times the candidates' largest",
+        description="lm, adam: a search has diverged if an |h_i| exceeds this many times the candidates' largest",
     )
     learning_rate: Traced[float] = Field(0.2, gt=0, description="adam: first step size")
     decay: Traced[float] = Field(
@@ -256,12 +257,25 @@ def _adam_advance(of: Problems, state: methods.Adam) -> Any:
     return methods.run_block(tick, methods.ADAM_BLOCK, going, state)
 
 
+def _exact_init(of: Problems, start: jax.Array) -> exact.Solved:
+    problem = of.fine()
+    return exact.begin(problem.step, start, problem.limits)
+
+
+def _exact_advance(of: Problems, state: exact.Solved) -> Any:
+    problem = of.fine()
+    tick = partial(exact.tick, problem.step, problem.limits)
+    going = lambda state: state.outcome == methods.RUNNING
+    return methods.run_block(tick, exact.BLOCK, going, state)
+
+
 METHODS = {
     "lm": Method(
         lambda of, start: approach.start(of.coarse(), start),
         lambda of, state: approach.advance(of.coarse(), of.fine(), state),
     ),
     "adam": Method(_adam_init, _adam_advance),
+    "exact": Method(_exact_init, _exact_advance),
 }
 """`method` of a job. One that wants `Network.inverse` is listed in `ctd.fixed_points.candidates.PRECONDITIONED`."""
 

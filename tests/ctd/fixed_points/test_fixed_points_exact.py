@@ -1,0 +1,135 @@
+"""method: exact: every fixed point of a piecewise linear network, against NumPy's enumeration and against lm."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ctd.batch import precision, run_items
+from ctd.cells import get_cell
+from ctd.data import write_hdf5
+from ctd.fixed_points import kernel
+from ctd.kernel import inputs_of
+from ctd.weights import write_weights
+
+N, HIDDEN = 2, 6
+FIXED, LIMIT = 0, 2
+
+
+def weights_of(name, seed):
+    rng = np.random.default_rng(seed)
+    if name == "alrnn":
+        w = {
+            "A": rng.uniform(0, 0.6, 6),
+            "W": rng.normal(size=(6, 6)) * 0.4,
+            "h": rng.normal(size=6),
+        }
+        return w | {"rectified": np.array([0, 0, 1, 1, 1, 1.0]), "C": np.zeros((6, 0))}
+    shapes = get_cell(name).shapes(N, 0, HIDDEN)
+    w = {k: rng.normal(size=shape) for k, shape in shapes.items()}
+    return w | {"A": rng.uniform(0, 0.9, N)}
+
+
+def enumerated(name, w):
+    """The fixed points of all combinations of signs of the rectified numbers, by NumPy."""
+    relu, found = lambda a: np.maximum(a, 0), []
+    n = len(w["A"])
+    if name == "alrnn":
+        kinked = w["rectified"] == 1
+        for signs in itertools.product([0.0, 1.0], repeat=int(kinked.sum())):
+            slope = np.ones(n)
+            slope[kinked] = signs
+            z = np.linalg.solve(np.eye(n) - np.diag(w["A"]) - w["W"] * slope, w["h"])
+            if ((z[kinked] > 0) == np.array(signs)).all():
+                found.append(z)
+        return np.array(found).reshape(-1, n)
+    other = 1.0 if name == "shplrnn:clipped" else 0.0
+    for first in itertools.product([0.0, 1.0], repeat=HIDDEN):
+        for second in itertools.product([0.0, 1.0], repeat=HIDDEN if other else 0):
+            d, e = np.array(first), np.array(second) if other else np.zeros(HIDDEN)
+            j = np.diag(w["A"]) + (w["W1"] * (d - e)) @ w["W2"]
+            z = np.linalg.solve(np.eye(n) - j, w["W1"] @ (d * w["h2"]) + w["h1"])
+            a = w["W2"] @ z
+            if ((a + w["h2"] > 0) == d).all() and (not other or ((a > 0) == e).all()):
+                found.append(z)
+    for z in found:
+        hidden = relu(w["W2"] @ z + w["h2"]) - other * relu(w["W2"] @ z)
+        np.testing.assert_allclose(w["A"] * z + w["W1"] @ hidden + w["h1"], z, atol=1e-9)
+    return np.array(found).reshape(-1, n)
+
+
+def files(tmp_path, name, w):
+    write_weights(tmp_path / "net.h5", w, name)
+    states = np.random.default_rng(1).normal(size=(50, len(w["A"]))) * 3
+    write_hdf5(tmp_path / "states.h5", {"hiddens": states})
+    given = {"weights": str(tmp_path / "net.h5"), "candidates": str(tmp_path / "states.h5")}
+    return given | {"cell": name}
+
+
+def search(params, n):
+    results = run_items(kernel, params, {"candidate": np.arange(n)})
+    inputs = inputs_of(params)
+    with precision(inputs):
+        shared = kernel.load(inputs)
+        return results, kernel.reduce(inputs, shared, {}, results, kernel.Options())
+
+
+def sorted_rows(points):
+    return points[np.lexsort(points.T)]
+
+
+@pytest.mark.parametrize(
+    ("name", "regions"),
+    [("shplrnn", 2**HIDDEN), ("shplrnn:clipped", 3**HIDDEN), ("alrnn", 2**6)],
+)
+def test_a_sweep_over_all_linear_regions_finds_every_point(tmp_path, name, regions):
+    """Networks with one point and with several; the searches that leave their region end at the same ones."""
+    several = False
+    for seed in (4, 5) if name == "alrnn" else (0, 6):
+        w = weights_of(name, seed)
+        given = files(tmp_path, name, w) | {"method": "exact", "region": "linear", "anywhere": 1.0}
+        results, table = search(kernel.Params(**given), regions)
+        expected = enumerated(name, w)
+        several |= len(expected) > 1
+        fixed = table["point"][table["kind"] == "fixed"]
+        np.testing.assert_allclose(sorted_rows(fixed), sorted_rows(expected), atol=1e-8)
+        assert set(results["outcome"]) <= {FIXED, LIMIT}
+    assert several
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "seed", "n_stable"), [("shplrnn", 2, 1), ("shplrnn:clipped", 6, 2), ("alrnn", 4, 1)]
+)
+def test_exact_and_lm_agree_on_every_stable_point(tmp_path, name, seed, n_stable):
+    given = files(tmp_path, name, weights_of(name, seed))
+    tables = [search(kernel.Params(**given, method=m), 50)[1] for m in ("exact", "lm")]
+    exact, lm = (sorted_rows(t["point"][np.asarray(t["stable"], bool)]) for t in tables)
+    assert len(exact) == n_stable
+    np.testing.assert_allclose(exact, lm, atol=1e-7)
+
+
+def test_a_search_without_a_point_ends(tmp_path):
+    """z' = z / 2 + 2 relu(z) + 1 has none: the region left of 0 sends it to the right one, and back. Its round is noticed."""
+    one = np.ones((1, 1))
+    w = {"A": np.full(1, 0.5), "W1": 2 * one, "W2": one, "h1": np.ones(1), "h2": np.zeros(1)}
+    given = files(tmp_path, "shplrnn", w | {"C": np.zeros((1, 0))})
+    results, _ = search(kernel.Params(**given, method="exact"), 20)
+    assert (results["outcome"] == LIMIT).all()
+    assert results["iterations"].max() < 10
+
+
+@pytest.mark.parametrize(
+    "given", [{"method": "exact"}, {"region": "linear", "anywhere": 1.0}], ids=["exact", "linear"]
+)
+def test_other_cells_are_refused(tmp_path, given):
+    cell = get_cell("vanilla")
+    w = {k: np.zeros(shape) for k, shape in cell.shapes(2, 1).items()}
+    write_weights(tmp_path / "net.h5", w, "vanilla")
+    params = kernel.Params(weights=str(tmp_path / "net.h5"), **given)
+    inputs = inputs_of(params)
+    with (
+        precision(inputs),
+        pytest.raises(ValueError, match=r"cell vanilla is not linear by pieces, as shplrnn, alrnn"),
+    ):
+        kernel.load(inputs)
