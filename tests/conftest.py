@@ -14,8 +14,9 @@ import cluster  # noqa: F401  it settles what Ray reads when it is imported, by 
 
 HERE = Path(__file__).parent
 
-# The toy kernels of the tests, and the user's kernel of the examples, are modules of their own.
-sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "examples")]
+# The toy kernels of the tests, and the user's kernels of the examples, are modules of their own.
+EXAMPLES = HERE.parent / "examples"
+sys.path[:0] = [str(HERE / "support"), str(EXAMPLES), str(EXAMPLES / "published")]
 
 
 from bytecode import keep_bytecode  # noqa: E402  they lie in support/

@@ -10,21 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from places import ROOT
+from places import EXAMPLES, ROOT
 from processes import mentioning
 from quick import QUICK
 
 from jobs import open_store
 
 LONG = {
-    "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "lfads_field", "lint", "recovery",
+    "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "recovery",
     "search_methods", "startup", "train_rnn",
 }  # fmt: skip
 """They take half a minute or more whatever the sizes: a Ray, children, programs to compile."""
 PARTS = {
     "options",
     "loops",
-    "lfads_attractors",
     "lfads_torch_modules",
 }
 """Of other benchmarks."""
@@ -93,7 +92,7 @@ SHORT = {
 def test_flipflop_runs(command_line, tmp_path):
     """All four stages: a network, its spikes with noise, the two models with all that is told of them."""
     path = tmp_path / "flipflop.yaml"
-    path.write_text((ROOT / "benchmarks" / "lfads_flipflop.yaml").read_text())
+    path.write_text((EXAMPLES / "published" / "flipflop_lfads.yaml").read_text())
     sets = [
         word
         for stage, params in SHORT.items()

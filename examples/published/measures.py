@@ -1,0 +1,182 @@
+"""How figures are read from the stores of a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from definitions import (
+    best_by,
+    census,
+    cosine,
+    effective_connectivity,
+    mean_field,
+    r2,
+    turn_per_step,
+    whole_deviation,
+)
+from figure import Measure, Stores
+from sine_task import Sines
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from jobs.query.tree import StoreTree
+
+
+def items(store: StoreTree) -> pd.DataFrame:
+    """The items that have not failed."""
+    table = store.table()
+    return table[table["status"] != "failed"]
+
+
+def column(stage: str, name: str) -> Measure:
+    """One result of every item of a stage."""
+    return lambda stores: items(stores[stage])[name].dropna().tolist()
+
+
+def tables(store: StoreTree) -> list[xr.Dataset]:
+    """The tables of the kernel's reduction, one for each group."""
+    return [group.to_dataset() for group in store["gathered"].children.values()]
+
+
+def only(store: StoreTree, name: str) -> np.ndarray:
+    """A result of the one item of a store."""
+    return store["results/0"][name].values[0]
+
+
+# --- tutorials, fixed points ------------------------------------------------------------------------
+
+
+def as_a_cube(stores: Stores) -> list[float]:
+    """1 for each network with 8, 12, 6 and 1 fixed points of 0, 1, 2 and 3 unstable directions, else 0."""
+    found = tables(stores["points"])
+    return [float(census(one.q.values, one.n_unstable.values) == [8, 12, 6, 1]) for one in found]
+
+
+def between_cells(stores: Stores) -> list[float]:
+    """The distance of connection graphs of every two networks of different cells."""
+    return _pairs(stores["distances"], "connections", alike=False).tolist()
+
+
+def geometry(stores: Stores) -> list[float]:
+    """Median Procrustes distance between networks of different cells over that between networks of one cell."""
+    other, same = (
+        _pairs(stores["distances"], "procrustes", alike=alike) for alike in (False, True)
+    )
+    return [float(np.median(other) / np.median(same))]
+
+
+def _pairs(store: StoreTree, method: str, alike: bool) -> np.ndarray:
+    """The distances by one method of all pairs of networks of one cell, or of different cells."""
+    methods = items(store)[["group", "method"]].drop_duplicates()
+    (group,) = methods[methods["method"] == method]["group"]
+    table = store[f"gathered/{group}"].to_dataset()
+    cell = lambda label: str(label).split()[0].removesuffix(",")
+    labels = zip(table["first"].values, table["second"].values, strict=True)
+    same = np.array([cell(a) == cell(b) for a, b in labels])
+    return table["pair_distance"].values[same == alike]
+
+
+def sine_explained(stores: Stores) -> list[float]:
+    """Share of the variance of sines, 1/2, that each network generates in trials."""
+    return [1 - 2 * loss for loss in items(stores["train"])["eval_loss"]]
+
+
+def sine_turn(stores: Stores) -> list[float]:
+    """For each network and input: the turn per step at its fixed point, relative to the frequency that the input names."""
+    task, found = Sines(), []
+    for table in tables(stores["points"]):
+        for x in np.unique(table.constant_input.values):
+            here = (table.constant_input.values[:, 0] == x) & (table.q.values < 1e-12)
+            # The point inside of the cycle has the fewest other unstable modes.
+            order = np.argsort(table.n_unstable.values[here], kind="stable")
+            turns = [turn_per_step(table.eigenvalue.values[here][k]) for k in order]
+            found.append(turns[0] / task.frequency(x) if turns else np.nan)
+    return found
+
+
+def sine_unstable(stores: Stores) -> list[float]:
+    """For each network: the share of inputs with a fixed point with one unstable pair of modes and no other."""
+    found = []
+    for table in tables(stores["points"]):
+        inputs, fixed = table.constant_input.values[:, 0], table.q.values < 1e-12
+        two = fixed & (table.n_unstable.values == 2)
+        found.append(len(np.unique(inputs[two])) / len(np.unique(inputs)))
+    return found
+
+
+# --- tasks, low rank --------------------------------------------------------------------------------
+
+
+def worst_task(stores: Stores) -> list[float]:
+    """The accuracy of the worst task, of networks that learn one task each or of one that learns all."""
+    table = items(stores["yang"])
+    if "task.rule" in table:
+        return [float(table["accuracy"].min())]
+    return table["worst_accuracy"].tolist()
+
+
+def lint_rates(task: str) -> Measure:
+    """R2 of the fitted network's rates in evaluation trials, every fifth."""
+
+    def measure(stores: Stores) -> list[float]:
+        true = only(stores[f"{task}_rates"], "targets")[4::5]
+        return [r2(true, only(stores[f"{task}_fit"], "outputs"))]
+
+    return measure
+
+
+def lint_effective(task: str) -> Measure:
+    """Cosine of the effective connectivities of the trained and the fitted network."""
+
+    def measure(stores: Stores) -> list[float]:
+        names = ("low_rank.m", "low_rank.n", "weights.wI")
+        both = [[only(stores[f"{task}{end}"], name) for name in names] for end in ("", "_fit")]
+        return [cosine(*(effective_connectivity(*arrays) for arrays in both))]
+
+    return measure
+
+
+def kappa(stores: Stores) -> list[float]:
+    """Kappa of each network over that of the mean field."""
+    table = items(stores["mean_field"])
+    return [k / mean_field(s) for k, s in zip(table["kappa"], table["overlap"], strict=True)]
+
+
+# --- reservoirs -------------------------------------------------------------------------------------
+
+
+def narma_nmse(stores: Stores) -> list[float]:
+    """The NMSE of each seed in the test, of the setting that is best in validation."""
+    table = items(stores["narma"]).sort_values(["input_scale", "bias", "seed"])
+    n = table["seed"].nunique()
+    squared = lambda name: table[name].to_numpy().reshape(-1, n) ** 2
+    return best_by(squared("validation_nrmse"), squared("replay_nrmse")).tolist()
+
+
+def nvar(name: str) -> Measure:
+    """An NRMSE of each segment, over the deviation of all entries."""
+
+    def measure(stores: Stores) -> list[float]:
+        factor = whole_deviation(only(stores["series"], "targets"))
+        # A replay that diverged has no error: it is worse than any.
+        return (factor * stores["models"].table()[name].fillna(np.inf)).tolist()
+
+    return measure
+
+
+# --- LFADS ------------------------------------------------------------------------------------------
+
+
+def stitching_gain(stores: Stores) -> list[float]:
+    """Rate R2 of the stitched model less the mean of those of single sessions."""
+    together, alone = (items(stores[stage])["rate_r2"].mean() for stage in ("stitched", "single"))
+    return [float(together - alone)]
+
+
+def preset_gain(stores: Stores) -> list[float]:
+    """Nats a trial by which the best member of the preset's population is better than the best random draw."""
+    member, draw = (items(stores[stage])["eval_nll"].min() for stage in ("preset", "random"))
+    return [float(draw - member)]

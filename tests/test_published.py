@@ -1,0 +1,203 @@
+"""The figures of the papers: job files that are valid, definitions that agree with other libraries, a table that tells what lies in the stores."""
+
+import shutil
+from dataclasses import replace
+from typing import get_origin
+
+import compare
+import definitions
+import numpy as np
+import pytest
+from compare import PAGE, Measured, measure, overrides, page, read_kept
+from figure import Figure
+from places import EXAMPLES
+from rows import ROWS
+
+from ctd.late import Late
+from jobs.pipeline import read_stages
+from jobs.plan.items import expand
+from jobs.spec.job import parse_job
+from jobs.spec.presets import expand_preset
+
+metrics, distance = Late("sklearn.metrics"), Late("scipy.spatial.distance")
+FOLDER = EXAMPLES / "published"
+BY_NAME = {row.name: row for row in ROWS}
+
+
+def test_every_job_file_has_a_row():
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(BY_NAME)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("setting", compare.SETTINGS)
+def test_job_files_have_fields_that_there_are(name, setting):
+    path = FOLDER / f"{name}.yaml"
+    for stage in read_stages(path, overrides(path) if setting == "full" else None):
+        content = expand_preset(stage.content, kernel := stage.kernel(), stage.where)
+        fields = kernel.Params.model_fields
+        given = {
+            k: a_file(fields[k]) if isinstance(v, dict) and "stage" in v else v
+            for k, v in (content.get("params") or {}).items()
+        }
+        spec = parse_job({**content, "params": given}, stage.where)
+        assert len(expand(spec, kernel).groups) > 0
+
+
+def a_file(field):
+    """What a reference to another stage may stand for."""
+    return ["a.h5"] if get_origin(field.annotation) is tuple else "a.h5"
+
+
+def test_page_is_that_of_the_kept_table():
+    assert PAGE.read_text() == page(read_kept())
+
+
+def test_kept_table_has_every_row():
+    figures = {(one.row, one.figure) for one in read_kept()}
+    assert {(row.name, row.figures[0].name) for row in ROWS} <= figures
+
+
+# --- definitions --------------------------------------------------------------------------------------
+
+
+def test_definitions_are_those_of_other_libraries():
+    rng = np.random.default_rng(0)
+    true, found = rng.normal(size=(2, 5, 7, 3))
+    expected = metrics.r2_score(true.ravel(), found.ravel())
+    assert definitions.r2(true, found) == pytest.approx(expected, rel=1e-12)
+    a, b = rng.normal(size=(2, 6, 6))
+    expected = 1 - distance.cosine(a.ravel(), b.ravel())
+    assert definitions.cosine(a, b) == pytest.approx(expected, rel=1e-12)
+    error, y = rng.normal(size=(2, 40, 3)) * [1, 2, 3]
+    nrmse = np.sqrt(np.mean(error**2) / y.var(axis=0).mean())
+    expected = np.sqrt(metrics.mean_squared_error(y, y + error) / np.var(y.ravel()))
+    assert definitions.whole_deviation(y) * nrmse == pytest.approx(expected, rel=1e-12)
+
+
+def test_effective_connectivity_does_to_reachable_states_what_the_connectivity_does():
+    """m n' and the effective one agree on states in the span of m and the inputs, and the latter is 0 on all others."""
+    rng = np.random.default_rng(1)
+    m, n, inputs = rng.normal(size=(3, 20, 2))
+    effective = definitions.effective_connectivity(m, n, inputs)
+    reachable = np.column_stack([m, inputs])
+    np.testing.assert_allclose(effective @ reachable, m @ n.T @ reachable, atol=1e-12)
+    other = rng.normal(size=20)
+    other -= reachable @ np.linalg.lstsq(reachable, other)[0]
+    np.testing.assert_allclose(effective @ other, 0, atol=1e-12)
+
+
+def test_turn_of_a_rotation():
+    """A block-diagonal map: it turns by .2 in its least stable plane, by .7 in another; its largest mode does not turn."""
+    turn = lambda angle: np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    step = np.zeros((5, 5))
+    step[:2, :2], step[2:4, 2:4], step[4, 4] = 1.05 * turn(0.2), 0.9 * turn(0.7), 1.3
+    assert definitions.turn_per_step(np.linalg.eigvals(step)) == pytest.approx(0.2)
+    assert np.isnan(definitions.turn_per_step(np.array([0.5 + 0j])))
+
+
+@pytest.mark.parametrize("s", [1.2, 1.5, 4])
+def test_mean_field_by_another_quadrature(s):
+    """Gauss and Hermite's, with 200 nodes."""
+    z, weight = np.polynomial.hermite_e.hermegauss(200)
+    gain = weight @ np.cosh(definitions.mean_field(s) * z) ** -2.0 / weight.sum()
+    assert s * gain == pytest.approx(1, abs=1e-4)
+
+
+def test_setting_is_chosen_by_validation():
+    validation, test = np.array([[3, 1], [1, 2]]), np.array([[0, 0], [5, 7]])
+    assert definitions.best_by(validation, test).tolist() == [5, 7]
+
+
+def test_reached_needs_the_published_figure_or_its_sampling_error():
+    figure = Figure("x", "", lambda stores: [], published=0.5)
+    assert [figure.reached(x) for x in (0.49, 0.5, 0.51)] == [False, True, True]
+    less = replace(figure, goal="less", slack=0.1)
+    assert [less.reached(x) for x in (0.1, 0.59, 0.61)] == [True, True, False]
+    equal = replace(figure, goal="equal", slack=0.1)
+    assert [equal.reached(x) for x in (0.39, 0.59, 0.61)] == [False, True, False]
+    assert replace(figure, published=None).reached(1.0) is None
+
+
+# --- rows, run --------------------------------------------------------------------------------------
+
+
+def run_row(name, folder, command_line):
+    """Run a row's small setting in a folder of its own."""
+    for path in FOLDER.glob("*.py"):
+        shutil.copy(path, folder)
+    shutil.copy(FOLDER / f"{name}.yaml", folder)
+    code, out, err = command_line("run", folder / f"{name}.yaml", "--executor", "serial")
+    assert code == 0, err + out
+
+
+def holds(name, folder):
+    for figure, one in zip(
+        BY_NAME[name].figures, measure(BY_NAME[name], "small", folder), strict=True
+    ):
+        assert one.note == ""
+        assert figure.hold[0] <= one.median <= figure.hold[1], (one, figure.why)
+
+
+@pytest.mark.slow
+def test_a_row_from_its_file_to_the_table(tmp_path, command_line, monkeypatch):
+    """And what the table says where versions or settings are others, or a package is not there."""
+    row = BY_NAME["mean_field"]
+    shutil.copy(FOLDER / "mean_field.yaml", tmp_path)
+    (before,) = measure(row, "small", tmp_path)
+    assert (before.note, before.n) == ("not run", 0)
+    run_row("mean_field", tmp_path, command_line)
+    holds("mean_field", tmp_path)
+    lines = measure(row, "small", tmp_path)
+    assert [one.n for one in lines] == [40]
+    assert compare.cells(lines[0])[6] == "reached"
+    assert "<td>reached</td>" in compare.web_page(lines, tmp_path)
+    monkeypatch.setattr(compare, "version_of", lambda name: "0")
+    (other,) = measure(row, "small", tmp_path)
+    assert other.note.startswith("made with ctd ")
+    assert other.median == lines[0].median
+    monkeypatch.undo()
+    path = tmp_path / "mean_field.yaml"
+    path.write_text(path.read_text().replace("seeds: 10", "seeds: 9"))
+    (other,) = measure(row, "small", tmp_path)
+    assert other.note == "mean_field.zarr is of other settings than the file has now"
+    assert other.n == 40
+
+    def lacking(stores):
+        raise ImportError("No module named 'sklearn'", name="sklearn")
+
+    needy = replace(row, figures=(replace(row.figures[0], measure=lacking), *row.figures))
+    first, second = measure(needy, "small", tmp_path)
+    assert "needs the package sklearn" in first.note
+    assert second.n == 40
+
+
+@pytest.mark.slow
+def test_a_row_whose_second_stage_is_missing_is_unfinished(tmp_path, command_line):
+    path = tmp_path / "nvar.yaml"
+    first = (FOLDER / "nvar.yaml").read_text().partition("  models:")[0]
+    for module in FOLDER.glob("*.py"):
+        shutil.copy(module, tmp_path)
+    path.write_text(first)
+    code, out, err = command_line("run", path, "--executor", "serial")
+    assert code == 0, err + out
+    shutil.copy(FOLDER / "nvar.yaml", path)
+    (cut,) = measure(BY_NAME["nvar"], "small", tmp_path)
+    assert (cut.note, cut.n) == ("unfinished: nvar.models.zarr is missing", 0)
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("name", BY_NAME)
+def test_row_holds_its_figures(name, tmp_path, command_line):
+    run_row(name, tmp_path, command_line)
+    holds(name, tmp_path)
+
+
+def test_kept_lines_are_replaced_by_measured_ones_alone(tmp_path):
+    path = tmp_path / "results.csv"
+    row, figure = ROWS[0].name, ROWS[0].figures[0].name
+    done = Measured(row, "small", figure, median=0.5, low=0.25, high=1.0, n=3, seconds=7.0)
+    assert compare.keep([done], path)[0].median == 0.5
+    (kept,) = compare.keep([Measured(row, "small", figure, "not run")], path)
+    assert (kept.n, kept.median) == (3, 0.5)
+    (newer,) = compare.keep([replace(done, median=0.75)], path)
+    assert newer.median == 0.75
