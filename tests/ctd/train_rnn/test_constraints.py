@@ -250,7 +250,7 @@ def test_sparse_weights_keep_their_variance_and_areas_their_densities():
 
 
 def test_rank_one_mean_field():
-    """kappa of 1 = s E[sech^2(kappa z)] is 3.0629 at s = 4 (Mastrogiuseppe & Ostojic 2018); benchmarks/mean_field.py."""
+    """kappa of 1 = s E[sech^2(kappa z)] is 3.0629 at s = 4 (Mastrogiuseppe & Ostojic 2018); examples/published/mean_field.yaml."""
     found = []
     for item in range(6):
         params = network(cell="leaky", n=1000, rank=1, overlap=4, recurrent_scale=0, alpha=0.5)
