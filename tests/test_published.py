@@ -1,5 +1,6 @@
 """The figures of the papers: job files that are valid, definitions that agree with other libraries, a table that tells what lies in the stores."""
 
+import doctest
 import shutil
 from dataclasses import replace
 from typing import get_origin
@@ -58,6 +59,10 @@ def test_kept_table_has_every_row():
 
 
 # --- definitions --------------------------------------------------------------------------------------
+
+
+def test_examples_of_the_definitions():
+    assert doctest.testmod(definitions) == (0, 3)
 
 
 def test_definitions_are_those_of_other_libraries():
