@@ -63,8 +63,8 @@ def best_by(validation: np.ndarray, test: np.ndarray) -> np.ndarray:
 def mean_field(s: float) -> float:
     """Kappa > 0 of 1 = s E[sech^2(kappa z)], z ~ N(0, 1), or 0 for s <= 1 (Mastrogiuseppe & Ostojic 2018, g = 0).
 
-    >>> round(mean_field(4), 4)
-    3.0629
+    >>> round(mean_field(4), 3)
+    3.063
     """
     if s <= 1:
         return 0.0
