@@ -37,7 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, explain
-from jobs.plan.checked import checked_job
+from jobs.plan.items import checked_job
 from jobs.query.query import query
 from jobs.spec.job import JobSpec, find_kernel, read_content
 from jobs.spec.presets import expand_preset

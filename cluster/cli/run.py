@@ -38,7 +38,7 @@ from cluster.cli.running import (
 )
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages
-from jobs.plan.checked import checked_items
+from jobs.plan.items import checked_items
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop, signals
 from jobs.spec.job import JobSpec

@@ -1,8 +1,8 @@
-"""Expand a job into items and groups, as columns over the items. Pure arithmetic: no file is opened."""
+"""Expand a job into items and groups, as columns over the items, and check its fields. Pure arithmetic: no file is opened."""
 
 import copy
 import zlib
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -11,13 +11,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
-from jobs.errors import Faults, JobError, explain, home_of, nearest
-from jobs.spec.job import JobSpec
+from jobs.errors import Faults, JobError, home_of, nearest
+from jobs.plan.params import Reader
+from jobs.spec.job import JobSpec, options_of, parse_job
+from jobs.spec.reductions import reductions_of
 from jobs.spec.search import Optuna, Population, Search, extremes
 from jobs.spec.sweep import MAX_ITEMS, Choice, Column, join
-
-CHECKED = 10_000
-"""Most listed values of a field that are validated; of generated values only the extremes are."""
 
 
 class Group(NamedTuple):
@@ -122,11 +121,11 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
         drawn_starts, base = _starts(spec, base, total, kernel, where)
         columns = columns | drawn_starts
     columns = {name: column for name, column in columns.items() if name not in bad}
-    columns = _validate(columns, base, kernel, where, faults)
+    reader = Reader(kernel, where)
+    columns = reader.columns(columns, base, faults)
     faults.tell()
     ways = chosen(spec.search, kernel)
-    groups = _groups(total, columns, base, kernel, kinds, where, ways)
-    return Items(total, columns, groups, len(ways))
+    return Items(total, columns, _groups(total, columns, base, reader, ways), len(ways))
 
 
 def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
@@ -211,132 +210,18 @@ def _starts(
     return columns, base | fixed
 
 
-def _validate(
-    columns: dict[str, Column], base: dict[str, Any], kernel: Kernel, where: str, faults: Faults
-) -> dict[str, Column]:
-    """The columns as `Params` reads them. Each value is validated with the first value of the other columns.
-
-    A column with a fault is left after its first one.
-    """
-    first = copy.deepcopy(base)
-    for name, column in columns.items():
-        _place(first, name, column.values[0], kernel)
-    swept = {name.partition(".")[0] for name in columns}
-    check = lambda name, value: _model(_with(first, name, value, kernel), kernel, where, swept)
-    valid = {}
-    for name, column in columns.items():
-        with faults:
-            valid[name] = _valid(name, column, check, kernel, where)
-    if not columns:
-        with faults:
-            _model(first, kernel, where, set())
-    return valid
-
-
-def _valid(
-    name: str, column: Column, check: Callable[[str, Any], Params], kernel: Kernel, where: str
-) -> Column:
-    """One column as `Params` reads it. check: (field, value) -> the item with this value."""
-    # The number of a replicate is no field.
-    if name == "seed" and name not in kernel.Params.model_fields:
-        return column
-    if column.generated:
-        check(name, np.min(column.values).item())
-        check(name, np.max(column.values).item())
-        return column
-    checked = [_field(check(name, value), name) for value in column.values[:CHECKED]]
-    values = _plain([*checked, *column.values[CHECKED:]])
-    if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
-        _check_lengths(name, values, kernel, where)
-    return column._replace(values=values)
-
-
-def _check_lengths(name: str, values: list[Any], kernel: Kernel, where: str) -> None:
-    lengths = sorted({len(v) for v in values})
-    if field_kinds(kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
-        raise JobError(
-            f"{where}: sweep: {name}: tuples of the lengths {lengths} given, expected one length; "
-            "run a job for each length"
-        )
-
-
-def _plain(values: list[Any]) -> Any:
-    """Return numbers, or tuples of numbers of one length, as an array; anything else as a list."""
-    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
-    if all(number(v) for v in values):
-        return np.asarray(values)
-    tuples = all(isinstance(v, tuple) and all(number(x) for x in v) for v in values)
-    if tuples and len({len(v) for v in values}) == 1:
-        return np.asarray(values, float)
-    return values
-
-
-def _field(params: Params, name: str) -> Any:
-    value: Any = params
-    for part in name.split("."):
-        value = getattr(value, part) if not isinstance(value, dict) else value[part]
-    return value
-
-
-def _with(content: dict[str, Any], name: str, value: Any, kernel: Kernel) -> dict[str, Any]:
-    changed = copy.deepcopy(content) if "." in name else dict(content)
-    _place(changed, name, value, kernel)
-    return changed
-
-
-def _place(content: dict[str, Any], name: str, value: Any, kernel: Kernel) -> None:
-    """Set a field, or the inner field `a.b` of a field that is a mapping; `seed` only if it is a field."""
-    if name == "seed" and name not in kernel.Params.model_fields:
-        return
-    *parents, last = name.split(".")
-    for parent in parents:
-        inner = content.get(parent, {})
-        content[parent] = {"name": inner} if isinstance(inner, str) else dict(inner)
-        content = content[parent]
-    content[last] = value.item() if isinstance(value, np.generic) else value
-
-
-def _model(
-    content: dict[str, Any],
-    kernel: Kernel,
-    where: str,
-    swept: Set[str],
-    searched: Set[str] = frozenset(),
-) -> Params:
-    try:
-        return kernel.Params.model_validate(content)
-    except ValidationError as error:
-        place = lambda field: (
-            "search.params" if field in searched else "sweep" if field in swept else "params"
-        )
-        source = lambda field: f"{where}: {place(field)}"
-        homes = {name: home_of(name, v, content, kernel.Params) for name, v in content.items()}
-        inner = {
-            name: f"{home}: {{name: {_name(content[home])}, {name}: {content[name]}}}"
-            for name, home in homes.items()
-            if home
-        }
-        known: dict[tuple[str, ...], Any] = {(): kernel.Params.model_fields}
-        raise JobError(explain(error, source, known, inner, f"ctd kernels {kernel.name}")) from None
-
-
-def _name(given: Any) -> Any:
-    return given["name"] if isinstance(given, dict) else given
-
-
 def _groups(
     n: int,
     columns: dict[str, Column],
     base: dict[str, Any],
-    kernel: Kernel,
-    kinds: Mapping[str, Kind],
-    where: str,
+    reader: Reader,
     ways: list[dict[str, Any]],
 ) -> list[Group]:
-    """Return the items grouped by their values of the static and data fields, in order of first item.
+    """Group n items by their values of the static and data fields, in order of first item.
 
-    ways: what a search chooses from; each has a group of its own with the same items.
+    base: the fields that all items share. ways: what a search chooses from; each has a group of its own with the same items.
     """
+    kinds = field_kinds(reader.kernel.Params)
     splitting = [
         name
         for name in columns
@@ -353,10 +238,10 @@ def _groups(
         items = order[bounds[which] : bounds[which + 1]]
         content = copy.deepcopy(base)
         for name, column in columns.items():
-            _place(content, name, column.values[column.codes[items[0]]], kernel)
+            reader.put(content, name, column.values[column.codes[items[0]]])
         labels = {name: columns[name].values[columns[name].codes[items[0]]] for name in splitting}
         for way in ways:
-            params = _model({**content, **way}, kernel, where, set(), way.keys())
+            params = reader.read({**content, **way}, searched=way.keys())
             groups.append(Group(len(groups), params, items, {**labels, **way}))
     return groups
 
@@ -381,3 +266,58 @@ def _labels(columns: list[Column]) -> np.ndarray:
             label = np.unique(combined, return_inverse=True)[1].astype(np.int32)
         n = int(label.max()) + 1
     return label.astype(np.int16) if n <= np.iinfo(np.int16).max else label
+
+
+# --- all faults of a job at once ------------------------------------------------------------------
+
+
+def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
+    """All items of a job. Raises JobError, with a line for each fault of `params`, `sweep` and `gather`."""
+    faults = Faults()
+    for settings_of in (options_of, reductions_of):
+        with faults:
+            try:
+                settings_of(spec, kernel)
+            except JobError as error:
+                raise JobError(f"{where}: {error}") from None
+    with faults:
+        items = expand(spec, kernel, where)
+    faults.tell()
+    return items
+
+
+def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSpec:
+    """Validate the form of a job. If it is right, `params`, `sweep` and `gather` are left to `checked_items`.
+
+    Raises:
+        JobError: the form is not right; the text also lists the faults inside fields whose form is right.
+    """
+    faults = Faults()
+    with faults:
+        return parse_job(content, where)
+    sound = {name: value for name, value in content.items() if _is_sound(name, value)}
+    with faults:
+        try:
+            checked_items(JobSpec.model_validate({**sound, "kernel": kernel.name}), kernel, where)
+        except JobError as error:
+            # Leave out faults that only a faulty field may cause: a missing value, or the item as a whole.
+            known = [
+                line
+                for line in str(error).splitlines()
+                if "required, but not given" not in line and "(as a whole)" not in line
+            ]
+            if known:
+                raise JobError("\n".join(known)) from None
+    faults.tell()
+    raise AssertionError("parse_job has raised")
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    """Whether a field of a job is known and its value has the right form."""
+    if name not in JobSpec.model_fields:
+        return False
+    try:
+        JobSpec.model_validate({"kernel": "", name: value})
+    except ValidationError:
+        return False
+    return True

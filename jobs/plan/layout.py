@@ -151,7 +151,6 @@ def lay_out(
     settings: RunSettings,
     machines: Machines,
     search: Search | None = None,
-    where: str = "job",
     ways: int = 1,
 ) -> Plan:
     """Divide groups into shards.
@@ -160,10 +159,9 @@ def lay_out(
         sizes: (number of items, sizes) of each group.
         search: the job's search, whose rounds hold states in memory.
         ways: how many neighbouring groups are searched together.
-        where: begins the text of errors.
 
     Raises:
-        JobError: the memory holds not even one item, or fewer than `settings.slots`.
+        JobError: the memory holds not even one item, or fewer than `settings.slots`; the text names the field or the group.
 
     >>> from ctd.esn import kernel
     >>> small = Sizes(state=1000, work=1000, result=100, shared=0)
@@ -174,7 +172,6 @@ def lay_out(
     # A worker holds the data of all groups that are searched together.
     groups = [
         _Group(
-            where,
             number,
             n,
             size._replace(shared=size.shared * ways),
@@ -192,7 +189,6 @@ def lay_out(
 class _Group:
     """One group, to be laid out."""
 
-    where: str
     number: int
     n: int
     size: Sizes
@@ -210,7 +206,7 @@ class _Group:
         fitting = int(room // max(1, per_item))
         if asked.slots and asked.slots > fitting:
             raise JobError(
-                f"{self.where}: run.slots: {asked.slots} items take "
+                f"run.slots: {asked.slots} items take "
                 f"{_bytes(asked.slots * per_item + size.shared)}, "
                 f"{_bytes(asked.slots * per_item - room)} more than the "
                 f"{_bytes(self.machines.memory)} of a worker; at most {fitting} fit"
@@ -250,7 +246,7 @@ class _Group:
         whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
         fewer = ", take fewer devices (JAX_NUM_CPU_DEVICES)" if devices > 1 else ""
         return (
-            f"{self.where}: group {self.number}: one item takes {_bytes(self._per_item)} beside {beside}, "
+            f"group {self.number}: one item takes {_bytes(self._per_item)} beside {beside}, "
             f"{_bytes(missing)} more than the {_bytes(self.machines.memory)} of {whose}; make the "
             f"item smaller{fewer} or give the worker more (run.memory_gb, or a larger device)"
         )

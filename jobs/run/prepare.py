@@ -12,10 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from ctd.kernel import Kernel
 from jobs.errors import Faults, JobError
 from jobs.inputs.measure import evaluate_group
-from jobs.plan.checked import checked_items
-from jobs.plan.items import Items
+from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Sizes, lay_out
-from jobs.plan.rounding import check_keep_bits
+from jobs.plan.packing import check_keep_bits
 from jobs.plan.search import check_search
 from jobs.run.executor import Executor
 from jobs.run.serial import usable_memory
@@ -75,7 +74,10 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
 
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
         given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
-        return lay_out(given, kernel, spec.run, machines, spec.search, where, items.ways)
+        try:
+            return lay_out(given, kernel, spec.run, machines, spec.search, items.ways)
+        except JobError as error:
+            raise JobError(f"{where}: {error}") from None
 
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.

@@ -6,7 +6,7 @@ sweep:  {grid: {candidate: {range: 10000}}}        fields that differ: see jobs.
 gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`, and
                                                    `reductions`: see jobs.spec.reductions
 search: {method: halving, ...}                     comparison of items: see jobs.spec.search
-keep_bits: {states: 10}                            results to round: see jobs.plan.rounding
+keep_bits: {states: 10}                            results to round: see jobs.plan.packing
 run:    {retries: 2}                               settings of the run
 """
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from jobs.late import zarr, zarr_buffer
 from jobs.plan.layout import Shard
-from jobs.plan.packing import beside, by_pack
-from jobs.plan.rounding import keep_bits
+from jobs.plan.packing import beside, by_pack, keep_bits
 from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.store.arrays import FAILED, encode_chunk, fill_value, has_plain_chunks

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobs import open_store
 from jobs.errors import JobError
-from jobs.plan.rounding import keep_bits
+from jobs.plan.packing import keep_bits
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards

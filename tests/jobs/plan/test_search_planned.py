@@ -14,7 +14,7 @@ from ctd.installed import how_to_install
 from ctd.kernel import Traced
 from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group
-from jobs.plan.checked import checked_items
+from jobs.plan.items import checked_items
 from jobs.plan.layout import Machines
 from jobs.plan.search import check_search, searched, shapes
 from jobs.report.summary import plan_rows

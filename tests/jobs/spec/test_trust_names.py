@@ -14,7 +14,7 @@ from ctd.cells.units import get_units
 from ctd.fixed_points.candidates import find_cell, known_cell
 from ctd.tasks import get_task
 from jobs.errors import JobError
-from jobs.plan.checked import checked_job
+from jobs.plan.items import checked_job
 from jobs.spec.job import find_kernel, parse_job
 from jobs.spec.trust import modules_of
 

@@ -1,0 +1,132 @@
+"""Read the fields of items as a kernel's `Params`. An error names the file, the section of the job and the field."""
+
+import copy
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from ctd.kernel import Kernel, Kind, Params, field_kinds
+from jobs.errors import Faults, JobError, explain, home_of
+from jobs.spec.sweep import Column
+
+CHECKED = 10_000
+"""Most listed values of a field that are validated; of generated values only the extremes are."""
+
+
+class Reader(NamedTuple):
+    """Reads fields as a kernel's `Params`."""
+
+    kernel: Kernel
+    where: str
+    """The beginning of an error's text, such as the job's file."""
+
+    def is_field(self, name: str) -> bool:
+        """Whether a swept column is a field. `seed` numbers replicates, unless the kernel has a field of that name."""
+        return name != "seed" or name in self.kernel.Params.model_fields
+
+    def put(self, content: dict[str, Any], name: str, value: Any) -> None:
+        """Set a field in `content`, or the inner field `a.b` of a field that is a mapping; a replicate's number is left out."""
+        if not self.is_field(name):
+            return
+        *parents, last = name.split(".")
+        for parent in parents:
+            inner = content.get(parent, {})
+            content[parent] = {"name": inner} if isinstance(inner, str) else dict(inner)
+            content = content[parent]
+        content[last] = value.item() if isinstance(value, np.generic) else value
+
+    def read(
+        self,
+        content: dict[str, Any],
+        swept: Set[str] = frozenset(),
+        searched: Set[str] = frozenset(),
+    ) -> Params:
+        """The fields of one item, validated.
+
+        swept, searched: fields whose values come from `sweep` or from `search.params`, not from `params`.
+
+        Raises JobError with a line for each fault.
+        """
+        model = self.kernel.Params
+        try:
+            return model.model_validate(content)
+        except ValidationError as error:
+            place = lambda field: (
+                "search.params" if field in searched else "sweep" if field in swept else "params"
+            )
+            source = lambda field: f"{self.where}: {place(field)}"
+            inner = {
+                name: f"{home}: {{name: {_name(content[home])}, {name}: {value}}}"
+                for name, value in content.items()
+                if (home := home_of(name, value, content, model))
+            }
+            known: dict[tuple[str, ...], Any] = {(): model.model_fields}
+            listed = f"ctd kernels {self.kernel.name}"
+            raise JobError(explain(error, source, known, inner, listed)) from None
+
+    def columns(
+        self, columns: dict[str, Column], base: dict[str, Any], faults: Faults
+    ) -> dict[str, Column]:
+        """The columns as `Params` reads them. Each value is validated with the first value of the other columns.
+
+        A column is left after its first fault.
+        """
+        first = copy.deepcopy(base)
+        for name, column in columns.items():
+            self.put(first, name, column.values[0])
+        swept = {name.partition(".")[0] for name in columns}
+
+        def check(name: str, value: Any) -> Params:
+            changed = copy.deepcopy(first) if "." in name else dict(first)
+            self.put(changed, name, value)
+            return self.read(changed, swept)
+
+        valid = {}
+        for name, column in columns.items():
+            with faults:
+                valid[name] = self._valid(name, column, check) if self.is_field(name) else column
+        if not columns:
+            with faults:
+                self.read(first)
+        return valid
+
+    def _valid(self, name: str, column: Column, check: Callable[[str, Any], Params]) -> Column:
+        """One column as `Params` reads it. check: (field, value) -> the item with this value."""
+        if column.generated:
+            check(name, np.min(column.values).item())
+            check(name, np.max(column.values).item())
+            return column
+        checked = [_field(check(name, value), name) for value in column.values[:CHECKED]]
+        values = _plain([*checked, *column.values[CHECKED:]])
+        if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
+            lengths = sorted({len(v) for v in values})
+            if field_kinds(self.kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
+                raise JobError(
+                    f"{self.where}: sweep: {name}: tuples of the lengths {lengths} given, expected one length; "
+                    "run a job for each length"
+                )
+        return column._replace(values=values)
+
+
+def _plain(values: list[Any]) -> Any:
+    """Return numbers, or tuples of numbers of one length, as an array; anything else as a list."""
+    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
+    if all(number(v) for v in values):
+        return np.asarray(values)
+    tuples = all(isinstance(v, tuple) and all(number(x) for x in v) for v in values)
+    if tuples and len({len(v) for v in values}) == 1:
+        return np.asarray(values, float)
+    return values
+
+
+def _field(params: Params, name: str) -> Any:
+    value: Any = params
+    for part in name.split("."):
+        value = getattr(value, part) if not isinstance(value, dict) else value[part]
+    return value
+
+
+def _name(given: Any) -> Any:
+    return given["name"] if isinstance(given, dict) else given
