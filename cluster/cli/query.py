@@ -12,6 +12,7 @@ from cluster.cli.options import AsJson, ColumnNames
 from jobs.errors import JobError
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
+from jobs.query.query import sql as ask_sql
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.tables import tables_of
 from jobs.store.store import Store
@@ -97,9 +98,7 @@ def query(
 
 def _reply_sql(store: Store | Shelf, text: str, to: Path | None, as_json: bool) -> None:
     """Print the answer to a SQL query or write it to a file."""
-    from jobs.query.sql import sql
-
-    frame = sql(store, text)
+    frame = ask_sql(store, text)
     frame.attrs["table"] = "of the query"
     if to is None:
         _answer("sql", frame, as_json, all_columns=True)

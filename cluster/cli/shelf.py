@@ -10,7 +10,7 @@ import typer
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
 from cluster.cli.options import AsJson, StorePath
 from cluster.cli.query import all_of
-from jobs.query.listing import VERSIONS, list_stores
+from jobs.query.shelf import VERSIONS, list_stores
 from jobs.store.card import Note, read_note, write_note
 from jobs.store.store import Store
 

@@ -1,19 +1,22 @@
-"""Query a store's tables: filter, sort and group rows by column names.
+"""Query a store's tables: filter, sort and group rows by column names, or ask in SQL.
 
 The arguments have the same names in Python and on the command line. See jobs.query.tables for the tables,
 jobs.query.expression for conditions, and jobs.query.aggregate for aggregates.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
+from ctd.installed import how_to_install
 from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
-from jobs.query.columns import as_column, order, rank
+from jobs.query.columns import Column, Text, as_column, order, rank
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM, Rows
 from jobs.query.tables import Source, Table, ask
@@ -34,55 +37,37 @@ def tables(store: Store | Source) -> list[str]:
     return ask(store, lambda tables: tables.names())
 
 
-def table(store: Store | Source, name: str) -> "pd.DataFrame":
+def table(store: Store | Source, name: str) -> pd.DataFrame:
     """All rows of one table as a pandas frame, with the columns that are shown by default."""
-    return ask(store, lambda tables: tables[name].frame())
+    import pandas as pd
+
+    return pd.DataFrame(ask(store, lambda tables: tables[name].columns()))
 
 
 class Asked(TypedDict, total=False):
-    """The keyword arguments of a query beside its condition; `Question` explains them."""
+    """The keyword arguments of a query beside its condition."""
 
     table: str | None
-    sort: str | None
-    limit: int | None
-    columns: str | Sequence[str]
-    group_by: str | Sequence[str]
-    agg: str | None
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question to a store."""
-
-    where: str | None = None
-    """A condition (see jobs.query.expression)."""
-    table: str | None = None
     """The table's name; by default the first table that has every column named in the question."""
-    sort: str | None = None
+    sort: str | None
     """Columns, separated by commas; a leading `-` sorts in descending order."""
-    limit: int | None = None
+    limit: int | None
     """Return at most this many rows."""
-    columns: str | Sequence[str] = ()
+    columns: str | Sequence[str]
     """The columns to return, in this order: a list, or one text with commas; by default those shown."""
-    group_by: str | Sequence[str] = ()
+    group_by: str | Sequence[str]
     """Columns, written like `columns`; the answer has one row for each combination of their values. Needs `agg`."""
-    agg: str | None = None
+    agg: str | None
     """For example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate)."""
 
-    @property
-    def test(self) -> Expression | None:
-        """The condition, parsed."""
-        return Expression(self.where) if self.where else None
 
-
-def query(
-    store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
-) -> "pd.DataFrame":
+def query(store: Store | Source, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
     """The rows of one table that satisfy `where`, or aggregates over them, as a pandas frame.
 
     Args:
         store: an opened store, or several (jobs.query.shelf); gathered first if shards were committed since the last gather.
-        asked: table, sort, limit, columns, group_by and agg, see `Question`.
+        where: a condition (see jobs.query.expression).
+        asked: table, sort, limit, columns, group_by and agg, see `Asked`.
 
     Returns:
         A frame whose `attrs["table"]` names the table.
@@ -98,9 +83,8 @@ def query(
         JobError: an unknown table or column (the message names the nearest one), an expression that does
             not parse, or no item computed yet.
     """
-    question = Question(where, **asked)
-    if question.agg:
-        return _aggregates(store, question, question.agg)
+    if asked.get("agg"):
+        return _aggregates(store, where, asked)
     import pandas as pd
 
     name, columns = rows(store, where, **asked)
@@ -113,15 +97,15 @@ def rows(
     store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Answer a question without `agg` as `query` does, but without pandas: (the table's name, its columns)."""
-    question = Question(where, **asked)
-    if question.group_by:
+    if asked.get("group_by"):
         raise JobError(
             "--group-by needs --agg; give what to compute for each group, such as --agg count"
         )
-    test, columns = question.test, _names(question.columns)
+    test, columns = _parsed(where), _names(asked.get("columns"))
 
     def found(tables: Source) -> tuple[str, dict[str, np.ndarray]]:
-        table, rows = find(tables, question.table, test, question.sort, question.limit, columns)
+        given = asked.get("table"), test, asked.get("sort"), asked.get("limit")
+        table, rows = find(tables, *given, columns)
         return table.name, table.columns(columns, rows)
 
     return ask(store, found)
@@ -142,15 +126,17 @@ def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _aggregates(store: Store | Source, question: Question, agg: str) -> "pd.DataFrame":
-    columns, group_by, sort = _names(question.columns), _names(question.group_by), question.sort
-    test, wanted = question.test, parse_aggregates(agg)
+def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.DataFrame:
+    columns, group_by = _names(asked.get("columns")), _names(asked.get("group_by"))
+    test, wanted, sort = _parsed(where), parse_aggregates(asked["agg"] or ""), asked.get("sort")
     named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
 
-    def groups(tables: Source) -> "pd.DataFrame":
-        table, rows = find(tables, question.table, test, named=named)
+    def groups(tables: Source) -> pd.DataFrame:
+        table, rows = find(tables, asked.get("table"), test, named=named)
         table.prefetch(named)
-        return _named(aggregate(table, rows, group_by, wanted), table)
+        frame = aggregate(table, rows, group_by, wanted)
+        frame.attrs["table"] = table.name
+        return frame
 
     frame = ask(store, groups)
     keys = {key: canonical(key) for key in [*_keys(sort), *columns]}
@@ -165,20 +151,20 @@ def _aggregates(store: Store | Source, question: Question, agg: str) -> "pd.Data
         frame = frame.iloc[order(ranks)]
     if columns:
         frame = frame[[keys[name] for name in columns]]
-    return (frame if question.limit is None else frame.head(question.limit)).reset_index(drop=True)
+    limit = asked.get("limit")
+    return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
 
 
-def _names(given: str | Sequence[str]) -> list[str]:
+def _parsed(where: str | None) -> Expression | None:
+    return Expression(where) if where else None
+
+
+def _names(given: str | Sequence[str] | None) -> list[str]:
     """Column names, from a list of them or from a text with commas."""
     if not isinstance(given, str):
-        return list(given)
+        return list(given or ())
     # Do not split at the comma inside quantile(x, 0.9).
     return [name.strip() for name in re.split(r",(?![^()]*\))", given)] if given else []
-
-
-def _named(frame: "pd.DataFrame", table: Table) -> "pd.DataFrame":
-    frame.attrs["table"] = table.name
-    return frame
 
 
 def find(
@@ -276,7 +262,80 @@ def _candidates(tables: Source) -> Iterator[str]:
 def _matching(table: Table, test: Expression) -> np.ndarray:
     """The numbers of the rows that satisfy a condition."""
     found = []
-    for piece in table.pieces():
-        here = condition(test, table.view(piece.rows), piece.n)
-        found.append(piece.start + np.flatnonzero(here))
+    for block in table.blocks():
+        here = condition(test, table.view(block), block.stop - block.start)
+        found.append(block.start + np.flatnonzero(here))
     return np.concatenate(found)
+
+
+# --- SQL ------------------------------------------------------------------------------------------
+
+
+def sql(store: Store | Source, text: str) -> pd.DataFrame:
+    """The answer to a SQL query over the tables of a store, or of several, as a pandas frame.
+
+    The query can read these tables and nothing else: no files, no network. Put a column name with a
+    dot or bracket in double quotes.
+
+    >>> sql(Store.open("points.zarr"), "select count(*) as n from shards").n[0] > 0
+    np.True_
+
+    Raises:
+        JobError: DuckDB is not installed (the extra `sql`), or the query fails or returns
+            nothing.
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise JobError(f"SQL needs DuckDB; {how_to_install('sql')}, or use .query()") from None
+    frames = ask(store, lambda tables: _frames(tables, text))
+    # A cursor has its own frames: two threads may ask at once.
+    with _database().cursor() as connection:
+        for name, frame in frames.items():
+            connection.register(name, frame)
+        # The transaction is never committed, so that no query leaves anything for the next one.
+        connection.begin()
+        try:
+            found = connection.sql(text)
+            if found is None:
+                raise JobError(f"SQL: {text!r} returns nothing; give a select")
+            # The query runs here, so that its errors are raised here.
+            answer = found.df()
+        except duckdb.Error as error:
+            raise JobError(f"SQL: {error}") from None
+    return answer.astype(dict.fromkeys(answer.select_dtypes("category"), str))
+
+
+@cache
+def _database() -> Any:
+    """An empty database, opened once: opening takes longer than a query over a million rows."""
+    import duckdb
+
+    # Without external access a query reads no files, no network, and no Python variables.
+    return duckdb.connect(":memory:", config={"enable_external_access": False})
+
+
+def _frames(tables: Source, text: str) -> dict[str, pd.DataFrame]:
+    """The tables that a SQL text names, with the columns that it names; all columns if it contains a *."""
+    import pandas as pd
+
+    frames = {}
+    for name in tables.names():
+        if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE):
+            table = tables[name]
+            named = [column for column in table.names if column.lower() in text.lower()]
+            names = table.names if "*" in text or not named else named
+            table.prefetch(names)
+            columns = {column: _categories(table.read(column)) for column in names}
+            frames[name] = pd.DataFrame(columns, copy=False)
+    return frames
+
+
+def _categories(column: Column) -> np.ndarray | pd.Categorical:
+    """A column as an array, or of texts as a Categorical, which needs no Python object for each row."""
+    import pandas as pd
+
+    if not isinstance(column, Text):
+        return column
+    labels, place = np.unique(column.labels.astype(str), return_inverse=True)
+    return pd.Categorical.from_codes(place[column.codes], labels)

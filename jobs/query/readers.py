@@ -26,7 +26,9 @@ from jobs.query.columns import (
     rows_as_text,
 )
 from jobs.spec.job import leaves
+from jobs.spec.search import SEARCH_TABLE, Optuna, Population, Search
 from jobs.store.arrays import attributes, read_rows
+from jobs.store.store import Store
 
 Rows = slice | np.ndarray
 Read = Callable[[Rows], Column]
@@ -243,3 +245,51 @@ def end_to_end(pieces: Sequence[tuple[int, Read | None]]) -> Read:
         return joined(found)[np.argsort(order)]
 
     return at
+
+
+# --- the table of a search ------------------------------------------------------------------------
+
+
+def search_columns(
+    store: Store, search: Search, ids: np.ndarray, groups: np.ndarray, rows: np.ndarray
+) -> Columns:
+    """The columns of the table `search`: a row for each item and each generation (or rung) that it took part in, group after group.
+
+    item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and PARAM as it began
+    item  rung        METRIC  PARAM ...              (on rungs) PARAM of Optuna; without `prune` it has one rung, the end
+
+    ids, groups, rows: (n,) the id, group and row in its group of every computed item.
+    """
+    numbers = np.unique(groups)
+    take = lambda g: _of_group(store, search, int(g), ids[groups == g], rows[groups == g])
+    parts = [take(g) for g in numbers] or [_of_group(store, search, 0, ids, rows)]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    reads: dict[str, Read] = {name: values.__getitem__ for name, values in found.items()}
+    return Columns(SEARCH_TABLE, len(found["item"]), reads, list(found))
+
+
+def _of_group(
+    store: Store, search: Search, group: int, ids: np.ndarray, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    read = lambda name: np.asarray(store.array(group, name).oindex[rows])
+    # An item that failed keeps the fill values.
+    computed = (read("search_advances") > 0)[:, None]
+    at_end = isinstance(search, Optuna) and search.rungs is None
+    metric = read(search.metric)[:, None] if at_end else read("search_metric")
+    found: dict[str, Any] = {search.metric: metric}
+    if isinstance(search, Optuna):
+        chosen = attributes(store.results(group))["swept"]
+        given = lambda name: chosen[name] if name in chosen else read(f"final_{name}")[:, None]
+        found |= {name: np.broadcast_to(given(name), metric.shape) for name in search.params}
+    if not isinstance(search, Population):
+        rung = 0 if at_end else read("search_rung")[:, None]
+        kept = computed & (np.arange(metric.shape[1]) <= rung)
+    else:
+        parent = read("search_parent")
+        kept = computed & (parent >= 0)
+        found["parent"] = parent
+        found |= {name: read(f"search_{name}") for name in search.params}
+    row, at = np.nonzero(kept)
+    return {"item": ids[row], search.lap_name: at} | {
+        name: values[kept] for name, values in found.items()
+    }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -32,18 +32,16 @@ from jobs.query.readers import (
     Rows,
     child,
     reduced,
+    search_columns,
     stored,
     vectors,
     with_swept,
 )
-from jobs.spec.search import SEARCH_TABLE, Optuna, Population, Search
+from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.objects import is_storage_error, local_path
 from jobs.storage.zipped import is_zip
 from jobs.store.arrays import Lazy, attributes
 from jobs.store.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BLOCK = 1 << 22
 """Rows processed together: whole chunks of a column, and a bound on memory. A longer table is read in blocks
@@ -59,19 +57,8 @@ READERS = 8
 """Columns read in parallel: enough to decode on two cores, or to wait for an object store."""
 
 
-class Piece(NamedTuple):
-    """A block of a table's rows."""
-
-    start: int
-    """Number of the first row."""
-    n: int
-    """Number of rows."""
-    rows: Rows
-    """The rows as an argument of `Table.read`."""
-
-
 class Table:
-    """One table. `read` returns rows of one column, `columns` and `frame` of several."""
+    """One table. `read` returns rows of one column, `columns` of several."""
 
     def __init__(self, name: str, columns: Columns) -> None:
         self.name = name
@@ -132,26 +119,16 @@ class Table:
             with ThreadPoolExecutor(READERS) as threads:
                 list(threads.map(lambda name: self.read(name, rows), unread))
 
-    def pieces(self) -> Iterator[Piece]:
-        """The blocks of rows to process together."""
-        if self.n <= BLOCK:
-            yield Piece(0, self.n, ALL)
-            return
-        for start in range(0, self.n, BLOCK):
-            stop = min(start + BLOCK, self.n)
-            yield Piece(start, stop - start, slice(start, stop))
+    def blocks(self) -> Iterator[slice]:
+        """The blocks of rows to process together, at least one."""
+        for start in range(0, max(1, self.n), BLOCK):
+            yield slice(start, min(start + BLOCK, self.n))
 
     def columns(self, names: Sequence[str] = (), rows: Rows = ALL) -> dict[str, np.ndarray]:
         """Columns as arrays, by default those shown."""
         names = names or self.shown
         self.prefetch(names, rows)
         return {name: as_array(self.read(name, rows)) for name in names}
-
-    def frame(self, names: Sequence[str] = (), rows: Rows = ALL) -> pd.DataFrame:
-        """Columns as a pandas frame, by default those shown."""
-        import pandas as pd
-
-        return pd.DataFrame(self.columns(names, rows))
 
 
 class Source(Protocol):
@@ -316,52 +293,3 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
         time.sleep(WAIT_S)
     where = ", ".join(store.address for store in tables.stores)
     raise JobError(f"{where}: another process is gathering it; try again in a moment")
-
-
-def search_columns(
-    store: Store,
-    search: Search,
-    ids: np.ndarray,
-    groups: np.ndarray,
-    rows: np.ndarray,
-) -> Columns:
-    """The columns of the table `search`: a row for each item and each generation (or rung) that it took part in, group after group.
-
-    item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and PARAM as it began
-    item  rung        METRIC  PARAM ...              (on rungs) PARAM of Optuna; without `prune` it has one rung, the end
-
-    ids, groups, rows: (n,) the id, group and row in its group of every computed item.
-    """
-    numbers = np.unique(groups)
-    take = lambda g: _of_group(store, search, int(g), ids[groups == g], rows[groups == g])
-    parts = [take(g) for g in numbers] or [_of_group(store, search, 0, ids, rows)]
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    reads: dict[str, Read] = {name: values.__getitem__ for name, values in found.items()}
-    return Columns(SEARCH_TABLE, len(found["item"]), reads, list(found))
-
-
-def _of_group(
-    store: Store, search: Search, group: int, ids: np.ndarray, rows: np.ndarray
-) -> dict[str, np.ndarray]:
-    read = lambda name: np.asarray(store.array(group, name).oindex[rows])
-    # An item that failed keeps the fill values.
-    computed = (read("search_advances") > 0)[:, None]
-    at_end = isinstance(search, Optuna) and search.rungs is None
-    metric = read(search.metric)[:, None] if at_end else read("search_metric")
-    found: dict[str, Any] = {search.metric: metric}
-    if isinstance(search, Optuna):
-        chosen = attributes(store.results(group))["swept"]
-        given = lambda name: chosen[name] if name in chosen else read(f"final_{name}")[:, None]
-        found |= {name: np.broadcast_to(given(name), metric.shape) for name in search.params}
-    if not isinstance(search, Population):
-        rung = 0 if at_end else read("search_rung")[:, None]
-        kept = computed & (np.arange(metric.shape[1]) <= rung)
-    else:
-        parent = read("search_parent")
-        kept = computed & (parent >= 0)
-        found["parent"] = parent
-        found |= {name: read(f"search_{name}") for name in search.params}
-    row, at = np.nonzero(kept)
-    return {"item": ids[row], search.lap_name: at} | {
-        name: values[kept] for name, values in found.items()
-    }

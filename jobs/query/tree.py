@@ -17,8 +17,7 @@ from jobs.late import zarr
 from jobs.plan.packing import by_pack, places_of
 from jobs.query.columns import as_array
 from jobs.query.expression import Expression
-from jobs.query.query import Asked, find, query, table
-from jobs.query.sql import sql
+from jobs.query.query import Asked, find, query, sql, table
 from jobs.query.tables import Source, ask
 from jobs.store.store import Store
 
@@ -65,7 +64,7 @@ class StoreTree(xr.DataTree):
     def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
         """The rows of a table that satisfy `where`, or aggregates over them, as a pandas frame.
 
-        asked: table, sort, limit, columns, group_by, agg (see jobs.query.query.Question). Raises JobError for an
+        asked: table, sort, limit, columns, group_by, agg (see jobs.query.query.Asked). Raises JobError for an
         unknown name or an expression that does not parse.
 
         >>> store = jobs.open_store("points.zarr")
@@ -120,7 +119,7 @@ class StoreTree(xr.DataTree):
             return {name: jax.numpy.asarray(value) for name, value in arrays.items()}
 
     def sql(self, text: str) -> pd.DataFrame:
-        """The answer to a SQL query over the store's tables, as a pandas frame (see jobs.query.sql)."""
+        """The answer to a SQL query over the store's tables, as a pandas frame (see `jobs.query.query.sql`)."""
         return sql(self.store, text)
 
 

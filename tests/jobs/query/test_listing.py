@@ -1,4 +1,4 @@
-"""jobs.query.listing and jobs.store.card: a list of stores says what the stores say, of finished ones by one object each."""
+"""jobs.query.shelf and jobs.store.card: a list of stores says what the stores say, of finished ones by one object each."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.query.listing import list_stores
 from jobs.query.query import query
+from jobs.query.shelf import list_stores
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
 from jobs.storage import objects

@@ -10,8 +10,8 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.merge import merge
-from jobs.query.listing import list_stores
 from jobs.query.query import table
+from jobs.query.shelf import list_stores
 from jobs.storage import objects
 from jobs.store.card import Note, write_note
 from jobs.store.store import Store
