@@ -1,9 +1,9 @@
 """Gather: make the tables that queries read from the committed shards.
 
-    gathered/G      the tables of the kernel's own `reduce` for group G              (jobs.reduce.group)
+    gathered/G      the tables of the kernel's own `reduce` for group G              (jobs.reduce)
     items           one row per item of all groups: sweep columns, status, scalar results
     shards          one row per committed shard: host, device, time
-    reduced/TABLE   the job's further reductions, over all items                     (jobs.reduce.tables)
+    reduced/TABLE   the job's further reductions, over all items                     (jobs.gather.tables)
 
 jobs.gather.tables writes the last three.
 
@@ -32,7 +32,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.tables import write_items, write_reductions, write_shards
 from jobs.late import zarr
-from jobs.reduce.group import is_reduced, made_from, reduce_group, rows_of
+from jobs.reduce import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.executor import Executor
 from jobs.run.stop import Stop
 from jobs.run.task import Reduction

@@ -1,18 +1,24 @@
-"""Write the tables of a gather: items/, shards/ and reduced/."""
+"""Make and write the tables of a gather: items/, shards/ and, for each of the job's `reductions`, reduced/TABLE."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import singledispatch
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ctd.kernel import Var
+from ctd.rows import combinations
+from jobs.errors import JobError
 from jobs.late import zarr
-from jobs.reduce.tables import Items, make
-from jobs.store.arrays import Lazy, attributes, describe, flags, put_array
+from jobs.spec.reductions import Best, Counts, Histogram, Seeds
+from jobs.store.arrays import DONE, Lazy, attributes, describe, flags, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store
+
+DRAWN = 1 << 24
+"""Most numbers that a bootstrap holds at a time."""
 
 
 def write_items(store: Store, rows: list[np.ndarray]) -> None:
@@ -128,3 +134,178 @@ def reduction_tables(store: Store) -> dict[str, str]:
     reduced = store.root["reduced"]
     assert isinstance(reduced, zarr.Group)
     return {name: f"reduced/{name}" for name in sorted(reduced.group_keys())}
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+class Items(NamedTuple):
+    """The item table in the form that reductions take."""
+
+    columns: Mapping[str, np.ndarray]
+    """Every column, which is read when it is first used; texts are codes."""
+    labels: Mapping[str, Sequence[str]]
+    """Column of codes -> the text of each code, from 0 on."""
+    swept: Sequence[str]
+    """The columns that were swept."""
+
+    def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of a column, with texts in place of codes."""
+        values = self.columns[name][rows]
+        return np.asarray(self.labels[name])[values] if name in self.labels else values
+
+
+class Column(NamedTuple):
+    """One column of a reduction."""
+
+    values: np.ndarray
+    units: str = "1"
+    long_name: str = ""
+
+
+Table = dict[str, Column]
+
+
+@singledispatch
+def make(asked: object, items: Items) -> Table:
+    """Make the table of one reduction.
+
+    Raises JobError if a column does not hold one number per item.
+
+    >>> columns = {"item": np.arange(3), "loss": np.array([0.3, 0.1, 0.2]), "status": np.full(3, DONE)}
+    >>> best = make(Best(name="best", by="loss", k=2), Items(columns, {}, []))
+    >>> best["item"].values.tolist()
+    [1, 2]
+    """
+    raise TypeError(f"{type(asked).__name__} is not a reduction")
+
+
+@make.register
+def _best(asked: Best, items: Items) -> Table:
+    """Columns rank, item, the value, and the swept columns."""
+    values, usable = _usable(items, asked.by)
+    order = np.argsort(-values if asked.largest else values, kind="stable")[: asked.k]
+    rows = usable[order]
+    names = ["item", asked.by, *items.swept]
+    table = {name: Column(items.pick(name, rows)) for name in dict.fromkeys(names)}
+    return {"rank": Column(np.arange(len(rows)), "1", "place")} | table
+
+
+@make.register
+def _seeds(asked: Seeds, items: Items) -> Table:
+    """One row per setting: its values, count, failed, mean, sd, p5 ..., low, high."""
+    settings = [name for name in items.swept if name not in asked.over]
+    first, setting = combinations([items.columns[name] for name in settings], _n(items))
+    values, usable = _usable(items, asked.of)
+    n, of = len(first), setting[usable]
+    count = np.bincount(of, minlength=n)
+    # A setting without a value has the mean 0 / 0, one with a single value the sd 0 / 0: both are NaN.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(of, values, n) / count
+        sd = np.sqrt(np.bincount(of, (values - mean[of]) ** 2, n) / (count - 1))
+    sd[count < 2] = np.nan
+    table = {name: Column(items.pick(name, first)) for name in settings} | {
+        "count": Column(count, "1", "items with a value"),
+        "failed": Column(np.bincount(setting, minlength=n) - count, "1", "items without a value"),
+        "mean": Column(mean, "1", f"mean of {asked.of}"),
+        "sd": Column(sd, "1", f"standard deviation of {asked.of}, with n - 1"),
+    }
+    at = np.full((n, len(asked.quantiles)), np.nan)
+    ends = np.full((n, 2), np.nan)
+    for some, samples in _by_size(values[np.argsort(of, kind="stable")], count):
+        at[some] = np.quantile(samples, asked.quantiles, axis=1).T
+        if asked.bootstrap:
+            ends[some] = bootstrap_means(samples, asked.bootstrap, asked.confidence)
+    for q, column in zip(asked.quantiles, at.T, strict=True):
+        label = f"p{100 * q:g}".replace(".", "_")
+        table[label] = Column(column, "1", f"quantile {q:g} of {asked.of}")
+    if asked.bootstrap:
+        text = f"end of the {asked.confidence:.0%} bootstrap interval of the mean"
+        for k, name in enumerate(("low", "high")):
+            table[name] = Column(ends[:, k], "1", f"{('lower', 'upper')[k]} {text}")
+    return table
+
+
+@make.register
+def _counts(asked: Counts, items: Items) -> Table:
+    """One row per combination that occurs: the named columns, status, outcome, count, share."""
+    names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
+    names = list(dict.fromkeys(names))
+    first, which = combinations([items.columns[name] for name in names], _n(items))
+    count = np.bincount(which, minlength=len(first))
+    return {name: Column(items.pick(name, first)) for name in names} | {
+        "count": Column(count, "1", "items"),
+        "share": Column(count / max(1, len(which)), "1", "share of all items"),
+    }
+
+
+@make.register
+def _histogram(asked: Histogram, items: Items) -> Table:
+    """One row per bin: left, right, count; the last bin includes its right edge."""
+    values, _ = _usable(items, asked.of)
+    if asked.log:
+        values = values[values > 0]
+    low, high = asked.range or (
+        (values.min(), values.max()) if len(values) else (0.1, 1.0) if asked.log else (0.0, 1.0)
+    )
+    # Widen an empty range, as NumPy does, so that there are bins.
+    if low == high:
+        low, high = (low / 2, high * 2) if asked.log else (low - 0.5, high + 0.5)
+    space = np.geomspace if asked.log else np.linspace
+    edges = space(low, high, asked.bins + 1)
+    # geomspace may miss the ends by rounding, and the extreme values would fall out.
+    edges[0], edges[-1] = low, high
+    count, _ = np.histogram(values, edges)
+    return {
+        "left": Column(edges[:-1], "1", f"left edge, of {asked.of}"),
+        "right": Column(edges[1:], "1", f"right edge, of {asked.of}"),
+        "count": Column(count, "1", "items"),
+    }
+
+
+def _n(items: Items) -> int:
+    return len(items.columns["item"])
+
+
+def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The items that are done and have a finite value: (values, rows)."""
+    values = items.columns[name]
+    if name in items.labels or values.dtype.kind not in "iufb" or values.ndim != 1:
+        raise JobError(
+            f"gather: reductions: {name!r} does not hold one number per item; give a column that does"
+        )
+    values = values.astype(float)
+    rows = np.flatnonzero((items.columns["status"] == DONE) & np.isfinite(values))
+    return values[rows], rows
+
+
+def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Iterate over settings with equally many values: (the settings, their values (setting, sample)).
+
+    values: of the first setting, then of the second, ...; count: number of values of each setting.
+    """
+    start = np.cumsum(count) - count
+    for size in np.unique(count[count > 0]):
+        same = np.flatnonzero(count == size)
+        yield same, values[start[same][:, None] + np.arange(size)]
+
+
+def bootstrap_means(samples: np.ndarray, n_resamples: int, confidence: float) -> np.ndarray:
+    """Percentile intervals (k, 2) of the means of k samples (k, n) (Efron & Tibshirani 1993, ch. 13).
+
+    A resample of n values is a multinomial count of how often each is drawn, so that the means of all resamples
+    of all samples are one matrix product. The samples share their draws.
+
+    >>> bootstrap_means(np.ones((2, 5)), 100, 0.9).round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    size = samples.shape[1]
+    # Seeded by the size alone, so that gathering twice gives the same bytes.
+    rng = np.random.default_rng(size)
+    weights = rng.multinomial(size, np.full(size, 1 / size), n_resamples) / size
+    tail, step = (1 - confidence) / 2, max(1, DRAWN // n_resamples)
+    ends = [
+        np.quantile(samples[k : k + step] @ weights.T, [tail, 1 - tail], axis=1).T
+        for k in range(0, len(samples), step)
+    ]
+    return np.concatenate(ends)

@@ -4,7 +4,7 @@ items       one row per item: sweep columns, status, outcome, scalar results
 shards      one row per shard: where and how long it ran
 AXIS        one table for each leading axis of the kernel's reduced values (say `fixed_point`), with the
             rows of all groups
-REDUCTION   one table for each of the job's `reductions`, by its name             (jobs.reduce.tables)
+REDUCTION   one table for each of the job's `reductions`, by its name             (jobs.gather.tables)
 search      one row per item and generation, or rung, of the job's search
 """
 

@@ -20,7 +20,7 @@ from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
-from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows, group_params
+from jobs.reduce import Columns, GroupResults, columns_of, committed_rows, group_params
 from jobs.report.generic import default_plots
 from jobs.report.importance import Effect, effects
 from jobs.report.overview import overview

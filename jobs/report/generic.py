@@ -10,7 +10,7 @@ import numpy as np
 from ctd.kernel import Var
 from ctd.plots import Axis, Lines, Plot, Points, is_wide, spread
 from jobs.query.tables import ask
-from jobs.reduce.group import Columns, GroupResults, columns_of, committed_rows
+from jobs.reduce import Columns, GroupResults, columns_of, committed_rows
 from jobs.report.overview import overview
 from jobs.store.store import Store
 

@@ -14,7 +14,7 @@ from ctd.batch import Layout
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
-from jobs.reduce.group import reduce_group
+from jobs.reduce import reduce_group
 from jobs.run.attempt import Attempt, Computed, Group, Stopped
 from jobs.run.rounds import States, told
 from jobs.run.sources import source_here

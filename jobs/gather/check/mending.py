@@ -1,6 +1,6 @@
-"""The shared parts of a check: findings, and the store that is checked or repaired."""
+"""The store that is checked or repaired, and what of it can be made again: the job, metadata, columns, reductions, tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,11 +8,21 @@ import obstore
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.gather.gather import GATHERED
+from jobs.gather.gather import GATHERED, gather
+from jobs.inputs.measure import outputs_of
+from jobs.plan.items import expand
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.storage.checksums import is_intact
-from jobs.store.store import Store
+from jobs.storage.checksums import digest, is_intact, parsed, read_sums, read_verified, write_sums
+from jobs.store.creation import keys_outside_run, laid_out
+from jobs.store.described import description_of, read_description
+from jobs.store.manifest import is_job
+from jobs.store.store import Store, known_kernel
+
+OTHER = (
+    "not made again, since these versions of ctd and its libraries would make another object; install the versions "
+    "that run/job.json names under provenance"
+)
 
 
 class Finding(NamedTuple):
@@ -83,3 +93,107 @@ class Mending:
         return self.exists(keys.sums("gathered")) or any(
             True for part in GATHERED for _ in objects.list_keys(self.objects, part)
         )
+
+
+# --- what can be made again -----------------------------------------------------------------------
+
+
+def check_job(mending: Mending) -> Iterator[Finding]:
+    """Check both copies of the job against their checksums, and the description of its kernel."""
+    for key, other in ((keys.JOB, keys.JOB_COPY), (keys.JOB_COPY, keys.JOB)):
+        if not is_job(objects.read(mending.objects, key)):
+            right = objects.read(mending.objects, other) or b""
+            yield mending.mend(key, f"copied from {other}", right)
+    if read_description(mending.objects) is None:
+        made = description_of(mending.store.kernel) if mending.repair else None
+        yield mending.mend(keys.KERNEL, "made again from the kernel", made)
+
+
+def check_created(mending: Mending) -> Iterator[Finding]:
+    """Check metadata and columns; record the groups whose rows cannot be read."""
+    sums = read_sums(mending.objects, "created")
+    # Making these checksums again would run a kernel that the user has not trusted.
+    if sums is None and not mending.repair and known_kernel(mending.store) is None:
+        key = keys.sums("created")
+        yield Finding(key, mending.state(key), "made again")
+        return
+    if sums is None:
+        made, key = _made_again(mending.store), keys.sums("created")
+        write_sums(made.objects, "created", keys_outside_run(made))
+        sums = read_sums(made.objects, "created") or {}
+        yield mending.mend(key, "made again", objects.read(made.objects, key) or b"")
+    bad = mending.altered(sums)
+    # A gather changes the root's metadata, and keeps its own checksum of it.
+    if "zarr.json" in bad and _root_is_as_gathered(mending):
+        bad.remove("zarr.json")
+    found = [Finding(key, mending.state(key), "made again from the job") for key in bad]
+    if bad and mending.repair:
+        lost = _write_again(mending, {key: sums[key] for key in bad})
+        found = [f._replace(cure=OTHER) if f.key in lost else f for f in found]
+        # The old Store has cached the damaged metadata.
+        mending.store = Store.open(mending.store.address)
+    elif bad:
+        groups = range(len(mending.store.job.plan.group_sizes))
+        hit = lambda g: any(key.startswith(f"results/{g}/") for key in bad)
+        at_root = any(key.count("/") < 2 for key in bad)
+        mending.broken_groups = {g for g in groups if at_root or hit(g)}
+    yield from found
+
+
+def _write_again(mending: Mending, sums: dict[str, str]) -> set[str]:
+    """Write objects (key -> checksum) again; return the keys of those that would get another checksum."""
+    made, lost = _made_again(mending.store), set()
+    for key, sha in sums.items():
+        data = objects.read(made.objects, key) or b""
+        if digest(data) == sha:
+            objects.write(mending.objects, key, data)
+        else:
+            lost.add(key)
+    return lost
+
+
+def _made_again(store: Store) -> Store:
+    """Create the store again, in memory."""
+    job = store.job
+    items = expand(job.spec, store.kernel, store.address)
+    return laid_out(
+        job, items, [outputs_of(store.kernel, g.params, job.base) for g in items.groups]
+    )
+
+
+def _root_is_as_gathered(mending: Mending) -> bool:
+    sums = read_sums(mending.objects, "gathered")
+    if sums is not None:
+        return is_intact(mending.objects, "zarr.json", sums["zarr.json"])
+    return mending.has_gathered() and parsed(objects.read(mending.objects, "zarr.json")) is not None
+
+
+def check_gathered(mending: Mending) -> Iterator[Finding]:
+    """Check all objects of the last gather; a repair removes damaged ones and gathers again."""
+    if not mending.has_gathered():
+        return
+    made = read_verified(mending.objects, keys.sums("gathered")) or {}
+    groups = {f"gathered/{g}" for g in made.get("groups", ())} | mending.summed("gathered")
+    # Name of the checksums -> its damaged objects.
+    bad: dict[str, list[str]] = {}
+    for name in ["gathered", *sorted(groups)]:
+        sums = read_sums(mending.objects, name)
+        if wrong := [keys.sums(name)] if sums is None else mending.altered(sums):
+            bad[name] = wrong
+    found = [
+        Finding(key, mending.state(key), "gathered again")
+        for key in dict.fromkeys(key for wrong in bad.values() for key in wrong)
+        if key != "zarr.json"  # check_created reports it
+    ]
+    if bad and mending.repair:
+        _gather_again(mending.store, bad)
+    yield from found
+
+
+def _gather_again(store: Store, bad: Mapping[str, Sequence[str]]) -> None:
+    for name, wrong in bad.items():
+        for key in {*wrong, keys.sums(name)} - {"zarr.json"}:
+            objects.delete(store.objects, key)
+        for part in [name] if name != "gathered" else [p for p in GATHERED if p != name]:
+            objects.delete_all(store.objects, part)
+    gather(Store.open(store.address))

@@ -17,7 +17,7 @@ from jobs.inputs.measure import load_group
 from jobs.query.best import REPLICATES, varied
 from jobs.query.query import table, tables
 from jobs.redact import redact
-from jobs.reduce.group import Columns, column_names, group_params, rows_of
+from jobs.reduce import Columns, column_names, group_params, rows_of
 from jobs.report.figures import reduced_values
 from jobs.report.generic import generic_plots
 from jobs.report.importance import effects

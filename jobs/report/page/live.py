@@ -8,7 +8,7 @@ import pandas as pd
 
 from ctd.kernel import Var
 from ctd.plots import Axis, Lines, Plot, is_wide
-from jobs.reduce.group import column_names
+from jobs.reduce import column_names
 from jobs.report.page.encode import plot_json, table_json
 from jobs.store.arrays import attributes
 from jobs.store.live import Growing, read_live

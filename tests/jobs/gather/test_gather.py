@@ -1,4 +1,4 @@
-"""jobs.gather.gather and jobs.reduce.group: incremental, restartable, side by side, in bounded memory."""
+"""jobs.gather.gather and jobs.reduce: incremental, restartable, side by side, in bounded memory."""
 
 import dataclasses
 import shutil
@@ -11,13 +11,13 @@ import pytest
 import toy
 from stores import run, tree_bytes
 
-import jobs.reduce.group
+import jobs.reduce
 from ctd.rows import blocks
 from jobs import Store, keys, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import GATHERED, gather, require_rows, set_gather
-from jobs.reduce.group import Columns, GroupResults, reduce_group
+from jobs.reduce import Columns, GroupResults, reduce_group
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
 from jobs.storage import objects
@@ -116,7 +116,7 @@ def test_gather_reduces_again_for_other_settings_and_another_program(copied, red
     gather(copied)
     assert reduced == [0, 1]
     assert "items/item/c/0" not in written(copied, items)
-    monkeypatch.setattr("jobs.reduce.group.program_of", lambda kernel: "another")
+    monkeypatch.setattr("jobs.reduce.program_of", lambda kernel: "another")
     gather(copied)
     assert reduced == [0, 1, 0, 1]
 
@@ -128,11 +128,11 @@ def test_program_of_follows_the_source_of_reduce(tmp_path, monkeypatch):
     import lonely_kernel
 
     kernel = dataclasses.replace(toy.kernel, reduce=lonely_kernel.reduce)
-    first = jobs.reduce.group.program_of(kernel)
+    first = jobs.reduce.program_of(kernel)
     (tmp_path / "another.py").write_text("")  # no package: its neighbours are not its own
-    assert jobs.reduce.group.program_of(kernel) == first
+    assert jobs.reduce.program_of(kernel) == first
     (tmp_path / "lonely_kernel.py").write_text(source + "# other\n")
-    assert jobs.reduce.group.program_of(kernel) != first
+    assert jobs.reduce.program_of(kernel) != first
 
 
 @pytest.mark.parametrize("at", [0, 1, 3, 5, 14, 22])
@@ -144,7 +144,7 @@ def test_gather_that_was_ended_is_neither_whole_nor_in_the_way(copied, monkeypat
     gather(copied)
     set_gather(copied, ["top=3"])
     put_back()
-    left, put = [at], jobs.reduce.group.put_array
+    left, put = [at], jobs.reduce.put_array
 
     def ended(*args):
         left[0] -= 1
@@ -152,7 +152,7 @@ def test_gather_that_was_ended_is_neither_whole_nor_in_the_way(copied, monkeypat
             raise KeyboardInterrupt
         put(*args)
 
-    monkeypatch.setattr("jobs.reduce.group.put_array", ended)
+    monkeypatch.setattr("jobs.reduce.put_array", ended)
     monkeypatch.setattr(TABLES, "put_array", ended)
     with pytest.raises(KeyboardInterrupt):
         gather(copied)
@@ -182,13 +182,13 @@ def test_gather_waits_for_another_and_sees_what_it_did(copied, reduced):
 def test_tables_are_unsealed_before_anything_of_them_changes(copied, monkeypatch):
     """Who reads them can tell whether a gather has come between."""
     sealed = []
-    put = jobs.reduce.group.put_array
+    put = jobs.reduce.put_array
 
     def noted(*args):
         sealed.append(objects.read(copied.objects, "run/sums/gathered.json") is not None)
         put(*args)
 
-    monkeypatch.setattr("jobs.reduce.group.put_array", noted)
+    monkeypatch.setattr("jobs.reduce.put_array", noted)
     monkeypatch.setattr(TABLES, "put_array", noted)
     set_gather(copied, ["top=1", "reductions=[{name: counts}]"])
     gather(copied)
@@ -297,7 +297,7 @@ def test_gather_on_ray_is_that_of_one_process(finished, tmp_path):
 @pytest.mark.parametrize("block_bytes", [1, 100, 300, 1 << 20])
 @pytest.mark.parametrize("chosen", ["all", "some", "none"])
 def test_blocks_are_the_rows_in_order(finished, monkeypatch, block_bytes, chosen):
-    monkeypatch.setattr("jobs.reduce.group.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("jobs.reduce.BLOCK_BYTES", block_bytes)
     rows = {"all": np.ones(22, bool), "none": np.zeros(22, bool)}.get(chosen)
     if rows is None:
         rows = np.isin(np.arange(22), [0, 3, 4, 5, 13, 21])

@@ -1,4 +1,4 @@
-"""jobs.reduce.tables: tables against pandas, NumPy and SciPy; what is refused, and in which words."""
+"""jobs.gather.tables: tables against pandas, NumPy and SciPy; what is refused, and in which words."""
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,7 @@ from ctd.rows import combinations
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
-from jobs.gather.tables import reduction_tables
-from jobs.reduce.tables import bootstrap_means
+from jobs.gather.tables import bootstrap_means, reduction_tables
 from jobs.spec.job import options_of, parse_job
 from jobs.spec.reductions import reductions_of
 from jobs.store.arrays import attributes

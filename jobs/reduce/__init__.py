@@ -1,1 +1,0 @@
-"""One group's reduction, and tables over all items."""
